@@ -1,0 +1,138 @@
+"""Commands that need neither Spark nor a GPU: `python -m contract resolve | plan | funnel | lineage | snapshots | gc`."""
+
+import argparse
+import datetime
+import re
+import sys
+from collections.abc import Sequence
+
+from contract import funnel, lineage, recipe
+from contract.errors import GristmillError
+from contract.manifest import find, read_all
+from contract.plan import Run, open_run, resolve
+from contract.sources import list_snapshots
+from contract.stages import STAGES
+from contract.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m contract", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    one = commands.add_parser(
+        "resolve", help="validate a recipe, list its crawl, write runs/<run>/recipe.yaml and print its URI"
+    )
+    one.add_argument("--recipe", required=True)
+    one.add_argument("--run", help="name of the run; default: recipe name and time")
+    one.add_argument(
+        "--snapshot",
+        action="append",
+        default=[],
+        help="crawl to use, may be repeated; default: the recipe's, or the newest",
+    )
+    one.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override, for example filter.min_words=40",
+    )
+
+    for name, text in (
+        ("plan", "every task of a run, its fingerprint, and whether it is done"),
+        ("funnel", "documents after each stage and why they were dropped"),
+    ):
+        one = commands.add_parser(name, help=text)
+        one.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
+
+    one = commands.add_parser(
+        "lineage", help="the chain of a manifest or crawl file: back to the WARC files, forward to the models"
+    )
+    one.add_argument("--store", required=True)
+    one.add_argument("uri")
+
+    one = commands.add_parser("snapshots", help="the crawls that a source offers, newest first")
+    one.add_argument("--source", default="https://data.commoncrawl.org")
+
+    one = commands.add_parser("gc", help="remove attempts that no manifest lists")
+    one.add_argument("--store", required=True)
+    one.add_argument(
+        "--older-than-hours", type=float, default=24.0, help="leave younger attempts alone: they may still be running"
+    )
+    one.add_argument("--delete", action="store_true", help="really delete; without it the attempts are only listed")
+
+    given = parser.parse_args(arguments)
+    try:
+        _COMMANDS[given.command](given)
+    except GristmillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _resolve(given: argparse.Namespace) -> None:
+    name = (
+        given.run
+        or f"{recipe.load(given.recipe, given.overrides).name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
+    )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+:-]*", name):
+        raise GristmillError(f"run name {name!r}: use letters, digits and . _ + : -")
+    print(resolve(given.recipe, name, given.overrides, given.snapshot).uri)
+
+
+def _plan(given: argparse.Namespace) -> None:
+    run = open_run(given.recipe)
+    print(f"{'stage':<16}{'partition':<28}{'fingerprint':<14}{'plane':<7}state")
+    for task in run.tasks().values():
+        print(
+            f"{task.stage:<16}{task.partition:<28}{task.fingerprint[:12]:<14}{STAGES[task.stage].plane:<7}{'done' if find(run.store, task) else 'to do'}"
+        )
+
+
+def _funnel(given: argparse.Namespace) -> None:
+    run: Run = open_run(given.recipe)
+    print(funnel.render(funnel.levels(run)))
+
+
+def _lineage(given: argparse.Namespace) -> None:
+    print("\n".join(lineage.trace(Store(given.store), given.uri)))
+
+
+def _snapshots(given: argparse.Namespace) -> None:
+    print("\n".join(list_snapshots(given.source)))
+
+
+def _gc(given: argparse.Namespace) -> None:
+    store = Store(given.store)
+    listed = {f"{one.prefix}/{one.attempt}" for one in read_all(store)}
+    limit_ns = (datetime.datetime.now(datetime.UTC).timestamp() - given.older_than_hours * 3600) * 1e9
+    attempts: dict[str, list[int]] = {}
+    newest: dict[str, int] = {}
+    for stage in STAGES:
+        for entry in store.list(stage):
+            attempt = re.match(r"(.+/attempt-[0-9a-f]{32})/", entry.path)
+            if attempt and attempt[1] not in listed:
+                attempts.setdefault(attempt[1], []).append(entry.size)
+                newest[attempt[1]] = max(newest.get(attempt[1], 0), entry.modified)
+    doomed = [prefix for prefix in attempts if newest[prefix] < limit_ns]
+    for prefix in doomed:
+        print(f"{'deleted' if given.delete else 'would delete'} {prefix} ({funnel.human_bytes(sum(attempts[prefix]))})")
+        if given.delete:
+            store.delete(prefix)
+    print(
+        f"{len(doomed)} unlisted attempts, {len(attempts) - len(doomed)} younger than {given.older_than_hours:g} hours left alone"
+    )
+
+
+_COMMANDS = {
+    "resolve": _resolve,
+    "plan": _plan,
+    "funnel": _funnel,
+    "lineage": _lineage,
+    "snapshots": _snapshots,
+    "gc": _gc,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Errors that a person can act on, and the exit codes by which a parent process tells them apart.
+
+Every message says what is wrong, where, and what to do. A command's `main` prints it as one line and exits with `exit_code`;
+anything else that escapes is a defect and keeps its traceback.
+"""
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 65  # sysexits EX_DATAERR: the input is unusable, a retry changes nothing
+EXIT_INTERRUPTED = 75  # sysexits EX_TEMPFAIL: stopped after committing progress, a retry resumes
+EXIT_BAD_RECIPE = 78  # sysexits EX_CONFIG: the recipe is wrong, a retry changes nothing
+
+
+class GristmillError(Exception):
+    """The base of every error that is reported as one line instead of a traceback."""
+
+    exit_code = EXIT_FAILED
+
+
+class RecipeError(GristmillError):
+    """The recipe or an override is wrong; the message names the key and what is allowed."""
+
+    exit_code = EXIT_BAD_RECIPE
+
+
+class InputError(GristmillError):
+    """The data that a stage was given is missing, empty or of the wrong kind."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class StoreError(GristmillError):
+    """The store cannot be reached, is full, or refuses the credentials. Worth a retry."""
+
+
+class NotReadyError(GristmillError):
+    """An input's manifest does not exist yet; the message names the stage to run first."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class Interrupted(GristmillError):
+    """Stopped on request after everything finished so far was committed."""
+
+    exit_code = EXIT_INTERRUPTED

@@ -1,0 +1,81 @@
+"""The funnel: documents and bytes after each stage of a run, and why documents were dropped."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from contract.manifest import Manifest, find
+from contract.plan import Run
+from contract.stages import STAGES
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stage, summed over its segments."""
+
+    stage: str
+    read: int
+    kept: int
+    bytes_kept: int
+    reasons: Counter[str]
+    losses: Counter[str]
+
+
+def levels(run: Run) -> list[Level]:
+    """One level for each stage that judges documents and has finished, in pipeline order."""
+    made: list[Level] = []
+    tasks = run.tasks()
+    for name in STAGES:
+        done = [
+            manifest
+            for (stage, _), task in tasks.items()
+            if stage == name
+            for manifest in [find(run.store, task)]
+            if manifest
+        ]
+        if any(one.rows.read or one.rows.losses for one in done):
+            made.append(_sum(name, done))
+    return made
+
+
+def _sum(stage: str, manifests: list[Manifest]) -> Level:
+    reasons: Counter[str] = Counter()
+    losses: Counter[str] = Counter()
+    for one in manifests:
+        reasons.update(one.rows.reasons)
+        losses.update(one.rows.losses)
+    return Level(
+        stage,
+        sum(one.rows.read for one in manifests),
+        sum(one.rows.kept for one in manifests),
+        sum(one.rows.bytes_kept for one in manifests),
+        reasons,
+        losses,
+    )
+
+
+def render(found: list[Level]) -> str:
+    """The funnel as a table for the terminal."""
+    lines = [f"{'stage':<16}{'documents':>11}{'kept':>8}{'of all':>8}{'bytes':>10}  dropped because"]
+    first = found[0].read if found else 0
+    for level in found:
+        share = level.kept / level.read if level.read else 0.0
+        of_all = level.kept / first if first else 0.0
+        why = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(6)) or "-"
+        lines.append(
+            f"{level.stage:<16}{level.kept:>11,}{share:>8.1%}{of_all:>8.1%}{human_bytes(level.bytes_kept):>10}  {why}"
+        )
+        if level.losses:
+            lines.append(
+                f"{'':<16}lost or skipped before becoming a document: "
+                + ", ".join(f"{kind} {count:,}" for kind, count in level.losses.most_common())
+            )
+    return "\n".join(lines)
+
+
+def human_bytes(count: float) -> str:
+    """Bytes with a binary unit: 1536 -> 1.5 KiB."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError

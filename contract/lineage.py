@@ -1,0 +1,71 @@
+"""Where a result came from and what was made of it: the chain of manifests, in both directions."""
+
+from collections.abc import Iterable
+
+from contract.errors import InputError
+from contract.manifest import Manifest, read_all
+from contract.store import Store
+
+Key = tuple[str, str, str]
+
+
+def trace(store: Store, uri: str) -> list[str]:
+    """Lines that show a manifest's chain back to the crawl files and forward to the models.
+
+    `uri` is a manifest's URI or its folder's, or the URI of a crawl file. Raises InputError where nothing in the store matches.
+    """
+    manifests = {_key(one): one for one in read_all(store)}
+    if any(uri in one.sources for one in manifests.values()):
+        users = [key for key, one in manifests.items() if uri in one.sources]
+        return [uri, *_walk(users, _forward(manifests), manifests, "made")]
+    prefix = uri.removesuffix("/manifest.json").rstrip("/").removeprefix(store.uri + "/")
+    start = next((key for key, one in manifests.items() if one.prefix == prefix), None)
+    if start is None:
+        raise InputError(f"{uri}: neither a manifest in {store.uri} nor a crawl file that one of its manifests names")
+    back = {key: [(i.stage, i.fingerprint, i.partition) for i in one.inputs] for key, one in manifests.items()}
+    lines = [_describe(manifests[start])]
+    lines += _walk(back[start], back, manifests, "from")
+    lines += _walk(_forward(manifests).get(start, []), _forward(manifests), manifests, "made")
+    return lines
+
+
+def _key(manifest: Manifest) -> Key:
+    return manifest.stage, manifest.fingerprint, manifest.partition
+
+
+def _forward(manifests: dict[Key, Manifest]) -> dict[Key, list[Key]]:
+    edges: dict[Key, list[Key]] = {}
+    for key, manifest in manifests.items():
+        for one in manifest.inputs:
+            edges.setdefault((one.stage, one.fingerprint, one.partition), []).append(key)
+    return edges
+
+
+def _walk(starts: Iterable[Key], edges: dict[Key, list[Key]], manifests: dict[Key, Manifest], word: str) -> list[str]:
+    lines: list[str] = []
+    seen: set[Key] = set()
+    waiting = [(key, 1) for key in starts]
+    while waiting:
+        key, depth = waiting.pop(0)
+        if key in seen:
+            continue
+        seen.add(key)
+        manifest = manifests.get(key)
+        lines.append(
+            "  " * depth
+            + f"{word} "
+            + (
+                _describe(manifest)
+                if manifest
+                else f"{key[0]} {key[2]} {key[1][:12]} (its manifest is not in this store)"
+            )
+        )
+        if manifest and word == "from":
+            lines += ["  " * (depth + 1) + f"from {source}" for source in manifest.sources]
+        waiting += [(one, depth + 1) for one in edges.get(key, [])]
+    return lines
+
+
+def _describe(manifest: Manifest) -> str:
+    rows = f", {manifest.rows.kept:,} of {manifest.rows.read:,} documents" if manifest.rows.read else ""
+    return f"{manifest.stage} {manifest.partition} {manifest.fingerprint[:12]} ({manifest.finished:%Y-%m-%d %H:%M}, code {manifest.code}{rows})"

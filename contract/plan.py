@@ -1,0 +1,143 @@
+"""What a run consists of: for a recipe and its segments, every task with its fingerprint, before any of it has run.
+
+fingerprint = sha256 of (stage, version, settings without run-time-only fields, the inputs' fingerprints). The same recipe over
+the same files gives the same fingerprints anywhere, so a task whose manifest exists is done.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from contract import recipe as recipes
+from contract.errors import InputError, RecipeError
+from contract.recipe import Recipe
+from contract.sources import Segment, dump_segments, list_segments, load_segments
+from contract.stages import STAGES
+from contract.store import Store, split_uri
+
+WHOLE = "all"  # the one partition of a corpus stage
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage over one partition: a segment of a crawl, or `all`."""
+
+    stage: str
+    partition: str
+    fingerprint: str
+    inputs: tuple["Task", ...] = field(repr=False)
+    segment: Segment | None = field(default=None, repr=False)
+
+    @property
+    def prefix(self) -> str:
+        """Where the task's attempts and manifest lie, relative to the store."""
+        return f"{self.stage}/{self.fingerprint}/{self.partition}"
+
+    def of(self, stage: str) -> list["Task"]:
+        """The inputs that one stage made, in segment order."""
+        return [task for task in self.inputs if task.stage == stage]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A resolved recipe and the crawl files it was resolved against."""
+
+    uri: str
+    recipe: Recipe
+    segments: tuple[Segment, ...]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.recipe.store)
+
+    def tasks(self) -> dict[tuple[str, str], Task]:
+        """Every task by (stage, partition), in an order in which each comes after its inputs."""
+        return plan(self.recipe, self.segments)
+
+    def task(self, stage: str, partition: str = WHOLE) -> Task:
+        """One task; raises RecipeError when the stage or the partition does not exist."""
+        if stage not in STAGES:
+            raise RecipeError(f"stage {stage!r} does not exist; there are {', '.join(STAGES)}")
+        tasks = self.tasks()
+        if (stage, partition) not in tasks:
+            known = [name for at, name in tasks if at == stage]
+            shown = ", ".join(known[:5]) + (f", ... {known[-1]}" if len(known) > 5 else "")
+            raise RecipeError(f"stage {stage} has no partition {partition!r}; there are {shown}")
+        return tasks[stage, partition]
+
+
+def fingerprint(stage: str, settings: dict[str, Any], inputs: Sequence[str], version: int | None = None) -> str:
+    """40 hexadecimal digits. `inputs` are the inputs' fingerprints, in order."""
+    identity = {
+        "stage": stage,
+        "version": STAGES[stage].version if version is None else version,
+        "settings": settings,
+        "inputs": list(inputs),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:40]
+
+
+def plan(recipe: Recipe, segments: Sequence[Segment]) -> dict[tuple[str, str], Task]:
+    """Every task of a run by (stage, partition), inputs before those that read them."""
+    done: dict[str, list[Task]] = {}
+    for stage in STAGES.values():
+        settings = recipe.section(stage.name).identity()
+        made = done[stage.name] = []
+        for index, segment in enumerate(segments) if stage.scope == "snapshot" else ((0, None),):
+            inputs = tuple(
+                task
+                for name in stage.reads
+                for task in (done[name] if segment is None else done[name][index : index + 1])
+            )
+            reads = [task.fingerprint for task in inputs]
+            if segment and not inputs:
+                reads = [segment.partition, *(f"{file.name}:{file.size}:{file.modified}" for file in segment.files)]
+            made.append(
+                Task(
+                    stage.name,
+                    segment.partition if segment else WHOLE,
+                    fingerprint(stage.name, settings, reads),
+                    inputs,
+                    segment,
+                )
+            )
+    return {(task.stage, task.partition): task for tasks in done.values() for task in tasks}
+
+
+def resolve(uri: str, run: str, overrides: Sequence[str] = (), snapshots: Sequence[str] = ()) -> Run:
+    """Turn a recipe and its overrides into a run: validate, check the store, list the crawl, write both under `runs/<run>/`.
+
+    A run that was resolved before with the same outcome is simply opened; with another outcome it is refused.
+    """
+    recipe = recipes.load(uri, overrides)
+    if snapshots:
+        recipe = recipe.model_copy(update={"snapshots": tuple(snapshots)})
+    store = Store(recipe.store)
+    recipe = recipe.model_copy(update={"store": store.uri})
+    store.check()
+    segments = list_segments(recipe)
+    recipe = recipe.model_copy(update={"snapshots": tuple(dict.fromkeys(segment.snapshot for segment in segments))})
+    for path, data in (
+        (f"runs/{run}/segments.json", dump_segments(segments)),
+        (f"runs/{run}/recipe.yaml", recipes.dump(recipe).encode()),
+    ):
+        if not store.create(path, data) and store.read_bytes(path) != data:
+            raise RecipeError(
+                f"{store.full(path)} exists with other content; a run's recipe never changes, start a new run"
+            )
+    return Run(store.full(f"runs/{run}/recipe.yaml"), recipe, tuple(segments))
+
+
+def open_run(uri: str) -> Run:
+    """Open a run by the URI of its resolved recipe (`<store>/runs/<run>/recipe.yaml`)."""
+    recipe = recipes.load(uri)
+    folder, _ = split_uri(uri)
+    try:
+        segments = load_segments(folder.read_bytes("segments.json"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{uri} is not a resolved run; make one with: python -m contract resolve --recipe {uri}"
+        ) from None
+    return Run(uri, recipe, tuple(segments))

@@ -1,0 +1,180 @@
+"""The recipe: one YAML file that holds differences from the defaults, read into one frozen tree.
+
+`load` reads a file, `override` applies `key.path=value` strings (the command line's and the trigger form's), and every mistake is
+refused as a RecipeError that names the key's path and what is allowed there.
+"""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from contract import settings as s
+from contract.errors import RecipeError, StoreError
+from contract.settings import Settings, runtime_only
+from contract.store import split_uri
+
+
+class Recipe(Settings):
+    """Everything a run needs to know, one section a stage."""
+
+    name: str = runtime_only("unnamed")
+    store: s.Uri = runtime_only("home/store")
+    """A folder or `s3://bucket/prefix`."""
+    snapshots: tuple[str, ...] = ()
+    """The crawls that make the corpus. Empty: the newest that the source offers."""
+    spark: s.Spark = runtime_only(s.Spark())
+
+    crawl: s.Crawl = s.Crawl()
+    extract: s.Extract = s.Extract()
+    langid: s.Langid = s.Langid()
+    filter: s.Filter = s.Filter()
+    minhash_sign: s.MinhashSign = s.MinhashSign()
+    dedup_url: s.DedupUrl = s.DedupUrl()
+    dedup_fuzzy: s.DedupFuzzy = s.DedupFuzzy()
+    dedup_substring: s.DedupSubstring = s.DedupSubstring()
+    decontaminate: s.Decontaminate = s.Decontaminate()
+    mix: s.Mix = s.Mix()
+    tokenizer: s.Tokenizer = s.Tokenizer()
+    pack: s.Pack = s.Pack()
+    pretrain: s.Pretrain = s.Pretrain()
+    sft: s.Sft = s.Sft()
+    reward: s.Reward = s.Reward()
+    gate: s.Gate = s.Gate()
+    ppo: s.Ppo = s.Ppo()
+    evaluate: s.Evaluate = s.Evaluate()
+    export: s.Export = s.Export()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        longest = max(
+            self.sft.max_tokens, self.reward.max_tokens, self.ppo.max_prompt_tokens + self.ppo.max_response_tokens
+        )
+        if longest > self.pack.seq_len:
+            raise ValueError(
+                f"pack.seq_len {self.pack.seq_len} is shorter than the longest chat that sft, reward or ppo allow ({longest} tokens)"
+            )
+        for name, batch in (
+            ("pretrain", self.pretrain.batch),
+            ("sft", self.sft.batch),
+            ("reward", self.reward.batch),
+            ("ppo", self.ppo.minibatch),
+        ):
+            engine: s.Engine = getattr(self, name).engine
+            share = engine.processes * engine.micro_batch
+            if batch % share:
+                key = "minibatch" if name == "ppo" else "batch"
+                raise ValueError(
+                    f"{name}.{key} {batch} is no multiple of engine.processes x engine.micro_batch = {engine.processes} x {engine.micro_batch}"
+                )
+        if self.ppo.rollout_batch % self.ppo.minibatch:
+            raise ValueError(
+                f"ppo.rollout_batch {self.ppo.rollout_batch} is no multiple of ppo.minibatch {self.ppo.minibatch}"
+            )
+        return self
+
+    def section(self, stage: str) -> Settings:
+        """The settings of one stage."""
+        section: Settings = getattr(self, stage)
+        return section
+
+
+def load(uri: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe from a local path, `file://` or `s3://` URI and apply overrides such as `filter.min_words=40`."""
+    store, name = split_uri(uri)
+    try:
+        text = store.read_bytes(name).decode()
+    except FileNotFoundError:
+        raise RecipeError(f"recipe {uri}: no such file{_near_recipes(uri)}") from None
+    except StoreError as error:
+        raise RecipeError(f"recipe {uri}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe {uri}: is not UTF-8 text ({error})") from error
+    return parse(text, uri, overrides)
+
+
+def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe from YAML text; `origin` is what error messages call it."""
+    try:
+        values = yaml.load(text, Loader=_UniqueKeyLoader) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {origin}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"recipe {origin}: must hold keys and values, not a {type(values).__name__}")
+    for item in overrides:
+        _apply(values, item)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"recipe {origin}: " + "; ".join(_explain(detail) for detail in error.errors())) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every value written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML lets the second of two equal keys win in silence; here that is an error. Also reads `1e-3` as the number it is."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+def _apply(values: dict[str, Any], item: str) -> None:
+    path, equals, text = item.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"override {item!r}: write it as key.path=value, for example filter.min_words=40")
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError:
+        raise RecipeError(f"override {item!r}: {text!r} is not a YAML value; quote it if it is a string") from None
+    node = values
+    for depth, key in enumerate(keys[:-1]):
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"override {item!r}: {'.'.join(keys[: depth + 1])} is a value and has no keys below it")
+        node = child
+    node[keys[-1]] = value
+
+
+def _explain(detail: Any) -> str:
+    location = [part for part in detail["loc"] if part not in ("function-after", "[key]")]
+    path = ".".join(str(part) for part in location) or "recipe"
+    if detail["type"] == "extra_forbidden":
+        allowed = _allowed_keys(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{path}: unknown key; {hint}allowed here: {', '.join(allowed)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" if detail["type"] == "value_error" else f"{path}: {message}, got {detail['input']!r}"
+
+
+def _allowed_keys(path: list[Any]) -> list[str]:
+    node: Any = Recipe
+    for part in path:
+        field = node.model_fields.get(part)
+        node = field.annotation if field is not None else None
+        if node is dict or not (isinstance(node, type) and issubclass(node, Settings)):
+            # Below a free-form mapping (mix.sources.<name>) the model is the mapping's value type.
+            arguments = [
+                one for one in getattr(node, "__args__", ()) if isinstance(one, type) and issubclass(one, Settings)
+            ]
+            node = arguments[0] if arguments else Settings
+    return sorted(node.model_fields)
+
+
+def _near_recipes(uri: str) -> str:
+    known = sorted(path.as_posix() for path in Path("recipes").glob("*.yaml"))
+    return f"; there are {', '.join(known)}" if known and "://" not in uri else ""

@@ -1,0 +1,393 @@
+"""The settings of every stage: one small frozen class each, composed by `contract.recipe.Recipe`.
+
+Thresholds cite their source; a value that several sources dispute says whose it is. A field made with `runtime_only` says how
+fast or where a stage runs and never what it produces, so it stays out of the stage's fingerprint.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Uri = Annotated[str, Field(min_length=1)]
+
+
+def runtime_only(default: Any, **constraints: Any) -> Any:
+    """A field that changes speed or place but not output; `fingerprint` leaves it out."""
+    return Field(default, json_schema_extra={"runtime_only": True}, **constraints)
+
+
+class Settings(BaseModel):
+    """Frozen, and strict about names: a misspelt key is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the output, as plain JSON values, without the run-time-only ones."""
+        kept: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("runtime_only"):
+                continue
+            value = getattr(self, name)
+            kept[name] = (
+                value.identity() if isinstance(value, Settings) else self.model_dump(mode="json", include={name})[name]
+            )
+        return kept
+
+
+# ---------------------------------------------------------------- the Spark plane
+
+
+class Crawl(Settings):
+    """Where the pages come from, how much of them, and which URLs are refused before anything is stored."""
+
+    source: Uri = "https://data.commoncrawl.org"
+    """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files."""
+    files_per_segment: Positive = 10
+    max_files: Positive | None = None
+    max_bytes_per_file: Positive | None = None
+    """Read only the head of each file; the last, cut record is not counted as damage."""
+    max_payload_bytes: Positive = 8 << 20
+    """A larger page is dropped with its reason; 99.99 % of Common Crawl's pages are under 1 MiB, which it truncates at."""
+    blocklists: tuple[Uri, ...] = ()
+    """Folders in the UT1 format: one sub-folder per category that holds `domains` and `urls`."""
+    strict_words: tuple[str, ...] = ()
+    """RefinedWeb: dropped when the URL without `-` and `.` contains one, whatever the case."""
+    hard_words: tuple[str, ...] = ()
+    """RefinedWeb: dropped when one stands in the URL as a whole word."""
+    soft_words: tuple[str, ...] = ()
+    """RefinedWeb: dropped when two distinct ones stand in the URL as whole words."""
+    skip_curated_hosts: bool = True
+    """RefinedWeb: leave out hosts whose curated dumps are the better copy (Wikipedia, arXiv, GitHub, ...)."""
+    retries: Positive = runtime_only(8)
+    connections_per_host: Positive = runtime_only(2)
+
+
+class Extract(Settings):
+    """Main content from HTML."""
+
+    extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
+    fast: bool = False
+    """trafilatura without its fall-back extractors: 1.2 times as fast, F1 lower by 0.005 on multilingual pages."""
+    min_chars: Positive = 25
+    seconds_per_page: Annotated[float, Field(gt=0)] = 10.0
+    memory_mb_per_page: Positive = 1024
+
+
+class Langid(Settings):
+    """fastText lid.176 on the extracted text."""
+
+    languages: tuple[str, ...] = ("en",)
+    """ISO 639 codes to keep; an empty list keeps every language."""
+    min_probability: Fraction = 0.65
+    """RefinedWeb 0.65; BLOOM 0.8; CCNet 0.5."""
+    sample_chars: Positive = 2000
+    """Only the first characters are classified: 3.5 times as fast, the same answer on 99.1 % of pages."""
+
+
+class GopherRepetition(Settings):
+    """Gopher (MassiveText) table A1: drop when a fraction is above its threshold."""
+
+    enabled: bool = True
+    duplicate_line_fraction: Fraction = 0.30
+    duplicate_paragraph_fraction: Fraction = 0.30
+    duplicate_line_char_fraction: Fraction = 0.20
+    duplicate_paragraph_char_fraction: Fraction = 0.20
+    top_ngram_char_fraction: dict[int, Fraction] = {2: 0.20, 3: 0.18, 4: 0.16}
+    duplicate_ngram_char_fraction: dict[int, Fraction] = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+
+
+class GopherQuality(Settings):
+    """Gopher's document quality rules, without the word count, which is `filter.min_words` and `filter.max_words`."""
+
+    enabled: bool = True
+    min_mean_word_chars: float = 3
+    max_mean_word_chars: float = 10
+    max_hash_ratio: float = 0.1
+    max_ellipsis_ratio: float = 0.1
+    max_bullet_line_fraction: Fraction = 0.9
+    max_ellipsis_line_fraction: Fraction = 0.3
+    min_alpha_word_fraction: Fraction = 0.8
+    min_stop_words: Annotated[int, Field(ge=0)] = 2
+
+
+class C4(Settings):
+    """C4's line and document rules; minimum words and sentences as DCLM has them (3 and 5)."""
+
+    enabled: bool = False
+    terminal_punctuation: bool = True
+    min_words_per_line: Annotated[int, Field(ge=0)] = 3
+    min_sentences: Annotated[int, Field(ge=0)] = 5
+    max_word_chars: Positive = 1000
+
+
+class FineWeb(Settings):
+    """FineWeb's additional rules. 0.1 for characters in duplicated lines is the paper's value."""
+
+    enabled: bool = True
+    min_punctuated_line_fraction: Fraction = 0.12
+    max_duplicate_line_char_fraction: Fraction = 0.1
+    max_short_line_fraction: Fraction = 0.67
+    short_line_chars: Positive = 30
+
+
+class LineCorrection(Settings):
+    """RefinedWeb's line-wise corrections; drops the document when more than this fraction of its words went."""
+
+    enabled: bool = True
+    max_removed_word_fraction: Fraction = 0.05
+    max_upper_case_fraction: Fraction = 0.5
+    short_line_words: Positive = 10
+
+
+class Filter(Settings):
+    """Which rule sets judge a document. Length is judged first, in words."""
+
+    min_words: Annotated[int, Field(ge=0)] = 50
+    max_words: Positive = 100_000
+    gopher_repetition: GopherRepetition = GopherRepetition()
+    gopher_quality: GopherQuality = GopherQuality()
+    c4: C4 = C4()
+    fineweb: FineWeb = FineWeb()
+    lines: LineCorrection = LineCorrection()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Filter":
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}")
+        return self
+
+
+class MinhashSign(Settings):
+    """MinHash signatures of word n-grams. FineWeb: 5-grams, 14 bands of 8 rows; RefinedWeb: 450 bands of 20 rows."""
+
+    ngram: Positive = 5
+    bands: Positive = 14
+    rows: Positive = 8
+    seed: Annotated[int, Field(ge=0)] = 1
+
+
+class DedupUrl(Settings):
+    """One document per canonical URL."""
+
+    keep: Literal["newest", "first"] = "newest"
+
+
+class DedupFuzzy(Settings):
+    """One document per cluster of near duplicates."""
+
+    keep: Literal["longest", "newest", "smallest_id"] = "longest"
+    driver_edge_limit: Positive = runtime_only(20_000_000)
+    """Up to this many edges the driver finds the components with scipy; above it Spark does."""
+
+
+class DedupSubstring(Settings):
+    """Lee et al. 2021: cut what stands at two or more places."""
+
+    min_tokens: Annotated[int, Field(ge=2)] = 50
+    cut: Literal["all", "keep_first"] = "keep_first"
+    passes: Positive = 1
+    min_chars: Annotated[int, Field(ge=0)] = 20
+
+
+class Decontaminate(Settings):
+    """Drop documents that share an n-gram with an evaluation set."""
+
+    benchmarks: dict[str, Uri] = {}
+    """Name of the benchmark -> JSONL file whose string values are the text to look for."""
+    ngram: Annotated[int, Field(ge=8, le=50)] = 13
+
+
+class MixSource(Settings):
+    """One curated source beside the crawl: JSONL (gz or not) with a `text` field."""
+
+    uri: Uri
+    epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
+
+
+class Mix(Settings):
+    """What the corpus is made of, how often each source is seen, and what is held out."""
+
+    crawl_epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
+    sources: dict[str, MixSource] = {}
+    heldout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    seed: Annotated[int, Field(ge=0)] = 0
+    shards: Positive = 8
+
+
+class Tokenizer(Settings):
+    """Byte-level BPE trained on the mixture. Special tokens take the first ids."""
+
+    vocab_size: Annotated[int, Field(ge=300)] = 32_000
+    sample_bytes: Positive = 1 << 30
+    min_frequency: Positive = 2
+
+
+class Pack(Settings):
+    """Documents as token ids, one after the other with end-of-text between, in sequences of equal length."""
+
+    seq_len: Annotated[int, Field(ge=8)] = 2048
+    shard_tokens: Positive = 1 << 27
+
+
+# ---------------------------------------------------------------- the GPU plane
+
+
+class Model(Settings):
+    """A LLaMA-style decoder: RMSNorm before each block, SwiGLU, rotary positions, grouped-query attention."""
+
+    layers: Positive = 12
+    d_model: Positive = 768
+    heads: Positive = 12
+    kv_heads: Positive = 12
+    d_ff: Positive = 2048
+    rope_theta: float = 10_000.0
+    tie_embeddings: bool = True
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Model":
+        if self.d_model % self.heads or self.heads % self.kv_heads:
+            raise ValueError(
+                f"heads {self.heads} must divide d_model {self.d_model}, and kv_heads {self.kv_heads} must divide heads"
+            )
+        return self
+
+
+class Optim(Settings):
+    """AdamW and its schedule. Defaults are GPT-3's and LLaMA's (betas 0.9/0.95, weight decay 0.1, clip 1.0)."""
+
+    lr: Annotated[float, Field(gt=0)] = 3e-4
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    warmup_fraction: Fraction = 0.02
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    min_lr_fraction: Fraction = 0.1
+
+
+class Engine(Settings):
+    """How DeepSpeed runs a stage. The batch is fixed by the recipe; the number of processes only splits it."""
+
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = runtime_only(0)
+    offload_optimizer: bool = runtime_only(False)
+    processes: Positive = runtime_only(1)
+    """Processes that `deepspeed` starts on this machine: one a GPU, or CPU processes where there is none."""
+    micro_batch: Positive = runtime_only(8)
+    """Sequences a process holds at once; the rest of the batch is accumulated."""
+    activation_checkpointing: bool = runtime_only(False)
+    checkpoint_steps: Positive = runtime_only(200)
+    log_steps: Positive = runtime_only(10)
+
+
+class Pretrain(Settings):
+    """Next-token prediction on the packed corpus."""
+
+    model: Model = Model()
+    optim: Optim = Optim()
+    engine: Engine = Engine()
+    steps: Positive = 10_000
+    batch: Positive = 256
+    """Sequences a step, over all processes."""
+    eval_sequences: Positive = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Sft(Settings):
+    """Instruction tuning; loss on the response tokens only."""
+
+    data: Uri = "synthetic"
+    """JSONL or JSON in the Alpaca format, or `synthetic`: made by rule from the corpus itself."""
+    max_examples: Positive | None = None
+    optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
+    engine: Engine = Engine()
+    epochs: Positive = 2
+    batch: Positive = 64
+    max_tokens: Positive = 1024
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Reward(Settings):
+    """Pairwise reward model: loss = -log sigmoid(r_chosen - r_rejected)."""
+
+    data: Uri = "synthetic"
+    """JSONL with `chosen` and `rejected` (hh-rlhf), or `synthetic`."""
+    max_examples: Positive | None = None
+    heldout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    optim: Optim = Optim(lr=1e-5, weight_decay=0.0)
+    engine: Engine = Engine()
+    epochs: Positive = 1
+    batch: Positive = 32
+    """Pairs a step, over all processes."""
+    max_tokens: Positive = 512
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Gate(Settings):
+    """PPO starts only when the reward model's held-out accuracy is this good at the interval's lower end."""
+
+    min_accuracy: Fraction = 0.55
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class Ppo(Settings):
+    """InstructGPT's objective: reward, a KL penalty per token against the SFT model, and a share of pretraining loss."""
+
+    steps: Positive = 1000
+    rollout_batch: Positive = 64
+    """Prompts a step, over all processes."""
+    minibatch: Positive = 32
+    inner_epochs: Positive = 2
+    max_prompt_tokens: Positive = 256
+    max_response_tokens: Positive = 128
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    gamma: Fraction = 1.0
+    lam: Fraction = 0.95
+    clip: Annotated[float, Field(gt=0)] = 0.2
+    value_clip: Annotated[float, Field(gt=0)] = 0.2
+    value_coef: Annotated[float, Field(ge=0)] = 0.5
+    entropy_coef: Annotated[float, Field(ge=0)] = 0.0
+    kl_coef: Annotated[float, Field(ge=0)] = 0.05
+    kl_target: Annotated[float, Field(gt=0)] | None = None
+    """Adaptive KL coefficient (Ziegler et al. 2019) towards this many nats a response; unset keeps it fixed."""
+    ptx_coef: Annotated[float, Field(ge=0)] = 0.0
+    ptx_sequences: Positive = 4
+    no_eot_penalty: Annotated[float, Field(ge=0)] = 1.0
+    whiten_rewards: bool = False
+    policy_optim: Optim = Optim(lr=1e-6, weight_decay=0.0, schedule="constant")
+    value_optim: Optim = Optim(lr=5e-6, weight_decay=0.0, schedule="constant")
+    engine: Engine = Engine()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Evaluate(Settings):
+    """Every model of the run on the same held-out text and prompts."""
+
+    sequences: Positive = 256
+    prompts: Positive = 64
+    max_response_tokens: Positive = 128
+    samples: Positive = 3
+    engine: Engine = Engine()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Export(Settings):
+    """The last model as a folder that `transformers` loads."""
+
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+# ---------------------------------------------------------------- where it runs
+
+
+class Spark(Settings):
+    """Where the Spark jobs run; never what they produce."""
+
+    master: str = runtime_only("local[*]")
+    driver_memory: str = runtime_only("2g")
+    executor_memory: str = runtime_only("4g")
+    shuffle_partitions: Positive = runtime_only(8)
+    conf: dict[str, str] = runtime_only({})
+    """Further Spark properties, for example a Kubernetes image. Secrets do not belong here: they come from the environment."""

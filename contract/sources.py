@@ -1,0 +1,145 @@
+"""Which crawl files a snapshot consists of, cut into segments. Their names and sizes are the root of every fingerprint.
+
+A source is a Common Crawl mirror (it has `collinfo.json` and `crawl-data/<snapshot>/warc.paths.gz`) or a folder or store prefix.
+A folder is one snapshot, named after the week of its newest file; listing it again gives the same answer until a file changes.
+"""
+
+import datetime
+import gzip
+import json
+import re
+from dataclasses import asdict, dataclass
+
+from contract import fetch
+from contract.errors import InputError, StoreError
+from contract.recipe import Recipe
+from contract.store import Store
+
+CRAWL_FILE = re.compile(r"\.(warc|wet|arc)(\.gz)?$|\.warc\.wet(\.gz)?$")
+SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-(\d{4})-(\d{2})$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One crawl file. `name` identifies it within its snapshot; `size` is 0 where the listing does not say (Common Crawl)."""
+
+    uri: str
+    name: str
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The unit that runs, fails and is cleared alone: some files of one snapshot."""
+
+    snapshot: str
+    index: int
+    files: tuple[Source, ...]
+
+    @property
+    def partition(self) -> str:
+        return f"{self.snapshot}.{self.index:05d}"
+
+
+def snapshot_date(key: str) -> datetime.date:
+    """The Monday of the ISO week that a snapshot's name ends in: CC-MAIN-2024-10 -> 2024-03-04. Raises InputError for other names."""
+    match = SNAPSHOT_NAME.match(key)
+    if not match:
+        raise InputError(f"snapshot {key!r}: a name ends in year and ISO week, for example CC-MAIN-2024-10")
+    try:
+        return datetime.date.fromisocalendar(int(match[1]), int(match[2]), 1)
+    except ValueError:
+        raise InputError(f"snapshot {key!r}: there is no ISO week {match[2]} in {match[1]}") from None
+
+
+def list_snapshots(source: str, retries: int = 8) -> list[str]:
+    """The snapshots that a source offers, newest first."""
+    if not is_common_crawl(source):
+        return [_folder_snapshot(source, _folder_files(source))]
+    listed = json.loads(_mirror_get(source, "collinfo.json", retries))
+    # Common Crawl's earliest crawls are named otherwise and are ARC, which is refused anyway.
+    return sorted((row["id"] for row in listed if SNAPSHOT_NAME.match(row["id"])), key=snapshot_date, reverse=True)
+
+
+def list_segments(recipe: Recipe) -> list[Segment]:
+    """Every segment of every snapshot of the recipe, or of the newest one where the recipe names none."""
+    crawl = recipe.crawl
+    snapshots = recipe.snapshots or tuple(list_snapshots(crawl.source, crawl.retries)[:1])
+    segments: list[Segment] = []
+    for snapshot in snapshots:
+        snapshot_date(snapshot)
+        files = _snapshot_files(crawl.source, snapshot, crawl.retries)[: crawl.max_files]
+        step = crawl.files_per_segment
+        segments += [
+            Segment(snapshot, start // step, tuple(files[start : start + step])) for start in range(0, len(files), step)
+        ]
+    return segments
+
+
+def dump_segments(segments: list[Segment]) -> bytes:
+    """The listing as JSON, for the run's folder in the store."""
+    return json.dumps([asdict(segment) for segment in segments], indent=1).encode()
+
+
+def load_segments(data: bytes) -> list[Segment]:
+    return [
+        Segment(row["snapshot"], row["index"], tuple(Source(**file) for file in row["files"]))
+        for row in json.loads(data)
+    ]
+
+
+def is_common_crawl(source: str) -> bool:
+    """True for HTTP sources, and for S3 or file mirrors that hold a collinfo.json."""
+    return source.startswith(("http://", "https://")) or Store(source).exists("collinfo.json")
+
+
+def _mirror_get(source: str, path: str, retries: int) -> bytes:
+    if not source.startswith(("http://", "https://")):
+        try:
+            return Store(source).read_bytes(path)
+        except FileNotFoundError:
+            raise InputError(f"{source}/{path}: no such file; check crawl.source and the snapshot's name") from None
+    if path == "collinfo.json" and source.rstrip("/") == "https://data.commoncrawl.org":
+        return fetch.get("https://index.commoncrawl.org/collinfo.json", retries)
+    return fetch.get(f"{source.rstrip('/')}/{path}", retries)
+
+
+def _snapshot_files(source: str, snapshot: str, retries: int) -> list[Source]:
+    if is_common_crawl(source):
+        listing = gzip.decompress(_mirror_get(source, f"crawl-data/{snapshot}/warc.paths.gz", retries)).decode().split()
+        return [Source(f"{source.rstrip('/')}/{path}", path, 0, 0) for path in listing]
+    files = _folder_files(source)
+    newest = _folder_snapshot(source, files)
+    if snapshot != newest:
+        raise InputError(
+            f"{source} holds the snapshot {newest}, not {snapshot}; leave `snapshots` empty or name {newest}"
+        )
+    return files
+
+
+def _folder_files(source: str) -> list[Source]:
+    store = Store(source)
+    try:
+        entries = store.list()
+    except StoreError as error:
+        raise InputError(f"crawl.source {source}: cannot be listed: {error}") from error
+    files = [
+        Source(store.full(entry.path), entry.path, entry.size, entry.modified)
+        for entry in entries
+        if CRAWL_FILE.search(entry.path)
+    ]
+    if not files:
+        what = (
+            f"none of its {len(entries)} files ends in .warc, .wet or .arc (.gz or not)"
+            if entries
+            else "it is missing or empty"
+        )
+        raise InputError(f"crawl.source {source}: {what}; name a folder or prefix with WARC or WET files")
+    return files
+
+
+def _folder_snapshot(source: str, files: list[Source]) -> str:
+    base = re.sub(r"[^A-Za-z0-9]+", "-", source.rstrip("/").rpartition("/")[2]).strip("-").upper() or "FOLDER"
+    newest = datetime.datetime.fromtimestamp(max(file.modified for file in files) / 1e9, datetime.UTC).isocalendar()
+    return f"{base}-{newest.year}-{newest.week:02d}"

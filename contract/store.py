@@ -1,0 +1,273 @@
+"""The store: where every task's data lives, on a local folder or an S3-compatible service, behind one small class.
+
+Data goes through `pyarrow.fs`, which streams and retries. What must be created exactly once (manifests) goes through `create`:
+a hard link on a file system, a conditional put (`If-None-Match: *`) on S3. Endpoint and credentials come from the usual AWS
+environment variables (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...), never from a URI.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from contract.errors import RecipeError, StoreError
+
+COPY_CHUNK = 8 << 20
+
+# Several S3-compatible servers (Ceph among them) refuse the checksums that newer AWS SDKs add unasked.
+os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file under a prefix. `path` is relative to the store; `modified` is a Unix time in nanoseconds."""
+
+    path: str
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class Store:
+    """A root URI and the operations on paths below it. Holds no connection until used, so it pickles to workers.
+
+    Paths are relative, with `/`. Every method raises StoreError with the full URI when the service fails, and FileNotFoundError
+    when a path that must exist does not.
+    """
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.uri)
+        if parts.scheme not in ("", "file", "s3"):
+            raise RecipeError(
+                f"store {self.uri}: scheme {parts.scheme}:// is not supported; use a folder, file:// or s3://"
+            )
+        if "@" in parts.netloc:
+            raise RecipeError(
+                "store: credentials in a URI are refused; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+            )
+        if parts.scheme == "s3" and not parts.netloc:
+            raise RecipeError(f"store {self.uri}: names no bucket; write s3://bucket/prefix")
+        if parts.scheme != "s3":
+            local = os.path.abspath(os.path.expanduser(parts.path if parts.scheme == "file" else self.uri))
+            object.__setattr__(self, "uri", f"file://{local}")
+        object.__setattr__(self, "uri", self.uri.rstrip("/"))
+
+    @property
+    def is_s3(self) -> bool:
+        return self.uri.startswith("s3://")
+
+    @property
+    def root(self) -> str:
+        """The root without its scheme: a local folder, or `bucket/prefix`."""
+        return self.uri.partition("://")[2]
+
+    def full(self, path: str) -> str:
+        """The URI of a path, for messages and manifests."""
+        return f"{self.uri}/{path}" if path else self.uri
+
+    def relative(self, uri: str) -> str:
+        """The path of a URI below this store; raises StoreError when it lies elsewhere."""
+        if not uri.startswith(self.uri + "/"):
+            raise StoreError(f"{uri} is not in the store {self.uri}")
+        return uri[len(self.uri) + 1 :]
+
+    @cached_property
+    def filesystem(self) -> pafs.FileSystem:
+        if not self.is_s3:
+            return pafs.LocalFileSystem()
+        # Without a region pyarrow asks AWS itself for it, which hangs where AWS is out of reach.
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        return pafs.S3FileSystem(
+            region=region,
+            endpoint_override=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+            connect_timeout=10,
+            request_timeout=60,
+            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=8),
+            allow_bucket_creation=False,
+        )
+
+    @cached_property
+    def _s3(self) -> Any:
+        import boto3  # imported here: only S3 stores pay for it
+        from botocore.config import Config
+
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=region,
+            config=Config(
+                retries={"mode": "standard", "max_attempts": 8},
+                connect_timeout=10,
+                read_timeout=60,
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"uri": self.uri}
+
+    def _at(self, path: str) -> str:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise StoreError(f"{path!r} leaves the store {self.uri}")
+        return f"{self.root}/{path}" if path else self.root
+
+    @contextmanager
+    def _reported(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(_explain(self.full(path), error)) from error
+
+    def check(self) -> None:
+        """Prove that the store can be written, before any work starts."""
+        probe = f".probe-{uuid.uuid4().hex}"
+        self.write_bytes(probe, b"")
+        self.delete(probe)
+
+    def exists(self, path: str) -> bool:
+        with self._reported(path):
+            return bool(self.filesystem.get_file_info(self._at(path)).type != pafs.FileType.NotFound)
+
+    def list(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
+        """Files below a prefix, sorted by path; an absent prefix is an empty list."""
+        with self._reported(prefix):
+            infos = self.filesystem.get_file_info(
+                pafs.FileSelector(self._at(prefix), allow_not_found=True, recursive=recursive)
+            )
+        files = (info for info in infos if info.type == pafs.FileType.File)
+        return sorted(
+            (Entry(info.path[len(self.root) + 1 :], info.size, info.mtime_ns or 0) for info in files),
+            key=lambda entry: entry.path,
+        )
+
+    def folders(self, prefix: str = "") -> list[str]:
+        """Names of the folders directly below a prefix, sorted."""
+        with self._reported(prefix):
+            infos = self.filesystem.get_file_info(pafs.FileSelector(self._at(prefix), allow_not_found=True))
+        return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
+
+    def open_input(self, path: str) -> pa.NativeFile:
+        """A seekable reader that does not decompress anything by itself."""
+        with self._reported(path):
+            return self.filesystem.open_input_file(self._at(path))
+
+    def open_output(self, path: str) -> pa.NativeFile:
+        """A writer; the file appears on S3 when closed. The folder is made where the store needs one."""
+        with self._reported(path):
+            if not self.is_s3:
+                os.makedirs(os.path.dirname(self._at(path)), exist_ok=True)
+            return self.filesystem.open_output_stream(self._at(path), compression=None)
+
+    def read_bytes(self, path: str) -> bytes:
+        with self.open_input(path) as source, self._reported(path):
+            return bytes(source.read())
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write or overwrite; for what must never be overwritten there is `create`."""
+        with self._reported(path), self.open_output(path) as sink:
+            sink.write(data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create a file whole, or return False and change nothing if it exists already. Never leaves part of a file."""
+        with self._reported(path):
+            return self._create_s3(path, data) if self.is_s3 else self._create_local(path, data)
+
+    def _create_local(self, path: str, data: bytes) -> bool:
+        target = self._at(path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".create-", dir=os.path.dirname(target))
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.link(temporary, target)  # atomic, and fails where the target exists
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+
+    def _create_s3(self, path: str, data: bytes) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, _, key = self._at(path).partition("/")
+        try:
+            self._s3.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            return True
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
+                # A retried put may meet its own first try: the bytes decide who won.
+                return self.read_bytes(path) == data
+            raise OSError(str(error)) from error
+        except BotoCoreError as error:
+            raise OSError(str(error)) from error
+
+    def delete(self, path: str) -> None:
+        """Delete a file, or a folder with everything below it. An absent path is fine."""
+        with self._reported(path):
+            info = self.filesystem.get_file_info(self._at(path))
+            if info.type == pafs.FileType.File:
+                self.filesystem.delete_file(info.path)
+            elif info.type == pafs.FileType.Directory:
+                self.filesystem.delete_dir(info.path)
+
+    def upload(self, folder: Path, prefix: str) -> None:
+        """Copy every file below a local folder to the same relative path below `prefix`."""
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            target = f"{prefix}/{file.relative_to(folder).as_posix()}"
+            with file.open("rb") as source, self._reported(target), self.open_output(target) as sink:
+                shutil.copyfileobj(source, sink, COPY_CHUNK)
+
+    def download(self, path: str, target: Path) -> Path:
+        """Copy one file to a local path and return that path."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self.open_input(path) as source, self._reported(path), target.open("wb") as sink:
+            shutil.copyfileobj(source, sink, COPY_CHUNK)
+        return target
+
+
+def split_uri(uri: str) -> tuple[Store, str]:
+    """A file's URI as the store of its folder and its name, to read one file that may lie anywhere."""
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    if not folder:
+        return Store("." if not uri.startswith("/") else "/"), name
+    return Store(folder), name
+
+
+def _explain(uri: str, error: Exception) -> str:
+    text = str(error).replace("\n", " ")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{uri}: the disk is full; free space and run again, finished work is kept"
+    if (
+        isinstance(error, PermissionError)
+        or "ACCESS_DENIED" in text
+        or "AccessDenied" in text
+        or "InvalidAccessKeyId" in text
+    ):
+        return f"{uri}: access denied; check the folder's permissions or the AWS_* credentials ({text})"
+    if "NoSuchBucket" in text or "NO_SUCH_BUCKET" in text:
+        return f"{uri}: the bucket does not exist; create it first ({text})"
+    if any(sign in text for sign in ("NETWORK_CONNECTION", "Could not connect", "curlCode", "timed out", "timeout")):
+        return f"{uri}: the store cannot be reached; check AWS_ENDPOINT_URL and the network ({text})"
+    return f"{uri}: {text}"
