@@ -110,7 +110,7 @@ def _gc(given: argparse.Namespace) -> None:
     attempts: dict[str, list[int]] = {}
     newest: dict[str, int] = {}
     for stage in STAGES:
-        for entry in store.list(stage):
+        for entry in store.files(stage):
             attempt = re.match(r"(.+/attempt-[0-9a-f]{32})/", entry.path)
             if attempt and attempt[1] not in listed:
                 attempts.setdefault(attempt[1], []).append(entry.size)

@@ -187,7 +187,7 @@ def read_all(store: Store) -> list[Manifest]:
     return [
         read(store, entry.path.rpartition("/")[0])
         for stage in STAGES
-        for entry in store.list(stage)
+        for entry in store.files(stage)
         if entry.path.endswith("/manifest.json")
     ]
 

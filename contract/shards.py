@@ -39,7 +39,8 @@ class Shard:
         seq_len = self.tokens.shape[1]
         positions = np.arange(sequence * seq_len, (sequence + 1) * seq_len, dtype=np.uint64)
         document = np.searchsorted(self.starts, positions, side="right")
-        return (document - document[0]).astype(np.int32)
+        segments: npt.NDArray[np.int32] = (document - document[0]).astype(np.int32)
+        return segments
 
     def documents(self, sequence: int) -> list[str]:
         """Hexadecimal ids of the documents that a sequence holds tokens of."""

@@ -121,7 +121,7 @@ def _snapshot_files(source: str, snapshot: str, retries: int) -> list[Source]:
 def _folder_files(source: str) -> list[Source]:
     store = Store(source)
     try:
-        entries = store.list()
+        entries = store.files()
     except StoreError as error:
         raise InputError(f"crawl.source {source}: cannot be listed: {error}") from error
     files = [

@@ -147,7 +147,7 @@ class Store:
         with self._reported(path):
             return bool(self.filesystem.get_file_info(self._at(path)).type != pafs.FileType.NotFound)
 
-    def list(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
+    def files(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
         """Files below a prefix, sorted by path; an absent prefix is an empty list."""
         with self._reported(prefix):
             infos = self.filesystem.get_file_info(

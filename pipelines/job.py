@@ -1,0 +1,277 @@
+"""What every Spark stage gets: its settings, its inputs' files, a writer for each worker, and one commit at the end.
+
+Spark moves keys, Python workers move documents: `Job.map_files` hands each worker one input file; the worker reads it from the
+store, writes its output files there and returns only counts. Nothing is visible until `Job.commit`.
+"""
+
+import os
+import sys
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.errors import GristmillError
+from contract.manifest import Attempt, File, Manifest, Rows, need
+from contract.metrics import Progress
+from contract.plan import Run, Task
+from contract.store import Store
+from pipelines.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
+
+BATCH_ROWS = 256
+COMPRESSION = "zstd"
+
+
+@dataclass
+class Counts:
+    """What one worker saw. Adds up to `contract.manifest.Rows`."""
+
+    read: int = 0
+    kept: int = 0
+    bytes_read: int = 0
+    bytes_kept: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.read + other.read,
+            self.kept + other.kept,
+            self.bytes_read + other.bytes_read,
+            self.bytes_kept + other.bytes_kept,
+            self.reasons + other.reasons,
+            self.losses + other.losses,
+        )
+
+    def rows(self) -> Rows:
+        return Rows(
+            read=self.read,
+            kept=self.kept,
+            dropped=self.reasons.total(),
+            bytes_read=self.bytes_read,
+            bytes_kept=self.bytes_kept,
+            reasons=dict(sorted(self.reasons.items())),
+            losses=dict(sorted(self.losses.items())),
+        )
+
+
+@dataclass
+class Output:
+    """What one worker wrote and counted."""
+
+    files: list[File] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+
+class TableWriter:
+    """Rows to one Parquet file in the store, written batch by batch; no rows, no file."""
+
+    def __init__(self, store: Store, path: str, kind: str, schema: pa.Schema) -> None:
+        self._store, self._path, self._kind, self._schema = store, path, kind, schema
+        self._rows: list[dict[str, Any]] = []
+        self._count = 0
+        self._sink: pa.NativeFile | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= BATCH_ROWS:
+            self._flush()
+
+    def write_table(self, table: pa.Table) -> None:
+        """Rows that are in Arrow already, in the writer's schema."""
+        self._flush()
+        if table.num_rows:
+            self._put(table)
+
+    def close(self) -> list[File]:
+        """The finished file, or nothing if no row came."""
+        self._flush()
+        if self._writer is None or self._sink is None:
+            return []
+        self._writer.close()
+        size = self._sink.tell()
+        self._sink.close()
+        return [File(path=self._path, kind=self._kind, bytes=size, rows=self._count)]
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._put(pa.Table.from_pylist(self._rows, self._schema))
+            self._rows = []
+
+    def _put(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._sink = self._store.open_output(self._path)
+            self._writer = pq.ParquetWriter(self._sink, self._schema, compression=COMPRESSION)
+        self._writer.write_table(table)
+        self._count += table.num_rows
+
+
+class Sorter:
+    """Sorts one worker's documents into kept and dropped, and counts both. Every document it reads must leave through it."""
+
+    def __init__(
+        self, store: Store, prefix: str, stage: str, name: str, schema: pa.Schema = DOCUMENTS, kind: str = "documents"
+    ) -> None:
+        self._stage = stage
+        self._kept = TableWriter(store, f"{prefix}/{kind}-{name}.parquet", kind, schema)
+        self._dropped = TableWriter(store, f"{prefix}/drops-{name}.parquet", "drops", DROPS)
+        self.counts = Counts()
+
+    def keep(self, row: dict[str, Any], size: int, read_size: int | None = None) -> None:
+        """`size` is the bytes that stay of the document, `read_size` what it had before."""
+        self._kept.write(row)
+        self.counts.read += 1
+        self.counts.kept += 1
+        self.counts.bytes_kept += size
+        self.counts.bytes_read += size if read_size is None else read_size
+
+    def drop(
+        self,
+        row: dict[str, Any],
+        reason: Drop,
+        value: object = "",
+        size: int = 0,
+        duplicate_of: str | None = None,
+        snippet: str | None = None,
+    ) -> None:
+        """`value` is what crossed the threshold; `snippet` defaults to the head of the row's text."""
+        head = snippet if snippet is not None else (row.get("text") or "")
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        self._dropped.write(
+            {
+                "id": row["id"],
+                "url": row.get("url"),
+                "stage": self._stage,
+                "reason": reason.value,
+                "value": shown,
+                "duplicate_of": duplicate_of,
+                "snippet": head[:SNIPPET_CHARS],
+            }
+        )
+        self.counts.read += 1
+        self.counts.reasons[reason.value] += 1
+        self.counts.bytes_read += size
+
+    def lose(self, kind: str, count: int = 1) -> None:
+        """Input that never became a document: damage or a record of another type."""
+        self.counts.losses[kind] += count
+
+    def close(self) -> Output:
+        return Output(self._kept.close() + self._dropped.close(), self.counts)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task of the Spark plane. Stages read from it and end with `commit`."""
+
+    run: Run
+    task: Task
+    attempt: Attempt
+
+    @property
+    def store(self) -> Store:
+        return self.run.store
+
+    @property
+    def settings(self) -> Any:
+        """The stage's own section of the recipe; annotate it: `settings: Filter = job.settings`."""
+        return self.run.recipe.section(self.task.stage)
+
+    @property
+    def prefix(self) -> str:
+        """The attempt's folder, relative to the store."""
+        return f"{self.attempt.prefix}/{self.attempt.id}"
+
+    def manifests(self, stage: str) -> list[Manifest]:
+        """The manifests of an input stage, in segment order; raises NotReadyError if one is missing."""
+        return [need(self.store, task) for task in self.task.of(stage)]
+
+    def inputs(self, stage: str, kind: str) -> list[File]:
+        """All files of one kind that an input stage committed."""
+        return [file for manifest in self.manifests(stage) for file in manifest.of(kind)]
+
+    @cached_property
+    def spark(self) -> Any:
+        """The Spark session, started on first use. See `start_spark`."""
+        return start_spark(self.run, self.task)
+
+    def map_files(self, files: Sequence[Any], work: Callable[[Any, str], Output], unit: str = "files") -> Output:
+        """Run `work(file, name)` for every file on Spark's workers and add up what they return, with progress.
+
+        `name` is unique to the call, so that a retried or speculative Spark task never writes over another's file. `work` must be
+        picklable: a module-level function or a `functools.partial` of one.
+        """
+        progress = Progress(self.task.stage, self.task.partition, unit, len(files))
+        total = Output()
+        if not files:
+            progress.finish()
+            return total
+        spark = self.spark
+        rdd = spark.sparkContext.parallelize(list(enumerate(files)), len(files))
+        for result in rdd.mapPartitions(_Guarded(work)).toLocalIterator(prefetchPartitions=True):
+            if isinstance(result, GristmillError):
+                raise result
+            total.files.extend(result.files)
+            total.counts = total.counts + result.counts
+            progress.advance(1)
+        progress.finish()
+        return total
+
+    def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
+        """Create the manifest from what the workers wrote and counted."""
+        return self.attempt.commit(output.files, output.counts.rows(), metrics)
+
+
+class _Guarded:
+    """Runs the stage's function in a worker. Errors meant for people come back as values: Spark would bury them in its own traceback."""
+
+    def __init__(self, work: Callable[[Any, str], Output]) -> None:
+        self._work = work
+
+    def __call__(self, items: Iterable[tuple[int, Any]]) -> Iterator[Output | GristmillError]:
+        for index, item in items:
+            try:
+                yield self._work(item, f"{index:05d}-{uuid.uuid4().hex[:8]}")
+            except GristmillError as error:
+                yield error
+            except Exception:
+                traceback.print_exc()
+                raise
+
+
+def start_spark(run: Run, task: Task) -> Any:
+    """A Spark session with the recipe's settings. Workers use this Python, and find this code wherever they share its path."""
+    from pyspark.sql import SparkSession  # a JVM starts here: only stages that need Spark pay for it
+
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    settings = run.recipe.spark
+    builder = SparkSession.builder.appName(f"gristmill {task.stage} {task.partition}").master(settings.master)
+    conf = {
+        "spark.driver.memory": settings.driver_memory,
+        "spark.executor.memory": settings.executor_memory,
+        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        **settings.conf,
+    }
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def read_rows(store: Store, path: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file in the store, a batch in memory at a time."""
+    with store.open_input(path) as source:
+        for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=list(columns) if columns else None):
+            yield from batch.to_pylist()

@@ -1,0 +1,102 @@
+"""The columns of every table the Spark plane writes, and the one list of reasons for which a document is dropped."""
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class Drop(StrEnum):
+    """Why a document was dropped. The value is what manifests, logs and the funnel show."""
+
+    # crawl
+    URL_BLOCKED_DOMAIN = "url_blocked_domain"
+    URL_BLOCKED = "url_blocked"
+    URL_STRICT_WORD = "url_strict_word"
+    URL_HARD_WORD = "url_hard_word"
+    URL_SOFT_WORDS = "url_soft_words"
+    URL_CURATED_HOST = "url_curated_host"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    # extract
+    EXTRACT_EMPTY = "extract_empty"
+    EXTRACT_TIMEOUT = "extract_timeout"
+    EXTRACT_MEMORY = "extract_memory"
+    EXTRACT_FAILED = "extract_failed"
+    # langid
+    LANGUAGE = "language"
+    LANGUAGE_UNSURE = "language_unsure"
+    # filter
+    TOO_FEW_WORDS = "too_few_words"
+    TOO_MANY_WORDS = "too_many_words"
+    DUPLICATE_LINES = "duplicate_lines"
+    DUPLICATE_PARAGRAPHS = "duplicate_paragraphs"
+    DUPLICATE_LINE_CHARS = "duplicate_line_chars"
+    DUPLICATE_PARAGRAPH_CHARS = "duplicate_paragraph_chars"
+    TOP_NGRAM = "top_ngram"
+    DUPLICATE_NGRAMS = "duplicate_ngrams"
+    MEAN_WORD_LENGTH = "mean_word_length"
+    HASH_RATIO = "hash_ratio"
+    ELLIPSIS_RATIO = "ellipsis_ratio"
+    BULLET_LINES = "bullet_lines"
+    ELLIPSIS_LINES = "ellipsis_lines"
+    FEW_ALPHA_WORDS = "few_alpha_words"
+    FEW_STOP_WORDS = "few_stop_words"
+    C4_LOREM_IPSUM = "c4_lorem_ipsum"
+    C4_CURLY_BRACKET = "c4_curly_bracket"
+    C4_TOO_FEW_SENTENCES = "c4_too_few_sentences"
+    LINE_PUNCTUATION = "line_punctuation"
+    FINEWEB_DUPLICATE_LINE_CHARS = "fineweb_duplicate_line_chars"
+    SHORT_LINES = "short_lines"
+    LINES_REMOVED = "lines_removed"
+    # deduplication and after
+    DUPLICATE_URL = "duplicate_url"
+    NEAR_DUPLICATE = "near_duplicate"
+    SUBSTRING_TOO_SHORT = "substring_too_short"
+    CONTAMINATED = "contaminated"
+    MIX_EPOCHS = "mix_epochs"
+
+
+PAGES = pa.schema(
+    [
+        ("id", pa.string()),  # 32 hexadecimal digits, from snapshot, file and offset: the same page has it in every run
+        ("url", pa.string()),
+        ("snapshot", pa.string()),
+        ("date", pa.timestamp("s", "UTC")),  # of the capture
+        ("file", pa.string()),  # crawl file's name within its snapshot
+        ("offset", pa.int64()),  # of the record in that file
+        ("digest", pa.string()),  # of the payload, hexadecimal
+        ("charset", pa.string()),  # what the HTTP header says, or null
+        ("kind", pa.string()),  # html | text (WET)
+        ("payload", pa.binary()),  # decoded of transfer and content encoding, not of the character set
+    ]
+)
+
+DOCUMENTS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("snapshot", pa.string()),
+        ("date", pa.timestamp("s", "UTC")),
+        ("file", pa.string()),
+        ("offset", pa.int64()),
+        ("digest", pa.string()),
+        ("title", pa.string()),
+        ("language", pa.string()),  # null before langid
+        ("language_probability", pa.float32()),
+        ("source", pa.string()),  # `crawl`, or the name of a curated source of the mixture
+        ("text", pa.string()),
+    ]
+)
+
+DROPS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),  # a Drop
+        ("value", pa.string()),  # what crossed the threshold: a number, a word, a language
+        ("duplicate_of", pa.string()),  # id of the document that stays, for duplicates
+        ("snippet", pa.string()),  # the first SNIPPET_CHARS characters
+    ]
+)
+
+SNIPPET_CHARS = 200
