@@ -1,0 +1,123 @@
+"""The mathematics of training, as pure functions of tensors. Each docstring names the formula's source.
+
+Shapes: B rows, T positions, V vocabulary. A mask is 1 where a position counts. Functions on tokens return one value a token;
+`masked_mean` turns them into a loss, so that the divisor can be the token count of the whole batch and not of one process's part.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+EPSILON = 1e-8
+KL_ERROR_CLIP = 0.2  # Ziegler et al. 2019, section 2.2
+KL_GAIN = 0.1  # K_beta, ibid.
+
+
+def log_probs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p(target) at each position, in float32. logits (B, T, V) are those that predict targets (B, T); returns (B, T)."""
+    scaled = logits.float() / temperature
+    return scaled.gather(-1, targets[..., None]).squeeze(-1) - scaled.logsumexp(-1)
+
+
+def sequence_log_probs(token_log_probs: Tensor, mask: Tensor) -> Tensor:
+    """log p of each whole response, the sum over its tokens: (B, T), (B, T) -> (B,)."""
+    return (token_log_probs * mask).sum(-1)
+
+
+def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy of the next token's distribution in nats: (B, T, V) -> (B, T)."""
+    log_p = (logits.float() / temperature).log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def masked_mean(values: Tensor, mask: Tensor, count: Tensor | float | None = None) -> Tensor:
+    """Sum of the values where the mask is 1, over `count` (default: how many those are)."""
+    total = (values * mask).sum()
+    return total / (mask.sum().clamp(min=1) if count is None else count)
+
+
+def pairwise_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """-log sigmoid(r_w - r_l) of each pair (Stiennon et al. 2020, section 3.4; InstructGPT eq. 1): (B,), (B,) -> (B,)."""
+    return -functional.logsigmoid(chosen.float() - rejected.float())
+
+
+def kl_penalty(policy: Tensor, reference: Tensor) -> Tensor:
+    """log(pi_RL(token) / pi_SFT(token)) of each sampled token; its expectation under the policy is the KL divergence (InstructGPT eq. 2)."""
+    return policy - reference
+
+
+def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """Reward of each token: -beta * KL everywhere, plus the score on the last token of the response (Ziegler et al. 2019, eq. 2).
+
+    scores (B,), kl and mask (B, T) -> (B, T). The response is where the mask is 1; a row without any gets only zeros.
+    """
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    last = (positions * mask).argmax(-1, keepdim=True)
+    rewards = -kl_coef * kl * mask
+    return rewards.scatter_add(1, last, scores[:, None].to(rewards.dtype)) * mask
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Advantages and returns by generalised advantage estimation (Schulman et al. 2016, eq. 16); all (B, T).
+
+    delta_t = r_t + gamma V_{t+1} - V_t and A_t = delta_t + gamma lam A_{t+1}, over the masked positions, which must be contiguous;
+    the value after the last one is 0. Returns are A_t + V_t.
+    """
+    advantages = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[:, 0])
+    next_value = torch.zeros_like(following)
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        following = (delta + gamma * lam * following) * mask[:, t]
+        next_value = values[:, t] * mask[:, t]
+        advantages[:, t] = following
+    return advantages, (advantages + values) * mask
+
+
+def moments(values: Tensor, mask: Tensor) -> Tensor:
+    """(count, sum, sum of squares) of the masked values in float64; those of several processes add up."""
+    kept = values.double() * mask
+    return torch.stack((mask.double().sum(), kept.sum(), (kept * kept).sum()))
+
+
+def whiten(values: Tensor, mask: Tensor, totals: Tensor | None = None, shift_mean: bool = True) -> Tensor:
+    """Masked values scaled to variance 1 and, with `shift_mean`, to mean 0; 0 elsewhere. `totals` are `moments` over the whole batch."""
+    count, total, squares = (moments(values, mask) if totals is None else totals).unbind()
+    mean = total / count.clamp(min=1)
+    variance = (squares / count.clamp(min=1) - mean * mean).clamp(min=0)
+    whitened = (values.double() - mean) * torch.rsqrt(variance + EPSILON)
+    return ((whitened if shift_mean else whitened + mean) * mask).to(values.dtype)
+
+
+def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A), ratio = p_new / p_old (Schulman et al. 2017, eq. 7). All (B, T)."""
+    ratio = (new - old).exp()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def clipped(new: Tensor, old: Tensor, clip: float) -> Tensor:
+    """1.0 where the ratio p_new / p_old has left [1 - clip, 1 + clip], for the clip fraction."""
+    return (((new - old).exp() - 1).abs() > clip).float()
+
+
+def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) / 2, the value clipping of PPO's reference code. All (B, T)."""
+    near = torch.minimum(torch.maximum(values, old - clip), old + clip)
+    return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
+
+
+def adapt_kl_coef(coef: float, kl: float, target: float) -> float:
+    """The next KL coefficient: beta (1 + 0.1 clip(KL / target - 1, -0.2, 0.2)) (Ziegler et al. 2019, section 2.2).
+
+    `kl` and `target` are nats a response.
+    """
+    error = min(max(kl / target - 1, -KL_ERROR_CLIP), KL_ERROR_CLIP)
+    return coef * (1 + KL_GAIN * error)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns) over the masked positions; 0 where the returns do not vary."""
+    chosen = mask.bool()
+    target, error = returns[chosen].double(), (returns - values)[chosen].double()
+    spread = target.var(unbiased=False)
+    return 0.0 if spread < EPSILON else float(1 - error.var(unbiased=False) / spread)
