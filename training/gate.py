@@ -1,0 +1,59 @@
+"""Is the reward model good enough for PPO? Decided on its held-out pairs, at the lower end of a confidence interval.
+
+A closed gate is a result and no error: the run goes on with the SFT model.
+"""
+
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+
+from contract.errors import InputError
+from contract.settings import Gate
+from training.job import Job
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether PPO may start, and why. All but `open` are fractions of the held-out pairs."""
+
+    open: bool
+    accuracy: float
+    low: float
+    high: float
+    threshold: float
+
+
+def wilson(successes: float, total: int, confidence: float) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (Wilson 1927): (low, high). A tie may count as half a success.
+
+    With no trial at all nothing is known: (0, 1).
+    """
+    if total == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, width = successes / total, z * z / total
+    centre = (share + width / 2) / (1 + width)
+    half = z * ((share * (1 - share) + width / 4) / total) ** 0.5 / (1 + width)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def decide(correct: float, total: int, settings: Gate) -> Decision:
+    """Open when the interval's lower end reaches `min_accuracy`. `correct` of `total` held-out pairs were ranked right."""
+    low, high = wilson(correct, total, settings.confidence)
+    return Decision(low >= settings.min_accuracy, correct / total if total else 0.0, low, high, settings.min_accuracy)
+
+
+def run(job: Job) -> None:
+    settings: Gate = job.settings
+    measured = job.manifest("reward").metrics
+    correct, total = measured.get("heldout_correct"), measured.get("heldout_pairs")
+    if not isinstance(correct, int | float) or not isinstance(total, int):
+        raise InputError("the reward manifest does not say how many held-out pairs were ranked right; run reward again")
+    decision = decide(correct, total, settings)
+    interval = f"{decision.accuracy:.3f} ({decision.low:.3f} to {decision.high:.3f}) on {total} held-out pairs"
+    if decision.open:
+        print(f"gate open: accuracy {interval}, the lower end reaches {decision.threshold:g}", flush=True)
+    else:
+        print(
+            f"gate closed: accuracy {interval}, the lower end is under {decision.threshold:g}; PPO is left out", flush=True
+        )
+    job.attempt.commit([], metrics=asdict(decision))
