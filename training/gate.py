@@ -54,6 +54,7 @@ def run(job: Job) -> None:
         print(f"gate open: accuracy {interval}, the lower end reaches {decision.threshold:g}", flush=True)
     else:
         print(
-            f"gate closed: accuracy {interval}, the lower end is under {decision.threshold:g}; PPO is left out", flush=True
+            f"gate closed: accuracy {interval}, the lower end is under {decision.threshold:g}; PPO is left out",
+            flush=True,
         )
     job.attempt.commit([], metrics=asdict(decision))

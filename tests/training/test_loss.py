@@ -1,0 +1,176 @@
+"""Every formula against numbers worked out by hand, and the identities that must hold for any input."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training import loss
+
+numbers = st.floats(-5, 5, allow_nan=False, width=32)
+
+
+@st.composite
+def trajectories(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rewards, values and a mask (B, T) that is a run of ones from position 0, as in a response."""
+    rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 6))
+    table = st.lists(st.lists(numbers, min_size=length, max_size=length), min_size=rows, max_size=rows)
+    rewards, values = (torch.tensor(draw(table), dtype=torch.float64) for _ in range(2))
+    kept = draw(st.lists(st.integers(1, length), min_size=rows, max_size=rows))
+    mask = (torch.arange(length)[None] < torch.tensor(kept)[:, None]).double()
+    return rewards * mask, values * mask, mask
+
+
+def test_log_probs_of_known_distribution() -> None:
+    logits = torch.tensor([[[0.7, 0.2, 0.1], [0.25, 0.5, 0.25]]]).log()
+    found = loss.log_probs(logits, torch.tensor([[1, 0]]))
+    assert found.exp().tolist()[0] == pytest.approx([0.2, 0.25])
+    # At temperature 1/2 the probabilities are squared and normalised: 0.04 / (0.49 + 0.04 + 0.01).
+    cold = loss.log_probs(logits, torch.tensor([[1, 1]]), temperature=0.5)
+    assert cold.exp().tolist()[0] == pytest.approx([0.04 / 0.54, 0.25 / 0.375])
+
+
+def test_sequence_log_probs_leave_padding_out() -> None:
+    values = torch.tensor([[-1.0, -2.0, -4.0], [-1.0, -1.0, -1.0]])
+    mask = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert loss.sequence_log_probs(values, mask).tolist() == [-3.0, -1.0]
+
+
+def test_entropy() -> None:
+    logits = torch.tensor([[[0.5, 0.5, 1e-30], [1.0, 1e-30, 1e-30]]]).log()
+    assert loss.entropy(logits).tolist()[0] == pytest.approx([math.log(2), 0.0], abs=1e-6)
+
+
+def test_masked_mean() -> None:
+    values, mask = torch.tensor([1.0, 2.0, 30.0]), torch.tensor([1.0, 1.0, 0.0])
+    assert loss.masked_mean(values, mask) == 1.5
+    assert loss.masked_mean(values, mask, 6) == 0.5
+    assert loss.masked_mean(values, torch.zeros(3)) == 0.0
+
+
+def test_pairwise_loss() -> None:
+    found = loss.pairwise_loss(torch.tensor([0.0, 2.0, -100.0]), torch.tensor([0.0, 1.0, 0.0]))
+    assert found.tolist() == pytest.approx([math.log(2), math.log(1 + math.exp(-1)), 100.0])
+
+
+@settings(deadline=None)  # the first call pays for starting torch
+@given(numbers, numbers)
+def test_pairwise_loss_is_the_cross_entropy_of_a_preference(chosen: float, rejected: float) -> None:
+    one, other = (
+        float(loss.pairwise_loss(torch.tensor([a]), torch.tensor([b])))
+        for a, b in ((chosen, rejected), (rejected, chosen))
+    )
+    assert math.exp(-one) + math.exp(-other) == pytest.approx(1, abs=1e-5)
+
+
+def test_rewards_put_the_score_on_the_last_token() -> None:
+    mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    kl = torch.tensor([[0.5, -1.0, 9.0], [0.0, 0.0, 2.0], [1.0, 1.0, 1.0]])
+    found = loss.shape_rewards(torch.tensor([3.0, -1.0, 7.0]), kl, mask, kl_coef=0.1)
+    expected = [[-0.05, 3.1, 0.0], [0.0, 0.0, -1.2], [0.0, 0.0, 0.0]]
+    for row, wanted in zip(found.tolist(), expected, strict=True):
+        assert row == pytest.approx(wanted)
+
+
+def test_gae_by_hand() -> None:
+    # gamma 0.5, lam 0.5: delta_2 = 4 - 2 = 2; delta_1 = 1 + 0.5 * 2 - 1 = 1; A_1 = 1 + 0.25 * 2 = 1.5;
+    # delta_0 = 0 + 0.5 * 1 - 3 = -2.5; A_0 = -2.5 + 0.25 * 1.5 = -2.125. The padded position changes nothing.
+    rewards = torch.tensor([[0.0, 1.0, 4.0, 0.0]])
+    values = torch.tensor([[3.0, 1.0, 2.0, 8.0]])
+    advantages, returns = loss.gae(rewards, values, torch.tensor([[1.0, 1.0, 1.0, 0.0]]), 0.5, 0.5)
+    assert advantages.tolist() == [[-2.125, 1.5, 2.0, 0.0]]
+    assert returns.tolist() == [[0.875, 2.5, 4.0, 0.0]]
+
+
+@settings(deadline=None)  # the first call pays for starting torch
+@given(trajectories())
+def test_gae_without_discount_is_return_minus_value(case: tuple[torch.Tensor, ...]) -> None:
+    rewards, values, mask = case
+    to_go = rewards.flip(-1).cumsum(-1).flip(-1) * mask
+    advantages, returns = loss.gae(rewards, values, mask, gamma=1.0, lam=1.0)
+    torch.testing.assert_close(returns, to_go)
+    torch.testing.assert_close(advantages, to_go - values)
+
+
+@settings(deadline=None)  # the first call pays for starting torch
+@given(trajectories(), st.floats(0, 1))
+def test_gae_with_lam_zero_is_the_one_step_error(case: tuple[torch.Tensor, ...], gamma: float) -> None:
+    rewards, values, mask = case
+    following = torch.cat((values[:, 1:], torch.zeros_like(values[:, :1])), dim=1)
+    advantages, _ = loss.gae(rewards, values, mask, gamma, lam=0.0)
+    torch.testing.assert_close(advantages, (rewards + gamma * following - values) * mask)
+
+
+@settings(deadline=None)  # the first call pays for starting torch
+@given(trajectories())
+def test_whitened_values_have_mean_zero_and_variance_one(case: tuple[torch.Tensor, ...]) -> None:
+    values, _, mask = case
+    found = loss.whiten(values, mask)
+    kept = found[mask.bool()]
+    assert found[~mask.bool()].abs().sum() == 0
+    assert float(kept.mean()) == pytest.approx(0, abs=1e-3)
+    if values[mask.bool()].var(unbiased=False) > 1e-3:
+        assert float(kept.var(unbiased=False)) == pytest.approx(1, abs=1e-3)
+
+
+@settings(deadline=None)  # the first call pays for starting torch
+@given(trajectories())
+def test_whitening_by_parts_equals_whitening_at_once(case: tuple[torch.Tensor, ...]) -> None:
+    values, _, mask = case
+    totals = sum(loss.moments(values[i : i + 1], mask[i : i + 1]) for i in range(len(values)))
+    parts = [loss.whiten(values[i : i + 1], mask[i : i + 1], totals) for i in range(len(values))]
+    torch.testing.assert_close(torch.cat(parts), loss.whiten(values, mask), atol=1e-6, rtol=1e-6)
+
+
+def test_whitening_can_keep_the_mean() -> None:
+    found = loss.whiten(torch.tensor([2.0, 6.0]), torch.ones(2), shift_mean=False)
+    assert found.tolist() == pytest.approx([-1 + 4, 1 + 4])
+
+
+def test_policy_loss_by_hand() -> None:
+    ratios = torch.tensor([[1.0, 1.5, 1.5, 0.5, 0.5]])
+    advantages = torch.tensor([[2.0, 1.0, -1.0, 1.0, -1.0]])
+    found = loss.policy_loss(ratios.log(), torch.zeros(1, 5), advantages, clip=0.2)
+    # min(1.5, 1.2), min(-1.5, -1.2), min(0.5, 0.8), min(-0.5, -0.8)
+    assert found.tolist()[0] == pytest.approx([-2.0, -1.2, 1.5, -0.5, 0.8])
+    assert loss.clipped(ratios.log(), torch.zeros(1, 5), 0.2).tolist() == [[0.0, 1.0, 1.0, 1.0, 1.0]]
+
+
+def test_policy_gradient_stops_where_the_clip_holds() -> None:
+    new = torch.tensor([[1.5, 1.5, 1.0]]).log().requires_grad_()
+    loss.policy_loss(new, torch.zeros(1, 3), torch.tensor([[1.0, -1.0, 3.0]]), 0.2).sum().backward()
+    assert new.grad is not None
+    assert new.grad.tolist()[0] == pytest.approx([0.0, 1.5, -3.0])
+
+
+def test_value_loss_by_hand() -> None:
+    values, old, returns = torch.tensor([[1.0, 1.0, 0.1]]), torch.zeros(1, 3), torch.tensor([[1.0, 3.0, 0.0]])
+    # Clipped value 0.2: max(0, 0.64) / 2; max(4, 7.84) / 2; within the clip 0.01 / 2.
+    assert loss.value_loss(values, old, returns, 0.2).tolist()[0] == pytest.approx([0.32, 3.92, 0.005])
+
+
+def test_kl_penalty_is_the_kl_divergence_in_expectation() -> None:
+    policy, reference = torch.tensor([0.6, 0.3, 0.1]), torch.tensor([0.2, 0.3, 0.5])
+    expected = sum(p * math.log(p / q) for p, q in zip(policy.tolist(), reference.tolist(), strict=True))
+    assert float((policy * loss.kl_penalty(policy.log(), reference.log())).sum()) == pytest.approx(expected)
+
+
+def test_kl_coefficient_follows_its_target() -> None:
+    assert loss.adapt_kl_coef(0.2, kl=6.6, target=6.0) == pytest.approx(0.2 * 1.01)
+    assert loss.adapt_kl_coef(0.2, kl=60.0, target=6.0) == pytest.approx(0.2 * 1.02)
+    assert loss.adapt_kl_coef(0.2, kl=-3.0, target=6.0) == pytest.approx(0.2 * 0.98)
+    assert loss.adapt_kl_coef(0.2, kl=6.0, target=6.0) == 0.2
+
+
+def test_explained_variance() -> None:
+    mask, returns = torch.ones(4), torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+    def explained(values: torch.Tensor) -> float:
+        return loss.explained_variance(loss.moments(returns - values, mask), loss.moments(returns, mask))
+
+    assert explained(returns + 5) == pytest.approx(1.0)
+    assert explained(torch.zeros(4)) == pytest.approx(0.0)
+    assert explained(-returns) == pytest.approx(-3.0)
+    assert loss.explained_variance(loss.moments(returns, mask), loss.moments(mask, mask)) == 0.0
