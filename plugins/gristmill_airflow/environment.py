@@ -1,0 +1,111 @@
+"""How a standalone Airflow runs Gristmill on one machine: its environment variables, its pools and its login. Standard library only.
+
+A company's Airflow needs of this only the two pools; everything else there is its own business.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+USER = "admin"
+
+
+def pools(cores: int | None = None) -> dict[str, tuple[int, str]]:
+    """Name -> (slots, description). One task at a time holds the accelerators; Spark drivers share the cores."""
+    cores = cores or os.cpu_count() or 2
+    return {
+        "gpu": (1, "training stages: one at a time holds this machine's accelerators"),
+        "spark": (max(2, cores // 4), "Spark drivers that may run at once"),
+    }
+
+
+def standalone_environment(home: Path, port: int, store: str | None = None) -> dict[str, str]:
+    """The variables to start `airflow standalone` with, on top of those of this process. Makes `home` and its secret if absent.
+
+    `store` is where runs go whose recipe is given by name, instead of the recipe's own; start Airflow in the checkout's root, to which
+    relative paths in recipes refer. Start it in its own session and end that process group: a signal to `airflow standalone` alone leaves
+    its children running.
+    """
+    home = home.resolve()
+    url = f"http://127.0.0.1:{port}"
+    settings = {
+        "CORE__DAGS_FOLDER": ROOT / "dags",
+        "CORE__LOAD_EXAMPLES": False,
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": 8,
+        "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "API__HOST": "127.0.0.1",
+        "API__PORT": port,
+        "API__BASE_URL": url,
+        "API__INSTANCE_NAME": "Gristmill",
+        "API_AUTH__JWT_SECRET": _secret(home),
+        "DAG_PROCESSOR__REFRESH_INTERVAL": 5,
+        "LOGGING__WORKER_LOG_SERVER_PORT": port + 1,
+        "LOGGING__TRIGGER_LOG_SERVER_PORT": port + 2,
+        # A busy laptop's API server may stall for a minute or two: that must not end a training task.
+        "WORKERS__MAX_FAILED_HEARTBEATS": 30,
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": 600,
+    }
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    variables |= {f"AIRFLOW__{name}": str(value) for name, value in settings.items()}
+    variables["AIRFLOW_HOME"] = str(home)
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if store:
+        variables["GRISTMILL_STORE"] = store
+    return variables
+
+
+def password(home: Path) -> str:
+    """The password that Airflow made up for `admin` when it first started in this home. Raises FileNotFoundError before that."""
+    made: dict[str, str] = json.loads((home / "simple_auth_manager_passwords.json.generated").read_text())
+    return made[USER]
+
+
+def token(home: Path, port: int) -> str:
+    """A bearer token for the REST API of the Airflow that runs in `home`. Raises OSError while it is not up."""
+    answer = _call(f"http://127.0.0.1:{port}/auth/token", "POST", {"username": USER, "password": password(home)})
+    return str(answer["access_token"])
+
+
+def create_pools(home: Path, port: int) -> None:
+    """Create the pools that do not exist yet; slots that somebody changed stay as they are."""
+    bearer = token(home, port)
+    for name, (slots, description) in pools().items():
+        body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
+        try:
+            _call(f"http://127.0.0.1:{port}/api/v2/pools", "POST", body, bearer)
+        except urllib.error.HTTPError as error:
+            if error.code != 409:  # it exists
+                raise
+
+
+def _call(url: str, method: str, body: dict[str, Any], bearer: str | None = None) -> dict[str, Any]:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method=method)  # noqa: S310 (http on loopback)
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        found: dict[str, Any] = json.loads(answer.read())
+    return found
+
+
+def _secret(home: Path) -> str:
+    """A secret that all of Airflow's processes share and that outlives a restart; readable by its owner only."""
+    home.mkdir(parents=True, exist_ok=True)
+    file = home / "jwt_secret"
+    if not file.exists():
+        handle, made = tempfile.mkstemp(dir=home)  # mode 0600
+        with os.fdopen(handle, "w") as draft:
+            draft.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.link(made, file)
+        os.unlink(made)
+    return file.read_text()
