@@ -7,7 +7,7 @@ refused as a RecipeError that names the key's path and what is allowed there.
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError, model_validator
@@ -164,14 +164,8 @@ def _explain(detail: Any) -> str:
 def _allowed_keys(path: list[Any]) -> list[str]:
     node: Any = Recipe
     for part in path:
-        field = node.model_fields.get(part)
-        node = field.annotation if field is not None else None
-        if node is dict or not (isinstance(node, type) and issubclass(node, Settings)):
-            # Below a free-form mapping (mix.sources.<name>) the model is the mapping's value type.
-            arguments = [
-                one for one in getattr(node, "__args__", ()) if isinstance(one, type) and issubclass(one, Settings)
-            ]
-            node = arguments[0] if arguments else Settings
+        # A free-form mapping such as mix.sources.<name> takes any name.
+        node = get_args(node)[1] if get_origin(node) is dict else node.model_fields[part].annotation
     return sorted(node.model_fields)
 
 

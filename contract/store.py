@@ -24,6 +24,15 @@ import pyarrow.fs as pafs
 from contract.errors import RecipeError, StoreError
 
 COPY_CHUNK = 8 << 20
+ATTEMPTS = 8
+DENIED = (
+    "ACCESS_DENIED",
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "INVALID_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "SignatureDoesNotMatch",
+)
 
 # Several S3-compatible servers (Ceph among them) refuse the checksums that newer AWS SDKs add unasked.
 os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
@@ -89,36 +98,18 @@ class Store:
     def filesystem(self) -> pafs.FileSystem:
         if not self.is_s3:
             return pafs.LocalFileSystem()
-        # Without a region pyarrow asks AWS itself for it, which hangs where AWS is out of reach.
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         return pafs.S3FileSystem(
-            region=region,
-            endpoint_override=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+            region=_region(),
+            endpoint_override=_endpoint(),
             connect_timeout=10,
             request_timeout=60,
-            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=8),
+            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
             allow_bucket_creation=False,
         )
 
     @cached_property
     def _s3(self) -> Any:
-        import boto3  # imported here: only S3 stores pay for it
-        from botocore.config import Config
-
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        return boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name=region,
-            config=Config(
-                retries={"mode": "standard", "max_attempts": 8},
-                connect_timeout=10,
-                read_timeout=60,
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        return _s3_client(ATTEMPTS)
 
     def __getstate__(self) -> dict[str, str]:
         return {"uri": self.uri}
@@ -138,9 +129,13 @@ class Store:
             raise StoreError(_explain(self.full(path), error)) from error
 
     def check(self) -> None:
-        """Prove that the store can be written, before any work starts."""
+        """Prove that the store can be written, before any work starts; fails within seconds where it cannot be reached."""
         probe = f".probe-{uuid.uuid4().hex}"
-        self.write_bytes(probe, b"")
+        with self._reported(probe):
+            if self.is_s3:
+                self._create_s3(probe, b"", _s3_client(attempts=2))
+            else:
+                self._create_local(probe, b"")
         self.delete(probe)
 
     def exists(self, path: str) -> bool:
@@ -189,7 +184,7 @@ class Store:
     def create(self, path: str, data: bytes) -> bool:
         """Create a file whole, or return False and change nothing if it exists already. Never leaves part of a file."""
         with self._reported(path):
-            return self._create_s3(path, data) if self.is_s3 else self._create_local(path, data)
+            return self._create_s3(path, data, self._s3) if self.is_s3 else self._create_local(path, data)
 
     def _create_local(self, path: str, data: bytes) -> bool:
         target = self._at(path)
@@ -208,12 +203,12 @@ class Store:
         finally:
             os.unlink(temporary)
 
-    def _create_s3(self, path: str, data: bytes) -> bool:
+    def _create_s3(self, path: str, data: bytes, client: Any) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, _, key = self._at(path).partition("/")
         try:
-            self._s3.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
             return True
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
@@ -247,6 +242,29 @@ class Store:
         return target
 
 
+def _s3_client(attempts: int) -> Any:
+    import boto3  # imported here: only S3 stores pay for it
+    from botocore.config import Config
+
+    config = Config(
+        retries={"mode": "standard", "max_attempts": attempts},
+        connect_timeout=10,
+        read_timeout=60,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.client("s3", endpoint_url=_endpoint(), region_name=_region(), config=config)
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _region() -> str:
+    """Named even where no AWS is involved: without one pyarrow asks AWS itself, and hangs where AWS is out of reach."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
 def split_uri(uri: str) -> tuple[Store, str]:
     """A file's URI as the store of its folder and its name, to read one file that may lie anywhere."""
     folder, _, name = uri.rstrip("/").rpartition("/")
@@ -259,12 +277,7 @@ def _explain(uri: str, error: Exception) -> str:
     text = str(error).replace("\n", " ")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{uri}: the disk is full; free space and run again, finished work is kept"
-    if (
-        isinstance(error, PermissionError)
-        or "ACCESS_DENIED" in text
-        or "AccessDenied" in text
-        or "InvalidAccessKeyId" in text
-    ):
+    if isinstance(error, PermissionError) or any(sign in text for sign in DENIED):
         return f"{uri}: access denied; check the folder's permissions or the AWS_* credentials ({text})"
     if "NoSuchBucket" in text or "NO_SUCH_BUCKET" in text:
         return f"{uri}: the bucket does not exist; create it first ({text})"

@@ -1,0 +1,85 @@
+"""The chain of manifests is printed back to the crawl files and forward to the models; gc removes only what no manifest lists."""
+
+from collections.abc import Callable
+
+import pytest
+
+from contract.__main__ import main
+from contract.errors import InputError
+from contract.lineage import trace
+from contract.manifest import Attempt, File, Rows
+from contract.plan import Run
+from contract.stages import STAGES
+
+ONE, TWO = "CRAWL-2024-10.00000", "CRAWL-2024-10.00001"
+
+
+@pytest.fixture
+def finished(make_run: Callable[..., Run]) -> Run:
+    """Every task committed, with one byte each."""
+    run = make_run()
+    for task in run.tasks().values():
+        attempt = Attempt(run, task)
+        run.store.write_bytes(attempt.path("x"), b"x")
+        attempt.commit(
+            [File(path=attempt.path("x"), kind="x", bytes=1)],
+            Rows(read=2, kept=1, dropped=1, reasons={"language": 1}, bytes_kept=2048),
+        )
+    return run
+
+
+def test_a_model_leads_back_to_every_crawl_file(finished: Run) -> None:
+    lines = trace(finished.store, finished.store.full(finished.task("ppo").prefix + "/manifest.json"))
+    assert lines[0].startswith("ppo all ")
+    text = "\n".join(lines)
+    for segment in finished.segments:
+        assert f"from {segment.files[0].uri}" in text
+    assert "  made evaluate all" in text
+    assert {line.split()[1] for line in lines[1:] if line.strip().startswith("from") and "://" not in line} == set(
+        STAGES
+    ) - {"ppo", "evaluate", "export"}
+
+
+def test_a_crawl_file_leads_forward_to_every_model_but_not_to_other_segments(finished: Run) -> None:
+    lines = trace(finished.store, finished.segments[0].files[0].uri)
+    text = "\n".join(lines)
+    assert f"made crawl {ONE}" in text
+    assert TWO not in text
+    assert {line.split()[1] for line in lines[1:]} == set(STAGES)
+
+
+def test_something_unknown_is_refused(finished: Run) -> None:
+    with pytest.raises(InputError, match="neither a manifest in"):
+        trace(finished.store, "s3://else/where.warc.gz")
+
+
+def test_gc_lists_first_and_deletes_only_unlisted_attempts(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    garbage = Attempt(finished, finished.task("pack"))
+    finished.store.write_bytes(garbage.path("y"), b"yy")
+    before = {entry.path for entry in finished.store.files()}
+    command = ["gc", "--store", finished.store.uri, "--older-than-hours", "0"]
+    assert main(command) == 0
+    assert f"would delete {garbage.prefix}/{garbage.id} (2 B)\n1 unlisted attempts" in capsys.readouterr().out
+    assert {entry.path for entry in finished.store.files()} == before
+    assert main([*command, "--delete"]) == 0
+    assert before - {entry.path for entry in finished.store.files()} == {garbage.path("y")}
+    assert main(["gc", "--store", finished.store.uri]) == 0
+    assert "0 unlisted" in capsys.readouterr().out
+
+
+def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--recipe", finished.uri]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 5 * 2 + 14
+    assert all(line.endswith("done") for line in lines[1:])
+    assert main(["funnel", "--recipe", finished.uri]) == 0
+    extract = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("extract"))
+    assert extract.split() == ["extract", "2", "50.0%", "50.0%", "4.0", "KiB", "language", "2"]
+
+
+def test_a_wrong_command_line_is_one_line_and_its_exit_code(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--recipe", "nowhere.yaml"]) == 78
+    assert capsys.readouterr().err.startswith("error: recipe nowhere.yaml: no such file")
+    assert main(["lineage", "--store", make_run().store.uri, "x"]) == 65

@@ -1,0 +1,155 @@
+"""One winner for every task, readers see only its files, and a manifest whose counts do not add up is never written."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract.errors import GristmillError, NotReadyError, StoreError
+from contract.manifest import Attempt, File, Manifest, Rows, find, need, read_all
+from contract.plan import Run
+from contract.store import Store
+
+SEGMENT = "CRAWL-2024-10.00000"
+
+
+def write(attempt: Attempt, rows: int) -> list[File]:
+    """Write one file of `rows` bytes, as a stage would."""
+    attempt.store.write_bytes(attempt.path("part.bin"), b"x" * rows)
+    return [File(path=attempt.path("part.bin"), kind="documents", bytes=rows, rows=rows)]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=15)
+@given(sizes=st.lists(st.integers(0, 500), min_size=2, max_size=6, unique=True))
+def test_racing_writers_give_one_winner_and_readers_see_only_its_files(
+    make_run: Callable[..., Run], sizes: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base = _cached_run(make_run)
+    run = Run(
+        base.uri,
+        base.recipe.model_copy(update={"store": Store(str(tmp_path_factory.mktemp("race"))).uri}),
+        base.segments,
+    )
+    task = run.task("crawl", SEGMENT)
+    barrier = threading.Barrier(len(sizes))
+    seen: list[Manifest] = []
+
+    def race(size: int) -> None:
+        attempt = Attempt(run, task)
+        files = write(attempt, size)
+        barrier.wait()
+        seen.append(attempt.commit(files, Rows(read=size, kept=size)))
+
+    threads = [threading.Thread(target=race, args=(size,)) for size in sizes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stands = need(run.store, task)
+    assert [one.attempt for one in seen] == [stands.attempt] * len(sizes), "every writer learns who won"
+    assert stands.rows.kept in sizes
+    assert [len(run.store.read_bytes(file.path)) for file in stands.files] == [stands.rows.kept]
+    assert {entry.path.split("/")[3] for entry in run.store.files("crawl")} == {stands.attempt, "manifest.json"}, (
+        "losers clean up"
+    )
+
+
+_runs: list[Run] = []
+
+
+def _cached_run(make_run: Callable[..., Run]) -> Run:
+    """hypothesis calls the test many times with one fixture."""
+    if not _runs:
+        _runs.append(make_run())
+    return _runs[0]
+
+
+def test_a_zombie_that_wakes_after_the_winner_changes_nothing(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    task = run.task("crawl", SEGMENT)
+    zombie, winner = Attempt(run, task), Attempt(run, task)
+    half = write(zombie, 3)
+    first = winner.commit(write(winner, 5), Rows(read=5, kept=5))
+    late = zombie.commit(half, Rows(read=3, kept=3))
+    assert late == first == need(run.store, task)
+    assert sum(one.rows.kept for one in read_all(run.store)) == 5
+    write(zombie, 7)  # it may even go on writing
+    assert [file.rows for one in read_all(run.store) for file in one.files] == [5]
+
+
+def test_a_task_killed_before_its_commit_left_nothing_to_read(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    task = run.task("crawl", SEGMENT)
+    write(Attempt(run, task), 5)
+    assert find(run.store, task) is None
+    with pytest.raises(
+        NotReadyError, match=rf"crawl {SEGMENT} is not done: .*/manifest.json does not exist; run crawl first"
+    ):
+        need(run.store, task)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (Rows(read=3, kept=1, dropped=1, reasons={"language": 1}), "3 documents read, but 1 kept [+] 1 dropped"),
+        (Rows(read=3, kept=1, dropped=2, reasons={"language": 1}), "2 documents dropped, but the reasons add up to 1"),
+    ],
+)
+def test_counts_that_do_not_add_up_are_never_committed(make_run: Callable[..., Run], rows: Rows, message: str) -> None:
+    run = make_run()
+    task = run.task("extract", SEGMENT)
+    with pytest.raises(GristmillError, match=message):
+        Attempt(run, task).commit([], rows)
+    assert find(run.store, task) is None
+
+
+def test_a_file_of_another_attempt_cannot_be_committed(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    task = run.task("crawl", SEGMENT)
+    with pytest.raises(GristmillError, match="lies outside the attempt"):
+        Attempt(run, task).commit(write(Attempt(run, task), 1))
+    assert find(run.store, task) is None
+
+
+def test_a_manifest_says_what_it_was_made_from(make_run: Callable[..., Run]) -> None:
+    run = make_run("crawl.retries=3")
+    made = Attempt(run, run.task("crawl", SEGMENT)).commit([], metrics={"rate": 1.5, "open": True})
+    assert made.sources == (run.segments[0].files[0].uri,)
+    assert made.metrics == {"rate": 1.5, "open": True}
+    assert "retries" not in made.settings, "run-time-only settings are not part of the identity"
+    assert made.settings["files_per_segment"] == 1
+    assert made.started <= made.finished
+    extract = Attempt(run, run.task("extract", SEGMENT)).commit([])
+    assert [(one.stage, one.fingerprint) for one in extract.inputs] == [("crawl", made.fingerprint)]
+    assert extract.sources == ()
+
+
+def test_a_checkpoint_is_committed_like_any_result(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    task = run.task("pretrain")
+    attempt = Attempt(run, task, "step-00000010")
+    attempt.commit(write(attempt, 4))
+    assert find(run.store, task) is None, "a checkpoint does not make the stage done"
+    assert run.store.folders(f"pretrain/{task.fingerprint}") == ["step-00000010"]
+
+
+def test_a_damaged_manifest_says_what_to_do(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    task = run.task("crawl", SEGMENT)
+    run.store.write_bytes(f"{task.prefix}/manifest.json", b'{"stage": "crawl"}')
+    with pytest.raises(StoreError, match=r"is not a manifest of this version .*; delete it to run the task again"):
+        find(run.store, task)
+
+
+def test_manifests_on_s3_have_one_winner_too(make_run: Callable[..., Run], s3_store: Store) -> None:
+    base = make_run()
+    run = Run(base.uri, base.recipe.model_copy(update={"store": s3_store.uri}), base.segments)
+    task = run.task("crawl", SEGMENT)
+    attempts = [Attempt(run, task) for _ in range(2)]
+    results = [
+        attempt.commit(write(attempt, index + 1), Rows(read=1, kept=1)) for index, attempt in enumerate(attempts)
+    ]
+    assert results[0] == results[1] == need(s3_store, task)
+    assert [len(s3_store.read_bytes(file.path)) for file in results[1].files] == [1]

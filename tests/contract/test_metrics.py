@@ -1,0 +1,48 @@
+"""Progress lines say rows, rate and time left, and can be read back."""
+
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract import metrics
+from contract.metrics import PROGRESS, Point, Progress, clock, dump_points, load_points
+
+
+def test_a_line_has_rows_rate_and_time_left(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    progress = Progress("extract", "CC-MAIN-2024-10.00000", "documents", total=5000, start=1000, out=out)
+    now[0] += 1.0
+    progress.advance(50)
+    assert out.getvalue() == "", "not more often than every two seconds"
+    now[0] += 1.0
+    progress.advance(50, "loss 3.2")
+    assert out.getvalue() == "progress extract CC-MAIN-2024-10.00000 1,100/5,000 documents 50.0/s 1:18 left loss 3.2\n"
+    match = PROGRESS.search("[2026-01-01] INFO - " + out.getvalue().strip())
+    assert match is not None
+    assert match.groupdict() == {
+        "stage": "extract", "partition": "CC-MAIN-2024-10.00000", "done": "1,100", "total": "5,000", "unit": "documents",
+        "rate": "50.0", "left": "1:18", "note": "loss 3.2",
+    }  # fmt: skip
+
+
+def test_without_a_total_there_is_no_time_left(capsys) -> None:
+    progress = Progress("crawl", "all", "records")
+    progress.advance(3)
+    progress.finish()
+    match = PROGRESS.search(capsys.readouterr().out.strip())
+    assert match is not None
+    assert (match["done"], match["total"], match["left"]) == ("3", None, None)
+
+
+def test_clock() -> None:
+    assert [clock(seconds) for seconds in (-1, 0, 45, 723, 3723)] == ["0:00", "0:00", "0:45", "12:03", "1:02:03"]
+
+
+@given(
+    st.lists(st.builds(Point, st.integers(0), st.text(), st.floats(allow_nan=False), st.floats(0, 1e10)), max_size=5)
+)
+def test_points_come_back(points: list[Point]) -> None:
+    assert load_points(dump_points(points)) == points

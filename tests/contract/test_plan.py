@@ -1,0 +1,198 @@
+"""Fingerprints: a changed setting changes its stage and everything after it, nothing before; run-time-only fields change none."""
+
+import datetime
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract.errors import InputError, RecipeError
+from contract.plan import Run, open_run, plan
+from contract.recipe import Recipe
+from contract.settings import MixSource, Settings
+from contract.sources import Segment, Source, list_snapshots, snapshot_date
+from contract.stages import STAGES, downstream, upstream
+
+SEGMENTS = [Segment("X-2024-10", index, (Source(f"file:///{index}", f"{index}", index + 1, 0),)) for index in range(3)]
+
+# One valid other value for every setting; a new setting without one fails the test below until it is given.
+CHANGED: dict[str, Any] = {
+    "crawl.source": "elsewhere", "crawl.blocklists": ("a",), "crawl.strict_words": ("a",), "crawl.hard_words": ("a",),
+    "crawl.soft_words": ("a",), "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
+    "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
+    "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
+    "decontaminate.ngram": 14, "mix.sources": {"a": MixSource(uri="b")}, "sft.data": "a", "reward.data": "a", "ppo.kl_target": 6.0,
+    "export.dtype": "bf16",
+}  # fmt: skip
+
+
+def leaves(model: Settings, path: str) -> Iterator[tuple[str, Any, bool]]:
+    """(dotted path, value, run-time only) of every setting below a section."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        runtime = isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("runtime_only"))
+        if isinstance(value, Settings) and not runtime:
+            yield from leaves(value, f"{path}.{name}")
+        else:
+            yield f"{path}.{name}", value, runtime
+
+
+def other(path: str, value: Any) -> Any:
+    if path in CHANGED:
+        return CHANGED[path]
+    if path.endswith(".dtype"):
+        return "bf16"
+    if path.endswith(".schedule"):
+        return "linear" if value != "linear" else "constant"
+    if path.endswith(".betas"):
+        return (0.8, 0.9)
+    if isinstance(value, bool):
+        return not value
+    if value is None:
+        return 3
+    if isinstance(value, float):
+        return value * 0.5 + 0.0123
+    if isinstance(value, int):
+        return value * 2 + 2
+    raise AssertionError(f"{path}: give CHANGED another value for {value!r}")
+
+
+def with_value(recipe: Recipe, path: str, value: Any) -> Recipe:
+    """The recipe with one setting replaced; unvalidated, because only the identity matters here."""
+    *parents, last = path.split(".")
+    models: list[Settings] = [recipe]
+    for name in parents:
+        models.append(getattr(models[-1], name))
+    changed: Any = models[-1].model_copy(update={last: value})
+    for model, name in zip(reversed(models[:-1]), reversed(parents), strict=True):
+        changed = model.model_copy(update={name: changed})
+    assert isinstance(changed, Recipe)
+    return changed
+
+
+ALL = [leaf for stage in STAGES for leaf in leaves(Recipe().section(stage), stage)]
+
+
+@pytest.mark.parametrize(("path", "value", "runtime"), ALL, ids=[leaf[0] for leaf in ALL])
+def test_a_changed_setting_changes_its_stage_and_what_follows_and_nothing_else(
+    path: str, value: Any, runtime: bool
+) -> None:
+    before = plan(Recipe(), SEGMENTS)
+    after = plan(with_value(Recipe(), path, "another" if runtime else other(path, value)), SEGMENTS)
+    stage = path.split(".")[0]
+    changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
+    assert changed == (set() if runtime else {stage, *downstream(stage)})
+
+
+@given(index=st.integers(0, 2), size=st.integers(10, 99))
+def test_a_changed_crawl_file_changes_its_segment_and_the_corpus(index: int, size: int) -> None:
+    segments = list(SEGMENTS)
+    segments[index] = Segment("X-2024-10", index, (Source(f"file:///{index}", f"{index}", size, 0),))
+    before, after = plan(Recipe(), SEGMENTS), plan(Recipe(), segments)
+    changed = {key for key in before if before[key].fingerprint != after[key].fingerprint}
+    touched = segments[index].partition
+    assert changed == {key for key in before if STAGES[key[0]].scope == "corpus" or key[1] == touched}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@given(st.randoms())
+def test_the_order_of_keys_in_a_mapping_does_not_matter(random: Any) -> None:
+    sources = [("a", {"uri": "x"}), ("b", {"uri": "y"}), ("c", {"uri": "z"})]
+    shuffled = sources.copy()
+    random.shuffle(shuffled)
+    one, two = (Recipe.model_validate({"mix": {"sources": dict(order)}}) for order in (sources, shuffled))
+    assert plan(one, SEGMENTS)["mix", "all"].fingerprint == plan(two, SEGMENTS)["mix", "all"].fingerprint
+
+
+def test_upstream_and_downstream_are_inverse_and_the_table_is_in_order() -> None:
+    seen: set[str] = set()
+    for name, stage in STAGES.items():
+        assert set(stage.reads) <= seen, f"{name} reads a stage that stands after it"
+        assert all(name in downstream(other) for other in upstream(name))
+        seen.add(name)
+
+
+def test_a_snapshot_stage_reads_its_own_segment_and_a_corpus_stage_all() -> None:
+    tasks = plan(Recipe(), SEGMENTS)
+    assert [task.partition for task in tasks["extract", "X-2024-10.00001"].inputs] == ["X-2024-10.00001"]
+    assert [task.partition for task in tasks["dedup_fuzzy", "all"].of("minhash_sign")] == [
+        one.partition for one in SEGMENTS
+    ]
+
+
+def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
+    import time
+
+    segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, 0),)) for index in range(9000)]
+    began = time.monotonic()
+    assert len(plan(Recipe(), segments)) == 5 * 9000 + 14
+    assert time.monotonic() - began < 10
+
+
+def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable[..., Run]) -> None:
+    run = make_run("filter.min_words=40")
+    assert run.recipe.filter.min_words == 40
+    assert [segment.partition for segment in run.segments] == ["CRAWL-2024-10.00000", "CRAWL-2024-10.00001"]
+    opened = open_run(run.uri)
+    assert {key: task.fingerprint for key, task in opened.tasks().items()} == {
+        key: task.fingerprint for key, task in run.tasks().items()
+    }
+    assert make_run("filter.min_words=40").uri == run.uri, "resolving the same again opens it"
+    with pytest.raises(RecipeError, match="exists with other content"):
+        make_run("filter.min_words=41")
+
+
+def test_unknown_stages_and_partitions_are_named(make_run: Callable[..., Run]) -> None:
+    with pytest.raises(RecipeError, match="stage 'polish' does not exist; there are crawl, extract"):
+        make_run().task("polish")
+    with pytest.raises(
+        RecipeError, match=r"no partition 'CRAWL-2024-10.00009'; there are CRAWL-2024-10.00000, CRAWL-2024-10.00001"
+    ):
+        make_run().task("crawl", "CRAWL-2024-10.00009")
+
+
+def test_a_recipe_that_was_never_resolved_says_how_to(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: a")
+    with pytest.raises(InputError, match="is not a resolved run; make one with: python -m contract resolve"):
+        open_run(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"), [((), "it is missing or empty"), (("a.txt", "b.html"), "none of its 2 files ends in .warc")]
+)
+def test_a_folder_without_crawl_files_is_refused(tmp_path: Path, files: tuple[str, ...], message: str) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=message):
+        list_snapshots(str(tmp_path))
+
+
+def test_snapshot_names_carry_their_week() -> None:
+    assert snapshot_date("CC-MAIN-2024-10") == datetime.date(2024, 3, 4)
+    for bad in ("CC-MAIN-2024", "CC-MAIN-2024-60", "", "2024-10", "../2024-10"):
+        with pytest.raises(InputError):
+            snapshot_date(bad)
+
+
+def test_a_mirror_of_common_crawl_is_read_by_its_lists(tmp_path: Path) -> None:
+    import gzip
+
+    from contract.sources import list_segments
+
+    (tmp_path / "collinfo.json").write_text(
+        json.dumps([{"id": "CC-MAIN-2023-50"}, {"id": "CC-MAIN-2024-10"}, {"id": "CC-MAIN-2008-2009"}])
+    )
+    listing = tmp_path / "crawl-data" / "CC-MAIN-2024-10"
+    listing.mkdir(parents=True)
+    (listing / "warc.paths.gz").write_bytes(
+        gzip.compress(b"crawl-data/CC-MAIN-2024-10/a.warc.gz\ncrawl-data/CC-MAIN-2024-10/b.warc.gz\n")
+    )
+    assert list_snapshots(str(tmp_path)) == ["CC-MAIN-2024-10", "CC-MAIN-2023-50"]
+    recipe = Recipe.model_validate({"crawl": {"source": str(tmp_path), "files_per_segment": 1}})
+    segments = list_segments(recipe)
+    assert [segment.partition for segment in segments] == ["CC-MAIN-2024-10.00000", "CC-MAIN-2024-10.00001"]
+    assert segments[1].files[0].uri == f"{tmp_path}/crawl-data/CC-MAIN-2024-10/b.warc.gz"

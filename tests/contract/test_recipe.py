@@ -1,0 +1,133 @@
+"""A recipe holds differences, overrides apply in order, and every mistake names its key and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract import recipe
+from contract.errors import RecipeError
+from contract.recipe import Recipe, dump, load, parse
+from contract.settings import Settings
+from contract.stages import STAGES
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def test_an_empty_recipe_is_the_defaults() -> None:
+    assert parse("", "here") == Recipe()
+
+
+def test_overrides_apply_in_order_and_know_yaml() -> None:
+    made = parse(
+        "filter: {min_words: 10}",
+        "here",
+        [
+            "filter.min_words=40",
+            "filter.min_words=41",
+            "langid.languages=[de, fr]",
+            "pretrain.optim.lr=1e-3",
+            "ppo.kl_target=null",
+        ],
+    )
+    assert made.filter.min_words == 41
+    assert made.langid.languages == ("de", "fr")
+    assert made.pretrain.optim.lr == 0.001
+    assert made.pretrain.optim.betas == (0.9, 0.95), "keys beside the overridden one keep their defaults"
+    assert made.ppo.kl_target is None
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> None:
+    made = load(str(path))
+    assert parse(dump(made), "resolved") == made
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (
+            "filter: {min_word: 3}",
+            [],
+            "filter.min_word: unknown key; did you mean min_words? allowed here: c4, fineweb,",
+        ),
+        ("filtr: {}", [], "filtr: unknown key; did you mean filter? allowed here: crawl, decontaminate,"),
+        ("filter: {min_words: many}", [], "filter.min_words: Input should be a valid integer"),
+        ("filter: {min_words: -1}", [], "filter.min_words: Input should be greater than or equal to 0, got -1"),
+        ("filter: {min_words: 9, max_words: 3}", [], "filter: min_words 9 is above max_words 3"),
+        (
+            "extract: {extractor: soup}",
+            [],
+            "extract.extractor: Input should be 'trafilatura' or 'resiliparse', got 'soup'",
+        ),
+        (
+            "mix: {sources: {wiki: {url: a}}}",
+            [],
+            "mix.sources.wiki.url: unknown key; did you mean uri? allowed here: epochs, uri",
+        ),
+        ("pretrain: {batch: 10, engine: {micro_batch: 8}}", [], "pretrain.batch 10 is no multiple"),
+        ("pretrain: {model: {heads: 5}}", [], "pretrain.model: heads 5 must divide d_model 768"),
+        ("pack: {seq_len: 64}", [], "pack.seq_len 64 is shorter than the longest chat"),
+        ("[1, 2]", [], "must hold keys and values, not a list"),
+        ("a: [", [], "is not valid YAML"),
+        ("filter: {min_words: 1, min_words: 2}", [], "key 'min_words' stands twice"),
+        ("", ["filter.min_words"], "override 'filter.min_words': write it as key.path=value"),
+        ("", ["store.a.b=1"], "store: Input should be a valid string"),
+        ("store: x", ["store.a=1"], "override 'store.a=1': store is a value and has no keys below it"),
+        ("", ["filter.min_words=[1"], "is not a YAML value"),
+    ],
+)
+def test_a_bad_recipe_is_refused_with_its_key_and_what_is_allowed(
+    text: str, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse(text, "here", overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(("recipe here: ", "override "))
+
+
+def test_a_missing_recipe_names_those_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "big.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r"recipe recipes/bog\.yaml: no such file; there are recipes/big\.yaml"):
+        load("recipes/bog.yaml")
+
+
+def test_a_yaml_tag_cannot_run_code() -> None:
+    with pytest.raises(RecipeError, match="is not valid YAML"):
+        parse("name: !!python/object/apply:os.system ['true']", "here")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    )
+)
+def test_any_yaml_value_but_an_empty_section_is_refused_by_name(value: object) -> None:
+    import yaml
+
+    text = yaml.safe_dump({"filter": value})
+    if value == {}:
+        assert parse(text, "here") == Recipe()
+    else:
+        with pytest.raises(RecipeError, match="filter"):
+            parse(text, "here")
+
+
+def test_every_stage_has_a_section_and_every_section_a_stage() -> None:
+    sections = {
+        name
+        for name, field in Recipe.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+    }
+    assert sections - {"spark"} == set(STAGES)
+
+
+def test_settings_cannot_be_changed_after_loading() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.Recipe().filter.min_words = 3  # type: ignore[misc]

@@ -1,0 +1,140 @@
+"""The store does the same on a folder and on S3, creates once, and explains its failures in one line."""
+
+import errno
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import pytest
+
+from contract.errors import RecipeError, StoreError
+from contract.store import Store, split_uri
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return request.getfixturevalue("s3_store") if request.param == "s3" else Store(str(tmp_path / "store"))
+
+
+def test_files_are_written_listed_read_and_deleted(store: Store, tmp_path: Path) -> None:
+    store.check()
+    assert store.files() == []
+    store.write_bytes("a/b/one.bin", b"1" * 10)
+    store.write_bytes("a/two.bin", b"22")
+    assert [(entry.path, entry.size) for entry in store.files("a")] == [("a/b/one.bin", 10), ("a/two.bin", 2)]
+    assert all(entry.modified > 1e18 for entry in store.files())
+    assert store.folders("a") == ["b"]
+    with store.open_input("a/b/one.bin") as source:
+        source.seek(8)
+        assert source.read() == b"11"
+    assert store.download("a/two.bin", tmp_path / "x" / "two").read_bytes() == b"22"
+    store.delete("a/b")
+    store.delete("a/absent")
+    assert [entry.path for entry in store.files()] == ["a/two.bin"]
+    assert store.exists("a/two.bin")
+    assert not store.exists("a/b/one.bin")
+    with pytest.raises(FileNotFoundError):
+        store.read_bytes("a/b/one.bin")
+
+
+def test_gzip_files_come_back_as_they_are(store: Store) -> None:
+    store.write_bytes("a.gz", b"\x1f\x8bnot really")
+    assert store.read_bytes("a.gz") == b"\x1f\x8bnot really"
+
+
+def test_a_folder_is_uploaded_with_its_tree(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "up" / "deep").mkdir(parents=True)
+    (tmp_path / "up" / "deep" / "file").write_bytes(b"x" * (9 << 20))
+    store.upload(tmp_path / "up", "ckpt")
+    assert [(entry.path, entry.size) for entry in store.files("ckpt")] == [("ckpt/deep/file", 9 << 20)]
+
+
+def test_create_has_one_winner_whose_bytes_stand(store: Store) -> None:
+    for round_ in range(3):
+        results: dict[bytes, bool] = {}
+        barrier = threading.Barrier(16)
+
+        def race(
+            data: bytes,
+            path: str = f"race/{round_}",
+            barrier: threading.Barrier = barrier,
+            results: dict[bytes, bool] = results,
+        ) -> None:
+            own = Store(store.uri)
+            barrier.wait()
+            results[data] = own.create(path, data)
+
+        threads = [threading.Thread(target=race, args=(f"writer {index}".encode(),)) for index in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners = [data for data, won in results.items() if won]
+        assert len(results) == 16
+        assert len(winners) == 1
+        assert store.read_bytes(f"race/{round_}") == winners[0]
+    assert [entry.path for entry in store.files()] == ["race/0", "race/1", "race/2"], "losers leave nothing behind"
+
+
+def test_a_store_travels_to_workers_as_its_uri(store: Store) -> None:
+    store.write_bytes("a", b"1")
+    assert pickle.loads(pickle.dumps(store)).read_bytes("a") == b"1"
+
+
+def test_paths_cannot_leave_the_store(store: Store) -> None:
+    for path in ("../a", "/etc/passwd", "a/../../b"):
+        with pytest.raises(StoreError, match="leaves the store"):
+            store.write_bytes(path, b"")
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("ftp://a/b", "scheme ftp:// is not supported"),
+        ("s3://", "names no bucket"),
+        ("s3://key:secret@bucket/x", "credentials in a URI are refused"),
+    ],
+)
+def test_a_wrong_store_uri_is_refused(uri: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        Store(uri)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_unreachable_store_says_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with pytest.raises(
+        StoreError, match=r"s3://bucket/x/\.probe-\w+: the store cannot be reached; check AWS_ENDPOINT_URL"
+    ) as caught:
+        Store("s3://bucket/x").check()
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_credentials_and_missing_buckets_are_told_apart(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoreError, match="the bucket does not exist; create it first"):
+        Store("s3://nobody-made-this/x").create("a", b"")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    if "7480" in os.environ["AWS_ENDPOINT_URL"]:  # moto accepts any secret
+        with pytest.raises(StoreError, match="access denied; check"):
+            Store(s3_store.uri).check()
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="the disk is full; free space and run again, finished work is kept"):
+        store.create("a/manifest.json", b"{}")
+    assert store.files() == []
+
+
+def test_a_file_uri_splits_into_folder_and_name() -> None:
+    assert split_uri("s3://bucket/a/b.yaml") == (Store("s3://bucket/a"), "b.yaml")
+    assert split_uri("/x/b.yaml") == (Store("/x"), "b.yaml")
+    assert split_uri("b.yaml") == (Store("."), "b.yaml")
