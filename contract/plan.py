@@ -6,14 +6,14 @@ the same files gives the same fingerprints anywhere, so a task whose manifest ex
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from contract import recipe as recipes
 from contract.errors import InputError, RecipeError
 from contract.recipe import Recipe
-from contract.sources import Segment, dump_segments, list_segments, load_segments
+from contract.sources import Segment, dump_inputs, list_outside, list_segments, load_inputs
 from contract.stages import STAGES
 from contract.store import Store, split_uri
 
@@ -42,11 +42,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """A resolved recipe and the crawl files it was resolved against."""
+    """A resolved recipe, and the crawl files and other files it was resolved against."""
 
     uri: str
     recipe: Recipe
     segments: tuple[Segment, ...]
+    outside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -54,7 +55,7 @@ class Run:
 
     def tasks(self) -> dict[tuple[str, str], Task]:
         """Every task by (stage, partition), in an order in which each comes after its inputs."""
-        return plan(self.recipe, self.segments)
+        return plan(self.recipe, self.segments, self.outside)
 
     def task(self, stage: str, partition: str = WHOLE) -> Task:
         """One task; raises RecipeError when the stage or the partition does not exist."""
@@ -79,11 +80,17 @@ def fingerprint(stage: str, settings: dict[str, Any], inputs: Sequence[str], ver
     return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:40]
 
 
-def plan(recipe: Recipe, segments: Sequence[Segment]) -> dict[tuple[str, str], Task]:
-    """Every task of a run by (stage, partition), inputs before those that read them."""
+def plan(
+    recipe: Recipe, segments: Sequence[Segment], outside: Mapping[str, str] | None = None
+) -> dict[tuple[str, str], Task]:
+    """Every task of a run by (stage, partition), inputs before those that read them.
+
+    `outside` identifies the content of files that a section names (see `contract.sources.list_outside`).
+    """
     done: dict[str, list[Task]] = {}
     for stage in STAGES.values():
         settings = recipe.section(stage.name).identity()
+        files = [f"{key}:{value}" for key, value in sorted((outside or {}).items()) if key.startswith(f"{stage.name}.")]
         made = done[stage.name] = []
         for index, segment in enumerate(segments) if stage.scope == "snapshot" else ((0, None),):
             inputs = tuple(
@@ -91,18 +98,11 @@ def plan(recipe: Recipe, segments: Sequence[Segment]) -> dict[tuple[str, str], T
                 for name in stage.reads
                 for task in (done[name] if segment is None else done[name][index : index + 1])
             )
-            reads = [task.fingerprint for task in inputs]
+            reads = [*files, *(task.fingerprint for task in inputs)]
             if segment and not inputs:
-                reads = [segment.partition, *(f"{file.name}:{file.size}:{file.modified}" for file in segment.files)]
-            made.append(
-                Task(
-                    stage.name,
-                    segment.partition if segment else WHOLE,
-                    fingerprint(stage.name, settings, reads),
-                    inputs,
-                    segment,
-                )
-            )
+                reads += [segment.partition, *(f"{file.name}:{file.size}:{file.modified}" for file in segment.files)]
+            key = fingerprint(stage.name, settings, reads)
+            made.append(Task(stage.name, segment.partition if segment else WHOLE, key, inputs, segment))
     return {(task.stage, task.partition): task for tasks in done.values() for task in tasks}
 
 
@@ -119,15 +119,16 @@ def resolve(uri: str, run: str, overrides: Sequence[str] = (), snapshots: Sequen
     store.check()
     segments = list_segments(recipe)
     recipe = recipe.model_copy(update={"snapshots": tuple(dict.fromkeys(segment.snapshot for segment in segments))})
+    outside = list_outside(recipe)
     for path, data in (
-        (f"runs/{run}/segments.json", dump_segments(segments)),
+        (f"runs/{run}/inputs.json", dump_inputs(segments, outside)),
         (f"runs/{run}/recipe.yaml", recipes.dump(recipe).encode()),
     ):
         if not store.create(path, data) and store.read_bytes(path) != data:
             raise RecipeError(
                 f"{store.full(path)} exists with other content; a run's recipe never changes, start a new run"
             )
-    return Run(store.full(f"runs/{run}/recipe.yaml"), recipe, tuple(segments))
+    return Run(store.full(f"runs/{run}/recipe.yaml"), recipe, tuple(segments), outside)
 
 
 def open_run(uri: str) -> Run:
@@ -135,9 +136,9 @@ def open_run(uri: str) -> Run:
     recipe = recipes.load(uri)
     folder, _ = split_uri(uri)
     try:
-        segments = load_segments(folder.read_bytes("segments.json"))
+        segments, outside = load_inputs(folder.read_bytes("inputs.json"))
     except FileNotFoundError:
         raise InputError(
             f"{uri} is not a resolved run; make one with: python -m contract resolve --recipe {uri}"
         ) from None
-    return Run(uri, recipe, tuple(segments))
+    return Run(uri, recipe, tuple(segments), outside)

@@ -36,6 +36,10 @@ class Settings(BaseModel):
             )
         return kept
 
+    def outside(self) -> dict[str, str]:
+        """Files or folders that the stage reads from outside the pipeline: key of the setting -> URI. They are part of its identity."""
+        return {}
+
 
 # ---------------------------------------------------------------- the Spark plane
 
@@ -62,7 +66,9 @@ class Crawl(Settings):
     skip_curated_hosts: bool = True
     """RefinedWeb: leave out hosts whose curated dumps are the better copy (Wikipedia, arXiv, GitHub, ...)."""
     retries: Positive = runtime_only(8)
-    connections_per_host: Positive = runtime_only(2)
+
+    def outside(self) -> dict[str, str]:
+        return {f"blocklists.{index}": uri for index, uri in enumerate(self.blocklists)}
 
 
 class Extract(Settings):
@@ -199,6 +205,9 @@ class Decontaminate(Settings):
     """Name of the benchmark -> JSONL file whose string values are the text to look for."""
     ngram: Annotated[int, Field(ge=8, le=50)] = 13
 
+    def outside(self) -> dict[str, str]:
+        return {f"benchmarks.{name}": uri for name, uri in self.benchmarks.items()}
+
 
 class MixSource(Settings):
     """One curated source beside the crawl: JSONL (gz or not) with a `text` field."""
@@ -215,6 +224,9 @@ class Mix(Settings):
     heldout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
     seed: Annotated[int, Field(ge=0)] = 0
     shards: Positive = 8
+
+    def outside(self) -> dict[str, str]:
+        return {f"sources.{name}.uri": source.uri for name, source in self.sources.items()}
 
 
 class Tokenizer(Settings):
@@ -308,6 +320,9 @@ class Sft(Settings):
     max_tokens: Positive = 1024
     seed: Annotated[int, Field(ge=0)] = 0
 
+    def outside(self) -> dict[str, str]:
+        return {} if self.data == "synthetic" else {"data": self.data}
+
 
 class Reward(Settings):
     """Pairwise reward model: loss = -log sigmoid(r_chosen - r_rejected)."""
@@ -323,6 +338,9 @@ class Reward(Settings):
     """Pairs a step, over all processes."""
     max_tokens: Positive = 512
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def outside(self) -> dict[str, str]:
+        return {} if self.data == "synthetic" else {"data": self.data}
 
 
 class Gate(Settings):

@@ -6,6 +6,7 @@ A folder is one snapshot, named after the week of its newest file; listing it ag
 
 import datetime
 import gzip
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -13,7 +14,8 @@ from dataclasses import asdict, dataclass
 from contract import fetch
 from contract.errors import InputError, StoreError
 from contract.recipe import Recipe
-from contract.store import Store
+from contract.stages import STAGES
+from contract.store import Store, split_uri
 
 CRAWL_FILE = re.compile(r"\.(warc|wet|arc)(\.gz)?$|\.warc\.wet(\.gz)?$")
 SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-(\d{4})-(\d{2})$")
@@ -77,16 +79,35 @@ def list_segments(recipe: Recipe) -> list[Segment]:
     return segments
 
 
-def dump_segments(segments: list[Segment]) -> bytes:
-    """The listing as JSON, for the run's folder in the store."""
-    return json.dumps([asdict(segment) for segment in segments], indent=1).encode()
+def list_outside(recipe: Recipe) -> dict[str, str]:
+    """Size and time of every file that a recipe names beside the crawl: `stage.key` -> what identifies its content.
+
+    Raises InputError naming the key of a file that does not exist.
+    """
+    found: dict[str, str] = {}
+    for stage in STAGES:
+        for key, uri in recipe.section(stage).outside().items():
+            store, name = split_uri(uri)
+            entries = [entry for entry in store.files(recursive=False) if entry.path == name] or store.files(name)
+            if not entries:
+                raise InputError(f"{stage}.{key}: {uri} does not exist; check the path, or leave the key out")
+            listing = "".join(f"{entry.path}:{entry.size}:{entry.modified}\n" for entry in entries)
+            found[f"{stage}.{key}"] = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    return found
 
 
-def load_segments(data: bytes) -> list[Segment]:
-    return [
+def dump_inputs(segments: list[Segment], outside: dict[str, str]) -> bytes:
+    """What a run was resolved against, as JSON for the run's folder in the store."""
+    return json.dumps({"segments": [asdict(segment) for segment in segments], "outside": outside}, indent=1).encode()
+
+
+def load_inputs(data: bytes) -> tuple[list[Segment], dict[str, str]]:
+    values = json.loads(data)
+    segments = [
         Segment(row["snapshot"], row["index"], tuple(Source(**file) for file in row["files"]))
-        for row in json.loads(data)
+        for row in values["segments"]
     ]
+    return segments, values["outside"]
 
 
 def is_common_crawl(source: str) -> bool:

@@ -146,6 +146,19 @@ def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable
         make_run("filter.min_words=41")
 
 
+def test_an_edited_data_file_changes_its_stage_and_what_follows(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    data = tmp_path / "alpaca.jsonl"
+    with pytest.raises(InputError, match=r"sft\.data: .*alpaca\.jsonl does not exist; check the path"):
+        make_run(f"sft.data={data}")
+    data.write_text("one")
+    before = make_run(f"sft.data={data}", run="before")
+    data.write_text("another")
+    after = make_run(f"sft.data={data}", run="after")
+    changed = {key[0] for key, task in before.tasks().items() if after.tasks()[key].fingerprint != task.fingerprint}
+    assert changed == {"sft", *downstream("sft")}
+    assert open_run(after.uri).tasks() == after.tasks()
+
+
 def test_unknown_stages_and_partitions_are_named(make_run: Callable[..., Run]) -> None:
     with pytest.raises(RecipeError, match="stage 'polish' does not exist; there are crawl, extract"):
         make_run().task("polish")
