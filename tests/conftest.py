@@ -1,0 +1,74 @@
+"""What tests of several planes share: the folder of real pages, an empty store, and runs of single stages on a real Spark."""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.manifest import Attempt, Manifest, need
+from contract.plan import WHOLE, Run, resolve
+from contract.stages import STAGES
+from contract.store import Store
+
+DATA = Path(os.environ.get("GRISTMILL_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real captures and benchmark files, which are not part of the project."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real data at {DATA}; name its folder in GRISTMILL_TEST_DATA")
+    return DATA
+
+
+@pytest.fixture
+def tmp_store(tmp_path: Path) -> Store:
+    """An empty store in a folder."""
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def resolve_run(tmp_path: Path) -> Callable[..., Run]:
+    """`resolve_run(folder, {"filter.min_words": 3}, name="one")`: a run of two Spark cores over a folder of crawl files."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"name: test\nstore: {tmp_path}/store\nspark: {{master: 'local[2]', driver_memory: 1g, shuffle_partitions: 2}}\n"
+    )
+
+    def make(crawl: Path | str, overrides: Mapping[str, Any] | None = None, name: str = "one") -> Run:
+        given = {"crawl.source": str(crawl), **(overrides or {})}
+        return resolve(str(recipe), name, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+
+    return make
+
+
+@pytest.fixture
+def run_stage(spark_stops: None) -> Callable[..., list[Manifest]]:
+    """`run_stage(run, "extract")` runs a stage of the Spark plane over all its partitions and returns their manifests."""
+    from pipelines.job import Job
+
+    def execute(run: Run, stage: str) -> list[Manifest]:
+        whole = STAGES[stage].scope == "corpus"
+        tasks = [run.task(stage, name) for name in ([WHOLE] if whole else [one.partition for one in run.segments])]
+        for task in tasks:
+            importlib.import_module(f"pipelines.{stage}").run(Job(run, task, Attempt(run, task)))
+        return [need(run.store, task) for task in tasks]
+
+    return execute
+
+
+@pytest.fixture(scope="session")
+def spark_stops() -> Iterator[None]:
+    """One Spark session serves all tests (a stage takes the running one); it ends with them."""
+    yield
+    if "pyspark" in sys.modules:
+        from pyspark.sql import SparkSession
+
+        active = SparkSession.getActiveSession()
+        if active is not None:
+            active.stop()
