@@ -55,7 +55,9 @@ def crawl(folder: Path, max_pages: int, say: Callable[[str], None] = lambda _: N
     if out:
         out.close()
     if not count:
-        raise InputError("Python's documentation server answered with no page; name a folder of WARC files with CRAWL=DIR")
+        raise InputError(
+            "Python's documentation server answered with no page; name a folder of WARC files with CRAWL=DIR"
+        )
     os.rename(partial, folder)
     return count
 
@@ -127,9 +129,7 @@ def fetch(url: str) -> tuple[bytes, bytes]:
     """One GET over HTTP/1.0: the bytes that were sent and the bytes that came back, unchanged. Raises OSError."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    request = (
-        f"GET {target} HTTP/1.0\r\nHost: {parts.netloc}\r\nUser-Agent: {USER_AGENT}\r\nAccept: text/html\r\n\r\n".encode()
-    )
+    request = f"GET {target} HTTP/1.0\r\nHost: {parts.netloc}\r\nUser-Agent: {USER_AGENT}\r\nAccept: text/html\r\n\r\n".encode()
     with socket.create_connection((parts.hostname or "", parts.port or 80), TIMEOUT_S) as connection:
         connection.sendall(request)
         pieces = []

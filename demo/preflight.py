@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-SETUP_GIB = 8  # packages with a CPU build of PyTorch, unpacked, and the demo's store; a CUDA build takes about as much again
+SETUP_GIB = (
+    8  # packages with a CPU build of PyTorch, unpacked, and the demo's store; a CUDA build takes about as much again
+)
 
 
 def problem(folder: Path, free_gib: float = SETUP_GIB) -> str | None:

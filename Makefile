@@ -1,0 +1,49 @@
+# What a person does here. Variables: CRAWL=DIR RECIPE=FILE SET="key=value ..." PORT=8080 WHERE=home PYTHON=python3.11
+PYTHON ?= python3.11
+RECIPE ?= recipes/tiny.yaml
+PORT ?= 8080
+WHERE ?= home
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo stop test lint format bench
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    pages to a chat model inside Airflow; CRAWL=DIR takes your own WARC or WET files"
+	@echo "make stop    end everything that make demo started"
+	@echo "make test    the tests          make lint   style, types, architecture"
+	@echo "make bench   throughput of the hot stages       make setup  only install, into .venv"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.11, or run: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) demo/preflight.py
+	@echo "Setting up $(VENV): two to five minutes, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m demo start --where "$(WHERE)" --recipe "$(RECIPE)" --port $(PORT) --set "$(SET)" $(if $(CRAWL),--crawl "$(CRAWL)")
+
+stop:
+	@test ! -x $(BIN)/python || $(BIN)/python -m demo stop --where "$(WHERE)"
+
+test: setup
+	@$(BIN)/python -m pytest -q
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: setup
+	@$(BIN)/python -m benchmarks

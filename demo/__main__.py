@@ -1,0 +1,174 @@
+"""`make demo` and `make stop`: from pages to a chat model on one machine, watched from the terminal.
+
+start: find pages, start Airflow, run the recipe through the DAGs corpus, pretrain, align and evaluate, and say what came of it.
+stop: end everything that start left running.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from contract.errors import GristmillError
+from contract.funnel import human_bytes
+from contract.manifest import Manifest, find
+from contract.metrics import clock
+from contract.plan import Run, open_run
+from demo import preflight, server, source, summary
+from demo.follow import CHAIN, Screen, follow_chain
+from demo.rest import Airflow
+from gristmill_airflow.environment import create_pools, password, token
+
+DISK_GIB = 2.0
+PARSE_S = 120
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("command", choices=("start", "stop"))
+    parser.add_argument(
+        "--where", type=Path, default=Path("home"), help="folder for Airflow, the pydoc crawl and the lock"
+    )
+    parser.add_argument("--recipe", default="recipes/tiny.yaml")
+    parser.add_argument("--crawl", help="folder or store prefix with WARC or WET files")
+    parser.add_argument("--set", default="", help="overrides, separated by spaces: 'ppo.steps=40 filter.min_words=30'")
+    parser.add_argument("--port", type=int, default=8080)
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "stop":
+            _stop(given.where)
+        else:
+            with _alone(given.where):
+                _start(given, Screen())
+    except GristmillError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(
+            "\nThe run goes on inside Airflow; `make demo` follows it again from the start, `make stop` ends it.",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+def _stop(where: Path) -> None:
+    count = server.stop(where)
+    print(f"stopped {count} processes" if count else "nothing was running")
+
+
+def _start(given: argparse.Namespace, screen: Screen) -> None:
+    began = time.monotonic()
+    problem = preflight.java_problem() or preflight.disk_problem(given.where, DISK_GIB)
+    if problem:
+        raise GristmillError(problem)
+    running = server.find(given.where)
+    if not running:
+        server.check_ports(given.port)
+    overrides = tuple(given.set.split())
+    screen.say("Gristmill: from crawled pages to a chat model\n")
+    pages = source.choose(
+        given.where, given.recipe, given.crawl, overrides, lambda line: screen.say(f"  {'':<10} {line}")
+    )
+    screen.say(f"  {'pages':<10} {pages.description}")
+    screen.say(f"  {'recipe':<10} {' '.join((given.recipe, *overrides))}")
+    screen.show(f"  {'Airflow':<10} starting ...")
+    up = running or server.start(given.where, given.port)
+    screen.say(f"  {'Airflow':<10} {up.url}  (log in as admin, password {password(up.home)})")
+
+    airflow = Airflow(up.url, lambda: token(up.home, up.port))
+    create_pools(up.home, up.port)
+    _prepare(airflow, screen)
+    conf = {
+        "recipe": str(Path(given.recipe).resolve()) if "://" not in given.recipe else given.recipe,
+        "overrides": [*overrides, *pages.overrides],
+    }
+    run_id = airflow.trigger("corpus", conf, pages.snapshot)
+    opened: dict[str, Run] = {}
+
+    def outcome(task: dict[str, Any]) -> str:
+        return _outcome(airflow, opened, task)
+
+    follow_chain(airflow, screen, run_id, pages.snapshot, outcome)
+    run = opened["run"]
+    again = summary.skipped(run)
+    tasks = len(run.tasks())
+    screen.say(f"\n{run.uri}\n")
+    screen.say(summary.render(run))
+    if again:
+        screen.say(f"\n{again} of {tasks} tasks were done before with these settings and inputs, and were skipped.")
+    screen.say(f"\nDone in {clock(time.monotonic() - began)}. Airflow stays up at {up.url}; end it with: make stop")
+
+
+def _prepare(airflow: Airflow, screen: Screen) -> None:
+    """Wait until the DAGs are parsed, end what an interrupted demo left unfinished, and let the DAGs start."""
+    deadline = time.monotonic() + PARSE_S
+    while missing := set(CHAIN) - airflow.dags():
+        errors = airflow.import_errors()
+        if errors or time.monotonic() > deadline:
+            raise GristmillError(
+                f"Airflow does not offer the DAGs {', '.join(sorted(missing))}: {'; '.join(errors) or 'no reason given'}"
+            )
+        time.sleep(1)
+    for dag in CHAIN:
+        ended = airflow.end_unfinished(dag)
+        if ended:
+            screen.say(
+                f"  {'':<10} ended {ended} run{'s' if ended > 1 else ''} of {dag} that an earlier demo left unfinished"
+            )
+        airflow.pause(dag, False)
+
+
+def _outcome(airflow: Airflow, opened: dict[str, Run], task: dict[str, Any]) -> str:
+    """What a finished task did, from its manifest."""
+    stage = task["task_id"].rpartition(".")[2]
+    if "run" not in opened:
+        uri = airflow.xcom(task) if stage == "resolve" else None
+        if isinstance(uri, str) and uri.endswith("/recipe.yaml"):
+            opened["run"] = open_run(uri)
+        return ""
+    run = opened["run"]
+    partition = task.get("rendered_map_index") or "all"
+    planned = run.tasks().get((stage, partition))
+    manifest = find(run.store, planned) if planned else None
+    return _tell(manifest, run) if manifest else ""
+
+
+def _tell(manifest: Manifest, run: Run) -> str:
+    if manifest.run != run.uri:
+        return "done before, skipped"
+    rows = manifest.rows
+    if rows.read:
+        return f"{rows.kept:,} of {rows.read:,} documents kept, {human_bytes(rows.bytes_kept)}"
+    return ""
+
+
+@contextlib.contextmanager
+def _alone(where: Path) -> Iterator[None]:
+    """Hold the folder's lock, or refuse. The lock goes with the process, however it ends."""
+    where.mkdir(parents=True, exist_ok=True)
+    handle = os.open(where / "demo.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        other = os.read(handle, 20).decode().strip() or "?"
+        raise GristmillError(
+            f"another `make demo` (process {other}) runs in {where}; wait for it, or use a folder and port of your own: make demo WHERE=DIR PORT=8090"
+        ) from None
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

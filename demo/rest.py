@@ -1,0 +1,135 @@
+"""The few calls of Airflow's REST API that the demo needs."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from contract.errors import GristmillError
+
+TIMEOUT_S = 30
+BUSY_S = 60  # an API server on a loaded laptop may pause; only longer silence means that Airflow is gone
+
+
+class Airflow:
+    """A session with one Airflow at `url`, for example http://localhost:8080. Methods raise GristmillError when it is gone or refuses."""
+
+    def __init__(self, url: str, log_in: Callable[[], str]) -> None:
+        """`log_in` returns a fresh bearer token, or raises OSError."""
+        self.url, self._log_in = url, log_in
+        self._session = requests.Session()
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """One call below /api/v2, repeated while the server does not answer; the parsed answer."""
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            try:
+                response = self._send(method, path, body, query)
+                break
+            except requests.RequestException as error:
+                # A POST that broke off may have been carried out: repeating it could start a second run.
+                if method == "POST" or time.monotonic() > deadline:
+                    raise GristmillError(
+                        f"Airflow at {self.url} no longer answers; look into airflow.log, or start again with: make demo"
+                    ) from error
+                time.sleep(1)
+        if not response.ok:
+            detail = response.json().get("detail", response.text) if _is_json(response) else response.text[:300]
+            raise GristmillError(f"Airflow refuses {method} {path}: {response.status_code} {detail}")
+        return response.json() if response.content and _is_json(response) else None
+
+    def _send(self, method: str, path: str, body: Any, query: dict[str, Any]) -> requests.Response:
+        for _ in range(2):
+            if "Authorization" not in self._session.headers:
+                try:
+                    self._session.headers["Authorization"] = f"Bearer {self._log_in()}"
+                except OSError as error:
+                    raise requests.ConnectionError(str(error)) from error
+            response = self._session.request(
+                method, f"{self.url}/api/v2/{path}", json=body, params=query or None, timeout=TIMEOUT_S
+            )
+            if response.status_code != 401:
+                break
+            del self._session.headers["Authorization"]  # the token is a day old: log in again
+        return response
+
+    def pause(self, dag: str, paused: bool) -> None:
+        self.call("PATCH", f"dags/{dag}", {"is_paused": paused})
+
+    def end_unfinished(self, dag: str) -> int:
+        """Mark runs that are queued or running as failed, which ends their tasks. Returns their number."""
+        rows = self.call("GET", f"dags/{dag}/dagRuns", state=["queued", "running"], limit=100)["dag_runs"]
+        for row in rows:
+            self.call("PATCH", f"dags/{dag}/dagRuns/{quote(row['dag_run_id'], safe='')}", {"state": "failed"})
+        return len(rows)
+
+    def dags(self) -> set[str]:
+        """The DAGs that are parsed by now."""
+        return {row["dag_id"] for row in self.call("GET", "dags", limit=100)["dags"]}
+
+    def import_errors(self) -> list[str]:
+        """One line for each DAG file that could not be parsed."""
+        rows = self.call("GET", "importErrors")["import_errors"]
+        return [f"{row['filename']}: {row['stack_trace'].strip().splitlines()[-1]}" for row in rows]
+
+    def trigger(self, dag: str, conf: dict[str, Any], partition_key: str) -> str:
+        """Start a run; its id."""
+        body = {"logical_date": None, "conf": conf, "partition_key": partition_key}
+        run_id: str = self.call("POST", f"dags/{dag}/dagRuns", body)["dag_run_id"]
+        return run_id
+
+    def run(self, dag: str, run_id: str) -> dict[str, Any]:
+        row: dict[str, Any] = self.call("GET", f"dags/{dag}/dagRuns/{quote(run_id, safe='')}")
+        return row
+
+    def newest_run(self, dag: str, partition_key: str, after: str) -> dict[str, Any] | None:
+        """The newest run of a partition that was queued after a moment (ISO 8601)."""
+        rows = self.call(
+            "GET", f"dags/{dag}/dagRuns", order_by="-run_after", limit=20, partition_key_pattern=partition_key
+        )["dag_runs"]
+        return next((row for row in rows if row["partition_key"] == partition_key and row["queued_at"] > after), None)
+
+    def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+        """Every task instance of a run."""
+        rows: list[dict[str, Any]] = self.call(
+            "GET", f"dags/{dag}/dagRuns/{quote(run_id, safe='')}/taskInstances", limit=1000
+        )["task_instances"]
+        return rows
+
+    def log(self, task: dict[str, Any]) -> Iterator[str]:
+        """The lines of a task instance's newest try."""
+        if not task["try_number"]:
+            return
+        path = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
+        content = self.call("GET", path, map_index=task["map_index"], full_content="true")["content"]
+        for line in content:
+            yield line if isinstance(line, str) else str(line.get("event", ""))
+
+    def xcom(self, task: dict[str, Any], key: str = "return_value") -> Any:
+        """A value that a task published."""
+        path = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}/taskInstances/{task['task_id']}/xcomEntries/{key}"
+        return self.call("GET", path, map_index=task["map_index"], deserialize="true")["value"]
+
+    def page(self, dag: str, run_id: str, task: dict[str, Any] | None = None) -> str:
+        """The address of a run, or of one of its tasks, in the web UI."""
+        address = f"{self.url}/dags/{dag}/runs/{quote(run_id, safe='')}"
+        if task:
+            address += f"/tasks/{task['task_id']}"
+            if task["map_index"] >= 0:
+                address += f"/mapped/{task['map_index']}"
+        return address
+
+
+def healthy(url: str) -> bool:
+    """Do the scheduler and the DAG processor report? False as well while nothing answers."""
+    try:
+        report = requests.get(f"{url}/api/v2/monitor/health", timeout=TIMEOUT_S).json()
+    except (requests.RequestException, ValueError):
+        return False
+    return all((report.get(part) or {}).get("status") == "healthy" for part in ("scheduler", "dag_processor"))
+
+
+def _is_json(response: requests.Response) -> bool:
+    return response.headers.get("content-type", "").startswith("application/json")

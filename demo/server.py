@@ -1,0 +1,133 @@
+"""Airflow's standalone server as a process group of its own: start it, find it again, end it with all its children."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.errors import GristmillError
+from demo.rest import healthy
+from gristmill_airflow.environment import standalone_environment
+
+START_S = 180
+PORTS = 3  # the web server, and the two that serve running tasks' logs
+GRACE_S = 25  # tasks get this long to commit a checkpoint after SIGTERM
+MARK = "GRISTMILL_DEMO"  # in the environment of everything that a demo started; its value is the demo's folder
+
+
+@dataclass(frozen=True)
+class Server:
+    """An Airflow that was started in `folder`; `pid` is also its process group."""
+
+    folder: Path
+    pid: int
+    port: int
+
+    @property
+    def home(self) -> Path:
+        """Airflow's own home."""
+        return self.folder / "airflow"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def find(folder: Path) -> Server | None:
+    """The Airflow that an earlier call started here and that still lives."""
+    try:
+        pid, port = (int(word) for word in (folder / "airflow.pid").read_text().split())
+    except (FileNotFoundError, ValueError):
+        return None
+    return Server(folder, pid, port) if pid in marked(folder) else None
+
+
+def start(folder: Path, port: int) -> Server:
+    """Start Airflow and wait until scheduler and DAG processor are healthy. Raises GristmillError with the end of its log."""
+    check_ports(port)
+    environment = standalone_environment(folder / "airflow", port)
+    log = folder / "airflow.log"
+    with log.open("ab") as out:
+        began_at = out.tell()
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("airflow")), "standalone"],
+            env={**environment, MARK: str(folder.resolve())},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # its children outlive its SIGTERM, so it is ended as a group
+        )
+    server = Server(folder, process.pid, port)
+    (folder / "airflow.pid").write_text(f"{process.pid} {port}\n")
+    deadline = time.monotonic() + START_S
+    while not healthy(server.url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            stop(folder)
+            with log.open("rb") as lines:
+                lines.seek(began_at)
+                tail = lines.read().decode(errors="replace").strip().splitlines()[-5:]
+            raise GristmillError(f"Airflow does not start; the end of {log}:\n  " + "\n  ".join(tail))
+        time.sleep(0.5)
+    return server
+
+
+def check_ports(port: int) -> None:
+    """Raises GristmillError when one of the three ports that Airflow takes from `port` on is in use."""
+    taken = [one for one in range(port, port + PORTS) if not _is_free(one)]
+    if taken:
+        free = next(one for one in range(port + PORTS, 65000) if all(_is_free(one + i) for i in range(PORTS)))
+        raise GristmillError(
+            f"port {taken[0]} is in use (Airflow takes {port} to {port + PORTS - 1}); choose others: make demo PORT={free}"
+        )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 (only to see whether it is free)
+        except OSError:
+            return False
+    return True
+
+
+def stop(folder: Path) -> int:
+    """End everything that demos in this folder started, gently first. Returns the number of processes that lived."""
+    alive = found = marked(folder)
+    for pid in alive:
+        _signal(pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    while (alive := marked(folder)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for pid in alive:
+        _signal(pid, signal.SIGKILL)
+    (folder / "airflow.pid").unlink(missing_ok=True)
+    return len(found)
+
+
+def marked(folder: Path) -> set[int]:
+    """Living processes that carry this folder's mark in their environment, whatever session they moved to."""
+    mark = f"{MARK}={folder.resolve()}".encode()
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if mark in (entry / "environ").read_bytes().split(b"\0") and not _is_zombie(entry):
+                    found.add(int(entry.name))
+            except OSError:
+                continue  # ended meanwhile, or another user's
+    return found
+
+
+def _is_zombie(entry: Path) -> bool:
+    return (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,71 @@
+"""Where the demo's pages come from: the folder that was named, else Common Crawl, else Python's own documentation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract import recipe as recipes
+from contract import sources
+from contract.errors import GristmillError
+from contract.recipe import Recipe
+from contract.settings import Crawl
+from contract.store import Store
+from demo import crawl_pydoc
+
+COMMON_CRAWL = Crawl().source
+FILES = 2
+BYTES_PER_FILE = 20_000_000
+PYDOC_PAGES = 600
+
+
+@dataclass(frozen=True)
+class Pages:
+    """A crawl: the overrides that point a recipe at it, its snapshot, and what to call it on the terminal."""
+
+    overrides: tuple[str, ...]
+    snapshot: str
+    description: str
+
+
+def choose(
+    folder: Path, recipe_uri: str, crawl: str | None, overrides: tuple[str, ...], say: Callable[[str], None]
+) -> Pages:
+    """Decide, check that there is something to read and that the store can be written. Raises GristmillError before anything starts."""
+    recipe = recipes.load(recipe_uri, overrides)
+    Store(recipe.store).check()
+    if crawl:
+        return _pages(recipe_uri, overrides, (f"crawl.source={_absolute(crawl)}",), crawl)
+    if recipe.crawl.source != COMMON_CRAWL:
+        return _pages(recipe_uri, overrides, (), recipe.crawl.source)
+    try:
+        snapshot = sources.list_snapshots(COMMON_CRAWL, retries=1)[0]
+    except GristmillError:
+        say("Common Crawl cannot be reached, so Python's documentation server stands in for the web")
+        return _pydoc(folder, recipe_uri, overrides, say)
+    limits = (f"crawl.max_files={FILES}", f"crawl.max_bytes_per_file={BYTES_PER_FILE}")
+    return Pages(
+        limits, snapshot, f"Common Crawl {snapshot}, the first {BYTES_PER_FILE // 1_000_000} MB of {FILES} files"
+    )
+
+
+def _pydoc(folder: Path, recipe_uri: str, overrides: tuple[str, ...], say: Callable[[str], None]) -> Pages:
+    crawl = folder / "crawl" / "PYDOC"
+    if crawl.exists():
+        say(f"{crawl} was crawled before and is used again")
+    else:
+        count = crawl_pydoc.crawl(crawl, PYDOC_PAGES, say)
+        say(f"{count} pages over HTTP into {crawl}")
+    return _pages(recipe_uri, overrides, (f"crawl.source={_absolute(str(crawl))}",), "Python's documentation")
+
+
+def _pages(recipe_uri: str, overrides: tuple[str, ...], more: tuple[str, ...], name: str) -> Pages:
+    recipe: Recipe = recipes.load(recipe_uri, (*overrides, *more))
+    segments = sources.list_segments(recipe)
+    files = sum(len(one.files) for one in segments)
+    size = sum(file.size for one in segments for file in one.files)
+    parts = "1 segment" if len(segments) == 1 else f"{len(segments)} segments"
+    return Pages(more, segments[0].snapshot, f"{name}: {files} files, {size / 1e6:.1f} MB, in {parts}")
+
+
+def _absolute(crawl: str) -> str:
+    return crawl if "://" in crawl else str(Path(crawl).expanduser().resolve())
