@@ -1,0 +1,38 @@
+"""One crawl to packed training sequences: the Spark plane.
+
+The first stages run once for each segment of the crawl, so that a segment fails, retries and is cleared alone; the rest run over the
+whole corpus. What is done already is skipped.
+"""
+
+from airflow.sdk import DAG, task_group
+
+from contract.stages import STAGES
+from gristmill_airflow.assets import CORPUS, CRAWL
+from gristmill_airflow.graph import RETRIES, SLICES, connect, resolve, segments, stages
+from gristmill_airflow.params import stage_params
+from gristmill_airflow.timetable import CrawlAssetTimetable
+
+PER_SEGMENT = [name for name in SLICES["corpus"] if STAGES[name].scope == "snapshot"]
+WHOLE_CORPUS = [name for name in SLICES["corpus"] if STAGES[name].scope == "corpus"]
+
+with DAG(
+    dag_id="corpus",
+    description="A crawl's pages to packed training sequences",
+    schedule=CrawlAssetTimetable(CRAWL),
+    params=stage_params(),
+    default_args=RETRIES,
+    is_paused_upon_creation=False,
+    tags=["gristmill"],
+    doc_md=__doc__,
+):
+    found = segments(resolve())
+    operators = {}
+
+    @task_group(group_id="segment")
+    def per_segment(partition):
+        shown = {"partition": partition, "map_index_template": "{{ task.partition }}"}
+        operators.update(stages(PER_SEGMENT, **dict.fromkeys(PER_SEGMENT, shown)))
+
+    per_segment.expand(partition=found)
+    operators.update(stages(WHOLE_CORPUS, pack={"outlets": [CORPUS]}))
+    connect(operators, first=found)

@@ -1,0 +1,20 @@
+"""Asks the recipe's source for new crawls, and starts the DAG `corpus` for each."""
+
+from airflow.sdk import DAG
+
+from gristmill_airflow.graph import RETRIES, poll
+from gristmill_airflow.params import poll_params
+from gristmill_airflow.timetable import CrawlPollTimetable
+
+with DAG(
+    dag_id="crawl_refresh",
+    description="New crawls of the recipe's source, one partition each",
+    schedule=CrawlPollTimetable("0 6 * * *", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    params=poll_params(),
+    default_args=RETRIES,
+    tags=["gristmill"],
+    doc_md=__doc__,
+):
+    poll()

@@ -1,0 +1,118 @@
+"""What the DAG files are made of: their slices of the stage table, its edges, and the few tasks that are no stages."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from airflow.sdk import Asset, TriggerRule, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from contract.manifest import find
+from contract.plan import open_run
+from contract.recipe import load
+from contract.sources import list_snapshots
+from contract.stages import STAGES
+from gristmill_airflow.assets import CRAWL, SEEN
+from gristmill_airflow.params import fulfil, read_request, recipe_uri
+from gristmill_airflow.stage import RUN, StageOperator, publish, reported
+from gristmill_airflow.timetable import new_crawls
+
+log = logging.getLogger(__name__)
+
+SLICES: dict[str, tuple[str, ...]] = {
+    "corpus": tuple(name for name, stage in STAGES.items() if stage.plane == "spark"),
+    "pretrain": ("pretrain",),
+    "align": ("sft", "reward", "gate", "ppo"),
+    "evaluate": ("evaluate", "export"),
+}
+MAX_SEGMENTS = 1024  # Airflow's default for core.max_map_length
+
+RETRIES: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay": 5.0,
+    "retry_exponential_backoff": 2,
+    "max_retry_delay": 120.0,
+}
+
+
+def connect(operators: dict[str, Any], first: Any) -> None:
+    """Draw the stage table's edges between the stages of one DAG; `first` comes before those that read nothing in it."""
+    for name, operator in operators.items():
+        inside = [operators[read] for read in STAGES[name].reads if read in operators]
+        operator.set_upstream(inside or [first])
+
+
+def stages(names: Iterable[str], **options: dict[str, Any]) -> dict[str, StageOperator]:
+    """One operator for each stage, by name; `options` are further arguments of single stages."""
+    return {name: StageOperator(stage=name, **options.get(name, {})) for name in names}
+
+
+@task
+def resolve() -> str:
+    """The URI of the run's resolved recipe: of the run that the upstream DAG used, of the one that the form names, or of a new one."""
+    context = get_current_context()
+    events = sorted(
+        (event for found in context["triggering_asset_events"].values() for event in found),
+        key=lambda event: event.timestamp,
+    )
+    with reported():
+        request = read_request(context["params"], context["dag_run"].partition_key, [event.extra for event in events])
+        log.info("will resolve: %s", request)
+        run = fulfil(request, f"{context['dag'].dag_id}.{context['run_id']}")
+    files = sum(len(segment.files) for segment in run.segments)
+    log.info("run: %s", run.uri)
+    log.info("crawl: %s, %d files in %d segments", ", ".join(run.recipe.snapshots), files, len(run.segments))
+    return run.uri
+
+
+@task
+def segments(recipe: str) -> list[str]:
+    """The partitions over which the per-segment stages are mapped."""
+    with reported():
+        run = open_run(recipe)
+    names = [segment.partition for segment in run.segments]
+    if len(names) > MAX_SEGMENTS:
+        size = run.recipe.crawl.files_per_segment * -(-len(names) // MAX_SEGMENTS)
+        raise AirflowFailException(
+            f"{len(names)} segments are more than Airflow maps at once ({MAX_SEGMENTS}); set crawl.files_per_segment={size} or more"
+        )
+    log.info("%d segments: %s", len(names), ", ".join(names))
+    return names
+
+
+def publish_last(asset: Asset, stage: str, otherwise: str) -> Any:
+    """A task that publishes `stage`'s manifest, or `otherwise`'s where that stage was left out."""
+
+    @task(task_id="publish", outlets=[asset], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    def announce(recipe: str) -> str:
+        with reported():
+            run = open_run(recipe)
+            done = find(run.store, run.task(stage)) or find(run.store, run.task(otherwise))
+        if done is None:
+            raise AirflowFailException(f"neither {stage} nor {otherwise} has a manifest; nothing to publish")
+        uri = run.store.full(done.path)
+        publish(get_current_context(), run, uri)
+        return uri
+
+    return announce(RUN)
+
+
+@task(outlets=[CRAWL])
+def poll() -> list[str]:
+    """New crawls of the recipe's source, each published under its name. The first poll of a source publishes only the newest."""
+    context = get_current_context()
+    params = context["params"]
+    with reported():
+        crawl = load(recipe_uri(params["recipe"]), params["overrides"]).crawl
+        log.info("will ask %s for its crawls", crawl.source)
+        offered = list_snapshots(crawl.source, crawl.retries)
+    state = context["asset_state_store"][CRAWL]
+    seen = state.get(SEEN) or {}
+    fresh = new_crawls(offered, seen.get(crawl.source))
+    state.set(SEEN, {**seen, crawl.source: offered})
+    if not fresh:
+        raise AirflowSkipException(f"no new crawl; the newest of {len(offered)} is {offered[0]}")
+    event = context["outlet_events"][CRAWL]
+    event.extra = {"recipe_name": params["recipe"], "overrides": list(params["overrides"])}
+    event.add_partitions(fresh)
+    return fresh

@@ -1,0 +1,110 @@
+"""`StageOperator`: one stage over one partition. Finds the manifest and skips, or launches the work and waits for the manifest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from contract.errors import GristmillError, Interrupted
+from contract.manifest import find
+from contract.plan import WHOLE, Run, Task, open_run
+from contract.stages import STAGES
+from gristmill_airflow.launch import GRACE_S, Child, command, lock_path, shown, verdict
+from gristmill_airflow.params import crawl_of
+
+POOLS = {"spark": "spark", "gpu": "gpu", "local": "default_pool"}
+COLOURS = {"spark": "#f6c28b", "gpu": "#9ec9a4", "local": "#d8d8d8"}
+RUN = "{{ ti.xcom_pull(task_ids='resolve', map_indexes=None) }}"  # a template and no XComArg: that would draw an edge to every stage
+RESUME_AT_ONCE = ExceptionRetryPolicy(
+    [RetryRule(Interrupted, RetryAction.RETRY, timedelta(0), "stopped after committing its progress")]
+)
+
+
+class StageOperator(BaseOperator):
+    """Runs one stage of the table; its XCom is the manifest's URI.
+
+    recipe: URI of the resolved run, from the DAG's first task. partition: a segment of a crawl, or the whole corpus.
+    needs_open_gate: leave the stage out when the gate's manifest says that the reward model is not good enough.
+    """
+
+    template_fields = ("recipe", "partition")
+
+    def __init__(
+        self, *, stage: str, recipe: str = RUN, partition: str = WHOLE, needs_open_gate: bool = False, **kwargs: Any
+    ) -> None:
+        kwargs.setdefault("task_id", stage)
+        kwargs.setdefault("pool", POOLS[STAGES[stage].plane])
+        kwargs.setdefault("retry_policy", RESUME_AT_ONCE)
+        kwargs.setdefault("doc_md", f"{STAGES[stage].summary}\n\nplane: {STAGES[stage].plane}")
+        super().__init__(**kwargs)
+        self.stage = stage
+        self.recipe = recipe
+        self.partition = partition
+        self.needs_open_gate = needs_open_gate
+        self.ui_color = COLOURS[STAGES[stage].plane]
+        self._child: Child | None = None
+
+    def execute(self, context: Any) -> str:
+        with reported():
+            run = open_run(self.recipe)
+            task = run.task(self.stage, self.partition)
+            uri = f"{run.store.full(task.prefix)}/manifest.json"
+            if find(run.store, task):
+                self.log.info("done already, skipped: %s", uri)
+            else:
+                self._require_gate(run)
+                self._launch(run, task, uri)
+        publish(context, run, uri)
+        return uri
+
+    def on_kill(self) -> None:
+        if self._child:
+            self._child.stop()
+
+    def _require_gate(self, run: Run) -> None:
+        manifest = find(run.store, run.task("gate")) if self.needs_open_gate else None
+        if manifest and not manifest.metrics["open"]:
+            raise AirflowSkipException(f"gate closed: {manifest.metrics}; {self.stage} is left out")
+
+    def _launch(self, run: Run, task: Task, uri: str) -> None:
+        arguments = command(run, task)
+        self.log.info("will run: %s", shown(arguments))
+        self.log.info("manifest will be: %s", uri)
+        self._child = Child(arguments, lock_path(run, task), GRACE_S[STAGES[task.stage].plane])
+        for line in self._child.lines():
+            self.log.info("%s", line)
+        code = self._child.code
+        reason = self._child.errors[-1] if self._child.errors else f"{self.stage} ended with exit code {code}"
+        match verdict(code):
+            case "fail":
+                raise AirflowFailException(reason)
+            case "resume":
+                raise Interrupted(reason)
+            case "retry":
+                raise AirflowException(reason)
+        if find(run.store, task) is None:
+            raise AirflowException(f"{self.stage} ended well but left no manifest at {uri}")
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Errors for people as Airflow's own: what a retry cannot change fails at once. Keeps the one line, drops the traceback."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except GristmillError as error:
+        failure = AirflowFailException if verdict(error.exit_code) == "fail" else AirflowException
+        raise failure(str(error)) from None
+
+
+def publish(context: Any, run: Run, manifest: str) -> None:
+    """Tell the DAGs downstream, through the task's outlets, under the crawl's name."""
+    for asset in context["task"].outlets:
+        event = context["outlet_events"][asset]
+        event.extra = {"recipe": run.uri, "manifest": manifest}
+        event.add_partitions(crawl_of(run))

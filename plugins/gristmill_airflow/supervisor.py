@@ -1,0 +1,185 @@
+"""Runs one command for a task and outlives the task by as long as the command needs to stop well. Standard library only.
+
+    python supervisor.py --lock FILE --grace SECONDS --parent PID -- COMMAND...
+
+Airflow kills a task within seconds; a training step with its checkpoint takes longer, and a launcher such as `deepspeed` kills its ranks
+when it is signalled itself. So the task starts this process in a session of its own, and
+
+- on SIGTERM, or when the task dies, the ranks alone are asked to stop; after the grace period everything is killed;
+- the lock is held until nothing of the command is left, so a retry waits here, and then resumes from what was committed;
+- whatever the command starts carries GRISTMILL_LOCK in its environment, by which it is found even after its parent is gone;
+- the command's output never meets a closed pipe: what comes after the task's death is shown by the next attempt.
+
+Exits with the command's code, 128 + n where signal n ended it.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
+MARK = "GRISTMILL_LOCK"
+POLL_S = 0.2
+
+_stop_requested = False
+
+
+def _request_stop(*_: object) -> None:
+    global _stop_requested
+    _stop_requested = True
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more
+        print(f"supervisor: {text}", flush=True)
+
+
+def marked(lock: Path) -> dict[int, dict[str, str]]:
+    """Living processes that were started under this lock, except this one: process id -> environment."""
+    found: dict[int, dict[str, str]] = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            raw = Path("/proc", entry, "environ").read_bytes()  # a zombie's is empty
+            values = dict(pair.split("=", 1) for pair in raw.decode(errors="replace").split("\0") if "=" in pair)
+            if values.get(MARK) == str(lock):
+                found[int(entry)] = values
+    return found
+
+
+def ranks(processes: dict[int, dict[str, str]]) -> list[int]:
+    """Those that a distributed launcher started as ranks, without the helpers that the ranks started themselves."""
+    inside = {pid for pid, values in processes.items() if "RANK" in values}
+    return sorted(pid for pid in inside if _parent(pid) not in inside)
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def sweep(lock: Path) -> int:
+    """Kill everything that is left of the command, and return how many processes that were."""
+    seen: set[int] = set()
+    while left := marked(lock):
+        seen |= left.keys()
+        _signal(list(left), signal.SIGKILL)
+        time.sleep(0.05)
+    return len(seen)
+
+
+def acquire(lock: Path) -> BinaryIO | None:
+    """The lock's open file, or None when asked to stop while waiting for it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = lock.open("ab")
+    waiting = False
+    while not _stop_requested:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if not waiting:
+                _say("an earlier attempt at this task is still stopping; this one goes on when it has")
+            waiting = True
+            time.sleep(POLL_S)
+    return None
+
+
+def _forward(source: BinaryIO, rest: Path) -> None:
+    """Copy the command's output, line by line, to ours; once that is closed, to the file that the next attempt shows."""
+    sink: BinaryIO = sys.stdout.buffer
+    for line in source:
+        try:
+            sink.write(line)
+            sink.flush()
+        except OSError:
+            sink = rest.open("ab", buffering=0)
+            sink.write(line)
+
+
+def _show(rest: Path) -> None:
+    if rest.exists():
+        _say("after its task had ended, the earlier attempt still said:")
+        sys.stdout.buffer.write(rest.read_bytes())
+        sys.stdout.buffer.flush()
+        rest.unlink()
+
+
+def _supervise(child: "subprocess.Popen[bytes]", lock: Path, grace_s: float) -> int:
+    deadline = None
+    while child.poll() is None:
+        if _stop_requested and deadline is None:
+            processes = marked(lock)
+            targets = ranks(processes) or [child.pid]
+            _say(f"asking {len(targets)} process(es) to stop, at most {grace_s:g} s")
+            _signal(targets, signal.SIGTERM)
+            deadline = time.monotonic() + grace_s
+        if deadline is not None and time.monotonic() > deadline:
+            _say("the grace period is over; killing what is left")
+            sweep(lock)
+        time.sleep(POLL_S)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lock", type=Path, required=True)
+    parser.add_argument("--grace", type=float, required=True)
+    parser.add_argument(
+        "--parent", type=int, required=True, help="process id of the task; its end is a request to stop"
+    )
+    parser.add_argument("command", nargs="+")
+    given = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _request_stop)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != given.parent:  # the task died before it could be watched
+        return 128 + signal.SIGTERM
+
+    held = acquire(given.lock)
+    if held is None:
+        return 128 + signal.SIGTERM
+    rest = given.lock.with_suffix(".rest")
+    if left := sweep(given.lock):
+        _say(f"killed {left} process(es) that an earlier attempt had left behind")
+    _show(rest)
+    child = subprocess.Popen(
+        given.command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, MARK: str(given.lock), "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+    )
+    assert child.stdout is not None
+    forwarder = threading.Thread(target=_forward, args=(child.stdout, rest), daemon=True)
+    forwarder.start()
+    code = _supervise(child, given.lock, given.grace)
+    sweep(given.lock)
+    forwarder.join(timeout=10)
+    return code
+
+
+if __name__ == "__main__":
+    os._exit(main())  # an ordinary exit would trip over a closed standard output and lose the code

@@ -1,0 +1,122 @@
+"""When DAGs run: `crawl_refresh` by the clock, the others once for every crawl whose upstream asset has arrived, or as a backfill.
+
+A crawl is a partition: its name is the key, the Monday of its week is the date by which a backfill chooses it.
+"""
+
+import datetime
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from airflow.exceptions import InvalidPartitionKeyError
+from airflow.partition_mappers.identity import IdentityMapper
+from airflow.sdk import Asset
+from airflow.serialization.encoders import ensure_serialized_asset
+from airflow.timetables.base import DagRunInfo
+from airflow.timetables.simple import PartitionedAssetTimetable
+from airflow.timetables.trigger import CronTriggerTimetable
+from airflow.utils.strings import get_random_string
+from pendulum import UTC, DateTime
+
+from contract.errors import GristmillError
+from contract.sources import snapshot_date
+from gristmill_airflow.assets import CRAWL, SEEN
+
+
+def key_to_date(key: str) -> DateTime:
+    """The Monday of a crawl's week, midnight UTC: CC-MAIN-2024-10 -> 2024-03-04. Raises ValueError for other names."""
+    try:
+        day = snapshot_date(key)
+    except GristmillError as error:
+        raise ValueError(str(error)) from error
+    return DateTime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def known_crawls() -> list[str]:
+    """Every crawl that `crawl_refresh` has ever seen, oldest first. Reads Airflow's database: for the scheduler, API server and CLI only."""
+    from airflow.models.asset import AssetModel
+    from airflow.models.asset_state_store import AssetStateStoreModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    wanted = (
+        select(AssetStateStoreModel.value)
+        .join(AssetModel, AssetModel.id == AssetStateStoreModel.asset_id)
+        .where(AssetModel.name == CRAWL.name, AssetStateStoreModel.key == SEEN)
+    )
+    with create_session(scoped=False) as session:
+        stored = session.scalars(wanted).all()
+    keys = {key for value in stored for crawls in json.loads(value).values() for key in crawls}
+    return sorted(keys, key=lambda key: (key_to_date(key), key))
+
+
+class CrawlPollTimetable(CronTriggerTimetable):
+    """By the clock; which partitions there are, the run itself finds out."""
+
+    partitioned_at_runtime = True
+
+
+class CrawlKeyMapper(IdentityMapper):
+    """The key stays as it is, if it is a crawl's name, and gives the run its date."""
+
+    def to_downstream(self, key: str) -> str:
+        key_to_date(key)
+        return key
+
+    def to_partition_date(self, downstream_key: str) -> DateTime:
+        return key_to_date(downstream_key)
+
+
+class CrawlAssetTimetable(PartitionedAssetTimetable):
+    """Once for every crawl that arrives at the asset; a backfill covers the known crawls between two dates."""
+
+    periodic = True  # what allows backfills, from the command line and the UI
+
+    def __init__(self, asset: Asset | Any) -> None:
+        """`asset` also comes in Airflow's own form, when the timetable is read back from the database."""
+        super().__init__(assets=ensure_serialized_asset(asset), default_partition_mapper=CrawlKeyMapper())
+
+    @property
+    def summary(self) -> str:
+        return "Crawl"
+
+    def serialize(self) -> dict[str, Any]:
+        return {"asset_condition": super().serialize()["asset_condition"]}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> "CrawlAssetTimetable":
+        from airflow.serialization.decoders import decode_asset_like
+
+        return cls(decode_asset_like(data["asset_condition"]))
+
+    def _decode_partition_date(self, partition_key: str) -> DateTime:
+        try:
+            return key_to_date(partition_key)
+        except ValueError as error:
+            raise InvalidPartitionKeyError(str(error)) from error
+
+    def iter_partition_dagrun_infos(
+        self, *, earliest: datetime.datetime, latest: datetime.datetime
+    ) -> Iterator[DagRunInfo]:
+        for key in known_crawls():
+            date = key_to_date(key)
+            if earliest <= date <= latest:
+                yield DagRunInfo(run_after=date, data_interval=None, partition_date=date, partition_key=key)
+
+    def generate_run_id(self, *, run_type: Any, run_after: DateTime, data_interval: Any, **extra: Any) -> str:
+        """`backfill__CC-MAIN-2024-10__x1Y2z3`: the crawl is what a person looks for; the suffix lets it run again."""
+        made: str = run_type.generate_run_id(
+            suffix=f"{extra.get('partition_key') or run_after.isoformat()}__{get_random_string()}"
+        )
+        return made
+
+
+def new_crawls(offered: Iterable[str], seen: Iterable[str] | None) -> list[str]:
+    """Which of the crawls that a source offers are to be run, oldest first.
+
+    `seen` is what an earlier poll of that source saw, None before the first, which takes only the newest crawl: the ones before it are
+    history, for a backfill.
+    """
+    known = [] if seen is None else list(seen)
+    fresh = sorted(set(offered) - set(known), key=lambda key: (key_to_date(key), key))
+    return fresh[-1:] if seen is None else fresh
