@@ -16,6 +16,16 @@ from contract.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    try:
+        _COMMANDS[given.command](given)
+    except GristmillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m contract", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -61,14 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--older-than-hours", type=float, default=24.0, help="leave younger attempts alone: they may still be running"
     )
     one.add_argument("--delete", action="store_true", help="really delete; without it the attempts are only listed")
-
-    given = parser.parse_args(arguments)
-    try:
-        _COMMANDS[given.command](given)
-    except GristmillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return parser
 
 
 def _resolve(given: argparse.Namespace) -> None:

@@ -1,0 +1,1 @@
+"""The Spark plane: one file a stage, from crawl files to token shards."""

@@ -1,0 +1,164 @@
+"""The rules of the house: who may import whom, what may not be heavy, how long a file may be, and that nothing is half-added."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.recipe import Recipe
+from contract.settings import Settings
+from contract.stages import STAGES
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "deepspeed", "transformers", "pyspark", "pandas"}
+LIGHT_PLACES = ("contract", "plugins", "dags")
+CODE = ("contract", "pipelines", "training", "plugins", "dags", "demo", "benchmarks")
+MAX_STAGE_LINES, MAX_DAG_LINES, MAX_FUNCTION_LINES = 300, 60, 50
+BARREN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+
+
+def named(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def imported_at_load(tree: ast.AST) -> Iterator[str]:
+    """Top packages that importing a module imports: every import that does not stand in a function."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                continue
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                continue
+            case ast.Import():
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            case ast.ImportFrom():
+                yield (node.module or "").partition(".")[0]
+        yield from imported_at_load(node)
+
+
+def test_arrows_between_the_planes():
+    """contract imports nothing of ours; pipelines, training and the plugin never import each other (see pyproject.toml)."""
+    command = Path(sys.executable).with_name("lint-imports")
+    checked = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("file", sources(*LIGHT_PLACES), ids=named)
+def test_nothing_heavy_is_imported_at_module_level(file):
+    assert HEAVY.isdisjoint(imported_at_load(ast.parse(file.read_text())))
+
+
+def test_heavy_import_rule_sees_through_nesting():
+    tree = ast.parse(
+        "try:\n  if x:\n    import torch.nn\nexcept E: ...\ndef f():\n  import pandas\nclass C:\n  from pyspark import sql"
+    )
+    assert sorted(imported_at_load(tree)) == ["pyspark", "torch"]
+
+
+def test_importing_the_light_places_loads_nothing_heavy():
+    """The same by experiment: in a fresh interpreter, also through what these modules import themselves."""
+    modules = [
+        named(file).removeprefix("plugins/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for file in sources("contract", "plugins")
+        if file.name != "__main__.py"
+    ]
+    script = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"print(sorted(name for name in {sorted(HEAVY)!r} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("file", sources("dags"), ids=named)
+def test_dags_contain_no_work(file):
+    """A DAG file draws a graph: it opens no plane and no file, and stays short."""
+    text = file.read_text()
+    assert {"pipelines", "training", "subprocess", "requests"}.isdisjoint(imported_at_load(ast.parse(text)))
+    assert len(text.splitlines()) <= MAX_DAG_LINES
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_has_row_file_and_recipe_section(name):
+    stage = STAGES[name]
+    plane = "pipelines" if stage.plane == "spark" else "training"
+    file = ROOT / plane / f"{name}.py"
+    assert file.exists(), f"{name} is in the stage table, so {plane}/{name}.py must exist"
+    assert issubclass(Recipe.model_fields[name].annotation, Settings)
+    functions = {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
+    assert "run" in functions, f"{named(file)} needs run(job)"
+    assert set(stage.reads) <= set(STAGES)
+
+
+def test_no_recipe_section_or_stage_file_without_a_row():
+    sections = {
+        name
+        for name, field in Recipe.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+    }
+    assert sections - {"spark"} == set(STAGES)
+    for plane in ("pipelines", "training"):
+        with_run = {
+            file.stem
+            for file in (ROOT / plane).glob("*.py")
+            if any(
+                isinstance(node, ast.FunctionDef) and node.name == "run" for node in ast.parse(file.read_text()).body
+            )
+        }
+        assert with_run <= set(STAGES), f"{plane}: {with_run - set(STAGES)} have run(job) but no row in the stage table"
+
+
+def test_stage_table_is_in_order():
+    seen: set[str] = set()
+    for name, stage in STAGES.items():
+        assert set(stage.reads) <= seen, f"{name} stands before what it reads"
+        seen.add(name)
+
+
+@pytest.mark.parametrize("file", sources("pipelines", "training"), ids=named)
+def test_stage_files_are_short(file):
+    assert len(file.read_text().splitlines()) <= MAX_STAGE_LINES
+
+
+@pytest.mark.parametrize("file", sources(*CODE), ids=named)
+def test_functions_are_short_and_modules_say_what_they_are(file):
+    tree = ast.parse(file.read_text())
+    assert ast.get_docstring(tree), "a module opens with what it is"
+    long = [
+        f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
+    ]
+    assert long == []
+    assert file.stem not in BARREN_NAMES, "name a module after what it does"
+
+
+@pytest.mark.parametrize("package", ["contract", "pipelines", "training", "gristmill_airflow"])
+def test_packages_are_installed_from_this_checkout(package):
+    found = importlib.util.find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    assert ROOT in Path(found.origin).parents
+
+
+def test_lock_file_names_versions_only():
+    """No address of any registry, no local build, no GPU package: what is pinned installs on a plain machine."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    for line in lines:
+        name, equals, version = line.partition("==")
+        assert equals, line
+        assert name.replace("-", "").replace("_", "").replace(".", "").isalnum(), line
+        assert version.replace(".", "").isalnum(), line
+    assert not [line for line in lines if line.startswith(("nvidia", "triton", "gristmill"))]
+    assert "torch==2.13.0" in lines
