@@ -224,7 +224,9 @@ def read_pages(file: RangeFile, max_payload: int) -> Iterator[Page | Loss]:
             ):
                 position = record.stream_pos
                 for found in _convert(record, max_payload, *stream.place(position)):
-                    if not (isinstance(found, Loss) and found.kind == "truncated_record" and (stream.damage or file.cut)):
+                    if not (
+                        isinstance(found, Loss) and found.kind == "truncated_record" and (stream.damage or file.cut)
+                    ):
                         yield found
             if not stream.damage:
                 return
@@ -270,7 +272,7 @@ def _convert(record: WarcRecord, max_payload: int, offset: int, inner: int) -> I
         return
     if kind == "conversion":
         yield from _conversion(record, url, max_payload, offset, inner)
-    elif not url.lower().startswith(("http://", "https://")):
+    elif not record.is_http and not url.lower().startswith(("http://", "https://")):  # dns: and the like
         yield from _skip(record, "not_http")
     else:
         yield from _response(record, url, max_payload, offset, inner)
