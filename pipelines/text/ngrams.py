@@ -30,12 +30,15 @@ def normalize(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", _DIACRITICS.sub("", unicodedata.normalize("NFD", text)))
         text = _UNSPACED.sub(r" \1 ", text)
-    return " ".join(_DIGITS.sub("0", _punctuation().sub("", text)).split())
+        if max(text, default="") > "\uffff":
+            text = _punctuation(0x10000, 0x110000).sub("", text)
+    return " ".join(_DIGITS.sub("0", _punctuation(0, 0x10000).sub("", text)).split())
 
 
-@lru_cache(maxsize=1)
-def _punctuation() -> re.Pattern[str]:
-    marks = (chr(code) for code in range(0x110000) if unicodedata.category(chr(code))[0] in "PS")
+@lru_cache(maxsize=2)
+def _punctuation(start: int, end: int) -> re.Pattern[str]:
+    """Punctuation and symbols among these code points. `re` looks a character up at once only in a class below 0x10000."""
+    marks = (chr(code) for code in range(start, end) if unicodedata.category(chr(code))[0] in "PS")
     return re.compile(f"[{''.join(re.escape(mark) for mark in marks)}]+")
 
 
