@@ -231,14 +231,14 @@ def run(job: Job) -> None:
         seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
         mine, my_seeds = (share_of(whole, job.rank, job.world) for whole in (asked, seeds))
         seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
-        *targets, figures = judge(seen, kl_coef, settings)
+        advantages, returns, figures = judge(seen, kl_coef, settings)
 
         sums = torch.zeros(len(LEARNT), device=job.device)
         plan = minibatches(step, settings)
         for rows in plan:
             index = actors.policy.steps_done
             ptx = packed.batch(index, settings.ptx_sequences, job.rank, job.world) if packed else None
-            sums += update(job, actors, seen, (targets[0], targets[1]), rows, ptx) / len(plan)
+            sums += update(job, actors, seen, (advantages, returns), rows, ptx) / len(plan)
         if settings.kl_target:
             kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
         step += 1

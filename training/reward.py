@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import deepspeed
 import torch
-from deepspeed.zero import GatheredParameters
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
@@ -69,7 +69,7 @@ class RewardModel(nn.Module):
 
     def normalise(self, mean: float, deviation: float) -> None:
         """Fold (reward - mean) / deviation into the head. Every process calls it."""
-        with torch.no_grad(), GatheredParameters(list(self.head.parameters()), modifier_rank=0):
+        with torch.no_grad(), deepspeed.zero.GatheredParameters(list(self.head.parameters()), modifier_rank=0):
             self.head.weight.div_(deviation)
             self.head.bias.sub_(mean).div_(deviation)
 
@@ -212,7 +212,7 @@ def run(job: Job) -> None:
             chosen, rejected = rewards_of(engine, part, chat.pad, job.device).chunk(2)
             losses = pairwise_loss(chosen, rejected)
             engine.backward(losses.mean())
-            loss += float(losses.sum())
+            loss += float(losses.detach().sum())
             right += float((chosen > rejected).sum())
         rate, norm = engine.lr, engine.step()
         step += 1
