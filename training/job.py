@@ -133,13 +133,12 @@ class Job:
             return value
         import torch
 
-        size = int(self.sum(len(value.encode()) if self.rank == 0 else 0)[0])
-        data = torch.zeros(size, dtype=torch.uint8)
-        if self.rank == 0:
-            data = torch.frombuffer(bytearray(value.encode()), dtype=torch.uint8)
-        data = data.to(self.device)
-        torch.distributed.broadcast(data, 0)
-        return bytes(data.cpu().tolist()).decode()
+        text = value.encode() if self.rank == 0 else b""
+        (size,) = self.sum(len(text))
+        data = torch.tensor(list(text) or [0] * int(size), dtype=torch.uint8, device=self.device)
+        if size:
+            torch.distributed.broadcast(data, 0)
+        return bytes(data.tolist()).decode()
 
     def commit(
         self,

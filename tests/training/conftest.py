@@ -105,7 +105,7 @@ def commit_corpus(run: Run) -> None:
         mixed[f"{kind}.parquet"] = (kind, table(documents, kind[0].replace("h", "b")), len(documents))
         for part in range(2):
             some = documents[part::2]
-            ids = [tokenizer.encode(text).ids + [tokenizer.token_to_id(END_OF_TEXT)] for text in some]
+            ids = [[*tokenizer.encode(text).ids, tokenizer.token_to_id(END_OF_TEXT)] for text in some]
             data = encode(
                 [np.array(one, np.uint16) for one in ids],
                 [f"{part:02x}{index:030x}" for index in range(len(some))],
