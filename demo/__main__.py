@@ -85,7 +85,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     _prepare(airflow, screen)
     conf = {
         "recipe": str(Path(given.recipe).resolve()) if "://" not in given.recipe else given.recipe,
-        "overrides": [*overrides, *pages.overrides],
+        "overrides": [*pages.overrides, *overrides],
     }
     run_id = airflow.trigger(
         "corpus", conf, pages.snapshot, f"demo__{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S}"
