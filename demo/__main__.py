@@ -92,7 +92,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     )
     run = Follower(airflow, screen).follow_chain(run_id, pages.snapshot)
     again = summary.skipped(run)
-    tasks = len(run.tasks())
+    tasks = sum(map(len, summary.finished(run).values()))
     screen.say(f"\n{run.uri}\n")
     screen.say(summary.render(run))
     if again:

@@ -113,7 +113,7 @@ def test_training_is_told_in_one_line_each(first):
     assert re.search(
         r"^Reward model +held-out accuracy [\d.]+, confidence interval [\d.]+ to [\d.]+$", first, re.MULTILINE
     )
-    assert re.search(r"^Gate +open: the interval's lower end reaches 0$", first, re.MULTILINE)
+    assert re.search(r"^Gate +open: the interval's lower end, [\d.]+, reaches 0$", first, re.MULTILINE)
     assert re.search(r"^PPO +reward -?[\d.]+ -> -?[\d.]+, KL -?[\d.e-]+ -> -?[\d.e-]+$", first, re.MULTILINE)
     assert len(re.findall(r"^prompt ", first, re.MULTILINE)) == 3
     assert len(re.findall(r"^after ", first, re.MULTILINE)) == 3
