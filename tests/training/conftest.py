@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 THINGS = ("river", "mill", "baker", "lantern", "harbour", "garden", "winter", "letter", "stone", "bridge")
 RECIPE = """
