@@ -93,6 +93,7 @@ def test_a_killed_training_task_finishes_its_step_and_its_retry_waits_and_resume
     rank = rank_of(locks)
     os.kill(rank, signal.SIGSTOP)  # as if its step took minutes, so that the test depends on no machine's speed
     live.clear("pretrain", name, task_ids=["pretrain"], only_failed=False)  # Airflow kills the task and starts it again
+    live.wait("the retry", lambda: live.tasks("pretrain", name)["pretrain", -1]["try_number"] == 2, 120)
     live.wait(
         "the retry waits",
         lambda: any("still stopping" in line for line in live.log("pretrain", name, "pretrain", attempt=2)),
