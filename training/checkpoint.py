@@ -13,12 +13,14 @@ own share of the parameters; gathering one parameter at a time bounds the memory
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,7 +28,7 @@ from contract.errors import InputError
 from contract.manifest import Attempt, File, Manifest, read
 from training import zero
 from training.engine import Engine
-from training.job import Job
+from training.job import Job, clear_checkpoints
 
 KEEP = 2  # one to go on from, and one in case the newest is found damaged
 
@@ -97,10 +99,10 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
         raise InputError(
             f"{job.store.full(manifest.path)}: holds {sorted(state['updates'])}, this stage needs {sorted(engines)}; delete it to start afresh"
         )
+    shards = _Shards(path for name, path in local.items() if name.startswith("shard-"))
     for name, engine in engines.items():
-        shards = (path for path in local.values() if path.name.startswith("shard-"))
         try:
-            zero.write(engine.deepspeed, _of_engine(shards, name), state["updates"][name])
+            zero.write(engine.deepspeed, partial(shards.tensors, name), state["updates"][name])
         except (KeyError, RuntimeError) as error:
             raise InputError(
                 f"{job.store.full(manifest.path)}: does not fit the model ({error}); delete it to start afresh"
@@ -119,12 +121,7 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
 
 def clear(job: Job) -> None:
     """Delete every checkpoint of a task that is done. Rank 0 calls it."""
-    base = f"{job.task.stage}/{job.task.fingerprint}"
-    for manifest in committed(job):
-        _delete(job, manifest)
-    for name in job.store.folders(base):
-        if name.startswith("step-"):
-            job.store.delete(f"{base}/{name}")
+    clear_checkpoints(job.store, job.task)
 
 
 def _delete(job: Job, manifest: Manifest) -> None:
@@ -150,15 +147,26 @@ def _shard(job: Job, engines: Mapping[str, Engine]) -> dict[str, Tensor]:
     return kept
 
 
-def _of_engine(shards: Iterator[Path], name: str) -> dict[str, dict[str, Tensor]]:
-    """Parameter name -> its tensors, of one engine, memory-mapped from all shards."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for path in shards:
-        for key, value in load_file(path).items():
-            engine, parameter, part = key.split("/")
-            if engine == name:
-                found.setdefault(parameter, {})[part] = value
-    return found
+class _Shards:
+    """The tensors of all shards, read when asked for: no process holds a whole checkpoint."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._where: dict[str, dict[str, Path]] = {}  # engine/parameter -> part -> file
+        for path in paths:
+            with safe_open(path, "pt") as file:
+                for key in file.keys():  # noqa: SIM118 - not a mapping
+                    parameter, _, part = key.rpartition("/")
+                    self._where.setdefault(parameter, {})[part] = path
+
+    def tensors(self, engine: str, parameter: str) -> dict[str, Tensor]:
+        name = f"{engine}/{parameter}"
+        if name not in self._where:
+            raise KeyError(f"no {parameter}")
+        found = {}
+        for part, path in self._where[name].items():
+            with safe_open(path, "pt") as file:
+                found[part] = file.get_tensor(f"{name}/{part}")
+        return found
 
 
 def _random_state() -> dict[str, Tensor]:

@@ -182,3 +182,12 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def clear_checkpoints(store: Store, task: Task) -> None:
+    """Delete the checkpoints of a task that is done, also those that a kill right after its commit left behind."""
+    base = f"{task.stage}/{task.fingerprint}"
+    for name in store.folders(base):
+        if name.startswith("step-"):
+            store.delete(f"{base}/{name}/manifest.json")  # first, so that no manifest ever lists files that are gone
+            store.delete(f"{base}/{name}")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from contract.errors import GristmillError
 from training.data import Batch, TokenData
 from training.engine import Engine
 from training.job import Job
@@ -58,6 +59,16 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
         engine.backward(loss)
         total += loss.detach() * count
     return total
+
+
+def batch_loss(job: Job, step: int, nll: Tensor, batch: Batch) -> float:
+    """Nats a token over all processes. Raises GristmillError when that is no number: such a model is never saved."""
+    loss = job.sum(float(nll))[0] / batch.count
+    if not math.isfinite(loss):
+        raise GristmillError(
+            f"{job.task.stage}: the loss is {loss} at step {step}; training diverged, lower {job.task.stage}.optim.lr or .clip"
+        )
+    return loss
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from training.chat import Chat, open_chat
 from training.data import TokenData
 from training.engine import Engine
 from training.job import Job
-from training.lm import HeldOut, heldout_text, learn, measure, perplexity
+from training.lm import HeldOut, batch_loss, heldout_text, learn, measure, perplexity
 from training.metrics import flops_per_token, mfu, peak_flops
 
 
@@ -37,8 +37,8 @@ def run(job: Job) -> None:
         nll = learn(job, engine, batch)
         lr = engine.lr
         norm = engine.step()
-        loss = job.sum(float(nll))[0] / batch.count
         step += 1
+        loss = batch_loss(job, step, nll, batch)
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)

@@ -26,7 +26,7 @@ from training.data import (
 )
 from training.engine import Engine
 from training.job import Job
-from training.lm import HeldOut, learn, measure, perplexity
+from training.lm import HeldOut, batch_loss, learn, measure, perplexity
 
 HELDOUT_SHARE = 0.05  # of a file's examples
 MAX_HELDOUT = 256
@@ -88,8 +88,8 @@ def run(job: Job) -> None:
         nll = learn(job, engine, batch)
         lr = engine.lr
         norm = engine.step()
-        loss = job.sum(float(nll))[0] / batch.count
         step += 1
+        loss = batch_loss(job, step, nll, batch)
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm)

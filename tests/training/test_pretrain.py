@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import EXIT_INTERRUPTED
-from contract.manifest import Manifest, need
+from contract.errors import EXIT_INTERRUPTED, GristmillError
+from contract.manifest import Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run
+from training import pretrain
+from training.data import TokenData
+from training.job import Job
 
 LONG = ("pretrain.steps=30", "pretrain.engine.checkpoint_steps=4")
 SECONDS = 240
@@ -140,3 +143,23 @@ def test_two_processes_resume_bit_for_bit_and_agree_with_one(
     assert one.fingerprint == both.fingerprint, "how many processes is no part of the result's identity"
     for (_, a), (_, b) in zip(curve(alone, one, "loss"), curve(whole, both, "loss"), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_a_run_that_diverges_stops_and_commits_nothing(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain", "pretrain.optim.lr=1.0e30", "pretrain.optim.warmup_fraction=0")
+    with pytest.raises(GristmillError, match=r"the loss is (nan|inf) at step \d+; .* lower pretrain.optim.lr"):
+        pretrain.run(job)
+    assert find(job.store, job.task) is None
+
+
+def test_nothing_held_out_is_said_and_no_error(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job("pretrain", "pretrain.steps=1")
+    monkeypatch.setattr(
+        pretrain, "TokenData", lambda job, kind, seed=0: [] if "heldout" in kind else TokenData(job, kind)
+    )
+    pretrain.run(job)
+    metrics = need(job.store, job.task).metrics
+    assert (
+        metrics["heldout_perplexity_before"] is metrics["heldout_perplexity_after"] is metrics["bits_per_byte"] is None
+    )
+    assert metrics["heldout_tokens"] == 0
