@@ -129,9 +129,18 @@ def _consume(record: WarcRecord) -> int:
     return size
 
 
+def _date(record: WarcRecord) -> datetime.datetime | None:
+    """The capture's time in UTC; None for one that leaves the calendar there (year 1 east of Greenwich, year 9999 west of it)."""
+    try:
+        date: datetime.datetime | None = record.record_date
+        return date and date.astimezone(datetime.UTC)
+    except (OverflowError, ValueError):
+        return None
+
+
 def _conversion(record: WarcRecord, url: str, max_payload: int, offset: int, inner: int) -> Iterator[Page | Loss]:
     size = record.content_length
-    date = record.record_date
+    date = _date(record)
     if size > max_payload:
         yield Page(url, date, offset, inner, "text", "utf-8", b"", size)
         return
@@ -140,7 +149,7 @@ def _conversion(record: WarcRecord, url: str, max_payload: int, offset: int, inn
 
 
 def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner: int) -> Iterator[Page | Loss]:
-    date = record.record_date
+    date = _date(record)
     size = record.content_length
     try:
         record.parse_http(quirks_mode=True)
