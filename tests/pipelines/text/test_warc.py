@@ -108,6 +108,14 @@ def test_garbage_in_a_plain_file(write, pages):
     assert losses == {"bad_warc_header": 1}
 
 
+@pytest.mark.parametrize("short", [0, 10])
+def test_garbage_just_before_the_limit_of_a_plain_file(write, pages, short):
+    path = write([*pages[:3], b"garbage garbage\r\nmore\r\n\r\n", *pages[3:]])
+    found, losses = read(path, head=path.stat().st_size - short)
+    assert len(found) == (19 if short else 20)  # the limit cuts the last one
+    assert losses == {"bad_warc_header": 1}
+
+
 def test_record_cut_off_at_the_end_of_a_plain_file(write, pages):
     found, losses = read(write(b"".join(pages)[:-100]))
     assert len(found) == 19
