@@ -136,8 +136,7 @@ def run(job: Job) -> None:
     count = min(settings.sequences, len(data))
     sizes = heldout_sizes(data, count, chat)
     tokens = sum(one for one, _ in sizes)
-    _, heldout = reward.split(reward.read_pairs(job)[0], job.run.recipe.reward.heldout_fraction)
-    asked = list(dict.fromkeys(pair.prompt for pair in heldout))[: settings.prompts]
+    asked = list(dict.fromkeys(pair.prompt for pair in reward.read_pairs(job).heldout))[: settings.prompts]
     prompts = [chat.prompt(turns, job.run.recipe.ppo.max_prompt_tokens) for turns in asked]
     judge = reward.load(job, job.manifest("reward")).to(job.device).eval()
 

@@ -195,7 +195,7 @@ def minibatches(step: int, settings: Ppo) -> list[list[int]]:
 
 def training_prompts(job: Job, chat: Chat, max_tokens: int) -> list[list[int]]:
     """Distinct prompts of the preference pairs that the reward model learnt from; the held-out ones stay for `evaluate`."""
-    train, _ = reward.split(reward.read_pairs(job)[0], job.run.recipe.reward.heldout_fraction)
+    train = reward.read_pairs(job).train
     return [chat.prompt(turns, max_tokens) for turns in dict.fromkeys(pair.prompt for pair in train)]
 
 
