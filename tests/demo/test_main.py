@@ -108,6 +108,15 @@ def test_common_crawl_is_used_when_it_answers(tmp_path, monkeypatch):
     assert pages.overrides == ("crawl.max_files=2", "crawl.max_bytes_per_file=20000000")
 
 
+def test_common_crawl_as_the_recipe_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(source.sources, "list_snapshots", lambda url, retries: ["CC-MAIN-2026-43"])
+    named = ("snapshots=[CC-MAIN-2024-18, CC-MAIN-2024-10]", "crawl.max_files=7", f"store={tmp_path}/store")
+    pages = source.choose(tmp_path, "recipes/tiny.yaml", None, named, None)
+    assert pages.snapshot == "CC-MAIN-2024-18"
+    assert pages.overrides == ("crawl.max_bytes_per_file=20000000",)
+    assert pages.description == "Common Crawl CC-MAIN-2024-18, CC-MAIN-2024-10: the first 20 MB of 7 files of each"
+
+
 def test_stop_without_a_demo(tmp_path, capsys):
     assert demo.main(["stop", "--where", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nothing was running\n"
