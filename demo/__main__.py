@@ -25,6 +25,7 @@ from gristmill_airflow.environment import create_pools, password, token
 
 DISK_GIB = 2.0
 PARSE_S = 120
+NAME = "demo__"  # how the demo's runs of `corpus` begin, by which a later demo knows them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +89,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
         "overrides": [*pages.overrides, *overrides],
     }
     run_id = airflow.trigger(
-        "corpus", conf, pages.snapshot, f"demo__{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S}"
+        "corpus", conf, pages.snapshot, f"{NAME}{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S}"
     )
     run = Follower(airflow, screen).follow_chain(run_id, pages.snapshot)
     again = summary.skipped(run)
@@ -119,7 +120,7 @@ def _prepare(airflow: Airflow, screen: Screen) -> None:
             )
         time.sleep(1)
     for dag in CHAIN:
-        ended = airflow.end_unfinished(dag)
+        ended = airflow.end_unfinished(dag, NAME)
         if ended:
             screen.say(
                 f"  {'':<10} ended {ended} run{'s' if ended > 1 else ''} of {dag} that an earlier demo left unfinished"
