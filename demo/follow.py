@@ -134,7 +134,9 @@ class Follower:
         if manifest.run != self.run.uri:
             return "done before, skipped"
         rows = manifest.rows
-        return f"{rows.kept:,} of {rows.read:,} documents kept, {human_bytes(rows.bytes_kept)}" if rows.read else ""
+        if STAGES[manifest.stage].plane != "spark" or not rows.read:
+            return ""
+        return f"{rows.kept:,} of {rows.read:,} documents kept, {human_bytes(rows.bytes_kept)}"
 
     def _progress(self, task: dict[str, Any]) -> str:
         said = latest_progress(self._airflow.log(task))
