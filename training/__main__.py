@@ -5,7 +5,6 @@ import argparse
 import errno
 import importlib
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Sequence
@@ -37,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         _run(run, task, stop)
     except GristmillError as error:
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # one line a machine
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        # One rank may fail alone, so each speaks for itself.
+        rank = f" (rank {_rank()})" if _rank() else ""
+        print(f"error: {error}{rank}", file=sys.stderr, flush=True)
         return error.exit_code
     except Exception as error:
         advice = _advice(error, given.stage)
@@ -63,16 +63,16 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
     attempt = Attempt(run, task)
     if STAGES[task.stage].plane == "local":
         job = Job(run, task, attempt, stop=stop)
-        importlib.import_module(module).run(job)
+        with job.scratch():
+            importlib.import_module(module).run(job)
     else:
         job = Job(run, task, attempt, *join(), stop=stop)
-        importlib.import_module(module).run(job)
-        _leave(job)
+        with job.scratch():
+            importlib.import_module(module).run(job)
+            _leave(job)
     if job.rank == 0:
         clear_checkpoints(run.store, task)
         print(f"committed {task.stage} {task.partition}: {run.store.full(task.prefix)}/manifest.json", flush=True)
-    if job.local_rank == 0:
-        shutil.rmtree(job.workdir, ignore_errors=True)
 
 
 def join() -> tuple[int, int, int]:
