@@ -82,5 +82,5 @@ def handover(monkeypatch):
 
 def test_a_busy_scheduler_is_waited_for_and_a_silent_one_is_not(handover):
     assert handover(10 * follow.HANDOVER_S, healthy=True) == "it"
-    with pytest.raises(GristmillError, match="^align did not start, and Airflow's scheduler has been silent for 90 s"):
+    with pytest.raises(GristmillError, match=r"^align did not start, and Airflow's scheduler has been silent for 90 s"):
         handover(10 * follow.HANDOVER_S, healthy=False)
