@@ -17,7 +17,6 @@ from contract.settings import DedupFuzzy
 from contract.store import Store
 from pipelines.job import Job
 from pipelines.schema import Drop
-from pipelines.session import worker_errors
 from pipelines.survivors import Duplicate, Part, drop_duplicates, dropped_ids, number, parts
 
 Nodes = npt.NDArray[np.int64]
@@ -175,8 +174,11 @@ def find(job: Job, inputs: list[Part], settings: DedupFuzzy) -> tuple[dict[int, 
 def run(job: Job) -> None:
     settings: DedupFuzzy = job.settings
     inputs = parts(job, "dedup_url")
-    with worker_errors():
-        doomed, edges = find(job, inputs, settings) if inputs else ({}, 0)
+    doomed: dict[int, dict[str, Duplicate]] = {}
+    edges = 0
+    if inputs:
+        with job.computing():
+            doomed, edges = find(job, inputs, settings)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))
     clusters = len({one.group for file in doomed.values() for one in file.values()})
     job.commit(

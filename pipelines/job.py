@@ -8,6 +8,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract.errors import GristmillError
+from contract.errors import GristmillError, StoreError
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.metrics import Progress
 from contract.plan import Run, Task
-from contract.store import Store
+from contract.store import Store, explain
 from pipelines.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
-from pipelines.session import start_spark, watched
+from pipelines.session import start_spark, watched, worker_errors
 
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
@@ -219,7 +220,7 @@ class Job:
         spark = self.spark
         rdd = spark.sparkContext.parallelize(list(enumerate(files)), len(files))
         with watched(spark.sparkContext, progress):
-            results = rdd.mapPartitions(_Guarded(work)).collect()
+            results = rdd.mapPartitions(_Guarded(work, self.store.full(self.prefix))).collect()
         for result in results:
             if isinstance(result, GristmillError):
                 raise result
@@ -235,24 +236,43 @@ class Job:
         Only what must meet in a shuffle belongs in it: keys, ids and numbers, never texts.
         """
         return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(
-            _Reader(list(items), read), schema
+            _Reader(list(items), read, self.store.full(self.prefix)), schema
         )
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around what makes Spark compute a `read_table`: tells progress in Spark's tasks, and errors as `worker_errors` does."""
+        progress = Progress(self.task.stage, self.task.partition, "tasks")
+        with worker_errors(), watched(self.spark.sparkContext, progress):
+            yield
 
     def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
         """Create the manifest from what the workers wrote and counted."""
         return self.attempt.commit(output.files, output.counts.rows(), metrics)
 
 
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Around work on open files of the store, below or at `uri`: a disk that fills up or a store that breaks off is a StoreError."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        traceback.print_exc()
+        raise StoreError(explain(uri, error)) from error
+
+
 class _Guarded:
     """Runs the stage's function in a worker. Errors meant for people come back as values: Spark would bury them in its own traceback."""
 
-    def __init__(self, work: Callable[[Any, str], Output]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[Any, str], Output], uri: str) -> None:
+        self._work, self._uri = work, uri
 
     def __call__(self, items: Iterable[tuple[int, Any]]) -> Iterator[Output | GristmillError]:
         for index, item in items:
             try:
-                yield self._work(item, f"{index:05d}-{uuid.uuid4().hex[:8]}")
+                with store_errors(self._uri):
+                    output = self._work(item, f"{index:05d}-{uuid.uuid4().hex[:8]}")
+                yield output
             except GristmillError as error:
                 yield error
             except Exception:
@@ -263,13 +283,14 @@ class _Guarded:
 class _Reader:
     """Turns the numbers of a partition into the Arrow batches of the items that they stand for."""
 
-    def __init__(self, items: list[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]]) -> None:
-        self._items, self._read = items, read
+    def __init__(self, items: list[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]], uri: str) -> None:
+        self._items, self._read, self._uri = items, read, uri
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                yield from self._read(self._items[number], number)
+                with store_errors(self._uri):
+                    yield from self._read(self._items[number], number)
 
 
 def read_rows(

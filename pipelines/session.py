@@ -23,6 +23,7 @@ def start_spark(run: Run, task: Task) -> Any:
     builder = SparkSession.builder.appName(f"gristmill {task.stage} {task.partition}").master(settings.master)
     conf = {
         "spark.driver.memory": settings.driver_memory,
+        "spark.driver.maxResultSize": "0",  # what a stage collects is bounded by the stage, not by Spark's 1 GiB
         "spark.executor.memory": settings.executor_memory,
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
