@@ -65,8 +65,3 @@ def band_keys(signature: Words32, bands: int) -> npt.NDArray[np.int64]:
     return np.array(
         [xxhash.xxh3_64_intdigest(row.tobytes(), seed=band) for band, row in enumerate(rows)], np.uint64
     ).astype(np.int64)
-
-
-def found_probability(jaccard: float, bands: int, rows: int) -> float:
-    """The probability that two documents of this Jaccard similarity share a band: 1 - (1 - s^rows)^bands."""
-    return 1 - (1 - jaccard**rows) ** bands

@@ -11,8 +11,13 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.minhash import band_keys, found_probability, shingles, signature
+from pipelines.text.minhash import band_keys, shingles, signature
 from pipelines.text.ngrams import mix64, ngram_hashes, normalize, word_hashes
+
+
+def found_probability(jaccard: float, bands: int, rows: int) -> float:
+    """The probability that two documents of this Jaccard similarity share a band: 1 - (1 - s^rows)^bands."""
+    return 1 - (1 - jaccard**rows) ** bands
 
 
 @pytest.mark.parametrize(
