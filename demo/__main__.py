@@ -50,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GristmillError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        hint = (
+            "; make room or give access there, or choose another folder: make demo WHERE=DIR" if error.filename else ""
+        )
+        print(f"\nerror: {error}{hint}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(
             "\nThe run goes on inside Airflow. `make demo` takes it up where it stands; `make stop` ends it.",
@@ -131,7 +137,9 @@ def _prepare(airflow: Airflow, screen: Screen) -> None:
 @contextlib.contextmanager
 def _alone(where: Path) -> Iterator[None]:
     """Hold the folder's lock, or refuse. The lock goes with the process, however it ends."""
-    where.mkdir(parents=True, exist_ok=True)
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (owner := where.stat().st_uid) != os.getuid():
+        raise GristmillError(f"{where} belongs to user {owner}; choose a folder of your own: make demo WHERE=DIR")
     handle = os.open(where / "demo.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,9 @@
 """Every kind of bad input ends `make demo` with one line that says what to do, before Airflow is started."""
 
 import fcntl
+import os
 import socket
+import stat
 
 import pytest
 
@@ -88,6 +90,20 @@ def test_port_in_use(tmp_path, capsys):
 def test_no_java(start, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert start() == (1, "no Java was found: Spark needs Java 17; on Debian: apt-get install openjdk-17-jre-headless")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert demo.main(["start", "--where", str(tmp_path / "file" / "home")]) == 1
+    assert f"error: [Errno 20] Not a directory: '{tmp_path}/file/home'; make room" in capsys.readouterr().err
+
+
+def test_the_folder_is_the_users_own(start, tmp_path, monkeypatch):
+    start("--recipe", "none.yaml")
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    code, line = start()
+    assert (code, line.startswith(f"{tmp_path}/home belongs to user {os.stat(tmp_path).st_uid};")) == (1, True)
 
 
 def test_second_demo_while_one_runs(start, tmp_path):
