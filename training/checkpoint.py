@@ -36,12 +36,18 @@ KEEP = 2  # one to go on from, and one in case the newest is found damaged
 def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
     """Write, upload and commit the state after `step` updates; then delete all but the newest checkpoints. Every rank calls it.
 
-    `extra` maps names to JSON values or tensors, the same on every rank.
+    `extra` maps names to JSON values or tensors, the same on every rank. Raises InputError, on every rank, where a weight or a moment
+    is no number: what goes on from there is lost.
     """
+    shard = _shard(job, engines)
+    if job.sum(float(not all(bool(value.isfinite().all()) for value in shard.values())))[0]:
+        raise InputError(
+            f"{job.task.stage}: weights are no numbers after step {step}; training diverged, lower the learning rate or clip of {job.task.stage}"
+        )
     attempt = Attempt(job.run, job.task, f"step-{step:08d}")
     attempt.id = job.share(attempt.id)
     folder = job.fresh(f"checkpoint-{job.rank}")
-    save_file(_shard(job, engines), folder / f"shard-{job.rank:05d}-of-{job.world:05d}.safetensors")
+    save_file(shard, folder / f"shard-{job.rank:05d}-of-{job.world:05d}.safetensors")
     save_file(_random_state(), folder / f"random-{job.rank:05d}.safetensors")
     if job.rank == 0:
         tensors = {

@@ -72,11 +72,13 @@ def fetch(job: Job, manifest: Manifest) -> Path:
 def save(module: nn.Module, folder: Path, tokenizer: Path, rank: int = 0) -> None:
     """Write safetensors, config.json and tokenizer files that `transformers` loads. Every rank calls it; rank 0 writes.
 
-    Under ZeRO 3 the weights are gathered first.
+    Under ZeRO 3 the weights are gathered first. Raises InputError, on every rank, where a weight is no number.
     """
     import deepspeed
 
     with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=None):
+        if not all(bool(one.isfinite().all()) for one in module.parameters()):
+            raise InputError("the model's weights are no numbers: training diverged; lower the learning rate or clip")
         if rank == 0:
             module.save_pretrained(folder)
     if rank == 0:

@@ -12,7 +12,7 @@ from training.chat import Chat, open_chat
 from training.data import TokenData
 from training.engine import Engine
 from training.job import Job
-from training.lm import HeldOut, batch_loss, heldout_text, learn, measure, perplexity
+from training.lm import HeldOut, batch_loss, finite, heldout_text, learn, measure, perplexity
 from training.metrics import flops_per_token, mfu, peak_flops
 
 
@@ -36,9 +36,9 @@ def run(job: Job) -> None:
         batch = train.batch(step, settings.batch, job.rank, job.world)
         nll = learn(job, engine, batch)
         lr = engine.lr
+        loss = batch_loss(job, step + 1, nll, batch)
         norm = engine.step()
         step += 1
-        loss = batch_loss(job, step, nll, batch)
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
@@ -54,6 +54,7 @@ def run(job: Job) -> None:
     if job.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     if after:
+        finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(step, heldout_loss=after.loss)
     folder = job.fresh(f"result-{job.rank}")
     model.save(engine.module, folder, chat.path, job.rank)

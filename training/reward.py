@@ -40,6 +40,7 @@ from training.data import (
 from training.engine import Engine
 from training.gate import wilson
 from training.job import Job
+from training.lm import finite
 from training.loss import pairwise_loss
 from training.rollout import left_pad, positions
 
@@ -271,6 +272,7 @@ def finish(job: Job, engine: Engine, chat: Chat, pairs: Pairs) -> None:
     """Measure on the held-out pairs, normalise, commit."""
     chosen, rejected = judge(job, engine.module, chat, pairs.heldout)
     metrics = measure(chosen, rejected)
+    finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.fresh(f"result-{job.rank}")
     model.save(engine.module, folder, chat.path, job.rank)

@@ -26,7 +26,7 @@ from training.data import (
 )
 from training.engine import Engine
 from training.job import Job
-from training.lm import HeldOut, batch_loss, learn, measure, perplexity
+from training.lm import HeldOut, batch_loss, finite, learn, measure, perplexity
 
 HELDOUT_SHARE = 0.05  # of a file's examples
 MAX_HELDOUT = 256
@@ -87,9 +87,9 @@ def run(job: Job) -> None:
         batch = collate(share_of(examples, job.rank, job.world), chat.pad, predicted(examples))
         nll = learn(job, engine, batch)
         lr = engine.lr
+        loss = batch_loss(job, step + 1, nll, batch)
         norm = engine.step()
         step += 1
-        loss = batch_loss(job, step, nll, batch)
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm)
@@ -103,6 +103,7 @@ def run(job: Job) -> None:
 
     after = _judge(job, engine, heldout, chat)
     if after:
+        finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(step, heldout_loss=after.loss)
     if job.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")

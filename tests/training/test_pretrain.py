@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import EXIT_INTERRUPTED, GristmillError
+from contract.errors import EXIT_INTERRUPTED, InputError
 from contract.manifest import Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run
-from training import pretrain
+from training import checkpoint, pretrain
 from training.data import TokenData
+from training.engine import Engine
 from training.job import Job
 
 LONG = ("pretrain.steps=30", "pretrain.engine.checkpoint_steps=4")
@@ -147,9 +148,34 @@ def test_two_processes_resume_bit_for_bit_and_agree_with_one(
 
 def test_a_run_that_diverges_stops_and_commits_nothing(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain", "pretrain.optim.lr=1.0e30", "pretrain.optim.warmup_fraction=0")
-    with pytest.raises(GristmillError, match=r"the loss is (nan|inf) at step \d+; .* lower pretrain.optim.lr"):
+    with pytest.raises(
+        InputError, match=r"(the loss|the gradients' norm) is (nan|inf) .* training diverged, lower .*pretrain"
+    ):
         pretrain.run(job)
     assert find(job.store, job.task) is None
+
+
+def test_an_update_that_ruins_the_weights_is_in_no_checkpoint_and_no_result(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry would resume from it and fail again for ever."""
+    whole = Engine.step
+
+    def ruin(self: Engine) -> float:
+        norm = whole(self)
+        if self.steps_done == 4:  # the step after which a checkpoint is due
+            next(self.module.parameters()).data.fill_(math.nan)
+        return norm
+
+    monkeypatch.setattr(Engine, "step", ruin)
+    job = make_job("pretrain")
+    with pytest.raises(InputError, match="weights are no numbers after step 4; training diverged"):
+        pretrain.run(job)
+    assert checkpoint.latest(job) is None
+    last = make_job("pretrain", "pretrain.steps=4")
+    with pytest.raises(InputError, match="held-out loss is nan at the end; training diverged"):
+        pretrain.run(last)
+    assert find(last.store, last.task) is None
 
 
 def test_nothing_held_out_is_said_and_no_error(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
