@@ -68,7 +68,11 @@ def test_resolving_twice_under_one_name_gives_one_run(tmp_path):
     assert run.recipe.filter.min_words == 3
     assert fulfil(request, "corpus.manual__2026-11-20T14:00:00+00:00") == run
     assert fulfil(Request(run.uri, "ignored", (), None), "other").uri == run.uri
-    assert crawl_of(run) == run.segments[0].snapshot
+    key = run.segments[0].snapshot
+    assert crawl_of(run) == key
+    assert fulfil(Request(run.uri, "ignored", (), key), "other").uri == run.uri
+    with pytest.raises(RecipeError, match=f"snapshot CC-MAIN-2024-10: the recipe .* runs as {key}"):
+        fulfil(Request(run.uri, "ignored", (), "CC-MAIN-2024-10"), "other")
     with pytest.raises(InputError, match="a name ends in year and ISO week"):
         fulfil(Request(None, request.recipe, (), "yesterday"), "third")
 
