@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 clear_checkpoints(run.store, task)
                 print(f"done {task.stage} {task.partition}: {run.store.full(done.path)} exists, skipped", flush=True)
             return 0
+        run.check_inputs(task)
         _run(run, task, stop)
     except GristmillError as error:
         # One rank may fail alone, so each speaks for itself.

@@ -88,9 +88,8 @@ class Engine:
         self.micro_batch = engine.micro_batch
         self.optim, self.total_steps, self.steps_done = optim, total_steps, 0
         self._stage = job.task.stage
-        module.to(
-            job.device
-        ).train()  # loaded models come in evaluation mode, in which no layer recomputes its activations
+        module.to(job.device)
+        module.train()  # loaded models come in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         if engine.activation_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]

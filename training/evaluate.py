@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from contract.errors import Interrupted
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings import Evaluate
@@ -138,7 +139,8 @@ def run(job: Job) -> None:
     tokens = sum(one for one, _ in sizes)
     asked = list(dict.fromkeys(pair.prompt for pair in reward.read_pairs(job).heldout))[: settings.prompts]
     prompts = [chat.prompt(turns, job.run.recipe.ppo.max_prompt_tokens) for turns in asked]
-    judge = reward.load(job, job.manifest("reward")).to(job.device).eval()
+    dtype = settings.engine.dtype
+    judge = model.cast(reward.load(job, job.manifest("reward"), dtype), dtype).to(job.device).eval()
 
     metrics: dict[str, Any] = {"heldout_sequences": count, "heldout_tokens": tokens, "prompts": len(prompts)}
     replies: dict[str, Replies] = {}
@@ -155,6 +157,8 @@ def run(job: Job) -> None:
             metrics[f"reward_{stage}"] = fmean(replies[stage].rewards)
         if job.rank == 0:
             progress.advance(1, stage)
+        if job.stopping():
+            raise Interrupted(f"{job.task.stage}: stopped after {stage}; nothing is kept, run again to start afresh")
     if job.rank == 0:
         progress.finish()
     if "ppo" in replies:
@@ -170,8 +174,9 @@ def run(job: Job) -> None:
 
 
 def load(job: Job, manifest: Manifest) -> nn.Module:
-    """A committed model, ready to be measured."""
-    return model.load(job, manifest).to(job.device).eval()
+    """A committed model, in the recipe's precision, ready to be measured."""
+    dtype = job.settings.engine.dtype
+    return model.cast(model.load(job, manifest, dtype), dtype).to(job.device).eval()
 
 
 def drops(stages: Sequence[str], losses: dict[str, list[float]], win_rate_high: float | None) -> dict[str, str]:

@@ -20,7 +20,9 @@ def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
     train, heldout = TokenData(job, "tokens", settings.seed), TokenData(job, "heldout_tokens")
-    module = model.build(settings.model, chat.vocab_size, job.run.recipe.pack.seq_len, settings.seed)
+    module = model.build(
+        settings.model, chat.vocab_size, job.run.recipe.pack.seq_len, settings.seed, settings.engine.dtype
+    )
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
@@ -45,10 +47,12 @@ def run(job: Job) -> None:
         if job.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
         stopping = job.stopping()
-        if stopping or (step % settings.engine.checkpoint_steps == 0 and step < settings.steps):
+        if step < settings.steps and (stopping or step % settings.engine.checkpoint_steps == 0):
             checkpoint.save(job, step, {"model": engine}, state)
-        if stopping:
-            raise Interrupted(f"{job.task.stage}: stopped after step {step} of {settings.steps}; run again to go on")
+            if stopping:
+                raise Interrupted(
+                    f"{job.task.stage}: stopped after step {step} of {settings.steps}; run again to go on"
+                )
 
     after = _judge(job, engine, heldout, chat)
     if job.rank == 0:

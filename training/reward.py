@@ -15,6 +15,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
@@ -122,15 +123,15 @@ def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) ->
     return float(gaps.abs().sum() / len(margins))
 
 
-def load(job: Job, manifest: Manifest) -> RewardModel:
-    """The reward model that `reward` committed, in float32 on the CPU."""
+def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
+    """The reward model that `reward` committed, in float32 on the CPU, which is to compute in `dtype`."""
     folder = model.fetch(job, manifest)
     config = LlamaConfig.from_json_file(folder / "config.json")
-    config._attn_implementation = model.attention()
+    config._attn_implementation = model.attention(dtype)
     module = RewardModel(LlamaModel(config), seed=0)
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run reward again"
         ) from error
@@ -234,7 +235,7 @@ def run(job: Job) -> None:
     pairs = read_pairs(job)
     train = pairs.train
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    module = RewardModel(model.load(job, job.manifest("sft")).model, settings.seed)
+    module = RewardModel(model.load(job, job.manifest("sft"), settings.engine.dtype).model, settings.seed)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     note = ""
@@ -284,4 +285,3 @@ def finish(job: Job, engine: Engine, chat: Chat, pairs: Pairs) -> None:
             f"reward model: accuracy {metrics['accuracy']:.3f} ({metrics['accuracy_low']:.3f} to {metrics['accuracy_high']:.3f}) on {len(pairs.heldout)} held-out pairs",
             flush=True,
         )
-        checkpoint.clear(job)

@@ -36,17 +36,21 @@ Encoded = tuple[list[int], list[int]]
 
 
 def split(chats: Sequence[list[Turn]], seed: int) -> tuple[list[list[Turn]], list[list[Turn]]]:
-    """(training, held out). Chats with the same first turn stay on one side, so no held-out prompt was learned."""
+    """(training, held out). Chats with the same first turn stay on one side, so no held-out prompt was learned.
+
+    A group larger than what is still wanted is learned from: one instruction may stand before all rows of a file.
+    """
     groups: dict[str, list[list[Turn]]] = {}
     for chat in chats:
         groups.setdefault(chat[0].text, []).append(chat)
     keys = sorted(groups)
     random.Random(seed).shuffle(keys)  # noqa: S311 - has to repeat, not to be secret
     wanted = min(MAX_HELDOUT, round(len(chats) * HELDOUT_SHARE))
+    train: list[list[Turn]] = []
     heldout: list[list[Turn]] = []
-    while keys and len(heldout) < wanted:
-        heldout.extend(groups.pop(keys.pop()))
-    return [chat for key in keys for chat in groups[key]], heldout
+    for key in keys:
+        (heldout if len(groups[key]) <= wanted - len(heldout) else train).extend(groups[key])
+    return train, heldout
 
 
 def collate(examples: Sequence[Encoded], pad: int, count: int | None = None) -> Batch:
@@ -70,7 +74,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train, heldout, bad = _examples(job, settings, chat)
     steps = max(1, len(train) * settings.epochs // settings.batch)
-    module = model.load(job, job.manifest("pretrain"))
+    module = model.load(job, job.manifest("pretrain"), settings.engine.dtype)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
@@ -96,10 +100,10 @@ def run(job: Job) -> None:
         if job.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
         stopping = job.stopping()
-        if stopping or (step % settings.engine.checkpoint_steps == 0 and step < steps):
+        if step < steps and (stopping or step % settings.engine.checkpoint_steps == 0):
             checkpoint.save(job, step, {"model": engine}, state)
-        if stopping:
-            raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
+            if stopping:
+                raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
 
     after = _judge(job, engine, heldout, chat)
     if after:

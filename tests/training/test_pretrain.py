@@ -178,6 +178,13 @@ def test_an_update_that_ruins_the_weights_is_in_no_checkpoint_and_no_result(
     assert find(last.store, last.task) is None
 
 
+def test_a_stop_in_the_last_step_lets_it_finish(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain", "pretrain.steps=1")
+    job.stopping = lambda: True  # type: ignore[method-assign]
+    pretrain.run(job)
+    assert find(job.store, job.task) is not None
+
+
 def test_nothing_held_out_is_said_and_no_error(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job("pretrain", "pretrain.steps=1")
     monkeypatch.setattr(
