@@ -17,8 +17,9 @@ from contract.manifest import File
 from contract.metrics import Progress
 from contract.settings import Decontaminate
 from contract.store import Store, split_uri
-from pipelines.job import Counts, Job, Output, Sorter, read_rows, store_errors
+from pipelines.job import Counts, Job, Output, Sorter, read_rows
 from pipelines.schema import Drop
+from pipelines.session import store_errors
 from pipelines.text.ngrams import Hashes, ngram_hashes, normalize, word_hashes
 
 COPIES_AT_ONCE = 8

@@ -17,6 +17,7 @@ from contract.settings import DedupFuzzy
 from contract.store import Store
 from pipelines.job import Job
 from pipelines.schema import Drop
+from pipelines.session import computing
 from pipelines.survivors import Duplicate, Part, drop_duplicates, dropped_ids, number, parts
 
 Nodes = npt.NDArray[np.int64]
@@ -177,7 +178,7 @@ def run(job: Job) -> None:
     doomed: dict[int, dict[str, Duplicate]] = {}
     edges = 0
     if inputs:
-        with job.computing():
+        with computing(job.spark, job.task):
             doomed, edges = find(job, inputs, settings)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))
     clusters = len({one.group for file in doomed.values() for one in file.values()})

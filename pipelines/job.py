@@ -8,7 +8,6 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,13 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract.errors import GristmillError, StoreError
+from contract.errors import GristmillError
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.metrics import Progress
 from contract.plan import Run, Task
-from contract.store import Store, explain
+from contract.store import Store
 from pipelines.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
-from pipelines.session import start_spark, watched, worker_errors
+from pipelines.session import start_spark, store_errors, watched
 
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
@@ -239,26 +238,9 @@ class Job:
             _Reader(list(items), read, self.store.full(self.prefix)), schema
         )
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Around what makes Spark compute a `read_table`: tells progress in Spark's tasks, and errors as `worker_errors` does."""
-        progress = Progress(self.task.stage, self.task.partition, "tasks")
-        with worker_errors(), watched(self.spark.sparkContext, progress):
-            yield
-
     def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
         """Create the manifest from what the workers wrote and counted."""
         return self.attempt.commit(output.files, output.counts.rows(), metrics)
-
-
-@contextmanager
-def store_errors(uri: str) -> Iterator[None]:
-    """Around work on open files of the store, below or at `uri`: a disk that fills up or a store that breaks off is a StoreError."""
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        traceback.print_exc()
-        raise StoreError(explain(uri, error)) from error
 
 
 class _Guarded:

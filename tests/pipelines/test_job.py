@@ -12,9 +12,12 @@ import pyarrow as pa
 import pytest
 
 from contract.errors import StoreError
+from contract.manifest import Attempt
+from contract.metrics import PROGRESS
 from contract.store import Store
-from pipelines.job import Output, TableWriter, _Guarded, _Reader
+from pipelines.job import Job, Output, TableWriter, _Guarded, _Reader
 from pipelines.schema import DOCUMENTS
+from pipelines.session import computing
 
 
 class FullDisk(io.RawIOBase):
@@ -59,3 +62,19 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     assert next(found) is numbers
     with pytest.raises(StoreError, match=r"^file:///store/mix: .*Input/output error"):
         next(found)
+
+
+def test_spark_collects_without_a_limit_and_tells_progress_of_what_it_computes(
+    make_corpus: Any, spark_stops: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_corpus([[[]]])
+    task = run.task("dedup_url")
+    job = Job(run, task, Attempt(run, task))
+    assert job.spark.sparkContext.getConf().get("spark.driver.maxResultSize") == "0"
+    with computing(job.spark, task):
+        assert job.spark.range(10, numPartitions=3).count() == 10
+    *_, last = capsys.readouterr().out.splitlines()
+    found = PROGRESS.match(last)
+    assert found is not None
+    assert (found["stage"], found["partition"], found["unit"]) == ("dedup_url", "all", "tasks")
+    assert int(found["done"]) >= 3
