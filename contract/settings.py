@@ -319,7 +319,6 @@ class Engine(Settings):
     """Sequences a process holds at once; the rest of the batch is accumulated."""
     activation_checkpointing: bool = runtime_only(False)
     checkpoint_steps: Positive = runtime_only(200)
-    log_steps: Positive = runtime_only(10)
 
 
 class Pretrain(Settings):

@@ -69,10 +69,6 @@ class Chat:
         """Text without special tokens."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    def render(self, ids: Sequence[int]) -> str:
-        """Text with special tokens shown, and padding left out."""
-        return self._tokenizer.decode([one for one in ids if one != self.pad], skip_special_tokens=False)
-
     def prompt(self, turns: Sequence[Turn], max_tokens: int) -> list[int]:
         """The ids that a reply is sampled after: the turns, then the assistant's token. At most `max_tokens`, see `cut_prompt`."""
         pieces = [self._turn(turn)[0] for turn in turns]

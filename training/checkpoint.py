@@ -85,13 +85,6 @@ def committed(job: Job) -> list[Manifest]:
     return found
 
 
-def latest(job: Job) -> Manifest | None:
-    """The newest checkpoint, the same one on every rank, or None."""
-    newest = committed(job)[:1] if job.rank == 0 else []
-    prefix = job.share(newest[0].prefix if newest else "")
-    return read(job.store, prefix) if prefix else None
-
-
 @dataclass(frozen=True)
 class _Opened:
     """One checkpoint's files as one rank reads them."""

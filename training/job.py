@@ -167,7 +167,7 @@ class Job:
 
     def commit(
         self,
-        folder: Path | None,
+        folder: Path,
         metrics: Mapping[str, Any],
         kinds: Mapping[str, str] | None = None,
         rows: Rows | None = None,
@@ -177,7 +177,6 @@ class Job:
         A file is of kind `model` unless `kinds` has another for its name.
         """
         if self.rank == 0:
-            folder = folder or self.fresh("result")
             (folder / "metrics.jsonl").write_bytes(self.curves.dump())
             known = {"metrics.jsonl": "metrics", **(kinds or {})}
             files = [

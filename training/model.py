@@ -4,7 +4,7 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +21,7 @@ from training.job import Job
 transformers_logging.disable_progress_bar()
 
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 Dtype = Literal["fp32", "bf16"]
 
 
@@ -33,7 +34,7 @@ def attention(dtype: Dtype) -> str:
     return "flash_attention_2" if flash else "sdpa"
 
 
-def cast(module: nn.Module, dtype: Dtype) -> nn.Module:
+def cast(module: AnyModule, dtype: Dtype) -> AnyModule:
     """The module with its parameters in that precision. Buffers keep theirs: bf16 would round the rotary frequencies."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(torch.bfloat16 if dtype == "bf16" else torch.float32)

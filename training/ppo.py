@@ -21,6 +21,7 @@ from training.chat import Chat, open_chat
 from training.data import Batch, TokenData, rows_of, share_of
 from training.engine import Engine
 from training.job import Job
+from training.model import AnyModule
 from training.reward import RewardModel
 from training.rollout import generate, response_logits, row_seed
 
@@ -213,7 +214,7 @@ def start(job: Job) -> Actors:
     )
 
 
-def frozen(job: Job, module: nn.Module, settings: Ppo) -> nn.Module:
+def frozen(job: Job, module: AnyModule, settings: Ppo) -> AnyModule:
     """A model that only judges, in the precision of those that learn; its buffers keep theirs."""
     return model.cast(module, settings.engine.dtype).to(job.device).eval().requires_grad_(False)
 

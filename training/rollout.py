@@ -12,29 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.loss import log_probs
-
 
 @dataclass(frozen=True)
 class Rollout:
     """Prompts and sampled responses, P prompt positions and R response positions.
 
     tokens and attention (B, P + R): prompts end at P, responses begin there, attention is 0 on padding at both ends.
-    mask (B, R): 1 on response tokens, the end-of-text included. log_probs (B, R): of each sampled token, 0 on padding.
+    mask (B, R): 1 on response tokens, the end-of-text included.
     """
 
     tokens: Tensor
     attention: Tensor
     mask: Tensor
-    log_probs: Tensor
 
     @property
     def responses(self) -> Tensor:
         return self.tokens[:, -self.mask.shape[1] :]
-
-    @property
-    def positions(self) -> Tensor:
-        return positions(self.attention)
 
     def ended(self, end_of_text: int) -> Tensor:
         """Which responses closed with an end-of-text token: (B,) bool."""
@@ -101,7 +94,6 @@ def generate(
     ).to(device)
     alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
     masks: list[Tensor] = []
-    found: list[Tensor] = []
     feed, cache = tokens, None
     for step in range(max_tokens):
         output: Any = model(
@@ -116,7 +108,6 @@ def generate(
         logits = output.logits[:, -1].float()
         chosen = draw((logits / temperature).softmax(-1), uniforms[:, step])
         chosen = torch.where(alive, chosen, end_of_text)
-        found.append(torch.where(alive, log_probs(logits, chosen, temperature), 0.0))
         masks.append(alive)
         feed = chosen[:, None]
         tokens = torch.cat((tokens, feed), dim=1)
@@ -125,7 +116,7 @@ def generate(
         if not anyone(bool(alive.any())):
             break
     model.train(training)
-    return Rollout(tokens, attention, torch.stack(masks, dim=1).float(), torch.stack(found, dim=1))
+    return Rollout(tokens, attention, torch.stack(masks, dim=1).float())
 
 
 def response_logits(model: nn.Module, tokens: Tensor, attention: Tensor, length: int) -> Tensor:

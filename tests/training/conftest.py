@@ -40,13 +40,13 @@ mix: {heldout_fraction: 0.2}
 pretrain:
   model: {layers: 2, d_model: 32, heads: 4, kv_heads: 2, d_ff: 64}
   optim: {lr: 5.0e-3, warmup_fraction: 0.1}
-  engine: {micro_batch: 4, checkpoint_steps: 4, log_steps: 1}
+  engine: {micro_batch: 4, checkpoint_steps: 4}
   steps: 12
   batch: 8
   eval_sequences: 16
 sft:
   optim: {lr: 2.0e-3, weight_decay: 0.0}
-  engine: {micro_batch: 4, checkpoint_steps: 4, log_steps: 1}
+  engine: {micro_batch: 4, checkpoint_steps: 4}
   max_examples: 64
   epochs: 1
   batch: 8

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from contract.errors import InputError
 from contract.plan import Run
@@ -19,16 +20,23 @@ def chat(corpus_store: Callable[..., Run]) -> Chat:
     return Chat(Path(run.store.root, files[0]))
 
 
+@pytest.fixture(scope="module")
+def spelled(chat: Chat) -> Callable[[list[int]], str]:
+    """Ids as text with special tokens shown."""
+    tokenizer = Tokenizer.from_file(str(chat.path))
+    return lambda ids: tokenizer.decode(ids, skip_special_tokens=False)
+
+
 HI = [Turn("system", "Be kind."), Turn("user", "The mill?"), Turn("assistant", "Quiet."), Turn("user", "So?")]
 
 
-def test_the_format_is_the_documented_one(chat: Chat) -> None:
+def test_the_format_is_the_documented_one(chat: Chat, spelled: Callable[[list[int]], str]) -> None:
     ids, mask = chat.encode([*HI, Turn("assistant", "Yes.")], 100)
-    assert chat.render(ids) == (
+    assert spelled(ids) == (
         "<|system|>Be kind.<|user|>The mill?<|assistant|>Quiet.<|endoftext|><|user|>So?<|assistant|>Yes.<|endoftext|>"
     )
     learned = [one for one, kept in zip(ids, mask, strict=True) if kept]
-    assert chat.render(learned) == "Quiet.<|endoftext|>Yes.<|endoftext|>"
+    assert spelled(learned) == "Quiet.<|endoftext|>Yes.<|endoftext|>"
     assert chat.decode(ids) == "Be kind.The mill?Quiet.So?Yes."
 
 
