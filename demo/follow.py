@@ -160,14 +160,18 @@ class Follower:
         return TaskFailed(f"{dag}.{self._name(first)} failed: {why}; its log: {self._airflow.page(dag, run_id, first)}")
 
 
+EXCEPTION = re.compile(r"(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception|Interrupted|Exit)\b(?:: .+)?)$")
+
+
 def reason(lines: Iterable[str]) -> str:
-    """The line of a task's log that says why it failed: ours if there is one, else the last exception's."""
-    said = [line.strip() for line in lines]
-    ours = [found[1] for line in said if (found := re.search(r"\berror: (.+)", line))]
+    """The line of a task's log that says why it failed: ours if there is one, else the last exception that is not Airflow's own."""
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("::")]
+    ours = [found[1] for line in said if (found := re.match(r"error: (.+)", line))]
     if ours:
         return ours[-1]
-    raised = [line for line in said if re.match(r"[\w.]*(Error|Exception|Interrupted)\b.*", line)]
-    return (raised or said or ["its log is empty"])[-1]
+    raised = [found[1] for line in said if (found := EXCEPTION.match(line))]
+    told = [line for line in raised if not line.startswith(("AirflowException", "ChildFailedError"))]
+    return (told or raised or said or ["its log is empty"])[-1]
 
 
 def latest_progress(lines: Iterable[str]) -> str | None:

@@ -126,7 +126,11 @@ class Airflow:
         path = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
         content = self.call("GET", path, map_index=task["map_index"], full_content="true")["content"]
         for line in content:
-            yield line if isinstance(line, str) else str(line.get("event", ""))
+            if isinstance(line, str):
+                yield line
+                continue
+            yield str(line.get("event", ""))
+            yield from (f"{one['exc_type']}: {one['exc_value']}" for one in line.get("error_detail") or ())
 
     def xcom(self, task: dict[str, Any], key: str = "return_value") -> Any:
         """A value that a task published."""

@@ -40,6 +40,15 @@ def test_reason_falls_back_on_the_last_exception_then_the_last_line():
     assert (
         reason(["ValueError: first", "torch.OutOfMemoryError: last", "  at line 3"]) == "torch.OutOfMemoryError: last"
     )
+    ranks = [
+        "[rank1]: Traceback (most recent call last):",
+        "[rank1]: KeyError: 'x'",
+        "AirflowException: sft ended with exit code 1",
+    ]
+    assert reason([*ranks, "::endgroup::"]) == "KeyError: 'x'"
+    assert reason(["Task failed", "AirflowException: sft ended with exit code 137", "::endgroup::"]).endswith(
+        "code 137"
+    )
     assert reason(["killed"]) == "killed"
     assert reason([]) == "its log is empty"
 
