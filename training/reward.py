@@ -35,8 +35,6 @@ from training.data import (
     read_examples,
     rows_of,
     share_of,
-    synthetic_instructions,
-    synthetic_preferences,
 )
 from training.engine import Engine
 from training.gate import wilson
@@ -44,6 +42,7 @@ from training.job import Job
 from training.lm import finite
 from training.loss import pairwise_loss
 from training.rollout import left_pad, positions
+from training.synthetic import synthetic_instructions, synthetic_preferences
 
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 10

@@ -22,11 +22,11 @@ from training.data import (
     read_examples,
     rows_of,
     share_of,
-    synthetic_instructions,
 )
 from training.engine import Engine
 from training.job import Job
 from training.lm import HeldOut, batch_loss, finite, learn, measure, perplexity
+from training.synthetic import synthetic_instructions
 
 HELDOUT_SHARE = 0.05  # of a file's examples
 MAX_HELDOUT = 256

@@ -24,12 +24,10 @@ from training.data import (
     parse_hh,
     read_examples,
     rows_of,
-    sentences,
     share_of,
-    synthetic_instructions,
-    synthetic_preferences,
 )
 from training.job import Job
+from training.synthetic import sentences, synthetic_instructions, synthetic_preferences
 
 TEXT = (
     "A heading without an end\nThe mill grinds corn every day. It stands by the river! Who built it? Nobody knows that now. "

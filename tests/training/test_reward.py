@@ -16,8 +16,9 @@ from transformers import LlamaConfig, LlamaModel
 from contract.errors import InputError
 from training import reward
 from training.chat import Turn, open_chat
-from training.data import Preference, documents, synthetic_instructions
+from training.data import Preference, documents
 from training.job import Job
+from training.synthetic import synthetic_instructions
 
 
 @pytest.fixture(scope="module")
