@@ -72,7 +72,6 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
             importlib.import_module(module).run(job)
             _leave(job)
     if job.rank == 0:
-        clear_checkpoints(run.store, task)
         print(f"committed {task.stage} {task.partition}: {run.store.full(task.prefix)}/manifest.json", flush=True)
 
 

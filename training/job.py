@@ -172,7 +172,7 @@ class Job:
         kinds: Mapping[str, str] | None = None,
         rows: Rows | None = None,
     ) -> None:
-        """Upload a folder and the curves, and create the manifest, on rank 0; the others wait.
+        """Upload a folder and the curves, create the manifest and delete the task's checkpoints, on rank 0; the others wait.
 
         A file is of kind `model` unless `kinds` has another for its name.
         """
@@ -191,6 +191,7 @@ class Job:
             ]
             self.store.upload(folder, f"{self.attempt.prefix}/{self.attempt.id}")
             self.attempt.commit(files, rows, metrics)
+            clear_checkpoints(self.store, self.task)
         self.barrier()
 
     def fresh(self, name: str) -> Path:
