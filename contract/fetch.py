@@ -31,14 +31,13 @@ def session(retries: int = 8) -> requests.Session:
     return made
 
 
-def get(url: str, retries: int = 8, last_byte: int | None = None) -> bytes:
-    """The body of a URL, or its first `last_byte + 1` bytes by a range request.
+def get(url: str, retries: int = 8) -> bytes:
+    """The body of a URL.
 
     Raises InputError where the server says that there is no such thing, StoreError where it cannot be reached.
     """
-    headers = {} if last_byte is None else {"Range": f"bytes=0-{last_byte}"}
     try:
-        response = session(retries).get(url, headers=headers, timeout=TIMEOUT_S)
+        response = session(retries).get(url, timeout=TIMEOUT_S)
     except requests.RequestException as error:
         raise StoreError(
             f"{url}: cannot be reached after {retries} retries; check the network or name a folder as crawl.source ({_root(error)})"
@@ -47,7 +46,7 @@ def get(url: str, retries: int = 8, last_byte: int | None = None) -> bytes:
         raise InputError(
             f"{url}: the server answers {response.status_code}; check crawl.source and the snapshot's name"
         )
-    if response.status_code not in (200, 206):
+    if response.status_code != 200:
         raise StoreError(f"{url}: the server answers {response.status_code} {response.reason}")
     return response.content
 

@@ -90,11 +90,6 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def order() -> list[str]:
-    """The stages in an order in which each comes after all that it reads; the table is written in that order."""
-    return list(STAGES)
-
-
 def upstream(name: str) -> set[str]:
     """Every stage that `name` depends on, directly or not."""
     found: set[str] = set()

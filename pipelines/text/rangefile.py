@@ -126,7 +126,10 @@ def _open_url(url: str, start: int, limit: int | None, retries: int) -> Body:
     headers = {"Accept-Encoding": "identity"}
     if start or last:
         headers["Range"] = f"bytes={start}-{last}"
-    response = fetch.session(retries).get(url, headers=headers, stream=True, timeout=fetch.TIMEOUT_S)
+    try:
+        response = fetch.session(retries).get(url, headers=headers, stream=True, timeout=fetch.TIMEOUT_S)
+    except requests.RequestException as error:  # after the session's own retries; asking again would multiply them
+        raise StoreError(f"{url}: cannot be reached after {retries} retries; check the network ({error})") from error
     body = _UrlBody(response)
     if response.status_code == 416:  # the file ends where the range starts
         response.close()

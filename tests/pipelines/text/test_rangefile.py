@@ -24,7 +24,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         asked = self.headers.get("Range")
         type(self).seen.append(asked)
-        if self.path == "/busy" and type(self).refusals < 2:
+        if self.path == "/down" or (self.path == "/busy" and type(self).refusals < 2):
             type(self).refusals += 1
             self.send_response(503)
             self.send_header("Retry-After", "0")
@@ -97,5 +97,11 @@ def test_what_is_not_there(server, tmp_path, monkeypatch):
         RangeFile(f"{server}/missing").read(10)
     with pytest.raises(InputError, match="no such file"):
         RangeFile(str(tmp_path / "gone.warc")).read(10)
-    with pytest.raises(StoreError, match="broke off at byte 0"):
+    with pytest.raises(StoreError, match="/x: cannot be reached after 1 retries"):
         RangeFile("http://127.0.0.1:9/x", retries=1).read(10)
+
+
+def test_a_server_that_stays_down_is_asked_as_often_as_the_recipe_says(server):
+    with pytest.raises(StoreError, match="/down: cannot be reached after 2 retries"):
+        RangeFile(f"{server}/down", retries=2).read(10)
+    assert len(Handler.seen) == 3
