@@ -17,6 +17,7 @@ from gristmill_airflow.environment import standalone_environment
 START_S = 180
 PORTS = 3  # the web server, and the two that serve running tasks' logs
 GRACE_S = 25  # tasks get this long to commit a checkpoint after SIGTERM
+AIRFLOW_GRACE_S = 5
 MARK = "GRISTMILL_DEMO"  # in the environment of everything that a demo started; its value is the demo's folder
 
 
@@ -103,17 +104,33 @@ def _is_free(port: int) -> bool:
 
 
 def stop(folder: Path) -> int:
-    """End everything that demos in this folder started, gently first. Returns the number of processes that lived."""
+    """End everything that demos in this folder started, gently first. Returns the number of processes that lived.
+
+    Stages, which run in sessions of their own, may use the whole grace to commit. Airflow itself has nothing to lose: its state is in
+    its database, and on a busy machine it would take half a minute to leave.
+    """
+    recorded = _recorded(folder)
     found = processes(folder)
     for pid in found:
         _signal(pid, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_S
-    while (alive := processes(folder)) and time.monotonic() < deadline:
+    began = time.monotonic()
+    while alive := processes(folder):
+        waited = time.monotonic() - began
+        stages = any(_session(pid) not in (None, recorded and recorded[0]) for pid in alive)
+        if waited > (GRACE_S if stages else AIRFLOW_GRACE_S):
+            break
         time.sleep(0.2)
     for pid in alive:
         _signal(pid, signal.SIGKILL)
     (folder / "airflow.pid").unlink(missing_ok=True)
     return len(found)
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def processes(folder: Path) -> set[int]:
