@@ -38,6 +38,7 @@ def render(run: Run) -> str:
             ("Reward model", reward_model(one.get("reward"))),
             ("Gate", gate(one.get("gate"))),
             ("PPO", ppo(one.get("ppo"), one.get("gate"))),
+            ("Win rate", win_rate(one.get("evaluate"))),
         )
     ]
     lines += chats(run, one["evaluate"]) if "evaluate" in one else []
@@ -80,6 +81,15 @@ def ppo(manifest: Manifest | None, decision: Manifest | None) -> str:
         f"reward {number(metrics.get('reward_first'))} -> {number(metrics['reward_last'])}, "
         f"KL {number(metrics.get('kl_first'))} -> {number(metrics.get('kl_last'))}"
     )
+
+
+def win_rate(manifest: Manifest | None) -> str:
+    """How often the reward model prefers PPO's answer to the SFT model's on held-out prompts."""
+    metrics = manifest.metrics if manifest else {}
+    if metrics.get("win_rate") is None:
+        return "was not measured"
+    rate, low, high = (number(metrics.get(name)) for name in ("win_rate", "win_rate_low", "win_rate_high"))
+    return f"{rate} after PPO against before, by the reward model; confidence interval {low} to {high}"
 
 
 def chats(run: Run, manifest: Manifest) -> Iterator[str]:
