@@ -1,5 +1,6 @@
 """Where a result came from and what was made of it: the chain of manifests, in both directions."""
 
+import os
 from collections.abc import Iterable
 
 from contract.errors import InputError
@@ -15,6 +16,8 @@ def trace(store: Store, uri: str) -> list[str]:
     `uri` is a manifest's URI or its folder's, or the URI of a crawl file. Raises InputError where nothing in the store matches.
     """
     manifests = {_key(one): one for one in read_all(store)}
+    if "://" not in uri and os.path.exists(uri):
+        uri = f"file://{os.path.abspath(uri)}"
     if any(uri in one.sources for one in manifests.values()):
         users = [key for key, one in manifests.items() if uri in one.sources]
         return [uri, *_walk(users, _forward(manifests), manifests, "made")]

@@ -132,7 +132,7 @@ class Store:
     def check(self) -> None:
         """Prove that the store can be written, before any work starts; fails within seconds where it cannot be reached."""
         probe = f".probe-{uuid.uuid4().hex}"
-        with self._reported(probe):
+        with self._reported(""):
             if self.is_s3:
                 self._create_s3(probe, b"", _s3_client(attempts=2))
             else:
@@ -286,6 +286,8 @@ def explain(uri: str, error: Exception) -> str:
         return f"{uri}: the disk is full; free space and run again, finished work is kept"
     if isinstance(error, PermissionError) or any(sign in text for sign in DENIED):
         return f"{uri}: access denied; check the folder's permissions or the AWS_* credentials ({text})"
+    if "Unable to locate credentials" in text:
+        return f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
     if "NoSuchBucket" in text or "NO_SUCH_BUCKET" in text:
         return f"{uri}: the bucket does not exist; create it first ({text})"
     if any(sign in text for sign in ("NETWORK_CONNECTION", "Could not connect", "curlCode", "timed out", "timeout")):

@@ -111,7 +111,7 @@ def _overrides(given: argparse.Namespace) -> tuple[str, ...]:
     """Those of the command line; the store lies in the demo's folder unless the recipe or an override puts it elsewhere."""
     overrides = tuple(given.set.split())
     recipe = recipes.load(given.recipe, overrides)
-    default = recipe.store == Recipe.model_fields["store"].default
+    default = recipe.store == Recipe().store
     return (*overrides, f"store={given.where.resolve() / 'store'}") if default else overrides
 
 

@@ -187,6 +187,9 @@ def explain_empty(job: Job, dealt: Counts) -> str:
         if level.read and not level.kept:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(3))
             return f"{level.stage} dropped all {level.read:,} documents that reached it ({reasons}); loosen its settings or name a larger crawl"
+        if level.losses and not level.read:
+            losses = ", ".join(f"{kind} {count:,}" for kind, count in level.losses.most_common(5))
+            return f"{level.stage} found no page in the crawl files ({losses}; its log names the files); name other files as crawl.source"
     return "no stage read a document; check crawl.source, or give mix.sources an epochs above 0"
 
 

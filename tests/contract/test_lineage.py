@@ -45,6 +45,7 @@ def test_a_crawl_file_leads_forward_to_every_model_but_not_to_other_segments(fin
     text = "\n".join(lines)
     assert f"made crawl {ONE}" in text
     assert TWO not in text
+    assert trace(finished.store, finished.segments[0].files[0].uri.removeprefix("file://")) == lines, "a path will do"
     assert {line.split()[1] for line in lines[1:]} == set(STAGES)
 
 
