@@ -40,7 +40,7 @@ def work(body: bytes, note: str) -> str:
 
 @pytest.fixture
 def guard():
-    made = Guard(work, seconds=0.4, memory_mb=100)
+    made = Guard(work, seconds=1, memory_mb=100)
     yield made
     made.close()
 
@@ -48,8 +48,8 @@ def guard():
 @pytest.mark.parametrize(
     ("note", "reply"),
     [
-        ("spin", Reply(Outcome.TIMEOUT, "0.4 s")),
-        ("sleep", Reply(Outcome.TIMEOUT, "0.4 s")),
+        ("spin", Reply(Outcome.TIMEOUT, "1 s")),
+        ("sleep", Reply(Outcome.TIMEOUT, "1 s")),
         ("memory", Reply(Outcome.MEMORY, "100 MiB")),
         ("swallowed", Reply(Outcome.MEMORY, "100 MiB")),
         ("crash", Reply(Outcome.FAILED, "SIGSEGV")),

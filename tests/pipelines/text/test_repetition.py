@@ -15,6 +15,9 @@ RULES = GopherRepetition()
 WORDS = st.lists(st.sampled_from(["a", "bb", "ccc", "dd", "漢", "字", "e."]), max_size=60)
 SPACES = st.sampled_from([" ", "\n", "  ", "\n\n"])
 
+OFF_TOP = dict.fromkeys((2, 3, 4), 1.0)
+OFF_DUPLICATE = dict.fromkeys(range(5, 11), 1.0)
+
 
 @st.composite
 def texts(draw):
@@ -84,7 +87,7 @@ ORDINARY = "The river bends twice before it meets the old mill, where nobody has
 def test_known_answers(text, reason, value):
     rules = RULES
     if reason is Drop.DUPLICATE_NGRAMS:  # the top n-grams of this text are above their limits too
-        rules = GopherRepetition(top_ngram_char_fraction={})
+        rules = GopherRepetition(top_ngram_char_fraction=OFF_TOP)
         value = (4 * 22 - 23) / len(
             text
         )  # every 5-gram that starts in the 2nd to 4th copy, but those that reach into the rest
@@ -102,8 +105,8 @@ def test_a_value_at_its_limit_stays():
     loose = GopherRepetition(
         duplicate_line_fraction=0.25,
         duplicate_line_char_fraction=4 / 19,
-        top_ngram_char_fraction={},
-        duplicate_ngram_char_fraction={},
+        top_ngram_char_fraction=OFF_TOP,
+        duplicate_ngram_char_fraction=OFF_DUPLICATE,
     )
     assert judge(Text(text), loose) is None
     assert judge(Text(text), loose.model_copy(update={"duplicate_line_fraction": 0.249})) == (
@@ -119,7 +122,7 @@ def test_paragraphs_are_judged_beside_lines():
     rules = GopherRepetition(
         duplicate_line_fraction=1,
         duplicate_line_char_fraction=1,
-        top_ngram_char_fraction={},
-        duplicate_ngram_char_fraction={},
+        top_ngram_char_fraction=OFF_TOP,
+        duplicate_ngram_char_fraction=OFF_DUPLICATE,
     )
     assert judge(Text("\n\n".join(parts)), rules) == (Drop.DUPLICATE_PARAGRAPHS, 2 / 5)
