@@ -89,12 +89,6 @@ class Store:
         """The URI of a path, for messages and manifests."""
         return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
 
-    def relative(self, uri: str) -> str:
-        """The path of a URI below this store; raises StoreError when it lies elsewhere."""
-        if not uri.startswith(self.uri + "/"):
-            raise StoreError(f"{uri} is not in the store {self.uri}")
-        return uri[len(self.uri) + 1 :]
-
     @cached_property
     def filesystem(self) -> pafs.FileSystem:
         if not self.is_s3:
