@@ -5,6 +5,8 @@ never the worker. The child dies with its parent.
 """
 
 import ctypes
+import faulthandler
+import gc
 import multiprocessing
 import os
 import resource
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Connection
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 LONGEST_WAIT = 8  # a page that is not getting its processor time waits this many times the limit on the clock
 PAGES_A_CHILD = 1000  # a fresh child from time to time, so that what libraries cache does not count against a page
 MEMORY_SIGN = 0.5  # a page that failed with this share of its memory in use has failed for want of memory
@@ -124,8 +126,9 @@ class Guard:
 
 
 def _confine(pipe: int, parent: int) -> None:
-    """In the child: die with the parent, keep nothing of it open, write no core."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """In the child: die with the parent, keep nothing of it open, clean up none of its objects, write no core."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -136,7 +139,11 @@ def _confine(pipe: int, parent: int) -> None:
                 os.close(int(name))
             except OSError:  # the descriptor of the listing itself
                 continue
+    gc.freeze()  # the parent's sockets and loggers must not be finalised here: their descriptors are closed, their locks may be held
+    faulthandler.disable()  # its descriptor is closed too, and the number may be in use again
+    # A limit of 0 does not hold where cores go to a program; the second does. After it /proc/self/fd may not be listed.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl(PR_SET_DUMPABLE, 0)
 
 
 def _serve(pipe: Connection, work: Work, memory: int) -> None:
