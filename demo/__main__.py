@@ -6,21 +6,20 @@ stop: end everything that start left running.
 
 import argparse
 import contextlib
+import datetime
 import fcntl
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from contract import recipe as recipes
 from contract.errors import GristmillError
-from contract.funnel import human_bytes
-from contract.manifest import Manifest, find
 from contract.metrics import clock
-from contract.plan import Run, open_run
+from contract.recipe import Recipe
 from demo import preflight, server, source, summary
-from demo.follow import CHAIN, Screen, follow_chain
+from demo.follow import CHAIN, Follower, Screen
 from demo.rest import Airflow
 from gristmill_airflow.environment import create_pools, password, token
 
@@ -72,13 +71,11 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     running = server.find(given.where)
     if not running:
         server.check_ports(given.port)
-    overrides = tuple(given.set.split())
+    overrides = _overrides(given)
     screen.say("Gristmill: from crawled pages to a chat model\n")
-    pages = source.choose(
-        given.where, given.recipe, given.crawl, overrides, lambda line: screen.say(f"  {'':<10} {line}")
-    )
+    pages = source.choose(given.where, given.recipe, given.crawl, overrides, screen)
     screen.say(f"  {'pages':<10} {pages.description}")
-    screen.say(f"  {'recipe':<10} {' '.join((given.recipe, *overrides))}")
+    screen.say(f"  {'recipe':<10} {' '.join((given.recipe, *given.set.split()))}")
     screen.show(f"  {'Airflow':<10} starting ...")
     up = running or server.start(given.where, given.port)
     screen.say(f"  {'Airflow':<10} {up.url}  (log in as admin, password {password(up.home)})")
@@ -90,14 +87,10 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
         "recipe": str(Path(given.recipe).resolve()) if "://" not in given.recipe else given.recipe,
         "overrides": [*overrides, *pages.overrides],
     }
-    run_id = airflow.trigger("corpus", conf, pages.snapshot)
-    opened: dict[str, Run] = {}
-
-    def outcome(task: dict[str, Any]) -> str:
-        return _outcome(airflow, opened, task)
-
-    follow_chain(airflow, screen, run_id, pages.snapshot, outcome)
-    run = opened["run"]
+    run_id = airflow.trigger(
+        "corpus", conf, pages.snapshot, f"demo__{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S}"
+    )
+    run = Follower(airflow, screen).follow_chain(run_id, pages.snapshot)
     again = summary.skipped(run)
     tasks = len(run.tasks())
     screen.say(f"\n{run.uri}\n")
@@ -105,6 +98,14 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     if again:
         screen.say(f"\n{again} of {tasks} tasks were done before with these settings and inputs, and were skipped.")
     screen.say(f"\nDone in {clock(time.monotonic() - began)}. Airflow stays up at {up.url}; end it with: make stop")
+
+
+def _overrides(given: argparse.Namespace) -> tuple[str, ...]:
+    """Those of the command line; the store lies in the demo's folder unless the recipe or an override puts it elsewhere."""
+    overrides = tuple(given.set.split())
+    recipe = recipes.load(given.recipe, overrides)
+    default = recipe.store == Recipe.model_fields["store"].default
+    return (*overrides, f"store={given.where.resolve() / 'store'}") if default else overrides
 
 
 def _prepare(airflow: Airflow, screen: Screen) -> None:
@@ -124,30 +125,6 @@ def _prepare(airflow: Airflow, screen: Screen) -> None:
                 f"  {'':<10} ended {ended} run{'s' if ended > 1 else ''} of {dag} that an earlier demo left unfinished"
             )
         airflow.pause(dag, False)
-
-
-def _outcome(airflow: Airflow, opened: dict[str, Run], task: dict[str, Any]) -> str:
-    """What a finished task did, from its manifest."""
-    stage = task["task_id"].rpartition(".")[2]
-    if "run" not in opened:
-        uri = airflow.xcom(task) if stage == "resolve" else None
-        if isinstance(uri, str) and uri.endswith("/recipe.yaml"):
-            opened["run"] = open_run(uri)
-        return ""
-    run = opened["run"]
-    partition = task.get("rendered_map_index") or "all"
-    planned = run.tasks().get((stage, partition))
-    manifest = find(run.store, planned) if planned else None
-    return _tell(manifest, run) if manifest else ""
-
-
-def _tell(manifest: Manifest, run: Run) -> str:
-    if manifest.run != run.uri:
-        return "done before, skipped"
-    rows = manifest.rows
-    if rows.read:
-        return f"{rows.kept:,} of {rows.read:,} documents kept, {human_bytes(rows.bytes_kept)}"
-    return ""
 
 
 @contextlib.contextmanager

@@ -5,18 +5,21 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from contract.errors import GristmillError
+from contract.funnel import human_bytes
+from contract.manifest import find
 from contract.metrics import PROGRESS, clock
+from contract.plan import WHOLE, Run, open_run
+from contract.stages import STAGES
 from demo.rest import Airflow
 
 CHAIN = ("corpus", "pretrain", "align", "evaluate")
 POLL_S = 1.0
 PLAIN_EVERY_S = 15.0  # between progress lines where output is no terminal
 HANDOVER_S = 90  # an asset event starts the next DAG within seconds; later than this means never
-OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
 class Screen:
@@ -47,70 +50,107 @@ class TaskFailed(GristmillError):
     """A task failed for good; the message names it, its reason and its page in the web UI."""
 
 
-def follow_chain(
-    airflow: Airflow, screen: Screen, corpus_run: str, key: str, outcome: Callable[[dict[str, Any]], str]
-) -> None:
-    """Follow `corpus` and the DAGs after it until all are done. `outcome` describes a finished task in a few words."""
-    after = datetime.datetime.now(datetime.UTC).isoformat()
-    run_id = corpus_run
-    for position, dag in enumerate(CHAIN):
-        if position:
-            run_id = _wait_for_run(airflow, screen, dag, key, after)
-        screen.say(f"\n{dag}  {airflow.page(dag, run_id)}")
-        follow_run(airflow, screen, dag, run_id, outcome)
+class Follower:
+    """Follows one run of the recipe through all its DAG runs. `run` is known once the first task has resolved the recipe."""
+
+    def __init__(self, airflow: Airflow, screen: Screen) -> None:
+        self._airflow, self._screen = airflow, screen
+        self.run: Run | None = None
+
+    def follow_chain(self, corpus_run: str, key: str) -> Run:
+        """Follow `corpus` and the DAGs after it until all are done; raises TaskFailed where one fails."""
+        after = datetime.datetime.now(datetime.UTC).isoformat()
+        run_id = corpus_run
+        for position, dag in enumerate(CHAIN):
+            if position:
+                run_id = self._wait_for_run(dag, key, after)
+            self._screen.say(f"\n{dag}  {self._airflow.page(dag, run_id)}")
+            self.follow_run(dag, run_id)
+        if self.run is None:
+            raise GristmillError(
+                f"no task of {corpus_run} named the run's recipe; see {self._airflow.page('corpus', corpus_run)}"
+            )
+        return self.run
+
+    def _wait_for_run(self, dag: str, key: str, after: str) -> str:
+        deadline = time.monotonic() + HANDOVER_S
+        while time.monotonic() < deadline:
+            run = self._airflow.newest_run(dag, key, after)
+            if run:
+                return str(run["dag_run_id"])
+            self._screen.show(f"  {dag}: waiting for the asset event that starts it")
+            time.sleep(POLL_S)
+        raise GristmillError(
+            f"{dag} did not start within {HANDOVER_S} s of its inputs; see {self._airflow.url}/assets, or trigger {dag} there by hand"
+        )
+
+    def follow_run(self, dag: str, run_id: str) -> None:
+        """Show a DAG run's tasks as they go until it ends; raises TaskFailed when it failed."""
+        told: dict[tuple[str, int], tuple[str, int]] = {}
+        while True:
+            state = self._airflow.run(dag, run_id)["state"]  # before the tasks, so that at the end they are final
+            tasks = self._airflow.tasks(dag, run_id)
+            for task in sorted(tasks, key=lambda one: one["end_date"] or ""):
+                at, now = (task["task_id"], task["map_index"]), (task["state"], task["try_number"])
+                if told.get(at) != now:
+                    told[at] = now
+                    self._tell(task)
+            if state in ("success", "failed"):
+                break
+            running = [self._progress(task) for task in tasks if task["state"] == "running"]
+            self._screen.show("  " + (" | ".join(running) or state))
+            time.sleep(POLL_S)
+        if state == "failed":
+            raise self._failure(dag, run_id, tasks)
+
+    def _tell(self, task: dict[str, Any]) -> None:
+        if task["state"] in ("success", "skipped"):
+            said = self._outcome(task)
+        elif task["state"] == "failed":
+            said = f"failed: {reason(self._airflow.log(task))}"
+        elif task["state"] == "up_for_retry":
+            said = f"failed, will be tried again: {reason(self._airflow.log(task))}"
+        else:
+            return
+        self._screen.say(f"  {self._name(task):<34} {_seconds(task):>6}  {said}".rstrip())
+
+    def _outcome(self, task: dict[str, Any]) -> str:
+        """What a finished task did, from its manifest."""
+        if self.run is None and task["task_id"] == "resolve":
+            self.run = open_run(self._airflow.xcom(task))
+        if self.run is None or _stage(task) not in STAGES:
+            return ""
+        manifest = find(self.run.store, self.run.task(_stage(task), self._partition(task) or WHOLE))
+        if manifest is None:
+            return "left out"
+        if manifest.run != self.run.uri:
+            return "done before, skipped"
+        rows = manifest.rows
+        return f"{rows.kept:,} of {rows.read:,} documents kept, {human_bytes(rows.bytes_kept)}" if rows.read else ""
+
+    def _progress(self, task: dict[str, Any]) -> str:
+        said = latest_progress(self._airflow.log(task))
+        return f"{self._name(task)}: {said or 'started'} ({_seconds(task)})"
+
+    def _name(self, task: dict[str, Any]) -> str:
+        return f"{_stage(task)} {self._partition(task)}".rstrip()
+
+    def _partition(self, task: dict[str, Any]) -> str:
+        """The segment of a mapped task: they are mapped in the run's order."""
+        if task["map_index"] < 0:
+            return ""
+        return self.run.segments[task["map_index"]].partition if self.run else str(task["map_index"])
+
+    def _failure(self, dag: str, run_id: str, tasks: list[dict[str, Any]]) -> TaskFailed:
+        failed = [one for one in tasks if one["state"] == "failed"]
+        if not failed:
+            return TaskFailed(f"{dag} failed; see {self._airflow.page(dag, run_id)}")
+        first = min(failed, key=lambda one: one["end_date"] or "")
+        why = reason(self._airflow.log(first))
+        return TaskFailed(f"{dag}.{self._name(first)} failed: {why}; its log: {self._airflow.page(dag, run_id, first)}")
 
 
-def _wait_for_run(airflow: Airflow, screen: Screen, dag: str, key: str, after: str) -> str:
-    deadline = time.monotonic() + HANDOVER_S
-    while time.monotonic() < deadline:
-        run = airflow.newest_run(dag, key, after)
-        if run:
-            return str(run["dag_run_id"])
-        screen.show(f"  {dag}: waiting for the asset event that starts it")
-        time.sleep(POLL_S)
-    raise GristmillError(
-        f"{dag} did not start within {HANDOVER_S} s of its inputs; see {airflow.url}/assets, or trigger {dag} there by hand"
-    )
-
-
-def follow_run(
-    airflow: Airflow, screen: Screen, dag: str, run_id: str, outcome: Callable[[dict[str, Any]], str]
-) -> None:
-    """Show a run's tasks as they go until it ends; raises TaskFailed when it failed."""
-    told: dict[tuple[str, int], tuple[str, int]] = {}
-    while True:
-        state = airflow.run(dag, run_id)["state"]
-        tasks = airflow.tasks(dag, run_id)
-        for task in sorted(tasks, key=lambda one: one["end_date"] or ""):
-            at = (task["task_id"], task["map_index"])
-            now = (task["state"], task["try_number"])
-            if told.get(at) == now:
-                continue
-            told[at] = now
-            if task["state"] in ("success", "skipped"):
-                screen.say(f"  {_name(task):<44} {_seconds(task):>6}  {outcome(task)}".rstrip())
-            elif task["state"] in ("failed", "up_for_retry"):
-                what = "failed" if task["state"] == "failed" else "failed, will be tried again"
-                screen.say(f"  {_name(task):<44} {_seconds(task):>6}  {what}: {reason(airflow.log(task))}")
-        if state in ("success", "failed"):
-            break
-        screen.show("  " + (" | ".join(_progress(airflow, one) for one in tasks if one["state"] == "running") or state))
-        time.sleep(POLL_S)
-    if state == "failed":
-        raise _failure(airflow, dag, run_id, tasks)
-
-
-def _failure(airflow: Airflow, dag: str, run_id: str, tasks: list[dict[str, Any]]) -> TaskFailed:
-    failed = [one for one in tasks if one["state"] == "failed"]
-    if not failed:
-        return TaskFailed(f"{dag} failed; see {airflow.page(dag, run_id)}")
-    first = min(failed, key=lambda one: one["end_date"] or "")
-    return TaskFailed(
-        f"{dag}.{_name(first)} failed: {reason(airflow.log(first))}; its log: {airflow.page(dag, run_id, first)}"
-    )
-
-
-def reason(lines: Any) -> str:
+def reason(lines: Iterable[str]) -> str:
     """The line of a task's log that says why it failed: ours if there is one, else the last exception's."""
     said = [line.strip() for line in lines]
     ours = [found[1] for line in said if (found := re.search(r"\berror: (.+)", line))]
@@ -120,7 +160,7 @@ def reason(lines: Any) -> str:
     return (raised or said or ["its log is empty"])[-1]
 
 
-def latest_progress(lines: Any) -> str | None:
+def latest_progress(lines: Iterable[str]) -> str | None:
     """What the last progress line of a log says, in the words of the terminal."""
     found = None
     for line in lines:
@@ -133,17 +173,8 @@ def latest_progress(lines: Any) -> str | None:
     return f"{found['done']}{total} {found['unit']}, {found['rate']}/s{left}{note}"
 
 
-def _progress(airflow: Airflow, task: dict[str, Any]) -> str:
-    said = latest_progress(airflow.log(task))
-    return f"{_name(task)}: {said or 'started'} ({_seconds(task)})"
-
-
-def _name(task: dict[str, Any]) -> str:
-    shown = task.get("rendered_map_index")
-    name = task["task_id"].rpartition(".")[2]
-    if task["map_index"] < 0:
-        return str(name)
-    return f"{name} {shown or task['map_index']}"
+def _stage(task: dict[str, Any]) -> str:
+    return str(task["task_id"]).rpartition(".")[2]
 
 
 def _seconds(task: dict[str, Any]) -> str:

@@ -74,11 +74,10 @@ class Airflow:
         rows = self.call("GET", "importErrors")["import_errors"]
         return [f"{row['filename']}: {row['stack_trace'].strip().splitlines()[-1]}" for row in rows]
 
-    def trigger(self, dag: str, conf: dict[str, Any], partition_key: str) -> str:
+    def trigger(self, dag: str, conf: dict[str, Any], partition_key: str, run_id: str) -> str:
         """Start a run; its id."""
-        body = {"logical_date": None, "conf": conf, "partition_key": partition_key}
-        run_id: str = self.call("POST", f"dags/{dag}/dagRuns", body)["dag_run_id"]
-        return run_id
+        body = {"logical_date": None, "conf": conf, "partition_key": partition_key, "dag_run_id": run_id}
+        return str(self.call("POST", f"dags/{dag}/dagRuns", body)["dag_run_id"])
 
     def run(self, dag: str, run_id: str) -> dict[str, Any]:
         row: dict[str, Any] = self.call("GET", f"dags/{dag}/dagRuns/{quote(run_id, safe='')}")

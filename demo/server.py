@@ -40,11 +40,16 @@ class Server:
 
 def find(folder: Path) -> Server | None:
     """The Airflow that an earlier call started here and that still lives."""
+    recorded = _recorded(folder)
+    return Server(folder, *recorded) if recorded and recorded[0] in processes(folder) else None
+
+
+def _recorded(folder: Path) -> tuple[int, int] | None:
     try:
-        pid, port = (int(word) for word in (folder / "airflow.pid").read_text().split())
+        pid, port = (folder / "airflow.pid").read_text().split()
     except (FileNotFoundError, ValueError):
         return None
-    return Server(folder, pid, port) if pid in marked(folder) else None
+    return int(pid), int(port)
 
 
 def start(folder: Path, port: int) -> Server:
@@ -98,11 +103,11 @@ def _is_free(port: int) -> bool:
 
 def stop(folder: Path) -> int:
     """End everything that demos in this folder started, gently first. Returns the number of processes that lived."""
-    alive = found = marked(folder)
-    for pid in alive:
+    found = processes(folder)
+    for pid in found:
         _signal(pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
-    while (alive := marked(folder)) and time.monotonic() < deadline:
+    while (alive := processes(folder)) and time.monotonic() < deadline:
         time.sleep(0.2)
     for pid in alive:
         _signal(pid, signal.SIGKILL)
@@ -110,22 +115,26 @@ def stop(folder: Path) -> int:
     return len(found)
 
 
-def marked(folder: Path) -> set[int]:
-    """Living processes that carry this folder's mark in their environment, whatever session they moved to."""
+def processes(folder: Path) -> set[int]:
+    """Living processes that a demo in this folder started: those in the server's session, and those that carry the folder's mark.
+
+    Neither alone is enough: stages run in sessions of their own, and Airflow's workers write their titles over their environment.
+    """
+    recorded = _recorded(folder)
     mark = f"{MARK}={folder.resolve()}".encode()
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                if mark in (entry / "environ").read_bytes().split(b"\0") and not _is_zombie(entry):
+            with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                ours = mark in (entry / "environ").read_bytes().split(b"\0") or (
+                    recorded is not None
+                    and int(session) == recorded[0]
+                    and b"airflow" in (entry / "cmdline").read_bytes()  # a number may be used again by somebody else
+                )
+                if ours and state != "Z":
                     found.add(int(entry.name))
-            except OSError:
-                continue  # ended meanwhile, or another user's
     return found
-
-
-def _is_zombie(entry: Path) -> bool:
-    return (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def _signal(pid: int, number: int) -> None:

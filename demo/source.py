@@ -1,6 +1,5 @@
 """Where the demo's pages come from: the folder that was named, else Common Crawl, else Python's own documentation."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from contract.recipe import Recipe
 from contract.settings import Crawl
 from contract.store import Store
 from demo import crawl_pydoc
+from demo.follow import Screen
 
 COMMON_CRAWL = Crawl().source
 FILES = 2
@@ -27,9 +27,7 @@ class Pages:
     description: str
 
 
-def choose(
-    folder: Path, recipe_uri: str, crawl: str | None, overrides: tuple[str, ...], say: Callable[[str], None]
-) -> Pages:
+def choose(folder: Path, recipe_uri: str, crawl: str | None, overrides: tuple[str, ...], screen: Screen) -> Pages:
     """Decide, check that there is something to read and that the store can be written. Raises GristmillError before anything starts."""
     recipe = recipes.load(recipe_uri, overrides)
     Store(recipe.store).check()
@@ -40,21 +38,21 @@ def choose(
     try:
         snapshot = sources.list_snapshots(COMMON_CRAWL, retries=1)[0]
     except GristmillError:
-        say("Common Crawl cannot be reached, so Python's documentation server stands in for the web")
-        return _pydoc(folder, recipe_uri, overrides, say)
+        screen.say("  Common Crawl cannot be reached, so Python's documentation server stands in for the web")
+        return _pydoc(folder, recipe_uri, overrides, screen)
     limits = (f"crawl.max_files={FILES}", f"crawl.max_bytes_per_file={BYTES_PER_FILE}")
     return Pages(
         limits, snapshot, f"Common Crawl {snapshot}, the first {BYTES_PER_FILE // 1_000_000} MB of {FILES} files"
     )
 
 
-def _pydoc(folder: Path, recipe_uri: str, overrides: tuple[str, ...], say: Callable[[str], None]) -> Pages:
+def _pydoc(folder: Path, recipe_uri: str, overrides: tuple[str, ...], screen: Screen) -> Pages:
     crawl = folder / "crawl" / "PYDOC"
     if crawl.exists():
-        say(f"{crawl} was crawled before and is used again")
+        screen.say(f"  {crawl} was crawled before and is used again")
     else:
-        count = crawl_pydoc.crawl(crawl, PYDOC_PAGES, say)
-        say(f"{count} pages over HTTP into {crawl}")
+        count = crawl_pydoc.crawl(crawl, PYDOC_PAGES, lambda line: screen.show(f"  crawling: {line}"))
+        screen.say(f"  {count} of its pages were crawled over HTTP into {crawl}")
     return _pages(recipe_uri, overrides, (f"crawl.source={_absolute(str(crawl))}",), "Python's documentation")
 
 

@@ -6,10 +6,12 @@ store, writes its output files there and returns only counts. Nothing is visible
 
 import os
 import sys
+import threading
 import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,6 +27,7 @@ from contract.store import Store
 from pipelines.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
 
 BATCH_ROWS = 256
+BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
 COMPRESSION = "zstd"
 
 
@@ -75,13 +78,16 @@ class TableWriter:
     def __init__(self, store: Store, path: str, kind: str, schema: pa.Schema) -> None:
         self._store, self._path, self._kind, self._schema = store, path, kind, schema
         self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
         self._count = 0
         self._sink: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
 
-    def write(self, row: dict[str, Any]) -> None:
+    def write(self, row: dict[str, Any], size: int = 0) -> None:
+        """`size` is the row's bytes where rows can be large."""
         self._rows.append(row)
-        if len(self._rows) >= BATCH_ROWS:
+        self._bytes += size
+        if len(self._rows) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
             self._flush()
 
     def write_table(self, table: pa.Table) -> None:
@@ -103,7 +109,7 @@ class TableWriter:
     def _flush(self) -> None:
         if self._rows:
             self._put(pa.Table.from_pylist(self._rows, self._schema))
-            self._rows = []
+            self._rows, self._bytes = [], 0
 
     def _put(self, table: pa.Table) -> None:
         if self._writer is None:
@@ -126,7 +132,7 @@ class Sorter:
 
     def keep(self, row: dict[str, Any], size: int, read_size: int | None = None) -> None:
         """`size` is the bytes that stay of the document, `read_size` what it had before."""
-        self._kept.write(row)
+        self._kept.write(row, size)
         self.counts.read += 1
         self.counts.kept += 1
         self.counts.bytes_kept += size
@@ -215,14 +221,25 @@ class Job:
             return total
         spark = self.spark
         rdd = spark.sparkContext.parallelize(list(enumerate(files)), len(files))
-        for result in rdd.mapPartitions(_Guarded(work)).toLocalIterator(prefetchPartitions=True):
+        with _watched(spark.sparkContext, progress):
+            results = rdd.mapPartitions(_Guarded(work)).collect()
+        for result in results:
             if isinstance(result, GristmillError):
                 raise result
             total.files.extend(result.files)
             total.counts = total.counts + result.counts
-            progress.advance(1)
-        progress.finish()
         return total
+
+    def read_table(
+        self, items: Sequence[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]], schema: str
+    ) -> Any:
+        """A Spark DataFrame of what `read(item, number)` yields for every item, one partition each. `schema` is Spark's DDL.
+
+        Only what must meet in a shuffle belongs in it: keys, ids and numbers, never texts.
+        """
+        return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(
+            _Reader(list(items), read), schema
+        )
 
     def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
         """Create the manifest from what the workers wrote and counted."""
@@ -244,6 +261,47 @@ class _Guarded:
             except Exception:
                 traceback.print_exc()
                 raise
+
+
+@contextmanager
+def _watched(context: Any, progress: Progress) -> Iterator[None]:
+    """Reports the tasks that Spark has finished of the one job run inside. Asking Spark leaves every worker free to run ahead."""
+    group = uuid.uuid4().hex
+    context.setJobGroup(group, f"{progress.stage} {progress.partition}")
+    ended = threading.Event()
+
+    def poll() -> None:
+        while not ended.wait(0.5):
+            tracker = context.statusTracker()
+            stages = [
+                tracker.getStageInfo(stage)
+                for job in tracker.getJobIdsForGroup(group)
+                for stage in tracker.getJobInfo(job).stageIds
+            ]
+            progress.advance(max(0, sum(stage.numCompletedTasks for stage in stages if stage) - progress.done))
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+        progress.done = progress.total or progress.done
+    finally:
+        ended.set()
+        thread.join()
+        context.setLocalProperty("spark.jobGroup.id", None)
+        progress.finish()
+
+
+class _Reader:
+    """Turns the numbers of a partition into the Arrow batches of the items that they stand for."""
+
+    def __init__(self, items: list[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]]) -> None:
+        self._items, self._read = items, read
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                yield from self._read(self._items[number], number)
 
 
 def start_spark(run: Run, task: Task) -> Any:
@@ -270,8 +328,23 @@ def start_spark(run: Run, task: Task) -> Any:
     return session
 
 
-def read_rows(store: Store, path: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_rows(
+    store: Store, path: str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file in the store, a batch in memory at a time."""
     with store.open_input(path) as source:
-        for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=list(columns) if columns else None):
+        for batch in pq.ParquetFile(source).iter_batches(batch_rows, columns=list(columns) if columns else None):
             yield from batch.to_pylist()
+
+
+def group_rows(files: Sequence[File], rows: int) -> list[list[File]]:
+    """Files in order, in groups of about `rows` rows: small crawl files should not become a Spark task each."""
+    groups: list[list[File]] = []
+    held = rows
+    for file in files:
+        if held + file.rows > rows:
+            groups.append([])
+            held = 0
+        groups[-1].append(file)
+        held += file.rows
+    return groups

@@ -131,7 +131,9 @@ def _open_url(url: str, start: int, limit: int | None, retries: int) -> Body:
         response.close()
         return io.BytesIO()
     if response.status_code in (403, 404, 410):
-        raise InputError(f"{url}: the server answers {response.status_code}; check crawl.source and the snapshot's name")
+        raise InputError(
+            f"{url}: the server answers {response.status_code}; check crawl.source and the snapshot's name"
+        )
     if response.status_code not in (200, 206):
         raise StoreError(f"{url}: the server answers {response.status_code} {response.reason}")
     skip = start if response.status_code == 200 else 0  # a server that ignores ranges sends everything

@@ -19,12 +19,6 @@ from gristmill_airflow.timetable import new_crawls
 
 log = logging.getLogger(__name__)
 
-SLICES: dict[str, tuple[str, ...]] = {
-    "corpus": tuple(name for name, stage in STAGES.items() if stage.plane == "spark"),
-    "pretrain": ("pretrain",),
-    "align": ("sft", "reward", "gate", "ppo"),
-    "evaluate": ("evaluate", "export"),
-}
 MAX_SEGMENTS = 1024  # Airflow's default for core.max_map_length
 
 RETRIES: dict[str, Any] = {
@@ -103,7 +97,7 @@ def poll() -> list[str]:
     context = get_current_context()
     params = context["params"]
     with reported():
-        crawl = load(recipe_uri(params["recipe"]), params["overrides"]).crawl
+        crawl = load(recipe_uri(params["recipe"]), params["overrides"] or ()).crawl
         log.info("will ask %s for its crawls", crawl.source)
         offered = list_snapshots(crawl.source, crawl.retries)
     state = context["asset_state_store"][CRAWL]
@@ -113,6 +107,6 @@ def poll() -> list[str]:
     if not fresh:
         raise AirflowSkipException(f"no new crawl; the newest of {len(offered)} is {offered[0]}")
     event = context["outlet_events"][CRAWL]
-    event.extra = {"recipe_name": params["recipe"], "overrides": list(params["overrides"])}
+    event.extra = {"recipe_name": params["recipe"], "overrides": list(params["overrides"] or ())}
     event.add_partitions(fresh)
     return fresh

@@ -1,5 +1,6 @@
 """`StageOperator`: one stage over one partition. Finds the manifest and skips, or launches the work and waits for the manifest."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,12 +10,22 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from contract.errors import GristmillError, Interrupted
+from contract.errors import GristmillError, Interrupted, NotReadyError
 from contract.manifest import find
 from contract.plan import WHOLE, Run, Task, open_run
 from contract.stages import STAGES
 from gristmill_airflow.launch import GRACE_S, Child, command, lock_path, shown, verdict
 from gristmill_airflow.params import crawl_of
+
+log = logging.getLogger(__name__)
+
+SLICES: dict[str, tuple[str, ...]] = {
+    "corpus": tuple(name for name, stage in STAGES.items() if stage.plane == "spark"),
+    "pretrain": ("pretrain",),
+    "align": ("sft", "reward", "gate", "ppo"),
+    "evaluate": ("evaluate", "export"),
+}
+"""The stages of each DAG: the stage table, cut where a result is worth having of its own."""
 
 POOLS = {"spark": "spark", "gpu": "gpu", "local": "default_pool"}
 COLOURS = {"spark": "#f6c28b", "gpu": "#9ec9a4", "local": "#d8d8d8"}
@@ -56,6 +67,7 @@ class StageOperator(BaseOperator):
             if find(run.store, task):
                 self.log.info("done already, skipped: %s", uri)
             else:
+                self._require_inputs(run, task)
                 self._require_gate(run)
                 self._launch(run, task, uri)
         publish(context, run, uri)
@@ -64,6 +76,15 @@ class StageOperator(BaseOperator):
     def on_kill(self) -> None:
         if self._child:
             self._child.stop()
+
+    def _require_inputs(self, run: Run, task: Task) -> None:
+        """What other DAGs make must be there; edges see to the rest. Only PPO may be missing: the gate may have left it out."""
+        for one in task.inputs:
+            dag = next(name for name, stages in SLICES.items() if one.stage in stages)
+            if dag != self.dag_id and one.stage != "ppo" and find(run.store, one) is None:
+                raise NotReadyError(
+                    f"{one.stage} {one.partition} is not done; start the DAG {dag} for this crawl first"
+                )
 
     def _require_gate(self, run: Run) -> None:
         manifest = find(run.store, run.task("gate")) if self.needs_open_gate else None
@@ -98,6 +119,7 @@ def reported() -> Iterator[None]:
     except Interrupted:
         raise
     except GristmillError as error:
+        log.error("error: %s", error)
         failure = AirflowFailException if verdict(error.exit_code) == "fail" else AirflowException
         raise failure(str(error)) from None
 

@@ -1,0 +1,67 @@
+"""One document per canonical URL. Spark sees a hash, an id and a date of each document; no text is read but those dropped."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from contract.settings import DedupUrl
+from contract.store import Store
+from pipelines.job import Job
+from pipelines.schema import Drop
+from pipelines.survivors import Duplicate, Part, drop_duplicates, parts
+from pipelines.text.canonical import canonical
+
+KEYS = "file int, key binary, date bigint, id string"
+
+
+def keys(store: Store, part: Part, number: int) -> Iterator[pa.RecordBatch]:
+    """128-bit hash of the canonical URL, capture date (seconds) and id of each document that has a URL."""
+    with store.open_input(part.documents.path) as source:
+        for batch in pq.ParquetFile(source).iter_batches(columns=["id", "url", "date"]):
+            rows = [row for row in batch.to_pylist() if row["url"]]
+            yield pa.record_batch(
+                {
+                    "file": pa.array([number] * len(rows), pa.int32()),
+                    "key": pa.array([xxhash.xxh3_128_digest(_bytes(row["url"])) for row in rows], pa.binary()),
+                    "date": pa.array([row["date"] and int(row["date"].timestamp()) for row in rows], pa.int64()),
+                    "id": pa.array([row["id"] for row in rows], pa.string()),
+                }
+            )
+
+
+def _bytes(url: str) -> bytes:
+    return canonical(url).encode("utf-8", "surrogatepass")
+
+
+def losers(frame: Any, keep: str) -> Any:
+    """Columns file, id, stays: every document that another one of the same key replaces.
+
+    `newest` keeps the last capture, `first` the earliest; ties go to the smallest id, and a document without a date loses.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as f
+
+    date = f.col("date").desc_nulls_last() if keep == "newest" else f.col("date").asc_nulls_last()
+    group = Window.partitionBy("key").orderBy(date, "id")
+    return frame.withColumn("stays", f.first("id").over(group)).where("id != stays").select("file", "id", "stays")
+
+
+def show(row: Mapping[str, Any], group: str) -> str:
+    return canonical(row["url"])
+
+
+def run(job: Job) -> None:
+    settings: DedupUrl = job.settings
+    inputs = parts(job)
+    doomed: dict[int, dict[str, Duplicate]] = {}
+    if inputs:
+        frame = losers(job.read_table(inputs, partial(keys, job.store), KEYS), settings.keep)
+        # The driver holds the ids of the dropped, about 200 bytes each.
+        for row in frame.toArrow().to_pylist():
+            doomed.setdefault(row["file"], {})[row["id"]] = Duplicate(row["stays"], "")
+    before = sum(manifest.rows.bytes_kept for manifest in job.manifests("filter"))
+    job.commit(drop_duplicates(job, inputs, doomed, Drop.DUPLICATE_URL, show, before))

@@ -1,0 +1,175 @@
+"""extract: the main text of each page. Every page is worked on in a child process that may be killed."""
+
+import codecs
+import html
+import json
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from typing import Any
+
+import trafilatura
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+
+from contract.manifest import File
+from contract.settings import Extract
+from contract.store import Store
+from pipelines.job import Job, Output, Sorter, group_rows, read_rows
+from pipelines.schema import Drop
+from pipelines.text.guard import Guard, Outcome, Reply
+
+GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
+READ_ROWS = 16  # pages in memory at a time; one may have megabytes
+REMEMBERED = 2048  # results that a task keeps for pages with the same payload
+BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+META_CHARSET = re.compile(
+    rb"""<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.I
+)
+TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
+# Only ASCII: a Chinese sentence goes on behind a URL without a space.
+URL = re.compile(r"(?:\b(?:https?|ftp)://|\bwww\.)[!-~]*[A-Za-z0-9/_=&#~+%$-]", re.ASCII | re.IGNORECASE)
+TABLE_FRAME = re.compile(r"\|[\s|:-]*")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
+DROPS = {
+    Outcome.TIMEOUT: Drop.EXTRACT_TIMEOUT,
+    Outcome.MEMORY: Drop.EXTRACT_MEMORY,
+    Outcome.FAILED: Drop.EXTRACT_FAILED,
+}
+
+
+def decode(payload: bytes, declared: str | None) -> str:
+    """Bytes to text: byte order mark, then what the HTTP header says, then `<meta>`, then detection.
+
+    Bytes that are valid UTF-8 beyond ASCII are UTF-8 whatever is declared: servers declare ISO-8859-1 by default, and text in
+    another encoding is never valid UTF-8 by chance for long. A declared encoding that does not fit the bytes is passed over.
+    """
+    for mark, encoding in BOMS:
+        if payload.startswith(mark):
+            return payload[len(mark) :].decode(encoding, "replace")
+    if not payload.isascii() and _fits(payload, "utf-8"):
+        return payload.decode("utf-8", "ignore")
+    meta = META_CHARSET.search(payload[:4096])
+    for label in (declared, meta[1].decode() if meta else None):
+        encoding = _python_encoding(label)
+        if encoding and _fits(payload, encoding):
+            return payload.decode(encoding, "replace")
+    return payload.decode(_python_encoding(detect_encoding(payload)) or "utf-8", "replace")
+
+
+def _python_encoding(label: str | None) -> str | None:
+    """The codec that browsers use for a label; UTF-16 in a label of an ASCII-readable page is wrong and read as UTF-8."""
+    if not label:
+        return None
+    try:
+        name = codecs.lookup(map_encoding_to_html5(label, fallback_utf8=False) or label).name
+        return (
+            "utf-8"
+            if name.startswith(("utf-16", "utf-32"))
+            else name
+            if codecs.lookup(name)._is_text_encoding
+            else None
+        )
+    except (LookupError, ValueError):
+        return None
+
+
+def _fits(payload: bytes, encoding: str) -> bool:
+    """Whether all of the payload decodes; a character cut off at its very end is forgiven."""
+    try:
+        codecs.getincrementaldecoder(encoding)("strict").decode(payload, False)
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+def clean(text: str) -> str:
+    """Without URLs and control characters, no space at line ends, at most two consecutive newlines (RefinedWeb, section 3.1)."""
+    text = CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = URL.sub("", text)
+    lines = [re.sub(r"[ \t\u00a0]+", " ", line).strip() for line in text.split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def plain_tables(text: str) -> str:
+    """trafilatura's tables without their frame: no row that holds nothing, no `|---|`, no backslash before a `|` of the text."""
+    rows = [line for line in text.split("\n") if not TABLE_FRAME.fullmatch(line.rstrip())]
+    return "\n".join(rows).replace("\\|", "|")
+
+
+def extract_page(settings: Extract, payload: bytes, note: str) -> str:
+    """(title, text) of a page as JSON, or an empty string where there is no text. `note` is the page's kind and declared charset."""
+    kind, _, charset = note.partition(" ")
+    page = decode(payload, charset)
+    if kind == "text":
+        return json.dumps([None, text]) if (text := clean(page)) else ""
+    if settings.extractor == "resiliparse":
+        text = extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
+    else:
+        found = trafilatura.bare_extraction(page, fast=settings.fast, include_comments=False)
+        text = plain_tables(found.text or "") if found else ""
+    title = TITLE.search(page)
+    cleaned = clean(text)
+    return json.dumps([" ".join(html.unescape(title[1]).split()) if title else None, cleaned]) if cleaned else ""
+
+
+@lru_cache(maxsize=1)
+def guard_for(settings: Extract) -> Guard:
+    """This worker's child, kept from task to task."""
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs each page it cannot read
+    logging.getLogger("htmldate").setLevel(logging.CRITICAL)
+    return Guard(partial(extract_page, settings), settings.seconds_per_page, settings.memory_mb_per_page)
+
+
+class Memory:
+    """Asks the guard once for each payload and remembers the answer for its copies."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._replies: OrderedDict[tuple[str, str], Reply] = OrderedDict()
+
+    def reply(self, row: dict[str, Any]) -> Reply:
+        note = f"{row['kind']} {row['charset'] or ''}"
+        key = (row["digest"], note)
+        if key not in self._replies:
+            self._replies[key] = self._guard.call(row["payload"], note)
+            if len(self._replies) > REMEMBERED:
+                self._replies.popitem(last=False)
+        return self._replies[key]
+
+
+def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sorter) -> None:
+    """Keep the page's text, or drop it for what became of it in the child."""
+    payload = row.pop("payload")
+    if reply.outcome is not Outcome.DONE:
+        sorter.drop(
+            row, DROPS[reply.outcome], reply.text, len(payload), snippet=payload[:200].decode("utf-8", "replace")
+        )
+        return
+    title, text = json.loads(reply.text) if reply.text else (None, "")
+    if len(text) < settings.min_chars:
+        sorter.drop(row, Drop.EXTRACT_EMPTY, len(text), len(payload), snippet=text or title or "")
+        return
+    document = {key: row[key] for key in ("id", "url", "snapshot", "date", "file", "offset", "digest")}
+    sorter.keep({**document, "title": title, "source": "crawl", "text": text}, len(text.encode()), len(payload))
+
+
+def _pages(store: Store, files: list[File]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        yield from read_rows(store, file.path, batch_rows=READ_ROWS)
+
+
+def _work(store: Store, prefix: str, settings: Extract, files: list[File], name: str) -> Output:
+    sorter = Sorter(store, prefix, "extract", name)
+    memory = Memory(guard_for(settings))
+    for row in _pages(store, files):
+        sort_page(row, memory.reply(row), settings, sorter)
+    return sorter.close()
+
+
+def run(job: Job) -> None:
+    settings: Extract = job.settings
+    groups = group_rows(job.inputs("crawl", "pages"), GROUP_ROWS)
+    job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))

@@ -1,0 +1,210 @@
+"""Joins the crawl with curated sources, repeats each source for its epochs, holds some documents out, and shuffles the rest.
+
+The shuffle goes through the store and needs no Spark shuffle: every file is dealt into one row group a shard, then every shard
+collects its row groups and sorts them by a hash of seed, document and copy. One shard must fit into a worker's memory.
+"""
+
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from contract import funnel
+from contract.errors import InputError
+from contract.manifest import File
+from contract.settings import Mix
+from contract.store import Store, split_uri
+from pipelines.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
+from pipelines.schema import DOCUMENTS, Drop
+
+CRAWL = "crawl"
+HELDOUT = -1  # the shard of held-out documents
+HAND_BYTES = 64 << 20  # texts a worker holds before it writes them out
+
+DEALT = pa.schema([("order", pa.uint64()), *DOCUMENTS])
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to mix: of the crawl, or a curated source's JSONL at `uri`."""
+
+    source: str
+    epochs: float
+    path: str = ""
+    uri: str = ""
+
+
+def draw(seed: int, what: str, key: str) -> int:
+    """64 bits that depend on nothing but the arguments."""
+    return xxhash.xxh3_64_intdigest(f"{seed} {what} {key}".encode())
+
+
+def copies(epochs: float, seed: int, key: str) -> int:
+    """How often a document is taken: 2.5 epochs take each twice, and a third time where its hash falls into the lower half."""
+    whole = int(epochs)
+    return whole + (draw(seed, "epochs", key) < (epochs - whole) * 2**64)
+
+
+def is_heldout(fraction: float, seed: int, text: str) -> bool:
+    """By the text and not the id, so that equal texts of two sources are on the same side."""
+    return draw(seed, "heldout", text) < fraction * 2**64
+
+
+def read_curated(source: str, uri: str) -> Iterator[dict[str, Any] | None]:
+    """Documents of a JSONL file (gz or not), None for a line without a usable `text`. Ids come from source and line number."""
+    folder, name = split_uri(uri)
+    try:
+        with folder.open_input(name) as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            with gzip.open(raw) if packed else io.BufferedReader(raw) as lines:
+                for number, line in enumerate(lines):
+                    if line.strip():
+                        yield parse_curated(source, number, line)
+    except (FileNotFoundError, EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"mix.sources.{source}.uri: {uri} cannot be read: {error}") from None
+
+
+def parse_curated(source: str, number: int, line: bytes) -> dict[str, Any] | None:
+    """One line as a row of DOCUMENTS; None when it is not a JSON object with a non-empty string `text` of valid Unicode."""
+    try:
+        value = json.loads(line)
+        text = value["text"]
+        text.encode()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not text.strip():
+        return None
+    row = dict.fromkeys(DOCUMENTS.names)
+    url = value.get("url")
+    key = xxhash.xxh3_128_hexdigest(f"{source} {number}".encode())
+    return row | {"id": key, "url": url if isinstance(url, str) else None, "source": source, "text": text}
+
+
+class Hands:
+    """Rows on their way to shards, in one Parquet file: every row group belongs to one shard, and the metadata says to which."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self._store, self._path = store, path
+        self._rows: dict[int, list[dict[str, Any]]] = {}
+        self._held = self._count = 0
+        self._groups: list[int] = []
+        self._sink: pa.NativeFile | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    def give(self, shard: int, row: dict[str, Any], size: int) -> None:
+        self._rows.setdefault(shard, []).append(row)
+        self._held += size
+        self._count += 1
+        if self._held >= HAND_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self._sink = self._store.open_output(self._path)
+            self._writer = pq.ParquetWriter(self._sink, DEALT, compression=COMPRESSION)
+        for shard, rows in sorted(self._rows.items()):
+            self._writer.write_table(pa.Table.from_pylist(rows, DEALT), row_group_size=len(rows))
+            self._groups.append(shard)
+        self._rows, self._held = {}, 0
+
+    def close(self) -> list[File]:
+        if not self._count:
+            return []
+        self._flush()
+        assert self._writer is not None
+        assert self._sink is not None
+        self._writer.add_key_value_metadata({"shards": json.dumps(self._groups)})
+        self._writer.close()
+        self._sink.close()
+        return [File(path=self._path, kind="dealt", bytes=0, rows=self._count)]
+
+
+def deal(store: Store, prefix: str, settings: Mix, item: Item, name: str) -> Output:
+    """Sort one file's documents into shards: into the held-out one, or as many times as its epochs say into the others."""
+    sorter = Sorter(store, prefix, "mix", name)
+    hands = Hands(store, f"{prefix}/scratch/dealt-{name}.parquet")
+    for row in read_curated(item.source, item.uri) if item.uri else read_rows(store, item.path):
+        if row is None:
+            sorter.lose(f"{item.source}: line without text")
+            continue
+        size = len(row["text"].encode())
+        count = copies(item.epochs, settings.seed, row["id"])
+        if not count:
+            sorter.drop(row, Drop.MIX_EPOCHS, item.epochs, size)
+            continue
+        sorter.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=size)
+        heldout = is_heldout(settings.heldout_fraction, settings.seed, row["text"])
+        for copy in range(1 if heldout else count):
+            order = draw(settings.seed, f"order {copy}", row["id"])
+            hands.give(HELDOUT if heldout else order % settings.shards, row | {"order": order}, size)
+    output = sorter.close()
+    output.files += hands.close()
+    return output
+
+
+def collect(store: Store, prefix: str, dealt: list[str], shard: int, name: str) -> Output:
+    """One shard: its row groups from all dealt files, in the order of their hashes."""
+    tables = []
+    for path in dealt:
+        with store.open_input(path) as source:
+            parquet = pq.ParquetFile(source)
+            groups = json.loads(parquet.metadata.metadata[b"shards"])
+            tables += [parquet.read_row_group(group) for group, owner in enumerate(groups) if owner == shard]
+    kind = "heldout" if shard == HELDOUT else "documents"
+    writer = TableWriter(store, f"{prefix}/{kind}-{name}.parquet", kind, DOCUMENTS)
+    if tables:
+        table = pa.concat_tables(tables).sort_by([("order", "ascending"), ("id", "ascending")])
+        for batch in table.drop_columns("order").to_batches(max_chunksize=4096):
+            writer.write_table(pa.Table.from_batches([batch]).cast(DOCUMENTS))
+    return Output(writer.close())
+
+
+def explain_empty(job: Job) -> str:
+    """Which stage dropped the last documents, and why."""
+    for level in funnel.levels(job.run):
+        if level.read and not level.kept:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(3))
+            return f"{level.stage} dropped all {level.read:,} documents that reached it ({reasons}); loosen its settings or name a larger crawl"
+    return "no stage read a document; check crawl.source, or give mix.sources an epochs above 0"
+
+
+def check(job: Job, settings: Mix, files: list[File]) -> None:
+    """Raises InputError where training or evaluation would have nothing to read."""
+    train = sum(file.rows for file in files if file.kind == "documents")
+    heldout = sum(file.rows for file in files if file.kind == "heldout")
+    if not train and not heldout:
+        raise InputError(f"mix: the corpus is empty: {explain_empty(job)}")
+    if not train:
+        raise InputError(
+            f"mix: all {heldout:,} documents were held out at mix.heldout_fraction {settings.heldout_fraction:g}; lower it or name a larger crawl"
+        )
+    if not heldout and settings.heldout_fraction:
+        raise InputError(
+            f"mix: none of {train:,} documents was held out at mix.heldout_fraction {settings.heldout_fraction:g}; raise it or name a larger crawl"
+        )
+
+
+def run(job: Job) -> None:
+    settings: Mix = job.settings
+    if CRAWL in settings.sources:
+        raise InputError("mix.sources.crawl: that name is the crawl's own; name the source something else")
+    items = [Item(CRAWL, settings.crawl_epochs, path=file.path) for file in job.inputs("decontaminate", "documents")]
+    items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
+    dealt = job.map_files(items, partial(deal, job.store, job.prefix, settings))
+    paths = [file.path for file in dealt.files if file.kind == "dealt"]
+    shards = [*range(settings.shards), HELDOUT] if paths else []
+    collected = job.map_files(shards, partial(collect, job.store, job.prefix, paths), "shards")
+    check(job, settings, collected.files)
+    job.store.delete(f"{job.prefix}/scratch")
+    output = Output([*collected.files, *(file for file in dealt.files if file.kind == "drops")], dealt.counts)
+    rows = {kind: sum(file.rows for file in collected.files if file.kind == kind) for kind in ("documents", "heldout")}
+    extra = rows["documents"] + rows["heldout"] - dealt.counts.kept
+    job.commit(output, training_rows=rows["documents"], heldout_documents=rows["heldout"], extra_copies=extra)

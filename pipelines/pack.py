@@ -1,0 +1,99 @@
+"""Encodes the mixture into token shards: every document, then end-of-text, cut into sequences of equal length."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from contract.errors import InputError
+from contract.manifest import File
+from contract.settings import Pack
+from contract.shards import END_OF_TEXT, HEADER, encode, token_width
+from contract.store import Store
+from pipelines.job import Job, Output, read_rows
+from pipelines.tokenizer import BATCH_TEXTS, batched
+
+KINDS = {"documents": "tokens", "heldout": "heldout_tokens"}
+
+
+def load_tokenizer(data: bytes) -> Tokenizer:
+    """The tokenizer, set to read `<|user|>` and the like in a document as the plain text that they are there."""
+    tokenizer = Tokenizer.from_buffer(data)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def encode_documents(store: Store, file: File, tokenizer: Tokenizer, end: int) -> Iterator[tuple[str, np.ndarray, int]]:
+    """Id, token ids ending in `end`, and bytes of UTF-8 of each document of a file."""
+    for rows in batched(read_rows(store, file.path, ["id", "text"]), BATCH_TEXTS):
+        for row, one in zip(
+            rows, tokenizer.encode_batch_fast([row["text"] for row in rows], add_special_tokens=False), strict=True
+        ):
+            yield row["id"], np.array([*one.ids, end], np.uint32), len(row["text"].encode())
+
+
+def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, file: File, name: str) -> Output:
+    """Shards of at least `shard_tokens` tokens from one file of documents; the last holds the rest."""
+    tokenizer = load_tokenizer(vocabulary)
+    end, size = tokenizer.token_to_id(END_OF_TEXT), tokenizer.get_vocab_size()
+    output = Output()
+    documents: list[np.ndarray] = []
+    ids: list[str] = []
+    used = 0
+
+    def flush() -> None:
+        nonlocal used
+        path = f"{prefix}/{KINDS[file.kind]}-{name}-{len(output.files):05d}.bin"
+        data = encode(documents, ids, settings.seq_len, size, end)
+        store.write_bytes(path, data)
+        rows = -(-used // settings.seq_len)
+        output.files.append(File(path=path, kind=KINDS[file.kind], bytes=len(data), rows=rows))
+        documents.clear()
+        ids.clear()
+        used = 0
+
+    for key, tokens, size_bytes in encode_documents(store, file, tokenizer, end):
+        documents.append(tokens)
+        ids.append(key)
+        used += len(tokens)
+        output.counts.bytes_read += size_bytes
+        if used >= settings.shard_tokens:
+            flush()
+    if documents:
+        flush()
+    return output
+
+
+def measure(store: Store, files: list[File], kind: str, prefix: str = "") -> dict[str, int]:
+    """Tokens, sequences and documents of the shards of one kind, from the headers that were written. `prefix` goes before the names."""
+    headers = []
+    for file in files:
+        if file.kind == kind:
+            with store.open_input(file.path) as source:
+                headers.append(HEADER.unpack(source.read(HEADER.size)))
+    _, _, _, _, sequences, documents, used = zip(*headers, strict=True) if headers else ((),) * 7
+    return {f"{prefix}tokens": sum(used), f"{prefix}sequences": sum(sequences), f"{prefix}documents": sum(documents)}
+
+
+def run(job: Job) -> None:
+    settings: Pack = job.settings
+    (vocabulary,) = job.inputs("tokenizer", "tokenizer")
+    (mixture,) = job.manifests("mix")
+    files = mixture.of("documents", "heldout")
+    if not mixture.of("documents"):
+        raise InputError(f"pack: {job.store.full(mixture.path)} lists no training documents; run mix again")
+    data = job.store.read_bytes(vocabulary.path)
+    output = job.map_files(files, partial(pack, job.store, job.prefix, settings, data))
+    size = output.counts.bytes_read
+    output.counts.bytes_read = 0  # pack judges no document, so it is no level of the funnel
+    train = measure(job.store, output.files, "tokens")
+    heldout = measure(job.store, output.files, "heldout_tokens", "heldout_")
+    job.commit(
+        output,
+        **train,
+        **heldout,
+        bytes=size,
+        bytes_per_token=size / (train["tokens"] + heldout["heldout_tokens"]),
+        token_bytes=token_width(load_tokenizer(data).get_vocab_size()),
+    )

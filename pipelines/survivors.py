@@ -1,0 +1,120 @@
+"""What deduplication has left of `filter`'s documents, and the one way in which a stage drops some of them.
+
+A stage that only drops documents writes one drops file for each documents file, numbered as `Job.map_files` numbers its work. So
+whoever reads a documents file finds the drops that concern it beside it, without a shuffle and without every id in memory.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract.manifest import File
+from contract.store import Store
+from pipelines.job import Job, Output, Sorter, read_rows
+from pipelines.schema import Drop
+
+_NUMBER = re.compile(r"-(\d{5,})-[0-9a-f]{8}\.parquet$")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `filter`'s documents files, and the drops that earlier stages wrote for it."""
+
+    documents: File
+    drops: tuple[File, ...] = ()
+
+    @property
+    def alive(self) -> int:
+        return self.documents.rows - sum(file.rows for file in self.drops)
+
+
+class Duplicate(NamedTuple):
+    """Why a document goes: the id that stays, and the group that both belong to."""
+
+    duplicate_of: str
+    group: str
+
+
+def number(file: File) -> int:
+    """The position, in its stage's `map_files` call, of the work that wrote a file."""
+    match = _NUMBER.search(file.path)
+    if not match:
+        raise ValueError(f"{file.path} was not written under a name that map_files gave")
+    return int(match[1])
+
+
+def parts(job: Job, *droppers: str) -> list[Part]:
+    """`filter`'s documents files in segment order, each with what the stages named have dropped from it."""
+    drops: dict[int, list[File]] = {}
+    for stage in droppers:
+        for file in job.inputs(stage, "drops"):
+            drops.setdefault(number(file), []).append(file)
+    documents = job.inputs("filter", "documents")
+    return [Part(file, tuple(drops.get(index, ()))) for index, file in enumerate(documents)]
+
+
+def dropped_ids(store: Store, part: Part) -> set[str]:
+    return {row["id"] for file in part.drops for row in read_rows(store, file.path, ["id"])}
+
+
+def read_alive(store: Store, part: Part, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The documents that are left of a part, each with its row number in the documents file."""
+    gone = dropped_ids(store, part)
+    for index, row in enumerate(read_rows(store, part.documents.path, columns)):
+        if row["id"] not in gone:
+            yield index, row
+
+
+def drop_duplicates(
+    job: Job,
+    inputs: Sequence[Part],
+    doomed: Mapping[int, Mapping[str, Duplicate]],
+    reason: Drop,
+    show: Callable[[Mapping[str, Any], str], str],
+    bytes_before: int,
+) -> Output:
+    """Write a drops row for every doomed document: file number -> id -> Duplicate. `show(row, group)` is the row's `value`.
+
+    Texts are read only of row groups that lose a document; `bytes_before` is what the documents held, for the counts.
+    """
+    work = partial(_drop, job.store, job.prefix, job.task.stage, reason, show)
+    output = job.map_files([(part, doomed.get(index, {})) for index, part in enumerate(inputs)], work)
+    output.counts.bytes_kept = bytes_before - output.counts.bytes_read
+    output.counts.bytes_read = bytes_before
+    return output
+
+
+def _drop(
+    store: Store,
+    prefix: str,
+    stage: str,
+    reason: Drop,
+    show: Callable[[Mapping[str, Any], str], str],
+    item: tuple[Part, Mapping[str, Duplicate]],
+    name: str,
+) -> Output:
+    part, doomed = item
+    sorter = Sorter(store, prefix, stage, name)
+    for row in _rows_of(store, part.documents, doomed) if doomed else ():
+        found = doomed[row["id"]]
+        sorter.drop(row, reason, show(row, found.group), len(row["text"].encode()), found.duplicate_of)
+    output = sorter.close()
+    output.counts.read = part.alive
+    output.counts.kept = part.alive - output.counts.reasons.total()
+    return output
+
+
+def _rows_of(store: Store, file: File, ids: Collection[str]) -> Iterator[dict[str, Any]]:
+    wanted = pa.array(ids, pa.string())
+    with store.open_input(file.path) as source:
+        parquet = pq.ParquetFile(source)
+        for group in range(parquet.num_row_groups):
+            hits = pc.is_in(parquet.read_row_group(group, ["id"])["id"], value_set=wanted)
+            if pc.any(hits).as_py():
+                yield from parquet.read_row_group(group, ["id", "url", "text"]).filter(hits).to_pylist()

@@ -1,0 +1,173 @@
+"""A child process that may be killed: hostile pages hold C code for minutes, and no signal handler runs until it returns.
+
+One child is forked per worker and serves page after page over a pipe. A page that takes too much time or memory costs the child,
+never the worker. The child dies with its parent.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from multiprocessing.connection import Connection
+
+PR_SET_PDEATHSIG = 1
+LONGEST_WAIT = 8  # a page that is not getting its processor time waits this many times the limit on the clock
+PAGES_A_CHILD = 1000  # a fresh child from time to time, so that what libraries cache does not count against a page
+MEMORY_SIGN = 0.5  # a page that failed with this share of its memory in use has failed for want of memory
+
+Work = Callable[[bytes, str], str]
+"""(body, note) -> result. Runs in the child; may raise."""
+
+
+class Outcome(StrEnum):
+    DONE = "done"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`text` is the result, or what went wrong."""
+
+    outcome: Outcome
+    text: str = ""
+
+
+class Guard:
+    """Calls `work` in a child with `seconds` of processor time and `memory_mb` of memory for each call."""
+
+    def __init__(self, work: Work, seconds: float, memory_mb: int) -> None:
+        self._work, self._seconds, self._memory = work, seconds, memory_mb << 20
+        self._pid = 0
+        self._pipe: Connection | None = None
+        self._served = 0
+
+    def call(self, body: bytes, note: str) -> Reply:
+        """The child's answer; never raises for what the work does."""
+        if self._pipe is None or self._served >= PAGES_A_CHILD:
+            self._spawn()
+        assert self._pipe is not None
+        self._served += 1
+        try:
+            began = _cpu_seconds(self._pid)
+            self._pipe.send_bytes(note.encode("utf-8", "replace"))
+            self._pipe.send_bytes(body)
+            if not self._wait(began):
+                self.close()
+                return Reply(Outcome.TIMEOUT, f"{self._seconds:g} s")
+            outcome, text = (self._pipe.recv_bytes().decode("utf-8", "replace") for _ in range(2))
+        except (EOFError, OSError):
+            return self._died()
+        if outcome == Outcome.MEMORY:
+            self.close()
+        return Reply(Outcome(outcome), text)
+
+    def close(self) -> int:
+        """End the child, if there is one, and return its wait status."""
+        if self._pipe is None:
+            return 0
+        self._pipe.close()
+        self._pipe = None
+        try:
+            os.kill(self._pid, signal.SIGKILL)
+            return os.waitpid(self._pid, 0)[1]
+        except (ProcessLookupError, ChildProcessError):
+            return 0
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _wait(self, began: float) -> bool:
+        """True once the answer is there. Counts processor time, so that a busy machine does not drop pages."""
+        assert self._pipe is not None
+        deadline = time.monotonic() + LONGEST_WAIT * self._seconds
+        left = self._seconds
+        while not self._pipe.poll(left):
+            left = self._seconds - (_cpu_seconds(self._pid) - began)
+            if left <= 0 or time.monotonic() >= deadline:
+                return False
+            left = max(left, 0.01)
+        return True
+
+    def _died(self) -> Reply:
+        """The child ended by itself: the kernel's memory killer, a crash in C code, or a library's abort."""
+        assert self._pipe is not None
+        self._pipe.close()
+        self._pipe = None
+        status = os.waitpid(self._pid, 0)[1]
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            if number in (signal.SIGKILL, signal.SIGABRT):
+                return Reply(Outcome.MEMORY, signal.Signals(number).name)
+            return Reply(Outcome.FAILED, signal.Signals(number).name)
+        return Reply(Outcome.FAILED, f"exit {os.waitstatus_to_exitcode(status)}")
+
+    def _spawn(self) -> None:
+        self.close()
+        ours, theirs = multiprocessing.Pipe()
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                _confine(theirs.fileno(), parent)
+                _serve(theirs, self._work, self._memory)
+            finally:
+                os._exit(1)
+        theirs.close()
+        self._pipe, self._served = ours, 0
+
+
+def _confine(pipe: int, parent: int) -> None:
+    """In the child: die with the parent, keep nothing of it open, write no core."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != pipe:
+            try:
+                os.close(int(name))
+            except OSError:  # the descriptor of the listing itself
+                continue
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _serve(pipe: Connection, work: Work, memory: int) -> None:
+    base = _address_space("VmSize")
+    resource.setrlimit(resource.RLIMIT_AS, (base + memory, base + memory))
+    while True:
+        try:
+            note, body = pipe.recv_bytes().decode(), pipe.recv_bytes()
+        except EOFError:
+            os._exit(0)
+        try:
+            outcome, text = Outcome.DONE, work(body, note)
+        except MemoryError:
+            outcome, text = Outcome.MEMORY, f"{memory >> 20} MiB"
+        except Exception as error:
+            outcome, text = Outcome.FAILED, type(error).__name__
+        # Libraries turn a failed allocation into an error of their own, or into an empty result.
+        if (outcome is Outcome.FAILED or not text) and _address_space("VmPeak") - base > MEMORY_SIGN * memory:
+            outcome, text = Outcome.MEMORY, f"{memory >> 20} MiB"
+        pipe.send_bytes(outcome.encode())
+        pipe.send_bytes(text.encode("utf-8", "replace"))
+
+
+def _address_space(field: str) -> int:
+    """A field of this process's status, in bytes."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith(f"{field}:"))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used, in seconds."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

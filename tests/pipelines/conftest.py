@@ -1,0 +1,110 @@
+"""A corpus that stands in for `filter`'s output, so that what comes after can be tested on texts written in the test."""
+
+import datetime
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.manifest import Attempt
+from contract.plan import Run
+from contract.store import Store
+from pipelines.job import Output, Sorter, read_rows
+from pipelines.schema import DOCUMENTS
+
+DAY = datetime.datetime(2024, 3, 4, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def make_document() -> Callable[..., dict[str, Any]]:
+    """`make_document("text", name="a", day=2, url=...)`: a row of DOCUMENTS; its id is a hash of its name, by default of its text."""
+
+    def make(text: str, name: str | None = None, day: int = 0, **columns: Any) -> dict[str, Any]:
+        key = hashlib.md5((name if name is not None else text).encode(), usedforsecurity=False).hexdigest()
+        row = dict.fromkeys(DOCUMENTS.names) | {
+            "id": key,
+            "url": f"https://example.org/{key}",
+            "snapshot": "TEST-2024-10",
+            "date": DAY + datetime.timedelta(days=day),
+            "source": "crawl",
+            "language": "en",
+            "text": text,
+        }
+        return row | columns
+
+    return make
+
+
+@pytest.fixture
+def make_corpus(tmp_path: Path, resolve_run: Callable[..., Run]) -> Callable[..., Run]:
+    """`make_corpus([[[row, ...], ...], ...], {"key": value}, name="one")`: a run whose filter committed these rows: segments of files of rows."""
+
+    def make(
+        segments: Sequence[Sequence[Sequence[Mapping[str, Any]]]],
+        overrides: Mapping[str, Any] | None = None,
+        name: str = "one",
+    ) -> Run:
+        crawl = tmp_path / f"crawl-{name}"
+        crawl.mkdir(exist_ok=True)
+        for index in range(len(segments)):
+            file = crawl / f"{index}.warc.gz"
+            file.write_bytes(b"WARC")
+            os.utime(file, (1_710_000_000, 1_710_000_000))
+        run = resolve_run(
+            crawl, {"crawl.files_per_segment": 1, "store": str(tmp_path / f"store-{name}"), **(overrides or {})}, name
+        )
+        for files, segment in zip(segments, run.segments, strict=True):
+            commit(run, "filter", segment.partition, files)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def commit_documents() -> Callable[..., None]:
+    """`commit_documents(run, "mix", "all", [[row, ...]])` writes a stage's manifest without running the stage."""
+    return commit
+
+
+@pytest.fixture
+def commit_mixture() -> Callable[..., None]:
+    """`commit_mixture(run, {"documents": [[row, ...]], "heldout": [[row, ...]]})` writes the manifest of `mix`."""
+
+    def make(run: Run, kinds: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> None:
+        attempt = Attempt(run, run.task("mix"))
+        written = [write(attempt, kind, files) for kind, files in kinds.items()]
+        attempt.commit([file for one in written for file in one.files])
+
+    return make
+
+
+def commit(run: Run, stage: str, partition: str, files: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    attempt = Attempt(run, run.task(stage, partition))
+    output = write(attempt, "documents", files)
+    attempt.commit(output.files, output.counts.rows())
+
+
+def write(attempt: Attempt, kind: str, files: Sequence[Sequence[Mapping[str, Any]]]) -> Output:
+    total = Output()
+    for number, rows in enumerate(files):
+        name = f"{number:05d}-{number:08x}"
+        sorter = Sorter(attempt.store, f"{attempt.prefix}/{attempt.id}", attempt.task.stage, name, DOCUMENTS, kind)
+        for row in rows:
+            sorter.keep(dict(row), len(row["text"].encode()))
+        one = sorter.close()
+        total.files += one.files
+        total.counts += one.counts
+    return total
+
+
+@pytest.fixture
+def rows_of() -> Callable[..., list[dict[str, Any]]]:
+    """`rows_of(store, manifests, "drops")`: the rows of all files of one kind, in order."""
+
+    def read(store: Store, manifests: Sequence[Any], kind: str) -> list[dict[str, Any]]:
+        return [row for manifest in manifests for file in manifest.of(kind) for row in read_rows(store, file.path)]
+
+    return read
