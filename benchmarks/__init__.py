@@ -1,1 +1,1 @@
-"""Measurements with bars. Every one ends with lines `BAR <name> <value> <bar> ok|short` and fails where one is short."""
+"""`make bench`: how fast the hot stages are, against floors that were measured. Run it on a quiet machine."""

@@ -74,9 +74,9 @@ class Crawl(Settings):
 class Extract(Settings):
     """Main content from HTML."""
 
-    extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
-    fast: bool = False
-    """trafilatura without its fall-back extractors: 1.2 times as fast, F1 lower by 0.005 on multilingual pages."""
+    extractor: Literal["trafilatura", "resiliparse", "justext"] = "trafilatura"
+    fast: bool = True
+    """trafilatura without its fall-back extractors: 1.5 times as fast; F1 on articles the same, on multilingual pages 0.005 lower."""
     min_chars: Positive = 25
     prefilter_probability: Fraction = 0.02
     """Skip pages whose plain text is in none of `langid.languages` with at least this probability; 0 extracts every page."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from contract.settings import DedupSubstring
 from contract.store import Store
-from pipelines.job import Job, Output, Sorter
+from pipelines.job import Job, Output, Sorter, worker_errors
 from pipelines.schema import DOCUMENTS, Drop
 from pipelines.survivors import Part, parts, read_alive
 from pipelines.text.substring import anchors, digest, rebuild, remaining, union
@@ -135,7 +135,8 @@ def run(job: Job) -> None:
     items: list[tuple[Part, Cuts]] = [(part, {}) for part in parts(job, "dedup_url", "dedup_fuzzy")]
     removed: Mapping[str, int] = {"spans": 0, "words_cut": 0, "documents_cut": 0}
     for done in range(settings.passes if items else 0):
-        found = find(job, settings, items)
+        with worker_errors():
+            found = find(job, settings, items)
         if not found:
             break
         for one in found:

@@ -1,20 +1,20 @@
 """The language of a page before its main text is known: from samples of all its text, in a fraction of an extraction's time.
 
-Navigation and boilerplate are mostly written in the page's language, but not always: the probability is taken from the sample that
-speaks most for the wanted languages, and the threshold is low. It errs towards extracting the page.
+Navigation and boilerplate are mostly written in the page's language, but not always, so samples spread over the whole page vote and the
+threshold is low: it errs towards extracting the page. The text is classified again after extraction.
 """
 
-import re
 from collections.abc import Collection
 from typing import Any
 
 from resiliparse.extract.html2text import extract_plain_text
 
+from pipelines.text.fasttext_model import LABEL
+
 SAMPLES = 10
 SAMPLE_CHARS = 200
 MIN_CHARS = 100  # with less text than this a page says nothing about its language
-LABEL = "__label__"
-MARKUP = re.compile(r"<(script|style|noscript|template|svg)\b.*?</\1\s*>|<!--.*?-->|<[^>]{0,5000}>", re.DOTALL | re.IGNORECASE)
+FLOOR = 0.01  # a label below this is not looked for, which saves fastText most of its tree
 
 
 def samples(text: str, count: int = SAMPLES, chars: int = SAMPLE_CHARS) -> list[str]:
@@ -32,7 +32,7 @@ def wanted_probability(text: str, languages: Collection[str], model: Any) -> flo
     for piece in pieces:
         total += sum(
             probability
-            for probability, label in model.predict(piece + "\n", len(languages) + 4, 0.0, "strict")
+            for probability, label in model.predict(piece + "\n", len(languages) + 4, FLOOR, "strict")
             if label[len(LABEL) :] in languages
         )
     return min(1.0, total / len(pieces)) if pieces else 0.0

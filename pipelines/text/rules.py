@@ -12,6 +12,8 @@ from pipelines.schema import Drop
 from pipelines.text.stopwords import STOP_WORDS
 from pipelines.text.words import UNSPACED_LANGUAGES
 
+# Korean characters are syllables: running text has a mean near the lower limit, which was set for English.
+MEAN_LENGTH_EXEMPT = UNSPACED_LANGUAGES | {"ko"}
 Verdict = tuple[Drop, float] | None
 Scores = Mapping[str, float | None]
 
@@ -89,7 +91,7 @@ def gopher_rules(settings: GopherQuality, language: str | None) -> list[Rule]:
     """Mean word length is not asked of languages whose words here are characters, stop words only of those that have a list."""
     group = "gopher_quality"
     made = []
-    if language not in UNSPACED_LANGUAGES:
+    if language not in MEAN_LENGTH_EXEMPT:
         made += [
             Rule(group, Drop.MEAN_WORD_LENGTH, "mean_word_chars", "<", settings.min_mean_word_chars),
             Rule(group, Drop.MEAN_WORD_LENGTH, "mean_word_chars", ">", settings.max_mean_word_chars),

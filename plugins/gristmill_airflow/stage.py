@@ -97,7 +97,7 @@ class StageOperator(BaseOperator):
         self.log.info("manifest will be: %s", uri)
         self._child = Child(arguments, lock_path(run, task), GRACE_S[STAGES[task.stage].plane])
         for line in self._child.lines():
-            self.log.info("%s", line)
+            self.log.log(logging.ERROR if line.startswith("error: ") else logging.INFO, "%s", line)
         code = self._child.code
         reason = self._child.errors[-1] if self._child.errors else f"{self.stage} ended with exit code {code}"
         match verdict(code):
