@@ -136,7 +136,10 @@ def test_hostile_pages_cost_only_themselves(tmp_path, resolve_run, run_stage, ro
         records.append(gzip.compress(head.encode() + http + b"\r\n\r\n"))
     (tmp_path / "crawl").mkdir()
     (tmp_path / "crawl" / "hostile.warc.gz").write_bytes(b"".join(records))
-    run = resolve_run(tmp_path / "crawl", {"extract.seconds_per_page": 1.0, "extract.memory_mb_per_page": 64})
+    run = resolve_run(
+        tmp_path / "crawl",
+        {"extract.seconds_per_page": 1.0, "extract.memory_mb_per_page": 64, "extract.prefilter_probability": 0},
+    )
     run_stage(run, "crawl")
     [manifest] = run_stage(run, "extract")
     drops = {row["url"].rpartition("/")[2]: row["reason"] for row in rows_of(run.store, [manifest], "drops")}
