@@ -15,8 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from contract.manifest import File
 from contract.settings import DedupFuzzy
 from contract.store import Store
-from pipelines.job import Job, worker_errors
+from pipelines.job import Job
 from pipelines.schema import Drop
+from pipelines.session import worker_errors
 from pipelines.survivors import Duplicate, Part, drop_duplicates, dropped_ids, number, parts
 
 Nodes = npt.NDArray[np.int64]

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from contract.settings import DedupSubstring
 from contract.store import Store
-from pipelines.job import Job, Output, Sorter, worker_errors
+from pipelines.job import Job, Output, Sorter
 from pipelines.schema import DOCUMENTS, Drop
+from pipelines.session import worker_errors
 from pipelines.survivors import Part, parts, read_alive
 from pipelines.text.substring import anchors, digest, rebuild, remaining, union
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 THINGS = ("river", "mill", "baker", "lantern", "harbour", "garden", "winter", "letter", "stone", "bridge")
 RECIPE = """
@@ -169,6 +170,7 @@ def join_alone() -> None:
     """Make the test process the only process of a DeepSpeed group, once."""
     import torch
 
+    torch.set_num_threads(1)  # the models are so small that a second thread only waits
     if not torch.distributed.is_initialized():
         from training.__main__ import join
 
