@@ -157,7 +157,7 @@ def main() -> int:
         f"                 peak memory {peer['peak_bytes'] / 2**20:,.0f} MiB; { ({k: len(v) for k, v in peer['taps'].items()}) }"
     )
     bars = Bars()
-    for name, prefilter, bar in (("without_prefilter", 0.0, WITHOUT), ("with_prefilter", 0.02, WITH_PREFILTER)):
+    for name, prefilter, bar in (("without_prefilter", 0.0, WITHOUT), ("with_prefilter", Extract().prefilter_probability, WITH_PREFILTER)):
         fates, seconds, clock = measure_ours(files, prefilter, given.repeats)
         memory = (
             sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) >> 10

@@ -78,7 +78,7 @@ class Extract(Settings):
     fast: bool = True
     """trafilatura without its fall-back extractors: 1.5 times as fast; F1 on articles the same, on multilingual pages 0.005 lower."""
     min_chars: Positive = 25
-    prefilter_probability: Fraction = 0.02
+    prefilter_probability: Fraction = 0.1
     """Skip pages whose plain text is in none of `langid.languages` with at least this probability; 0 extracts every page."""
     seconds_per_page: Annotated[float, Field(gt=0)] = 10.0
     memory_mb_per_page: Positive = 1024
