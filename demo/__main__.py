@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print(
-            "\nThe run goes on inside Airflow; `make demo` follows it again from the start, `make stop` ends it.",
+            "\nThe run goes on inside Airflow. `make demo` takes it up where it stands; `make stop` ends it.",
             file=sys.stderr,
         )
         return 130
