@@ -6,7 +6,7 @@ WHERE ?= home
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo stop test lint format bench
+.PHONY: help setup demo stop test lint format bench bench-extract bench-fuzz
 .DEFAULT_GOAL := help
 
 help:
@@ -47,3 +47,14 @@ format: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks
+
+# Beside datatrove, in an environment of its own under .bench; DATA holds html_gold/ and lid/.
+DATA ?= ../shared/data
+bench-extract: setup
+	@$(BIN)/python -m benchmarks.extract --data "$(DATA)"; ratio=$$?; \
+	$(BIN)/python -m benchmarks.extraction_quality --data "$(DATA)"; quality=$$?; \
+	$(BIN)/python -m benchmarks.language --data "$(DATA)"; language=$$?; \
+	exit $$((ratio | quality | language))
+
+bench-fuzz: setup
+	@$(BIN)/python -m benchmarks.fuzz --seconds 600

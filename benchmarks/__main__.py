@@ -31,7 +31,8 @@ PAGES = 600
 FLOORS: dict[str, tuple[str, float]] = {
     "crawl": ("pages", 50.0),
     "langid": ("pages", 300.0),
-    "filter": ("pages", 200.0),
+    "score": ("pages", 100.0),
+    "filter": ("pages", 300.0),
     "minhash_sign": ("pages", 250.0),
     "pack": ("tokens", 30_000.0),
     "pretrain": ("tokens", 1_000.0),

@@ -111,7 +111,7 @@ def plan(
     """
     done: dict[str, list[Task]] = {}
     for stage in STAGES.values():
-        settings = recipe.section(stage.name).identity()
+        settings = recipe.stage_identity(stage.name)
         files = [f"{key}:{value}" for key, value in sorted((outside or {}).items()) if key.startswith(f"{stage.name}.")]
         made = done[stage.name] = []
         for index, segment in enumerate(segments) if stage.scope == "snapshot" else ((0, None),):

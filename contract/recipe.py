@@ -31,6 +31,7 @@ class Recipe(Settings):
     crawl: s.Crawl = s.Crawl()
     extract: s.Extract = s.Extract()
     langid: s.Langid = s.Langid()
+    score: s.Score = s.Score()
     filter: s.Filter = s.Filter()
     minhash_sign: s.MinhashSign = s.MinhashSign()
     dedup_url: s.DedupUrl = s.DedupUrl()
@@ -84,6 +85,13 @@ class Recipe(Settings):
         """The settings of one stage."""
         section: Settings = getattr(self, stage)
         return section
+
+    def stage_identity(self, stage: str) -> dict[str, Any]:
+        """What decides a stage's output: its section, and what it reads of others'."""
+        decides = self.section(stage).identity()
+        if stage == "extract" and self.extract.prefilter_probability and self.langid.languages:
+            decides["languages"] = sorted(self.langid.languages)  # the language prefilter's
+        return decides
 
 
 def load(uri: str, overrides: Iterable[str] = ()) -> Recipe:

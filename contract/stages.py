@@ -36,7 +36,12 @@ STAGES: dict[str, Stage] = {
             "extract", "spark", "snapshot", ("crawl",), 1, "main content of each page, behind a time and memory guard"
         ),
         Stage("langid", "spark", "snapshot", ("extract",), 1, "language of each text; keeps the recipe's languages"),
-        Stage("filter", "spark", "snapshot", ("langid",), 1, "line corrections, repetition and quality rules"),
+        Stage(
+            "score", "spark", "snapshot", ("langid",), 1, "line corrections, masks, and every score that a rule judges"
+        ),
+        Stage(
+            "filter", "spark", "snapshot", ("score",), 1, "repetition and quality rules, decided on the scores alone"
+        ),
         Stage("minhash_sign", "spark", "snapshot", ("filter",), 1, "MinHash signature and band keys of each document"),
         Stage("dedup_url", "spark", "corpus", ("filter",), 1, "one document per canonical URL"),
         Stage(

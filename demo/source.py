@@ -18,10 +18,11 @@ BYTES_PER_FILE = 20_000_000
 PYDOC_PAGES = 600
 # The defaults are thresholds for web prose. Reference pages repeat signatures and are half code, so nine in ten would be dropped.
 PYDOC_OVERRIDES = (
+    "extract.prefilter_probability=0",
     "langid.min_probability=0.4",
     "filter.fineweb.enabled=false",
     "filter.gopher_repetition.enabled=false",
-    "filter.lines.max_removed_word_fraction=0.3",
+    "filter.max_removed_word_fraction=0.3",
 )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
 
-import trafilatura
+import justext
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
@@ -18,7 +18,10 @@ from contract.settings import Extract
 from contract.store import Store
 from pipelines.job import Job, Output, Sorter, group_rows, read_rows
 from pipelines.schema import Drop
+from pipelines.text.fasttext_model import model
 from pipelines.text.guard import Guard, Outcome, Reply
+from pipelines.text.maintext import main_text
+from pipelines.text.prefilter import foreign
 
 GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
 READ_ROWS = 16  # pages in memory at a time; one may have megabytes
@@ -29,6 +32,10 @@ META_CHARSET = re.compile(
 TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
 # Only ASCII: a Chinese sentence goes on behind a URL without a space.
 URL = re.compile(r"(?:\b(?:https?|ftp)://|\bwww\.)[!-~]*[A-Za-z0-9/_=&#~+%$-]", re.ASCII | re.IGNORECASE)
+JUSTEXT_NAMES = {
+    "de": "German", "en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "nl": "Dutch", "pl": "Polish",
+    "pt": "Portuguese", "ru": "Russian",
+}  # fmt: skip
 TABLE_FRAME = re.compile(r"\|[\s|:-]*")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 DROPS = {
@@ -92,28 +99,45 @@ def plain_tables(text: str) -> str:
     return "\n".join(rows).replace("\\|", "|")
 
 
-def extract_page(settings: Extract, payload: bytes, note: str) -> str:
-    """(title, text) of a page as JSON, or an empty string where there is no text. `note` is the page's kind and declared charset."""
+def justext_paragraphs(page: str, languages: tuple[str, ...]) -> str:
+    """jusText's good paragraphs, by the stop words of the first wanted language that it has a list for (English where it has none)."""
+    names = (JUSTEXT_NAMES.get(language) for language in languages)
+    stop_words = justext.get_stoplist(next((name for name in names if name), "English"))
+    return "\n".join(part.text for part in justext.justext(page, stop_words) if not part.is_boilerplate)
+
+
+def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, note: str) -> str:
+    """JSON of (title, text), of a number where the page is skipped as foreign, or an empty string where there is no text.
+
+    `note` is the page's kind and declared charset.
+    """
     kind, _, charset = note.partition(" ")
-    page = decode(payload, charset)
+    page = decode(payload, charset).encode("utf-8", "replace").decode()  # no lone surrogates: C code refuses them
+    if kind == "html" and settings.prefilter_probability and languages:
+        probability = foreign(page, languages, settings.prefilter_probability, model().f)
+        if probability is not None:
+            return json.dumps(probability)
     if kind == "text":
         return json.dumps([None, text]) if (text := clean(page)) else ""
     if settings.extractor == "resiliparse":
         text = extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
+    elif settings.extractor == "justext":
+        text = justext_paragraphs(page, languages)
     else:
-        found = trafilatura.bare_extraction(page, fast=settings.fast, include_comments=False)
-        text = plain_tables(found.text or "") if found else ""
+        text = plain_tables(main_text(page, settings.fast) or "")
     title = TITLE.search(page)
     cleaned = clean(text)
     return json.dumps([" ".join(html.unescape(title[1]).split()) if title else None, cleaned]) if cleaned else ""
 
 
 @lru_cache(maxsize=1)
-def guard_for(settings: Extract) -> Guard:
+def guard_for(settings: Extract, languages: tuple[str, ...]) -> Guard:
     """This worker's child, kept from task to task."""
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs each page it cannot read
     logging.getLogger("htmldate").setLevel(logging.CRITICAL)
-    return Guard(partial(extract_page, settings), settings.seconds_per_page, settings.memory_mb_per_page)
+    if settings.prefilter_probability and languages:
+        model()  # before the fork: every child shares it
+    return Guard(partial(extract_page, settings, languages), settings.seconds_per_page, settings.memory_mb_per_page)
 
 
 class Memory:
@@ -139,7 +163,13 @@ def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sort
             row, DROPS[reply.outcome], reply.text, len(payload), snippet=payload[:200].decode("utf-8", "replace")
         )
         return
-    title, text = json.loads(reply.text) if reply.text else (None, "")
+    found = json.loads(reply.text) if reply.text else (None, "")
+    if isinstance(found, float | int):
+        sorter.drop(
+            row, Drop.LANGUAGE_PREFILTER, float(found), len(payload), snippet=payload[:200].decode("utf-8", "replace")
+        )
+        return
+    title, text = found
     if len(text) < settings.min_chars:
         sorter.drop(row, Drop.EXTRACT_EMPTY, len(text), len(payload), snippet=text or title or "")
         return
@@ -152,9 +182,11 @@ def _pages(store: Store, files: list[File]) -> Iterator[dict[str, Any]]:
         yield from read_rows(store, file.path, batch_rows=READ_ROWS)
 
 
-def _work(store: Store, prefix: str, settings: Extract, files: list[File], name: str) -> Output:
+def _work(
+    store: Store, prefix: str, settings: Extract, languages: tuple[str, ...], files: list[File], name: str
+) -> Output:
     sorter = Sorter(store, prefix, "extract", name)
-    memory = Memory(guard_for(settings))
+    memory = Memory(guard_for(settings, languages))
     for row in _pages(store, files):
         sort_page(row, memory.reply(row), settings, sorter)
     return sorter.close()
@@ -163,4 +195,5 @@ def _work(store: Store, prefix: str, settings: Extract, files: list[File], name:
 def run(job: Job) -> None:
     settings: Extract = job.settings
     groups = group_rows(job.inputs("crawl", "pages"), GROUP_ROWS)
-    job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))
+    languages = tuple(sorted(job.run.recipe.langid.languages))
+    job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings, languages), "groups"))

@@ -1,42 +1,18 @@
-"""filter: corrects the lines of each document, then judges it by length, repetition and quality. The first broken rule counts."""
+"""filter: judges each document by its scores: line corrections, length, repetition, quality. The first broken rule counts."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 from contract.errors import RecipeError
 from contract.manifest import File
 from contract.recipe import Recipe
 from contract.settings import Filter
 from contract.store import Store
-from pipelines.job import Job, Output, Sorter, read_rows
-from pipelines.schema import Drop
-from pipelines.text import lines, quality, repetition
+from pipelines.job import Job, Output, Sorter, group_rows, read_rows
+from pipelines.schema import DOCUMENTS
+from pipelines.text.rules import Rule, decide, rules_for
 from pipelines.text.stopwords import STOP_WORDS
-from pipelines.text.words import Text
 
-Verdict = tuple[Drop, object] | None
-
-
-def judge(text: str, language: str | None, settings: Filter) -> tuple[str, Verdict]:
-    """(the text as corrected, why it goes or None)."""
-    if settings.lines.enabled:
-        corrected = lines.correct(text, settings.lines)
-        if verdict := lines.judge(corrected, settings.lines):
-            return text, verdict
-        text = corrected.text
-    document = Text(text)
-    verdict = quality.judge_length(document, settings.min_words, settings.max_words)
-    if verdict is None and settings.gopher_repetition.enabled:
-        verdict = repetition.judge(document, settings.gopher_repetition)
-    if verdict is None and settings.gopher_quality.enabled:
-        verdict = quality.judge_gopher(document, language, settings.gopher_quality)
-    if verdict is None and settings.c4.enabled:
-        verdict = quality.judge_c4_page(text)
-        if verdict is None:
-            document = Text(quality.c4_lines(text, settings.c4))
-            verdict = quality.judge_c4_sentences(document.text, settings.c4)
-    if verdict is None and settings.fineweb.enabled:
-        verdict = quality.judge_fineweb(document, settings.fineweb)
-    return document.text, verdict
+GROUP_ROWS = 4096  # documents of one Spark task: microseconds each
 
 
 def check_stop_words(recipe: Recipe) -> None:
@@ -50,19 +26,22 @@ def check_stop_words(recipe: Recipe) -> None:
         )
 
 
-def _work(store: Store, prefix: str, settings: Filter, file: File, name: str) -> Output:
+def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: str) -> Output:
     sorter = Sorter(store, prefix, "filter", name)
-    for row in read_rows(store, file.path):
-        text, verdict = judge(row["text"], row["language"], settings)
-        before = len(row["text"].encode())
-        if verdict:
-            sorter.drop(row, *verdict, before)
-        else:
-            sorter.keep({**row, "text": text}, len(text.encode()), before)
+    rules = lru_cache(maxsize=None)(partial(rules_for, settings))
+    for file in files:
+        for row in read_rows(store, file.path):
+            size = len(row["text"].encode())
+            found: list[Rule] = rules(row["language"])
+            verdict = decide(row, found)
+            if verdict:
+                sorter.drop(row, *verdict, size)
+            else:
+                sorter.keep({column: row[column] for column in DOCUMENTS.names}, size)
     return sorter.close()
 
 
 def run(job: Job) -> None:
     check_stop_words(job.run.recipe)
-    files = job.inputs("langid", "documents")
-    job.commit(job.map_files(files, partial(_work, job.store, job.prefix, job.settings)))
+    groups = group_rows(job.inputs("score", "documents"), GROUP_ROWS)
+    job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, job.settings), "groups"))

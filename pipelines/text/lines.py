@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 
 from contract.settings import LineCorrection
-from pipelines.schema import Drop
 from pipelines.text.words import split_words
 
 COUNTED = (
@@ -65,11 +64,3 @@ def correct(text: str, settings: LineCorrection) -> Corrected:
             kept.append(line)
             left += len(words)
     return Corrected(re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip(), total, total - left)
-
-
-def judge(corrected: Corrected, settings: LineCorrection) -> tuple[Drop, float] | None:
-    """Drop when more than the fraction of words went; exactly the fraction stays."""
-    # Counted in whole words: 0.05 x 20 is 1 but not in binary floating point.
-    if corrected.removed > round(settings.max_removed_word_fraction * corrected.words, 9):
-        return Drop.LINES_REMOVED, corrected.removed_fraction
-    return None

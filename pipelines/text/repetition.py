@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from contract.settings import GopherRepetition
-from pipelines.schema import Drop
 from pipelines.text.words import WORD, Text
 
-Verdict = tuple[Drop, float] | None
+TOP_SIZES = (2, 3, 4)
+DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
 
 
 def duplicates(parts: Sequence[str]) -> tuple[int, int]:
@@ -81,32 +80,15 @@ class Ngrams:
         return float(ends[0] - starts[0] + (ends[1:] - fresh).sum()) / self.characters
 
 
-def judge(document: Text, settings: GopherRepetition) -> Verdict:
-    """The first rule that a document breaks and the value by which it does, or None."""
-    characters = len(document.text)
-    if not document.lines:
-        return None
-    for parts, of_parts, of_characters in (
-        (
-            document.lines,
-            (Drop.DUPLICATE_LINES, settings.duplicate_line_fraction),
-            (Drop.DUPLICATE_LINE_CHARS, settings.duplicate_line_char_fraction),
-        ),
-        (
-            document.paragraphs,
-            (Drop.DUPLICATE_PARAGRAPHS, settings.duplicate_paragraph_fraction),
-            (Drop.DUPLICATE_PARAGRAPH_CHARS, settings.duplicate_paragraph_char_fraction),
-        ),
-    ):
+def measure(document: Text) -> dict[str, float | None]:
+    """Every score of the table: fractions of lines and paragraphs, and of characters for all else."""
+    characters = max(len(document.text), 1)
+    scores: dict[str, float | None] = {}
+    for name, parts in (("lines", document.lines), ("paragraphs", document.paragraphs)):
         count, repeated = duplicates(parts)
-        for (reason, limit), value in ((of_parts, count / len(parts)), (of_characters, repeated / characters)):
-            if value > limit:
-                return reason, value
+        scores[f"duplicate_{name}"] = count / max(len(parts), 1)
+        scores[f"duplicate_{name.removesuffix('s')}_chars"] = repeated / characters
     ngrams = Ngrams(document.text)
-    for n, limit in sorted(settings.top_ngram_char_fraction.items()):
-        if (value := ngrams.top_fraction(n)) > limit:
-            return Drop.TOP_NGRAM, value
-    for n, limit in sorted(settings.duplicate_ngram_char_fraction.items()):
-        if (value := ngrams.duplicate_fraction(n)) > limit:
-            return Drop.DUPLICATE_NGRAMS, value
-    return None
+    scores |= {f"top_{n}gram": ngrams.top_fraction(n) for n in TOP_SIZES}
+    scores |= {f"duplicate_{n}grams": ngrams.duplicate_fraction(n) for n in DUPLICATE_SIZES}
+    return scores

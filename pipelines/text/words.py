@@ -11,6 +11,7 @@ UNSPACED_LANGUAGES = frozenset({"zh", "ja", "yue", "wuu", "th", "lo", "km", "my"
 # Thai to Tibetan, Burmese, Khmer, kana, Han with its extensions.
 _UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«»„“”‘’‚‹›…–—¿¡、。，！？；：（）「」『』【】《》·"
 PARAGRAPH_END = re.compile(r"\n\s*\n")
 
 
@@ -29,6 +30,11 @@ class Text:
     @cached_property
     def words(self) -> list[str]:
         return split_words(self.text)
+
+    @cached_property
+    def bare_words(self) -> list[str]:
+        """The words in lower case and without the punctuation around them."""
+        return [word.strip(PUNCTUATION) for word in split_words(self.text.lower())]
 
     @cached_property
     def lines(self) -> list[str]:

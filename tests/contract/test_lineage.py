@@ -71,7 +71,7 @@ def test_gc_lists_first_and_deletes_only_unlisted_attempts(finished: Run, capsys
 def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--recipe", finished.uri]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 5 * 2 + 14
+    assert len(lines) == 1 + 6 * 2 + 14
     assert all(line.endswith("done") for line in lines[1:])
     assert main(["funnel", "--recipe", finished.uri]) == 0
     extract = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("extract"))

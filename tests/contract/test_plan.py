@@ -23,7 +23,7 @@ SEGMENTS = [Segment("X-2024-10", index, (Source(f"file:///{index}", f"{index}", 
 # One valid other value for every setting; a new setting without one fails the test below until it is given.
 CHANGED: dict[str, Any] = {
     "crawl.source": "elsewhere", "crawl.blocklists": ("a",), "crawl.strict_words": ("a",), "crawl.hard_words": ("a",),
-    "crawl.soft_words": ("a",), "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
+    "crawl.soft_words": ("a",), "score.mask": ("ip",), "score.bad_words": "a", "score.perplexity_model": "a", "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
     "decontaminate.ngram": 14, "filter.gopher_quality.min_mean_word_chars": 4.0, "mix.sources": {"a": MixSource(uri="b")}, "sft.data": "a", "reward.data": "a", "ppo.kl_target": 6.0,
@@ -84,9 +84,17 @@ def test_a_changed_setting_changes_its_stage_and_what_follows_and_nothing_else(
 ) -> None:
     before = plan(Recipe(), SEGMENTS)
     after = plan(with_value(Recipe(), path, "another" if runtime else other(path, value)), SEGMENTS)
-    stage = path.split(".")[0]
+    # The prefilter before extraction asks for the languages that langid keeps.
+    stage = "extract" if path == "langid.languages" else path.split(".")[0]
     changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
     assert changed == (set() if runtime else {stage, *downstream(stage)})
+
+
+def test_without_the_prefilter_languages_concern_only_langid() -> None:
+    recipe = with_value(Recipe(), "extract.prefilter_probability", 0.0)
+    before, after = plan(recipe, SEGMENTS), plan(with_value(recipe, "langid.languages", ("de",)), SEGMENTS)
+    changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
+    assert changed == {"langid", *downstream("langid")}
 
 
 @given(index=st.integers(0, 2), size=st.integers(10, 99))
@@ -123,6 +131,15 @@ def test_a_snapshot_stage_reads_its_own_segment_and_a_corpus_stage_all() -> None
     assert [task.partition for task in tasks["dedup_fuzzy", "all"].of("minhash_sign")] == [
         one.partition for one in SEGMENTS
     ]
+
+
+def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
+    import time
+
+    segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, 0),)) for index in range(9000)]
+    began = time.monotonic()
+    assert len(plan(Recipe(), segments)) == 6 * 9000 + 14
+    assert time.monotonic() - began < 10
 
 
 def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable[..., Run]) -> None:

@@ -50,7 +50,7 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
         (
             "filter: {min_word: 3}",
             [],
-            "filter.min_word: unknown key; did you mean min_words? allowed here: c4, fineweb,",
+            "filter.min_word: unknown key; did you mean min_words? allowed here: bloom, c4, fineweb,",
         ),
         ("filtr: {}", [], "filtr: unknown key; did you mean filter? allowed here: crawl, decontaminate,"),
         ("filter: {min_words: many}", [], "filter.min_words: Input should be a valid integer"),
@@ -59,7 +59,7 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
         (
             "extract: {extractor: soup}",
             [],
-            "extract.extractor: Input should be 'trafilatura' or 'resiliparse', got 'soup'",
+            "extract.extractor: Input should be 'trafilatura', 'resiliparse' or 'justext', got 'soup'",
         ),
         (
             "mix: {sources: {wiki: {url: a}}}",

@@ -85,9 +85,9 @@ ARTICLE = (
 PAGE = f"<html><head><title>Mill &amp; river</title></head><body><nav>Home Login</nav><article><h1>Mill</h1><p>{ARTICLE * 4}</p></article><div id=comments><p>First comment here, long enough to count.</p></div></body></html>"
 
 
-@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse"])
+@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse", "justext"])
 def test_main_content_without_navigation_and_comments(extractor):
-    title, text = json.loads(extract_page(Extract(extractor=extractor), PAGE.encode(), "html utf-8"))
+    title, text = json.loads(extract_page(Extract(extractor=extractor), ("en",), PAGE.encode(), "html utf-8"))
     assert title == "Mill & river"
     assert text.count("The river bends twice") == 4
     assert "Login" not in text
@@ -95,11 +95,11 @@ def test_main_content_without_navigation_and_comments(extractor):
 
 
 def test_wet_text_passes_as_it_is():
-    assert json.loads(extract_page(Extract(), "Grüße\n\n\n\nvon hier".encode(), "text utf-8")) == [
+    assert json.loads(extract_page(Extract(), ("en",), "Grüße\n\n\n\nvon hier".encode(), "text utf-8")) == [
         None,
         "Grüße\n\nvon hier",
     ]
-    assert extract_page(Extract(), b"  \n ", "text utf-8") == ""
+    assert extract_page(Extract(), ("en",), b"  \n ", "text utf-8") == ""
 
 
 def test_equal_payloads_are_worked_on_once():
@@ -136,7 +136,10 @@ def test_hostile_pages_cost_only_themselves(tmp_path, resolve_run, run_stage, ro
         records.append(gzip.compress(head.encode() + http + b"\r\n\r\n"))
     (tmp_path / "crawl").mkdir()
     (tmp_path / "crawl" / "hostile.warc.gz").write_bytes(b"".join(records))
-    run = resolve_run(tmp_path / "crawl", {"extract.seconds_per_page": 1.0, "extract.memory_mb_per_page": 64})
+    run = resolve_run(
+        tmp_path / "crawl",
+        {"extract.seconds_per_page": 1.0, "extract.memory_mb_per_page": 64, "extract.prefilter_probability": 0},
+    )
     run_stage(run, "crawl")
     [manifest] = run_stage(run, "extract")
     drops = {row["url"].rpartition("/")[2]: row["reason"] for row in rows_of(run.store, [manifest], "drops")}
@@ -165,7 +168,7 @@ def test_real_pages_against_their_gold_text(data_dir, tmp_path):
     scores = []
     for page in read_pages(RangeFile(str(data_dir / "html_gold" / "aeb.dev.warc.gz")), 8 << 20):
         if isinstance(page, Page) and page.url in by_url and len(scores) < 30:
-            found = extract_page(Extract(), page.payload, f"html {page.charset or ''}")
+            found = extract_page(Extract(), ("en",), page.payload, f"html {page.charset or ''}")
             text = json.loads(found)[1] if found else ""
             scores.append(shingle_f1(text, by_url[page.url]))
     assert len(scores) == 30

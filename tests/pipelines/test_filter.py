@@ -6,10 +6,13 @@ import shutil
 import pytest
 
 from contract.errors import RecipeError
+from contract.manifest import need
 from contract.recipe import parse
-from contract.settings import C4, Filter
-from pipelines.filter import check_stop_words, judge
-from pipelines.schema import Drop
+from contract.settings import C4, C4Lines, Filter, Score
+from pipelines.filter import check_stop_words
+from pipelines.schema import SCORED, Drop
+from pipelines.text.rules import decide, rules_for
+from pipelines.text.scores import Tools, measure
 
 SENTENCES = [
     "The river bends twice before it meets the old mill on the hill.",
@@ -21,6 +24,11 @@ SENTENCES = [
 ]
 GOOD = "\n".join(SENTENCES)
 SHORT = re.sub(r"((?:\S+ ){3}\S+) ", r"\1.\n", " ".join(SENTENCES))  # four words a line
+
+
+def judge(text, language, settings, score=None):
+    kept, scores = measure(text, language, score or Score(), Tools())
+    return kept, decide(scores, rules_for(settings, language))
 
 
 @pytest.mark.parametrize(
@@ -59,16 +67,19 @@ def relaxed():
 def test_c4_is_off_until_a_recipe_switches_it_on():
     text = GOOD + "\nA set {x} of things that the teacher wrote down."
     assert judge(text, "en", Filter())[1] is None
-    assert judge(text, "en", Filter(c4=C4(enabled=True)))[1] == (Drop.C4_CURLY_BRACKET, "{")
-    kept, verdict = judge(GOOD + "\nNo end to this line of words", "en", Filter(c4=C4(enabled=True)))
+    with_c4 = Filter(c4=C4(enabled=True))
+    assert judge(text, "en", with_c4)[1] == (Drop.C4_CURLY_BRACKET, 1)
+    c4_lines = Score(c4_lines=C4Lines(enabled=True))
+    kept, verdict = judge(GOOD + "\nNo end to this line of words", "en", with_c4, c4_lines)
     assert (kept, verdict) == (GOOD, None)
 
 
 def test_nothing_switched_on_changes_nothing():
-    off = {name: {"enabled": False} for name in ("gopher_repetition", "gopher_quality", "c4", "fineweb", "lines")}
+    off = {name: {"enabled": False} for name in ("gopher_repetition", "gopher_quality", "c4", "fineweb", "bloom")}
     settings = Filter.model_validate({"min_words": 0, **off})
-    for text in ("", "x", "Home\n\n\n{}", GOOD):
-        assert judge(text, None, settings) == (text, None)
+    untouched = Score.model_validate({"lines": {"enabled": False}, "mask": []})
+    for text in ("", "x", "Home\n\n\n{}", GOOD, "write to a@b.example"):
+        assert judge(text, None, settings, untouched) == (text, None)
 
 
 def test_a_language_without_stop_words_is_refused_by_name():
@@ -78,12 +89,26 @@ def test_a_language_without_stop_words_is_refused_by_name():
     check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {min_stop_words: 0}}", "test"))
 
 
+def run_manifests(run, stage):
+    return [need(run.store, run.task(stage, segment.partition)) for segment in run.segments]
+
+
+def test_a_new_threshold_decides_again_and_measures_nothing(resolve_run, tmp_path):
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    one = resolve_run(tmp_path / "crawl", name="one")
+    two = resolve_run(tmp_path / "crawl", {"filter.fineweb.max_short_line_fraction": 0.5}, name="two")
+    name = one.segments[0].partition
+    assert one.task("score", name).fingerprint == two.task("score", name).fingerprint
+    assert one.task("filter", name).fingerprint != two.task("filter", name).fingerprint
+
+
 def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, rows_of):
     (tmp_path / "crawl").mkdir()
     shutil.copy(data_dir / "html_gold" / "mediacloud2020_multilang.dev.warc.gz", tmp_path / "crawl")
     run = resolve_run(tmp_path / "crawl", {"langid.languages": ["en", "es", "fr"]})
     kept = None
-    for stage in ("crawl", "extract", "langid", "filter"):
+    for stage in ("crawl", "extract", "langid", "score", "filter"):
         [manifest] = run_stage(run, stage)
         rows = manifest.rows
         assert rows.read == rows.kept + rows.dropped
@@ -94,8 +119,12 @@ def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, 
     documents = rows_of(run.store, [manifest], "documents")
     assert 15 <= len(documents) <= 60
     assert {document["language"] for document in documents} == {"en", "es", "fr"}
+    scored = {row["id"]: row for row in rows_of(run.store, run_manifests(run, "score"), "documents")}
+    assert set(next(iter(scored.values()))) == set(SCORED.names)
     for document in documents:
-        assert judge(document["text"], document["language"], run.recipe.filter)[1] is None
+        row = scored[document["id"]]
+        assert decide(row, rules_for(run.recipe.filter, document["language"])) is None
+        assert document["text"] == row["text"]
         assert len(document["text"].split()) >= 50
         assert document["language_probability"] >= 0.65
     assert len(document["id"]) == 32

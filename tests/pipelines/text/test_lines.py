@@ -4,12 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.settings import LineCorrection
+from contract.settings import Filter, LineCorrection
 from pipelines.schema import Drop
-from pipelines.text.lines import Corrected, correct, judge
+from pipelines.text.lines import Corrected, correct
+from pipelines.text.rules import decide, rules_for
 from pipelines.text.words import split_words
 
 RULES = LineCorrection()
+
+
+def judge(corrected, limit=0.05):
+    rules = rules_for(Filter(max_removed_word_fraction=limit, min_words=0), "en")[:1]
+    return decide({"removed_word_fraction": corrected.removed_fraction}, rules)
 
 
 @pytest.mark.parametrize(
@@ -49,16 +55,15 @@ def test_exactly_five_percent_is_kept():
     assert len(line.split()) == 19
     kept = correct(f"{line}\nHome", RULES)
     assert (kept.words, kept.removed) == (20, 1)
-    assert judge(kept, RULES) is None
+    assert judge(kept) is None
     short = correct(f"{line.rpartition(' ')[0]}\nHome", RULES)
-    assert judge(short, RULES) == (Drop.LINES_REMOVED, pytest.approx(1 / 19))
+    assert judge(short) == (Drop.LINES_REMOVED, pytest.approx(1 / 19))
 
 
 @given(st.integers(1, 2000), st.integers(0, 100))
 def test_the_limit_is_exact_in_whole_words(words, percent):
-    rules = LineCorrection(max_removed_word_fraction=percent / 100)
     for removed in range(max(0, words * percent // 100 - 1), min(words, words * percent // 100 + 2) + 1):
-        dropped = judge(Corrected("", words, removed), rules) is not None
+        dropped = judge(Corrected("", words, removed), percent / 100) is not None
         assert dropped is (removed * 100 > percent * words)
 
 

@@ -2,20 +2,20 @@
 
 import pytest
 
-from contract.settings import C4, FineWeb, GopherQuality
+from contract.settings import C4, C4Lines, Filter, FineWeb, GopherQuality
 from pipelines.schema import Drop
-from pipelines.text.quality import (
-    c4_lines,
-    judge_c4_page,
-    judge_c4_sentences,
-    judge_fineweb,
-    judge_gopher,
-    judge_length,
-)
+from pipelines.text.quality import c4_lines, count_sentences, measure_c4_page, measure_fineweb, measure_gopher
+from pipelines.text.rules import c4_rules, decide, fineweb_rules, gopher_rules, rules_for
 from pipelines.text.stopwords import STOP_WORDS
 from pipelines.text.words import Text, split_words
 
-GOPHER, FINEWEB, C4_RULES = GopherQuality(), FineWeb(), C4(enabled=True)
+GOPHER, FINEWEB, C4_RULES, C4_LINES = GopherQuality(), FineWeb(), C4(enabled=True), C4Lines(enabled=True)
+
+
+def judge_gopher(document, language, settings):
+    return decide(measure_gopher(document, language), gopher_rules(settings, language))
+
+
 PLAIN = "the house and garden " * 5  # 20 words
 
 
@@ -23,7 +23,8 @@ PLAIN = "the house and garden " * 5  # 20 words
     ("count", "found"), [(49, (Drop.TOO_FEW_WORDS, 49)), (50, None), (60, None), (61, (Drop.TOO_MANY_WORDS, 61))]
 )
 def test_length_in_words(count, found):
-    assert judge_length(Text("word " * count), 50, 60) == found
+    assert decide({"words": count}, rules_for(Filter(min_words=50, max_words=60), "en")) == found
+    assert measure_gopher(Text("word " * count), "en")["words"] == count
 
 
 @pytest.mark.parametrize(
@@ -100,16 +101,21 @@ def test_c4_lines():
         f"One long {'x' * 1001} word goes.\n\n\n\n"
         'He said "this stays too!"'
     )
-    assert c4_lines(text, C4_RULES) == 'A sentence that stays here.\n\nHe said "this stays too!"'
-    assert c4_lines("no end here", C4_RULES.model_copy(update={"terminal_punctuation": False})) == "no end here"
+    assert c4_lines(text, C4_LINES) == 'A sentence that stays here.\n\nHe said "this stays too!"'
+    assert c4_lines("no end here", C4_LINES.model_copy(update={"terminal_punctuation": False})) == "no end here"
 
 
 def test_c4_documents():
-    assert judge_c4_page("All of it: Lorem IPSUM dolor.") == (Drop.C4_LOREM_IPSUM, "lorem ipsum")
-    assert judge_c4_page("if (x) { y }") == (Drop.C4_CURLY_BRACKET, "{")
-    assert judge_c4_page("fine") is None
-    assert judge_c4_sentences("One. Two! Three? Four... v1.2 is one.", C4_RULES) is None
-    assert judge_c4_sentences("One. Two! Three? It costs 1.50 today.", C4_RULES) == (Drop.C4_TOO_FEW_SENTENCES, 4)
+    assert measure_c4_page("All of it: Lorem IPSUM dolor.") == {"lorem_ipsum": 1, "curly_brackets": 0}
+    assert measure_c4_page("if (x) { y }") == {"lorem_ipsum": 0, "curly_brackets": 1}
+    rules = c4_rules(C4_RULES)
+    assert decide({"lorem_ipsum": 1, "curly_brackets": 1, "sentences": 9}, rules) == (Drop.C4_LOREM_IPSUM, 1)
+    assert decide({"lorem_ipsum": 0, "curly_brackets": 1, "sentences": 9}, rules) == (Drop.C4_CURLY_BRACKET, 1)
+    assert decide({"lorem_ipsum": 0, "curly_brackets": 0, "bad_words": 1}, rules) == (Drop.C4_BAD_WORDS, 1)
+    assert decide({"bad_words": None, "sentences": 5}, rules) is None, "what was not measured never drops"
+    assert decide({"sentences": 4}, rules) == (Drop.C4_TOO_FEW_SENTENCES, 4)
+    assert count_sentences("One. Two! Three? Four... v1.2 is one.") == 5
+    assert count_sentences("One. Two! Three? It costs 1.50 today.") == 4
 
 
 LONG = "a line that is certainly longer than thirty characters"
@@ -131,7 +137,7 @@ LONG = "a line that is certainly longer than thirty characters"
 )
 def test_fineweb(lines, found):
     text = "\n".join(lines)
-    answer = judge_fineweb(Text(text), FINEWEB)
+    answer = decide(measure_fineweb(Text(text), 30), fineweb_rules(FINEWEB))
     if found and found[1] is None:
         found = found[0], pytest.approx((len(LONG) + 1) / len(text))
     assert answer == found

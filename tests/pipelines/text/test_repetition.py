@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from contract.settings import GopherRepetition
 from pipelines.schema import Drop
-from pipelines.text.repetition import Ngrams, duplicates, judge
+from pipelines.text.repetition import Ngrams, duplicates, measure
+from pipelines.text.rules import decide, repetition_rules
 from pipelines.text.words import WORD, Text
 
 RULES = GopherRepetition()
@@ -17,6 +18,10 @@ SPACES = st.sampled_from([" ", "\n", "  ", "\n\n"])
 
 OFF_TOP = dict.fromkeys((2, 3, 4), 1.0)
 OFF_DUPLICATE = dict.fromkeys(range(5, 11), 1.0)
+
+
+def judge(document, rules):
+    return decide(measure(document), repetition_rules(rules))
 
 
 @st.composite

@@ -1,0 +1,52 @@
+"""score: corrects and masks each text, and measures what the filter's rules judge. No document goes here."""
+
+import tempfile
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from contract.errors import RecipeError
+from contract.manifest import File
+from contract.settings import Score
+from contract.store import Store, split_uri
+from pipelines.job import Job, Output, Sorter, group_rows, read_rows
+from pipelines.schema import SCORED, SCORES
+from pipelines.text import badwords
+from pipelines.text.scores import Tools, measure
+
+GROUP_ROWS = 256  # documents of one Spark task: some milliseconds each
+
+
+@lru_cache(maxsize=1)
+def tools_for(settings: Score) -> Tools:
+    """This worker's lists and model, loaded once. Raises InputError for a folder without lists, RecipeError without kenlm."""
+    lists = badwords.load(settings.bad_words) if settings.bad_words else {}
+    return Tools(lists, _model(settings.perplexity_model) if settings.perplexity_model else None)
+
+
+def _model(uri: str) -> Any:
+    try:
+        import kenlm  # optional: compiled, and only recipes with a model need it
+    except ImportError:
+        raise RecipeError("score.perplexity_model: the package kenlm is not installed; pip install kenlm") from None
+    store, name = split_uri(uri)
+    with tempfile.TemporaryDirectory(prefix="gristmill-kenlm-") as folder:
+        return kenlm.Model(str(store.download(name, Path(folder) / name)))
+
+
+def _work(store: Store, prefix: str, settings: Score, files: list[File], name: str) -> Output:
+    sorter = Sorter(store, prefix, "score", name, SCORED)
+    tools = tools_for(settings)
+    for file in files:
+        for row in read_rows(store, file.path):
+            text, scores = measure(row["text"], row["language"], settings, tools)
+            kept = {**row, **dict.fromkeys(SCORES), **scores, "text": text}
+            sorter.keep(kept, len(text.encode()), len(row["text"].encode()))
+    return sorter.close()
+
+
+def run(job: Job) -> None:
+    settings: Score = job.settings
+    tools_for(settings)  # fails here, in one line, before any worker starts
+    groups = group_rows(job.inputs("langid", "documents"), GROUP_ROWS)
+    job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))

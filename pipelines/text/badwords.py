@@ -1,0 +1,58 @@
+"""Lists of bad words, one a language, and how often a text uses them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from contract.errors import InputError
+from contract.store import Store
+from pipelines.text.words import UNSPACED_LANGUAGES
+
+
+@dataclass(frozen=True)
+class BadWords:
+    """One language's list. Words of spaced languages match whole; in scripts without spaces a phrase matches anywhere."""
+
+    phrases: Mapping[str, tuple[tuple[str, ...], ...]]
+    """First word -> every phrase that begins with it, in words, longest first."""
+    substrings: tuple[str, ...] = ()
+
+    @staticmethod
+    def build(entries: Sequence[str], language: str) -> "BadWords":
+        wanted = sorted({entry.strip().lower() for entry in entries if entry.strip()})
+        if language in UNSPACED_LANGUAGES:
+            return BadWords({}, tuple(wanted))
+        phrases: dict[str, list[tuple[str, ...]]] = {}
+        for entry in wanted:
+            words = tuple(entry.split())
+            phrases.setdefault(words[0], []).append(words)
+        return BadWords({first: tuple(sorted(them, key=len, reverse=True)) for first, them in phrases.items()})
+
+    def count(self, text: str, bare_words: Sequence[str]) -> int:
+        """Occurrences in a text whose words, in lower case and bare of punctuation, are `bare_words`."""
+        if self.substrings:
+            lowered = text.lower()
+            return sum(lowered.count(entry) for entry in self.substrings)
+        found = 0
+        for index, word in enumerate(bare_words):
+            for phrase in self.phrases.get(word, ()):
+                if tuple(bare_words[index : index + len(phrase)]) == phrase:
+                    found += 1
+                    break
+        return found
+
+
+def load(folder: str) -> dict[str, BadWords]:
+    """The list of every language in a folder; raises InputError where it holds none."""
+    store = Store(folder)
+    lists = {}
+    for entry in store.files(recursive=False):
+        language = entry.path.partition(".")[0]
+        if language.isalpha() and language.islower() and 2 <= len(language) <= 3:
+            lists[language] = BadWords.build(
+                store.read_bytes(entry.path).decode("utf-8", "replace").splitlines(), language
+            )
+    if not lists:
+        raise InputError(
+            f"score.bad_words: {folder} holds no list; name a folder with one file a language, such as en and de"
+        )
+    return lists
