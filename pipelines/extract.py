@@ -31,6 +31,7 @@ META_CHARSET = re.compile(
 TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
 # Only ASCII: a Chinese sentence goes on behind a URL without a space.
 URL = re.compile(r"(?:\b(?:https?|ftp)://|\bwww\.)[!-~]*[A-Za-z0-9/_=&#~+%$-]", re.ASCII | re.IGNORECASE)
+TABLE_FRAME = re.compile(r"\|[\s|:-]*")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 DROPS = {
     Outcome.TIMEOUT: Drop.EXTRACT_TIMEOUT,
@@ -92,6 +93,12 @@ def clean(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
+def plain_tables(text: str) -> str:
+    """trafilatura's tables without their frame: no row that holds nothing, no `|---|`, no backslash before a `|` of the text."""
+    rows = [line for line in text.split("\n") if not TABLE_FRAME.fullmatch(line.rstrip())]
+    return "\n".join(rows).replace("\\|", "|")
+
+
 def extract_page(settings: Extract, payload: bytes, note: str) -> str:
     """(title, text) of a page as JSON, or an empty string where there is no text. `note` is the page's kind and declared charset."""
     kind, _, charset = note.partition(" ")
@@ -102,7 +109,7 @@ def extract_page(settings: Extract, payload: bytes, note: str) -> str:
         text = extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
     else:
         found = trafilatura.bare_extraction(page, fast=settings.fast, include_comments=False)
-        text = (found.text or "") if found else ""
+        text = plain_tables(found.text or "") if found else ""
     title = TITLE.search(page)
     cleaned = clean(text)
     return json.dumps([" ".join(html.unescape(title[1]).split()) if title else None, cleaned]) if cleaned else ""

@@ -4,10 +4,13 @@ import ast
 import importlib.util
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from contract.recipe import Recipe
 from contract.settings import Settings
@@ -162,3 +165,15 @@ def test_lock_file_names_versions_only():
         assert version.replace(".", "").isalnum(), line
     assert not [line for line in lines if line.startswith(("nvidia", "triton", "gristmill"))]
     assert "torch==2.13.0" in lines
+
+
+def test_lock_file_satisfies_the_project():
+    """Every dependency that pyproject.toml names is pinned, to a version that it allows."""
+    pinned = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines())
+    pins = {canonicalize_name(name): version for name, version in pinned.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in (*project["dependencies"], *project["optional-dependencies"]["dev"]):
+        wanted = Requirement(text)
+        name = canonicalize_name(wanted.name)
+        assert name in pins, f"{wanted.name} is not in requirements.lock"
+        assert wanted.specifier.contains(pins[name]), f"{name}=={pins[name]} does not satisfy {wanted}"

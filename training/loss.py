@@ -74,23 +74,13 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return advantages, (advantages + values) * mask
 
 
-def moments(values: Tensor, mask: Tensor) -> Tensor:
-    """(count, sum, sum of squares) of the masked values in float64; those of several processes add up."""
-    kept = values.double() * mask
-    return torch.stack((mask.double().sum(), kept.sum(), (kept * kept).sum()))
-
-
-def variance(totals: Tensor) -> Tensor:
-    """Population variance from `moments`."""
-    count, total, squares = totals.unbind()
-    return (squares / count.clamp(min=1) - (total / count.clamp(min=1)) ** 2).clamp(min=0)
-
-
-def whiten(values: Tensor, mask: Tensor, totals: Tensor | None = None, shift_mean: bool = True) -> Tensor:
-    """Masked values scaled to variance 1 and, with `shift_mean`, to mean 0; 0 elsewhere. `totals` are `moments` over the whole batch."""
-    totals = moments(values, mask) if totals is None else totals
-    mean = totals[1] / totals[0].clamp(min=1)
-    whitened = (values.double() - mean) * torch.rsqrt(variance(totals) + EPSILON)
+def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+    """Masked values scaled to variance 1 and, with `shift_mean`, to mean 0; 0 elsewhere."""
+    kept = values[mask.bool()].double()
+    if not len(kept):
+        return torch.zeros_like(values)
+    mean, variance = kept.mean(), kept.var(unbiased=False)
+    whitened = (values.double() - mean) * torch.rsqrt(variance + EPSILON)
     return ((whitened if shift_mean else whitened + mean) * mask).to(values.dtype)
 
 
@@ -120,7 +110,9 @@ def adapt_kl_coef(coef: float, kl: float, target: float) -> float:
     return coef * (1 + KL_GAIN * error)
 
 
-def explained_variance(errors: Tensor, returns: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns), from the `moments` of both; 0 where the returns do not vary."""
-    spread = variance(returns)
-    return 0.0 if spread < EPSILON else float(1 - variance(errors) / spread)
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns) over the masked positions; 0 where the returns do not vary."""
+    kept = mask.bool()
+    spread = returns[kept].double().var(unbiased=False)
+    error = (returns - values)[kept].double().var(unbiased=False)
+    return 0.0 if spread < EPSILON else float(1 - error / spread)

@@ -4,7 +4,7 @@ A row draws from its own generator, so its response does not depend on which row
 nothing random has to be saved for a resume: the seed says it all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,14 +50,16 @@ def row_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Rows of unequal length, flush right: tokens and attention, both (B, longest)."""
-    longest = max(len(row) for row in rows)
-    tokens = torch.full((len(rows), longest), pad, dtype=torch.long)
-    attention = torch.zeros((len(rows), longest), dtype=torch.long)
+def left_pad(
+    rows: Sequence[Sequence[int]], pad: int, device: torch.device | str, width: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows of unequal length, flush right: tokens and attention, both (B, width); the default width is the longest row's."""
+    width = width or max(len(row) for row in rows)
+    tokens = torch.full((len(rows), width), pad, dtype=torch.long)
+    attention = torch.zeros((len(rows), width), dtype=torch.long)
     for index, row in enumerate(rows):
-        tokens[index, longest - len(row) :] = torch.tensor(row, dtype=torch.long)
-        attention[index, longest - len(row) :] = 1
+        tokens[index, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        attention[index, width - len(row) :] = 1
     return tokens.to(device), attention.to(device)
 
 
@@ -81,16 +83,19 @@ def generate(
     max_tokens: int,
     end_of_text: int,
     temperature: float = 1.0,
+    width: int | None = None,
+    anyone: Callable[[bool], bool] = bool,
 ) -> Rollout:
     """Sample a response of at most `max_tokens` tokens for each prompt; a response ends with its end-of-text token.
 
-    `seeds` has one seed a row, see `row_seed`. The model is called in evaluation mode and left as it was.
+    `seeds` has one seed a row, see `row_seed`. `width` is the number of prompt positions, by default the longest prompt's.
+    `anyone` tells whether something is true in any process: all go on until all are done, so all return equally many positions.
+    The model is called in evaluation mode and left as it was.
     """
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    tokens, attention = left_pad(prompts, end_of_text, device)
-    width = tokens.shape[1]
+    tokens, attention = left_pad(prompts, end_of_text, device, width)
     uniforms = torch.stack(
         [torch.rand(max_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     ).to(device)
@@ -117,12 +122,10 @@ def generate(
         tokens = torch.cat((tokens, feed), dim=1)
         attention = torch.cat((attention, alive[:, None].long()), dim=1)
         alive = alive & (chosen != end_of_text)
-        if not alive.any():
+        if not anyone(bool(alive.any())):
             break
     model.train(training)
-    mask = torch.stack(masks, dim=1).float()
-    assert tokens.shape[1] == width + mask.shape[1]
-    return Rollout(tokens, attention, mask, torch.stack(found, dim=1))
+    return Rollout(tokens, attention, torch.stack(masks, dim=1).float(), torch.stack(found, dim=1))
 
 
 def response_logits(model: nn.Module, tokens: Tensor, attention: Tensor, length: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.words import Bytes, Hashes, Offsets, kernel, mix64, shingles
+from pipelines.text.hashing import Bytes, Hashes, Offsets, kernel, mix64, shingles
 
 Words32 = npt.NDArray[np.uint32]
 

@@ -10,7 +10,7 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.words import kernel, mix64
+from pipelines.text.hashing import kernel, mix64
 
 BITS = 64
 KEPT = 3

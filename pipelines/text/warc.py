@@ -31,6 +31,7 @@ HTML_START = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 BINARY_START = re.compile(rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|RIFF|\x00\x00\x00.ftyp", re.DOTALL)
+CUT_SHORT = ("truncated_record", "bad_http_header", "record_unknown")  # what a record looks like when the stream ends inside it
 CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
@@ -209,37 +210,39 @@ def read_pages(file: RangeFile, max_payload: int) -> Iterator[Page | Loss]:
     head = file.read_full(PROBE)
     zipped = head.startswith(GZIP_MAGIC)
     plain = _first_bytes(head) if zipped else head
+    stream: Inflated | Plain | None = Inflated(file) if zipped else Plain(file)
     refused = _refuse(head, plain)
     if refused:
         yield refused
-        return
-    stream: Inflated | Plain | None = Inflated(file) if zipped else Plain(file)
+        # Damage to its first bytes makes a WARC look like something else.
+        found = next_member(file, 1) if refused.kind == "not_warc" and not zipped else None
+        if found is None:
+            return
+        stream = Inflated(file, found)
     quirks = not re.match(rb"\s*WARC/1\.\d\r\n", plain or b"WARC/1.0\r\n")
     while stream is not None:
         position = 0
+        last: list[Page | Loss] = []  # of the record read last: only its successor proves that it is whole
         try:
-            # A stream's own damage shows only once the iterator has run into it.
             for record in ArchiveIterator(
                 io.BufferedReader(stream, BUFFER), parse_http=False, quirks_mode=quirks, stream_detect=False
             ):
+                yield from last
                 position = record.stream_pos
-                for found in _convert(record, max_payload, *stream.place(position)):
-                    if not (
-                        isinstance(found, Loss) and found.kind == "truncated_record" and (stream.damage or file.cut)
-                    ):
-                        yield found
-            if not stream.damage:
-                return
-            yield Loss(stream.damage, f"near byte {file.tell():,}")
+                last = list(_convert(record, max_payload, *stream.place(position)))
+            damage = Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
         except OSError as error:
-            if file.cut:
-                return
-            yield Loss(stream.damage or "bad_warc_header", f"after byte {stream.place(position)[0]:,}: {error}")
             quirks = True
+            damage = Loss(stream.damage or "bad_warc_header", f"after byte {stream.place(position)[0]:,}: {error}")
         except BaseException as error:  # a Rust panic is no Exception
             if type(error).__name__ != "PanicException":
                 raise
-            yield Loss("reader_panic", f"after byte {stream.place(position)[0]:,}: {error}")
+            damage = Loss("reader_panic", f"after byte {stream.place(position)[0]:,}: {error}")
+        ended_early = file.cut or stream.damage
+        yield from (one for one in last if not (ended_early and isinstance(one, Loss) and one.kind in CUT_SHORT))
+        if damage is None or file.cut:
+            return
+        yield damage
         stream = stream.after(position)
 
 

@@ -27,12 +27,11 @@ def pools(cores: int | None = None) -> dict[str, tuple[int, str]]:
     }
 
 
-def standalone_environment(home: Path, port: int, store: str | None = None) -> dict[str, str]:
+def standalone_environment(home: Path, port: int) -> dict[str, str]:
     """The variables to start `airflow standalone` with, on top of those of this process. Makes `home` and its secret if absent.
 
-    `store` is where runs go whose recipe is given by name, instead of the recipe's own; start Airflow in the checkout's root, to which
-    relative paths in recipes refer. Start it in its own session and end that process group: a signal to `airflow standalone` alone leaves
-    its children running.
+    Relative paths in recipes refer to the folder that Airflow is started in. Start it in a session of its own and end all of that: a
+    signal to `airflow standalone` alone leaves its children running.
     """
     home = home.resolve()
     url = f"http://127.0.0.1:{port}"
@@ -60,8 +59,6 @@ def standalone_environment(home: Path, port: int, store: str | None = None) -> d
     variables |= {f"AIRFLOW__{name}": str(value) for name, value in settings.items()}
     variables["AIRFLOW_HOME"] = str(home)
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    if store:
-        variables["GRISTMILL_STORE"] = store
     return variables
 
 

@@ -103,7 +103,7 @@ def poll() -> list[str]:
     context = get_current_context()
     params = context["params"]
     with reported():
-        crawl = load(recipe_uri(params["recipe"]), params["overrides"]).crawl
+        crawl = load(recipe_uri(params["recipe"]), params["overrides"] or ()).crawl
         log.info("will ask %s for its crawls", crawl.source)
         offered = list_snapshots(crawl.source, crawl.retries)
     state = context["asset_state_store"][CRAWL]
@@ -113,6 +113,6 @@ def poll() -> list[str]:
     if not fresh:
         raise AirflowSkipException(f"no new crawl; the newest of {len(offered)} is {offered[0]}")
     event = context["outlet_events"][CRAWL]
-    event.extra = {"recipe_name": params["recipe"], "overrides": list(params["overrides"])}
+    event.extra = {"recipe_name": params["recipe"], "overrides": list(params["overrides"] or ())}
     event.add_partitions(fresh)
     return fresh

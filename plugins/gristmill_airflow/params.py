@@ -41,14 +41,14 @@ def poll_params() -> dict[str, Param]:
             minLength=1,
             title="Recipe",
             examples=recipe_names(),
-            description_md="A file in `recipes/`, or the path or URI of any other recipe (`s3://bucket/my.yaml`).",
+            description_md="A file in `recipes/`, or any other recipe's path or URI.",
         ),
         "overrides": Param(
             [],
-            type="array",
+            type=["array", "null"],
             items={"type": "string"},
             title="Overrides",
-            description_md="One `key.path=value` a line, for example `filter.min_words=40` or `crawl.source=/data/warc`.",
+            description_md="One a line, for example `filter.min_words=40` or `crawl.source=/data/warc`.",
         ),
     }
 
@@ -62,14 +62,14 @@ def stage_params() -> dict[str, Param]:
             None,
             type=["null", "string"],
             title="Crawl",
-            description_md="For example `CC-MAIN-2024-10`. Empty: the run's partition key, or else the newest crawl of the recipe's source.",
+            description_md="For example `CC-MAIN-2024-10`. Empty: the newest that the recipe's source has.",
         ),
         "overrides": form["overrides"],
         "run": Param(
             None,
             type=["null", "string"],
             title="Resolved run",
-            description_md="To go on with an earlier run: the URI of its `runs/…/recipe.yaml`. The fields above are then not used.",
+            description_md="To go on with an earlier run instead: the URI of its `recipe.yaml`.",
         ),
     }
 
@@ -107,12 +107,6 @@ def read_request(
     )
 
 
-def with_store(overrides: Sequence[str]) -> list[str]:
-    """This installation's store goes before a person's overrides, so that theirs win."""
-    store = os.environ.get("GRISTMILL_STORE")
-    return ([f"store={store}"] if store else []) + list(overrides)
-
-
 def fulfil(request: Request, name: str) -> Run:
     """Open the resolved run, or resolve one under a name made from `name`. Raises GristmillError."""
     if request.run:
@@ -120,7 +114,7 @@ def fulfil(request: Request, name: str) -> Run:
     if request.snapshot:
         snapshot_date(request.snapshot)
     uri = recipe_uri(request.recipe)
-    return resolve(uri, run_name(name), with_store(request.overrides), [request.snapshot] if request.snapshot else [])
+    return resolve(uri, run_name(name), request.overrides, [request.snapshot] if request.snapshot else [])
 
 
 def run_name(name: str) -> str:

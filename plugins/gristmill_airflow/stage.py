@@ -1,5 +1,6 @@
 """`StageOperator`: one stage over one partition. Finds the manifest and skips, or launches the work and waits for the manifest."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +16,8 @@ from contract.plan import WHOLE, Run, Task, open_run
 from contract.stages import STAGES
 from gristmill_airflow.launch import GRACE_S, Child, command, lock_path, shown, verdict
 from gristmill_airflow.params import crawl_of
+
+log = logging.getLogger(__name__)
 
 POOLS = {"spark": "spark", "gpu": "gpu", "local": "default_pool"}
 COLOURS = {"spark": "#f6c28b", "gpu": "#9ec9a4", "local": "#d8d8d8"}
@@ -98,6 +101,7 @@ def reported() -> Iterator[None]:
     except Interrupted:
         raise
     except GristmillError as error:
+        log.error("error: %s", error)
         failure = AirflowFailException if verdict(error.exit_code) == "fail" else AirflowException
         raise failure(str(error)) from None
 

@@ -69,21 +69,35 @@ def commit_documents() -> Callable[..., None]:
     return commit
 
 
-def commit(
-    run: Run, stage: str, partition: str, files: Sequence[Sequence[Mapping[str, Any]]], kind: str = "documents"
-) -> None:
+@pytest.fixture
+def commit_mixture() -> Callable[..., None]:
+    """`commit_mixture(run, {"documents": [[row, ...]], "heldout": [[row, ...]]})` writes the manifest of `mix`."""
+
+    def make(run: Run, kinds: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> None:
+        attempt = Attempt(run, run.task("mix"))
+        written = [write(attempt, kind, files) for kind, files in kinds.items()]
+        attempt.commit([file for one in written for file in one.files])
+
+    return make
+
+
+def commit(run: Run, stage: str, partition: str, files: Sequence[Sequence[Mapping[str, Any]]]) -> None:
     attempt = Attempt(run, run.task(stage, partition))
+    output = write(attempt, "documents", files)
+    attempt.commit(output.files, output.counts.rows())
+
+
+def write(attempt: Attempt, kind: str, files: Sequence[Sequence[Mapping[str, Any]]]) -> Output:
     total = Output()
     for number, rows in enumerate(files):
-        sorter = Sorter(
-            run.store, f"{attempt.prefix}/{attempt.id}", stage, f"{number:05d}-{number:08x}", DOCUMENTS, kind
-        )
+        name = f"{number:05d}-{number:08x}"
+        sorter = Sorter(attempt.store, f"{attempt.prefix}/{attempt.id}", attempt.task.stage, name, DOCUMENTS, kind)
         for row in rows:
             sorter.keep(dict(row), len(row["text"].encode()))
         one = sorter.close()
         total.files += one.files
         total.counts += one.counts
-    attempt.commit(total.files, total.counts.rows())
+    return total
 
 
 @pytest.fixture

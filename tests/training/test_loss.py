@@ -115,15 +115,6 @@ def test_whitened_values_have_mean_zero_and_variance_one(case: tuple[torch.Tenso
         assert float(kept.var(unbiased=False)) == pytest.approx(1, abs=1e-3)
 
 
-@settings(deadline=None)  # the first call pays for starting torch
-@given(trajectories())
-def test_whitening_by_parts_equals_whitening_at_once(case: tuple[torch.Tensor, ...]) -> None:
-    values, _, mask = case
-    totals = sum(loss.moments(values[i : i + 1], mask[i : i + 1]) for i in range(len(values)))
-    parts = [loss.whiten(values[i : i + 1], mask[i : i + 1], totals) for i in range(len(values))]
-    torch.testing.assert_close(torch.cat(parts), loss.whiten(values, mask), atol=1e-6, rtol=1e-6)
-
-
 def test_whitening_can_keep_the_mean() -> None:
     found = loss.whiten(torch.tensor([2.0, 6.0]), torch.ones(2), shift_mean=False)
     assert found.tolist() == pytest.approx([-1 + 4, 1 + 4])
@@ -165,12 +156,9 @@ def test_kl_coefficient_follows_its_target() -> None:
 
 
 def test_explained_variance() -> None:
-    mask, returns = torch.ones(4), torch.tensor([1.0, 2.0, 3.0, 4.0])
-
-    def explained(values: torch.Tensor) -> float:
-        return loss.explained_variance(loss.moments(returns - values, mask), loss.moments(returns, mask))
-
-    assert explained(returns + 5) == pytest.approx(1.0)
-    assert explained(torch.zeros(4)) == pytest.approx(0.0)
-    assert explained(-returns) == pytest.approx(-3.0)
-    assert loss.explained_variance(loss.moments(returns, mask), loss.moments(mask, mask)) == 0.0
+    returns = torch.tensor([[1.0, 2.0, 3.0, 4.0, 99.0]])
+    mask = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
+    assert loss.explained_variance(returns + 5, returns, mask) == pytest.approx(1.0)
+    assert loss.explained_variance(torch.zeros(1, 5), returns, mask) == pytest.approx(0.0)
+    assert loss.explained_variance(-returns, returns, mask) == pytest.approx(-3.0)
+    assert loss.explained_variance(returns, mask, mask) == 0.0

@@ -1,0 +1,185 @@
+"""The chain on a live Airflow, in the order in which a person would meet it. Each test goes on from the one before."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.manifest import find
+from contract.plan import Run, open_run, resolve
+from contract.sources import snapshot_date
+from gristmill_airflow.environment import standalone_environment
+
+CHAIN = ("corpus", "pretrain", "align", "evaluate")
+
+
+def test_a_bad_recipe_is_rejected_by_the_first_task_without_retries(live):
+    run = live.trigger("corpus", {"overrides": ["filter.min_word=40"]})
+    assert live.finished("corpus", run, 60) == "failed"
+    tasks = live.tasks("corpus", run)
+    assert tasks["resolve", -1]["state"] == "failed"
+    assert tasks["resolve", -1]["try_number"] == 1
+    assert {one["state"] for (name, _), one in tasks.items() if name != "resolve"} == {"upstream_failed"}
+    reason = f"error: recipe {live.recipe}: filter.min_word: unknown key; did you mean min_words?"
+    assert any(line.startswith(reason) for line in live.log("corpus", run, "resolve"))
+
+
+def test_a_stage_whose_input_is_missing_says_what_to_run_first(live):
+    run = live.trigger("pretrain", {})
+    assert live.finished("pretrain", run, 90) == "failed"
+    task = live.tasks("pretrain", run)["pretrain", -1]
+    assert (task["state"], task["try_number"]) == ("failed", 1)
+    assert any(line.startswith("error: pack all is not done") for line in live.log("pretrain", run, "pretrain"))
+
+
+@pytest.fixture(scope="module")
+def resolved(live) -> Run:
+    """The run that the next tests share, resolved while the crawl was whole."""
+    return resolve(live.recipe, "shared")
+
+
+@pytest.fixture(scope="module")
+def corpus_run(live, resolved) -> str:
+    """A corpus run in which the crawl file of the second segment is missing at first."""
+    (live.folder / "crawl" / "part-1.warc.gz").rename(live.folder / "part-1.warc.gz")
+    return live.trigger("corpus", {"run": resolved.uri})
+
+
+def test_a_failed_segment_is_cleared_alone(live, corpus_run):
+    def states() -> dict[str, Any]:
+        found = live.tasks("corpus", corpus_run)
+        return {f"{name}[{index}]": one["state"] for (name, index), one in found.items()}
+
+    live.wait(
+        "segment 1 fails and segment 0 goes on",
+        lambda: states().get("segment.crawl[1]") == "failed" and states().get("segment.extract[0]") == "success",
+        180,
+    )
+    tasks = live.tasks("corpus", corpus_run)
+    labels = {index: one["rendered_map_index"] for (name, index), one in tasks.items() if name == "segment.crawl"}
+    crawl = open_run(live.xcom("corpus", corpus_run, "resolve")).recipe.snapshots[0]
+    assert labels == {0: f"{crawl}.00000", 1: f"{crawl}.00001"}
+    first_done = tasks["segment.crawl", 0]["end_date"]
+
+    (live.folder / "part-1.warc.gz").rename(live.folder / "crawl" / "part-1.warc.gz")
+    live.clear("corpus", corpus_run, only_failed=True)
+    assert live.finished("corpus", corpus_run, 400) == "success"
+    tasks = live.tasks("corpus", corpus_run)
+    assert {one["state"] for one in tasks.values()} == {"success"}
+    assert tasks["segment.crawl", 0]["end_date"] == first_done, "the segment that was fine ran again"
+    assert tasks["segment.crawl", 1]["try_number"] > tasks["segment.crawl", 0]["try_number"]
+
+
+def marked(lock_folder: Path) -> list[int]:
+    """Processes that stages under this folder's locks have started and that still live."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environ = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if f"GRISTMILL_LOCK={lock_folder}".encode() in environ:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_killed_training_task_leaves_nothing_running_and_its_retry_resumes(live, corpus_run, resolved):
+    run = live.wait("pretrain starts by itself", lambda: live.runs("pretrain", run_type="asset_triggered"), 60)[0]
+    assert run["partition_key"] == resolved.recipe.snapshots[0]
+    name = run["dag_run_id"]
+    live.wait(
+        "pretrain commits a checkpoint",
+        lambda: list((live.folder / "store" / "pretrain").glob("*/step-*/manifest.json")),
+        120,
+    )
+    assert marked(live.home / "locks")
+    live.clear("pretrain", name, task_ids=["pretrain"], only_failed=False)  # a running task is killed and starts again
+    assert live.finished("pretrain", name, 240) == "success"
+    assert live.tasks("pretrain", name)["pretrain", -1]["try_number"] == 2
+    first, second = (live.log("pretrain", name, "pretrain", attempt) for attempt in (1, 2))
+    assert any("asking 1 process(es) to stop" in line for line in first)
+    resumed = next(line for line in second if line.startswith("resumed pretrain from step "))
+    stopped_at = int(resumed.split("step ")[1].split(":")[0])
+    assert stopped_at > 0
+    # It went on from where SIGTERM had stopped it: from the last step that anybody saw, or one that came after.
+    seen = [line.split()[3].split("/")[0].replace(",", "") for line in first if line.startswith("progress pretrain")]
+    assert stopped_at >= max(map(int, seen), default=0)
+    assert find(resolved.store, resolved.task("pretrain")) is not None
+    align = live.wait("align starts by itself", lambda: live.runs("align"), 60)[0]["dag_run_id"]
+    live.finished("align", align, 240)
+
+
+def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, resolved):
+    evaluate = live.wait("evaluate starts by itself", lambda: live.runs("evaluate"), 60)[0]["dag_run_id"]
+    assert live.finished("evaluate", evaluate, 240) == "success"
+    for dag in CHAIN[1:]:
+        run = live.runs(dag, run_type="asset_triggered")[0]
+        assert (run["state"], run["partition_key"]) == ("success", resolved.recipe.snapshots[0])
+        assert live.xcom(dag, run["dag_run_id"], "resolve") == resolved.uri
+    missing = [task.prefix for task in resolved.tasks().values() if find(resolved.store, task) is None]
+    assert missing == []
+    align = live.runs("align")[0]["dag_run_id"]
+    assert {one["state"] for one in live.tasks("align", align).values()} == {"success"}
+    events = live.api.call("GET", "assets/events", order_by="timestamp")["asset_events"]
+    corpus = next(one for one in events if one["source_task_id"] == "pack")
+    assert corpus["extra"]["recipe"] == resolved.uri
+    assert corpus["extra"]["manifest"] == f"{resolved.store.full(resolved.task('pack').prefix)}/manifest.json"
+    assert corpus["partition_key"] == resolved.recipe.snapshots[0]
+
+
+def test_a_poll_publishes_the_new_crawl_once_and_what_is_done_is_skipped(live, resolved):
+    key = resolved.recipe.snapshots[0]
+    before = len(live.runs("corpus"))
+    first = live.trigger("crawl_refresh", {"overrides": ["ppo.steps=2"]})
+    live.api.call("PATCH", "dags/crawl_refresh", {"is_paused": False})
+    assert live.finished("crawl_refresh", first, 60) == "success"
+    live.wait("corpus starts by itself", lambda: len(live.runs("corpus")) > before, 60)
+    run = live.runs("corpus")[0]
+    assert (run["run_type"], run["partition_key"]) == ("asset_triggered", key)
+    assert live.finished("corpus", run["dag_run_id"], 180) == "success"
+    assert any(line.startswith("done already, skipped") for line in live.log("corpus", run["dag_run_id"], "pack"))
+
+    second = live.trigger("crawl_refresh", {})
+    assert live.finished("crawl_refresh", second, 60) == "success"
+    assert live.tasks("crawl_refresh", second)["poll", -1]["state"] == "skipped"
+
+
+def test_a_backfill_of_one_snapshot(live, resolved):
+    """From the command line. The UI sends what the dry run here sends."""
+    key = resolved.recipe.snapshots[0]
+    monday = snapshot_date(key).isoformat()
+    dry = {
+        "dag_id": "evaluate",
+        "from_date": f"{monday}T00:00:00Z",
+        "to_date": f"{monday}T00:00:00Z",
+        "reprocess_behavior": "completed",
+        "max_active_runs": 1,
+        "run_backwards": False,
+        "dag_run_conf": {"recipe": live.recipe},
+    }
+    would = live.api.call("POST", "backfills/dry_run", dry)["backfills"]
+    assert [one["partition_key"] for one in would] == [key]
+    nothing = live.api.call("POST", "backfills/dry_run", {**dry, "reprocess_behavior": "none"})["backfills"]
+    assert nothing == [], "the crawl has its run already"
+
+    airflow = Path(sys.executable).with_name("airflow")
+    command = (
+        f"backfill create --dag-id pretrain --from-date {monday} --to-date {monday} --reprocess-behavior completed"
+    )
+    conf = ["--dag-run-conf", f'{{"recipe": "{live.recipe}"}}']
+    port = int(live.api.url.rpartition(":")[2])
+    subprocess.run(
+        [airflow, *command.split(), *conf],
+        env=standalone_environment(live.home, port),
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    made = live.wait("the backfill's run", lambda: live.runs("pretrain", run_type="backfill"), 60)
+    assert [one["partition_key"] for one in made] == [key]
+    run = made[0]["dag_run_id"]
+    assert live.finished("pretrain", run, 90) == "success"
+    assert any(line.startswith("done already, skipped") for line in live.log("pretrain", run, "pretrain"))

@@ -1,0 +1,113 @@
+"""Every kind of bad input ends `make demo` with one line that says what to do, before Airflow is started."""
+
+import fcntl
+import socket
+
+import pytest
+
+from demo import __main__ as demo
+from demo import server, source
+
+
+@pytest.fixture(autouse=True)
+def no_airflow(monkeypatch):
+    def started(*_):
+        raise AssertionError("Airflow was started in spite of bad input")
+
+    monkeypatch.setattr(server, "start", started)
+
+
+@pytest.fixture
+def start(tmp_path, capsys):
+    """`start("--crawl", DIR)` -> (exit code, the error line)."""
+
+    def call(*arguments):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        code = demo.main(["start", "--where", str(tmp_path / "home"), "--port", str(port), *arguments])
+        lines = [line for line in capsys.readouterr().err.splitlines() if line]
+        assert len(lines) == 1, lines
+        return code, lines[0].removeprefix("error: ")
+
+    return call
+
+
+def committed(tmp_path):
+    return [file for file in (tmp_path / "home").rglob("*") if file.is_file() and file.name != "demo.lock"]
+
+
+def test_missing_crawl(start, tmp_path):
+    assert start("--crawl", f"{tmp_path}/nowhere") == (
+        65,
+        f"crawl.source {tmp_path}/nowhere: it is missing or empty; name a folder or prefix with WARC or WET files",
+    )
+    assert committed(tmp_path) == []
+
+
+def test_folder_without_warc_files(start, tmp_path):
+    (tmp_path / "notes.txt").write_text("no crawl")
+    code, line = start("--crawl", str(tmp_path))
+    assert (code, "none of its" in line, "name a folder or prefix with WARC or WET files" in line) == (65, True, True)
+    assert committed(tmp_path) == []
+
+
+def test_unknown_recipe_key(start, tmp_path):
+    code, line = start("--set", "filter.min_word=3")
+    assert code == 78
+    assert "filter.min_word: unknown key; did you mean min_words?" in line
+    assert committed(tmp_path) == []
+
+
+def test_missing_recipe(start):
+    code, line = start("--recipe", "recipes/none.yaml")
+    assert (code, line) == (
+        78,
+        "recipe recipes/none.yaml: no such file; there are recipes/base.yaml, recipes/tiny.yaml",
+    )
+
+
+def test_unreachable_store(start, tmp_path, monkeypatch):
+    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    code, line = start("--set", "store=s3://bucket/prefix")
+    assert code == 1
+    assert line.startswith("s3://bucket/prefix")
+    assert "cannot be reached; check AWS_ENDPOINT_URL and the network" in line
+
+
+def test_port_in_use(tmp_path, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert demo.main(["start", "--where", str(tmp_path), "--port", str(port)]) == 1
+    assert f"error: port {port} is in use" in capsys.readouterr().err
+
+
+def test_no_java(start, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert start() == (1, "no Java was found: Spark needs Java 17; on Debian: apt-get install openjdk-17-jre-headless")
+
+
+def test_second_demo_while_one_runs(start, tmp_path):
+    (tmp_path / "home").mkdir()
+    with (tmp_path / "home" / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711\n")
+        lock.flush()
+        code, line = start()
+    assert code == 1
+    assert line.startswith(f"another `make demo` (process 4711) runs in {tmp_path}/home; wait for it")
+
+
+def test_common_crawl_is_used_when_it_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(source.sources, "list_snapshots", lambda url, retries: ["CC-MAIN-2026-43", "CC-MAIN-2026-38"])
+    pages = source.choose(tmp_path, "recipes/tiny.yaml", None, (f"store={tmp_path}/store",), None)
+    assert pages.snapshot == "CC-MAIN-2026-43"
+    assert pages.overrides == ("crawl.max_files=2", "crawl.max_bytes_per_file=20000000")
+
+
+def test_stop_without_a_demo(tmp_path, capsys):
+    assert demo.main(["stop", "--where", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "nothing was running\n"

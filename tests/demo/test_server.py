@@ -1,0 +1,66 @@
+"""Finding and ending what a demo started, and nothing else."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from contract.errors import GristmillError
+from demo import server
+
+SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+# A stage's supervisor moves to a session of its own and takes its time over SIGTERM.
+WANDERER = "import os, signal, subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\nprint('up', flush=True)\ntime.sleep(60)"
+
+
+def launch(command, **environment):
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout.readline() == b"up\n"
+    return process
+
+
+def test_stop_ends_processes_in_other_sessions_and_leaves_strangers_alone(tmp_path):
+    stranger = launch(SLEEPER, **{server.MARK: str(tmp_path / "elsewhere")})
+    ours = launch([sys.executable, "-c", WANDERER], **{server.MARK: str(tmp_path)})
+    (tmp_path / "airflow.pid").write_text(f"{ours.pid} 8080\n")
+    try:
+        assert len(server.processes(tmp_path)) == 2
+        assert server.find(tmp_path) == server.Server(tmp_path, ours.pid, 8080)
+        assert server.stop(tmp_path) == 2
+        assert server.processes(tmp_path) == set()
+        assert server.find(tmp_path) is None
+        assert stranger.poll() is None
+    finally:
+        for process in (stranger, ours):
+            process.kill()
+            process.wait()
+
+
+def test_stop_kills_what_ignores_sigterm(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "GRACE_S", 0.5)
+    deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)"
+    process = launch([sys.executable, "-c", deaf], **{server.MARK: str(tmp_path)})
+    assert server.stop(tmp_path) == 1
+    assert process.wait(5) == -9
+
+
+def test_a_pid_file_that_outlived_its_process_means_nothing(tmp_path):
+    (tmp_path / "airflow.pid").write_text(f"{os.getpid()} 8080\n")  # alive, but not ours
+    assert server.find(tmp_path) is None
+    assert server.stop(tmp_path) == 0
+    time.sleep(0)  # and this process is still here
+
+
+def test_port_in_use_names_a_free_one():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(GristmillError, match=rf"^port {port} is in use .* make demo PORT=\d+$") as refused:
+            server.check_ports(port)
+    server.check_ports(int(str(refused.value).rpartition("=")[2]))

@@ -1,0 +1,145 @@
+"""The stage on real Spark against brute force: random, periodic and all-equal texts, repeats at both ends, both cuts, two passes."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from contract.plan import Run
+
+Rows = list[dict[str, Any]]
+Texts = dict[str, list[str]]
+
+
+def brute_force(texts: Texts, k: int, cut: str) -> Texts:
+    """One pass over id -> words: every window compared with every other; what is cut is the union of the marked windows."""
+    places: dict[tuple[str, ...], list[tuple[str, int]]] = {}
+    for key in sorted(texts):
+        for start in range(len(texts[key]) - k + 1):
+            places.setdefault(tuple(texts[key][start : start + k]), []).append((key, start))
+    gone = {
+        (key, word)
+        for found in places.values()
+        if len(found) > 1
+        for key, start in (found if cut == "all" else found[1:])
+        for word in range(start, start + k)
+    }
+    return {key: [word for at, word in enumerate(words) if (key, at) not in gone] for key, words in texts.items()}
+
+
+def test_brute_force_on_known_answers() -> None:
+    texts = {"1": ["a", "b", "c", "d"], "2": ["x", "b", "c", "d"]}
+    assert brute_force(texts, 3, "keep_first") == {"1": ["a", "b", "c", "d"], "2": ["x"]}
+    assert brute_force(texts, 3, "all") == {"1": ["a"], "2": ["x"]}
+    assert brute_force(texts, 4, "all") == texts
+    assert brute_force({"1": ["a"] * 5}, 3, "keep_first") == {"1": ["a"]}
+    assert brute_force({"1": ["a"] * 5}, 3, "all") == {"1": []}
+
+
+@pytest.fixture
+def documents(make_document: Callable[..., dict[str, Any]]) -> Rows:
+    generator = random.Random(5)
+    passage = [f"p{n}" for n in range(30)]
+    other = [f"o{n}" for n in range(9)]
+
+    def fresh(count: int) -> list[str]:
+        return [f"f{generator.randrange(10**9)}" for _ in range(count)]
+
+    texts = [[generator.choice("ab") for _ in range(generator.randrange(40))] for _ in range(25)]
+    texts += [list("abc") * times for times in range(1, 8)]
+    texts += [["same"] * times for times in (5, 7, 8, 9, 30)]
+    texts += [[*passage, *fresh(20)], [*fresh(20), *passage], [*fresh(9), *passage[5:25], *fresh(9)], passage]
+    texts += [[*fresh(5), *other[:4], *passage[:10], *other[4:], *fresh(5)], [*fresh(5), *other, *fresh(5)]]
+    texts += [fresh(7), fresh(60), []]
+    return [
+        make_document("".join(word + generator.choice([" ", "\n", "  ", "\n\n"]) for word in words), name=str(number))
+        for number, words in enumerate(texts)
+    ]
+
+
+def deduplicate(
+    documents: Rows, settings: dict[str, Any], files: int, make_corpus: Any, commit_documents: Any, run_stage: Any
+) -> tuple[Run, Any]:
+    """Run the stage with the documents in any order over a number of files; nothing was dropped before."""
+    shuffled = random.Random(files).sample(documents, len(documents))
+    given = {"dedup_substring.min_chars": 0, **{f"dedup_substring.{key}": value for key, value in settings.items()}}
+    run = make_corpus(
+        [[shuffled[at::files] for at in range(files)]],
+        given | {"spark.shuffle_partitions": files},
+        name=f"files{files}",
+    )
+    for stage in ("dedup_url", "dedup_fuzzy"):
+        commit_documents(run, stage, "all", [])
+    return run, run_stage(run, "dedup_substring")[0]
+
+
+@pytest.mark.parametrize(
+    ("cut", "passes", "files"),
+    [("keep_first", 1, 1), ("keep_first", 1, 16), ("all", 1, 3), ("keep_first", 2, 4), ("all", 2, 2)],
+)
+def test_equals_brute_force(
+    cut: str,
+    passes: int,
+    files: int,
+    documents: Rows,
+    make_corpus: Any,
+    commit_documents: Any,
+    run_stage: Any,
+    rows_of: Any,
+) -> None:
+    settings = {"min_tokens": 8, "cut": cut, "passes": passes}
+    run, done = deduplicate(documents, settings, files, make_corpus, commit_documents, run_stage)
+    expected = {row["id"]: row["text"].split() for row in documents}
+    before = sum(map(len, expected.values()))
+    for _ in range(passes):
+        expected = brute_force(expected, 8, cut)
+    rows = rows_of(run.store, [done], "documents")
+    assert {row["id"]: row["text"].split() for row in rows} == expected
+    originals = {row["id"]: row for row in documents}
+    untouched = [row for row in rows if row["text"].split() == originals[row["id"]]["text"].split()]
+    assert all(row == originals[row["id"]] for row in untouched)
+    assert 5 < len(untouched) < len(rows) - 20
+    assert done.metrics["words_cut"] == before - sum(map(len, expected.values()))
+    assert done.metrics["documents_cut"] == len(rows) - len(untouched)
+    assert done.rows.bytes_read == sum(len(row["text"]) for row in documents)
+    assert done.rows.bytes_kept == sum(len(row["text"]) for row in rows)
+
+
+def test_second_pass_finds_what_the_first_made(
+    make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    """`a b` is torn apart by a passage in one document; only when that is cut do both documents hold `a b`."""
+    a, b, passage = ([f"{name}{n}" for n in range(6)] for name in "abp")
+    texts = [[*a, *passage, *b], [*a, *b, "end"], ["start", *passage, "stop"]]
+    documents = [make_document(" ".join(words), name=f"n{number}") for number, words in enumerate(texts)]
+    for passes in (1, 2):
+        settings = {"min_tokens": 6, "cut": "all", "passes": passes}
+        run, done = deduplicate(documents, settings, passes, make_corpus, commit_documents, run_stage)
+        rows = {row["id"]: row["text"] for row in rows_of(run.store, [done], "documents")}
+        assert rows[documents[1]["id"]] == "end"
+        assert rows[documents[2]["id"]] == "start stop"
+
+
+def test_too_little_left(
+    make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    passage = " ".join(f"word{n}" for n in range(10))
+    keeper, copy, tail = (
+        make_document(text, name=name)
+        for text, name in ((f"{passage} and more of it", "a"), (passage, "b"), (f"{passage} short tail", "c"))
+    )
+    settings = {"min_tokens": 10, "cut": "all", "min_chars": 11}
+    run, done = deduplicate([keeper, copy, tail], settings, 1, make_corpus, commit_documents, run_stage)
+    assert [row["text"] for row in rows_of(run.store, [done], "documents")] == ["and more of it"]
+    drops = {row["id"]: row for row in rows_of(run.store, [done], "drops")}
+    assert {row["reason"] for row in drops.values()} == {"substring_too_short"}
+    assert (drops[copy["id"]]["value"], drops[tail["id"]]["value"]) == ("0", "10")
+    assert drops[copy["id"]]["snippet"] == passage
+    assert (done.rows.read, done.rows.kept, done.rows.dropped) == (3, 1, 2)
+    assert done.rows.bytes_read == sum(len(row["text"]) for row in (keeper, copy, tail))
+
+
+def test_no_documents(make_corpus: Any, commit_documents: Any, run_stage: Any) -> None:
+    _run, done = deduplicate([], {}, 1, make_corpus, commit_documents, run_stage)
+    assert (done.rows.read, done.files) == (0, ())

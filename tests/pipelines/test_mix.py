@@ -1,0 +1,207 @@
+"""Epochs, held-out documents and the shuffle: the same rows from the same inputs, each copy where its hash says."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contract.errors import InputError
+from contract.manifest import Attempt, Rows
+from contract.settings import Mix
+from pipelines import mix as module
+from pipelines.job import TableWriter, read_rows
+from pipelines.mix import copies, is_heldout, parse_curated, read_curated
+from pipelines.schema import DOCUMENTS
+
+KEYS = [f"{number:032x}" for number in range(4000)]
+
+
+@pytest.mark.parametrize(("epochs", "possible"), [(0, {0}), (1, {1}), (3, {3}), (2.5, {2, 3}), (0.44, {0, 1})])
+def test_copies(epochs: float, possible: set[int]) -> None:
+    found = [copies(epochs, 0, key) for key in KEYS]
+    assert set(found) == possible
+    assert sum(found) / len(KEYS) == pytest.approx(epochs, abs=0.03)
+
+
+def test_draws_depend_on_the_seed() -> None:
+    assert [copies(0.5, 0, key) for key in KEYS] != [copies(0.5, 1, key) for key in KEYS]
+    assert [is_heldout(0.5, 0, key) for key in KEYS] != [is_heldout(0.5, 1, key) for key in KEYS]
+
+
+def test_raising_a_share_only_adds() -> None:
+    assert all(copies(2.2, 0, key) <= copies(2.6, 0, key) for key in KEYS)
+    assert all(is_heldout(0.2, 0, key) for key in KEYS if is_heldout(0.1, 0, key))
+    assert not any(is_heldout(0.0, 0, key) for key in KEYS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"[]",
+        b'"text"',
+        b'{"content": "x"}',
+        b'{"text": 5}',
+        b'{"text": " \\n"}',
+        b'{"text": "\\ud800"}',
+        b"\xff\xfe",
+        b"null",
+    ],
+)
+def test_unusable_lines(line: bytes) -> None:
+    assert parse_curated("books", 0, line) is None
+
+
+def test_read_curated(tmp_path: Path) -> None:
+    lines = b'{"text": "one", "url": "https://example.org/1"}\n\nbroken\n{"text": "two", "url": 7}'
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    plain, packed = (list(read_curated("books", str(tmp_path / name))) for name in ("a.jsonl", "a.jsonl.gz"))
+    assert plain == packed
+    one, broken, two = plain
+    assert one is not None
+    assert two is not None
+    assert broken is None
+    assert (one["text"], one["url"], one["source"]) == ("one", "https://example.org/1", "books")
+    assert (two["text"], two["url"]) == ("two", None)
+    assert one["id"] != two["id"]
+    assert len(bytes.fromhex(one["id"])) == 16
+    other = next(read_curated("wiki", str(tmp_path / "a.jsonl")))
+    assert other is not None
+    assert other["id"] != one["id"]
+
+
+@pytest.fixture
+def crawl(make_document: Any) -> list[dict[str, Any]]:
+    return [make_document(f"crawled text number {number}") for number in range(120)]
+
+
+def mix(
+    crawl: list[dict[str, Any]],
+    settings: dict[str, Any],
+    files: int,
+    make_corpus: Any,
+    commit_documents: Any,
+    run_stage: Any,
+) -> Any:
+    given = {f"mix.{key}": value for key, value in settings.items()}
+    run = make_corpus([[crawl]], given, name=f"files{files}")
+    commit_documents(run, "decontaminate", "all", [crawl[at::files] for at in range(files)])
+    return run, run_stage(run, "mix")[0]
+
+
+def test_mixture(
+    crawl: list[dict[str, Any]], tmp_path: Path, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    books = [f"book {number} " + "page " * 5 for number in range(30)]
+    lines = [*(json.dumps({"text": text}) for text in books), "broken", json.dumps({"text": crawl[0]["text"]})]
+    (tmp_path / "books.jsonl").write_text("\n".join(lines))
+    settings = {
+        "crawl_epochs": 0.5,
+        "sources": {"books": {"uri": str(tmp_path / "books.jsonl"), "epochs": 2.5}},
+        "heldout_fraction": 0.2,
+        "seed": 3,
+        "shards": 3,
+    }
+    answers = []
+    for files in (1, 4):
+        run, done = mix(crawl, settings, files, make_corpus, commit_documents, run_stage)
+        shards = [
+            rows_of(run.store, [done.model_copy(update={"files": (file,)})], "documents")
+            for file in done.of("documents")
+        ]
+        heldout = rows_of(run.store, [done], "heldout")
+        answers.append(
+            ([[(row["id"], row["text"]) for row in shard] for shard in shards], [row["id"] for row in heldout])
+        )
+    assert answers[0] == answers[1]
+
+    train = [row for shard in shards for row in shard]
+    times = {text: sum(row["text"] == text for row in train) for text in {row["text"] for row in train}}
+    held = {row["text"] for row in heldout}
+    assert held.isdisjoint(times)
+    assert held == {row["text"] for row in heldout if is_heldout(0.2, 3, row["text"])}
+    assert len(held) == len(heldout) > 5
+    assert {times[text] for text in books if text in times} == {2, 3}
+    assert all(text in times or text in held for text in books)
+    dropped = rows_of(run.store, [done], "drops")
+    assert {row["reason"] for row in dropped} == {"mix_epochs"}
+    assert {row["id"] for row in dropped} == {row["id"] for row in crawl if not copies(0.5, 3, row["id"])}
+    assert done.rows.read == 120 + 31
+    assert done.rows.losses == {"books: line without text": 1}
+    assert done.rows.kept == 151 - len(dropped)
+    assert done.metrics == {
+        "training_rows": len(train),
+        "heldout_documents": len(heldout),
+        "extra_copies": len(train) + len(heldout) - done.rows.kept,
+    }
+    assert len(shards) == 3
+    assert all(len(shard) > 20 for shard in shards)
+    assert all(file.path.split("/")[-2].startswith("attempt-") for file in done.files)
+    assert not run.store.files(f"{done.prefix}/{done.attempt}/scratch")
+
+
+def test_shuffle_mixes_well(
+    crawl: list[dict[str, Any]], make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    """Order in is no order out: rank correlation near 0, and another seed gives another order."""
+    orders = []
+    for files, seed in ((1, 0), (2, 1)):
+        settings = {"heldout_fraction": 0.0, "shards": 1, "seed": seed}
+        run, done = mix(crawl, settings, files, make_corpus, commit_documents, run_stage)
+        orders.append([int(row["text"].split()[-1]) for row in rows_of(run.store, [done], "documents")])
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(120))
+    assert orders[0] != orders[1]
+    assert all(abs(np.corrcoef(order, range(120))[0, 1]) < 0.25 for order in orders)
+
+
+def test_many_row_groups_a_shard(
+    crawl: list[dict[str, Any]],
+    make_corpus: Any,
+    run_stage: Any,
+    rows_of: Any,
+    tmp_store: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "HAND_BYTES", 200)
+    settings = Mix(shards=2, heldout_fraction=0.0)
+    writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
+    for row in crawl:
+        writer.write(row)
+    writer.close()
+    dealt = module.deal(tmp_store, "out", settings, module.Item("crawl", 2.0, path="in.parquet"), "00000-a")
+    (hands,) = dealt.files
+    shards = [module.collect(tmp_store, "out", [hands.path], shard, f"{shard}") for shard in range(2)]
+    rows = [row for shard in shards for file in shard.files for row in read_rows(tmp_store, file.path)]
+    assert sorted(row["id"] for row in rows) == sorted([row["id"] for row in crawl] * 2)
+    assert hands.rows == 240
+
+
+def test_empty_corpus_names_the_stage(make_document: Any, make_corpus: Any, run_stage: Any) -> None:
+    run = make_corpus([[[make_document("text")]]])
+    task = run.task("langid", run.segments[0].partition)
+    Attempt(run, task).commit([], Rows(read=7, kept=0, dropped=7, reasons={"language": 5, "language_unsure": 2}))
+    Attempt(run, run.task("decontaminate")).commit([])
+    with pytest.raises(
+        InputError,
+        match=r"the corpus is empty: langid dropped all 7 documents that reached it \(language 5, language_unsure 2\); loosen",
+    ):
+        run_stage(run, "mix")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heldout_fraction": 0.999}, r"all 120 documents were held out at mix\.heldout_fraction 0\.999; lower it"),
+        ({"heldout_fraction": 1e-9}, r"none of 120 documents was held out at mix\.heldout_fraction 1e-09; raise it"),
+        ({"crawl_epochs": 0}, r"mix dropped all|no stage read a document"),
+    ],
+)
+def test_unusable_shares(
+    settings: dict[str, Any], message: str, crawl: Any, make_corpus: Any, commit_documents: Any, run_stage: Any
+) -> None:
+    with pytest.raises(InputError, match=message):
+        mix(crawl, {"seed": 5} | settings, 2, make_corpus, commit_documents, run_stage)

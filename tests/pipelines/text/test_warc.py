@@ -1,0 +1,282 @@
+"""Reading crawl files: what is a page, what is a loss, and that damage costs only what it hit."""
+
+import gzip
+import itertools
+import zlib
+from collections import Counter
+
+import brotli
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.text.rangefile import RangeFile
+from pipelines.text.warc import Loss, Page, TooLarge, Undecodable, dechunk, decode_body, is_html, read_pages
+
+LIMIT = 1 << 20
+
+
+def read(path, limit=LIMIT, head=None):
+    """(pages, losses by kind) of a file."""
+    with RangeFile(str(path), head) as file:
+        found = list(read_pages(file, limit))
+    return [one for one in found if isinstance(one, Page)], Counter(one.kind for one in found if isinstance(one, Loss))
+
+
+def test_every_record_of_a_gzip_file_with_its_members_offset(write, pages):
+    found, losses = read(write(pages, zipped=True))
+    sizes = [len(gzip.compress(page, mtime=0)) for page in pages]
+    assert [page.url for page in found] == [f"http://a.test/{n}" for n in range(20)]
+    assert [page.offset for page in found] == [0, *itertools.accumulate(sizes)][:20]
+    assert {page.inner for page in found} == {0}
+    assert not losses
+    first = found[0]
+    assert first.payload.startswith(b"<html><body>page 0 ")
+    assert (first.charset, first.kind, first.date.isoformat()) == ("utf-8", "html", "2024-03-04T01:02:03+00:00")
+
+
+def test_plain_file_and_one_gzip_member_around_it_give_the_same_pages(write, pages):
+    plain, _ = read(write(pages))
+    whole, losses = read(write(b"".join(pages), zipped=True))
+    assert [page.payload for page in plain] == [page.payload for page in whole]
+    assert {page.offset for page in whole} == {0}
+    assert [page.inner for page in whole] == [page.offset for page in plain]  # so identifiers differ
+    assert not losses
+
+
+def test_truncated_gzip_is_noticed(write, pages):
+    path = write(pages, zipped=True)
+    path.write_bytes(path.read_bytes()[:-30])
+    found, losses = read(path)
+    assert len(found) == 19
+    assert losses == {"truncated_gzip": 1}
+
+
+def test_corruption_in_mid_file_costs_one_record(write, pages):
+    path = write(pages, zipped=True)
+    data = bytearray(path.read_bytes())
+    at = sum(len(gzip.compress(page, mtime=0)) for page in pages[:7]) + 40
+    data[at : at + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    found, losses = read(path)
+    assert [page.url[-2:].strip("/") for page in found] == [str(n) for n in range(20) if n != 7]
+    assert losses == {"corrupt_gzip": 1}
+
+
+def test_bytes_between_gzip_members_cost_nothing_but_are_counted(write, pages):
+    path = write(pages[:2], zipped=True)
+    rest = b"".join(gzip.compress(page) for page in pages[2:])
+    path.write_bytes(path.read_bytes() + b"not gzip at all" + rest)
+    found, losses = read(path)
+    assert len(found) == 20
+    assert losses == {"corrupt_gzip": 1}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flips=st.lists(st.tuples(st.floats(0, 0.9999), st.integers(1, 255)), min_size=1, max_size=4))
+def test_whatever_is_damaged_no_page_comes_out_wrong(flips, write, pages):
+    path = write(pages, zipped=True)
+    data = bytearray(path.read_bytes())
+    for place, change in flips:
+        data[int(place * len(data))] ^= change
+    path.write_bytes(data)
+    original = {f"http://a.test/{n}": page for n, page in enumerate(pages)}
+    found, losses = read(path)
+    for page in found:
+        assert original[page.url].endswith(page.payload + b"\r\n\r\n")
+    assert len(found) + len(flips) >= 20
+    assert len(found) == 20 or losses
+
+
+def test_garbage_in_a_plain_file(write, pages):
+    found, losses = read(write([*pages[:3], b"garbage garbage\r\nmore\r\n\r\n", *pages[3:]]))
+    assert len(found) == 20
+    assert losses == {"bad_warc_header": 1}
+
+
+def test_record_cut_off_at_the_end_of_a_plain_file(write, pages):
+    found, losses = read(write(b"".join(pages)[:-100]))
+    assert len(found) == 19
+    assert losses == {"truncated_record": 1}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reading_only_the_head_is_no_damage(write, pages, zipped):
+    path = write(pages, zipped=zipped)
+    size = path.stat().st_size
+    for head in range(size // 2, size // 2 + 400, 13):
+        found, losses = read(path, head=head)
+        assert 5 <= len(found) <= 12
+        assert not losses
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "empty_file"),
+        (b"<html>no archive</html>", "not_warc"),
+        (b"filedesc://x.arc 0.0.0.0 20240101000000 text/plain 76\n", "arc_refused"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_that_are_no_warc(write, content, kind, zipped):
+    found, losses = read(write(content, zipped=zipped and bool(content)))
+    assert not found
+    assert losses == {kind: 1}
+
+
+def test_records_that_are_no_pages_are_counted_by_kind(write, record, response):
+    html = b"<html>x</html>"
+    parts = [
+        record("warcinfo", "", b"software: test\r\n", "application/warc-fields"),
+        record("request", "http://a.test/", b"GET / HTTP/1.1\r\n\r\n", "application/http; msgtype=request"),
+        record("revisit", "http://a.test/", b"HTTP/1.1 200 OK\r\n\r\n"),
+        record("response", "dns:a.test", b"a.test. 1 IN A 127.0.0.1", "text/dns"),
+        record("response", "", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + html),
+        record("response", "http://a.test/", b"gibberish without any header"),
+        response("http://a.test/", html, status="404 Not Found"),
+        response("http://a.test/", html, status="301 Moved"),
+        response("http://a.test/", b"%PDF-1.7", "Content-Type: application/pdf"),
+        response("http://a.test/", b"\x89PNG\r\n", "Content-Type: text/html"),
+        response("http://a.test/", b"plain words", "Content-Type: text/plain"),
+        response("http://a.test/", b"\x00\x01", "Content-Type: text/html\r\nContent-Encoding: lzw"),
+        response("http://a.test/ok", html, "X-Nothing: 1"),
+    ]
+    found, losses = read(write(parts))
+    assert [page.url for page in found] == ["http://a.test/ok"]
+    assert losses == {
+        "record_warcinfo": 1,
+        "record_request": 1,
+        "record_revisit": 1,
+        "not_http": 1,
+        "no_url": 1,
+        "bad_http_header": 1,
+        "status_404": 1,
+        "status_301": 1,
+        "not_html": 3,
+        "bad_content_encoding": 1,
+    }
+
+
+def test_wet_records_are_pages_of_text(write, record):
+    body = "Grüße aus dem WET".encode()
+    found, losses = read(write([record("conversion", "http://a.test/", body, "text/plain")], zipped=True))
+    assert [(page.kind, page.charset, page.payload) for page in found] == [("text", "utf-8", body)]
+    assert not losses
+
+
+def test_headers_that_end_in_a_bare_newline(write, record):
+    body = b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n<html>x</html>"
+    found, _ = read(write([record("response", "http://a.test/", body, line=b"\n")] * 2))
+    assert [page.payload for page in found] == [b"<html>x</html>"] * 2
+
+
+def test_payload_above_the_limit_is_a_page_without_payload(write, response):
+    found, losses = read(write([response("http://a.test/", b"<html>" + b"x" * 5000)]), limit=1000)
+    assert [(page.payload, page.too_large) for page in found] == [(b"", 5006)]
+    bomb = response(
+        "http://a.test/", gzip.compress(b"<html>" + b"x" * 500_000), "Content-Type: text/html\r\nContent-Encoding: gzip"
+    )
+    found, losses = read(write([bomb]), limit=100_000)
+    assert [(page.payload, page.too_large) for page in found] == [(b"", 100_001)]
+    assert not losses
+
+
+HTML = b"<html>" + b"some text " * 1000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(HTML)),
+        ("x-gzip", gzip.compress(HTML)),
+        ("deflate", zlib.compress(HTML)),
+        ("deflate", zlib.compress(HTML)[2:-4]),
+        ("br", brotli.compress(HTML)),
+        ("zstd", pa.compress(HTML, "zstd", asbytes=True)),
+        ("gzip, br", brotli.compress(gzip.compress(HTML))),
+        ("identity", HTML),
+        ("gzip", HTML),
+        ("deflate", HTML),
+        ("br", HTML),
+        ("made-up", HTML),
+    ],
+)
+def test_content_encodings_and_archives_that_removed_them(encoding, body):
+    assert decode_body(body, "", encoding, LIMIT) == HTML
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+def test_decoding_stops_at_the_limit(encoding):
+    packed = {
+        "gzip": gzip.compress,
+        "deflate": zlib.compress,
+        "br": brotli.compress,
+        "zstd": lambda data: pa.compress(data, "zstd", asbytes=True),
+    }
+    body = packed[encoding](bytes(50 << 20))
+    with pytest.raises(TooLarge):
+        decode_body(body, "", encoding, LIMIT)
+
+
+def test_a_gzip_body_without_its_end_keeps_what_came():
+    body = decode_body(gzip.compress(bytes(range(256)) * 4000)[:-2000], "", "gzip", 8 << 20)
+    assert 0 < len(body) < 256 * 4000
+    assert (bytes(range(256)) * 4000).startswith(body)
+
+
+def test_a_body_that_is_nothing_of_the_sort():
+    with pytest.raises(Undecodable):
+        decode_body(b"\xff\xff\xff\xff", "", "deflate", LIMIT)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=10), st.sampled_from([b"", b";ext=1", b"  "]))
+def test_dechunk_is_the_inverse_of_chunking(chunks, extension):
+    body = b"".join(b"%x%s\r\n%s\r\n" % (len(chunk), extension, chunk) for chunk in chunks) + b"0\r\nTrailer: 1\r\n\r\n"
+    assert dechunk(body) == b"".join(chunks)
+
+
+def test_wrong_chunk_sizes_lose_nothing():
+    assert dechunk(b"<html>not chunked</html>") == b"<html>not chunked</html>"
+    assert dechunk(b"5\r\nhello\r\nzzz\r\nworld") == b"hellozzz\r\nworld"
+    assert dechunk(b"ff\r\nshort") == b"short"
+
+
+@pytest.mark.parametrize(
+    ("mime", "body", "answer"),
+    [
+        ("text/html", b"words without tags", True),
+        ("text/html", b"", False),
+        ("text/html", b"  %PDF-1.4", False),
+        ("text/plain", b"\xef\xbb\xbf <!-- x --> <!DOCTYPE html><p>", True),
+        ("", b"<?xml version='1.0'?>\n<html xmlns='x'>", True),
+        ("application/xml", b"<rss></rss>", False),
+        ("application/octet-stream", b"<HTML>", True),
+    ],
+)
+def test_is_html(mime, body, answer):
+    assert is_html(mime, body) is answer
+
+
+def test_real_captures_with_their_damage(data_dir):
+    """Counted by hand with `zcat | grep` and the archives' own notes on what is wrong with them."""
+    expected = {
+        "warc/webrecorder+warcio/example.warc.gz": (
+            1,
+            {"record_warcinfo": 2, "record_request": 2, "record_revisit": 1},
+        ),
+        "warc/webrecorder+warcio/example-wrong-chunks.warc.gz": (1, {"record_request": 1}),
+        "warc/webrecorder+warcio/example-bad-non-chunked.warc.gz": (
+            1,
+            {"record_warcinfo": 2, "record_request": 2, "record_revisit": 1},
+        ),
+        "warc/webrecorder+warcio/example.arc.gz": (0, {"arc_refused": 1}),
+        "warc/commoncrawl+whirlwind-python/whirlwind.warc.wet.gz": (1, {"record_warcinfo": 1}),
+        "warc/commoncrawl+whirlwind-python/whirlwind.warc.wat.gz": (0, {"record_warcinfo": 1, "record_metadata": 1}),
+        "warc/oduwsdl+ipwb/5mementos.warc": (7, {"record_warcinfo": 1}),
+        "html_gold/trafilatura_eval.dev.warc.gz": (516, {"record_warcinfo": 1}),
+    }
+    for name, (count, losses) in expected.items():
+        found, lost = read(str(data_dir / name), 8 << 20)
+        assert (len(found), dict(lost)) == (count, losses), name

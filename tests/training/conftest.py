@@ -1,0 +1,208 @@
+"""A run whose corpus is already committed: a real byte-level tokenizer and token shards of made-up text, ready for the GPU plane."""
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from contract.manifest import Attempt, File, Manifest
+from contract.plan import Run, resolve
+from contract.shards import END_OF_TEXT, SPECIAL_TOKENS, encode
+from training.job import Job
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+THINGS = ("river", "mill", "baker", "lantern", "harbour", "garden", "winter", "letter", "stone", "bridge")
+RECIPE = """
+name: test
+pack: {seq_len: 64}
+mix: {heldout_fraction: 0.2}
+pretrain:
+  model: {layers: 2, d_model: 32, heads: 4, kv_heads: 2, d_ff: 64}
+  optim: {lr: 5.0e-3, warmup_fraction: 0.1}
+  engine: {micro_batch: 4, checkpoint_steps: 4, log_steps: 1}
+  steps: 12
+  batch: 8
+  eval_sequences: 16
+sft:
+  optim: {lr: 2.0e-3, weight_decay: 0.0}
+  engine: {micro_batch: 4, checkpoint_steps: 4, log_steps: 1}
+  max_examples: 64
+  epochs: 1
+  batch: 8
+  max_tokens: 48
+reward: {max_tokens: 48}
+ppo: {max_prompt_tokens: 24, max_response_tokens: 24}
+"""
+
+
+def texts(count: int, seed: int = 0) -> list[str]:
+    """Little documents of a few regular sentences, so that a small model has something to learn."""
+    rng = random.Random(seed)
+    made = []
+    for _ in range(count):
+        one, two, three = rng.sample(THINGS, 3)
+        made.append(
+            f"The {one} stands near the old {two}. Every day the {two} meets the {three} by the {one}. "
+            f"Nobody ever saw the {three} without the {one}! Then the {one} was quiet again."
+        )
+    return made
+
+
+def train_tokenizer(vocab_size: int = 320) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(50), trainer)
+    return tokenizer
+
+
+def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **metrics: float) -> Manifest:
+    """Commit a stage's result as if it had run: file name -> (kind, bytes, rows)."""
+    attempt = Attempt(run, run.task(stage))
+    listed = []
+    for name, (kind, data, rows) in files.items():
+        run.store.write_bytes(attempt.path(name), data)
+        listed.append(File(path=attempt.path(name), kind=kind, bytes=len(data), rows=rows))
+    return attempt.commit(listed, metrics=metrics)
+
+
+def table(documents: Sequence[str], prefix: str) -> bytes:
+    rows = [
+        {"id": f"{prefix}{index:030x}", "title": f"Note {index}", "text": text} for index, text in enumerate(documents)
+    ]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+def commit_corpus(run: Run) -> None:
+    """mix, tokenizer and pack of a run, of 160 training and 40 held-out documents."""
+    tokenizer = train_tokenizer()
+    seq_len = run.recipe.pack.seq_len
+    mixed, packed = {}, {}
+    for kind, packed_kind, documents in (
+        ("documents", "tokens", texts(160, seed=1)),
+        ("heldout", "heldout_tokens", texts(40, seed=2)),
+    ):
+        mixed[f"{kind}.parquet"] = (kind, table(documents, kind[0].replace("h", "b")), len(documents))
+        for part in range(2):
+            some = documents[part::2]
+            ids = [[*tokenizer.encode(text).ids, tokenizer.token_to_id(END_OF_TEXT)] for text in some]
+            data = encode(
+                [np.array(one, np.uint16) for one in ids],
+                [f"{part:02x}{index:030x}" for index in range(len(some))],
+                seq_len,
+                tokenizer.get_vocab_size(),
+                tokenizer.token_to_id(END_OF_TEXT),
+            )
+            packed[f"{packed_kind}-{part}.bin"] = (packed_kind, data, -(-sum(map(len, ids)) // seq_len))
+    commit(run, "mix", mixed)
+    commit(run, "tokenizer", {"tokenizer.json": ("tokenizer", tokenizer.to_str().encode(), 0)})
+    commit(run, "pack", packed)
+
+
+@pytest.fixture(scope="session")
+def corpus_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """`corpus_store("pretrain.steps=3", name="a")`: a run, on one of the session's stores, whose corpus is committed."""
+    folder = tmp_path_factory.mktemp("training")
+    crawl = folder / "crawl"
+    crawl.mkdir()
+    (crawl / "part.warc.gz").write_bytes(b"WARC")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE + f"crawl: {{source: {crawl}}}\n")
+
+    def make(*overrides: str, name: str = "one") -> Run:
+        run = resolve(str(recipe), "run", [f"store={folder}/{name}", *overrides])
+        if not run.store.exists(f"{run.task('pack').prefix}/manifest.json"):
+            commit_corpus(run)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def make_run(corpus_store: Callable[..., Run], tmp_path: Path) -> Callable[..., Run]:
+    """As `corpus_store`, with a store of the test's own."""
+    return lambda *overrides, name="one": corpus_store(*overrides, name=f"{tmp_path.name}-{name}")
+
+
+@pytest.fixture
+def make_job(make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
+    """`make_job("pretrain", "pretrain.steps=3")`: a job of this very process, with DeepSpeed joined."""
+    monkeypatch.setenv("GRISTMILL_SCRATCH", str(tmp_path / "scratch"))
+    join_alone()
+
+    def make(stage: str, *overrides: str, name: str = "one") -> Job:
+        run = make_run(*overrides, name=name)
+        return Job(run, run.task(stage), Attempt(run, run.task(stage)))
+
+    return make
+
+
+def join_alone() -> None:
+    """Make the test process the only process of a DeepSpeed group, once."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        from training.__main__ import join
+
+        join()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """`launch(run, "pretrain", processes=2)`: a stage as a user starts it, output in a pipe. What is left at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(run: Run, stage: str, processes: int = 1, **environment: str) -> subprocess.Popen[str]:
+        scripts = Path(sys.executable).parent
+        command = [sys.executable, "-m", "training"]
+        if processes > 1:
+            port = 20000 + random.randrange(20000)
+            command = [
+                str(scripts / "deepspeed"), "--num_accelerators", str(processes), "--master_port", str(port), "--module", "training",
+            ]  # fmt: skip
+        clean = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")}  # fmt: skip
+        process = subprocess.Popen(
+            [*command, stage, "--recipe", run.uri],
+            cwd=Path(__file__).parents[2],
+            env={
+                **clean,
+                "PATH": f"{scripts}:{os.environ['PATH']}",
+                "DS_ACCELERATOR": "cpu",
+                "OMP_NUM_THREADS": "1",
+                "GRISTMILL_SCRATCH": str(tmp_path / "scratch"),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        time.sleep(0)

@@ -1,0 +1,188 @@
+"""Checkpoints: everything that the next step depends on, committed like any result, under `step-<n>` beside the stage's own partition.
+
+    shard-00000-of-00004.safetensors   float32 weights and AdamW's two moments of every fourth parameter, whole
+    random-00000.safetensors           one process's random states
+    state.json                         step, update counts, and what the stage itself needs to go on (small values)
+    extra.safetensors                  tensors of the stage, if any
+    metrics.jsonl                      the curves so far
+
+Tensors are stored whole, parameter by parameter, whatever ZeRO stage cut them up: a run may go on with another number of processes,
+another ZeRO stage or another micro-batch. With the same ones it goes on bit for bit. Nothing is pickled. Each process writes and uploads its
+own share of the parameters; gathering one parameter at a time bounds the memory.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from contract.errors import InputError
+from contract.manifest import Attempt, File, Manifest, read
+from training import zero
+from training.engine import Engine
+from training.job import Job
+
+KEEP = 2  # one to go on from, and one in case the newest is found damaged
+
+
+def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
+    """Write, upload and commit the state after `step` updates; then delete all but the newest checkpoints. Every rank calls it.
+
+    `extra` maps names to JSON values or tensors, the same on every rank.
+    """
+    attempt = Attempt(job.run, job.task, f"step-{step:08d}")
+    attempt.id = job.share(attempt.id)
+    folder = job.fresh(f"checkpoint-{job.rank}")
+    save_file(_shard(job, engines), folder / f"shard-{job.rank:05d}-of-{job.world:05d}.safetensors")
+    save_file(_random_state(), folder / f"random-{job.rank:05d}.safetensors")
+    if job.rank == 0:
+        tensors = {
+            name: value.detach().cpu().contiguous() for name, value in extra.items() if isinstance(value, Tensor)
+        }
+        plain = {name: value for name, value in extra.items() if name not in tensors}
+        updates = {name: engine.steps_done for name, engine in engines.items()}
+        (folder / "state.json").write_text(json.dumps({"step": step, "updates": updates, "extra": plain}))
+        (folder / "metrics.jsonl").write_bytes(job.curves.dump())
+        if tensors:
+            save_file(tensors, folder / "extra.safetensors")
+    job.store.upload(folder, f"{attempt.prefix}/{attempt.id}")
+    job.barrier()
+    if job.rank == 0:
+        files = [
+            File(path=entry.path, kind="metrics" if entry.path.endswith(".jsonl") else "checkpoint", bytes=entry.size)
+            for entry in job.store.files(f"{attempt.prefix}/{attempt.id}")
+        ]
+        attempt.commit(files, metrics={"step": step, "processes": job.world})
+        for old in committed(job)[KEEP:]:
+            _delete(job, old)
+    job.barrier()
+
+
+def committed(job: Job) -> list[Manifest]:
+    """The task's checkpoints, newest first."""
+    base = f"{job.task.stage}/{job.task.fingerprint}"
+    found: list[Manifest] = []
+    for name in sorted((one for one in job.store.folders(base) if one.startswith("step-")), reverse=True):
+        try:
+            found.append(read(job.store, f"{base}/{name}"))
+        except FileNotFoundError:
+            continue  # never committed, or being deleted
+    return found
+
+
+def latest(job: Job) -> Manifest | None:
+    """The newest checkpoint, the same one on every rank, or None."""
+    newest = committed(job)[:1] if job.rank == 0 else []
+    prefix = job.share(newest[0].prefix if newest else "")
+    return read(job.store, prefix) if prefix else None
+
+
+def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any]]:
+    """Put the newest checkpoint's state into the engines, the curves and the random generators; returns (step, extra).
+
+    Without a checkpoint nothing changes and the answer is (0, {}). Raises InputError for one that does not fit the engines.
+    """
+    manifest = latest(job)
+    if manifest is None:
+        return 0, {}
+    local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
+    state = json.loads(local["state.json"].read_text())
+    if state["updates"].keys() != engines.keys():
+        raise InputError(
+            f"{job.store.full(manifest.path)}: holds {sorted(state['updates'])}, this stage needs {sorted(engines)}; delete it to start afresh"
+        )
+    for name, engine in engines.items():
+        shards = (path for path in local.values() if path.name.startswith("shard-"))
+        try:
+            zero.write(engine.deepspeed, _of_engine(shards, name), state["updates"][name])
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"{job.store.full(manifest.path)}: does not fit the model ({error}); delete it to start afresh"
+            ) from error
+        engine.steps_done = state["updates"][name]
+    if f"random-{job.rank:05d}.safetensors" in local:
+        _restore_random_state(load_file(local[f"random-{job.rank:05d}.safetensors"]))
+    extra = dict(state["extra"])
+    if "extra.safetensors" in local:
+        extra.update(load_file(local["extra.safetensors"]))
+    if job.rank == 0:
+        job.curves.restore(local["metrics.jsonl"].read_bytes())
+        print(f"resumed {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
+    return int(state["step"]), extra
+
+
+def clear(job: Job) -> None:
+    """Delete every checkpoint of a task that is done. Rank 0 calls it."""
+    base = f"{job.task.stage}/{job.task.fingerprint}"
+    for manifest in committed(job):
+        _delete(job, manifest)
+    for name in job.store.folders(base):
+        if name.startswith("step-"):
+            job.store.delete(f"{base}/{name}")
+
+
+def _delete(job: Job, manifest: Manifest) -> None:
+    """The manifest goes first, so that a reader never meets one whose files are gone."""
+    job.store.delete(manifest.path)
+    job.store.delete(manifest.prefix)
+
+
+def _wanted(job: Job, file: File) -> bool:
+    name = Path(file.path).name
+    return not name.startswith("random-") or name == f"random-{job.rank:05d}.safetensors"
+
+
+def _shard(job: Job, engines: Mapping[str, Engine]) -> dict[str, Tensor]:
+    """This rank's share of the state. Every rank takes part in gathering every parameter, and keeps each world-th."""
+    kept: dict[str, Tensor] = {}
+    index = 0
+    for name, engine in engines.items():
+        for parameter, tensors in zero.read(engine.deepspeed):
+            if index % job.world == job.rank:
+                kept.update({f"{name}/{parameter}/{key}": value.cpu() for key, value in tensors.items()})
+            index += 1
+    return kept
+
+
+def _of_engine(shards: Iterator[Path], name: str) -> dict[str, dict[str, Tensor]]:
+    """Parameter name -> its tensors, of one engine, memory-mapped from all shards."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for path in shards:
+        for key, value in load_file(path).items():
+            engine, parameter, part = key.split("/")
+            if engine == name:
+                found.setdefault(parameter, {})[part] = value
+    return found
+
+
+def _random_state() -> dict[str, Tensor]:
+    """The states of torch's, numpy's and Python's global generators as tensors."""
+    version, words, gauss = random.getstate()
+    _, key, position, has_gauss, cached = np.random.get_state()
+    states = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor([version, *words], dtype=torch.int64),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.from_numpy(np.asarray(key).astype(np.int64)),
+        "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_random_state(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["torch"])
+    version, *words = states["python"].tolist()
+    gauss = states["python_gauss"].tolist()
+    random.setstate((version, tuple(words), gauss[0] if gauss else None))
+    position, has_gauss, cached = states["numpy_rest"].tolist()
+    np.random.set_state(("MT19937", states["numpy"].numpy().astype(np.uint32), int(position), int(has_gauss), cached))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

@@ -1,0 +1,122 @@
+"""The last model as a folder that `transformers` loads: weights, configuration, tokenizer with chat template, model card."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from contract.manifest import Manifest, find
+from contract.plan import Run, Task
+from contract.settings import Export
+from contract.shards import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS
+from training import model
+from training.job import Job
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# The same tokens as training.chat places. White space is written out: Jinja would keep a line break as text.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|' + message['role'] + '|>' + message['content'] -}}"
+    "{%- if message['role'] == 'assistant' -%}{{- '" + END_OF_TEXT + "' -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '" + ASSISTANT + "' -}}{%- endif -%}"
+)
+
+
+def write_tokenizer(tokenizer: Path, folder: Path, max_tokens: int) -> None:
+    """tokenizer.json and tokenizer_config.json with the chat template."""
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(tokenizer),
+        eos_token=END_OF_TEXT,
+        pad_token=PAD,
+        additional_special_tokens=[one for one in SPECIAL_TOKENS if one not in (END_OF_TEXT, PAD)],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=max_tokens,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(folder)
+
+
+def ancestors(task: Task) -> list[Task]:
+    """Every task that this one was made from, inputs before those that read them, each once."""
+    found: dict[tuple[str, str], Task] = {}
+
+    def visit(one: Task) -> None:
+        for before in one.inputs:
+            if (before.stage, before.partition) not in found:
+                visit(before)
+                found[before.stage, before.partition] = before
+
+    visit(task)
+    return list(found.values())
+
+
+def model_card(run: Run, task: Task, source: Manifest, made: list[Manifest]) -> str:
+    """What the model is and what it was made from. `made` are the manifests of its ancestors, `source` the one that holds the weights."""
+    crawl_files = [uri for one in made for uri in one.sources]
+    measured = "\n".join(f"| {name} | {_shown(value)} |" for name, value in source.metrics.items())
+    lineage = "\n".join(
+        f"| {one.stage} | {one.partition} | `{one.fingerprint}` | {one.finished:%Y-%m-%d %H:%M} UTC | {one.code} |"
+        for one in made
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {run.recipe.name}
+
+A language model made by Gristmill from {", ".join(run.recipe.snapshots) or "a crawl"}. The weights are those of the stage
+`{source.stage}`, fingerprint `{source.fingerprint}`.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = AutoModelForCausalLM.from_pretrained(".")
+chat = [{{"role": "user", "content": "What is a hash table?"}}]
+prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=64)[0]))
+```
+
+## Measured in `{source.stage}`
+
+| figure | value |
+|---|---|
+{measured}
+
+## Lineage
+
+Export `{task.fingerprint}`, recipe {run.uri}.
+
+| stage | partition | fingerprint | finished | code |
+|---|---|---|---|---|
+{lineage}
+
+Made from {len(crawl_files)} crawl files, which `sources.txt` lists.
+"""
+
+
+def _shown(value: float | int | str | bool | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def run(job: Job) -> None:
+    settings: Export = job.settings
+    source = job.manifest("ppo" if job.manifest("gate").metrics["open"] else "sft")
+    (tokenizer,) = job.files("tokenizer", "tokenizer")
+    module = model.load(job, source).to(DTYPES[settings.dtype])
+    module.config.use_cache = True
+    end, pad = SPECIAL_TOKENS.index(END_OF_TEXT), SPECIAL_TOKENS.index(PAD)
+    module.generation_config = GenerationConfig(
+        do_sample=True, temperature=1.0, bos_token_id=end, eos_token_id=end, pad_token_id=pad
+    )
+    folder = job.fresh("export")
+    module.save_pretrained(folder)
+    write_tokenizer(job.download(tokenizer), folder, module.config.max_position_embeddings)
+    made = [one for one in (find(job.store, task) for task in ancestors(job.task)) if one is not None]
+    (folder / "README.md").write_text(model_card(job.run, job.task, source, made))
+    (folder / "sources.txt").write_text("".join(f"{uri}\n" for one in made for uri in one.sources))
+    metrics: dict[str, Any] = {"stage": source.stage, "parameters": model.parameters(module), "dtype": settings.dtype}
+    job.commit(folder, metrics, {path.name: "export" for path in folder.iterdir()})

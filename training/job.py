@@ -1,0 +1,184 @@
+"""What every stage of the GPU plane gets: its settings, its inputs, its place among the processes, and one commit at the end.
+
+Every process of a stage holds a Job and calls the same methods in the same order; only rank 0 writes what is committed. torch is
+imported where it is used, so that a stage without a model starts in a moment.
+"""
+
+import contextlib
+import fcntl
+import getpass
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contract.errors import GristmillError
+from contract.manifest import Attempt, File, Manifest, Rows, need
+from contract.plan import Run, Task
+from contract.store import Store
+from training.metrics import Curves
+
+if TYPE_CHECKING:
+    import torch
+
+
+class StopFlag:
+    """Set by SIGTERM or SIGINT; the second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def install(self) -> "StopFlag":
+        signal.signal(signal.SIGTERM, self._raise)
+        signal.signal(signal.SIGINT, self._raise)
+        return self
+
+    def _raise(self, number: int, _: object) -> None:
+        if number == signal.SIGINT and self.raised:
+            raise KeyboardInterrupt
+        self.raised = True
+
+
+@dataclass
+class Job:
+    """One task of the GPU plane in one process. `rank` counts over all machines, `local_rank` on this one."""
+
+    run: Run
+    task: Task
+    attempt: Attempt
+    rank: int = 0
+    local_rank: int = 0
+    world: int = 1
+    stop: StopFlag = field(default_factory=StopFlag)
+    curves: Curves = field(default_factory=Curves)
+    """Rows of the stage's curves so far; they travel with every checkpoint and end in the committed result."""
+
+    @property
+    def store(self) -> Store:
+        return self.run.store
+
+    @property
+    def settings(self) -> Any:
+        """The stage's own section of the recipe; annotate it: `settings: Pretrain = job.settings`."""
+        return self.run.recipe.section(self.task.stage)
+
+    @cached_property
+    def device(self) -> "torch.device":
+        import torch
+
+        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+    @cached_property
+    def workdir(self) -> Path:
+        """This task's scratch folder on this machine, shared by its processes. Removed when the task is done."""
+        base = Path(
+            os.environ.get("GRISTMILL_SCRATCH") or Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}")
+        )
+        folder = base / f"{self.task.stage}-{self.task.fingerprint[:16]}"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    def manifest(self, stage: str) -> Manifest:
+        """The manifest of an input stage; raises NotReadyError where it is missing."""
+        (task,) = self.task.of(stage)
+        return need(self.store, task)
+
+    def files(self, stage: str, *kinds: str) -> list[File]:
+        """The files of these kinds that an input stage committed; raises GristmillError where there is none."""
+        manifest = self.manifest(stage)
+        found = manifest.of(*kinds)
+        if not found:
+            raise GristmillError(
+                f"{self.store.full(manifest.path)} lists no file of kind {' or '.join(kinds)}; run {stage} again"
+            )
+        return found
+
+    def download(self, file: File) -> Path:
+        """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place."""
+        if not self.store.is_s3:
+            return Path(self.store.root, file.path)
+        target = self.workdir / "inputs" / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(target.name + ".lock")):
+            if not target.exists():
+                part = self.store.download(file.path, target.with_name(target.name + ".part"))
+                os.replace(part, target)
+        return target
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value added up over all processes, in float64."""
+        if self.world == 1:
+            return list(values)
+        import torch
+
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.tolist()
+
+    def stopping(self) -> bool:
+        """Whether any process was asked to stop. All get the same answer, so all stop after the same step."""
+        return self.sum(float(self.stop.raised))[0] > 0
+
+    def barrier(self) -> None:
+        self.sum(0.0)
+
+    def share(self, value: str) -> str:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        import torch
+
+        text = value.encode() if self.rank == 0 else b""
+        (size,) = self.sum(len(text))
+        data = torch.tensor(list(text) or [0] * int(size), dtype=torch.uint8, device=self.device)
+        if size:
+            torch.distributed.broadcast(data, 0)
+        return bytes(data.tolist()).decode()
+
+    def commit(
+        self,
+        folder: Path | None,
+        metrics: Mapping[str, Any],
+        kinds: Mapping[str, str] | None = None,
+        rows: Rows | None = None,
+    ) -> None:
+        """Upload a folder and the curves, and create the manifest, on rank 0; the others wait.
+
+        A file is of kind `model` unless `kinds` has another for its name.
+        """
+        if self.rank == 0:
+            folder = folder or self.fresh("result")
+            (folder / "metrics.jsonl").write_bytes(self.curves.dump())
+            known = {"metrics.jsonl": "metrics", **(kinds or {})}
+            files = [
+                File(
+                    path=self.attempt.path(path.relative_to(folder).as_posix()),
+                    kind=known.get(path.name, "model"),
+                    bytes=path.stat().st_size,
+                    rows=len(self.curves.points) if path.name == "metrics.jsonl" else 0,
+                )
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            ]
+            self.store.upload(folder, f"{self.attempt.prefix}/{self.attempt.id}")
+            self.attempt.commit(files, rows, metrics)
+        self.barrier()
+
+    def fresh(self, name: str) -> Path:
+        """An empty folder in the scratch folder."""
+        folder = self.workdir / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,90 @@
+"""The decoder: Hugging Face's LLaMA, built from the recipe or loaded from a committed result."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from contract import settings
+from contract.errors import InputError
+from contract.manifest import Manifest
+from contract.shards import END_OF_TEXT, PAD, SPECIAL_TOKENS
+from training.job import Job
+
+transformers_logging.disable_progress_bar()
+
+
+def attention() -> str:
+    """flash-attn where it is installed and there is a GPU, PyTorch's SDPA elsewhere."""
+    flash = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
+    return "flash_attention_2" if flash else "sdpa"
+
+
+def build(model: settings.Model, vocab_size: int, seq_len: int, seed: int) -> LlamaForCausalLM:
+    """A freshly initialised model in float32 on the CPU. The same seed gives the same weights."""
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=model.d_model,
+        intermediate_size=model.d_ff,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads,
+        max_position_embeddings=seq_len,
+        rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
+        tie_word_embeddings=model.tie_embeddings,
+        bos_token_id=SPECIAL_TOKENS.index(END_OF_TEXT),
+        eos_token_id=SPECIAL_TOKENS.index(END_OF_TEXT),
+        pad_token_id=SPECIAL_TOKENS.index(PAD),
+        use_cache=False,
+        attn_implementation=attention(),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def load(job: Job, manifest: Manifest) -> LlamaForCausalLM:
+    """The model that a stage committed, in float32 on the CPU."""
+    folder = fetch(job, manifest)
+    try:
+        return LlamaForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation=attention(), local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{job.store.full(manifest.path)}: its model cannot be loaded ({error}); run {manifest.stage} again"
+        ) from error
+
+
+def fetch(job: Job, manifest: Manifest) -> Path:
+    """A local folder that holds a committed model's files. Raises InputError where the manifest lists no model."""
+    files = [job.download(file) for file in manifest.of("model")]
+    if not any(path.name == "config.json" for path in files):
+        raise InputError(f"{job.store.full(manifest.path)}: lists no model; run {manifest.stage} again")
+    return files[0].parent
+
+
+def save(module: nn.Module, folder: Path, tokenizer: Path, rank: int = 0) -> None:
+    """Write safetensors, config.json and tokenizer files that `transformers` loads. Every rank calls it; rank 0 writes.
+
+    Under ZeRO 3 the weights are gathered first.
+    """
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=None):
+        if rank == 0:
+            module.save_pretrained(folder)
+    if rank == 0:
+        shutil.copyfile(tokenizer, folder / "tokenizer.json")
+        describe = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT, "pad_token": PAD}
+        (folder / "tokenizer_config.json").write_text(json.dumps(describe, indent=1))
+
+
+def parameters(module: nn.Module) -> int:
+    """How many parameters there are, a tied embedding counted once; under ZeRO 3 the whole ones."""
+    return sum(getattr(one, "ds_numel", one.numel()) for one in module.parameters())

@@ -1,0 +1,280 @@
+"""PPO with InstructGPT's objective: E[r - beta log(pi_RL / pi_SFT)] + gamma E_pretrain[log pi_RL].
+
+A step reads top to bottom in `run`: sample replies, score them, turn rewards into advantages, improve policy and critic.
+Sampling and scoring are split over the processes; then every process holds the whole batch's experience (a few numbers a token),
+so whitening, minibatches and figures do not depend on how many processes there are. Everything random follows from the recipe's
+seed and the step, so a resume needs weights, optimizers, the KL coefficient and the step, and continues bit for bit.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from contract.errors import InputError, Interrupted
+from contract.metrics import Point, Progress
+from contract.settings import Ppo
+from training import checkpoint, loss, model, reward
+from training.chat import Chat, open_chat
+from training.data import Batch, TokenData, rows_of, share_of
+from training.engine import Engine
+from training.job import Job
+from training.reward import RewardModel
+from training.rollout import generate, response_logits, row_seed
+
+LEARNT = ("policy_loss", "value_loss", "entropy", "clip_fraction", "ptx_loss")
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What one step's replies taught. N rows, P prompt and R response positions.
+
+    tokens, attention (N, P + R). The rest (N, R), 0 off the mask: log-probabilities under the sampling policy and the reference,
+    the critic's values. scores (N,): normalised rewards. ended (N,): 1 where the reply closed with end-of-text.
+    """
+
+    tokens: Tensor
+    attention: Tensor
+    mask: Tensor
+    log_probs: Tensor
+    reference: Tensor
+    values: Tensor
+    scores: Tensor
+    ended: Tensor
+
+
+@dataclass(frozen=True)
+class Actors:
+    """The four models: two that learn, two that stay as they are."""
+
+    policy: Engine
+    critic: Engine
+    reference: nn.Module
+    reward: RewardModel
+
+
+@torch.no_grad()
+def collect(
+    actors: Actors,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    width: int,
+    chat: Chat,
+    settings: Ppo,
+    anyone: Callable[[bool], bool] = bool,
+) -> Experience:
+    """Sample one reply to each prompt and let every model judge it. See `rollout.generate` for `width` and `anyone`."""
+    policy, critic = actors.policy.module, actors.critic.module
+    length, temperature = settings.max_response_tokens, settings.temperature
+    sampled = generate(policy, prompts, seeds, length, chat.end_of_text, temperature, width, anyone)
+    length = sampled.mask.shape[1]
+    judged: list[tuple[Tensor, ...]] = []
+    for tokens, attention in zip(
+        *(whole.split(settings.engine.micro_batch) for whole in (sampled.tokens, sampled.attention)), strict=True
+    ):
+        seen = [response_logits(one, tokens, attention, length) for one in (policy, actors.reference)]
+        log_probs = [loss.log_probs(logits, tokens[:, -length:], temperature) for logits in seen]
+        # The value of a state is read at the token before the one that is chosen there.
+        values = critic(tokens, attention)[:, -length - 1 : -1]
+        judged.append((*log_probs, values, reward.last(actors.reward(tokens, attention), attention)))
+    log_probs, reference, values, scores = (torch.cat(parts) for parts in zip(*judged, strict=True))
+    mask, ended = sampled.mask, sampled.ended(chat.end_of_text).float()
+    return Experience(
+        sampled.tokens, sampled.attention, mask, log_probs * mask, reference * mask, values * mask, scores, ended
+    )
+
+
+def gather(job: Job, mine: Experience) -> Experience:
+    """The rows of all processes, in the order of the ranks."""
+    if job.world == 1:
+        return mine
+
+    def whole(part: Tensor) -> Tensor:
+        parts = [torch.empty_like(part) for _ in range(job.world)]
+        torch.distributed.all_gather(parts, part.contiguous())
+        return torch.cat(parts)
+
+    return Experience(**{field.name: whole(getattr(mine, field.name)) for field in fields(mine)})
+
+
+def judge(experience: Experience, kl_coef: float, settings: Ppo) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Whitened advantages and returns, both (N, R), and the step's figures. A reply without end-of-text pays a penalty.
+
+    `reward` is the normalised reward alone, `objective` what PPO maximises: with the penalties and the KL term. `kl` is in nats a reply.
+    """
+    mask = experience.mask
+    kl = loss.kl_penalty(experience.log_probs, experience.reference)
+    scores = experience.scores - settings.no_eot_penalty * (1 - experience.ended)
+    rewards = loss.shape_rewards(scores, kl, mask, kl_coef)
+    figures = {
+        "reward": float(experience.scores.mean()),
+        "objective": float(rewards.sum(-1).mean()),
+        "kl": float(loss.sequence_log_probs(kl, mask).mean()),
+        "kl_coef": kl_coef,
+        "response_length": float(mask.sum(-1).mean()),
+        "eot_fraction": float(experience.ended.mean()),
+    }
+    if settings.whiten_rewards:
+        rewards = loss.whiten(rewards, mask, shift_mean=False)
+    advantages, returns = loss.gae(rewards, experience.values, mask, settings.gamma, settings.lam)
+    figures["explained_variance"] = loss.explained_variance(experience.values, returns, mask)
+    return loss.whiten(advantages, mask), returns, figures
+
+
+def update(
+    job: Job, actors: Actors, seen: Experience, targets: tuple[Tensor, Tensor], rows: list[int], ptx: Batch | None
+) -> Tensor:
+    """One update of policy and critic on a minibatch, `rows` of the experience. `targets` are advantages and returns.
+
+    Losses are means over the tokens of the whole minibatch, the PTX loss over those of its own batch, whatever the number of
+    processes and parts. Returns this process's part of the LEARNT figures.
+    """
+    settings: Ppo = job.settings
+    policy, critic = actors.policy, actors.critic
+    length, temperature = seen.mask.shape[1], settings.temperature
+    parts = policy.accumulation
+    count = float(seen.mask[rows].sum())
+    scale = job.world * parts  # the engine averages over the parts of all processes
+    sums = torch.zeros(len(LEARNT), device=job.device)
+    for part, mine in enumerate(torch.tensor(share_of(rows, job.rank, job.world)).split(policy.micro_batch)):
+        tokens, attention, mask = seen.tokens[mine], seen.attention[mine], seen.mask[mine]
+        logits = response_logits(policy, tokens, attention, length)
+        new, old = loss.log_probs(logits, tokens[:, -length:], temperature), seen.log_probs[mine]
+        policy_loss = loss.masked_mean(loss.policy_loss(new, old, targets[0][mine], settings.clip), mask, count)
+        with torch.set_grad_enabled(settings.entropy_coef > 0):
+            entropy = loss.masked_mean(loss.entropy(logits, temperature), mask, count)
+        pretraining = ptx_loss(policy, ptx, part, parts, job.device)
+        total = policy_loss - settings.entropy_coef * entropy + settings.ptx_coef * pretraining
+        policy.backward(total * scale)
+
+        values = critic(tokens, attention)[:, -length - 1 : -1]
+        missed = loss.value_loss(values, seen.values[mine], targets[1][mine], settings.value_clip)
+        value_loss = loss.masked_mean(missed, mask, count)
+        critic.backward(settings.value_coef * value_loss * scale)
+        clipped = loss.masked_mean(loss.clipped(new, old, settings.clip), mask, count)
+        sums += torch.stack([policy_loss, value_loss, entropy, clipped, pretraining]).detach()
+    policy.step()
+    critic.step()
+    return sums
+
+
+def ptx_loss(policy: Engine, batch: Batch | None, part: int, parts: int, device: torch.device) -> Tensor:
+    """One part's share of the pretraining loss: -log pi_RL a token, over the tokens of the whole PTX batch; 0 without one."""
+    tokens = batch.tokens[part::parts].to(device) if batch else torch.empty(0)
+    if not batch or not len(tokens):
+        return torch.zeros((), device=device)
+    logits = policy(input_ids=tokens[:, :-1]).logits
+    return loss.masked_mean(-loss.log_probs(logits, tokens[:, 1:]), batch.mask[part::parts].to(device), batch.count)
+
+
+def minibatches(step: int, settings: Ppo) -> list[list[int]]:
+    """The rows of each update of a step: every inner epoch shows every row once, in an order of its own."""
+    count = settings.rollout_batch // settings.minibatch
+    seed = row_seed(settings.seed, step)
+    return [
+        rows_of(index, settings.minibatch, settings.rollout_batch, seed)
+        for index in range(settings.inner_epochs * count)
+    ]
+
+
+def training_prompts(job: Job, chat: Chat, max_tokens: int) -> list[list[int]]:
+    """Distinct prompts of the preference pairs that the reward model learnt from; the held-out ones stay for `evaluate`."""
+    train, _ = reward.split(reward.read_pairs(job)[0], job.run.recipe.reward.heldout_fraction)
+    return [chat.prompt(turns, max_tokens) for turns in dict.fromkeys(pair.prompt for pair in train)]
+
+
+def start(job: Job) -> Actors:
+    """The four models at the start: policy and reference from `sft`, critic and reward from `reward`."""
+    settings: Ppo = job.settings
+    sft, judge = job.manifest("sft"), job.manifest("reward")
+    updates = settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
+    learning = (settings.engine, settings.minibatch, updates)
+    return Actors(
+        Engine(job, model.load(job, sft), settings.policy_optim, *learning),
+        Engine(job, reward.load(job, judge), settings.value_optim, *learning),
+        frozen(job, model.load(job, sft), settings),
+        frozen(job, reward.load(job, judge), settings),
+    )
+
+
+def frozen(job: Job, module: nn.Module, settings: Ppo) -> nn.Module:
+    """A model that only judges, in the precision of those that learn; its buffers keep theirs."""
+    module.to(job.device).eval().requires_grad_(False)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if settings.engine.dtype == "bf16" else torch.float32)
+    return module
+
+
+def run(job: Job) -> None:
+    settings: Ppo = job.settings
+    gate = job.manifest("gate").metrics
+    if not gate["open"]:
+        raise InputError(
+            f"gate is closed: the reward model's held-out accuracy is {gate['low']:.3f} at the interval's lower end, under gate.min_accuracy {gate['threshold']:g}; give reward more or better pairs"
+        )
+    chat = open_chat(job)
+    prompts = training_prompts(job, chat, settings.max_prompt_tokens)
+    packed = TokenData(job, "tokens", settings.seed) if settings.ptx_coef else None
+    actors = start(job)
+    engines = {"policy": actors.policy, "critic": actors.critic}
+
+    def anyone(flag: bool) -> bool:
+        return job.sum(float(flag))[0] > 0
+
+    step, extra = checkpoint.restore(job, engines)
+    kl_coef = extra.get("kl_coef", settings.kl_coef)
+    progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
+    while step < settings.steps:
+        asked = [prompts[row] for row in rows_of(step, settings.rollout_batch, len(prompts), settings.seed)]
+        seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
+        mine, my_seeds = (share_of(whole, job.rank, job.world) for whole in (asked, seeds))
+        seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
+        advantages, returns, figures = judge(seen, kl_coef, settings)
+
+        sums = torch.zeros(len(LEARNT), device=job.device)
+        plan = minibatches(step, settings)
+        for rows in plan:
+            index = actors.policy.steps_done
+            ptx = packed.batch(index, settings.ptx_sequences, job.rank, job.world) if packed else None
+            sums += update(job, actors, seen, (advantages, returns), rows, ptx) / len(plan)
+        if settings.kl_target:
+            kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
+        step += 1
+
+        figures.update(zip(LEARNT, job.sum(*sums.tolist()), strict=True))
+        if job.rank == 0:
+            job.curves.add(step, **figures)
+            progress.advance(1, f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}")
+        stopping = job.stopping()
+        if step < settings.steps and (stopping or step % settings.engine.checkpoint_steps == 0):
+            checkpoint.save(job, step, engines, {"kl_coef": kl_coef})
+            if stopping:
+                raise Interrupted(
+                    f"{job.task.stage}: stopped after step {step} of {settings.steps}; run again to go on"
+                )
+    finish(job, actors, chat)
+
+
+def finish(job: Job, actors: Actors, chat: Chat) -> None:
+    """Commit the policy as the model, the critic beside it, and the figures of the first and the last step."""
+    folder, beside = job.fresh(f"result-{job.rank}"), job.fresh(f"critic-{job.rank}")
+    model.save(actors.policy.module, folder, chat.path, job.rank)
+    model.save(actors.critic.module, beside, chat.path, job.rank)
+    kinds = {"critic.safetensors": "critic", "critic.json": "critic"}
+    if job.rank == 0:
+        os.replace(beside / "model.safetensors", folder / "critic.safetensors")
+        os.replace(beside / "config.json", folder / "critic.json")
+    job.commit(folder, ends(job.curves.points), kinds)
+    if job.rank == 0:
+        checkpoint.clear(job)
+
+
+def ends(points: Sequence[Point]) -> dict[str, float]:
+    """The first and the last value of every curve, as `<name>_first` and `<name>_last`."""
+    return {
+        f"{point.name}_{end}": point.value
+        for end, order in (("first", reversed(points)), ("last", points))
+        for point in order
+    }

@@ -1,0 +1,96 @@
+"""Next-token prediction on the packed corpus."""
+
+import time
+
+import torch
+
+from contract.errors import Interrupted
+from contract.metrics import Progress
+from contract.settings import Pretrain
+from training import checkpoint, model
+from training.chat import Chat, open_chat
+from training.data import TokenData
+from training.engine import Engine
+from training.job import Job
+from training.lm import HeldOut, heldout_text, learn, measure, perplexity
+from training.metrics import flops_per_token, mfu, peak_flops
+
+
+def run(job: Job) -> None:
+    settings: Pretrain = job.settings
+    chat = open_chat(job)
+    train, heldout = TokenData(job, "tokens", settings.seed), TokenData(job, "heldout_tokens")
+    module = model.build(settings.model, chat.vocab_size, job.run.recipe.pack.seq_len, settings.seed)
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
+
+    step, state = checkpoint.restore(job, {"model": engine})
+    if step == 0:
+        before = _judge(job, engine, heldout, chat)
+        state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
+        if before:
+            job.curves.add(0, heldout_loss=before.loss)
+
+    progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
+    while step < settings.steps:
+        began = time.perf_counter()
+        batch = train.batch(step, settings.batch, job.rank, job.world)
+        nll = learn(job, engine, batch)
+        lr = engine.lr
+        norm = engine.step()
+        loss = job.sum(float(nll))[0] / batch.count
+        step += 1
+        seconds = time.perf_counter() - began
+        state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
+        job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
+        if job.rank == 0:
+            progress.advance(1, f"loss {loss:.3f}")
+        stopping = job.stopping()
+        if stopping or (step % settings.engine.checkpoint_steps == 0 and step < settings.steps):
+            checkpoint.save(job, step, {"model": engine}, state)
+        if stopping:
+            raise Interrupted(f"{job.task.stage}: stopped after step {step} of {settings.steps}; run again to go on")
+
+    after = _judge(job, engine, heldout, chat)
+    if job.rank == 0:
+        progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
+    if after:
+        job.curves.add(step, heldout_loss=after.loss)
+    folder = job.fresh(f"result-{job.rank}")
+    model.save(engine.module, folder, chat.path, job.rank)
+    job.commit(folder, {**_quality(state["before"], after), **_speed(job, engine, state)})
+
+
+def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
+    batches = heldout_text(job, heldout, job.settings.eval_sequences, engine.micro_batch)
+    return measure(job, engine.module, batches, engine.micro_batch, chat.token_bytes())
+
+
+def _quality(before: float | None, after: HeldOut | None) -> dict[str, float | None]:
+    """Held-out figures for the manifest; None where nothing was held out."""
+    return {
+        "heldout_perplexity_before": None if before is None else perplexity(before),
+        "heldout_perplexity_after": after.perplexity if after else None,
+        "heldout_loss_after": after.loss if after else None,
+        "bits_per_byte": after.bits_per_byte if after else None,
+        "heldout_tokens": after.tokens if after else 0,
+    }
+
+
+def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, float | int]:
+    """Tokens, seconds of training over all attempts, and, on a device whose peak is known, MFU; says on what it rests."""
+    settings: Pretrain = job.settings
+    parameters = model.parameters(engine.module)
+    rate = state["tokens"] / state["seconds"]
+    found = {"parameters": parameters, "tokens": state["tokens"], "seconds": state["seconds"], "tokens_per_s": rate}
+    peak = peak_flops(torch.cuda.get_device_name(job.device)) if job.device.type == "cuda" else None
+    if peak:
+        shape = settings.model
+        flops = flops_per_token(parameters, shape.layers, shape.d_model, job.run.recipe.pack.seq_len)
+        found["mfu"] = mfu(rate, flops, peak, job.world)
+        if job.rank == 0:
+            print(
+                f"MFU {found['mfu']:.1%} = (6 N + 12 L d_model T) x tokens/s / peak; N {parameters:,}, "
+                f"{rate:,.0f} tokens/s, peak {peak:.3g} FLOP/s x {job.world}",
+                flush=True,
+            )
+    return found

@@ -1,0 +1,248 @@
+"""The reward model: which of two replies people prefer, learnt from pairs.
+
+It starts from the SFT model; a scalar head takes the place of the unembedding. One convention everywhere: **the reward of a chat is
+the head's output at its last token**, which is the end-of-text token of a complete response. The saved head gives normalised
+rewards: on held-out preferred replies their mean is 0 and their standard deviation 1, so PPO's numbers mean the same in every run.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
+
+from contract.errors import InputError, Interrupted
+from contract.manifest import Manifest, Rows
+from contract.metrics import Progress
+from contract.settings import Reward
+from training import checkpoint, model
+from training.chat import Chat, Turn, open_chat
+from training.data import HH_RLHF, Bad, Preference, documents, parse_hh, read_examples, rows_of, share_of
+from training.data import synthetic_preferences as synthetic
+from training.engine import Engine
+from training.gate import wilson
+from training.job import Job
+from training.loss import pairwise_loss
+from training.rollout import left_pad, positions
+
+CONFIDENCE = 0.95
+CALIBRATION_BINS = 10
+
+
+class RewardModel(nn.Module):
+    """A decoder without its unembedding, and a linear head that gives one number a position."""
+
+    def __init__(self, decoder: nn.Module, seed: int) -> None:
+        """`decoder` maps tokens to hidden states. The head starts as N(0, 1 / (d_model + 1)) (Stiennon et al. 2020, appendix B.1)."""
+        super().__init__()
+        width = int(decoder.config.hidden_size)
+        self.decoder = decoder
+        self.head = nn.Linear(width, 1)
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(seed)
+            self.head.weight.copy_(torch.randn(1, width, generator=generator) * (width + 1) ** -0.5)
+            self.head.bias.zero_()
+
+    def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
+        """One number a position, in float32: tokens and attention (B, T) -> (B, T). As a critic: the value of each state."""
+        output: Any = self.decoder(
+            input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
+        )
+        return self.head(output.last_hidden_state).squeeze(-1).float()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """model.safetensors and config.json; `load` reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
+        self.decoder.config.to_json_file(folder / "config.json")
+
+    def gradient_checkpointing_enable(self, options: dict[str, Any]) -> None:
+        self.decoder.gradient_checkpointing_enable(options)
+
+    def normalise(self, mean: float, deviation: float) -> None:
+        """Fold (reward - mean) / deviation into the head. Every process calls it."""
+        with torch.no_grad(), deepspeed.zero.GatheredParameters(list(self.head.parameters()), modifier_rank=0):
+            self.head.weight.div_(deviation)
+            self.head.bias.sub_(mean).div_(deviation)
+
+
+def last(values: Tensor, attention: Tensor) -> Tensor:
+    """The value at each row's last real token: (B, T) -> (B,)."""
+    index = (torch.arange(attention.shape[1], device=attention.device) * attention).argmax(-1, keepdim=True)
+    return values.gather(1, index).squeeze(1)
+
+
+def is_heldout(prompt: str, fraction: float) -> bool:
+    """Whether a prompt's pairs are held out. Decided by the prompt alone, so no prompt is on both sides."""
+    digest = hashlib.sha256(prompt.encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8]) < fraction * 2**64
+
+
+def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error (Guo et al. 2017, eq. 3) of sigmoid(|margin|) as the probability that the ranking is right.
+
+    A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1] and are cut into bins of equal width; a tie is half right.
+    """
+    if not margins:
+        return 0.0
+    margin = torch.tensor(margins, dtype=torch.float64)
+    confidence = margin.abs().sigmoid()
+    right = (margin > 0).double() + 0.5 * (margin == 0).double()
+    index = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, index, confidence - right)
+    return float(gaps.abs().sum() / len(margins))
+
+
+def load(job: Job, manifest: Manifest) -> RewardModel:
+    """The reward model that `reward` committed, in float32 on the CPU."""
+    folder = model.fetch(job, manifest)
+    config = LlamaConfig.from_json_file(folder / "config.json")
+    config._attn_implementation = model.attention()
+    module = RewardModel(LlamaModel(config), seed=0)
+    try:
+        module.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run reward again"
+        ) from error
+    return module
+
+
+def read_pairs(job: Job) -> tuple[list[Preference], Bad]:
+    """The recipe's preference pairs: its file's, or synthetic ones made from the corpus."""
+    settings = job.run.recipe.reward
+    if settings.data != "synthetic":
+        return read_examples(settings.data, parse_hh, HH_RLHF, settings.max_examples)
+    pairs = list(islice(synthetic(documents(job, job.manifest("mix")), settings.seed), settings.max_examples))
+    if not pairs:
+        raise InputError("the corpus gives no synthetic preference pair; name a file in reward.data or use more pages")
+    return pairs, Bad()
+
+
+def split(pairs: Sequence[Preference], fraction: float) -> tuple[list[Preference], list[Preference]]:
+    """Pairs to learn from and pairs to judge by, which share no prompt. Raises InputError where either would be empty."""
+    train = [pair for pair in pairs if not is_heldout(name_prompt(pair.prompt), fraction)]
+    heldout = [pair for pair in pairs if is_heldout(name_prompt(pair.prompt), fraction)]
+    if not train or not heldout:
+        raise InputError(
+            f"{len(pairs)} preference pairs are too few to hold out {fraction:g} of their prompts; give reward.data more"
+        )
+    return train, heldout
+
+
+def name_prompt(turns: Sequence[Turn]) -> str:
+    """One string that identifies a prompt."""
+    return "\x1e".join(f"{turn.role}\x1f{turn.text}" for turn in turns)
+
+
+def encode(chat: Chat, pairs: Sequence[Preference], max_tokens: int) -> list[list[int]]:
+    """Token ids of the chats: those with the chosen replies, then those with the rejected ones."""
+    replies = [(pair, pair.chosen) for pair in pairs] + [(pair, pair.rejected) for pair in pairs]
+    return [chat.encode([*pair.prompt, Turn("assistant", reply)], max_tokens)[0] for pair, reply in replies]
+
+
+def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: torch.device) -> Tensor:
+    """The reward of each chat, with gradients: (rows,)."""
+    tokens, attention = left_pad(chats, pad, device)
+    return last(module(tokens, attention), attention)
+
+
+@torch.no_grad()
+def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) -> tuple[list[float], list[float]]:
+    """Rewards of the chosen and of the rejected replies, in the order of the pairs, on every process."""
+    settings: Reward = job.settings
+    rewards = torch.zeros(2, len(pairs), dtype=torch.float64)
+    starts = range(0, len(pairs), settings.engine.micro_batch)
+    for turn in range(math.ceil(len(starts) / job.world)):
+        # A process without work of its own repeats the last part: under ZeRO 3 all must take part in every forward pass.
+        index = turn * job.world + job.rank
+        start = starts[min(index, len(starts) - 1)]
+        part = pairs[start : start + settings.engine.micro_batch]
+        found = rewards_of(module, encode(chat, part, settings.max_tokens), chat.pad, job.device)
+        if index < len(starts):
+            rewards[:, start : start + len(part)] = found.double().cpu().view(2, -1)
+    whole = torch.tensor(job.sum(*rewards.flatten().tolist())).view(2, -1)
+    return whole[0].tolist(), whole[1].tolist()
+
+
+def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | int]:
+    """Held-out figures; a tie counts as half right. `reward_mean` and `reward_std` are of the chosen replies, before normalisation."""
+    margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+    correct = sum((margin > 0) + 0.5 * (margin == 0) for margin in margins)
+    low, high = wilson(correct, len(margins), CONFIDENCE)
+    rewards = torch.tensor(chosen, dtype=torch.float64)
+    return {
+        "accuracy": correct / len(margins),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "heldout_correct": correct,
+        "heldout_pairs": len(margins),
+        "heldout_loss": float(pairwise_loss(torch.tensor(chosen), torch.tensor(rejected)).mean()),
+        "ece": calibration_error(margins),
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std(unbiased=False)),
+    }
+
+
+def run(job: Job) -> None:
+    settings: Reward = job.settings
+    chat = open_chat(job)
+    pairs, bad = read_pairs(job)
+    train, heldout = split(pairs, settings.heldout_fraction)
+    steps = math.ceil(len(train) * settings.epochs / settings.batch)
+    module = RewardModel(model.load(job, job.manifest("sft")).model, settings.seed)
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
+
+    step, _ = checkpoint.restore(job, {"model": engine})
+    progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
+    while step < steps:
+        rows = rows_of(step, settings.batch, len(train), settings.seed)
+        mine = share_of([train[row] for row in rows], job.rank, job.world)
+        loss, right = 0.0, 0.0
+        for start in range(0, len(mine), engine.micro_batch):
+            part = encode(chat, mine[start : start + engine.micro_batch], settings.max_tokens)
+            chosen, rejected = rewards_of(engine, part, chat.pad, job.device).chunk(2)
+            losses = pairwise_loss(chosen, rejected)
+            engine.backward(losses.mean())
+            loss += float(losses.detach().sum())
+            right += float((chosen > rejected).sum())
+        rate, norm = engine.lr, engine.step()
+        step += 1
+        loss, right = (value / settings.batch for value in job.sum(loss, right))
+        if job.rank == 0:
+            job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
+            progress.advance(1, f"loss {loss:.3f} accuracy {right:.2f}")
+        stopping = job.stopping()
+        if step < steps and (stopping or step % settings.engine.checkpoint_steps == 0):
+            checkpoint.save(job, step, {"model": engine}, {})
+            if stopping:
+                raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
+    finish(job, engine, chat, pairs, heldout, bad)
+
+
+def finish(
+    job: Job, engine: Engine, chat: Chat, pairs: Sequence[Preference], heldout: Sequence[Preference], bad: Bad
+) -> None:
+    """Measure on the held-out pairs, normalise, commit."""
+    chosen, rejected = judge(job, engine.module, chat, heldout)
+    metrics = measure(chosen, rejected)
+    engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
+    folder = job.fresh(f"result-{job.rank}")
+    model.save(engine.module, folder, chat.path, job.rank)
+    unusable = bad.reasons.total()
+    rows = Rows(read=len(pairs) + unusable, kept=len(pairs), dropped=unusable, reasons=dict(bad.reasons))
+    job.commit(folder, {"pairs": len(pairs), **metrics}, rows=rows)
+    if job.rank == 0:
+        print(
+            f"reward model: accuracy {metrics['accuracy']:.3f} ({metrics['accuracy_low']:.3f} to {metrics['accuracy_high']:.3f}) on {len(heldout)} held-out pairs",
+            flush=True,
+        )
+        checkpoint.clear(job)

@@ -1,0 +1,166 @@
+"""Instruction tuning: next-token prediction on chats, with loss on the replies only."""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+
+from contract.errors import InputError, Interrupted
+from contract.metrics import Progress
+from contract.settings import Sft
+from training import checkpoint, model
+from training.chat import Chat, Turn, open_chat
+from training.data import (
+    ALPACA,
+    Bad,
+    Batch,
+    documents,
+    parse_alpaca,
+    read_examples,
+    rows_of,
+    share_of,
+    synthetic_instructions,
+)
+from training.engine import Engine
+from training.job import Job
+from training.lm import HeldOut, learn, measure, perplexity
+
+HELDOUT_SHARE = 0.05  # of a file's examples
+MAX_HELDOUT = 256
+
+Encoded = tuple[list[int], list[int]]
+"""A chat's ids and loss mask, equally long."""
+
+
+def split(chats: Sequence[list[Turn]], seed: int) -> tuple[list[list[Turn]], list[list[Turn]]]:
+    """(training, held out). Chats with the same first turn stay on one side, so no held-out prompt was learned."""
+    groups: dict[str, list[list[Turn]]] = {}
+    for chat in chats:
+        groups.setdefault(chat[0].text, []).append(chat)
+    keys = sorted(groups)
+    random.Random(seed).shuffle(keys)  # noqa: S311 - has to repeat, not to be secret
+    wanted = min(MAX_HELDOUT, round(len(chats) * HELDOUT_SHARE))
+    heldout: list[list[Turn]] = []
+    while keys and len(heldout) < wanted:
+        heldout.extend(groups.pop(keys.pop()))
+    return [chat for key in keys for chat in groups[key]], heldout
+
+
+def collate(examples: Sequence[Encoded], pad: int, count: int | None = None) -> Batch:
+    """Chats flush left, padded on the right: causal attention never sees the padding. `count` defaults to these chats' own."""
+    longest = max(len(ids) for ids, _ in examples)
+    tokens = torch.full((len(examples), longest), pad, dtype=torch.long)
+    mask = torch.zeros(len(examples), longest - 1)
+    for row, (ids, learned) in enumerate(examples):
+        tokens[row, : len(ids)] = torch.tensor(ids)
+        mask[row, : len(ids) - 1] = torch.tensor(learned[1:], dtype=torch.float32)
+    return Batch(tokens, mask, predicted(examples) if count is None else count)
+
+
+def predicted(examples: Sequence[Encoded]) -> int:
+    """Tokens that are learned from: replies and their end-of-text, without what would be predicted from nothing."""
+    return sum(sum(learned[1:]) for _, learned in examples)
+
+
+def run(job: Job) -> None:
+    settings: Sft = job.settings
+    chat = open_chat(job)
+    train, heldout, bad = _examples(job, settings, chat)
+    steps = max(1, len(train) * settings.epochs // settings.batch)
+    module = model.load(job, job.manifest("pretrain"))
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
+
+    step, state = checkpoint.restore(job, {"model": engine})
+    if step == 0:
+        before = _judge(job, engine, heldout, chat)
+        state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
+        if before:
+            job.curves.add(0, heldout_loss=before.loss)
+
+    progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
+    while step < steps:
+        began = time.perf_counter()
+        examples = [train[index] for index in rows_of(step, settings.batch, len(train), settings.seed)]
+        batch = collate(share_of(examples, job.rank, job.world), chat.pad, predicted(examples))
+        nll = learn(job, engine, batch)
+        lr = engine.lr
+        norm = engine.step()
+        loss = job.sum(float(nll))[0] / batch.count
+        step += 1
+        seconds = time.perf_counter() - began
+        state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
+        job.curves.add(step, loss=loss, lr=lr, grad_norm=norm)
+        if job.rank == 0:
+            progress.advance(1, f"loss {loss:.3f}")
+        stopping = job.stopping()
+        if stopping or (step % settings.engine.checkpoint_steps == 0 and step < steps):
+            checkpoint.save(job, step, {"model": engine}, state)
+        if stopping:
+            raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
+
+    after = _judge(job, engine, heldout, chat)
+    if after:
+        job.curves.add(step, heldout_loss=after.loss)
+    if job.rank == 0:
+        progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
+    folder = job.fresh(f"result-{job.rank}")
+    model.save(engine.module, folder, chat.path, job.rank)
+    job.commit(folder, _summary(settings, state, after, len(train), len(heldout), bad))
+
+
+def _examples(job: Job, settings: Sft, chat: Chat) -> tuple[list[Encoded], list[Encoded], Bad]:
+    """(training, held out, rows that could not be used). Synthetic ones come from the mixture's training and held-out documents."""
+    bad = Bad()
+    if settings.data == "synthetic":
+        mixture = job.manifest("mix")
+        train, heldout = (
+            list(islice(synthetic_instructions(documents(job, mixture, kind), settings.seed), limit))
+            for kind, limit in (("documents", settings.max_examples), ("heldout", MAX_HELDOUT))
+        )
+    else:
+        chats, bad = read_examples(settings.data, parse_alpaca, ALPACA, settings.max_examples)
+        train, heldout = split(chats, settings.seed)
+    if not train:
+        raise InputError(f"sft: {settings.data} data gives no example to learn from; name a larger file in sft.data")
+    return _encode(chat, train, settings.max_tokens), _encode(chat, heldout, settings.max_tokens), bad
+
+
+def _encode(chat: Chat, chats: Sequence[list[Turn]], max_tokens: int) -> list[Encoded]:
+    return [chat.encode(turns, max_tokens) for turns in chats]
+
+
+def _judge(job: Job, engine: Engine, heldout: list[Encoded], chat: Chat) -> HeldOut | None:
+    """Held-out loss on reply tokens, the examples dealt out to the processes in equally many batches."""
+    return measure(
+        job, engine.module, _deal(job, heldout, engine.micro_batch, chat), engine.micro_batch, chat.token_bytes()
+    )
+
+
+def _deal(job: Job, examples: list[Encoded], micro_batch: int, chat: Chat) -> Iterator[Batch]:
+    for start in range(0, len(examples), micro_batch * job.world):
+        group = examples[start : start + micro_batch * job.world]
+        mine = group[job.rank :: job.world]
+        filler: Encoded = ([chat.end_of_text, chat.end_of_text], [0, 0])  # so that every process makes the same calls
+        yield collate(mine or [filler], chat.pad)
+
+
+def _summary(
+    settings: Sft, state: dict[str, Any], after: HeldOut | None, train: int, heldout: int, bad: Bad
+) -> dict[str, float | int | str | None]:
+    before = state["before"]
+    return {
+        "data": "synthetic, by rule from the corpus" if settings.data == "synthetic" else settings.data,
+        "examples": train,
+        "heldout_examples": heldout,
+        "heldout_loss_before": before,
+        "heldout_loss_after": after.loss if after else None,
+        "heldout_perplexity_before": None if before is None else perplexity(before),
+        "heldout_perplexity_after": after.perplexity if after else None,
+        "response_tokens": state["tokens"],
+        "seconds": state["seconds"],
+        "bad_rows": bad.reasons.total(),
+        **{f"bad_rows_{reason}": count for reason, count in sorted(bad.reasons.items())},
+    }

@@ -1,0 +1,118 @@
+"""The state of a DeepSpeed engine as whole float32 tensors, one parameter at a time, whichever way ZeRO has cut it up.
+
+Every process must call these functions together: under ZeRO 1 to 3 each parameter is gathered from all of them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from torch import Tensor
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
+
+
+def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each trained parameter's name with its `weight` and, once an update was made, its two moments."""
+    stage = engine.zero_optimization_stage()
+    begun = bool(_adam(engine).state)
+    for name, parameter in _trained(engine):
+        if stage == 0:
+            state = _adam(engine).state.get(parameter, {})
+            tensors = {"weight": parameter.detach(), **{key: state[key] for key in MOMENTS if key in state}}
+        else:
+            tensors = {"weight": safe_get_full_fp32_param(parameter)}
+            if begun:
+                tensors.update({key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS})
+        yield name, {key: value.float().reshape(_shape(parameter)).contiguous() for key, value in tensors.items()}
+
+
+def write(engine: Any, state: Mapping[str, Mapping[str, Tensor]], updates: int) -> None:
+    """Put back what `read` gave. `updates` is how many AdamW has made, for its bias correction.
+
+    Raises KeyError or RuntimeError where a parameter is missing or has another shape.
+    """
+    stage = engine.zero_optimization_stage()
+    _begin(engine, updates)
+    for name, parameter in _trained(engine):
+        tensors = {key: value.to(engine.device) for key, value in state[name].items()}
+        if tensors["weight"].shape != _shape(parameter):
+            raise RuntimeError(
+                f"{name}: shape {tuple(tensors['weight'].shape)}, the model has {tuple(_shape(parameter))}"
+            )
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=stage == 3), torch.no_grad():
+            parameter.copy_(tensors["weight"])
+        for key in MOMENTS if updates else ():
+            _write_moment(engine, parameter, key, tensors[key])
+        if stage == 3:
+            safe_set_local_fp32_param(parameter, _partition(parameter, tensors["weight"]))
+        elif stage:
+            safe_set_full_fp32_param(parameter, tensors["weight"])
+
+
+def _write_moment(engine: Any, parameter: Tensor, key: str, value: Tensor) -> None:
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        _adam(engine).state[parameter][key].copy_(value)
+    elif stage == 3:
+        safe_set_local_optimizer_state(parameter, _partition(parameter, value), key)
+    else:
+        safe_set_full_optimizer_state(parameter, value, key)
+
+
+def _begin(engine: Any, updates: int) -> None:
+    """Give AdamW the empty state that it would make in its first update, with the count of updates."""
+    adam = _adam(engine)
+    adam.state.clear()
+    if not updates:
+        return
+    for tensor in _optimised(engine):
+        adam.state[tensor] = {
+            "step": torch.tensor(float(updates), device=tensor.device),
+            **{key: torch.zeros_like(tensor, memory_format=torch.preserve_format) for key in MOMENTS},
+        }
+    link = getattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
+    if link:
+        engine.optimizer._hp_optimizer_states_linked = False  # ZeRO 1 and 2 look moments up through links made once
+        link()
+
+
+def _adam(engine: Any) -> torch.optim.Optimizer:
+    """torch's AdamW below whatever DeepSpeed wrapped around it."""
+    return engine.basic_optimizer
+
+
+def _optimised(engine: Any) -> list[Tensor]:
+    """The tensors that AdamW itself updates: the parameters, or this process's flat float32 partitions."""
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        return [parameter for _, parameter in _trained(engine)]
+    for attribute in ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition"):
+        if hasattr(engine.optimizer, attribute):
+            return list(getattr(engine.optimizer, attribute))
+    raise RuntimeError(f"cannot restore DeepSpeed's {type(engine.optimizer).__name__}")
+
+
+def _trained(engine: Any) -> Iterator[tuple[str, Any]]:
+    return ((name, one) for name, one in engine.module.named_parameters() if one.requires_grad)
+
+
+def _shape(parameter: Any) -> torch.Size:
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def _partition(parameter: Any, value: Tensor) -> Tensor:
+    """This process's part of a whole tensor under ZeRO 3, padded with zeros as DeepSpeed pads it."""
+    size, rank = parameter.ds_tensor.ds_numel, torch.distributed.get_rank()
+    whole = torch.zeros(size * torch.distributed.get_world_size(), dtype=value.dtype, device=value.device)
+    whole[: value.numel()] = value.flatten()
+    return whole[size * rank : size * (rank + 1)]
