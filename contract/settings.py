@@ -195,7 +195,16 @@ class DedupSubstring(Settings):
     min_tokens: Annotated[int, Field(ge=2)] = 50
     cut: Literal["all", "keep_first"] = "keep_first"
     passes: Positive = 1
+    """Cutting can make new matches; 2 reproduces the paper."""
     min_chars: Annotated[int, Field(ge=0)] = 20
+    """A document with less text left is dropped."""
+    tokenizer: Uri | None = None
+    """A tokenizer.json whose ids are the tokens; without one, tokens are the words that white space separates."""
+    one_process_bytes: Annotated[int, Field(ge=0)] = runtime_only(16 << 20)
+    """Up to this much Parquet, one suffix array on the driver does it; above it Spark's workers search together."""
+
+    def outside(self) -> dict[str, str]:
+        return {"tokenizer": self.tokenizer} if self.tokenizer else {}
 
 
 class Decontaminate(Settings):

@@ -26,10 +26,7 @@ def run(context: Any, steps: Sequence[tuple[int, Work]]) -> list[pa.RecordBatch]
     """
     rdd = None
     for places, work in steps:
-        if rdd is None:
-            rdd = context.parallelize([], max(places, 1))
-        else:
-            rdd = rdd.partitionBy(max(places, 1), _same)
+        rdd = context.parallelize([], max(places, 1)) if rdd is None else rdd.partitionBy(max(places, 1), _same)
         rdd = rdd.mapPartitionsWithIndex(partial(_step, work))
     batches = []
     for _, data in rdd.collect() if rdd is not None else ():

@@ -139,7 +139,7 @@ def _words(data, start, end, one, several, out, count):
         folded = _fold_code(code, one)
         if folded == GONE:
             continue
-        if folded == SPACE or folded & ALONE and folded > 0:
+        if folded == SPACE or (folded & ALONE and folded > 0):
             if length:
                 out[count] = mix64(state)
                 count += 1

@@ -4,7 +4,7 @@ The keys under which candidates meet come from the pigeonhole principle: of `dis
 untouched when at most `distance` bits differ, so two such fingerprints agree on one of the C(distance + KEPT, KEPT) choices of blocks.
 """
 
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 import numpy as np
@@ -42,7 +42,7 @@ def key_count(distance: int) -> int:
 def keys(prints: npt.NDArray[np.uint64], distance: int) -> npt.NDArray[np.uint64]:
     """Fingerprints that differ in at most `distance` bits share at least one key. Shape (texts, key_count(distance))."""
     edges = np.linspace(0, BITS, distance + KEPT + 1).astype(int).tolist()
-    masks = [((1 << end) - (1 << start)) for start, end in zip(edges, edges[1:], strict=False)]
+    masks = [((1 << end) - (1 << start)) for start, end in pairwise(edges)]
     chosen = np.array([sum(choice) for choice in combinations(masks, KEPT)], np.uint64)
     return _keys(prints, chosen)
 
@@ -64,4 +64,3 @@ def hamming(one: np.uint64, other: np.uint64) -> int:
         left &= left - np.uint64(1)
         count += 1
     return count
-

@@ -114,7 +114,7 @@ def _split(data, offsets, kinds):
             begin = place
             while place < end:
                 kind = kinds[data[place]]
-                if kind == BLANK or kind == MAYBE and _wide_space(data, place, end):
+                if kind == BLANK or (kind == MAYBE and _wide_space(data, place, end)):
                     break
                 stream[written] = data[place]
                 written += 1
@@ -205,7 +205,7 @@ def _first_equal(data, begin, end, order, hashes, places):
             size, left = end[least] - begin[least], at
             for index in range(at, stop):
                 one = order[index]
-                if one == least or end[one] - begin[one] == size and _same(data, begin[one], begin[least], size):
+                if one == least or (end[one] - begin[one] == size and _same(data, begin[one], begin[least], size)):
                     first[one] = least
                     order[index], order[left] = order[left], one
                     left += 1
@@ -227,3 +227,38 @@ def _merge(rows, first, count, k):
             row[ranges], start[ranges], end[ranges] = rows[one], first[one], last
             ranges += 1
     return row[:ranges].copy(), start[:ranges].copy(), end[:ranges].copy()
+
+
+def stretches(chosen: npt.NDArray[np.bool_], *labels: npt.NDArray[np.integer]) -> tuple[Offsets, Offsets]:
+    """Begin and length of each longest stretch of chosen neighbours that agree on every label. Shapes (stretches,)."""
+    new = np.zeros(len(chosen), bool)
+    new[:1] = True
+    for label in (chosen, *labels):
+        new[1:] |= label[1:] != label[:-1]
+    begin = np.flatnonzero(new)
+    length = np.diff(begin, append=len(chosen))
+    return begin[chosen[begin]], length[chosen[begin]]
+
+
+def payloads(tokens: Tokens, first: Offsets, end: Offsets) -> tuple[Bytes, Offsets]:
+    """The bytes of token ranges [first, end), one after the other, and where each begins: (ranges + 1,)."""
+    return _copy(tokens.data, tokens.at[first], tokens.at[end])
+
+
+def parse(data: Bytes, offsets: Offsets, width: int | None) -> Tokens:
+    """The tokens of payloads, each as a document of its own. `width` is the bytes of a token, None for words."""
+    if width is None:
+        at = np.append(0, np.flatnonzero(data == 32) + 1)
+        return Tokens(data, at, np.searchsorted(at, offsets))
+    return Tokens(data, np.arange(0, len(data) + 1, width), offsets // width)
+
+
+@kernel
+def _copy(data, begin, end):
+    offsets = np.zeros(len(begin) + 1, np.int64)
+    for one in range(len(begin)):
+        offsets[one + 1] = offsets[one] + end[one] - begin[one]
+    out = np.empty(offsets[len(begin)], np.uint8)
+    for one in range(len(begin)):
+        out[offsets[one] : offsets[one + 1]] = data[begin[one] : end[one]]
+    return out, offsets

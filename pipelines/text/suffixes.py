@@ -3,11 +3,13 @@
 It answers for small corpora, and it is what the distributed search has to equal.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pydivsufsort
 
-from pipelines.text.substring import Places, Tokens
 from pipelines.text.hashing import Offsets, kernel
+from pipelines.text.substring import Places, Tokens
 
 
 def ranks(tokens: Tokens) -> Offsets:
@@ -22,6 +24,18 @@ def ranks(tokens: Tokens) -> Offsets:
         out[chosen] = inverse.reshape(-1) + used
         used += int(inverse.max()) + 1
     return out
+
+
+def join(blocks: Sequence[Tokens]) -> tuple[Tokens, Offsets]:
+    """Blocks of documents as one, and the document of each token: (tokens,)."""
+    bytes_before = np.cumsum([0, *(len(block.data) for block in blocks)])
+    tokens_before = np.cumsum([0, *(len(block.at) - 1 for block in blocks)])
+    data = np.concatenate([np.zeros(0, np.uint8), *(block.data for block in blocks)])
+    at = np.concatenate([*(block.at[:-1] + bytes_before[i] for i, block in enumerate(blocks)), bytes_before[-1:]])
+    bounds = np.concatenate(
+        [np.zeros(1, np.int64), *(block.bounds[1:] + tokens_before[i] for i, block in enumerate(blocks))]
+    )
+    return Tokens(data, at, bounds), np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
 
 
 def first_equal(tokens: Tokens, places: Places, k: int) -> tuple[Offsets, Offsets]:
@@ -83,5 +97,3 @@ def _groups(shared, positions, places, k):
                 count += 1
         at = stop
     return windows[:count].copy(), first[:count].copy()
-
-

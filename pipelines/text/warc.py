@@ -31,7 +31,11 @@ HTML_START = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 BINARY_START = re.compile(rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|RIFF|\x00\x00\x00.ftyp", re.DOTALL)
-CUT_SHORT = ("truncated_record", "bad_http_header", "record_unknown")  # what a record looks like when the stream ends inside it
+CUT_SHORT = (
+    "truncated_record",
+    "bad_http_header",
+    "record_unknown",
+)  # what a record looks like when the stream ends inside it
 CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
