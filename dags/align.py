@@ -6,8 +6,9 @@ Where the gate finds the reward model too weak, PPO is left out and the tuned mo
 from airflow.sdk import DAG
 
 from gristmill_airflow.assets import ALIGNED, PRETRAINED
-from gristmill_airflow.graph import RETRIES, SLICES, connect, publish_last, resolve, stages
+from gristmill_airflow.graph import RETRIES, connect, publish_last, resolve, stages
 from gristmill_airflow.params import stage_params
+from gristmill_airflow.stage import SLICES
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
 with DAG(

@@ -8,8 +8,9 @@ from airflow.sdk import DAG, task_group
 
 from contract.stages import STAGES
 from gristmill_airflow.assets import CORPUS, CRAWL
-from gristmill_airflow.graph import RETRIES, SLICES, connect, resolve, segments, stages
+from gristmill_airflow.graph import RETRIES, connect, resolve, segments, stages
 from gristmill_airflow.params import stage_params
+from gristmill_airflow.stage import SLICES
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
 PER_SEGMENT = [name for name in SLICES["corpus"] if STAGES[name].scope == "snapshot"]

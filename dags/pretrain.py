@@ -3,8 +3,9 @@
 from airflow.sdk import DAG
 
 from gristmill_airflow.assets import CORPUS, PRETRAINED
-from gristmill_airflow.graph import RETRIES, SLICES, connect, resolve, stages
+from gristmill_airflow.graph import RETRIES, connect, resolve, stages
 from gristmill_airflow.params import stage_params
+from gristmill_airflow.stage import SLICES
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
 with DAG(

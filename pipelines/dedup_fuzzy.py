@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from contract.manifest import File
 from contract.settings import DedupFuzzy
 from contract.store import Store
-from pipelines.job import Job
+from pipelines.job import Job, worker_errors
 from pipelines.schema import Drop
 from pipelines.survivors import Duplicate, Part, drop_duplicates, dropped_ids, number, parts
 
@@ -174,7 +174,8 @@ def find(job: Job, inputs: list[Part], settings: DedupFuzzy) -> tuple[dict[int, 
 def run(job: Job) -> None:
     settings: DedupFuzzy = job.settings
     inputs = parts(job, "dedup_url")
-    doomed, edges = find(job, inputs, settings) if inputs else ({}, 0)
+    with worker_errors():
+        doomed, edges = find(job, inputs, settings) if inputs else ({}, 0)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))
     clusters = len({one.group for file in doomed.values() for one in file.values()})
     job.commit(

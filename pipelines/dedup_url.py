@@ -10,7 +10,7 @@ import xxhash
 
 from contract.settings import DedupUrl
 from contract.store import Store
-from pipelines.job import Job
+from pipelines.job import Job, worker_errors
 from pipelines.schema import Drop
 from pipelines.survivors import Duplicate, Part, drop_duplicates, parts
 from pipelines.text.canonical import canonical
@@ -61,7 +61,9 @@ def run(job: Job) -> None:
     if inputs:
         frame = losers(job.read_table(inputs, partial(keys, job.store), KEYS), settings.keep)
         # The driver holds the ids of the dropped, about 200 bytes each.
-        for row in frame.toArrow().to_pylist():
+        with worker_errors():
+            table = frame.toArrow()
+        for row in table.to_pylist():
             doomed.setdefault(row["file"], {})[row["id"]] = Duplicate(row["stays"], "")
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("filter"))
     job.commit(drop_duplicates(job, inputs, doomed, Drop.DUPLICATE_URL, show, before))

@@ -60,19 +60,14 @@ def decode(payload: bytes, declared: str | None) -> str:
 
 
 def _python_encoding(label: str | None) -> str | None:
-    """The codec that browsers use for a label; UTF-16 in a label of an ASCII-readable page is wrong and read as UTF-8."""
-    if not label:
-        return None
+    """The codec that browsers use for a label, None for a label that they do not know.
+
+    A page whose `<meta>` could be read is no UTF-16, whatever the label: browsers take it as UTF-8.
+    """
+    name = map_encoding_to_html5(label, fallback_utf8=False) if label else None
     try:
-        name = codecs.lookup(map_encoding_to_html5(label, fallback_utf8=False) or label).name
-        return (
-            "utf-8"
-            if name.startswith(("utf-16", "utf-32"))
-            else name
-            if codecs.lookup(name)._is_text_encoding
-            else None
-        )
-    except (LookupError, ValueError):
+        return None if name is None else "utf-8" if name.startswith("utf-16") else codecs.lookup(name).name
+    except LookupError:
         return None
 
 

@@ -5,6 +5,7 @@ store, writes its output files there and returns only counts. Nothing is visible
 """
 
 import os
+import re
 import sys
 import threading
 import traceback
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract import errors
 from contract.errors import GristmillError
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.metrics import Progress
@@ -290,6 +292,18 @@ def _watched(context: Any, progress: Progress) -> Iterator[None]:
         thread.join()
         context.setLocalProperty("spark.jobGroup.id", None)
         progress.finish()
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Around what makes Spark compute a `read_table`: an error meant for people leaves as itself, not as Spark's traceback of it."""
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"^contract\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
+        if not found:
+            raise
+        raise getattr(errors, found[1])(found[2]) from None
 
 
 class _Reader:

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from contract.manifest import Attempt, Manifest, need
 from contract.plan import WHOLE, Run, resolve
 from contract.stages import STAGES
 from contract.store import Store
+
+# Airflow reads these when it is first imported, and makes files in its home: never in a developer's own.
+AIRFLOW_HOME = tempfile.TemporaryDirectory(prefix="gristmill-airflow-")
+os.environ |= {"AIRFLOW_HOME": AIRFLOW_HOME.name, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
 DATA = Path(os.environ.get("GRISTMILL_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 

@@ -33,11 +33,13 @@ def lr_at(step: int, total: int, optim: settings.Optim) -> float:
 
 
 def deepspeed_config(engine: settings.Engine, clip: float, micro_batch: int, accumulation: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration. bf16 always goes through ZeRO, whose optimizer keeps the float32 master weights."""
+    """DeepSpeed's own configuration.
+
+    bf16 and offloading go through ZeRO, whose optimizer keeps the float32 master weights; where the recipe asks for none it is stage 2,
+    because stage 1 in bf16 compiles C++ when it starts.
+    """
     half = engine.dtype == "bf16"
-    zero: dict[str, Any] = {
-        "stage": max(engine.zero_stage, 1) if half or engine.offload_optimizer else engine.zero_stage
-    }
+    zero: dict[str, Any] = {"stage": engine.zero_stage or (2 if half or engine.offload_optimizer else 0)}
     if engine.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     return {
@@ -104,7 +106,7 @@ class Engine:
 
     @property
     def zero_stage(self) -> int:
-        """The stage in force, which bf16 and offloading raise to 1 at least."""
+        """The stage in force, which bf16 and offloading raise from 0."""
         return int(self.deepspeed.zero_optimization_stage())
 
     @property

@@ -25,6 +25,8 @@ def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Each trained parameter's name with its `weight` and, once an update was made, its two moments."""
     stage = engine.zero_optimization_stage()
     begun = bool(_adam(engine).state)
+    if begun:
+        _link(engine)
     for name, parameter in _trained(engine):
         if stage == 0:
             state = _adam(engine).state.get(parameter, {})
@@ -80,9 +82,15 @@ def _begin(engine: Any, updates: int) -> None:
             "step": torch.tensor(float(updates), device=tensor.device),
             **{key: torch.zeros_like(tensor, memory_format=torch.preserve_format) for key in MOMENTS},
         }
+    _link(engine)
+
+
+def _link(engine: Any) -> None:
+    """ZeRO 1 and 2 find moments through links that DeepSpeed makes once, after the first parameter group's first update, when the
+    other groups have no moments yet; so they are made again here."""
     link = getattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
     if link:
-        engine.optimizer._hp_optimizer_states_linked = False  # ZeRO 1 and 2 look moments up through links made once
+        engine.optimizer._hp_optimizer_states_linked = False
         link()
 
 

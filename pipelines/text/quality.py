@@ -10,6 +10,7 @@ from pipelines.text.words import UNSPACED_LANGUAGES, Text, split_words
 
 Verdict = tuple[Drop, object] | None
 
+MEAN_LENGTH_EXEMPT = UNSPACED_LANGUAGES | {"ko"}
 BULLETS = tuple("•‣▶◀◦■□▪▫–-*·●○")
 ELLIPSES = ("...", "…")
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«»„“”‘’‚‹›…–—¿¡、。，！？；：（）「」『』【】《》·"
@@ -39,14 +40,15 @@ def judge_length(document: Text, least: int, most: int) -> Verdict:
 def judge_gopher(document: Text, language: str | None, settings: GopherQuality) -> Verdict:
     """Gopher (MassiveText, A1.1): the first rule that a document breaks, or None.
 
-    Mean word length is not asked of languages written without spaces, whose words here are characters.
+    Mean word length is not asked of languages written without spaces, whose words here are characters, nor of Korean, whose
+    characters are syllables: its running text has a mean near the lower limit, which was set for English.
     """
     words, lines = document.words, document.lines
     if not words:
         return Drop.MEAN_WORD_LENGTH, 0.0
     total = len(words)
     mean = sum(map(len, words)) / total
-    if language not in UNSPACED_LANGUAGES and not settings.min_mean_word_chars <= mean <= settings.max_mean_word_chars:
+    if language not in MEAN_LENGTH_EXEMPT and not settings.min_mean_word_chars <= mean <= settings.max_mean_word_chars:
         return Drop.MEAN_WORD_LENGTH, mean
     if (hashes := document.text.count("#") / total) > settings.max_hash_ratio:
         return Drop.HASH_RATIO, hashes

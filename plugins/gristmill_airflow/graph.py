@@ -19,12 +19,6 @@ from gristmill_airflow.timetable import new_crawls
 
 log = logging.getLogger(__name__)
 
-SLICES: dict[str, tuple[str, ...]] = {
-    "corpus": tuple(name for name, stage in STAGES.items() if stage.plane == "spark"),
-    "pretrain": ("pretrain",),
-    "align": ("sft", "reward", "gate", "ppo"),
-    "evaluate": ("evaluate", "export"),
-}
 MAX_SEGMENTS = 1024  # Airflow's default for core.max_map_length
 
 RETRIES: dict[str, Any] = {

@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from contract.errors import GristmillError, Interrupted
+from contract.errors import GristmillError, Interrupted, NotReadyError
 from contract.manifest import find
 from contract.plan import WHOLE, Run, Task, open_run
 from contract.stages import STAGES
@@ -18,6 +18,14 @@ from gristmill_airflow.launch import GRACE_S, Child, command, lock_path, shown, 
 from gristmill_airflow.params import crawl_of
 
 log = logging.getLogger(__name__)
+
+SLICES: dict[str, tuple[str, ...]] = {
+    "corpus": tuple(name for name, stage in STAGES.items() if stage.plane == "spark"),
+    "pretrain": ("pretrain",),
+    "align": ("sft", "reward", "gate", "ppo"),
+    "evaluate": ("evaluate", "export"),
+}
+"""The stages of each DAG: the stage table, cut where a result is worth having of its own."""
 
 POOLS = {"spark": "spark", "gpu": "gpu", "local": "default_pool"}
 COLOURS = {"spark": "#f6c28b", "gpu": "#9ec9a4", "local": "#d8d8d8"}
@@ -59,6 +67,7 @@ class StageOperator(BaseOperator):
             if find(run.store, task):
                 self.log.info("done already, skipped: %s", uri)
             else:
+                self._require_inputs(run, task)
                 self._require_gate(run)
                 self._launch(run, task, uri)
         publish(context, run, uri)
@@ -67,6 +76,15 @@ class StageOperator(BaseOperator):
     def on_kill(self) -> None:
         if self._child:
             self._child.stop()
+
+    def _require_inputs(self, run: Run, task: Task) -> None:
+        """What other DAGs make must be there; edges see to the rest. Only PPO may be missing: the gate may have left it out."""
+        for one in task.inputs:
+            dag = next(name for name, stages in SLICES.items() if one.stage in stages)
+            if dag != self.dag_id and one.stage != "ppo" and find(run.store, one) is None:
+                raise NotReadyError(
+                    f"{one.stage} {one.partition} is not done; start the DAG {dag} for this crawl first"
+                )
 
     def _require_gate(self, run: Run) -> None:
         manifest = find(run.store, run.task("gate")) if self.needs_open_gate else None
@@ -79,7 +97,7 @@ class StageOperator(BaseOperator):
         self.log.info("manifest will be: %s", uri)
         self._child = Child(arguments, lock_path(run, task), GRACE_S[STAGES[task.stage].plane])
         for line in self._child.lines():
-            self.log.info("%s", line)
+            self.log.log(logging.ERROR if line.startswith("error: ") else logging.INFO, "%s", line)
         code = self._child.code
         reason = self._child.errors[-1] if self._child.errors else f"{self.stage} ended with exit code {code}"
         match verdict(code):

@@ -12,6 +12,7 @@ from contract.plan import Run, open_run, resolve
 from contract.sources import snapshot_date
 from gristmill_airflow.environment import standalone_environment
 
+pytestmark = pytest.mark.timeout(1500)  # a shared machine may be several times slower than a quiet one
 CHAIN = ("corpus", "pretrain", "align", "evaluate")
 
 
@@ -31,7 +32,8 @@ def test_a_stage_whose_input_is_missing_says_what_to_run_first(live):
     assert live.finished("pretrain", run, 90) == "failed"
     task = live.tasks("pretrain", run)["pretrain", -1]
     assert (task["state"], task["try_number"]) == ("failed", 1)
-    assert any(line.startswith("error: pack all is not done") for line in live.log("pretrain", run, "pretrain"))
+    reason = "error: pack all is not done; start the DAG corpus for this crawl first"
+    assert reason in live.log("pretrain", run, "pretrain")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_a_failed_segment_is_cleared_alone(live, corpus_run):
     live.wait(
         "segment 1 fails and segment 0 goes on",
         lambda: states().get("segment.crawl[1]") == "failed" and states().get("segment.extract[0]") == "success",
-        180,
+        400,
     )
     tasks = live.tasks("corpus", corpus_run)
     labels = {index: one["rendered_map_index"] for (name, index), one in tasks.items() if name == "segment.crawl"}
@@ -65,7 +67,7 @@ def test_a_failed_segment_is_cleared_alone(live, corpus_run):
 
     (live.folder / "part-1.warc.gz").rename(live.folder / "crawl" / "part-1.warc.gz")
     live.clear("corpus", corpus_run, only_failed=True)
-    assert live.finished("corpus", corpus_run, 400) == "success"
+    assert live.finished("corpus", corpus_run, 1400) == "success"
     tasks = live.tasks("corpus", corpus_run)
     assert {one["state"] for one in tasks.values()} == {"success"}
     assert tasks["segment.crawl", 0]["end_date"] == first_done, "the segment that was fine ran again"
@@ -93,11 +95,11 @@ def test_a_killed_training_task_leaves_nothing_running_and_its_retry_resumes(liv
     live.wait(
         "pretrain commits a checkpoint",
         lambda: list((live.folder / "store" / "pretrain").glob("*/step-*/manifest.json")),
-        120,
+        300,
     )
     assert marked(live.home / "locks")
     live.clear("pretrain", name, task_ids=["pretrain"], only_failed=False)  # a running task is killed and starts again
-    assert live.finished("pretrain", name, 240) == "success"
+    assert live.finished("pretrain", name, 600) == "success"
     assert live.tasks("pretrain", name)["pretrain", -1]["try_number"] == 2
     first, second = (live.log("pretrain", name, "pretrain", attempt) for attempt in (1, 2))
     assert any("asking 1 process(es) to stop" in line for line in first)
@@ -109,12 +111,12 @@ def test_a_killed_training_task_leaves_nothing_running_and_its_retry_resumes(liv
     assert stopped_at >= max(map(int, seen), default=0)
     assert find(resolved.store, resolved.task("pretrain")) is not None
     align = live.wait("align starts by itself", lambda: live.runs("align"), 60)[0]["dag_run_id"]
-    live.finished("align", align, 240)
+    live.finished("align", align, 900)
 
 
 def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, resolved):
     evaluate = live.wait("evaluate starts by itself", lambda: live.runs("evaluate"), 60)[0]["dag_run_id"]
-    assert live.finished("evaluate", evaluate, 240) == "success"
+    assert live.finished("evaluate", evaluate, 600) == "success"
     for dag in CHAIN[1:]:
         run = live.runs(dag, run_type="asset_triggered")[0]
         assert (run["state"], run["partition_key"]) == ("success", resolved.recipe.snapshots[0])
@@ -139,7 +141,7 @@ def test_a_poll_publishes_the_new_crawl_once_and_what_is_done_is_skipped(live, r
     live.wait("corpus starts by itself", lambda: len(live.runs("corpus")) > before, 60)
     run = live.runs("corpus")[0]
     assert (run["run_type"], run["partition_key"]) == ("asset_triggered", key)
-    assert live.finished("corpus", run["dag_run_id"], 180) == "success"
+    assert live.finished("corpus", run["dag_run_id"], 400) == "success"
     assert any(line.startswith("done already, skipped") for line in live.log("corpus", run["dag_run_id"], "pack"))
 
     second = live.trigger("crawl_refresh", {})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract.errors import NotReadyError
+from contract.errors import NotReadyError, StoreError
 from contract.plan import Run
 
 Rows = list[dict[str, Any]]
@@ -83,4 +83,19 @@ def test_a_missing_segment_is_named(captures: Rows, make_corpus: Callable[..., R
     lost = run.task("filter", run.segments[1].partition)
     run.store.delete(f"{lost.prefix}/manifest.json")
     with pytest.raises(NotReadyError, match=rf"filter {run.segments[1].partition} is not done.*run filter first"):
+        run_stage(run, "dedup_url")
+
+
+def test_an_error_in_a_worker_is_one_line(
+    captures: Rows, make_corpus: Callable[..., Run], run_stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that fails in a Spark worker reaches the driver as the store's own error."""
+    run = make_corpus([[captures]])
+
+    def fail(store: Any, part: Any, number: int) -> Any:
+        raise StoreError(f"s3://bucket/{number}: access denied; check the credentials")
+        yield
+
+    monkeypatch.setattr("pipelines.dedup_url.keys", fail)
+    with pytest.raises(StoreError, match=r"^s3://bucket/0: access denied; check the credentials$"):
         run_stage(run, "dedup_url")

@@ -1,5 +1,6 @@
 """A run whose corpus is already committed: a real byte-level tokenizer and token shards of made-up text, ready for the GPU plane."""
 
+import importlib
 import io
 import os
 import random
@@ -7,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from contract.manifest import Attempt, File, Manifest
+from contract.errors import Interrupted
+from contract.manifest import Attempt, File, Manifest, find
 from contract.plan import Run, resolve
 from contract.shards import END_OF_TEXT, SPECIAL_TOKENS, encode
 from training.job import Job
+
+if TYPE_CHECKING:
+    import torch
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
@@ -130,7 +137,8 @@ def corpus_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]
     recipe.write_text(RECIPE + f"crawl: {{source: {crawl}}}\n")
 
     def make(*overrides: str, name: str = "one") -> Run:
-        run = resolve(str(recipe), "run", [f"store={folder}/{name}", *overrides])
+        given = [f"store={folder}/{name}", *overrides]
+        run = resolve(str(recipe), f"run-{zlib.crc32(repr(given).encode()):08x}", given)
         if not run.store.exists(f"{run.task('pack').prefix}/manifest.json"):
             commit_corpus(run)
         return run
@@ -206,3 +214,66 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         time.sleep(0)
+
+
+ALIGN = (
+    "pretrain.steps=60",
+    "reward.engine.micro_batch=8",
+    "reward.batch=16",
+    "reward.optim.lr=3.0e-3",
+    "reward.epochs=3",
+    "reward.engine.checkpoint_steps=100",
+    "gate.min_accuracy=0.5",
+    "ppo.steps=4",
+    "ppo.rollout_batch=16",
+    "ppo.minibatch=8",
+    "ppo.policy_optim={lr: 2.0e-3, weight_decay: 0.0, schedule: constant}",
+    "ppo.value_optim={lr: 2.0e-3, weight_decay: 0.0, schedule: constant}",
+    "ppo.engine={micro_batch: 4, checkpoint_steps: 2}",
+    "evaluate.max_response_tokens=24",
+)
+
+
+@pytest.fixture(scope="session")
+def align(corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Job]:
+    """`align("ppo", "ppo.steps=2")`: a job whose inputs are committed, run for it where they were not; one store for the session."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    join_alone()
+
+    def make(stage: str, *overrides: str) -> Job:
+        os.environ["GRISTMILL_SCRATCH"] = str(scratch)
+        run = corpus_store(*ALIGN, *overrides, name="align")
+        for task in run.task(stage).inputs:
+            if find(run.store, task) is None:
+                importlib.import_module(f"training.{task.stage}").run(make(task.stage, *overrides))
+        return Job(run, run.task(stage), Attempt(run, run.task(stage)))
+
+    return make
+
+
+@pytest.fixture
+def final_tensors(align: Callable[..., Job]) -> Callable[..., dict[str, "torch.Tensor"]]:
+    """`final_tensors("reward", 3)`: every tensor that a stage commits when it is stopped in step 3 and started again; None: not stopped.
+
+    The result is deleted afterwards, so that the same task can run once more.
+    """
+    from safetensors.torch import load_file
+
+    def run(stage: str, stop_in: int | None, *overrides: str) -> dict[str, "torch.Tensor"]:
+        module = importlib.import_module(f"training.{stage}")
+        if stop_in is not None:
+            job = align(stage, *overrides)
+            answers = iter([False] * (stop_in - 1) + [True])
+            job.stopping = lambda: next(answers)  # type: ignore[method-assign]
+            with pytest.raises(Interrupted, match=f"stopped after step {stop_in} of"):
+                module.run(job)
+        job = align(stage, *overrides)
+        module.run(job)
+        manifest = find(job.store, job.task)
+        assert manifest is not None
+        files = [job.download(file) for file in manifest.files if file.path.endswith(".safetensors")]
+        found = {f"{path.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
+        job.store.delete(manifest.path)
+        return found
+
+    return run

@@ -212,7 +212,7 @@ def test_decoding_stops_at_the_limit(encoding):
     packed = {
         "gzip": gzip.compress,
         "deflate": zlib.compress,
-        "br": brotli.compress,
+        "br": lambda data: brotli.compress(data, quality=1),
         "zstd": lambda data: pa.compress(data, "zstd", asbytes=True),
     }
     body = packed[encoding](bytes(50 << 20))

@@ -1,0 +1,99 @@
+"""Every DAG file: it parses, it survives Airflow's database, and its edges are the stage table's."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+
+from contract.stages import STAGES
+from gristmill_airflow.stage import POOLS, SLICES, StageOperator
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+
+@pytest.fixture(scope="module")
+def bag():
+    return DagBag(str(DAGS))
+
+
+def stages_of(dag):
+    """Stage -> its task, whose id may carry a group's name."""
+    return {task.task_id.rpartition(".")[2]: task for task in dag.tasks if task.task_id.rpartition(".")[2] in STAGES}
+
+
+def test_all_files_parse(bag):
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {file.stem for file in DAGS.glob("*.py")} == {"crawl_refresh", *SLICES}
+
+
+def test_every_stage_has_exactly_one_dag(bag):
+    assert sorted(name for slice_ in SLICES.values() for name in slice_) == sorted(STAGES)
+    for name, slice_ in SLICES.items():
+        assert set(stages_of(bag.dags[name])) == set(slice_)
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_edges_are_the_stage_tables(bag, name):
+    found = stages_of(bag.dags[name])
+    ids = {task.task_id: stage for stage, task in found.items()}
+    for stage, task in found.items():
+        assert {ids[one] for one in task.upstream_task_ids if one in ids} == set(STAGES[stage].reads) & set(found)
+        if not set(STAGES[stage].reads) & set(found):
+            assert task.upstream_task_ids & {"resolve", "segments"}
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_stages_wait_in_their_planes_pool_and_retry_twice(bag, name):
+    for stage, task in stages_of(bag.dags[name]).items():
+        assert task.pool == POOLS[STAGES[stage].plane]
+        assert task.retries == 2
+
+
+def test_segment_stages_are_mapped_and_corpus_stages_are_not(bag):
+    dag = bag.dags["corpus"]
+    for stage, task in stages_of(dag).items():
+        mapped = task.task_id.startswith("segment.")
+        assert mapped == (STAGES[stage].scope == "snapshot")
+        if mapped:
+            assert task.map_index_template == "{{ task.partition }}"
+
+
+def test_dags_are_joined_by_one_asset_each(bag):
+    def waits_for(name):
+        return [key.name for key, _ in bag.dags[name].timetable.asset_condition.iter_assets()]
+
+    def publishes(name):
+        return [asset.name for task in bag.dags[name].tasks for asset in task.outlets]
+
+    chain = ["crawl_refresh", "corpus", "pretrain", "align", "evaluate"]
+    for before, after in pairwise(chain):
+        assert publishes(before) == waits_for(after)
+
+
+def test_serialisation_round_trip(bag):
+    for dag in bag.dags.values():
+        back = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+        assert set(back.task_dict) == set(dag.task_dict)
+        assert type(back.timetable) is type(dag.timetable)
+        for task in dag.tasks:
+            assert back.task_dict[task.task_id].upstream_task_ids == task.upstream_task_ids
+        if dag.dag_id in SLICES:
+            assert back.timetable.periodic
+
+
+def test_only_ppo_asks_for_an_open_gate(bag):
+    asking = [
+        task.task_id
+        for dag in bag.dags.values()
+        for task in dag.tasks
+        if isinstance(task, StageOperator) and task.needs_open_gate
+    ]
+    assert asking == ["ppo"]
+
+
+def test_crawl_refresh_waits_to_be_switched_on(bag):
+    paused = {name: dag.is_paused_upon_creation for name, dag in bag.dags.items()}
+    assert paused.pop("crawl_refresh") is not False
+    assert set(paused.values()) == {False}

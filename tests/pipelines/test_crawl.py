@@ -1,0 +1,86 @@
+"""crawl on a real Spark: real captures with their damage, block lists, identifiers, the heads of files."""
+
+import shutil
+from collections import Counter
+
+import pytest
+
+from contract.errors import InputError
+from pipelines.crawl import PART_PAGES, page_id
+
+
+@pytest.fixture(scope="module")
+def captures(data_dir, tmp_path_factory):
+    """Some real capture files, the malformed ones among them, and a file that is no WARC."""
+    folder = tmp_path_factory.mktemp("captures")
+    for name in ("example.warc.gz", "example-wrong-chunks.warc.gz", "example-trunc.warc", "example.arc.gz", "bad.arc"):
+        shutil.copy(data_dir / "warc" / "webrecorder+warcio" / name, folder)
+    shutil.copy(data_dir / "warc" / "commoncrawl+whirlwind-python" / "whirlwind.warc.wet.gz", folder)
+    shutil.copy(data_dir / "html_gold" / "aeb.dev.warc.gz", folder)
+    (folder / "page.warc").write_bytes(b"<html>not an archive</html>")
+    return folder
+
+
+def test_real_captures(captures, resolve_run, run_stage, rows_of):
+    run = resolve_run(captures)
+    [manifest] = run_stage(run, "crawl")
+    pages = rows_of(run.store, [manifest], "pages")
+    # 80 of the benchmark, one of three captures each, and Wikipedia's WET record, which is a curated host.
+    assert (manifest.rows.read, manifest.rows.kept, manifest.rows.reasons) == (84, 83, {"url_curated_host": 1})
+    assert len(pages) == 83
+    losses = manifest.rows.losses
+    assert {kind: losses[kind] for kind in ("arc_refused", "not_warc", "bad_warc_header")} == {
+        "arc_refused": 2,
+        "not_warc": 1,
+        "bad_warc_header": 1,
+    }
+    assert len({page["id"] for page in pages}) == 83
+    assert all(page["id"] == page_id(page["snapshot"], page["file"], page["offset"]) for page in pages)
+    assert sum(len(page["payload"]) for page in pages) == manifest.rows.bytes_kept
+    [drop] = rows_of(run.store, [manifest], "drops")
+    assert (drop["reason"], drop["value"], drop["stage"]) == ("url_curated_host", "wikipedia.org", "crawl")
+
+
+def test_the_same_files_give_the_same_identifiers(captures, resolve_run, run_stage, rows_of):
+    answers = []
+    for name, extra in (("a", {}), ("b", {"crawl.skip_curated_hosts": False, "crawl.files_per_segment": 3})):
+        run = resolve_run(captures, extra, name)
+        answers.append({(page["id"], page["digest"]) for page in rows_of(run.store, run_stage(run, "crawl"), "pages")})
+    assert len(answers[0]) == 83
+    assert answers[0] < answers[1]
+
+
+def test_the_head_of_each_file_and_block_lists(captures, resolve_run, run_stage, rows_of, tmp_path):
+    (tmp_path / "lists" / "news").mkdir(parents=True)
+    (tmp_path / "lists" / "news" / "domains").write_text("example.com\n")
+    run = resolve_run(
+        captures,
+        {
+            "crawl.max_bytes_per_file": 500_000,
+            "crawl.blocklists": [str(tmp_path / "lists")],
+            "crawl.strict_words": ["NEWS"],
+        },
+    )
+    [manifest] = run_stage(run, "crawl")
+    assert 5 < manifest.rows.kept < 40
+    assert "truncated_gzip" not in manifest.rows.losses
+    values = Counter((row["reason"], row["value"]) for row in rows_of(run.store, [manifest], "drops"))
+    assert values["url_blocked_domain", "news: example.com"] == 3
+    assert values["url_strict_word", "news"] >= 1
+
+
+def test_a_large_file_becomes_several_parts(data_dir, tmp_path, resolve_run, run_stage):
+    (tmp_path / "crawl").mkdir()
+    shutil.copy(data_dir / "html_gold" / "trafilatura_eval.dev.warc.gz", tmp_path / "crawl")
+    run = resolve_run(tmp_path / "crawl", {"crawl.skip_curated_hosts": False})
+    [manifest] = run_stage(run, "crawl")
+    assert [file.rows for file in manifest.of("pages")] == [PART_PAGES] * 4 + [516 - 4 * PART_PAGES]
+
+
+def test_a_missing_block_list_stops_before_anything_is_read(captures, resolve_run, run_stage, tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "README").write_text("no list here")
+    run = resolve_run(captures, {"crawl.blocklists": [str(tmp_path / "lists")]})
+    with pytest.raises(InputError, match=r"crawl\.blocklists"):
+        run_stage(run, "crawl")
+    assert run.store.folders("crawl") == []

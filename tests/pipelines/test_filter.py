@@ -1,0 +1,104 @@
+"""filter: the order of the rules, what a recipe can switch, and the map half of the chain on real pages."""
+
+import re
+import shutil
+
+import pytest
+
+from contract.errors import RecipeError
+from contract.recipe import parse
+from contract.settings import C4, Filter
+from pipelines.filter import check_stop_words, judge
+from pipelines.schema import Drop
+
+SENTENCES = [
+    "The river bends twice before it meets the old mill on the hill.",
+    "Nobody has ground any corn there since my grandmother was young.",
+    "In spring the children of both villages come to fish below the weir.",
+    "They have to be home when the bell of the small church begins to ring.",
+    "My uncle once found a silver coin between the stones of the wheel pit.",
+    "He showed it to the teacher, who sent it with a letter to the city.",
+]
+GOOD = "\n".join(SENTENCES)
+SHORT = re.sub(r"((?:\S+ ){3}\S+) ", r"\1.\n", " ".join(SENTENCES))  # four words a line
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (GOOD, None),
+        (GOOD + "\nHome\nLogin\nContact\nMap\nNews", Drop.LINES_REMOVED),
+        ("\n".join(SENTENCES[:3]), Drop.TOO_FEW_WORDS),
+        ("\n".join([*SENTENCES, *SENTENCES]), Drop.DUPLICATE_LINES),
+        (GOOD.replace("river", "river #####").replace("mill", "mill #####"), Drop.HASH_RATIO),
+        (GOOD.replace(".", ""), Drop.LINE_PUNCTUATION),
+        (SHORT, Drop.SHORT_LINES),
+    ],
+)
+def test_each_rule_set_has_its_say(text, reason):
+    kept, verdict = judge(text, "en", Filter())
+    assert (verdict[0] if verdict else None) is reason
+    if reason is None:
+        assert kept == text
+
+
+def test_lines_are_corrected_in_what_is_kept():
+    kept, verdict = judge(
+        f"Sign in {GOOD}\nNews\n{GOOD.replace('river', 'stream').replace('mill', 'tower')}", "en", relaxed()
+    )
+    assert verdict is None
+    assert "News" not in kept.split("\n")
+
+
+def relaxed():
+    values = Filter().model_dump()
+    values["gopher_repetition"]["enabled"] = values["fineweb"]["enabled"] = False
+    return Filter.model_validate(values)
+
+
+def test_c4_is_off_until_a_recipe_switches_it_on():
+    text = GOOD + "\nA set {x} of things that the teacher wrote down."
+    assert judge(text, "en", Filter())[1] is None
+    assert judge(text, "en", Filter(c4=C4(enabled=True)))[1] == (Drop.C4_CURLY_BRACKET, "{")
+    kept, verdict = judge(GOOD + "\nNo end to this line of words", "en", Filter(c4=C4(enabled=True)))
+    assert (kept, verdict) == (GOOD, None)
+
+
+def test_nothing_switched_on_changes_nothing():
+    off = {name: {"enabled": False} for name in ("gopher_repetition", "gopher_quality", "c4", "fineweb", "lines")}
+    settings = Filter.model_validate({"min_words": 0, **off})
+    for text in ("", "x", "Home\n\n\n{}", GOOD):
+        assert judge(text, None, settings) == (text, None)
+
+
+def test_a_language_without_stop_words_is_refused_by_name():
+    check_stop_words(parse("langid: {languages: [en, de, zh]}", "test"))
+    with pytest.raises(RecipeError, match="no stop words for eo"):
+        check_stop_words(parse("langid: {languages: [en, eo]}", "test"))
+    check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {min_stop_words: 0}}", "test"))
+
+
+def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, rows_of):
+    (tmp_path / "crawl").mkdir()
+    shutil.copy(data_dir / "html_gold" / "mediacloud2020_multilang.dev.warc.gz", tmp_path / "crawl")
+    run = resolve_run(tmp_path / "crawl", {"langid.languages": ["en", "es", "fr"]})
+    kept = None
+    for stage in ("crawl", "extract", "langid", "filter"):
+        [manifest] = run_stage(run, stage)
+        rows = manifest.rows
+        assert rows.read == rows.kept + rows.dropped
+        assert kept is None or rows.read == kept, f"{stage} did not read what came before it"
+        assert rows.dropped == sum(file.rows for file in manifest.of("drops"))
+        assert rows.kept == sum(file.rows for file in manifest.of("documents", "pages"))
+        kept = rows.kept
+    documents = rows_of(run.store, [manifest], "documents")
+    assert 15 <= len(documents) <= 60
+    assert {document["language"] for document in documents} == {"en", "es", "fr"}
+    for document in documents:
+        assert judge(document["text"], document["language"], run.recipe.filter)[1] is None
+        assert len(document["text"].split()) >= 50
+        assert document["language_probability"] >= 0.65
+    assert len(document["id"]) == 32
+    for drop in rows_of(run.store, [manifest], "drops"):
+        assert drop["reason"] in set(Drop)
+        assert drop["value"]

@@ -1,0 +1,90 @@
+"""langid: known answers, odd input, and languages that do not exist."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.errors import RecipeError
+from contract.settings import Langid
+from pipelines.langid import UNKNOWN, check_languages, identify, judge
+from pipelines.schema import Drop
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("The river bends twice before\nit meets the old mill.", "en"),
+        ("Der Fluss macht zwei Biegungen, bevor er die alte Mühle erreicht.", "de"),
+        ("这条河在到达老磨坊之前转了两个弯。", "zh"),
+        ("Река дважды поворачивает, прежде чем достигает старой мельницы.", "ru"),
+    ],
+)
+def test_known_answers(text, language):
+    found, probability = identify(text)
+    assert found == language
+    assert 0.5 < probability <= 1.0
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "12 345 !?", "\ud800"])
+def test_text_without_letters_has_no_language(text):
+    assert identify(text) == UNKNOWN
+
+
+@given(st.text(max_size=200))
+def test_probabilities_are_probabilities(text):
+    language, probability = identify(text)
+    assert 0.0 <= probability <= 1.0
+    assert language == "und" or language.isalpha()
+
+
+@pytest.mark.parametrize(
+    ("language", "probability", "found"),
+    [
+        ("en", 0.65, None),
+        ("en", 0.649, (Drop.LANGUAGE_UNSURE, "en 0.65")),
+        ("de", 0.99, (Drop.LANGUAGE, "de 0.99")),
+    ],
+)
+def test_judge(language, probability, found):
+    assert judge(language, probability, Langid()) == found
+
+
+def test_an_empty_list_keeps_every_language():
+    settings = Langid(languages=())
+    assert judge("de", 0.9, settings) is None
+    assert judge("de", 0.1, settings) == (Drop.LANGUAGE_UNSURE, "de 0.10")
+    check_languages(settings)
+
+
+def test_a_language_that_the_model_never_answers_is_refused():
+    check_languages(Langid(languages=("en", "zh", "yue", "wuu")))
+    with pytest.raises(RecipeError, match="knows no eng, cn;"):
+        check_languages(Langid(languages=("en", "eng", "cn")))
+
+
+def test_labelled_paragraphs(data_dir):
+    """whatlang's examples are labelled in ISO 639-3; only languages with a two-letter code are compared."""
+    codes = {
+        "eng": "en",
+        "deu": "de",
+        "fra": "fr",
+        "spa": "es",
+        "ita": "it",
+        "por": "pt",
+        "pol": "pl",
+        "rus": "ru",
+        "cmn": "zh",
+        "jpn": "ja",
+        "kor": "ko",
+        "ukr": "uk",
+        "nld": "nl",
+        "tur": "tr",
+    }
+    examples = json.loads((data_dir / "lid" / "whatlang_examples.json").read_text())
+    asked = {codes[code]: text for code, text in examples.items() if code in codes}
+    assert len(asked) >= 12
+    assert {language: identify(text)[0] for language, text in asked.items()} == {
+        language: language for language in asked
+    }

@@ -1,0 +1,92 @@
+"""The killable child: what it costs, and that the worker outlives every page."""
+
+import ctypes
+import os
+import signal
+import time
+
+import pytest
+
+from pipelines.text.guard import Guard, Outcome, Reply
+
+
+def work(body: bytes, note: str) -> str:
+    """Does to its process what the note says."""
+    match note:
+        case "spin":
+            while True:
+                pass
+        case "sleep":
+            time.sleep(3600)
+        case "memory":
+            return str(len(bytes(500 << 20)))
+        case "swallowed":
+            held = []
+            try:
+                while True:
+                    held.append(bytes(1 << 20))
+            except MemoryError:
+                return ""
+        case "crash":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(3)
+        case "raise":
+            raise KeyError(note)
+        case "pid":
+            return str(os.getpid())
+    return body.decode("utf-8", "replace") + note
+
+
+@pytest.fixture
+def guard():
+    made = Guard(work, seconds=0.4, memory_mb=100)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("note", "reply"),
+    [
+        ("spin", Reply(Outcome.TIMEOUT, "0.4 s")),
+        ("sleep", Reply(Outcome.TIMEOUT, "0.4 s")),
+        ("memory", Reply(Outcome.MEMORY, "100 MiB")),
+        ("swallowed", Reply(Outcome.MEMORY, "100 MiB")),
+        ("crash", Reply(Outcome.FAILED, "SIGSEGV")),
+        ("exit", Reply(Outcome.FAILED, "exit 3")),
+        ("raise", Reply(Outcome.FAILED, "KeyError")),
+    ],
+)
+def test_a_page_that_breaks_its_limits_and_the_one_after_it(guard, note, reply):
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
+    assert guard.call(b"", note) == reply
+    assert guard.call(b"after ", "it") == Reply(Outcome.DONE, "after it")
+
+
+def test_large_bodies_pass_whole(guard):
+    body = b"x" * (9 << 20)
+    assert guard.call(body, "") == Reply(Outcome.DONE, body.decode())
+
+
+def test_one_child_serves_many_pages(guard):
+    pids = {guard.call(b"", "pid").text for _ in range(50)}
+    assert len(pids) == 1
+    assert pids != {str(os.getpid())}
+
+
+def test_the_child_dies_with_its_parent():
+    pipe_in, pipe_out = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        child = Guard(work, 10, 100).call(b"", "pid").text
+        os.write(pipe_out, child.encode())
+        signal.pause()
+    child = int(os.read(pipe_in, 20))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{child}") or "Z" in open(f"/proc/{child}/stat").read().split()[2]:  # noqa: SIM115
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail(f"the child {child} outlived its parent")

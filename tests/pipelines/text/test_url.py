@@ -1,0 +1,108 @@
+"""The URL filter: block lists, word scores, curated hosts."""
+
+import tarfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.errors import InputError
+from contract.settings import Crawl
+from pipelines.schema import Drop
+from pipelines.text.url import CURATED_HOSTS, load
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """A folder in the UT1 format with two categories."""
+    for path, lines in {
+        "adult/domains": ["le.com", "Bad.Example", "xn--mller-kva.de", "10.0.0.1"],
+        "adult/urls": ["www.shared.org/~bad/", "shared.org/page?id=1"],
+        "ads/domains": ["tracker.net", ""],
+        "ads/usage": ["black"],
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("\n".join(lines) + "\n")
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("http://le.com/", (Drop.URL_BLOCKED_DOMAIN, "adult: le.com")),
+        ("https://a.b.LE.com./x", (Drop.URL_BLOCKED_DOMAIN, "adult: le.com")),
+        ("https://google.com/", None),
+        ("https://le.com.example.org/", None),
+        ("http://bad.example:8080/", (Drop.URL_BLOCKED_DOMAIN, "adult: bad.example")),
+        ("http://www.müller.de/", (Drop.URL_BLOCKED_DOMAIN, "adult: xn--mller-kva.de")),
+        ("http://10.0.0.1/x", (Drop.URL_BLOCKED_DOMAIN, "adult: 10.0.0.1")),
+        ("http://ads.tracker.net/x", (Drop.URL_BLOCKED_DOMAIN, "ads: tracker.net")),
+        ("http://shared.org/~bad/picture", (Drop.URL_BLOCKED, "adult: shared.org/~bad")),
+        ("http://www2.shared.org/~bad", (Drop.URL_BLOCKED, "adult: shared.org/~bad")),
+        ("http://shared.org/~badger", None),
+        ("http://shared.org/page?id=1", (Drop.URL_BLOCKED, "adult: shared.org/page?id=1")),
+        ("http://shared.org/page?id=2", None),
+        ("http://shared.org/", None),
+        ("http://[broken", None),
+        ("hard::no-url", None),
+    ],
+)
+def test_block_lists(lists, url, found):
+    assert load(Crawl(blocklists=(lists,))).judge(url) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("http://a.org/x-Por.n-y", (Drop.URL_STRICT_WORD, "porn")),
+        ("http://a.org/Casino/x", (Drop.URL_HARD_WORD, "casino")),
+        ("http://a.org/casinos", None),
+        ("http://a.org/%63asino", (Drop.URL_HARD_WORD, "casino")),
+        ("http://a.org/free_BONUS/2024", (Drop.URL_SOFT_WORDS, "bonus free")),
+        ("http://a.org/free-free/free", None),
+        ("http://a.org/freebonus", None),
+    ],
+)
+def test_words_whatever_their_case(url, found):
+    settings = Crawl(strict_words=("Porn",), hard_words=("CASINO",), soft_words=("Free", "bonus", "win"))
+    assert load(settings).judge(url) == found
+
+
+def test_curated_hosts():
+    keeper, skipper = load(Crawl(skip_curated_hosts=False)), load(Crawl())
+    assert skipper.judge("https://en.wikipedia.org/wiki/X") == (Drop.URL_CURATED_HOST, "wikipedia.org")
+    assert skipper.judge("https://notwikipedia.org/") is None
+    assert keeper.judge("https://en.wikipedia.org/wiki/X") is None
+    assert len(CURATED_HOSTS) == 16
+
+
+@pytest.mark.parametrize("folder", ["", "empty"])
+def test_a_missing_or_empty_list_is_refused(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    place = str(tmp_path / (folder or "nowhere"))
+    with pytest.raises(InputError, match="is missing or holds no list"):
+        load(Crawl(blocklists=(place,)))
+
+
+@given(st.sets(st.from_regex(r"[a-z]{1,6}\.(com|org)", fullmatch=True), min_size=1, max_size=40), st.data())
+def test_a_domain_is_blocked_when_it_or_a_parent_is_listed(tmp_path_factory, domains, data):
+    folder = tmp_path_factory.mktemp("lists")
+    (folder / "category").mkdir()
+    (folder / "category" / "domains").write_text("\n".join(domains))
+    judge = load(Crawl(blocklists=(str(folder),), skip_curated_hosts=False)).judge
+    asked = data.draw(
+        st.from_regex(r"([a-z]{1,3}\.)?[a-z]{1,6}\.(com|org)", fullmatch=True) | st.sampled_from(sorted(domains))
+    )
+    listed = any(asked == domain or asked.endswith("." + domain) for domain in domains)
+    assert (judge(f"http://{asked}/") is not None) is listed
+
+
+def test_ut1_at_its_real_size(data_dir, tmp_path):
+    with tarfile.open(data_dir / "urlfilter" / "ut1_blacklists_2026-08-17_without_adult_domains.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    built = load(Crawl(blocklists=(str(tmp_path / "blacklists"),)))
+    assert len(built.domains.hashes) == pytest.approx(368_905, rel=0.01)
+    assert built.domains.hashes.nbytes + built.domains.categories.nbytes < 4 << 20
+    bank = (tmp_path / "blacklists" / "bank" / "domains").read_text().split()
+    assert all(built.judge(f"https://www.{domain}/login") is not None for domain in bank[::500])
+    assert built.judge("https://docs.python.org/3/") is None

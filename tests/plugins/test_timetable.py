@@ -1,0 +1,98 @@
+"""Crawls as partitions: their dates, which of them are new, and which of them a backfill covers."""
+
+import datetime
+import json
+
+import pytest
+from airflow.exceptions import InvalidPartitionKeyError
+from airflow.serialization.decoders import decode_timetable
+from airflow.serialization.encoders import encode_timetable
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill_airflow import timetable
+from gristmill_airflow.assets import CORPUS, CRAWL, SEEN
+from gristmill_airflow.timetable import (
+    CrawlAssetTimetable,
+    CrawlKeyMapper,
+    CrawlPollTimetable,
+    key_to_date,
+    known_crawls,
+    new_crawls,
+)
+
+UTC = datetime.UTC
+KEYS = ["CC-MAIN-2023-50", "CC-MAIN-2024-10", "CC-MAIN-2024-18"]
+weeks = st.dates(datetime.date(2008, 1, 7), datetime.date(2040, 1, 1)).map(lambda day: day.isocalendar())
+
+
+def test_a_key_is_the_monday_of_its_week():
+    assert key_to_date("CC-MAIN-2024-10") == datetime.datetime(2024, 3, 4, tzinfo=UTC)
+
+
+@given(weeks)
+def test_every_week_has_its_own_monday(week):
+    date = key_to_date(f"NAME-{week.year}-{week.week:02d}")
+    assert (date.date().isocalendar().year, date.date().isocalendar().week, date.weekday()) == (week.year, week.week, 0)
+
+
+@pytest.mark.parametrize("key", ["", "CC-MAIN-2024", "CC-MAIN-2024-54", "CC-MAIN-24-10", "../x-2024-10"])
+def test_other_keys_are_refused(key):
+    with pytest.raises(ValueError, match="snapshot"):
+        key_to_date(key)
+    with pytest.raises(ValueError, match="snapshot"):
+        CrawlKeyMapper().to_downstream(key)
+    with pytest.raises(InvalidPartitionKeyError):
+        CrawlAssetTimetable(CORPUS).resolve_partition_date(key)
+
+
+def test_the_first_poll_takes_only_the_newest_and_later_polls_all_that_is_new():
+    assert new_crawls(KEYS, None) == ["CC-MAIN-2024-18"]
+    assert new_crawls(KEYS, KEYS) == []
+    assert new_crawls(list(reversed(KEYS)), KEYS[:1]) == KEYS[1:]
+    assert new_crawls([], None) == []
+    assert new_crawls(KEYS, []) == KEYS  # polled before, and it was empty then
+
+
+def test_a_backfill_covers_the_known_crawls_between_its_dates(monkeypatch):
+    monkeypatch.setattr(timetable, "known_crawls", lambda: KEYS)
+    earliest, latest = datetime.datetime(2024, 1, 1, tzinfo=UTC), datetime.datetime(2024, 3, 4, tzinfo=UTC)
+    infos = list(CrawlAssetTimetable(CORPUS).iter_partition_dagrun_infos(earliest=earliest, latest=latest))
+    assert [(one.partition_key, one.partition_date, one.data_interval) for one in infos] == [
+        ("CC-MAIN-2024-10", latest, None)
+    ]
+
+
+def test_timetables_survive_airflows_database():
+    """The plugin registers them; otherwise Airflow refuses to read them back."""
+    back = decode_timetable(encode_timetable(CrawlAssetTimetable(CORPUS)))
+    assert isinstance(back, CrawlAssetTimetable)
+    assert [key.name for key, _ in back.asset_condition.iter_assets()] == ["corpus"]
+    assert isinstance(back.default_partition_mapper, CrawlKeyMapper)
+    assert back.periodic
+    assert back.partitioned
+    poll = decode_timetable(encode_timetable(CrawlPollTimetable("0 6 * * *", timezone="UTC")))
+    assert isinstance(poll, CrawlPollTimetable)
+    assert poll.partitioned_at_runtime
+
+
+@pytest.fixture(scope="module")
+def database():
+    from airflow.utils import db
+
+    db.initdb()
+
+
+def test_known_crawls_are_those_that_any_poll_has_seen(database):
+    from airflow.models.asset import AssetModel
+    from airflow.models.asset_state_store import AssetStateStoreModel
+    from airflow.utils.session import create_session
+
+    assert known_crawls() == []
+    with create_session() as session:
+        asset = AssetModel(name=CRAWL.name, uri=CRAWL.uri, group=CRAWL.group)
+        session.add(asset)
+        session.flush()
+        seen = {"https://mirror.example": KEYS[::-1], "/data": ["WARC-2024-01", KEYS[0]]}
+        session.add(AssetStateStoreModel(asset_id=asset.id, key=SEEN, value=json.dumps(seen)))
+    assert known_crawls() == ["CC-MAIN-2023-50", "WARC-2024-01", "CC-MAIN-2024-10", "CC-MAIN-2024-18"]

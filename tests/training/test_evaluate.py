@@ -1,0 +1,105 @@
+"""Evaluation: the decisions by hand, and real runs with the gate open and closed against direct computation."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from contract.manifest import Attempt, find
+from training import evaluate, gate, model, reward
+from training.chat import open_chat
+from training.data import TokenData
+from training.job import Job
+
+
+def test_wins_count_a_tie_as_half() -> None:
+    assert evaluate.wins([0.0, 1.0, 2.0, 3.0], [1.0, 1.0, 0.0, 4.0]) == 2.5
+    found = evaluate.compare(evaluate.Replies([], [0.0] * 20), evaluate.Replies([], [0.0] * 20))
+    assert found["win_rate"] == 0.5
+    assert found["win_rate_low"] < 0.5 < found["win_rate_high"]
+
+
+def test_a_rise_is_flagged_only_beyond_noise_and_when_it_matters() -> None:
+    before = [3.0, 3.4, 2.6, 3.1]
+    assert evaluate.got_worse(before, [loss + rise for loss, rise in zip(before, (0.1, 0.12, 0.09, 0.1), strict=True)])
+    assert not evaluate.got_worse(
+        before, [loss + rise for loss, rise in zip(before, (0.5, -0.4, 0.3, -0.2), strict=True)]
+    )
+    assert not evaluate.got_worse(before, [loss + 0.009 for loss in before]), "certain, but under 1 % of perplexity"
+    assert not evaluate.got_worse(before, [loss - 0.1 for loss in before])
+    assert not evaluate.got_worse([3.0], [9.0])
+
+
+def test_drops_name_what_fell() -> None:
+    stages, flat = ["pretrain", "sft", "ppo"], [3.0, 3.1, 2.9]
+    worse = [loss + 1 for loss in flat]
+    assert evaluate.drops(stages, {"pretrain": flat, "sft": worse, "ppo": worse}, 0.7) == {"sft": "held-out perplexity"}
+    assert evaluate.drops(stages, {"pretrain": flat, "sft": flat, "ppo": flat}, 0.4) == {"ppo": "reward"}
+    assert evaluate.drops(stages[:2], {}, None) == {}
+
+
+def test_totals_weigh_sequences_by_their_tokens() -> None:
+    found = evaluate.totals([2.0, 4.0], [(30, 90), (10, 10)])
+    assert (found.nll, found.tokens, found.bytes) == (100.0, 40, 100)
+    assert found.perplexity == pytest.approx(math.exp(2.5))
+    assert found.bits_per_byte == pytest.approx(1 / math.log(2))
+
+
+def result(job: Job) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    manifest = find(job.store, job.task)
+    assert manifest is not None
+    (samples,) = manifest.of("samples")
+    return dict(manifest.metrics), [json.loads(line) for line in job.store.read_bytes(samples.path).splitlines()]
+
+
+def test_figures_equal_a_direct_computation(align: Callable[..., Job]) -> None:
+    job = align("evaluate", "evaluate.sequences=10", "evaluate.prompts=20", "evaluate.engine.micro_batch=4")
+    evaluate.run(job)
+    metrics, samples = result(job)
+    module, data, chat = model.load(job, job.manifest("sft")).eval(), TokenData(job, "heldout_tokens"), open_chat(job)
+    nats, size = 0.0, 0
+    for row in range(10):
+        batch = data.rows([row])
+        kept = int(batch.mask.sum()) + 1
+        ids = batch.tokens[:, :kept]
+        with torch.no_grad():
+            nats += float(module(input_ids=ids, labels=ids).loss) * (kept - 1)
+        size += sum(len(chat.decode([one]).encode()) for one in ids[0, 1:].tolist())
+    assert metrics["heldout_sequences"] == 10
+    assert metrics["perplexity_sft"] == pytest.approx(math.exp(nats / metrics["heldout_tokens"]), rel=1e-4)
+    assert metrics["bits_per_byte_sft"] == pytest.approx(nats / math.log(2) / size, rel=1e-4)
+    assert {"perplexity_pretrain", "perplexity_ppo", "worse_sft", "worse_ppo"} <= metrics.keys()
+    assert 0 <= metrics["win_rate_low"] <= metrics["win_rate"] <= metrics["win_rate_high"] <= 1
+    assert metrics["prompts"] == 20
+    assert len(samples) == 3
+    assert all(set(row) == {"prompt", "before", "after", "reward_before", "reward_after"} for row in samples)
+    assert all(row["before"] and row["after"] for row in samples)
+    assert len({row["prompt"] for row in samples}) == 3
+
+
+def test_a_closed_gate_leaves_the_sft_model(align: Callable[..., Job]) -> None:
+    job = align("gate", "gate.min_accuracy=1.0")
+    gate.run(job)
+    run = job.run
+    job = Job(run, run.task("evaluate"), Attempt(run, run.task("evaluate")))
+    evaluate.run(job)
+    metrics, samples = result(job)
+    assert "perplexity_sft" in metrics
+    assert not any("ppo" in name or "win" in name for name in metrics)
+    assert all(row["before"] and row["after"] is None and row["reward_after"] is None for row in samples)
+
+
+def test_equal_models_get_equal_replies(align: Callable[..., Job]) -> None:
+    """The same random numbers for every model: what differs between two models' replies is the models'."""
+    job = align("evaluate")
+    chat = open_chat(job)
+    judge = reward.load(job, job.manifest("reward")).eval()
+    prompts = [[chat.role("user"), 70 + row, chat.role("assistant")] for row in range(5)]
+    module = model.load(job, job.manifest("sft")).eval()
+    first, again = (evaluate.reply(job, module, judge, prompts, chat) for _ in range(2))
+    assert first == again
+    assert len({tuple(ids) for ids in first.ids}) == 5
+    assert evaluate.compare(first, again)["win_rate"] == 0.5

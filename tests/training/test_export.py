@@ -1,0 +1,118 @@
+"""The exported folder, opened as a stranger would: by transformers' Auto classes, without this project."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from contract.manifest import Attempt, find
+from training import export, gate, model
+from training.chat import Turn, open_chat
+from training.job import Job
+
+
+def exported(job: Job) -> Path:
+    export.run(job)
+    manifest = find(job.store, job.task)
+    assert manifest is not None
+    files = [job.download(file) for file in manifest.of("export")]
+    assert {"README.md", "config.json", "generation_config.json", "model.safetensors", "sources.txt", "tokenizer.json",
+            "tokenizer_config.json"} <= {path.name for path in files}  # fmt: skip
+    return files[0].parent
+
+
+@pytest.fixture(scope="module")
+def opened(align: Callable[..., Job]) -> tuple[Job, Path]:
+    job = align("export")
+    return job, exported(job)
+
+
+def test_the_same_logits(opened: tuple[Job, Path]) -> None:
+    job, folder = opened
+    loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    ours = model.load(job, job.manifest("ppo")).eval()
+    assert loaded.dtype == torch.float32
+    ids = torch.arange(5, 45)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, ours(ids).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [Turn("user", "How does a mill work?")],
+        [Turn("system", "Be brief.\n"), Turn("user", " spaces  and\nlines ")],
+        [Turn("user", "one"), Turn("assistant", "two"), Turn("user", "Grüße, 你好 \U0001f600")],
+    ],
+)
+def test_the_chat_template_gives_the_ids_of_training(opened: tuple[Job, Path], turns: list[Turn]) -> None:
+    job, folder = opened
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
+    assert ids == open_chat(job).prompt(turns, 1000)
+    reply = [*messages, {"role": "assistant", "content": "Slowly."}]
+    whole = tokenizer.apply_chat_template(reply, tokenize=True, return_dict=True)["input_ids"]
+    assert whole == open_chat(job).encode([*turns, Turn("assistant", "Slowly.")], 1000)[0]
+
+
+def test_tokens_and_generation_settings(opened: tuple[Job, Path]) -> None:
+    job, folder = opened
+    chat = open_chat(job)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    text = "The river stands near the old mill. ½ 你好"
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == chat.text(text)
+    assert tokenizer.decode(chat.text(text)) == text
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (chat.end_of_text, chat.pad)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    assert (loaded.generation_config.eos_token_id, loaded.generation_config.pad_token_id) == (
+        chat.end_of_text,
+        chat.pad,
+    )
+    prompt = torch.tensor([chat.prompt([Turn("user", "mill")], 20)])
+    made = loaded.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=30)[
+        0, prompt.shape[1] :
+    ].tolist()
+    assert len(made) == 30 or made[-1] == chat.end_of_text
+
+
+def test_the_card_tells_where_the_model_is_from(opened: tuple[Job, Path]) -> None:
+    job, folder = opened
+    card = (folder / "README.md").read_text()
+    for stage in ("mix", "tokenizer", "pack", "pretrain", "sft", "reward", "gate", "ppo"):
+        assert f"| {stage} | all | `{job.run.task(stage).fingerprint}` |" in card
+    assert job.task.fingerprint in card
+    assert job.run.uri in card
+    assert "| reward_last |" in card
+
+
+def test_every_ancestor_comes_once_and_after_what_it_reads(align: Callable[..., Job]) -> None:
+    task = align("export").task
+    found = export.ancestors(task)
+    assert len({(one.stage, one.partition) for one in found}) == len(found)
+    names = [one.stage for one in found]
+    assert {"crawl", "extract", "pack", "ppo"} <= set(names)
+    for index, one in enumerate(found):
+        assert all(before in found[:index] for before in one.inputs)
+
+
+def test_a_closed_gate_exports_the_sft_model_in_half_precision(align: Callable[..., Job]) -> None:
+    job = align("gate", "gate.min_accuracy=1.0", "export.dtype=bf16")
+    if find(job.store, job.task) is None:
+        gate.run(job)
+    task = job.run.task("export")
+    folder = exported(Job(job.run, task, Attempt(job.run, task)))
+    loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    ours = model.load(job_of(job, "export"), job_of(job, "export").manifest("sft"))
+    assert loaded.dtype == torch.bfloat16
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor.to(torch.bfloat16), rtol=0, atol=0)
+
+
+def job_of(job: Job, stage: str) -> Job:
+    task = job.run.task(stage)
+    return Job(job.run, task, Attempt(job.run, task))
