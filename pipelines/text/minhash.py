@@ -1,29 +1,13 @@
 """MinHash signatures of word n-grams (Broder 1997) and the band keys under which similar documents meet."""
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.hashing import Bytes, Hashes, Offsets, kernel, mix64, shingles
+from pipelines.text.hashing import Bytes, Offsets, kernel, mix64, shingles
 
 Words32 = npt.NDArray[np.uint32]
-
-
-class Preset(NamedTuple):
-    """Words a shingle, and how a signature is split."""
-
-    ngram: int
-    bands: int
-    rows: int
-
-
-PRESETS = {
-    "fineweb": Preset(5, 14, 8),
-    "refinedweb": Preset(5, 450, 20),
-    "slimpajama": Preset(13, 9, 13),  # what datasketch derives from a threshold of 0.8 and 128 permutations
-}
 
 
 def found_probability(jaccard: float, bands: int, rows: int) -> float:
@@ -90,14 +74,3 @@ def band_keys(signatures, bands):
                 state = mix64(state ^ np.uint64(signatures[text, band * rows + row])) + np.uint64(0x9E3779B97F4A7C15)
             out[text, band] = state
     return out
-
-
-def estimate(one: Words32, other: Words32) -> float:
-    """The share of equal rows, an unbiased estimate of two documents' Jaccard similarity."""
-    return float(np.mean(one == other))
-
-
-def jaccard(one: Hashes, other: Hashes) -> float:
-    """Of two ascending arrays of distinct shingle hashes: shared / all."""
-    shared = len(np.intersect1d(one, other, assume_unique=True))
-    return shared / (len(one) + len(other) - shared) if shared else 0.0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.plan import Run
-from pipelines.dedup_fuzzy import components, spark_components
+from pipelines.components import components, spark_components
 
 Rows = list[dict[str, Any]]
 Edges = list[tuple[int, int]]
