@@ -1,6 +1,7 @@
 """MinHash signatures of word n-grams (Broder 1997) and the band keys under which similar documents meet."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,8 @@ from pipelines.text.hashing import Bytes, Offsets, kernel, mix64, shingles
 Words32 = npt.NDArray[np.uint32]
 
 
-def found_probability(jaccard: float, bands: int, rows: int) -> float:
-    """The probability that two documents of this Jaccard similarity share a band: 1 - (1 - s^rows)^bands."""
+def found_probability(jaccard: Any, bands: int, rows: int) -> Any:
+    """The probability that two documents of this Jaccard similarity (a number or an array) share a band: 1 - (1 - s^rows)^bands."""
     return 1 - (1 - jaccard**rows) ** bands
 
 

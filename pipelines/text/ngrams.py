@@ -12,9 +12,9 @@ Hashes = npt.NDArray[np.uint64]
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: a bijection modulo 2^64
 
-# Marks that only decorate a letter. Vowel signs of Indic scripts are marks too, but dropping those would change words.
+# Marks that only decorate a letter, and variation selectors and tags. Vowel signs of Indic scripts are marks too, but dropping those would change words.
 _DIACRITICS = re.compile(
-    "[\u0300-\u036f\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f]+"
+    "[\u0300-\u036f\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\U000e0000-\U000e0fff]+"
 )
 # Scripts written without spaces: Thai, Lao, Myanmar, Khmer, kana, Han. Each character stands as a word.
 _UNSPACED = re.compile(
