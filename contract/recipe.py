@@ -74,6 +74,10 @@ class Recipe(Settings):
             raise ValueError(
                 f"ppo.rollout_batch {self.ppo.rollout_batch} is no multiple of ppo.minibatch {self.ppo.minibatch}"
             )
+        if self.ppo.ptx_coef and self.ppo.ptx_sequences % self.ppo.engine.processes:
+            raise ValueError(
+                f"ppo.ptx_sequences {self.ppo.ptx_sequences} is no multiple of ppo.engine.processes {self.ppo.engine.processes}"
+            )
         return self
 
     def section(self, stage: str) -> Settings:

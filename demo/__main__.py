@@ -85,14 +85,14 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     _prepare(airflow, screen)
     conf = {
         "recipe": str(Path(given.recipe).resolve()) if "://" not in given.recipe else given.recipe,
-        "overrides": [*overrides, *pages.overrides],
+        "overrides": [*pages.overrides, *overrides],
     }
     run_id = airflow.trigger(
         "corpus", conf, pages.snapshot, f"demo__{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S}"
     )
     run = Follower(airflow, screen).follow_chain(run_id, pages.snapshot)
     again = summary.skipped(run)
-    tasks = len(run.tasks())
+    tasks = sum(map(len, summary.finished(run).values()))
     screen.say(f"\n{run.uri}\n")
     screen.say(summary.render(run))
     if again:

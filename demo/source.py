@@ -16,6 +16,13 @@ COMMON_CRAWL = Crawl().source
 FILES = 2
 BYTES_PER_FILE = 20_000_000
 PYDOC_PAGES = 600
+# The defaults are thresholds for web prose. Reference pages repeat signatures and are half code, so nine in ten would be dropped.
+PYDOC_OVERRIDES = (
+    "langid.min_probability=0.4",
+    "filter.fineweb.enabled=false",
+    "filter.gopher_repetition.enabled=false",
+    "filter.lines.max_removed_word_fraction=0.3",
+)
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,13 @@ def _pydoc(folder: Path, recipe_uri: str, overrides: tuple[str, ...], screen: Sc
     else:
         count = crawl_pydoc.crawl(crawl, PYDOC_PAGES, lambda line: screen.show(f"  crawling: {line}"))
         screen.say(f"  {count} of its pages were crawled over HTTP into {crawl}")
-    return _pages(recipe_uri, overrides, (f"crawl.source={_absolute(str(crawl))}",), "Python's documentation")
+    screen.say(f"  Filters made for prose are relaxed for reference pages: {' '.join(PYDOC_OVERRIDES)}")
+    source = (f"crawl.source={_absolute(str(crawl))}", *PYDOC_OVERRIDES)
+    return _pages(recipe_uri, overrides, source, "Python's documentation")
 
 
 def _pages(recipe_uri: str, overrides: tuple[str, ...], more: tuple[str, ...], name: str) -> Pages:
-    recipe: Recipe = recipes.load(recipe_uri, (*overrides, *more))
+    recipe: Recipe = recipes.load(recipe_uri, (*more, *overrides))
     segments = sources.list_segments(recipe)
     files = sum(len(one.files) for one in segments)
     size = sum(file.size for one in segments for file in one.files)

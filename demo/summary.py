@@ -61,13 +61,13 @@ def reward_model(manifest: Manifest | None) -> str:
 
 
 def gate(manifest: Manifest | None) -> str:
-    """The decision and the threshold it was held against."""
+    """The decision, and the threshold against which the interval's lower end was held."""
     if manifest is None:
         return "did not run"
-    threshold = number(manifest.metrics.get("threshold"))
+    low, threshold = number(manifest.metrics.get("low")), number(manifest.metrics.get("threshold"))
     if manifest.metrics.get("open"):
-        return f"open: the interval's lower end reaches {threshold}"
-    return f"closed: the interval's lower end is under {threshold}"
+        return f"open: the interval's lower end, {low}, reaches {threshold}"
+    return f"closed: the interval's lower end, {low}, is under {threshold}"
 
 
 def ppo(manifest: Manifest | None, decision: Manifest | None) -> str:

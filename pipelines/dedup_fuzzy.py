@@ -21,8 +21,9 @@ from contract.store import Store
 from pipelines import exchange
 from pipelines.components import Nodes, components, spark_components
 from pipelines.exchange import Sent, column, gather
-from pipelines.job import Job, TableWriter, worker_errors
+from pipelines.job import Job, TableWriter
 from pipelines.schema import Drop
+from pipelines.session import worker_errors
 from pipelines.survivors import Duplicate, Part, drop_duplicates, dropped_ids, number, parts
 from pipelines.text.hashing import buffers, shingles
 from pipelines.text.linking import pairs, set_jaccards, stars

@@ -10,8 +10,9 @@ import xxhash
 
 from contract.settings import DedupUrl
 from contract.store import Store
-from pipelines.job import Job, worker_errors
+from pipelines.job import Job
 from pipelines.schema import Drop
+from pipelines.session import worker_errors
 from pipelines.survivors import Duplicate, Part, drop_duplicates, parts
 from pipelines.text.canonical import canonical
 

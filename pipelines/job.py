@@ -4,15 +4,10 @@ Spark moves keys, Python workers move documents: `Job.map_files` hands each work
 store, writes its output files there and returns only counts. Nothing is visible until `Job.commit`.
 """
 
-import os
-import re
-import sys
-import threading
 import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,13 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract import errors
 from contract.errors import GristmillError
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.store import Store
 from pipelines.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
+from pipelines.session import start_spark, watched
 
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
@@ -207,7 +202,7 @@ class Job:
 
     @cached_property
     def spark(self) -> Any:
-        """The Spark session, started on first use. See `start_spark`."""
+        """The Spark session, started on first use. See `pipelines.session`."""
         return start_spark(self.run, self.task)
 
     def map_files(self, files: Sequence[Any], work: Callable[[Any, str], Output], unit: str = "files") -> Output:
@@ -223,7 +218,7 @@ class Job:
             return total
         spark = self.spark
         rdd = spark.sparkContext.parallelize(list(enumerate(files)), len(files))
-        with _watched(spark.sparkContext, progress):
+        with watched(spark.sparkContext, progress):
             results = rdd.mapPartitions(_Guarded(work)).collect()
         for result in results:
             if isinstance(result, GristmillError):
@@ -265,47 +260,6 @@ class _Guarded:
                 raise
 
 
-@contextmanager
-def _watched(context: Any, progress: Progress) -> Iterator[None]:
-    """Reports the tasks that Spark has finished of the one job run inside. Asking Spark leaves every worker free to run ahead."""
-    group = uuid.uuid4().hex
-    context.setJobGroup(group, f"{progress.stage} {progress.partition}")
-    ended = threading.Event()
-
-    def poll() -> None:
-        while not ended.wait(0.5):
-            tracker = context.statusTracker()
-            stages = [
-                tracker.getStageInfo(stage)
-                for job in tracker.getJobIdsForGroup(group)
-                for stage in tracker.getJobInfo(job).stageIds
-            ]
-            progress.advance(max(0, sum(stage.numCompletedTasks for stage in stages if stage) - progress.done))
-
-    thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
-        yield
-        progress.done = progress.total or progress.done
-    finally:
-        ended.set()
-        thread.join()
-        context.setLocalProperty("spark.jobGroup.id", None)
-        progress.finish()
-
-
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """Around what makes Spark compute a `read_table`: an error meant for people leaves as itself, not as Spark's traceback of it."""
-    try:
-        yield
-    except Exception as error:
-        found = re.search(r"^contract\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
-        if not found:
-            raise
-        raise getattr(errors, found[1])(found[2]) from None
-
-
 class _Reader:
     """Turns the numbers of a partition into the Arrow batches of the items that they stand for."""
 
@@ -316,30 +270,6 @@ class _Reader:
         for batch in batches:
             for number in batch.column(0).to_pylist():
                 yield from self._read(self._items[number], number)
-
-
-def start_spark(run: Run, task: Task) -> Any:
-    """A Spark session with the recipe's settings. Workers use this Python, and find this code wherever they share its path."""
-    from pyspark.sql import SparkSession  # a JVM starts here: only stages that need Spark pay for it
-
-    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    settings = run.recipe.spark
-    builder = SparkSession.builder.appName(f"gristmill {task.stage} {task.partition}").master(settings.master)
-    conf = {
-        "spark.driver.memory": settings.driver_memory,
-        "spark.executor.memory": settings.executor_memory,
-        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.session.timeZone": "UTC",
-        **settings.conf,
-    }
-    for key, value in conf.items():
-        builder = builder.config(key, value)
-    session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
-    return session
 
 
 def read_rows(

@@ -176,7 +176,8 @@ def read_examples(uri: str, parse: Callable[[Any], T], allowed: str, limit: int 
 
 def _json_rows(uri: str, bad: Bad) -> Iterator[tuple[str, Any]]:
     store, name = split_uri(uri)
-    inside = [one.path for one in store.files(name) if re.search(r"\.jsonl?(\.gz)?$", one.path)]
+    folder = store.files(name) if name in store.folders() else []
+    inside = [one.path for one in folder if re.search(r"\.jsonl?(\.gz)?$", one.path)]
     for path in inside or [name]:
         try:
             data = store.read_bytes(path)

@@ -156,6 +156,8 @@ def run(job: Job) -> None:
             metrics[f"reward_{stage}"] = fmean(replies[stage].rewards)
         if job.rank == 0:
             progress.advance(1, stage)
+    if job.rank == 0:
+        progress.finish()
     if "ppo" in replies:
         metrics |= compare(replies["sft"], replies["ppo"])
     dropped = drops(stages, losses, metrics.get("win_rate_high"))

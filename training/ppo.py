@@ -123,6 +123,20 @@ def judge(experience: Experience, kl_coef: float, settings: Ppo) -> tuple[Tensor
     return loss.whiten(advantages, mask), returns, figures
 
 
+def improve(
+    job: Job, actors: Actors, seen: Experience, targets: tuple[Tensor, Tensor], packed: TokenData | None, step: int
+) -> dict[str, float]:
+    """All updates of a step: the inner epochs over the experience, in minibatches. Returns the LEARNT figures, means over the updates."""
+    settings: Ppo = job.settings
+    plan = minibatches(step, settings)
+    sums = torch.zeros(len(LEARNT), device=job.device)
+    for rows in plan:
+        index = actors.policy.steps_done
+        ptx = packed.batch(index, settings.ptx_sequences, job.rank, job.world) if packed else None
+        sums += update(job, actors, seen, targets, rows, ptx) / len(plan)
+    return dict(zip(LEARNT, job.sum(*sums.tolist()), strict=True))
+
+
 def update(
     job: Job, actors: Actors, seen: Experience, targets: tuple[Tensor, Tensor], rows: list[int], ptx: Batch | None
 ) -> Tensor:
@@ -223,6 +237,7 @@ def run(job: Job) -> None:
     def anyone(flag: bool) -> bool:
         return job.sum(float(flag))[0] > 0
 
+    note = ""
     step, extra = checkpoint.restore(job, engines)
     kl_coef = extra.get("kl_coef", settings.kl_coef)
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
@@ -233,20 +248,15 @@ def run(job: Job) -> None:
         seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
         advantages, returns, figures = judge(seen, kl_coef, settings)
 
-        sums = torch.zeros(len(LEARNT), device=job.device)
-        plan = minibatches(step, settings)
-        for rows in plan:
-            index = actors.policy.steps_done
-            ptx = packed.batch(index, settings.ptx_sequences, job.rank, job.world) if packed else None
-            sums += update(job, actors, seen, (advantages, returns), rows, ptx) / len(plan)
+        figures |= improve(job, actors, seen, (advantages, returns), packed, step)
         if settings.kl_target:
             kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
         step += 1
 
-        figures.update(zip(LEARNT, job.sum(*sums.tolist()), strict=True))
         if job.rank == 0:
             job.curves.add(step, **figures)
-            progress.advance(1, f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}")
+            note = f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}"
+            progress.advance(1, note)
         stopping = job.stopping()
         if step < settings.steps and (stopping or step % settings.engine.checkpoint_steps == 0):
             checkpoint.save(job, step, engines, {"kl_coef": kl_coef})
@@ -254,6 +264,8 @@ def run(job: Job) -> None:
                 raise Interrupted(
                     f"{job.task.stage}: stopped after step {step} of {settings.steps}; run again to go on"
                 )
+    if job.rank == 0:
+        progress.finish(note)
     finish(job, actors, chat)
 
 

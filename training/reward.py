@@ -201,6 +201,7 @@ def run(job: Job) -> None:
     module = RewardModel(model.load(job, job.manifest("sft")).model, settings.seed)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
+    note = ""
     step, _ = checkpoint.restore(job, {"model": engine})
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     while step < steps:
@@ -219,12 +220,15 @@ def run(job: Job) -> None:
         loss, right = (value / settings.batch for value in job.sum(loss, right))
         if job.rank == 0:
             job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
-            progress.advance(1, f"loss {loss:.3f} accuracy {right:.2f}")
+            note = f"loss {loss:.3f} accuracy {right:.2f}"
+            progress.advance(1, note)
         stopping = job.stopping()
         if step < steps and (stopping or step % settings.engine.checkpoint_steps == 0):
             checkpoint.save(job, step, {"model": engine}, {})
             if stopping:
                 raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
+    if job.rank == 0:
+        progress.finish(note)
     finish(job, engine, chat, pairs, heldout, bad)
 
 

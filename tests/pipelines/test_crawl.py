@@ -1,6 +1,11 @@
 """crawl on a real Spark: real captures with their damage, block lists, identifiers, the heads of files."""
 
+import functools
+import gzip
+import http.server
+import json
 import shutil
+import threading
 from collections import Counter
 
 import pytest
@@ -84,3 +89,35 @@ def test_a_missing_block_list_stops_before_anything_is_read(captures, resolve_ru
     with pytest.raises(InputError, match=r"crawl\.blocklists"):
         run_stage(run, "crawl")
     assert run.store.folders("crawl") == []
+
+
+@pytest.fixture
+def mirror(data_dir, tmp_path):
+    """A web server with two snapshots laid out as Common Crawl's."""
+    folder = tmp_path / "mirror" / "crawl-data" / "CC-TEST-2024-10"
+    folder.mkdir(parents=True)
+    shutil.copy(data_dir / "html_gold" / "aeb.dev.warc.gz", folder / "a.warc.gz")
+    (folder / "warc.paths.gz").write_bytes(gzip.compress(b"crawl-data/CC-TEST-2024-10/a.warc.gz\n"))
+    listed = [{"id": "CC-TEST-2023-50"}, {"id": "CC-TEST-2024-10"}]
+    (tmp_path / "mirror" / "collinfo.json").write_text(json.dumps(listed))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_mirror_of_common_crawl_over_http(mirror, captures, resolve_run, run_stage, rows_of):
+    run = resolve_run(mirror, {"crawl.max_bytes_per_file": 300_000})
+    [manifest] = run_stage(run, "crawl")
+    assert manifest.sources == (f"{mirror}/crawl-data/CC-TEST-2024-10/a.warc.gz",)
+    pages = rows_of(run.store, [manifest], "pages")
+    assert 3 < len(pages) < 30
+    assert manifest.rows.losses == {"record_warcinfo": 1}
+    assert {page["snapshot"] for page in pages} == {"CC-TEST-2024-10"}
+    local = resolve_run(captures, {"crawl.max_bytes_per_file": 300_000}, "local")
+    others = {row["digest"] for row in rows_of(local.store, run_stage(local, "crawl"), "pages")}
+    assert {page["digest"] for page in pages} <= others

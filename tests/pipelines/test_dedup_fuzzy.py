@@ -190,7 +190,7 @@ def test_scope(
 ) -> None:
     """Two pages of one crawl and one of another say the same; only a global search sees the third."""
     text = " ".join(words(random.Random(8), 80))
-    run = make_corpus([], {"dedup_fuzzy.scope": scope}, name=scope)
+    run = make_corpus([[]], {"dedup_fuzzy.scope": scope}, name=scope)
     crawls = tuple(Segment(name, 0, ()) for name in ("CC-MAIN-2024-10", "CC-MAIN-2024-18"))
     run = dataclasses.replace(run, segments=crawls)
     for number, segment in enumerate(run.segments):
@@ -204,7 +204,7 @@ def test_scope(
 def test_components_in_spark_equal_scipys(make_corpus: Any, run_stage: Any) -> None:
     """A path (the worst case for label spreading), a star, a ring, and a random graph with many small components."""
     run = make_corpus([[]])
-    from pipelines.job import start_spark
+    from pipelines.session import start_spark
 
     spark = start_spark(run, run.task("dedup_fuzzy"))
     generator = random.Random(3)

@@ -169,6 +169,7 @@ def join_alone() -> None:
     """Make the test process the only process of a DeepSpeed group, once."""
     import torch
 
+    torch.set_num_threads(1)  # the models are so small that a second thread only waits
     if not torch.distributed.is_initialized():
         from training.__main__ import join
 

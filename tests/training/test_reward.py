@@ -1,7 +1,9 @@
 """The reward model: where it reads, what it holds out, how it is measured, and that a real run learns, normalises and resumes."""
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,3 +120,31 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(final_tensors: 
     whole, resumed = final_tensors("reward", None, *less), final_tensors("reward", 3, *less)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_pairs_of_a_file_and_what_was_wrong_with_the_others(align: Callable[..., Job], tmp_path: Path) -> None:
+    rows = [
+        {"chosen": f"\n\nHuman: q{n}\n\nAssistant: yes", "rejected": f"\n\nHuman: q{n}\n\nAssistant: no"}
+        for n in range(5)
+    ]
+    bad = [{"chosen": rows[0]["chosen"]}, {**rows[0], "rejected": rows[1]["rejected"]}]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *bad]) + "not JSON\n")
+    pairs, found = reward.read_pairs(align("reward", f"reward.data={path}"))
+    assert pairs == [Preference((Turn("user", f"q{n}"),), "yes", "no") for n in range(5)]
+    assert found.reasons == {"rejected_is_missing": 1, "prompts_differ": 1, "not_json": 1}
+    assert len(reward.read_pairs(align("reward", f"reward.data={path}", "reward.max_examples=3"))[0]) == 3
+
+
+def test_real_comparisons(align: Callable[..., Job], data_dir: Path) -> None:
+    """Bai et al.'s helpful-base test set: nearly every row is a pair, and the held-out prompts are the share that was asked for."""
+    job = align("reward", f"reward.data={data_dir / 'pref' / 'hh-rlhf' / 'helpful-base'}")
+    pairs, bad = reward.read_pairs(job)
+    assert len(pairs) > 2000
+    assert bad.reasons.total() < 0.02 * len(pairs)
+    train, heldout = reward.split(pairs, 0.2)
+    assert len(heldout) / len(pairs) == pytest.approx(0.2, abs=0.03)
+    ids = reward.encode(open_chat(job), heldout[:50], 48)
+    assert len(ids) == 100
+    assert all(len(one) <= 48 for one in ids)
+    assert len(train) + len(heldout) == len(pairs)

@@ -2,17 +2,14 @@
 
 import gzip
 import itertools
-import zlib
 from collections import Counter
 
-import brotli
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.warc import Loss, Page, TooLarge, Undecodable, dechunk, decode_body, is_html, read_pages
+from pipelines.text.warc import Loss, Page, read_pages
 
 LIMIT = 1 << 20
 
@@ -181,82 +178,6 @@ def test_payload_above_the_limit_is_a_page_without_payload(write, response):
     found, losses = read(write([bomb]), limit=100_000)
     assert [(page.payload, page.too_large) for page in found] == [(b"", 100_001)]
     assert not losses
-
-
-HTML = b"<html>" + b"some text " * 1000
-
-
-@pytest.mark.parametrize(
-    ("encoding", "body"),
-    [
-        ("gzip", gzip.compress(HTML)),
-        ("x-gzip", gzip.compress(HTML)),
-        ("deflate", zlib.compress(HTML)),
-        ("deflate", zlib.compress(HTML)[2:-4]),
-        ("br", brotli.compress(HTML)),
-        ("zstd", pa.compress(HTML, "zstd", asbytes=True)),
-        ("gzip, br", brotli.compress(gzip.compress(HTML))),
-        ("identity", HTML),
-        ("gzip", HTML),
-        ("deflate", HTML),
-        ("br", HTML),
-        ("made-up", HTML),
-    ],
-)
-def test_content_encodings_and_archives_that_removed_them(encoding, body):
-    assert decode_body(body, "", encoding, LIMIT) == HTML
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
-def test_decoding_stops_at_the_limit(encoding):
-    packed = {
-        "gzip": gzip.compress,
-        "deflate": zlib.compress,
-        "br": lambda data: brotli.compress(data, quality=1),
-        "zstd": lambda data: pa.compress(data, "zstd", asbytes=True),
-    }
-    body = packed[encoding](bytes(50 << 20))
-    with pytest.raises(TooLarge):
-        decode_body(body, "", encoding, LIMIT)
-
-
-def test_a_gzip_body_without_its_end_keeps_what_came():
-    body = decode_body(gzip.compress(bytes(range(256)) * 4000)[:-2000], "", "gzip", 8 << 20)
-    assert 0 < len(body) < 256 * 4000
-    assert (bytes(range(256)) * 4000).startswith(body)
-
-
-def test_a_body_that_is_nothing_of_the_sort():
-    with pytest.raises(Undecodable):
-        decode_body(b"\xff\xff\xff\xff", "", "deflate", LIMIT)
-
-
-@given(st.lists(st.binary(min_size=1, max_size=50), max_size=10), st.sampled_from([b"", b";ext=1", b"  "]))
-def test_dechunk_is_the_inverse_of_chunking(chunks, extension):
-    body = b"".join(b"%x%s\r\n%s\r\n" % (len(chunk), extension, chunk) for chunk in chunks) + b"0\r\nTrailer: 1\r\n\r\n"
-    assert dechunk(body) == b"".join(chunks)
-
-
-def test_wrong_chunk_sizes_lose_nothing():
-    assert dechunk(b"<html>not chunked</html>") == b"<html>not chunked</html>"
-    assert dechunk(b"5\r\nhello\r\nzzz\r\nworld") == b"hellozzz\r\nworld"
-    assert dechunk(b"ff\r\nshort") == b"short"
-
-
-@pytest.mark.parametrize(
-    ("mime", "body", "answer"),
-    [
-        ("text/html", b"words without tags", True),
-        ("text/html", b"", False),
-        ("text/html", b"  %PDF-1.4", False),
-        ("text/plain", b"\xef\xbb\xbf <!-- x --> <!DOCTYPE html><p>", True),
-        ("", b"<?xml version='1.0'?>\n<html xmlns='x'>", True),
-        ("application/xml", b"<rss></rss>", False),
-        ("application/octet-stream", b"<HTML>", True),
-    ],
-)
-def test_is_html(mime, body, answer):
-    assert is_html(mime, body) is answer
 
 
 def test_real_captures_with_their_damage(data_dir):

@@ -1,0 +1,76 @@
+"""The Spark session of a stage, the progress of what it computes, and its errors as a person should see them."""
+
+import os
+import re
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from contract import errors
+from contract.metrics import Progress
+from contract.plan import Run, Task
+
+
+def start_spark(run: Run, task: Task) -> Any:
+    """A Spark session with the recipe's settings. Workers use this Python, and find this code wherever they share its path."""
+    from pyspark.sql import SparkSession  # a JVM starts here: only stages that need Spark pay for it
+
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    settings = run.recipe.spark
+    builder = SparkSession.builder.appName(f"gristmill {task.stage} {task.partition}").master(settings.master)
+    conf = {
+        "spark.driver.memory": settings.driver_memory,
+        "spark.executor.memory": settings.executor_memory,
+        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        **settings.conf,
+    }
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+@contextmanager
+def watched(context: Any, progress: Progress) -> Iterator[None]:
+    """Reports the tasks that Spark has finished of the one job run inside. Asking Spark leaves every worker free to run ahead."""
+    group = uuid.uuid4().hex
+    context.setJobGroup(group, f"{progress.stage} {progress.partition}")
+    ended = threading.Event()
+
+    def poll() -> None:
+        while not ended.wait(0.5):
+            tracker = context.statusTracker()
+            jobs = [job for number in tracker.getJobIdsForGroup(group) if (job := tracker.getJobInfo(number))]
+            stages = [stage for job in jobs for number in job.stageIds if (stage := tracker.getStageInfo(number))]
+            progress.advance(max(0, sum(stage.numCompletedTasks for stage in stages) - progress.done))
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+        progress.done = progress.total or progress.done
+    finally:
+        ended.set()
+        thread.join()
+        context.setLocalProperty("spark.jobGroup.id", None)
+        progress.finish()
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Around what makes Spark compute a `read_table`: an error meant for people leaves as itself, not as Spark's traceback of it."""
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"^contract\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
+        if not found:
+            raise
+        raise getattr(errors, found[1])(found[2]) from None

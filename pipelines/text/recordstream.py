@@ -1,0 +1,150 @@
+"""A crawl file, plain or of gzip members, as a stream of records that ends at damage and can be taken up again behind it."""
+
+import bisect
+import io
+import re
+import zlib
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.text.rangefile import RangeFile
+
+BUFFER = 1 << 18
+SCAN = 1 << 20  # bytes searched at once for the next record after damage
+PROBE = 1 << 14  # bytes inflated to see whether a gzip member holds a record
+GZIP_MAGIC = b"\x1f\x8b\x08"
+RECORD_START = re.compile(rb"WARC/1\.\d\r?\n")
+
+
+class Plain(io.RawIOBase):
+    """An uncompressed crawl file from one offset on."""
+
+    damage: str | None = None
+
+    def __init__(self, file: RangeFile, start: int = 0) -> None:
+        super().__init__()
+        self._file, self._start = file, start
+        file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer)
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def place(self, position: int) -> tuple[int, int]:
+        """A position in the stream as (offset in the file, 0)."""
+        return self._start + position, 0
+
+    def after(self, position: int) -> "Plain | None":
+        """The stream from the first record behind a position on; None where there is none."""
+        found = _find_record(self._file, self._start + position + 1)
+        return None if found is None else Plain(self._file, found)
+
+
+class Inflated(io.RawIOBase):
+    """A crawl file of gzip members as one stream. It ends at damage, and `after` goes on behind it."""
+
+    def __init__(self, file: RangeFile, start: int = 0) -> None:
+        super().__init__()
+        self._file = file
+        file.seek(start)
+        self._raw = b""
+        self._raw_end = start
+        self._inflate: Any = None
+        self._position = 0
+        self._plain_starts, self._raw_starts = array("q", [0]), array("q", [start])
+        self.damage: str | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def place(self, position: int) -> tuple[int, int]:
+        """A position in the stream as (offset of its gzip member in the file, distance from that member's start)."""
+        index = bisect.bisect_right(self._plain_starts, position) - 1
+        return self._raw_starts[index], position - self._plain_starts[index]
+
+    def after(self, position: int) -> "Inflated | None":
+        """The stream from the first intact member on behind the damage or, without damage, behind a position's member."""
+        broken = self._raw_starts[-1] if self.damage else self.place(position)[0]
+        found = next_member(self._file, broken + 1)
+        return None if found is None else Inflated(self._file, found)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        while not self.damage:
+            if not self._raw:
+                self._raw = self._file.read(BUFFER) or b""
+                self._raw_end += len(self._raw)
+                if not self._raw:
+                    if self._inflate is not None and not self._file.cut:
+                        self.damage = "truncated_gzip"
+                    return 0
+            if self._inflate is None and not self._open_member():
+                continue
+            data = self._some(len(view))
+            if data:
+                view[: len(data)] = data
+                self._position += len(data)
+                return len(data)
+        return 0
+
+    def _open_member(self) -> bool:
+        if self._raw[0] == 0:  # padding, which gzip allows between members and at the end
+            self._raw = self._raw.lstrip(b"\0")
+            return False
+        self._plain_starts.append(self._position)
+        self._raw_starts.append(self._raw_end - len(self._raw))
+        self._inflate = zlib.decompressobj(31)
+        return True
+
+    def _some(self, size: int) -> bytes:
+        try:
+            data: bytes = self._inflate.decompress(self._raw, size)
+        except zlib.error:
+            self.damage = "corrupt_gzip"
+            return b""
+        if self._inflate.eof:
+            self._raw, self._inflate = self._inflate.unused_data, None
+        else:
+            self._raw = self._inflate.unconsumed_tail
+        return data
+
+
+def next_member(file: RangeFile, after: int) -> int | None:
+    """Offset of the first gzip member at or behind `after` that inflates to a WARC record, or None."""
+    for offset, window in _windows(file, after):
+        at = window.find(GZIP_MAGIC)
+        while 0 <= at < SCAN:
+            try:
+                if zlib.decompressobj(31).decompress(window[at : at + PROBE], 5) == b"WARC/":
+                    return offset + at
+            except zlib.error:
+                pass
+            at = window.find(GZIP_MAGIC, at + 1)
+    return None
+
+
+def _find_record(file: RangeFile, after: int) -> int | None:
+    for offset, window in _windows(file, after):
+        found = RECORD_START.search(window)
+        if found and found.start() < SCAN:
+            return offset + found.start()
+    return None
+
+
+def _windows(file: RangeFile, after: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) over the rest of a file, each window SCAN long and PROBE over into the next."""
+    file.seek(after)
+    window = file.read_full(SCAN + PROBE)
+    while window:
+        yield after, window
+        after += SCAN
+        window = window[SCAN:] + file.read_full(SCAN)

@@ -1,0 +1,142 @@
+"""Pretraining learns, stops and goes on: as a user starts it, killed on the way, in one process and in two."""
+
+import hashlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contract.errors import EXIT_INTERRUPTED
+from contract.manifest import Manifest, need
+from contract.metrics import load_points
+from contract.plan import Run
+
+LONG = ("pretrain.steps=30", "pretrain.engine.checkpoint_steps=4")
+SECONDS = 240
+
+
+def wait_for_checkpoint(run: Run, process: subprocess.Popen[str], step: int) -> None:
+    """Until the stage has committed the checkpoint of `step` or a later one."""
+    folder = f"pretrain/{run.task('pretrain').fingerprint}"
+    limit = time.monotonic() + SECONDS
+    while time.monotonic() < limit:
+        if any(
+            int(name[5:]) >= step and run.store.exists(f"{folder}/{name}/manifest.json")
+            for name in run.store.folders(folder)
+            if name.startswith("step-")
+        ):
+            return
+        if process.poll() is not None:
+            pytest.fail(f"ended before step {step}: {process.communicate()[0]}")
+        time.sleep(0.02)
+    pytest.fail(f"no checkpoint of step {step}")
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    output = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def weights(run: Run) -> str:
+    """A digest of the committed model's weights."""
+    manifest = need(run.store, run.task("pretrain"))
+    (file,) = [one for one in manifest.of("model") if one.path.endswith(".safetensors")]
+    return hashlib.sha256(run.store.read_bytes(file.path)).hexdigest()
+
+
+def curve(run: Run, manifest: Manifest, name: str) -> list[tuple[int, float]]:
+    (file,) = manifest.of("metrics")
+    return [(one.step, one.value) for one in load_points(run.store.read_bytes(file.path)) if one.name == name]
+
+
+@pytest.fixture(scope="module")
+def plain(corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
+    """A run that nobody stopped, in one process, and what it printed."""
+    run = corpus_store(*LONG, name="plain")
+    ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "pretrain", "--recipe", run.uri],
+        cwd=Path(__file__).parents[2],
+        env={key: value for key, value in os.environ.items() if key not in ranks}
+        | {"OMP_NUM_THREADS": "1", "GRISTMILL_SCRATCH": str(tmp_path_factory.mktemp("scratch"))},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run, done.stdout
+
+
+def test_it_learns_and_says_how_well(plain: tuple[Run, str], launch: Callable[..., subprocess.Popen[str]]) -> None:
+    run, output = plain
+    manifest = need(run.store, run.task("pretrain"))
+    metrics = manifest.metrics
+    assert 250 < metrics["heldout_perplexity_before"] < 400, (
+        "near the vocabulary's 320 tokens, as a fresh model guesses"
+    )
+    assert metrics["heldout_perplexity_after"] < 40
+    assert math.log(metrics["heldout_perplexity_after"]) == pytest.approx(metrics["heldout_loss_after"])
+    loss = curve(run, manifest, "loss")
+    assert [step for step, _ in loss] == list(range(1, 31))
+    assert loss[-1][1] < loss[0][1] - 1.5
+    assert metrics["tokens"] > 30 * 8 * 60
+    assert {os.path.basename(file.path) for file in manifest.files} >= {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+    }
+    assert "progress pretrain all 30/30 steps" in output
+    assert not [name for name in run.store.folders(f"pretrain/{manifest.fingerprint}") if name.startswith("step-")]
+    assert finish(launch(run, "pretrain")).startswith("done pretrain all: ")
+
+
+def test_killed_twice_it_ends_with_the_same_weights(
+    plain: tuple[Run, str], make_run: Callable[..., Run], launch: Callable[..., subprocess.Popen[str]]
+) -> None:
+    whole, broken = plain[0], make_run(*LONG, name="broken")
+    first = launch(broken, "pretrain")
+    wait_for_checkpoint(broken, first, 4)
+    first.send_signal(signal.SIGKILL)
+    finish(first, -signal.SIGKILL)
+    second = launch(broken, "pretrain")
+    wait_for_checkpoint(broken, second, 12)
+    second.send_signal(signal.SIGTERM)
+    output = finish(second, EXIT_INTERRUPTED)
+    assert "resumed pretrain from step" in output
+    assert "error: pretrain: stopped after step" in output
+    assert "Traceback" not in output
+    finish(launch(broken, "pretrain"))
+
+    assert weights(broken) == weights(whole)
+    one, two = (need(run.store, run.task("pretrain")) for run in (whole, broken))
+    assert curve(broken, two, "loss") == curve(whole, one, "loss")
+    for name in ("heldout_perplexity_before", "heldout_perplexity_after", "tokens"):
+        assert one.metrics[name] == two.metrics[name]
+
+
+def test_two_processes_resume_bit_for_bit_and_agree_with_one(
+    plain: tuple[Run, str], make_run: Callable[..., Run], launch: Callable[..., subprocess.Popen[str]]
+) -> None:
+    two = (*LONG, "pretrain.engine.processes=2", "pretrain.engine.zero_stage=2")
+    alone, whole, broken = plain[0], make_run(*two, name="whole"), make_run(*two, name="broken")
+    finish(launch(whole, "pretrain", processes=2))
+
+    first = launch(broken, "pretrain", processes=2)
+    wait_for_checkpoint(broken, first, 4)
+    os.killpg(first.pid, signal.SIGTERM)  # launcher and ranks: the ranks finish their step
+    first.communicate(timeout=SECONDS)
+    assert first.returncode != 0
+    assert "resumed pretrain from step" in finish(launch(broken, "pretrain", processes=2))
+    assert weights(broken) == weights(whole)
+
+    one, both = (need(run.store, run.task("pretrain")) for run in (alone, whole))
+    assert one.fingerprint == both.fingerprint, "how many processes is no part of the result's identity"
+    for (_, a), (_, b) in zip(curve(alone, one, "loss"), curve(whole, both, "loss"), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
