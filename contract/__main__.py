@@ -12,7 +12,7 @@ from contract.manifest import find, read_all
 from contract.plan import Run, open_run, resolve
 from contract.sources import list_snapshots
 from contract.stages import STAGES
-from contract.store import Store
+from contract.store import Entry, Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,24 +108,25 @@ def _snapshots(given: argparse.Namespace) -> None:
 
 def _gc(given: argparse.Namespace) -> None:
     store = Store(given.store)
-    listed = {f"{one.prefix}/{one.attempt}" for one in read_all(store)}
     limit_ns = (datetime.datetime.now(datetime.UTC).timestamp() - given.older_than_hours * 3600) * 1e9
-    attempts: dict[str, list[int]] = {}
-    newest: dict[str, int] = {}
+    # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
+    attempts: dict[str, list[Entry]] = {}
     for stage in STAGES:
         for entry in store.files(stage):
             attempt = re.match(r"(.+/attempt-[0-9a-f]{32})/", entry.path)
-            if attempt and attempt[1] not in listed:
-                attempts.setdefault(attempt[1], []).append(entry.size)
-                newest[attempt[1]] = max(newest.get(attempt[1], 0), entry.modified)
-    doomed = [prefix for prefix in attempts if newest[prefix] < limit_ns]
+            leftover = re.match(r"(.+/\.create-[^/]+)$", entry.path)
+            if attempt or leftover:
+                attempts.setdefault((attempt or leftover)[1], []).append(entry)  # type: ignore[index]
+    listed = {f"{one.prefix}/{one.attempt}" for one in read_all(store)}
+    unlisted = [prefix for prefix in attempts if prefix not in listed]
+    doomed = [prefix for prefix in unlisted if max(entry.modified for entry in attempts[prefix]) < limit_ns]
     for prefix in doomed:
-        print(f"{'deleted' if given.delete else 'would delete'} {prefix} ({funnel.human_bytes(sum(attempts[prefix]))})")
+        size = funnel.human_bytes(sum(entry.size for entry in attempts[prefix]))
+        print(f"{'deleted' if given.delete else 'would delete'} {prefix} ({size})")
         if given.delete:
             store.delete(prefix)
-    print(
-        f"{len(doomed)} unlisted attempts, {len(attempts) - len(doomed)} younger than {given.older_than_hours:g} hours left alone"
-    )
+    younger = len(unlisted) - len(doomed)
+    print(f"{len(doomed)} unlisted attempts, {younger} younger than {given.older_than_hours:g} hours left alone")
 
 
 _COMMANDS = {

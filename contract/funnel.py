@@ -1,5 +1,6 @@
 """The funnel: documents and bytes after each stage of a run, and why documents were dropped."""
 
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
 
@@ -21,10 +22,10 @@ class Level:
 
 
 def levels(run: Run) -> list[Level]:
-    """One level for each stage that judges documents and has finished, in pipeline order."""
+    """One level for each stage that judges documents and has finished, in pipeline order. Training judges pairs, not documents."""
     made: list[Level] = []
     tasks = run.tasks()
-    for name in STAGES:
+    for name in (stage.name for stage in STAGES.values() if stage.plane == "spark"):
         done = [
             manifest
             for (stage, _), task in tasks.items()
@@ -65,9 +66,9 @@ def render(found: list[Level]) -> str:
             f"{level.stage:<16}{level.kept:>11,}{share:>8.1%}{of_all:>8.1%}{human_bytes(level.bytes_kept):>10}  {why}"
         )
         if level.losses:
-            lines.append(
-                f"{'':<16}lost or skipped before becoming a document: "
-                + ", ".join(f"{kind} {count:,}" for kind, count in level.losses.most_common())
+            losses = ", ".join(f"{kind} {count:,}" for kind, count in level.losses.most_common())
+            lines += textwrap.wrap(
+                f"never became a document: {losses}", 110, initial_indent=" " * 16, subsequent_indent=" " * 18
             )
     return "\n".join(lines)
 

@@ -1,19 +1,29 @@
 """What a run consists of: for a recipe and its segments, every task with its fingerprint, before any of it has run.
 
 fingerprint = sha256 of (stage, version, settings without run-time-only fields, the inputs' fingerprints). The same recipe over
-the same files gives the same fingerprints anywhere, so a task whose manifest exists is done.
+the same files gives the same fingerprints, so a task whose manifest exists is done. A file is known by its path, size and time of
+change: a copied or moved crawl is another crawl.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from contract import recipe as recipes
 from contract.errors import InputError, RecipeError
 from contract.recipe import Recipe
-from contract.sources import Segment, dump_inputs, list_outside, list_segments, load_inputs
+from contract.sources import (
+    Segment,
+    check_crawl_files,
+    dump_inputs,
+    list_outside,
+    list_segments,
+    load_inputs,
+    stage_outside,
+)
 from contract.stages import STAGES
 from contract.store import Store, split_uri
 
@@ -49,13 +59,25 @@ class Run:
     segments: tuple[Segment, ...]
     outside: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def store(self) -> Store:
         return Store(self.recipe.store)
 
+    @cached_property
+    def _tasks(self) -> dict[tuple[str, str], Task]:
+        return plan(self.recipe, self.segments, self.outside)
+
     def tasks(self) -> dict[tuple[str, str], Task]:
         """Every task by (stage, partition), in an order in which each comes after its inputs."""
-        return plan(self.recipe, self.segments, self.outside)
+        return self._tasks
+
+    def check_inputs(self, task: Task) -> None:
+        """Raises InputError where a file that the task reads from outside the store is not what it was when the run was resolved."""
+        if task.segment and not task.inputs:
+            check_crawl_files(task.segment)
+        for key, now in stage_outside(self.recipe, task.stage).items():
+            if now != self.outside.get(key):
+                raise InputError(f"{key}: the file changed since the run was resolved; start a new run")
 
     def task(self, stage: str, partition: str = WHOLE) -> Task:
         """One task; raises RecipeError when the stage or the partition does not exist."""

@@ -104,7 +104,7 @@ def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe from YAML text; `origin` is what error messages call it."""
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError) as error:
         raise RecipeError(f"recipe {origin}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {origin}: must hold keys and values, not a {type(values).__name__}")
@@ -122,7 +122,7 @@ def dump(recipe: Recipe) -> str:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets the second of two equal keys win in silence; here that is an error. Also reads `1e-3` as the number it is."""
+    """YAML lets the second of two equal keys win in silence; here that is an error."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -142,7 +142,7 @@ def _apply(values: dict[str, Any], item: str) -> None:
         raise RecipeError(f"override {item!r}: write it as key.path=value, for example filter.min_words=40")
     try:
         value = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, TypeError):
         raise RecipeError(f"override {item!r}: {text!r} is not a YAML value; quote it if it is a string") from None
     node = values
     for depth, key in enumerate(keys[:-1]):

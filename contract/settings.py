@@ -4,13 +4,23 @@ Thresholds cite their source; a value that several sources dispute says whose it
 fast or where a stage runs and never what it produces, so it stays out of the stage's fingerprint.
 """
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-Uri = Annotated[str, Field(min_length=1)]
+Positive = Annotated[int, Field(gt=0, strict=True)]  # strict: `true` is no number
+Count = Annotated[int, Field(ge=0, strict=True)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _absolute(uri: str) -> str:
+    """A relative path means the same to every later task, wherever it runs."""
+    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+
+
+Uri = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
 
 
 def runtime_only(default: Any, **constraints: Any) -> Any:
@@ -21,7 +31,7 @@ def runtime_only(default: Any, **constraints: Any) -> Any:
 class Settings(BaseModel):
     """Frozen, and strict about names: a misspelt key is an error, never ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the output, as plain JSON values, without the run-time-only ones."""
@@ -49,8 +59,9 @@ class Crawl(Settings):
 
     source: Uri = "https://data.commoncrawl.org"
     """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files."""
-    files_per_segment: Positive = 10
-    max_files: Positive | None = None
+    files_per_segment: Positive = runtime_only(10)
+    max_files: Positive | None = runtime_only(None)
+    """How many files, and so which segments there are; a segment's identity is its own files."""
     max_bytes_per_file: Positive | None = None
     """Read only the head of each file; the last, cut record is not counted as damage."""
     max_payload_bytes: Positive = 8 << 20
@@ -101,22 +112,39 @@ class GopherRepetition(Settings):
     duplicate_paragraph_fraction: Fraction = 0.30
     duplicate_line_char_fraction: Fraction = 0.20
     duplicate_paragraph_char_fraction: Fraction = 0.20
-    top_ngram_char_fraction: dict[int, Fraction] = {2: 0.20, 3: 0.18, 4: 0.16}
-    duplicate_ngram_char_fraction: dict[int, Fraction] = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+    top_ngram_char_fraction: dict[Positive, Fraction] = {2: 0.20, 3: 0.18, 4: 0.16}
+    duplicate_ngram_char_fraction: dict[Positive, Fraction] = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+    """By n; a recipe that names one n keeps the others. 1.0 switches an n off."""
+
+    @field_validator("top_ngram_char_fraction", "duplicate_ngram_char_fraction", mode="before")
+    @classmethod
+    def _differences(cls, given: Any, info: ValidationInfo) -> Any:
+        known = cls.model_fields[info.field_name or ""].default
+        if not isinstance(given, dict):
+            return given
+        return known | {int(n) if isinstance(n, str) and n.isdigit() else n: value for n, value in given.items()}
 
 
 class GopherQuality(Settings):
     """Gopher's document quality rules, without the word count, which is `filter.min_words` and `filter.max_words`."""
 
     enabled: bool = True
-    min_mean_word_chars: float = 3
-    max_mean_word_chars: float = 10
-    max_hash_ratio: float = 0.1
-    max_ellipsis_ratio: float = 0.1
+    min_mean_word_chars: NotNegative = 3
+    max_mean_word_chars: NotNegative = 10
+    max_hash_ratio: NotNegative = 0.1
+    max_ellipsis_ratio: NotNegative = 0.1
     max_bullet_line_fraction: Fraction = 0.9
     max_ellipsis_line_fraction: Fraction = 0.3
     min_alpha_word_fraction: Fraction = 0.8
-    min_stop_words: Annotated[int, Field(ge=0)] = 2
+    min_stop_words: Count = 2
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "GopherQuality":
+        if self.min_mean_word_chars > self.max_mean_word_chars:
+            raise ValueError(
+                f"min_mean_word_chars {self.min_mean_word_chars} is above max_mean_word_chars {self.max_mean_word_chars}"
+            )
+        return self
 
 
 class C4(Settings):
@@ -124,8 +152,8 @@ class C4(Settings):
 
     enabled: bool = False
     terminal_punctuation: bool = True
-    min_words_per_line: Annotated[int, Field(ge=0)] = 3
-    min_sentences: Annotated[int, Field(ge=0)] = 5
+    min_words_per_line: Count = 3
+    min_sentences: Count = 5
     max_word_chars: Positive = 1000
 
 
@@ -151,7 +179,7 @@ class LineCorrection(Settings):
 class Filter(Settings):
     """Which rule sets judge a document. Length is judged first, in words."""
 
-    min_words: Annotated[int, Field(ge=0)] = 50
+    min_words: Count = 50
     max_words: Positive = 100_000
     gopher_repetition: GopherRepetition = GopherRepetition()
     gopher_quality: GopherQuality = GopherQuality()
@@ -183,11 +211,11 @@ class MinhashSign(Settings):
     ngram: Positive = 5
     bands: Positive = 14
     rows: Positive = 8
-    distance: Annotated[int, Field(ge=1, le=8)] = 4
+    distance: Annotated[int, Field(ge=1, le=8, strict=True)] = 4
     """SimHash: at most this many of 64 bits differ (BLOOM: 4, with ngram 6)."""
     quality: Annotated[str, Field(min_length=1)] = "language_probability"
     """The documents' column that `dedup_fuzzy.keep: best_quality` compares; more is better."""
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Count = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -215,7 +243,7 @@ class DedupFuzzy(Settings):
     """Compare documents of one crawl (FineWeb), or of all crawls of the run."""
     min_jaccard: Annotated[float, Field(gt=0, le=1)] | None = None
     """Link two candidates only if their shingles' true Jaccard similarity is at least this; unset links all candidates."""
-    pairs_per_document: Annotated[int, Field(ge=1)] = 16
+    pairs_per_document: Positive = 16
     """Where links are checked, and more documents than this share a key, each is compared with this many of them."""
     driver_edge_limit: Positive = runtime_only(20_000_000)
     """Up to this many edges the driver finds the components with scipy; above it Spark does."""
@@ -224,15 +252,15 @@ class DedupFuzzy(Settings):
 class DedupSubstring(Settings):
     """Lee et al. 2021: cut what stands at two or more places."""
 
-    min_tokens: Annotated[int, Field(ge=2)] = 50
+    min_tokens: Annotated[int, Field(ge=2, strict=True)] = 50
     cut: Literal["all", "keep_first"] = "keep_first"
     passes: Positive = 1
     """Cutting can make new matches; 2 reproduces the paper."""
-    min_chars: Annotated[int, Field(ge=0)] = 20
+    min_chars: Count = 20
     """A document with less text left is dropped."""
     tokenizer: Uri | None = None
     """A tokenizer.json whose ids are the tokens; without one, tokens are the words that white space separates."""
-    one_process_bytes: Annotated[int, Field(ge=0)] = runtime_only(16 << 20)
+    one_process_bytes: Count = runtime_only(16 << 20)
     """Up to this much Parquet, one suffix array on the driver does it; above it Spark's workers search together."""
 
     def outside(self) -> dict[str, str]:
@@ -244,7 +272,7 @@ class Decontaminate(Settings):
 
     benchmarks: dict[str, Uri] = {}
     """Name of the benchmark -> JSONL file whose string values are the text to look for."""
-    ngram: Annotated[int, Field(ge=8, le=50)] = 13
+    ngram: Annotated[int, Field(ge=8, le=50, strict=True)] = 13
 
     def outside(self) -> dict[str, str]:
         return {f"benchmarks.{name}": uri for name, uri in self.benchmarks.items()}
@@ -263,7 +291,7 @@ class Mix(Settings):
     crawl_epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
     sources: dict[str, MixSource] = {}
     heldout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
     shards: Positive = 8
 
     def outside(self) -> dict[str, str]:
@@ -273,7 +301,7 @@ class Mix(Settings):
 class Tokenizer(Settings):
     """Byte-level BPE trained on the mixture. Special tokens take the first ids."""
 
-    vocab_size: Annotated[int, Field(ge=300)] = 32_000
+    vocab_size: Annotated[int, Field(ge=300, strict=True)] = 32_000
     sample_bytes: Positive = 1 << 30
     min_frequency: Positive = 2
 
@@ -281,7 +309,7 @@ class Tokenizer(Settings):
 class Pack(Settings):
     """Documents as token ids, one after the other with end-of-text between, in sequences of equal length."""
 
-    seq_len: Annotated[int, Field(ge=8)] = 2048
+    seq_len: Annotated[int, Field(ge=8, strict=True)] = 2048
     shard_tokens: Positive = 1 << 27
 
 
@@ -324,7 +352,7 @@ class Engine(Settings):
     """How DeepSpeed runs a stage. The batch is fixed by the recipe; the number of processes only splits it."""
 
     dtype: Literal["fp32", "bf16"] = "fp32"
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = runtime_only(0)
+    zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = runtime_only(0)
     offload_optimizer: bool = runtime_only(False)
     processes: Positive = runtime_only(1)
     """Processes that `deepspeed` starts on this machine: one a GPU, or CPU processes where there is none."""
@@ -345,13 +373,13 @@ class Pretrain(Settings):
     batch: Positive = 256
     """Sequences a step, over all processes."""
     eval_sequences: Positive = 256
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
 
 
 class Sft(Settings):
     """Instruction tuning; loss on the response tokens only."""
 
-    data: Uri = "synthetic"
+    data: Literal["synthetic"] | Uri = "synthetic"
     """JSONL or JSON in the Alpaca format, or `synthetic`: made by rule from the corpus itself."""
     max_examples: Positive | None = None
     optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
@@ -359,7 +387,7 @@ class Sft(Settings):
     epochs: Positive = 2
     batch: Positive = 64
     max_tokens: Positive = 1024
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
 
     def outside(self) -> dict[str, str]:
         return {} if self.data == "synthetic" else {"data": self.data}
@@ -368,7 +396,7 @@ class Sft(Settings):
 class Reward(Settings):
     """Pairwise reward model: loss = -log sigmoid(r_chosen - r_rejected)."""
 
-    data: Uri = "synthetic"
+    data: Literal["synthetic"] | Uri = "synthetic"
     """JSONL with `chosen` and `rejected` (hh-rlhf), or `synthetic`."""
     max_examples: Positive | None = None
     heldout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -378,7 +406,7 @@ class Reward(Settings):
     batch: Positive = 32
     """Pairs a step, over all processes."""
     max_tokens: Positive = 512
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
 
     def outside(self) -> dict[str, str]:
         return {} if self.data == "synthetic" else {"data": self.data}
@@ -418,7 +446,7 @@ class Ppo(Settings):
     policy_optim: Optim = Optim(lr=1e-6, weight_decay=0.0, schedule="constant")
     value_optim: Optim = Optim(lr=5e-6, weight_decay=0.0, schedule="constant")
     engine: Engine = Engine()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
 
 
 class Evaluate(Settings):
@@ -429,7 +457,7 @@ class Evaluate(Settings):
     max_response_tokens: Positive = 128
     samples: Positive = 3
     engine: Engine = Engine()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
 
 
 class Export(Settings):

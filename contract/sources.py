@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from dataclasses import asdict, dataclass
 
 from contract import fetch
@@ -59,15 +60,20 @@ def list_snapshots(source: str, retries: int = 8) -> list[str]:
     """The snapshots that a source offers, newest first."""
     if not is_common_crawl(source):
         return [_folder_snapshot(source, _folder_files(source))]
-    listed = json.loads(_mirror_get(source, "collinfo.json", retries))
+    try:
+        names = [str(row["id"]) for row in json.loads(_mirror_get(source, "collinfo.json", retries))]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{source}/collinfo.json: is not Common Crawl's list of crawls ({error}); check crawl.source"
+        ) from None
     # Common Crawl's earliest crawls are named otherwise and are ARC, which is refused anyway.
-    return sorted((row["id"] for row in listed if SNAPSHOT_NAME.match(row["id"])), key=snapshot_date, reverse=True)
+    return sorted((name for name in names if SNAPSHOT_NAME.match(name)), key=snapshot_date, reverse=True)
 
 
 def list_segments(recipe: Recipe) -> list[Segment]:
     """Every segment of every snapshot of the recipe, or of the newest one where the recipe names none."""
     crawl = recipe.crawl
-    snapshots = recipe.snapshots or tuple(list_snapshots(crawl.source, crawl.retries)[:1])
+    snapshots = tuple(dict.fromkeys(recipe.snapshots)) or tuple(list_snapshots(crawl.source, crawl.retries)[:1])
     segments: list[Segment] = []
     for snapshot in snapshots:
         snapshot_date(snapshot)
@@ -76,6 +82,8 @@ def list_segments(recipe: Recipe) -> list[Segment]:
         segments += [
             Segment(snapshot, start // step, tuple(files[start : start + step])) for start in range(0, len(files), step)
         ]
+    if not segments:
+        raise InputError(f"crawl.source {crawl.source}: lists no crawl files; check the source and the snapshot's name")
     return segments
 
 
@@ -84,16 +92,33 @@ def list_outside(recipe: Recipe) -> dict[str, str]:
 
     Raises InputError naming the key of a file that does not exist.
     """
+    return {key: value for stage in STAGES for key, value in stage_outside(recipe, stage).items()}
+
+
+def stage_outside(recipe: Recipe, stage: str) -> dict[str, str]:
+    """`list_outside` for the files of one stage."""
     found: dict[str, str] = {}
-    for stage in STAGES:
-        for key, uri in recipe.section(stage).outside().items():
-            store, name = split_uri(uri)
-            entries = [entry for entry in store.files(recursive=False) if entry.path == name] or store.files(name)
-            if not entries:
-                raise InputError(f"{stage}.{key}: {uri} does not exist; check the path, or leave the key out")
-            listing = "".join(f"{entry.path}:{entry.size}:{entry.modified}\n" for entry in entries)
-            found[f"{stage}.{key}"] = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    for key, uri in recipe.section(stage).outside().items():
+        store, name = split_uri(uri)
+        entries = [entry for entry in store.files(recursive=False) if entry.path == name] or store.files(name)
+        if not entries:
+            raise InputError(f"{stage}.{key}: {uri} does not exist; check the path, or leave the key out")
+        listing = "".join(f"{entry.path}:{entry.size}:{entry.modified}\n" for entry in entries)
+        found[f"{stage}.{key}"] = hashlib.sha256(listing.encode()).hexdigest()[:16]
     return found
+
+
+def check_crawl_files(segment: Segment) -> None:
+    """Raises InputError where a crawl file is gone or not what it was when the run was resolved. Common Crawl's never change."""
+    for file in segment.files:
+        if not file.size:
+            continue
+        store, name = split_uri(file.uri)
+        now = next((entry for entry in store.files(recursive=False) if entry.path == name), None)
+        if now is None:
+            raise InputError(f"{file.uri}: the crawl file is gone; bring it back, or start a new run without it")
+        if (now.size, now.modified) != (file.size, file.modified):
+            raise InputError(f"{file.uri}: the crawl file changed since the run was resolved; start a new run")
 
 
 def dump_inputs(segments: list[Segment], outside: dict[str, str]) -> bytes:
@@ -128,7 +153,13 @@ def _mirror_get(source: str, path: str, retries: int) -> bytes:
 
 def _snapshot_files(source: str, snapshot: str, retries: int) -> list[Source]:
     if is_common_crawl(source):
-        listing = gzip.decompress(_mirror_get(source, f"crawl-data/{snapshot}/warc.paths.gz", retries)).decode().split()
+        listed = f"crawl-data/{snapshot}/warc.paths.gz"
+        try:
+            listing = gzip.decompress(_mirror_get(source, listed, retries)).decode().split()
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{source}/{listed}: is not a gzipped list of paths ({error}); check crawl.source"
+            ) from None
         return [Source(f"{source.rstrip('/')}/{path}", path, 0, 0) for path in listing]
     files = _folder_files(source)
     newest = _folder_snapshot(source, files)

@@ -64,8 +64,8 @@ STAGES: dict[str, Stage] = {
         Stage("tokenizer", "spark", "corpus", ("mix",), 1, "trains a byte-level BPE on the mixture"),
         Stage("pack", "spark", "corpus", ("mix", "tokenizer"), 1, "documents to token shards of equal sequences"),
         Stage("pretrain", "gpu", "corpus", ("pack", "tokenizer"), 1, "next-token prediction"),
-        Stage("sft", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 1, "instruction tuning"),
-        Stage("reward", "gpu", "corpus", ("sft", "tokenizer", "mix"), 1, "reward model from preference pairs"),
+        Stage("sft", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 2, "instruction tuning"),
+        Stage("reward", "gpu", "corpus", ("sft", "tokenizer", "mix"), 2, "reward model from preference pairs"),
         Stage("gate", "local", "corpus", ("reward",), 1, "is the reward model good enough for PPO"),
         Stage(
             "ppo",
@@ -80,7 +80,7 @@ STAGES: dict[str, Stage] = {
             "gpu",
             "corpus",
             ("pretrain", "sft", "reward", "gate", "ppo", "pack", "mix", "tokenizer"),
-            1,
+            2,
             "every model on the same held-out data",
         ),
         Stage(

@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -59,21 +59,22 @@ class Store:
     uri: str
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.uri)
-        if parts.scheme not in ("", "file", "s3"):
-            raise RecipeError(
-                f"store {self.uri}: scheme {parts.scheme}:// is not supported; use a folder, file:// or s3://"
-            )
-        if "@" in parts.netloc:
-            raise RecipeError(
-                "store: credentials in a URI are refused; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
-            )
-        if parts.scheme == "s3" and not parts.netloc:
-            raise RecipeError(f"store {self.uri}: names no bucket; write s3://bucket/prefix")
-        if parts.scheme != "s3":
-            local = os.path.abspath(os.path.expanduser(parts.path if parts.scheme == "file" else self.uri))
-            object.__setattr__(self, "uri", f"file://{local}")
-        object.__setattr__(self, "uri", self.uri.rstrip("/"))
+        scheme, separator, rest = self.uri.partition("://")
+        if separator and scheme not in ("file", "s3"):
+            raise RecipeError(f"store {self.uri}: scheme {scheme}:// is not supported; use a folder, file:// or s3://")
+        if scheme == "s3" and separator:
+            if "@" in rest.partition("/")[0]:
+                raise RecipeError(
+                    "store: credentials in a URI are refused; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+                )
+            if not rest.partition("/")[0]:
+                raise RecipeError(f"store {self.uri}: names no bucket; write s3://bucket/prefix")
+        elif separator and rest and not rest.startswith("/"):
+            raise RecipeError(f"store {self.uri}: a file URI has no host; write file:///{rest} or the bare path {rest}")
+        else:
+            local = rest or "/" if separator else os.path.abspath(os.path.expanduser(self.uri))
+            object.__setattr__(self, "uri", f"file://{os.path.normpath(local)}")
+        object.__setattr__(self, "uri", self.uri.rstrip("/") if self.uri != "file:///" else self.uri)
 
     @property
     def is_s3(self) -> bool:
@@ -86,7 +87,7 @@ class Store:
 
     def full(self, path: str) -> str:
         """The URI of a path, for messages and manifests."""
-        return f"{self.uri}/{path}" if path else self.uri
+        return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
 
     def relative(self, uri: str) -> str:
         """The path of a URI below this store; raises StoreError when it lies elsewhere."""
@@ -117,7 +118,7 @@ class Store:
     def _at(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
             raise StoreError(f"{path!r} leaves the store {self.uri}")
-        return f"{self.root}/{path}" if path else self.root
+        return f"{self.root.rstrip('/')}/{path}" if path else self.root
 
     @contextmanager
     def _reported(self, path: str) -> Iterator[None]:
@@ -126,7 +127,7 @@ class Store:
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
-            raise StoreError(_explain(self.full(path), error)) from error
+            raise StoreError(explain(self.full(path), error)) from error
 
     def check(self) -> None:
         """Prove that the store can be written, before any work starts; fails within seconds where it cannot be reached."""
@@ -150,7 +151,7 @@ class Store:
             )
         files = (info for info in infos if info.type == pafs.FileType.File)
         return sorted(
-            (Entry(info.path[len(self.root) + 1 :], info.size, info.mtime_ns or 0) for info in files),
+            (Entry(info.path[len(self.root.rstrip("/")) + 1 :], info.size, info.mtime_ns or 0) for info in files),
             key=lambda entry: entry.path,
         )
 
@@ -207,16 +208,21 @@ class Store:
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, _, key = self._at(path).partition("/")
-        try:
-            client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-            return True
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
-                # A retried put may meet its own first try: the bytes decide who won.
-                return self.read_bytes(path) == data
-            raise OSError(str(error)) from error
-        except BotoCoreError as error:
-            raise OSError(str(error)) from error
+        for attempt in range(ATTEMPTS):
+            try:
+                client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+                return True
+            except ClientError as error:
+                code = error.response.get("Error", {}).get("Code")
+                if code == "PreconditionFailed":
+                    # A retried put may meet its own first try: the bytes decide who won.
+                    return self.read_bytes(path) == data
+                if code != "ConditionalRequestConflict" or attempt == ATTEMPTS - 1:
+                    raise OSError(str(error)) from error
+                time.sleep(min(0.1 * 2**attempt, 5))  # another writer is between its request and its answer
+            except BotoCoreError as error:
+                raise OSError(str(error)) from error
+        raise AssertionError("the last attempt returns or raises")
 
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with everything below it. An absent path is fine."""
@@ -267,13 +273,14 @@ def _region() -> str:
 
 def split_uri(uri: str) -> tuple[Store, str]:
     """A file's URI as the store of its folder and its name, to read one file that may lie anywhere."""
-    folder, _, name = uri.rstrip("/").rpartition("/")
-    if not folder:
-        return Store("." if not uri.startswith("/") else "/"), name
+    folder, slash, name = uri.rstrip("/").rpartition("/")
+    if folder in ("", "file:/", "file://"):
+        return Store("/" if slash else "."), name
     return Store(folder), name
 
 
-def _explain(uri: str, error: Exception) -> str:
+def explain(uri: str, error: Exception) -> str:
+    """What a failed operation on a URI means and what to do about it, in one line."""
     text = str(error).replace("\n", " ")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{uri}: the disk is full; free space and run again, finished work is kept"

@@ -2,6 +2,8 @@
 
 The first stages run once for each segment of the crawl, so that a segment fails, retries and is cleared alone; the rest run over the
 whole corpus. What is done already is skipped.
+
+A backfill covers the crawls that `crawl_refresh` has seen, so switch that on, or trigger it once, before the first.
 """
 
 from airflow.sdk import DAG, task_group

@@ -1,4 +1,7 @@
-"""Asks the recipe's source for new crawls, and starts the DAG `corpus` for each."""
+"""Asks the recipe's source for new crawls, and starts the DAG `corpus` for each.
+
+The first poll starts it for the newest crawl only; the older ones are known from then on, and a backfill of `corpus` runs them.
+"""
 
 from airflow.sdk import DAG
 

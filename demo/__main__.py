@@ -25,6 +25,7 @@ from gristmill_airflow.environment import create_pools, password, token
 
 DISK_GIB = 2.0
 PARSE_S = 120
+NAME = "demo__"  # how the demo's runs of `corpus` begin, by which a later demo knows them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,9 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GristmillError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        hint = (
+            "; make room or give access there, or choose another folder: make demo WHERE=DIR" if error.filename else ""
+        )
+        print(f"\nerror: {error}{hint}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(
-            "\nThe run goes on inside Airflow; `make demo` follows it again from the start, `make stop` ends it.",
+            "\nThe run goes on inside Airflow. `make demo` takes it up where it stands; `make stop` ends it.",
             file=sys.stderr,
         )
         return 130
@@ -88,7 +95,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
         "overrides": [*pages.overrides, *overrides],
     }
     run_id = airflow.trigger(
-        "corpus", conf, pages.snapshot, f"demo__{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S}"
+        "corpus", conf, pages.snapshot, f"{NAME}{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S}"
     )
     run = Follower(airflow, screen).follow_chain(run_id, pages.snapshot)
     again = summary.skipped(run)
@@ -119,7 +126,7 @@ def _prepare(airflow: Airflow, screen: Screen) -> None:
             )
         time.sleep(1)
     for dag in CHAIN:
-        ended = airflow.end_unfinished(dag)
+        ended = airflow.end_unfinished(dag, NAME)
         if ended:
             screen.say(
                 f"  {'':<10} ended {ended} run{'s' if ended > 1 else ''} of {dag} that an earlier demo left unfinished"
@@ -130,7 +137,9 @@ def _prepare(airflow: Airflow, screen: Screen) -> None:
 @contextlib.contextmanager
 def _alone(where: Path) -> Iterator[None]:
     """Hold the folder's lock, or refuse. The lock goes with the process, however it ends."""
-    where.mkdir(parents=True, exist_ok=True)
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (owner := where.stat().st_uid) != os.getuid():
+        raise GristmillError(f"{where} belongs to user {owner}; choose a folder of your own: make demo WHERE=DIR")
     handle = os.open(where / "demo.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,12 +14,12 @@ from contract.manifest import find
 from contract.metrics import PROGRESS, clock
 from contract.plan import WHOLE, Run, open_run
 from contract.stages import STAGES
-from demo.rest import Airflow
+from demo.rest import Airflow, healthy
 
 CHAIN = ("corpus", "pretrain", "align", "evaluate")
 POLL_S = 1.0
 PLAIN_EVERY_S = 15.0  # between progress lines where output is no terminal
-HANDOVER_S = 90  # an asset event starts the next DAG within seconds; later than this means never
+HANDOVER_S = 90  # an asset event starts the next DAG within seconds; a scheduler that is silent for longer is gone
 
 
 class Screen:
@@ -63,26 +63,34 @@ class Follower:
         run_id = corpus_run
         for position, dag in enumerate(CHAIN):
             if position:
-                run_id = self._wait_for_run(dag, key, after)
+                run_id = self._wait_for_run(dag, key, after, self._known(corpus_run).uri)
             self._screen.say(f"\n{dag}  {self._airflow.page(dag, run_id)}")
             self.follow_run(dag, run_id)
+        return self._known(corpus_run)
+
+    def _known(self, corpus_run: str) -> Run:
         if self.run is None:
             raise GristmillError(
                 f"no task of {corpus_run} named the run's recipe; see {self._airflow.page('corpus', corpus_run)}"
             )
         return self.run
 
-    def _wait_for_run(self, dag: str, key: str, after: str) -> str:
-        deadline = time.monotonic() + HANDOVER_S
-        while time.monotonic() < deadline:
-            run = self._airflow.newest_run(dag, key, after)
-            if run:
-                return str(run["dag_run_id"])
-            self._screen.show(f"  {dag}: waiting for the asset event that starts it")
+    def _wait_for_run(self, dag: str, key: str, after: str, recipe: str) -> str:
+        """The id of the run that our results start. However busy the scheduler is, it is waited for while it reports."""
+        began = reported = time.monotonic()
+        while (run := self._airflow.newest_run(dag, key, after, recipe)) is None:
+            now = time.monotonic()
+            if healthy(self._airflow.url):
+                reported = now
+            elif now - reported > HANDOVER_S:
+                raise GristmillError(
+                    f"{dag} did not start, and Airflow's scheduler has been silent for {HANDOVER_S} s; look into airflow.log, or run: make stop demo"
+                )
+            self._screen.show(
+                f"  {dag}: waiting for the asset event that starts it ({clock(now - began)}); see {self._airflow.url}/assets"
+            )
             time.sleep(POLL_S)
-        raise GristmillError(
-            f"{dag} did not start within {HANDOVER_S} s of its inputs; see {self._airflow.url}/assets, or trigger {dag} there by hand"
-        )
+        return str(run["dag_run_id"])
 
     def follow_run(self, dag: str, run_id: str) -> None:
         """Show a DAG run's tasks as they go until it ends; raises TaskFailed when it failed."""
@@ -126,7 +134,9 @@ class Follower:
         if manifest.run != self.run.uri:
             return "done before, skipped"
         rows = manifest.rows
-        return f"{rows.kept:,} of {rows.read:,} documents kept, {human_bytes(rows.bytes_kept)}" if rows.read else ""
+        if STAGES[manifest.stage].plane != "spark" or not rows.read:
+            return ""
+        return f"{rows.kept:,} of {rows.read:,} documents kept, {human_bytes(rows.bytes_kept)}"
 
     def _progress(self, task: dict[str, Any]) -> str:
         said = latest_progress(self._airflow.log(task))

@@ -1,5 +1,6 @@
 """The few calls of Airflow's REST API that the demo needs."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import requests
 from contract.errors import GristmillError
 
 TIMEOUT_S = 30
+PAGE = 100  # Airflow cuts longer pages to api.maximum_page_limit, 100 unless somebody changed it
 BUSY_S = 60  # an API server on a loaded laptop may pause; only longer silence means that Airflow is gone
 
 
@@ -58,16 +60,38 @@ class Airflow:
     def pause(self, dag: str, paused: bool) -> None:
         self.call("PATCH", f"dags/{dag}", {"is_paused": paused})
 
-    def end_unfinished(self, dag: str) -> int:
-        """Mark runs that are queued or running as failed, which ends their tasks. Returns their number."""
-        rows = self.call("GET", f"dags/{dag}/dagRuns", state=["queued", "running"], limit=100)["dag_runs"]
-        for row in rows:
+    def rows(self, path: str, name: str, **query: Any) -> list[dict[str, Any]]:
+        """Every row of a listing, page by page; `name` is the answer's key that holds them."""
+        found: list[dict[str, Any]] = []
+        while True:
+            answer = self.call("GET", path, limit=PAGE, offset=len(found), **query)
+            found += answer[name]
+            if not answer[name] or len(found) >= answer["total_entries"]:
+                return found
+
+    def end_unfinished(self, dag: str, name: str) -> int:
+        """Fail the queued and running runs called `name`..., and those that their assets started: that ends their tasks. Returns the number."""
+        rows = self.rows(f"dags/{dag}/dagRuns", "dag_runs", state=["queued", "running"])
+        ours = [row for row in rows if row["dag_run_id"].startswith(name) or self._descends(row, name)]
+        for row in ours:
             self.call("PATCH", f"dags/{dag}/dagRuns/{quote(row['dag_run_id'], safe='')}", {"state": "failed"})
-        return len(rows)
+        return len(ours)
+
+    def _descends(self, row: dict[str, Any], name: str) -> bool:
+        """Was the run started by a result of a run called `name`...? A resolved recipe lies in a folder of its DAG run's name."""
+        return any(re.search(rf"/runs/\w+\.{re.escape(name)}", recipe) for recipe in self.recipes(row))
+
+    def recipes(self, row: dict[str, Any]) -> list[str]:
+        """The resolved recipes of the asset events that started a run; none while it is queued: Airflow 3.3 fails to answer before it starts."""
+        if row["run_type"] != "asset_triggered" or row["start_date"] is None:
+            return []
+        path = f"dags/{row['dag_id']}/dagRuns/{quote(row['dag_run_id'], safe='')}/upstreamAssetEvents"
+        events = self.call("GET", path)["asset_events"]
+        return [event["extra"]["recipe"] for event in events if "recipe" in (event["extra"] or {})]
 
     def dags(self) -> set[str]:
         """The DAGs that are parsed by now."""
-        return {row["dag_id"] for row in self.call("GET", "dags", limit=100)["dags"]}
+        return {row["dag_id"] for row in self.rows("dags", "dags")}
 
     def import_errors(self) -> list[str]:
         """One line for each DAG file that could not be parsed."""
@@ -83,19 +107,17 @@ class Airflow:
         row: dict[str, Any] = self.call("GET", f"dags/{dag}/dagRuns/{quote(run_id, safe='')}")
         return row
 
-    def newest_run(self, dag: str, partition_key: str, after: str) -> dict[str, Any] | None:
-        """The newest run of a partition that was queued after a moment (ISO 8601)."""
+    def newest_run(self, dag: str, partition_key: str, after: str, recipe: str) -> dict[str, Any] | None:
+        """The newest run of a partition that a resolved recipe's result started and that was queued after a moment (ISO 8601)."""
         rows = self.call(
             "GET", f"dags/{dag}/dagRuns", order_by="-run_after", limit=20, partition_key_pattern=partition_key
         )["dag_runs"]
-        return next((row for row in rows if row["partition_key"] == partition_key and row["queued_at"] > after), None)
+        recent = (row for row in rows if row["partition_key"] == partition_key and row["queued_at"] > after)
+        return next((row for row in recent if recipe in self.recipes(row)), None)
 
     def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         """Every task instance of a run."""
-        rows: list[dict[str, Any]] = self.call(
-            "GET", f"dags/{dag}/dagRuns/{quote(run_id, safe='')}/taskInstances", limit=1000
-        )["task_instances"]
-        return rows
+        return self.rows(f"dags/{dag}/dagRuns/{quote(run_id, safe='')}/taskInstances", "task_instances")
 
     def log(self, task: dict[str, Any]) -> Iterator[str]:
         """The lines of a task instance's newest try."""

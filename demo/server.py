@@ -57,7 +57,8 @@ def start(folder: Path, port: int) -> Server:
     check_ports(port)
     environment = standalone_environment(folder / "airflow", port)
     log = folder / "airflow.log"
-    with log.open("ab") as out:
+    with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:  # it names the password
+        os.fchmod(out.fileno(), 0o600)
         began_at = out.tell()
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("airflow")), "standalone"],

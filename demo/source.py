@@ -42,14 +42,29 @@ def choose(folder: Path, recipe_uri: str, crawl: str | None, overrides: tuple[st
         return _pages(recipe_uri, overrides, (f"crawl.source={_absolute(crawl)}",), crawl)
     if recipe.crawl.source != COMMON_CRAWL:
         return _pages(recipe_uri, overrides, (), recipe.crawl.source)
+    if recipe.snapshots:  # pages from elsewhere would not be what the recipe asks for
+        return _common_crawl(recipe, recipe.snapshots)
     try:
-        snapshot = sources.list_snapshots(COMMON_CRAWL, retries=1)[0]
+        snapshots = sources.list_snapshots(COMMON_CRAWL, retries=1)
     except GristmillError:
         screen.say("  Common Crawl cannot be reached, so Python's documentation server stands in for the web")
         return _pydoc(folder, recipe_uri, overrides, screen)
-    limits = (f"crawl.max_files={FILES}", f"crawl.max_bytes_per_file={BYTES_PER_FILE}")
+    return _common_crawl(recipe, (snapshots[0],))
+
+
+def _common_crawl(recipe: Recipe, snapshots: tuple[str, ...]) -> Pages:
+    """The recipe's own limits, and the demo's where it sets none: a whole crawl is 90,000 files of a gigabyte."""
+    limits = []
+    if recipe.crawl.max_files is None:
+        limits.append(f"crawl.max_files={FILES}")
+    if recipe.crawl.max_bytes_per_file is None:
+        limits.append(f"crawl.max_bytes_per_file={BYTES_PER_FILE}")
+    files, size = recipe.crawl.max_files or FILES, recipe.crawl.max_bytes_per_file or BYTES_PER_FILE
+    each = " of each" if len(snapshots) > 1 else ""
     return Pages(
-        limits, snapshot, f"Common Crawl {snapshot}, the first {BYTES_PER_FILE // 1_000_000} MB of {FILES} files"
+        tuple(limits),
+        max(snapshots, key=sources.snapshot_date),  # as whose pages the run's results are published
+        f"Common Crawl {', '.join(snapshots)}: the first {size / 1e6:.0f} MB of {files} files{each}",
     )
 
 
@@ -71,7 +86,8 @@ def _pages(recipe_uri: str, overrides: tuple[str, ...], more: tuple[str, ...], n
     files = sum(len(one.files) for one in segments)
     size = sum(file.size for one in segments for file in one.files)
     parts = "1 segment" if len(segments) == 1 else f"{len(segments)} segments"
-    return Pages(more, segments[0].snapshot, f"{name}: {files} files, {size / 1e6:.1f} MB, in {parts}")
+    newest = max((one.snapshot for one in segments), key=sources.snapshot_date)
+    return Pages(more, newest, f"{name}: {files} files, {size / 1e6:.1f} MB, in {parts}")
 
 
 def _absolute(crawl: str) -> str:

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from contract.errors import GristmillError, RecipeError
-from contract.manifest import Attempt, find
-from contract.plan import WHOLE, open_run
+from contract.manifest import Attempt, find, need
+from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
 from pipelines.job import Job
 
@@ -27,29 +27,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run = open_run(given.recipe)
-        stage = STAGES[given.stage]
-        partitions = (
-            [given.partition]
+        tasks = (
+            [run.task(given.stage, given.partition)]
             if given.partition
-            else [WHOLE]
-            if stage.scope == "corpus"
-            else [one.partition for one in run.segments]
+            else [task for (stage, _), task in run.tasks().items() if stage == given.stage]
         )
-        if not partitions:
+        if not tasks:
             raise RecipeError(f"{given.recipe} has no segments")
-        for partition in partitions:
-            task = run.task(stage.name, partition)
-            done = find(run.store, task)
-            if done:
-                print(f"done {stage.name} {partition}: {run.store.full(done.path)} exists, skipped")
-                continue
-            job = Job(run, task, Attempt(run, task))
-            importlib.import_module(f"pipelines.{stage.name}").run(job)
-            print(f"committed {stage.name} {partition}: {run.store.full(task.prefix)}/manifest.json")
+        for task in tasks:
+            print(execute(run, task))
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def execute(run: Run, task: Task) -> str:
+    """Run one task unless it is done; what became of it, as one line."""
+    said, done = f"{task.stage} {task.partition}: ", find(run.store, task)
+    if done:
+        return f"done {said}{run.store.full(done.path)} exists, skipped"
+    run.check_inputs(task)
+    attempt = Attempt(run, task)
+    importlib.import_module(f"pipelines.{task.stage}").run(Job(run, task, attempt))
+    made = need(run.store, task)
+    if made.attempt != attempt.id:
+        return f"done {said}{made.attempt} was faster, {run.store.full(made.path)} is its result"
+    return f"committed {said}{run.store.full(made.path)}"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,10 +14,12 @@ import xxhash
 
 from contract.errors import InputError
 from contract.manifest import File
+from contract.metrics import Progress
 from contract.settings import Decontaminate
 from contract.store import Store, split_uri
 from pipelines.job import Counts, Job, Output, Sorter, read_rows
 from pipelines.schema import Drop
+from pipelines.session import store_errors
 from pipelines.text.ngrams import Hashes, ngram_hashes, normalize, word_hashes
 
 COPIES_AT_ONCE = 8
@@ -49,12 +52,12 @@ def read_benchmark(name: str, uri: str) -> Iterator[str]:
     try:
         data = folder.read_bytes(file)
         lines = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).splitlines()
-    except (FileNotFoundError, EOFError, gzip.BadGzipFile) as error:
+    except (FileNotFoundError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"decontaminate.benchmarks.{name}: {uri} cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):
         try:
             yield from strings(json.loads(line)) if line.strip() else ()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"decontaminate.benchmarks.{name}: {uri} line {number} is not JSON: {error}") from None
 
 
@@ -81,12 +84,23 @@ def build_index(benchmarks: Mapping[str, str], n: int) -> Index:
     )
 
 
+def load(settings: Decontaminate) -> Index:
+    """The index of a recipe's benchmarks. Raises InputError where they hold not one n-gram."""
+    index = build_index(settings.benchmarks, settings.ngram)
+    if not len(index.key):
+        raise InputError(
+            f"decontaminate.benchmarks: no text in {', '.join(index.names)} has {settings.ngram} words; lower decontaminate.ngram or leave them out"
+        )
+    return index
+
+
 def contamination(text: str, index: Index, n: int) -> tuple[str, str] | None:
     """The first benchmark n-gram in a text, as (benchmark, n-gram), or None. Both hashes must agree."""
     words = normalize(text).split()
     hashes = ngram_hashes(word_hashes(words), n)
-    for start in np.flatnonzero(np.isin(hashes, index.key)).tolist():
-        at = int(np.searchsorted(index.key, hashes[start]))
+    places = np.clip(np.searchsorted(index.key, hashes), 0, len(index.key) - 1)
+    for start in np.flatnonzero(index.key[places] == hashes).tolist():
+        at = places[start]
         ngram = words[start : start + n]
         if int(index.check[at]) == check_hash(ngram):
             return index.names[index.benchmark[at]], " ".join(ngram)
@@ -107,17 +121,30 @@ def judge(store: Store, prefix: str, index: Index, n: int, file: File, name: str
 
 
 def copy(job: Job) -> Output:
-    """With no benchmark there is nothing to look for: the files are copied byte by byte, without Spark."""
+    """With no benchmark there is nothing to look for: the files are streamed from store to store.
+
+    In threads of this process, because a copy waits for the store and not for a core, and starting Spark takes longer.
+    """
+    inputs = job.inputs("dedup_substring", "documents")
+    progress = Progress(job.task.stage, job.task.partition, "files", len(inputs))
 
     def one(numbered: tuple[int, File]) -> File:
         number, file = numbered
         path = f"{job.prefix}/documents-{number:05d}.parquet"
-        with job.store.open_input(file.path) as source, job.store.open_output(path) as sink:
+        with (
+            store_errors(job.store.full(path)),
+            job.store.open_input(file.path) as source,
+            job.store.open_output(path) as sink,
+        ):
             sink.upload(source)
         return File(path=path, kind=file.kind, bytes=file.bytes, rows=file.rows)
 
     with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
-        files = list(pool.map(one, enumerate(job.inputs("dedup_substring", "documents"))))
+        files = []
+        for file in pool.map(one, enumerate(inputs)):
+            files.append(file)
+            progress.advance()
+    progress.finish()
     (before,) = job.manifests("dedup_substring")
     kept, size = before.rows.kept, before.rows.bytes_kept
     return Output(files, Counts(read=kept, kept=kept, bytes_read=size, bytes_kept=size))
@@ -128,10 +155,6 @@ def run(job: Job) -> None:
     if not settings.benchmarks:
         job.commit(copy(job), benchmark_ngrams=0)
         return
-    index = build_index(settings.benchmarks, settings.ngram)
-    if not len(index.key):
-        raise InputError(
-            f"decontaminate.benchmarks: no text in {', '.join(index.names)} has {settings.ngram} words; lower decontaminate.ngram or leave them out"
-        )
+    index = load(settings)
     work = partial(judge, job.store, job.prefix, index, settings.ngram)
     job.commit(job.map_files(job.inputs("dedup_substring", "documents"), work), benchmark_ngrams=len(index.key))

@@ -23,7 +23,7 @@ from pipelines.components import Nodes, components, spark_components
 from pipelines.exchange import Sent, column, gather
 from pipelines.job import Job, TableWriter
 from pipelines.schema import Drop
-from pipelines.session import worker_errors
+from pipelines.session import computing
 from pipelines.survivors import Duplicate, Part, drop_duplicates, dropped_ids, number, parts
 from pipelines.text.hashing import buffers, shingles
 from pipelines.text.linking import pairs, set_jaccards, stars
@@ -291,7 +291,7 @@ def run(job: Job) -> None:
     edges: list[File] = []
     doomed: dict[int, dict[str, Duplicate]] = {}
     if items:
-        with worker_errors():
+        with computing(job.spark, job.task):
             edges = link(job, items, settings, job.run.recipe.section("minhash_sign"))
             doomed = find(job, items, edges, settings.driver_edge_limit)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))

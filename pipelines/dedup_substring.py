@@ -18,6 +18,7 @@ from pipelines import exchange
 from pipelines.exchange import Sent, column, gather
 from pipelines.job import Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, Drop
+from pipelines.session import computing
 from pipelines.survivors import dropped_ids, parts
 from pipelines.text import substring, suffixes
 from pipelines.text.hashing import Hashes, Offsets
@@ -244,7 +245,8 @@ def find(job: Job, settings: DedupSubstring, items: Sequence[Item]) -> list[dict
     buckets = max(context.defaultParallelism, -(-size // BUCKET_BYTES))
     shared = context.broadcast(list(items))
     made = steps(job.store, job.prefix, shared, len(items), settings, buckets)
-    return [row for batch in exchange.run(context, made) for row in batch.to_pylist()]
+    with computing(job.spark, job.task):
+        return [row for batch in exchange.run(context, made) for row in batch.to_pylist()]
 
 
 def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item]) -> list[dict[str, Any]]:

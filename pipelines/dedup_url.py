@@ -12,7 +12,7 @@ from contract.settings import DedupUrl
 from contract.store import Store
 from pipelines.job import Job
 from pipelines.schema import Drop
-from pipelines.session import worker_errors
+from pipelines.session import computing
 from pipelines.survivors import Duplicate, Part, drop_duplicates, parts
 from pipelines.text.canonical import canonical
 
@@ -62,7 +62,7 @@ def run(job: Job) -> None:
     if inputs:
         frame = losers(job.read_table(inputs, partial(keys, job.store), KEYS), settings.keep)
         # The driver holds the ids of the dropped, about 200 bytes each.
-        with worker_errors():
+        with computing(job.spark, job.task):
             table = frame.toArrow()
         for row in table.to_pylist():
             doomed.setdefault(row["file"], {})[row["id"]] = Duplicate(row["stays"], "")

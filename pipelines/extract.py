@@ -5,7 +5,6 @@ import html
 import json
 import logging
 import re
-from collections import OrderedDict
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
@@ -23,7 +22,6 @@ from pipelines.text.guard import Guard, Outcome, Reply
 
 GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
 READ_ROWS = 16  # pages in memory at a time; one may have megabytes
-REMEMBERED = 2048  # results that a task keeps for pages with the same payload
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 META_CHARSET = re.compile(
     rb"""<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.I
@@ -119,19 +117,17 @@ def guard_for(settings: Extract) -> Guard:
 
 
 class Memory:
-    """Asks the guard once for each payload and remembers the answer for its copies."""
+    """Asks the guard once for each payload of a task and remembers the answer for its copies."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._replies: OrderedDict[tuple[str, str], Reply] = OrderedDict()
+        self._replies: dict[tuple[str, str], Reply] = {}
 
     def reply(self, row: dict[str, Any]) -> Reply:
         note = f"{row['kind']} {row['charset'] or ''}"
         key = (row["digest"], note)
         if key not in self._replies:
             self._replies[key] = self._guard.call(row["payload"], note)
-            if len(self._replies) > REMEMBERED:
-                self._replies.popitem(last=False)
         return self._replies[key]
 
 

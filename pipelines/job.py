@@ -21,7 +21,7 @@ from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.store import Store
 from pipelines.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
-from pipelines.session import start_spark, watched
+from pipelines.session import start_spark, store_errors, watched
 
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
@@ -219,7 +219,7 @@ class Job:
         spark = self.spark
         rdd = spark.sparkContext.parallelize(list(enumerate(files)), len(files))
         with watched(spark.sparkContext, progress):
-            results = rdd.mapPartitions(_Guarded(work)).collect()
+            results = rdd.mapPartitions(_Guarded(work, self.store.full(self.prefix))).collect()
         for result in results:
             if isinstance(result, GristmillError):
                 raise result
@@ -235,7 +235,7 @@ class Job:
         Only what must meet in a shuffle belongs in it: keys, ids and numbers, never texts.
         """
         return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(
-            _Reader(list(items), read), schema
+            _Reader(list(items), read, self.store.full(self.prefix)), schema
         )
 
     def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
@@ -246,13 +246,15 @@ class Job:
 class _Guarded:
     """Runs the stage's function in a worker. Errors meant for people come back as values: Spark would bury them in its own traceback."""
 
-    def __init__(self, work: Callable[[Any, str], Output]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[Any, str], Output], uri: str) -> None:
+        self._work, self._uri = work, uri
 
     def __call__(self, items: Iterable[tuple[int, Any]]) -> Iterator[Output | GristmillError]:
         for index, item in items:
             try:
-                yield self._work(item, f"{index:05d}-{uuid.uuid4().hex[:8]}")
+                with store_errors(self._uri):
+                    output = self._work(item, f"{index:05d}-{uuid.uuid4().hex[:8]}")
+                yield output
             except GristmillError as error:
                 yield error
             except Exception:
@@ -263,13 +265,14 @@ class _Guarded:
 class _Reader:
     """Turns the numbers of a partition into the Arrow batches of the items that they stand for."""
 
-    def __init__(self, items: list[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]]) -> None:
-        self._items, self._read = items, read
+    def __init__(self, items: list[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]], uri: str) -> None:
+        self._items, self._read, self._uri = items, read, uri
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                yield from self._read(self._items[number], number)
+                with store_errors(self._uri):
+                    yield from self._read(self._items[number], number)
 
 
 def read_rows(

@@ -1,4 +1,4 @@
-"""Joins the crawl with curated sources, repeats each source for its epochs, holds some documents out, and shuffles the rest.
+"""Joins the crawl with decontaminated curated sources, repeats each source for its epochs, holds some documents out, and shuffles the rest.
 
 The shuffle goes through the store and needs no Spark shuffle: every file is dealt into one row group a shard, then every shard
 collects its row groups and sorts them by a hash of seed, document and copy. One shard must fit into a worker's memory.
@@ -7,7 +7,8 @@ collects its row groups and sorts them by a hash of seed, document and copy. One
 import gzip
 import io
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,14 +20,17 @@ import xxhash
 from contract import funnel
 from contract.errors import InputError
 from contract.manifest import File
-from contract.settings import Mix
+from contract.settings import Decontaminate, Mix
 from contract.store import Store, split_uri
+from pipelines.decontaminate import contamination, load
 from pipelines.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, Drop
 
 CRAWL = "crawl"
 HELDOUT = -1  # the shard of held-out documents
 HAND_BYTES = 64 << 20  # texts a worker holds before it writes them out
+
+Judge = Callable[[str], tuple[str, str] | None]
 
 DEALT = pa.schema([("order", pa.uint64()), *DOCUMENTS])
 
@@ -68,7 +72,7 @@ def read_curated(source: str, uri: str) -> Iterator[dict[str, Any] | None]:
                 for number, line in enumerate(lines):
                     if line.strip():
                         yield parse_curated(source, number, line)
-    except (FileNotFoundError, EOFError, gzip.BadGzipFile) as error:
+    except (FileNotFoundError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"mix.sources.{source}.uri: {uri} cannot be read: {error}") from None
 
 
@@ -78,7 +82,7 @@ def parse_curated(source: str, number: int, line: bytes) -> dict[str, Any] | Non
         value = json.loads(line)
         text = value["text"]
         text.encode()
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not text.strip():
         return None
@@ -127,8 +131,11 @@ class Hands:
         return [File(path=self._path, kind="dealt", bytes=0, rows=self._count)]
 
 
-def deal(store: Store, prefix: str, settings: Mix, item: Item, name: str) -> Output:
-    """Sort one file's documents into shards: into the held-out one, or as many times as its epochs say into the others."""
+def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, item: Item, name: str) -> Output:
+    """Sort one file's documents into shards: into the held-out one, or as many times as its epochs say into the others.
+
+    `judge` finds benchmark text in curated documents; the crawl's have passed it.
+    """
     sorter = Sorter(store, prefix, "mix", name)
     hands = Hands(store, f"{prefix}/scratch/dealt-{name}.parquet")
     for row in read_curated(item.source, item.uri) if item.uri else read_rows(store, item.path):
@@ -136,6 +143,10 @@ def deal(store: Store, prefix: str, settings: Mix, item: Item, name: str) -> Out
             sorter.lose(f"{item.source}: line without text")
             continue
         size = len(row["text"].encode())
+        found = judge(row["text"]) if judge and item.uri else None
+        if found:
+            sorter.drop(row, Drop.CONTAMINATED, f"{found[0]}: {found[1]}", size)
+            continue
         count = copies(item.epochs, settings.seed, row["id"])
         if not count:
             sorter.drop(row, Drop.MIX_EPOCHS, item.epochs, size)
@@ -167,8 +178,11 @@ def collect(store: Store, prefix: str, dealt: list[str], shard: int, name: str) 
     return Output(writer.close())
 
 
-def explain_empty(job: Job) -> str:
-    """Which stage dropped the last documents, and why."""
+def explain_empty(job: Job, dealt: Counts) -> str:
+    """Which stage dropped the last documents, and why. `dealt` is what this one has counted."""
+    if dealt.read:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in dealt.reasons.most_common())
+        return f"mix dropped all {dealt.read:,} documents that reached it ({reasons}); raise mix.crawl_epochs or a source's epochs, or name a larger source"
     for level in funnel.levels(job.run):
         if level.read and not level.kept:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(3))
@@ -176,12 +190,12 @@ def explain_empty(job: Job) -> str:
     return "no stage read a document; check crawl.source, or give mix.sources an epochs above 0"
 
 
-def check(job: Job, settings: Mix, files: list[File]) -> None:
+def check(job: Job, settings: Mix, files: list[File], dealt: Counts) -> None:
     """Raises InputError where training or evaluation would have nothing to read."""
     train = sum(file.rows for file in files if file.kind == "documents")
     heldout = sum(file.rows for file in files if file.kind == "heldout")
     if not train and not heldout:
-        raise InputError(f"mix: the corpus is empty: {explain_empty(job)}")
+        raise InputError(f"mix: the corpus is empty: {explain_empty(job, dealt)}")
     if not train:
         raise InputError(
             f"mix: all {heldout:,} documents were held out at mix.heldout_fraction {settings.heldout_fraction:g}; lower it or name a larger crawl"
@@ -198,11 +212,14 @@ def run(job: Job) -> None:
         raise InputError("mix.sources.crawl: that name is the crawl's own; name the source something else")
     items = [Item(CRAWL, settings.crawl_epochs, path=file.path) for file in job.inputs("decontaminate", "documents")]
     items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
-    dealt = job.map_files(items, partial(deal, job.store, job.prefix, settings))
+    benchmarks: Decontaminate = job.run.recipe.section("decontaminate")
+    index = load(benchmarks) if benchmarks.benchmarks and settings.sources else None
+    judge = partial(contamination, index=index, n=benchmarks.ngram) if index else None
+    dealt = job.map_files(items, partial(deal, job.store, job.prefix, settings, judge))
     paths = [file.path for file in dealt.files if file.kind == "dealt"]
     shards = [*range(settings.shards), HELDOUT] if paths else []
     collected = job.map_files(shards, partial(collect, job.store, job.prefix, paths), "shards")
-    check(job, settings, collected.files)
+    check(job, settings, collected.files, dealt.counts)
     job.store.delete(f"{job.prefix}/scratch")
     output = Output([*collected.files, *(file for file in dealt.files if file.kind == "drops")], dealt.counts)
     rows = {kind: sum(file.rows for file in collected.files if file.kind == kind) for kind in ("documents", "heldout")}

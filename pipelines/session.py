@@ -4,14 +4,18 @@ import os
 import re
 import sys
 import threading
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow as pa
+
 from contract import errors
 from contract.metrics import Progress
 from contract.plan import Run, Task
+from contract.store import explain
 
 
 def start_spark(run: Run, task: Task) -> Any:
@@ -23,6 +27,7 @@ def start_spark(run: Run, task: Task) -> Any:
     builder = SparkSession.builder.appName(f"gristmill {task.stage} {task.partition}").master(settings.master)
     conf = {
         "spark.driver.memory": settings.driver_memory,
+        "spark.driver.maxResultSize": "0",  # what a stage collects is bounded by the stage, not by Spark's 1 GiB
         "spark.executor.memory": settings.executor_memory,
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -40,28 +45,44 @@ def start_spark(run: Run, task: Task) -> Any:
 
 @contextmanager
 def watched(context: Any, progress: Progress) -> Iterator[None]:
-    """Reports the tasks that Spark has finished of the one job run inside. Asking Spark leaves every worker free to run ahead."""
+    """Reports the tasks that Spark has finished of the jobs run inside. Asking Spark leaves every worker free to run ahead."""
     group = uuid.uuid4().hex
     context.setJobGroup(group, f"{progress.stage} {progress.partition}")
     ended = threading.Event()
 
+    def look() -> None:
+        tracker = context.statusTracker()
+        jobs = [job for number in tracker.getJobIdsForGroup(group) if (job := tracker.getJobInfo(number))]
+        stages = [stage for job in jobs for number in job.stageIds if (stage := tracker.getStageInfo(number))]
+        progress.advance(max(0, sum(stage.numCompletedTasks for stage in stages) - progress.done))
+
     def poll() -> None:
         while not ended.wait(0.5):
-            tracker = context.statusTracker()
-            jobs = [job for number in tracker.getJobIdsForGroup(group) if (job := tracker.getJobInfo(number))]
-            stages = [stage for job in jobs for number in job.stageIds if (stage := tracker.getStageInfo(number))]
-            progress.advance(max(0, sum(stage.numCompletedTasks for stage in stages) - progress.done))
+            look()
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield
+        ended.set()
+        thread.join()
+        look()
         progress.done = progress.total or progress.done
     finally:
         ended.set()
         thread.join()
         context.setLocalProperty("spark.jobGroup.id", None)
         progress.finish()
+
+
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Around work on open files of the store, below or at `uri`: a disk that fills up or a store that breaks off is a StoreError."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        traceback.print_exc()
+        raise errors.StoreError(explain(uri, error)) from error
 
 
 @contextmanager
@@ -74,3 +95,10 @@ def worker_errors() -> Iterator[None]:
         if not found:
             raise
         raise getattr(errors, found[1])(found[2]) from None
+
+
+@contextmanager
+def computing(spark: Any, task: Task) -> Iterator[None]:
+    """Around what makes Spark compute a `read_table`: tells progress in Spark's tasks, and errors as `worker_errors` does."""
+    with worker_errors(), watched(spark.sparkContext, Progress(task.stage, task.partition, "tasks")):
+        yield

@@ -39,6 +39,30 @@ def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
 
 
+def test_nothing_is_left_to_fill_in():
+    assert "@@" not in README + CONTRIBUTING
+
+
+def test_named_variables_and_files_exist():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    planes = ("contract/", "pipelines/", "training/", "plugins/", "demo/")
+    code = "\n".join((ROOT / name).read_text() for name in tracked if name.startswith(planes) and name.endswith(".py"))
+    named = set(re.findall(r"`([^`\n]+)`", README + CONTRIBUTING))
+    variables = {name for name in named if name.startswith("GRISTMILL_")}
+    assert variables
+    assert {name for name in variables if f'"{name}"' not in code} == set()
+    files = {name for name in named if re.fullmatch(r"[\w/]+/\w+\.(py|yaml|md)", name) and "NAME" not in name}
+    assert files
+    assert files - set(tracked) == set()
+
+
+def test_code_named_for_contributors_stands_where_they_look():
+    place = re.search(r"`SLICES`, in `([^`]+)`", CONTRIBUTING)[1]
+    assert "\nSLICES" in (ROOT / place).read_text()
+    fixture = re.search(r"a real Spark \(`(\w+)`\)", CONTRIBUTING)[1]
+    assert f"def {fixture}(" in "".join(file.read_text() for file in ROOT.glob("tests/**/conftest.py"))
+
+
 def test_annotated_tree_is_the_tree():
     block = re.search(r"## Where things are\n\n```\n(.*?)```", README, re.DOTALL)[1]
     folder = Path()

@@ -2,18 +2,18 @@
 `python -m training STAGE --recipe URI` for one process."""
 
 import argparse
+import errno
 import importlib
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Sequence
 
-from contract.errors import GristmillError
+from contract.errors import EXIT_FAILED, GristmillError
 from contract.manifest import Attempt, find
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
-from training.job import Job, StopFlag
+from training.job import Job, StopFlag, clear_checkpoints
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,14 +31,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = find(run.store, task)
         if done:
             if _rank() == 0:
+                clear_checkpoints(run.store, task)
                 print(f"done {task.stage} {task.partition}: {run.store.full(done.path)} exists, skipped", flush=True)
             return 0
+        run.check_inputs(task)
         _run(run, task, stop)
     except GristmillError as error:
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # one line a machine
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        # One rank may fail alone, so each speaks for itself.
+        rank = f" (rank {_rank()})" if _rank() else ""
+        print(f"error: {error}{rank}", file=sys.stderr, flush=True)
         return error.exit_code
+    except Exception as error:
+        advice = _advice(error, given.stage)
+        if advice is None:
+            raise
+        print(f"error: {advice}", file=sys.stderr, flush=True)
+        return EXIT_FAILED
     return 0
+
+
+def _advice(error: Exception, stage: str) -> str | None:
+    """What to do about a machine that is too small, or None for anything else, which is a defect."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"{stage}: the GPU's memory is full; lower {stage}.engine.micro_batch, raise .zero_stage, or set .activation_checkpointing"
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+        return f"{stage}: the disk is full; free space, or name another folder in GRISTMILL_SCRATCH ({error})"
+    return None
 
 
 def _run(run: Run, task: Task, stop: StopFlag) -> None:
@@ -46,19 +64,16 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
     attempt = Attempt(run, task)
     if STAGES[task.stage].plane == "local":
         job = Job(run, task, attempt, stop=stop)
-        importlib.import_module(module).run(job)
+        with job.scratch():
+            importlib.import_module(module).run(job)
     else:
         job = Job(run, task, attempt, *join(), stop=stop)
-        importlib.import_module(module).run(job)
-        _leave(job)
-        from training import checkpoint  # imports torch, which a local stage does without
-
-        if job.rank == 0:
-            checkpoint.clear(job)
+        with job.scratch():
+            importlib.import_module(module).run(job)
+            _leave(job)
     if job.rank == 0:
+        clear_checkpoints(run.store, task)
         print(f"committed {task.stage} {task.partition}: {run.store.full(task.prefix)}/manifest.json", flush=True)
-    if job.local_rank == 0:
-        shutil.rmtree(job.workdir, ignore_errors=True)
 
 
 def join() -> tuple[int, int, int]:
@@ -75,6 +90,8 @@ def join() -> tuple[int, int, int]:
         os.environ["MASTER_PORT"] = str(_free_port())
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(os.environ.get("LOCAL_SIZE", "1")))))
+    # Threads that spin while they wait took four times the processor time on two busy cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch  # after the thread count is set
 

@@ -13,12 +13,15 @@ own share of the parameters; gathering one parameter at a time bounds the memory
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -34,12 +37,18 @@ KEEP = 2  # one to go on from, and one in case the newest is found damaged
 def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
     """Write, upload and commit the state after `step` updates; then delete all but the newest checkpoints. Every rank calls it.
 
-    `extra` maps names to JSON values or tensors, the same on every rank.
+    `extra` maps names to JSON values or tensors, the same on every rank. Raises InputError, on every rank, where a weight or a moment
+    is no number: what goes on from there is lost.
     """
+    shard = _shard(job, engines)
+    if job.sum(float(not all(bool(value.isfinite().all()) for value in shard.values())))[0]:
+        raise InputError(
+            f"{job.task.stage}: weights are no numbers after step {step}; training diverged, lower the learning rate or clip of {job.task.stage}"
+        )
     attempt = Attempt(job.run, job.task, f"step-{step:08d}")
     attempt.id = job.share(attempt.id)
     folder = job.fresh(f"checkpoint-{job.rank}")
-    save_file(_shard(job, engines), folder / f"shard-{job.rank:05d}-of-{job.world:05d}.safetensors")
+    save_file(shard, folder / f"shard-{job.rank:05d}-of-{job.world:05d}.safetensors")
     save_file(_random_state(), folder / f"random-{job.rank:05d}.safetensors")
     if job.rank == 0:
         tensors = {
@@ -83,48 +92,70 @@ def latest(job: Job) -> Manifest | None:
     return read(job.store, prefix) if prefix else None
 
 
-def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any]]:
-    """Put the newest checkpoint's state into the engines, the curves and the random generators; returns (step, extra).
+@dataclass(frozen=True)
+class _Opened:
+    """One checkpoint's files as one rank reads them."""
 
-    Without a checkpoint nothing changes and the answer is (0, {}). Raises InputError for one that does not fit the engines.
+    manifest: Manifest
+    state: dict[str, Any]
+    shards: "_Shards"
+    extra: dict[str, Tensor]
+    random: dict[str, Tensor]
+    curves: bytes
+
+
+def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any]]:
+    """Put the newest whole checkpoint's state into the engines, the curves and the random generators; returns (step, extra).
+
+    One that is damaged is said and left out. Without any nothing changes and the answer is (0, {}). Raises InputError for one that does
+    not fit the engines.
     """
-    manifest = latest(job)
-    if manifest is None:
+    prefixes = job.share("\n".join(one.prefix for one in committed(job)) if job.rank == 0 else "").split()
+    found = next(filter(None, (_open(job, read(job.store, prefix)) for prefix in prefixes)), None)
+    if found is None:
         return 0, {}
-    local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
-    state = json.loads(local["state.json"].read_text())
+    manifest, state = found.manifest, found.state
     if state["updates"].keys() != engines.keys():
         raise InputError(
             f"{job.store.full(manifest.path)}: holds {sorted(state['updates'])}, this stage needs {sorted(engines)}; delete it to start afresh"
         )
     for name, engine in engines.items():
-        shards = (path for path in local.values() if path.name.startswith("shard-"))
         try:
-            zero.write(engine.deepspeed, _of_engine(shards, name), state["updates"][name])
-        except (KeyError, RuntimeError) as error:
+            zero.write(engine.deepspeed, partial(found.shards.tensors, name), state["updates"][name])
+        except (KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(
                 f"{job.store.full(manifest.path)}: does not fit the model ({error}); delete it to start afresh"
             ) from error
         engine.steps_done = state["updates"][name]
-    if f"random-{job.rank:05d}.safetensors" in local:
-        _restore_random_state(load_file(local[f"random-{job.rank:05d}.safetensors"]))
-    extra = dict(state["extra"])
-    if "extra.safetensors" in local:
-        extra.update(load_file(local["extra.safetensors"]))
+    if found.random:
+        _restore_random_state(found.random)
     if job.rank == 0:
-        job.curves.restore(local["metrics.jsonl"].read_bytes())
+        job.curves.restore(found.curves)
         print(f"resumed {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
-    return int(state["step"]), extra
+    return int(state["step"]), {**state["extra"], **found.extra}
 
 
-def clear(job: Job) -> None:
-    """Delete every checkpoint of a task that is done. Rank 0 calls it."""
-    base = f"{job.task.stage}/{job.task.fingerprint}"
-    for manifest in committed(job):
-        _delete(job, manifest)
-    for name in job.store.folders(base):
-        if name.startswith("step-"):
-            job.store.delete(f"{base}/{name}")
+def _open(job: Job, manifest: Manifest) -> _Opened | None:
+    """A checkpoint's files, or None, on every rank, where one of them is missing or cut short for any rank."""
+    opened = None
+    try:
+        local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
+        extra, drawn = local.get("extra.safetensors"), local.get(f"random-{job.rank:05d}.safetensors")
+        opened = _Opened(
+            manifest,
+            json.loads(local["state.json"].read_text()),
+            _Shards(path for name, path in local.items() if name.startswith("shard-")),
+            load_file(extra) if extra else {},
+            load_file(drawn) if drawn else {},
+            local["metrics.jsonl"].read_bytes(),
+        )
+    except (FileNotFoundError, KeyError, ValueError, SafetensorError) as error:
+        print(f"left out a damaged checkpoint: {job.store.full(manifest.path)} ({error})", flush=True)
+    if not job.sum(float(opened is None))[0]:
+        return opened
+    if job.rank == 0:
+        _delete(job, manifest)  # or the next checkpoint of this step would be refused as a second one
+    return None
 
 
 def _delete(job: Job, manifest: Manifest) -> None:
@@ -150,15 +181,26 @@ def _shard(job: Job, engines: Mapping[str, Engine]) -> dict[str, Tensor]:
     return kept
 
 
-def _of_engine(shards: Iterator[Path], name: str) -> dict[str, dict[str, Tensor]]:
-    """Parameter name -> its tensors, of one engine, memory-mapped from all shards."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for path in shards:
-        for key, value in load_file(path).items():
-            engine, parameter, part = key.split("/")
-            if engine == name:
-                found.setdefault(parameter, {})[part] = value
-    return found
+class _Shards:
+    """The tensors of all shards, read when asked for: no process holds a whole checkpoint."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._where: dict[str, dict[str, Path]] = {}  # engine/parameter -> part -> file
+        for path in paths:
+            with safe_open(path, "pt") as file:
+                for key in file.keys():  # noqa: SIM118 - not a mapping
+                    parameter, _, part = key.rpartition("/")
+                    self._where.setdefault(parameter, {})[part] = path
+
+    def tensors(self, engine: str, parameter: str) -> dict[str, Tensor]:
+        name = f"{engine}/{parameter}"
+        if name not in self._where:
+            raise KeyError(f"no {parameter}")
+        found = {}
+        for part, path in self._where[name].items():
+            with safe_open(path, "pt") as file:
+                found[part] = file.get_tensor(f"{name}/{part}")
+        return found
 
 
 def _random_state() -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import io
 import json
 import random
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -184,7 +185,7 @@ def _json_rows(uri: str, bad: Bad) -> Iterator[tuple[str, Any]]:
             data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         except FileNotFoundError:
             raise InputError(f"{uri}: no such file or folder") from None
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{store.full(path)}: damaged gzip ({error}); fetch it again") from error
         if data.lstrip()[:1] == b"[":
             try:

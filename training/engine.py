@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from contract import settings
-from contract.errors import RecipeError
+from contract.errors import InputError, RecipeError
 from training.job import Job
 
 
@@ -87,7 +87,9 @@ class Engine:
         self.accumulation = batch // (job.world * engine.micro_batch)
         self.micro_batch = engine.micro_batch
         self.optim, self.total_steps, self.steps_done = optim, total_steps, 0
+        self._stage = job.task.stage
         module.to(job.device)
+        module.train()  # loaded models come in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         if engine.activation_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -130,17 +132,32 @@ class Engine:
             self.deepspeed.step()  # counts the part; DeepSpeed updates on the last one only
 
     def step(self) -> float:
-        """Clip, update the weights at this update's learning rate, and return the gradients' norm before clipping."""
+        """Clip, update the weights at this update's learning rate, and return the gradients' norm before clipping.
+
+        Raises InputError, on every process, where that norm is no number; the weights are then those before the update.
+        """
         if self._micro != self.accumulation:
             raise RuntimeError(f"step was called after {self._micro} of {self.accumulation} parts of the batch")
         norm = self._grad_norm()
+        if norm is not None:
+            self._check(float(norm))
         rate = self.lr
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = rate
         self.deepspeed.step()
         self.steps_done += 1
         self._micro = 0
-        return float(self.deepspeed.get_global_grad_norm() if norm is None else norm)
+        found = float(self.deepspeed.get_global_grad_norm() if norm is None else norm)
+        self._check(
+            found
+        )  # ZeRO leaves out an update whose gradients overflow, and then says that their norm is infinite
+        return found
+
+    def _check(self, norm: float) -> None:
+        if not math.isfinite(norm):
+            raise InputError(
+                f"{self._stage}: the gradients' norm is {norm} in update {self.steps_done + 1}; training diverged, lower the learning rate or clip of {self._stage}"
+            )
 
     def _grad_norm(self) -> Tensor | None:
         """Without ZeRO DeepSpeed clips but does not say the norm; with it the norm is known after the step."""

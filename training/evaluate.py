@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from contract.errors import Interrupted
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings import Evaluate
@@ -136,10 +137,10 @@ def run(job: Job) -> None:
     count = min(settings.sequences, len(data))
     sizes = heldout_sizes(data, count, chat)
     tokens = sum(one for one, _ in sizes)
-    _, heldout = reward.split(reward.read_pairs(job)[0], job.run.recipe.reward.heldout_fraction)
-    asked = list(dict.fromkeys(pair.prompt for pair in heldout))[: settings.prompts]
+    asked = list(dict.fromkeys(pair.prompt for pair in reward.read_pairs(job).heldout))[: settings.prompts]
     prompts = [chat.prompt(turns, job.run.recipe.ppo.max_prompt_tokens) for turns in asked]
-    judge = reward.load(job, job.manifest("reward")).to(job.device).eval()
+    dtype = settings.engine.dtype
+    judge = model.cast(reward.load(job, job.manifest("reward"), dtype), dtype).to(job.device).eval()
 
     metrics: dict[str, Any] = {"heldout_sequences": count, "heldout_tokens": tokens, "prompts": len(prompts)}
     replies: dict[str, Replies] = {}
@@ -156,6 +157,8 @@ def run(job: Job) -> None:
             metrics[f"reward_{stage}"] = fmean(replies[stage].rewards)
         if job.rank == 0:
             progress.advance(1, stage)
+        if job.stopping():
+            raise Interrupted(f"{job.task.stage}: stopped after {stage}; nothing is kept, run again to start afresh")
     if job.rank == 0:
         progress.finish()
     if "ppo" in replies:
@@ -171,8 +174,9 @@ def run(job: Job) -> None:
 
 
 def load(job: Job, manifest: Manifest) -> nn.Module:
-    """A committed model, ready to be measured."""
-    return model.load(job, manifest).to(job.device).eval()
+    """A committed model, in the recipe's precision, ready to be measured."""
+    dtype = job.settings.engine.dtype
+    return model.cast(model.load(job, manifest, dtype), dtype).to(job.device).eval()
 
 
 def drops(stages: Sequence[str], losses: dict[str, list[float]], win_rate_high: float | None) -> dict[str, str]:

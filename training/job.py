@@ -7,6 +7,7 @@ imported where it is used, so that a stage without a model starts in a moment.
 import contextlib
 import fcntl
 import getpass
+import hashlib
 import os
 import shutil
 import signal
@@ -75,13 +76,37 @@ class Job:
 
     @cached_property
     def workdir(self) -> Path:
-        """This task's scratch folder on this machine, shared by its processes. Removed when the task is done."""
-        base = Path(
-            os.environ.get("GRISTMILL_SCRATCH") or Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}")
-        )
-        folder = base / f"{self.task.stage}-{self.task.fingerprint[:16]}"
+        """This attempt's scratch folder on this machine, shared by its processes: no other attempt and no other store's run meets it."""
+        own = hashlib.sha256(f"{self.store.uri}\n{self.attempt.id}".encode()).hexdigest()
+        folder = scratch_base() / f"{self.task.stage}-{own[:24]}"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[None]:
+        """Hold the scratch folder: removed at the end, whatever happened. Every process calls it, before any file is asked for.
+
+        Folders that killed attempts left behind go first: a lock that nobody holds marks them.
+        """
+        self.attempt.id = self.share(self.attempt.id)
+        if self.local_rank:
+            yield
+            return
+        base = scratch_base()
+        base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in base.glob("*.held"):
+            with contextlib.suppress(OSError), left.open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                left.unlink()
+        held = self.workdir.with_name(self.workdir.name + ".held")
+        with held.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                shutil.rmtree(self.workdir, ignore_errors=True)
+                held.unlink(missing_ok=True)
 
     def manifest(self, stage: str) -> Manifest:
         """The manifest of an input stage; raises NotReadyError where it is missing."""
@@ -177,8 +202,23 @@ class Job:
         return folder
 
 
+def scratch_base() -> Path:
+    """Where all scratch folders of this machine lie."""
+    given = os.environ.get("GRISTMILL_SCRATCH")
+    return Path(given) if given else Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}")
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def clear_checkpoints(store: Store, task: Task) -> None:
+    """Delete the checkpoints of a task that is done, also those that a kill right after its commit left behind."""
+    base = f"{task.stage}/{task.fingerprint}"
+    for name in store.folders(base):
+        if name.startswith("step-"):
+            store.delete(f"{base}/{name}/manifest.json")  # first, so that no manifest ever lists files that are gone
+            store.delete(f"{base}/{name}")

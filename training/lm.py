@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from contract.errors import InputError
 from training.data import Batch, TokenData
 from training.engine import Engine
 from training.job import Job
@@ -58,6 +59,20 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
         engine.backward(loss)
         total += loss.detach() * count
     return total
+
+
+def batch_loss(job: Job, step: int, nll: Tensor, batch: Batch) -> float:
+    """Nats a token over all processes, read before the update of step `step`. Raises InputError when that is no number."""
+    return finite(job, job.sum(float(nll))[0] / batch.count, f"loss is {{}} at step {step}")
+
+
+def finite(job: Job, value: float, what: str) -> float:
+    """The value, where it is a number; raises InputError otherwise, for a model that diverged is never saved and no retry mends it."""
+    if not math.isfinite(value):
+        raise InputError(
+            f"{job.task.stage}: the {what.format(value)}; training diverged, lower {job.task.stage}.optim.lr or .clip"
+        )
+    return value
 
 
 @torch.no_grad()

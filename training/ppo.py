@@ -195,7 +195,7 @@ def minibatches(step: int, settings: Ppo) -> list[list[int]]:
 
 def training_prompts(job: Job, chat: Chat, max_tokens: int) -> list[list[int]]:
     """Distinct prompts of the preference pairs that the reward model learnt from; the held-out ones stay for `evaluate`."""
-    train, _ = reward.split(reward.read_pairs(job)[0], job.run.recipe.reward.heldout_fraction)
+    train = reward.read_pairs(job).train
     return [chat.prompt(turns, max_tokens) for turns in dict.fromkeys(pair.prompt for pair in train)]
 
 
@@ -204,21 +204,18 @@ def start(job: Job) -> Actors:
     settings: Ppo = job.settings
     sft, judge = job.manifest("sft"), job.manifest("reward")
     updates = settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
-    learning = (settings.engine, settings.minibatch, updates)
+    learning, dtype = (settings.engine, settings.minibatch, updates), settings.engine.dtype
     return Actors(
-        Engine(job, model.load(job, sft), settings.policy_optim, *learning),
-        Engine(job, reward.load(job, judge), settings.value_optim, *learning),
-        frozen(job, model.load(job, sft), settings),
-        frozen(job, reward.load(job, judge), settings),
+        Engine(job, model.load(job, sft, dtype), settings.policy_optim, *learning),
+        Engine(job, reward.load(job, judge, dtype), settings.value_optim, *learning),
+        frozen(job, model.load(job, sft, dtype), settings),
+        frozen(job, reward.load(job, judge, dtype), settings),
     )
 
 
 def frozen(job: Job, module: nn.Module, settings: Ppo) -> nn.Module:
     """A model that only judges, in the precision of those that learn; its buffers keep theirs."""
-    module.to(job.device).eval().requires_grad_(False)
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16 if settings.engine.dtype == "bf16" else torch.float32)
-    return module
+    return model.cast(module, settings.engine.dtype).to(job.device).eval().requires_grad_(False)
 
 
 def run(job: Job) -> None:
@@ -279,8 +276,6 @@ def finish(job: Job, actors: Actors, chat: Chat) -> None:
         os.replace(beside / "model.safetensors", folder / "critic.safetensors")
         os.replace(beside / "config.json", folder / "critic.json")
     job.commit(folder, ends(job.curves.points), kinds)
-    if job.rank == 0:
-        checkpoint.clear(job)
 
 
 def ends(points: Sequence[Point]) -> dict[str, float]:

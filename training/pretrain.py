@@ -12,7 +12,7 @@ from training.chat import Chat, open_chat
 from training.data import TokenData
 from training.engine import Engine
 from training.job import Job
-from training.lm import HeldOut, heldout_text, learn, measure, perplexity
+from training.lm import HeldOut, batch_loss, finite, heldout_text, learn, measure, perplexity
 from training.metrics import flops_per_token, mfu, peak_flops
 
 
@@ -20,7 +20,9 @@ def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
     train, heldout = TokenData(job, "tokens", settings.seed), TokenData(job, "heldout_tokens")
-    module = model.build(settings.model, chat.vocab_size, job.run.recipe.pack.seq_len, settings.seed)
+    module = model.build(
+        settings.model, chat.vocab_size, job.run.recipe.pack.seq_len, settings.seed, settings.engine.dtype
+    )
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
@@ -36,8 +38,8 @@ def run(job: Job) -> None:
         batch = train.batch(step, settings.batch, job.rank, job.world)
         nll = learn(job, engine, batch)
         lr = engine.lr
+        loss = batch_loss(job, step + 1, nll, batch)
         norm = engine.step()
-        loss = job.sum(float(nll))[0] / batch.count
         step += 1
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
@@ -45,15 +47,18 @@ def run(job: Job) -> None:
         if job.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
         stopping = job.stopping()
-        if stopping or (step % settings.engine.checkpoint_steps == 0 and step < settings.steps):
+        if step < settings.steps and (stopping or step % settings.engine.checkpoint_steps == 0):
             checkpoint.save(job, step, {"model": engine}, state)
-        if stopping:
-            raise Interrupted(f"{job.task.stage}: stopped after step {step} of {settings.steps}; run again to go on")
+            if stopping:
+                raise Interrupted(
+                    f"{job.task.stage}: stopped after step {step} of {settings.steps}; run again to go on"
+                )
 
     after = _judge(job, engine, heldout, chat)
     if job.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     if after:
+        finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(step, heldout_loss=after.loss)
     folder = job.fresh(f"result-{job.rank}")
     model.save(engine.module, folder, chat.path, job.rank)

@@ -8,12 +8,14 @@ rewards: on held-out preferred replies their mean is 0 and their standard deviat
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
@@ -24,11 +26,22 @@ from contract.metrics import Progress
 from contract.settings import Reward
 from training import checkpoint, model
 from training.chat import Chat, Turn, open_chat
-from training.data import HH_RLHF, Bad, Preference, documents, parse_hh, read_examples, rows_of, share_of
-from training.data import synthetic_preferences as synthetic
+from training.data import (
+    HH_RLHF,
+    Bad,
+    Preference,
+    documents,
+    parse_hh,
+    read_examples,
+    rows_of,
+    share_of,
+    synthetic_instructions,
+    synthetic_preferences,
+)
 from training.engine import Engine
 from training.gate import wilson
 from training.job import Job
+from training.lm import finite
 from training.loss import pairwise_loss
 from training.rollout import left_pad, positions
 
@@ -80,9 +93,18 @@ def last(values: Tensor, attention: Tensor) -> Tensor:
     return values.gather(1, index).squeeze(1)
 
 
-def is_heldout(prompt: str, fraction: float) -> bool:
-    """Whether a prompt's pairs are held out. Decided by the prompt alone, so no prompt is on both sides."""
-    digest = hashlib.sha256(prompt.encode(errors="surrogatepass")).digest()
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs to learn from, pairs to judge by, and the rows that could not be used."""
+
+    train: list[Preference]
+    heldout: list[Preference]
+    bad: Bad
+
+
+def is_heldout(turn: str, fraction: float) -> bool:
+    """Whether the pairs whose dialogue opens with this turn are held out: data sets hold a dialogue several times, at several lengths."""
+    digest = hashlib.sha256(turn.encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8]) < fraction * 2**64
 
 
@@ -101,36 +123,37 @@ def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) ->
     return float(gaps.abs().sum() / len(margins))
 
 
-def load(job: Job, manifest: Manifest) -> RewardModel:
-    """The reward model that `reward` committed, in float32 on the CPU."""
+def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
+    """The reward model that `reward` committed, in float32 on the CPU, which is to compute in `dtype`."""
     folder = model.fetch(job, manifest)
     config = LlamaConfig.from_json_file(folder / "config.json")
-    config._attn_implementation = model.attention()
+    config._attn_implementation = model.attention(dtype)
     module = RewardModel(LlamaModel(config), seed=0)
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run reward again"
         ) from error
     return module
 
 
-def read_pairs(job: Job) -> tuple[list[Preference], Bad]:
-    """The recipe's preference pairs: its file's, or synthetic ones made from the corpus."""
+def read_pairs(job: Job) -> Pairs:
+    """The recipe's preference pairs: its file's, split by their first turns, or synthetic ones made from the corpus.
+
+    Raises InputError where there is none to learn from or none to judge by.
+    """
     settings = job.run.recipe.reward
-    if settings.data != "synthetic":
-        return read_examples(settings.data, parse_hh, HH_RLHF, settings.max_examples)
-    pairs = list(islice(synthetic(documents(job, job.manifest("mix")), settings.seed), settings.max_examples))
-    if not pairs:
-        raise InputError("the corpus gives no synthetic preference pair; name a file in reward.data or use more pages")
-    return pairs, Bad()
+    if settings.data == "synthetic":
+        return _synthetic(job, settings)
+    pairs, bad = read_examples(settings.data, parse_hh, HH_RLHF, settings.max_examples)
+    return Pairs(*split(pairs, settings.heldout_fraction), bad)
 
 
 def split(pairs: Sequence[Preference], fraction: float) -> tuple[list[Preference], list[Preference]]:
-    """Pairs to learn from and pairs to judge by, which share no prompt. Raises InputError where either would be empty."""
-    train = [pair for pair in pairs if not is_heldout(name_prompt(pair.prompt), fraction)]
-    heldout = [pair for pair in pairs if is_heldout(name_prompt(pair.prompt), fraction)]
+    """Pairs to learn from and pairs to judge by, which share no first turn. Raises InputError where either would be empty."""
+    train = [pair for pair in pairs if not is_heldout(pair.prompt[0].text, fraction)]
+    heldout = [pair for pair in pairs if is_heldout(pair.prompt[0].text, fraction)]
     if not train or not heldout:
         raise InputError(
             f"{len(pairs)} preference pairs are too few to hold out {fraction:g} of their prompts; give reward.data more"
@@ -138,9 +161,23 @@ def split(pairs: Sequence[Preference], fraction: float) -> tuple[list[Preference
     return train, heldout
 
 
-def name_prompt(turns: Sequence[Turn]) -> str:
-    """One string that identifies a prompt."""
-    return "\x1e".join(f"{turn.role}\x1f{turn.text}" for turn in turns)
+def _synthetic(job: Job, settings: Reward) -> Pairs:
+    """Pairs of the mixture's training documents, and of its held-out ones without any prompt that SFT or the reward model learns."""
+    mixture, limit, share = job.manifest("mix"), settings.max_examples, settings.heldout_fraction
+    wanted = None if limit is None else max(1, round(limit * share))
+    made = synthetic_preferences(documents(job, mixture), settings.seed)
+    train = list(islice(made, None if limit is None or wanted is None else limit - wanted))
+    sft = job.run.recipe.sft
+    tuned = islice(synthetic_instructions(documents(job, mixture), sft.seed), sft.max_examples)
+    learned = {pair.prompt[0] for pair in train} | {ask for ask, _ in tuned}
+    unseen = synthetic_preferences(documents(job, mixture, "heldout"), settings.seed)
+    heldout = list(islice((pair for pair in unseen if pair.prompt[0] not in learned), wanted))
+    if not train or not heldout:
+        raise InputError(
+            f"the corpus gives {len(train)} synthetic preference pairs to learn from and {len(heldout)} to judge by;"
+            " name a file in reward.data, raise mix.heldout_fraction or use more pages"
+        )
+    return Pairs(train, heldout, Bad())
 
 
 def encode(chat: Chat, pairs: Sequence[Preference], max_tokens: int) -> list[list[int]]:
@@ -195,10 +232,10 @@ def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, flo
 def run(job: Job) -> None:
     settings: Reward = job.settings
     chat = open_chat(job)
-    pairs, bad = read_pairs(job)
-    train, heldout = split(pairs, settings.heldout_fraction)
+    pairs = read_pairs(job)
+    train = pairs.train
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    module = RewardModel(model.load(job, job.manifest("sft")).model, settings.seed)
+    module = RewardModel(model.load(job, job.manifest("sft"), settings.engine.dtype).model, settings.seed)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     note = ""
@@ -229,24 +266,22 @@ def run(job: Job) -> None:
                 raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
     if job.rank == 0:
         progress.finish(note)
-    finish(job, engine, chat, pairs, heldout, bad)
+    finish(job, engine, chat, pairs)
 
 
-def finish(
-    job: Job, engine: Engine, chat: Chat, pairs: Sequence[Preference], heldout: Sequence[Preference], bad: Bad
-) -> None:
+def finish(job: Job, engine: Engine, chat: Chat, pairs: Pairs) -> None:
     """Measure on the held-out pairs, normalise, commit."""
-    chosen, rejected = judge(job, engine.module, chat, heldout)
+    chosen, rejected = judge(job, engine.module, chat, pairs.heldout)
     metrics = measure(chosen, rejected)
+    finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.fresh(f"result-{job.rank}")
     model.save(engine.module, folder, chat.path, job.rank)
-    unusable = bad.reasons.total()
-    rows = Rows(read=len(pairs) + unusable, kept=len(pairs), dropped=unusable, reasons=dict(bad.reasons))
-    job.commit(folder, {"pairs": len(pairs), **metrics}, rows=rows)
+    count, unusable = len(pairs.train) + len(pairs.heldout), pairs.bad.reasons.total()
+    rows = Rows(read=count + unusable, kept=count, dropped=unusable, reasons=dict(pairs.bad.reasons))
+    job.commit(folder, {"pairs": count, **metrics}, rows=rows)
     if job.rank == 0:
         print(
-            f"reward model: accuracy {metrics['accuracy']:.3f} ({metrics['accuracy_low']:.3f} to {metrics['accuracy_high']:.3f}) on {len(heldout)} held-out pairs",
+            f"reward model: accuracy {metrics['accuracy']:.3f} ({metrics['accuracy_low']:.3f} to {metrics['accuracy_high']:.3f}) on {len(pairs.heldout)} held-out pairs",
             flush=True,
         )
-        checkpoint.clear(job)

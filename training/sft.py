@@ -26,7 +26,7 @@ from training.data import (
 )
 from training.engine import Engine
 from training.job import Job
-from training.lm import HeldOut, learn, measure, perplexity
+from training.lm import HeldOut, batch_loss, finite, learn, measure, perplexity
 
 HELDOUT_SHARE = 0.05  # of a file's examples
 MAX_HELDOUT = 256
@@ -36,17 +36,21 @@ Encoded = tuple[list[int], list[int]]
 
 
 def split(chats: Sequence[list[Turn]], seed: int) -> tuple[list[list[Turn]], list[list[Turn]]]:
-    """(training, held out). Chats with the same first turn stay on one side, so no held-out prompt was learned."""
+    """(training, held out). Chats with the same first turn stay on one side, so no held-out prompt was learned.
+
+    A group larger than what is still wanted is learned from: one instruction may stand before all rows of a file.
+    """
     groups: dict[str, list[list[Turn]]] = {}
     for chat in chats:
         groups.setdefault(chat[0].text, []).append(chat)
     keys = sorted(groups)
     random.Random(seed).shuffle(keys)  # noqa: S311 - has to repeat, not to be secret
     wanted = min(MAX_HELDOUT, round(len(chats) * HELDOUT_SHARE))
+    train: list[list[Turn]] = []
     heldout: list[list[Turn]] = []
-    while keys and len(heldout) < wanted:
-        heldout.extend(groups.pop(keys.pop()))
-    return [chat for key in keys for chat in groups[key]], heldout
+    for key in keys:
+        (heldout if len(groups[key]) <= wanted - len(heldout) else train).extend(groups[key])
+    return train, heldout
 
 
 def collate(examples: Sequence[Encoded], pad: int, count: int | None = None) -> Batch:
@@ -70,7 +74,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train, heldout, bad = _examples(job, settings, chat)
     steps = max(1, len(train) * settings.epochs // settings.batch)
-    module = model.load(job, job.manifest("pretrain"))
+    module = model.load(job, job.manifest("pretrain"), settings.engine.dtype)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
@@ -87,8 +91,8 @@ def run(job: Job) -> None:
         batch = collate(share_of(examples, job.rank, job.world), chat.pad, predicted(examples))
         nll = learn(job, engine, batch)
         lr = engine.lr
+        loss = batch_loss(job, step + 1, nll, batch)
         norm = engine.step()
-        loss = job.sum(float(nll))[0] / batch.count
         step += 1
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
@@ -96,13 +100,14 @@ def run(job: Job) -> None:
         if job.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
         stopping = job.stopping()
-        if stopping or (step % settings.engine.checkpoint_steps == 0 and step < steps):
+        if step < steps and (stopping or step % settings.engine.checkpoint_steps == 0):
             checkpoint.save(job, step, {"model": engine}, state)
-        if stopping:
-            raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
+            if stopping:
+                raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
 
     after = _judge(job, engine, heldout, chat)
     if after:
+        finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(step, heldout_loss=after.loss)
     if job.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")

@@ -3,7 +3,7 @@
 Every process must call these functions together: under ZeRO 1 to 3 each parameter is gathered from all of them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import deepspeed
@@ -38,15 +38,15 @@ def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         yield name, {key: value.float().reshape(_shape(parameter)).contiguous() for key, value in tensors.items()}
 
 
-def write(engine: Any, state: Mapping[str, Mapping[str, Tensor]], updates: int) -> None:
-    """Put back what `read` gave. `updates` is how many AdamW has made, for its bias correction.
+def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: int) -> None:
+    """Put back what `read` gave, asked for one parameter at a time. `updates` is how many AdamW has made, for its bias correction.
 
-    Raises KeyError or RuntimeError where a parameter is missing or has another shape.
+    Raises RuntimeError where a parameter has another shape, and whatever `lookup` raises for one that it does not know.
     """
     stage = engine.zero_optimization_stage()
     _begin(engine, updates)
     for name, parameter in _trained(engine):
-        tensors = {key: value.to(engine.device) for key, value in state[name].items()}
+        tensors = {key: value.to(engine.device) for key, value in lookup(name).items()}
         if tensors["weight"].shape != _shape(parameter):
             raise RuntimeError(
                 f"{name}: shape {tuple(tensors['weight'].shape)}, the model has {tuple(_shape(parameter))}"

@@ -35,7 +35,7 @@ class RangeFile(io.RawIOBase):
         self._position = 0
         self._body: Body | None = None
         self.cut = False
-        """True once reading stopped at `limit` and not at the file's end."""
+        """True once reading, since the last seek, stopped at `limit` and not at the file's end."""
 
     def readable(self) -> bool:
         return True
@@ -50,6 +50,7 @@ class RangeFile(io.RawIOBase):
         if whence == io.SEEK_END:
             raise io.UnsupportedOperation("the end of a crawl file is not known before it is read")
         self._position = offset if whence == io.SEEK_SET else self._position + offset
+        self.cut = False
         self._shut()
         return self._position
 

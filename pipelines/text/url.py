@@ -162,7 +162,8 @@ def _entries(store: Store, path: str) -> Iterator[str]:
             continue
         host, rest = _split(entry if "://" in entry else f"http://{entry}")
         if is_url:
-            yield (WWW.sub("", host) + rest).rstrip("/")
+            if address := (WWW.sub("", host) + rest).rstrip("/"):
+                yield address
         elif host:
             yield host
 
@@ -197,8 +198,6 @@ def _parents(host: str) -> Iterator[str]:
 
 
 def _prefixes(address: str) -> Iterator[str]:
-    """host/a/b?c: the address itself and every part of it that ends before a slash or a question mark and holds a path."""
+    """host/a/b?c: the address itself and every part of it that ends before a slash or a question mark; `host/` lists all of a host."""
     for cut in [*(match.start() for match in re.finditer(r"[/?]", address)), len(address)]:
-        prefix = address[:cut].rstrip("/")
-        if "/" in prefix:
-            yield prefix
+        yield address[:cut].rstrip("/")

@@ -55,6 +55,7 @@ def read_pages(file: RangeFile, max_payload: int) -> Iterator[Page | Loss]:
             return
         stream = Inflated(file, found)
     quirks = not re.match(rb"\s*WARC/1\.\d\r\n", plain or b"WARC/1.0\r\n")
+    unsure: list[Loss] = []  # damage or the cut through a record's head: only a record behind it tells
     while stream is not None:
         position = 0
         last: list[Page | Loss] = []  # of the record read last: only its successor proves that it is whole
@@ -62,7 +63,8 @@ def read_pages(file: RangeFile, max_payload: int) -> Iterator[Page | Loss]:
             for record in ArchiveIterator(
                 io.BufferedReader(stream, BUFFER), parse_http=False, quirks_mode=quirks, stream_detect=False
             ):
-                yield from last
+                yield from [*unsure, *last]
+                unsure = []
                 position = record.stream_pos
                 last = list(_convert(record, max_payload, *stream.place(position)))
             damage = Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
@@ -75,9 +77,12 @@ def read_pages(file: RangeFile, max_payload: int) -> Iterator[Page | Loss]:
             damage = Loss("reader_panic", f"after byte {stream.place(position)[0]:,}: {error}")
         # A page is checked against its length; what else the stream ended in may be half of anything.
         yield from (one for one in last if isinstance(one, Page) or not (file.cut or stream.damage))
-        if damage is None or file.cut:
+        if damage is None:
             return
-        yield damage
+        if file.cut:
+            unsure = [damage]
+        else:
+            yield damage
         stream = stream.after(position)
 
 
@@ -129,9 +134,18 @@ def _consume(record: WarcRecord) -> int:
     return size
 
 
+def _date(record: WarcRecord) -> datetime.datetime | None:
+    """The capture's time in UTC; None for one that leaves the calendar there (year 1 east of Greenwich, year 9999 west of it)."""
+    try:
+        date: datetime.datetime | None = record.record_date
+        return date and date.astimezone(datetime.UTC)
+    except (OverflowError, ValueError):
+        return None
+
+
 def _conversion(record: WarcRecord, url: str, max_payload: int, offset: int, inner: int) -> Iterator[Page | Loss]:
     size = record.content_length
-    date = record.record_date
+    date = _date(record)
     if size > max_payload:
         yield Page(url, date, offset, inner, "text", "utf-8", b"", size)
         return
@@ -140,7 +154,7 @@ def _conversion(record: WarcRecord, url: str, max_payload: int, offset: int, inn
 
 
 def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner: int) -> Iterator[Page | Loss]:
-    date = record.record_date
+    date = _date(record)
     size = record.content_length
     try:
         record.parse_http(quirks_mode=True)

@@ -8,4 +8,4 @@ PRETRAINED = Asset(name="pretrained", uri="gristmill://pretrained", group="grist
 ALIGNED = Asset(name="aligned", uri="gristmill://aligned", group="gristmill")
 EXPORTED = Asset(name="exported", uri="gristmill://exported", group="gristmill")
 
-SEEN = "seen"  # key in CRAWL's state store: {source: its crawls, newest first}, kept by the DAG crawl_refresh
+SEEN = "seen"  # key in CRAWL's state store, kept by the DAG crawl_refresh: {source: {"run": the last poll's, "offered": [], "fresh": []}}

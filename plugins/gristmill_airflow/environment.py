@@ -97,6 +97,7 @@ def _call(url: str, method: str, body: dict[str, Any], bearer: str | None = None
 def _secret(home: Path) -> str:
     """A secret that all of Airflow's processes share and that outlives a restart; readable by its owner only."""
     home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)  # Airflow keeps the generated password here, readable by whoever may enter
     file = home / "jwt_secret"
     if not file.exists():
         handle, made = tempfile.mkstemp(dir=home)  # mode 0600

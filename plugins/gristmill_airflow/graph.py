@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from airflow.configuration import conf
 from airflow.sdk import Asset, TriggerRule, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
@@ -18,8 +19,6 @@ from gristmill_airflow.stage import RUN, StageOperator, publish, reported
 from gristmill_airflow.timetable import new_crawls
 
 log = logging.getLogger(__name__)
-
-MAX_SEGMENTS = 1024  # Airflow's default for core.max_map_length
 
 RETRIES: dict[str, Any] = {
     "retries": 2,
@@ -65,10 +64,12 @@ def segments(recipe: str) -> list[str]:
     with reported():
         run = open_run(recipe)
     names = [segment.partition for segment in run.segments]
-    if len(names) > MAX_SEGMENTS:
-        size = run.recipe.crawl.files_per_segment * -(-len(names) // MAX_SEGMENTS)
+    most = conf.getint("core", "max_map_length")
+    if len(names) > most:
+        files = sum(len(segment.files) for segment in run.segments)
         raise AirflowFailException(
-            f"{len(names)} segments are more than Airflow maps at once ({MAX_SEGMENTS}); set crawl.files_per_segment={size} or more"
+            f"{files} files in {len(names)} segments are more than the {most} that Airflow maps at once (core.max_map_length); "
+            f"set crawl.files_per_segment={-(-files // most)} or more, or crawl.max_files to read a part of the crawl"
         )
     log.info("%d segments: %s", len(names), ", ".join(names))
     return names
@@ -93,7 +94,10 @@ def publish_last(asset: Asset, stage: str, otherwise: str) -> Any:
 
 @task(outlets=[CRAWL])
 def poll() -> list[str]:
-    """New crawls of the recipe's source, each published under its name. The first poll of a source publishes only the newest."""
+    """New crawls of the recipe's source, each published under its name. The first poll of a source publishes only the newest.
+
+    Airflow publishes when the task has succeeded. What a poll that was killed before that had found is found again.
+    """
     context = get_current_context()
     params = context["params"]
     with reported():
@@ -102,11 +106,21 @@ def poll() -> list[str]:
         offered = list_snapshots(crawl.source, crawl.retries)
     state = context["asset_state_store"][CRAWL]
     seen = state.get(SEEN) or {}
-    fresh = new_crawls(offered, seen.get(crawl.source))
-    state.set(SEEN, {**seen, crawl.source: offered})
+    fresh = new_crawls(offered, _published(seen.get(crawl.source), context))
+    state.set(SEEN, {**seen, crawl.source: {"run": context["run_id"], "offered": offered, "fresh": fresh}})
     if not fresh:
         raise AirflowSkipException(f"no new crawl; the newest of {len(offered)} is {offered[0]}")
     event = context["outlet_events"][CRAWL]
     event.extra = {"recipe_name": params["recipe"], "overrides": list(params["overrides"] or ())}
     event.add_partitions(fresh)
     return fresh
+
+
+def _published(last: dict[str, Any] | None, context: Any) -> list[str] | None:
+    """The crawls that need no publishing, from the last poll's note: without what it found where it did not end well. None: no poll yet."""
+    if last is None:
+        return None
+    ended_well = last["run"] != context["run_id"] and context["ti"].get_dr_count(
+        dag_id=context["dag"].dag_id, run_ids=[last["run"]], states=["success"]
+    )
+    return [key for key in last["offered"] if ended_well or key not in last["fresh"]]

@@ -47,8 +47,8 @@ def lock_path(run: Run, task: Task) -> Path:
 
 
 def child_environment() -> dict[str, str]:
-    """This process's variables without Airflow's settings, which hold its secrets."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW"))}
+    """This process's variables without Airflow's settings, connections and variables, which hold its secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW"))}
 
 
 class Child:

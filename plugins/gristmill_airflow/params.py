@@ -9,8 +9,10 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from contract import recipe as recipes
 from contract.errors import RecipeError
 from contract.plan import Run, open_run, resolve
+from contract.recipe import Recipe
 from contract.sources import snapshot_date
 
 RECIPES = Path(os.environ.get("GRISTMILL_RECIPES") or Path(__file__).resolve().parents[2] / "recipes")
@@ -90,31 +92,53 @@ def read_request(
     """Combine the form, the partition key and the extras of the triggering asset events (oldest first).
 
     An event of a finished stage carries the `recipe` URI of its run. An event of a new crawl carries `recipe_name` and `overrides`. A run
-    started by hand or as a backfill has no event. Raises RecipeError where the form and the key name different crawls.
+    started by hand or as a backfill has no event. Raises RecipeError where the form and the key name different crawls, and where the form
+    names a resolved run together with what can no longer change in it.
     """
     extra = next((dict(one) for one in reversed(events) if one), {})
-    overrides = extra.get("overrides", params["overrides"]) or ()
+    overrides = tuple(line.strip() for line in extra.get("overrides", params["overrides"]) or () if line.strip())
     snapshot = params.get("snapshot") or None
     if snapshot and partition_key and snapshot != partition_key:
         raise RecipeError(
             f"snapshot {snapshot}: the run's partition key is {partition_key}; leave one of the two empty"
         )
+    given = [name for name, value in (("snapshot", snapshot), ("overrides", overrides)) if value]
+    if params.get("run") and given and not extra:
+        raise RecipeError(
+            f"{' and '.join(given)}: the resolved run {params['run']} is as it is; leave {' and '.join(given)} empty, or leave run empty"
+        )
     return Request(
         run=extra.get("recipe") or params.get("run") or None,
         recipe=extra.get("recipe_name") or params["recipe"],
-        overrides=tuple(line.strip() for line in overrides if line.strip()),
+        overrides=overrides,
         snapshot=snapshot or partition_key,
     )
 
 
 def fulfil(request: Request, name: str) -> Run:
-    """Open the resolved run, or resolve one under a name made from `name`. Raises GristmillError."""
+    """Open the resolved run, or resolve one under a name made from `name`. Raises GristmillError.
+
+    Results are published under the newest crawl of the recipe's list, so a key or form that names another is refused.
+    """
     if request.run:
-        return open_run(request.run)
+        run = open_run(request.run)
+        _agrees(request, run.recipe, request.run)
+        return run
+    uri = recipe_uri(request.recipe)
+    named = _agrees(request, recipes.load(uri, request.overrides), request.recipe)
+    return resolve(uri, run_name(name), request.overrides, [request.snapshot] if request.snapshot and not named else [])
+
+
+def _agrees(request: Request, recipe: Recipe, name: str) -> bool:
+    """Does the recipe name its crawls itself? Raises RecipeError where the request's crawl is not the newest of them."""
     if request.snapshot:
         snapshot_date(request.snapshot)
-    uri = recipe_uri(request.recipe)
-    return resolve(uri, run_name(name), request.overrides, [request.snapshot] if request.snapshot else [])
+    if request.snapshot and recipe.snapshots and request.snapshot != newest_crawl(recipe):
+        raise RecipeError(
+            f"snapshot {request.snapshot}: the recipe {name} names {', '.join(recipe.snapshots)} and runs as {newest_crawl(recipe)}; "
+            "leave `snapshots` empty to take any crawl"
+        )
+    return bool(recipe.snapshots)
 
 
 def run_name(name: str) -> str:
@@ -124,4 +148,9 @@ def run_name(name: str) -> str:
 
 def crawl_of(run: Run) -> str:
     """The partition key under which a run's results are published: its newest crawl."""
-    return max(run.recipe.snapshots, key=lambda key: (snapshot_date(key), key))
+    return newest_crawl(run.recipe)
+
+
+def newest_crawl(recipe: Recipe) -> str:
+    """The newest of the crawls that a recipe names."""
+    return max(recipe.snapshots, key=lambda key: (snapshot_date(key), key))

@@ -46,7 +46,7 @@ def known_crawls() -> list[str]:
     )
     with create_session(scoped=False) as session:
         stored = session.scalars(wanted).all()
-    keys = {key for value in stored for crawls in json.loads(value).values() for key in crawls}
+    keys = {key for value in stored for poll in json.loads(value).values() for key in poll["offered"]}
     return sorted(keys, key=lambda key: (key_to_date(key), key))
 
 

@@ -29,8 +29,8 @@ tokenizer: {{vocab_size: 600}}
 pack: {{seq_len: 96}}
 pretrain:
   model: {{layers: 1, d_model: 32, heads: 2, kv_heads: 2, d_ff: 64}}
-  engine: {{micro_batch: 4, checkpoint_steps: 20}}
-  steps: 1500
+  engine: {{micro_batch: 4, checkpoint_steps: 10}}
+  steps: 250
   batch: 4
   eval_sequences: 8
 sft: {{engine: {{micro_batch: 4}}, max_examples: 16, epochs: 1, batch: 4, max_tokens: 64}}
@@ -120,11 +120,11 @@ class Live:
         count: int = self.api.call("POST", f"dags/{dag}/clearTaskInstances", body)["total_entries"]
         return count
 
-    def wait(self, what: str, condition: Callable[[], Any], limit_s: float = 120) -> Any:
+    def wait(self, what: str, condition: Callable[[], Any], limit_s: float = 120, every_s: float = 0.5) -> Any:
         deadline = time.monotonic() + limit_s
         while not (found := condition()):
             assert time.monotonic() < deadline, f"after {limit_s} s still not: {what}"
-            time.sleep(0.5)
+            time.sleep(every_s)
         return found
 
     def finished(self, dag: str, run: str, limit_s: float = 120) -> str:

@@ -1,5 +1,7 @@
 """The chain on a live Airflow, in the order in which a person would meet it. Each test goes on from the one before."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from contract.manifest import find
 from contract.plan import Run, open_run, resolve
 from contract.sources import snapshot_date
 from gristmill_airflow.environment import standalone_environment
+from gristmill_airflow.supervisor import marked, ranks
 
 pytestmark = pytest.mark.timeout(1500)  # a shared machine may be several times slower than a quiet one
 CHAIN = ("corpus", "pretrain", "align", "evaluate")
@@ -74,47 +77,44 @@ def test_a_failed_segment_is_cleared_alone(live, corpus_run):
     assert tasks["segment.crawl", 1]["try_number"] > tasks["segment.crawl", 0]["try_number"]
 
 
-def marked(lock_folder: Path) -> list[int]:
-    """Processes that stages under this folder's locks have started and that still live."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                environ = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if f"GRISTMILL_LOCK={lock_folder}".encode() in environ:
-                found.append(int(entry.name))
-    return found
+def rank_of(locks: Path) -> int:
+    """The process that trains, among all that stages under these locks have started."""
+    found = {pid: values for lock in locks.glob("pretrain-*.lock") for pid, values in marked(lock).items()}
+    (rank,) = ranks(found)
+    return rank
 
 
-def test_a_killed_training_task_leaves_nothing_running_and_its_retry_resumes(live, corpus_run, resolved):
+def test_a_killed_training_task_finishes_its_step_and_its_retry_waits_and_resumes(live, corpus_run, resolved):
     run = live.wait("pretrain starts by itself", lambda: live.runs("pretrain", run_type="asset_triggered"), 60)[0]
     assert run["partition_key"] == resolved.recipe.snapshots[0]
-    name = run["dag_run_id"]
+    name, locks = run["dag_run_id"], live.home / "locks"
+    checkpoints = live.folder / "store" / "pretrain"
+    live.wait("a checkpoint", lambda: list(checkpoints.glob("*/step-*/manifest.json")), 300, every_s=0.05)
+    rank = rank_of(locks)
+    os.kill(rank, signal.SIGSTOP)  # as if its step took minutes, so that the test depends on no machine's speed
+    live.clear("pretrain", name, task_ids=["pretrain"], only_failed=False)  # Airflow kills the task and starts it again
+    live.wait("the retry", lambda: live.tasks("pretrain", name)["pretrain", -1]["try_number"] == 2, 120)
     live.wait(
-        "pretrain commits a checkpoint",
-        lambda: list((live.folder / "store" / "pretrain").glob("*/step-*/manifest.json")),
-        300,
+        "the retry waits",
+        lambda: any("still stopping" in line for line in live.log("pretrain", name, "pretrain", attempt=2)),
+        120,
     )
-    assert marked(live.home / "locks")
-    live.clear("pretrain", name, task_ids=["pretrain"], only_failed=False)  # a running task is killed and starts again
+    assert rank_of(locks) == rank, "the rank outlives its task, and the retry has not started another"
+    os.kill(rank, signal.SIGCONT)
+
     assert live.finished("pretrain", name, 600) == "success"
-    assert live.tasks("pretrain", name)["pretrain", -1]["try_number"] == 2
     first, second = (live.log("pretrain", name, "pretrain", attempt) for attempt in (1, 2))
     assert any("asking 1 process(es) to stop" in line for line in first)
     resumed = next(line for line in second if line.startswith("resumed pretrain from step "))
     stopped_at = int(resumed.split("step ")[1].split(":")[0])
-    assert stopped_at > 0
-    # It went on from where SIGTERM had stopped it: from the last step that anybody saw, or one that came after.
-    seen = [line.split()[3].split("/")[0].replace(",", "") for line in first if line.startswith("progress pretrain")]
-    assert stopped_at >= max(map(int, seen), default=0)
+    assert any(f"stopped after step {stopped_at} of 250" in line for line in second), "the late line of the first try"
     assert find(resolved.store, resolved.task("pretrain")) is not None
-    align = live.wait("align starts by itself", lambda: live.runs("align"), 60)[0]["dag_run_id"]
-    live.finished("align", align, 900)
+    assert all(marked(lock) == {} for lock in locks.glob("pretrain-*.lock"))
 
 
 def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, resolved):
+    align = live.wait("align starts by itself", lambda: live.runs("align"), 60)[0]["dag_run_id"]
+    assert live.finished("align", align, 900) == "success"
     evaluate = live.wait("evaluate starts by itself", lambda: live.runs("evaluate"), 60)[0]["dag_run_id"]
     assert live.finished("evaluate", evaluate, 600) == "success"
     for dag in CHAIN[1:]:
@@ -123,7 +123,6 @@ def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, reso
         assert live.xcom(dag, run["dag_run_id"], "resolve") == resolved.uri
     missing = [task.prefix for task in resolved.tasks().values() if find(resolved.store, task) is None]
     assert missing == []
-    align = live.runs("align")[0]["dag_run_id"]
     assert {one["state"] for one in live.tasks("align", align).values()} == {"success"}
     events = live.api.call("GET", "assets/events", order_by="timestamp")["asset_events"]
     corpus = next(one for one in events if one["source_task_id"] == "pack")

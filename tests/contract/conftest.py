@@ -15,6 +15,7 @@ import pytest
 from contract.plan import Run, resolve
 from contract.store import Store
 
+CEPH_PORTS = (3310, 6799, 7480)
 CEPH_SCRIPT = Path(__file__).parents[3] / "shared" / "tools" / "ceph_rgw.sh"
 
 
@@ -33,6 +34,11 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
         return resolve(str(recipe), run, overrides)
 
     return make
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +60,8 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str,
         [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
+        if _taken(port):
+            break
         time.sleep(0.1)
     yield f"http://127.0.0.1:{port}", "AK", "SKSKSKSK"
     server.kill()

@@ -119,7 +119,7 @@ def test_a_manifest_says_what_it_was_made_from(make_run: Callable[..., Run]) -> 
     assert made.sources == (run.segments[0].files[0].uri,)
     assert made.metrics == {"rate": 1.5, "open": True}
     assert "retries" not in made.settings, "run-time-only settings are not part of the identity"
-    assert made.settings["files_per_segment"] == 1
+    assert made.settings["max_payload_bytes"] == 8 << 20
     assert made.started <= made.finished
     extract = Attempt(run, run.task("extract", SEGMENT)).commit([])
     assert [(one.stage, one.fingerprint) for one in extract.inputs] == [("crawl", made.fingerprint)]

@@ -76,6 +76,12 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
         ("", ["store.a.b=1"], "store: Input should be a valid string"),
         ("store: x", ["store.a=1"], "override 'store.a=1': store is a value and has no keys below it"),
         ("", ["filter.min_words=[1"], "is not a YAML value"),
+        ("filter: {min_words: true}", [], "filter.min_words: Input should be a valid integer"),
+        ("filter: {gopher_quality: {max_hash_ratio: .nan}}", [], "max_hash_ratio: Input should be a finite number"),
+        ("pretrain: {optim: {lr: .inf}}", [], "pretrain.optim.lr: Input should be a finite number"),
+        ("filter: {gopher_quality: {min_mean_word_chars: 20}}", [], "is above max_mean_word_chars 10"),
+        ("", ["filter.gopher_repetition.top_ngram_char_fraction.0=0.1"], "top_ngram_char_fraction"),
+        ("{[a]: 1}", [], "is not valid YAML"),
     ],
 )
 def test_a_bad_recipe_is_refused_with_its_key_and_what_is_allowed(
@@ -86,6 +92,20 @@ def test_a_bad_recipe_is_refused_with_its_key_and_what_is_allowed(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(("recipe here: ", "override "))
+
+
+def test_naming_one_ngram_keeps_the_thresholds_of_the_others() -> None:
+    made = parse("", "here", ["filter.gopher_repetition.top_ngram_char_fraction.2=0.3"])
+    assert made.filter.gopher_repetition.top_ngram_char_fraction == {2: 0.3, 3: 0.18, 4: 0.16}
+
+
+def test_relative_paths_mean_the_same_to_whoever_reads_the_resolved_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = parse("sft: {data: a.jsonl}\ndecontaminate: {benchmarks: {b: b.jsonl}}\nstore: s3://bucket/x", "here")
+    assert (made.sft.data, made.reward.data, made.store) == (f"{tmp_path}/a.jsonl", "synthetic", "s3://bucket/x")
+    assert made.decontaminate.benchmarks == {"b": f"{tmp_path}/b.jsonl"}
 
 
 def test_a_missing_recipe_names_those_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

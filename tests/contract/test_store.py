@@ -93,6 +93,7 @@ def test_paths_cannot_leave_the_store(store: Store) -> None:
     [
         ("ftp://a/b", "scheme ftp:// is not supported"),
         ("s3://", "names no bucket"),
+        ("file://data/x", "a file URI has no host; write file:///data/x"),
         ("s3://key:secret@bucket/x", "credentials in a URI are refused"),
     ],
 )
@@ -113,13 +114,44 @@ def test_an_unreachable_store_says_what_to_check(monkeypatch: pytest.MonkeyPatch
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_credentials_and_missing_buckets_are_told_apart(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bucket_is_told(s3_store: Store) -> None:
     with pytest.raises(StoreError, match="the bucket does not exist; create it first"):
         Store("s3://nobody-made-this/x").create("a", b"")
+
+
+def test_wrong_credentials_are_told(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "7480" not in os.environ["AWS_ENDPOINT_URL"]:
+        pytest.skip("moto accepts any secret; install Ceph's radosgw for this test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    if "7480" in os.environ["AWS_ENDPOINT_URL"]:  # moto accepts any secret
-        with pytest.raises(StoreError, match="access denied; check"):
-            Store(s3_store.uri).check()
+    with pytest.raises(StoreError, match="access denied; check"):
+        Store(s3_store.uri).check()
+
+
+def test_a_conditional_put_that_meets_another_is_tried_again(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import ClientError
+
+    client, calls = s3_store._s3, []
+    put = client.put_object
+
+    def conflicting(**arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) < 3:
+            raise ClientError({"Error": {"Code": "ConditionalRequestConflict"}}, "PutObject")
+        return put(**arguments)
+
+    monkeypatch.setattr(client, "put_object", conflicting)
+    assert s3_store.create("manifest.json", b"1")
+    assert (len(calls), s3_store.read_bytes("manifest.json")) == (3, b"1")
+
+
+@pytest.mark.parametrize("name", ["c#1", "what?", "50%", "a b"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    store = Store(str(tmp_path / name))
+    assert Store(store.uri) == store
+    store.write_bytes("x", b"1")
+    assert (tmp_path / name / "x").read_bytes() == b"1"
+    folder, file = split_uri(store.full("x"))
+    assert folder.read_bytes(file) == b"1"
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,3 +170,4 @@ def test_a_file_uri_splits_into_folder_and_name() -> None:
     assert split_uri("s3://bucket/a/b.yaml") == (Store("s3://bucket/a"), "b.yaml")
     assert split_uri("/x/b.yaml") == (Store("/x"), "b.yaml")
     assert split_uri("b.yaml") == (Store("."), "b.yaml")
+    assert split_uri("/b.yaml") == split_uri("file:///b.yaml") == (Store("/"), "b.yaml")

@@ -1,9 +1,9 @@
 """The newcomer's two commands, for real: Airflow, every DAG, about 150 real pages, then once more, then stop."""
 
+import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+from contract.errors import GristmillError
 from contract.manifest import need
 from contract.plan import open_run
 from contract.stages import STAGES
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 SMALLER = (
     "tokenizer.vocab_size=1000 pretrain.steps=12 pretrain.eval_sequences=16 sft.max_examples=48 reward.max_examples=96 "
     "gate.min_accuracy=0.0 ppo.steps=2 ppo.rollout_batch=16 ppo.max_response_tokens=16 evaluate.sequences=16 evaluate.prompts=8 "
-    "evaluate.max_response_tokens=16 crawl.files_per_segment=2"
+    "evaluate.max_response_tokens=16"
 )
 
 pytestmark = pytest.mark.timeout(900)
@@ -73,10 +74,10 @@ def start(home, crawl):
 
 def free_port() -> int:
     """The first of three ports in a row that are free."""
-    for port in range(18300, 19300, 3):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
+    for port in range(18300, 19300, server.PORTS):
+        with contextlib.suppress(GristmillError):
+            server.check_ports(port)
+            return port
     raise AssertionError("no free port")
 
 
@@ -93,7 +94,7 @@ def test_every_task_of_every_stage_is_done(first):
     run = run_of(first)
     manifests = [need(run.store, task) for task in run.tasks().values()]
     assert {one.stage for one in manifests} == set(STAGES)
-    assert len([one for one in manifests if one.stage == "crawl"]) == 2
+    assert len(manifests) == len(STAGES)
 
 
 def test_funnel_is_told_and_adds_up(first):

@@ -1,9 +1,15 @@
 """What the terminal shows, from what logs say."""
 
 import io
+import itertools
+from types import SimpleNamespace
 
+import pytest
+
+from contract.errors import GristmillError
 from contract.metrics import Progress
-from demo.follow import Screen, latest_progress, reason
+from demo import follow
+from demo.follow import Follower, Screen, latest_progress, reason
 
 
 def test_latest_progress_is_the_last_line_of_any_stage():
@@ -55,3 +61,26 @@ def test_screen_on_a_terminal_overwrites_its_last_line(monkeypatch):
     screen.show("x" * 50)
     screen.say("done")
     assert out.getvalue() == "\r\x1b[K" + "x" * 19 + "\r\x1b[Kdone\n"
+
+
+@pytest.fixture
+def handover(monkeypatch):
+    """`handover(found_after, healthy)`: wait for a run that starts after so many seconds, on a clock that does not take them."""
+
+    def wait(found_after, healthy):
+        now = itertools.count()
+        clock = SimpleNamespace(monotonic=lambda: next(now), sleep=lambda _: None)
+        monkeypatch.setattr(follow, "time", clock)
+        monkeypatch.setattr(follow, "healthy", lambda _: healthy)
+        calls = itertools.count()
+        found = lambda *_: {"dag_run_id": "it"} if next(calls) >= found_after else None  # noqa: E731
+        airflow = SimpleNamespace(url="http://localhost:1", newest_run=found)
+        return Follower(airflow, Screen(io.StringIO()))._wait_for_run("align", "A-2026-47", "", "recipe")
+
+    return wait
+
+
+def test_a_busy_scheduler_is_waited_for_and_a_silent_one_is_not(handover):
+    assert handover(10 * follow.HANDOVER_S, healthy=True) == "it"
+    with pytest.raises(GristmillError, match=r"^align did not start, and Airflow's scheduler has been silent for 90 s"):
+        handover(10 * follow.HANDOVER_S, healthy=False)

@@ -1,7 +1,9 @@
 """Every kind of bad input ends `make demo` with one line that says what to do, before Airflow is started."""
 
 import fcntl
+import os
 import socket
+import stat
 
 import pytest
 
@@ -90,6 +92,20 @@ def test_no_java(start, monkeypatch, tmp_path):
     assert start() == (1, "no Java was found: Spark needs Java 17; on Debian: apt-get install openjdk-17-jre-headless")
 
 
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert demo.main(["start", "--where", str(tmp_path / "file" / "home")]) == 1
+    assert f"error: [Errno 20] Not a directory: '{tmp_path}/file/home'; make room" in capsys.readouterr().err
+
+
+def test_the_folder_is_the_users_own(start, tmp_path, monkeypatch):
+    start("--recipe", "none.yaml")
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    code, line = start()
+    assert (code, line.startswith(f"{tmp_path}/home belongs to user {os.stat(tmp_path).st_uid};")) == (1, True)
+
+
 def test_second_demo_while_one_runs(start, tmp_path):
     (tmp_path / "home").mkdir()
     with (tmp_path / "home" / "demo.lock").open("w") as lock:
@@ -106,6 +122,15 @@ def test_common_crawl_is_used_when_it_answers(tmp_path, monkeypatch):
     pages = source.choose(tmp_path, "recipes/tiny.yaml", None, (f"store={tmp_path}/store",), None)
     assert pages.snapshot == "CC-MAIN-2026-43"
     assert pages.overrides == ("crawl.max_files=2", "crawl.max_bytes_per_file=20000000")
+
+
+def test_common_crawl_as_the_recipe_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(source.sources, "list_snapshots", lambda url, retries: ["CC-MAIN-2026-43"])
+    named = ("snapshots=[CC-MAIN-2024-18, CC-MAIN-2024-10]", "crawl.max_files=7", f"store={tmp_path}/store")
+    pages = source.choose(tmp_path, "recipes/tiny.yaml", None, named, None)
+    assert pages.snapshot == "CC-MAIN-2024-18"
+    assert pages.overrides == ("crawl.max_bytes_per_file=20000000",)
+    assert pages.description == "Common Crawl CC-MAIN-2024-18, CC-MAIN-2024-10: the first 20 MB of 7 files of each"
 
 
 def test_stop_without_a_demo(tmp_path, capsys):

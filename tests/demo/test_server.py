@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -39,6 +40,17 @@ def test_stop_ends_processes_in_other_sessions_and_leaves_strangers_alone(tmp_pa
         for process in (stranger, ours):
             process.kill()
             process.wait()
+
+
+def test_the_log_with_the_password_is_its_owners(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "check_ports", lambda port: None)
+    monkeypatch.setattr(server, "standalone_environment", lambda home, port: dict(os.environ))
+    monkeypatch.setattr(server.sys, "executable", "/bin/python")  # beside it lies no airflow
+    (tmp_path / "airflow.log").write_text("an older one")
+    (tmp_path / "airflow.log").chmod(0o644)
+    with pytest.raises(FileNotFoundError):
+        server.start(tmp_path, 8080)
+    assert stat.S_IMODE((tmp_path / "airflow.log").stat().st_mode) == 0o600
 
 
 def test_stop_kills_what_ignores_sigterm(tmp_path, monkeypatch):

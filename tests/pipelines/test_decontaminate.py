@@ -2,15 +2,18 @@
 
 import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contract.errors import InputError
-from pipelines.decontaminate import build_index, contamination, strings
+from pipelines.decontaminate import Index, build_index, contamination, strings
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
+DAMAGED = gzip.compress(b"{}")[:10] + b"\xff" * 20
 OTHER = "A robe takes two bolts of blue fiber and half that much white fiber; how many bolts in total?"
 
 
@@ -55,6 +58,16 @@ def test_both_hashes_must_agree(benchmarks: dict[str, str]) -> None:
     assert contamination(QUESTION, index._replace(check=index.check ^ 1), 13) is None
 
 
+def test_a_document_costs_a_search_and_no_pass_over_the_index() -> None:
+    """Of a million n-grams; a pass over them takes seconds."""
+    key = np.arange(1_000_000, dtype=np.uint64) << np.uint64(43)
+    index = Index(("large",), key, key, np.zeros(len(key), np.uint16))
+    began = time.process_time()
+    for number in range(20):
+        assert contamination(f"{number} {QUESTION}", index, 13) is None
+    assert time.process_time() - began < 1
+
+
 def test_stage(
     benchmarks: dict[str, str],
     make_document: Any,
@@ -82,6 +95,7 @@ def test_without_benchmarks_everything_stays_and_no_spark_starts(
     run_stage: Any,
     rows_of: Any,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("pipelines.job.start_spark", lambda *_: pytest.fail("Spark was started"))
     rows = [make_document(f"text {n}") for n in range(5)]
@@ -92,6 +106,7 @@ def test_without_benchmarks_everything_stays_and_no_spark_starts(
     size = sum(len(row["text"]) for row in rows)
     assert (done.rows.read, done.rows.kept, done.rows.bytes_kept) == (5, 5, size)
     assert all(len(run.store.read_bytes(file.path)) == file.bytes for file in done.files)
+    assert "progress decontaminate all 2/2 files" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -99,6 +114,8 @@ def test_without_benchmarks_everything_stays_and_no_spark_starts(
     [
         (None, r"decontaminate\.benchmarks\.bad: .*bad\.jsonl cannot be read"),
         (b'{"a": "b"}\n{"a": \n', r"decontaminate\.benchmarks\.bad: .*bad\.jsonl line 2 is not JSON"),
+        (b"[" * 100_000, r"decontaminate\.benchmarks\.bad: .*bad\.jsonl line 1 is not JSON"),
+        (DAMAGED, r"decontaminate\.benchmarks\.bad: .*bad\.jsonl cannot be read"),
         (b"\x1f\x8b\x08cut", r"decontaminate\.benchmarks\.bad: .*bad\.jsonl cannot be read"),
         (b'{"a": "too short"}\n', r"no text in bad has 13 words; lower decontaminate\.ngram"),
     ],

@@ -49,6 +49,7 @@ def test_raising_a_share_only_adds() -> None:
         b'{"text": "\\ud800"}',
         b"\xff\xfe",
         b"null",
+        b"[" * 100_000,
     ],
 )
 def test_unusable_lines(line: bytes) -> None:
@@ -72,6 +73,34 @@ def test_read_curated(tmp_path: Path) -> None:
     other = next(read_curated("wiki", str(tmp_path / "a.jsonl")))
     assert other is not None
     assert other["id"] != one["id"]
+
+
+def test_a_damaged_curated_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"{}")[:10] + b"\xff" * 20)
+    with pytest.raises(InputError, match=r"mix\.sources\.books\.uri: .*a\.jsonl\.gz cannot be read"):
+        list(read_curated("books", str(tmp_path / "a.jsonl.gz")))
+
+
+def test_curated_documents_are_decontaminated_too(
+    crawl: list[dict[str, Any]], tmp_path: Path, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    question = "Natalia sold clips to 48 of her friends in April, and then she sold half as many in May."
+    (tmp_path / "sums.jsonl").write_text(json.dumps({"question": question}) + "\n")
+    texts = [f"Exercise: {question}", "a clean page of a book"]
+    (tmp_path / "books.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    settings = {
+        "decontaminate.benchmarks": {"sums": str(tmp_path / "sums.jsonl")},
+        "mix.sources": {"books": {"uri": str(tmp_path / "books.jsonl"), "epochs": 2}},
+        "mix.heldout_fraction": 0.0,
+    }
+    run = make_corpus([[crawl]], settings)
+    commit_documents(run, "decontaminate", "all", [crawl])
+    (done,) = run_stage(run, "mix")
+    (drop,) = rows_of(run.store, [done], "drops")
+    assert (drop["reason"], drop["value"][:24]) == ("contaminated", "sums: natalia sold clips")
+    assert drop["snippet"] == texts[0]
+    assert (done.rows.read, done.rows.kept, done.metrics["training_rows"]) == (122, 121, 122)
+    assert texts[0] not in {row["text"] for row in rows_of(run.store, [done], "documents")}
 
 
 @pytest.fixture
@@ -172,7 +201,7 @@ def test_many_row_groups_a_shard(
     for row in crawl:
         writer.write(row)
     writer.close()
-    dealt = module.deal(tmp_store, "out", settings, module.Item("crawl", 2.0, path="in.parquet"), "00000-a")
+    dealt = module.deal(tmp_store, "out", settings, None, module.Item("crawl", 2.0, path="in.parquet"), "00000-a")
     (hands,) = dealt.files
     shards = [module.collect(tmp_store, "out", [hands.path], shard, f"{shard}") for shard in range(2)]
     rows = [row for shard in shards for file in shard.files for row in read_rows(tmp_store, file.path)]
@@ -197,7 +226,10 @@ def test_empty_corpus_names_the_stage(make_document: Any, make_corpus: Any, run_
     [
         ({"heldout_fraction": 0.999}, r"all 120 documents were held out at mix\.heldout_fraction 0\.999; lower it"),
         ({"heldout_fraction": 1e-9}, r"none of 120 documents was held out at mix\.heldout_fraction 1e-09; raise it"),
-        ({"crawl_epochs": 0}, r"mix dropped all|no stage read a document"),
+        (
+            {"crawl_epochs": 0},
+            r"the corpus is empty: mix dropped all 120 documents that reached it \(mix_epochs 120\); raise mix\.crawl_epochs",
+        ),
     ],
 )
 def test_unusable_shares(

@@ -18,6 +18,7 @@ def test_home_ports_and_secret(tmp_path, monkeypatch):
     assert "PYTHONDONTWRITEBYTECODE" not in first
     file = tmp_path / "home" / "jwt_secret"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert [one.name for one in (tmp_path / "home").iterdir()] == ["jwt_secret"]
     other = standalone_environment(tmp_path / "other", 18123)
     assert other["AIRFLOW__API_AUTH__JWT_SECRET"] != first["AIRFLOW__API_AUTH__JWT_SECRET"]

@@ -68,9 +68,37 @@ def test_resolving_twice_under_one_name_gives_one_run(tmp_path):
     assert run.recipe.filter.min_words == 3
     assert fulfil(request, "corpus.manual__2026-11-20T14:00:00+00:00") == run
     assert fulfil(Request(run.uri, "ignored", (), None), "other").uri == run.uri
-    assert crawl_of(run) == run.segments[0].snapshot
+    key = run.segments[0].snapshot
+    assert crawl_of(run) == key
+    assert fulfil(Request(run.uri, "ignored", (), key), "other").uri == run.uri
+    with pytest.raises(RecipeError, match=f"snapshot CC-MAIN-2024-10: the recipe .* runs as {key}"):
+        fulfil(Request(run.uri, "ignored", (), "CC-MAIN-2024-10"), "other")
     with pytest.raises(InputError, match="a name ends in year and ISO week"):
         fulfil(Request(None, request.recipe, (), "yesterday"), "third")
+
+
+def test_a_recipes_own_crawls_are_never_replaced(tmp_path, monkeypatch):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"store: {tmp_path}/store\nsnapshots: [CC-MAIN-2024-18, CC-MAIN-2024-10]\n")
+    asked = []
+    monkeypatch.setattr(params, "resolve", lambda uri, name, overrides, snapshots: asked.append(snapshots))
+    fulfil(Request(None, str(recipe), (), "CC-MAIN-2024-18"), "one")
+    fulfil(Request(None, str(recipe), (), None), "two")
+    fulfil(Request(None, str(recipe), ("snapshots=[]",), "CC-MAIN-2023-50"), "three")
+    assert asked == [[], [], ["CC-MAIN-2023-50"]]
+    with pytest.raises(
+        RecipeError, match=r"^snapshot CC-MAIN-2024-10: .* runs as CC-MAIN-2024-18; leave `snapshots` empty"
+    ):
+        fulfil(Request(None, str(recipe), (), "CC-MAIN-2024-10"), "four")
+
+
+def test_a_resolved_run_takes_nothing_else_from_the_form():
+    with pytest.raises(RecipeError, match=r"^overrides: the resolved run u is as it is; leave overrides empty"):
+        read_request({**FORM, "run": "u"}, None, [])
+    with pytest.raises(RecipeError, match=r"^snapshot: the resolved run u is as it is"):
+        read_request({**FORM, "overrides": [], "snapshot": "CC-MAIN-2024-10", "run": "u"}, None, [])
+    assert read_request({**FORM, "overrides": [], "run": "u"}, None, []).run == "u"
+    assert read_request({**FORM, "run": "u"}, None, [{"recipe": "of the event"}]).run == "of the event"
 
 
 def test_the_form_is_short_and_every_field_explains_itself():

@@ -115,10 +115,12 @@ def test_locks_differ_between_tasks_and_stores(run, tmp_path, resolve_run):
 
 
 def test_airflows_secrets_stay_with_airflow(monkeypatch):
-    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "secret")
+    secrets = ("AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW_CONN_X", "AIRFLOW_VAR_X", "_AIRFLOW_WWW_USER_PASSWORD")
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     environment = child_environment()
-    assert "AIRFLOW__API_AUTH__JWT_SECRET" not in environment
+    assert not set(secrets) & set(environment)
     assert environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
 
 

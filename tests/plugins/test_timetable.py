@@ -93,6 +93,7 @@ def test_known_crawls_are_those_that_any_poll_has_seen(database):
         asset = AssetModel(name=CRAWL.name, uri=CRAWL.uri, group=CRAWL.group)
         session.add(asset)
         session.flush()
-        seen = {"https://mirror.example": KEYS[::-1], "/data": ["WARC-2024-01", KEYS[0]]}
+        offers = {"https://mirror.example": KEYS[::-1], "/data": ["WARC-2024-01", KEYS[0]]}
+        seen = {source: {"run": "a", "offered": offered, "fresh": []} for source, offered in offers.items()}
         session.add(AssetStateStoreModel(asset_id=asset.id, key=SEEN, value=json.dumps(seen)))
     assert known_crawls() == ["CC-MAIN-2023-50", "WARC-2024-01", "CC-MAIN-2024-10", "CC-MAIN-2024-18"]

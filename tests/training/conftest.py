@@ -5,6 +5,7 @@ import io
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 THINGS = ("river", "mill", "baker", "lantern", "harbour", "garden", "winter", "letter", "stone", "bridge")
 RECIPE = """
@@ -185,7 +187,9 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         scripts = Path(sys.executable).parent
         command = [sys.executable, "-m", "training"]
         if processes > 1:
-            port = 20000 + random.randrange(20000)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
             command = [
                 str(scripts / "deepspeed"), "--num_accelerators", str(processes), "--master_port", str(port), "--module", "training",
             ]  # fmt: skip

@@ -13,7 +13,7 @@ from contract.settings import Engine as EngineSettings
 from contract.settings import Model, Optim
 from training import checkpoint, model, zero
 from training.engine import Engine
-from training.job import Job
+from training.job import Job, clear_checkpoints
 
 SHAPE = Model(layers=1, d_model=16, heads=2, kv_heads=1, d_ff=32)
 OPTIM = Optim(lr=0.01, warmup_fraction=0.0)
@@ -97,6 +97,32 @@ def test_several_engines_extras_random_states_and_curves_come_back(make_job: Cal
     assert [(one.step, one.name, one.value) for one in other.curves.points] == [(1, "loss", 2.5)]
 
 
+@pytest.mark.parametrize("part", ["shard-00000-of-00001.safetensors", "state.json", "random-00000.safetensors"])
+@pytest.mark.parametrize("left", [None, 40])
+def test_a_damaged_checkpoint_is_left_out_for_the_one_before(
+    make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str], part: str, left: int | None
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    train(engine, 0, 2)
+    checkpoint.save(job, 2, {"model": engine}, {})
+    expected = state(engine)
+    train(engine, 2, 4)
+    checkpoint.save(job, 4, {"model": engine}, {})
+    (path,) = [file.path for file in checkpoint.committed(job)[0].files if file.path.endswith(part)]
+    data = job.store.read_bytes(path)
+    job.store.delete(path)
+    if left is not None:
+        job.store.write_bytes(path, data[:left])
+    resumed = make_engine(job, seed=9)
+    assert checkpoint.restore(job, {"model": resumed})[0] == 2
+    assert same(expected, state(resumed))
+    assert "left out a damaged checkpoint" in capsys.readouterr().out
+    train(resumed, 2, 4)
+    checkpoint.save(job, 4, {"model": resumed}, {})
+    assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 4
+
+
 def test_two_are_kept_and_none_after_the_end(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain")
     engine = make_engine(job)
@@ -104,7 +130,7 @@ def test_two_are_kept_and_none_after_the_end(make_job: Callable[..., Job]) -> No
         checkpoint.save(job, step, {"model": engine}, {})
     assert [one.partition for one in checkpoint.committed(job)] == ["step-00000003", "step-00000002"]
     assert not job.store.files(f"pretrain/{job.task.fingerprint}/step-00000001")
-    checkpoint.clear(job)
+    clear_checkpoints(job.store, job.task)
     assert checkpoint.latest(job) is None
     assert not job.store.files(f"pretrain/{job.task.fingerprint}")
 

@@ -148,6 +148,9 @@ def test_an_unusable_file_names_the_first_bad_line_and_what_is_allowed(tmp_path:
     path.write_bytes(gzip.compress(b"{}" * 1000)[:-20])
     with pytest.raises(InputError, match="damaged gzip"):
         read_examples(str(path), parse_hh, HH_RLHF)
+    path.write_bytes(gzip.compress(b"{}" * 1000)[:10] + b"\xff" * 20)
+    with pytest.raises(InputError, match="damaged gzip"):
+        read_examples(str(path), parse_hh, HH_RLHF)
 
 
 def test_real_preference_files(data_dir: Path) -> None:

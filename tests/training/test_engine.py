@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from contract.errors import RecipeError
+from contract.errors import InputError, RecipeError
 from contract.settings import Engine as EngineSettings
 from contract.settings import Model, Optim
-from training import model
+from training import model, zero
 from training.engine import Engine, decay_groups, lr_at
 from training.job import Job
 
@@ -95,6 +95,34 @@ def test_every_way_of_running_makes_the_same_updates(
     assert losses == pytest.approx(expected_losses, rel=tolerance)
     assert norms == pytest.approx(expected_norms, rel=5 * tolerance)
     assert expected_norms[0] > OPTIM.clip, "the clipping was part of it"
+
+
+@pytest.mark.parametrize(("zero_stage", "dtype"), [(0, "fp32"), (2, "fp32"), (3, "fp32"), (2, "bf16")])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_gradients_that_are_no_numbers_stop_the_run_and_leave_the_weights(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], zero_stage: int, dtype: str, bad: float
+) -> None:
+    settings = EngineSettings(zero_stage=zero_stage, dtype=dtype, micro_batch=8)
+    engine = Engine(make_job("reward"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 4)
+    train(engine, batches[:1])
+    before = [{key: value.clone() for key, value in one.items()} for _, one in zero.read(engine.deepspeed)]
+    engine.backward(engine(input_ids=batches[1], labels=batches[1]).loss * bad)
+    with pytest.raises(InputError, match=r"reward: the gradients' norm is (nan|inf) in update \d; .* clip of reward"):
+        engine.step()
+    for old, (_, new) in zip(before, zero.read(engine.deepspeed), strict=True):
+        assert all(torch.equal(old[key], new[key]) for key in old)
+
+
+def test_activation_checkpointing_recomputes_in_a_model_that_was_loaded(
+    make_job: Callable[..., Job], batches: list[torch.Tensor]
+) -> None:
+    settings = EngineSettings(micro_batch=8, activation_checkpointing=True)
+    loaded = model.build(SHAPE, 50, 16, seed=0).eval()  # as from_pretrained leaves it
+    engine = Engine(make_job("sft"), loaded, OPTIM, settings, 8, 4)
+    calls: list[int] = []
+    loaded.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    engine.backward(engine(input_ids=batches[0], labels=batches[0]).loss)
+    assert len(calls) == 2, "once forward, and once more on the way back"
 
 
 def test_two_engines_in_one_process_do_not_meet(make_job: Callable[..., Job], batches: list[torch.Tensor]) -> None:

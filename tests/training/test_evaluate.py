@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from contract.errors import Interrupted
 from contract.manifest import Attempt, find
 from training import evaluate, gate, model, reward
 from training.chat import open_chat
@@ -90,6 +91,25 @@ def test_a_closed_gate_leaves_the_sft_model(align: Callable[..., Job]) -> None:
     assert "perplexity_sft" in metrics
     assert not any("ppo" in name or "win" in name for name in metrics)
     assert all(row["before"] and row["after"] is None and row["reward_after"] is None for row in samples)
+
+
+def test_a_stop_ends_it_after_the_model_at_hand(align: Callable[..., Job]) -> None:
+    job = align("evaluate", "evaluate.seed=5")
+    answers = iter([False, True])
+    job.stopping = lambda: next(answers)  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="evaluate: stopped after sft"):
+        evaluate.run(job)
+    assert find(job.store, job.task) is None
+
+
+def test_models_are_measured_in_the_recipes_precision(align: Callable[..., Job]) -> None:
+    job = align("evaluate", "evaluate.engine.dtype=bf16")
+    module = evaluate.load(job, job.manifest("sft"))
+    assert {one.dtype for one in module.parameters()} == {torch.bfloat16}
+    assert module.model.rotary_emb.inv_freq.dtype == torch.float32
+    data = TokenData(job, "heldout_tokens")
+    exact = evaluate.heldout_losses(job, model.load(job, job.manifest("sft")).eval(), data, 4)
+    assert evaluate.heldout_losses(job, module, data, 4) == pytest.approx(exact, rel=0.01)
 
 
 def test_equal_models_get_equal_replies(align: Callable[..., Job]) -> None:

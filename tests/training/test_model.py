@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contract.errors import InputError
 from contract.settings import Model
-from training import model
+from training import model, reward
 from training.chat import open_chat
 from training.job import Job
 from training.metrics import flops_per_token, mfu, peak_flops
@@ -66,6 +66,27 @@ def test_what_is_committed_loads_the_same_here_and_in_transformers(make_job: Cal
         assert torch.equal(model.load(later, manifest)(input_ids=tokens).logits, expected)
     with pytest.raises(InputError, match="lists no model; run pack again"):
         model.load(later, job.manifest("pack"))
+
+
+def test_flash_attention_is_for_half_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (model.attention("bf16"), model.attention("fp32")) == ("flash_attention_2", "sdpa")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert model.attention("bf16") == "sdpa"
+
+
+def test_a_model_file_that_was_cut_short_is_said(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    folder = job.fresh("result")
+    model.save(model.build(SHAPE, open_chat(job).vocab_size, 64, 0), folder, open_chat(job).path)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    job.commit(folder, {})
+    later = Job(job.run, job.run.task("sft"), job.attempt)
+    for load in (model.load, reward.load):
+        with pytest.raises(InputError, match=r"cannot be loaded .* run (pretrain|reward) again"):
+            load(later, later.manifest("pretrain"))
 
 
 def test_flops_and_mfu_by_hand() -> None:

@@ -81,7 +81,7 @@ def test_first_and_last_values_of_curves() -> None:
 def test_prompts_are_those_that_evaluation_does_not_use(align: Callable[..., Job]) -> None:
     job = align("ppo")
     chat = open_chat(job)
-    _, heldout = reward.split(reward.read_pairs(job)[0], job.run.recipe.reward.heldout_fraction)
+    heldout = reward.read_pairs(job).heldout
     used = ppo.training_prompts(job, chat, 64)
     kept = [chat.prompt(one.prompt, 64) for one in heldout]
     assert len(used) > 50

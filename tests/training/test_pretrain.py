@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import EXIT_INTERRUPTED
-from contract.manifest import Manifest, need
+from contract.errors import EXIT_INTERRUPTED, InputError
+from contract.manifest import Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run
+from training import checkpoint, pretrain
+from training.data import TokenData
+from training.engine import Engine
+from training.job import Job
 
 LONG = ("pretrain.steps=30", "pretrain.engine.checkpoint_steps=4")
 SECONDS = 240
@@ -140,3 +144,55 @@ def test_two_processes_resume_bit_for_bit_and_agree_with_one(
     assert one.fingerprint == both.fingerprint, "how many processes is no part of the result's identity"
     for (_, a), (_, b) in zip(curve(alone, one, "loss"), curve(whole, both, "loss"), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_a_run_that_diverges_stops_and_commits_nothing(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain", "pretrain.optim.lr=1.0e30", "pretrain.optim.warmup_fraction=0")
+    with pytest.raises(
+        InputError, match=r"(the loss|the gradients' norm) is (nan|inf) .* training diverged, lower .*pretrain"
+    ):
+        pretrain.run(job)
+    assert find(job.store, job.task) is None
+
+
+def test_an_update_that_ruins_the_weights_is_in_no_checkpoint_and_no_result(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry would resume from it and fail again for ever."""
+    whole = Engine.step
+
+    def ruin(self: Engine) -> float:
+        norm = whole(self)
+        if self.steps_done == 4:  # the step after which a checkpoint is due
+            next(self.module.parameters()).data.fill_(math.nan)
+        return norm
+
+    monkeypatch.setattr(Engine, "step", ruin)
+    job = make_job("pretrain")
+    with pytest.raises(InputError, match="weights are no numbers after step 4; training diverged"):
+        pretrain.run(job)
+    assert checkpoint.latest(job) is None
+    last = make_job("pretrain", "pretrain.steps=4")
+    with pytest.raises(InputError, match="held-out loss is nan at the end; training diverged"):
+        pretrain.run(last)
+    assert find(last.store, last.task) is None
+
+
+def test_a_stop_in_the_last_step_lets_it_finish(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain", "pretrain.steps=1")
+    job.stopping = lambda: True  # type: ignore[method-assign]
+    pretrain.run(job)
+    assert find(job.store, job.task) is not None
+
+
+def test_nothing_held_out_is_said_and_no_error(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job("pretrain", "pretrain.steps=1")
+    monkeypatch.setattr(
+        pretrain, "TokenData", lambda job, kind, seed=0: [] if "heldout" in kind else TokenData(job, kind)
+    )
+    pretrain.run(job)
+    metrics = need(job.store, job.task).metrics
+    assert (
+        metrics["heldout_perplexity_before"] is metrics["heldout_perplexity_after"] is metrics["bits_per_byte"] is None
+    )
+    assert metrics["heldout_tokens"] == 0

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import LlamaConfig, LlamaModel
 from contract.errors import InputError
 from training import reward
 from training.chat import Turn, open_chat
-from training.data import Preference
+from training.data import Preference, documents, synthetic_instructions
 from training.job import Job
 
 
@@ -66,10 +67,39 @@ def test_no_prompt_is_on_both_sides(prompts: list[int], fraction: float) -> None
     try:
         train, heldout = reward.split(pairs, fraction)
     except InputError:
-        assert len({reward.is_heldout(reward.name_prompt(one.prompt), fraction) for one in pairs}) == 1
+        assert len({reward.is_heldout(one.prompt[0].text, fraction) for one in pairs}) == 1
         return
     assert not {one.prompt for one in train} & {one.prompt for one in heldout}
     assert sorted(one.chosen for one in [*train, *heldout]) == sorted(one.chosen for one in pairs)
+
+
+def test_a_dialogue_at_several_lengths_stays_on_one_side() -> None:
+    opening = [Turn("user", f"q{index}") for index in range(40)]
+    pairs = [
+        Preference((one, *(Turn("assistant", "So?"), Turn("user", f"again {length}")) * length), "good", "bad")
+        for one in opening
+        for length in range(3)
+    ]
+    train, heldout = reward.split(pairs, 0.3)
+    assert not {one.prompt[0] for one in train} & {one.prompt[0] for one in heldout}
+
+
+def test_synthetic_pairs_to_judge_by_were_learned_by_no_stage(align: Callable[..., Job]) -> None:
+    """Neither their prompts nor their replies' documents: they come from the corpus's held-out part."""
+    job = align("reward")
+    pairs, recipe, mixture = reward.read_pairs(job), job.run.recipe, job.manifest("mix")
+    tuned = list(islice(synthetic_instructions(documents(job, mixture), recipe.sft.seed), recipe.sft.max_examples))
+    assert len(tuned) == 64
+    assert len(pairs.heldout) >= 20
+    asked = {one.prompt[0] for one in pairs.heldout}
+    assert not asked & {one.prompt[0] for one in pairs.train}
+    assert not asked & {ask for ask, _ in tuned}
+    unseen = synthetic_instructions(documents(job, mixture, "heldout"), recipe.reward.seed)
+    assert {(one.prompt[0].text, one.chosen) for one in pairs.heldout} <= {
+        (ask.text, told.text) for ask, told in unseen
+    }
+    cut = reward.read_pairs(align("reward", "reward.max_examples=20"))
+    assert (len(cut.train), len(cut.heldout)) == (16, 4)
 
 
 def test_heldout_share_is_the_recipes() -> None:
@@ -107,7 +137,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(align: Callable[..., 
     assert metrics["accuracy_low"] > 0.6
     assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
     judged = align("reward")
-    _, heldout = reward.split(reward.read_pairs(judged)[0], judged.settings.heldout_fraction)
+    heldout = reward.read_pairs(judged).heldout
     assert len(heldout) == metrics["heldout_pairs"]
     chosen, rejected = reward.judge(judged, reward.load(judged, manifest).eval(), open_chat(judged), heldout)
     again = reward.measure(chosen, rejected)
@@ -130,21 +160,24 @@ def test_pairs_of_a_file_and_what_was_wrong_with_the_others(align: Callable[...,
     bad = [{"chosen": rows[0]["chosen"]}, {**rows[0], "rejected": rows[1]["rejected"]}]
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *bad]) + "not JSON\n")
-    pairs, found = reward.read_pairs(align("reward", f"reward.data={path}"))
-    assert pairs == [Preference((Turn("user", f"q{n}"),), "yes", "no") for n in range(5)]
-    assert found.reasons == {"rejected_is_missing": 1, "prompts_differ": 1, "not_json": 1}
-    assert len(reward.read_pairs(align("reward", f"reward.data={path}", "reward.max_examples=3"))[0]) == 3
+    read = reward.read_pairs(align("reward", f"reward.data={path}", "reward.heldout_fraction=0.5"))
+    pairs = [Preference((Turn("user", f"q{n}"),), "yes", "no") for n in range(5)]
+    assert sorted([*read.train, *read.heldout], key=str) == pairs
+    assert read.bad.reasons == {"rejected_is_missing": 1, "prompts_differ": 1, "not_json": 1}
+    few = ("reward.heldout_fraction=0.5", "reward.max_examples=3")
+    read = reward.read_pairs(align("reward", f"reward.data={path}", *few))
+    assert len(read.train) + len(read.heldout) == 3
 
 
 def test_real_comparisons(align: Callable[..., Job], data_dir: Path) -> None:
     """Bai et al.'s helpful-base test set: nearly every row is a pair, and the held-out prompts are the share that was asked for."""
     job = align("reward", f"reward.data={data_dir / 'pref' / 'hh-rlhf' / 'helpful-base'}")
-    pairs, bad = reward.read_pairs(job)
-    assert len(pairs) > 2000
-    assert bad.reasons.total() < 0.02 * len(pairs)
-    train, heldout = reward.split(pairs, 0.2)
-    assert len(heldout) / len(pairs) == pytest.approx(0.2, abs=0.03)
-    ids = reward.encode(open_chat(job), heldout[:50], 48)
+    pairs = reward.read_pairs(job)
+    count = len(pairs.train) + len(pairs.heldout)
+    assert count > 2000
+    assert pairs.bad.reasons.total() < 0.02 * count
+    assert len(pairs.heldout) / count == pytest.approx(0.2, abs=0.03)
+    ids = reward.encode(open_chat(job), pairs.heldout[:50], 48)
     assert len(ids) == 100
     assert all(len(one) <= 48 for one in ids)
-    assert len(train) + len(heldout) == len(pairs)
+    assert not {one.prompt[0] for one in pairs.train} & {one.prompt[0] for one in pairs.heldout}

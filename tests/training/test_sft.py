@@ -53,9 +53,18 @@ def test_held_out_prompts_are_never_learned() -> None:
     chats = [[Turn("user", f"q{index % 40}"), Turn("assistant", f"a{index}")] for index in range(200)]
     train, heldout = sft.split(chats, 3)
     assert len(train) + len(heldout) == 200
-    assert 10 <= len(heldout) < 15
+    assert len(heldout) == 10
     assert not {one[0].text for one in train} & {one[0].text for one in heldout}
     assert sft.split(chats, 3) == (train, heldout)
+
+
+def test_an_instruction_that_most_rows_share_is_learned_from() -> None:
+    same = [[Turn("user", "Translate"), Turn("assistant", f"a{index}")] for index in range(95)]
+    others = [[Turn("user", f"q{index}"), Turn("assistant", "a")] for index in range(5)]
+    train, heldout = sft.split(same + others, 0)
+    assert (len(train), len(heldout)) == (95, 5)
+    assert {one[0].text for one in train} == {"Translate"}
+    assert sft.split(same, 0) == (same, [])
 
 
 def run_stages(make_job: Callable[..., Job], *overrides: str, name: str = "one") -> Job:

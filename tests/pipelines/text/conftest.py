@@ -8,13 +8,18 @@ import pytest
 
 
 def _record(
-    kind: str, url: str, body: bytes, mime: str = "application/http; msgtype=response", line: bytes = b"\r\n"
+    kind: str,
+    url: str,
+    body: bytes,
+    mime: str = "application/http; msgtype=response",
+    line: bytes = b"\r\n",
+    date: str = "2024-03-04T01:02:03Z",
 ) -> bytes:
     head = [b"WARC/1.0", b"WARC-Type: " + kind.encode()]
     if url:
         head.append(b"WARC-Target-URI: " + url.encode())
     head += [
-        b"WARC-Date: 2024-03-04T01:02:03Z",
+        b"WARC-Date: " + date.encode(),
         b"WARC-Record-ID: <urn:uuid:12345678-1234-1234-1234-123456789012>",
         b"Content-Type: " + mime.encode(),
         b"Content-Length: %d" % len(body),
@@ -30,7 +35,7 @@ def _response(
 
 @pytest.fixture
 def record() -> Callable[..., bytes]:
-    """`record(kind, url, body, mime, line)`: one WARC record."""
+    """`record(kind, url, body, mime, line, date)`: one WARC record."""
     return _record
 
 

@@ -17,7 +17,7 @@ def lists(tmp_path):
     """A folder in the UT1 format with two categories."""
     for path, lines in {
         "adult/domains": ["le.com", "Bad.Example", "xn--mller-kva.de", "10.0.0.1"],
-        "adult/urls": ["www.shared.org/~bad/", "shared.org/page?id=1"],
+        "adult/urls": ["www.shared.org/~bad/", "shared.org/page?id=1", "http://www.root.org/", "/"],
         "ads/domains": ["tracker.net", ""],
         "ads/usage": ["black"],
     }.items():
@@ -43,6 +43,9 @@ def lists(tmp_path):
         ("http://shared.org/page?id=1", (Drop.URL_BLOCKED, "adult: shared.org/page?id=1")),
         ("http://shared.org/page?id=2", None),
         ("http://shared.org/", None),
+        ("http://root.org", (Drop.URL_BLOCKED, "adult: root.org")),
+        ("http://www.root.org/any/page?x=1", (Drop.URL_BLOCKED, "adult: root.org")),
+        ("http://root.org.example/", None),
         ("http://[broken", None),
         ("hard::no-url", None),
     ],

@@ -1,13 +1,17 @@
 """Reading crawl files: what is a page, what is a loss, and that damage costs only what it hit."""
 
+import datetime
 import gzip
 import itertools
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.crawl import page_row
+from pipelines.schema import PAGES
 from pipelines.text.rangefile import RangeFile
 from pipelines.text.warc import Loss, Page, read_pages
 
@@ -61,6 +65,18 @@ def test_corruption_in_mid_file_costs_one_record(write, pages):
     assert losses == {"corrupt_gzip": 1}
 
 
+@pytest.mark.parametrize("short", [None, 0, 10])
+def test_each_damage_costs_one_record_in_a_limited_file_too(write, response, short):
+    """The search for the record behind a damage reads up to the limit, which must not pass for the end of what is read."""
+    members = [gzip.compress(response(f"http://a.test/{n}", b"<html>%d" % n), mtime=0) for n in range(200)]
+    for n in (50, 120):
+        members[n] = members[n][:40] + b"\xff" * 8 + members[n][48:]
+    path = write(b"".join(members))
+    found, losses = read(path, head=None if short is None else path.stat().st_size - short)
+    assert [page.url[14:] for page in found] == [str(n) for n in range(200) if n not in (50, 120)]
+    assert losses == {"corrupt_gzip": 2}
+
+
 def test_bytes_between_gzip_members_cost_nothing_but_are_counted(write, pages):
     path = write(pages[:2], zipped=True)
     rest = b"".join(gzip.compress(page) for page in pages[2:])
@@ -89,6 +105,14 @@ def test_whatever_is_damaged_no_page_comes_out_wrong(flips, write, pages):
 def test_garbage_in_a_plain_file(write, pages):
     found, losses = read(write([*pages[:3], b"garbage garbage\r\nmore\r\n\r\n", *pages[3:]]))
     assert len(found) == 20
+    assert losses == {"bad_warc_header": 1}
+
+
+@pytest.mark.parametrize("short", [0, 10])
+def test_garbage_just_before_the_limit_of_a_plain_file(write, pages, short):
+    path = write([*pages[:3], b"garbage garbage\r\nmore\r\n\r\n", *pages[3:]])
+    found, losses = read(path, head=path.stat().st_size - short)
+    assert len(found) == (19 if short else 20)  # the limit cuts the last one
     assert losses == {"bad_warc_header": 1}
 
 
@@ -167,6 +191,28 @@ def test_headers_that_end_in_a_bare_newline(write, record):
     body = b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n<html>x</html>"
     found, _ = read(write([record("response", "http://a.test/", body, line=b"\n")] * 2))
     assert [page.payload for page in found] == [b"<html>x</html>"] * 2
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("2024-03-04T03:02:03+02:00", datetime.datetime(2024, 3, 4, 1, 2, 3, tzinfo=datetime.UTC)),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("9999-12-31T23:59:59-14:00", None),
+        ("yesterday", None),
+    ],
+)
+def test_a_date_that_no_calendar_holds_is_none(write, record, written, expected):
+    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>x</html>"
+    parts = [
+        record("response", "http://a.test/1", http, date=written),
+        record("conversion", "http://a.test/2", b"x", "text/plain", date=written),
+    ]
+    found, losses = read(write(parts))
+    assert [page.date for page in found] == [expected, expected]
+    assert not losses
+    table = pa.Table.from_pylist([page_row(page, "s", "f") for page in found], PAGES)
+    assert [row["date"] for row in table.to_pylist()] == [expected, expected]
 
 
 def test_payload_above_the_limit_is_a_page_without_payload(write, response):

@@ -1,0 +1,54 @@
+"""The command that runs one stage: what it says became of each task, and that it plans a run once."""
+
+from typing import Any
+
+import pytest
+
+from contract import plan
+from contract.manifest import Attempt, need
+from pipelines import decontaminate
+from pipelines.__main__ import main
+from pipelines.job import Job
+
+
+@pytest.fixture
+def run(make_document: Any, make_corpus: Any, commit_documents: Any) -> Any:
+    rows = [make_document(f"text {number}") for number in range(3)]
+    made = make_corpus([[rows[:2]], [rows[2:]]])
+    commit_documents(made, "dedup_substring", "all", [rows])
+    return made
+
+
+def test_committed_then_done(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [main(["decontaminate", "--recipe", run.uri]) for _ in range(2)] == [0, 0]
+    path = run.store.full(need(run.store, run.task("decontaminate")).path)
+    said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("progress")]
+    assert said == [f"committed decontaminate all: {path}", f"done decontaminate all: {path} exists, skipped"]
+
+
+def test_another_attempt_was_faster(
+    run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = decontaminate.copy
+    rival = Attempt(run, run.task("decontaminate"))
+
+    def slow(job: Job) -> Any:
+        rival.commit([])
+        return copy(job)
+
+    monkeypatch.setattr(decontaminate, "copy", slow)
+    assert main(["decontaminate", "--recipe", run.uri]) == 0
+    out = capsys.readouterr().out
+    assert "committed" not in out
+    assert f"done decontaminate all: {rival.id} was faster" in out
+
+
+def test_a_run_is_planned_once(run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    real = plan.plan
+    monkeypatch.setattr(plan, "plan", lambda *given: calls.append(given) or real(*given))
+    assert main(["filter", "--recipe", run.uri]) == 0
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()] == [
+        ["done", "filter", f"{segment.partition}:"] for segment in run.segments
+    ]
+    assert len(calls) == 1

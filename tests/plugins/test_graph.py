@@ -1,0 +1,62 @@
+"""The tasks that are no stages: which crawls a poll publishes, whatever became of the poll before; how many segments are too many."""
+
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from contract.sources import Segment, Source
+from gristmill_airflow import graph
+from gristmill_airflow.assets import CRAWL
+
+OLD, NEW, NEWEST = "CC-MAIN-2024-10", "CC-MAIN-2024-18", "CC-MAIN-2024-22"
+
+
+@pytest.fixture
+def poll(monkeypatch):
+    """`poll("run a", [NEW, OLD], ended_well=("run z",))` -> what the task publishes. Its state lasts for the test."""
+    state = {}
+    store = SimpleNamespace(get=state.get, set=state.__setitem__)
+
+    def call(run_id, offered, ended_well=()):
+        event = SimpleNamespace(extra={}, add_partitions=lambda keys: None)
+        context = {
+            "params": {"recipe": "tiny", "overrides": None},
+            "run_id": run_id,
+            "dag": SimpleNamespace(dag_id="crawl_refresh"),
+            "ti": SimpleNamespace(get_dr_count=lambda dag_id, run_ids, states: len(set(run_ids) & set(ended_well))),
+            "asset_state_store": {CRAWL: store},
+            "outlet_events": {CRAWL: event},
+        }
+        monkeypatch.setattr(graph, "get_current_context", lambda: context)
+        monkeypatch.setattr(graph, "list_snapshots", lambda source, retries: list(offered))
+        try:
+            return graph.poll.function()
+        except AirflowSkipException:
+            return []
+
+    return call
+
+
+def test_a_crawl_is_published_once(poll):
+    assert poll("a", [NEW, OLD]) == [NEW]
+    assert poll("b", [NEW, OLD], ended_well=["a"]) == []
+    assert poll("c", [NEWEST, NEW, OLD], ended_well=["a", "b"]) == [NEWEST]
+
+
+def test_a_poll_killed_before_airflow_published_finds_the_same_again(poll):
+    assert poll("a", [NEW, OLD]) == [NEW]
+    assert poll("a", [NEW, OLD]) == [NEW], "its retry"
+    assert poll("b", [NEWEST, NEW, OLD]) == [NEW, NEWEST], "the next run, after the first failed for good"
+    assert poll("c", [NEWEST, NEW, OLD], ended_well=["b"]) == []
+
+
+def test_more_segments_than_airflow_maps_are_refused(monkeypatch):
+    file = Source("/data/a.warc", "a.warc", 1, 1)
+    run = SimpleNamespace(segments=[Segment(NEW, index, (file, file)) for index in range(5)])
+    monkeypatch.setattr(graph, "open_run", lambda uri: run)
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "5")
+    assert len(graph.segments.function("uri")) == 5
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "4")
+    with pytest.raises(AirflowFailException, match=r"10 files in 5 segments .* set crawl.files_per_segment=3 or more"):
+        graph.segments.function("uri")
