@@ -240,13 +240,39 @@ class Filter(Settings):
         return self
 
 
-class MinhashSign(Settings):
-    """MinHash signatures of word n-grams. FineWeb: 5-grams, 14 bands of 8 rows; RefinedWeb: 450 bands of 20 rows."""
+MINHASH_PRESETS: dict[str, dict[str, int]] = {
+    "fineweb": {"ngram": 5, "bands": 14, "rows": 8},
+    "refinedweb": {"ngram": 5, "bands": 450, "rows": 20},
+    "slimpajama": {"ngram": 13, "bands": 9, "rows": 13},
+}
+"""Words a shingle, bands and rows. SlimPajama's are what datasketch derives from a threshold of 0.8 and 128 permutations."""
 
+
+class MinhashSign(Settings):
+    """The keys under which near duplicates meet: MinHash bands, or SimHash."""
+
+    method: Literal["minhash", "simhash"] = "minhash"
+    preset: Literal["fineweb", "refinedweb", "slimpajama"] | None = None
+    """Sets ngram, bands and rows: 5, 14 x 8 (also the default), 5, 450 x 20, or 13, 9 x 13."""
     ngram: Positive = 5
     bands: Positive = 14
     rows: Positive = 8
+    distance: Annotated[int, Field(ge=1, le=8, strict=True)] = 4
+    """SimHash: at most this many of 64 bits differ (BLOOM: 4, with ngram 6)."""
+    quality: Annotated[str, Field(min_length=1)] = "language_probability"
+    """The documents' column that `dedup_fuzzy.keep: best_quality` compares; more is better."""
     seed: Count = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, given: Any) -> Any:
+        preset = MINHASH_PRESETS.get(given.get("preset") or "") if isinstance(given, dict) else None
+        for key, value in (preset or {}).items():
+            if given.get(key, value) != value:
+                raise ValueError(
+                    f"{key} {given[key]} contradicts preset {given['preset']}, which has {value}; name one of the two"
+                )
+        return given | preset if preset else given
 
 
 class DedupUrl(Settings):
@@ -258,7 +284,13 @@ class DedupUrl(Settings):
 class DedupFuzzy(Settings):
     """One document per cluster of near duplicates."""
 
-    keep: Literal["longest", "newest", "smallest_id"] = "longest"
+    keep: Literal["longest", "newest", "best_quality", "smallest_id"] = "longest"
+    scope: Literal["snapshot", "global"] = "snapshot"
+    """Compare documents of one crawl (FineWeb), or of all crawls of the run."""
+    min_jaccard: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Link two candidates only if their shingles' true Jaccard similarity is at least this; unset links all candidates."""
+    pairs_per_document: Positive = 16
+    """Where links are checked, and more documents than this share a key, each is compared with this many of them."""
     driver_edge_limit: Positive = runtime_only(20_000_000)
     """Up to this many edges the driver finds the components with scipy; above it Spark does."""
 
@@ -269,7 +301,16 @@ class DedupSubstring(Settings):
     min_tokens: Annotated[int, Field(ge=2, strict=True)] = 50
     cut: Literal["all", "keep_first"] = "keep_first"
     passes: Positive = 1
+    """Cutting can make new matches; 2 reproduces the paper."""
     min_chars: Count = 20
+    """A document with less text left is dropped."""
+    tokenizer: Uri | None = None
+    """A tokenizer.json whose ids are the tokens; without one, tokens are the words that white space separates."""
+    one_process_bytes: Count = runtime_only(16 << 20)
+    """Up to this much Parquet, one suffix array on the driver does it; above it Spark's workers search together."""
+
+    def outside(self) -> dict[str, str]:
+        return {"tokenizer": self.tokenizer} if self.tokenizer else {}
 
 
 class Decontaminate(Settings):

@@ -1,6 +1,10 @@
-"""One document per cluster of near duplicates: documents that share a MinHash band are linked, linked documents are a cluster."""
+"""One document per cluster of near duplicates: documents that share a key are linked, linked documents are a cluster.
 
-from collections.abc import Iterator, Mapping
+Keys meet in a shuffle of arrays. In a key that many documents share, each is linked with one (or, where links are checked, with a few),
+so that the links never grow with the square of what boilerplate a million pages have in common.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,138 +13,248 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import xxhash
 
 from contract.manifest import File
-from contract.settings import DedupFuzzy
+from contract.settings import DedupFuzzy, MinhashSign
 from contract.store import Store
-from pipelines.job import Job
+from pipelines import exchange
+from pipelines.components import Nodes, components, spark_components
+from pipelines.exchange import Sent, column, gather
+from pipelines.job import Job, TableWriter
 from pipelines.schema import Drop
 from pipelines.session import computing
 from pipelines.survivors import Duplicate, Part, drop_duplicates, dropped_ids, number, parts
-
-Nodes = npt.NDArray[np.int64]
+from pipelines.text.hashing import buffers, shingles
+from pipelines.text.linking import pairs, set_jaccards, stars
 
 FILE_BITS = 32  # a node is its documents file's number and, in the lower 32 bits, its row there
+BATCH_ROWS = 1 << 14
+BUCKET_KEYS = 8_000_000  # keys for each place where they meet: some 250 MB of arrays
+EDGES = pa.schema([("big", pa.int64()), ("small", pa.int64())])
 
 
 class Signed(NamedTuple):
-    """A part and the signatures of its documents, in the same order."""
+    """A part, the signatures of its documents in the same order, and a number that is 0 or stands for its snapshot."""
 
     part: Part
     signatures: File
+    salt: int = 0
 
 
-def signed(job: Job, inputs: list[Part]) -> list[Signed]:
+def signed(job: Job, inputs: Sequence[Part], scope: str) -> list[Signed]:
     """Join each documents file with the signatures file that `minhash_sign` wrote for it."""
-    files: dict[str, File] = {}
-    for documents, signatures in zip(job.manifests("filter"), job.manifests("minhash_sign"), strict=True):
+    files: dict[str, tuple[File, int]] = {}
+    segments = [task.segment for task in job.task.of("filter")]
+    manifests = zip(segments, job.manifests("filter"), job.manifests("minhash_sign"), strict=True)
+    for segment, documents, signatures in manifests:
         order = documents.of("documents")
-        files |= {order[number(file)].path: file for file in signatures.of("signatures")}
-    return [Signed(part, files[part.documents.path]) for part in inputs]
+        local = scope == "snapshot" and segment is not None
+        salt = xxhash.xxh3_64_intdigest(segment.snapshot.encode()) if local and segment else 0
+        files |= {order[number(file)].path: (file, salt) for file in signatures.of("signatures")}
+    return [Signed(part, *files[part.documents.path]) for part in inputs]
 
 
-def read_nodes(store: Store, item: Signed, file: int, column: str) -> Iterator[tuple[Nodes, pa.RecordBatch]]:
+def read_nodes(store: Store, item: Signed, file: int, *columns: str) -> Iterator[tuple[Nodes, pa.RecordBatch]]:
     """Nodes and rows of the signatures of the documents that are left. Nodes: shape (rows,)."""
     gone = pa.array(dropped_ids(store, item.part), pa.string())
     row = 0
     with store.open_input(item.signatures.path) as source:
-        for batch in pq.ParquetFile(source).iter_batches(columns=["id", *column.split()]):
+        for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=["id", *columns]):
             alive = pc.invert(pc.is_in(batch["id"], value_set=gone))
             nodes = (file << FILE_BITS) + np.arange(row, row + batch.num_rows, dtype=np.int64)
             row += batch.num_rows
             yield nodes[alive.to_numpy(zero_copy_only=False)], batch.filter(alive)
 
 
-def band_rows(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:
-    """One row a document and band: key, node."""
-    for nodes, batch in read_nodes(store, item, file, "bands"):
-        keys = batch["bands"].flatten()
-        yield pa.record_batch({"key": keys, "node": np.repeat(nodes, len(keys) // max(len(nodes), 1))})
+def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:
+    """The first 64 of an id's 128 bits: an order of documents that no partitioning changes."""
+    return np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), ">u8").astype(np.uint64)[::2]
+
+
+def send_keys(store: Store, items: Any, checked: bool, buckets: int, file: int, _: Any) -> Iterator[Sent]:
+    """Step 1, at the files: each key with its document. Unchecked, documents that share a key within a batch are linked at once."""
+    item: Signed = items.value[file]
+    for nodes, batch in read_nodes(store, item, file, "keys", "fingerprint"):
+        keys = np.asarray(batch["keys"].flatten()) ^ np.uint64(item.salt)
+        width = batch["keys"].type.list_size
+        rows = np.repeat(np.arange(len(nodes)), width)
+        if not checked:
+            big, small, first = stars(keys, nodes[rows])
+            yield from _edges(big, small, buckets)
+            rows, keys = rows[first], keys[first]
+        columns = {"key": keys, "node": nodes[rows]}
+        if checked:
+            columns |= {"rank": id_rank(batch["id"])[rows], "fingerprint": np.asarray(batch["fingerprint"])[rows]}
+        yield from exchange.split(pa.record_batch(columns), (keys % np.uint64(buckets)).astype(np.int64))
+
+
+def _edges(big: Nodes, small: Nodes, buckets: int | None = None) -> Iterator[Sent]:
+    """Edges on their way: to any of the buckets by the node, or to the file of the node `big`."""
+    places = big % buckets if buckets else big >> FILE_BITS
+    yield from exchange.split(pa.record_batch({"big": big, "small": small}), places)
+
+
+def meet_keys(store: Store, prefix: str, place: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 2, where keys meet: each document is linked with the smallest node of its key."""
+    held, linked = [], []
+    for batch in batches:
+        (held if "key" in batch.schema.names else linked).append(batch)
+    found = [(column(batch, "big"), column(batch, "small")) for batch in linked]
+    table = gather(iter(held))
+    if table is not None:
+        found.append(stars(column(table, "key"), column(table, "node"))[:2])
+    yield from write_edges(store, prefix, place, found)
+
+
+def meet_pairs(distance: int | None, bound: int, _: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 2, where keys meet and links are checked: the pairs to compare, sent to the file of the one with the larger id."""
+    table = gather(batches)
+    if table is None:
+        return
+    big, small = pairs(
+        column(table, "key"),
+        column(table, "rank"),
+        column(table, "node"),
+        column(table, "fingerprint"),
+        bound,
+        -1 if distance is None else distance,
+    )
+    yield from _edges(big, small)
+
+
+def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 3, at the files: the shingles of one document of each pair travel to the file of the other."""
+    table = gather(batches)
+    if table is None:
+        return
+    both = np.unique(np.stack([column(table, "big"), column(table, "small")]), axis=1)
+    target = both[1] >> FILE_BITS
+    for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(both[0])):
+        inside = np.isin(both[0], nodes)
+        for place in np.unique(target[inside]).tolist():
+            big, small = both[:, inside & (target == place)]
+            yield place, pa.record_batch({"big": big, "small": small})
+            wanted = np.unique(np.searchsorted(nodes, big))
+            yield place, pa.record_batch({"node": nodes[wanted], "set": sets.take(pa.array(wanted))})
+
+
+def read_sets(store: Store, item: Signed, file: int, ngram: int, nodes: Nodes) -> Iterator[tuple[Nodes, pa.Array]]:
+    """Distinct shingles, ascending, of some documents of a file, a batch at a time."""
+    wanted, row = nodes & ((1 << FILE_BITS) - 1), 0
+    with store.open_input(item.part.documents.path) as source:
+        for batch in pq.ParquetFile(source).iter_batches(1024, columns=["text"]):
+            inside = wanted[(wanted >= row) & (wanted < row + batch.num_rows)]
+            found = shingles(*buffers(batch["text"].take(pa.array(inside - row))), ngram)
+            sets = [
+                np.unique(found.hashes[low:high]) for low, high in zip(found.bounds, found.bounds[1:], strict=False)
+            ]
+            offsets = np.cumsum([0, *map(len, sets)])
+            flat = np.concatenate(sets) if sets else np.zeros(0, np.uint64)
+            if len(inside):
+                yield (file << FILE_BITS) + inside, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat))
+            row += batch.num_rows
+
+
+def check_pairs(
+    store: Store, prefix: str, items: Any, ngram: int, least: float, file: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Sent]:
+    """Step 4, at the files: pairs whose true Jaccard similarity is high enough are linked."""
+    held, asked = [], []
+    for batch in batches:
+        (held if "set" in batch.schema.names else asked).append(batch)
+    found: list[tuple[Nodes, Nodes]] = []
+    others, pair = gather(iter(held)), gather(iter(asked))
+    if others is not None and pair is not None:
+        others = others.sort_by("node").combine_chunks()
+        big, small = column(pair, "big"), column(pair, "small")
+        for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(small)):
+            inside = np.isin(small, nodes)
+            one, other = big[inside], small[inside]
+            similarity = set_jaccards(
+                *_lists(others["set"].chunk(0)),
+                *_lists(sets),
+                np.searchsorted(column(others, "node"), one),
+                np.searchsorted(nodes, other),
+            )
+            found.append((one[similarity >= least], other[similarity >= least]))
+    yield from write_edges(store, prefix, file, found)
+
+
+def _lists(values: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    return np.asarray(values.values), np.asarray(values.offsets)
+
+
+def write_edges(store: Store, prefix: str, place: int, found: Sequence[tuple[Nodes, Nodes]]) -> Iterator[Sent]:
+    """The distinct edges of one place in a file, because all of them together may be more than the driver holds."""
+    both = np.concatenate([np.zeros((2, 0), np.int64), *(np.stack(one) for one in found)], axis=1)
+    both = np.unique(both, axis=1)
+    path = f"{prefix}/edges-{place:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
+    writer = TableWriter(store, path, "edges", EDGES)
+    writer.write_table(pa.table({"big": both[0], "small": both[1]}, schema=EDGES))
+    for file in writer.close():
+        yield 0, pa.RecordBatch.from_pylist([file.model_dump()])
+
+
+def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
+    """The files of edges between documents that are near duplicates."""
+    context, store, prefix = job.spark.sparkContext, job.store, job.prefix
+    keys = sum(item.signatures.rows for item in items) * len_keys(store, items)
+    buckets = max(context.defaultParallelism, -(-keys // BUCKET_KEYS))
+    shared, files = context.broadcast(list(items)), len(items)
+    simhash, checked = signing.method == "simhash", settings.min_jaccard is not None
+    steps: list[tuple[int, exchange.Work]] = [
+        (files, partial(send_keys, store, shared, simhash or checked, buckets)),
+        (buckets, partial(meet_keys, store, prefix)),
+    ]
+    if simhash or checked:
+        steps[1] = (buckets, partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document))
+        steps.append((files, partial(link_pairs, store, prefix)))
+    if checked:
+        steps[2] = (files, partial(send_sets, store, shared, signing.ngram))
+        steps.append((files, partial(check_pairs, store, prefix, shared, signing.ngram, settings.min_jaccard)))
+    return [File(**row) for batch in exchange.run(context, steps) for row in batch.to_pylist()]
+
+
+def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 3 where a SimHash distance decides alone: all pairs are edges."""
+    yield from write_edges(store, prefix, file, [(column(batch, "big"), column(batch, "small")) for batch in batches])
+
+
+def len_keys(store: Store, items: Sequence[Signed]) -> int:
+    """Keys a document has, from the first signatures file."""
+    with store.open_input(items[0].signatures.path) as source:
+        return int(pq.ParquetFile(source).schema_arrow.field("keys").type.list_size)
+
+
+def read_edges(store: Store, file: File, _: int = 0) -> Iterator[pa.RecordBatch]:
+    with store.open_input(file.path) as source:
+        yield from pq.ParquetFile(source).iter_batches(1 << 20)
 
 
 def facts(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:
-    """What decides which document of a cluster stays: node, id, length, date in seconds."""
-    for nodes, batch in read_nodes(store, item, file, "length date"):
-        date = batch["date"].cast(pa.int64())
-        yield pa.record_batch({"node": nodes, "id": batch["id"], "length": batch["length"], "date": date})
-
-
-def link(bands: Any) -> Any:
-    """Edges `big`, `small`: each document of a band with the smallest node in that band, which connects as well as all pairs."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as f
-
-    smallest = f.min("node").over(Window.partitionBy("key"))
-    return bands.select(f.col("node").alias("big"), smallest.alias("small")).where("big != small").distinct()
-
-
-def components(big: Nodes, small: Nodes) -> tuple[Nodes, Nodes]:
-    """Every node of an edge, ascending, and the smallest node of its component."""
-    nodes, ends = np.unique(np.concatenate([big, small]), return_inverse=True)
-    graph = coo_array((np.ones(len(big), bool), (ends[: len(big)], ends[len(big) :])), (len(nodes), len(nodes)))
-    _, labels = connected_components(graph, directed=False)
-    _, first = np.unique(labels, return_index=True)  # nodes ascend, so a label's first node is its smallest
-    return nodes, nodes[first][labels]
-
-
-def spark_components(edges: Any) -> Any:
-    """The same as `components`, for more edges than the driver holds: columns node, component.
-
-    Large-star and small-star in turn until nothing changes (Kiveris et al. 2014, "Connected Components in MapReduce and Beyond").
-    """
-    from pyspark.sql import functions as f
-
-    edges = edges.localCheckpoint()
-    before = None
-    while True:
-        edges = _small_star(_large_star(edges)).localCheckpoint()
-        now = edges.agg(f.count("*"), f.sum(f.xxhash64("big", "small").cast("decimal(38,0)"))).first()
-        if now == before:
-            break
-        before = now
-    stars = edges.select(f.col("big").alias("node"), f.col("small").alias("component"))
-    return stars.union(stars.select(f.col("component").alias("node"), "component").distinct())
-
-
-def _large_star(edges: Any) -> Any:
-    """Each node links its larger neighbours to the smallest of its neighbours and itself."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as f
-
-    both = edges.union(edges.select(f.col("small").alias("big"), f.col("big").alias("small")))
-    smallest = f.least(f.col("big"), f.min("small").over(Window.partitionBy("big")))
-    linked = both.select(f.col("small").alias("far"), "big", smallest.alias("small")).where("far > big")
-    return linked.select(f.col("far").alias("big"), "small").distinct()
-
-
-def _small_star(edges: Any) -> Any:
-    """Each node links itself and its smaller neighbours to the smallest of them."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as f
-
-    smallest = f.min("small").over(Window.partitionBy("big"))
-    grouped = edges.select("big", "small", smallest.alias("least"))
-    inner = grouped.where("small != least").select(f.col("small").alias("big"), f.col("least").alias("small"))
-    return grouped.select("big", f.col("least").alias("small")).union(inner).distinct()
+    """What decides which document of a cluster stays: node, id, length, date in seconds, quality."""
+    for nodes, batch in read_nodes(store, item, file, "length", "date", "quality"):
+        columns = {"node": nodes, "id": batch["id"], "length": batch["length"], "date": batch["date"].cast(pa.int64())}
+        yield pa.record_batch(columns | {"quality": batch["quality"]})
 
 
 def losers(members: Any, keep: str) -> Any:
     """Columns node, id, stays, cluster (its smallest id): every document that another one of its component replaces.
 
-    `longest` prefers length, then the newer; `newest` the date, then the longer; ties always go to the smallest id.
+    `longest` prefers length, then the newer; `newest` the date, then the longer; `best_quality` the quality, then the longer; ties
+    always go to the smallest id.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as f
 
-    length, date = f.col("length").desc(), f.col("date").desc_nulls_last()
-    order = {"longest": [length, date], "newest": [date, length], "smallest_id": []}[keep]
+    length, date, quality = (f.col(name).desc_nulls_last() for name in ("length", "date", "quality"))
+    rules = {"longest": [length, date], "newest": [date, length], "best_quality": [quality, length], "smallest_id": []}
     cluster = Window.partitionBy("component")
     judged = members.select(
         "node",
         "id",
-        f.first("id").over(cluster.orderBy(*order, "id")).alias("stays"),
+        f.first("id").over(cluster.orderBy(*rules[keep], "id")).alias("stays"),
         f.min("id").over(cluster).alias("cluster"),
     )
     return judged.where("id != stays")
@@ -150,40 +264,38 @@ def show(row: Mapping[str, Any], group: str) -> str:
     return group
 
 
-def find(job: Job, inputs: list[Part], settings: DedupFuzzy) -> tuple[dict[int, dict[str, Duplicate]], int]:
-    """The documents to drop by file number, and how many edges linked them."""
-    items = signed(job, inputs)
-    edges = link(job.read_table(items, partial(band_rows, job.store), "key bigint, node bigint")).persist()
-    count = edges.count()
-    if not count:
-        return {}, 0
-    if count <= settings.driver_edge_limit:
-        table = edges.toArrow()
-        nodes, labels = components(table["big"].to_numpy(), table["small"].to_numpy())
-        stars = job.spark.createDataFrame(pa.table({"node": nodes, "component": labels}))
-    else:
-        stars = spark_components(edges)
-    known = job.read_table(items, partial(facts, job.store), "node bigint, id string, length bigint, date bigint")
+def find(job: Job, items: Sequence[Signed], edges: Sequence[File], limit: int) -> dict[int, dict[str, Duplicate]]:
+    """The documents to drop, by file number."""
     doomed: dict[int, dict[str, Duplicate]] = {}
+    if not edges:
+        return doomed
+    if sum(file.rows for file in edges) <= limit:
+        table = pa.Table.from_batches([batch for file in edges for batch in read_edges(job.store, file)])
+        nodes, labels = components(column(table, "big"), column(table, "small"))
+        members = job.spark.createDataFrame(pa.table({"node": nodes, "component": labels}))
+    else:
+        members = spark_components(job.read_table(edges, partial(read_edges, job.store), "big bigint, small bigint"))
+    schema = "node bigint, id string, length bigint, date bigint, quality double"
+    known = job.read_table(items, partial(facts, job.store), schema)
     # The driver holds the ids of the dropped, about 300 bytes each.
-    for row in losers(known.join(stars, "node"), settings.keep).toArrow().to_pylist():
+    settings: DedupFuzzy = job.settings
+    for row in losers(known.join(members, "node"), settings.keep).toArrow().to_pylist():
         doomed.setdefault(row["node"] >> FILE_BITS, {})[row["id"]] = Duplicate(row["stays"], row["cluster"])
-    edges.unpersist()
-    return doomed, count
+    return doomed
 
 
 def run(job: Job) -> None:
     settings: DedupFuzzy = job.settings
     inputs = parts(job, "dedup_url")
+    items = signed(job, inputs, settings.scope)
+    edges: list[File] = []
     doomed: dict[int, dict[str, Duplicate]] = {}
-    edges = 0
-    if inputs:
+    if items:
         with computing(job.spark, job.task):
-            doomed, edges = find(job, inputs, settings)
+            edges = link(job, items, settings, job.run.recipe.section("minhash_sign"))
+            doomed = find(job, items, edges, settings.driver_edge_limit)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))
     clusters = len({one.group for file in doomed.values() for one in file.values()})
-    job.commit(
-        drop_duplicates(job, inputs, doomed, Drop.NEAR_DUPLICATE, show, before),
-        edges=edges,
-        clusters=clusters,
-    )
+    output = drop_duplicates(job, inputs, doomed, Drop.NEAR_DUPLICATE, show, before)
+    output.files.extend(edges)
+    job.commit(output, edges=sum(file.rows for file in edges), clusters=clusters)

@@ -1,152 +1,309 @@
-"""Cuts every run of `min_tokens` words that stands at two or more places, anywhere in the corpus (Lee et al. 2021).
+"""Cuts every run of `min_tokens` tokens that stands at two or more places, anywhere in the corpus (Lee et al. 2021).
 
-Four shuffles of numbers a pass: anchors meet anchors, flagged runs go back to their file, window digests meet digests, repeated
-windows go back to their file. Words are what white space separates: no tokenizer exists yet.
+Four shuffles of arrays a pass: anchors meet anchors; which ones met goes back to their file; the runs of windows that they own meet
+with their tokens and are compared; what is repeated goes back to its file. Whatever many documents share is sent once a block.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from contract.manifest import File
 from contract.settings import DedupSubstring
 from contract.store import Store
-from pipelines.job import Job, Output, Sorter
+from pipelines import exchange
+from pipelines.exchange import Sent, column, gather
+from pipelines.job import Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, Drop
 from pipelines.session import computing
-from pipelines.survivors import Part, parts, read_alive
-from pipelines.text.substring import anchors, digest, rebuild, remaining, union
+from pipelines.survivors import dropped_ids, parts
+from pipelines.text import substring, suffixes
+from pipelines.text.hashing import Hashes, Offsets
+from pipelines.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes, without
 
-Ranges = list[tuple[int, int]]
-Cuts = dict[int, list[Ranges]]
-"""Row of a file -> for each pass the word ranges [start, end) that go, counted in the words that the pass before left."""
-
-RUNS = "anchor bigint, file int, row int, first int, count int"
-WINDOWS = "digest binary, id string, file int, row int, start int"
-RANGES = "file int, row int, start int, end int"
+BUCKET_BYTES = 64 << 20  # of the corpus's Parquet, for each place where runs meet: some 30 million tokens
+HOT = 1 << 16  # an anchor of more runs is spread over all places, window by window
+WIDTH = 4  # bytes of a tokenizer's id
 
 
-def read_words(store: Store, item: tuple[Part, Cuts]) -> Iterator[tuple[int, str, Sequence[str]]]:
-    """Row, id and remaining words of each document that is left of a part."""
-    part, cuts = item
-    for row, document in read_alive(store, part, ["id", "text"]):
-        words = document["text"].split()
-        if row in cuts:
-            words = [words[index] for index in remaining(len(words), cuts[row])]
-        yield row, document["id"], words
+def id_keys(ids: Sequence[str]) -> tuple[Hashes, Hashes]:
+    """Document ids (32 hexadecimal digits) as two numbers that sort as they do."""
+    keys = np.frombuffer(bytes.fromhex("".join(ids)), ">u8").astype(np.uint64).reshape(-1, 2)
+    return keys[:, 0], keys[:, 1]
 
 
-def run_rows(store: Store, k: int, item: tuple[Part, Cuts], file: int) -> Iterator[pa.RecordBatch]:
-    """The anchor runs of each document."""
-    for row, _, words in read_words(store, item):
-        runs = anchors(words, k)
-        if size := len(runs.first):
-            yield pa.record_batch(
-                {
-                    "anchor": runs.anchor.view(np.int64),
-                    "file": np.full(size, file, np.int32),
-                    "row": np.full(size, row, np.int32),
-                    "first": runs.first.astype(np.int32),
-                    "count": runs.count.astype(np.int32),
-                }
+def places(high: Hashes, low: Hashes, start: Offsets) -> substring.Places:
+    """What sorts as (document id, token): the rank of the id among those given, and the token in it."""
+    order = np.lexsort((low, high))
+    new = (np.diff(high[order], prepend=high[order][:1]) != 0) | (np.diff(low[order], prepend=low[order][:1]) != 0)
+    rank = np.empty(len(order), np.uint64)
+    rank[order] = np.cumsum(new)
+    return (rank << np.uint64(32)) | start.astype(np.uint64)
+
+
+def send_anchors(store: Store, items: Any, settings: DedupSubstring, buckets: int, file: int, _: Any) -> Iterator[Sent]:
+    """Step 1, at the files: how often each anchor stands in each block."""
+    for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
+        runs = substring.anchors(substring.token_hashes(block.tokens), block.tokens.bounds, settings.min_tokens)
+        anchor, count = np.unique(runs.anchor, return_counts=True)
+        batch = pa.record_batch(
+            {
+                "anchor": anchor,
+                "count": count.astype(np.uint32),
+                "file": np.full(len(anchor), file, np.uint32),
+                "block": np.full(len(anchor), number, np.uint32),
+                "index": np.arange(len(anchor), dtype=np.uint32),
+            }
+        )
+        yield from exchange.split(batch, (anchor % np.uint64(buckets)).astype(np.int64))
+
+
+def meet_anchors(_: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 2, where anchors meet: which ones stand at two places, and which at very many."""
+    table = gather(batches)
+    if table is None:
+        return
+    anchor, count = column(table, "anchor"), column(table, "count")
+    order = np.argsort(anchor)
+    begin = np.flatnonzero(np.diff(anchor[order], prepend=~anchor[order][:1]))
+    total = np.zeros(len(anchor), np.int64)
+    total[order] = np.repeat(np.add.reduceat(count[order].astype(np.int64), begin), np.diff(begin, append=len(anchor)))
+    met = total > 1
+    batch = pa.record_batch(
+        {
+            "block": column(table, "block")[met],
+            "index": column(table, "index")[met],
+            "hot": (total[met] > HOT).astype(np.uint8),
+        }
+    )
+    yield from exchange.split(batch, column(table, "file")[met].astype(np.int64))
+
+
+def send_runs(
+    store: Store, items: Any, settings: DedupSubstring, buckets: int, file: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Sent]:
+    """Step 3, at the files: the tokens of all windows that an anchor owns which stands at two places.
+
+    Of windows that are equal within the block only the first is sent, with a word that there are more; the others are marked.
+    """
+    met = gather(batches)
+    if met is None:
+        return
+    met = met.sort_by("block")
+    block_of = column(met, "block")
+    for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
+        low, high = np.searchsorted(block_of, [number, number + 1])
+        if low < high:
+            yield from _block_runs(
+                block, met.slice(low, high - low).combine_chunks(), settings.min_tokens, buckets, file
             )
 
 
-def window_rows(store: Store, k: int, items: Sequence[tuple[Part, Cuts]], flagged: pa.Table) -> pa.Table:
-    """The digests of all windows in the flagged runs of one file."""
-    file = flagged["file"][0].as_py()
-    runs: dict[int, list[tuple[int, int]]] = {}
-    for row, first, count in zip(*(flagged[name].to_pylist() for name in ("row", "first", "count")), strict=True):
-        runs.setdefault(row, []).append((first, count))
-    digests: list[bytes] = []
-    ids: list[str] = []
-    places: list[tuple[int, int]] = []
-    for row, key, words in read_words(store, items[file]):
-        for first, count in runs.get(row, ()):
-            for start in range(first, first + count):
-                digests.append(digest(words, start, k))
-                ids.append(key)
-                places.append((row, start))
-    rows, starts = np.array(places, np.int32).reshape(-1, 2).T
-    return pa.table(
-        {"digest": digests, "id": ids, "file": np.full(len(ids), file, np.int32), "row": rows, "start": starts}
+def _block_runs(block: Block, met: pa.Table, k: int, buckets: int, file: int) -> Iterator[Sent]:
+    tokens = block.tokens
+    hashes = substring.token_hashes(tokens)
+    runs = substring.anchors(hashes, tokens.bounds, k)
+    anchor, inverse = np.unique(runs.anchor, return_inverse=True)
+    state = np.zeros(len(anchor), np.uint8)  # 0: stands once, 1: met, 2: hot
+    state[column(met, "index")] = 1 + column(met, "hot")
+    chosen = np.flatnonzero(state[inverse])
+    windows = substring.expand(runs.first[chosen], runs.count[chosen])
+    run = np.repeat(chosen, runs.count[chosen])
+    digest = substring.window_hashes(hashes, tokens.bounds, k)[windows]
+    document = np.searchsorted(tokens.bounds, windows, side="right") - 1
+    start = windows - tokens.bounds[document]
+    high, low = id_keys(block.ids)
+    first = substring.first_equal(
+        tokens, windows, digest, places(high, low, np.zeros(len(high)))[document] | start.astype(np.uint64), k
     )
+    alone = first == np.arange(len(windows))
+    more = np.bincount(first, minlength=len(windows)) > 1
+    marks = substring.stretches(~alone, document, np.cumsum(np.diff(windows, prepend=0) != 1))
+    yield from _marks(file, block.rows[document[marks[0]]], start[marks[0]], marks[1], buckets)
+    hot = state[inverse[run]] == 2
+    label = np.where(hot, np.arange(len(windows)), -1 - run)  # a hot anchor's windows travel one by one
+    begin, count = substring.stretches(alone, label, more)
+    data, offsets = substring.payloads(tokens, windows[begin], windows[begin] + count - 1 + k)
+    batch = pa.record_batch(
+        {
+            "high": high[document[begin]],
+            "low": low[document[begin]],
+            "file": np.full(len(begin), file, np.uint32),
+            "row": block.rows[document[begin]],
+            "first": start[begin],
+            "count": count,
+            "more": more[begin].astype(np.uint8),
+            "tokens": pa.LargeBinaryArray.from_buffers(
+                pa.large_binary(), len(begin), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+            ),
+        }
+    )
+    key = np.where(hot[begin], digest[begin], runs.anchor[run[begin]])
+    yield from exchange.split(batch, (key % np.uint64(buckets)).astype(np.int64))
 
 
-def range_rows(k: int, marked: pa.Table) -> pa.Table:
-    """Marked windows of one file, merged into disjoint ranges of words."""
-    starts: dict[int, list[int]] = {}
-    for row, start in zip(marked["row"].to_pylist(), marked["start"].to_pylist(), strict=True):
-        starts.setdefault(row, []).append(start)
-    found = [(row, *one) for row in sorted(starts) for one in union(starts[row], k)]
-    rows, first, end = np.array(found, np.int32).T
-    file = np.full(len(found), marked["file"][0].as_py(), np.int32)
-    return pa.table({"file": file, "row": rows, "start": first, "end": end})
+def _marks(file: Any, row: Offsets, first: Offsets, count: Offsets, buckets: int | None = None) -> Iterator[Sent]:
+    """Repeated windows on their way to their file: at once, or through any place of the step between."""
+    files = np.broadcast_to(np.asarray(file, np.uint32), row.shape)
+    batch = pa.record_batch({"file": files, "row": row, "first": first, "count": count})
+    yield from exchange.split(batch, files.astype(np.int64) % (buckets or 1 << 62))
 
 
-def find(job: Job, settings: DedupSubstring, items: Sequence[tuple[Part, Cuts]]) -> list[dict[str, Any]]:
-    """One pass: the word ranges that go, as rows of RANGES. `keep_first` spares the window of the smallest (id, position)."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as f
-
-    k, store = settings.min_tokens, job.store
-    runs = job.read_table(items, partial(run_rows, store, k), RUNS)
-    flagged = runs.withColumn("places", f.count("*").over(Window.partitionBy("anchor"))).where("places > 1")
-    windows = flagged.groupBy("file").applyInArrow(_table(partial(window_rows, store, k, items)), WINDOWS)
-    same = Window.partitionBy("digest")
-    place = f.struct("id", "start")
-    repeated = windows.withColumn("places", f.count("*").over(same)).withColumn("kept", f.min(place).over(same))
-    repeated = repeated.where("places > 1")
-    if settings.cut == "keep_first":
-        repeated = repeated.where(place != f.col("kept"))
-    marked = repeated.select("file", "row", "start")
-    ranges: pa.Table = marked.groupBy("file").applyInArrow(_table(partial(range_rows, k)), RANGES).toArrow()
-    return ranges.sort_by([("file", "ascending"), ("row", "ascending"), ("start", "ascending")]).to_pylist()
-
-
-def _table(work: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table], pa.Table]:
-    """A plain function, because Spark reads its type hints to tell tables from batches and a `partial` has none."""
-
-    def call(table: pa.Table) -> pa.Table:
-        return work(table)
-
-    return call
-
-
-def cut(store: Store, prefix: str, min_chars: int, item: tuple[Part, Cuts], name: str) -> Output:
-    """Rewrite the documents of one part without the ranges found, and drop those of which too little is left."""
-    part, cuts = item
-    sorter = Sorter(store, prefix, "dedup_substring", name, DOCUMENTS)
-    for row, document in read_alive(store, part):
-        text = document["text"]
-        if row in cuts:
-            document["text"] = rebuild(text, remaining(len(text.split()), cuts[row]))
-        size, before = len(document["text"].encode()), len(text.encode())
-        if len(document["text"].strip()) < min_chars:
-            sorter.drop(document, Drop.SUBSTRING_TOO_SHORT, len(document["text"].strip()), before, snippet=text)
+def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 4, where runs meet: which windows are repeated, decided token by token."""
+    held = []
+    for batch in batches:
+        if "tokens" in batch.schema.names:
+            held.append(batch)
         else:
-            sorter.keep(document, size, before)
+            yield from exchange.split(batch, column(batch, "file").astype(np.int64))
+    table = gather(iter(held))
+    if table is None:
+        return
+    k, first, count = settings.min_tokens, column(table, "first"), column(table, "count")
+    _, ends, data = table["tokens"].chunk(0).buffers()
+    offsets = np.frombuffer(ends, np.int64, table.num_rows + 1)
+    payload = np.frombuffer(data, np.uint8)[: offsets[-1]]
+    tokens = substring.parse(payload, offsets, None if settings.tokenizer is None else WIDTH)
+    windows = substring.expand(tokens.bounds[:-1], count)
+    run = np.repeat(np.arange(table.num_rows), count)
+    place = places(column(table, "high"), column(table, "low"), first)[run]
+    place += (windows - tokens.bounds[run]).astype(np.uint64)
+    digest = substring.window_hashes(substring.token_hashes(tokens), tokens.bounds, k)[windows]
+    least = substring.first_equal(tokens, windows, digest, place, k)
+    marked = least != np.arange(len(windows))
+    if settings.cut == "all":
+        copies = np.bincount(least, minlength=len(windows))
+        more = np.bincount(least, weights=column(table, "more")[run], minlength=len(windows))
+        marked = ((copies > 1) | (more > 0))[least]
+    begin, length = substring.stretches(marked, run)
+    run = run[begin]
+    start = first[run] + windows[begin] - tokens.bounds[run]
+    yield from _marks(column(table, "file")[run], column(table, "row")[run], start, length)
+
+
+def write_cuts(
+    store: Store, prefix: str, items: Any, settings: DedupSubstring, file: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Sent]:
+    """Step 5, at the files: repeated windows as bytes of the original text, with the cuts of earlier passes, in one file."""
+    table = gather(batches)
+    if table is not None:
+        marks = (column(table, name) for name in ("row", "first", "count"))
+        yield 0, save_cuts(store, prefix, items.value[file], settings, file, *marks)
+
+
+def save_cuts(
+    store: Store,
+    prefix: str,
+    item: Item,
+    settings: DedupSubstring,
+    file: int,
+    row: Offsets,
+    first: Offsets,
+    count: Offsets,
+) -> pa.RecordBatch:
+    """Write the cuts file of one documents file; returns its name and what was found."""
+    rows, starts, ends = substring.merge(row, first, count, settings.min_tokens)
+    before = read_cuts(store, item)
+    found: dict[int, list[tuple[int, int]]] = {}
+    ids: dict[int, str] = {}
+    for block in blocks(store, item, settings.tokenizer, np.union1d(rows, list(before)).astype(np.int64)):
+        for document, (number, key) in enumerate(zip(block.rows.tolist(), block.ids, strict=True)):
+            low, high = np.searchsorted(rows, [number, number + 1])
+            later = [to_bytes(block, document, int(starts[at]), int(ends[at])) for at in range(low, high)]
+            found[number], ids[number] = compose(before.get(number, []), [one for one in later if one[0] < one[1]]), key
+    path = f"{prefix}/cuts-{file:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
+    writer = TableWriter(store, path, "cuts", CUTS)
+    for number in sorted(found):
+        for start, end in found[number]:
+            writer.write({"row": number, "id": ids[number], "start": start, "end": end})
+    (written,) = writer.close()
+    facts = {"file": file, "path": path, "bytes": written.bytes, "rows": written.rows, "documents": len(found)}
+    return pa.RecordBatch.from_pylist([facts | {"spans": len(rows), "tokens": int((ends - starts).sum())}])
+
+
+def steps(
+    store: Store, prefix: str, items: Any, files: int, settings: DedupSubstring, buckets: int
+) -> list[tuple[int, exchange.Work]]:
+    """One pass as an exchange between the documents files and as many buckets. `items.value` is the list of Item."""
+    return [
+        (files, partial(send_anchors, store, items, settings, buckets)),
+        (buckets, meet_anchors),
+        (files, partial(send_runs, store, items, settings, buckets)),
+        (buckets, partial(meet_runs, settings)),
+        (files, partial(write_cuts, store, prefix, items, settings)),
+    ]
+
+
+def find(job: Job, settings: DedupSubstring, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """One pass over the shuffles: a row for each documents file in which something is repeated."""
+    context = job.spark.sparkContext
+    size = sum(item.part.documents.bytes for item in items)
+    buckets = max(context.defaultParallelism, -(-size // BUCKET_BYTES))
+    shared = context.broadcast(list(items))
+    made = steps(job.store, job.prefix, shared, len(items), settings, buckets)
+    with computing(job.spark, job.task):
+        return [row for batch in exchange.run(context, made) for row in batch.to_pylist()]
+
+
+def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """The same by one suffix array, in this process."""
+    held = [(file, block) for file, item in enumerate(items) for block in blocks(job.store, item, settings.tokenizer)]
+    tokens, owner = suffixes.join([block.tokens for _, block in held])
+    row = np.concatenate([block.rows for _, block in held] or [np.zeros(0, np.int64)])
+    file = np.concatenate([np.full(len(block.rows), number) for number, block in held] or [np.zeros(0, np.int64)])
+    high, low = id_keys([key for _, block in held for key in block.ids])
+    start = np.arange(len(owner)) - tokens.bounds[owner]
+    rank = places(high, low, np.zeros(len(high)))
+    windows, first = suffixes.first_equal(tokens, rank[owner] | start.astype(np.uint64), settings.min_tokens)
+    marked = np.sort(windows if settings.cut == "all" else windows[windows != first])
+    file, row, start = file[owner[marked]], row[owner[marked]], start[marked]
+    found = []
+    for number in np.unique(file).tolist():
+        at = file == number
+        ones = np.ones(at.sum(), np.int64)
+        facts = save_cuts(job.store, job.prefix, items[number], settings, number, row[at], start[at], ones)
+        found += facts.to_pylist()
+    return found
+
+
+def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Output:
+    """Rewrite the documents of one part without what was found, and drop those of which too little is left."""
+    gone, cuts = dropped_ids(store, item.part), read_cuts(store, item)
+    sorter = Sorter(store, prefix, "dedup_substring", name, DOCUMENTS)
+    for row, document in enumerate(read_rows(store, item.part.documents.path)):
+        if document["id"] in gone:
+            continue
+        text = document["text"]
+        data = text.encode()
+        left = without(data, cuts[row]) if row in cuts else data
+        document["text"] = left.decode()
+        remaining = len(document["text"].strip())
+        if remaining < min_chars:
+            sorter.drop(document, Drop.SUBSTRING_TOO_SHORT, remaining, len(data), snippet=text)
+        else:
+            sorter.keep(document, len(left), len(data))
     return sorter.close()
 
 
 def run(job: Job) -> None:
     settings: DedupSubstring = job.settings
-    items: list[tuple[Part, Cuts]] = [(part, {}) for part in parts(job, "dedup_url", "dedup_fuzzy")]
-    removed: Mapping[str, int] = {"spans": 0, "words_cut": 0, "documents_cut": 0}
-    for done in range(settings.passes if items else 0):
-        with computing(job.spark, job.task):
-            found = find(job, settings, items)
+    items = [Item(part) for part in parts(job, "dedup_url", "dedup_fuzzy")]
+    small = sum(item.part.documents.bytes for item in items) <= settings.one_process_bytes
+    documents: dict[int, int] = {}
+    spans = tokens = 0
+    for _ in range(settings.passes if items else 0):
+        found = find_alone(job, settings, items) if small else find(job, settings, items)
         if not found:
             break
         for one in found:
-            ranges = items[one["file"]][1].setdefault(one["row"], [])
-            ranges.extend([] for _ in range(done + 1 - len(ranges)))
-            ranges[done].append((one["start"], one["end"]))
-        removed = {
-            "spans": removed["spans"] + len(found),
-            "words_cut": removed["words_cut"] + sum(one["end"] - one["start"] for one in found),
-            "documents_cut": sum(len(cuts) for _, cuts in items),
-        }
-    job.commit(job.map_files(items, partial(cut, job.store, job.prefix, settings.min_chars)), **removed)
+            file = File(path=one["path"], kind="cuts", bytes=one["bytes"], rows=one["rows"])
+            items[one["file"]] = Item(items[one["file"]].part, file)
+            spans, tokens = spans + one["spans"], tokens + one["tokens"]
+            documents[one["file"]] = one["documents"]
+    output = job.map_files(items, partial(cut, job.store, job.prefix, settings.min_chars))
+    output.files.extend(item.cuts for item in items if item.cuts)
+    job.commit(output, spans=spans, tokens_cut=tokens, documents_cut=sum(documents.values()))

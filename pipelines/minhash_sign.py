@@ -1,14 +1,30 @@
-"""MinHash signature and band keys of every document, for `dedup_fuzzy` to compare without reading a text again."""
+"""The keys under which near duplicates of a document meet, for `dedup_fuzzy` to compare without reading a text again.
+
+They stay with their segment: when a new crawl is deduplicated against old ones, only the new one is signed.
+"""
 
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from contract.errors import InputError
 from contract.manifest import File
 from contract.settings import MinhashSign
 from contract.store import Store
-from pipelines.job import Job, Output, TableWriter, read_rows
-from pipelines.text.minhash import band_keys, shingles, signature
+from pipelines.job import Job, Output, TableWriter
+from pipelines.text import minhash, simhash
+from pipelines.text.hashing import buffers, shingles
+
+BATCH_ROWS = 1024
+
+
+def key_count(settings: MinhashSign) -> int:
+    """Keys a document has."""
+    return simhash.key_count(settings.distance) if settings.method == "simhash" else settings.bands
 
 
 def signatures_schema(settings: MinhashSign) -> pa.Schema:
@@ -18,26 +34,45 @@ def signatures_schema(settings: MinhashSign) -> pa.Schema:
             ("id", pa.string()),
             ("length", pa.int64()),  # characters
             ("date", pa.timestamp("s", "UTC")),
-            ("bands", pa.list_(pa.int64(), settings.bands)),
-            ("signature", pa.list_(pa.uint32(), settings.bands * settings.rows)),
+            ("quality", pa.float64()),  # the column that `minhash_sign.quality` names
+            ("keys", pa.list_(pa.uint64(), key_count(settings))),  # two documents that share one are candidates
+            ("fingerprint", pa.uint64()),  # SimHash's 64 bits; 0 for MinHash
         ]
     )
 
 
+def sign_texts(texts: pa.Array, settings: MinhashSign) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Keys, shape (texts, key_count), and fingerprints, shape (texts,)."""
+    data, offsets = buffers(texts)
+    if settings.method == "simhash":
+        prints = simhash.fingerprints(*shingles(data, offsets, settings.ngram))
+        return simhash.keys(prints, settings.distance), prints
+    count = settings.bands * settings.rows
+    signed = minhash.signatures(data, offsets, settings.ngram, count, settings.seed)
+    return minhash.band_keys(signed, settings.bands), np.zeros(len(texts), np.uint64)
+
+
 def sign(store: Store, prefix: str, settings: MinhashSign, file: File, name: str) -> Output:
     """The signatures of one documents file."""
-    writer = TableWriter(store, f"{prefix}/signatures-{name}.parquet", "signatures", signatures_schema(settings))
-    for row in read_rows(store, file.path, ["id", "date", "text"]):
-        values = signature(shingles(row["text"], settings.ngram), settings.bands * settings.rows, settings.seed)
-        writer.write(
-            {
-                "id": row["id"],
-                "length": len(row["text"]),
-                "date": row["date"],
-                "bands": band_keys(values, settings.bands),
-                "signature": values,
+    schema = signatures_schema(settings)
+    writer = TableWriter(store, f"{prefix}/signatures-{name}.parquet", "signatures", schema)
+    with store.open_input(file.path) as source:
+        parquet = pq.ParquetFile(source)
+        if settings.quality not in parquet.schema_arrow.names:
+            raise InputError(
+                f"minhash_sign.quality: documents have no column {settings.quality!r}; there are {', '.join(parquet.schema_arrow.names)}"
+            )
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=list({"id", "date", "text", settings.quality})):
+            keys, prints = sign_texts(batch["text"], settings)
+            columns = {
+                "id": batch["id"],
+                "length": pc.utf8_length(batch["text"]).cast(pa.int64()),
+                "date": batch["date"],
+                "quality": batch[settings.quality].cast(pa.float64()),
+                "keys": pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), keys.shape[1]),
+                "fingerprint": pa.array(prints),
             }
-        )
+            writer.write_table(pa.table(columns, schema=schema))
     return Output(writer.close())
 
 

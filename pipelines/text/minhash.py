@@ -1,27 +1,24 @@
 """MinHash signatures of word n-grams (Broder 1997) and the band keys under which similar documents meet."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from pipelines.text.ngrams import ngram_hashes, normalize, word_hashes
+from pipelines.text.hashing import Bytes, Offsets, kernel, mix64, shingles
 
 Words32 = npt.NDArray[np.uint32]
 
-CHUNK_CELLS = 1 << 20  # shingles x permutations held at once: 4 MiB stay in the cache
+
+def found_probability(jaccard: Any, bands: int, rows: int) -> Any:
+    """The probability that two documents of this Jaccard similarity (a number or an array) share a band: 1 - (1 - s^rows)^bands."""
+    return 1 - (1 - jaccard**rows) ** bands
 
 
-def shingles(text: str, n: int) -> Words32:
-    """The distinct n-grams of the normalised text as 32-bit hashes, ascending. Never empty.
-
-    A text of fewer than n words is one shingle of all its words; one that normalises to nothing is a shingle of its bytes.
-    """
-    words = normalize(text).split()
-    if not words:
-        return np.array([xxhash.xxh32_intdigest(text.encode())], np.uint32)
-    return np.unique(ngram_hashes(word_hashes(words), min(n, len(words))).astype(np.uint32))
+def threshold(bands: int, rows: int) -> float:
+    """The Jaccard similarity that is found half of the time: where the S-curve is about steepest."""
+    return (1 - 0.5 ** (1 / bands)) ** (1 / rows)
 
 
 @lru_cache(maxsize=4)
@@ -35,33 +32,46 @@ def permutations(count: int, seed: int) -> tuple[Words32, Words32]:
     return multipliers, generator.randint(0, 1 << 32, count, dtype=np.uint32)
 
 
-def signature(hashes: Words32, count: int, seed: int) -> Words32:
-    """For each permutation the smallest value over all shingles. Shape (count,)."""
-    multipliers, offsets = permutations(count, seed)
-    mixed = _mix32(hashes)
-    smallest = np.full(count, 0xFFFFFFFF, np.uint32)
-    step = max(1, CHUNK_CELLS // count)
-    for start in range(0, len(mixed), step):
-        cells = multipliers[:, None] * mixed[None, start : start + step] + offsets[:, None]
-        np.minimum(smallest, cells.min(axis=1), out=smallest)
-    return smallest
+def signatures(data: Bytes, offsets: Offsets, ngram: int, count: int, seed: int) -> Words32:
+    """For each text and permutation the smallest value over all its shingles. Shape (texts, count)."""
+    found = shingles(data, offsets, ngram)
+    return minima(found.hashes.astype(np.uint32), found.bounds, *permutations(count, seed))
 
 
-def _mix32(values: Words32) -> Words32:
+@kernel
+def minima(hashes, bounds, multipliers, offsets):
+    """min over h of a * mix32(h) + b modulo 2^32, for each set hashes[bounds[i]:bounds[i + 1]] and each (a, b). Shape (sets, maps)."""
+    out = np.empty((len(bounds) - 1, len(multipliers)), np.uint32)
+    mixed = np.empty(len(hashes), np.uint32)
+    for at in range(len(hashes)):
+        mixed[at] = _mix32(hashes[at])
+    for one in range(len(bounds) - 1):
+        inside = mixed[bounds[one] : bounds[one + 1]]
+        for column in range(len(multipliers)):
+            factor, offset, smallest = multipliers[column], offsets[column], np.uint32(0xFFFFFFFF)
+            for value in inside:
+                smallest = min(smallest, np.uint32(value * factor + offset))
+            out[one, column] = smallest
+    return out
+
+
+@kernel
+def _mix32(value):
     """MurmurHash3's 32-bit finalizer."""
-    values = values ^ (values >> np.uint32(16))
-    values = values * np.uint32(0x85EBCA6B)
-    values = values ^ (values >> np.uint32(13))
-    values = values * np.uint32(0xC2B2AE35)
-    return values ^ (values >> np.uint32(16))
+    value = np.uint32((value ^ (value >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+    value = np.uint32((value ^ (value >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+    return value ^ (value >> np.uint32(16))
 
 
-def band_keys(signature: Words32, bands: int) -> npt.NDArray[np.int64]:
-    """One 64-bit key a band, from the band's number and rows; equal bands of two documents have equal keys. Shape (bands,).
-
-    Signed, because Spark has no unsigned integers.
-    """
-    rows = signature.astype("<u4").reshape(bands, -1)
-    return np.array(
-        [xxhash.xxh3_64_intdigest(row.tobytes(), seed=band) for band, row in enumerate(rows)], np.uint64
-    ).astype(np.int64)
+@kernel
+def band_keys(signatures, bands):
+    """One 64-bit key a band, from its number and rows; equal bands of two documents have equal keys. Shape (texts, bands)."""
+    rows = signatures.shape[1] // bands
+    out = np.empty((len(signatures), bands), np.uint64)
+    for text in range(len(signatures)):
+        for band in range(bands):
+            state = mix64(np.uint64(band + 1))
+            for row in range(rows):
+                state = mix64(state ^ np.uint64(signatures[text, band * rows + row])) + np.uint64(0x9E3779B97F4A7C15)
+            out[text, band] = state
+    return out

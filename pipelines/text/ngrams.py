@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -13,33 +12,49 @@ Hashes = npt.NDArray[np.uint64]
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: a bijection modulo 2^64
 
-# Marks that only decorate a letter. Vowel signs of Indic scripts are marks too, but dropping those would change words.
+# Marks that only decorate a letter, and variation selectors and tags. Vowel signs of Indic scripts are marks too, but dropping those would change words.
 _DIACRITICS = re.compile(
-    "[\u0300-\u036f\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+"
+    "[\u0300-\u036f\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\U000e0000-\U000e0fff]+"
 )
 # Scripts written without spaces: Thai, Lao, Myanmar, Khmer, kana, Han. Each character stands as a word.
 _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )
-_DIGITS = re.compile(r"\d+")
+_ZEROS = re.compile("0+")
+
+
+def fold(character: str) -> str:
+    """What one character of a text becomes when near duplicates are compared: "" when it is only decoration.
+
+    Lower case, without diacritics; every digit 0; white space a space; a character of a script without spaces stands between spaces.
+    """
+    lower = unicodedata.normalize("NFD", character.lower().replace("ς", "σ"))  # two forms of one letter
+    folded = ""
+    for one in unicodedata.normalize("NFC", _DIACRITICS.sub("", lower)):
+        kind = unicodedata.category(one)
+        if one.isspace():
+            folded += " "
+        elif kind == "Nd":
+            folded += "0"
+        elif kind[0] not in "PS" and kind not in ("Cf", "Cc", "Cs"):
+            folded += f" {one} " if _UNSPACED.match(one) else one
+    return folded
+
+
+class _Folds(dict[int, str]):
+    """`fold` by code point, each computed when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = fold(chr(code))
+        return self[code]
+
+
+_FOLDS = _Folds()
 
 
 def normalize(text: str) -> str:
     """Text as near-duplicate search compares it: lower case, no punctuation, symbols or diacritics, every number 0, single spaces."""
-    text = text.lower()
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", _DIACRITICS.sub("", unicodedata.normalize("NFD", text)))
-        text = _UNSPACED.sub(r" \1 ", text)
-        if max(text, default="") > "\uffff":
-            text = _punctuation(0x10000, 0x110000).sub("", text)
-    return " ".join(_DIGITS.sub("0", _punctuation(0, 0x10000).sub("", text)).split())
-
-
-@lru_cache(maxsize=2)
-def _punctuation(start: int, end: int) -> re.Pattern[str]:
-    """Punctuation and symbols among these code points. `re` looks a character up at once only in a class below 0x10000."""
-    marks = (chr(code) for code in range(start, end) if unicodedata.category(chr(code))[0] in "PS")
-    return re.compile(f"[{''.join(re.escape(mark) for mark in marks)}]+")
+    return " ".join(_ZEROS.sub("0", text.translate(_FOLDS)).split())
 
 
 def word_hashes(words: Sequence[str]) -> Hashes:

@@ -1,5 +1,6 @@
 """Clusters against scipy and brute force, keep rules, and one answer whatever the order, partitions and algorithm."""
 
+import dataclasses
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.plan import Run
-from pipelines.dedup_fuzzy import components, spark_components
+from contract.sources import Segment
+from pipelines.components import components, spark_components
 
 Rows = list[dict[str, Any]]
 Edges = list[tuple[int, int]]
@@ -121,11 +123,88 @@ def test_what_dedup_url_dropped_takes_no_part(
     assert done.rows.read == 3
 
 
+def test_best_quality_stays(make_document: Any, make_corpus: Any, run_stage: Any, rows_of: Any) -> None:
+    text = " ".join(words(random.Random(2), 60))
+    rows = [
+        make_document(text, name=f"q{n}", language_probability=quality) for n, quality in enumerate((0.5, 0.9, None))
+    ]
+    rows.append(make_document(text + " longer", name="q3", language_probability=0.9))
+    _, answer = judge(make_corpus([[rows]], {"dedup_fuzzy.keep": "best_quality"}), run_stage, rows_of)
+    assert {one["id"]: answer.get(one["id"], (None,))[0] for one in rows} == {
+        one["id"]: None if one is rows[3] else rows[3]["id"] for one in rows
+    }
+
+
+def jaccard(one: str, other: str) -> float:
+    a, b = ({tuple(text.split()[at : at + 5]) for at in range(len(text.split()) - 4)} for text in (one, other))
+    return len(a & b) / len(a | b)
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_checked_links_are_those_above_the_true_jaccard(
+    files: int, make_document: Any, make_corpus: Any, run_stage: Any, rows_of: Any
+) -> None:
+    """Bands of one row propose nearly every pair that shares anything; only the true similarity decides."""
+    generator = random.Random(4)
+    base = words(generator, 120)
+    rows = []
+    for n in range(12):
+        mixed = [*base[: 120 - 9 * n], *words(generator, 9 * n)]
+        rows.append(make_document(" ".join(mixed), name=f"m{n}"))
+    settings = {
+        "minhash_sign.bands": 64,
+        "minhash_sign.rows": 1,
+        "dedup_fuzzy.min_jaccard": 0.6,
+        "dedup_fuzzy.keep": "smallest_id",
+    }
+    shuffled = random.Random(files).sample(rows, len(rows))
+    done, answer = judge(make_corpus([[shuffled[at::files] for at in range(files)]], settings), run_stage, rows_of)
+    edges = [
+        (a, b)
+        for a, one in enumerate(rows)
+        for b, other in enumerate(rows[:a])
+        if jaccard(one["text"], other["text"]) >= 0.6
+    ]
+    assert 5 < len(edges) < 60
+    assert done.metrics["edges"] == len(edges)
+    clusters: dict[int, list[str]] = {}
+    for node, label in flood(edges).items():
+        clusters.setdefault(label, []).append(rows[node]["id"])
+    assert answer == {key: (min(ids), min(ids)) for ids in clusters.values() for key in ids if key != min(ids)}
+
+
+def test_simhash(texts: Rows, make_corpus: Any, run_stage: Any, rows_of: Any) -> None:
+    """One changed word in 200 flips a few bits of 64; unrelated texts differ in about half."""
+    settings = {"minhash_sign.method": "simhash", "minhash_sign.ngram": 1, "minhash_sign.distance": 8}
+    done, answer = judge(make_corpus([[texts[::2], texts[1::2]]], settings), run_stage, rows_of)
+    truth = expected(texts, "longest")
+    assert set(answer) <= set(truth)
+    assert len(answer) > 12
+    assert all(answer[row["id"]] == truth[row["id"]] for row in texts[45:47] if row["id"] in answer)
+    assert done.metrics["clusters"] >= 6
+
+
+@pytest.mark.parametrize(("scope", "dropped"), [("snapshot", 1), ("global", 2)])
+def test_scope(
+    scope: str, dropped: int, make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    """Two pages of one crawl and one of another say the same; only a global search sees the third."""
+    text = " ".join(words(random.Random(8), 80))
+    run = make_corpus([[]], {"dedup_fuzzy.scope": scope}, name=scope)
+    crawls = tuple(Segment(name, 0, ()) for name in ("CC-MAIN-2024-10", "CC-MAIN-2024-18"))
+    run = dataclasses.replace(run, segments=crawls)
+    for number, segment in enumerate(run.segments):
+        rows = [make_document(text, name=f"{number}.{n}") for n in range(2 - number)]
+        commit_documents(run, "filter", segment.partition, [rows])
+    _, answer = judge(run, run_stage, rows_of)
+    assert len(answer) == dropped
+
+
 @pytest.mark.usefixtures("spark_stops")
 def test_components_in_spark_equal_scipys(make_corpus: Any, run_stage: Any) -> None:
     """A path (the worst case for label spreading), a star, a ring, and a random graph with many small components."""
     run = make_corpus([[]])
-    from pipelines.job import start_spark
+    from pipelines.session import start_spark
 
     spark = start_spark(run, run.task("dedup_fuzzy"))
     generator = random.Random(3)

@@ -1,12 +1,21 @@
 """The stage on real Spark against brute force: random, periodic and all-equal texts, repeats at both ends, both cuts, two passes."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from contract.manifest import File
 from contract.plan import Run
+from contract.settings import DedupSubstring
+from contract.store import Store
+from pipelines import dedup_substring, exchange
+from pipelines.job import Sorter
+from pipelines.schema import DOCUMENTS
+from pipelines.survivors import Part
+from pipelines.tokens import Item, read_cuts, without
 
 Rows = list[dict[str, Any]]
 Texts = dict[str, list[str]]
@@ -75,20 +84,28 @@ def deduplicate(
 
 
 @pytest.mark.parametrize(
-    ("cut", "passes", "files"),
-    [("keep_first", 1, 1), ("keep_first", 1, 16), ("all", 1, 3), ("keep_first", 2, 4), ("all", 2, 2)],
+    ("cut", "passes", "files", "one_process_bytes"),
+    [
+        ("keep_first", 1, 1, 0),
+        ("keep_first", 1, 16, 0),
+        ("all", 1, 3, 0),
+        ("all", 2, 2, 0),
+        ("keep_first", 2, 3, 1 << 20),
+        ("all", 1, 2, 1 << 20),
+    ],
 )
 def test_equals_brute_force(
     cut: str,
     passes: int,
     files: int,
+    one_process_bytes: int,
     documents: Rows,
     make_corpus: Any,
     commit_documents: Any,
     run_stage: Any,
     rows_of: Any,
 ) -> None:
-    settings = {"min_tokens": 8, "cut": cut, "passes": passes}
+    settings = {"min_tokens": 8, "cut": cut, "passes": passes, "one_process_bytes": one_process_bytes}
     run, done = deduplicate(documents, settings, files, make_corpus, commit_documents, run_stage)
     expected = {row["id"]: row["text"].split() for row in documents}
     before = sum(map(len, expected.values()))
@@ -100,7 +117,7 @@ def test_equals_brute_force(
     untouched = [row for row in rows if row["text"].split() == originals[row["id"]]["text"].split()]
     assert all(row == originals[row["id"]] for row in untouched)
     assert 5 < len(untouched) < len(rows) - 20
-    assert done.metrics["words_cut"] == before - sum(map(len, expected.values()))
+    assert done.metrics["tokens_cut"] == before - sum(map(len, expected.values()))
     assert done.metrics["documents_cut"] == len(rows) - len(untouched)
     assert done.rows.bytes_read == sum(len(row["text"]) for row in documents)
     assert done.rows.bytes_kept == sum(len(row["text"]) for row in rows)
@@ -143,3 +160,57 @@ def test_too_little_left(
 def test_no_documents(make_corpus: Any, commit_documents: Any, run_stage: Any) -> None:
     _run, done = deduplicate([], {}, 1, make_corpus, commit_documents, run_stage)
     assert (done.rows.read, done.files) == (0, ())
+
+
+def in_process(steps: Sequence[tuple[int, exchange.Work]], seed: int) -> list[dict[str, Any]]:
+    """The steps of an exchange without Spark, with every batch cut in two and all of them shuffled."""
+    generator = random.Random(seed)
+    sent: list[tuple[int, Any]] = []
+    for places, work in steps:
+        halves = [
+            (place, piece)
+            for place, batch in sent
+            for piece in (batch.slice(0, batch.num_rows // 2), batch.slice(batch.num_rows // 2))
+            if piece.num_rows
+        ]
+        generator.shuffle(halves)
+        inbox: list[list[Any]] = [[] for _ in range(places)]
+        for place, batch in halves:
+            inbox[place].append(batch)
+        sent = [one for place in range(places) for one in work(place, iter(inbox[place]))]
+    return [row for _, batch in sent for row in batch.to_pylist()]
+
+
+@pytest.mark.parametrize("cut", ["keep_first", "all"])
+@pytest.mark.parametrize(
+    ("files", "buckets", "hot", "block_rows"), [(1, 1, 1 << 16, 1024), (3, 4, 1, 1024), (2, 3, 2, 2)]
+)
+def test_steps_equal_brute_force(
+    cut: Any,
+    files: int,
+    buckets: int,
+    hot: int,
+    block_rows: int,
+    documents: Rows,
+    tmp_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is hot, however documents are cut into blocks, and in whichever order batches come."""
+    monkeypatch.setattr(dedup_substring, "HOT", hot)
+    monkeypatch.setattr("pipelines.tokens.BLOCK_ROWS", block_rows)
+    settings = DedupSubstring(min_tokens=8, cut=cut)
+    parts = []
+    for number in range(files):
+        sorter = Sorter(tmp_store, "in", "filter", f"{number:05d}-{number:08x}", DOCUMENTS)
+        for row in documents[number::files]:
+            sorter.keep(row, 0)
+        parts.append(Item(Part(sorter.close().files[0])))
+    steps = dedup_substring.steps(tmp_store, "out", SimpleNamespace(value=parts), len(parts), settings, buckets)
+    left = {row["id"]: row["text"].encode() for row in documents}
+    for one in in_process(steps, seed=hot):
+        item = Item(parts[one["file"]].part, File(path=one["path"], kind="cuts", bytes=1))
+        for row, cuts in read_cuts(tmp_store, item).items():
+            key = documents[one["file"] :: files][row]["id"]
+            left[key] = without(left[key], cuts)
+    expected = brute_force({row["id"]: row["text"].split() for row in documents}, 8, cut)
+    assert {key: data.decode().split() for key, data in left.items()} == expected

@@ -1,23 +1,20 @@
 """Signatures against datasketch, estimates against true Jaccard similarities, bands against their theory."""
 
 import tarfile
-from itertools import combinations
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
-import xxhash
 from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.minhash import band_keys, shingles, signature
+from contract.settings import MINHASH_PRESETS
+from pipelines.text.hashing import buffers, shingles
+from pipelines.text.minhash import band_keys, found_probability, minima, permutations, signatures, threshold
 from pipelines.text.ngrams import mix64, ngram_hashes, normalize, word_hashes
-
-
-def found_probability(jaccard: float, bands: int, rows: int) -> float:
-    """The probability that two documents of this Jaccard similarity share a band: 1 - (1 - s^rows)^bands."""
-    return 1 - (1 - jaccard**rows) ** bands
 
 
 @pytest.mark.parametrize(
@@ -41,16 +38,6 @@ def test_normalize(text: str, expected: str) -> None:
     assert normalize(text) == expected
 
 
-def test_number_of_shingles() -> None:
-    assert len(shingles("a b c d e f g", 5)) == 3
-    assert len(shingles("a b a b a b a b", 2)) == 2
-    assert len(shingles("only three words", 5)) == 1
-    assert shingles("Only three WORDS!", 5) == shingles("only three words", 5)
-    assert shingles("only three words", 5) != shingles("only three birds", 5)
-    assert len(shingles("", 5)) == len(shingles("?!", 5)) == 1
-    assert shingles("", 5) != shingles("?!", 5)
-
-
 def test_ngram_hash_depends_on_its_words_and_their_order_only() -> None:
     words = ["a", "b", "c", "d", "x", "a", "b", "c", "d", "a", "c", "b", "d"]
     hashes = ngram_hashes(word_hashes(words), 4)
@@ -67,34 +54,42 @@ def test_mix64_is_murmur_hash_3s() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=200, unique=True),
+    st.lists(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=100), min_size=1, max_size=4),
     st.integers(1, 130),
     st.integers(0, 2**32 - 1),
 )
-def test_signature_is_datasketchs(hashes: list[int], count: int, seed: int) -> None:
-    oracle = MinHash(num_perm=count, seed=seed, scheme="affine32", hashfunc=lambda value: value)
-    oracle.update_batch(hashes)
-    assert signature(np.array(hashes, np.uint32), count, seed).tolist() == oracle.hashvalues.tolist()
+def test_signatures_are_datasketchs(sets: list[list[int]], count: int, seed: int) -> None:
+    bounds = np.cumsum([0, *map(len, sets)])
+    found = minima(np.array([one for each in sets for one in each], np.uint32), bounds, *permutations(count, seed))
+    for values, hashes in zip(found, sets, strict=True):
+        oracle = MinHash(num_perm=count, seed=seed, scheme="affine32", hashfunc=lambda value: value)
+        oracle.update_batch(hashes)
+        assert values.tolist() == oracle.hashvalues.tolist()
 
 
-def test_signature_over_many_chunks_is_the_minimum_of_its_parts() -> None:
-    hashes = np.random.default_rng(0).integers(0, 2**32, 30_000, np.uint32)
-    whole = signature(hashes, 112, 1)
-    parts = [signature(part, 112, 1) for part in np.array_split(hashes, 7)]
-    assert whole.tolist() == np.minimum.reduce(parts).tolist()
+def test_signatures_of_texts_are_datasketchs() -> None:
+    data, offsets = buffers(pa.array([f"word{chr(97 + n)} " * 3 + "and some more words here" for n in range(5)]))
+    hashes, bounds = shingles(data, offsets, 5)
+    found = signatures(data, offsets, 5, 9000, 1)
+    oracle = MinHash(num_perm=9000, seed=1, scheme="affine32", hashfunc=lambda value: value)
+    oracle.update_batch(hashes[bounds[3] : bounds[4]].astype(np.uint32).tolist())
+    assert found[3].tolist() == oracle.hashvalues.tolist()
 
 
 def test_band_keys() -> None:
-    values = np.arange(112, dtype=np.uint32)
-    other = values.copy()
-    other[8] += 1  # the first row of the second band
-    equal = band_keys(values, 14) == band_keys(other, 14)
-    assert equal.tolist() == [True, False] + [True] * 12
-    assert band_keys(values, 14)[0] == np.int64(
-        np.uint64(xxhash.xxh3_64_intdigest(np.arange(8, dtype="<u4").tobytes())).astype(np.int64)
-    )
-    same_rows = band_keys(np.zeros(112, np.uint32), 14)
-    assert len(set(same_rows.tolist())) == 14
+    values = np.arange(112, dtype=np.uint32)[None, :].repeat(2, axis=0)
+    values[1, 8] += 1  # the first row of the second band
+    keys = band_keys(values, 14)
+    assert (keys[0] == keys[1]).tolist() == [True, False] + [True] * 12
+    assert len(set(band_keys(np.zeros((1, 112), np.uint32), 14)[0].tolist())) == 14
+
+
+@pytest.mark.parametrize(
+    ("bands", "rows", "expected"), [(14, 8, 0.6847), (450, 20, 0.7235), (9, 13, 0.8186), (1, 1, 0.5)]
+)
+def test_threshold_is_found_half_of_the_time(bands: int, rows: int, expected: float) -> None:
+    assert threshold(bands, rows) == pytest.approx(expected, abs=0.0006)
+    assert found_probability(threshold(bands, rows), bands, rows) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -104,27 +99,34 @@ def test_published_probabilities_at_jaccard_08(bands: int, rows: int, expected: 
     assert found_probability(0.8, bands, rows) == pytest.approx(expected, abs=0.001)
 
 
-def test_recall_on_licences_follows_theory(data_dir: Path) -> None:
-    """Pairs of real licence texts share a band as often as 1-(1-s^r)^b says, over 20 seeds, in every bin of similarity."""
+@pytest.mark.parametrize("preset", sorted(MINHASH_PRESETS))
+def test_recall_on_licences_follows_theory(preset: str, data_dir: Path) -> None:
+    """Pairs of real licence texts share a band as often as 1-(1-s^r)^b says, in every bin of similarity, within sampling error."""
+    ngram, bands, rows = (MINHASH_PRESETS[preset][key] for key in ("ngram", "bands", "rows"))
     with tarfile.open(data_dir / "dedup" / "spdx_license_texts_819.tar.xz") as archive:
         texts = [archive.extractfile(one).read().decode() for one in archive if one.isfile()]  # type: ignore[union-attr]
-    sets = [shingles(text, 5) for text in texts[:300]]
-    inside = [set(one.tolist()) for one in sets]
-    pairs = {}
-    for a, b in combinations(range(len(sets)), 2):
-        shared = len(inside[a] & inside[b])
-        similarity = shared / (len(inside[a]) + len(inside[b]) - shared)
-        if similarity >= 0.4:
-            pairs[a, b] = similarity
-    assert len(pairs) > 100
-    found = dict.fromkeys(pairs, 0)
-    for seed in range(20):
-        keys = np.array([band_keys(signature(one, 112, seed), 14) for one in sets])
-        for pair in pairs:
-            found[pair] += bool((keys[pair[0]] == keys[pair[1]]).any())
+    data, offsets = buffers(pa.array(texts[:400]))
+    hashes, bounds = shingles(data, offsets, ngram)
+    sets = [np.unique(hashes[low:high]) for low, high in pairwise(bounds.tolist())]
+    _, inverse = np.unique(hashes, return_inverse=True)
+    inside = np.zeros((len(sets), inverse.max() + 1), np.float32)
+    for number, (low, high) in enumerate(pairwise(bounds.tolist())):
+        inside[number, inverse[low:high]] = 1
+    shared = inside @ inside.T
+    sizes = np.array([len(one) for one in sets])
+    similarity = shared / (sizes[:, None] + sizes[None, :] - shared)
+    one, other = np.nonzero(np.triu(similarity >= 0.4, 1))
+    similarity = similarity[one, other].astype(float)
+    found = []
+    for seed in range(12):
+        keys = band_keys(signatures(data, offsets, ngram, bands * rows, seed), bands)
+        found.append((keys[one] == keys[other]).any(axis=1))
+    expected = found_probability(similarity, bands, rows)
     for low, high in ((0.4, 0.6), (0.6, 0.75), (0.75, 0.9), (0.9, 1.01)):
-        inside_bin = [pair for pair, similarity in pairs.items() if low <= similarity < high]
-        measured = np.mean([found[pair] / 20 for pair in inside_bin])
-        expected = np.mean([found_probability(pairs[pair], 14, 8) for pair in inside_bin])
-        assert len(inside_bin) >= 10
-        assert measured == pytest.approx(expected, abs=0.06)
+        chosen = (similarity >= low) & (similarity < high)
+        by_seed = np.array([each[chosen].mean() for each in found])
+        error = by_seed.std(ddof=1) / np.sqrt(
+            len(by_seed)
+        )  # one seed's pairs are not independent, so seeds are the sample
+        assert chosen.sum() >= 10
+        assert by_seed.mean() == pytest.approx(expected[chosen].mean(), abs=4 * error + 0.002)

@@ -1,115 +1,161 @@
-"""Windows found through anchors against windows found by comparing everything with everything."""
+"""Windows found through anchors, and by the suffix array, against windows found by comparing everything with everything."""
 
-import itertools
+import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.substring import anchors, digest, rebuild, remaining, union
+from pipelines.text import suffixes
+from pipelines.text.hashing import buffers
+from pipelines.text.substring import (
+    Tokens,
+    anchors,
+    expand,
+    first_equal,
+    from_ids,
+    merge,
+    parse,
+    payloads,
+    stretches,
+    token_hashes,
+    window_hashes,
+    words,
+)
 
+TOKEN = st.sampled_from([0, 1, 7, 2**16, 2**32 - 1])
 DOCUMENTS = st.lists(
     st.one_of(
-        st.lists(st.sampled_from("ab"), max_size=40),
+        st.lists(TOKEN, max_size=40),
+        st.builds(lambda unit, times: unit * times, st.lists(TOKEN, min_size=1, max_size=5), st.integers(0, 12)),
         st.builds(
-            lambda unit, times: unit * times,
-            st.lists(st.sampled_from("abc"), min_size=1, max_size=5),
-            st.integers(0, 12),
+            lambda a, b, c: a + b + c,
+            *[st.sampled_from([list(range(8)), list(range(8, 0, -1)), [3, 1, 2, 3, 1, 2], []])] * 3,
         ),
-        st.builds(
-            lambda a, b, c: a + b + c, *[st.sampled_from([list("abcdefgh"), list("hgfedcba"), list("xyzxyz"), []])] * 3
-        ),
+        st.builds(lambda count: [9] * count, st.integers(0, 60)),
     ),
     max_size=6,
 )
 
-
-def brute_force(documents: list[list[str]], k: int) -> set[tuple[int, int]]:
-    """(document, start) of every window of k words that stands at two or more places."""
-    places: dict[tuple[str, ...], list[tuple[int, int]]] = {}
-    for number, words in enumerate(documents):
-        for start in range(len(words) - k + 1):
-            places.setdefault(tuple(words[start : start + k]), []).append((number, start))
-    return {place for found in places.values() if len(found) > 1 for place in found}
+Place = tuple[int, int]
 
 
-def through_anchors(documents: list[list[str]], k: int) -> set[tuple[int, int]]:
-    """The same by the two meetings that the stage makes in Spark: of anchors, then of digests."""
-    runs: dict[int, list[tuple[int, int, int]]] = {}
-    for number, words in enumerate(documents):
-        for anchor, first, count in zip(*anchors(words, k), strict=True):
-            runs.setdefault(int(anchor), []).append((number, int(first), int(count)))
-    places: dict[bytes, list[tuple[int, int]]] = {}
-    for met in runs.values():
-        for number, first, count in met if len(met) > 1 else ():
-            for start in range(first, first + count):
-                places.setdefault(digest(documents[number], start, k), []).append((number, start))
-    return {place for found in places.values() if len(found) > 1 for place in found}
+def brute_force(documents: list[list[int]], k: int) -> dict[Place, Place]:
+    """(document, start) of every window of k tokens that stands at two or more places -> the first of those places."""
+    places: dict[tuple[int, ...], list[Place]] = {}
+    for number, tokens in enumerate(documents):
+        for start in range(len(tokens) - k + 1):
+            places.setdefault(tuple(tokens[start : start + k]), []).append((number, start))
+    return {place: found[0] for found in places.values() if len(found) > 1 for place in found}
 
 
-@settings(deadline=None, max_examples=300)
+def tokenize(documents: list[list[int]]) -> tuple[Tokens, np.ndarray, np.ndarray]:
+    """The documents, and the document and place of each token."""
+    bounds = np.cumsum([0, *map(len, documents)])
+    owner = np.repeat(np.arange(len(documents)), np.diff(bounds))
+    ids = np.array([token for document in documents for token in document], np.uint32)
+    place = owner.astype(np.uint64) << np.uint64(32) | (np.arange(len(ids)) - bounds[owner]).astype(np.uint64)
+    return from_ids(ids, bounds), owner, place
+
+
+def as_places(tokens: Tokens, windows: np.ndarray, first: np.ndarray) -> dict[Place, Place]:
+    def place(window: int) -> Place:
+        document = int(np.searchsorted(tokens.bounds, window, side="right")) - 1
+        return document, int(window - tokens.bounds[document])
+
+    return {place(window): place(least) for window, least in zip(windows.tolist(), first.tolist(), strict=True)}
+
+
+def through_anchors(documents: list[list[int]], k: int, hash_bits: int = 64) -> dict[Place, Place]:
+    tokens, _, place = tokenize(documents)
+    hashes = token_hashes(tokens)
+    runs = anchors(hashes, tokens.bounds, k)
+    _, inverse, times = np.unique(runs.anchor, return_inverse=True, return_counts=True)
+    met = times[inverse] > 1
+    windows = expand(runs.first[met], runs.count[met])
+    digests = window_hashes(hashes, tokens.bounds, k)[windows] & np.uint64(2**hash_bits - 1)
+    first = first_equal(tokens, windows, digests, place[windows], k)
+    repeated = np.bincount(first, minlength=len(windows))[first] > 1
+    return as_places(tokens, windows[repeated], windows[first[repeated]])
+
+
+@settings(deadline=None, max_examples=200)
 @given(DOCUMENTS, st.integers(2, 9))
-def test_repeated_windows_equal_brute_force(documents: list[list[str]], k: int) -> None:
-    assert through_anchors(documents, k) == brute_force(documents, k)
+def test_equals_brute_force(documents: list[list[int]], k: int) -> None:
+    expected = brute_force(documents, k)
+    assert through_anchors(documents, k) == expected
+    tokens, _, place = tokenize(documents)
+    assert as_places(tokens, *suffixes.first_equal(tokens, place, k)) == expected
 
 
-def test_brute_force_itself_on_a_known_case() -> None:
-    assert brute_force([list("abcd"), list("xbcd")], 3) == {(0, 1), (1, 1)}
-    assert brute_force([list("aaaa")], 3) == {(0, 0), (0, 1)}
-    assert brute_force([list("ab"), list("cd")], 2) == set()
+@settings(deadline=None, max_examples=100)
+@given(DOCUMENTS, st.integers(2, 5), st.integers(0, 2))
+def test_hashes_that_collide_decide_nothing(documents: list[list[int]], k: int, hash_bits: int) -> None:
+    assert through_anchors(documents, k, hash_bits) == brute_force(documents, k)
 
 
-@given(st.lists(st.sampled_from("abc"), max_size=60), st.integers(2, 9))
-def test_every_window_is_in_one_run(words: list[str], k: int) -> None:
-    runs = anchors(words, k)
-    covered = [
-        start for first, count in zip(runs.first, runs.count, strict=True) for start in range(first, first + count)
-    ]
-    assert covered == list(range(max(len(words) - k + 1, 0)))
+def test_every_window_is_in_one_run() -> None:
+    documents = [list(range(30)), [5] * 12, [], [1, 2], [1, 2, 1, 2, 1, 2, 1, 2, 1]]
+    tokens, owner, _ = tokenize(documents)
+    runs = anchors(token_hashes(tokens), tokens.bounds, 5)
+    windows = expand(runs.first, runs.count)
+    assert windows.tolist() == [
+        at for at in range(len(owner) - 4) if owner[at] == owner[at + 4]
+    ]  # in order, none twice, none across documents
 
 
-def test_random_words_ship_few_anchors() -> None:
-    """A window of 50 words has 26 q-grams, so a random text changes its anchor every 13.5 words on average."""
-    words = [str(number) for number in np.random.default_rng(0).integers(0, 10**6, 20_000)]
-    assert len(anchors(words, 50).first) == pytest.approx(20_000 * 2 / 27, rel=0.05)
+def test_the_known_answers_of_brute_force() -> None:
+    assert brute_force([[1, 2, 3, 4], [9, 2, 3, 4]], 3) == {(0, 1): (0, 1), (1, 1): (0, 1)}
+    assert brute_force([[1] * 4], 3) == {(0, 0): (0, 0), (0, 1): (0, 0)}
+    assert brute_force([[1, 2], [3, 4]], 2) == {}
 
 
-@given(st.lists(st.integers(0, 50), max_size=20), st.integers(1, 9))
-def test_union_covers_exactly_the_windows(starts: list[int], k: int) -> None:
-    ranges = union(starts, k)
-    covered = [word for start, end in ranges for word in range(start, end)]
-    assert covered == sorted({word for start in starts for word in range(start, start + k)})
-    assert all(left[1] < right[0] for left, right in itertools.pairwise(ranges))
+def test_words_are_those_of_split_over_all_of_unicode() -> None:
+    everything = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
+    texts = ["x".join(everything), everything, "", " a", "a ", "\u3000", "à\xa0b"]
+    tokens, starts = words(*buffers(pa.array(["cut off", *texts]).slice(1)))
+    for number, text in enumerate(texts):
+        low, high = tokens.bounds[number], tokens.bounds[number + 1]
+        expected = text.split()
+        assert bytes(tokens.data[tokens.at[low] : tokens.at[high]]) == b"".join(
+            word.encode() + b" " for word in expected
+        )
+        data = text.encode()
+        assert all(
+            data.startswith(word.encode(), start)
+            for start, word in zip(starts[low:high].tolist(), expected, strict=True)
+        )
 
 
-def test_passes_count_in_what_is_left() -> None:
-    assert remaining(6, []).tolist() == [0, 1, 2, 3, 4, 5]
-    assert remaining(6, [[(1, 3)]]).tolist() == [0, 3, 4, 5]
-    assert remaining(6, [[(1, 3)], [(0, 2)]]).tolist() == [4, 5]
-    assert remaining(6, [[], [(0, 1), (5, 6)]]).tolist() == [1, 2, 3, 4]
+def test_payloads_are_read_back() -> None:
+    tokens, _ = words(*buffers(pa.array(["one two three", "vier fünf"])))
+    data, offsets = payloads(tokens, np.array([1, 3]), np.array([3, 5]))
+    assert bytes(data) == "two three vier fünf ".encode()
+    back = parse(data, offsets, None)
+    assert (back.bounds.tolist(), back.at.tolist()) == ([0, 2, 4], [0, 4, 10, 15, 21])
+    ids, _, _ = tokenize([[7, 8, 9], [2**32 - 1]])
+    back = parse(*payloads(ids, np.array([0, 3]), np.array([2, 4])), 4)
+    assert (back.bounds.tolist(), back.at.tolist()) == ([0, 2, 3], [0, 4, 8, 12])
+    assert back.data.view("<u4").tolist() == [7, 8, 2**32 - 1]
+
+
+def test_ranges_that_overlap_or_touch_merge() -> None:
+    rows, first, count = np.array([2, 1, 1, 1, 2]), np.array([0, 10, 3, 0, 9]), np.array([1, 2, 1, 1, 1])
+    assert [found.tolist() for found in merge(rows, first, count, 3)] == [[1, 1, 2, 2], [0, 10, 0, 9], [6, 14, 3, 12]]
 
 
 @pytest.mark.parametrize(
-    ("text", "left", "expected"),
+    ("chosen", "label", "expected"),
     [
-        ("one  two\nthree\tfour", [0, 1, 2, 3], "one  two\nthree\tfour"),
-        ("one  two\nthree\tfour", [0, 2, 3], "one  three\tfour"),
-        ("one  two\nthree\tfour", [1, 2], "two\nthree"),
-        ("one  two\nthree\tfour", [0, 3], "one  four"),
-        ("  one two  ", [0, 1], "  one two  "),
-        ("  one two  ", [0], "  one"),
-        ("  one two  ", [1], "two  "),
-        ("one two", [], ""),
-        ("\u00e9\u00e8 \U0001f600 z", [1, 2], "\U0001f600 z"),
+        ("1101", "aaab", ([0, 3], [2, 1])),
+        ("1111", "aabb", ([0, 2], [2, 2])),
+        ("000", "aaa", ([], [])),
+        ("", "", ([], [])),
     ],
 )
-def test_rebuild(text: str, left: list[int], expected: str) -> None:
-    assert rebuild(text, np.array(left, np.int64)) == expected
-
-
-@given(st.text("ab \n\u00a0\u3000\x1c"), st.data())
-def test_rebuild_keeps_exactly_the_words_left(text: str, data: st.DataObject) -> None:
-    words = text.split()
-    left = [index for index in range(len(words)) if data.draw(st.booleans())]
-    assert rebuild(text, np.array(left, np.int64)).split() == [words[index] for index in left]
+def test_stretches(chosen: str, label: str, expected: tuple[list[int], list[int]]) -> None:
+    flags = np.array([one == "1" for one in chosen], bool)
+    begin, length = stretches(flags, np.array([ord(one) for one in label], np.int64))
+    assert (begin.tolist(), length.tolist()) == expected

@@ -1,0 +1,240 @@
+"""Deduplication beside its peers, and at size: `make bench-dedup`.
+
+Every command runs in a process of its own on two cores; speeds are charged with the processor time of the command and of everything
+it starts, which a busy machine disturbs least. Peers live in environments of their own under `.bench`.
+"""
+
+import argparse
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import synthetic
+from benchmarks.bars import Bars
+from benchmarks.measure import Cost, cost
+from contract.manifest import Attempt, File, need
+from contract.plan import Run, open_run
+from contract.settings import MINHASH_PRESETS
+from contract.store import Store
+from pipelines.job import Job
+from pipelines.text.hashing import buffers, shingles
+from pipelines.text.linking import set_jaccards
+from pipelines.text.minhash import band_keys, found_probability, minima, permutations, signatures
+from pipelines.text.ngrams import normalize
+
+DATATROVE = ("datatrove[processing,io]==0.10.1", "spacy", "orjson")
+CORES = 2
+GIB = 1 << 30
+
+
+def peer_python(where: Path) -> Path:
+    """datatrove's own environment, made on first use."""
+    python, ready = where / "datatrove" / "bin" / "python", where / "datatrove" / ".minhash"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", where / "datatrove"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *DATATROVE], check=True)
+        ready.touch()
+    return python
+
+
+def fastest(work: Any, repeats: int) -> float:
+    """Processor seconds of the fastest of some calls, after one that warms up."""
+    work()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def bench_sign(bars: Bars) -> None:
+    """From texts to signatures, against datasketch's bulk from ready-made shingles (its default hash), on 931 words a text."""
+    from datasketch import MinHash
+
+    texts = list(synthetic.texts(400, 931))
+    data, offsets = buffers(pa.array(texts))
+    split = [text.split() for text in texts]
+    ready = [[" ".join(words[at : at + 5]).encode() for at in range(len(words) - 4)] for words in split]
+    hashes, bounds = shingles(data, offsets, 5)
+    for name, count, sample, bar in (("14x8", 112, 400, 10), ("450x20", 9000, 20, 20)):
+        ours = fastest(lambda count=count: signatures(data, offsets, 5, count, 1), 3) / len(texts)
+        theirs = (
+            fastest(lambda count=count, sample=sample: MinHash.bulk(ready[:sample], num_perm=count, seed=1), 1) / sample
+        )
+        print(f"signing {name}: {ours * 1e6:.0f} us a text, datasketch {theirs * 1e6:.0f} us")
+        bars.at_least(f"sign_{name}_vs_datasketch", theirs / ours, bar)
+        known = [hashes[low:high].astype(np.uint32) for low, high in pairwise(bounds[:21].tolist())]
+        oracle = MinHash.bulk(known, num_perm=count, seed=1, hashfunc=int)
+        mine = minima(hashes.astype(np.uint32), bounds, *permutations(count, 1))[:20]
+        bars.at_least(
+            f"sign_{name}_bit_identical", float((mine == np.array([one.hashvalues for one in oracle])).mean()), 1
+        )
+
+
+def bench_recall(bars: Bars, archive: Path) -> None:
+    """Real pairs by similarity against the S-curve, over twenty seeds; precision where links are checked."""
+    with tarfile.open(archive) as tar:
+        texts = [file.read().decode() for one in tar if one.isfile() and (file := tar.extractfile(one))]
+    data, offsets = buffers(pa.array(texts))
+    for preset, values in MINHASH_PRESETS.items():
+        ngram, bands, rows = values["ngram"], values["bands"], values["rows"]
+        hashes, bounds = shingles(data, offsets, ngram)
+        sets = [np.unique(hashes[low:high]) for low, high in pairwise(bounds.tolist())]
+        flat, edges = np.concatenate(sets), np.cumsum([0, *map(len, sets)])
+        one, other = np.triu_indices(len(sets), 1)
+        similarity = set_jaccards(flat, edges, flat, edges, one, other)
+        near = similarity >= 0.3
+        found = np.zeros((20, int(near.sum())), bool)
+        links: set[int] = set()
+        for seed in range(len(found)):
+            keys = band_keys(signatures(data, offsets, ngram, bands * rows, seed), bands)
+            met = np.zeros(len(one), bool)
+            for start in range(0, len(one), 50_000):
+                span = slice(start, start + 50_000)
+                met[span] = (keys[one[span]] == keys[other[span]]).any(axis=1)
+            found[seed] = met[near]
+            links |= set(np.flatnonzero(met & (similarity >= 0.8)).tolist())
+        print(f"{preset}: recall by Jaccard similarity, {len(found)} seeds")
+        for low in np.arange(0.3, 1.0, 0.1):
+            chosen = (similarity[near] >= low) & (similarity[near] < low + 0.1 + (low > 0.85))
+            by_seed = found[:, chosen].mean(axis=1)
+            theory = found_probability(similarity[near][chosen], bands, rows).mean()
+            error = by_seed.std(ddof=1) / np.sqrt(len(by_seed))
+            print(
+                f"  {low:.1f}: {chosen.sum():5d} pairs, found {by_seed.mean():.4f}, theory {theory:.4f}, +- {error:.4f}"
+            )
+            bars.at_most(f"recall_{preset}_{low:.1f}_off", abs(by_seed.mean() - theory), 4 * error + 0.002)
+        right = sum(true_jaccard(texts[one[pair]], texts[other[pair]], ngram) >= 0.8 for pair in links)
+        bars.at_least(f"precision_checked_{preset}", right / len(links), 1)
+
+
+def true_jaccard(one: str, other: str, ngram: int) -> float:
+    """Of the sets of word n-grams themselves, without a hash: what the checked links are judged by."""
+    both = []
+    for text in (one, other):
+        words = normalize(text).split()
+        n = min(ngram, max(len(words), 1))
+        both.append({tuple(words[at : at + n]) for at in range(len(words) - n + 1)})
+    return len(both[0] & both[1]) / len(both[0] | both[1])
+
+
+def stages(run: Run, *names: str) -> Cost:
+    """Run stages in one process of their own."""
+    return cost([sys.executable, "-m", "benchmarks.dedup", "--stages", *names, "--recipe", run.uri])
+
+
+def run_stages(uri: str, names: list[str]) -> None:
+    run = open_run(uri)
+    for name in names:
+        for task in run.tasks().values():
+            if task.stage == name:
+                start = time.monotonic()
+                importlib.import_module(f"pipelines.{name}").run(Job(run, task, Attempt(run, task)))
+                print(f"{name} {task.partition}: {time.monotonic() - start:.1f} s", flush=True)
+
+
+def kept(run: Run, stage: str) -> int:
+    return need(run.store, run.task(stage)).rows.kept
+
+
+def bench_peer(bars: Bars, folder: Path, where: Path, documents: int) -> None:
+    """Sign to kept ids, ours and datatrove's, on the same documents."""
+    run = synthetic.make_run(folder / "peer", documents, 300, {})
+    ours = stages(run, "minhash_sign", "dedup_fuzzy")
+    source = Path(run.store.root) / need(run.store, run.task("filter", run.segments[0].partition)).files[0].path
+    peer = Path(__file__).parent / "peers" / "datatrove_minhash.py"
+    files = str(len(list(source.parent.glob("*.parquet"))))
+    theirs = cost(
+        [str(peer_python(where)), str(peer), str(source.parent), str(folder / "datatrove"), files, str(CORES)]
+    )
+    print(
+        f"fuzzy, {documents:,} documents: ours {ours.processor:.0f} s of processor, {ours.wall:.0f} s, {kept(run, 'dedup_fuzzy'):,} kept"
+    )
+    print(f"datatrove {theirs.processor:.0f} s of processor, {theirs.wall:.0f} s")
+    bars.at_least("fuzzy_vs_datatrove", theirs.processor / ours.processor, 5)
+
+
+def bench_million(bars: Bars, folder: Path, documents: int) -> None:
+    """Memory at size, and time a document at a tenth of it and at all of it."""
+    costs = []
+    for size in (documents // 10, documents):
+        run = synthetic.make_run(folder / f"m{size}", size, 200, {})
+        costs.append(stages(run, "minhash_sign", "dedup_fuzzy"))
+        print(f"fuzzy, {size:,} documents: {costs[-1]}, {kept(run, 'dedup_fuzzy'):,} kept")
+        shutil.rmtree(folder / f"m{size}")
+    bars.at_most("fuzzy_1m_gib", costs[1].memory / GIB, 8)
+    few, many = (one.processor / size for one, size in zip(costs, (documents // 10, documents), strict=True))
+    bars.at_most("fuzzy_time_a_document_1m_vs_100k", many / few, 1.1)
+
+
+def bench_substring(bars: Bars, folder: Path, tokens: int) -> None:
+    """Ours at size, and the suffix array on the same documents: the same cuts, more memory."""
+    documents = tokens // 500
+    run = synthetic.make_run(folder / "substring", documents, 500, {"dedup_substring.one_process_bytes": 0})
+    part = need(run.store, run.task("filter", run.segments[0].partition))
+    Attempt(run, run.task("dedup_fuzzy")).commit([], part.rows)
+    ours = stages(run, "dedup_substring")
+    made = need(run.store, run.task("dedup_substring"))
+    real = part.rows.bytes_kept / 6.1
+    print(f"substring, about {real / 1e6:.0f} M tokens: {ours}, {made.metrics}")
+    bars.at_least("substring_m_tokens_a_second", real / ours.wall / 1e6, 5)
+    bars.at_most("substring_gib", ours.memory / GIB, 8)
+    cuts = [read_cuts(run.store, file) for file in made.of("cuts")]
+    alone = synthetic.make_run(folder / "alone", documents, 500, {"dedup_substring.one_process_bytes": 1 << 60})
+    Attempt(alone, alone.task("dedup_fuzzy")).commit([], part.rows)
+    theirs = stages(alone, "dedup_substring")
+    other = [read_cuts(alone.store, file) for file in need(alone.store, alone.task("dedup_substring")).of("cuts")]
+    print(f"suffix array: {theirs}")
+    bars.at_least("substring_same_cuts", float(sorted(cuts) == sorted(other)), 1)
+    bars.at_least("substring_memory_of_suffix_array_vs_ours", theirs.memory / ours.memory, 3)
+
+
+def read_cuts(store: Store, file: File) -> list[tuple[Any, ...]]:
+    with store.open_input(file.path) as source:
+        table = pq.read_table(source, columns=["id", "start", "end"])
+    return sorted(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=["sign", "recall", "peer", "million", "substring"])
+    parser.add_argument("--documents", type=int, default=200_000, help="beside datatrove")
+    parser.add_argument("--million", type=int, default=1_000_000)
+    parser.add_argument("--tokens", type=int, default=100_000_000)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GRISTMILL_TEST_DATA", "../shared/data")))
+    parser.add_argument("--where", type=Path, default=Path(".bench"))
+    parser.add_argument("--stages", nargs="*")
+    parser.add_argument("--recipe")
+    given = parser.parse_args()
+    if given.stages:
+        run_stages(given.recipe, given.stages)
+        return 0
+    bars, folder = Bars(), given.where / "dedup"
+    shutil.rmtree(folder, ignore_errors=True)
+    archive = given.data / "dedup" / "spdx_license_texts_819.tar.xz"
+    chosen = {
+        "sign": lambda: bench_sign(bars),
+        "recall": lambda: bench_recall(bars, archive),
+        "peer": lambda: bench_peer(bars, folder, given.where, given.documents),
+        "million": lambda: bench_million(bars, folder, given.million),
+        "substring": lambda: bench_substring(bars, folder, given.tokens),
+    }
+    for name in given.only:
+        chosen[name]()
+    return bars.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Connected components: by scipy where the driver can hold the edges, by large-star and small-star on Spark where it cannot."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+Nodes = npt.NDArray[np.int64]
+
+
+def components(big: Nodes, small: Nodes) -> tuple[Nodes, Nodes]:
+    """Every node of an edge, ascending, and the smallest node of its component."""
+    nodes, ends = np.unique(np.concatenate([big, small]), return_inverse=True)
+    graph = coo_array((np.ones(len(big), bool), (ends[: len(big)], ends[len(big) :])), (len(nodes), len(nodes)))
+    _, labels = connected_components(graph, directed=False)
+    _, first = np.unique(labels, return_index=True)  # nodes ascend, so a label's first node is its smallest
+    return nodes, nodes[first][labels]
+
+
+def spark_components(edges: Any) -> Any:
+    """The same as `components`, for more edges than the driver holds: columns node, component.
+
+    Large-star and small-star in turn until nothing changes (Kiveris et al. 2014, "Connected Components in MapReduce and Beyond").
+    """
+    from pyspark.sql import functions as f
+
+    edges = edges.localCheckpoint()
+    before = None
+    while True:
+        edges = _small_star(_large_star(edges)).localCheckpoint()
+        now = edges.agg(f.count("*"), f.sum(f.xxhash64("big", "small").cast("decimal(38,0)"))).first()
+        if now == before:
+            break
+        before = now
+    stars = edges.select(f.col("big").alias("node"), f.col("small").alias("component"))
+    return stars.union(stars.select(f.col("component").alias("node"), "component").distinct())
+
+
+def _large_star(edges: Any) -> Any:
+    """Each node links its larger neighbours to the smallest of its neighbours and itself."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as f
+
+    both = edges.union(edges.select(f.col("small").alias("big"), f.col("big").alias("small")))
+    smallest = f.least(f.col("big"), f.min("small").over(Window.partitionBy("big")))
+    linked = both.select(f.col("small").alias("far"), "big", smallest.alias("small")).where("far > big")
+    return linked.select(f.col("far").alias("big"), "small").distinct()
+
+
+def _small_star(edges: Any) -> Any:
+    """Each node links itself and its smaller neighbours to the smallest of them."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as f
+
+    smallest = f.min("small").over(Window.partitionBy("big"))
+    grouped = edges.select("big", "small", smallest.alias("least"))
+    inner = grouped.where("small != least").select(f.col("small").alias("big"), f.col("least").alias("small"))
+    return grouped.select("big", f.col("least").alias("small")).union(inner).distinct()

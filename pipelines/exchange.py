@@ -1,0 +1,95 @@
+"""Work in steps with a shuffle between each two, on Arrow batches instead of rows.
+
+Spark moves the batches, writes them to disk between the steps, and runs a step again when its worker dies; Python sees only arrays.
+A step is `work(place, batches) -> (place of the next step, batch), ...`. Batches arrive in any order and cut in any way, so that a
+step's outcome must not depend on either.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from contract.errors import GristmillError
+
+Sent = tuple[int, pa.RecordBatch]
+Work = Callable[[int, Iterator[pa.RecordBatch]], Iterator[Sent]]
+
+
+def run(context: Any, steps: Sequence[tuple[int, Work]]) -> list[pa.RecordBatch]:
+    """Run (places, work) steps one after the other and collect what the last one sends, whatever place it names.
+
+    context: the SparkContext. The first step's places get no batches. Raises the GristmillError that a step raised.
+    """
+    rdd = None
+    for places, work in steps:
+        rdd = context.parallelize([], max(places, 1)) if rdd is None else rdd.partitionBy(max(places, 1), _same)
+        rdd = rdd.mapPartitionsWithIndex(partial(_step, work))
+    batches = []
+    for _, data in rdd.collect() if rdd is not None else ():
+        if isinstance(data, GristmillError):
+            raise data
+        batches.append(_decode(data))
+    return batches
+
+
+def split(batch: pa.RecordBatch, places: npt.NDArray[np.integer]) -> Iterator[Sent]:
+    """The rows of a batch by the place each belongs to."""
+    order = np.argsort(places, kind="stable")
+    edges = np.flatnonzero(np.diff(places[order], prepend=-1, append=-1))
+    ordered = batch.take(pa.array(order))
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        yield int(places[order[start]]), ordered.slice(start, end - start)
+
+
+def gather(batches: Iterator[pa.RecordBatch]) -> pa.Table | None:
+    """All batches as one table of single chunks; None where there are none."""
+    held = list(batches)
+    return pa.Table.from_batches(held).combine_chunks() if held else None
+
+
+def column(table: pa.Table | pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    """A column of numbers without nulls as an array."""
+    values = table[name]
+    if isinstance(values, pa.ChunkedArray):
+        values = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
+    return np.asarray(values.to_numpy(zero_copy_only=False))
+
+
+def _same(place: int) -> int:
+    return place
+
+
+def _step(work: Work, place: int, sent: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """One place of one step. Errors meant for people travel to the driver as data: Spark would bury them in its own traceback."""
+    failed: list[GristmillError] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for _, data in sent:
+            if isinstance(data, GristmillError):
+                failed.append(data)
+            else:
+                yield _decode(data)
+
+    try:
+        for target, batch in work(place, batches()):
+            yield target, _encode(batch)
+    except GristmillError as error:
+        failed.append(error)
+    for error in failed:
+        yield 0, error
+
+
+def _encode(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def _decode(data: bytes) -> pa.RecordBatch:
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_next_batch()

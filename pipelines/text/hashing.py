@@ -1,0 +1,212 @@
+"""Words and word n-grams as 64-bit hashes, straight from UTF-8: the compiled twin of `pipelines.text.ngrams`.
+
+Both fold a text character by character by the same table, so they find the same words; here no Python object is made of any of
+them. Kernels take the two buffers of an Arrow string column: `data` uint8 and `offsets` int64 of shape (texts + 1,).
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.text.ngrams import fold
+
+Bytes = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+TABLED = 0x30000  # every assigned letter lies below; above are Han, tags, variation selectors and private use
+SPACE, GONE, ALONE = -1, 0, 1 << 24
+_LONGER = -2  # entries from here down point at several code points
+
+kernel = numba.njit(cache=True, nogil=True)
+
+
+class Folding(NamedTuple):
+    """What becomes of each code point: SPACE, GONE, one code point (with ALONE when it is a word by itself), or _LONGER - i: the
+    entries of `several` from i to the next 0."""
+
+    one: npt.NDArray[np.int32]
+    several: npt.NDArray[np.int32]
+
+
+class Shingles(NamedTuple):
+    """Hashes of all texts one after the other, shape (hashes,), and where each text's begin, shape (texts + 1,)."""
+
+    hashes: Hashes
+    bounds: Offsets
+
+
+@lru_cache(maxsize=1)
+def folding() -> Folding:
+    """`ngrams.fold` of every code point below TABLED. Takes about 0.3 s, once a worker."""
+    one = np.zeros(TABLED, np.int32)
+    several: list[int] = []
+    for code in range(TABLED):
+        folded = fold(chr(code))
+        if folded.isspace():
+            one[code] = SPACE
+        elif len(folded) == 1:
+            one[code] = ord(folded)
+        elif len(folded) == 3 and folded[0] == folded[2] == " ":
+            one[code] = ord(folded[1]) | ALONE
+        elif folded:
+            one[code] = _LONGER - len(several)
+            several += [*map(ord, folded), 0]
+    return Folding(one, np.array(several, np.int32))
+
+
+def buffers(texts: pa.Array) -> tuple[Bytes, Offsets]:
+    """The UTF-8 bytes and offsets of a string array without nulls, without a copy of the bytes."""
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    wide = pa.types.is_large_string(texts.type) or pa.types.is_large_binary(texts.type)
+    _, ends, data = texts.buffers()
+    offsets = np.frombuffer(ends, np.int64 if wide else np.int32, len(texts) + 1 + texts.offset)[texts.offset :]
+    return np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8), offsets.astype(np.int64)
+
+
+def word_hashes(data: Bytes, offsets: Offsets) -> Shingles:
+    """A hash of each word of each text."""
+    return Shingles(*_all_words(data, offsets, *folding()))
+
+
+def shingles(data: Bytes, offsets: Offsets, n: int) -> Shingles:
+    """A hash of each run of n words of each text, repeated ones included; never none for a text.
+
+    A text of fewer than n words is one shingle of all its words; one without any word is a shingle of its bytes.
+    """
+    words, bounds = _all_words(data, offsets, *folding())
+    return Shingles(*_all_shingles(data, offsets, words, bounds, n))
+
+
+@kernel
+def mix64(value: np.uint64) -> np.uint64:
+    """MurmurHash3's 64-bit finalizer."""
+    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ (value >> np.uint64(33))
+
+
+@kernel
+def _take(state, code):
+    return (state ^ np.uint64(code)) * np.uint64(0x9E3779B97F4A7C15) ^ (state >> np.uint64(29))
+
+
+@kernel
+def _decode(data, at, end):
+    """The code point at a place and where the next begins. Bytes that no UTF-8 text has count as themselves."""
+    lead = np.int64(data[at])
+    if lead < 0x80:
+        return lead, at + 1
+    if lead < 0xE0 and at + 1 < end:
+        return (lead & 0x1F) << 6 | np.int64(data[at + 1]) & 0x3F, at + 2
+    if lead < 0xF0 and at + 2 < end:
+        return (lead & 0x0F) << 12 | (np.int64(data[at + 1]) & 0x3F) << 6 | np.int64(data[at + 2]) & 0x3F, at + 3
+    if at + 3 < end:
+        return (
+            (lead & 0x07) << 18
+            | (np.int64(data[at + 1]) & 0x3F) << 12
+            | (np.int64(data[at + 2]) & 0x3F) << 6
+            | np.int64(data[at + 3]) & 0x3F,
+            at + 4,
+        )
+    return lead, at + 1
+
+
+@kernel
+def _fold_code(code, one):
+    """The table's entry, and the few rules beyond the table."""
+    if code < TABLED:
+        return np.int64(one[code])
+    if code < 0x40000:
+        return code | ALONE
+    if 0xE0000 <= code < 0xE1000:
+        return np.int64(GONE)
+    return code
+
+
+@kernel
+def _words(data, start, end, one, several, out, count):
+    """Hashes of the words of data[start:end] into out[count:]; returns the new count."""
+    empty = np.uint64(0x243F6A8885A308D3)
+    state, length, digits, at = empty, 0, False, start
+    while at < end:
+        code, at = _decode(data, at, end)
+        folded = _fold_code(code, one)
+        if folded == GONE:
+            continue
+        if folded == SPACE or (folded & ALONE and folded > 0):
+            if length:
+                out[count] = mix64(state)
+                count += 1
+            if folded != SPACE:
+                out[count] = mix64(_take(empty, folded ^ ALONE))
+                count += 1
+            state, length, digits = empty, 0, False
+        elif folded > 0:
+            if folded != 48 or not digits:  # every number is one 0
+                state = _take(state, folded)
+                length += 1
+            digits = folded == 48
+        else:
+            place = _LONGER - folded
+            while several[place]:
+                state = _take(state, several[place])
+                place += 1
+            length += 1
+            digits = False
+    if length:
+        out[count] = mix64(state)
+        count += 1
+    return count
+
+
+@kernel
+def _all_words(data, offsets, one, several):
+    """Hashes of the words of all texts, and each text's bounds."""
+    texts = len(offsets) - 1
+    out = np.empty(offsets[texts] - offsets[0] + 1, np.uint64)  # no word takes less than a byte
+    bounds = np.zeros(texts + 1, np.int64)
+    for text in range(texts):
+        bounds[text + 1] = _words(data, offsets[text], offsets[text + 1], one, several, out, bounds[text])
+    return out[: bounds[texts]].copy(), bounds
+
+
+@kernel
+def rolling(hashes, start, end, n, out, count):
+    """A hash of every run of n values in hashes[start:end] into out[count:]; returns the new count. See `ngrams.ngram_hashes`."""
+    multiplier = np.uint64(0x9E3779B97F4A7C15)
+    power = np.uint64(1)
+    for _ in range(n):
+        power *= multiplier
+    total = np.uint64(0)
+    for at in range(start, end):
+        total = total * multiplier + hashes[at]
+        if at - start >= n:
+            total -= hashes[at - n] * power
+        if at - start >= n - 1:
+            out[count] = mix64(total)
+            count += 1
+    return count
+
+
+@kernel
+def _all_shingles(data, offsets, words, bounds, n):
+    texts = len(offsets) - 1
+    out = np.empty(len(words) + texts, np.uint64)
+    ends = np.zeros(texts + 1, np.int64)
+    for text in range(texts):
+        count = bounds[text + 1] - bounds[text]
+        if count:
+            ends[text + 1] = rolling(words, bounds[text], bounds[text + 1], min(n, count), out, ends[text])
+            continue
+        state = np.uint64(0x13198A2E03707344)
+        for at in range(offsets[text], offsets[text + 1]):
+            state = _take(state, data[at])
+        out[ends[text]] = mix64(state)
+        ends[text + 1] = ends[text] + 1
+    return out[: ends[texts]].copy(), ends

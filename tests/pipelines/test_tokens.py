@@ -1,0 +1,100 @@
+"""Cuts in bytes: composed over passes, never inside a character, the same for words and for a tokenizer's ids."""
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.errors import InputError
+from pipelines.tokens import Block, _block, compose, load_tokenizer, to_bytes, without
+
+TEXT = st.text("ab é漢🙂\n\u3000", max_size=30)
+
+
+def ranges(size: int) -> st.SearchStrategy[list[tuple[int, int]]]:
+    """Disjoint, ascending, not empty."""
+    points = st.lists(st.integers(0, size), unique=True, max_size=8).map(sorted)
+    return points.map(lambda found: list(zip(found[::2], found[1::2], strict=False)))
+
+
+@given(st.data())
+def test_composed_cuts_leave_what_two_passes_leave(data: st.DataObject) -> None:
+    text = bytes(data.draw(st.lists(st.integers(0, 255), max_size=40)))
+    first = data.draw(ranges(len(text)))
+    left = without(text, first)
+    later = data.draw(ranges(len(left)))
+    both = compose(first, later)
+    assert without(text, both) == without(left, later)
+    assert all(start < end for start, end in both)
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(both))
+
+
+def block(*texts: str, tokenizer: str | None = None) -> Block:
+    batch = pa.record_batch({"id": [f"{n:032x}" for n in range(len(texts))], "text": list(texts)})
+    return _block(batch, np.arange(len(texts)), {}, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "end", "left"),
+    [
+        ("a b c", 0, 1, "b c"),
+        ("a b c", 1, 2, "a c"),
+        ("a b c", 1, 3, "a"),
+        ("  a b ", 0, 2, ""),
+        ("a\n\n漢 🙂\u3000é", 1, 2, "a\n\n🙂\u3000é"),
+        ("a \u3000b ", 1, 2, "a"),
+    ],
+)
+def test_words_go_with_the_white_space_after_them(text: str, first: int, end: int, left: str) -> None:
+    assert without(text.encode(), [to_bytes(block(text), 0, first, end)]).decode() == left
+
+
+@given(st.data())
+def test_words_cut_are_the_words_named(data: st.DataObject) -> None:
+    texts = data.draw(st.lists(TEXT, min_size=1, max_size=3))
+    made = block(*texts)
+    for number, text in enumerate(texts):
+        words = text.split()
+        assert made.tokens.bounds[number + 1] - made.tokens.bounds[number] == len(words)
+        for first, end in data.draw(ranges(len(words))):
+            left = without(text.encode(), [to_bytes(made, number, first, end)]).decode()
+            assert left.split() == words[:first] + words[end:]
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One token a byte, so that every character beyond ASCII is split."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(alphabet)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    made.save(str(path))
+    return str(path)
+
+
+@given(st.data())
+def test_no_character_is_cut_in_two(byte_tokenizer: str, data: st.DataObject) -> None:
+    text = data.draw(TEXT)
+    made = block(text, tokenizer=byte_tokenizer)
+    size = len(text.encode())
+    assert made.tokens.bounds.tolist() == [0, size]
+    for first, end in data.draw(ranges(size)):
+        start, stop = to_bytes(made, 0, first, end)
+        left = without(
+            text.encode(), [(start, stop)] if start < stop else []
+        ).decode()  # raises where a character is torn
+        assert all(text.count(one) >= left.count(one) for one in set(left))
+        if end < size:  # at the end, white space before the cut goes too
+            assert start >= first or first == 0
+        assert stop <= end or start == stop
+
+
+def test_a_tokenizer_that_is_none(tmp_path: object) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        load_tokenizer(f"{tmp_path}/absent.json")

@@ -1,0 +1,70 @@
+"""The compiled words and shingles against plain Python, over all of Unicode."""
+
+import sys
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipelines.text.hashing import buffers, shingles, word_hashes
+from pipelines.text.ngrams import fold, mix64, ngram_hashes, normalize
+
+MASK = 2**64 - 1
+
+
+def hash_word(word: str) -> int:
+    """What the kernel computes of one folded word, in Python's own integers."""
+    state = 0x243F6A8885A308D3
+    for letter in word:
+        state = ((state ^ ord(letter)) * 0x9E3779B97F4A7C15 & MASK) ^ (state >> 29)
+    return int(mix64(np.array([state], np.uint64))[0])
+
+
+def hash_all(texts: list[str]) -> list[list[int]]:
+    found = word_hashes(*buffers(pa.array(texts, pa.string())))
+    return [found.hashes[low:high].tolist() for low, high in zip(found.bounds, found.bounds[1:], strict=False)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), max_size=5))
+@example(
+    [
+        "が か\u3099 ｶﾞ 한글 ΟΔΥΣΣΕΥΣ Ὀδυσσεύς İstanbul ﬁx 12,345.6 na\u0301ive so\u00adft 漢字々 สวัสดี हिन्दी ½ 𝒜 𐐀 🙂 \u0661\u0662"
+    ]
+)
+def test_words_equal_those_of_normalize(texts: list[str]) -> None:
+    assert hash_all(texts) == [[hash_word(word) for word in normalize(text).split()] for text in texts]
+
+
+def test_every_character() -> None:
+    everything = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    texts = ["x".join(everything[at : at + 5000]) for at in range(0, len(everything), 5000)]
+    assert hash_all(texts) == [[hash_word(word) for word in normalize(text).split()] for text in texts]
+
+
+def test_fold() -> None:
+    folded = {
+        "É": "e",
+        "ß": "ß",
+        "ς": "σ",
+        "７": "0",
+        "!": "",
+        "\u0301": "",
+        "\u200b": "",
+        "\n": " ",
+        "漢": " 漢 ",
+        "が": " が ",
+    }
+    assert {one: fold(one) for one in folded} == folded
+
+
+def test_shingles_are_the_ngrams_of_the_words() -> None:
+    texts = ["a b c d e f g", "a b", "", "?!", "a b", "one two three"]
+    found = shingles(*buffers(pa.array(["cut off", *texts]).slice(1)), 3)
+    words = word_hashes(*buffers(pa.array(texts)))
+    sets = [found.hashes[low:high].tolist() for low, high in zip(found.bounds, found.bounds[1:], strict=False)]
+    assert sets[0] == ngram_hashes(words.hashes[:7], 3).tolist()
+    assert sets[1] == sets[4] == ngram_hashes(words.hashes[7:9], 2).tolist()
+    assert [len(one) for one in sets] == [5, 1, 1, 1, 1, 1]
+    assert sets[2] != sets[3]

@@ -1,0 +1,62 @@
+"""Links by shared keys against their definitions, and hot keys that must not be squared."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.text.linking import pairs, set_jaccards, stars
+
+ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=30)
+
+
+def columns(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([key for key, _ in rows], np.uint64), np.array([node for _, node in rows], np.int64)
+
+
+@settings(deadline=None)
+@given(ROWS)
+def test_stars(rows: list[tuple[int, int]]) -> None:
+    keys, nodes = columns(rows)
+    big, small, first = stars(keys, nodes)
+    least = {key: min(node for other, node in rows if other == key) for key, _ in rows}
+    assert set(zip(big.tolist(), small.tolist(), strict=True)) == {
+        (node, least[key]) for key, node in rows if node != least[key]
+    }
+    assert dict(zip(keys[first].tolist(), nodes[first].tolist(), strict=True)) == least
+    assert len(first) == len(least)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=30, unique=True), st.integers(1, 4))
+def test_pairs(rows: list[tuple[int, int]], bound: int) -> None:
+    keys, nodes = columns(rows)
+    ranks = (9 - nodes).astype(np.uint64)  # the order of ids, not that of nodes
+    big, small = pairs(keys, ranks, nodes, np.zeros(len(rows), np.uint64), bound, -1)
+    expected = set()
+    for key in range(4):
+        group = sorted((node for other, node in rows if other == key), reverse=True)
+        expected |= {(one, other) for at, one in enumerate(group) for other in group[: min(at, bound)]}
+    assert sorted(expected) == list(zip(big.tolist(), small.tolist(), strict=True))
+
+
+def test_pairs_within_a_distance() -> None:
+    prints = np.array([0b0000, 0b0011, 0b0111, 0b1111], np.uint64)
+    big, small = pairs(np.zeros(4, np.uint64), np.arange(4, dtype=np.uint64), np.arange(4), prints, 10, 2)
+    assert list(zip(big.tolist(), small.tolist(), strict=True)) == [(1, 0), (2, 1), (3, 1), (3, 2)]
+
+
+def test_a_hot_key_grows_with_its_documents_and_not_with_their_square() -> None:
+    size = 200_000
+    keys, nodes = np.full(size, 7, np.uint64), np.arange(size)
+    assert len(stars(keys, nodes)[0]) == size - 1
+    big, _ = pairs(keys, nodes.astype(np.uint64), nodes, np.zeros(size, np.uint64), 4, -1)
+    assert len(big) == 4 * size - 10
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 20)), st.sets(st.integers(0, 20)))
+def test_jaccard(one: set[int], other: set[int]) -> None:
+    flat = [np.array(sorted(each), np.uint64) for each in (one, other)]
+    bounds = [np.array([0, len(each)]) for each in (one, other)]
+    found = set_jaccards(flat[0], bounds[0], flat[1], bounds[1], np.zeros(1, np.int64), np.zeros(1, np.int64))
+    assert found.tolist() == [len(one & other) / len(one | other) if one | other else 0.0]
