@@ -23,7 +23,9 @@ def main() -> None:
         axes.plot(similarity, found_probability(similarity, bands, rows), label=label)
     axes.axhline(0.5, color="0.8", linewidth=0.8)
     axes.axvline(0.8, color="0.8", linewidth=0.8)
-    axes.set(xlabel="Jaccard similarity of the shingles", ylabel="probability of being found", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(
+        xlabel="Jaccard similarity of the shingles", ylabel="probability of being found", xlim=(0, 1), ylim=(0, 1.02)
+    )
     axes.legend(frameon=False, loc="upper left", fontsize=8)
     figure.tight_layout()
     figure.savefig(Path(__file__).with_name("deduplication.svg"), metadata={"Date": None})

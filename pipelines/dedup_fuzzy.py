@@ -213,7 +213,7 @@ def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: Minha
     if checked:
         steps[2] = (files, partial(send_sets, store, shared, signing.ngram))
         steps.append((files, partial(check_pairs, store, prefix, shared, signing.ngram, settings.min_jaccard)))
-    return [File(**row) for batch in exchange.run(context, steps) for row in batch.to_pylist()]
+    return [File(**row) for batch in exchange.shuffle(context, steps) for row in batch.to_pylist()]
 
 
 def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:

@@ -246,7 +246,7 @@ def find(job: Job, settings: DedupSubstring, items: Sequence[Item]) -> list[dict
     shared = context.broadcast(list(items))
     made = steps(job.store, job.prefix, shared, len(items), settings, buckets)
     with computing(job.spark, job.task):
-        return [row for batch in exchange.run(context, made) for row in batch.to_pylist()]
+        return [row for batch in exchange.shuffle(context, made) for row in batch.to_pylist()]
 
 
 def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ Sent = tuple[int, pa.RecordBatch]
 Work = Callable[[int, Iterator[pa.RecordBatch]], Iterator[Sent]]
 
 
-def run(context: Any, steps: Sequence[tuple[int, Work]]) -> list[pa.RecordBatch]:
+def shuffle(context: Any, steps: Sequence[tuple[int, Work]]) -> list[pa.RecordBatch]:
     """Run (places, work) steps one after the other and collect what the last one sends, whatever place it names.
 
     context: the SparkContext. The first step's places get no batches. Raises the GristmillError that a step raised.

@@ -124,7 +124,7 @@ def next_member(file: RangeFile, after: int) -> int | None:
         at = window.find(GZIP_MAGIC)
         while 0 <= at < SCAN:
             try:
-                if zlib.decompressobj(31).decompress(window[at : at + PROBE], 5) == b"WARC/":
+                if RECORD_START.match(zlib.decompressobj(31).decompress(window[at : at + PROBE], 16)):
                     return offset + at
             except zlib.error:
                 pass

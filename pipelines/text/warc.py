@@ -16,6 +16,8 @@ from pipelines.text.httpbody import HTML_TYPES, OPAQUE_TYPES, TooLarge, Undecoda
 from pipelines.text.rangefile import RangeFile
 from pipelines.text.recordstream import BUFFER, GZIP_MAGIC, PROBE, Inflated, Plain, next_member
 
+LINE_FEEDS = re.compile(rb"WARC/\d\.\d+\n")
+
 
 @dataclass(frozen=True)
 class Page:
@@ -54,7 +56,9 @@ def read_pages(file: RangeFile, max_payload: int) -> Iterator[Page | Loss]:
         if found is None:
             return
         stream = Inflated(file, found)
-    quirks = not re.match(rb"\s*WARC/1\.\d\r\n", plain or b"WARC/1.0\r\n")
+    quirks = bool(
+        LINE_FEEDS.match(plain or b"")
+    )  # passes over bad records without a word, so only where nothing else reads the file
     unsure: list[Loss] = []  # damage or the cut through a record's head: only a record behind it tells
     while stream is not None:
         position = 0
@@ -69,7 +73,6 @@ def read_pages(file: RangeFile, max_payload: int) -> Iterator[Page | Loss]:
                 last = list(_convert(record, max_payload, *stream.place(position)))
             damage = Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
         except OSError as error:
-            quirks = True
             damage = Loss(stream.damage or "bad_warc_header", f"after byte {stream.place(position)[0]:,}: {error}")
         except BaseException as error:  # a Rust panic is no Exception
             if type(error).__name__ != "PanicException":

@@ -77,6 +77,15 @@ def test_each_damage_costs_one_record_in_a_limited_file_too(write, response, sho
     assert losses == {"corrupt_gzip": 2}
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("bad", [{0}, {0, 4}, {2, 3}, {2, 5}, {0, 19}, {19}])
+def test_records_with_a_bad_first_line_are_lost_alone_and_by_name(write, pages, bad, zipped):
+    damaged = [page.replace(b"WARC/1.0", b"WARC/ARC/1.0") if index in bad else page for index, page in enumerate(pages)]
+    found, losses = read(write(damaged, zipped=zipped))
+    assert [page.url for page in found] == [f"http://a.test/{n}" for n in range(20) if n not in bad]
+    assert losses == {"bad_warc_header": 1 if bad == {2, 3} else len(bad)}  # neighbours are one damaged stretch
+
+
 def test_bytes_between_gzip_members_cost_nothing_but_are_counted(write, pages):
     path = write(pages[:2], zipped=True)
     rest = b"".join(gzip.compress(page) for page in pages[2:])
