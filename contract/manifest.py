@@ -147,6 +147,7 @@ class Attempt:
             started=self.started,
             finished=datetime.datetime.now(datetime.UTC),
         )
+        self.store.persist([file.path for file in files])  # before the manifest that vouches for them
         if self.store.create(manifest.path, manifest.model_dump_json(indent=1).encode()):
             return manifest
         self.store.delete(f"{self.prefix}/{self.id}")

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -192,6 +192,7 @@ class Store:
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
             os.link(temporary, target)  # atomic, and fails where the target exists
+            self.persist([path])
             return True
         except FileExistsError:
             return False
@@ -217,6 +218,18 @@ class Store:
             except BotoCoreError as error:
                 raise OSError(str(error)) from error
         raise AssertionError("the last attempt returns or raises")
+
+    def persist(self, paths: Iterable[str]) -> None:
+        """Force written files, and their names, to the disk, so that no power cut takes them back. S3 did so before a write returned."""
+        if self.is_s3:
+            return
+        for path in sorted({*paths, *(os.path.dirname(path) for path in paths)}):
+            with self._reported(path):
+                handle = os.open(self._at(path), os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
 
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with everything below it. An absent path is fine."""

@@ -1,5 +1,6 @@
 """One winner for every task, readers see only its files, and a manifest whose counts do not add up is never written."""
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -103,6 +104,34 @@ def test_counts_that_do_not_add_up_are_never_committed(make_run: Callable[..., R
     with pytest.raises(GristmillError, match=message):
         Attempt(run, task).commit([], rows)
     assert find(run.store, task) is None
+
+
+def test_files_are_on_the_disk_before_the_manifest_that_names_them(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    files = write(attempt, 3)
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def recording(handle: int) -> None:
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    attempt.commit(files, Rows(read=3, kept=3))
+    data, folder, manifest = synced.index("part.bin"), synced.index(attempt.id), synced.index("manifest.json")
+    assert max(data, folder) < manifest
+
+
+def test_a_manifest_cannot_name_a_file_that_is_not_there(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    missing = File(path=attempt.path("part.bin"), kind="documents", bytes=3, rows=3)
+    with pytest.raises(FileNotFoundError):
+        attempt.commit([missing], Rows(read=3, kept=3))
+    assert find(run.store, attempt.task) is None
 
 
 def test_a_file_of_another_attempt_cannot_be_committed(make_run: Callable[..., Run]) -> None:
