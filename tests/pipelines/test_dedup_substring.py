@@ -11,7 +11,7 @@ from contract.manifest import File
 from contract.plan import Run
 from contract.settings import DedupSubstring
 from contract.store import Store
-from pipelines import dedup_substring, exchange
+from pipelines import exchange, repeats
 from pipelines.job import Sorter
 from pipelines.schema import DOCUMENTS
 from pipelines.survivors import Part
@@ -196,7 +196,7 @@ def test_steps_equal_brute_force(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever is hot, however documents are cut into blocks, and in whichever order batches come."""
-    monkeypatch.setattr(dedup_substring, "HOT", hot)
+    monkeypatch.setattr(repeats, "HOT", hot)
     monkeypatch.setattr("pipelines.tokens.BLOCK_ROWS", block_rows)
     settings = DedupSubstring(min_tokens=8, cut=cut)
     parts = []
@@ -205,7 +205,7 @@ def test_steps_equal_brute_force(
         for row in documents[number::files]:
             sorter.keep(row, 0)
         parts.append(Item(Part(sorter.close().files[0])))
-    steps = dedup_substring.steps(tmp_store, "out", SimpleNamespace(value=parts), len(parts), settings, buckets)
+    steps = repeats.steps(tmp_store, "out", SimpleNamespace(value=parts), len(parts), settings, buckets)
     left = {row["id"]: row["text"].encode() for row in documents}
     for one in in_process(steps, seed=hot):
         item = Item(parts[one["file"]].part, File(path=one["path"], kind="cuts", bytes=1))

@@ -1,0 +1,234 @@
+"""Where a corpus repeats itself: the windows of k tokens that stand at two or more places, found in an exchange.
+
+Four shuffles of arrays a pass: anchors meet anchors; which ones met goes back to their file; the runs of windows that they own meet
+with their tokens and are compared; what is repeated goes back to its file. Whatever many documents share is sent once a block.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from contract.settings import DedupSubstring
+from contract.store import Store
+from pipelines import exchange
+from pipelines.exchange import Sent, column, gather
+from pipelines.job import TableWriter
+from pipelines.text import substring
+from pipelines.text.hashing import Hashes, Offsets
+from pipelines.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes
+
+BUCKET_BYTES = 64 << 20  # of the corpus's Parquet, for each place where runs meet: some 30 million tokens
+HOT = 1 << 16  # an anchor of more runs is spread over all places, window by window
+WIDTH = 4  # bytes of a tokenizer's id
+
+
+def id_keys(ids: Sequence[str]) -> tuple[Hashes, Hashes]:
+    """Document ids (32 hexadecimal digits) as two numbers that sort as they do."""
+    keys = np.frombuffer(bytes.fromhex("".join(ids)), ">u8").astype(np.uint64).reshape(-1, 2)
+    return keys[:, 0], keys[:, 1]
+
+
+def places(high: Hashes, low: Hashes, start: Offsets) -> substring.Places:
+    """What sorts as (document id, token): the rank of the id among those given, and the token in it."""
+    order = np.lexsort((low, high))
+    new = (np.diff(high[order], prepend=high[order][:1]) != 0) | (np.diff(low[order], prepend=low[order][:1]) != 0)
+    rank = np.empty(len(order), np.uint64)
+    rank[order] = np.cumsum(new)
+    return (rank << np.uint64(32)) | start.astype(np.uint64)
+
+
+def send_anchors(store: Store, items: Any, settings: DedupSubstring, buckets: int, file: int, _: Any) -> Iterator[Sent]:
+    """Step 1, at the files: how often each anchor stands in each block."""
+    for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
+        runs = substring.anchors(substring.token_hashes(block.tokens), block.tokens.bounds, settings.min_tokens)
+        anchor, count = np.unique(runs.anchor, return_counts=True)
+        batch = pa.record_batch(
+            {
+                "anchor": anchor,
+                "count": count.astype(np.uint32),
+                "file": np.full(len(anchor), file, np.uint32),
+                "block": np.full(len(anchor), number, np.uint32),
+                "index": np.arange(len(anchor), dtype=np.uint32),
+            }
+        )
+        yield from exchange.split(batch, (anchor % np.uint64(buckets)).astype(np.int64))
+
+
+def meet_anchors(_: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 2, where anchors meet: which ones stand at two places, and which at very many."""
+    table = gather(batches)
+    if table is None:
+        return
+    anchor, count = column(table, "anchor"), column(table, "count")
+    order = np.argsort(anchor)
+    begin = np.flatnonzero(np.diff(anchor[order], prepend=~anchor[order][:1]))
+    total = np.zeros(len(anchor), np.int64)
+    total[order] = np.repeat(np.add.reduceat(count[order].astype(np.int64), begin), np.diff(begin, append=len(anchor)))
+    met = total > 1
+    batch = pa.record_batch(
+        {
+            "block": column(table, "block")[met],
+            "index": column(table, "index")[met],
+            "hot": (total[met] > HOT).astype(np.uint8),
+        }
+    )
+    yield from exchange.split(batch, column(table, "file")[met].astype(np.int64))
+
+
+def send_runs(
+    store: Store, items: Any, settings: DedupSubstring, buckets: int, file: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Sent]:
+    """Step 3, at the files: the tokens of all windows that an anchor owns which stands at two places.
+
+    Of windows that are equal within the block only the first is sent, with a word that there are more; the others are marked.
+    """
+    met = gather(batches)
+    if met is None:
+        return
+    met = met.sort_by("block")
+    block_of = column(met, "block")
+    for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
+        low, high = np.searchsorted(block_of, [number, number + 1])
+        if low < high:
+            yield from _block_runs(
+                block, met.slice(low, high - low).combine_chunks(), settings.min_tokens, buckets, file
+            )
+
+
+def _block_runs(block: Block, met: pa.Table, k: int, buckets: int, file: int) -> Iterator[Sent]:
+    tokens = block.tokens
+    hashes = substring.token_hashes(tokens)
+    runs = substring.anchors(hashes, tokens.bounds, k)
+    anchor, inverse = np.unique(runs.anchor, return_inverse=True)
+    state = np.zeros(len(anchor), np.uint8)  # 0: stands once, 1: met, 2: hot
+    state[column(met, "index")] = 1 + column(met, "hot")
+    chosen = np.flatnonzero(state[inverse])
+    windows = substring.expand(runs.first[chosen], runs.count[chosen])
+    run = np.repeat(chosen, runs.count[chosen])
+    digest = substring.window_hashes(hashes, tokens.bounds, k)[windows]
+    document = np.searchsorted(tokens.bounds, windows, side="right") - 1
+    start = windows - tokens.bounds[document]
+    high, low = id_keys(block.ids)
+    first = substring.first_equal(
+        tokens, windows, digest, places(high, low, np.zeros(len(high)))[document] | start.astype(np.uint64), k
+    )
+    alone = first == np.arange(len(windows))
+    more = np.bincount(first, minlength=len(windows)) > 1
+    marks = substring.stretches(~alone, document, np.cumsum(np.diff(windows, prepend=0) != 1))
+    yield from _marks(file, block.rows[document[marks[0]]], start[marks[0]], marks[1], buckets)
+    hot = state[inverse[run]] == 2
+    label = np.where(hot, np.arange(len(windows)), -1 - run)  # a hot anchor's windows travel one by one
+    begin, count = substring.stretches(alone, label, more)
+    data, offsets = substring.payloads(tokens, windows[begin], windows[begin] + count - 1 + k)
+    batch = pa.record_batch(
+        {
+            "high": high[document[begin]],
+            "low": low[document[begin]],
+            "file": np.full(len(begin), file, np.uint32),
+            "row": block.rows[document[begin]],
+            "first": start[begin],
+            "count": count,
+            "more": more[begin].astype(np.uint8),
+            "tokens": pa.LargeBinaryArray.from_buffers(
+                pa.large_binary(), len(begin), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+            ),
+        }
+    )
+    key = np.where(hot[begin], digest[begin], runs.anchor[run[begin]])
+    yield from exchange.split(batch, (key % np.uint64(buckets)).astype(np.int64))
+
+
+def _marks(file: Any, row: Offsets, first: Offsets, count: Offsets, buckets: int | None = None) -> Iterator[Sent]:
+    """Repeated windows on their way to their file: at once, or through any place of the step between."""
+    files = np.broadcast_to(np.asarray(file, np.uint32), row.shape)
+    batch = pa.record_batch({"file": files, "row": row, "first": first, "count": count})
+    yield from exchange.split(batch, files.astype(np.int64) % (buckets or 1 << 62))
+
+
+def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 4, where runs meet: which windows are repeated, decided token by token."""
+    held = []
+    for batch in batches:
+        if "tokens" in batch.schema.names:
+            held.append(batch)
+        else:
+            yield from exchange.split(batch, column(batch, "file").astype(np.int64))
+    table = gather(iter(held))
+    if table is None:
+        return
+    k, first, count = settings.min_tokens, column(table, "first"), column(table, "count")
+    _, ends, data = table["tokens"].chunk(0).buffers()
+    offsets = np.frombuffer(ends, np.int64, table.num_rows + 1)
+    payload = np.frombuffer(data, np.uint8)[: offsets[-1]]
+    tokens = substring.parse(payload, offsets, None if settings.tokenizer is None else WIDTH)
+    windows = substring.expand(tokens.bounds[:-1], count)
+    run = np.repeat(np.arange(table.num_rows), count)
+    place = places(column(table, "high"), column(table, "low"), first)[run]
+    place += (windows - tokens.bounds[run]).astype(np.uint64)
+    digest = substring.window_hashes(substring.token_hashes(tokens), tokens.bounds, k)[windows]
+    least = substring.first_equal(tokens, windows, digest, place, k)
+    marked = least != np.arange(len(windows))
+    if settings.cut == "all":
+        copies = np.bincount(least, minlength=len(windows))
+        more = np.bincount(least, weights=column(table, "more")[run], minlength=len(windows))
+        marked = ((copies > 1) | (more > 0))[least]
+    begin, length = substring.stretches(marked, run)
+    run = run[begin]
+    start = first[run] + windows[begin] - tokens.bounds[run]
+    yield from _marks(column(table, "file")[run], column(table, "row")[run], start, length)
+
+
+def write_cuts(
+    store: Store, prefix: str, items: Any, settings: DedupSubstring, file: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Sent]:
+    """Step 5, at the files: repeated windows as bytes of the original text, with the cuts of earlier passes, in one file."""
+    table = gather(batches)
+    if table is not None:
+        marks = (column(table, name) for name in ("row", "first", "count"))
+        yield 0, save_cuts(store, prefix, items.value[file], settings, file, *marks)
+
+
+def save_cuts(
+    store: Store,
+    prefix: str,
+    item: Item,
+    settings: DedupSubstring,
+    file: int,
+    row: Offsets,
+    first: Offsets,
+    count: Offsets,
+) -> pa.RecordBatch:
+    """Write the cuts file of one documents file; returns its name and what was found."""
+    rows, starts, ends = substring.merge(row, first, count, settings.min_tokens)
+    before = read_cuts(store, item)
+    found: dict[int, list[tuple[int, int]]] = {}
+    ids: dict[int, str] = {}
+    for block in blocks(store, item, settings.tokenizer, np.union1d(rows, list(before)).astype(np.int64)):
+        for document, (number, key) in enumerate(zip(block.rows.tolist(), block.ids, strict=True)):
+            low, high = np.searchsorted(rows, [number, number + 1])
+            later = [to_bytes(block, document, int(starts[at]), int(ends[at])) for at in range(low, high)]
+            found[number], ids[number] = compose(before.get(number, []), [one for one in later if one[0] < one[1]]), key
+    path = f"{prefix}/cuts-{file:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
+    writer = TableWriter(store, path, "cuts", CUTS)
+    for number in sorted(found):
+        for start, end in found[number]:
+            writer.write({"row": number, "id": ids[number], "start": start, "end": end})
+    (written,) = writer.close()
+    facts = {"file": file, "path": path, "bytes": written.bytes, "rows": written.rows, "documents": len(found)}
+    return pa.RecordBatch.from_pylist([facts | {"spans": len(rows), "tokens": int((ends - starts).sum())}])
+
+
+def steps(
+    store: Store, prefix: str, items: Any, files: int, settings: DedupSubstring, buckets: int
+) -> list[tuple[int, exchange.Work]]:
+    """One pass as an exchange between the documents files and as many buckets. `items.value` is the list of Item."""
+    return [
+        (files, partial(send_anchors, store, items, settings, buckets)),
+        (buckets, meet_anchors),
+        (files, partial(send_runs, store, items, settings, buckets)),
+        (buckets, partial(meet_runs, settings)),
+        (files, partial(write_cuts, store, prefix, items, settings)),
+    ]
