@@ -23,27 +23,34 @@ HANDOVER_S = 90  # an asset event starts the next DAG within seconds; a schedule
 
 
 class Screen:
-    """Lines that stay, and below them one line that changes. Where output is no terminal the changing line is printed now and then."""
+    """Lines that stay, and below them some that change. Where output is no terminal what changes is printed now and then."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out = out
         self._live = out.isatty()
         self._last = 0.0
-        self._shown = ""
+        self._shown: tuple[str, ...] = ()
 
     def say(self, line: str = "") -> None:
         """A line that stays."""
-        print(f"\r\x1b[K{line}" if self._live else line, file=self._out, flush=True)
-        self._shown = ""
+        print(f"{self._clear()}{line}", file=self._out, flush=True)
+        self._shown = ()
 
-    def show(self, line: str) -> None:
-        """The line that changes."""
+    def show(self, *lines: str) -> None:
+        """The lines that change, in place of those shown before."""
         if self._live:
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{line[:width]}", end="", file=self._out, flush=True)
-        elif line != self._shown and time.monotonic() - self._last > PLAIN_EVERY_S:
-            print(line, file=self._out, flush=True)
-            self._last, self._shown = time.monotonic(), line
+            print(self._clear() + "\n".join(line[:width] for line in lines), end="", file=self._out, flush=True)
+            self._shown = lines
+        elif lines != self._shown and time.monotonic() - self._last > PLAIN_EVERY_S:
+            print(*lines, sep="\n", file=self._out, flush=True)
+            self._last, self._shown = time.monotonic(), lines
+
+    def _clear(self) -> str:
+        """What takes a terminal to the first of the lines shown, and wipes them."""
+        if not self._live:
+            return ""
+        return "\r" + f"\x1b[{len(self._shown) - 1}A" * (len(self._shown) > 1) + "\x1b[J"
 
 
 class TaskFailed(GristmillError):
@@ -106,7 +113,7 @@ class Follower:
             if state in ("success", "failed"):
                 break
             running = [self._progress(task) for task in tasks if task["state"] == "running"]
-            self._screen.show("  " + (" | ".join(running) or state))
+            self._screen.show(*(f"  {one}" for one in running or [state]))
             time.sleep(POLL_S)
         if state == "failed":
             raise self._failure(dag, run_id, tasks)

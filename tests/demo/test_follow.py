@@ -69,7 +69,17 @@ def test_screen_on_a_terminal_overwrites_its_last_line(monkeypatch):
     screen = Screen(out)
     screen.show("x" * 50)
     screen.say("done")
-    assert out.getvalue() == "\r\x1b[K" + "x" * 19 + "\r\x1b[Kdone\n"
+    assert out.getvalue() == "\r\x1b[J" + "x" * 19 + "\r\x1b[Jdone\n"
+
+
+def test_screen_on_a_terminal_gives_each_running_task_a_line(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True, raising=False)
+    screen = Screen(out)
+    screen.show("a: 1", "b: 1")
+    screen.show("a: 2")
+    screen.say("b done")
+    assert out.getvalue() == "\r\x1b[Ja: 1\nb: 1" + "\r\x1b[1A\x1b[Ja: 2" + "\r\x1b[Jb done\n"
 
 
 @pytest.fixture
