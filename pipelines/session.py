@@ -8,6 +8,7 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ from contract import errors
 from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.store import explain
+
+LOG = Path(__file__).parent / "log4j2.properties"
 
 
 def start_spark(run: Run, task: Task) -> Any:
@@ -27,6 +30,7 @@ def start_spark(run: Run, task: Task) -> Any:
     builder = SparkSession.builder.appName(f"gristmill {task.stage} {task.partition}").master(settings.master)
     conf = {
         "spark.driver.memory": settings.driver_memory,
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG.as_uri()}",
         "spark.driver.maxResultSize": "0",  # what a stage collects is bounded by the stage, not by Spark's 1 GiB
         "spark.executor.memory": settings.executor_memory,
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
