@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contract import funnel, lineage, recipe
 from contract.errors import GristmillError
 from contract.manifest import find, read_all
-from contract.plan import Run, open_run, resolve
+from contract.plan import Run, Task, open_run, resolve
 from contract.sources import list_snapshots
 from contract.stages import STAGES
 from contract.store import Entry, Store
@@ -89,8 +89,15 @@ def _plan(given: argparse.Namespace) -> None:
     print(f"{'stage':<16}{'partition':<28}{'fingerprint':<14}{'plane':<7}state")
     for task in run.tasks().values():
         print(
-            f"{task.stage:<16}{task.partition:<28}{task.fingerprint[:12]:<14}{STAGES[task.stage].plane:<7}{'done' if find(run.store, task) else 'to do'}"
+            f"{task.stage:<16}{task.partition:<28}{task.fingerprint[:12]:<14}{STAGES[task.stage].plane:<7}{_state(run, task)}"
         )
+
+
+def _state(run: Run, task: Task) -> str:
+    if find(run.store, task):
+        return "done"
+    gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
+    return "left out: the gate is closed" if gate and not gate.metrics["open"] else "to do"
 
 
 def _funnel(given: argparse.Namespace) -> None:

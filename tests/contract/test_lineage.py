@@ -68,6 +68,18 @@ def test_gc_lists_first_and_deletes_only_unlisted_attempts(finished: Run, capsys
     assert "0 unlisted" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("gate", "state"), [(True, "to do"), (False, "left out: the gate is closed"), (None, "to do")])
+def test_the_plan_knows_what_a_closed_gate_left_out(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str], gate: bool | None, state: str
+) -> None:
+    run = make_run()
+    if gate is not None:
+        Attempt(run, run.task("gate")).commit([], metrics={"open": gate})
+    assert main(["plan", "--recipe", run.uri]) == 0
+    [ppo] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ppo ")]
+    assert ppo.endswith(f"gpu    {state}")
+
+
 def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--recipe", finished.uri]) == 0
     lines = capsys.readouterr().out.splitlines()
