@@ -264,6 +264,22 @@ def test_a_data_file_that_changed_is_noticed_before_work_starts(make_run: Callab
         run.check_inputs(run.task("sft"))
 
 
+def test_a_benchmark_that_changed_is_noticed_by_all_that_search_for_it(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    for name in ("bench", "books"):
+        (tmp_path / f"{name}.jsonl").write_text("one")
+    named = f"decontaminate.benchmarks={{a: {tmp_path}/bench.jsonl}}"
+    alone = make_run(named, run="alone")
+    mixed = make_run(named, f"mix.sources={{books: {{uri: {tmp_path}/books.jsonl}}}}", run="mixed")
+    mixed.check_inputs(mixed.task("mix"))
+    (tmp_path / "bench.jsonl").write_text("another")
+    for run, stage in ((alone, "decontaminate"), (mixed, "decontaminate"), (mixed, "mix")):
+        with pytest.raises(InputError, match=r"decontaminate\.benchmarks\.a: the file changed since the run"):
+            run.check_inputs(run.task(stage))
+    alone.check_inputs(alone.task("mix"))  # has no curated sources to search
+
+
 def test_more_files_of_the_same_crawl_leave_finished_segments_done(make_run: Callable[..., Run]) -> None:
     few, all_ = make_run("crawl.max_files=1", run="few"), make_run(run="all")
     (segment,) = few.segments
