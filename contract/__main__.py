@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from contract import funnel, lineage, recipe
+from contract import contamination, funnel, lineage, recipe
 from contract.errors import GristmillError
 from contract.manifest import find, read_all
 from contract.plan import Run, Task, open_run, resolve
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, text in (
         ("plan", "every task of a run, its fingerprint, and whether it is done"),
-        ("funnel", "documents after each stage and why they were dropped"),
+        ("funnel", "documents after each stage, why they were dropped, and what of evaluation sets was in them"),
     ):
         one = commands.add_parser(name, help=text)
         one.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
@@ -103,6 +103,8 @@ def _state(run: Run, task: Task) -> str:
 def _funnel(given: argparse.Namespace) -> None:
     run: Run = open_run(given.recipe)
     print(funnel.render(funnel.levels(run)))
+    for what, report in contamination.reports(run).items():
+        print("", *contamination.render(what, report), sep="\n")
 
 
 def _lineage(given: argparse.Namespace) -> None:

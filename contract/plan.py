@@ -75,7 +75,10 @@ class Run:
         """Raises InputError where a file that the task reads from outside the store is not what it was when the run was resolved."""
         if task.segment and not task.inputs:
             check_crawl_files(task.segment)
-        for key, now in stage_outside(self.recipe, task.stage).items():
+        reads = [task.stage]
+        if task.stage == "mix" and self.recipe.mix.sources:
+            reads.append("decontaminate")  # curated sources are searched for its benchmarks
+        for key, now in (pair for stage in reads for pair in stage_outside(self.recipe, stage).items()):
             if now != self.outside.get(key):
                 raise InputError(f"{key}: the file changed since the run was resolved; start a new run")
 

@@ -314,11 +314,26 @@ class DedupSubstring(Settings):
 
 
 class Decontaminate(Settings):
-    """Drop documents that share an n-gram with an evaluation set."""
+    """Keep evaluation sets out: documents that share words in a row with one are dropped or cut."""
 
     benchmarks: dict[str, Uri] = {}
-    """Name of the benchmark -> JSONL file whose string values are the text to look for."""
+    """Name of the benchmark -> a file or folder of JSONL, JSON, CSV, TSV or Parquet, packed (gz, xz, bz2, zip, tar) or not. Each line,
+    element or row is one item; its strings are its text."""
     ngram: Annotated[int, Field(ge=8, le=50, strict=True)] = 13
+    """Words in a row. GPT-3: 13."""
+    min_words: Annotated[int, Field(ge=5, le=50, strict=True)] = 8
+    """An item, or a text of one, that is shorter than `ngram` is sought as a whole, down to this many words. GPT-3's smallest n: 8."""
+    action: Literal["drop", "cut"] = "drop"
+    """`cut` removes what matches and 200 characters on either side, and keeps pieces of at least 200 characters (GPT-3)."""
+    min_coverage: Fraction = 0.0
+    """Act only where a document holds this part of an item or of a whole text of it: 0 is any n-gram (GPT-3), 0.8 is exact leakage
+    (Llama 2). The report tells the two apart in any case."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Decontaminate":
+        if self.min_words > self.ngram:
+            raise ValueError(f"min_words {self.min_words} is above ngram {self.ngram}")
+        return self
 
     def outside(self) -> dict[str, str]:
         return {f"benchmarks.{name}": uri for name, uri in self.benchmarks.items()}

@@ -43,7 +43,7 @@ STAGES: dict[str, Stage] = {
             "filter", "spark", "snapshot", ("score",), 1, "repetition and quality rules, decided on the scores alone"
         ),
         Stage("minhash_sign", "spark", "snapshot", ("filter",), 1, "MinHash signature and band keys of each document"),
-        Stage("dedup_url", "spark", "corpus", ("filter",), 1, "one document per canonical URL"),
+        Stage("dedup_url", "spark", "corpus", ("filter",), 2, "one document per canonical URL"),
         Stage(
             "dedup_fuzzy",
             "spark",
@@ -61,7 +61,12 @@ STAGES: dict[str, Stage] = {
             "cuts text that stands at two or more places",
         ),
         Stage(
-            "decontaminate", "spark", "corpus", ("dedup_substring",), 1, "drops documents that repeat evaluation sets"
+            "decontaminate",
+            "spark",
+            "corpus",
+            ("dedup_substring",),
+            2,
+            "drops or cuts documents that repeat evaluation sets",
         ),
         Stage(
             "mix", "spark", "corpus", ("decontaminate",), 1, "weighs the sources, shuffles, holds some documents out"

@@ -1,123 +1,151 @@
-"""Drops documents that share an n-gram of words with an evaluation set, so that evaluation measures ability and not memory."""
+"""Drops or cuts documents that share words in a row with an evaluation set, so that evaluation measures ability and not memory."""
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from contract.errors import InputError
 from contract.manifest import File
 from contract.metrics import Progress
 from contract.settings import Decontaminate
 from contract.store import Store, split_uri
-from pipelines.job import Counts, Job, Output, Sorter, read_rows
-from pipelines.schema import Drop
+from pipelines.findings import Findings, summarise
+from pipelines.job import BATCH_ROWS, Counts, Job, Output, Sorter, TableWriter
+from pipelines.schema import DOCUMENTS, Drop
 from pipelines.session import store_errors
-from pipelines.text.ngrams import Hashes, ngram_hashes, normalize, word_hashes
+from pipelines.text.contamination import Finding, Index, build, culprits, cut, find, suspects
+from pipelines.text.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_items
 
 COPIES_AT_ONCE = 8
 
 
-class Index(NamedTuple):
-    """The n-grams of all benchmarks, ascending by `key`: rolling hash, an independent hash of the words, benchmark. Shapes (ngrams,)."""
+class Benchmarks(NamedTuple):
+    """The evaluation sets of a recipe, each a pair of name and items. Workers need only the index."""
 
-    names: tuple[str, ...]
-    key: Hashes
-    check: Hashes
-    benchmark: npt.NDArray[np.uint16]
+    sets: tuple[tuple[str, tuple[Item, ...]], ...]
+    index: Index
 
 
-def strings(value: Any) -> Iterator[str]:
-    """Every string value in a JSON value, in order; the keys of objects are not text."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from strings(inner)
+class Verdict(NamedTuple):
+    """What becomes of a document that shares text: what is left of it (None: it goes), why, and all that it shares."""
+
+    left: str | None
+    value: str
+    found: Finding
 
 
-def read_benchmark(name: str, uri: str) -> Iterator[str]:
-    """The texts of a benchmark's JSONL file (gz or not); raises InputError naming the recipe's key, the file and the line."""
-    folder, file = split_uri(uri)
-    try:
-        data = folder.read_bytes(file)
-        lines = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).splitlines()
-    except (FileNotFoundError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"decontaminate.benchmarks.{name}: {uri} cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            yield from strings(json.loads(line)) if line.strip() else ()
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"decontaminate.benchmarks.{name}: {uri} line {number} is not JSON: {error}") from None
+@dataclass(frozen=True)
+class Judge:
+    """Decides about texts: the crawl's, and those of curated sources."""
+
+    index: Index
+    action: str
+    min_coverage: float
+
+    def __call__(self, text: str) -> Verdict | None:
+        """None for a text that shares nothing."""
+        return self.decide(text) if suspects(pa.array([text]), self.index)[0] else None
+
+    def decide(self, text: str) -> Verdict | None:
+        """The same, for a text that is suspect already."""
+        found = find(text, self.index)
+        if found is None:
+            return None
+        blamed = culprits(found, self.index, self.min_coverage)
+        guilty = blamed >= 0
+        if not guilty.any():
+            return Verdict(text, "", found)
+        first = int(guilty.argmax())
+        name = self.index.names[self.index.benchmark[blamed[first]]]
+        return Verdict(self._clean(text, found, guilty), f"{name}: {found.ngram(first)}", found)
+
+    def _clean(self, text: str, found: Finding, guilty: npt.NDArray[np.bool_]) -> str | None:
+        """What is left is searched again, because cutting puts words together that stood apart."""
+        while guilty.any():
+            left = cut(text, found, guilty) if self.action == "cut" else None
+            if left is None:
+                return None
+            again = find(left, self.index)
+            if again is None:
+                return left
+            text, found, guilty = left, again, culprits(again, self.index, self.min_coverage) >= 0
+        return text
 
 
-def check_hash(words: list[str]) -> int:
-    return xxhash.xxh3_64_intdigest(" ".join(words).encode(), seed=1)
-
-
-def build_index(benchmarks: Mapping[str, str], n: int) -> Index:
-    """The n-grams of all benchmarks; an n-gram in two of them counts for the first by name."""
-    names = tuple(sorted(benchmarks))
-    found: dict[int, tuple[int, int]] = {}
-    for number, name in enumerate(names):
-        for text in read_benchmark(name, benchmarks[name]):
-            words = normalize(text).split()
-            for start, key in enumerate(ngram_hashes(word_hashes(words), n).tolist()):
-                found.setdefault(key, (check_hash(words[start : start + n]), number))
-    keys = np.array(sorted(found), np.uint64)
-    pairs = [found[key] for key in keys.tolist()]
-    return Index(
-        names,
-        keys,
-        np.array([check for check, _ in pairs], np.uint64),
-        np.array([number for _, number in pairs], np.uint16),
-    )
-
-
-def load(settings: Decontaminate) -> Index:
-    """The index of a recipe's benchmarks. Raises InputError where they hold not one n-gram."""
-    index = build_index(settings.benchmarks, settings.ngram)
-    if not len(index.key):
-        raise InputError(
-            f"decontaminate.benchmarks: no text in {', '.join(index.names)} has {settings.ngram} words; lower decontaminate.ngram or leave them out"
+def read_benchmark(name: str, uri: str) -> Iterator[Item]:
+    """The items of a benchmark's file or folder; raises InputError naming the recipe's key, the file and the line."""
+    store, path = split_uri(uri)
+    alone = any(entry.path == path for entry in store.files(recursive=False))
+    names = [""] if alone else [entry.path[len(path) + 1 :] for entry in store.files(path)]
+    wanted = [one for one in names if alone or is_named_like_one(one)]
+    if not wanted:
+        why = (
+            "no such file"
+            if not names
+            else f"none of its {len(names)} files ends in {', '.join(SUFFIXES)}, packed or not"
         )
-    return index
+        raise InputError(f"decontaminate.benchmarks.{name}: {uri} cannot be read: {why}")
+    for one in wanted:
+        try:
+            yield from read_items(one or path, store.read_bytes(f"{path}/{one}" if one else path))
+        except Malformed as error:
+            where = uri.rpartition("/")[0] if alone else uri
+            raise InputError(f"decontaminate.benchmarks.{name}: {where}/{error}") from None
 
 
-def contamination(text: str, index: Index, n: int) -> tuple[str, str] | None:
-    """The first benchmark n-gram in a text, as (benchmark, n-gram), or None. Both hashes must agree."""
-    words = normalize(text).split()
-    hashes = ngram_hashes(word_hashes(words), n)
-    places = np.clip(np.searchsorted(index.key, hashes), 0, len(index.key) - 1)
-    for start in np.flatnonzero(index.key[places] == hashes).tolist():
-        at = places[start]
-        ngram = words[start : start + n]
-        if int(index.check[at]) == check_hash(ngram):
-            return index.names[index.benchmark[at]], " ".join(ngram)
-    return None
+def load(settings: Decontaminate) -> Benchmarks:
+    """A recipe's benchmarks. Raises InputError where they hold nothing to look for."""
+    sets = tuple((name, tuple(read_benchmark(name, uri))) for name, uri in sorted(settings.benchmarks.items()))
+    index = build(sets, settings.ngram, settings.min_words)
+    if not len(index.grams):
+        raise InputError(
+            f"decontaminate.benchmarks: no text in {', '.join(index.names)} has {settings.min_words} words; lower decontaminate.min_words or leave them out"
+        )
+    return Benchmarks(sets, index)
 
 
-def judge(store: Store, prefix: str, index: Index, n: int, file: File, name: str) -> Output:
-    """Keep or drop the documents of one file."""
+def sift(row: dict[str, Any], judge: Judge | None, sorter: Sorter, findings: Findings) -> dict[str, Any] | None:
+    """A document as it stays, or None. Without a judge it stays as it is."""
+    size = len(row["text"].encode())
+    verdict = judge.decide(row["text"]) if judge else None
+    left = verdict.left if verdict else row["text"]
+    if verdict:
+        findings.note(row, verdict.found, left)
+    if verdict and left is None:
+        sorter.drop(row, Drop.CONTAMINATED, verdict.value, size)
+        return None
+    sorter.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=len(left.encode()))
+    return row | {"text": left}
+
+
+def search(store: Store, prefix: str, judge: Judge, file: File, name: str) -> Output:
+    """Keep, cut or drop the documents of one file."""
     sorter = Sorter(store, prefix, "decontaminate", name)
-    for row in read_rows(store, file.path):
-        size = len(row["text"].encode())
-        found = contamination(row["text"], index, n)
-        if found:
-            sorter.drop(row, Drop.CONTAMINATED, f"{found[0]}: {found[1]}", size)
-        else:
-            sorter.keep(row, size)
-    return sorter.close()
+    writer = TableWriter(store, f"{prefix}/documents-{name}.parquet", "documents", DOCUMENTS)
+    findings = Findings(store, prefix, judge.index, name)
+    with store.open_input(file.path) as source:
+        for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=DOCUMENTS.names):
+            suspect = suspects(batch["text"], judge.index)
+            if suspect.any():
+                for row, at in zip(batch.to_pylist(), suspect.tolist(), strict=True):
+                    left = sift(row, judge if at else None, sorter, findings)
+                    if left:
+                        writer.write(left, len(left["text"]))
+            else:
+                size = pc.sum(pc.binary_length(batch["text"])).as_py() or 0
+                sorter.counts += Counts(read=len(batch), kept=len(batch), bytes_read=size, bytes_kept=size)
+                writer.write_table(pa.Table.from_batches([batch]).cast(DOCUMENTS))
+    output = sorter.close()
+    output.files = [*writer.close(), *output.files, *findings.close()]
+    return output
 
 
 def copy(job: Job) -> Output:
@@ -155,6 +183,8 @@ def run(job: Job) -> None:
     if not settings.benchmarks:
         job.commit(copy(job), benchmark_ngrams=0)
         return
-    index = load(settings)
-    work = partial(judge, job.store, job.prefix, index, settings.ngram)
-    job.commit(job.map_files(job.inputs("dedup_substring", "documents"), work), benchmark_ngrams=len(index.key))
+    benchmarks = load(settings)
+    judge = Judge(benchmarks.index, settings.action, settings.min_coverage)
+    output = job.map_files(job.inputs("dedup_substring", "documents"), partial(search, job.store, job.prefix, judge))
+    metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, output)
+    job.commit(output, benchmark_ngrams=len(benchmarks.index.grams), **metrics)

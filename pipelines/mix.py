@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,15 +22,14 @@ from contract.errors import InputError
 from contract.manifest import File
 from contract.settings import Decontaminate, Mix
 from contract.store import Store, split_uri
-from pipelines.decontaminate import contamination, load
+from pipelines.decontaminate import Judge, load
+from pipelines.findings import Findings, summarise
 from pipelines.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, Drop
 
 CRAWL = "crawl"
 HELDOUT = -1  # the shard of held-out documents
 HAND_BYTES = 64 << 20  # texts a worker holds before it writes them out
-
-Judge = Callable[[str], tuple[str, str] | None]
 
 DEALT = pa.schema([("order", pa.uint64()), *DOCUMENTS])
 
@@ -138,25 +137,31 @@ def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, item: It
     """
     sorter = Sorter(store, prefix, "mix", name)
     hands = Hands(store, f"{prefix}/scratch/dealt-{name}.parquet")
+    findings = Findings(store, prefix, judge.index, name) if judge else None
     for row in read_curated(item.source, item.uri) if item.uri else read_rows(store, item.path):
         if row is None:
             sorter.lose(f"{item.source}: line without text")
             continue
         size = len(row["text"].encode())
-        found = judge(row["text"]) if judge and item.uri else None
-        if found:
-            sorter.drop(row, Drop.CONTAMINATED, f"{found[0]}: {found[1]}", size)
-            continue
+        verdict = judge(row["text"]) if judge and item.uri else None
+        if verdict and findings:
+            findings.note(row, verdict.found, verdict.left)
+            if verdict.left is None:
+                sorter.drop(row, Drop.CONTAMINATED, verdict.value, size)
+                continue
+            row["text"] = verdict.left
         count = copies(item.epochs, settings.seed, row["id"])
         if not count:
             sorter.drop(row, Drop.MIX_EPOCHS, item.epochs, size)
             continue
-        sorter.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=size)
+        kept_size = len(row["text"].encode())
+        sorter.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=kept_size)
         heldout = is_heldout(settings.heldout_fraction, settings.seed, row["text"])
         for copy in range(1 if heldout else count):
             order = draw(settings.seed, f"order {copy}", row["id"])
-            hands.give(HELDOUT if heldout else order % settings.shards, row | {"order": order}, size)
+            hands.give(HELDOUT if heldout else order % settings.shards, row | {"order": order}, kept_size)
     output = sorter.close()
+    output.files += findings.close() if findings else []
     output.files += hands.close()
     return output
 
@@ -215,16 +220,17 @@ def run(job: Job) -> None:
         raise InputError("mix.sources.crawl: that name is the crawl's own; name the source something else")
     items = [Item(CRAWL, settings.crawl_epochs, path=file.path) for file in job.inputs("decontaminate", "documents")]
     items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
-    benchmarks: Decontaminate = job.run.recipe.section("decontaminate")
-    index = load(benchmarks) if benchmarks.benchmarks and settings.sources else None
-    judge = partial(contamination, index=index, n=benchmarks.ngram) if index else None
+    decontaminate: Decontaminate = job.run.recipe.section("decontaminate")
+    benchmarks = load(decontaminate) if decontaminate.benchmarks and settings.sources else None
+    judge = Judge(benchmarks.index, decontaminate.action, decontaminate.min_coverage) if benchmarks else None
     dealt = job.map_files(items, partial(deal, job.store, job.prefix, settings, judge))
     paths = [file.path for file in dealt.files if file.kind == "dealt"]
     shards = [*range(settings.shards), HELDOUT] if paths else []
     collected = job.map_files(shards, partial(collect, job.store, job.prefix, paths), "shards")
     check(job, settings, collected.files, dealt.counts)
+    metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, dealt) if benchmarks else {}
     job.store.delete(f"{job.prefix}/scratch")
-    output = Output([*collected.files, *(file for file in dealt.files if file.kind == "drops")], dealt.counts)
+    output = Output([*collected.files, *(file for file in dealt.files if file.kind != "dealt")], dealt.counts)
     rows = {kind: sum(file.rows for file in collected.files if file.kind == kind) for kind in ("documents", "heldout")}
-    extra = rows["documents"] + rows["heldout"] - dealt.counts.kept
-    job.commit(output, training_rows=rows["documents"], heldout_documents=rows["heldout"], extra_copies=extra)
+    metrics |= {"training_rows": rows["documents"], "heldout_documents": rows["heldout"]}
+    job.commit(output, extra_copies=sum(rows.values()) - dealt.counts.kept, **metrics)

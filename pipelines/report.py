@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from contract import contamination
 from contract import recipe as recipes
 from contract.errors import GristmillError, NotReadyError
 from contract.funnel import Level, human_bytes, levels
@@ -144,6 +145,8 @@ def report(run: Run) -> str:
     dropped["language"].update(Counter(languages) - kept["language"])
     rules = rules_for(run.recipe.filter, run.recipe.langid.languages[0] if run.recipe.langid.languages else "en")
     lines = [f"# What the filters did: {run.recipe.name}", "", *funnel_table(found)]
+    for what, searched in contamination.reports(run).items():
+        lines += ["", "## Evaluation sets", "", "```", *contamination.render(what, searched), "```"]
     for key in ("language", "domain"):
         lines += ["", f"## By {key}, up to `filter`", "", *count_table(key, kept[key], dropped[key])]
     lines += ["", "## Reasons", *reason_section(_rows(run, STAGES, "drops"))]

@@ -1,20 +1,24 @@
 """Canonical URLs: addresses that surely show the same page become one string (RFC 3986 section 6, and what trackers append)."""
 
+import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import idna
 
-DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
+DEFAULT_PORTS = {"http": (80, 443), "https": (80, 443), "ftp": (21,)}  # http and https are one, so their ports are too
 
 TRACKING = re.compile(
-    r"utm_\w+|mc_[ce]id|mkt_tok|_hs(enc|mi)|__hs\w+|_ga|_gl|gcl(id|src)|dclid|gbraid|wbraid|fbclid|msclkid|yclid|twclid|ttclid"
-    r"|li_fat_id|igshid|igsh|s_kwcid|oly_(anon|enc)_id|vero_\w+|wickedid|phpsessid|jsessionid|aspsessionid\w*|cfid|cftoken",
+    r"utm_\w+|utm|mtm_\w+|pk_(campaign|kwd|keyword|source|medium|content|cid)|piwik_\w+|mc_[ce]id|mkt_tok|_hs(enc|mi)|__hs\w+|hsctatracking"
+    r"|_ga|_gl|gcl(id|src)|gad_(source|campaignid)|dclid|gbraid|wbraid|srsltid|fbclid|fb_(action_ids|action_types|source|ref)|msclkid|ysclid|yclid"
+    r"|_openstat|rb_clickid|twclid|ttclid|li_fat_id|igshid|igsh|epik|irclickid|s_kwcid|oly_(anon|enc)_id|vero_\w+|wickedid|ml_subscriber(_hash)?"
+    r"|_branch_match_id|phpsessid|jsessionid|aspsessionid\w*|cfid|cftoken",
     re.IGNORECASE,
 )
 """Query parameters that say where a visitor came from or who they are, never what the page shows."""
 
 _SESSION_PATH = re.compile(r";(jsessionid|phpsessid)=[^/?;]*", re.IGNORECASE)
+_NOT_IN_HOST = re.compile(r"[\s\x00-\x20\x7f#%/:?@\[\\\]^|<>]")
 _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 _BLANK = re.compile(r"[\t\n\r]")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -22,33 +26,53 @@ _ALLOWED = _UNRESERVED | frozenset("!$&'()*+,;=:@/?%[]|")
 
 
 def canonical(url: str) -> str:
-    """The canonical form of an absolute URL. `http` counts as `https`; parameters are sorted; what cannot be parsed stays as it is."""
+    """The canonical form of an absolute URL; of what cannot be parsed, the same without white space around it. Never raises.
+
+    `http` counts as `https`: few hosts show two pages under them. Parameters are sorted by name, because programs that build links
+    keep no order; those of one name keep theirs, because it can matter there. A path keeps its case and its last slash.
+    """
     url = _BLANK.sub("", url).strip()
     try:
         parts = urlsplit(url)
-        port = parts.port
+        port, name = parts.port, parts.hostname
     except ValueError:
         return url
-    if not parts.scheme or not parts.hostname:
+    host = _host(name or "")
+    if not parts.scheme or not host:
         return url
-    default = port is None or port == DEFAULT_PORTS.get(parts.scheme)
+    place = "" if port is None or port in DEFAULT_PORTS.get(parts.scheme, ()) else f":{port}"
     scheme = "https" if parts.scheme == "http" else parts.scheme
-    host = _host(parts.hostname) + ("" if default else f":{port}")
-    path = _dots(_escape(_SESSION_PATH.sub("", parts.path))) or "/"
+    path = _dots(_SESSION_PATH.sub("", _escape(parts.path))) or "/"
     query = _query(parts.query)
-    return f"{scheme}://{host}{path}" + (f"?{query}" if query else "")
+    return f"{scheme}://{host}{place}{path}" + (f"?{query}" if query else "")
 
 
 def _host(host: str) -> str:
+    """Lower case, in Punycode, without the root's dot; an IPv6 address in its short form. Hosts that only browsers allow count too."""
     if ":" in host:
-        return f"[{host.lower()}]"
-    host = host.rstrip(".").lower()
+        try:
+            return f"[{ipaddress.IPv6Address(host).compressed}]"
+        except ValueError:
+            return f"[{host.lower()}]"
+    plain = unquote(host, errors="replace")
+    if not _NOT_IN_HOST.search(plain):
+        host = plain
+    host = host.lower().rstrip(".")
     if host.isascii():
         return host
     try:
-        return idna.encode(host, uts46=True).decode()
-    except idna.IDNAError:
-        return host
+        return idna.encode(host, uts46=True).decode().rstrip(".")
+    except idna.IDNAError:  # an underscore, an emoji: what IDNA 2008 refuses and the web has
+        return ".".join(map(_punycode, re.split("[.。．｡]", host))).rstrip(".")
+
+
+def _punycode(label: str) -> str:
+    """One label as UTS 46 maps it, whatever IDNA 2008 thinks of it."""
+    try:
+        mapped = idna.uts46_remap(label, std3_rules=False)
+        return mapped if mapped.isascii() else f"xn--{mapped.encode('punycode').decode()}"
+    except (idna.IDNAError, UnicodeError):
+        return label
 
 
 def _escape(text: str) -> str:

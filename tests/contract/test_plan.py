@@ -26,7 +26,7 @@ CHANGED: dict[str, Any] = {
     "crawl.soft_words": ("a",), "score.mask": ("ip",), "score.bad_words": "a", "score.perplexity_model": "a", "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
-    "decontaminate.ngram": 14, "minhash_sign.method": "simhash", "minhash_sign.quality": "a", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "mix.sources": {"a": MixSource(uri="b")}, "sft.data": "a", "reward.data": "a", "ppo.kl_target": 6.0,
+    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "a", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "mix.sources": {"a": MixSource(uri="b")}, "sft.data": "a", "reward.data": "a", "ppo.kl_target": 6.0,
     "export.dtype": "bf16",
 }  # fmt: skip
 
@@ -262,6 +262,22 @@ def test_a_data_file_that_changed_is_noticed_before_work_starts(make_run: Callab
     data.write_text("another")
     with pytest.raises(InputError, match=r"sft\.data: the file changed since the run was resolved; start a new run"):
         run.check_inputs(run.task("sft"))
+
+
+def test_a_benchmark_that_changed_is_noticed_by_all_that_search_for_it(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    for name in ("bench", "books"):
+        (tmp_path / f"{name}.jsonl").write_text("one")
+    named = f"decontaminate.benchmarks={{a: {tmp_path}/bench.jsonl}}"
+    alone = make_run(named, run="alone")
+    mixed = make_run(named, f"mix.sources={{books: {{uri: {tmp_path}/books.jsonl}}}}", run="mixed")
+    mixed.check_inputs(mixed.task("mix"))
+    (tmp_path / "bench.jsonl").write_text("another")
+    for run, stage in ((alone, "decontaminate"), (mixed, "decontaminate"), (mixed, "mix")):
+        with pytest.raises(InputError, match=r"decontaminate\.benchmarks\.a: the file changed since the run"):
+            run.check_inputs(run.task(stage))
+    alone.check_inputs(alone.task("mix"))  # has no curated sources to search
 
 
 def test_more_files_of_the_same_crawl_leave_finished_segments_done(make_run: Callable[..., Run]) -> None:

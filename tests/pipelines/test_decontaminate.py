@@ -1,20 +1,26 @@
-"""Documents that repeat an evaluation set go, and nothing else does."""
+"""Documents that repeat an evaluation set go or are cut, nothing else is touched, and the report tells leaks from overlap."""
 
 import gzip
 import json
-import time
+import random
+import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from contract.errors import InputError
-from pipelines.decontaminate import Index, build_index, contamination, strings
+from contract.contamination import render, reports
+from contract.errors import InputError, RecipeError
+from contract.manifest import Manifest
+from contract.plan import Run
+from contract.recipe import parse
+from contract.settings import Decontaminate
+from pipelines.decontaminate import Judge, load, read_benchmark
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
 DAMAGED = gzip.compress(b"{}")[:10] + b"\xff" * 20
 OTHER = "A robe takes two bolts of blue fiber and half that much white fiber; how many bolts in total?"
+FILLER = "".join(f"Sentence {number} of the page says nothing of note. " for number in range(20))
 
 
 @pytest.fixture
@@ -24,68 +30,195 @@ def benchmarks(tmp_path: Path) -> dict[str, str]:
     return {"sums": str(tmp_path / "sums.jsonl"), "more": str(tmp_path / "more.jsonl.gz")}
 
 
-def test_strings() -> None:
-    assert list(strings({"a": "x", "b": ["y", {"c": "z", "d": 1}], "e": None})) == ["x", "y", "z"]
-
-
-def test_index(benchmarks: dict[str, str]) -> None:
-    index = build_index(benchmarks, 13)
-    assert index.names == ("more", "sums")
-    assert len(index.key) == (20 - 12) + (19 - 12)
-    assert (index.key[1:] > index.key[:-1]).all()
+def judge_of(benchmarks: dict[str, str], **settings: Any) -> Judge:
+    given = Decontaminate(benchmarks=benchmarks, **settings)
+    return Judge(load(given).index, given.action, given.min_coverage)
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (f"Before. {QUESTION} After.", ("sums", "natalia sold clips to 0 of her friends in april and then she")),
-        (
-            QUESTION.upper().replace(",", " --"),
-            ("sums", "natalia sold clips to 0 of her friends in april and then she"),
-        ),
-        (" ".join(OTHER.split()[3:16]), ("more", "two bolts of blue fiber and half that much white fiber how many")),
+        (f"Before. {QUESTION} After.", "sums: natalia sold clips to 48 of her friends in april and then she"),
+        (QUESTION.upper().replace(",", " --"), "sums: natalia sold clips to 48 of her friends in april and then she"),
+        (" ".join(OTHER.split()[3:16]), "more: two bolts of blue fiber and half that much white fiber how many"),
         (" ".join(OTHER.split()[3:15]), None),
+        (QUESTION.replace("48", "49"), "sums: of her friends in april and then she sold half as many clips"),
         (QUESTION.replace("friends", "colleagues").replace("half", "twice"), None),
+        (f"{OTHER} {QUESTION}", "more: a robe takes two bolts of blue fiber and half that much white"),
         ("", None),
     ],
 )
-def test_contamination(text: str, found: tuple[str, str] | None, benchmarks: dict[str, str]) -> None:
-    assert contamination(text, build_index(benchmarks, 13), 13) == found
+def test_judge(text: str, found: str | None, benchmarks: dict[str, str]) -> None:
+    verdict = judge_of(benchmarks)(text)
+    assert (verdict and verdict.value) == found
+    assert verdict is None or verdict.left is None
 
 
-def test_both_hashes_must_agree(benchmarks: dict[str, str]) -> None:
-    index = build_index(benchmarks, 13)
-    assert contamination(QUESTION, index._replace(check=index.check ^ 1), 13) is None
+def test_cut_texts_are_clean_whatever_comes_together(benchmarks: dict[str, str]) -> None:
+    judge = judge_of(benchmarks, action="cut")
+    once = judge(f"{FILLER}{QUESTION} {FILLER}")
+    assert once is not None
+    assert once.left is not None
+    assert judge(once.left) is None
+    assert FILLER.startswith(once.left[:700])
+    assert FILLER.endswith(once.left[-700:])
+    # The halves of a question around another one are no match until the cut joins them.
+    half, rest = " ".join(QUESTION.split()[:10]), " ".join(QUESTION.split()[10:])
+    verdict = judge(f"{FILLER}{half} {'x' * 201} {OTHER} {'y' * 201} {rest} {FILLER}")
+    assert verdict is not None
+    assert verdict.left is not None
+    assert judge(verdict.left) is None
+    assert "clips" not in verdict.left
+    short = judge(QUESTION)
+    assert short is not None
+    assert short.left is None
 
 
-def test_a_document_costs_a_search_and_no_pass_over_the_index() -> None:
-    """Of a million n-grams; a pass over them takes seconds."""
-    key = np.arange(1_000_000, dtype=np.uint64) << np.uint64(43)
-    index = Index(("large",), key, key, np.zeros(len(key), np.uint16))
-    began = time.process_time()
-    for number in range(20):
-        assert contamination(f"{number} {QUESTION}", index, 13) is None
-    assert time.process_time() - began < 1
+def test_only_exact_leakage_by_recipe(benchmarks: dict[str, str]) -> None:
+    judge = judge_of(benchmarks, min_coverage=0.8)
+    part = judge(" ".join(QUESTION.split()[:14]))
+    assert part is not None
+    assert (part.left, part.value) == (" ".join(QUESTION.split()[:14]), "")
+    whole = judge(f"{QUESTION} {OTHER[:50]}")
+    assert whole is not None
+    assert whole.left is None
 
 
-def test_stage(
-    benchmarks: dict[str, str],
-    make_document: Any,
-    make_corpus: Any,
-    commit_documents: Any,
-    run_stage: Any,
-    rows_of: Any,
-) -> None:
+def test_settings_are_checked() -> None:
+    with pytest.raises(RecipeError, match=r"decontaminate.*min_words 9 is above ngram 8"):
+        parse("decontaminate: {ngram: 8, min_words: 9}", "here")
+
+
+@pytest.fixture
+def search(make_corpus: Any, commit_documents: Any, run_stage: Any) -> Any:
+    """`search(files, {"decontaminate.action": "cut"}, name="one")`: the run and its manifest, over files of rows."""
+
+    def execute(
+        files: list[list[dict[str, Any]]], overrides: dict[str, Any], name: str = "one"
+    ) -> tuple[Run, Manifest]:
+        run = make_corpus([[files[0]]], overrides, name)
+        commit_documents(run, "dedup_substring", "all", files)
+        (done,) = run_stage(run, "decontaminate")
+        return run, done
+
+    return execute
+
+
+def test_stage(benchmarks: dict[str, str], make_document: Any, search: Any, rows_of: Any) -> None:
     clean = [make_document(f"A clean text, number {n}") for n in range(5)]
     dirty = make_document(f"Blog post: {OTHER} Tell me!")
-    run = make_corpus([[clean]], {"decontaminate.benchmarks": benchmarks})
-    commit_documents(run, "dedup_substring", "all", [clean[:2], [dirty, *clean[2:]]])
-    (done,) = run_stage(run, "decontaminate")
+    part = make_document("She " + " ".join(QUESTION.split()[1:15]))
+    files = [clean[:2], [dirty, *clean[2:4], part, clean[4]]]
+    run, done = search(files, {"decontaminate.benchmarks": benchmarks})
     assert rows_of(run.store, [done], "documents") == clean
-    (drop,) = rows_of(run.store, [done], "drops")
-    assert (drop["id"], drop["reason"]) == (dirty["id"], "contaminated")
-    assert drop["value"] == "more: a robe takes two bolts of blue fiber and half that much white"
-    assert (done.rows.read, done.rows.kept, done.metrics["benchmark_ngrams"]) == (6, 5, 15)
+    drops = rows_of(run.store, [done], "drops")
+    assert [(row["id"], row["reason"]) for row in drops] == [
+        (dirty["id"], "contaminated"),
+        (part["id"], "contaminated"),
+    ]
+    assert drops[0]["value"] == "more: a robe takes two bolts of blue fiber and half that much white"
+    assert (done.rows.read, done.rows.kept) == (7, 5)
+    assert (done.rows.bytes_read, done.rows.bytes_kept) == (
+        sum(len(row["text"]) for file in files for row in file),
+        sum(len(row["text"]) for row in clean),
+    )
+    assert (done.metrics["benchmark_ngrams"], done.metrics["documents_cut"]) == (7 + 9, 0)
+    assert rows_of(run.store, [done], "matches") == [
+        {"id": dirty["id"], "url": dirty["url"], "benchmark": "more", "action": "dropped", "covered": 1.0, "leaked": [0], "ngrams": 7, "ngram": "a robe takes two bolts of blue fiber and half that much white"},
+        {"id": part["id"], "url": part["url"], "benchmark": "sums", "action": "dropped", "covered": pytest.approx(0.7), "leaked": [], "ngrams": 2, "ngram": "sold clips to 48 of her friends in april and then she sold"},
+    ]  # fmt: skip
+    (report,) = reports(run).values()
+    more, sums = report.benchmarks
+    assert (more.items, more.leaked, more.overlapping, more.documents_leaking, more.documents_overlapping) == (
+        1,
+        1,
+        0,
+        1,
+        0,
+    )
+    assert (sums.items, sums.leaked, sums.overlapping, sums.documents_leaking, sums.documents_overlapping) == (
+        1,
+        0,
+        1,
+        0,
+        1,
+    )
+    assert (more.ngrams_found, more.ngrams, sums.ngrams_found, sums.ngrams) == (7, 7, 2, 9)
+
+
+def test_cut_and_spare(benchmarks: dict[str, str], make_document: Any, search: Any, rows_of: Any) -> None:
+    whole = make_document(f"{FILLER}{QUESTION} {FILLER}é")
+    part = make_document(f"{FILLER}{' '.join(QUESTION.split()[1:14])} {FILLER}")
+    short = make_document(QUESTION)
+    given = {"benchmarks": benchmarks, "action": "cut", "min_coverage": 0.8}
+    run, done = search([[whole, part, short]], {f"decontaminate.{key}": value for key, value in given.items()})
+    cut, spared = rows_of(run.store, [done], "documents")
+    assert spared == part
+    assert {key for key in cut if cut[key] != whole[key]} == {"text"}
+    assert "Natalia" not in cut["text"]
+    assert cut["text"].endswith(FILLER[-500:] + "é")
+    assert [row["action"] for row in rows_of(run.store, [done], "matches")] == ["cut", "kept", "dropped"]
+    assert [row["id"] for row in rows_of(run.store, [done], "drops")] == [short["id"]]
+    assert (done.metrics["documents_cut"], done.metrics["documents_spared"]) == (1, 1)
+    assert done.rows.bytes_kept == len(cut["text"].encode()) + len(part["text"])
+    (report,) = reports(run).values()
+    table = "\n".join(render("the crawl", report))
+    assert re.search(r"^sums +1 +1 +1 +0 +2 +1 +8 of 9$", table, re.MULTILINE), table
+    assert "    in 3 documents: sold clips to 48 of her friends in april and then she sold" in table
+
+
+def disguised(fields: tuple[str, ...], random: random.Random) -> str:
+    """An item as a page may print it: with letters, in capitals, on other lines, with other punctuation, in the middle of a text."""
+    first, *rest = [field for field in fields if field.strip()]
+    lettered = [f"({letter}) {text}" for letter, text in zip("ABCDEFGHIJK", rest, strict=False)]
+    text = "\n".join([first, *(lettered if random.random() < 0.5 and len(rest) > 1 else rest)])
+    text = random.choice([str, str.upper, str.lower, str.title])(text)
+    text = text.replace(", ", random.choice([", ", " - ", "; ", ",\n"])).replace(" ", random.choice([" ", "\n", "  "]))
+    return f"{FILLER}{random.choice(['', '«', '> '])}{text}{random.choice(['.', ' ', '»'])} {FILLER}"
+
+
+def clean_texts(data_dir: Path) -> list[str]:
+    lines = (data_dir / "text/llama-factory/c4_demo.jsonl").read_text().splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    for path in (data_dir / "text/dolma").iterdir():
+        texts += [json.loads(line)["text"] for line in gzip.decompress(path.read_bytes()).splitlines()]
+    return texts
+
+
+def test_every_planted_item_is_found_and_no_clean_page(
+    data_dir: Path, make_document: Any, search: Any, rows_of: Any
+) -> None:
+    files = [path for path in (data_dir / "evals").glob("*/*") if "mapping" not in path.name]
+    sets = {f"{path.parent.name} {path.name}": str(path) for path in files}
+    items = {name: list(read_benchmark(name, uri)) for name, uri in sets.items()}
+    draw = random.Random(3)
+    planted: dict[str, tuple[str, int]] = {}
+    rows = [make_document(text) for text in clean_texts(data_dir)]
+    clean = {row["id"] for row in rows}
+    loaded = load(Decontaminate(benchmarks=sets))
+    sought = set(loaded.index.item.tolist())
+    first = 0
+    for name in sorted(items):
+        candidates = [number for number in range(len(items[name])) if first + number in sought]
+        for number in draw.sample(candidates, min(80, len(candidates))):
+            row = make_document(disguised(items[name][number].fields, draw), name=f"{name} {number}")
+            planted[row["id"]] = name, number
+            rows.append(row)
+        first += len(items[name])
+    assert len(planted) == 5 * 80 + 1  # HumanEval's samples have one that is long enough
+    answers = []
+    for parts in (1, 3, 16):
+        shuffled = draw.sample(rows, len(rows))
+        run, done = search(
+            [shuffled[at::parts] for at in range(parts)], {"decontaminate.benchmarks": sets}, f"parts{parts}"
+        )
+        assert {row["id"] for row in rows_of(run.store, [done], "documents")} == clean
+        matches = {(row["id"], row["benchmark"]): row["leaked"] for row in rows_of(run.store, [done], "matches")}
+        assert {key for key, place in planted.items() if place[1] in matches[key, place[0]]} == set(planted)
+        drops = {row["id"]: row["value"] for row in rows_of(run.store, [done], "drops")}
+        assert set(drops) == set(planted)
+        answers.append((matches, drops, reports(run), rows_of(run.store, [done], "items")))
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_without_benchmarks_everything_stays_and_no_spark_starts(
@@ -117,7 +250,7 @@ def test_without_benchmarks_everything_stays_and_no_spark_starts(
         (b"[" * 100_000, r"decontaminate\.benchmarks\.bad: .*bad\.jsonl line 1 is not JSON"),
         (DAMAGED, r"decontaminate\.benchmarks\.bad: .*bad\.jsonl cannot be read"),
         (b"\x1f\x8b\x08cut", r"decontaminate\.benchmarks\.bad: .*bad\.jsonl cannot be read"),
-        (b'{"a": "too short"}\n', r"no text in bad has 13 words; lower decontaminate\.ngram"),
+        (b'{"a": "too short"}\n', r"no text in bad has 8 words; lower decontaminate\.min_words"),
     ],
 )
 def test_bad_benchmarks(

@@ -63,7 +63,7 @@ def test_order_and_partitions_do_not_matter(
     captures: Rows, make_corpus: Callable[..., Run], run_stage: Any, rows_of: Any
 ) -> None:
     answers = []
-    for number, files in enumerate((1, 3, 9)):
+    for number, files in enumerate((1, 3, 16)):
         shuffled = random.Random(number).sample(captures, len(captures))
         segments = [[shuffled[at::files] for at in range(files)]]
         run = make_corpus(segments, {"spark.shuffle_partitions": number * 5 + 1}, name=f"files{files}")

@@ -1,0 +1,156 @@
+"""Evaluation sets as files hold them: bytes to items, each the texts of one question. JSONL, JSON, CSV, TSV, Parquet, packed or not."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+IDENTIFIERS = frozenset({"", "id", "_id", "uid", "qid", "idx", "index", "task_id", "question_id", "example_id"})
+"""Keys and columns that name an item and are no part of its text."""
+HEADER = frozenset({"question", "prompt", "input", "problem", "text", "context"})
+"""A CSV file whose first row has one of these has a header; MMLU's have none."""
+
+_PACKED = (
+    (b"\x1f\x8b", ".gz", gzip.decompress),
+    (b"\xfd7zXZ\x00", ".xz", lzma.decompress),
+    (b"BZh", ".bz2", bz2.decompress),
+)
+_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
+
+
+class Item(NamedTuple):
+    """One question: where it stands in its benchmark, as `file:line` or `file#number`, and its texts, in order."""
+
+    where: str
+    fields: tuple[str, ...]
+
+
+class Malformed(ValueError):
+    """A file is not what its name says; the message begins with the file and, where there is one, the line."""
+
+
+def read_items(name: str, data: bytes) -> Iterator[Item]:
+    """The items of a file; of an archive, those of its members that end in one of SUFFIXES. Raises Malformed."""
+    try:
+        for member, content in _members(name, data):
+            yield from _parse(member, content)
+    except _DAMAGE as error:
+        raise Malformed(f"{name} cannot be read: {error}") from None
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string value in a JSON value, in order; keys are not text, and neither are identifiers."""
+    if isinstance(value, str):
+        yield value.encode("utf-8", "replace").decode()  # a lone surrogate is no character
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if str(key).lower() not in IDENTIFIERS:
+                yield from strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from strings(inner)
+
+
+def is_named_like_one(path: str) -> bool:
+    """Whether a file in a folder or an archive is read: by its suffix, and not the hidden files that some programs pack."""
+    parts = path.split("/")
+    last = parts[-1].lower()
+    for _, suffix, _ in _PACKED:
+        last = last.removesuffix(suffix)
+    return last.endswith((*SUFFIXES, ".zip", ".tar", ".tgz")) and not any(part[:1] in (".", "_") for part in parts)
+
+
+def _members(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    for magic, suffix, unpack in _PACKED:
+        if data.startswith(magic):
+            yield from _members(name.removesuffix(suffix), unpack(data))
+            return
+    if data.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for path in sorted(filter(is_named_like_one, archive.namelist())):
+                yield from _members(f"{name}/{path}", archive.read(path))
+    elif data[257:262] == b"ustar":
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for entry in sorted(archive, key=lambda one: one.name):
+                if entry.isfile() and is_named_like_one(entry.name):
+                    content = archive.extractfile(entry)
+                    yield from _members(f"{name}/{entry.name}", content.read() if content else b"")
+    else:
+        yield name, data
+
+
+def _parse(name: str, data: bytes) -> Iterator[Item]:
+    suffix = f".{name.lower().rpartition('.')[2]}"
+    if suffix == ".parquet":
+        for number, row in enumerate(pq.read_table(pa.BufferReader(data)).to_pylist()):
+            yield Item(f"{name}#{number}", tuple(strings(row)))
+        return
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Malformed(f"{name} line {line} is not UTF-8: {error}") from None
+    if suffix in (".csv", ".tsv"):
+        yield from _table(name, text, "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".json":
+        yield from _document(name, text)
+    else:
+        yield from _lines(name, text)
+
+
+def _lines(name: str, text: str) -> Iterator[Item]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield Item(f"{name}:{number}", tuple(strings(json.loads(line))))
+            except (ValueError, RecursionError) as error:
+                raise Malformed(f"{name} line {number} is not JSON: {error}") from None
+
+
+def _document(name: str, text: str) -> Iterator[Item]:
+    """A list has an item in each element. So has an object in each element of its lists; what else it holds is one more."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # JSONL under the wrong name, which is common
+            yield from _lines(name, text)
+            return
+        raise Malformed(f"{name} line {error.lineno} is not JSON: {error}") from None
+    except RecursionError as error:
+        raise Malformed(f"{name} line 1 is not JSON: {error}") from None
+    elements, rest = (value, None) if isinstance(value, list) else ([], value)
+    if isinstance(value, dict):
+        elements = [one for inner in value.values() if isinstance(inner, list) for one in inner]
+        rest = {key: inner for key, inner in value.items() if not isinstance(inner, list)}
+    for number, element in enumerate(elements):
+        yield Item(f"{name}#{number}", tuple(strings(element)))
+    if fields := tuple(strings(rest)):
+        yield Item(name, fields)
+
+
+def _table(name: str, text: str, delimiter: str) -> Iterator[Item]:
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    keys: list[str] | None = None
+    try:
+        for row in rows:
+            if keys is None:
+                keys = [cell.strip().lower() for cell in row]
+                if not HEADER.isdisjoint(keys):
+                    continue
+                keys = []
+            cells = [cell for at, cell in enumerate(row) if at >= len(keys) or keys[at] not in IDENTIFIERS]
+            if any(cells):
+                yield Item(f"{name}:{rows.line_num}", tuple(cells))
+    except csv.Error as error:
+        raise Malformed(f"{name} line {rows.line_num} is not CSV: {error}") from None

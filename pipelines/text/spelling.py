@@ -1,0 +1,55 @@
+"""The words of a text as decontamination compares them, and where each stands: as in `ngrams.normalize`, but numbers keep their digits."""
+
+import unicodedata
+from typing import NamedTuple
+
+from pipelines.text.ngrams import fold
+
+
+class Words(NamedTuple):
+    """The words of a text and the characters between which each stands."""
+
+    words: list[str]
+    start: list[int]
+    end: list[int]
+
+
+def spell(character: str) -> str:
+    """`ngrams.fold`, but a digit of any script stays the digit that it is."""
+    return str(unicodedata.digit(character)) if unicodedata.category(character) == "Nd" else fold(character)
+
+
+class _Spellings(dict[int, str]):
+    def __missing__(self, code: int) -> str:
+        self[code] = spell(chr(code))
+        return self[code]
+
+
+_SPELLINGS = _Spellings()
+
+
+def split(text: str) -> list[str]:
+    """The words of a text."""
+    return text.translate(_SPELLINGS).split()
+
+
+def locate(text: str) -> Words:
+    """`split`, and where each word stands."""
+    found = Words([], [], [])
+    for at, character in enumerate(text):
+        folded = _SPELLINGS[ord(character)]
+        if not folded:
+            continue
+        alone = folded.strip()
+        if alone == folded and found.words and found.end[-1] < 0:  # a word goes on
+            found.words[-1] += folded
+            continue
+        if found.end and found.end[-1] < 0:
+            found.end[-1] = at
+        if alone:
+            found.words.append(alone)
+            found.start.append(at)
+            found.end.append(-1 if alone == folded else at + 1)
+    if found.end and found.end[-1] < 0:
+        found.end[-1] = len(text)
+    return found

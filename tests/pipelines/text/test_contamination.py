@@ -1,0 +1,174 @@
+"""Shared runs of words: against the plain definition, at the edges of lengths, and what a cut leaves."""
+
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.text.contamination import Index, build, culprits, cut, find, passages, suspects
+from pipelines.text.evalset import Item
+from pipelines.text.spelling import split
+
+FILLER = " ".join(f"filler{number} word" for number in range(60))
+
+
+def words(name: str, count: int) -> str:
+    return " ".join(f"{name}{number}" for number in range(count))
+
+
+def index_of(*items: tuple[str, ...], n: int = 13, min_words: int = 8) -> Index:
+    return build([("one", [Item(str(number), fields) for number, fields in enumerate(items)])], n, min_words)
+
+
+def covered(text: str, index: Index) -> dict[int, float]:
+    found = find(text, index)
+    assert bool(found) <= suspects(pa.array([text]), index)[0]
+    return dict(zip(found.items.tolist(), found.covered.round(3).tolist(), strict=True)) if found else {}
+
+
+def naive(text: str, items: list[tuple[str, ...]], n: int, min_words: int) -> set[int]:
+    """Items of which a passage's n words, or the whole of a shorter one, stand in the text."""
+    padded = f" {' '.join(split(text))} "
+    found = set()
+    for number, fields in enumerate(items):
+        for passage in passages(fields) if len(split(" ".join(fields))) >= min_words else ():
+            has = split(passage)
+            size = min(n, len(has))
+            runs = [" ".join(has[at : at + size]) for at in range(len(has) - size + 1)] if len(has) >= min_words else []
+            if any(f" {run} " in padded for run in runs):
+                found.add(number)
+    return found
+
+
+LETTERS = st.lists(st.sampled_from("uvwxy"), max_size=24).map(" ".join)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.lists(LETTERS, min_size=1, max_size=3).map(tuple), min_size=1, max_size=4), LETTERS, LETTERS)
+def test_find_equals_the_plain_definition(items: list[tuple[str, ...]], before: str, after: str) -> None:
+    index = index_of(*items, n=9, min_words=5)
+    for text in (before, f"{before} {items[0][0]} {after}"):
+        found = set(covered(text, index)) if len(index.grams) else set()
+        assert found == naive(text, items, 9, 5)
+
+
+def test_passages() -> None:
+    assert list(passages(("q", " ", "x", "y"))) == ["q\nx\ny", "q", "x", "y", "q\nA\nx\nB\ny"]
+    assert list(passages(("q", "x"))) == ["q\nx", "q", "x"]
+    assert list(passages(("q",))) == ["q"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (words("q", 13), {0: 0.325}),
+        (words("q", 12), {}),
+        (f"{FILLER} {words('q', 40)} {FILLER}", {0: 1.0}),
+        (words("q", 40).replace("q20", "Q-20!"), {0: 1.0}),
+        (words("q", 40).replace("q20", "other"), {0: 0.975}),
+        (words("q", 40).replace("q33", "other"), {0: 0.825}),  # what follows is shorter than 13 words
+        (words("s", 8), {1: 0.0}),  # a short text of an item of which it is a small part
+        (words("s", 7), {}),
+        (f"{words('s', 8)} {words('t', 30)}", {1: 1.0}),
+        (words("t", 30), {1: 1.0}),
+        (f"{words('s', 8)}\nA. {words('t', 30)}", {1: 1.0}),
+        (words("v", 8), {2: 1.0}),
+        (f"{words('v', 8)} {words('q', 20)}", {0: 0.5, 2: 1.0}),
+        ("", {}),
+    ],
+)
+def test_coverage(text: str, expected: dict[int, float]) -> None:
+    index = index_of((words("q", 40),), (words("s", 8), words("t", 30)), (words("v", 8), "w1 w2"))
+    assert covered(text, index) == expected
+
+
+def test_answers_are_found_with_letters_and_without() -> None:
+    item = (
+        "The pleura",
+        "have no sensory innervation.",
+        "are separated by a 2 mm space.",
+        "extend into the neck.",
+        "C",
+    )
+    index = index_of(item)
+    for text in (
+        "\n".join(item),
+        "The pleura\n(A) have no sensory innervation.\n(B) are separated by a 2 mm space. (C) extend into the neck.",
+    ):
+        assert covered(text, index)[0] >= 0.8
+
+
+def test_numbers_are_compared_digit_by_digit() -> None:
+    index = index_of((words("q", 6) + " 48 " + words("r", 6),))
+    same, other = (f"{words('q', 6)} {number} {words('r', 6)}" for number in (48, 49))
+    assert suspects(pa.array([same, other, FILLER]), index).tolist() == [True, True, False]
+    assert [covered(text, index) for text in (same, other)] == [{0: 1.0}, {}]
+
+
+def test_words_of_a_kind_do_not_make_every_table_suspect() -> None:
+    index = index_of(("1 2 3 4 5 6 7 8 9 10 11 12 13 14",))
+    assert covered(" ".join(map(str, range(100, 200))), index) == {}
+    assert covered(" ".join(map(str, range(200))), index) == {0: 1.0}
+
+
+def test_culprits() -> None:
+    index = index_of((words("q", 40),), (words("t", 30),))
+    found = find(f"{words('q', 20)} {words('t', 30)}", index)
+    assert found is not None
+    assert found.ngram(0) == words("q", 13)
+    assert np.unique(culprits(found, index, 0.0)).tolist() == [0, 1]
+    assert np.unique(culprits(found, index, 0.5)).tolist() == [0, 1]
+    assert culprits(found, index, 0.8).tolist() == [-1] * 8 + [1] * 18
+    assert (culprits(found, index, 1.0) >= 0).sum() == 18
+    half = find(words("q", 20), index)
+    assert half is not None
+    assert culprits(half, index, 0.8).tolist() == [-1] * 8
+
+
+def shorn(text: str, index: Index) -> str | None:
+    found = find(text, index)
+    assert found is not None
+    return cut(text, found, np.ones(len(found.gram), bool))
+
+
+def test_cut() -> None:
+    index = index_of((words("q", 14),))
+    before = " ".join(f"écru{number:04}," for number in range(100))  # ten characters each, eleven bytes
+    after = "".join(f"öre{number:04}\n" for number in range(100))
+    left = shorn(f"{before} «{words('q', 14)}» {after}", index)
+    start = 1000 + 1  # characters before the first word of the match, and a quotation mark
+    assert left is not None
+    kept = left.index("öre")
+    assert before.startswith(left[:kept].rstrip())
+    assert after.endswith(left[kept:])
+    assert start - 200 - 10 <= kept <= start - 200
+    assert left[:kept].endswith(" ")
+    assert 800 - 200 - 8 <= len(left) - kept <= 800 - 200
+
+
+def test_what_is_too_short_or_in_too_many_pieces_goes() -> None:
+    index = index_of((words("q", 14),))
+    item = words("q", 14)
+    assert shorn(f"{'x' * 150} {item} {'y' * 350}", index) is None
+    assert shorn(f"{FILLER} {item}", index) == FILLER[: len(left_of(FILLER, 200))]
+    assert shorn(" ".join([FILLER, *[item, FILLER] * 9]), index) is not None
+    assert shorn(" ".join([FILLER, *[item, FILLER] * 10]), index) is None
+
+
+def left_of(text: str, characters: int) -> str:
+    """What a cut that begins `characters` before the end of a text leaves of it: up to the word that stands there."""
+    return text[: text.rindex(" ", 0, len(text) - characters + 1) + 1]
+
+
+def test_a_text_costs_a_search_and_no_pass_over_the_index() -> None:
+    """Of a million n-grams; a pass over them takes milliseconds, and a text has a thousand runs."""
+    index = index_of(*((words(f"a{item}x", 112),) for item in range(10_000)))
+    assert len(index.grams) == 1_000_000
+    texts = pa.array([f"{number} {FILLER * 8}" for number in range(200)])
+    suspects(texts, index)
+    began = time.process_time()
+    assert not suspects(texts, index).any()
+    assert time.process_time() - began < 1

@@ -1,0 +1,144 @@
+"""Evaluation sets in the formats in which they are published."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.text.evalset import Item, Malformed, is_named_like_one, read_items, strings
+
+LINES = b'{"id": "x1", "question": "one", "choices": ["a", {"label": "b"}], "n": 1}\n\n"two"\n'
+ITEMS = [(("one", "a", "b"), ":1"), (("two",), ":3")]
+
+
+def packed_zip(members: dict[str, bytes]) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return sink.getvalue()
+
+
+def packed_tar(members: dict[str, bytes]) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w:xz") as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def test_strings() -> None:
+    assert list(strings({"a": "x", "b": ["y", {"c": "z", "d": 1, "task_id": "t"}], "e": None})) == ["x", "y", "z"]
+    assert list(strings(json.loads('"\\ud800x"'))) == ["?x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "member"),
+    [
+        ("a.jsonl", LINES, "a.jsonl"),
+        ("a", LINES, "a"),
+        ("a.json", LINES, "a.json"),
+        ("a.jsonl", b"\xef\xbb\xbf" + LINES, "a.jsonl"),
+        ("a.jsonl", LINES.replace(b"\n", b"\r\n"), "a.jsonl"),
+        ("a.jsonl.gz", gzip.compress(LINES), "a.jsonl"),
+        ("a.jsonl.xz", lzma.compress(LINES), "a.jsonl"),
+        ("a.jsonl.bz2", bz2.compress(LINES), "a.jsonl"),
+        (
+            "a.zip",
+            packed_zip({"d/b.jsonl.gz": gzip.compress(LINES), "d/README": b"x", "__MACOSX/b.jsonl": b"x"}),
+            "a.zip/d/b.jsonl",
+        ),
+        ("a.tar.xz", packed_tar({"d/b.jsonl": LINES, "d/notes.txt": b"x"}), "a.tar/d/b.jsonl"),
+    ],
+)
+def test_lines_packed_or_not(name: str, data: bytes, member: str) -> None:
+    assert list(read_items(name, data)) == [Item(member + where, fields) for fields, where in ITEMS]
+
+
+def test_tables() -> None:
+    bare = b'"What, then?",4,none,B\nAnd now?,5,all,A\n'
+    assert list(read_items("mmlu.csv", bare)) == [
+        Item("mmlu.csv:1", ("What, then?", "4", "none", "B")),
+        Item("mmlu.csv:2", ("And now?", "5", "all", "A")),
+    ]
+    headed = 'id,question,A,answer\n0,"two\nlines",x,A\n1,後,,B\n'.encode()
+    assert list(read_items("ceval.csv", headed)) == [
+        Item("ceval.csv:3", ("two\nlines", "x", "A")),
+        Item("ceval.csv:4", ("後", "", "B")),
+    ]
+    assert list(read_items("a.tsv", b"prompt\tanswer\none, two\tthree\n")) == [Item("a.tsv:2", ("one, two", "three"))]
+
+
+def test_documents() -> None:
+    value = {"canary": "keep out", "examples": [{"input": "1 + 1", "target": "2"}, {"input": "3", "target": "3"}]}
+    assert list(read_items("task.json", json.dumps(value, indent=1).encode())) == [
+        Item("task.json#0", ("1 + 1", "2")),
+        Item("task.json#1", ("3", "3")),
+        Item("task.json", ("keep out",)),
+    ]
+    assert list(read_items("list.json", b'["a", ["b", "c"]]')) == [
+        Item("list.json#0", ("a",)),
+        Item("list.json#1", ("b", "c")),
+    ]
+
+
+def test_parquet() -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"question": ["q1", "q2"], "choices": [["a", "b"], ["c"]], "answer": [0, 1]}), sink)
+    assert list(read_items("t.parquet", sink.getvalue())) == [
+        Item("t.parquet#0", ("q1", "a", "b")),
+        Item("t.parquet#1", ("q2", "c")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.jsonl", b'{"a": "b"}\n{"a": \n', r"^a\.jsonl line 2 is not JSON"),
+        ("a.json", b'{"a":\n "b",\n}', r"^a\.json line 3 is not JSON"),
+        ("a.jsonl", b'"a"\n"\xff"\n', r"^a\.jsonl line 2 is not UTF-8"),
+        ("a.csv", b'x,y\n"a"b,c\n', r"^a\.csv line 2 is not CSV"),
+        ("a.jsonl", b"[" * 100_000, r"^a\.jsonl line 1 is not JSON"),
+        ("a.zip", packed_zip({"d/b.jsonl": b"{"}), r"^a\.zip/d/b\.jsonl line 1 is not JSON"),
+        ("a.jsonl.gz", gzip.compress(b"{}")[:10] + b"\xff" * 20, r"^a\.jsonl\.gz cannot be read"),
+        ("a.xz", lzma.compress(b"{}")[:-5], r"^a\.xz cannot be read"),
+        ("a.zip", packed_zip({"b.jsonl": b"{}"})[:40], r"^a\.zip cannot be read"),
+        ("a.parquet", b"PAR1", r"^a\.parquet cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_named(name: str, data: bytes, message: str) -> None:
+    with pytest.raises(Malformed, match=message):
+        list(read_items(name, data))
+
+
+def test_which_members_are_read() -> None:
+    paths = ["a.jsonl", "d/b.JSON.gz", "c.tar.xz", "._a.csv", "d/.x/a.csv", "__MACOSX/a.csv", "README.md", "a.txt"]
+    assert [is_named_like_one(path) for path in paths] == [True] * 3 + [False] * 5
+
+
+def test_published_files_load_as_they_are(data_dir: Path) -> None:
+    evals = data_dir / "evals"
+    counted = {
+        path.name: len(list(read_items(path.name, path.read_bytes())))
+        for path in evals.rglob("*.*")
+        if "mapping" not in path.name
+    }
+    assert counted == {
+        "bbh_tasks_and_cot_prompts.tar.xz": 6511 + 27,  # with the canary of each task
+        "ceval_dev_val_only.zip": 260 + 1346,
+        "cmmlu_dev_val_only.zip": 335,
+        "mmlu_dev_val_only.zip": 285 + 1531,
+        "train.jsonl": 7473,
+        "example_problem.jsonl": 1,
+        "example_samples.jsonl": 6,
+    }
