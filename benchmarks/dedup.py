@@ -151,7 +151,7 @@ def kept(run: Run, stage: str) -> int:
 
 def bench_peer(bars: Bars, folder: Path, where: Path, documents: int) -> None:
     """Sign to kept ids, ours and datatrove's, on the same documents."""
-    run = synthetic.make_run(folder / "peer", documents, 300, {})
+    run = synthetic.make_run(folder / "peer", synthetic.texts(documents, 300), {})
     ours = stages(run, "minhash_sign", "dedup_fuzzy")
     source = Path(run.store.root) / need(run.store, run.task("filter", run.segments[0].partition)).files[0].path
     peer = Path(__file__).parent / "peers" / "datatrove_minhash.py"
@@ -171,7 +171,7 @@ def bench_million(bars: Bars, folder: Path, documents: int) -> None:
     sizes = (documents // 100, documents // 10, documents)
     costs = []
     for size in sizes:
-        run = synthetic.make_run(folder / f"m{size}", size, 200, {})
+        run = synthetic.make_run(folder / f"m{size}", synthetic.texts(size, 200), {})
         costs.append(stages(run, "minhash_sign", "dedup_fuzzy"))
         print(f"fuzzy, {size:,} documents: {costs[-1]}, {kept(run, 'dedup_fuzzy'):,} kept")
         shutil.rmtree(folder / f"m{size}")
@@ -187,7 +187,9 @@ def bench_million(bars: Bars, folder: Path, documents: int) -> None:
 def bench_substring(bars: Bars, folder: Path, tokens: int) -> None:
     """Ours at size, and the suffix array on the same documents: the same cuts, more memory."""
     documents = tokens // 500
-    run = synthetic.make_run(folder / "substring", documents, 500, {"dedup_substring.one_process_bytes": 0})
+    run = synthetic.make_run(
+        folder / "substring", synthetic.texts(documents, 500), {"dedup_substring.one_process_bytes": 0}
+    )
     part = need(run.store, run.task("filter", run.segments[0].partition))
     Attempt(run, run.task("dedup_fuzzy")).commit([], part.rows)
     ours = stages(run, "dedup_substring")
@@ -197,7 +199,9 @@ def bench_substring(bars: Bars, folder: Path, tokens: int) -> None:
     bars.at_least("substring_m_tokens_a_second", real / ours.wall / 1e6, 5)
     bars.at_most("substring_gib", ours.memory / GIB, 8)
     cuts = [read_cuts(run.store, file) for file in made.of("cuts")]
-    alone = synthetic.make_run(folder / "alone", documents, 500, {"dedup_substring.one_process_bytes": 1 << 60})
+    alone = synthetic.make_run(
+        folder / "alone", synthetic.texts(documents, 500), {"dedup_substring.one_process_bytes": 1 << 60}
+    )
     Attempt(alone, alone.task("dedup_fuzzy")).commit([], part.rows)
     theirs = stages(alone, "dedup_substring")
     other = [read_cuts(alone.store, file) for file in need(alone.store, alone.task("dedup_substring")).of("cuts")]

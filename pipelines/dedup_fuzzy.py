@@ -1,5 +1,6 @@
 """One document per cluster of near duplicates: documents that share a key are linked, linked documents are a cluster."""
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,8 +12,8 @@ from contract.settings import DedupFuzzy
 from contract.store import Store
 from pipelines.components import components, spark_components
 from pipelines.exchange import column
-from pipelines.job import Job
-from pipelines.links import FILE_BITS, Signed, link, read_edges, read_nodes, signed
+from pipelines.job import Job, TableWriter
+from pipelines.links import EDGES, FILE_BITS, Signed, link, read_edges, read_nodes, signed
 from pipelines.schema import Drop
 from pipelines.session import computing
 from pipelines.survivors import drop_duplicates, parts, write_doomed
@@ -60,11 +61,28 @@ def find(job: Job, items: Sequence[Signed], edges: Sequence[File]) -> tuple[dict
         nodes, labels = components(column(table, "big"), column(table, "small"))
         members = job.spark.createDataFrame(pa.table({"node": nodes, "component": labels}))
     else:
-        members = spark_components(job.read_table(edges, partial(read_edges, job.store), "big bigint, small bigint"))
+        read = partial(read_edges, job.store)
+        members = spark_components(job.read_table(edges, read, "big bigint, small bigint"), partial(settle, job))
     schema = "node bigint, id string, length bigint, date bigint, quality double"
     known = job.read_table(items, partial(facts, job.store), schema)
     doomed = write_doomed(job, losers(known.join(members, "node"), settings.keep))
     return doomed, members.count() - sum(file.rows for file in doomed.values())
+
+
+def settle(job: Job, edges: Any, turn: int) -> Any:
+    """Edges by way of the store: unlike Spark's own checkpoints they outlive the worker that computed them."""
+    folder = f"{job.prefix}/turns/{turn:03d}"
+    rows = edges.mapInArrow(partial(keep_edges, job.store, folder), "path string, rows bigint").collect()
+    files = [File(path=row["path"], kind="edges", bytes=0, rows=row["rows"]) for row in rows]
+    return job.read_table(files, partial(read_edges, job.store), "big bigint, small bigint")
+
+
+def keep_edges(store: Store, folder: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    writer = TableWriter(store, f"{folder}/{uuid.uuid4().hex}.parquet", "edges", EDGES)
+    for batch in batches:
+        writer.write_table(pa.Table.from_batches([batch.select(EDGES.names)]).cast(EDGES))
+    for file in writer.close():
+        yield pa.RecordBatch.from_pylist([{"path": file.path, "rows": file.rows}])
 
 
 def run(job: Job) -> None:
@@ -80,5 +98,7 @@ def run(job: Job) -> None:
             doomed, clusters = find(job, items, edges)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))
     output = drop_duplicates(job, inputs, doomed, Drop.NEAR_DUPLICATE, show, before)
+    for folder in ("doomed", "turns"):
+        job.store.delete(f"{job.prefix}/{folder}")
     output.files.extend(edges)
     job.commit(output, edges=sum(file.rows for file in edges), clusters=clusters)

@@ -222,25 +222,31 @@ def write_edges(store: Store, prefix: str, place: int, found: Sequence[tuple[Nod
         yield 0, pa.RecordBatch.from_pylist([file.model_dump()])
 
 
+def steps(
+    store: Store, prefix: str, items: Any, files: int, settings: DedupFuzzy, signing: MinhashSign, buckets: int
+) -> list[tuple[int, exchange.Work]]:
+    """The search as an exchange between the files and as many buckets. `items.value` is the list of Signed."""
+    simhash, checked = signing.method == "simhash", settings.min_jaccard is not None
+    meet: exchange.Work = partial(meet_keys, store, prefix)
+    if simhash or checked:
+        meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
+    made = [(files, partial(send_keys, store, items, simhash or checked, buckets)), (buckets, meet)]
+    if checked:
+        made.append((files, partial(send_sets, store, items, signing.ngram)))
+        made.append((files, partial(check_pairs, store, prefix, items, signing.ngram, settings.min_jaccard)))
+    elif simhash:
+        made.append((files, partial(link_pairs, store, prefix)))
+    return made
+
+
 def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
     """The files of edges between documents that are near duplicates."""
-    context, store, prefix = job.spark.sparkContext, job.store, job.prefix
-    shared, files = context.broadcast(list(items)), len(items)
-    simhash, checked = signing.method == "simhash", settings.min_jaccard is not None
-    keys = sum(item.signatures.rows for item in items) * len_keys(store, items)
-    buckets = max(context.defaultParallelism, -(-keys // (PAIRED_KEYS if simhash or checked else BUCKET_KEYS)))
-    steps: list[tuple[int, exchange.Work]] = [
-        (files, partial(send_keys, store, shared, simhash or checked, buckets)),
-        (buckets, partial(meet_keys, store, prefix)),
-    ]
-    if simhash or checked:
-        distance, bound = signing.distance if simhash else None, settings.pairs_per_document
-        steps[1] = (buckets, partial(meet_pairs, distance, bound, checked))
-        steps.append((files, partial(link_pairs, store, prefix)))
-    if checked:
-        steps[2] = (files, partial(send_sets, store, shared, signing.ngram))
-        steps.append((files, partial(check_pairs, store, prefix, shared, signing.ngram, settings.min_jaccard)))
-    return [File(**row) for batch in exchange.shuffle(context, steps) for row in batch.to_pylist()]
+    context, shared = job.spark.sparkContext, job.spark.sparkContext.broadcast(list(items))
+    keys = sum(item.signatures.rows for item in items) * len_keys(job.store, items)
+    paired = signing.method == "simhash" or settings.min_jaccard is not None
+    buckets = max(context.defaultParallelism, -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS)))
+    made = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
+    return [File(**row) for batch in exchange.shuffle(context, made) for row in batch.to_pylist()]
 
 
 def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:

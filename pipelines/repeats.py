@@ -2,6 +2,9 @@
 
 Four shuffles of arrays a pass: anchors meet anchors; which ones met goes back to their file; the runs of windows that they own meet
 with their tokens and are compared; what is repeated goes back to its file. Whatever many documents share is sent once a block.
+
+What a worker holds does not grow with the corpus: at the files one block, and of one documents file the anchors that met or the cuts;
+where anchors or runs meet, their share of BUCKET_BYTES, since there are as many places as that takes. The driver holds a row a file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +23,7 @@ from pipelines.text import substring
 from pipelines.text.hashing import Hashes, Offsets
 from pipelines.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes
 
-BUCKET_BYTES = 64 << 20  # of the corpus's Parquet, for each place where runs meet: some 30 million tokens
+BUCKET_BYTES = 32 << 20  # of the corpus's Parquet, for each place where runs meet: some 15 million tokens
 HOT = 1 << 16  # an anchor of more runs is spread over all places, window by window
 WIDTH = 4  # bytes of a tokenizer's id
 

@@ -108,7 +108,7 @@ def _write_doomed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) 
         for file in pc.unique(batch["file"]).to_pylist():
             if file != writing:
                 yield from _finished(writing, writer)
-                path = f"{prefix}/doomed-{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
+                path = f"{prefix}/doomed/{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
                 writer, writing = TableWriter(store, path, "doomed", DOOMED), file
             mine = batch.filter(pc.equal(batch["file"], file)).select(DOOMED.names)
             writer.write_table(pa.Table.from_batches([mine]).cast(DOOMED))
