@@ -20,7 +20,7 @@ from pipelines import exchange
 from pipelines.exchange import Sent, column, gather
 from pipelines.job import TableWriter
 from pipelines.text import substring
-from pipelines.text.hashing import Hashes, Offsets
+from pipelines.text.hashing import Hashes, Offsets, buffers
 from pipelines.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes
 
 BUCKET_BYTES = 32 << 20  # of the corpus's Parquet, for each place where runs meet: some 15 million tokens
@@ -163,10 +163,9 @@ def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch
     if table is None:
         return
     k, first, count = settings.min_tokens, column(table, "first"), column(table, "count")
-    _, ends, data = table["tokens"].chunk(0).buffers()
-    offsets = np.frombuffer(ends, np.int64, table.num_rows + 1)
-    payload = np.frombuffer(data, np.uint8)[: offsets[-1]]
-    tokens = substring.parse(payload, offsets, None if settings.tokenizer is None else WIDTH)
+    data, offsets = buffers(table["tokens"])
+    width = None if settings.tokenizer is None else WIDTH
+    tokens = substring.parse(data[offsets[0] : offsets[-1]], offsets - offsets[0], width)
     windows = substring.expand(tokens.bounds[:-1], count)
     run = np.repeat(np.arange(table.num_rows), count)
     place = places(column(table, "high"), column(table, "low"), first)[run]
