@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import synthetic
 from benchmarks.bars import Bars
+from benchmarks.kills import bench_kills
 from benchmarks.measure import Cost, cost
 from contract.manifest import Attempt, File, need
 from contract.plan import Run, open_run
@@ -218,7 +219,7 @@ def read_cuts(store: Store, file: File) -> list[tuple[Any, ...]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=["sign", "recall", "peer", "million", "substring"])
+    parser.add_argument("--only", nargs="*", default=["sign", "recall", "kill", "peer", "million", "substring"])
     parser.add_argument("--documents", type=int, default=200_000, help="beside datatrove")
     parser.add_argument("--million", type=int, default=1_000_000)
     parser.add_argument("--tokens", type=int, default=100_000_000)
@@ -239,6 +240,7 @@ def main() -> int:
         "peer": lambda: bench_peer(bars, folder, given.where, given.documents),
         "million": lambda: bench_million(bars, folder, given.million),
         "substring": lambda: bench_substring(bars, folder, given.tokens),
+        "kill": lambda: bench_kills(bars, folder / "kill", archive, []),
     }
     for name in given.only:
         chosen[name]()

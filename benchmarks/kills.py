@@ -177,6 +177,14 @@ def compute(run: Run, case: Case) -> list[Any]:
 
 
 def bench_kills(bars: Bars, folder: Path, archive: Path, only: list[str]) -> None:
+    """The cases named, or all."""
+    try:
+        run_cases(bars, folder, archive, only)
+    finally:
+        stop()
+
+
+def run_cases(bars: Bars, folder: Path, archive: Path, only: list[str]) -> None:
     with tarfile.open(archive) as tar:
         texts = [file.read().decode() for one in tar if one.isfile() and (file := tar.extractfile(one))]
     undisturbed: dict[str, list[Any]] = {}
@@ -201,10 +209,7 @@ def main() -> int:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     bars = Bars()
-    try:
-        bench_kills(bars, given.folder, given.archive, given.only)
-    finally:
-        stop()
+    bench_kills(bars, given.folder, given.archive, given.only)
     return bars.code
 
 

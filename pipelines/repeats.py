@@ -19,7 +19,7 @@ from contract.store import Store
 from pipelines import exchange
 from pipelines.exchange import Sent, column, gather
 from pipelines.job import TableWriter
-from pipelines.text import substring
+from pipelines.text import stream, substring
 from pipelines.text.hashing import Hashes, Offsets, buffers
 from pipelines.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes
 
@@ -125,7 +125,7 @@ def _block_runs(block: Block, met: pa.Table, k: int, buckets: int, file: int) ->
     hot = state[inverse[run]] == 2
     label = np.where(hot, np.arange(len(windows)), -1 - run)  # a hot anchor's windows travel one by one
     begin, count = substring.stretches(alone, label, more)
-    data, offsets = substring.payloads(tokens, windows[begin], windows[begin] + count - 1 + k)
+    data, offsets = stream.payloads(tokens, windows[begin], windows[begin] + count - 1 + k)
     batch = pa.record_batch(
         {
             "high": high[document[begin]],
@@ -165,7 +165,7 @@ def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch
     k, first, count = settings.min_tokens, column(table, "first"), column(table, "count")
     data, offsets = buffers(table["tokens"])
     width = None if settings.tokenizer is None else WIDTH
-    tokens = substring.parse(data[offsets[0] : offsets[-1]], offsets - offsets[0], width)
+    tokens = stream.parse(data[offsets[0] : offsets[-1]], offsets - offsets[0], width)
     windows = substring.expand(tokens.bounds[:-1], count)
     run = np.repeat(np.arange(table.num_rows), count)
     place = places(column(table, "high"), column(table, "low"), first)[run]
