@@ -6,7 +6,7 @@ WHERE ?= home
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo stop test lint format bench bench-extract bench-fuzz
+.PHONY: help setup demo stop test lint format bench bench-extract bench-dedup bench-fuzz
 .DEFAULT_GOAL := help
 
 help:
@@ -55,6 +55,10 @@ bench-extract: setup
 	$(BIN)/python -m benchmarks.extraction_quality --data "$(DATA)"; quality=$$?; \
 	$(BIN)/python -m benchmarks.language --data "$(DATA)"; language=$$?; \
 	exit $$((ratio | quality | language))
+
+# Beside datasketch and, in an environment of its own, datatrove; DATA holds dedup/. ONLY="sign recall" takes some of the parts.
+bench-dedup: setup
+	@$(BIN)/python -m benchmarks.dedup --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
 
 bench-fuzz: setup
 	@$(BIN)/python -m benchmarks.fuzz --seconds 600

@@ -28,10 +28,13 @@ def cost(command: Sequence[str], cwd: Path | None = None, environment: dict[str,
     before, start = _processor(), time.monotonic()
     child = subprocess.Popen(command, cwd=cwd, env=os.environ | (environment or {}))
     peak, done = [0], threading.Event()
+    ticks: dict[int, int] = {}  # by process, because what a process's parent never waited for is in nobody's account
 
     def watch() -> None:
         while not done.wait(0.5):
-            peak[0] = max(peak[0], _memory(child.pid))
+            alive = family(child.pid)
+            ticks.update(alive)
+            peak[0] = max(peak[0], sum(map(_held, alive)))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -46,7 +49,7 @@ def cost(command: Sequence[str], cwd: Path | None = None, environment: dict[str,
             break
     if code:
         raise subprocess.CalledProcessError(code, command)
-    return Cost(wall, _processor() - before, peak[0])
+    return Cost(wall, max(_processor() - before, sum(ticks.values()) / os.sysconf("SC_CLK_TCK")), peak[0])
 
 
 def _processor() -> float:
@@ -54,24 +57,25 @@ def _processor() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _memory(root: int) -> int:
-    """Bytes of the process and its descendants; memory that forks share counts once where the kernel says how much that is."""
+def family(root: int) -> dict[int, int]:
+    """A process and its descendants, each with the processor time that it has used itself, in clock ticks."""
     parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, ValueError, IndexError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
                 continue
-    family, total = {root}, 0
+            parents[int(folder.name)], ticks[int(folder.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    found = {root} & ticks.keys()
     for _ in range(8):
-        family |= {child for child, parent in parents.items() if parent in family}
-    for process in family:
-        total += _held(process)
-    return total
+        found |= {child for child, parent in parents.items() if parent in found}
+    return {process: ticks[process] for process in found}
 
 
 def _held(process: int) -> int:
+    """Bytes; memory that forks share counts once where the kernel says how much that is."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

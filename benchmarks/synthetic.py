@@ -4,8 +4,10 @@ Seven documents of ten are unlike any other. The rest come in clusters whose siz
 hundreds) and differ from their original by up to a tenth of their words. One in twenty ends in one of a few shared notices.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ from pipelines.schema import DOCUMENTS
 WORDS = 50_000
 FILE_ROWS = 12_500
 SINGLE, NOTICE = 0.7, 0.05
+T = TypeVar("T")
 
 
 def texts(documents: int, mean_words: int, seed: int = 0) -> Iterator[str]:
@@ -43,8 +46,8 @@ def texts(documents: int, mean_words: int, seed: int = 0) -> Iterator[str]:
         yield f"{text} {notices[random.integers(0, 20)]}" if random.random() < NOTICE else text
 
 
-def make_run(folder: Path, documents: int, mean_words: int, overrides: dict[str, object]) -> Run:
-    """A run whose `filter` has committed the synthetic corpus, and whose deduplication by URL dropped nothing."""
+def make_run(folder: Path, corpus: Iterable[str], overrides: dict[str, object], file_rows: int = FILE_ROWS) -> Run:
+    """A run whose `filter` has committed these texts, and whose deduplication by URL dropped nothing."""
     crawl = folder / "crawl"
     crawl.mkdir(parents=True, exist_ok=True)
     (crawl / "none.warc.gz").write_bytes(b"WARC")
@@ -53,17 +56,26 @@ def make_run(folder: Path, documents: int, mean_words: int, overrides: dict[str,
     given = {"crawl.source": str(crawl)} | overrides
     run = resolve(str(recipe), "bench", [f"{key}={value}" for key, value in given.items()])
     attempt = Attempt(run, run.task("filter", run.segments[0].partition))
-    files, size, held = [], 0, []
-    for number, text in enumerate(texts(documents, mean_words)):
-        held.append((f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}{number:016x}", text))
-        size += len(text)
-        if len(held) == FILE_ROWS or number == documents - 1:
-            files.append(_write(run, attempt, len(files), held))
-            held = []
-    attempt.commit(files, Rows(read=documents, kept=documents, bytes_read=size, bytes_kept=size))
+    files, size, documents = [], 0, 0
+    for rows in batched(enumerate(corpus), file_rows):
+        files.append(_write(run, attempt, len(files), [(identifier(number), text) for number, text in rows]))
+        documents += len(rows)
+        size += sum(len(text.encode()) for _, text in rows)
     everything = Rows(read=documents, kept=documents, bytes_read=size, bytes_kept=size)
+    attempt.commit(files, everything)
     Attempt(run, run.task("dedup_url", WHOLE)).commit([], everything)
     return run
+
+
+def identifier(number: int) -> str:
+    """Ids whose order is not that of the documents."""
+    return f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}{number:016x}"
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    left = iter(items)
+    while held := list(islice(left, size)):
+        yield held
 
 
 def _write(run: Run, attempt: Attempt, number: int, rows: list[tuple[str, str]]) -> File:

@@ -1,5 +1,6 @@
 """One document per cluster of near duplicates: documents that share a key are linked, linked documents are a cluster."""
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,11 +12,11 @@ from contract.settings import DedupFuzzy
 from contract.store import Store
 from pipelines.components import components, spark_components
 from pipelines.exchange import column
-from pipelines.job import Job
-from pipelines.links import FILE_BITS, Signed, link, read_edges, read_nodes, signed
+from pipelines.job import Job, TableWriter
+from pipelines.links import EDGES, FILE_BITS, Signed, link, read_edges, read_nodes, signed
 from pipelines.schema import Drop
 from pipelines.session import computing
-from pipelines.survivors import Duplicate, drop_duplicates, parts
+from pipelines.survivors import drop_duplicates, parts, write_doomed
 
 
 def facts(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:
@@ -26,7 +27,7 @@ def facts(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:
 
 
 def losers(members: Any, keep: str) -> Any:
-    """Columns node, id, stays, cluster (its smallest id): every document that another one of its component replaces.
+    """Columns file, id, stays, group (the cluster's smallest id): every document that another one of its component replaces.
 
     `longest` prefers length, then the newer; `newest` the date, then the longer; `best_quality` the quality, then the longer; ties
     always go to the smallest id.
@@ -38,10 +39,10 @@ def losers(members: Any, keep: str) -> Any:
     rules = {"longest": [length, date], "newest": [date, length], "best_quality": [quality, length], "smallest_id": []}
     cluster = Window.partitionBy("component")
     judged = members.select(
-        "node",
+        f.shiftright("node", FILE_BITS).alias("file"),
         "id",
         f.first("id").over(cluster.orderBy(*rules[keep], "id")).alias("stays"),
-        f.min("id").over(cluster).alias("cluster"),
+        f.min("id").over(cluster).alias("group"),
     )
     return judged.where("id != stays")
 
@@ -50,24 +51,38 @@ def show(row: Mapping[str, Any], group: str) -> str:
     return group
 
 
-def find(job: Job, items: Sequence[Signed], edges: Sequence[File], limit: int) -> dict[int, dict[str, Duplicate]]:
-    """The documents to drop, by file number."""
-    doomed: dict[int, dict[str, Duplicate]] = {}
+def find(job: Job, items: Sequence[Signed], edges: Sequence[File]) -> tuple[dict[int, File], int]:
+    """Which documents to drop, by file number, and how many clusters there are."""
+    settings: DedupFuzzy = job.settings
     if not edges:
-        return doomed
-    if sum(file.rows for file in edges) <= limit:
+        return {}, 0
+    if sum(file.rows for file in edges) <= settings.driver_edge_limit:
         table = pa.Table.from_batches([batch for file in edges for batch in read_edges(job.store, file)])
         nodes, labels = components(column(table, "big"), column(table, "small"))
         members = job.spark.createDataFrame(pa.table({"node": nodes, "component": labels}))
     else:
-        members = spark_components(job.read_table(edges, partial(read_edges, job.store), "big bigint, small bigint"))
+        read = partial(read_edges, job.store)
+        members = spark_components(job.read_table(edges, read, "big bigint, small bigint"), partial(settle, job))
     schema = "node bigint, id string, length bigint, date bigint, quality double"
     known = job.read_table(items, partial(facts, job.store), schema)
-    # The driver holds the ids of the dropped, about 300 bytes each.
-    settings: DedupFuzzy = job.settings
-    for row in losers(known.join(members, "node"), settings.keep).toArrow().to_pylist():
-        doomed.setdefault(row["node"] >> FILE_BITS, {})[row["id"]] = Duplicate(row["stays"], row["cluster"])
-    return doomed
+    doomed = write_doomed(job, losers(known.join(members, "node"), settings.keep))
+    return doomed, members.count() - sum(file.rows for file in doomed.values())
+
+
+def settle(job: Job, edges: Any, turn: int) -> Any:
+    """Edges by way of the store: unlike Spark's own checkpoints they outlive the worker that computed them."""
+    folder = f"{job.prefix}/turns/{turn:03d}"
+    rows = edges.mapInArrow(partial(keep_edges, job.store, folder), "path string, rows bigint").collect()
+    files = [File(path=row["path"], kind="edges", bytes=0, rows=row["rows"]) for row in rows]
+    return job.read_table(files, partial(read_edges, job.store), "big bigint, small bigint")
+
+
+def keep_edges(store: Store, folder: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    writer = TableWriter(store, f"{folder}/{uuid.uuid4().hex}.parquet", "edges", EDGES)
+    for batch in batches:
+        writer.write_table(pa.Table.from_batches([batch.select(EDGES.names)]).cast(EDGES))
+    for file in writer.close():
+        yield pa.RecordBatch.from_pylist([{"path": file.path, "rows": file.rows}])
 
 
 def run(job: Job) -> None:
@@ -75,13 +90,15 @@ def run(job: Job) -> None:
     inputs = parts(job, "dedup_url")
     items = signed(job, inputs, settings.scope)
     edges: list[File] = []
-    doomed: dict[int, dict[str, Duplicate]] = {}
+    doomed: dict[int, File] = {}
+    clusters = 0
     if items:
         with computing(job.spark, job.task):
             edges = link(job, items, settings, job.run.recipe.section("minhash_sign"))
-            doomed = find(job, items, edges, settings.driver_edge_limit)
+            doomed, clusters = find(job, items, edges)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))
-    clusters = len({one.group for file in doomed.values() for one in file.values()})
     output = drop_duplicates(job, inputs, doomed, Drop.NEAR_DUPLICATE, show, before)
+    for folder in ("doomed", "turns"):
+        job.store.delete(f"{job.prefix}/{folder}")
     output.files.extend(edges)
     job.commit(output, edges=sum(file.rows for file in edges), clusters=clusters)

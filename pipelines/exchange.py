@@ -5,9 +5,10 @@ A step is `work(place, batches) -> (place of the next step, batch), ...`. Batche
 step's outcome must not depend on either.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,42 @@ def gather(batches: Iterator[pa.RecordBatch]) -> pa.Table | None:
     """All batches as one table of single chunks; None where there are none."""
     held = list(batches)
     return pa.Table.from_batches(held).combine_chunks() if held else None
+
+
+def chunks(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """The batches in their order as tables of single chunks, each as soon as `size` bytes are there. None is empty."""
+    held: list[pa.RecordBatch] = []
+    room = size
+    for batch in batches:
+        held.append(batch)
+        room -= batch.nbytes
+        if room <= 0:
+            yield pa.Table.from_batches(held).combine_chunks()
+            held, room = [], size
+    if held:
+        yield pa.Table.from_batches(held).combine_chunks()
+
+
+class Spill:
+    """Tables that wait on the worker's own disk, in one nameless file that the system removes with the process."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] | None = None
+        self._writer: pa.RecordBatchStreamWriter | None = None
+
+    def add(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it outlives this call
+            self._writer = pa.ipc.new_stream(self._file, table.schema)
+        self._writer.write_table(table, max_chunksize=1 << 20)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """What was added, a million rows at a time."""
+        if self._file is not None and self._writer is not None:
+            self._writer.close()
+            self._file.seek(0)
+            with pa.ipc.open_stream(self._file) as reader:
+                yield from (pa.Table.from_batches([batch]) for batch in reader)
 
 
 def column(table: pa.Table | pa.RecordBatch, name: str) -> npt.NDArray[Any]:

@@ -2,10 +2,15 @@
 
 Keys meet in a shuffle of arrays. In a key that many documents share, each is linked with one (or, where links are checked, with a few),
 so that the links never grow with the square of what boilerplate a million pages have in common.
+
+What a worker holds does not grow with the corpus. At the files: one batch, the links of one documents file and, where links are checked,
+SET_BYTES of shingles and those of one documents file. Where keys meet: BUCKET_KEYS keys or about, since there are as many places as that
+takes; of a key that very many documents share, links are made batch by batch, and what waits to be paired waits on the disk.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,15 +25,19 @@ from contract.settings import DedupFuzzy, MinhashSign
 from contract.store import Store
 from pipelines import exchange
 from pipelines.components import Nodes
-from pipelines.exchange import Sent, column, gather
+from pipelines.exchange import Sent, Spill, chunks, column, gather
 from pipelines.job import Job, TableWriter
 from pipelines.survivors import Part, dropped_ids, number
 from pipelines.text.hashing import buffers, shingles
-from pipelines.text.linking import pairs, set_jaccards, stars
+from pipelines.text.linking import distinct, pairs, ranked, set_jaccards, stars, tail_pairs
+from pipelines.text.substring import stretches
 
 FILE_BITS = 32  # a node is its documents file's number and, in the lower 32 bits, its row there
-BATCH_ROWS = 1 << 14
+BATCH_KEYS = 1 << 18
 BUCKET_KEYS = 8_000_000  # keys for each place where they meet: some 250 MB of arrays
+PAIRED_KEYS = BUCKET_KEYS // 4  # the same where links are checked, which takes more of each
+SET_BYTES = 128 << 20
+PAIR_BYTES = 64 << 20
 EDGES = pa.schema([("big", pa.int64()), ("small", pa.int64())])
 
 
@@ -58,7 +67,9 @@ def read_nodes(store: Store, item: Signed, file: int, *columns: str) -> Iterator
     gone = pa.array(dropped_ids(store, item.part), pa.string())
     row = 0
     with store.open_input(item.signatures.path) as source:
-        for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=["id", *columns]):
+        signatures = pq.ParquetFile(source)
+        rows = max(1, BATCH_KEYS // signatures.schema_arrow.field("keys").type.list_size)
+        for batch in signatures.iter_batches(rows, columns=["id", *columns]):
             alive = pc.invert(pc.is_in(batch["id"], value_set=gone))
             nodes = (file << FILE_BITS) + np.arange(row, row + batch.num_rows, dtype=np.int64)
             row += batch.num_rows
@@ -79,7 +90,7 @@ def send_keys(store: Store, items: Any, checked: bool, buckets: int, file: int, 
         rows = np.repeat(np.arange(len(nodes)), width)
         if not checked:
             big, small, first = stars(keys, nodes[rows])
-            yield from _edges(big, small, buckets)
+            yield from _edges(big, small, big % buckets)
             rows, keys = rows[first], keys[first]
         columns = {"key": keys, "node": nodes[rows]}
         if checked:
@@ -87,9 +98,7 @@ def send_keys(store: Store, items: Any, checked: bool, buckets: int, file: int, 
         yield from exchange.split(pa.record_batch(columns), (keys % np.uint64(buckets)).astype(np.int64))
 
 
-def _edges(big: Nodes, small: Nodes, buckets: int | None = None) -> Iterator[Sent]:
-    """Edges on their way: to any of the buckets by the node, or to the file of the node `big`."""
-    places = big % buckets if buckets else big >> FILE_BITS
+def _edges(big: Nodes, small: Nodes, places: Nodes) -> Iterator[Sent]:
     yield from exchange.split(pa.record_batch({"big": big, "small": small}), places)
 
 
@@ -105,36 +114,59 @@ def meet_keys(store: Store, prefix: str, place: int, batches: Iterator[pa.Record
     yield from write_edges(store, prefix, place, found)
 
 
-def meet_pairs(distance: int | None, bound: int, _: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
-    """Step 2, where keys meet and links are checked: the pairs to compare, sent to the file of the one with the larger id."""
-    table = gather(batches)
-    if table is None:
+def meet_pairs(
+    distance: int | None, bound: int, checked: bool, _: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Sent]:
+    """Step 2, where links are checked: the pairs that share a key, to the file of the one of smaller id where shingles are compared.
+
+    Of a key that more documents share than fit, those that are paired with others wait in memory, and the rest on the disk.
+    """
+    heads, spilled = None, Spill()
+    for table in chunks(batches, PAIRED_KEYS * 32):
+        heads = table if heads is None else pa.concat_tables([heads, table]).combine_chunks()
+        if heads.num_rows > PAIRED_KEYS:
+            head = ranked(column(heads, "key"), column(heads, "rank")) < bound
+            spilled.add(heads.filter(pa.array(~head)))
+            heads = heads.filter(pa.array(head)).combine_chunks()
+    if heads is None:
         return
-    big, small = pairs(
-        column(table, "key"),
-        column(table, "rank"),
-        column(table, "node"),
-        column(table, "fingerprint"),
-        bound,
-        -1 if distance is None else distance,
-    )
-    yield from _edges(big, small)
+    columns = [column(heads, name) for name in ("key", "rank", "node", "fingerprint")]
+    far = -1 if distance is None else distance
+    found = [pairs(*columns, bound, far)]
+    tails = ([column(table, name) for name in ("key", "node", "fingerprint")] for table in spilled.tables())
+    for big, small in chain(found, (tail_pairs(*columns, *tail, bound, far) for tail in tails)):
+        yield from _edges(big, small, (small if checked else big) >> FILE_BITS)
 
 
 def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
-    """Step 3, at the files: the shingles of one document of each pair travel to the file of the other."""
-    table = gather(batches)
-    if table is None:
-        return
-    both = np.unique(np.stack([column(table, "big"), column(table, "small")]), axis=1)
-    target = both[1] >> FILE_BITS
-    for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(both[0])):
-        inside = np.isin(both[0], nodes)
-        for place in np.unique(target[inside]).tolist():
-            big, small = both[:, inside & (target == place)]
-            yield place, pa.record_batch({"big": big, "small": small})
-            wanted = np.unique(np.searchsorted(nodes, big))
-            yield place, pa.record_batch({"node": nodes[wanted], "set": sets.take(pa.array(wanted))})
+    """Step 3, at the files: the shingles of the document of smaller id travel to the files of those it is compared with.
+
+    Where a million documents are compared with one, one document travels.
+    """
+    for table in chunks(batches, PAIR_BYTES):
+        small, big = distinct(column(table, "small"), column(table, "big"))
+        for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(small)):
+            inside = np.isin(small, nodes)
+            one, other = small[inside], big[inside]
+            order = np.lexsort((other, one, other >> FILE_BITS))
+            one, other = one[order], other[order]
+            place = other >> FILE_BITS
+            begin, count = stretches(np.ones(len(one), bool), one, place)
+            for target in np.unique(place).tolist():
+                mine = place[begin] == target
+                asked = other[place == target]
+                yield (
+                    target,
+                    pa.record_batch(
+                        {
+                            "small": one[begin[mine]],
+                            "set": sets.take(pa.array(np.searchsorted(nodes, one[begin[mine]]))),
+                            "big": pa.LargeListArray.from_arrays(
+                                pa.array(np.cumsum([0, *count[mine]])), pa.array(asked)
+                            ),
+                        }
+                    ),
+                )
 
 
 def read_sets(store: Store, item: Signed, file: int, ngram: int, nodes: Nodes) -> Iterator[tuple[Nodes, pa.Array]]:
@@ -158,60 +190,63 @@ def check_pairs(
     store: Store, prefix: str, items: Any, ngram: int, least: float, file: int, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[Sent]:
     """Step 4, at the files: pairs whose true Jaccard similarity is high enough are linked."""
-    held, asked = [], []
-    for batch in batches:
-        (held if "set" in batch.schema.names else asked).append(batch)
     found: list[tuple[Nodes, Nodes]] = []
-    others, pair = gather(iter(held)), gather(iter(asked))
-    if others is not None and pair is not None:
-        others = others.sort_by("node").combine_chunks()
-        big, small = column(pair, "big"), column(pair, "small")
-        for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(small)):
-            inside = np.isin(small, nodes)
-            one, other = big[inside], small[inside]
-            similarity = set_jaccards(
-                *_lists(others["set"].chunk(0)),
-                *_lists(sets),
-                np.searchsorted(column(others, "node"), one),
-                np.searchsorted(nodes, other),
-            )
-            found.append((one[similarity >= least], other[similarity >= least]))
+    for table in chunks(batches, SET_BYTES):
+        big, bounds = _lists(table["big"].chunk(0))
+        at = np.repeat(np.arange(table.num_rows), np.diff(bounds))
+        small = column(table, "small")[at]
+        for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(big)):
+            inside = np.isin(big, nodes)
+            where = np.searchsorted(nodes, big[inside])
+            similarity = set_jaccards(*_lists(table["set"].chunk(0)), *_lists(sets), at[inside], where)
+            similar = similarity >= least
+            found.append((big[inside][similar], small[inside][similar]))
     yield from write_edges(store, prefix, file, found)
 
 
-def _lists(values: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    return np.asarray(values.values), np.asarray(values.offsets)
+def _lists(values: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    offsets = np.asarray(values.offsets)
+    return np.asarray(values.flatten()), offsets - offsets[0]
 
 
 def write_edges(store: Store, prefix: str, place: int, found: Sequence[tuple[Nodes, Nodes]]) -> Iterator[Sent]:
     """The distinct edges of one place in a file, because all of them together may be more than the driver holds."""
-    both = np.concatenate([np.zeros((2, 0), np.int64), *(np.stack(one) for one in found)], axis=1)
-    both = np.unique(both, axis=1)
+    none = np.zeros(0, np.int64)
+    big, small = distinct(
+        np.concatenate([none, *(one for one, _ in found)]), np.concatenate([none, *(one for _, one in found)])
+    )
     path = f"{prefix}/edges-{place:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
     writer = TableWriter(store, path, "edges", EDGES)
-    writer.write_table(pa.table({"big": both[0], "small": both[1]}, schema=EDGES))
+    writer.write_table(pa.table({"big": big, "small": small}, schema=EDGES))
     for file in writer.close():
         yield 0, pa.RecordBatch.from_pylist([file.model_dump()])
 
 
+def steps(
+    store: Store, prefix: str, items: Any, files: int, settings: DedupFuzzy, signing: MinhashSign, buckets: int
+) -> list[tuple[int, exchange.Work]]:
+    """The search as an exchange between the files and as many buckets. `items.value` is the list of Signed."""
+    simhash, checked = signing.method == "simhash", settings.min_jaccard is not None
+    meet: exchange.Work = partial(meet_keys, store, prefix)
+    if simhash or checked:
+        meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
+    made = [(files, partial(send_keys, store, items, simhash or checked, buckets)), (buckets, meet)]
+    if checked:
+        made.append((files, partial(send_sets, store, items, signing.ngram)))
+        made.append((files, partial(check_pairs, store, prefix, items, signing.ngram, settings.min_jaccard)))
+    elif simhash:
+        made.append((files, partial(link_pairs, store, prefix)))
+    return made
+
+
 def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
     """The files of edges between documents that are near duplicates."""
-    context, store, prefix = job.spark.sparkContext, job.store, job.prefix
-    keys = sum(item.signatures.rows for item in items) * len_keys(store, items)
-    buckets = max(context.defaultParallelism, -(-keys // BUCKET_KEYS))
-    shared, files = context.broadcast(list(items)), len(items)
-    simhash, checked = signing.method == "simhash", settings.min_jaccard is not None
-    steps: list[tuple[int, exchange.Work]] = [
-        (files, partial(send_keys, store, shared, simhash or checked, buckets)),
-        (buckets, partial(meet_keys, store, prefix)),
-    ]
-    if simhash or checked:
-        steps[1] = (buckets, partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document))
-        steps.append((files, partial(link_pairs, store, prefix)))
-    if checked:
-        steps[2] = (files, partial(send_sets, store, shared, signing.ngram))
-        steps.append((files, partial(check_pairs, store, prefix, shared, signing.ngram, settings.min_jaccard)))
-    return [File(**row) for batch in exchange.shuffle(context, steps) for row in batch.to_pylist()]
+    context, shared = job.spark.sparkContext, job.spark.sparkContext.broadcast(list(items))
+    keys = sum(item.signatures.rows for item in items) * len_keys(job.store, items)
+    paired = signing.method == "simhash" or settings.min_jaccard is not None
+    buckets = max(context.defaultParallelism, -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS)))
+    made = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
+    return [File(**row) for batch in exchange.shuffle(context, made) for row in batch.to_pylist()]
 
 
 def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:

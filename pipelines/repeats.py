@@ -2,6 +2,9 @@
 
 Four shuffles of arrays a pass: anchors meet anchors; which ones met goes back to their file; the runs of windows that they own meet
 with their tokens and are compared; what is repeated goes back to its file. Whatever many documents share is sent once a block.
+
+What a worker holds does not grow with the corpus: at the files one block, and of one documents file the anchors that met or the cuts;
+where anchors or runs meet, their share of BUCKET_BYTES, since there are as many places as that takes. The driver holds a row a file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,11 +19,11 @@ from contract.store import Store
 from pipelines import exchange
 from pipelines.exchange import Sent, column, gather
 from pipelines.job import TableWriter
-from pipelines.text import substring
-from pipelines.text.hashing import Hashes, Offsets
+from pipelines.text import stream, substring
+from pipelines.text.hashing import Hashes, Offsets, buffers
 from pipelines.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes
 
-BUCKET_BYTES = 64 << 20  # of the corpus's Parquet, for each place where runs meet: some 30 million tokens
+BUCKET_BYTES = 32 << 20  # of the corpus's Parquet, for each place where runs meet: some 15 million tokens
 HOT = 1 << 16  # an anchor of more runs is spread over all places, window by window
 WIDTH = 4  # bytes of a tokenizer's id
 
@@ -122,7 +125,7 @@ def _block_runs(block: Block, met: pa.Table, k: int, buckets: int, file: int) ->
     hot = state[inverse[run]] == 2
     label = np.where(hot, np.arange(len(windows)), -1 - run)  # a hot anchor's windows travel one by one
     begin, count = substring.stretches(alone, label, more)
-    data, offsets = substring.payloads(tokens, windows[begin], windows[begin] + count - 1 + k)
+    data, offsets = stream.payloads(tokens, windows[begin], windows[begin] + count - 1 + k)
     batch = pa.record_batch(
         {
             "high": high[document[begin]],
@@ -160,10 +163,9 @@ def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch
     if table is None:
         return
     k, first, count = settings.min_tokens, column(table, "first"), column(table, "count")
-    _, ends, data = table["tokens"].chunk(0).buffers()
-    offsets = np.frombuffer(ends, np.int64, table.num_rows + 1)
-    payload = np.frombuffer(data, np.uint8)[: offsets[-1]]
-    tokens = substring.parse(payload, offsets, None if settings.tokenizer is None else WIDTH)
+    data, offsets = buffers(table["tokens"])
+    width = None if settings.tokenizer is None else WIDTH
+    tokens = stream.parse(data[offsets[0] : offsets[-1]], offsets - offsets[0], width)
     windows = substring.expand(tokens.bounds[:-1], count)
     run = np.repeat(np.arange(table.num_rows), count)
     place = places(column(table, "high"), column(table, "low"), first)[run]

@@ -5,6 +5,7 @@ whoever reads a documents file finds the drops that concern it beside it, withou
 """
 
 import re
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from contract.manifest import File
 from contract.store import Store
-from pipelines.job import Job, Output, Sorter, read_rows
+from pipelines.job import Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import Drop
 
 _NUMBER = re.compile(r"-(\d{5,})-[0-9a-f]{8}\.parquet$")
@@ -32,6 +33,9 @@ class Part:
     @property
     def alive(self) -> int:
         return self.documents.rows - sum(file.rows for file in self.drops)
+
+
+DOOMED = pa.schema([("id", pa.string()), ("stays", pa.string()), ("group", pa.string())])
 
 
 class Duplicate(NamedTuple):
@@ -74,13 +78,14 @@ def read_alive(store: Store, part: Part, columns: Sequence[str] | None = None) -
 def drop_duplicates(
     job: Job,
     inputs: Sequence[Part],
-    doomed: Mapping[int, Mapping[str, Duplicate]],
+    doomed: Mapping[int, Mapping[str, Duplicate] | File],
     reason: Drop,
     show: Callable[[Mapping[str, Any], str], str],
     bytes_before: int,
 ) -> Output:
-    """Write a drops row for every doomed document: file number -> id -> Duplicate. `show(row, group)` is the row's `value`.
+    """Write a drops row for every doomed document: file number -> id -> Duplicate, or the file that says so, from `write_doomed`.
 
+    `show(row, group)` is the row's `value`.
     Texts are read only of row groups that lose a document; `bytes_before` is what the documents held, for the counts.
     """
     work = partial(_drop, job.store, job.prefix, job.task.stage, reason, show)
@@ -90,16 +95,46 @@ def drop_duplicates(
     return output
 
 
+def write_doomed(job: Job, frame: Any) -> dict[int, File]:
+    """Columns file, id, stays, group of a Spark frame as a file of DOOMED for each documents file, so that no process holds them all."""
+    ordered = frame.repartition("file").sortWithinPartitions("file", "id")
+    rows = ordered.mapInArrow(partial(_write_doomed, job.store, job.prefix), "file bigint, path string, rows bigint")
+    return {row["file"]: File(path=row["path"], kind="doomed", bytes=0, rows=row["rows"]) for row in rows.collect()}
+
+
+def _write_doomed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    writer, writing = None, -1
+    for batch in batches:
+        for file in pc.unique(batch["file"]).to_pylist():
+            if file != writing:
+                yield from _finished(writing, writer)
+                path = f"{prefix}/doomed/{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
+                writer, writing = TableWriter(store, path, "doomed", DOOMED), file
+            mine = batch.filter(pc.equal(batch["file"], file)).select(DOOMED.names)
+            writer.write_table(pa.Table.from_batches([mine]).cast(DOOMED))
+    yield from _finished(writing, writer)
+
+
+def _finished(file: int, writer: TableWriter | None) -> Iterator[pa.RecordBatch]:
+    for written in writer.close() if writer else ():
+        yield pa.RecordBatch.from_pylist([{"file": file, "path": written.path, "rows": written.rows}])
+
+
+def _read_doomed(store: Store, file: File) -> dict[str, Duplicate]:
+    return {row["id"]: Duplicate(row["stays"], row["group"]) for row in read_rows(store, file.path)}
+
+
 def _drop(
     store: Store,
     prefix: str,
     stage: str,
     reason: Drop,
     show: Callable[[Mapping[str, Any], str], str],
-    item: tuple[Part, Mapping[str, Duplicate]],
+    item: tuple[Part, Mapping[str, Duplicate] | File],
     name: str,
 ) -> Output:
-    part, doomed = item
+    part, given = item
+    doomed = _read_doomed(store, given) if isinstance(given, File) else given
     sorter = Sorter(store, prefix, stage, name)
     for row in _rows_of(store, part.documents, doomed) if doomed else ():
         found = doomed[row["id"]]

@@ -20,7 +20,7 @@ from contract.manifest import File
 from contract.store import Store, split_uri
 from pipelines.survivors import Part, dropped_ids
 from pipelines.text.hashing import Offsets, buffers
-from pipelines.text.substring import Tokens, from_ids, words
+from pipelines.text.stream import Tokens, from_ids, words
 
 BLOCK_ROWS = 1024  # documents held at once
 

@@ -26,8 +26,50 @@ def pairs(
     pairs whose fingerprints differ in at most that many bits are returned; -1 takes all.
     """
     big, small = _pairs(np.lexsort((ranks, keys)), keys, nodes, fingerprints, bound, distance)
-    both = np.unique(np.stack([big, small]), axis=1)
-    return both[0], both[1]
+    return distinct(big, small)
+
+
+def distinct(big: Nodes, small: Nodes) -> tuple[Nodes, Nodes]:
+    """Each pair once, ascending."""
+    order = np.lexsort((small, big))
+    big, small = big[order], small[order]
+    new = np.ones(len(big), bool)
+    new[1:] = (big[1:] != big[:-1]) | (small[1:] != small[:-1])
+    return big[new], small[new]
+
+
+def ranked(keys: Hashes, ranks: Hashes) -> Nodes:
+    """How many documents of the same key have a smaller rank. Shape (documents,)."""
+    order = np.lexsort((ranks, keys))
+    start = np.flatnonzero(np.diff(keys[order], prepend=~keys[order][:1]))
+    out = np.empty(len(keys), np.int64)
+    out[order] = np.arange(len(keys)) - np.repeat(start, np.diff(start, append=len(keys)))
+    return out
+
+
+def tail_pairs(
+    keys: Hashes,
+    ranks: Hashes,
+    nodes: Nodes,
+    fingerprints: Hashes,
+    tail_keys: Hashes,
+    tail_nodes: Nodes,
+    tail_fingerprints: Hashes,
+    bound: int,
+    distance: int,
+) -> tuple[Nodes, Nodes]:
+    """The `pairs` of documents whose key has at least `bound` documents of smaller rank, those of smallest rank among the others given."""
+    order = np.lexsort((ranks, keys))
+    first = np.searchsorted(keys[order], tail_keys)
+    big, small = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for at in range(bound):
+        other = order[first + at]
+        near = tail_nodes != nodes[other]
+        if distance >= 0:
+            near &= np.bitwise_count(tail_fingerprints ^ fingerprints[other]) <= distance
+        big.append(tail_nodes[near])
+        small.append(nodes[other][near])
+    return distinct(np.concatenate(big), np.concatenate(small))
 
 
 @kernel

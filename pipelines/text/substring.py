@@ -3,9 +3,6 @@
 Two equal windows of k tokens have the same leftmost smallest q-gram hash among their q-grams, their anchor. So only windows whose
 anchor stands at two places can be repeated; those are grouped by a hash and compared byte by byte. Everything here works on blocks
 of documents as flat arrays; where blocks meet is the caller's affair.
-
-A token is what its bytes say: a word with one space after it, or a tokenizer's id as four bytes. A window's bytes are those of its
-tokens one after the other, so equal bytes are equal tokens.
 """
 
 from typing import NamedTuple
@@ -13,23 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.hashing import Bytes, Hashes, Offsets, kernel, mix64, rolling
-
-BLANK, MAYBE = 1, 2
-_KINDS = np.zeros(256, np.uint8)  # what a byte can begin: white space in ASCII, or perhaps beyond it
-_KINDS[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32]] = BLANK
-_KINDS[[0xC2, 0xE1, 0xE2, 0xE3]] = MAYBE
+from pipelines.text.hashing import Hashes, Offsets, kernel, mix64, rolling
+from pipelines.text.stream import Tokens
 
 Places = npt.NDArray[np.uint64]
-
-
-class Tokens(NamedTuple):
-    """Documents as tokens. data: uint8 bytes of all tokens; at: where each token begins, (tokens + 1,); bounds: tokens of each
-    document, (documents + 1,)."""
-
-    data: Bytes
-    at: Offsets
-    bounds: Offsets
 
 
 class Runs(NamedTuple):
@@ -38,17 +22,6 @@ class Runs(NamedTuple):
     anchor: Hashes
     first: Offsets
     count: Offsets
-
-
-def words(data: Bytes, offsets: Offsets) -> tuple[Tokens, Offsets]:
-    """Texts as the words that white space separates, as `str.split` sees them; and where each word begins in its text, in bytes."""
-    stream, at, bounds, starts = _split(data, offsets, _KINDS)
-    return Tokens(stream, at, bounds), starts
-
-
-def from_ids(ids: npt.NDArray[np.uint32], bounds: Offsets) -> Tokens:
-    """A tokenizer's ids; any vocabulary up to 2^32."""
-    return Tokens(ids.astype("<u4").view(np.uint8), np.arange(len(ids) + 1, dtype=np.int64) * 4, bounds)
 
 
 def token_hashes(tokens: Tokens) -> Hashes:
@@ -78,57 +51,19 @@ def first_equal(tokens: Tokens, windows: Offsets, hashes: Hashes, places: Places
     Only windows of equal hash are compared, and those byte by byte: a hash that collides costs time, never a wrong answer.
     """
     order = np.argsort(hashes)
-    return _first_equal(tokens.data, tokens.at[windows], tokens.at[windows + k], order, hashes, places)
+    begin, end = tokens.at[windows], tokens.at[windows + k]
+    first = _smallest(order, hashes, places)
+    return (
+        first
+        if _all_equal(tokens.data, windows, begin, end, first)
+        else _first_equal(tokens.data, begin, end, order, hashes, places)
+    )
 
 
 def merge(rows: Offsets, first: Offsets, count: Offsets, k: int) -> tuple[Offsets, Offsets, Offsets]:
     """Runs of windows as the tokens they cover: row, start, end of disjoint ranges in order; overlapping and touching ones merge."""
     order = np.lexsort((first, rows))
     return _merge(rows[order], first[order], count[order], k)
-
-
-@kernel
-def _wide_space(data, at, end):
-    """Bytes of the white space character outside ASCII that begins at a place; 0 where none does."""
-    if data[at] == 0xC2:
-        return 2 if at + 1 < end and (data[at + 1] == 0x85 or data[at + 1] == 0xA0) else 0
-    if at + 2 >= end:
-        return 0
-    code = (np.int64(data[at]) & 0x0F) << 12 | (np.int64(data[at + 1]) & 0x3F) << 6 | np.int64(data[at + 2]) & 0x3F
-    known = code == 0x1680 or code == 0x2028 or code == 0x2029 or code == 0x202F or code == 0x205F or code == 0x3000
-    return 3 if known or 0x2000 <= code <= 0x200A else 0
-
-
-@kernel
-def _split(data, offsets, kinds):
-    texts = len(offsets) - 1
-    size = offsets[texts] - offsets[0]
-    stream = np.empty(size + texts, np.uint8)
-    at = np.zeros(size // 2 + texts + 1, np.int64)
-    starts = np.empty(size // 2 + texts + 1, np.int64)
-    bounds = np.zeros(texts + 1, np.int64)
-    tokens, written = 0, 0
-    for text in range(texts):
-        place, end = offsets[text], offsets[text + 1]
-        while place < end:
-            begin = place
-            while place < end:
-                kind = kinds[data[place]]
-                if kind == BLANK or (kind == MAYBE and _wide_space(data, place, end)):
-                    break
-                stream[written] = data[place]
-                written += 1
-                place += 1
-            if place > begin:
-                starts[tokens] = begin - offsets[text]
-                stream[written] = 32
-                written += 1
-                tokens += 1
-                at[tokens] = written
-            if place < end:
-                place += 1 if kinds[data[place]] == BLANK else _wide_space(data, place, end)
-        bounds[text + 1] = tokens
-    return stream[:written].copy(), at[: tokens + 1].copy(), bounds, starts[:tokens].copy()
 
 
 @kernel
@@ -190,6 +125,44 @@ def _same(data, one, other, size):
 
 
 @kernel
+def _smallest(order, hashes, places):
+    """For each window the one of smallest place among those of its hash."""
+    first = np.empty(len(order), np.int64)
+    at = 0
+    while at < len(order):
+        stop, least = at + 1, order[at]
+        while stop < len(order) and hashes[order[stop]] == hashes[order[at]]:
+            if places[order[stop]] < places[least]:
+                least = order[stop]
+            stop += 1
+        for index in range(at, stop):
+            first[order[index]] = least
+        at = stop
+    return first
+
+
+@kernel
+def _all_equal(data, windows, begin, end, first):
+    """Whether every window equals its first. After two windows that are equal, their next ones are when their last tokens are."""
+    for one in range(len(first)):
+        least = first[one]
+        if least == one:
+            continue
+        here, there = begin[one], begin[least]
+        if (
+            one
+            and least
+            and first[one - 1] == least - 1
+            and windows[one] == windows[one - 1] + 1
+            and windows[least] == windows[least - 1] + 1
+        ):
+            here, there = end[one - 1], end[least - 1]
+        if end[one] - here != end[least] - there or not _same(data, here, there, end[one] - here):
+            return False
+    return True
+
+
+@kernel
 def _first_equal(data, begin, end, order, hashes, places):
     first = np.empty(len(order), np.int64)
     at = 0
@@ -238,27 +211,3 @@ def stretches(chosen: npt.NDArray[np.bool_], *labels: npt.NDArray[np.integer]) -
     begin = np.flatnonzero(new)
     length = np.diff(begin, append=len(chosen))
     return begin[chosen[begin]], length[chosen[begin]]
-
-
-def payloads(tokens: Tokens, first: Offsets, end: Offsets) -> tuple[Bytes, Offsets]:
-    """The bytes of token ranges [first, end), one after the other, and where each begins: (ranges + 1,)."""
-    return _copy(tokens.data, tokens.at[first], tokens.at[end])
-
-
-def parse(data: Bytes, offsets: Offsets, width: int | None) -> Tokens:
-    """The tokens of payloads, each as a document of its own. `width` is the bytes of a token, None for words."""
-    if width is None:
-        at = np.append(0, np.flatnonzero(data == 32) + 1)
-        return Tokens(data, at, np.searchsorted(at, offsets))
-    return Tokens(data, np.arange(0, len(data) + 1, width), offsets // width)
-
-
-@kernel
-def _copy(data, begin, end):
-    offsets = np.zeros(len(begin) + 1, np.int64)
-    for one in range(len(begin)):
-        offsets[one + 1] = offsets[one] + end[one] - begin[one]
-    out = np.empty(offsets[len(begin)], np.uint8)
-    for one in range(len(begin)):
-        out[offsets[one] : offsets[one + 1]] = data[begin[one] : end[one]]
-    return out, offsets

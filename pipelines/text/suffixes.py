@@ -9,7 +9,8 @@ import numpy as np
 import pydivsufsort
 
 from pipelines.text.hashing import Offsets, kernel
-from pipelines.text.substring import Places, Tokens
+from pipelines.text.stream import Tokens
+from pipelines.text.substring import Places
 
 
 def ranks(tokens: Tokens) -> Offsets:

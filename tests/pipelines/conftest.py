@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from contract.manifest import Attempt
 from contract.plan import Run
 from contract.store import Store
+from pipelines import exchange
 from pipelines.job import Output, Sorter, read_rows
 from pipelines.schema import DOCUMENTS
 
@@ -98,6 +100,30 @@ def write(attempt: Attempt, kind: str, files: Sequence[Sequence[Mapping[str, Any
         total.files += one.files
         total.counts += one.counts
     return total
+
+
+@pytest.fixture
+def in_process() -> Callable[..., list[dict[str, Any]]]:
+    """`in_process(steps, seed)`: the rows that the steps of an exchange send last, without Spark, every batch cut in two and all shuffled."""
+
+    def run(steps: Sequence[tuple[int, exchange.Work]], seed: int) -> list[dict[str, Any]]:
+        generator = random.Random(seed)
+        sent: list[tuple[int, Any]] = []
+        for places, work in steps:
+            halves = [
+                (place, piece)
+                for place, batch in sent
+                for piece in (batch.slice(0, batch.num_rows // 2), batch.slice(batch.num_rows // 2))
+                if piece.num_rows
+            ]
+            generator.shuffle(halves)
+            inbox: list[list[Any]] = [[] for _ in range(places)]
+            for place, batch in halves:
+                inbox[place].append(batch)
+            sent = [one for place in range(places) for one in work(place, iter(inbox[place]))]
+        return [row for _, batch in sent for row in batch.to_pylist()]
+
+    return run
 
 
 @pytest.fixture

@@ -1,17 +1,21 @@
 """The stage on real Spark against brute force: random, periodic and all-equal texts, repeats at both ends, both cuts, two passes."""
 
 import random
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from contract.manifest import File
 from contract.plan import Run
 from contract.settings import DedupSubstring
 from contract.store import Store
-from pipelines import exchange, repeats
+from pipelines import repeats
 from pipelines.job import Sorter
 from pipelines.schema import DOCUMENTS
 from pipelines.survivors import Part
@@ -162,28 +166,84 @@ def test_no_documents(make_corpus: Any, commit_documents: Any, run_stage: Any) -
     assert (done.rows.read, done.files) == (0, ())
 
 
-def in_process(steps: Sequence[tuple[int, exchange.Work]], seed: int) -> list[dict[str, Any]]:
-    """The steps of an exchange without Spark, with every batch cut in two and all of them shuffled."""
-    generator = random.Random(seed)
-    sent: list[tuple[int, Any]] = []
-    for places, work in steps:
-        halves = [
-            (place, piece)
-            for place, batch in sent
-            for piece in (batch.slice(0, batch.num_rows // 2), batch.slice(batch.num_rows // 2))
-            if piece.num_rows
-        ]
-        generator.shuffle(halves)
-        inbox: list[list[Any]] = [[] for _ in range(places)]
-        for place, batch in halves:
-            inbox[place].append(batch)
-        sent = [one for place in range(places) for one in work(place, iter(inbox[place]))]
-    return [row for _, batch in sent for row in batch.to_pylist()]
+@pytest.fixture
+def left_of(tmp_store: Store, in_process: Any) -> Callable[..., dict[str, str]]:
+    """`left_of(documents, settings, files, buckets)`: id -> what the passes over an exchange without Spark leave of the text."""
+
+    def find(documents: Rows, settings: DedupSubstring, files: int, buckets: int) -> dict[str, str]:
+        place, items = uuid.uuid4().hex, []
+        for number in range(files):
+            sorter = Sorter(tmp_store, place, "filter", f"{number:05d}-{number:08x}", DOCUMENTS)
+            for row in documents[number::files]:
+                sorter.keep(row, 0)
+            items += [Item(Part(file)) for file in sorter.close().files]
+        for number in range(settings.passes):
+            made = repeats.steps(tmp_store, place, SimpleNamespace(value=items), len(items), settings, buckets)
+            for one in in_process(made, number):
+                items[one["file"]] = Item(items[one["file"]].part, File(path=one["path"], kind="cuts", bytes=1))
+        left = {row["id"]: row["text"] for row in documents}
+        for number, item in enumerate(items):
+            for row, cuts in read_cuts(tmp_store, item).items():
+                key = documents[number::files][row]["id"]
+                left[key] = without(left[key].encode(), cuts).decode()  # raises where a character is torn
+        return left
+
+    return find
+
+
+WORD = st.sampled_from(["a", "b", "é", "漢字", "🙂", "word"])
+WORDS = st.one_of(
+    st.lists(WORD, max_size=25),
+    st.builds(lambda unit, times: unit * times, st.lists(WORD, min_size=1, max_size=4), st.integers(0, 12)),
+    st.builds(lambda a, b, c: [*a, *b, *c], *[st.sampled_from([list("uvwxyz"), list("zyx"), ["é"] * 9, []])] * 3),
+)
+
+
+@given(
+    st.lists(WORDS, min_size=1, max_size=6),
+    st.builds(
+        DedupSubstring,
+        min_tokens=st.integers(2, 7),
+        cut=st.sampled_from(["all", "keep_first"]),
+        passes=st.integers(1, 3),
+    ),
+    st.sampled_from([(1, 1), (2, 3), (1, 16)]),
+    st.sampled_from([" ", "\n\n", "\u3000 "]),
+)
+@examples(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_texts_equal_brute_force(
+    left_of: Any,
+    make_document: Any,
+    texts: list[list[str]],
+    settings: DedupSubstring,
+    spread: tuple[int, int],
+    gap: str,
+) -> None:
+    """Periodic and all-equal texts, repeats that overlap, and those at both ends, in words of one to four bytes a character."""
+    documents = [make_document(gap.join(words), name=str(number)) for number, words in enumerate(texts)]
+    expected = {row["id"]: row["text"].split() for row in documents}
+    for _ in range(settings.passes):
+        expected = brute_force(expected, settings.min_tokens, settings.cut)
+    left = left_of(documents, settings, min(spread[0], len(texts)), spread[1])
+    assert {key: text.split() for key, text in left.items()} == expected
+
+
+def test_one_long_repeat(left_of: Any, make_document: Any) -> None:
+    """A book in two documents, a piece of it in a third, and the whole of it twice in a fourth."""
+    generator = random.Random(9)
+    book = [f"w{generator.randrange(10**6)}" for _ in range(30_000)]
+    texts = [book, ["x", *book, "y"], book[1000:9000], [*book, *book], ["only", "this"]]
+    documents = [make_document(" ".join(words), id=f"{number:032x}") for number, words in enumerate(texts)]
+    for cut in ("all", "keep_first"):
+        left = left_of(documents, DedupSubstring(cut=cut), 2, 3)
+        expected = brute_force({row["id"]: row["text"].split() for row in documents}, 50, cut)
+        assert {key: text.split() for key, text in left.items()} == expected
+        assert sorted(map(len, expected.values())) == ([0, 0, 0, 2, 2] if cut == "all" else [0, 0, 2, 2, 30_000])
 
 
 @pytest.mark.parametrize("cut", ["keep_first", "all"])
 @pytest.mark.parametrize(
-    ("files", "buckets", "hot", "block_rows"), [(1, 1, 1 << 16, 1024), (3, 4, 1, 1024), (2, 3, 2, 2)]
+    ("files", "buckets", "hot", "block_rows"), [(1, 1, 1 << 16, 1024), (3, 4, 1, 1024), (2, 3, 2, 2), (4, 16, 2, 1024)]
 )
 def test_steps_equal_brute_force(
     cut: Any,
@@ -192,25 +252,12 @@ def test_steps_equal_brute_force(
     hot: int,
     block_rows: int,
     documents: Rows,
-    tmp_store: Store,
+    left_of: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever is hot, however documents are cut into blocks, and in whichever order batches come."""
     monkeypatch.setattr(repeats, "HOT", hot)
     monkeypatch.setattr("pipelines.tokens.BLOCK_ROWS", block_rows)
-    settings = DedupSubstring(min_tokens=8, cut=cut)
-    parts = []
-    for number in range(files):
-        sorter = Sorter(tmp_store, "in", "filter", f"{number:05d}-{number:08x}", DOCUMENTS)
-        for row in documents[number::files]:
-            sorter.keep(row, 0)
-        parts.append(Item(Part(sorter.close().files[0])))
-    steps = repeats.steps(tmp_store, "out", SimpleNamespace(value=parts), len(parts), settings, buckets)
-    left = {row["id"]: row["text"].encode() for row in documents}
-    for one in in_process(steps, seed=hot):
-        item = Item(parts[one["file"]].part, File(path=one["path"], kind="cuts", bytes=1))
-        for row, cuts in read_cuts(tmp_store, item).items():
-            key = documents[one["file"] :: files][row]["id"]
-            left[key] = without(left[key], cuts)
+    left = left_of(documents, DedupSubstring(min_tokens=8, cut=cut), files, buckets)
     expected = brute_force({row["id"]: row["text"].split() for row in documents}, 8, cut)
-    assert {key: data.decode().split() for key, data in left.items()} == expected
+    assert {key: text.split() for key, text in left.items()} == expected

@@ -10,20 +10,8 @@ from hypothesis import strategies as st
 
 from pipelines.text import suffixes
 from pipelines.text.hashing import buffers
-from pipelines.text.substring import (
-    Tokens,
-    anchors,
-    expand,
-    first_equal,
-    from_ids,
-    merge,
-    parse,
-    payloads,
-    stretches,
-    token_hashes,
-    window_hashes,
-    words,
-)
+from pipelines.text.stream import Tokens, from_ids, parse, payloads, words
+from pipelines.text.substring import anchors, expand, first_equal, merge, stretches, token_hashes, window_hashes
 
 TOKEN = st.sampled_from([0, 1, 7, 2**16, 2**32 - 1])
 DOCUMENTS = st.lists(

@@ -1,0 +1,228 @@
+"""Deduplication while its workers are killed: the same result as when none is. `python -m benchmarks.kills FOLDER ARCHIVE [CASE ...]`.
+
+Two executors, each a JVM of its own with one core, on the licence texts of ARCHIVE. In each case a worker is killed (kill -9) in the
+middle of one step: it has sent something and not all. An executor that dies takes with it what earlier steps had shuffled to it.
+"""
+
+import argparse
+import functools
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import synthetic
+from benchmarks.bars import Bars
+from contract.manifest import Attempt, Manifest, need
+from contract.plan import Run
+from pipelines import dedup_fuzzy, dedup_substring, exchange, minhash_sign, survivors
+from pipelines.job import Job, read_rows
+
+MASTER = "local-cluster[2,1,1024]"
+STAGES = {"dedup_fuzzy": dedup_fuzzy, "dedup_substring": dedup_substring}
+CHECKED = {"dedup_fuzzy.min_jaccard": 0.7}
+ON_SPARK = {"dedup_fuzzy.driver_edge_limit": 1}
+SUBSTRING = {"dedup_substring.one_process_bytes": 0, "dedup_substring.cut": "all"}
+
+
+class Case(NamedTuple):
+    """hook and step: where the worker dies; victim: python | executor."""
+
+    name: str
+    stage: str
+    settings: dict[str, Any]
+    hook: str
+    step: int
+    victim: str = "executor"
+
+
+CASES = [
+    *(Case(f"fuzzy_step_{step + 1}", "dedup_fuzzy", {}, "step", step) for step in range(2)),
+    *(Case(f"fuzzy_checked_step_{step + 1}", "dedup_fuzzy", CHECKED, "step", step) for step in range(4)),
+    Case("fuzzy_facts", "dedup_fuzzy", {}, "table", 0),
+    Case("fuzzy_doomed", "dedup_fuzzy", {}, "doomed", 0),
+    Case("fuzzy_components", "dedup_fuzzy", ON_SPARK, "turn", 1),
+    Case("fuzzy_drops", "dedup_fuzzy", {}, "files", 0, "python"),
+    *(Case(f"substring_step_{step + 1}", "dedup_substring", SUBSTRING, "step", step) for step in range(5)),
+    Case("substring_cut", "dedup_substring", SUBSTRING, "files", 0, "python"),
+    Case("substring_step_4_python", "dedup_substring", SUBSTRING, "step", 3, "python"),
+]
+
+
+class Killer:
+    """Work that kills its worker after its first output, once: whoever makes the marker file."""
+
+    def __init__(self, work: Callable[..., Any], marker: Path, victim: str) -> None:
+        self._work, self._marker, self._victim = work, marker, victim
+
+    def __call__(self, *given: Any) -> Iterator[Any]:
+        sent = iter(self._work(*given))
+        yield from itertools.islice(sent, 1)
+        self._strike()
+        yield from sent
+
+    def _strike(self) -> None:
+        try:
+            self._marker.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        if self._victim == "executor":
+            daemon = os.getppid()
+            executor = int(Path(f"/proc/{daemon}/stat").read_text().rpartition(")")[2].split()[1])
+            os.kill(executor, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hooks:
+    """Puts a Killer into the one place that a case names, and takes it out again."""
+
+    def __init__(self, case: Case, marker: Path) -> None:
+        self._case, self._killer = case, functools.partial(Killer, marker=marker, victim=case.victim)
+        self._count = itertools.count()
+
+    def __enter__(self) -> None:
+        self._before = (
+            exchange.shuffle,
+            Job.read_table,
+            Job.map_files,
+            survivors._write_doomed,
+            dedup_fuzzy.keep_edges,
+        )
+        shuffle, read_table, map_files, write_doomed, keep_edges = self._before
+        hook, step = self._case.hook, self._case.step
+
+        def killing_shuffle(context: Any, steps: Any) -> Any:
+            return shuffle(
+                context,
+                [(places, self._killer(work) if at == step else work) for at, (places, work) in enumerate(steps)],
+            )
+
+        def killing_table(job: Job, items: Any, read: Any, schema: str) -> Any:
+            return read_table(job, items, self._killer(read) if next(self._count) == step else read, schema)
+
+        def killing_files(job: Job, files: Any, work: Any, unit: str = "files") -> Any:
+            return map_files(job, files, Once(self._killer(functools.partial(as_iterator, work))), unit)
+
+        if hook == "step":
+            exchange.shuffle = killing_shuffle
+        elif hook == "table":
+            Job.read_table = killing_table  # type: ignore[method-assign]
+        elif hook == "files":
+            Job.map_files = killing_files  # type: ignore[method-assign]
+        elif hook == "doomed":
+            survivors._write_doomed = self._killer(write_doomed)  # type: ignore[assignment]
+        elif hook == "turn":
+            dedup_fuzzy.keep_edges = self._killer(keep_edges)  # type: ignore[assignment]
+
+    def __exit__(self, *_: object) -> None:
+        exchange.shuffle, Job.read_table, Job.map_files = self._before[:3]  # type: ignore[method-assign]
+        survivors._write_doomed, dedup_fuzzy.keep_edges = self._before[3:]
+
+
+class Once:
+    """The one result of work that was made an iterator."""
+
+    def __init__(self, work: Callable[..., Iterator[Any]]) -> None:
+        self._work = work
+
+    def __call__(self, *given: Any) -> Any:
+        (result,) = self._work(*given)
+        return result
+
+
+def as_iterator(work: Callable[..., Any], *given: Any) -> Iterator[Any]:
+    yield work(*given)
+
+
+def make(folder: Path, texts: list[str], settings: dict[str, Any]) -> Run:
+    """The texts in four files, and everything before the two stages that die."""
+    run = synthetic.make_run(
+        folder, texts, settings | {"spark.master": MASTER, "spark.executor_memory": "1g"}, len(texts) // 4 + 1
+    )
+    for segment in run.segments:
+        task = run.task("minhash_sign", segment.partition)
+        minhash_sign.run(Job(run, task, Attempt(run, task)))
+    return run
+
+
+def result(run: Run, stage: str) -> list[Any]:
+    """What was committed, in an order of its own: rows of documents, drops and cuts, counts and metrics."""
+    done: Manifest = need(run.store, run.task(stage))
+    rows = [
+        json.dumps(row, default=str, sort_keys=True)
+        for kind in ("documents", "drops", "cuts", "edges")
+        for file in done.of(kind)
+        for row in read_rows(run.store, file.path)
+    ]
+    return [
+        *sorted(rows),
+        done.rows.model_dump_json(),
+        sorted((k, v) for k, v in done.metrics.items() if k != "seconds"),
+    ]
+
+
+def compute(run: Run, case: Case) -> list[Any]:
+    if case.stage == "dedup_substring":
+        filtered = need(run.store, run.task("filter", run.segments[0].partition))
+        Attempt(run, run.task("dedup_fuzzy")).commit([], filtered.rows)
+    task = run.task(case.stage)
+    STAGES[case.stage].run(Job(run, task, Attempt(run, task)))
+    return result(run, case.stage)
+
+
+def bench_kills(bars: Bars, folder: Path, archive: Path, only: list[str]) -> None:
+    """The cases named, or all."""
+    try:
+        run_cases(bars, folder, archive, only)
+    finally:
+        stop()
+
+
+def run_cases(bars: Bars, folder: Path, archive: Path, only: list[str]) -> None:
+    with tarfile.open(archive) as tar:
+        texts = [file.read().decode() for one in tar if one.isfile() and (file := tar.extractfile(one))]
+    undisturbed: dict[str, list[Any]] = {}
+    for case in CASES:
+        if only and case.name not in only:
+            continue
+        key = f"{case.stage} {case.settings}"
+        if key not in undisturbed:
+            undisturbed[key] = compute(make(folder / f"{case.name}_calm", texts, case.settings), case)
+        run, marker = make(folder / case.name, texts, case.settings), (folder / f"{case.name}.struck").absolute()
+        with Hooks(case, marker):
+            same = compute(run, case) == undisturbed[key]
+        assert marker.exists(), f"{case.name}: nobody was killed"
+        bars.at_least(f"killed_{case.name}_same_result", float(same), 1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("archive", type=Path)
+    parser.add_argument("only", nargs="*", choices=[[], *(case.name for case in CASES)])
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    bars = Bars()
+    bench_kills(bars, given.folder, given.archive, given.only)
+    return bars.code
+
+
+def stop() -> None:
+    """End the session and remove what its executors logged: such a cluster keeps that beside Spark itself."""
+    import pyspark
+
+    session = pyspark.sql.SparkSession.getActiveSession()
+    if session is not None:
+        name = session.sparkContext.applicationId
+        session.stop()
+        shutil.rmtree(Path(pyspark.__file__).parent / "work" / name, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""What happened to a page, told from the committed files alone."""
+
+from typing import Any
+
+import pytest
+
+from pipelines import why
+
+
+def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    passage = " ".join(f"p{letter}" for letter in "abcdefghijklmnopqrst")
+    first = " ".join(f"f{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
+    rows = {
+        "near": make_document(f"{first} {first.upper()}", id=f"{1:032x}", day=1),
+        "copy": make_document(f"{first} {first}!", id=f"{2:032x}", day=2),
+        "old": make_document("an older capture", id=f"{3:032x}", url="https://example.org/page"),
+        "new": make_document("a newer capture of it all", id=f"{4:032x}", url="https://example.org/page#top", day=5),
+        "one": make_document(f"begins so {passage}", id=f"{5:032x}"),
+        "other": make_document(f"quite unlike the rest of them {passage}", id=f"{6:032x}"),
+    }
+    settings = {"dedup_substring.min_tokens": 12, "dedup_substring.min_chars": 5, "dedup_fuzzy.keep": "smallest_id"}
+    run = make_corpus([[list(rows.values())]], settings)
+    for stage in ("minhash_sign", "dedup_url", "dedup_fuzzy", "dedup_substring"):
+        run_stage(run, stage)
+
+    def told(asked: str) -> list[str]:
+        why.main(["--recipe", run.uri, asked])
+        return capsys.readouterr().out.splitlines()
+
+    near, new, other = rows["near"]["id"], rows["new"]["id"], rows["other"]["id"]
+    copy = [
+        f"{rows['copy']['id']}  dedup_fuzzy: dropped, near_duplicate {near}",
+        f"{' ' * 32}  it stays: {near} {rows['near']['url']}",
+        f"{' ' * 32}  documents in the cluster: 2",
+    ]
+    assert told(rows["copy"]["id"]) == copy
+    assert told(rows["copy"]["url"]) == copy
+    assert told("https://example.org/page")[:2] == [
+        f"{rows['old']['id']}  dedup_url: dropped, duplicate_url https://example.org/page",
+        f"{' ' * 32}  it stays: {new} https://example.org/page#top",
+    ]
+    assert told(near) == [f"{near}  kept; dedup_substring was the last to write it"]
+    start = rows["other"]["text"].index(" pa")
+    end = len(rows["other"]["text"])
+    assert told(other) == [
+        f"{other}  dedup_substring: {end - start} bytes cut, at {start}-{end}",
+        f"{other}  kept; dedup_substring was the last to write it",
+    ]
+    assert why.main(["--recipe", run.uri, "https://example.org/never"]) == 1
+    assert "no stage of this run has seen" in capsys.readouterr().out
