@@ -113,7 +113,7 @@ def read(mirror, tmp_path, number, **settings):
     chosen = Crawl(**settings)
     place = crawl.Place(Store(str(tmp_path)), f"out{number}", SNAPSHOT)
     source = type("Source", (), {"uri": f"{mirror}/{PATHS[number]}", "name": PATHS[number]})
-    return crawl.read_file(source, place, chosen, url.load(chosen), "x").counts
+    return crawl.read_part(crawl.Part(source), place, chosen, url.load(chosen), "x").counts
 
 
 def test_the_newest_snapshot_that_is_no_arc(mirror):
