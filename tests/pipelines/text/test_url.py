@@ -1,5 +1,6 @@
 """The URL filter: block lists, word scores, curated hosts."""
 
+import ipaddress
 import tarfile
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from contract.errors import InputError
 from contract.settings import Crawl
 from pipelines.schema import Drop
-from pipelines.text.url import CURATED_HOSTS, load
+from pipelines.text.url import CURATED_HOSTS, _parents, _split, load
 
 
 @pytest.fixture
@@ -129,3 +130,27 @@ def test_ut1_at_its_real_size(data_dir, tmp_path):
     bank = (tmp_path / "blacklists" / "bank" / "domains").read_text().split()
     assert all(built.judge(f"https://www.{domain}/login") is not None for domain in bank[::500])
     assert built.judge("https://docs.python.org/3/") is None
+
+
+@given(st.text(max_size=60) | st.text(max_size=40).map("http://{}".format))
+def test_whatever_stands_for_a_url_is_judged(lists_of_one, url):
+    assert lists_of_one.judge(url) is None or "le.com" in url.lower() or not url.isascii()
+
+
+@pytest.fixture(scope="module")
+def lists_of_one(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lists")
+    (folder / "adult").mkdir()
+    (folder / "adult" / "domains").write_text("le.com\n")
+    return load(Crawl(blocklists=(str(folder),), skip_curated_hosts=False))
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["{}", "0x{:x}", "0{:o}"]))
+def test_every_spelling_of_an_address_is_that_address(number, spelling):
+    assert _split(f"http://{spelling.format(number)}:80/x") == (str(ipaddress.IPv4Address(number)), "/x")
+
+
+@given(st.from_regex(r"[a-z0-9]{1,8}(\.[a-z]{1,5}){1,4}", fullmatch=True))
+def test_parents_are_all_suffixes_at_a_dot_and_nothing_else(host):
+    labels = host.split(".")
+    assert list(_parents(host)) == [".".join(labels[n:]) for n in range(len(labels))]
