@@ -54,7 +54,9 @@ bench-extract: setup
 	@$(BIN)/python -m benchmarks.extract --data "$(DATA)"; ratio=$$?; \
 	$(BIN)/python -m benchmarks.extraction_quality --data "$(DATA)"; quality=$$?; \
 	$(BIN)/python -m benchmarks.language --data "$(DATA)"; language=$$?; \
-	exit $$((ratio | quality | language))
+	$(BIN)/python -m benchmarks.urlfilter --data "$(DATA)"; urls=$$?; \
+	$(BIN)/python -m benchmarks.reading --data "$(DATA)"; reading=$$?; \
+	exit $$((ratio | quality | language | urls | reading))
 
 bench-fuzz: setup
 	@$(BIN)/python -m benchmarks.fuzz --seconds 600

@@ -48,7 +48,20 @@ def seeds() -> list[bytes]:
         for header, body in bodies
     ]
     records += [_record(b"revisit", b"HTTP/1.1 200 OK\r\n\r\n"), _record(b"conversion", b"Some plain text.")]
-    return [b"".join(records), b"".join(map(gzip.compress, records)), gzip.compress(b"".join(records))]
+    bare = [_bare(record) for record in records]
+    return [
+        b"".join(records),
+        b"".join(map(gzip.compress, records)),
+        gzip.compress(b"".join(records)),
+        b"".join(bare),
+        b"".join(map(gzip.compress, bare)),
+    ]
+
+
+def _bare(record: bytes) -> bytes:
+    """A record whose head has lines that end in a bare line feed."""
+    head, _, block = record.partition(b"\r\n\r\n")
+    return head.replace(b"\r\n", b"\n") + b"\n\n" + block.removesuffix(b"\r\n\r\n") + b"\n\n"
 
 
 def _record(kind: bytes, block: bytes) -> bytes:

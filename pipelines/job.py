@@ -211,11 +211,8 @@ class Job:
         `name` is unique to the call, so that a retried or speculative Spark task never writes over another's file. `work` must be
         picklable: a module-level function or a `functools.partial` of one.
         """
-        total = Output()
-        for result in self.map_each(files, work, unit):
-            total.files.extend(result.files)
-            total.counts = total.counts + result.counts
-        return total
+        results = self.map_each(files, work, unit)
+        return Output([file for one in results for file in one.files], sum((one.counts for one in results), Counts()))
 
     def map_each(self, files: Sequence[Any], work: Callable[[Any, str], Any], unit: str = "files") -> list[Any]:
         """`map_files` with the results as they are, in the files' order."""

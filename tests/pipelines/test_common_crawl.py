@@ -58,7 +58,7 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.lstrip("/")
-        queue = type(self).trouble.get(path, [])
+        queue = type(self).trouble.get(path if self.command == "GET" else f"{self.command} {path}", [])
         what = queue.pop(0) if queue else "well"
         type(self).served.append((path, self.headers.get("Range")))
         if what in ("503", "429"):
@@ -153,8 +153,8 @@ SIZE = len(FILES[PATHS[0]])
     "what", ["whole", "early", "late", "less", "truncate", "unmeasured", "reset", "stall", "503", "429"]
 )
 def test_every_page_comes_once_through_trouble_in_parts(mirror, tmp_path, impatient, what):
-    """The first request for the size of a file is answered well; then every second answer is wrong."""
-    Mirror.trouble = {PATHS[0]: ["well", *([what, "well"] * 40)]} if what != "stall" else {PATHS[0]: ["well", what]}
+    """Every second answer is wrong; one stall is enough."""
+    Mirror.trouble = {PATHS[0]: [what, "well"] * (1 if what == "stall" else 40), f"HEAD {PATHS[0]}": ["503", "reset"]}
     counts = read(mirror, tmp_path, 0, split_bytes=SIZE // 3)
     assert (counts.kept, counts.losses.total()) == (PAGES, 0)
     starts = {int(asked.removeprefix("bytes=").partition("-")[0]) for path, asked in Mirror.served if asked}
@@ -175,7 +175,7 @@ def test_parts_ask_for_stretches_and_not_for_the_rest_of_the_file(mirror, monkey
 def test_a_server_that_does_not_tell_sizes_is_read_in_one_piece(mirror):
     source = Source(f"{mirror}/{PATHS[0]}", PATHS[0], 0, 0)
     assert len(crawl.split(source, Crawl(split_bytes=SIZE // 3 + 1))) == 3
-    Mirror.trouble = {PATHS[0]: ["unmeasured"]}
+    Mirror.trouble = {f"HEAD {PATHS[0]}": ["unmeasured"]}
     assert crawl.split(source, Crawl(split_bytes=SIZE // 3)) == [crawl.Part(source)]
 
 
@@ -223,6 +223,11 @@ def test_only_the_head_of_each_file_and_its_cut_record_is_no_damage(mirror, tmp_
     assert asked == {f"bytes=0-{limit - 1}"}, "nothing behind the limit is ever asked for"
 
 
+def halves(path):
+    """Parts of at most half of the first file's size."""
+    return -(-len(FILES[path]) // (SIZE // 2))
+
+
 def test_a_crawl_over_spark_from_a_mirror_in_trouble(mirror, tmp_path, resolve_run, run_stage):
     Mirror.trouble = {
         "collinfo.json": ["503"],
@@ -235,7 +240,8 @@ def test_a_crawl_over_spark_from_a_mirror_in_trouble(mirror, tmp_path, resolve_r
     done = run_stage(run, "crawl")
     assert [manifest.rows.kept for manifest in done] == [2 * PAGES, PAGES]
     assert all(not manifest.rows.losses for manifest in done)
-    assert [manifest.metrics["parts"] for manifest in done] == [6, 3]
+    assert [manifest.metrics["parts"] for manifest in done] == [sum(map(halves, PATHS[:2])), halves(PATHS[2])]
+    assert not any(Mirror.trouble.values())
 
 
 def test_a_crawl_from_a_mirror_in_s3(s3_store, tmp_path):
@@ -251,7 +257,11 @@ def test_a_crawl_from_a_mirror_in_s3(s3_store, tmp_path):
     python("pipelines", "crawl", "--recipe", resolved)
     run = open_run(resolved)
     manifest = need(run.store, run.task("crawl", f"{SNAPSHOT}.00000"))
-    assert (manifest.rows.kept, manifest.rows.losses, manifest.metrics["parts"]) == (3 * PAGES, {}, 9)
+    assert (manifest.rows.kept, manifest.rows.losses, manifest.metrics["parts"]) == (
+        3 * PAGES,
+        {},
+        sum(map(halves, PATHS)),
+    )
     assert manifest.sources[0] == f"{s3_store.uri}/{PATHS[0]}"
 
 
