@@ -59,4 +59,6 @@ bench-extract: setup
 	exit $$((ratio | quality | language | urls | reading))
 
 bench-fuzz: setup
-	@$(BIN)/python -m benchmarks.fuzz --seconds 600
+	@$(BIN)/python -m benchmarks.fuzz --seconds 600; blind=$$?; \
+	$(BIN)/python -m benchmarks.fuzz_guided --seconds 600; guided=$$?; \
+	exit $$((blind | guided))
