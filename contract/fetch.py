@@ -27,7 +27,7 @@ TIMEOUT_S = (10, 60)
 
 @lru_cache(maxsize=8)
 def session(retries: int = 8) -> requests.Session:
-    """A session that retries GET and waits longer each time (0.5 s doubling up to 60 s, with jitter, or the server's Retry-After)."""
+    """A session that retries GET and waits longer each time (0.5 s doubling up to 60 s, with jitter, or the server's Retry-After, at most ten minutes)."""
     retry = Retry(
         total=retries,
         backoff_factor=0.5,
@@ -36,6 +36,7 @@ def session(retries: int = 8) -> requests.Session:
         status_forcelist=(429, 500, 502, 503, 504),
         allowed_methods=("GET", "HEAD"),
         respect_retry_after_header=True,
+        retry_after_max=600,
     )
     made = requests.Session()
     made.headers["User-Agent"] = USER_AGENT

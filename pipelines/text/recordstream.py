@@ -14,8 +14,8 @@ BUFFER = 1 << 18
 SCAN = 1 << 20  # bytes searched at once for the next record after damage
 PROBE = 1 << 14  # bytes inflated to see whether a gzip member holds a record
 GZIP_MAGIC = b"\x1f\x8b\x08"
-RECORD_START = re.compile(rb"WARC/1\.\d\r?\n")
-RECORD_HEAD = re.compile(rb"\n(WARC/1\.\d\r?\n(?:WARC|Content)-[A-Za-z-]+:)", re.IGNORECASE)
+RECORD_START = re.compile(rb"WARC/\d\.\d+\r?\n")
+RECORD_HEAD = re.compile(rb"\n(WARC/\d\.\d+\r?\n(?:WARC|Content)-[A-Za-z-]+:)", re.IGNORECASE)
 
 
 class Plain(io.RawIOBase):

@@ -100,6 +100,14 @@ def test_records_with_a_bad_first_line_are_lost_alone_and_by_name(write, pages, 
     assert losses == {"bad_warc_header": 1 if bad == {2, 3} else len(bad)}  # neighbours are one damaged stretch
 
 
+def test_records_of_the_oldest_version_are_found_again_behind_damage(write, pages):
+    old = [page.replace(b"WARC/1.0", b"WARC/0.17") for page in pages]
+    old[3] = b"garbage\r\n\r\n"
+    for zipped in (True, False):
+        found, losses = read(write(old, zipped=zipped))
+        assert (len(found), losses) == (19, {"bad_warc_header": 1})
+
+
 def test_bytes_between_gzip_members_cost_nothing_but_are_counted(write, pages):
     path = write(pages[:2], zipped=True)
     rest = b"".join(gzip.compress(page) for page in pages[2:])
@@ -272,7 +280,14 @@ def test_real_captures_with_their_damage(data_dir):
         assert (len(found), dict(lost)) == (count, losses), name
 
 
-@pytest.mark.parametrize("name", ["html_gold/aeb.dev.warc.gz", "warc/oduwsdl+ipwb/sample-1.warc.gz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "html_gold/aeb.dev.warc.gz",
+        "warc/oduwsdl+ipwb/sample-1.warc.gz",
+        "warc/oduwsdl+ipwb/IAH-20080430204825-00000-blackbook.warc.gz",
+    ],
+)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_real_file_cut_anywhere_loses_and_doubles_nothing(data_dir, tmp_path, name, zipped):
     path = data_dir / name
