@@ -18,6 +18,7 @@ from contract.settings import Crawl
 from contract.sources import Source, list_snapshots
 from contract.store import Store
 from pipelines import crawl
+from pipelines.__main__ import execute
 from pipelines.job import Counts
 from pipelines.text import rangefile, url
 from pipelines.text.rangefile import RangeFile
@@ -70,7 +71,7 @@ class Mirror(http.server.BaseHTTPRequestHandler):
         if what == "reset":
             self.connection.close()
             return
-        if path not in FILES:
+        if path not in FILES or what == "404":
             self.send_error(404)
             return
         data, status, start, size = FILES[path], 200, 0, len(FILES[path])
@@ -242,6 +243,19 @@ def test_a_crawl_over_spark_from_a_mirror_in_trouble(mirror, tmp_path, resolve_r
     assert all(not manifest.rows.losses for manifest in done)
     assert [manifest.metrics["parts"] for manifest in done] == [sum(map(halves, PATHS[:2])), halves(PATHS[2])]
     assert not any(Mirror.trouble.values())
+
+
+def test_a_crawl_that_broke_off_goes_on_with_the_segment_that_failed(mirror, resolve_run, spark_stops):
+    Mirror.trouble = {PATHS[1]: ["404"]}
+    run = resolve_run(mirror, {"crawl.files_per_segment": 1})
+    tasks = [run.task("crawl", segment.partition) for segment in run.segments]
+    assert execute(run, tasks[0]).startswith("committed")
+    with pytest.raises(InputError, match="answers 404"):
+        execute(run, tasks[1])
+    Mirror.served.clear()
+    assert [execute(run, task).split()[0] for task in tasks] == ["done", "committed", "committed"]
+    assert PATHS[0] not in {path for path, _ in Mirror.served}
+    assert [need(run.store, task).rows.kept for task in tasks] == [PAGES] * 3
 
 
 def test_a_crawl_from_a_mirror_in_s3(s3_store, tmp_path):
