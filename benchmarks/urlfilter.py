@@ -7,6 +7,7 @@ though its pages are shared with the other workers of the machine, and the time 
 import argparse
 import json
 import random
+import resource
 import subprocess
 import sys
 import tarfile
@@ -82,7 +83,7 @@ def main() -> int:
         command = [sys.executable, "-m", "benchmarks.urlfilter", "--judge", str(compiled)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(
-            f"{given.domains:,} domains compiled in {seconds:.1f} s to {compiled.stat().st_size / 2**20:.0f} MiB; "
+            f"{given.domains:,} domains compiled in {seconds:.1f} s, with {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10:,} MiB, to {compiled.stat().st_size / 2**20:.0f} MiB; "
             f"{found['us']:.1f} us a URL, {found['blocked']:.0%} of them blocked"
         )
     bars.at_most("urlfilter_worker_mb", found["mb"], WORKER_MB)

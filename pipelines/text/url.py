@@ -51,6 +51,8 @@ PLAIN_HOST = re.compile(rb"^[a-z0-9-]*[a-z-][a-z0-9-]*(?:\.[a-z0-9-]+)*$", re.MU
 ADDRESS = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
 WWW = re.compile(r"^www\d{0,3}\.")
 
+PIECE_BYTES = 4 << 20  # of a list, taken apart at once
+
 Verdict = tuple[Drop, str] | None
 
 
@@ -181,14 +183,25 @@ def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
 
 
 def list_hashes(data: bytes, is_url: bool) -> np.ndarray:
-    """The hashes of a list's entries. Taking an entry apart costs 20 times as much as taking it as it is, which nearly all domains allow."""
+    """The hashes of a list's entries, made of some megabytes of it at a time."""
+    return np.concatenate([np.empty(0, np.uint64), *(_piece_hashes(piece, is_url) for piece in _pieces(data))])
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + PIECE_BYTES) + 1 or len(data)
+        yield data[start:end]
+        start = end
+
+
+def _piece_hashes(data: bytes, is_url: bool) -> np.ndarray:
+    """Taking an entry apart costs 20 times as much as taking it as it is, which nearly all domains allow."""
     plain = [] if is_url else PLAIN_HOST.findall(data)
     odd = data if is_url else PLAIN_HOST.sub(b"", data)
     entries = (_entry(line.strip(), is_url) for line in odd.decode("utf-8", "replace").splitlines())
     rest = [digest(entry.encode("utf-8", "replace")) for entry in entries if entry]
-    return np.concatenate(
-        [np.fromiter(map(digest, plain), np.uint64, len(plain)), np.array(rest, np.uint64)], dtype=np.uint64
-    )
+    return np.concatenate([np.fromiter(map(digest, plain), np.uint64, len(plain)), np.array(rest, np.uint64)])
 
 
 def _entry(line: str, is_url: bool) -> str:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from contract.errors import InputError
 from contract.settings import Crawl
 from pipelines.schema import Drop
-from pipelines.text.url import CURATED_HOSTS, _parents, _split, load
+from pipelines.text import url as url_module
+from pipelines.text.url import CURATED_HOSTS, _parents, _split, list_hashes, load
 
 
 @pytest.fixture
@@ -154,3 +155,13 @@ def test_every_spelling_of_an_address_is_that_address(number, spelling):
 def test_parents_are_all_suffixes_at_a_dot_and_nothing_else(host):
     labels = host.split(".")
     assert list(_parents(host)) == [".".join(labels[n:]) for n in range(len(labels))]
+
+
+@given(st.lists(st.sampled_from(["a.com", "Bé.de", "", "# x", "b_c.net", "10.1"]), max_size=12), st.integers(0, 20))
+def test_a_list_taken_apart_in_pieces_gives_the_same(lines, size):
+    data = "\n".join(lines).encode()
+    whole = list_hashes(data, False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(url_module, "PIECE_BYTES", size)
+        assert sorted(list_hashes(data, False)) == sorted(whole)
+    assert len(whole) == sum(line not in ("", "# x") for line in lines)
