@@ -54,11 +54,15 @@ bench-extract: setup
 	@$(BIN)/python -m benchmarks.extract --data "$(DATA)"; ratio=$$?; \
 	$(BIN)/python -m benchmarks.extraction_quality --data "$(DATA)"; quality=$$?; \
 	$(BIN)/python -m benchmarks.language --data "$(DATA)"; language=$$?; \
-	exit $$((ratio | quality | language))
+	$(BIN)/python -m benchmarks.urlfilter --data "$(DATA)"; urls=$$?; \
+	$(BIN)/python -m benchmarks.reading --data "$(DATA)"; reading=$$?; \
+	exit $$((ratio | quality | language | urls | reading))
 
 # Beside datasketch and, in an environment of its own, datatrove; DATA holds dedup/. ONLY="sign recall" takes some of the parts.
 bench-dedup: setup
 	@$(BIN)/python -m benchmarks.dedup --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
 
 bench-fuzz: setup
-	@$(BIN)/python -m benchmarks.fuzz --seconds 600
+	@$(BIN)/python -m benchmarks.fuzz --seconds 600; blind=$$?; \
+	$(BIN)/python -m benchmarks.fuzz_guided --seconds 600; guided=$$?; \
+	exit $$((blind | guided))

@@ -1,6 +1,19 @@
-"""HTTP with the patience that Common Crawl asks for: retries with jittered back-off on 503, 429, 5xx and broken connections."""
+"""HTTP with the patience that Common Crawl asks for: retries with jittered back-off on 503, 429, 5xx and broken connections.
 
+And with its modesty: `connection` bounds how many downloads from one host are open at a time on one machine.
+"""
+
+import fcntl
+import hashlib
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -14,7 +27,7 @@ TIMEOUT_S = (10, 60)
 
 @lru_cache(maxsize=8)
 def session(retries: int = 8) -> requests.Session:
-    """A session that retries GET and waits longer each time (0.5 s doubling up to 60 s, with jitter, or the server's Retry-After)."""
+    """A session that retries GET and waits longer each time (0.5 s doubling up to 60 s, with jitter, or the server's Retry-After, at most ten minutes)."""
     retry = Retry(
         total=retries,
         backoff_factor=0.5,
@@ -23,6 +36,7 @@ def session(retries: int = 8) -> requests.Session:
         status_forcelist=(429, 500, 502, 503, 504),
         allowed_methods=("GET", "HEAD"),
         respect_retry_after_header=True,
+        retry_after_max=600,
     )
     made = requests.Session()
     made.headers["User-Agent"] = USER_AGENT
@@ -49,6 +63,44 @@ def get(url: str, retries: int = 8) -> bytes:
     if response.status_code != 200:
         raise StoreError(f"{url}: the server answers {response.status_code} {response.reason}")
     return response.content
+
+
+def size(url: str, retries: int = 8) -> int:
+    """Bytes of what a URL names, or 0 where the server does not tell."""
+    try:
+        response = session(retries).head(
+            url, headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT_S, allow_redirects=True
+        )
+    except requests.RequestException:
+        return 0
+    told = response.headers.get("Content-Length", "")
+    return int(told) if response.status_code == 200 and told.isdigit() else 0
+
+
+@contextmanager
+def connection(url: str, limit: int, folder: Path | None = None) -> Iterator[None]:
+    """Holds one of `limit` places for downloads from a URL's host, waiting for one where all are taken.
+
+    The places are locked files that all processes of this user on this machine share: none can hold more, whatever Spark starts, and
+    a process that is killed gives its place back. Machines do not know of each other.
+    """
+    host = hashlib.sha256((urlsplit(url).hostname or url).encode()).hexdigest()[:16]
+    places = folder or Path(tempfile.gettempdir()) / f"gristmill-connections-{os.getuid()}"
+    places.mkdir(mode=0o700, exist_ok=True)
+    while True:
+        for number in random.sample(range(limit), limit):
+            handle = os.open(places / f"{host}-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                continue
+            try:
+                yield
+            finally:
+                os.close(handle)
+            return
+        time.sleep(random.uniform(0.05, 0.2))  # noqa: S311
 
 
 def _root(error: BaseException) -> str:

@@ -77,6 +77,10 @@ class Crawl(Settings):
     skip_curated_hosts: bool = True
     """RefinedWeb: leave out hosts whose curated dumps are the better copy (Wikipedia, arXiv, GitHub, ...)."""
     retries: Positive = runtime_only(8)
+    connections_per_host: Positive = runtime_only(8)
+    """Downloads from one host that are open at a time on one machine, over all of its workers."""
+    split_bytes: Positive = runtime_only(256 << 20)
+    """A larger file is read by several Spark tasks, each the records that begin in its stretch; one gzip member cannot be split."""
 
     def outside(self) -> dict[str, str]:
         return {f"blocklists.{index}": uri for index, uri in enumerate(self.blocklists)}

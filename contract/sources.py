@@ -121,6 +121,16 @@ def check_crawl_files(segment: Segment) -> None:
             raise InputError(f"{file.uri}: the crawl file changed since the run was resolved; start a new run")
 
 
+def file_size(source: Source, retries: int = 8) -> int:
+    """Bytes of a crawl file, asked for where the listing does not say; 0 where nobody tells."""
+    if source.size:
+        return source.size
+    if source.uri.startswith(("http://", "https://")):
+        return fetch.size(source.uri, retries)
+    store, name = split_uri(source.uri)
+    return store.size(name)
+
+
 def dump_inputs(segments: list[Segment], outside: dict[str, str]) -> bytes:
     """What a run was resolved against, as JSON for the run's folder in the store."""
     return json.dumps({"segments": [asdict(segment) for segment in segments], "outside": outside}, indent=1).encode()

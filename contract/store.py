@@ -137,6 +137,11 @@ class Store:
         with self._reported(path):
             return bool(self.filesystem.get_file_info(self._at(path)).type != pafs.FileType.NotFound)
 
+    def size(self, path: str) -> int:
+        """Bytes of a file, 0 where there is none."""
+        with self._reported(path):
+            return self.filesystem.get_file_info(self._at(path)).size or 0
+
     def files(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
         """Files below a prefix, sorted by path; an absent prefix is an empty list."""
         with self._reported(prefix):

@@ -211,21 +211,23 @@ class Job:
         `name` is unique to the call, so that a retried or speculative Spark task never writes over another's file. `work` must be
         picklable: a module-level function or a `functools.partial` of one.
         """
+        results = self.map_each(files, work, unit)
+        return Output([file for one in results for file in one.files], sum((one.counts for one in results), Counts()))
+
+    def map_each(self, files: Sequence[Any], work: Callable[[Any, str], Any], unit: str = "files") -> list[Any]:
+        """`map_files` with the results as they are, in the files' order."""
         progress = Progress(self.task.stage, self.task.partition, unit, len(files))
-        total = Output()
         if not files:
             progress.finish()
-            return total
+            return []
         spark = self.spark
         rdd = spark.sparkContext.parallelize(list(enumerate(files)), len(files))
         with watched(spark.sparkContext, progress):
-            results = rdd.mapPartitions(_Guarded(work, self.store.full(self.prefix))).collect()
+            results: list[Any] = rdd.mapPartitions(_Guarded(work, self.store.full(self.prefix))).collect()
         for result in results:
             if isinstance(result, GristmillError):
                 raise result
-            total.files.extend(result.files)
-            total.counts = total.counts + result.counts
-        return total
+        return results
 
     def read_table(
         self, items: Sequence[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]], schema: str

@@ -2,7 +2,9 @@
 
 import io
 import random
+import re
 import time
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import requests
@@ -14,6 +16,9 @@ from contract.store import split_uri
 
 LONGEST_WAIT_S = 60.0
 BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+REMOTE = ("http://", "https://", "s3://")
+FIRST_STEP, LONGEST_STEP = 1 << 20, 64 << 20  # bytes asked for at once where only a stretch of a file is read
+CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class Body(Protocol):
@@ -26,14 +31,21 @@ class Body(Protocol):
 class RangeFile(io.RawIOBase):
     """Reads `uri` up to `limit` bytes. Seeking reopens it there; a broken download goes on from the byte where it broke.
 
+    `stepwise` is for reading a stretch: requests then name their end, a mebibyte behind a seek and twice as much each time after.
+    At most `connections` downloads from one host are open at a time on this machine (see `contract.fetch.connection`).
     Raises InputError when the file does not exist, StoreError when it cannot be read any further.
     """
 
-    def __init__(self, uri: str, limit: int | None = None, retries: int = 8) -> None:
+    def __init__(
+        self, uri: str, limit: int | None = None, retries: int = 8, stepwise: bool = False, connections: int = 8
+    ) -> None:
         super().__init__()
         self.uri, self._limit, self._retries = uri, limit, retries
+        self._stepwise, self._connections = stepwise, connections
+        self._step = FIRST_STEP
         self._position = 0
         self._body: Body | None = None
+        self._held = ExitStack()
         self.cut = False
         """True once reading, since the last seek, stopped at `limit` and not at the file's end."""
 
@@ -51,6 +63,7 @@ class RangeFile(io.RawIOBase):
             raise io.UnsupportedOperation("the end of a crawl file is not known before it is read")
         self._position = offset if whence == io.SEEK_SET else self._position + offset
         self.cut = False
+        self._step = FIRST_STEP
         self._shut()
         return self._position
 
@@ -82,25 +95,39 @@ class RangeFile(io.RawIOBase):
         if self._body is not None:
             self._body.close()
             self._body = None
+        self._held.close()
 
     def _read(self, size: int) -> bytes:
-        for attempt in range(self._retries + 1):
+        attempt = 0
+        while True:
             try:
                 if self._body is None:
                     self._body = self._open()
-                return self._body.read(size)
+                data = self._body.read(size)
+                if data or not isinstance(self._body, _UrlBody) or not self._body.more:
+                    return data
+                self._shut()  # the answer has ended and the file has not: ask for what follows
             except FileNotFoundError:
                 raise InputError(f"{self.uri}: no such file; it was there when the run was resolved") from None
             except BROKEN as error:
                 self._shut()
-                if not self.uri.startswith(("http://", "https://")) or attempt == self._retries:
+                if not self.uri.startswith(REMOTE) or attempt == self._retries:
                     raise StoreError(f"{self.uri}: broke off at byte {self._position:,}: {error}") from error
                 time.sleep(random.uniform(0, min(LONGEST_WAIT_S, 0.5 * 2**attempt)))  # noqa: S311
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                attempt += 1
+            except BaseException:
+                self._shut()
+                raise
 
     def _open(self) -> Body:
+        if self.uri.startswith(REMOTE):
+            self._held.enter_context(fetch.connection(self.uri, self._connections))
         if self.uri.startswith(("http://", "https://")):
-            return _open_url(self.uri, self._position, self._limit, self._retries)
+            end = self._limit
+            if self._stepwise:
+                end = min(self._position + self._step, end if end is not None else 1 << 62)
+                self._step = min(self._step * 2, LONGEST_STEP)
+            return _open_url(self.uri, self._position, end, self._retries)
         store, name = split_uri(self.uri)
         opened = store.open_input(name)
         opened.seek(min(self._position, opened.size()))
@@ -108,42 +135,68 @@ class RangeFile(io.RawIOBase):
 
 
 class _UrlBody:
-    """The body of a response as it came over the wire, closed with its connection."""
+    """The body of an answer as it came over the wire, closed with its connection. An answer that ends too early is an error.
 
-    def __init__(self, response: requests.Response) -> None:
+    `start` is where in the file it begins, `asked` the end that was asked for, if any.
+    """
+
+    def __init__(self, response: requests.Response, start: int, asked: int | None) -> None:
         self._response = response
+        length = response.headers.get("Content-Length", "")
+        ranged = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        self.position = start
+        self._end = int(ranged[2]) + 1 if ranged else start + int(length) if length.isdigit() else None
+        whole = int(ranged[3]) if ranged and ranged[3] != "*" else self._end if response.status_code == 200 else None
+        self._behind = self._end is not None and (self._end < whole if whole is not None else self._end == asked)
+
+    @property
+    def more(self) -> bool:
+        """Whether the file goes on behind the answer, as far as the answer tells."""
+        return self._behind and self.position == self._end
 
     def read(self, size: int, /) -> bytes:
-        return bytes(self._response.raw.read(size, decode_content=False))
+        data = bytes(self._response.raw.read(size, decode_content=False))
+        self.position += len(data)
+        if not data and size and self._end is not None and self.position < self._end:
+            raise OSError(f"the answer ended {self._end - self.position:,} bytes early")
+        return data
 
     def close(self) -> None:
         self._response.close()
 
 
-def _open_url(url: str, start: int, limit: int | None, retries: int) -> Body:
-    last = "" if limit is None else str(limit - 1)
+def _open_url(url: str, start: int, end: int | None, retries: int) -> Body:
     # Without `identity` some servers would compress, and the ranges would count compressed bytes.
     headers = {"Accept-Encoding": "identity"}
-    if start or last:
-        headers["Range"] = f"bytes={start}-{last}"
+    if start or end is not None:
+        headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
     try:
         response = fetch.session(retries).get(url, headers=headers, stream=True, timeout=fetch.TIMEOUT_S)
     except requests.RequestException as error:  # after the session's own retries; asking again would multiply them
         raise StoreError(f"{url}: cannot be reached after {retries} retries; check the network ({error})") from error
-    body = _UrlBody(response)
     if response.status_code == 416:  # the file ends where the range starts
         response.close()
         return io.BytesIO()
-    if response.status_code in (403, 404, 410):
-        raise InputError(
-            f"{url}: the server answers {response.status_code}; check crawl.source and the snapshot's name"
-        )
-    if response.status_code not in (200, 206):
-        raise StoreError(f"{url}: the server answers {response.status_code} {response.reason}")
-    skip = start if response.status_code == 200 else 0  # a server that ignores ranges sends everything
-    while skip:
-        skipped = len(body.read(min(skip, 1 << 20)))
-        if not skipped:
-            break
-        skip -= skipped
+    try:
+        if response.status_code in (403, 404, 410):
+            raise InputError(
+                f"{url}: the server answers {response.status_code}; check crawl.source and the snapshot's name"
+            )
+        if response.status_code not in (200, 206):
+            raise StoreError(f"{url}: the server answers {response.status_code} {response.reason}")
+        return _at(response, start, end)
+    except BaseException:
+        response.close()
+        raise
+
+
+def _at(response: requests.Response, start: int, end: int | None) -> Body:
+    """The body from `start` on: a server that knows no ranges sends everything, and some answer with another range than they were asked for."""
+    ranged = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    begins = 0 if response.status_code == 200 else int(ranged[1]) if ranged else start
+    if begins > start:
+        raise OSError(f"the server was asked for byte {start:,} and sends from byte {begins:,} on")
+    body = _UrlBody(response, begins, end)
+    while body.position < start and body.read(min(start - body.position, 1 << 20)):
+        pass
     return body

@@ -14,7 +14,8 @@ BUFFER = 1 << 18
 SCAN = 1 << 20  # bytes searched at once for the next record after damage
 PROBE = 1 << 14  # bytes inflated to see whether a gzip member holds a record
 GZIP_MAGIC = b"\x1f\x8b\x08"
-RECORD_START = re.compile(rb"WARC/1\.\d\r?\n")
+RECORD_START = re.compile(rb"WARC/\d\.\d+\r?\n")
+RECORD_HEAD = re.compile(rb"\n(WARC/\d\.\d+\r?\n(?:WARC|Content)-[A-Za-z-]+:)", re.IGNORECASE)
 
 
 class Plain(io.RawIOBase):
@@ -42,7 +43,7 @@ class Plain(io.RawIOBase):
 
     def after(self, position: int) -> "Plain | None":
         """The stream from the first record behind a position on; None where there is none."""
-        found = _find_record(self._file, self._start + position + 1)
+        found = next_record(self._file, self._start + position + 1)
         return None if found is None else Plain(self._file, found)
 
 
@@ -118,11 +119,11 @@ class Inflated(io.RawIOBase):
         return data
 
 
-def next_member(file: RangeFile, after: int) -> int | None:
-    """Offset of the first gzip member at or behind `after` that inflates to a WARC record, or None."""
-    for offset, window in _windows(file, after):
+def next_member(file: RangeFile, after: int, before: int | None = None) -> int | None:
+    """Offset in [after, before) of the first gzip member that inflates to a WARC record, or None."""
+    for offset, window in _windows(file, after, before):
         at = window.find(GZIP_MAGIC)
-        while 0 <= at < SCAN:
+        while 0 <= at < SCAN and (before is None or offset + at < before):
             try:
                 if RECORD_START.match(zlib.decompressobj(31).decompress(window[at : at + PROBE], 16)):
                     return offset + at
@@ -132,19 +133,30 @@ def next_member(file: RangeFile, after: int) -> int | None:
     return None
 
 
-def _find_record(file: RangeFile, after: int) -> int | None:
-    for offset, window in _windows(file, after):
+def next_record(file: RangeFile, after: int) -> int | None:
+    """Offset of the first record of a plain file at or behind `after`, or None."""
+    for offset, window in _windows(file, after, None):
         found = RECORD_START.search(window)
         if found and found.start() < SCAN:
             return offset + found.start()
     return None
 
 
-def _windows(file: RangeFile, after: int) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) over the rest of a file, each window SCAN long and PROBE over into the next."""
+def first_record(file: RangeFile, after: int, before: int | None) -> int | None:
+    """Offset in [after, before), from 1 on, of the first line of a plain file that looks like a record's and is followed by a field."""
+    for offset, window in _windows(file, after - 1, before):
+        found = RECORD_HEAD.search(window)
+        if found and found.start() < SCAN:
+            at = offset + found.start(1)
+            return at if before is None or at < before else None
+    return None
+
+
+def _windows(file: RangeFile, after: int, before: int | None) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) over a file up to `before`, each window SCAN long and PROBE over into the next."""
     file.seek(after)
     window = file.read_full(SCAN + PROBE)
-    while window:
+    while window and (before is None or after < before):
         yield after, window
         after += SCAN
         window = window[SCAN:] + file.read_full(SCAN)

@@ -1,21 +1,29 @@
 """RefinedWeb's URL filter: block lists, word scores and curated hosts, decided on the URL alone (RefinedWeb, appendix G.1).
 
-Block lists are kept as sorted 64-bit hashes, 8 bytes an entry: UT1's 4.6 million domains take 46 MB with their categories, and a
-look-up takes a microsecond. Two entries share a hash with a probability of about 1e-6 over a list of that size.
+Block lists are compiled once, on the driver, into one file that Spark brings to every machine and every worker maps into its memory
+(see `pipelines.text.blocklist`).
 """
 
+import hashlib
+import ipaddress
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import xxhash
 
 from contract.errors import InputError
 from contract.settings import Crawl
 from contract.store import Store
 from pipelines.schema import Drop
+from pipelines.text.blocklist import Blocklists, build, digest, save
 
 # RefinedWeb, appendix G.1: sources whose curated dumps are the better copy.
 CURATED_HOSTS = frozenset(
@@ -39,43 +47,20 @@ CURATED_HOSTS = frozenset(
     ]
 )
 WORD = re.compile(r"[^\W_]+")
-PLAIN_HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*")
+PLAIN_HOST = re.compile(rb"^[a-z0-9-]*[a-z-][a-z0-9-]*(?:\.[a-z0-9-]+)*$", re.MULTILINE)
+ADDRESS = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
 WWW = re.compile(r"^www\d{0,3}\.")
+
+PIECE_BYTES = 4 << 20  # of a list, taken apart at once
 
 Verdict = tuple[Drop, str] | None
 
 
 @dataclass(frozen=True)
-class HashList:
-    """Entries as sorted hashes, each with the index of the category that lists it."""
-
-    hashes: np.ndarray  # uint64, ascending
-    categories: np.ndarray  # uint16, aligned with `hashes`
-
-    @staticmethod
-    def build(entries: Iterable[tuple[str, int]]) -> "HashList":
-        """From (entry, category) pairs; of an entry that stands in several categories the first counts."""
-        pairs = np.fromiter(
-            ((xxhash.xxh3_64_intdigest(entry.encode("utf-8", "replace")), category) for entry, category in entries),
-            dtype=[("hash", np.uint64), ("category", np.uint16)],
-        )
-        hashes, first = np.unique(pairs["hash"], return_index=True)
-        return HashList(hashes, pairs["category"][first])
-
-    def find(self, entry: str) -> int | None:
-        """The category of an entry, or None."""
-        wanted = np.uint64(xxhash.xxh3_64_intdigest(entry.encode("utf-8", "replace")))
-        at = int(np.searchsorted(self.hashes, wanted))
-        return int(self.categories[at]) if at < len(self.hashes) and self.hashes[at] == wanted else None
-
-
-@dataclass(frozen=True)
 class UrlFilter:
-    """Everything that a worker needs to judge a URL; made once by `load` and sent to the workers."""
+    """Everything that is needed to judge a URL. Made by `load` in this process, by `shipped` for Spark's workers."""
 
-    categories: tuple[str, ...] = ()
-    domains: HashList = field(default_factory=lambda: HashList.build(()))
-    urls: HashList = field(default_factory=lambda: HashList.build(()))
+    lists: Blocklists | None = None
     strict_words: tuple[str, ...] = ()
     hard_words: frozenset[str] = frozenset()
     soft_words: frozenset[str] = frozenset()
@@ -87,15 +72,17 @@ class UrlFilter:
         return self._blocked(host, rest) or self._curated(host) or self._words(url)
 
     def _blocked(self, host: str, rest: str) -> Verdict:
+        if self.lists is None:
+            return None
         for domain in _parents(host):
-            category = self.domains.find(domain)
-            if category is not None:
-                return Drop.URL_BLOCKED_DOMAIN, f"{self.categories[category]}: {domain}"
-        if len(self.urls.hashes):
+            found = self.lists.domains.find(domain)
+            if found is not None:
+                return Drop.URL_BLOCKED_DOMAIN, f"{self.lists.names[found]}: {domain}"
+        if len(self.lists.urls):
             for prefix in _prefixes(WWW.sub("", host) + rest):
-                category = self.urls.find(prefix)
-                if category is not None:
-                    return Drop.URL_BLOCKED, f"{self.categories[category]}: {prefix}"
+                found = self.lists.urls.find(prefix)
+                if found is not None:
+                    return Drop.URL_BLOCKED, f"{self.lists.names[found]}: {prefix}"
         return None
 
     def _curated(self, host: str) -> Verdict:
@@ -120,28 +107,45 @@ class UrlFilter:
         return None
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """A filter on its way to a worker: its words, and the name under which Spark's file distribution knows its lists."""
+
+    words: UrlFilter
+    file: str | None
+
+    def opened(self) -> UrlFilter:
+        """The filter in a worker; its lists are mapped once in each worker's life."""
+        return replace(self.words, lists=_mapped(self.file)) if self.file else self.words
+
+
+@lru_cache(maxsize=4)
+def _mapped(file: str) -> Blocklists:
+    from pyspark import SparkFiles  # where Spark put the file on this machine
+
+    return Blocklists(Path(SparkFiles.get(file)))
+
+
+@contextmanager
+def shipped(settings: Crawl, context: Any) -> Iterator[Shipped]:
+    """Compile a recipe's block lists and give them to every machine of a SparkContext; they are served while the block runs."""
+    with tempfile.TemporaryDirectory(prefix="gristmill-lists-") as folder:
+        compiled = compile_lists(settings.blocklists, Path(folder))
+        if compiled:
+            context.addFile(str(compiled))
+        yield Shipped(_words(settings), compiled.name if compiled else None)
+
+
 def load(settings: Crawl) -> UrlFilter:
-    """Read the block lists of a recipe. Raises InputError for a folder that is missing or holds no list."""
-    categories: list[str] = []
-    domains: list[HashList] = []
-    urls: list[HashList] = []
-    for folder in settings.blocklists:
-        store = Store(folder)
-        lists = [entry.path for entry in store.files() if entry.path.rpartition("/")[2] in ("domains", "urls")]
-        if not lists:
-            raise InputError(
-                f"crawl.blocklists: {folder} is missing or holds no list; a UT1 folder has <category>/domains and <category>/urls"
-            )
-        for path in lists:
-            category = path.rpartition("/")[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
-            categories.append(category)
-            (domains if path.endswith("domains") else urls).append(
-                HashList.build((entry, len(categories) - 1) for entry in _entries(store, path))
-            )
+    """A recipe's filter for this process. Raises InputError for a folder of lists that is missing or holds none."""
+    with tempfile.TemporaryDirectory(prefix="gristmill-lists-") as folder:
+        compiled = compile_lists(settings.blocklists, Path(folder))
+        return replace(_words(settings), lists=Blocklists(compiled) if compiled else None)
+
+
+def _words(settings: Crawl) -> UrlFilter:
     return UrlFilter(
-        tuple(categories),
-        _merge(domains),
-        _merge(urls),
+        None,
         tuple(word.lower().replace("-", "").replace(".", "") for word in settings.strict_words),
         frozenset(word.lower() for word in settings.hard_words),
         frozenset(word.lower() for word in settings.soft_words),
@@ -149,34 +153,67 @@ def load(settings: Crawl) -> UrlFilter:
     )
 
 
-def _entries(store: Store, path: str) -> Iterator[str]:
-    is_url = path.endswith("urls")
-    for line in store.read_bytes(path).decode("utf-8", "replace").splitlines():
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        if not is_url and PLAIN_HOST.fullmatch(
-            entry
-        ):  # nearly all of millions: taking a URL apart costs 20 times as much
-            yield entry
-            continue
-        host, rest = _split(entry if "://" in entry else f"http://{entry}")
-        if is_url:
-            if address := (WWW.sub("", host) + rest).rstrip("/"):
-                yield address
-        elif host:
-            yield host
+def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
+    """Read UT1 folders into one compiled file, named by its content; None without folders.
+
+    Raises InputError for a folder that is missing or holds no list.
+    """
+    names: list[str] = []
+    found: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
+    for folder in folders:
+        store = Store(folder)
+        lists = [entry.path for entry in store.files() if entry.path.rpartition("/")[2] in ("domains", "urls")]
+        if not lists:
+            raise InputError(
+                f"crawl.blocklists: {folder} is missing or holds no list; a UT1 folder has <category>/domains and <category>/urls: "
+                "put one there, name another, or leave the key out"
+            )
+        for path in lists:
+            category = path.rpartition("/")[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
+            is_url = path.endswith("urls")
+            found[is_url][len(names)] = list_hashes(store.read_bytes(path), is_url)
+            names.append(category)
+    if not folders:
+        return None
+    made = where / "lists"
+    save(made, names, [build(tables.values(), tables) for tables in found.values()])
+    with made.open("rb") as file:
+        name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return made.rename(where / f"blocklists-{name}")
 
 
-def _merge(lists: list[HashList]) -> HashList:
-    if not lists:
-        return HashList.build(())
-    hashes, first = np.unique(np.concatenate([one.hashes for one in lists]), return_index=True)
-    return HashList(hashes, np.concatenate([one.categories for one in lists])[first])
+def list_hashes(data: bytes, is_url: bool) -> np.ndarray:
+    """The hashes of a list's entries, made of some megabytes of it at a time."""
+    return np.concatenate([np.empty(0, np.uint64), *(_piece_hashes(piece, is_url) for piece in _pieces(data))])
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + PIECE_BYTES) + 1 or len(data)
+        yield data[start:end]
+        start = end
+
+
+def _piece_hashes(data: bytes, is_url: bool) -> np.ndarray:
+    """Taking an entry apart costs 20 times as much as taking it as it is, which nearly all domains allow."""
+    plain = [] if is_url else PLAIN_HOST.findall(data)
+    odd = data if is_url else PLAIN_HOST.sub(b"", data)
+    entries = (_entry(line.strip(), is_url) for line in odd.decode("utf-8", "replace").splitlines())
+    rest = [digest(entry.encode("utf-8", "replace")) for entry in entries if entry]
+    return np.concatenate([np.fromiter(map(digest, plain), np.uint64, len(plain)), np.array(rest, np.uint64)])
+
+
+def _entry(line: str, is_url: bool) -> str:
+    """A line of a list as `UrlFilter` looks it up, or nothing."""
+    if not line or line.startswith("#"):
+        return ""
+    host, rest = _split(line if "://" in line else f"http://{line}")
+    return (WWW.sub("", host) + rest).rstrip("/") if is_url else host
 
 
 def _split(url: str) -> tuple[str, str]:
-    """(host, everything behind it) of a URL. The host is lower case, in its ASCII form, without port and final dot."""
+    """(host, everything behind it) of a URL. The host is lower case, in its ASCII form, without port and outer dots; an address is in its usual form."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -184,14 +221,25 @@ def _split(url: str) -> tuple[str, str]:
         return "", ""
     if not host.isascii():
         try:
-            host = host.encode("idna").decode()
+            host = host.encode("idna").decode().lower()
         except UnicodeError:
             host = host.lower()
-    return host.rstrip("."), parts.path + (f"?{parts.query}" if parts.query else "")
+    host = host.strip(".")
+    try:
+        if ADDRESS.fullmatch(host):
+            host = socket.inet_ntoa(socket.inet_aton(host))  # 0x7f.1 and 2130706433 are 127.0.0.1 to every browser
+        elif ":" in host:
+            host = ipaddress.IPv6Address(host).compressed
+    except (OSError, ValueError):
+        pass
+    return host, parts.path + (f"?{parts.query}" if parts.query else "")
 
 
 def _parents(host: str) -> Iterator[str]:
-    """a.b.example.com, b.example.com, example.com, com."""
+    """a.b.example.com, b.example.com, example.com, com. An address has no parents."""
+    if host[-1:].isdigit() and ADDRESS.fullmatch(host):
+        yield host
+        return
     while host:
         yield host
         host = host.partition(".")[2]

@@ -14,7 +14,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord
 
 from pipelines.text.httpbody import HTML_TYPES, OPAQUE_TYPES, TooLarge, Undecodable, decode_body, is_html
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.recordstream import BUFFER, GZIP_MAGIC, PROBE, Inflated, Plain, next_member
+from pipelines.text.recordstream import BUFFER, GZIP_MAGIC, PROBE, Inflated, Plain, first_record, next_member
 
 LINE_FEEDS = re.compile(rb"WARC/\d\.\d+\n")
 
@@ -42,35 +42,43 @@ class Loss:
     detail: str = ""
 
 
-def read_pages(file: RangeFile, max_payload: int) -> Iterator[Page | Loss]:
-    """Every page of a WARC or WET file, and every loss. `max_payload` is in bytes, after decoding."""
-    head = file.read_full(PROBE)
-    zipped = head.startswith(GZIP_MAGIC)
-    plain = _first_bytes(head) if zipped else head
-    stream: Inflated | Plain | None = Inflated(file) if zipped else Plain(file)
-    refused = _refuse(head, plain)
-    if refused:
+@dataclass
+class Span:
+    """A stretch of a file that is read alone: the records, or the gzip members, that begin in [start, end).
+
+    Reading fills in where the first of them was found, and where the first one behind them stands (None at the file's end). A search
+    from the middle of a file can mistake bytes of a page for a record; then what one stretch ended at is not what the next began at.
+    """
+
+    start: int = 0
+    end: int | None = None
+    begun: int | None = None
+    ended: int | None = None
+
+
+def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> Iterator[Page | Loss]:
+    """Every page of a WARC or WET file, or of a span of it, and every loss. `max_payload` is in bytes, after decoding."""
+    span = span or Span()
+    stream, quirks, refused = _open(file, span)
+    if refused and not span.start:
         yield refused
-        # Damage to its first bytes makes a WARC look like something else.
-        found = next_member(file, 1) if refused.kind == "not_warc" and not zipped else None
-        if found is None:
-            return
-        stream = Inflated(file, found)
-    quirks = bool(
-        LINE_FEEDS.match(plain or b"")
-    )  # passes over bad records without a word, so only where nothing else reads the file
     unsure: list[Loss] = []  # damage or the cut through a record's head: only a record behind it tells
     while stream is not None:
         position = 0
         last: list[Page | Loss] = []  # of the record read last: only its successor proves that it is whole
+        gaps = Gaps(quirks)
         try:
             for record in ArchiveIterator(
                 io.BufferedReader(stream, BUFFER), parse_http=False, quirks_mode=quirks, stream_detect=False
             ):
-                yield from [*unsure, *last]
+                yield from [*unsure, *last, *gaps.before(record)]
                 unsure = []
                 position = record.stream_pos
-                last = list(_convert(record, max_payload, *stream.place(position)))
+                offset, inner = stream.place(position)
+                if span.end is not None and offset >= span.end and not inner:
+                    span.ended = offset
+                    return
+                last = list(_convert(record, max_payload, offset, inner))
             damage = Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
         except OSError as error:
             damage = Loss(stream.damage or "bad_warc_header", f"after byte {stream.place(position)[0]:,}: {error}")
@@ -81,12 +89,63 @@ def read_pages(file: RangeFile, max_payload: int) -> Iterator[Page | Loss]:
         # A page is checked against its length; what else the stream ended in may be half of anything.
         yield from (one for one in last if isinstance(one, Page) or not (file.cut or stream.damage))
         if damage is None:
+            yield from () if file.cut else gaps.at_end(stream.tell())
             return
         if file.cut:
             unsure = [damage]
         else:
             yield damage
         stream = stream.after(position)
+
+
+class Gaps:
+    """Bytes between the records of a file whose lines end in a bare line feed.
+
+    FastWARC reads such files only in a mode that passes over bad records without a word, so what they took up tells of them.
+    """
+
+    FIRST_SPARE, SPARE = (
+        8,
+        64,
+    )  # bytes: blank lines, and behind a record white space in its head that its fields do not tell
+
+    def __init__(self, watched: bool) -> None:
+        self._watched = watched
+        self._end, self._spare = 0, self.FIRST_SPARE
+
+    def before(self, record: WarcRecord) -> list[Loss]:
+        """What was passed over between the record before and this one."""
+        if not self._watched:
+            return []
+        found = self.at_end(record.stream_pos)
+        fields = sum(len(name.encode()) + len(value.encode()) + 3 for name, value in record.headers.items())
+        self._end = record.stream_pos + len("WARC/1.0\n") + fields + 1 + record.content_length
+        self._spare = self.SPARE
+        return found
+
+    def at_end(self, position: int) -> list[Loss]:
+        gap = position - self._end if self._watched else 0
+        return [Loss("bad_warc_header", f"{gap:,} bytes before byte {position:,}")] if gap > self._spare else []
+
+
+def _open(file: RangeFile, span: Span) -> tuple[Inflated | Plain | None, bool, Loss | None]:
+    """(the stream from the span's first record on, or None where it has none; whether its lines end in a bare line feed; why the file is refused)."""
+    head = file.read_full(PROBE)
+    zipped = head.startswith(GZIP_MAGIC)
+    plain = _first_bytes(head) if zipped else head
+    refused = _refuse(head, plain)
+    if refused and (zipped or refused.kind != "not_warc"):
+        return None, False, refused
+    if not (refused or span.start):
+        span.begun = 0
+    elif zipped or refused:  # damage to its first bytes makes a WARC look like something else
+        span.begun = next_member(file, max(span.start, 1), span.end)
+    else:
+        span.begun = first_record(file, span.start, span.end)
+    if span.begun is None:
+        return None, False, refused
+    stream = Inflated(file, span.begun) if zipped or refused else Plain(file, span.begun)
+    return stream, bool(LINE_FEEDS.match(plain or b"")), refused
 
 
 def _first_bytes(head: bytes) -> bytes | None:

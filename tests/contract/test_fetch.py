@@ -1,8 +1,12 @@
 """A server that answers 503, stalls the connection or has no such file: retried, or said in one line."""
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -25,6 +29,10 @@ class Flaky(BaseHTTPRequestHandler):
             self.end_headers()
         elif self.path == "/reset" and count <= self.failures:
             self.connection.close()
+        elif self.path == "/later" and count == 1:
+            self.send_response(429)
+            self.send_header("Retry-After", "1")
+            self.end_headers()
         elif self.path == "/gone":
             self.send_error(404)
         elif self.path == "/down":
@@ -37,6 +45,8 @@ class Flaky(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+    do_HEAD = do_GET
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -69,3 +79,52 @@ def test_a_server_that_stays_down_is_given_up_with_advice(server: str) -> None:
     ):
         fetch.get(server + "/down", retries=2)
     assert Flaky.seen["/down"] == 3
+
+
+def test_the_servers_own_waiting_time_is_kept(server: str) -> None:
+    began = time.monotonic()
+    assert fetch.get(server + "/later", retries=2) == b"0123456789"
+    assert time.monotonic() - began >= 1.0
+
+
+@pytest.mark.parametrize(("path", "size"), [("/x", 10), ("/gone", 0), ("/busy", 10)])
+def test_the_size_of_a_file(server: str, path: str, size: int) -> None:
+    assert fetch.size(server + path, retries=4) == size
+    assert fetch.size("http://127.0.0.1:9/x", retries=1) == 0
+
+
+def test_no_more_downloads_from_a_host_than_its_places(tmp_path: Path) -> None:
+    open_now, most = [], []
+
+    def download(url: str) -> None:
+        with fetch.connection(url, 2, tmp_path):
+            open_now.append(url)
+            most.append(len(open_now))
+            time.sleep(0.05)
+            open_now.remove(url)
+
+    threads = [threading.Thread(target=download, args=(f"http://a.test:80/{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(most), max(most)) == (8, 2)
+
+
+def test_another_process_takes_places_too_and_gives_them_back_when_it_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys, time, pathlib; from contract import fetch\n"
+        "with fetch.connection('s3://bucket/x', 1, pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    killer = threading.Timer(0.5, other.kill)
+    killer.start()
+    began = time.monotonic()
+    with fetch.connection("http://elsewhere.test/", 1, tmp_path):
+        assert time.monotonic() - began < 0.4, "hosts do not share places"
+    with fetch.connection("s3://bucket/y", 1, tmp_path):
+        assert time.monotonic() - began >= 0.5
+    other.wait()
+    other.stdout.close()

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from benchmarks.reading import measure
 from contract.errors import InputError
 from pipelines.crawl import PART_PAGES, page_id
 
@@ -55,6 +56,39 @@ def test_the_same_files_give_the_same_identifiers(captures, resolve_run, run_sta
     assert answers[0] < answers[1]
 
 
+def test_large_files_are_read_by_several_tasks_to_the_same_end(captures, resolve_run, run_stage, rows_of):
+    answers = []
+    for name, split_bytes in (("whole", 1 << 30), ("split", 400_000)):
+        run = resolve_run(captures, {"store": f"{captures}/../store-{name}", "crawl.split_bytes": split_bytes}, name)
+        [manifest] = run_stage(run, "crawl")
+        rows = [{**row, "payload": len(row["payload"])} for row in rows_of(run.store, [manifest], "pages")]
+        answers.append((rows, manifest.rows))
+        assert manifest.metrics["parts"] == (8 if name == "whole" else 14)
+    assert answers[0] == answers[1]
+
+
+def test_a_file_whose_parts_do_not_meet_is_read_again_in_one_piece(tmp_path, resolve_run, run_stage, rows_of):
+    """The second part would begin within a page that holds a crawl file."""
+    (tmp_path / "crawl").mkdir()
+
+    def record(url, html):
+        http_block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>" + html
+        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nContent-Type: application/http\r\nContent-Length: {len(http_block)}\r\n\r\n"
+        return head.encode() + http_block + b"\r\n\r\n"
+
+    inner = b"".join(record(f"http://inner.test/{n}", b"x" * 500) for n in range(50))
+    outer = [record("http://outer.test/0", inner), *(record(f"http://outer.test/{n}", b"y" * 99) for n in range(1, 9))]
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"".join(outer))
+    (tmp_path / "crawl" / "b.warc").write_bytes(b"".join(outer[1:]))
+    run = resolve_run(tmp_path / "crawl", {"crawl.split_bytes": len(inner) // 2})
+    [manifest] = run_stage(run, "crawl")
+    pages = rows_of(run.store, [manifest], "pages")
+    assert [page["url"] for page in pages] == [f"http://outer.test/{n}" for n in [*range(9), *range(1, 9)]]
+    assert (manifest.rows.read, manifest.rows.kept, manifest.rows.losses) == (17, 17, {})
+    written = {entry.path for entry in run.store.files(manifest.files[0].path.rpartition("/")[0])}
+    assert written == {file.path for file in manifest.files}, "what the parts wrote is deleted"
+
+
 def test_the_head_of_each_file_and_block_lists(captures, resolve_run, run_stage, rows_of, tmp_path):
     (tmp_path / "lists" / "news").mkdir(parents=True)
     (tmp_path / "lists" / "news" / "domains").write_text("example.com\n")
@@ -80,6 +114,14 @@ def test_a_large_file_becomes_several_parts(data_dir, tmp_path, resolve_run, run
     run = resolve_run(tmp_path / "crawl", {"crawl.skip_curated_hosts": False})
     [manifest] = run_stage(run, "crawl")
     assert [file.rows for file in manifest.of("pages")] == [PART_PAGES] * 4 + [516 - 4 * PART_PAGES]
+
+
+@pytest.mark.parametrize("form", ["plain", "one_member"])
+def test_memory_does_not_follow_the_size_of_a_file(data_dir, form):
+    small, large = (measure(form, data_dir, size << 20) for size in (100, 200))
+    assert (small["pages"], large["pages"]) == (693, 1386)
+    assert large["peak_mb"] < small["peak_mb"] + 60
+    assert large["peak_mb"] < 700
 
 
 def test_a_missing_block_list_stops_before_anything_is_read(captures, resolve_run, run_stage, tmp_path):

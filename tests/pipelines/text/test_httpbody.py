@@ -86,3 +86,32 @@ def test_wrong_chunk_sizes_lose_nothing():
 )
 def test_is_html(mime, body, answer):
     assert is_html(mime, body) is answer
+
+
+@given(
+    st.binary(max_size=300),
+    st.lists(st.sampled_from(["gzip", "deflate", "br", "zstd"]), max_size=3),
+    st.booleans(),
+)
+def test_encodings_on_top_of_each_other_come_off_in_turn(content, encodings, chunked):
+    pack = {
+        "gzip": gzip.compress,
+        "deflate": zlib.compress,
+        "br": brotli.compress,
+        "zstd": lambda data: pa.compress(data, "zstd", asbytes=True),
+    }
+    body = b"<html>" + content
+    for name in encodings:
+        body = pack[name](body)
+    if chunked:
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    assert decode_body(body, "chunked" * chunked, ", ".join(encodings), LIMIT) == b"<html>" + content
+
+
+@given(st.binary(max_size=300), st.sampled_from(["", "gzip", "deflate", "br", "zstd", "x"]), st.booleans())
+def test_whatever_the_bytes_a_body_is_decoded_or_refused(body, encoding, chunked):
+    try:
+        assert len(decode_body(body, "chunked" * chunked, encoding, 1000)) <= max(1000, len(body))
+    except (TooLarge, Undecodable):
+        assert encoding
+    assert is_html("", body) in (True, False)

@@ -4,6 +4,8 @@ import http.server
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract.errors import InputError, StoreError
 from pipelines.text import rangefile
@@ -105,3 +107,18 @@ def test_a_server_that_stays_down_is_asked_as_often_as_the_recipe_says(server):
     with pytest.raises(StoreError, match="/down: cannot be reached after 2 retries"):
         RangeFile(f"{server}/down", retries=2).read(10)
     assert len(Handler.seen) == 3
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1200), st.integers(1, 400)), max_size=8),
+    st.none() | st.integers(1, 1200),
+)
+def test_any_seeks_and_reads_are_slices_of_the_file(tmp_path_factory, steps, limit):
+    path = tmp_path_factory.mktemp("file") / "x"
+    path.write_bytes(CONTENT[:1000])
+    readable = CONTENT[:1000][:limit]
+    with RangeFile(str(path), limit) as file:
+        for start, size in steps:
+            file.seek(start)
+            assert file.read_full(size) == readable[start : start + size]
+            assert file.tell() == max(start, min(start + size, len(readable)))

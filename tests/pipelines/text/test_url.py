@@ -1,5 +1,6 @@
 """The URL filter: block lists, word scores, curated hosts."""
 
+import ipaddress
 import tarfile
 
 import pytest
@@ -9,14 +10,26 @@ from hypothesis import strategies as st
 from contract.errors import InputError
 from contract.settings import Crawl
 from pipelines.schema import Drop
-from pipelines.text.url import CURATED_HOSTS, load
+from pipelines.text import url as url_module
+from pipelines.text.url import CURATED_HOSTS, _parents, _split, list_hashes, load
 
 
 @pytest.fixture
 def lists(tmp_path):
     """A folder in the UT1 format with two categories."""
     for path, lines in {
-        "adult/domains": ["le.com", "Bad.Example", "xn--mller-kva.de", "10.0.0.1"],
+        "adult/domains": [
+            "le.com",
+            "Bad.Example",
+            "xn--mller-kva.de",
+            "10.0.0.1",
+            "[2001:db8::1]",
+            "straße.example",
+            "underscore_host.test",
+            ".dotted.test",
+            "# no.entry",
+            "1.2.3",
+        ],
         "adult/urls": ["www.shared.org/~bad/", "shared.org/page?id=1", "http://www.root.org/", "/"],
         "ads/domains": ["tracker.net", ""],
         "ads/usage": ["black"],
@@ -36,6 +49,16 @@ def lists(tmp_path):
         ("http://bad.example:8080/", (Drop.URL_BLOCKED_DOMAIN, "adult: bad.example")),
         ("http://www.müller.de/", (Drop.URL_BLOCKED_DOMAIN, "adult: xn--mller-kva.de")),
         ("http://10.0.0.1/x", (Drop.URL_BLOCKED_DOMAIN, "adult: 10.0.0.1")),
+        ("http://10.1:8080/x", (Drop.URL_BLOCKED_DOMAIN, "adult: 10.0.0.1")),
+        ("http://0xa000001/", (Drop.URL_BLOCKED_DOMAIN, "adult: 10.0.0.1")),
+        ("http://5.10.0.0.1/", (Drop.URL_BLOCKED_DOMAIN, "adult: 10.0.0.1")),
+        ("http://110.0.0.1/", None),
+        ("http://[2001:db8:0:0::1]/", (Drop.URL_BLOCKED_DOMAIN, "adult: 2001:db8::1")),
+        ("http://www.xn--MLLER-kva.de../", (Drop.URL_BLOCKED_DOMAIN, "adult: xn--mller-kva.de")),
+        ("http://straße.example/", (Drop.URL_BLOCKED_DOMAIN, "adult: strasse.example")),
+        ("http://user:pw@le.com/", (Drop.URL_BLOCKED_DOMAIN, "adult: le.com")),
+        ("http://underscore_host.test/", (Drop.URL_BLOCKED_DOMAIN, "adult: underscore_host.test")),
+        ("http://dotted.test/", (Drop.URL_BLOCKED_DOMAIN, "adult: dotted.test")),
         ("http://ads.tracker.net/x", (Drop.URL_BLOCKED_DOMAIN, "ads: tracker.net")),
         ("http://shared.org/~bad/picture", (Drop.URL_BLOCKED, "adult: shared.org/~bad")),
         ("http://www2.shared.org/~bad", (Drop.URL_BLOCKED, "adult: shared.org/~bad")),
@@ -104,8 +127,41 @@ def test_ut1_at_its_real_size(data_dir, tmp_path):
     with tarfile.open(data_dir / "urlfilter" / "ut1_blacklists_2026-08-17_without_adult_domains.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     built = load(Crawl(blocklists=(str(tmp_path / "blacklists"),)))
-    assert len(built.domains.hashes) == pytest.approx(368_905, rel=0.01)
-    assert built.domains.hashes.nbytes + built.domains.categories.nbytes < 4 << 20
+    assert len(built.lists.domains) == pytest.approx(368_905, rel=0.01)
     bank = (tmp_path / "blacklists" / "bank" / "domains").read_text().split()
     assert all(built.judge(f"https://www.{domain}/login") is not None for domain in bank[::500])
     assert built.judge("https://docs.python.org/3/") is None
+
+
+@given(st.text(max_size=60) | st.text(max_size=40).map("http://{}".format))
+def test_whatever_stands_for_a_url_is_judged(lists_of_one, url):
+    assert lists_of_one.judge(url) is None or "le.com" in url.lower() or not url.isascii()
+
+
+@pytest.fixture(scope="module")
+def lists_of_one(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lists")
+    (folder / "adult").mkdir()
+    (folder / "adult" / "domains").write_text("le.com\n")
+    return load(Crawl(blocklists=(str(folder),), skip_curated_hosts=False))
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["{}", "0x{:x}", "0{:o}"]))
+def test_every_spelling_of_an_address_is_that_address(number, spelling):
+    assert _split(f"http://{spelling.format(number)}:80/x") == (str(ipaddress.IPv4Address(number)), "/x")
+
+
+@given(st.from_regex(r"[a-z0-9]{1,8}(\.[a-z]{1,5}){1,4}", fullmatch=True))
+def test_parents_are_all_suffixes_at_a_dot_and_nothing_else(host):
+    labels = host.split(".")
+    assert list(_parents(host)) == [".".join(labels[n:]) for n in range(len(labels))]
+
+
+@given(st.lists(st.sampled_from(["a.com", "Bé.de", "", "# x", "b_c.net", "10.1"]), max_size=12), st.integers(0, 20))
+def test_a_list_taken_apart_in_pieces_gives_the_same(lines, size):
+    data = "\n".join(lines).encode()
+    whole = list_hashes(data, False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(url_module, "PIECE_BYTES", size)
+        assert sorted(list_hashes(data, False)) == sorted(whole)
+    assert len(whole) == sum(line not in ("", "# x") for line in lines)

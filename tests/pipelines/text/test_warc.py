@@ -3,6 +3,8 @@
 import datetime
 import gzip
 import itertools
+import random
+import zlib
 from collections import Counter
 
 import pyarrow as pa
@@ -10,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.crawl import page_row
+from pipelines.crawl import PartOutput, meet, page_row
 from pipelines.schema import PAGES
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.warc import Loss, Page, read_pages
+from pipelines.text.warc import Loss, Page, Span, read_pages
 
 LIMIT = 1 << 20
 
@@ -23,6 +25,18 @@ def read(path, limit=LIMIT, head=None):
     with RangeFile(str(path), head) as file:
         found = list(read_pages(file, limit))
     return [one for one in found if isinstance(one, Page)], Counter(one.kind for one in found if isinstance(one, Loss))
+
+
+def read_cut(path, cuts, head=None):
+    """`read` in spans between the cuts, and whether the spans met."""
+    found, parts = [], []
+    for start, end in itertools.pairwise([0, *sorted(cuts), None]):
+        span = Span(start, end)
+        with RangeFile(str(path), head) as file:
+            found += read_pages(file, LIMIT, span)
+        parts.append(PartOutput(begun=span.begun, ended=span.ended))
+    losses = Counter(one.kind for one in found if isinstance(one, Loss))
+    return [one for one in found if isinstance(one, Page)], losses, meet(parts)
 
 
 def test_every_record_of_a_gzip_file_with_its_members_offset(write, pages):
@@ -84,6 +98,14 @@ def test_records_with_a_bad_first_line_are_lost_alone_and_by_name(write, pages, 
     found, losses = read(write(damaged, zipped=zipped))
     assert [page.url for page in found] == [f"http://a.test/{n}" for n in range(20) if n not in bad]
     assert losses == {"bad_warc_header": 1 if bad == {2, 3} else len(bad)}  # neighbours are one damaged stretch
+
+
+def test_records_of_the_oldest_version_are_found_again_behind_damage(write, pages):
+    old = [page.replace(b"WARC/1.0", b"WARC/0.17") for page in pages]
+    old[3] = b"garbage\r\n\r\n"
+    for zipped in (True, False):
+        found, losses = read(write(old, zipped=zipped))
+        assert (len(found), losses) == (19, {"bad_warc_header": 1})
 
 
 def test_bytes_between_gzip_members_cost_nothing_but_are_counted(write, pages):
@@ -256,3 +278,87 @@ def test_real_captures_with_their_damage(data_dir):
     for name, (count, losses) in expected.items():
         found, lost = read(str(data_dir / name), 8 << 20)
         assert (len(found), dict(lost)) == (count, losses), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "html_gold/aeb.dev.warc.gz",
+        "warc/oduwsdl+ipwb/sample-1.warc.gz",
+        "warc/oduwsdl+ipwb/IAH-20080430204825-00000-blackbook.warc.gz",
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_real_file_cut_anywhere_loses_and_doubles_nothing(data_dir, tmp_path, name, zipped):
+    path = data_dir / name
+    if not zipped:
+        path = tmp_path / "plain.warc"
+        path.write_bytes(gzip.decompress((data_dir / name).read_bytes()))
+    expected, losses = read(path)
+    offsets = [page.offset for page in expected]
+    chance = random.Random(20240304)
+    size = path.stat().st_size
+    for count in (1, 2, 7):
+        cuts = [chance.randrange(1, size) for _ in range(count)] + [chance.choice(offsets) + chance.randint(-1, 1)]
+        assert read_cut(path, [cut for cut in cuts if cut > 0]) == (expected, losses, True)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    zipped=st.booleans(),
+    cuts=st.lists(st.floats(0.0001, 1), min_size=1, max_size=4),
+    flips=st.lists(st.tuples(st.floats(0, 0.9999), st.integers(1, 255)), max_size=3),
+    short=st.sampled_from([None, 1, 100]),
+)
+def test_a_damaged_file_cut_anywhere_is_read_as_in_one_piece_or_its_parts_do_not_meet(
+    zipped, cuts, flips, short, write, pages
+):
+    path = write(pages, zipped=zipped)
+    data = bytearray(path.read_bytes())
+    for place, change in flips:
+        data[int(place * len(data))] ^= change
+    path.write_bytes(data)
+    head = short and len(data) - short
+    found, losses, met = read_cut(path, [max(1, int(cut * len(data))) for cut in cuts], head)
+    assert not met or (found, losses) == read(path, head=head)
+    assert met or flips, "parts of an intact file meet"
+
+
+def test_one_gzip_member_goes_whole_to_the_first_part(write, pages):
+    path = write(b"".join(pages), zipped=True)
+    size = path.stat().st_size
+    assert read_cut(path, [size // 3, size // 2]) == (*read(path), True)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>no archive</html>", b"filedesc://x.arc 0.0.0.0 20240101000000 text"])
+def test_a_refused_file_is_refused_once(write, content):
+    found, losses, met = read_cut(write(content), [3, 9])
+    assert (found, losses.total(), met) == ([], 1, True)
+
+
+def stored(data):
+    """A gzip member that holds its data as it is, as deflate does with what does not compress."""
+    engine = zlib.compressobj(0, zlib.DEFLATED, 31)
+    return engine.compress(data) + engine.flush()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_crawl_file_within_a_page_makes_parts_that_do_not_meet(write, pages, response, zipped):
+    inner = b"".join(stored(page) for page in pages) if zipped else b"".join(pages)
+    outer = [response("http://a.test/outer", b"<html>" + inner), *pages]
+    path = write(b"".join(map(stored, outer)) if zipped else outer)
+    expected, losses = read(path)
+    assert (len(expected), dict(losses)) == (21, {})
+    assert read_cut(path, [len(inner) // 2])[2] is False
+
+
+def test_bad_records_between_lines_that_end_in_a_bare_newline_are_counted(write, record):
+    body = b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n<html>x</html>"
+    parts = [record("response", f"http://a.test/{n}", body, line=b"\n") for n in range(6)]
+    for bad in ({2}, {0}, {5}, {1, 4}):
+        damaged = [part.replace(b"WARC/1.0", b"WARC/ARC/1.0") if n in bad else part for n, part in enumerate(parts)]
+        found, losses = read(write(damaged if 0 not in bad else [parts[0], *damaged]))
+        assert len(found) == 6 - len(bad - {0})
+        assert losses == {"bad_warc_header": len(bad)}
+    assert read(write(b"\n\n".join(parts)))[1] == {}
+    assert read(write(b"WARC/1.07\nWARC-Ty"))[1] == {"bad_warc_header": 1}
