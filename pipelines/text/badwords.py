@@ -26,8 +26,10 @@ class BadWords:
             return BadWords({}, tuple(wanted))
         phrases: dict[str, list[tuple[str, ...]]] = {}
         for entry in wanted:
-            words = tuple(entry.split())
-            phrases.setdefault(words[0], []).append(words)
+            # A text's words come without the punctuation around them; signs that stand for letters, as in a$$, stay.
+            words = tuple(bare for word in entry.split() if (bare := word.strip("'’.,!?")))
+            if words:
+                phrases.setdefault(words[0], []).append(words)
         return BadWords({first: tuple(sorted(them, key=len, reverse=True)) for first, them in phrases.items()})
 
     @cached_property

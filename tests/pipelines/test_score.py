@@ -16,12 +16,16 @@ from pipelines.text.scores import Tools, measure
 
 ARPA = r"""\data\
 ngram 1=4
+ngram 2=1
 
 \1-grams:
 -1.0	<unk>
--99	<s>
+-99	<s>	0
 -1.0	</s>
--0.5	river
+-0.5	river	0
+
+\2-grams:
+-0.25	<s> river
 
 \end\
 """
@@ -50,7 +54,7 @@ def test_a_real_model_counts_the_end_of_the_sentence(tmp_path):
     (tmp_path / "lm.arpa").write_text(ARPA)
     settings = Score(perplexity_model=str(tmp_path / "lm.arpa"))
     scores = measure("River river!", "en", settings, tools_for(settings))[1]
-    assert scores["perplexity"] == pytest.approx(10 ** ((0.5 + 0.5 + 1.0) / 3), rel=1e-4)
+    assert scores["perplexity"] == pytest.approx(10 ** ((0.25 + 0.5 + 1.0) / 3), rel=1e-4)
 
 
 def test_a_model_without_its_package_is_named(tmp_path, monkeypatch):
