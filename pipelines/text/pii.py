@@ -75,7 +75,9 @@ def phone(found: str) -> str:
         found = found[: cut.start()]
     groups = re.findall(r"\d+", found)
     years = [group for group in groups if YEAR.fullmatch(group)]
-    dated = years and (found.startswith("(" + years[0]) or all(len(group) <= 2 for group in groups if group not in years))
+    dated = years and (
+        found.startswith("(" + years[0]) or all(len(group) <= 2 for group in groups if group not in years)
+    )
     return "" if dated or ISSN.fullmatch(found) or sum(map(len, groups)) < MIN_PHONE_DIGITS else found
 
 

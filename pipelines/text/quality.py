@@ -37,7 +37,9 @@ def measure_gopher(document: Text) -> dict[str, float | None]:
         "bullet_lines": bullets / rows,
         "ellipsis_lines": ellipsis_lines / rows,
         "alpha_words": alphabetic / total,
-        "stop_words": None if known is None else int(counting.listed(document.lowered_words[1].keys, keys_of(known))[1]),
+        "stop_words": None
+        if known is None
+        else int(counting.listed(document.lowered_words[1].keys, keys_of(known))[1]),
     }
 
 

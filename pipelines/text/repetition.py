@@ -27,7 +27,9 @@ def top_fraction(document: Text, n: int) -> float:
 def duplicate_fraction(document: Text, n: int) -> float:
     """Characters covered by n-grams that stood before already, over the document's characters."""
     starts, ends, keys = document.words
-    return float(counting.covered_by_repeats(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1))
+    return float(
+        counting.covered_by_repeats(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1)
+    )
 
 
 def measure(document: Text) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from contract.settings import C4, Bloom, Filter, FineWeb, GopherQuality, GopherRepetition
+from contract.settings import C4, MC4, Bloom, Filter, FineWeb, GopherQuality, GopherRepetition
 from pipelines.schema import Drop
 from pipelines.text.languages import UNITS
 from pipelines.text.stopwords import STOP_WORDS
@@ -149,3 +149,9 @@ def bloom_rules(settings: Bloom, language: str | None) -> list[Rule]:
     if (language or "en") in STOP_WORDS:
         made.insert(3, Rule("bloom", Drop.BLOOM_STOP_WORDS, "stop_word_fraction", "<", settings.min_stop_word_fraction))
     return made
+
+
+def group_of(reason: str) -> str:
+    """The rule set that gives a reason, or nothing where it is no rule's."""
+    everything = Filter(c4=C4(enabled=True), mc4=MC4(enabled=True), bloom=Bloom(enabled=True))
+    return {rule.reason.value: rule.group for rule in rules_for(everything, "en")}.get(reason, "")

@@ -5,6 +5,7 @@ import json
 import sys
 import tarfile
 import types
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +33,7 @@ ngram 2=1
 
 
 def fake_kenlm(path, config=None):
-    assert open(path).read() == ARPA
+    assert Path(path).read_text() == ARPA
     return types.SimpleNamespace(perplexity=lambda words: 7.0 if words == "the river" else -1.0)
 
 
@@ -60,7 +61,9 @@ def test_a_real_model_counts_the_end_of_the_sentence(tmp_path):
 def test_a_model_without_its_package_is_named(tmp_path, monkeypatch):
     (tmp_path / "lm.arpa").write_text(ARPA)
     monkeypatch.setitem(sys.modules, "kenlm", None)
-    with pytest.raises(RecipeError, match=r"score\.perplexity_model: the package kenlm is not installed; pip install kenlm"):
+    with pytest.raises(
+        RecipeError, match=r"score\.perplexity_model: the package kenlm is not installed; pip install kenlm"
+    ):
         tools_for(Score(perplexity_model=str(tmp_path / "lm.arpa")))
 
 

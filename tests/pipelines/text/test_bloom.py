@@ -28,7 +28,9 @@ def test_repetition_by_hand():
 def test_repetition_of_characters_is_a_share_that_nothing_unique_has(text, n):
     found = bloom.char_repetition(Text(text), n)
     assert 0 <= found <= 1
-    assert (found > 0) == any(count > 1 for count in Counter(text[i : i + n] for i in range(len(text) - n + 1)).values())
+    assert (found > 0) == any(
+        count > 1 for count in Counter(text[i : i + n] for i in range(len(text) - n + 1)).values()
+    )
 
 
 @pytest.mark.parametrize(

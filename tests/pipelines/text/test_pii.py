@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.text.pii import EMAIL_PLACEHOLDER, IPV4_PLACEHOLDER, IPV6_PLACEHOLDER, PHONE_PLACEHOLDER, is_public, mask, phone
+from pipelines.text.pii import (
+    EMAIL_PLACEHOLDER,
+    IPV4_PLACEHOLDER,
+    IPV6_PLACEHOLDER,
+    PHONE_PLACEHOLDER,
+    is_public,
+    mask,
+    phone,
+)
 
 ALL = ("email", "ip", "phone")
 

@@ -4,8 +4,15 @@ import pytest
 
 from contract.settings import C4, C4Lines, Filter, FineWeb, GopherQuality
 from pipelines.schema import Drop
-from pipelines.text.quality import c4_lines, count_sentences, measure_c4_page, measure_fineweb, measure_gopher, measure_mc4_page
 from pipelines.text.languages import unit
+from pipelines.text.quality import (
+    c4_lines,
+    count_sentences,
+    measure_c4_page,
+    measure_fineweb,
+    measure_gopher,
+    measure_mc4_page,
+)
 from pipelines.text.rules import c4_rules, decide, fineweb_rules, gopher_rules, rules_for
 from pipelines.text.stopwords import STOP_WORDS
 from pipelines.text.words import Text, split_words

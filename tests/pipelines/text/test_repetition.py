@@ -93,7 +93,9 @@ def test_ngrams_by_hand():
     assert top_fraction(Text(text), 2) == 3 * 3 / 16  # "a b" three times, as long as where it first stands
     assert top_fraction(Text("a b c d"), 2) == 0, "once is nothing"
     assert top_fraction(Text("aa b cc aa b dd cc"), 1) == 2 * 2 / 18, "of several the longest"
-    assert duplicate_fraction(Text("a b c a b c a b c"), 2) == 11 / 17, "from the fourth word to the end, each character once"
+    assert duplicate_fraction(Text("a b c a b c a b c"), 2) == 11 / 17, (
+        "from the fourth word to the end, each character once"
+    )
     assert duplicate_fraction(Text(""), 5) == duplicate_fraction(Text("a"), 5) == 0
 
 

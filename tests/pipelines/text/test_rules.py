@@ -82,7 +82,9 @@ def test_the_order_is_refinedwebs():
 @given(st.sampled_from(["gopher_repetition", "gopher_quality", "c4", "mc4", "fineweb", "bloom"]))
 def test_a_rule_set_that_is_off_asks_nothing(name):
     off = EVERYTHING.model_copy(update={name: getattr(EVERYTHING, name).model_copy(update={"enabled": False})})
-    assert {rule.group for rule in rules_for(EVERYTHING, "en")} - {rule.group for rule in rules_for(off, "en")} == {name}
+    assert {rule.group for rule in rules_for(EVERYTHING, "en")} - {rule.group for rule in rules_for(off, "en")} == {
+        name
+    }
 
 
 @pytest.mark.parametrize("language", ["zh", "ja", "th", "ko"])
@@ -101,11 +103,15 @@ def test_every_language_of_the_requirement_has_stop_words():
     assert unit("zh") == unit("ja") == 2
     assert unit("en") == unit(None) == 1
     assert all(words == {word.lower() for word in words} for words in STOP_WORDS.values())
-    assert all(len(word) == 1 for code in ("zh", "ja", "yue") for word in STOP_WORDS[code]), "words are characters there"
+    assert all(len(word) == 1 for code in ("zh", "ja", "yue") for word in STOP_WORDS[code]), (
+        "words are characters there"
+    )
     assert min(UNITS.values()) > 1
 
 
-@given(st.dictionaries(st.sampled_from(SCORES), st.none() | st.floats(0, 2e5)), st.sampled_from(["en", "zh", "eo", None]))
+@given(
+    st.dictionaries(st.sampled_from(SCORES), st.none() | st.floats(0, 2e5)), st.sampled_from(["en", "zh", "eo", None])
+)
 def test_the_verdict_is_the_first_rule_that_a_document_breaks(scores, language):
     rules = rules_for(EVERYTHING, language)
     broken = [rule for rule in rules if scores.get(rule.score) is not None and rule.drops(scores[rule.score])]
@@ -114,4 +120,6 @@ def test_the_verdict_is_the_first_rule_that_a_document_breaks(scores, language):
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False), st.sampled_from([">", ">=", "<", "<="]))
 def test_a_rule_compares_as_it_is_written(value, limit, side):
-    assert Rule("g", Drop.SHORT_LINES, "short_lines", side, limit).drops(value) is eval(f"{value!r} {side} {limit!r}", {"inf": math.inf})
+    assert Rule("g", Drop.SHORT_LINES, "short_lines", side, limit).drops(value) is eval(
+        f"{value!r} {side} {limit!r}", {"inf": math.inf}
+    )
