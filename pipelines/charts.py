@@ -87,7 +87,7 @@ def histograms(scores: Sequence[tuple[str, Values, Sequence[Rule]]]) -> str:
     width = COLUMNS * PANEL_WIDTH + LEFT
     parts = [
         text(LEFT, 16, "Documents by score", "title"),
-        text(LEFT + 125, 16, "height: square root of the count; red: what the threshold alone would drop", "faint"),
+        text(LEFT + 150, 16, "height: square root of the count; red: what the threshold alone would drop", "faint"),
     ]
     for index, (name, values, rules) in enumerate(scores):
         x = LEFT + index % COLUMNS * PANEL_WIDTH
@@ -127,7 +127,12 @@ def panel(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
             parts.append(f'<path d="M{at:.1f} 28V{base + 4}" stroke="{GONE}" stroke-dasharray="3 2"/>')
     middle = math.sqrt(low * high) if logarithmic else (low + high) / 2
     ends = ((0.0, low, "start"), (width / 2, middle, "middle"), (width, high, "end"))
-    return [*parts, *(text(x, base + 15, f"{value:.3g}", "faint", anchor) for x, value, anchor in ends)]
+    return [*parts, *(text(x, base + 15, short(value), "faint", anchor) for x, value, anchor in ends)]
+
+
+def short(value: float) -> str:
+    """A number in three digits, from a hundred on whole."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def share(values: Values, rule: Rule) -> float:

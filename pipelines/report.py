@@ -12,7 +12,6 @@ import operator
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,42 +21,18 @@ import numpy as np
 
 from contract import recipe as recipes
 from contract.errors import GristmillError, NotReadyError
-from contract.funnel import Level, levels
+from contract.funnel import levels
 from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
 from contract.settings import Filter
 from contract.store import Store
 from pipelines import charts
 from pipelines.job import read_rows
-from pipelines.schema import SCORES, Drop
+from pipelines.refinedweb import funnel, funnel_table
+from pipelines.schema import SCORES
 from pipelines.text import pii
-from pipelines.text.rules import Rule, decide, group_of, rules_for
+from pipelines.text.rules import Rule, decide, rules_for
 
-# RefinedWeb, figure 2: cumulative percentage of documents that are left; exact deduplication counts tokens.
-REFINEDWEB = {
-    "URL filter": 97.76,
-    "extraction": 96.31,
-    "language": 47.51,
-    "repetition": 35.97,
-    "document-wise": 30.15,
-    "line-wise": 23.34,
-    "fuzzy deduplication": 14.50,
-    "exact deduplication": 11.67,
-}
-STEP_OF_STAGE = {
-    "crawl": "URL filter",
-    "extract": "extraction",
-    "langid": "language",
-    "dedup_fuzzy": "fuzzy deduplication",
-    "dedup_substring": "exact deduplication",
-}
-STEP_OF_GROUP = {
-    "gopher_repetition": "repetition",
-    "length": "document-wise",
-    "gopher_quality": "document-wise",
-    "lines": "line-wise",
-}
-FILTER_STEPS = ("repetition", "document-wise", "line-wise", "other rule sets")
 SNIPPETS, SNIPPET_CHARS, TABLE_ROWS = 10, 120, 25
 STAGES = ("crawl", "extract", "langid", "filter", "dedup_url", "dedup_fuzzy", "dedup_substring", "decontaminate")
 
@@ -69,49 +44,6 @@ def domain_of(url: str | None) -> str:
     except ValueError:
         return "-"
     return host.removeprefix("www.")
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is left after one step: documents, their share of all that were read, and the share that RefinedWeb printed."""
-
-    stage: str
-    name: str
-    kept: int
-    share: float
-    published: float | None
-
-
-def funnel(found: Sequence[Level]) -> list[Step]:
-    """Our stages in RefinedWeb's steps: pages that the language prefilter skips count under language, and `filter` is three steps and one."""
-    made: list[tuple[str, str, int]] = []
-    skipped = 0
-    for level in found:
-        if level.stage == "extract":
-            skipped = level.reasons[Drop.LANGUAGE_PREFILTER]
-            made.append(("extract", "extraction", level.kept + skipped))
-        elif level.stage == "filter":
-            left = level.read
-            for name in FILTER_STEPS:
-                left -= sum(
-                    count
-                    for reason, count in level.reasons.items()
-                    if STEP_OF_GROUP.get(group_of(reason), "other rule sets") == name
-                )
-                made.append(("filter", name, left))
-        elif level.stage != "score":
-            made.append((level.stage, STEP_OF_STAGE.get(level.stage, level.stage), level.kept))
-    first = max(found[0].read, 1) if found else 1
-    return [Step(stage, name, kept, kept / first, REFINEDWEB.get(name)) for stage, name, kept in made]
-
-
-def funnel_table(found: Sequence[Level]) -> list[str]:
-    """The funnel in cumulative percent of documents, RefinedWeb's beside it."""
-    lines = ["| stage | step | documents | left | RefinedWeb |", "|---|---|--:|--:|--:|"]
-    for step in funnel(found):
-        published = "" if step.published is None else f"{step.published:.2f} %"
-        lines.append(f"| {step.stage} | {step.name} | {step.kept:,} | {step.share:.2%} | {published} |")
-    return lines
 
 
 def smallest_ids(rows: list[dict[str, Any]], row: dict[str, Any], size: int = SNIPPETS) -> None:
@@ -158,13 +90,26 @@ def count_table(title: str, kept: Counter[str], dropped: Counter[str]) -> list[s
     return lines
 
 
+def judged(
+    columns: dict[str, np.ndarray], languages: Sequence[str], settings: Filter
+) -> tuple[dict[str, np.ndarray], list[Rule]]:
+    """(the scores, nan where the document's language is not asked a rule that another one is asked; all rules that are asked)."""
+    asked = {language: rules_for(settings, language) for language in sorted(set(languages))}
+    rules = list(dict.fromkeys(rule for one in asked.values() for rule in one))
+    names = {language: {rule.score for rule in one} for language, one in asked.items()}
+    kept = dict(columns)
+    for name in columns.keys() & {rule.score for rule in rules}:
+        kept[name] = np.where([name in names[language] for language in languages], columns[name], np.nan)
+    return kept, rules
+
+
 def score_table(columns: dict[str, np.ndarray], languages: Sequence[str], rules: Sequence[Rule]) -> list[str]:
-    """Every score in numbers: percentiles, what its rules drop alone, and where it was not measured."""
-    lines = ["| score | 1 % | median | 99 % | dropped by its rule alone | not measured |", "|---|--:|--:|--:|---|---|"]
+    """Every score in numbers: percentiles, what its rules drop alone, and in which languages it was not judged (or measured)."""
+    lines = ["| score | 1 % | median | 99 % | dropped by its rule alone | not judged |", "|---|--:|--:|--:|---|---|"]
     for name, values in columns.items():
         absent = np.isnan(values)
         there = values[~absent]
-        ends = [f"{one:.3g}" for one in np.percentile(there, [1, 50, 99])] if len(there) else ["", "", ""]
+        ends = [charts.short(one) for one in np.percentile(there, [1, 50, 99])] if len(there) else ["", "", ""]
         said = "; ".join(
             f"{rule.reason.value} {rule.side} {rule.limit:g}: {sum(map(rule.drops, there.tolist())):,}"
             for rule in rules
@@ -204,14 +149,15 @@ def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dic
     if not found:
         raise NotReadyError(f"{run.uri}: no stage is done yet; run crawl first")
     columns, languages = scores_of(run)
-    rules = rules_for(run.recipe.filter, run.recipe.langid.languages[0] if run.recipe.langid.languages else "en")
+    columns, rules = judged(columns, languages, run.recipe.filter)
     of = {name: [rule for rule in rules if rule.score == name] for name in SCORES}
     bars = [charts.Bar(step.name, step.share, step.published and step.published / 100) for step in funnel(found)]
     drawn = {
         f"{figures}-funnel.svg": charts.funnel(bars, run.recipe.name, "RefinedWeb"),
         f"{figures}-scores.svg": charts.histograms([(name, columns[name], of[name]) for name in SCORES]),
     }
-    lines = [f"# What the filters did: {run.recipe.name}", ""]
+    read = f"{len(languages):,} scored documents of {len(run.segments)} segments"
+    lines = [f"# What the filters did: {run.recipe.name}", "", f"Made by `python -m pipelines.report` from {read}.", ""]
     if figures:
         lines += [f"![what is left after each step]({figures}-funnel.svg)", ""]
     lines += [*funnel_table(found), *tables(run), "", "## Reasons"]

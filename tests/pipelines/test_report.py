@@ -13,11 +13,11 @@ from contract.errors import NotReadyError
 from contract.funnel import Level
 from contract.settings import Filter
 from pipelines import charts
+from pipelines.refinedweb import funnel, funnel_table
 from pipelines.report import (
     count_table,
     domain_of,
-    funnel,
-    funnel_table,
+    judged,
     main,
     reason_section,
     report,
@@ -85,7 +85,7 @@ def test_the_report_names_everything(run, capsys):
     assert "#### words" in text
     assert "too_few_words: drops when < 50, 2 of 4" in text
     assert "#### perplexity\n\nnot measured" in text
-    assert "| words | 30.5 | 72.5 | 100 | too_few_words < 50: 2; too_many_words > 100000: 0 |  |" in text
+    assert "| words | 30.4 | 72.5 | 100 | too_few_words < 50: 2; too_many_words > 100000: 0 |  |" in text
     assert "| perplexity |  |  |  |  | 4: en, de |" in text
     assert text == report(run)[0]
 
@@ -106,6 +106,18 @@ def test_a_written_report_has_figures_that_are_well_formed_and_the_same_every_ti
     assert set(SCORES) <= set(words)
     assert "< 50: 50.0%; > 100000: 0.0%" in words
     assert "not measured" in words
+
+
+def test_a_rule_is_judged_only_where_a_language_is_asked_it():
+    columns = {"mean_word_chars": np.array([1.0, 2.0, 5.0]), "words": np.array([9.0, 60.0, 60.0])}
+    kept, rules = judged(columns | {"stop_words": np.array([0.0, np.nan, 4.0])}, ["zh", "eo", "en"], Filter())
+    np.testing.assert_array_equal(kept["mean_word_chars"], [np.nan, 2.0, 5.0])
+    np.testing.assert_array_equal(kept["stop_words"], [0.0, np.nan, 4.0])
+    np.testing.assert_array_equal(kept["words"], columns["words"])
+    assert {rule.reason for rule in rules} >= {Drop.MEAN_WORD_LENGTH, Drop.FEW_STOP_WORDS}
+    table = score_table(kept, ["zh", "eo", "en"], rules)
+    assert table[2].endswith("mean_word_length < 3: 1; mean_word_length > 10: 0 | 1: zh |")
+    assert table[4].endswith("few_stop_words < 2: 1 | 1: eo |")
 
 
 def test_snippets_are_masked_and_can_be_left_out():
