@@ -15,6 +15,7 @@ from contract.settings import Filter
 from pipelines import charts
 from pipelines.refinedweb import funnel, funnel_table
 from pipelines.report import (
+    _cell,
     count_table,
     domain_of,
     judged,
@@ -183,6 +184,15 @@ def test_the_sample_is_the_smallest_ids_in_any_order(names):
 def test_a_domain_is_found_in_any_url(text):
     assert domain_of(f"https://www.example.org/{text}") in {"example.org", "-"}
     assert isinstance(domain_of(text), str)
+
+
+@given(st.text(max_size=300))
+def test_a_cell_is_one_short_line_that_shows_as_it_is(text):
+    cell = _cell(text)
+    assert len(cell) <= 120
+    assert not set(cell) & {"\n", "\r", "\t", "\x00"}
+    for sign in "`*_[]<>|#":
+        assert sign not in cell.replace("\\" + sign, "")
 
 
 VALUES = st.lists(st.floats(0, 1e6) | st.just(math.nan), max_size=30)

@@ -68,6 +68,22 @@ def test_bad_words_match_whole_words_and_phrases():
     assert zh.count(Text("这是坏话坏话。", "zh")) == 2
 
 
+@settings(deadline=None)  # the first call may compile
+@given(st.lists(st.sampled_from(["darn", "two", "words", "Two words.", "ok,", "(DARN)", "\n"]), max_size=12))
+def test_bad_words_are_counted_where_a_phrase_begins(parts):
+    listed = badwords.BadWords.build(["darn", "two words", "two"], "en")
+    text = " ".join(parts)
+    bare = [word.strip(".,()").lower() for word in text.split()]
+    expected = bare.count("darn") + bare.count("two")  # the longer phrase begins where the shorter does
+    assert listed.count(Text(text)) == expected
+
+
+def test_signs_that_stand_for_letters_are_not_read_as_the_letters_left():
+    listed = badwords.BadWords.build(["a$$", "qi'yah'"], "en")
+    assert listed.count(Text("a b a.")) == 0
+    assert listed.count(Text("So: qi'yah'!")) == 1
+
+
 def test_lists_are_loaded_by_language(tmp_path):
     (tmp_path / "en").write_text("darn\n\ntwo words\n")
     (tmp_path / "de.txt").write_text("mist\n")

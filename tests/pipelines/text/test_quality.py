@@ -1,6 +1,8 @@
 """Each quality rule on a text that breaks it alone, and on one that stands exactly at its limit."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract.settings import C4, C4Lines, Filter, FineWeb, GopherQuality
 from pipelines.schema import Drop
@@ -139,6 +141,22 @@ def test_c4_lines():
 )
 def test_c4_judges_one_line(line, left):
     assert c4_lines(line, C4_LINES, unit("zh" if "河" in line else "en")) == left
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["One two three.", "No end of it", "Short.", "", "Enable javascript now please.", "What[1] is this?"]
+        ),
+        max_size=10,
+    )
+)
+def test_c4_keeps_lines_as_they_are_and_judging_again_changes_nothing(lines):
+    once = c4_lines("\n".join(lines), C4_LINES)
+    assert c4_lines(once, C4_LINES) == once
+    assert set(once.split("\n")) <= {"One two three.", "What is this?", ""}
+    assert once.count("One two three.") == lines.count("One two three.")
+    assert "\n\n\n" not in once
 
 
 def test_mc4_counts_lines_of_two_hundred_characters():
