@@ -119,7 +119,7 @@ class LineCorrection(Settings):
 
 
 class C4Lines(Settings):
-    """C4's line rules. Minimum words as DCLM has them (3; C4's paper says 5)."""
+    """C4's line rules. Minimum words as C4's paper has them (3; its released code and DCLM say 5)."""
 
     enabled: bool = False
     terminal_punctuation: bool = True
@@ -134,6 +134,8 @@ class Score(Settings):
     c4_lines: C4Lines = C4Lines()
     short_line_chars: Positive = 30
     """FineWeb: a line of fewer characters is short."""
+    long_line_chars: Positive = 200
+    """mC4: a line of as many characters is long."""
     mask: tuple[Literal["email", "ip", "phone"], ...] = ("email", "ip", "phone")
     """Personal data that is replaced by a placeholder. Of IP addresses only public ones are masked."""
     bad_words: Uri | None = None
@@ -194,12 +196,19 @@ class GopherQuality(Settings):
 
 
 class C4(Settings):
-    """C4's document rules; its line rules are `score.c4_lines`. Minimum sentences as C4 and DCLM have them."""
+    """C4's document rules; its line rules are `score.c4_lines`. Minimum sentences as C4's paper has them (5; DCLM says 3)."""
 
     enabled: bool = False
     min_sentences: Count = 5
     max_bad_words: Count = 0
     """Occurrences of a listed word; judged where `score.bad_words` names lists."""
+
+
+class MC4(Settings):
+    """mC4's rule, for languages whose sentences end in other signs than C4's: enough lines of `score.long_line_chars`."""
+
+    enabled: bool = False
+    min_long_lines: Count = 3
 
 
 class FineWeb(Settings):
@@ -225,15 +234,17 @@ class Bloom(Settings):
 
 
 class Filter(Settings):
-    """Which rule sets judge a document, and their thresholds. Line corrections come first, then length in words."""
+    """Which rule sets judge a document, and their thresholds, in RefinedWeb's order: repetition, length and quality, line corrections."""
 
-    max_removed_word_fraction: Fraction = 0.05
-    """RefinedWeb: drop when more than this fraction of the words fell to line corrections."""
     min_words: Count = 50
     max_words: Positive = 100_000
+    """Gopher: 50 to 100,000 words. In scripts without spaces, as many characters as that many words have on average."""
+    max_removed_word_fraction: Fraction = 0.05
+    """RefinedWeb: drop when more than this fraction of the words fell to line corrections."""
     gopher_repetition: GopherRepetition = GopherRepetition()
     gopher_quality: GopherQuality = GopherQuality()
     c4: C4 = C4()
+    mc4: MC4 = MC4()
     fineweb: FineWeb = FineWeb()
     bloom: Bloom = Bloom()
 

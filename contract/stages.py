@@ -40,7 +40,7 @@ STAGES: dict[str, Stage] = {
             "score", "spark", "snapshot", ("langid",), 1, "line corrections, masks, and every score that a rule judges"
         ),
         Stage(
-            "filter", "spark", "snapshot", ("score",), 1, "repetition and quality rules, decided on the scores alone"
+            "filter", "spark", "snapshot", ("score",), 2, "repetition and quality rules, decided on the scores alone"
         ),
         Stage("minhash_sign", "spark", "snapshot", ("filter",), 1, "MinHash signature and band keys of each document"),
         Stage("dedup_url", "spark", "corpus", ("filter",), 2, "one document per canonical URL"),

@@ -1,8 +1,9 @@
-"""What a run's filters did and what other thresholds would do: `python -m pipelines.report --recipe URI [--output FILE] [--set KEY=VALUE]`.
+"""What a run's filters did, and what other thresholds would do: `python -m pipelines.report --recipe URI [--set filter.KEY=VALUE ...]`.
 
-Without `--set` it writes the report: the funnel beside RefinedWeb's, every reason with sampled snippets, tables by domain and language,
-and a histogram of every score with its threshold. With `--set filter.min_words=40` it decides again on the scores that are there and
-shows what would be kept; nothing is written to the store.
+Without `--set` it prints the report: the funnel beside RefinedWeb's, every reason with sampled snippets, tables by domain and
+language, and a histogram of every score with its threshold. `--output FILE.md` writes it with figures (SVG) beside the file, and
+`--no-snippets` leaves out what pages say, for a report that is passed on. With `--set filter.min_words=40` it decides again on the
+scores that are there and shows what would be kept; nothing is written to the store.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,25 +22,19 @@ import numpy as np
 from contract import contamination
 from contract import recipe as recipes
 from contract.errors import GristmillError, NotReadyError
-from contract.funnel import Level, human_bytes, levels
+from contract.funnel import levels
 from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
 from contract.settings import Filter
 from contract.store import Store
+from pipelines import charts
 from pipelines.job import read_rows
+from pipelines.refinedweb import funnel, funnel_table
 from pipelines.schema import SCORES
+from pipelines.text import pii
 from pipelines.text.rules import Rule, decide, rules_for
 
-# RefinedWeb, figure 2: cumulative percentage of documents that are left; exact deduplication counts tokens.
-REFINEDWEB = {
-    "crawl": ("URL filter", 97.76),
-    "extract": ("extraction", 96.31),
-    "langid": ("language", 47.51),
-    "filter": ("repetition, document-wise, line-wise", 23.34),
-    "dedup_fuzzy": ("fuzzy deduplication", 14.50),
-    "dedup_substring": ("exact deduplication", 11.67),
-}
-SNIPPETS, SNIPPET_CHARS, TABLE_ROWS, BINS, BAR_CHARS = 10, 120, 25, 12, 30
+SNIPPETS, SNIPPET_CHARS, TABLE_ROWS = 10, 120, 25
 STAGES = ("crawl", "extract", "langid", "filter", "dedup_url", "dedup_fuzzy", "dedup_substring", "decontaminate")
 
 
@@ -51,34 +47,23 @@ def domain_of(url: str | None) -> str:
     return host.removeprefix("www.")
 
 
-def funnel_table(found: Sequence[Level]) -> list[str]:
-    """Our funnel in cumulative percent of documents, RefinedWeb's beside it."""
-    lines = ["| stage | documents | left | bytes | RefinedWeb | its step |", "|---|--:|--:|--:|--:|---|"]
-    first = found[0].read if found else 0
-    for level in found:
-        step, left = REFINEDWEB.get(level.stage, ("", None))
-        share = level.kept / first if first else 0.0
-        published = "" if left is None else f"{left:.2f} %"
-        lines.append(
-            f"| {level.stage} | {level.kept:,} | {share:.2%} | {human_bytes(level.bytes_kept)} | {published} | {step} |"
-        )
-    return lines
-
-
 def smallest_ids(rows: list[dict[str, Any]], row: dict[str, Any], size: int = SNIPPETS) -> None:
     """Keep in `rows` the `size` rows with the smallest ids: ids are hashes, so this is a sample, and the same one in any order."""
     bisect.insort(rows, row, key=operator.itemgetter("id"))
     del rows[size:]
 
 
-def reason_section(drops: Iterable[dict[str, Any]]) -> list[str]:
-    """Every reason with its count and sampled snippets, the most frequent first."""
+def reason_section(drops: Iterable[dict[str, Any]], snippets: bool = True) -> list[str]:
+    """Every reason with its count and sampled snippets, the most frequent first. Personal data is masked whatever the recipe masks."""
     counts: Counter[tuple[str, str]] = Counter()
     samples: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in drops:
         key = row["stage"], row["reason"]
         counts[key] += 1
         smallest_ids(samples[key], row)
+    if not snippets:
+        table = [f"| {stage} | {reason} | {count:,} |" for (stage, reason), count in counts.most_common()]
+        return ["", "| stage | reason | documents |", "|---|---|--:|", *table]
     lines = []
     for (stage, reason), count in counts.most_common():
         lines += ["", f"### {stage}: {reason} ({count:,})", ""]
@@ -90,7 +75,8 @@ def reason_section(drops: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """One line that Markdown shows as it is."""
+    """One line that Markdown shows as it is, without personal data."""
+    text, _ = pii.mask(text, ("email", "ip", "phone"))
     flat = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     for sign in "\\`*_[]<>|#":
         flat = flat.replace(sign, "\\" + sign)
@@ -105,33 +91,39 @@ def count_table(title: str, kept: Counter[str], dropped: Counter[str]) -> list[s
     return lines
 
 
-def histogram(name: str, values: np.ndarray, rules: Sequence[Rule]) -> list[str]:
-    """Documents by score, 1st to 99th percentile in equal bins, what each threshold drops alone."""
-    measured = values[~np.isnan(values)]
-    lines = ["", f"#### {name}", ""]
-    lines += [
-        f"{rule.reason.value}: drops when {rule.side} {rule.limit:g}, {sum(map(rule.drops, measured)):,} of {len(measured):,}"
-        for rule in rules
-    ]
-    if not len(measured):
-        return [*lines, "not measured"]
-    low, high = np.percentile(measured, [1, 99])
-    counts, edges = np.histogram(np.clip(measured, low, high), bins=BINS if high > low else 1)
-    most = counts.max()
-    lines += ["", "```"]
-    for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True):
-        marks = " ".join(f"<- {rule.side} {rule.limit:g}" for rule in rules if start <= rule.limit < end)
-        lines.append(
-            f"{start:>10.4g} {'#' * round(BAR_CHARS * count / most):<{BAR_CHARS}} {count:>8,} {marks}".rstrip()
+def judged(
+    columns: dict[str, np.ndarray], languages: Sequence[str], settings: Filter
+) -> tuple[dict[str, np.ndarray], list[Rule]]:
+    """(the scores, nan where the document's language is not asked a rule that another one is asked; all rules that are asked)."""
+    asked = {language: rules_for(settings, language) for language in sorted(set(languages))}
+    rules = list(dict.fromkeys(rule for one in asked.values() for rule in one))
+    names = {language: {rule.score for rule in one} for language, one in asked.items()}
+    kept = dict(columns)
+    for name in columns.keys() & {rule.score for rule in rules}:
+        kept[name] = np.where([name in names[language] for language in languages], columns[name], np.nan)
+    return kept, rules
+
+
+def score_table(columns: dict[str, np.ndarray], languages: Sequence[str], rules: Sequence[Rule]) -> list[str]:
+    """Every score in numbers: percentiles, what its rules drop alone, and in which languages it was not judged (or measured)."""
+    lines = ["| score | 1 % | median | 99 % | dropped by its rule alone | not judged |", "|---|--:|--:|--:|---|---|"]
+    for name, values in columns.items():
+        absent = np.isnan(values)
+        there = values[~absent]
+        ends = [charts.short(one) for one in np.percentile(there, [1, 50, 99])] if len(there) else ["", "", ""]
+        said = "; ".join(
+            f"{rule.reason.value} {rule.side} {rule.limit:g}: {sum(map(rule.drops, there.tolist())):,}"
+            for rule in rules
+            if rule.score == name
         )
-    return [*lines, "```"]
+        where = Counter(language for language, gone in zip(languages, absent, strict=True) if gone)
+        missing = f"{where.total():,}: {', '.join(code for code, _ in where.most_common(8))}" if where else ""
+        lines.append(f"| {name} | {' | '.join(ends)} | {said} | {missing} |")
+    return lines
 
 
-def report(run: Run) -> str:
-    """The report as Markdown. Raises NotReadyError before any stage is done."""
-    found = levels(run)
-    if not found:
-        raise NotReadyError(f"{run.uri}: no stage is done yet; run crawl first")
+def tables(run: Run) -> list[str]:
+    """Documents by language and by domain, up to `filter`."""
     kept: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
     dropped: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
     for row in _rows(run, ["langid"], "drops", ["reason", "value"]):
@@ -141,19 +133,45 @@ def report(run: Run) -> str:
         kept["language"][row["language"] or "-"] += 1
     for row in _rows(run, ["crawl", "extract", "langid", "filter"], "drops", ["url"]):
         dropped["domain"][domain_of(row["url"])] += 1
-    columns, languages = scores_of(run)
-    dropped["language"].update(Counter(languages) - kept["language"])
-    rules = rules_for(run.recipe.filter, run.recipe.langid.languages[0] if run.recipe.langid.languages else "en")
-    lines = [f"# What the filters did: {run.recipe.name}", "", *funnel_table(found)]
-    for what, searched in contamination.reports(run).items():
-        lines += ["", "## Evaluation sets", "", "```", *contamination.render(what, searched), "```"]
+    scored = Counter(row["language"] or "-" for row in _rows(run, ["score"], "documents", ["language"]))
+    dropped["language"].update(scored - kept["language"])
+    lines = []
     for key in ("language", "domain"):
         lines += ["", f"## By {key}, up to `filter`", "", *count_table(key, kept[key], dropped[key])]
-    lines += ["", "## Reasons", *reason_section(_rows(run, STAGES, "drops"))]
-    lines += ["", "## Scores"]
-    for name in SCORES if languages else ():
-        lines += histogram(name, columns[name], [rule for rule in rules if rule.score == name])
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dict[str, str]]:
+    """(the report as Markdown, its figures by name). `figures` is what their names begin with; without it histograms are drawn as text.
+
+    Raises NotReadyError before any stage is done.
+    """
+    found = levels(run)
+    if not found:
+        raise NotReadyError(f"{run.uri}: no stage is done yet; run crawl first")
+    columns, languages = scores_of(run)
+    columns, rules = judged(columns, languages, run.recipe.filter)
+    of = {name: [rule for rule in rules if rule.score == name] for name in SCORES}
+    bars = [charts.Bar(step.name, step.share, step.published and step.published / 100) for step in funnel(found)]
+    drawn = {
+        f"{figures}-funnel.svg": charts.funnel(bars, run.recipe.name, "RefinedWeb"),
+        f"{figures}-scores.svg": charts.histograms([(name, columns[name], of[name]) for name in SCORES]),
+    }
+    read = f"{len(languages):,} scored documents of {len(run.segments)} segments"
+    lines = [f"# What the filters did: {run.recipe.name}", "", f"Made by `python -m pipelines.report` from {read}.", ""]
+    if figures:
+        lines += [f"![what is left after each step]({figures}-funnel.svg)", ""]
+    lines += [*funnel_table(found), *tables(run)]
+    for what, searched in contamination.reports(run).items():
+        lines += ["", "## Evaluation sets", "", "```", *contamination.render(what, searched), "```"]
+    lines += ["", "## Reasons"]
+    lines += [*reason_section(_rows(run, STAGES, "drops"), snippets), "", "## Scores", ""]
+    if figures:
+        lines += [f"![a histogram of every score with its thresholds]({figures}-scores.svg)", ""]
+    lines += score_table(columns, languages, rules) if languages else []
+    for name in SCORES if languages and not figures else ():
+        lines += charts.as_text(name, columns[name], of[name])
+    return "\n".join(lines) + "\n", drawn if figures else {}
 
 
 def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -176,7 +194,7 @@ def what_if(run: Run, settings: Filter) -> str:
         before, after = decide(row, now(row["language"])), decide(row, then(row["language"]))
         moves[before[0].value if before else "kept", after[0].value if after else "kept"] += 1
         for name, verdict in (("now", before), ("then", after)):
-            sizes[name] += 0 if verdict else int(row["words"])
+            sizes[name] += 0 if verdict else int(row["kept_words"])
     if not moves:
         raise NotReadyError(f"{run.uri}: score is not done; run: python -m pipelines score --recipe {run.uri}")
     kept_now = sum(count for (before, _), count in moves.items() if before == "kept")
@@ -202,7 +220,10 @@ def _rows(run: Run, stages: Iterable[str], kind: str, columns: Sequence[str] | N
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.report", description=__doc__)
     parser.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
-    parser.add_argument("--output", help="file for the report; default: standard output")
+    parser.add_argument(
+        "--output", help="Markdown file for the report; its figures go beside it. Default: standard output"
+    )
+    parser.add_argument("--no-snippets", action="store_true", help="leave out what pages say")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="try filter.KEY=VALUE"
     )
@@ -211,11 +232,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = open_run(given.recipe)
         if given.overrides:
             print(what_if(run, recipes.load(given.recipe, given.overrides).filter))
-        elif given.output:
-            with open(given.output, "w") as sink:
-                sink.write(report(run))
+            return 0
+        target = Path(given.output) if given.output else None
+        markdown, figures = report(run, not given.no_snippets, target.stem if target else "")
+        if target is None:
+            print(markdown, end="")
         else:
-            print(report(run), end="")
+            for name, content in {target.name: markdown, **figures}.items():
+                target.with_name(name).write_text(content)
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -44,6 +44,7 @@ class Drop(StrEnum):
     C4_LOREM_IPSUM = "c4_lorem_ipsum"
     C4_CURLY_BRACKET = "c4_curly_bracket"
     C4_TOO_FEW_SENTENCES = "c4_too_few_sentences"
+    MC4_FEW_LONG_LINES = "mc4_few_long_lines"
     LINE_PUNCTUATION = "line_punctuation"
     FINEWEB_DUPLICATE_LINE_CHARS = "fineweb_duplicate_line_chars"
     SHORT_LINES = "short_lines"
@@ -96,14 +97,14 @@ DOCUMENTS = pa.schema(
 )
 
 SCORES = (
-    "removed_word_fraction",  # by line corrections
-    "words",
+    # of the text as it was extracted
     "duplicate_lines",
     "duplicate_line_chars",
     "duplicate_paragraphs",
     "duplicate_paragraph_chars",
     *(f"top_{n}gram" for n in (2, 3, 4)),
     *(f"duplicate_{n}grams" for n in (5, 6, 7, 8, 9, 10)),
+    "words",
     "mean_word_chars",
     "hash_ratio",
     "ellipsis_ratio",
@@ -114,16 +115,20 @@ SCORES = (
     "lorem_ipsum",
     "curly_brackets",
     "bad_words",  # null where the recipe names no lists
-    "sentences",
-    "punctuated_lines",
-    "kept_duplicate_line_chars",  # of the lines that C4's rules left, where those are on
-    "short_lines",
+    "long_lines",
     "char_repetition",
     "word_repetition",
     "special_chars",
     "stop_word_fraction",
     "bad_word_fraction",
     "perplexity",  # null where the recipe names no model
+    # of what line corrections and C4's line rules, where those are on, left of it
+    "removed_word_fraction",  # by line corrections
+    "kept_words",
+    "sentences",
+    "punctuated_lines",
+    "kept_duplicate_line_chars",
+    "short_lines",
     "masked",  # e-mail addresses, IP addresses, telephone numbers
 )
 

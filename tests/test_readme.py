@@ -11,6 +11,7 @@ from contract import recipe as recipes
 from contract.recipe import Recipe
 from contract.settings import Settings
 from demo import crawl_pydoc
+from docs import filters
 from docs.stages import render
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +104,11 @@ def test_recipes_are_valid_and_hold_differences_only(name):
 
 def test_stage_documentation_is_current():
     assert (ROOT / "docs" / "stages.md").read_text() == render()
+
+
+def test_filter_documentation_is_current():
+    text = (ROOT / "docs" / "filters.md").read_text()
+    assert text.partition(filters.BEGIN + "\n")[2].partition(filters.END)[0] == filters.render()
 
 
 def test_commands_without_airflow(tmp_path):

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from contract.errors import InputError
 from contract.store import Store
-from pipelines.text.words import UNSPACED_LANGUAGES
+from pipelines.text import counting
+from pipelines.text.languages import UNITS
+from pipelines.text.words import Text, keys_of
 
 
 @dataclass(frozen=True)
@@ -19,23 +22,30 @@ class BadWords:
     @staticmethod
     def build(entries: Sequence[str], language: str) -> "BadWords":
         wanted = sorted({entry.strip().lower() for entry in entries if entry.strip()})
-        if language in UNSPACED_LANGUAGES:
+        if language in UNITS:
             return BadWords({}, tuple(wanted))
         phrases: dict[str, list[tuple[str, ...]]] = {}
         for entry in wanted:
-            words = tuple(entry.split())
-            phrases.setdefault(words[0], []).append(words)
+            # A text's words come without the punctuation around them; signs that stand for letters, as in a$$, stay.
+            words = tuple(bare for word in entry.split() if (bare := word.strip("'’.,!?")))
+            if words:
+                phrases.setdefault(words[0], []).append(words)
         return BadWords({first: tuple(sorted(them, key=len, reverse=True)) for first, them in phrases.items()})
 
-    def count(self, text: str, bare_words: Sequence[str]) -> int:
-        """Occurrences in a text whose words, in lower case and bare of punctuation, are `bare_words`."""
+    @cached_property
+    def first_words(self) -> frozenset[str]:
+        return frozenset(self.phrases)
+
+    def count(self, document: Text) -> int:
+        """Occurrences in a text, in lower case, whatever punctuation stands around its words."""
         if self.substrings:
-            lowered = text.lower()
-            return sum(lowered.count(entry) for entry in self.substrings)
-        found = 0
-        for index, word in enumerate(bare_words):
+            return sum(document.lowered.count(entry) for entry in self.substrings)
+        if not counting.listed(document.lowered_words[1].keys, keys_of(self.first_words))[0]:
+            return 0
+        found, bare = 0, document.bare_words()
+        for index, word in enumerate(bare):
             for phrase in self.phrases.get(word, ()):
-                if tuple(bare_words[index : index + len(phrase)]) == phrase:
+                if tuple(bare[index : index + len(phrase)]) == phrase:
                     found += 1
                     break
         return found

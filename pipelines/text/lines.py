@@ -3,19 +3,24 @@
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from contract.settings import LineCorrection
-from pipelines.text.words import split_words
+from pipelines.text import counting
+from pipelines.text.characters import classes
+from pipelines.text.words import Text, split_words
 
 COUNTED = (
     "likes?|dislikes?|shares?|comments?|views?|replies|reply|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?|followers?"
     "|following|subscribers?|votes?|claps?|reactions?|ratings?|reviews?|downloads?|plays?|photos?|posts?|tweets?|answers?"
 )
 COUNTER = re.compile(rf"\W*\d[\d.,]*\s*[kKmM]?\+?\s*(?:{COUNTED})\W*", re.IGNORECASE)
-NUMERALS = re.compile(r"[\d\W_]+")
+COUNTER_LETTERS = len("kSubscribers")  # no counter has more
 SIGN_IN = re.compile(r"^\W*sign[- ]in\b\W*", re.IGNORECASE)
 READ_MORE = re.compile(r"\bread more(?: ?\.{2,}| ?…)?\s*$", re.IGNORECASE)
 ITEMS_IN_CART = re.compile(r"\b(?:\d{1,6} )?items? in (?:your )?cart\b", re.IGNORECASE)
 PHRASES = (SIGN_IN, READ_MORE, ITEMS_IN_CART)
+IN_PHRASES = ("sign", "read more", "cart")  # a line with none of them, in lower case, has no phrase
 
 
 @dataclass(frozen=True)
@@ -31,36 +36,52 @@ class Corrected:
         return self.removed / self.words if self.words else 0.0
 
 
-def is_noise(line: str, words: list[str], max_upper_case_fraction: float) -> bool:
-    """Whether a line that is not blank goes whole: one word, mainly upper case, only numerals, or a counter such as "3 likes"."""
-    if len(words) <= 1:
-        return True
-    letters = sum(map(str.isalpha, line))
-    if letters and sum(map(str.isupper, line)) > max_upper_case_fraction * letters:
-        return True
-    return bool((NUMERALS.fullmatch(line) and any(map(str.isdigit, line))) or COUNTER.fullmatch(line))
+def correct(document: Text, settings: LineCorrection) -> Corrected:
+    """Apply the corrections line by line. Blank lines stay, two newlines in a row at most.
 
-
-def correct(text: str, settings: LineCorrection) -> Corrected:
-    """Apply the corrections line by line. Blank lines stay, two newlines in a row at most."""
+    A line goes whole when it is one word, mainly upper case, only numerals, or a counter such as "3 likes".
+    """
+    starts, ends, words, letters, upper, digits = counting.raw_lines(document.codes, classes()).T
+    noise = (words <= document.unit) | (upper > settings.max_upper_case_fraction * letters)
+    noise |= (letters == 0) & (digits > 0)
+    noise &= words > 0
+    counters = ~noise & (letters > 0) & (letters <= COUNTER_LETTERS) & (digits > 0)
+    for index in np.flatnonzero(counters):
+        noise[index] = COUNTER.fullmatch(document.text, starts[index], ends[index]) is not None
+    shortened = _shorten(document, settings, starts, ends, (words > 0) & ~noise & _short(document, settings, words))
+    total = int(words.sum())
+    if not noise.any() and not shortened and not ((words == 0) & (ends > starts)).any():
+        return Corrected(_tidy(document.text), total, 0)
     kept: list[str] = []
-    total = left = 0
-    for line in text.split("\n"):
-        words = split_words(line)
-        total += len(words)
-        if not words:
-            kept.append("")
-            continue
-        if is_noise(line, words, settings.max_upper_case_fraction):
-            continue
-        if len(words) <= settings.short_line_words:
-            shorter = line
-            for phrase in PHRASES:
-                shorter = phrase.sub("", shorter)
-            if shorter != line:
-                line = shorter.strip()
-                words = split_words(line)
-        if words:
+    left = 0
+    for index in np.flatnonzero(~noise):
+        line = shortened.get(index, document.text[starts[index] : ends[index]]) if words[index] else ""
+        count = len(split_words(line)) if index in shortened else int(words[index])
+        if count or not words[index]:
             kept.append(line)
-            left += len(words)
-    return Corrected(re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip(), total, total - left)
+            left += count
+    return Corrected(_tidy("\n".join(kept)), total, total - left)
+
+
+def _short(document: Text, settings: LineCorrection, words: counting.Places) -> np.ndarray:
+    return words <= settings.short_line_words * document.unit
+
+
+def _shorten(
+    document: Text, settings: LineCorrection, starts: counting.Places, ends: counting.Places, short: np.ndarray
+) -> dict[int, str]:
+    """The short lines that hold a phrase, by their number, without it."""
+    if not any(part in document.lowered for part in IN_PHRASES):
+        return {}
+    found = {}
+    for index in np.flatnonzero(short):
+        line = shorter = document.text[starts[index] : ends[index]]
+        for phrase in PHRASES:
+            shorter = phrase.sub("", shorter)
+        if shorter != line:
+            found[index] = shorter.strip()
+    return found
+
+
+def _tidy(text: str) -> str:
+    return (re.sub(r"\n{3,}", "\n\n", text) if "\n\n\n" in text else text).strip()

@@ -14,25 +14,30 @@ IPV4_PLACEHOLDER = "192.0.2.1"
 IPV6_PLACEHOLDER = "2001:db8::1"
 PHONE_PLACEHOLDER = "+1 555-555-0100"
 
-# RFC 5321's lengths keep the match linear: 64 characters before the @, 63 a label.
+# RFC 5321's lengths keep the match linear: 64 characters before the @, 63 a label. Patterns start with the characters of their first
+# place and look behind after it: the engine then skips to those. Possessive quantifiers (++, *+) leave nothing to try again.
 EMAIL = re.compile(
-    r"(?<![\w.%+-])[A-Za-z0-9_%+][\w.%+'-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}\b"
+    r"[A-Za-z0-9_%+](?<![\w.%+-].)[\w.%+'-]{0,63}+@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}\b"
 )
-IPV4 = re.compile(r"(?<![\w.])(?<!::)(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\w)")
-IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f:]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:]{3,39}(?![\w:]|\.\d)")
-_GAP = r"[ .\-\u00a0\u2011\u2013/]"
+IPV4 = re.compile(r"\d(?<![\w.].)(?<!::.)\d{0,2}+(?:\.\d{1,3}){3}(?![\w]|\.\w)")
+IPV6 = re.compile(r"[0-9A-Fa-f:](?<![\w:.-].)[0-9A-Fa-f]{0,3}:[0-9A-Fa-f:]{1,35}+(?![\w:]|\.\d)")
+_GAP = r"[ .\-/\u00a0\u2011\u2013]"
+# Every telephone number stands within one such run; only there is it worth looking closer.
+PHONE_RUN = re.compile(r"[+(\d][\d ().\-/\u00a0\u2011\u2013]{5,}+")
 PHONE = re.compile(
-    rf"""(?<![\w+.,/:-])(?:
-        \+[1-9]\d{{0,2}}{_GAP}?(?:\(0?\d{{1,5}}\){_GAP}?)?(?:\d{{1,5}}{_GAP}?){{2,5}}\d{{2,4}}   # +49 (0)30 123 45 67
-      | 00[1-9]\d{{0,2}}{_GAP}(?:\d{{1,5}}{_GAP}?){{2,4}}\d{{2,4}}                              # 0049 30 123 45 67
-      | \(\d{{2,5}}\){_GAP}?\d{{3,5}}{_GAP}?\d{{2,5}}                                            # (555) 123-4567
-      | \d{{3}}[-.]\d{{3}}[-.]\d{{4}}                                                            # 555-123-4567
-      | 0\d{{1,4}}[ /-]\d{{2,8}}(?:[ -]\d{{2,4}}){{0,4}}                                         # 030/123456, 06 12 34 56 78
-    )(?![\w]|[.,-]\d)""",
+    rf"""[+(\d](?<![\w+.,/:-].)(?:
+        (?<=\+)[1-9]\d*+(?:{_GAP}?\(\d{{1,5}}\){_GAP}?)?+\d*+(?:{_GAP}\d++){{0,9}}+          # +49 (0)30 123 45 67
+      | (?<=0)0[1-9]\d{{0,2}}+(?:{_GAP}\d++){{1,9}}+                                         # 0049 30 123 45 67
+      | (?<=\()\d{{2,5}}\){_GAP}?\d{{3,5}}(?:{_GAP}?\d{{2,5}})?                              # (555) 123-4567
+      | (?<=\d)\d{{2}}([-.])\d{{3}}\1\d{{4}}                                                 # 555-123-4567
+      | (?<=0)\d{{1,4}}+[ /-]\d{{2,8}}+(?:[ -]\d{{2,4}}+(?!\d)){{0,4}}+                      # 030/123456, 06 12 34 56 78
+    )(?!\w|[.,-]\d|:[0-9A-Fa-f:])""",
     re.VERBOSE,
 )
 MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 7, 15  # ITU-T E.164: at most 15
-DATE = re.compile(r"0?\d{1,2}[-/. ]\d{1,2}[-/. ](?:19|20)\d\d|0\d[-/ ](?:19|20)\d\d")
+YEAR = re.compile(r"(?:19|20)\d\d")
+ISSN = re.compile(r"\d{4}-\d{4}")
+LAST_GROUP = re.compile(r"\D+\d+$")
 
 
 def mask(text: str, kinds: Collection[str]) -> tuple[str, int]:
@@ -48,7 +53,7 @@ def mask(text: str, kinds: Collection[str]) -> tuple[str, int]:
             text, found = _replace(IPV6, text, lambda matched: IPV6_PLACEHOLDER if is_public(matched) else None)
             count += found
     if "phone" in kinds:
-        text, found = _replace(PHONE, text, lambda matched: PHONE_PLACEHOLDER if is_phone(matched) else None)
+        text, found = _mask_phones(text)
         count += found
     return text, count
 
@@ -61,10 +66,33 @@ def is_public(address: str) -> bool:
         return False
 
 
-def is_phone(number: str) -> bool:
-    """Whether a match has as many digits as a telephone number and is no date."""
-    digits = sum(map(str.isdigit, number))
-    return MIN_PHONE_DIGITS <= digits <= MAX_PHONE_DIGITS and not DATE.fullmatch(number)
+def phone(found: str) -> str:
+    """What of a match is a telephone number, or nothing: its head of at most 15 digits, unless it reads as a date, a year in brackets or an ISSN."""
+    while sum(map(str.isdigit, found)) > MAX_PHONE_DIGITS:
+        cut = LAST_GROUP.search(found)
+        if cut is None:
+            return ""
+        found = found[: cut.start()]
+    groups = re.findall(r"\d+", found)
+    years = [group for group in groups if YEAR.fullmatch(group)]
+    dated = years and (
+        found.startswith("(" + years[0]) or all(len(group) <= 2 for group in groups if group not in years)
+    )
+    return "" if dated or ISSN.fullmatch(found) or sum(map(len, groups)) < MIN_PHONE_DIGITS else found
+
+
+def _mask_phones(text: str) -> tuple[str, int]:
+    pieces, done, count = [], 0, 0
+    for run in PHONE_RUN.finditer(text):
+        at = run.start()
+        # Two characters more: the pattern looks at what follows.
+        while match := PHONE.search(text, at, run.end() + 2):
+            number = "" if match[0].startswith(PHONE_PLACEHOLDER) else phone(match[0])
+            at = match.start() + len(number) if number else match.end()
+            if number:
+                pieces += [text[done : match.start()], PHONE_PLACEHOLDER]
+                done, count = at, count + 1
+    return "".join([*pieces, text[done:]]), count
 
 
 def _replace(pattern: re.Pattern[str], text: str, placeholder) -> tuple[str, int]:  # type: ignore[no-untyped-def]

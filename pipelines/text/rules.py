@@ -7,13 +7,13 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from contract.settings import C4, Bloom, Filter, FineWeb, GopherQuality, GopherRepetition
+from contract.settings import C4, MC4, Bloom, Filter, FineWeb, GopherQuality, GopherRepetition
 from pipelines.schema import Drop
+from pipelines.text.languages import UNITS
 from pipelines.text.stopwords import STOP_WORDS
-from pipelines.text.words import UNSPACED_LANGUAGES
 
 # Korean characters are syllables: running text has a mean near the lower limit, which was set for English.
-MEAN_LENGTH_EXEMPT = UNSPACED_LANGUAGES | {"ko"}
+MEAN_LENGTH_EXEMPT = {*UNITS, "ko"}
 Verdict = tuple[Drop, float] | None
 Scores = Mapping[str, float | None]
 
@@ -44,18 +44,23 @@ def decide(scores: Scores, rules: Iterable[Rule]) -> Verdict:
 
 
 def rules_for(settings: Filter, language: str | None) -> list[Rule]:
-    """Every rule that a recipe switches on, in the order in which they are asked, as they stand for one language."""
-    made = [
-        Rule("lines", Drop.LINES_REMOVED, "removed_word_fraction", ">", settings.max_removed_word_fraction),
+    """Every rule that a recipe switches on, as they stand for one language, in the order in which they are asked.
+
+    That order is RefinedWeb's (repetition, document-wise, line-wise), so that its funnel and ours can stand side by side; the rule
+    sets of other corpora follow.
+    """
+    made = repetition_rules(settings.gopher_repetition) if settings.gopher_repetition.enabled else []
+    made += [
         Rule("length", Drop.TOO_FEW_WORDS, "words", "<", settings.min_words),
         Rule("length", Drop.TOO_MANY_WORDS, "words", ">", settings.max_words),
     ]
-    if settings.gopher_repetition.enabled:
-        made += repetition_rules(settings.gopher_repetition)
     if settings.gopher_quality.enabled:
         made += gopher_rules(settings.gopher_quality, language)
+    made.append(Rule("lines", Drop.LINES_REMOVED, "removed_word_fraction", ">", settings.max_removed_word_fraction))
     if settings.c4.enabled:
         made += c4_rules(settings.c4)
+    if settings.mc4.enabled:
+        made.append(Rule("mc4", Drop.MC4_FEW_LONG_LINES, "long_lines", "<", settings.mc4.min_long_lines))
     if settings.fineweb.enabled:
         made += fineweb_rules(settings.fineweb)
     if settings.bloom.enabled:
@@ -144,3 +149,9 @@ def bloom_rules(settings: Bloom, language: str | None) -> list[Rule]:
     if (language or "en") in STOP_WORDS:
         made.insert(3, Rule("bloom", Drop.BLOOM_STOP_WORDS, "stop_word_fraction", "<", settings.min_stop_word_fraction))
     return made
+
+
+def group_of(reason: str) -> str:
+    """The rule set that gives a reason, or nothing where it is no rule's."""
+    everything = Filter(c4=C4(enabled=True), mc4=MC4(enabled=True), bloom=Bloom(enabled=True))
+    return {rule.reason.value: rule.group for rule in rules_for(everything, "en")}.get(reason, "")

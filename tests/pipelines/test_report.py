@@ -1,22 +1,40 @@
 """The report and the what-if on a small run whose answers are known."""
 
+import math
 from collections import Counter
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract.errors import NotReadyError
 from contract.funnel import Level
 from contract.settings import Filter
-from pipelines.report import count_table, domain_of, funnel_table, histogram, main, report, smallest_ids, what_if
+from pipelines import charts
+from pipelines.refinedweb import funnel, funnel_table
+from pipelines.report import (
+    _cell,
+    count_table,
+    domain_of,
+    judged,
+    main,
+    reason_section,
+    report,
+    score_table,
+    smallest_ids,
+    what_if,
+)
 from pipelines.schema import SCORED, SCORES, Drop
-from pipelines.text.rules import Rule
+from pipelines.text.rules import Rule, group_of
 
 
 def scored(make_document, name, language="en", **scores):
     fine = {
         "words": 100, "mean_word_chars": 5, "alpha_words": 1, "stop_words": 4, "punctuated_lines": 1, "sentences": 9,
     }  # fmt: skip
+    fine["kept_words"] = scores.get("words", 100)
     blank = dict.fromkeys(SCORES, 0.0) | {"bad_words": None, "perplexity": None}
     return (
         make_document("x " * 5, name=name, url=f"https://www.{name}.test/", language=language) | blank | fine | scores
@@ -61,15 +79,61 @@ def test_the_command_takes_overrides_and_names_mistakes(run, capsys):
     assert "did you mean min_words" in capsys.readouterr().err
 
 
-def test_the_report_names_everything(run, tmp_path):
-    assert main(["--recipe", run.uri, "--output", str(tmp_path / "report.md")]) == 0
-    text = (tmp_path / "report.md").read_text()
-    assert "| filter | 2 |" in text
-    assert "repetition, document-wise, line-wise" in text
+def test_the_report_names_everything(run, capsys):
+    assert main(["--recipe", run.uri]) == 0
+    text = capsys.readouterr().out
+    assert "| filter | line-wise | 2 | 50.00% | 23.34 % |" in text
     assert "#### words" in text
     assert "too_few_words: drops when < 50, 2 of 4" in text
     assert "#### perplexity\n\nnot measured" in text
-    assert text == report(run)
+    assert "| words | 30.4 | 72.5 | 100 | too_few_words < 50: 2; too_many_words > 100000: 0 |  |" in text
+    assert "| perplexity |  |  |  |  | 4: en, de |" in text
+    assert text == report(run)[0]
+
+
+def test_a_written_report_has_figures_that_are_well_formed_and_the_same_every_time(run, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        assert main(["--recipe", run.uri, "--no-snippets", "--output", str(tmp_path / name / "r.md")]) == 0
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["r-funnel.svg", "r-scores.svg", "r.md"]
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_text() == (tmp_path / "two" / path.name).read_text()
+    markdown = (tmp_path / "one" / "r.md").read_text()
+    assert "(r-funnel.svg)" in markdown
+    assert "(r-scores.svg)" in markdown
+    assert "####" not in markdown, "the figure stands for the histograms"
+    drawn = ElementTree.parse(tmp_path / "one" / "r-scores.svg")
+    words = ["".join(node.itertext()) for node in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert set(SCORES) <= set(words)
+    assert "< 50: 50.0%; > 100000: 0.0%" in words
+    assert "not measured" in words
+
+
+def test_a_rule_is_judged_only_where_a_language_is_asked_it():
+    columns = {"mean_word_chars": np.array([1.0, 2.0, 5.0]), "words": np.array([9.0, 60.0, 60.0])}
+    kept, rules = judged(columns | {"stop_words": np.array([0.0, np.nan, 4.0])}, ["zh", "eo", "en"], Filter())
+    np.testing.assert_array_equal(kept["mean_word_chars"], [np.nan, 2.0, 5.0])
+    np.testing.assert_array_equal(kept["stop_words"], [0.0, np.nan, 4.0])
+    np.testing.assert_array_equal(kept["words"], columns["words"])
+    assert {rule.reason for rule in rules} >= {Drop.MEAN_WORD_LENGTH, Drop.FEW_STOP_WORDS}
+    table = score_table(kept, ["zh", "eo", "en"], rules)
+    assert table[2].endswith("mean_word_length < 3: 1; mean_word_length > 10: 0 | 1: zh |")
+    assert table[4].endswith("few_stop_words < 2: 1 | 1: eo |")
+
+
+def test_snippets_are_masked_and_can_be_left_out():
+    rows = [
+        {"id": f"{n:02}", "stage": "langid", "reason": "language", "value": "de 0.99", "url": "http://a.test/", "snippet": f"mail a{n}@b.com or +1 415-555-2671 *now*"}
+        for n in range(12)
+    ]  # fmt: skip
+    lines = reason_section(reversed(rows))
+    assert lines[1] == "### langid: language (12)"
+    assert len(lines) == 3 + 10, "a sample of ten"
+    assert lines == reason_section(rows), "the same sample in any order"
+    assert lines[3] == "- `de 0.99` http://a.test/: mail email@example.com or +1 555-555-0100 \\*now\\*"
+    assert reason_section(rows, snippets=False) == [
+        "", "| stage | reason | documents |", "|---|---|--:|", "| langid | language | 12 |"
+    ]  # fmt: skip
 
 
 def test_nothing_done_yet(resolve_run, tmp_path):
@@ -79,11 +143,94 @@ def test_nothing_done_yet(resolve_run, tmp_path):
         report(resolve_run(tmp_path / "crawl"))
 
 
-def test_the_funnel_counts_from_the_first_stage():
-    levels = [Level("crawl", 200, 100, 10, None, None), Level("extract", 100, 50, 10, None, None)]
-    lines = funnel_table(levels)
-    assert lines[2].startswith("| crawl | 100 | 50.00% | 10 B | 97.76 % |")
-    assert lines[3].startswith("| extract | 50 | 25.00% |")
+def test_the_funnel_stands_in_refinedwebs_steps():
+    found = [
+        Level("crawl", 200, 190, 10, Counter(), Counter()),
+        Level("extract", 190, 100, 10, Counter(language_prefilter=80, extract_empty=10), Counter()),
+        Level("langid", 100, 90, 10, Counter(language=10), Counter()),
+        Level("score", 90, 90, 10, Counter(), Counter()),
+        Level("filter", 90, 40, 10, Counter(duplicate_lines=5, top_ngram=5, too_few_words=10, hash_ratio=1, lines_removed=9, short_lines=20), Counter()),
+        Level("dedup_url", 40, 38, 10, Counter(duplicate_url=2), Counter()),
+        Level("dedup_fuzzy", 38, 30, 10, Counter(near_duplicate=8), Counter()),
+    ]  # fmt: skip
+    assert [(step.stage, step.name, step.kept) for step in funnel(found)] == [
+        ("crawl", "URL filter", 190), ("extract", "extraction", 180), ("langid", "language", 90), ("filter", "repetition", 80),
+        ("filter", "document-wise", 69), ("filter", "line-wise", 60), ("filter", "other rule sets", 40), ("dedup_url", "dedup_url", 38),
+        ("dedup_fuzzy", "fuzzy deduplication", 30),
+    ]  # fmt: skip
+    assert [step.published for step in funnel(found)] == [97.76, 96.31, 47.51, 35.97, 30.15, 23.34, None, None, 14.50]
+    assert funnel_table(found)[4] == "| langid | language | 90 | 45.00% | 47.51 % |"
+    assert funnel([]) == []
+
+
+@given(st.dictionaries(st.sampled_from([reason.value for reason in Drop]), st.integers(0, 50)))
+def test_the_last_step_of_the_filter_is_what_it_kept(reasons):
+    judged = Counter({reason: count for reason, count in reasons.items() if group_of(reason)})
+    level = Level("filter", 1000, 1000 - judged.total(), 0, judged, Counter())
+    steps = funnel([level])
+    assert steps[-1].kept == level.kept
+    assert [step.kept for step in steps] == sorted((step.kept for step in steps), reverse=True)
+
+
+@given(st.lists(st.text(max_size=4), max_size=30))
+def test_the_sample_is_the_smallest_ids_in_any_order(names):
+    rows = []
+    for name in names:
+        smallest_ids(rows, {"id": name}, 5)
+    assert [row["id"] for row in rows] == sorted(names)[:5]
+
+
+@given(st.text(max_size=60))
+def test_a_domain_is_found_in_any_url(text):
+    assert domain_of(f"https://www.example.org/{text}") in {"example.org", "-"}
+    assert isinstance(domain_of(text), str)
+
+
+@given(st.text(max_size=300))
+def test_a_cell_is_one_short_line_that_shows_as_it_is(text):
+    cell = _cell(text)
+    assert len(cell) <= 120
+    assert not set(cell) & {"\n", "\r", "\t", "\x00"}
+    for sign in "`*_[]<>|#":
+        assert sign not in cell.replace("\\" + sign, "")
+
+
+VALUES = st.lists(st.floats(0, 1e6) | st.just(math.nan), max_size=30)
+RULES = st.lists(
+    st.builds(Rule, st.just("g"), st.sampled_from(Drop), st.just("x"), st.sampled_from(["<", ">", "<=", ">="]), st.floats(0, 1e6)), max_size=2
+)  # fmt: skip
+
+
+@given(st.sampled_from(["words", "short_lines", "<&>"]), VALUES, RULES)
+def test_any_scores_can_be_drawn(name, values, rules):
+    column = np.array(values, dtype=float)
+    drawn = ElementTree.fromstring(charts.histograms([(name, column, rules)]))
+    assert drawn.attrib["viewBox"] == "0 0 1014 166"
+    for node in drawn.iter("{http://www.w3.org/2000/svg}rect"):
+        assert 0 <= float(node.attrib["width"]) <= 1014
+        assert 0 <= float(node.attrib["height"]) <= 166
+    there = column[~np.isnan(column)]
+    if len(there):
+        low, high = charts.bounds(there, rules, name in charts.LOGARITHMIC)
+        assert low < high
+        assert charts.place(low, low, high, False) == 0
+        assert charts.place(high, low, high, False) == 1
+    lines = charts.as_text(name, column, rules)
+    assert lines[1].startswith("#### ")
+
+
+def test_a_panel_counts_every_document_once():
+    rule = Rule("g", Drop.SHORT_LINES, "short_lines", ">=", 0.5)
+    values = np.array([0.0, 0.1, 0.1, 0.5, 0.9])
+    assert charts.share(values, rule) == 2 / 5
+    parts = charts.panel("short_lines", values, [rule])
+    assert any("&gt;= 0.5: 40.0%" in part for part in parts)
+    assert sum(charts.GONE in part and part.startswith("<rect") for part in parts) == 2
+    assert sum(charts.OURS in part and part.startswith("<rect") for part in parts) == charts.BINS
+    assert (
+        score_table({"short_lines": values}, ["en"] * 5, [rule])[2]
+        == "| short_lines | 0.004 | 0.1 | 0.884 | short_lines >= 0.5: 2 |  |"
+    )
 
 
 def test_pieces():
@@ -97,6 +244,6 @@ def test_pieces():
         "| a | 2 | 1 | 50.0% |", "| b | 1 | 0 | 0.0% |"
     ]  # fmt: skip
     rule = Rule("length", Drop.TOO_FEW_WORDS, "words", "<", 2.0)
-    lines = histogram("words", np.array([1.0, 2.0, 3.0, np.nan]), [rule])
+    lines = charts.as_text("words", np.array([1.0, 2.0, 3.0, np.nan]), [rule])
     assert "too_few_words: drops when < 2, 1 of 3" in lines
     assert sum(int(line.replace("<- < 2", "").split()[-1]) for line in lines[lines.index("```") + 1 : -1]) == 3

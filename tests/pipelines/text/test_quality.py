@@ -1,10 +1,20 @@
 """Each quality rule on a text that breaks it alone, and on one that stands exactly at its limit."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract.settings import C4, C4Lines, Filter, FineWeb, GopherQuality
 from pipelines.schema import Drop
-from pipelines.text.quality import c4_lines, count_sentences, measure_c4_page, measure_fineweb, measure_gopher
+from pipelines.text.languages import unit
+from pipelines.text.quality import (
+    c4_lines,
+    count_sentences,
+    measure_c4_page,
+    measure_fineweb,
+    measure_gopher,
+    measure_mc4_page,
+)
 from pipelines.text.rules import c4_rules, decide, fineweb_rules, gopher_rules, rules_for
 from pipelines.text.stopwords import STOP_WORDS
 from pipelines.text.words import Text, split_words
@@ -13,7 +23,7 @@ GOPHER, FINEWEB, C4_RULES, C4_LINES = GopherQuality(), FineWeb(), C4(enabled=Tru
 
 
 def judge_gopher(document, language, settings):
-    return decide(measure_gopher(document, language), gopher_rules(settings, language))
+    return decide(measure_gopher(Text(document, language)), gopher_rules(settings, language))
 
 
 PLAIN = "the house and garden " * 5  # 20 words
@@ -24,7 +34,7 @@ PLAIN = "the house and garden " * 5  # 20 words
 )
 def test_length_in_words(count, found):
     assert decide({"words": count}, rules_for(Filter(min_words=50, max_words=60), "en")) == found
-    assert measure_gopher(Text("word " * count), "en")["words"] == count
+    assert measure_gopher(Text("word " * count))["words"] == count
 
 
 @pytest.mark.parametrize(
@@ -50,7 +60,7 @@ def test_length_in_words(count, found):
     ],
 )
 def test_gopher(text, found):
-    assert judge_gopher(Text(text), "en", GOPHER) == found
+    assert judge_gopher(text, "en", GOPHER) == found
 
 
 @pytest.mark.parametrize(
@@ -69,9 +79,9 @@ def test_gopher(text, found):
     ],
 )
 def test_stop_words_are_the_documents_own(language, text):
-    assert judge_gopher(Text(text), language, GOPHER) is None
+    assert judge_gopher(text, language, GOPHER) is None
     foreign = "ru" if language != "ru" else "de"
-    found = judge_gopher(Text(text), foreign, GOPHER.model_copy(update={"min_mean_word_chars": 0}))
+    found = judge_gopher(text, foreign, GOPHER.model_copy(update={"min_mean_word_chars": 0}))
     assert found is not None
     assert found[0] is Drop.FEW_STOP_WORDS
 
@@ -82,11 +92,11 @@ def test_english_stop_words_are_gophers():
 
 
 def test_a_language_without_stop_words_is_not_judged_by_them():
-    assert judge_gopher(Text("vorto frazo libro domo"), "eo", GOPHER) is None
+    assert judge_gopher("vorto frazo libro domo", "eo", GOPHER) is None
 
 
 def test_words_of_scripts_without_spaces_are_characters():
-    assert split_words("漢字 and kana かな。") == ["漢", "字", "and", "kana", "か", "な", "。"]
+    assert split_words("漢字 and kana かな。") == ["漢", "字", "and", "kana", "か", "な。"]
     assert split_words("漢字ok") == ["漢", "字", "ok"]
     assert split_words("plain  text\nhere") == ["plain", "text", "here"]
 
@@ -105,17 +115,67 @@ def test_c4_lines():
     assert c4_lines("no end here", C4_LINES.model_copy(update={"terminal_punctuation": False})) == "no end here"
 
 
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("Two words.", ""),
+        ("Now three words.", "Now three words."),
+        (f"A long {'x' * 997}ed.", f"A long {'x' * 997}ed."),  # a word of 1000 characters
+        (f"A long {'x' * 998}ed.", ""),
+        ("It ends so well...", ""),  # an ellipsis ends no sentence, as in C4's released code
+        ("It ends so well…", ""),
+        ("Is this the end?", "Is this the end?"),
+        ("What an end this is!", "What an end this is!"),
+        ("Read the terms of use.", ""),
+        ("Read our privacy policy first.", ""),
+        ("This site uses cookies daily.", ""),
+        ("We make use of cookies.", ""),
+        ("We use cookies for cakes.", ""),
+        ("The JavaScript is disabled here.", ""),
+        ("The mill[1] stood here[23] once.[edit]", "The mill stood here once."),
+        ("It was old.[citation needed]", "It was old."),
+        ("An array[i] stays [here].", "An array[i] stays [here]."),
+        ("河流在这里。", ""),  # six characters: five and their full stop are two words and a half
+        ("河流在这里转。", "河流在这里转。"),
+    ],
+)
+def test_c4_judges_one_line(line, left):
+    assert c4_lines(line, C4_LINES, unit("zh" if "河" in line else "en")) == left
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["One two three.", "No end of it", "Short.", "", "Enable javascript now please.", "What[1] is this?"]
+        ),
+        max_size=10,
+    )
+)
+def test_c4_keeps_lines_as_they_are_and_judging_again_changes_nothing(lines):
+    once = c4_lines("\n".join(lines), C4_LINES)
+    assert c4_lines(once, C4_LINES) == once
+    assert set(once.split("\n")) <= {"One two three.", "What is this?", ""}
+    assert once.count("One two three.") == lines.count("One two three.")
+    assert "\n\n\n" not in once
+
+
+def test_mc4_counts_lines_of_two_hundred_characters():
+    text = "\n".join(["x" * 200, "y" * 199, " " + "z" * 200 + " "])
+    assert measure_mc4_page(Text(text), 200) == {"long_lines": 2}
+    assert measure_mc4_page(Text("漢" * 100 + "\n" + "漢" * 99, "zh"), 200) == {"long_lines": 1}
+
+
 def test_c4_documents():
-    assert measure_c4_page("All of it: Lorem IPSUM dolor.") == {"lorem_ipsum": 1, "curly_brackets": 0}
-    assert measure_c4_page("if (x) { y }") == {"lorem_ipsum": 0, "curly_brackets": 1}
+    assert measure_c4_page(Text("All of it: Lorem IPSUM dolor.")) == {"lorem_ipsum": 1, "curly_brackets": 0}
+    assert measure_c4_page(Text("if (x) { y }")) == {"lorem_ipsum": 0, "curly_brackets": 1}
     rules = c4_rules(C4_RULES)
     assert decide({"lorem_ipsum": 1, "curly_brackets": 1, "sentences": 9}, rules) == (Drop.C4_LOREM_IPSUM, 1)
     assert decide({"lorem_ipsum": 0, "curly_brackets": 1, "sentences": 9}, rules) == (Drop.C4_CURLY_BRACKET, 1)
     assert decide({"lorem_ipsum": 0, "curly_brackets": 0, "bad_words": 1}, rules) == (Drop.C4_BAD_WORDS, 1)
     assert decide({"bad_words": None, "sentences": 5}, rules) is None, "what was not measured never drops"
     assert decide({"sentences": 4}, rules) == (Drop.C4_TOO_FEW_SENTENCES, 4)
-    assert count_sentences("One. Two! Three? Four... v1.2 is one.") == 5
-    assert count_sentences("One. Two! Three? It costs 1.50 today.") == 4
+    assert count_sentences(Text("One. Two! Three? Four... v1.2 is one.")) == 5
+    assert count_sentences(Text("One. Two! Three? It costs 1.50 today.")) == 4
 
 
 LONG = "a line that is certainly longer than thirty characters"
