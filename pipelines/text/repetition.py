@@ -28,7 +28,7 @@ def duplicates(parts: Sequence[str]) -> tuple[int, int]:
 
 
 class Ngrams:
-    """The word n-grams of a text that occur at least twice. Those of n words are looked for only where two of n - 1 words begin."""
+    """The word n-grams of a text as integers: equal n-grams of one length have the same number."""
 
     def __init__(self, text: str) -> None:
         numbers: dict[str, int] = {}
@@ -36,65 +36,48 @@ class Ngrams:
         self.characters = len(text)
         self.starts = np.array([start for start, _ in spans], dtype=np.int64)
         self.ends = np.array([end for _, end in spans], dtype=np.int64)
-        words = np.array([numbers.setdefault(text[a:b], len(numbers)) for a, b in spans], dtype=np.int64)
-        self._of = {1: _repeated(np.arange(len(words)), words)}
+        self._words = np.array([numbers.setdefault(text[a:b], len(numbers)) for a, b in spans], dtype=np.int64)
+        self._of: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
-    def of(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """(index of the first word of each repeated n-gram, ascending; its number, the same for equal n-grams of one length)."""
+    def of(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(index of each distinct n-gram's first occurrence, number of each n-gram in order, occurrences of each distinct one)."""
         if n not in self._of:
-            at, number = self.of(n - 1)
-            numbers = np.full(len(self.starts) + 1, -1)
-            numbers[at] = number
-            following = numbers[at + 1]
-            both = following >= 0
-            # An n-gram is the (n-1)-grams at its place and at the next; both numbers are below 2^31.
-            self._of[n] = _repeated(at[both], (number[both] << 32) | following[both])
+            if n == 1:
+                keys = self._words
+            else:
+                # An n-gram is the (n-1)-gram at its place and one more word; both numbers are below 2^31.
+                shorter = self.of(n - 1)[1]
+                keys = (shorter[:-1] << 32) | self._words[n - 1 :]
+            _, first, number, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+            self._of[n] = first, number, count
         return self._of[n]
 
     def top_fraction(self, n: int) -> float:
         """Occurrences x characters of the most frequent n-gram (of several, the longest) over the document's characters."""
-        at, number = self.of(n)
-        if not len(at):
+        if len(self._words) < n:
             return 0.0
-        count = np.bincount(number)
+        first, _, count = self.of(n)
         most = int(count.max())
-        of_most = at[_first_places(number)[count == most]]
-        longest = int((self.ends[of_most + n - 1] - self.starts[of_most]).max())
+        if most < 2:
+            return 0.0
+        at = first[count == most]
+        longest = int((self.ends[at + n - 1] - self.starts[at]).max())
         return most * longest / self.characters
 
     def duplicate_fraction(self, n: int) -> float:
         """Characters covered by n-grams that stood before already, over the document's characters."""
-        at, number = self.of(n)
-        if not len(at):
+        if len(self._words) < n:
             return 0.0
-        later = np.ones(len(at), dtype=bool)
-        later[_first_places(number)] = False
-        starts, ends = self.starts[at[later]], self.ends[at[later] + n - 1]
+        first, number, count = self.of(n)
+        if len(count) == len(number):
+            return 0.0
+        repeated = np.ones(len(number), dtype=bool)
+        repeated[first] = False
+        at = np.flatnonzero(repeated)
+        starts, ends = self.starts[at], self.ends[at + n - 1]
         # Starts and ends both ascend: each n-gram adds what lies behind the end of the one before.
         fresh = np.maximum(starts[1:], ends[:-1])
         return float(ends[0] - starts[0] + (ends[1:] - fresh).sum()) / self.characters
-
-
-def _repeated(at: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places whose key another place has too, and a small number for each key."""
-    if len(at) < 2:
-        return at[:0], keys[:0]
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    new = np.concatenate(([True], ordered[1:] != ordered[:-1]))
-    alone = new & np.concatenate((new[1:], [True]))
-    number = np.empty(len(keys), dtype=np.int64)
-    number[order] = np.cumsum(new & ~alone) - 1
-    kept = np.ones(len(keys), dtype=bool)
-    kept[order[alone]] = False
-    return at[kept], number[kept]
-
-
-def _first_places(number: np.ndarray) -> np.ndarray:
-    """Where each number stands for the first time."""
-    places = np.empty(int(number.max()) + 1, dtype=np.int64)
-    places[number[::-1]] = np.arange(len(number) - 1, -1, -1)  # of several assignments the last stays
-    return places
 
 
 def measure(document: Text) -> dict[str, float | None]:
