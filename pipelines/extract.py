@@ -105,6 +105,17 @@ def justext_paragraphs(page: str, languages: tuple[str, ...]) -> str:
     return "\n".join(part.text for part in justext.justext(page, stop_words) if not part.is_boilerplate)
 
 
+def main_content(settings: Extract, languages: tuple[str, ...], page: str) -> str:
+    """The extractor's text of a page as it comes; empty where it finds none."""
+    if settings.extractor == "resiliparse":
+        return str(
+            extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
+        )
+    if settings.extractor == "justext":
+        return justext_paragraphs(page, languages)
+    return plain_tables(main_text(page, settings.fast) or "")
+
+
 def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, note: str) -> str:
     """JSON of (title, text), of a number where the page is skipped as foreign, or an empty string where there is no text.
 
@@ -118,14 +129,8 @@ def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, 
             return json.dumps(probability)
     if kind == "text":
         return json.dumps([None, text]) if (text := clean(page)) else ""
-    if settings.extractor == "resiliparse":
-        text = extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
-    elif settings.extractor == "justext":
-        text = justext_paragraphs(page, languages)
-    else:
-        text = plain_tables(main_text(page, settings.fast) or "")
     title = TITLE.search(page)
-    cleaned = clean(text)
+    cleaned = clean(main_content(settings, languages, page))
     return json.dumps([" ".join(html.unescape(title[1]).split()) if title else None, cleaned]) if cleaned else ""
 
 
