@@ -73,7 +73,9 @@ def snippet_f1(gold: list[dict[str, Any]], found: dict[str, str]) -> float:
         alarms += sum(snippet in text for snippet in row["without"])
     precision, recall = hits / (hits + alarms), hits / (hits + misses)
     unread = sum(row["url"] not in found for row in gold)
-    print(f"multilingual snippets: {len(gold)} pages ({unread} not read), precision {precision:.3f}, recall {recall:.3f}")
+    print(
+        f"multilingual snippets: {len(gold)} pages ({unread} not read), precision {precision:.3f}, recall {recall:.3f}"
+    )
     return f1(precision, recall)
 
 

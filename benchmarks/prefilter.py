@@ -46,7 +46,9 @@ def archives(data: Path) -> list[Path]:
     """Every WARC file of the test data that is no test of damage."""
     names = ("*.warc.gz", "*.warc")
     found = [file for folder in ("html_gold", "warc") for name in names for file in (data / folder).rglob(name)]
-    return sorted(file for file in found if not {"bad", "broken", "trunc"} & set(file.stem.replace(".", "-").split("-")))
+    return sorted(
+        file for file in found if not {"bad", "broken", "trunc"} & set(file.stem.replace(".", "-").split("-"))
+    )
 
 
 def judged(file: Path, recipe: Recipe) -> Iterator[Judged]:
@@ -63,7 +65,9 @@ def judged(file: Path, recipe: Recipe) -> Iterator[Judged]:
             unwanted = judge(language, probability, recipe.langid.model_copy(update={"languages": (language,)}))
             scores = measure(found, language, recipe.score, Tools())[1]
             kept = not unwanted and decide(scores, rules_for(recipe.filter, language)) is None
-            seen = foreign(text, (language,), 2.0, model().f)  # a threshold above every probability: the probability itself
+            seen = foreign(
+                text, (language,), 2.0, model().f
+            )  # a threshold above every probability: the probability itself
             yield Judged(page.url, file.name, language, kept, 1.0 if seen is None else seen)
 
 
