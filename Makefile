@@ -51,12 +51,12 @@ bench: setup
 # Beside datatrove, in an environment of its own under .bench; DATA holds html_gold/ and lid/.
 DATA ?= ../shared/data
 bench-extract: setup
-	@$(BIN)/python -m benchmarks.extract --data "$(DATA)"; ratio=$$?; \
-	$(BIN)/python -m benchmarks.extraction_quality --data "$(DATA)"; quality=$$?; \
-	$(BIN)/python -m benchmarks.language --data "$(DATA)"; language=$$?; \
-	$(BIN)/python -m benchmarks.urlfilter --data "$(DATA)"; urls=$$?; \
-	$(BIN)/python -m benchmarks.reading --data "$(DATA)"; reading=$$?; \
-	exit $$((ratio | quality | language | urls | reading))
+	@short=0; \
+	for part in extract spark_overhead extraction_quality prefilter language urlfilter reading; do \
+		echo "== $$part"; $(BIN)/python -m benchmarks.$$part --data "$(DATA)" || short=1; \
+	done; \
+	echo "== hostile"; $(BIN)/python -m benchmarks.hostile || short=1; \
+	exit $$short
 
 # Beside datasketch and, in an environment of its own, datatrove; DATA holds dedup/. ONLY="sign recall" takes some of the parts.
 bench-dedup: setup

@@ -91,7 +91,8 @@ class Extract(Settings):
 
     extractor: Literal["trafilatura", "resiliparse", "justext"] = "trafilatura"
     fast: bool = True
-    """trafilatura without its fall-back extractors: 1.5 times as fast; F1 on articles the same, on multilingual pages 0.005 lower."""
+    """trafilatura without its fall-back extractors (readability, jusText): 1.5 times as fast. F1 on the article benchmark .957 with
+    it and .952 without, on trafilatura's multilingual set .918 and .923."""
     min_chars: Positive = 25
     prefilter_probability: Fraction = 0.1
     """Skip pages whose plain text is in none of `langid.languages` with at least this probability; 0 extracts every page."""

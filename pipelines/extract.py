@@ -46,7 +46,7 @@ DROPS = {
 
 
 def decode(payload: bytes, declared: str | None) -> str:
-    """Bytes to text: byte order mark, then what the HTTP header says, then `<meta>`, then detection.
+    """Bytes to text without lone surrogates: byte order mark, then what the HTTP header says, then `<meta>`, then detection.
 
     Bytes that are valid UTF-8 beyond ASCII are UTF-8 whatever is declared: servers declare ISO-8859-1 by default, and text in
     another encoding is never valid UTF-8 by chance for long. A declared encoding that does not fit the bytes is passed over.
@@ -54,13 +54,13 @@ def decode(payload: bytes, declared: str | None) -> str:
     for mark, encoding in BOMS:
         if payload.startswith(mark):
             return payload[len(mark) :].decode(encoding, "replace")
-    if not payload.isascii() and _fits(payload, "utf-8"):
-        return payload.decode("utf-8", "ignore")
+    if not payload.isascii() and (text := _strictly(payload, "utf-8")) is not None:
+        return text
     meta = META_CHARSET.search(payload[:4096])
     for label in (declared, meta[1].decode() if meta else None):
         encoding = _python_encoding(label)
-        if encoding and _fits(payload, encoding):
-            return payload.decode(encoding, "replace")
+        if encoding and (text := _strictly(payload, encoding)) is not None:
+            return text
     return payload.decode(_python_encoding(detect_encoding(payload)) or "utf-8", "replace")
 
 
@@ -76,13 +76,12 @@ def _python_encoding(label: str | None) -> str | None:
         return None
 
 
-def _fits(payload: bytes, encoding: str) -> bool:
-    """Whether all of the payload decodes; a character cut off at its very end is forgiven."""
+def _strictly(payload: bytes, encoding: str) -> str | None:
+    """The payload decoded, None where a part of it does not decode; a character cut off at its very end is left out."""
     try:
-        codecs.getincrementaldecoder(encoding)("strict").decode(payload, False)
+        return codecs.getincrementaldecoder(encoding)("strict").decode(payload, False)
     except (UnicodeError, LookupError):
-        return False
-    return True
+        return None
 
 
 def clean(text: str) -> str:
@@ -106,27 +105,32 @@ def justext_paragraphs(page: str, languages: tuple[str, ...]) -> str:
     return "\n".join(part.text for part in justext.justext(page, stop_words) if not part.is_boilerplate)
 
 
+def main_content(settings: Extract, languages: tuple[str, ...], page: str) -> str:
+    """The extractor's text of a page as it comes; empty where it finds none."""
+    if settings.extractor == "resiliparse":
+        return str(
+            extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
+        )
+    if settings.extractor == "justext":
+        return justext_paragraphs(page, languages)
+    return plain_tables(main_text(page, settings.fast) or "")
+
+
 def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, note: str) -> str:
     """JSON of (title, text), of a number where the page is skipped as foreign, or an empty string where there is no text.
 
     `note` is the page's kind and declared charset.
     """
     kind, _, charset = note.partition(" ")
-    page = decode(payload, charset).encode("utf-8", "replace").decode()  # no lone surrogates: C code refuses them
+    page = decode(payload, charset)
     if kind == "html" and settings.prefilter_probability and languages:
         probability = foreign(page, languages, settings.prefilter_probability, model().f)
         if probability is not None:
             return json.dumps(probability)
     if kind == "text":
         return json.dumps([None, text]) if (text := clean(page)) else ""
-    if settings.extractor == "resiliparse":
-        text = extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
-    elif settings.extractor == "justext":
-        text = justext_paragraphs(page, languages)
-    else:
-        text = plain_tables(main_text(page, settings.fast) or "")
     title = TITLE.search(page)
-    cleaned = clean(text)
+    cleaned = clean(main_content(settings, languages, page))
     return json.dumps([" ".join(html.unescape(title[1]).split()) if title else None, cleaned]) if cleaned else ""
 
 

@@ -1,8 +1,8 @@
 """trafilatura, made faster without a change to its output: a test compares the texts with those of the library as it comes.
 
-What it pays for and gets nothing from: lxml asks a Python function for the class of every element; libxml2 walks `.//*[...]` in two
-steps; every regular expression is called for elements that lack the attribute; a union of paths is a walk for each and a sort; options
-are read from a configuration for every page; and a copy of the tree is kept for extractors that `fast` leaves out.
+What it pays for and gets nothing from: lxml asks a Python function for the class of every element; XPath expressions that ask only for
+tags and attributes (`treewalk`); a pattern of characters that no page holds, searched for over all of it; options read from a
+configuration for every page; and a copy of the tree for extractors that `fast` leaves out.
 """
 
 import re
@@ -12,10 +12,13 @@ from importlib import import_module
 from typing import Any
 
 import lxml.html
+import numpy as np
 import trafilatura
 from lxml import etree
 from trafilatura import core, utils, xpaths
 from trafilatura.settings import Extractor
+
+from pipelines.text.treewalk import Untranslated, Walk
 
 baseline = import_module("trafilatura.baseline")  # the package has a function of that name
 XPATH_LISTS = (
@@ -27,10 +30,8 @@ XPATH_LISTS = (
     "DISCARD_IMAGE_ELEMENTS",
     "BODY_XPATH",
 )
-SLOW_STEP = re.compile(r"\.//\*\[")
-ATTRIBUTE_TEST = re.compile(r"re:test\((@[\w@|-]+), '([^']*)'(, 'i')?\)")
-SIBLING_POSITION = re.compile(r"\]\s*\[\s*\d+\s*\]")  # not the 1 of `(...)[1]`, which counts over the whole result
-UNION_OF_TAGS = re.compile(r"\.//(\w+)(\[[^\]]*\])?")
+SPACES = (b"\t", b"\n", b"\r")
+NO_CHARACTERS = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")  # U+FFFE and U+FFFF
 
 
 def main_text(page: str, fast: bool) -> str | None:
@@ -58,8 +59,10 @@ def _quicken() -> None:
         parser.set_element_class_lookup(classes)
     for name in XPATH_LISTS:
         expressions = getattr(xpaths, name)
-        expressions[:] = [_compiled(one_walk(expression.path)) for expression in expressions]
-    baseline.BASIC_CLEAN_XPATH = _compiled(one_union(baseline.BASIC_CLEAN_XPATH.path))
+        only_first = name == "BODY_XPATH"  # of these the library takes the first element that is found
+        expressions[:] = [walked(expression, only_first) for expression in expressions]
+    baseline.BASIC_CLEAN_XPATH = walked(baseline.BASIC_CLEAN_XPATH)
+    utils.INVALID_XML_CHARS = Sought(utils.INVALID_XML_CHARS)
     library_prepare = core._prepare_tree
 
     def prepare(tree: Any, options: Extractor, url: str | None) -> tuple[Any, Any]:
@@ -71,33 +74,26 @@ def _quicken() -> None:
     core._prepare_tree = prepare
 
 
-def _compiled(path: str) -> etree.XPath:
-    return etree.XPath(path, namespaces={"re": xpaths.REGEXP_NS})
+def walked(expression: etree.XPath, only_first: bool = False) -> Walk | etree.XPath:
+    """An equal walk, or the expression itself where there is none. `.//a[x][1]` finds what `(.//a[x])[1]` finds, and then more."""
+    path = expression.path.strip()
+    if only_first and path.endswith("][1]") and not path.startswith("("):
+        path = f"({path[:-3]})[1]"
+    try:
+        return Walk(path)
+    except Untranslated:
+        return expression
 
 
-def one_walk(path: str) -> str:
-    """An equal XPath that walks once, and asks a pattern only of elements that have the attribute.
+class Sought:
+    """The library's pattern of characters that XML cannot hold; runs only over a text that holds one."""
 
-    `descendant::*` counts positions over all descendants and `.//*` among siblings: a path that counts those keeps its step. A
-    missing attribute tests as the empty string, so a pattern that matches the empty string keeps its form too.
-    """
-    if not SIBLING_POSITION.search(path):
-        path = SLOW_STEP.sub("descendant::*[", path)
-    return ATTRIBUTE_TEST.sub(_guarded, path)
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
 
-
-def _guarded(match: re.Match[str]) -> str:
-    if re.search(match[2], "", re.IGNORECASE):
-        return match[0]
-    return f"({match[1]} and {match[0]})"
-
-
-def one_union(path: str) -> str:
-    """`.//a|.//b[x]|.//*[y]` as one walk: `descendant::*[self::a or self::b[x] or (y)]`. Another shape comes back as it is."""
-    tags, _, rest = path.rpartition("|.//*[")
-    if not tags or not rest.endswith("]"):
-        return path
-    tests = [f"self::{match[1]}{match[2] or ''}" for match in UNION_OF_TAGS.finditer(tags)]
-    if "|".join(match[0] for match in UNION_OF_TAGS.finditer(tags)) != tags:
-        return path
-    return one_walk(f"descendant::*[{' or '.join(tests)} or ({rest[:-1]})]")
+    def sub(self, replacement: str, text: str) -> str:
+        data = text.encode("utf-8", "surrogatepass")
+        low = np.count_nonzero(np.frombuffer(data, np.uint8) < ord(" "))
+        if low == sum(map(data.count, SPACES)) and not any(one in data for one in NO_CHARACTERS):
+            return text
+        return self._pattern.sub(replacement, text)

@@ -25,8 +25,11 @@ def samples(text: str, count: int = SAMPLES, chars: int = SAMPLE_CHARS) -> list[
     return [text[int(index * step) : int(index * step) + chars] for index in range(count)]
 
 
-def wanted_probability(text: str, languages: Collection[str], model: Any) -> float:
-    """Mean over the samples of the probability that lid.176 gives to the wanted languages together, between 0 and 1."""
+def wanted_probability(text: str, languages: Collection[str], model: Any, enough: float = 1.0) -> float:
+    """Mean over the samples of the probability that lid.176 gives to the wanted languages together, between 0 and 1.
+
+    Stops asking as soon as the mean cannot be below `enough`, which is then what comes back, or less than the mean.
+    """
     pieces = samples(text)
     total = 0.0
     for piece in pieces:
@@ -35,6 +38,8 @@ def wanted_probability(text: str, languages: Collection[str], model: Any) -> flo
             for probability, label in model.predict(piece + "\n", len(languages) + 4, FLOOR, "strict")
             if label[len(LABEL) :] in languages
         )
+        if total >= enough * len(pieces):
+            break
     return min(1.0, total / len(pieces)) if pieces else 0.0
 
 
@@ -43,5 +48,5 @@ def foreign(page: str, languages: Collection[str], threshold: float, model: Any)
     text = " ".join(extract_plain_text(page, main_content=False, alt_texts=False, links=False).split())
     if len(text) < MIN_CHARS:
         return None
-    probability = wanted_probability(text, languages, model)
+    probability = wanted_probability(text, languages, model, threshold)
     return probability if probability < threshold else None

@@ -48,7 +48,7 @@ def test_decode(payload, declared, text):
     st.none() | st.sampled_from(["utf-8", "latin-1", "nonsense", "utf-16", "hz", "x-user-defined", "idna", "rot13"]),
 )
 def test_decode_never_fails(payload, declared):
-    assert isinstance(decode(payload, declared), str)
+    decode(payload, declared).encode()  # a lone surrogate would raise
 
 
 @pytest.mark.parametrize(

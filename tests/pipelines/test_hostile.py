@@ -4,42 +4,19 @@ import time
 
 import pytest
 
-from benchmarks.hostile import hostile_pages
-from contract.settings import Extract
+from benchmarks.hostile import GOOD, LIMITS, hostile_pages, read, write
 from pipelines.extract import guard_for
 from pipelines.text.guard import Outcome
-from pipelines.text.rangefile import RangeFile
-from pipelines.text.warc import Page, read_pages
 
-LIMIT_S, MEMORY_MB, MAX_PAYLOAD = 2.0, 256, 8 << 20
-SETTINGS = Extract(seconds_per_page=LIMIT_S, memory_mb_per_page=MEMORY_MB)
-GOOD = (
-    b"<html><body><article>"
-    + b"<p>The river bends twice before it meets the old mill on the hill.</p>" * 9
-    + b"</article>"
-)
-
-
-def record(name, encoding, body):
-    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
-    http += f"Content-Encoding: {encoding}\r\n\r\n".encode() if encoding else b"\r\n"
-    head = (
-        "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\n"
-        f"WARC-Target-URI: http://hostile.test/{name}\r\nContent-Length: {len(http) + len(body)}\r\n\r\n"
-    )
-    return head.encode() + http + body + b"\r\n\r\n"
+LIMIT_S = LIMITS.seconds_per_page
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """Every hostile page as read back from a crawl file, each followed by a good one."""
     file = tmp_path_factory.mktemp("hostile") / "hostile.warc"
-    with file.open("wb") as sink:
-        for name, encoding, body in hostile_pages():
-            sink.write(record(name, encoding, body))
-            sink.write(record(f"after_{name}", "", GOOD))
-    with RangeFile(str(file)) as source:
-        return {one.url.rpartition("/")[2]: one for one in read_pages(source, MAX_PAYLOAD) if isinstance(one, Page)}
+    write(file)
+    return read(file)
 
 
 def test_every_record_comes_out(found):
@@ -52,7 +29,7 @@ def test_every_record_comes_out(found):
 
 
 def test_no_page_holds_the_worker_and_none_is_silent(found):
-    guard = guard_for(SETTINGS, ())
+    guard = guard_for(LIMITS, ())
     fates = {}
     for name, page in found.items():
         if page.too_large or name.startswith("after_"):
@@ -71,7 +48,7 @@ def test_no_page_holds_the_worker_and_none_is_silent(found):
 
 
 def test_extraction_of_a_surrogate_never_reaches_the_store(found):
-    guard = guard_for(SETTINGS, ())
+    guard = guard_for(LIMITS, ())
     for name in ("surrogates", "utf16_half", "references"):
         reply = guard.call(found[name].payload, "html ")
         reply.text.encode("utf-8")  # would raise

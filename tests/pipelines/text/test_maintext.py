@@ -1,13 +1,16 @@
-"""The faster trafilatura against the library as it comes, page by page, and the rewriting of its expressions."""
+"""The faster trafilatura against the library as it comes, page by page, and what stands in for its parts."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
-from lxml import etree, html
+from trafilatura import xpaths
 
-from pipelines.text.maintext import main_text, one_union, one_walk
+from pipelines.text import maintext
+from pipelines.text.maintext import main_text
+from pipelines.text.treewalk import Walk
 
 PLAIN = """
 import json, sys, logging, trafilatura
@@ -38,30 +41,24 @@ def test_output_equals_the_library_on_real_pages(data_dir):
     assert [main_text(page, fast) for page, fast in asked] == expected
 
 
+def test_most_expressions_are_walked():
+    """Those that ask for more than tags and attributes stay XPath: a union whose parts are each taken once."""
+    main_text("<html><body><p>text</p></body></html>", True)
+    found = [expression for name in maintext.XPATH_LISTS for expression in getattr(xpaths, name)]
+    assert [isinstance(one, Walk) for one in found].count(False) == 1
+    assert isinstance(maintext.baseline.BASIC_CLEAN_XPATH, Walk)
+
+
 @pytest.mark.parametrize(
-    ("path", "rewritten"),
+    ("text", "left"),
     [
-        (".//*[self::p][@id='x']", "descendant::*[self::p][@id='x']"),
-        (".//*[self::p][1]", ".//*[self::p][1]"),
-        ("(.//*[self::p])[1]", "(descendant::*[self::p])[1]"),
-        (".//*[re:test(@id|@class, 'ab', 'i')]", "descendant::*[(@id|@class and re:test(@id|@class, 'ab', 'i'))]"),
-        (".//*[re:test(@id, 'a*')]", "descendant::*[re:test(@id, 'a*')]"),
+        ("plain\tt\r\n<p>ü€\U0001f600</p>", "plain\tt\r\n<p>ü€\U0001f600</p>"),
+        ("a\x00b\x0bc\x1f\n", "abc\n"),
+        ("a\ufffeb\uffffc", "abc"),
+        ("\ufffd\ud800", "\ufffd\ud800"),
+        ("", ""),
     ],
 )
-def test_one_walk(path, rewritten):
-    assert one_walk(path) == rewritten
-    tree = html.fromstring("<div id=x><p id=x>1<p class=abc id=q>2<div><p id=ABx>3</p></div><b id=AB>4</b></div>")
-    names = {"namespaces": {"re": "http://exslt.org/regular-expressions"}}
-    assert etree.XPath(rewritten, **names)(tree) == etree.XPath(path, **names)(tree)
-
-
-def test_one_union():
-    path = ".//aside|.//div[contains(@class|@id, 'footer')]|.//*[re:test(@class, 'cookie', 'i')]"
-    names = {"namespaces": {"re": "http://exslt.org/regular-expressions"}}
-    tree = html.fromstring(
-        "<div><aside>1<div id=footer>2</div></aside><p class=Cookie>3<b class=x>4</b></p><div class='a footer'>5</div></div>"
-    )
-    before = etree.XPath(path, **names)(tree)
-    assert len(before) == 4
-    assert etree.XPath(one_union(path), **names)(tree) == before
-    assert one_union("(.//a)[1]") == "(.//a)[1]"
+def test_characters_that_xml_cannot_hold(text, left):
+    pattern = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+    assert maintext.Sought(pattern).sub("", text) == left == pattern.sub("", text)

@@ -36,6 +36,21 @@ def test_known_answers(text, languages, skipped):
         assert 0 <= found < 0.02
 
 
+def test_no_more_samples_are_asked_than_decide():
+    class Counting:
+        calls = 0
+
+        def predict(self, *given):
+            self.calls += 1
+            return model().f.predict(*given)
+
+    asked = Counting()
+    assert foreign(page(ENGLISH * 3), ("en",), 0.1, asked) is None
+    assert asked.calls <= 3  # two samples that are surely English make a mean of 0.1 over ten
+    assert foreign(page(GERMAN * 3), ("en",), 0.1, asked) is not None
+    assert asked.calls >= 10
+
+
 def test_threshold_zero_skips_nothing():
     assert foreign(page(GERMAN), ("en",), 0.0, model().f) is None
 
