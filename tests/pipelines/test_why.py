@@ -24,6 +24,7 @@ def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys
         run_stage(run, stage)
 
     def told(asked: str) -> list[str]:
+        capsys.readouterr()
         why.main(["--recipe", run.uri, asked])
         return capsys.readouterr().out.splitlines()
 
