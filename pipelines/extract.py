@@ -142,7 +142,7 @@ def guard_for(settings: Extract, languages: tuple[str, ...]) -> Guard:
     logging.getLogger("htmldate").setLevel(logging.CRITICAL)
     if settings.prefilter_probability and languages:
         model()  # before the fork: every child shares it
-    gc.freeze()  # Spark collects garbage after every task: not that of the libraries, for a tenth of a second each time
+    gc.freeze()  # Spark's daemon collects garbage after every task: what the libraries hold is none
     return Guard(partial(extract_page, settings, languages), settings.seconds_per_page, settings.memory_mb_per_page)
 
 
