@@ -38,7 +38,7 @@ def crawled(where: Path, data: Path, copies: int, cores: int) -> tuple[Run, Task
         f"crawl.source={folder}",
         "crawl.files_per_segment=1000",
     )
-    run = resolve("recipes/tiny.yaml", "bench", settings)
+    run = resolve("recipes/tiny.yaml", f"bench-{copies}", settings)
     tasks = run.tasks().values()
     for task in tasks:
         if task.stage == "crawl":

@@ -1,6 +1,7 @@
 """extract: the main text of each page. Every page is worked on in a child process that may be killed."""
 
 import codecs
+import gc
 import html
 import json
 import logging
@@ -141,6 +142,7 @@ def guard_for(settings: Extract, languages: tuple[str, ...]) -> Guard:
     logging.getLogger("htmldate").setLevel(logging.CRITICAL)
     if settings.prefilter_probability and languages:
         model()  # before the fork: every child shares it
+    gc.freeze()  # Spark's daemon collects garbage after every task: what the libraries hold is none
     return Guard(partial(extract_page, settings, languages), settings.seconds_per_page, settings.memory_mb_per_page)
 
 
