@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.manifest import Attempt, find
 from contract.plan import Run
 from contract.sources import Segment
+from pipelines import minhash_sign
 from pipelines.components import components, spark_components
+from pipelines.job import Job
 
 Rows = list[dict[str, Any]]
 Edges = list[tuple[int, int]]
@@ -223,3 +226,28 @@ def test_components_in_spark_equal_scipys(make_corpus: Any, run_stage: Any) -> N
         for row in spark_components(frame, lambda edges, turn: edges.localCheckpoint()).collect()
     }
     assert found == flood(edges)
+
+
+def test_a_new_crawl_meets_the_old_ones_signatures(
+    make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    """What an older run signed is signed no more: its committed files are what the new crawl is compared with."""
+    text = " ".join(words(random.Random(8), 80))
+    settings = {"dedup_fuzzy.scope": "global", "dedup_fuzzy.keep": "smallest_id"}
+    old, new = (Segment(name, 0, ()) for name in ("CC-MAIN-2024-10", "CC-MAIN-2024-18"))
+    first = dataclasses.replace(make_corpus([[]], settings, name="old"), segments=(old,))
+    commit_documents(first, "filter", old.partition, [[make_document(text, id=f"{1:032x}")]])
+    (signed,) = run_stage(first, "minhash_sign")
+    both = dataclasses.replace(first, segments=(old, new))
+    assert find(both.store, both.task("minhash_sign", old.partition)) == signed
+    commit_documents(both, "filter", new.partition, [[make_document(text, id=f"{2:032x}")]])
+    task = both.task("minhash_sign", new.partition)
+    minhash_sign.run(Job(both, task, Attempt(both, task)))
+    run_stage(both, "dedup_url")
+    (done,) = run_stage(both, "dedup_fuzzy")
+    assert [(row["id"], row["duplicate_of"]) for row in rows_of(both.store, [done], "drops")] == [
+        (f"{2:032x}", f"{1:032x}")
+    ]
+    assert signed.path in {
+        one.path for one in (find(both.store, each) for each in both.task("dedup_fuzzy").of("minhash_sign")) if one
+    }
