@@ -55,9 +55,9 @@ def _host(host: str) -> str:
         except ValueError:
             return f"[{host.lower()}]"
     plain = unquote(host, errors="replace")
-    if not _NOT_IN_HOST.search(plain):
-        host = plain
-    host = host.lower().rstrip(".")
+    if _NOT_IN_HOST.search(plain):  # no name that anything resolves
+        return host.lower().rstrip(".")
+    host = plain.lower().rstrip(".")
     if host.isascii():
         return host
     try:

@@ -1,7 +1,7 @@
 """Addresses of one page become one string; addresses of two pages never do."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.text.canonical import canonical
@@ -115,5 +115,6 @@ HOSTS = [
         ),
     )
 )
+@example("A://%2¡1")
 def test_every_string_has_a_canonical_form_and_that_is_a_fixed_point(url: str) -> None:
     assert canonical(canonical(url)) == canonical(url)
