@@ -8,6 +8,8 @@ from contract.manifest import Manifest, find
 from contract.plan import Run
 from contract.stages import STAGES
 
+REASONS = 6  # of a stage, the most frequent first
+
 
 @dataclass(frozen=True)
 class Level:
@@ -61,7 +63,10 @@ def render(found: list[Level]) -> str:
     for level in found:
         share = level.kept / level.read if level.read else 0.0
         of_all = level.kept / first if first else 0.0
-        why = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(6)) or "-"
+        why = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(REASONS)) or "-"
+        if len(level.reasons) > REASONS:
+            others = level.reasons.total() - sum(count for _, count in level.reasons.most_common(REASONS))
+            why += f", {len(level.reasons) - REASONS} other reasons {others:,}"
         lines.append(
             f"{level.stage:<16}{level.kept:>11,}{share:>8.1%}{of_all:>8.1%}{human_bytes(level.bytes_kept):>10}  {why}"
         )

@@ -17,6 +17,13 @@ from contract.errors import RecipeError, StoreError
 from contract.settings import Settings, runtime_only
 from contract.store import split_uri
 
+WANTED = {
+    "tuple_type": "should be a list, as in [a, b]",
+    "dict_type": "should be pairs, as in {name: value}",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+}  # where pydantic speaks of Python's types
+
 
 class Recipe(Settings):
     """Everything a run needs to know, one section a stage."""
@@ -169,7 +176,7 @@ def _explain(detail: Any) -> str:
         close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{path}: unknown key; {hint}allowed here: {', '.join(allowed)}"
-    message = detail["msg"].removeprefix("Value error, ")
+    message = WANTED.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
     return f"{path}: {message}" if detail["type"] == "value_error" else f"{path}: {message}, got {detail['input']!r}"
 
 

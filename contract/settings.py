@@ -103,7 +103,7 @@ class Extract(Settings):
 class Langid(Settings):
     """fastText lid.176 on the extracted text."""
 
-    languages: tuple[str, ...] = ("en",)
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = ("en",)
     """ISO 639 codes to keep; an empty list keeps every language."""
     min_probability: Fraction = 0.65
     """RefinedWeb 0.65; BLOOM 0.8; CCNet 0.5."""

@@ -78,12 +78,15 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     running = server.find(given.where)
     if not running:
         server.check_ports(given.port)
+    elif running.port != given.port:
+        screen.say(f"Airflow is up on port {running.port} already and stays there; make stop ends it")
     overrides = _overrides(given)
     screen.say("Gristmill: from crawled pages to a chat model\n")
     pages = source.choose(given.where, given.recipe, given.crawl, overrides, screen)
     screen.say(f"  {'pages':<10} {pages.description}")
     screen.say(f"  {'recipe':<10} {' '.join((given.recipe, *given.set.split()))}")
-    screen.show(f"  {'Airflow':<10} starting ...")
+    if not running:
+        screen.show(f"  {'Airflow':<10} starting ...")
     up = running or server.start(given.where, given.port)
     screen.say(f"  {'Airflow':<10} {up.url}  (log in as admin, password {password(up.home)})")
 

@@ -85,6 +85,10 @@ def start(folder: Path, port: int) -> Server:
 
 def check_ports(port: int) -> None:
     """Raises GristmillError when one of the three ports that Airflow takes from `port` on is in use."""
+    if port + PORTS > 65536:
+        raise GristmillError(
+            f"port {port}: Airflow takes {PORTS} ports from here on, and the last is 65535; make demo PORT=8080"
+        )
     taken = [one for one in range(port, port + PORTS) if not _is_free(one)]
     if taken:
         free = next(one for one in range(port + PORTS, 65000) if all(_is_free(one + i) for i in range(PORTS)))

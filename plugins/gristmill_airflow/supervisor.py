@@ -29,6 +29,7 @@ from typing import BinaryIO
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 MARK = "GRISTMILL_LOCK"
 POLL_S = 0.2
+LEAVING_S = 3.0
 
 _stop_requested = False
 
@@ -142,6 +143,13 @@ def _supervise(child: "subprocess.Popen[bytes]", lock: Path, grace_s: float) -> 
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
+def _let_end(lock: Path) -> None:
+    """Give what the command leaves a moment to end by itself: Spark's JVM is still removing its files when the driver has gone."""
+    deadline = time.monotonic() + LEAVING_S
+    while marked(lock) and time.monotonic() < deadline and not _stop_requested:
+        time.sleep(POLL_S)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--lock", type=Path, required=True)
@@ -176,6 +184,7 @@ def main() -> int:
     forwarder = threading.Thread(target=_forward, args=(child.stdout, rest), daemon=True)
     forwarder.start()
     code = _supervise(child, given.lock, given.grace)
+    _let_end(given.lock)
     sweep(given.lock)
     forwarder.join(timeout=10)
     return code
