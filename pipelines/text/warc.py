@@ -64,7 +64,7 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
         yield refused
     unsure: list[Loss] = []  # damage or the cut through a record's head: only a record behind it tells
     while stream is not None:
-        position = 0
+        position = end = 0  # of the record read last
         last: list[Page | Loss] = []  # of the record read last: only its successor proves that it is whole
         gaps = Gaps(quirks)
         try:
@@ -78,6 +78,9 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
                 if span.end is not None and offset >= span.end and not inner:
                     span.ended = offset
                     return
+                last, end = [], position + _least_size(record)
+                if stream.bound(position, end):
+                    break
                 last = list(_convert(record, max_payload, offset, inner))
             damage = Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
         except OSError as error:
@@ -95,7 +98,13 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
             unsure = [damage]
         else:
             yield damage
-        stream = stream.after(position)
+        stream = stream.after(position, end)
+
+
+def _least_size(record: WarcRecord) -> int:
+    """Bytes that a record takes up at least: white space in its head is not told, and its characters may be of several bytes."""
+    fields = sum(len(name) + len(value) + len(":\n") for name, value in record.headers.items())
+    return len("WARC/1.0\n") + fields + len("\n") + int(record.content_length)
 
 
 class Gaps:
@@ -209,7 +218,8 @@ def _conversion(record: WarcRecord, url: str, max_payload: int, offset: int, inn
     size = record.content_length
     date = _date(record)
     if size > max_payload:
-        yield Page(url, date, offset, inner, "text", "utf-8", b"", size)
+        whole = _consume(record) == size
+        yield Page(url, date, offset, inner, "text", "utf-8", b"", size) if whole else Loss("truncated_record")
         return
     body = record.reader.read()
     yield Loss("truncated_record") if len(body) < size else Page(url, date, offset, inner, "text", "utf-8", body)
@@ -236,6 +246,9 @@ def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner
         return
     size = record.content_length
     if size > max_payload:
+        if _consume(record) < size:
+            yield Loss("truncated_record")
+            return
         # A body of unknown type that is too large to look into is not called a page.
         yield Page(url, date, offset, inner, "html", None, b"", size) if mime in HTML_TYPES else Loss("not_html")
         return

@@ -362,3 +362,23 @@ def test_bad_records_between_lines_that_end_in_a_bare_newline_are_counted(write,
         assert losses == {"bad_warc_header": len(bad)}
     assert read(write(b"\n\n".join(parts)))[1] == {}
     assert read(write(b"WARC/1.07\nWARC-Ty"))[1] == {"bad_warc_header": 1}
+
+
+@pytest.mark.parametrize("size", [20, 200_000])  # the following members are read already, or not yet
+@pytest.mark.parametrize("longer", ["three records", "all the rest", 20 << 20])
+def test_a_length_that_is_too_large_costs_one_record_of_a_gzip_file(write, response, size, longer):
+    chance = random.Random(1)
+    records = [response(f"http://a.test/{n}", b"<html>" + chance.randbytes(size)) for n in range(12)]
+    extra = {"three records": sum(map(len, records[1:4])), "all the rest": sum(map(len, records[1:]))}.get(longer, longer)
+    length = len(records[0].partition(b"\r\n\r\n")[2]) - 4
+    wrong = records[0].replace(b"Content-Length: %d" % length, b"Content-Length: %d" % (length + extra))
+    found, losses = read(write([wrong, *records[1:]], zipped=True))
+    assert [page.url[14:] for page in found] == [str(n) for n in range(1, 12)]
+    assert losses == {"truncated_record": 1}
+
+
+@pytest.mark.parametrize("kind", ["response", "conversion"])
+def test_a_payload_above_the_limit_that_is_not_there_is_no_page(write, record, kind):
+    part = record(kind, "http://a.test/", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>" + b"x" * 5000)
+    found, losses = read(write(part[:-100]), limit=1000)
+    assert (found, losses) == ([], {"truncated_record": 1})
