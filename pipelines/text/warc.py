@@ -90,7 +90,8 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
                 raise
             damage = Loss("reader_panic", f"after byte {stream.place(position)[0]:,}: {error}")
         # A page is checked against its length; what else the stream ended in may be half of anything.
-        yield from (one for one in last if isinstance(one, Page) or not (file.cut or stream.damage))
+        paged = any(isinstance(one, Page) for one in last)
+        yield from last if paged or not (file.cut or stream.damage) else ()
         if damage is None:
             yield from () if file.cut else gaps.at_end(stream.tell())
             return
@@ -151,9 +152,16 @@ def _open(file: RangeFile, span: Span) -> tuple[Inflated | Plain | None, bool, L
         span.begun = next_member(file, max(span.start, 1), span.end)
     else:
         span.begun = first_record(file, span.start, span.end)
+    inflate = zipped or refused is not None
+    if span.begun is None and refused and not zipped:
+        inflate, span.begun = False, first_record(file, max(span.start, 1), span.end)
     if span.begun is None:
         return None, False, refused
-    stream = Inflated(file, span.begun) if zipped or refused else Plain(file, span.begun)
+    if refused:
+        file.seek(span.begun)
+        head = file.read_full(PROBE)
+        plain = _first_bytes(head) if inflate else head
+    stream = Inflated(file, span.begun) if inflate else Plain(file, span.begun)
     return stream, bool(LINE_FEEDS.match(plain or b"")), refused
 
 
@@ -222,7 +230,11 @@ def _conversion(record: WarcRecord, url: str, max_payload: int, offset: int, inn
         yield Page(url, date, offset, inner, "text", "utf-8", b"", size) if whole else Loss("truncated_record")
         return
     body = record.reader.read()
-    yield Loss("truncated_record") if len(body) < size else Page(url, date, offset, inner, "text", "utf-8", body)
+    if len(body) < size:
+        yield Loss("truncated_record")
+        return
+    yield Page(url, date, offset, inner, "text", "utf-8", body)
+    yield from _cut(record, url)
 
 
 def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner: int) -> Iterator[Page | Loss]:
@@ -257,7 +269,7 @@ def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner
         yield Loss("truncated_record")
         return
     try:
-        body = decode_body(
+        body, cut = decode_body(
             body, headers.get("Transfer-Encoding") or "", headers.get("Content-Encoding") or "", max_payload
         )
     except TooLarge:
@@ -270,3 +282,10 @@ def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner
         yield Loss("not_html")
         return
     yield Page(url, date, offset, inner, "html", record.http_charset, body)
+    yield from _cut(record, url, cut)
+
+
+def _cut(record: WarcRecord, url: str, known: bool = False) -> Iterator[Loss]:
+    """That a page lacks its end, if the body shows it or the crawler wrote it down."""
+    if known or record.headers.get("WARC-Truncated"):
+        yield Loss("truncated_body", url)
