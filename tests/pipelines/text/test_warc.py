@@ -369,7 +369,9 @@ def test_bad_records_between_lines_that_end_in_a_bare_newline_are_counted(write,
 def test_a_length_that_is_too_large_costs_one_record_of_a_gzip_file(write, response, size, longer):
     chance = random.Random(1)
     records = [response(f"http://a.test/{n}", b"<html>" + chance.randbytes(size)) for n in range(12)]
-    extra = {"three records": sum(map(len, records[1:4])), "all the rest": sum(map(len, records[1:]))}.get(longer, longer)
+    extra = {"three records": sum(map(len, records[1:4])), "all the rest": sum(map(len, records[1:]))}.get(
+        longer, longer
+    )
     length = len(records[0].partition(b"\r\n\r\n")[2]) - 4
     wrong = records[0].replace(b"Content-Length: %d" % length, b"Content-Length: %d" % (length + extra))
     found, losses = read(write([wrong, *records[1:]], zipped=True))
