@@ -157,11 +157,11 @@ def run(job: Job) -> None:
     settings: Crawl = job.settings
     segment = job.task.segment
     assert segment is not None, "crawl runs once per segment"
-    with urls.shipped(settings, job.spark.sparkContext) as url_filter:
-        work = partial(_work, url_filter, Place(job.store, job.prefix, segment.snapshot), settings)
-        parts = [part for source in segment.files for part in split(source, settings)]
-        outputs = job.map_each(parts, work, "parts")
-        kept, gone = whole(parts, outputs, lambda some: job.map_each(some, work, "parts"))
+    url_filter = urls.shipped(settings, job.spark.sparkContext)
+    work = partial(_work, url_filter, Place(job.store, job.prefix, segment.snapshot), settings)
+    parts = [part for source in segment.files for part in split(source, settings)]
+    outputs = job.map_each(parts, work, "parts")
+    kept, gone = whole(parts, outputs, lambda some: job.map_each(some, work, "parts"))
     for file in (file for output in gone for file in output.files):
         job.store.delete(file.path)
     total = Output([file for output in kept for file in output.files], sum((one.counts for one in kept), Counts()))

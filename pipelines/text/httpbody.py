@@ -1,5 +1,6 @@
 """HTTP bodies as archives hold them: without their encodings, where those are still there, and whether they are HTML."""
 
+import codecs
 import re
 import zlib
 
@@ -7,6 +8,9 @@ import brotli
 import pyarrow as pa
 
 BUFFER = 1 << 18
+BOM = b"\xef\xbb\xbf"
+GZIP_MAGIC = b"\x1f\x8b"
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 OPAQUE_TYPES = ("", "text/plain", "text/xml", "application/xml", "application/octet-stream", "unknown/unknown")
 HTML_START = re.compile(
@@ -33,86 +37,112 @@ def is_html(mime: str, body: bytes) -> bool:
     return mime in HTML_TYPES or bool(HTML_START.match(head))
 
 
-def decode_body(body: bytes, transfer: str, content: str, limit: int) -> bytes:
-    """A body without its transfer and content encodings.
+def decode_body(body: bytes, transfer: str, content: str, limit: int) -> tuple[bytes, bool]:
+    """(a body without its transfer and content encodings, whether a part of it is missing).
 
     Many archives store bodies decoded already and keep the header, so an encoding that the bytes do not show is taken as removed.
     Raises TooLarge above `limit` bytes and Undecodable for an encoding that is unknown.
     """
+    cut = False
     for name in reversed([*_names(content), *_names(transfer)]):
         if name == "chunked":
-            body = dechunk(body)
-        elif name in ("gzip", "x-gzip"):
-            body = _unzip(body, 31, limit) if body.startswith(b"\x1f\x8b") else body
-        elif name == "deflate":
-            body = _deflate(body, limit)
-        elif name == "br":
-            body = _brotli(body, limit)
-        elif name == "zstd":
-            body = _zstd(body, limit) if body.startswith(b"\x28\xb5\x2f\xfd") else body
-        elif not body.lstrip().startswith(b"<"):
-            raise Undecodable(f"content encoding {name!r} is unknown")
-    return body
+            body, short = dechunk(body)
+        else:
+            body, short = _decode(body, name, limit)
+        cut |= short
+    return body, cut
+
+
+def _decode(body: bytes, name: str, limit: int) -> tuple[bytes, bool]:
+    if body.removeprefix(BOM).lstrip().startswith(b"<") or not body:
+        return body, False
+    try:
+        match name:
+            case "gzip" | "x-gzip":
+                decoded, cut = _unzip(body, 31, limit) if body.startswith(GZIP_MAGIC) else (body, False)
+            case "deflate":
+                decoded, cut = _deflate(body, limit)
+            case "br":
+                decoded, cut = _brotli(body, limit)
+            case "zstd":
+                decoded, cut = _zstd(body, limit) if body.startswith(b"\x28\xb5\x2f\xfd") else (body, False)
+            case _:
+                raise Undecodable(f"content encoding {name!r} is unknown")
+    except Undecodable:
+        if _is_text(body):
+            return body, False
+        raise
+    return (body, False) if cut and _is_text(body) else (decoded, cut)
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether the first bytes are UTF-8 without control characters, as those of no encoded body are."""
+    try:
+        return not CONTROL.search(codecs.getincrementaldecoder("utf-8")().decode(body[:1024]))
+    except UnicodeDecodeError:
+        return False
 
 
 def _names(header: str) -> list[str]:
     return [name for part in header.lower().split(",") if (name := part.strip()) not in ("", "identity", "none")]
 
 
-def dechunk(body: bytes) -> bytes:
-    """A chunked body joined. A body that is not chunked comes back as it is; from a wrong chunk size on, the rest stays as it stands."""
+def dechunk(body: bytes) -> tuple[bytes, bool]:
+    """(a chunked body joined, whether it ends before its last chunk does).
+
+    A body that is not chunked comes back as it is; from a wrong chunk size on, the rest stays as it stands.
+    """
     parts: list[bytes] = []
     position = 0
     while True:
         header = CHUNK_SIZE.match(body, position)
         if not header:
             parts.append(body[position:])
-            break
+            return b"".join(parts), False
         size = int(header[1], 16)
         if size == 0:
-            break
+            return b"".join(parts), False
         position = header.end() + size
         parts.append(body[header.end() : position])
         if position >= len(body):
-            break
+            return b"".join(parts), True
         end = re.compile(rb"\r?\n").match(body, position)
         position = end.end() if end else position
-    return b"".join(parts)
+        if position == len(body):
+            return b"".join(parts), True
 
 
-def _unzip(body: bytes, window_bits: int, limit: int) -> bytes:
-    """Inflate, keeping what came before damage or a missing end."""
+def _unzip(body: bytes, window_bits: int, limit: int) -> tuple[bytes, bool]:
+    """Inflate every member, keeping what came before damage or a missing end, and say whether there was one."""
     engine = zlib.decompressobj(window_bits)
     parts: list[bytes] = []
     size = 0
     try:
-        while body and not engine.eof:
+        while not engine.eof:
             part = engine.decompress(body, BUFFER)
             body = engine.unconsumed_tail
             size += len(part)
             parts.append(part)
             if size > limit:
                 raise TooLarge
-            if not part and not body:
+            if engine.eof and engine.unused_data.startswith(GZIP_MAGIC) and window_bits == 31:
+                body, engine = engine.unused_data, zlib.decompressobj(window_bits)
+            elif not part and not body:
                 break
     except zlib.error as error:
         if not size:
             raise Undecodable(f"does not inflate: {error}") from error
-    return b"".join(parts)
+    return b"".join(parts), not engine.eof
 
 
-def _deflate(body: bytes, limit: int) -> bytes:
-    if body.lstrip().startswith(b"<"):
-        return body
+def _deflate(body: bytes, limit: int) -> tuple[bytes, bool]:
     try:
         return _unzip(body, 15, limit)
     except Undecodable:
         return _unzip(body, -15, limit)  # raw deflate, which some servers send under the same name
 
 
-def _brotli(body: bytes, limit: int) -> bytes:
-    if body.lstrip().startswith(b"<"):
-        return body
+def _brotli(body: bytes, limit: int) -> tuple[bytes, bool]:
     engine = brotli.Decompressor()
     parts: list[bytes] = []
     size = 0
@@ -129,14 +159,22 @@ def _brotli(body: bytes, limit: int) -> bytes:
     except brotli.error as error:
         if not size:
             raise Undecodable(f"is not Brotli: {error}") from error
-    return b"".join(parts)
+    if not size and not engine.is_finished():
+        raise Undecodable("is not Brotli: it ends before anything comes out")
+    return b"".join(parts), not engine.is_finished()
 
 
-def _zstd(body: bytes, limit: int) -> bytes:
+def _zstd(body: bytes, limit: int) -> tuple[bytes, bool]:
+    """Read in steps, so that what came before a missing end stays."""
+    stream = pa.CompressedInputStream(pa.BufferReader(body), "zstd")
+    data = bytearray()
     try:
-        data = bytes(pa.CompressedInputStream(pa.BufferReader(body), "zstd").read(limit + 1))
+        while len(data) <= limit and (part := stream.read(min(BUFFER, limit + 1 - len(data)))):
+            data += part
     except OSError as error:
-        raise Undecodable(f"is not Zstandard: {error}") from error
+        if not data:
+            raise Undecodable(f"is not Zstandard: {error}") from error
+        return bytes(data), True
     if len(data) > limit:
         raise TooLarge
-    return data
+    return bytes(data), False

@@ -13,6 +13,7 @@ from pipelines.text.rangefile import RangeFile
 BUFFER = 1 << 18
 SCAN = 1 << 20  # bytes searched at once for the next record after damage
 PROBE = 1 << 14  # bytes inflated to see whether a gzip member holds a record
+LEAD = 16  # bytes that tell whether a record begins
 GZIP_MAGIC = b"\x1f\x8b\x08"
 RECORD_START = re.compile(rb"WARC/\d\.\d+\r?\n")
 RECORD_HEAD = re.compile(rb"\n(WARC/\d\.\d+\r?\n(?:WARC|Content)-[A-Za-z-]+:)", re.IGNORECASE)
@@ -41,14 +42,21 @@ class Plain(io.RawIOBase):
         """A position in the stream as (offset in the file, 0)."""
         return self._start + position, 0
 
-    def after(self, position: int) -> "Plain | None":
-        """The stream from the first record behind a position on; None where there is none."""
-        found = next_record(self._file, self._start + position + 1)
+    def bound(self, position: int, end: int) -> bool:
+        """Whether another record begins within (position, end): only gzip members tell."""
+        return False
+
+    def after(self, position: int, end: int) -> "Plain | None":
+        """The stream from the first record behind the one that takes up [position, end) on; None where there is none."""
+        found = first_record(self._file, self._start + max(1, min(end, self.tell())), None)
         return None if found is None else Plain(self._file, found)
 
 
 class Inflated(io.RawIOBase):
-    """A crawl file of gzip members as one stream. It ends at damage, and `after` goes on behind it."""
+    """A crawl file of gzip members as one stream. It ends at damage, and `after` goes on behind it.
+
+    A record whose length takes in a member that begins with a record is damage too: the length is wrong.
+    """
 
     def __init__(self, file: RangeFile, start: int = 0) -> None:
         super().__init__()
@@ -59,6 +67,10 @@ class Inflated(io.RawIOBase):
         self._inflate: Any = None
         self._position = 0
         self._plain_starts, self._raw_starts = array("q", [0]), array("q", [start])
+        self._lead: bytes | None = None  # of a member, until they tell whether it begins with a record
+        self._record_starts = array("q")
+        self._bounds = (0, 0)
+        self._resume: int | None = None
         self.damage: str | None = None
 
     def readable(self) -> bool:
@@ -72,8 +84,16 @@ class Inflated(io.RawIOBase):
         index = bisect.bisect_right(self._plain_starts, position) - 1
         return self._raw_starts[index], position - self._plain_starts[index]
 
-    def after(self, position: int) -> "Inflated | None":
+    def bound(self, position: int, end: int) -> bool:
+        """Say what a record takes up; whether a member within, already read, begins with a record of its own. One read later ends the stream."""
+        self._bounds = (position, end)
+        index = bisect.bisect_right(self._record_starts, position)
+        return index < len(self._record_starts) and self._breaks(self._record_starts[index])
+
+    def after(self, position: int, end: int) -> "Inflated | None":
         """The stream from the first intact member on behind the damage or, without damage, behind a position's member."""
+        if self._resume is not None:
+            return Inflated(self._file, self._resume)
         broken = self._raw_starts[-1] if self.damage else self.place(position)[0]
         found = next_member(self._file, broken + 1)
         return None if found is None else Inflated(self._file, found)
@@ -91,6 +111,8 @@ class Inflated(io.RawIOBase):
             if self._inflate is None and not self._open_member():
                 continue
             data = self._some(len(view))
+            if self._lead is not None and self._starts_within_a_record(data):
+                return 0
             if data:
                 view[: len(data)] = data
                 self._position += len(data)
@@ -104,6 +126,25 @@ class Inflated(io.RawIOBase):
         self._plain_starts.append(self._position)
         self._raw_starts.append(self._raw_end - len(self._raw))
         self._inflate = zlib.decompressobj(31)
+        self._lead = b""
+        return True
+
+    def _starts_within_a_record(self, data: bytes) -> bool:
+        """Look at the first bytes of a member; whether they are a record's and stand within the record that is being read."""
+        assert self._lead is not None
+        self._lead += data[: LEAD - len(self._lead)]
+        start = self._plain_starts[-1]
+        if RECORD_START.match(self._lead):
+            self._record_starts.append(start)
+        elif len(self._lead) < LEAD:
+            return False
+        self._lead = None
+        return bool(self._record_starts) and self._record_starts[-1] == start and self._breaks(start)
+
+    def _breaks(self, start: int) -> bool:
+        if not self._bounds[0] < start < self._bounds[1]:
+            return False
+        self.damage, self._resume = "truncated_record", self.place(start)[0]
         return True
 
     def _some(self, size: int) -> bytes:
@@ -125,20 +166,11 @@ def next_member(file: RangeFile, after: int, before: int | None = None) -> int |
         at = window.find(GZIP_MAGIC)
         while 0 <= at < SCAN and (before is None or offset + at < before):
             try:
-                if RECORD_START.match(zlib.decompressobj(31).decompress(window[at : at + PROBE], 16)):
+                if RECORD_START.match(zlib.decompressobj(31).decompress(window[at : at + PROBE], LEAD)):
                     return offset + at
             except zlib.error:
                 pass
             at = window.find(GZIP_MAGIC, at + 1)
-    return None
-
-
-def next_record(file: RangeFile, after: int) -> int | None:
-    """Offset of the first record of a plain file at or behind `after`, or None."""
-    for offset, window in _windows(file, after, None):
-        found = RECORD_START.search(window)
-        if found and found.start() < SCAN:
-            return offset + found.start()
     return None
 
 

@@ -10,7 +10,6 @@ import re
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 
 from contract.errors import InputError
 from contract.settings import Crawl
-from contract.store import Store
+from contract.store import Entry, Store
 from pipelines.schema import Drop
 from pipelines.text.blocklist import Blocklists, build, digest, save
 
@@ -126,14 +125,27 @@ def _mapped(file: str) -> Blocklists:
     return Blocklists(Path(SparkFiles.get(file)))
 
 
-@contextmanager
-def shipped(settings: Crawl, context: Any) -> Iterator[Shipped]:
-    """Compile a recipe's block lists and give them to every machine of a SparkContext; they are served while the block runs."""
-    with tempfile.TemporaryDirectory(prefix="gristmill-lists-") as folder:
-        compiled = compile_lists(settings.blocklists, Path(folder))
-        if compiled:
-            context.addFile(str(compiled))
-        yield Shipped(_words(settings), compiled.name if compiled else None)
+def shipped(settings: Crawl, context: Any) -> Shipped:
+    """Compile a recipe's block lists, once in this process, and give them to every machine of a SparkContext.
+
+    They stay as long as this process: machines that join later fetch them, and Spark takes a name from one path only.
+    """
+    listing = tuple(entry for folder in settings.blocklists for entry in Store(folder).files())
+    compiled = _compiled(settings.blocklists, listing)
+    if compiled:
+        context.addFile(str(compiled))
+    return Shipped(_words(settings), compiled.name if compiled else None)
+
+
+@lru_cache(maxsize=4)
+def _compiled(folders: tuple[str, ...], listing: tuple[Entry, ...]) -> Path | None:
+    """`listing`, of the files with their sizes and times, makes changed lists others to the cache."""
+    return compile_lists(folders, Path(_folder().name))
+
+
+@lru_cache(maxsize=1)
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="gristmill-lists-")
 
 
 def load(settings: Crawl) -> UrlFilter:

@@ -64,7 +64,7 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
         yield refused
     unsure: list[Loss] = []  # damage or the cut through a record's head: only a record behind it tells
     while stream is not None:
-        position = 0
+        position = end = 0  # of the record read last
         last: list[Page | Loss] = []  # of the record read last: only its successor proves that it is whole
         gaps = Gaps(quirks)
         try:
@@ -78,6 +78,9 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
                 if span.end is not None and offset >= span.end and not inner:
                     span.ended = offset
                     return
+                last, end = [], position + _least_size(record)
+                if stream.bound(position, end):
+                    break
                 last = list(_convert(record, max_payload, offset, inner))
             damage = Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
         except OSError as error:
@@ -87,7 +90,8 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
                 raise
             damage = Loss("reader_panic", f"after byte {stream.place(position)[0]:,}: {error}")
         # A page is checked against its length; what else the stream ended in may be half of anything.
-        yield from (one for one in last if isinstance(one, Page) or not (file.cut or stream.damage))
+        paged = any(isinstance(one, Page) for one in last)
+        yield from last if paged or not (file.cut or stream.damage) else ()
         if damage is None:
             yield from () if file.cut else gaps.at_end(stream.tell())
             return
@@ -95,7 +99,13 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
             unsure = [damage]
         else:
             yield damage
-        stream = stream.after(position)
+        stream = stream.after(position, end)
+
+
+def _least_size(record: WarcRecord) -> int:
+    """Bytes that a record takes up at least: white space in its head is not told, and its characters may be of several bytes."""
+    fields = sum(len(name) + len(value) + len(":\n") for name, value in record.headers.items())
+    return len("WARC/1.0\n") + fields + len("\n") + int(record.content_length)
 
 
 class Gaps:
@@ -142,9 +152,16 @@ def _open(file: RangeFile, span: Span) -> tuple[Inflated | Plain | None, bool, L
         span.begun = next_member(file, max(span.start, 1), span.end)
     else:
         span.begun = first_record(file, span.start, span.end)
+    inflate = zipped or refused is not None
+    if span.begun is None and refused and not zipped:
+        inflate, span.begun = False, first_record(file, max(span.start, 1), span.end)
     if span.begun is None:
         return None, False, refused
-    stream = Inflated(file, span.begun) if zipped or refused else Plain(file, span.begun)
+    if refused:
+        file.seek(span.begun)
+        head = file.read_full(PROBE)
+        plain = _first_bytes(head) if inflate else head
+    stream = Inflated(file, span.begun) if inflate else Plain(file, span.begun)
     return stream, bool(LINE_FEEDS.match(plain or b"")), refused
 
 
@@ -209,10 +226,15 @@ def _conversion(record: WarcRecord, url: str, max_payload: int, offset: int, inn
     size = record.content_length
     date = _date(record)
     if size > max_payload:
-        yield Page(url, date, offset, inner, "text", "utf-8", b"", size)
+        whole = _consume(record) == size
+        yield Page(url, date, offset, inner, "text", "utf-8", b"", size) if whole else Loss("truncated_record")
         return
     body = record.reader.read()
-    yield Loss("truncated_record") if len(body) < size else Page(url, date, offset, inner, "text", "utf-8", body)
+    if len(body) < size:
+        yield Loss("truncated_record")
+        return
+    yield Page(url, date, offset, inner, "text", "utf-8", body)
+    yield from _cut(record, url)
 
 
 def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner: int) -> Iterator[Page | Loss]:
@@ -236,6 +258,9 @@ def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner
         return
     size = record.content_length
     if size > max_payload:
+        if _consume(record) < size:
+            yield Loss("truncated_record")
+            return
         # A body of unknown type that is too large to look into is not called a page.
         yield Page(url, date, offset, inner, "html", None, b"", size) if mime in HTML_TYPES else Loss("not_html")
         return
@@ -244,7 +269,7 @@ def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner
         yield Loss("truncated_record")
         return
     try:
-        body = decode_body(
+        body, cut = decode_body(
             body, headers.get("Transfer-Encoding") or "", headers.get("Content-Encoding") or "", max_payload
         )
     except TooLarge:
@@ -257,3 +282,10 @@ def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner
         yield Loss("not_html")
         return
     yield Page(url, date, offset, inner, "html", record.http_charset, body)
+    yield from _cut(record, url, cut)
+
+
+def _cut(record: WarcRecord, url: str, known: bool = False) -> Iterator[Loss]:
+    """That a page lacks its end, if the body shows it or the crawler wrote it down."""
+    if known or record.headers.get("WARC-Truncated"):
+        yield Loss("truncated_body", url)

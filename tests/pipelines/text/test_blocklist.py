@@ -52,11 +52,11 @@ def test_as_many_names_as_ut1_holds(tmp_path):
     known = [f"site{n}.example.com" for n in range(1000)]
     save(tmp_path / "lists", ["many", "known"], [build([many, hashed(known)], [0, 1]), build([], [])])
     assert (tmp_path / "lists").stat().st_size < 90 << 20
-    began = time.perf_counter()
+    began = time.process_time()
     mapped = Blocklists(tmp_path / "lists")
     assert {mapped.domains.find(name) for name in known} == {1}
     assert {mapped.domains.find(f"no{name}") for name in known} == {None}
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert len(mapped.domains) == count + 1000
 
 

@@ -1,6 +1,7 @@
 """HTTP bodies: every encoding, archives that removed it, and bodies that are not what they say."""
 
 import gzip
+import random
 import zlib
 
 import brotli
@@ -30,10 +31,12 @@ HTML = b"<html>" + b"some text " * 1000
         ("deflate", HTML),
         ("br", HTML),
         ("made-up", HTML),
+        ("gzip", gzip.compress(HTML[:99]) + gzip.compress(HTML[99:])),
+        ("gzip", gzip.compress(HTML) + b"\0\0padding"),
     ],
 )
 def test_content_encodings_and_archives_that_removed_them(encoding, body):
-    assert decode_body(body, "", encoding, LIMIT) == HTML
+    assert decode_body(body, "", encoding, LIMIT) == (HTML, False)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
@@ -50,7 +53,8 @@ def test_decoding_stops_at_the_limit(encoding):
 
 
 def test_a_gzip_body_without_its_end_keeps_what_came():
-    body = decode_body(gzip.compress(bytes(range(256)) * 4000)[:-2000], "", "gzip", 8 << 20)
+    body, cut = decode_body(gzip.compress(bytes(range(256)) * 4000)[:-2000], "", "gzip", 8 << 20)
+    assert cut
     assert 0 < len(body) < 256 * 4000
     assert (bytes(range(256)) * 4000).startswith(body)
 
@@ -63,13 +67,14 @@ def test_a_body_that_is_nothing_of_the_sort():
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=10), st.sampled_from([b"", b";ext=1", b"  "]))
 def test_dechunk_is_the_inverse_of_chunking(chunks, extension):
     body = b"".join(b"%x%s\r\n%s\r\n" % (len(chunk), extension, chunk) for chunk in chunks) + b"0\r\nTrailer: 1\r\n\r\n"
-    assert dechunk(body) == b"".join(chunks)
+    assert dechunk(body) == (b"".join(chunks), False)
 
 
 def test_wrong_chunk_sizes_lose_nothing():
-    assert dechunk(b"<html>not chunked</html>") == b"<html>not chunked</html>"
-    assert dechunk(b"5\r\nhello\r\nzzz\r\nworld") == b"hellozzz\r\nworld"
-    assert dechunk(b"ff\r\nshort") == b"short"
+    assert dechunk(b"<html>not chunked</html>") == (b"<html>not chunked</html>", False)
+    assert dechunk(b"5\r\nhello\r\nzzz\r\nworld") == (b"hellozzz\r\nworld", False)
+    assert dechunk(b"ff\r\nshort") == (b"short", True)
+    assert dechunk(b"5\r\nshort\r\n") == dechunk(b"5\r\nshort") == (b"short", True)
 
 
 @pytest.mark.parametrize(
@@ -105,13 +110,43 @@ def test_encodings_on_top_of_each_other_come_off_in_turn(content, encodings, chu
         body = pack[name](body)
     if chunked:
         body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-    assert decode_body(body, "chunked" * chunked, ", ".join(encodings), LIMIT) == b"<html>" + content
+    assert decode_body(body, "chunked" * chunked, ", ".join(encodings), LIMIT) == (b"<html>" + content, False)
 
 
 @given(st.binary(max_size=300), st.sampled_from(["", "gzip", "deflate", "br", "zstd", "x"]), st.booleans())
 def test_whatever_the_bytes_a_body_is_decoded_or_refused(body, encoding, chunked):
     try:
-        assert len(decode_body(body, "chunked" * chunked, encoding, 1000)) <= max(1000, len(body))
+        assert len(decode_body(body, "chunked" * chunked, encoding, 1000)[0]) <= max(1000, len(body))
     except (TooLarge, Undecodable):
         assert encoding
     assert is_html("", body) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("br", brotli.compress)]
+)
+def test_half_an_encoded_body_is_known_for_one(encoding, pack):
+    whole = b"<html>" + random.Random(1).randbytes(20_000).hex().encode()
+    packed = pack(whole)
+    body, cut = decode_body(packed[: len(packed) // 2], "", encoding, LIMIT)
+    assert cut
+    assert len(body) > 1000
+    assert whole.startswith(body)
+
+
+def test_the_second_member_of_a_gzip_body_may_be_cut_too():
+    body, cut = decode_body(gzip.compress(HTML) + gzip.compress(HTML)[:-9], "", "gzip", LIMIT)
+    assert cut
+    assert (HTML * 2).startswith(body)
+    assert len(body) > len(HTML)
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip", "zstd", "utf-8"])
+@pytest.mark.parametrize("body", [b"\xef\xbb\xbf<html>x", b"\xef\xbb\xbf \n<p>x", b"plain text", "Grüße".encode()])
+def test_a_body_stored_decoded_stays_as_it_is(encoding, body):
+    assert decode_body(body, "", encoding, LIMIT) == (body, False)
+
+
+def test_the_beginning_of_a_brotli_body_of_which_nothing_comes_out():
+    with pytest.raises(Undecodable):
+        decode_body(brotli.compress(HTML)[:3], "", "br", LIMIT)

@@ -1,7 +1,9 @@
 """The URL filter: block lists, word scores, curated hosts."""
 
 import ipaddress
+import os
 import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,8 @@ from contract.errors import InputError
 from contract.settings import Crawl
 from pipelines.schema import Drop
 from pipelines.text import url as url_module
-from pipelines.text.url import CURATED_HOSTS, _parents, _split, list_hashes, load
+from pipelines.text.blocklist import Blocklists
+from pipelines.text.url import CURATED_HOSTS, _parents, _split, compile_lists, list_hashes, load, shipped
 
 
 @pytest.fixture
@@ -165,3 +168,31 @@ def test_a_list_taken_apart_in_pieces_gives_the_same(lines, size):
         patch.setattr(url_module, "PIECE_BYTES", size)
         assert sorted(list_hashes(data, False)) == sorted(whole)
     assert len(whole) == sum(line not in ("", "# x") for line in lines)
+
+
+class Context:
+    """Spark's file distribution on a cluster: a name comes from one path only, and files are fetched at any time."""
+
+    def __init__(self):
+        self.files = {}
+
+    def addFile(self, path):
+        assert self.files.setdefault(Path(path).name, path) == path, "already registered with a different path"
+
+
+def test_the_segments_of_one_process_ship_the_same_file(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    listed = tmp_path / "a" / "domains"
+    listed.write_text("example.com\n")
+    context, settings, compiled = Context(), Crawl(blocklists=(str(tmp_path),)), []
+    monkeypatch.setattr(url_module, "compile_lists", lambda *given: compiled.append(1) or compile_lists(*given))
+    names = [shipped(settings, context).file for _ in range(3)]
+    os.utime(listed, (1, 1))
+    names.append(shipped(settings, context).file)
+    assert len(set(names)) == 1
+    assert len(compiled) == 2, "once, and once more for the changed file"
+    assert Blocklists(Path(context.files[names[0]])).domains.find("example.com") == 0
+    listed.write_text("example.com\nexample.org\n")
+    assert shipped(settings, context).file != names[0]
+    assert len(context.files) == 2
+    assert shipped(Crawl(), context).file is None

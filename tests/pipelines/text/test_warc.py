@@ -362,3 +362,63 @@ def test_bad_records_between_lines_that_end_in_a_bare_newline_are_counted(write,
         assert losses == {"bad_warc_header": len(bad)}
     assert read(write(b"\n\n".join(parts)))[1] == {}
     assert read(write(b"WARC/1.07\nWARC-Ty"))[1] == {"bad_warc_header": 1}
+
+
+@pytest.mark.parametrize("size", [20, 200_000])  # the following members are read already, or not yet
+@pytest.mark.parametrize("longer", ["three records", "all the rest", 20 << 20])
+def test_a_length_that_is_too_large_costs_one_record_of_a_gzip_file(write, response, size, longer):
+    chance = random.Random(1)
+    records = [response(f"http://a.test/{n}", b"<html>" + chance.randbytes(size)) for n in range(12)]
+    extra = {"three records": sum(map(len, records[1:4])), "all the rest": sum(map(len, records[1:]))}.get(
+        longer, longer
+    )
+    length = len(records[0].partition(b"\r\n\r\n")[2]) - 4
+    wrong = records[0].replace(b"Content-Length: %d" % length, b"Content-Length: %d" % (length + extra))
+    found, losses = read(write([wrong, *records[1:]], zipped=True))
+    assert [page.url[14:] for page in found] == [str(n) for n in range(1, 12)]
+    assert losses == {"truncated_record": 1}
+
+
+@pytest.mark.parametrize("kind", ["response", "conversion"])
+def test_a_payload_above_the_limit_that_is_not_there_is_no_page(write, record, kind):
+    part = record(kind, "http://a.test/", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>" + b"x" * 5000)
+    found, losses = read(write(part[:-100]), limit=1000)
+    assert (found, losses) == ([], {"truncated_record": 1})
+
+
+@pytest.mark.parametrize("head", [None, 100])
+def test_a_page_without_its_end_is_a_page_and_a_loss(write, response, record, head):
+    html = b"<html>" + random.Random(1).randbytes(99).hex().encode()
+    packed = gzip.compress(html)
+    cut = response("http://a.test/", packed[:-40], "Content-Type: text/html\r\nContent-Encoding: gzip")
+    [page], losses = read(write([cut, cut] if head else [cut]), head=head and len(cut) + head)
+    assert html.startswith(page.payload)
+    assert losses["truncated_body"] == 1
+    chunked = response("http://a.test/", b"fff\r\n<html>", "Content-Type: text/html\r\nTransfer-Encoding: chunked")
+    text = record("conversion", "http://a.test/", b"words", "text/plain\r\nWARC-Truncated: length")
+    noted = response("http://a.test/", html).replace(b"WARC-Date", b"WARC-Truncated: length\r\nWARC-Date")
+    found, losses = read(write([chunked, text, noted]))
+    assert [page.payload for page in found] == [b"<html>", b"words", html]
+    assert losses == {"truncated_body": 3}
+
+
+@pytest.mark.parametrize("line", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damage_to_the_first_bytes_costs_the_first_record(write, record, zipped, line):
+    http = line.join([b"HTTP/1.1 200 OK", b"Content-Type: text/html", b"", b"<html>x</html>"])
+    parts = [record("response", f"http://a.test/{n}", http, line=line) for n in range(3)]
+    path = write(parts, zipped=zipped)
+    path.write_bytes(b"XXXX" + path.read_bytes()[4:])
+    found, losses = read(path)
+    assert [page.url for page in found] == ["http://a.test/1", "http://a.test/2"]
+    assert losses == {"not_warc": 1}
+    size = path.stat().st_size
+    assert read_cut(path, [size // 5, size // 2]) == (found, losses, True)
+
+
+def test_what_a_page_shows_of_a_crawl_file_is_no_record_behind_damage(write, pages, response):
+    shown = response("http://a.test/shown", b"<html>" + response("http://invented.test/", b"<html>")[:-8])
+    path = write([*pages[:3], shown, b"garbage garbage\r\nsee WARC/1.0\r\nmore\r\n\r\n", *pages[3:]])
+    found, losses = read(path)
+    assert [page.url[14:] for page in found] == [*"012", "shown", *map(str, range(3, 20))]
+    assert losses == {"bad_warc_header": 1}
