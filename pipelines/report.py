@@ -21,7 +21,7 @@ import numpy as np
 
 from contract import contamination
 from contract import recipe as recipes
-from contract.errors import GristmillError, NotReadyError
+from contract.errors import GristmillError, NotReadyError, RecipeError
 from contract.funnel import levels
 from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
@@ -185,6 +185,14 @@ def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
     return {name: np.array(column, dtype=float) for name, column in values.items()}, languages
 
 
+def filter_with(uri: str, overrides: Sequence[str]) -> Filter:
+    """A recipe's filter settings with others tried; raises RecipeError for a key of another section, which no new decision reads."""
+    for item in overrides:
+        if not item.startswith("filter."):
+            raise RecipeError(f"--set {item}: only filter.KEY=VALUE can be tried on scores that are there")
+    return recipes.load(uri, overrides).filter
+
+
 def what_if(run: Run, settings: Filter) -> str:
     """What other settings of the filter would keep of the documents that are scored already."""
     now, then = (lru_cache(maxsize=None)(partial(rules_for, one)) for one in (run.recipe.filter, settings))
@@ -231,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = open_run(given.recipe)
         if given.overrides:
-            print(what_if(run, recipes.load(given.recipe, given.overrides).filter))
+            print(what_if(run, filter_with(given.recipe, given.overrides)))
             return 0
         target = Path(given.output) if given.output else None
         markdown, figures = report(run, not given.no_snippets, target.stem if target else "")

@@ -7,8 +7,12 @@ from functools import cached_property
 from contract.errors import InputError
 from contract.store import Store
 from pipelines.text import counting
+from pipelines.text.characters import PUNCTUATION
 from pipelines.text.languages import UNITS
-from pipelines.text.words import Text, keys_of
+from pipelines.text.words import Text, keys_of, split_words
+
+SIGNS = "$*@#&+%_"  # may stand for letters, as in a$$ and f***
+AROUND = "".join(sign for sign in PUNCTUATION if sign not in SIGNS)
 
 
 @dataclass(frozen=True)
@@ -26,29 +30,36 @@ class BadWords:
             return BadWords({}, tuple(wanted))
         phrases: dict[str, list[tuple[str, ...]]] = {}
         for entry in wanted:
-            # A text's words come without the punctuation around them; signs that stand for letters, as in a$$, stay.
-            words = tuple(bare for word in entry.split() if (bare := word.strip("'’.,!?")))
+            words = tuple(bare for word in split_words(entry) if (bare := word.strip(AROUND)))
             if words:
                 phrases.setdefault(words[0], []).append(words)
         return BadWords({first: tuple(sorted(them, key=len, reverse=True)) for first, them in phrases.items()})
 
     @cached_property
     def first_words(self) -> frozenset[str]:
-        return frozenset(self.phrases)
+        """What a text's bare words must hold for a phrase to begin anywhere."""
+        return frozenset(first.strip(PUNCTUATION) for first in self.phrases)
 
     def count(self, document: Text) -> int:
-        """Occurrences in a text, in lower case, whatever punctuation stands around its words."""
+        """Occurrences in a text, in lower case, whatever punctuation stands around its words.
+
+        A word matches with the signs at its ends that may stand for letters and without them: `a$$` as such, `*darn*` as `darn`.
+        """
         if self.substrings:
             return sum(document.lowered.count(entry) for entry in self.substrings)
         if not counting.listed(document.lowered_words[1].keys, keys_of(self.first_words))[0]:
             return 0
-        found, bare = 0, document.bare_words()
-        for index, word in enumerate(bare):
-            for phrase in self.phrases.get(word, ()):
-                if tuple(bare[index : index + len(phrase)]) == phrase:
-                    found += 1
-                    break
-        return found
+        words = [(word.strip(AROUND), word.strip(PUNCTUATION)) for word in split_words(document.lowered)]
+        return sum(self._begins(words, index) for index in range(len(words)))
+
+    def _begins(self, words: Sequence[tuple[str, str]], index: int) -> bool:
+        """Whether a phrase begins at a word; each word comes in its two forms."""
+        return any(
+            len(phrase) <= len(words) - index
+            and all(part in words[index + offset] for offset, part in enumerate(phrase))
+            for form in words[index]
+            for phrase in self.phrases.get(form, ())
+        )
 
 
 def load(folder: str) -> dict[str, BadWords]:

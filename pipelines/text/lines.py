@@ -17,8 +17,10 @@ COUNTED = (
 COUNTER = re.compile(rf"\W*\d[\d.,]*\s*[kKmM]?\+?\s*(?:{COUNTED})\W*", re.IGNORECASE)
 COUNTER_LETTERS = len("kSubscribers")  # no counter has more
 SIGN_IN = re.compile(r"^\W*sign[- ]in\b\W*", re.IGNORECASE)
-READ_MORE = re.compile(r"\bread more(?: ?\.{2,}| ?…)?\s*$", re.IGNORECASE)
+# Without dots the words are a link only where nothing else stands on the line.
+READ_MORE = re.compile(r"\bread more ?(?:\.{2,}|…)\s*$|^\W*read more\W*$", re.IGNORECASE)
 ITEMS_IN_CART = re.compile(r"\b(?:\d{1,6} )?items? in (?:your )?cart\b", re.IGNORECASE)
+SEPARATORS = frozenset(".,:;/|()[]-–—·•…«»‹›'’")  # between numerals; signs that make a formula are not among them
 PHRASES = (SIGN_IN, READ_MORE, ITEMS_IN_CART)
 IN_PHRASES = ("sign", "read more", "cart")  # a line with none of them, in lower case, has no phrase
 
@@ -39,16 +41,19 @@ class Corrected:
 def correct(document: Text, settings: LineCorrection) -> Corrected:
     """Apply the corrections line by line. Blank lines stay, two newlines in a row at most.
 
-    A line goes whole when it is one word, mainly upper case, only numerals, or a counter such as "3 likes".
+    A line goes whole when it is one word, mainly upper case, only numerals and what separates them, or a counter such as "3 likes".
     """
     starts, ends, words, letters, upper, digits = counting.raw_lines(document.codes, classes()).T
-    noise = (words <= document.unit) | (upper > settings.max_upper_case_fraction * letters)
-    noise |= (letters == 0) & (digits > 0)
+    units = _units(document, starts, ends)
+    noise = (words <= units) | (upper > settings.max_upper_case_fraction * letters)
+    for index in np.flatnonzero(~noise & (letters == 0) & (digits > 0)):
+        noise[index] = _numerals(document.text[starts[index] : ends[index]])
     noise &= words > 0
     counters = ~noise & (letters > 0) & (letters <= COUNTER_LETTERS) & (digits > 0)
     for index in np.flatnonzero(counters):
         noise[index] = COUNTER.fullmatch(document.text, starts[index], ends[index]) is not None
-    shortened = _shorten(document, settings, starts, ends, (words > 0) & ~noise & _short(document, settings, words))
+    short = (words > 0) & ~noise & (words <= settings.short_line_words * units)
+    shortened = _shorten(document, settings, starts, ends, short)
     total = int(words.sum())
     if not noise.any() and not shortened and not ((words == 0) & (ends > starts)).any():
         return Corrected(_tidy(document.text), total, 0)
@@ -63,8 +68,16 @@ def correct(document: Text, settings: LineCorrection) -> Corrected:
     return Corrected(_tidy("\n".join(kept)), total, total - left)
 
 
-def _short(document: Text, settings: LineCorrection, words: counting.Places) -> np.ndarray:
-    return words <= settings.short_line_words * document.unit
+def _units(document: Text, starts: counting.Places, ends: counting.Places) -> np.ndarray:
+    """How many counted words make a word of each line: one where no character of an unspaced script stands."""
+    if document.unit == 1:
+        return np.ones(len(starts), np.int64)
+    unspaced = np.concatenate(([0], np.cumsum((classes()[document.codes] & counting.UNSPACED) > 0)))
+    return np.where(unspaced[ends] > unspaced[starts], document.unit, 1)
+
+
+def _numerals(line: str) -> bool:
+    return all(one.isnumeric() or one.isspace() or one in SEPARATORS for one in line)
 
 
 def _shorten(

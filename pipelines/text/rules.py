@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from contract.settings import C4, MC4, Bloom, Filter, FineWeb, GopherQuality, GopherRepetition
 from pipelines.schema import Drop
 from pipelines.text.languages import UNITS
-from pipelines.text.stopwords import STOP_WORDS
+from pipelines.text.stopwords import FUNCTION_WORDS, STOP_WORDS
 
 # Korean characters are syllables: running text has a mean near the lower limit, which was set for English.
 MEAN_LENGTH_EXEMPT = {*UNITS, "ko"}
@@ -139,6 +139,7 @@ def fineweb_rules(settings: FineWeb) -> list[Rule]:
 
 
 def bloom_rules(settings: Bloom, language: str | None) -> list[Rule]:
+    """The share of stop words is asked only of languages with a full list of function words."""
     made = [
         Rule("bloom", Drop.BLOOM_CHAR_REPETITION, "char_repetition", ">", settings.max_char_repetition),
         Rule("bloom", Drop.BLOOM_WORD_REPETITION, "word_repetition", ">", settings.max_word_repetition),
@@ -146,7 +147,7 @@ def bloom_rules(settings: Bloom, language: str | None) -> list[Rule]:
         Rule("bloom", Drop.BLOOM_FLAGGED_WORDS, "bad_word_fraction", ">", settings.max_bad_word_fraction),
         Rule("bloom", Drop.BLOOM_PERPLEXITY, "perplexity", ">", settings.max_perplexity),
     ]
-    if (language or "en") in STOP_WORDS:
+    if (language or "en") in FUNCTION_WORDS:
         made.insert(3, Rule("bloom", Drop.BLOOM_STOP_WORDS, "stop_word_fraction", "<", settings.min_stop_word_fraction))
     return made
 

@@ -53,7 +53,7 @@ _LISTS = {
 
 STOP_WORDS: dict[str, frozenset[str]] = {language: frozenset(words.split()) for language, words in _LISTS.items()}
 
-# BLOOM's rule is about the share of function words in running text and needs as many as a text may use; elsewhere the list above.
+# BLOOM's rule is about the share of function words in running text, so a list must hold every one that a text may use.
 _ENGLISH = """
 a about above after again against all also although always am among an and another any are around as at be because been before
 being below between both but by can cannot could did do does doing done down during each either else enough ever every few first
@@ -64,4 +64,5 @@ such than that the their theirs them themselves then there therefore these they 
 toward two under until up upon us very via was we well were what whatever when where whether which while who whom whose why will
 with within without would yet you your yours yourself yourselves
 """
-FUNCTION_WORDS: dict[str, frozenset[str]] = {**STOP_WORDS, "en": frozenset(_ENGLISH.split())}
+FUNCTION_WORDS: dict[str, frozenset[str]] = {"en": frozenset(_ENGLISH.split())}
+"""The languages with a full list; BLOOM's rule is asked of no other."""

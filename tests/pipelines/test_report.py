@@ -79,6 +79,14 @@ def test_the_command_takes_overrides_and_names_mistakes(run, capsys):
     assert "did you mean min_words" in capsys.readouterr().err
 
 
+def test_only_settings_of_the_filter_can_be_tried(run, capsys):
+    given = ["--recipe", run.uri, "--set", "filter.min_words=40", "--set", "score.short_line_chars=80"]
+    assert main(given) == 78
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "--set score.short_line_chars=80: only filter.KEY=VALUE" in printed.err
+
+
 def test_the_report_names_everything(run, capsys):
     assert main(["--recipe", run.uri]) == 0
     text = capsys.readouterr().out

@@ -14,6 +14,7 @@ from contract.settings import Filter, GopherRepetition, Score
 from pipelines.score import tools_for
 from pipelines.text.rules import decide, rules_for
 from pipelines.text.scores import Tools, measure
+from pipelines.text.words import Text
 
 ARPA = r"""\data\
 ngram 1=4
@@ -80,6 +81,8 @@ def test_the_lists_that_c4_used(data_dir, tmp_path):
     assert {"en", "de", "fr", "es", "it", "pt", "pl", "ru", "zh", "ja"} <= set(tools.bad_words)
     for language, listed in tools.bad_words.items():
         entries = (tmp_path / "ldnoobw" / language).read_text().split("\n")
+        unseen = [entry for entry in entries if entry.strip() and not listed.count(Text(entry, language))]
+        assert unseen == [], language
         entry = max(entries, key=lambda one: sum(map(str.isalpha, one)))
         scores = measure(f"... {entry.title()}! ...", language, settings, tools)[1]
         assert scores["bad_words"] >= 1, f"{language}: {listed}"

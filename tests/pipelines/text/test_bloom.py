@@ -11,6 +11,7 @@ from contract.settings import Bloom
 from pipelines.schema import Drop
 from pipelines.text import badwords, bloom
 from pipelines.text.rules import bloom_rules, decide
+from pipelines.text.scores import Tools, measure_bloom
 from pipelines.text.words import Text
 
 SMALL = st.text(alphabet="ab é漢", max_size=60)
@@ -60,6 +61,21 @@ def test_rules_at_their_limits():
     assert decide({**fine, "stop_word_fraction": 0.0}, bloom_rules(Bloom(), "eo")) is None
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("zh", "昨天下午，市政府在河边的老磨坊前举行了简短的仪式，宣布修复工程正式开始。"),
+        ("ru", "Вчера городские власти объявили начало реставрации старой мельницы возле реки."),
+        ("de", "Gestern begann die Sanierung der alten Mühle am Fluss."),
+    ],
+)
+def test_stop_words_are_asked_only_of_a_language_with_a_full_list(language, text):
+    assert measure_bloom(Text(text, language), Tools())["stop_word_fraction"] is None
+    assert "stop_word_fraction" not in {rule.score for rule in bloom_rules(Bloom(), language)}
+    english = "It was not that they had to, but that none of us would have done it for them."
+    assert measure_bloom(Text(english, "en"), Tools())["stop_word_fraction"] > 0.8
+
+
 def test_bad_words_match_whole_words_and_phrases():
     listed = badwords.BadWords.build(["Darn", "two words", "two"], "en")
     text = "Darn! darned, (darn) two  words. Two"
@@ -82,6 +98,18 @@ def test_signs_that_stand_for_letters_are_not_read_as_the_letters_left():
     listed = badwords.BadWords.build(["a$$", "qi'yah'"], "en")
     assert listed.count(Text("a b a.")) == 0
     assert listed.count(Text("So: qi'yah'!")) == 1
+
+
+@pytest.mark.parametrize("entry", ["a$$", "f***", "@ss", "s&m", "two f*** words", "qi'yah'", "_x_", "(darn)"])
+def test_a_bad_word_matches_itself_alone_and_in_a_sentence(entry):
+    listed = badwords.BadWords.build([entry], "en")
+    assert listed.count(Text(entry, "en")) == 1
+    assert listed.count(Text(f"What, “{entry.upper()}”! And ({entry}).", "en")) == 2
+    assert listed.count(Text("what a kind f of word", "en")) == 0
+
+
+def test_signs_around_a_bad_word_do_not_hide_it():
+    assert badwords.BadWords.build(["darn"], "en").count(Text("**darn**, _darn_ #darn", "en")) == 3
 
 
 def test_lists_are_loaded_by_language(tmp_path):

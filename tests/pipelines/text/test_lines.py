@@ -25,6 +25,9 @@ def judge(corrected, limit=0.05):
         ("CLICK HERE NOW to go", None),  # 12 of 16 letters
         ("ABcd ABcd", "ABcd ABcd"),  # exactly half
         ("12 345 / 6,7", None),
+        ("« 1 2 3 … 10 »", None),
+        ("2 + 2 = 4", "2 + 2 = 4"),
+        ("5 > 3", "5 > 3"),
         ("3 likes", None),
         ("1.2K followers", None),
         ("· 12,345 Comments ·", None),
@@ -34,6 +37,9 @@ def judge(corrected, limit=0.05):
         ("Sign in to read the whole story", "to read the whole story"),
         ("sign-in | Our news of today", "Our news of today"),
         ("The mayor has resigned today read more...", "The mayor has resigned today"),
+        ("The mayor has resigned today Read more …", "The mayor has resigned today"),
+        ("I wish I had more time to read more", "I wish I had more time to read more"),
+        ("» Read more «", None),
         ("Shop now, 3 items in cart, total 5 euros", "Shop now, , total 5 euros"),
         ("Sign in", None),
         (
@@ -48,6 +54,14 @@ def test_one_line(line, left):
     assert corrected.text == (left or "")
     assert corrected.words == len(split_words(line))
     assert corrected.removed == corrected.words - len(split_words(left or ""))
+
+
+@pytest.mark.parametrize("language", ["ja", "zh", "th"])
+def test_a_line_of_spaced_words_is_counted_by_them_in_any_language(language):
+    assert correct(Text("Hello world\nHome\n一二三四五六", language), RULES).text == "Hello world\n一二三四五六"
+    assert correct(Text("漢字", language), RULES).text == "", "two characters are at most one word"
+    english = "Sign in to read this line which has far more than ten words"
+    assert correct(Text(english, language), RULES).text == english
 
 
 def test_exactly_five_percent_is_kept():

@@ -4,7 +4,7 @@ import ipaddress
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.text.pii import (
@@ -53,10 +53,25 @@ def test_only_the_named_kinds_and_their_count():
 
 
 PIECES = st.sampled_from(
-    ["a@b.com", "8.8.8.8", "10.0.0.1", "+49 30 1234567", "(415) 555-2671", "2606:4700::1", " ", "\n", ".", "x", "12"]
+    [
+        "a@b.com",
+        "8.8.8.8",
+        "10.0.0.1",
+        "+49 30 1234567",
+        "(415) 555-2671",
+        "2606:4700::1",
+        " ",
+        "\n",
+        ".",
+        "x",
+        "12",
+        "漢",
+        "é",
+    ]
 )
 
 
+@example("(415) 555-2671 12x")
 @given(st.lists(PIECES, max_size=12).map("".join) | st.text(max_size=80))
 def test_masking_again_changes_nothing(text):
     once, _ = mask(text, ALL)
@@ -101,11 +116,59 @@ def test_what_only_looks_personal_stays(text):
         ("(0201) 123456, +44 20 7946 0958", f"{PHONE_PLACEHOLDER}, {PHONE_PLACEHOLDER}"),
         ("0049 30 1234567 or 415.555.2671", f"{PHONE_PLACEHOLDER} or {PHONE_PLACEHOLDER}"),
         ("2019 +33 1 23 45 67 89", f"2019 {PHONE_PLACEHOLDER}"),
+        ("+49 30 1234567 8pm, 0049 30 1234567 2x", f"{PHONE_PLACEHOLDER} 8pm, {PHONE_PLACEHOLDER} 2x"),
+        ("(415) 555-2671 12x", f"{PHONE_PLACEHOLDER} 12x"),
         ("::1 8.8.4.4:53 2001:4860:4860::8888", f"::1 {IPV4_PLACEHOLDER}:53 {IPV6_PLACEHOLDER}"),
     ],
 )
 def test_personal_data_beside_other_numbers(text, masked):
     assert mask(text, ALL)[0] == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("邮箱是foo@example.org联系我们", f"邮箱是{EMAIL_PLACEHOLDER}联系我们"),
+        ("メールはfoo@example.co.jpまで", f"メールは{EMAIL_PLACEHOLDER}まで"),
+        ("อีเมลfoo@example.co.thได้", f"อีเมล{EMAIL_PLACEHOLDER}ได้"),
+        ("메일은 foo@example.co.kr로", f"메일은 {EMAIL_PLACEHOLDER}로"),
+        ("почтаfoo@example.ru", f"почта{EMAIL_PLACEHOLDER}"),
+        ("von jörg.müller@example.de an", f"von {EMAIL_PLACEHOLDER} an"),
+        ("服务器8.8.8.8在线", f"服务器{IPV4_PLACEHOLDER}在线"),
+        ("เซิร์ฟเวอร์8.8.8.8อยู่", f"เซิร์ฟเวอร์{IPV4_PLACEHOLDER}อยู่"),
+        ("地址2606:4700:4700::1111是", f"地址{IPV6_PLACEHOLDER}是"),
+        ("请拨打+86 10 1234 5678。", f"请拨打{PHONE_PLACEHOLDER}。"),
+        ("电话+86 10 1234 5678联系", f"电话{PHONE_PLACEHOLDER}联系"),
+        ("電話03-1234-5678まで", f"電話{PHONE_PLACEHOLDER}まで"),
+        ("โทร02-123-4567ค่ะ", f"โทร{PHONE_PLACEHOLDER}ค่ะ"),
+        ("전화는02-123-4567로", f"전화는{PHONE_PLACEHOLDER}로"),
+    ],
+)
+def test_personal_data_beside_letters_of_scripts_without_spaces(text, masked):
+    assert mask(text, ALL) == (masked, 1)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["06.12.34.56.78", "1-800-555-0199", "1.800.555.0199", "8 (495) 123-45-67", "8-800-555-35-35", "(495) 123-45-67", "+48 123 456 789"],
+)  # fmt: skip
+def test_national_writings(number):
+    assert mask(f"Call {number}, please", ALL) == (f"Call {PHONE_PLACEHOLDER}, please", 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grew by +1 000 000 users", "up +12 345 678 and +1.500.000.000", "hash 00 11 22 33 44 55 66", "Version 4.8.15.16",
+        "ver. 4.8.15.16, версия 4.8.15.16, 版本：4.8.15.16, バージョン4.8.15.16", "firmware: 4.8.15.16",
+    ],
+)  # fmt: skip
+def test_counts_dumps_and_versions_stay(text):
+    assert mask(text, ALL) == (text, 0)
+
+
+def test_only_a_whole_word_makes_a_version():
+    assert mask("after conversion 8.8.8.8", ALL) == (f"after conversion {IPV4_PLACEHOLDER}", 1)
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Nd"], exclude_characters="@:"), max_size=60))
@@ -127,7 +190,7 @@ MEGABYTE = 1 << 20
 @pytest.mark.parametrize(
     "piece",
     [
-        "1.", "@", "7", "1 ", "a@", "1.1.", ":", "a:", "::", "a.", "+1 ", "+1", "001 ", "00 1-", "(030) ", "(12345)", "0/1 ", "12-",
+        "1.", "@", "7", "1 ", "a@", "1.1.", ":", "a:", "::", "a.", "+1 ", "+1", "001 ", "00 1-", "(030) ", "(12345)", "0/1 ", "12-", "8 (495) ", "1-800-", "8-800-555-35-", "06.12.", "é", "é@", "漢a@", "漢1.1.1.1", "v 1.1.1.1 ", "+1 000 000 ", "+1 1 1 1 1 1 1 1 1 1 1x ",
         "a@a.", "a@" + "b" * 63 + ".", "%", "+12345678901234567890 ", "555-555-", " ()", "f:f:",
     ],
 )  # fmt: skip

@@ -114,7 +114,7 @@ def plain_quality(text, language, size):
         "curly_brackets": text.count("{"),
         "long_lines": sum(len(line) * size >= 200 for line in lines),
         "special_chars": 1 - lettered(text) / len(text) if text else 0.0,
-        "stop_word_fraction": None if known is None else sum(word in function_words for word in bare) / total,
+        "stop_word_fraction": None if function_words is None else sum(word in function_words for word in bare) / total,
         "punctuated_lines": sum(line[-1] in LINE_ENDS for line in lines) / rows,
         "kept_duplicate_line_chars": plain_duplicates(lines)[1] / max(len(text), 1),
         "short_lines": sum(len(line) * size < 30 for line in lines) / rows,
@@ -147,11 +147,13 @@ def plain_correct(text, rules, size):
         if not words:
             kept.append("")
             continue
-        if len(words) <= size or upper > rules.max_upper_case_fraction * letters:
+        here = size if re.search(f"[{UNSPACED}]", line) else 1
+        if len(words) <= here or upper > rules.max_upper_case_fraction * letters:
             continue
-        if COUNTER.fullmatch(line) or (not letters and any(map(str.isdigit, line))):
+        numerals = re.fullmatch(r"[^\W_]+", re.sub(r"[\s.,:;/|()\[\]\-–—·•…«»‹›'’]", "", line))
+        if COUNTER.fullmatch(line) or (numerals and not letters and any(map(str.isdigit, line))):
             continue
-        if len(words) <= rules.short_line_words * size:
+        if len(words) <= rules.short_line_words * here:
             shorter = line
             for phrase in PHRASES:
                 shorter = phrase.sub("", shorter)
@@ -166,7 +168,7 @@ PIECES = st.sampled_from(
     [
         "the ", "and ", "The, ", "a", "bb ", "ß", "İ", "ΑΣ ", "é", "e\u0301", "漢", "字。", "かな、", "が", "ไทย", "ทำ", "हिन्दी ", "한국어 ",
         "\n", "\n\n", " \n \n", "\r\n", "\t", "\u2028", "\x1c", "\u3000", "...", "…", "....", "#", "- ", "•", "{", "lorem ipsum ", "1.5 ",
-        "One. ", 'Two!" ', "x?!", "3 likes\n", "1,2K Followers\n", "Home\n", "BUY NOW\n", "12 34\n", "½ ²\n", "\nsign in ", "Read more...\n",
+        "One. ", 'Two!" ', "x?!", "3 likes\n", "1,2K Followers\n", "Home\n", "BUY NOW\n", "12 34\n", "2 + 2 = 4\n", "1 | 2\n", "Hello world\n", "½ ²\n", "\nsign in ", "Read more...\n",
         "items in cart", "\U0001f600", "\ud800", "\U000e0041", "一二三四五六七八九十", "one two three four five six ",
     ]
 )  # fmt: skip
