@@ -30,6 +30,11 @@ BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.
 META_CHARSET = re.compile(
     rb"""<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.I
 )
+UTF8_BEGINS = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
+# Python's codecs for the standard's labels know fewer characters than browsers do (https://encoding.spec.whatwg.org/#indexes).
+WIDER = {
+    "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs", "gbk": "gb18030", "gb2312": "gb18030", "iso8859-11": "cp874",
+}  # fmt: skip
 TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
 # Only ASCII: a Chinese sentence goes on behind a URL without a space.
 URL = re.compile(r"(?:\b(?:https?|ftp)://|\bwww\.)[!-~]*[A-Za-z0-9/_=&#~+%$-]", re.ASCII | re.IGNORECASE)
@@ -49,19 +54,22 @@ DROPS = {
 def decode(payload: bytes, declared: str | None) -> str:
     """Bytes to text without lone surrogates: byte order mark, then what the HTTP header says, then `<meta>`, then detection.
 
-    Bytes that are valid UTF-8 beyond ASCII are UTF-8 whatever is declared: servers declare ISO-8859-1 by default, and text in
-    another encoding is never valid UTF-8 by chance for long. A declared encoding that does not fit the bytes is passed over.
+    Bytes that are valid UTF-8 beyond ASCII, or all but a few of them, are UTF-8 whatever is declared: servers declare ISO-8859-1 by
+    default, and text in another encoding is never valid UTF-8 by chance for long. A declared encoding that does not fit the bytes
+    is passed over; one that fits all but a few is taken where no other fits whole.
     """
     for mark, encoding in BOMS:
         if payload.startswith(mark):
             return payload[len(mark) :].decode(encoding, "replace")
-    if not payload.isascii() and (text := _strictly(payload, "utf-8")) is not None:
+    if not payload.isascii() and (text := _strictly(payload, "utf-8") or _nearly(payload, "utf-8", 10)) is not None:
         return text
     meta = META_CHARSET.search(payload[:4096])
-    for label in (declared, meta[1].decode() if meta else None):
-        encoding = _python_encoding(label)
-        if encoding and (text := _strictly(payload, encoding)) is not None:
-            return text
+    labels = (declared, meta[1].decode() if meta else None)
+    encodings = [encoding for encoding in map(_python_encoding, labels) if encoding]
+    for fit in (_strictly, _nearly):
+        for encoding in encodings:
+            if (text := fit(payload, encoding)) is not None:
+                return text
     return payload.decode(_python_encoding(detect_encoding(payload)) or "utf-8", "replace")
 
 
@@ -72,9 +80,10 @@ def _python_encoding(label: str | None) -> str | None:
     """
     name = map_encoding_to_html5(label, fallback_utf8=False) if label else None
     try:
-        return None if name is None else "utf-8" if name.startswith("utf-16") else codecs.lookup(name).name
+        found = None if name is None else "utf-8" if name.startswith("utf-16") else codecs.lookup(name).name
     except LookupError:
         return None
+    return WIDER.get(found, found) if found else None
 
 
 def _strictly(payload: bytes, encoding: str) -> str | None:
@@ -83,6 +92,21 @@ def _strictly(payload: bytes, encoding: str) -> str | None:
         return codecs.getincrementaldecoder(encoding)("strict").decode(payload, False)
     except (UnicodeError, LookupError):
         return None
+
+
+def _nearly(payload: bytes, encoding: str, sure: int = 1) -> str | None:
+    """The payload decoded with U+FFFD for what does not fit, None where that is a hundredth of the characters or more.
+
+    In UTF-8 `sure` times as many characters must begin as UTF-8's do: a page in Latin script has few characters beyond ASCII.
+    """
+    try:
+        text = payload.decode(encoding, "replace")
+    except (UnicodeError, LookupError):
+        return None
+    broken = text.count("\ufffd")
+    if broken * 100 >= len(text):
+        return None
+    return text if encoding != "utf-8" or len(UTF8_BEGINS.findall(payload)) >= sure * broken else None
 
 
 def clean(text: str) -> str:

@@ -43,6 +43,28 @@ def test_decode(payload, declared, text):
         assert found == text
 
 
+ENGLISH = "<meta charset=utf-8><p>" + "plain words and more of them " * 20
+
+
+@pytest.mark.parametrize(
+    ("payload", "declared", "shown"),
+    [
+        (ENGLISH.encode() + b"it\xe2\x80s broken" + "café".encode(), "utf-8", "it\ufffds brokencafé"),
+        (ENGLISH.encode() + b"it\xe2\x80s broken", "utf-8", "it\ufffds broken"),
+        ("Grüße, “so” ".encode() * 9 + b"\xe2\x80 und viel mehr Text" * 1, "iso-8859-1", "Grüße, “so” Grüße"),
+        (ENGLISH.encode() + "“so”".encode("cp1252"), "utf-8", "“so”"),  # declared wrongly: no part of it is UTF-8
+        ("똠방각하 펲시콜라".encode("cp949"), "euc-kr", "똠방각하 펲시콜라"),
+        ("①㈱髙島屋".encode("cp932"), "shift_jis", "①㈱髙島屋"),
+        ("嘅啲咗 係咁".encode("big5hkscs"), "big5", "嘅啲咗 係咁"),
+        ("朱镕基 €".encode("gb18030"), "gb2312", "朱镕基 €"),
+        ("ไทย “”".encode("cp874"), "tis-620", "ไทย “”"),
+        ("한국어 문장입니다. ".encode("cp949") * 30 + b"\xff!", "euc-kr", "한국어 문장입니다. \ufffd!"),
+    ],
+)
+def test_what_browsers_show_of_a_page_with_few_wrong_bytes(payload, declared, shown):
+    assert shown in decode(payload, declared)
+
+
 @given(
     st.binary(max_size=300),
     st.none() | st.sampled_from(["utf-8", "latin-1", "nonsense", "utf-16", "hz", "x-user-defined", "idna", "rot13"]),
