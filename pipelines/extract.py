@@ -6,7 +6,8 @@ import html
 import json
 import logging
 import re
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from contract.manifest import File
 from contract.settings import Extract
 from contract.store import Store
 from pipelines.job import Job, Output, Sorter, group_rows, read_rows
-from pipelines.schema import Drop
+from pipelines.schema import PAGES, Drop
 from pipelines.text.fasttext_model import model
 from pipelines.text.guard import Guard, Outcome, Reply
 from pipelines.text.maintext import main_text
@@ -26,6 +27,7 @@ from pipelines.text.prefilter import foreign
 
 GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
 READ_ROWS = 16  # pages in memory at a time; one may have megabytes
+READERS = 16  # page files whose digests are read at once: small reads that wait for the store
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 META_CHARSET = re.compile(
     rb"""<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.I
@@ -170,19 +172,53 @@ def guard_for(settings: Extract, languages: tuple[str, ...]) -> Guard:
     return Guard(partial(extract_page, settings, languages), settings.seconds_per_page, settings.memory_mb_per_page)
 
 
-class Memory:
-    """Asks the guard once for each payload of a task and remembers the answer for its copies."""
+@dataclass
+class Share:
+    """One Spark task: page files, which of their rows are copies of a row before, and all copies of the rows that are not.
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._replies: dict[tuple[str, str], Reply] = {}
+    Both by page file: row numbers. A payload that many pages have is worked on once, where it comes first.
+    """
 
-    def reply(self, row: dict[str, Any]) -> Reply:
-        note = f"{row['kind']} {row['charset'] or ''}"
-        key = (row["digest"], note)
-        if key not in self._replies:
-            self._replies[key] = self._guard.call(row["payload"], note)
-        return self._replies[key]
+    files: list[File]
+    skip: dict[str, set[int]] = field(default_factory=dict)
+    copies: dict[str, list[int]] = field(default_factory=dict)
+
+
+def share_out(groups: list[list[File]], digests: dict[str, list[str]]) -> list[Share]:
+    """The groups with their copies; `digests` are those of each file's rows, by path."""
+    shares = [Share(files) for files in groups]
+    first: dict[str, Share] = {}
+    for share in shares:
+        for path in (file.path for file in share.files):
+            for number, digest in enumerate(digests[path]):
+                if digest in first:
+                    share.skip.setdefault(path, set()).add(number)
+                    first[digest].copies.setdefault(path, []).append(number)
+                else:
+                    first[digest] = share
+    return shares
+
+
+def read_digests(store: Store, files: list[File]) -> dict[str, list[str]]:
+    """The payload digests of each page file, by path: nothing else of the files is read."""
+
+    def read(file: File) -> list[str]:
+        return [row["digest"] for row in read_rows(store, file.path, ["digest"])]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip((file.path for file in files), pool.map(read, files), strict=True))
+
+
+def read_copies(store: Store, share: Share) -> dict[str, list[dict[str, Any]]]:
+    """The share's copies by digest, without their payload."""
+    columns = [name for name in PAGES.names if name != "payload"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path, numbers in share.copies.items():
+        wanted = set(numbers)
+        for number, row in enumerate(read_rows(store, path, columns)):
+            if number in wanted:
+                found.setdefault(row["digest"], []).append(row)
+    return found
 
 
 def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sorter) -> None:
@@ -207,23 +243,33 @@ def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sort
     sorter.keep({**document, "title": title, "source": "crawl", "text": text}, len(text.encode()), len(payload))
 
 
-def _pages(store: Store, files: list[File]) -> Iterator[dict[str, Any]]:
-    for file in files:
-        yield from read_rows(store, file.path, batch_rows=READ_ROWS)
-
-
-def _work(
-    store: Store, prefix: str, settings: Extract, languages: tuple[str, ...], files: list[File], name: str
-) -> Output:
+def _work(store: Store, prefix: str, settings: Extract, languages: tuple[str, ...], share: Share, name: str) -> Output:
     sorter = Sorter(store, prefix, "extract", name)
-    memory = Memory(guard_for(settings, languages))
-    for row in _pages(store, files):
-        sort_page(row, memory.reply(row), settings, sorter)
+    guard = guard_for(settings, languages)
+    copies = read_copies(store, share)
+    for file in share.files:
+        skip = share.skip.get(file.path, ())
+        for number, row in enumerate(read_rows(store, file.path, batch_rows=READ_ROWS)):
+            if number not in skip:
+                sort_equals(row, copies.pop(row["digest"], []), guard, settings, sorter)
     return sorter.close()
+
+
+def sort_equals(
+    row: dict[str, Any], copies: list[dict[str, Any]], guard: Guard, settings: Extract, sorter: Sorter
+) -> None:
+    """Sort a page and its copies, whose payload is worked on once for each kind and declared charset."""
+    payload, replies = row["payload"], dict[str, Reply]()
+    for page in (row, *copies):
+        note = f"{page['kind']} {page['charset'] or ''}"
+        if note not in replies:
+            replies[note] = guard.call(payload, note)
+        sort_page(page | {"payload": payload}, replies[note], settings, sorter)
 
 
 def run(job: Job) -> None:
     settings: Extract = job.settings
-    groups = group_rows(job.inputs("crawl", "pages"), GROUP_ROWS)
+    files = job.inputs("crawl", "pages")
+    shares = share_out(group_rows(files, GROUP_ROWS), read_digests(job.store, files))
     languages = tuple(sorted(job.run.recipe.langid.languages))
-    job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings, languages), "groups"))
+    job.commit(job.map_files(shares, partial(_work, job.store, job.prefix, settings, languages), "groups"))
