@@ -68,10 +68,11 @@ def on_pool(run: Run, task: Task, pool: "multiprocessing.pool.Pool") -> tuple[fl
     return time.perf_counter() - began, sum(output.counts.read for output in outputs)
 
 
-def work_of(job: Job) -> tuple[list[list], partial]:
+def work_of(job: Job) -> tuple[list[extract.Share], partial]:
+    """The stage's tasks, but that copies are worked on like other pages: the files here are copies of each other."""
     languages = tuple(sorted(job.run.recipe.langid.languages))
     groups = group_rows(job.inputs("crawl", "pages"), extract.GROUP_ROWS)
-    return groups, partial(extract._work, job.store, job.prefix, job.settings, languages)
+    return [extract.Share(files) for files in groups], partial(extract._work, job.store, job.prefix, job.settings, languages)
 
 
 def main() -> int:

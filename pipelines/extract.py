@@ -6,7 +6,8 @@ import html
 import json
 import logging
 import re
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from contract.manifest import File
 from contract.settings import Extract
 from contract.store import Store
 from pipelines.job import Job, Output, Sorter, group_rows, read_rows
-from pipelines.schema import Drop
+from pipelines.schema import PAGES, Drop
 from pipelines.text.fasttext_model import model
 from pipelines.text.guard import Guard, Outcome, Reply
 from pipelines.text.maintext import main_text
@@ -26,10 +27,16 @@ from pipelines.text.prefilter import foreign
 
 GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
 READ_ROWS = 16  # pages in memory at a time; one may have megabytes
+READERS = 16  # page files whose digests are read at once: small reads that wait for the store
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 META_CHARSET = re.compile(
     rb"""<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.I
 )
+UTF8_BEGINS = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
+# Python's codecs for the standard's labels know fewer characters than browsers do (https://encoding.spec.whatwg.org/#indexes).
+WIDER = {
+    "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs", "gbk": "gb18030", "gb2312": "gb18030", "iso8859-11": "cp874",
+}  # fmt: skip
 TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
 # Only ASCII: a Chinese sentence goes on behind a URL without a space.
 URL = re.compile(r"(?:\b(?:https?|ftp)://|\bwww\.)[!-~]*[A-Za-z0-9/_=&#~+%$-]", re.ASCII | re.IGNORECASE)
@@ -49,19 +56,22 @@ DROPS = {
 def decode(payload: bytes, declared: str | None) -> str:
     """Bytes to text without lone surrogates: byte order mark, then what the HTTP header says, then `<meta>`, then detection.
 
-    Bytes that are valid UTF-8 beyond ASCII are UTF-8 whatever is declared: servers declare ISO-8859-1 by default, and text in
-    another encoding is never valid UTF-8 by chance for long. A declared encoding that does not fit the bytes is passed over.
+    Bytes that are valid UTF-8 beyond ASCII, or all but a few of them, are UTF-8 whatever is declared: servers declare ISO-8859-1 by
+    default, and text in another encoding is never valid UTF-8 by chance for long. A declared encoding that does not fit the bytes
+    is passed over; one that fits all but a few is taken where no other fits whole.
     """
     for mark, encoding in BOMS:
         if payload.startswith(mark):
             return payload[len(mark) :].decode(encoding, "replace")
-    if not payload.isascii() and (text := _strictly(payload, "utf-8")) is not None:
+    if not payload.isascii() and (text := _strictly(payload, "utf-8") or _nearly(payload, "utf-8", 10)) is not None:
         return text
     meta = META_CHARSET.search(payload[:4096])
-    for label in (declared, meta[1].decode() if meta else None):
-        encoding = _python_encoding(label)
-        if encoding and (text := _strictly(payload, encoding)) is not None:
-            return text
+    labels = (declared, meta[1].decode() if meta else None)
+    encodings = [encoding for encoding in map(_python_encoding, labels) if encoding]
+    for fit in (_strictly, _nearly):
+        for encoding in encodings:
+            if (text := fit(payload, encoding)) is not None:
+                return text
     return payload.decode(_python_encoding(detect_encoding(payload)) or "utf-8", "replace")
 
 
@@ -72,9 +82,10 @@ def _python_encoding(label: str | None) -> str | None:
     """
     name = map_encoding_to_html5(label, fallback_utf8=False) if label else None
     try:
-        return None if name is None else "utf-8" if name.startswith("utf-16") else codecs.lookup(name).name
+        found = None if name is None else "utf-8" if name.startswith("utf-16") else codecs.lookup(name).name
     except LookupError:
         return None
+    return WIDER.get(found, found) if found else None
 
 
 def _strictly(payload: bytes, encoding: str) -> str | None:
@@ -83,6 +94,21 @@ def _strictly(payload: bytes, encoding: str) -> str | None:
         return codecs.getincrementaldecoder(encoding)("strict").decode(payload, False)
     except (UnicodeError, LookupError):
         return None
+
+
+def _nearly(payload: bytes, encoding: str, sure: int = 1) -> str | None:
+    """The payload decoded with U+FFFD for what does not fit, None where that is a hundredth of the characters or more.
+
+    In UTF-8 `sure` times as many characters must begin as UTF-8's do: a page in Latin script has few characters beyond ASCII.
+    """
+    try:
+        text = payload.decode(encoding, "replace")
+    except (UnicodeError, LookupError):
+        return None
+    broken = text.count("\ufffd")
+    if broken * 100 >= len(text):
+        return None
+    return text if encoding != "utf-8" or len(UTF8_BEGINS.findall(payload)) >= sure * broken else None
 
 
 def clean(text: str) -> str:
@@ -146,19 +172,53 @@ def guard_for(settings: Extract, languages: tuple[str, ...]) -> Guard:
     return Guard(partial(extract_page, settings, languages), settings.seconds_per_page, settings.memory_mb_per_page)
 
 
-class Memory:
-    """Asks the guard once for each payload of a task and remembers the answer for its copies."""
+@dataclass
+class Share:
+    """One Spark task: page files, which of their rows are copies of a row before, and all copies of the rows that are not.
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._replies: dict[tuple[str, str], Reply] = {}
+    Both by page file: row numbers. A payload that many pages have is worked on once, where it comes first.
+    """
 
-    def reply(self, row: dict[str, Any]) -> Reply:
-        note = f"{row['kind']} {row['charset'] or ''}"
-        key = (row["digest"], note)
-        if key not in self._replies:
-            self._replies[key] = self._guard.call(row["payload"], note)
-        return self._replies[key]
+    files: list[File]
+    skip: dict[str, set[int]] = field(default_factory=dict)
+    copies: dict[str, list[int]] = field(default_factory=dict)
+
+
+def share_out(groups: list[list[File]], digests: dict[str, list[str]]) -> list[Share]:
+    """The groups with their copies; `digests` are those of each file's rows, by path."""
+    shares = [Share(files) for files in groups]
+    first: dict[str, Share] = {}
+    for share in shares:
+        for path in (file.path for file in share.files):
+            for number, digest in enumerate(digests[path]):
+                if digest in first:
+                    share.skip.setdefault(path, set()).add(number)
+                    first[digest].copies.setdefault(path, []).append(number)
+                else:
+                    first[digest] = share
+    return shares
+
+
+def read_digests(store: Store, files: list[File]) -> dict[str, list[str]]:
+    """The payload digests of each page file, by path: nothing else of the files is read."""
+
+    def read(file: File) -> list[str]:
+        return [row["digest"] for row in read_rows(store, file.path, ["digest"])]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip((file.path for file in files), pool.map(read, files), strict=True))
+
+
+def read_copies(store: Store, share: Share) -> dict[str, list[dict[str, Any]]]:
+    """The share's copies by digest, without their payload."""
+    columns = [name for name in PAGES.names if name != "payload"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path, numbers in share.copies.items():
+        wanted = set(numbers)
+        for number, row in enumerate(read_rows(store, path, columns)):
+            if number in wanted:
+                found.setdefault(row["digest"], []).append(row)
+    return found
 
 
 def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sorter) -> None:
@@ -183,23 +243,33 @@ def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sort
     sorter.keep({**document, "title": title, "source": "crawl", "text": text}, len(text.encode()), len(payload))
 
 
-def _pages(store: Store, files: list[File]) -> Iterator[dict[str, Any]]:
-    for file in files:
-        yield from read_rows(store, file.path, batch_rows=READ_ROWS)
-
-
-def _work(
-    store: Store, prefix: str, settings: Extract, languages: tuple[str, ...], files: list[File], name: str
-) -> Output:
+def _work(store: Store, prefix: str, settings: Extract, languages: tuple[str, ...], share: Share, name: str) -> Output:
     sorter = Sorter(store, prefix, "extract", name)
-    memory = Memory(guard_for(settings, languages))
-    for row in _pages(store, files):
-        sort_page(row, memory.reply(row), settings, sorter)
+    guard = guard_for(settings, languages)
+    copies = read_copies(store, share)
+    for file in share.files:
+        skip = share.skip.get(file.path, ())
+        for number, row in enumerate(read_rows(store, file.path, batch_rows=READ_ROWS)):
+            if number not in skip:
+                sort_equals(row, copies.pop(row["digest"], []), guard, settings, sorter)
     return sorter.close()
+
+
+def sort_equals(
+    row: dict[str, Any], copies: list[dict[str, Any]], guard: Guard, settings: Extract, sorter: Sorter
+) -> None:
+    """Sort a page and its copies, whose payload is worked on once for each kind and declared charset."""
+    payload, replies = row["payload"], dict[str, Reply]()
+    for page in (row, *copies):
+        note = f"{page['kind']} {page['charset'] or ''}"
+        if note not in replies:
+            replies[note] = guard.call(payload, note)
+        sort_page(page | {"payload": payload}, replies[note], settings, sorter)
 
 
 def run(job: Job) -> None:
     settings: Extract = job.settings
-    groups = group_rows(job.inputs("crawl", "pages"), GROUP_ROWS)
+    files = job.inputs("crawl", "pages")
+    shares = share_out(group_rows(files, GROUP_ROWS), read_digests(job.store, files))
     languages = tuple(sorted(job.run.recipe.langid.languages))
-    job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings, languages), "groups"))
+    job.commit(job.map_files(shares, partial(_work, job.store, job.prefix, settings, languages), "groups"))

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.manifest import File
 from contract.settings import Extract
-from pipelines.extract import Memory, clean, decode, extract_page, plain_tables
-from pipelines.schema import DOCUMENTS
+from pipelines import extract
+from pipelines.extract import clean, decode, extract_page, plain_tables, read_digests, share_out
+from pipelines.job import TableWriter, read_rows
+from pipelines.schema import DOCUMENTS, PAGES
 from pipelines.text.guard import Guard, Outcome, Reply
 
 
@@ -41,6 +44,28 @@ def test_decode(payload, declared, text):
         assert "汉字" in found or "Grüße" in found
     else:
         assert found == text
+
+
+ENGLISH = "<meta charset=utf-8><p>" + "plain words and more of them " * 20
+
+
+@pytest.mark.parametrize(
+    ("payload", "declared", "shown"),
+    [
+        (ENGLISH.encode() + b"it\xe2\x80s broken" + "café".encode(), "utf-8", "it\ufffds brokencafé"),
+        (ENGLISH.encode() + b"it\xe2\x80s broken", "utf-8", "it\ufffds broken"),
+        ("Grüße, so ".encode() * 12 + b"\xe2\x80 und mehr", "iso-8859-1", "Grüße, so Grüße"),
+        (ENGLISH.encode() + "“so”".encode("cp1252"), "utf-8", "“so”"),  # declared wrongly: no part of it is UTF-8
+        ("똠방각하 펲시콜라".encode("cp949"), "euc-kr", "똠방각하 펲시콜라"),
+        ("①㈱髙島屋".encode("cp932"), "shift_jis", "①㈱髙島屋"),
+        ("嘅啲咗 係咁".encode("big5hkscs"), "big5", "嘅啲咗 係咁"),
+        ("朱镕基 €".encode("gb18030"), "gb2312", "朱镕基 €"),
+        ("ไทย “”".encode("cp874"), "tis-620", "ไทย “”"),
+        ("한국어 문장입니다. ".encode("cp949") * 30 + b"\xff!", "euc-kr", "한국어 문장입니다. \ufffd!"),
+    ],
+)
+def test_what_browsers_show_of_a_page_with_few_wrong_bytes(payload, declared, shown):
+    assert shown in decode(payload, declared)
 
 
 @given(
@@ -102,21 +127,50 @@ def test_wet_text_passes_as_it_is():
     assert extract_page(Extract(), ("en",), b"  \n ", "text utf-8") == ""
 
 
-def test_equal_payloads_are_worked_on_once():
+def test_copies_go_where_their_payload_comes_first():
+    files = [File(path=path, kind="pages", bytes=1, rows=3) for path in "wxyz"]
+    shares = share_out([files[:2], files[2:]], {"w": ["a", "b", "a"], "x": ["b"], "y": ["c", "a"], "z": ["c", "d"]})
+    assert [share.skip for share in shares] == [{"w": {2}, "x": {0}}, {"y": {1}, "z": {0}}]
+    assert [share.copies for share in shares] == [{"w": [2], "x": [0], "y": [1]}, {"z": [0]}]
+
+
+def test_equal_payloads_of_a_segment_are_worked_on_once(tmp_path, tmp_store, monkeypatch):
+    """Four files in three tasks; a copy under another charset is worked on again, by the task that has the payload."""
+    worked = []
+
     class Counting(Guard):
-        calls = 0
-
         def call(self, body, note):
-            self.calls += 1
-            return Reply(Outcome.DONE, f"{note} {self.calls}")
+            worked.append((body, note))
+            return Reply(Outcome.DONE, json.dumps([None, body.decode() * 9]))
 
-    guard = Counting(lambda body, note: "", 1, 100)
-    memory = Memory(guard)
-    rows = [
-        {"kind": "html", "charset": charset, "digest": digest, "payload": b""}
-        for digest, charset in ("aN", "bN", "aN", "aU", "aN")
+    pages = [["one", "two", "one"], ["two", "three"], ["one U", "four"], ["four", "one"]]
+    files = []
+    for number, names in enumerate(pages):
+        writer = TableWriter(tmp_store, f"pages-{number}.parquet", "pages", PAGES)
+        for row, name in enumerate(names):
+            body, _, charset = name.partition(" ")
+            place = {"id": f"{number}.{row}", "digest": body, "charset": charset, "kind": "html"}
+            writer.write(dict.fromkeys(PAGES.names) | place | {"payload": body.encode()})
+        files += writer.close()
+    monkeypatch.setattr(extract, "guard_for", lambda *_: Counting(lambda body, note: "", 1, 100))
+    shares = share_out([files[:1], files[1:3], files[3:]], read_digests(tmp_store, files))
+    outputs = [
+        extract._work(tmp_store, "out", Extract(min_chars=1), (), share, f"{number}")
+        for number, share in enumerate(shares)
     ]
-    assert [memory.reply(row).text for row in rows] == ["html N 1", "html N 2", "html N 1", "html U 3", "html N 1"]
+    assert worked == [
+        (b"one", "html "), (b"one", "html U"), (b"two", "html "), (b"three", "html "), (b"four", "html "),
+    ]  # fmt: skip
+    found = [
+        [(row["id"], row["text"]) for file in output.files for row in read_rows(tmp_store, file.path)]
+        for output in outputs
+    ]
+    assert found == [
+        [(place, "one" * 9) for place in ("0.0", "0.2", "2.0", "3.1")] + [(place, "two" * 9) for place in ("0.1", "1.0")],
+        [("1.1", "three" * 9), ("2.1", "four" * 9), ("3.0", "four" * 9)],
+        [],
+    ]
+    assert sum(output.counts.read for output in outputs) == 9
 
 
 HOSTILE = {
@@ -156,6 +210,25 @@ def test_hostile_pages_cost_only_themselves(tmp_path, resolve_run, run_stage, ro
         "crawl",
     )
     assert (manifest.rows.read, manifest.rows.kept) == (6, 1)
+
+
+def test_the_stage_keeps_every_copy(tmp_path, resolve_run, run_stage, rows_of):
+    """Equal pages in two crawl files of a segment: one share holds both, and no other task has a document."""
+    (tmp_path / "crawl").mkdir()
+    for name in "ab":
+        http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + PAGE.encode()
+        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://{name}.test/\r\nContent-Type: application/http\r\nContent-Length: {len(http)}\r\n\r\n"
+        record = gzip.compress(head.encode() + http + b"\r\n\r\n")
+        (tmp_path / "crawl" / f"{name}.warc.gz").write_bytes(record * 100)
+    run = resolve_run(tmp_path / "crawl", {"extract.prefilter_probability": 0})
+    run_stage(run, "crawl")
+    [manifest] = run_stage(run, "extract")
+    assert len(manifest.of("documents")) == 1
+    documents = rows_of(run.store, [manifest], "documents")
+    assert [row["file"].rpartition("/")[2][0] for row in documents] == ["a"] * 100 + ["b"] * 100
+    assert len({row["id"] for row in documents}) == 200
+    assert len({row["text"] for row in documents}) == 1
+    assert (manifest.rows.read, manifest.rows.kept) == (200, 200)
 
 
 def test_real_pages_against_their_gold_text(data_dir, tmp_path):

@@ -10,6 +10,9 @@ import pytest
 from pipelines.text.guard import Guard, Outcome, Reply
 
 
+LEFT: list[bytes] = []
+
+
 def work(body: bytes, note: str) -> str:
     """Does to its process what the note says."""
     match note:
@@ -27,6 +30,13 @@ def work(body: bytes, note: str) -> str:
                     held.append(bytes(1 << 20))
             except MemoryError:
                 return ""
+        case "large":
+            return str(len(bytes(70 << 20)))
+        case "nothing":
+            return ""
+        case "leave":
+            LEFT.append(bytes(60 << 20))
+            return "left"
         case "crash":
             ctypes.string_at(0)
         case "exit":
@@ -68,6 +78,16 @@ def test_a_page_that_breaks_its_limits_and_the_one_after_it(guard, note, reply):
     assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
     assert guard.call(b"", note) == reply
     assert guard.call(b"after ", "it") == Reply(Outcome.DONE, "after it")
+
+
+def test_a_page_answers_for_its_own_memory_alone(guard):
+    """70 of 100 MiB: a peak that looks like want of memory in whatever has no text after it; 60 MiB that stay leave too few."""
+    assert guard.call(b"", "large") == Reply(Outcome.DONE, str(70 << 20))
+    assert guard.call(b"", "nothing") == Reply(Outcome.DONE, "")
+    assert guard.call(b"", "large") == Reply(Outcome.DONE, str(70 << 20))
+    assert guard.call(b"", "raise") == Reply(Outcome.FAILED, "KeyError")
+    assert guard.call(b"", "leave") == Reply(Outcome.DONE, "left")
+    assert guard.call(b"", "large") == Reply(Outcome.DONE, str(70 << 20))
 
 
 def test_large_bodies_pass_whole(guard):
