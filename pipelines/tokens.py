@@ -162,8 +162,11 @@ def load_tokenizer(uri: str) -> Any:
 
     folder, name = split_uri(uri)
     try:
-        return Tokenizer.from_str(folder.read_bytes(name).decode())
+        made = Tokenizer.from_str(folder.read_bytes(name).decode())
     except FileNotFoundError:
         raise InputError(f"dedup_substring.tokenizer: {uri} does not exist") from None
     except Exception as error:
         raise InputError(f"dedup_substring.tokenizer: {uri} is no tokenizer.json: {error}") from None
+    made.no_padding()  # a file may ask for both, and made-up or missing tokens would cut text that stands once
+    made.no_truncation()
+    return made

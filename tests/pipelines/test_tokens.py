@@ -1,6 +1,7 @@
 """Cuts in bytes: composed over passes, never inside a character, the same for words and for a tokenizer's ids."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -93,6 +94,19 @@ def test_no_character_is_cut_in_two(byte_tokenizer: str, data: st.DataObject) ->
         if end < size:  # at the end, white space before the cut goes too
             assert start >= first or first == 0
         assert stop <= end or start == stop
+
+
+def test_padding_and_truncation_of_a_tokenizer_are_not_obeyed(byte_tokenizer: str, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    texts = ["a", "a long text", "b" * 40]
+    asking = Tokenizer.from_file(byte_tokenizer)
+    asking.enable_padding(length=60)
+    asking.enable_truncation(8)
+    asking.save(str(tmp_path / "tokenizer.json"))
+    made = block(*texts, tokenizer=str(tmp_path / "tokenizer.json"))
+    assert np.diff(made.tokens.bounds).tolist() == [1, 11, 40]
+    assert to_bytes(made, 2, 3, 8) == (3, 8)
 
 
 def test_a_tokenizer_that_is_none(tmp_path: object) -> None:
