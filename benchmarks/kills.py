@@ -141,14 +141,10 @@ def as_iterator(work: Callable[..., Any], *given: Any) -> Iterator[Any]:
 
 
 def make(folder: Path, texts: list[str], settings: dict[str, Any]) -> Run:
-    """The texts in four files, and everything before the two stages that die."""
-    run = synthetic.make_run(
+    """The texts in four files."""
+    return synthetic.make_run(
         folder, texts, settings | {"spark.master": MASTER, "spark.executor_memory": "1g"}, len(texts) // 4 + 1
     )
-    for segment in run.segments:
-        task = run.task("minhash_sign", segment.partition)
-        minhash_sign.run(Job(run, task, Attempt(run, task)))
-    return run
 
 
 def result(run: Run, stage: str) -> list[Any]:
@@ -167,10 +163,19 @@ def result(run: Run, stage: str) -> list[Any]:
     ]
 
 
-def compute(run: Run, case: Case) -> list[Any]:
+def prepare(run: Run, case: Case) -> Run:
+    """Everything before the stage that dies."""
     if case.stage == "dedup_substring":
         filtered = need(run.store, run.task("filter", run.segments[0].partition))
         Attempt(run, run.task("dedup_fuzzy")).commit([], filtered.rows)
+        return run
+    for segment in run.segments:
+        task = run.task("minhash_sign", segment.partition)
+        minhash_sign.run(Job(run, task, Attempt(run, task)))
+    return run
+
+
+def compute(run: Run, case: Case) -> list[Any]:
     task = run.task(case.stage)
     STAGES[case.stage].run(Job(run, task, Attempt(run, task)))
     return result(run, case.stage)
@@ -193,8 +198,9 @@ def run_cases(bars: Bars, folder: Path, archive: Path, only: list[str]) -> None:
             continue
         key = f"{case.stage} {case.settings}"
         if key not in undisturbed:
-            undisturbed[key] = compute(make(folder / f"{case.name}_calm", texts, case.settings), case)
-        run, marker = make(folder / case.name, texts, case.settings), (folder / f"{case.name}.struck").absolute()
+            undisturbed[key] = compute(prepare(make(folder / f"{case.name}_calm", texts, case.settings), case), case)
+        run = prepare(make(folder / case.name, texts, case.settings), case)
+        marker = (folder / f"{case.name}.struck").absolute()
         with Hooks(case, marker):
             same = compute(run, case) == undisturbed[key]
         assert marker.exists(), f"{case.name}: nobody was killed"

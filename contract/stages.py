@@ -57,7 +57,7 @@ STAGES: dict[str, Stage] = {
             "spark",
             "corpus",
             ("filter", "dedup_url", "dedup_fuzzy"),
-            1,
+            2,
             "cuts text that stands at two or more places",
         ),
         Stage(
@@ -65,7 +65,7 @@ STAGES: dict[str, Stage] = {
             "spark",
             "corpus",
             ("dedup_substring",),
-            2,
+            3,
             "drops or cuts documents that repeat evaluation sets",
         ),
         Stage(

@@ -22,7 +22,8 @@ from pipelines.survivors import Part, dropped_ids
 from pipelines.text.hashing import Offsets, buffers
 from pipelines.text.stream import Tokens, from_ids, words
 
-BLOCK_ROWS = 1024  # documents held at once
+BLOCK_ROWS = 1024  # documents held at once, ...
+BLOCK_BYTES = 16 << 20  # ... or fewer: up to one that crosses this many bytes of text
 
 CUTS = pa.schema([("row", pa.int64()), ("id", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
 
@@ -76,12 +77,16 @@ def compose(cuts: Ranges, later: Ranges) -> Ranges:
         kept.append((at, start))
         at = end
     kept.append((at, sys.maxsize))
-    found, offset = list(cuts), 0
+    found, offset, first = list(cuts), 0, 0
     for begin, stop in kept:
-        for start, end in later:
-            low, high = max(start, offset), min(end, offset + stop - begin)
+        while first < len(later) and later[first][1] <= offset:
+            first += 1
+        at = first
+        while at < len(later) and later[at][0] < offset + stop - begin:
+            low, high = max(later[at][0], offset), min(later[at][1], offset + stop - begin)
             if low < high:
                 found.append((begin + low - offset, begin + high - offset))
+            at += 1
         offset += stop - begin
     merged: Ranges = []
     for start, end in sorted(found):
@@ -117,12 +122,21 @@ def blocks(
     cuts, row = read_cuts(store, item), 0
     with store.open_input(item.part.documents.path) as source:
         for batch in pq.ParquetFile(source).iter_batches(BLOCK_ROWS, columns=["id", "text"]):
-            rows = np.arange(row, row + batch.num_rows)
-            row += batch.num_rows
-            alive = pc.invert(pc.is_in(batch["id"], value_set=gone)).to_numpy(zero_copy_only=False)
-            if only is not None:
-                alive &= np.isin(rows, only)
-            yield _block(batch.filter(pa.array(alive)), rows[alive], cuts, tokenizer)
+            for piece in _pieces(batch):
+                rows = np.arange(row, row + piece.num_rows)
+                row += piece.num_rows
+                alive = pc.invert(pc.is_in(piece["id"], value_set=gone)).to_numpy(zero_copy_only=False)
+                if only is not None:
+                    alive &= np.isin(rows, only)
+                yield _block(piece.filter(pa.array(alive)), rows[alive], cuts, tokenizer)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch cut where a multiple of BLOCK_BYTES is crossed: a thousand books would take gigabytes."""
+    size = np.cumsum(pc.binary_length(batch["text"]).to_numpy(zero_copy_only=False).astype(np.int64))
+    ends = [*(np.flatnonzero(np.diff(size // BLOCK_BYTES)) + 1).tolist(), batch.num_rows]
+    for start, end in zip([0, *ends], ends, strict=False):
+        yield batch.slice(start, end - start)
 
 
 def _block(batch: pa.RecordBatch, rows: Offsets, cuts: dict[int, Ranges], tokenizer: str | None) -> Block:
@@ -162,8 +176,11 @@ def load_tokenizer(uri: str) -> Any:
 
     folder, name = split_uri(uri)
     try:
-        return Tokenizer.from_str(folder.read_bytes(name).decode())
+        made = Tokenizer.from_str(folder.read_bytes(name).decode())
     except FileNotFoundError:
         raise InputError(f"dedup_substring.tokenizer: {uri} does not exist") from None
     except Exception as error:
         raise InputError(f"dedup_substring.tokenizer: {uri} is no tokenizer.json: {error}") from None
+    made.no_padding()  # a file may ask for both, and made-up or missing tokens would cut text that stands once
+    made.no_truncation()
+    return made

@@ -31,6 +31,12 @@ def explain(run: Run, asked: str) -> Iterator[str]:
             gone.add(row["id"])
             yield f"{row['id']}  {done.stage}: dropped, {row['reason']} {row['value'] or ''}".rstrip()
             yield from twins(run, done, row)
+        for row in rows(run.store, done, "matches", column, asked):
+            if row["action"] != "dropped":
+                yield f"{row['id']}  {done.stage}: {row['action']}, {row['benchmark']}: {row['ngram']}"
+        for row in rows(run.store, done, "heldout", column, asked, ["id"]):
+            ids[row["id"]] = done.stage
+            yield f"{row['id']}  {done.stage}: held out of training"
         for key in sorted(ids):
             cuts = list(rows(run.store, done, "cuts", "id", key))
             if cuts:

@@ -1,9 +1,11 @@
 """Runs of words that a text shares with evaluation sets, and how much of an item they make up.
 
 What a word is says `pipelines.text.spelling`. An item is looked for as several passages: each of its texts, all of them one after the other, and the same with the letters A, B, C, ... before all but
-the first, as answers are printed. A passage of n words or more is found by any n of them in a row; a shorter one only as a whole.
+the first, as answers are printed; both also without the letter of the right answer, where that is the last text. A passage of n words or
+more is found by any n of them in a row, a shorter one only as a whole, and only where it is at least half of its item.
 """
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -25,6 +27,7 @@ WINDOW_CHARS = 200
 """GPT-3, appendix C: cut so much on either side of a match, drop pieces that are shorter, ..."""
 MAX_PIECES = 10
 """... and drop a document that falls into more pieces."""
+ANSWER_KEY = re.compile(r"\W*[A-K]\W*")
 FILTER_BITS = 16  # for each n-gram; one lookup in 16 goes on to the sorted keys
 
 
@@ -47,7 +50,6 @@ class Index(NamedTuple):
     place: npt.NDArray[np.int32]  # of each occurrence: its first word
     item: npt.NDArray[np.int32]  # of each passage
     words: npt.NDArray[np.int32]  # of each passage
-    decisive: npt.NDArray[np.bool_]  # of each passage: who has seen it has seen the item
     benchmark: npt.NDArray[np.uint16]  # of each item
 
 
@@ -59,7 +61,7 @@ class Finding(NamedTuple):
     length: Ints
     gram: Ints
     items: Ints  # ascending
-    covered: npt.NDArray[np.float64]  # of each of `items`: the greatest part of a decisive passage
+    covered: npt.NDArray[np.float64]  # of each of `items`: the greatest part of a passage
 
     def ngram(self, at: int) -> str:
         return " ".join(self.words.words[self.first[at] : self.first[at] + self.length[at]])
@@ -71,6 +73,9 @@ def passages(fields: Sequence[str]) -> Iterator[str]:
     yield "\n".join(texts)
     if len(texts) > 1:
         yield from texts
+    if len(texts) > 2 and ANSWER_KEY.fullmatch(texts[-1]):  # printed elsewhere, or not at all
+        texts = texts[:-1]
+        yield "\n".join(texts)
     if 2 < len(texts) <= 12:
         yield "\n".join(
             [texts[0], *(f"{letter}\n{text}" for letter, text in zip("ABCDEFGHIJK", texts[1:], strict=False))]
@@ -78,32 +83,31 @@ def passages(fields: Sequence[str]) -> Iterator[str]:
 
 
 class _Passages(NamedTuple):
-    """All passages of all items. Shapes (words,) twice, then (passages + 1,), (passages,) twice."""
+    """All passages of all items. Shapes (words,) twice, then (passages + 1,), (passages,)."""
 
     exact: Hashes
     folded: Hashes
     bounds: Ints
     item: Ints
-    decisive: npt.NDArray[np.bool_]
 
 
 def _lay_out(items: Sequence[Item], n: int, min_words: int) -> _Passages:
     texts: list[str] = []
     words: list[str] = []
-    bounds, owner, decisive = [0], [], []
+    bounds, owner = [0], []
     for number, item in enumerate(items):
         whole = 0
         for text in dict.fromkeys(passages(item.fields)):
             found = split(text)
             whole = whole or len(found)
-            if min(len(found), whole) >= min_words:  # letters make no item longer
+            # Letters make no item longer; who has seen a few words of it, as of one wrong answer, has not seen it.
+            if min(len(found), whole) >= min_words and len(found) >= min(n, whole / 2):
                 texts.append(text)
                 words += found
                 bounds.append(len(words))
                 owner.append(number)
-                decisive.append(len(found) >= min(n, whole / 2))
     folded = hashing.word_hashes(*hashing.buffers(pa.array(texts, pa.large_string()))).hashes
-    return _Passages(word_hashes(words), folded, np.array(bounds), np.array(owner, np.int64), np.array(decisive, bool))
+    return _Passages(word_hashes(words), folded, np.array(bounds), np.array(owner, np.int64))
 
 
 def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: int) -> Index:
@@ -139,7 +143,6 @@ def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: i
         place[order].astype(np.int32),
         laid.item.astype(np.int32),
         words.astype(np.int32),
-        laid.decisive,
         np.repeat(np.arange(len(benchmarks)), [len(items) for _, items in benchmarks]).astype(np.uint16),
     )
 
@@ -210,7 +213,7 @@ def occurrences(grams: Ints, index: Index) -> Ints:
 
 
 def _coverage(grams: Ints, index: Index) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """The items that hold some of the n-grams, and the greatest part of a decisive passage of each that they make up."""
+    """The items that hold some of the n-grams, and the greatest part of a passage of each that they make up."""
     at = occurrences(grams, index)
     passage, place = index.passage[at].astype(np.int64), index.place[at].astype(np.int64)
     order = np.lexsort((place, passage))
@@ -220,7 +223,7 @@ def _coverage(grams: Ints, index: Index) -> tuple[Ints, npt.NDArray[np.float64]]
     same = np.append(passage[1:] == passage[:-1], False)
     gain = np.where(same, np.minimum(length, np.append(place[1:], 0) - place), length)
     of, begin = np.unique(passage, return_index=True)
-    share = np.add.reduceat(gain, begin) / index.words[of] * index.decisive[of]
+    share = np.add.reduceat(gain, begin) / index.words[of]
     items, inverse = np.unique(index.item[of], return_inverse=True)
     covered = np.zeros(len(items))
     np.maximum.at(covered, inverse, share)
@@ -229,13 +232,13 @@ def _coverage(grams: Ints, index: Index) -> tuple[Ints, npt.NDArray[np.float64]]
 
 def culprits(found: Finding, index: Index, min_coverage: float) -> Ints:
     """For each n-gram of a finding the first item that holds it and of which the text holds this part, or -1."""
-    guilty = found.items[found.covered >= min_coverage]
-    blamed = np.full(len(found.gram), -1)
-    for gram in np.unique(found.gram) if len(guilty) else ():
-        items = index.item[index.passage[occurrences(np.array([gram]), index)]]
-        items = items[np.isin(items, guilty)]
-        blamed[found.gram == gram] = items.min() if len(items) else -1
-    return blamed
+    guilty = np.zeros(len(index.benchmark), bool)
+    guilty[found.items[found.covered >= min_coverage]] = True
+    grams, inverse = np.unique(found.gram, return_inverse=True)
+    item = index.item[index.passage[occurrences(grams, index)]].astype(np.int64)
+    count = index.starts[grams + 1] - index.starts[grams]
+    least = np.minimum.reduceat(np.where(guilty[item], item, len(guilty)), np.cumsum(count) - count)
+    return np.where(least < len(guilty), least, -1)[inverse]
 
 
 def cut(text: str, found: Finding, which: npt.NDArray[np.bool_]) -> str | None:

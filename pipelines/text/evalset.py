@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -142,6 +143,7 @@ def _document(name: str, text: str) -> Iterator[Item]:
 def _table(name: str, text: str, delimiter: str) -> Iterator[Item]:
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     keys: list[str] | None = None
+    csv.field_size_limit(sys.maxsize)  # a cell may hold a whole article; csv stops at 128 KiB
     try:
         for row in rows:
             if keys is None:

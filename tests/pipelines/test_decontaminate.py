@@ -170,8 +170,13 @@ def test_cut_and_spare(benchmarks: dict[str, str], make_document: Any, search: A
 def disguised(fields: tuple[str, ...], random: random.Random) -> str:
     """An item as a page may print it: with letters, in capitals, on other lines, with other punctuation, in the middle of a text."""
     first, *rest = [field for field in fields if field.strip()]
-    lettered = [f"({letter}) {text}" for letter, text in zip("ABCDEFGHIJK", rest, strict=False)]
-    text = "\n".join([first, *(lettered if random.random() < 0.5 and len(rest) > 1 else rest)])
+    answer = ""
+    if len(rest) > 1 and rest[-1] in list("ABCDE"):  # MMLU's and C-Eval's last column
+        answer = random.choice(["", f"\nAnswer: {rest[-1]}", f"\n{rest[-1]}"])
+        rest = rest[:-1]
+    mark = random.choice(["({}) ", "{}. ", "{}: "])
+    lettered = [mark.format(letter) + text for letter, text in zip("ABCDEFGHIJK", rest, strict=False)]
+    text = "\n".join([first, *(lettered if random.random() < 0.5 and len(rest) > 1 else rest)]) + answer
     text = random.choice([str, str.upper, str.lower, str.title])(text)
     text = text.replace(", ", random.choice([", ", " - ", "; ", ",\n"])).replace(" ", random.choice([" ", "\n", "  "]))
     return f"{FILLER}{random.choice(['', '«', '> '])}{text}{random.choice(['.', ' ', '»'])} {FILLER}"

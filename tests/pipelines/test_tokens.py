@@ -1,6 +1,9 @@
 """Cuts in bytes: composed over passes, never inside a character, the same for words and for a tokenizer's ids."""
 
 import itertools
+import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import InputError
-from pipelines.tokens import Block, _block, compose, load_tokenizer, to_bytes, without
+from contract.store import Store
+from pipelines.job import TableWriter
+from pipelines.schema import DOCUMENTS
+from pipelines.survivors import Part
+from pipelines.tokens import Block, Item, _block, blocks, compose, load_tokenizer, to_bytes, without
 
 TEXT = st.text("ab é漢🙂\n\u3000", max_size=30)
 
@@ -30,6 +37,30 @@ def test_composed_cuts_leave_what_two_passes_leave(data: st.DataObject) -> None:
     assert without(text, both) == without(left, later)
     assert all(start < end for start, end in both)
     assert all(one[1] < other[0] for one, other in itertools.pairwise(both))
+
+
+def test_many_cuts_are_composed_in_one_walk() -> None:
+    first = [(4 * at, 4 * at + 1) for at in range(20_000)]
+    later = [(3 * at + 1, 3 * at + 2) for at in range(20_000)]
+    began = time.process_time()
+    assert compose(first, later) == [
+        cut for at in range(20_000) for cut in ((4 * at, 4 * at + 1), (4 * at + 2, 4 * at + 3))
+    ]
+    assert time.process_time() - began < 2
+
+
+def test_blocks_of_long_texts_are_small(tmp_store: Store, make_document: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.tokens.BLOCK_BYTES", 100)
+    texts = ["a" * size for size in (10, 60, 29, 1, 150, 250, 5, 5)]
+    writer = TableWriter(tmp_store, "documents.parquet", "documents", DOCUMENTS)
+    for text in texts:
+        writer.write(make_document(text), len(text))
+    (file,) = writer.close()
+    made = list(blocks(tmp_store, Item(Part(file)), None))
+    assert [one.rows.tolist() for one in made] == [[0, 1, 2], [3], [4], [5, 6, 7]]
+    assert [text.as_py().decode() for one in made for text in one.texts] == texts
+    chosen = blocks(tmp_store, Item(Part(file)), None, np.array([3, 6]))
+    assert [one.rows.tolist() for one in chosen] == [[], [3], [], [6]]
 
 
 def block(*texts: str, tokenizer: str | None = None) -> Block:
@@ -93,6 +124,19 @@ def test_no_character_is_cut_in_two(byte_tokenizer: str, data: st.DataObject) ->
         if end < size:  # at the end, white space before the cut goes too
             assert start >= first or first == 0
         assert stop <= end or start == stop
+
+
+def test_padding_and_truncation_of_a_tokenizer_are_not_obeyed(byte_tokenizer: str, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    texts = ["a", "a long text", "b" * 40]
+    asking = Tokenizer.from_file(byte_tokenizer)
+    asking.enable_padding(length=60)
+    asking.enable_truncation(8)
+    asking.save(str(tmp_path / "tokenizer.json"))
+    made = block(*texts, tokenizer=str(tmp_path / "tokenizer.json"))
+    assert np.diff(made.tokens.bounds).tolist() == [1, 11, 40]
+    assert to_bytes(made, 2, 3, 8) == (3, 8)
 
 
 def test_a_tokenizer_that_is_none(tmp_path: object) -> None:

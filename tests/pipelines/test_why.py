@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from contract.manifest import Attempt, File
 from pipelines import why
 
 
@@ -47,5 +50,19 @@ def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys
         f"{other}  dedup_substring: {end - start} bytes cut, at {start}-{end}",
         f"{other}  kept; dedup_substring was the last to write it",
     ]
+    match = {"id": near, "url": rows["near"]["url"], "benchmark": "sums", "action": "cut", "ngram": "a b c"}
+    matches = [match, match | {"id": other, "action": "dropped"}]
+    for stage, kind, held in (("decontaminate", "matches", matches), ("mix", "heldout", [{"id": near}])):
+        attempt = Attempt(run, run.task(stage))
+        path = f"{attempt.prefix}/{attempt.id}/{kind}.parquet"
+        with run.store.open_output(path) as sink:
+            pq.write_table(pa.Table.from_pylist(held), sink)
+        attempt.commit([File(path=path, kind=kind, bytes=len(run.store.read_bytes(path)), rows=len(held))])
+    assert told(near) == [
+        f"{near}  decontaminate: cut, sums: a b c",
+        f"{near}  mix: held out of training",
+        f"{near}  kept; mix was the last to write it",
+    ]
+    assert not [line for line in told(other) if "sums" in line]
     assert why.main(["--recipe", run.uri, "https://example.org/never"]) == 1
     assert "no stage of this run has seen" in capsys.readouterr().out

@@ -121,6 +121,11 @@ def test_what_is_wrong_is_named(name: str, data: bytes, message: str) -> None:
         list(read_items(name, data))
 
 
+def test_a_cell_may_be_long() -> None:
+    (item,) = read_items("a.csv", b"question,answer\n" + b"x" * 200_000 + b",y\n")
+    assert item.fields == ("x" * 200_000, "y")
+
+
 def test_which_members_are_read() -> None:
     paths = ["a.jsonl", "d/b.JSON.gz", "c.tar.xz", "._a.csv", "d/.x/a.csv", "__MACOSX/a.csv", "README.md", "a.txt"]
     assert [is_named_like_one(path) for path in paths] == [True] * 3 + [False] * 5
