@@ -146,23 +146,27 @@ def _open(file: RangeFile, span: Span) -> tuple[Inflated | Plain | None, bool, L
     refused = _refuse(head, plain)
     if refused and (zipped or refused.kind != "not_warc"):
         return None, False, refused
+    if refused and not zipped:  # damage to its first bytes makes a WARC look like something else
+        zipped, plain = _look_behind(file)
     if not (refused or span.start):
         span.begun = 0
-    elif zipped or refused:  # damage to its first bytes makes a WARC look like something else
-        span.begun = next_member(file, max(span.start, 1), span.end)
     else:
-        span.begun = first_record(file, span.start, span.end)
-    inflate = zipped or refused is not None
-    if span.begun is None and refused and not zipped:
-        inflate, span.begun = False, first_record(file, max(span.start, 1), span.end)
+        span.begun = (next_member if zipped else first_record)(file, max(span.start, 1), span.end)
     if span.begun is None:
         return None, False, refused
-    if refused:
-        file.seek(span.begun)
-        head = file.read_full(PROBE)
-        plain = _first_bytes(head) if inflate else head
-    stream = Inflated(file, span.begun) if inflate else Plain(file, span.begun)
+    stream = Inflated(file, span.begun) if zipped else Plain(file, span.begun)
     return stream, bool(LINE_FEEDS.match(plain or b"")), refused
+
+
+def _look_behind(file: RangeFile) -> tuple[bool, bytes | None]:
+    """(whether the first record behind a file's damaged first bytes is a gzip member's, its first bytes): the same for all spans."""
+    member = next_member(file, 1)
+    found = first_record(file, 1, None) if member is None else member
+    if found is None:
+        return False, None
+    file.seek(found)
+    head = file.read_full(PROBE)
+    return (False, head) if member is None else (True, _first_bytes(head))
 
 
 def _first_bytes(head: bytes) -> bytes | None:
