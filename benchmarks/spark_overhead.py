@@ -72,7 +72,9 @@ def work_of(job: Job) -> tuple[list[extract.Share], partial]:
     """The stage's tasks, but that copies are worked on like other pages: the files here are copies of each other."""
     languages = tuple(sorted(job.run.recipe.langid.languages))
     groups = group_rows(job.inputs("crawl", "pages"), extract.GROUP_ROWS)
-    return [extract.Share(files) for files in groups], partial(extract._work, job.store, job.prefix, job.settings, languages)
+    return [extract.Share(files) for files in groups], partial(
+        extract._work, job.store, job.prefix, job.settings, languages
+    )
 
 
 def main() -> int:

@@ -166,7 +166,8 @@ def test_equal_payloads_of_a_segment_are_worked_on_once(tmp_path, tmp_store, mon
         for output in outputs
     ]
     assert found == [
-        [(place, "one" * 9) for place in ("0.0", "0.2", "2.0", "3.1")] + [(place, "two" * 9) for place in ("0.1", "1.0")],
+        [(place, "one" * 9) for place in ("0.0", "0.2", "2.0", "3.1")]
+        + [(place, "two" * 9) for place in ("0.1", "1.0")],
         [("1.1", "three" * 9), ("2.1", "four" * 9), ("3.0", "four" * 9)],
         [],
     ]
