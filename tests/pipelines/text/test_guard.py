@@ -9,7 +9,6 @@ import pytest
 
 from pipelines.text.guard import Guard, Outcome, Reply
 
-
 LEFT: list[bytes] = []
 
 
