@@ -33,9 +33,9 @@ STAGES: dict[str, Stage] = {
     for row in (
         Stage("crawl", "spark", "snapshot", (), 2, "WARC or WET records to pages; URL filter"),
         Stage(
-            "extract", "spark", "snapshot", ("crawl",), 1, "main content of each page, behind a time and memory guard"
+            "extract", "spark", "snapshot", ("crawl",), 2, "main content of each page, behind a time and memory guard"
         ),
-        Stage("langid", "spark", "snapshot", ("extract",), 1, "language of each text; keeps the recipe's languages"),
+        Stage("langid", "spark", "snapshot", ("extract",), 2, "language of each text; keeps the recipe's languages"),
         Stage(
             "score", "spark", "snapshot", ("langid",), 1, "line corrections, masks, and every score that a rule judges"
         ),

@@ -38,8 +38,14 @@ WIDER = {
     "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs", "gbk": "gb18030", "gb2312": "gb18030", "iso8859-11": "cp874",
 }  # fmt: skip
 TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
-# Only ASCII: a Chinese sentence goes on behind a URL without a space.
-URL = re.compile(r"(?:\b(?:https?|ftp)://|\bwww\.)[!-~]*[A-Za-z0-9/_=&#~+%$-]", re.ASCII | re.IGNORECASE)
+# A path is ASCII, and a host's last label of no script written without spaces: a Chinese sentence goes on behind a URL without one.
+URL_PART = r"[!#-'*-;=?-Z\\^-~]*"  # no quote, no <>; brackets only in pairs, of which none stands in another
+URL = re.compile(
+    r"(?<![A-Za-z0-9_])(?:(?:https?|ftp)://(?:[!#-.0-;=A-Z^-~]{1,99}@)?|www\.)"
+    r"(?:\[[0-9A-F:.]+\]|(?:[\w-]{1,63}\.){0,20}[0-9A-Za-z_\u00c0-\u0dff-]+)(?::[0-9]+)?"
+    rf"(?:[/?#]{URL_PART}(?:(?:\({URL_PART}\)|\[{URL_PART}\]){URL_PART})*(?<=[A-Za-z0-9/_=&#~+%$)\]-]))?",
+    re.IGNORECASE,
+)
 JUSTEXT_NAMES = {
     "de": "German", "en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "nl": "Dutch", "pl": "Polish",
     "pt": "Portuguese", "ru": "Russian",
@@ -113,8 +119,9 @@ def _nearly(payload: bytes, encoding: str, sure: int = 1) -> str | None:
 
 def clean(text: str) -> str:
     """Without URLs and control characters, no space at line ends, at most two consecutive newlines (RefinedWeb, section 3.1)."""
-    text = CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = URL.sub("", text)
+    text = CONTROL.sub("", "\n".join(text.splitlines()))  # at every line break that Unicode has, form feeds among them
+    if "://" in text or "www." in text.lower():  # most texts have none: the search costs more than this
+        text = URL.sub("", text)
     lines = [re.sub(r"[ \t\u00a0]+", " ", line).strip() for line in text.split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 

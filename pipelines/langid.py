@@ -11,17 +11,26 @@ from pipelines.schema import Drop
 from pipelines.text.fasttext_model import LABEL, model
 
 GROUP_ROWS = 512  # documents of one Spark task: a millisecond each
+TOP = 3  # languages kept of each document, likeliest first
 UNKNOWN = ("und", 0.0)  # ISO 639: undetermined
 
 
-def identify(text: str) -> tuple[str, float]:
-    """(ISO 639 code, probability) of a text, or UNKNOWN where it has no letter. fastText judges one line: newlines become spaces."""
+def rank(text: str) -> list[tuple[str, float]]:
+    """The TOP likeliest (ISO 639 code, probability) of a text, or UNKNOWN alone where it has no letter.
+
+    fastText judges one line: newlines become spaces.
+    """
     line = " ".join(text.encode("utf-8", "ignore").decode().split())
     if not any(character.isalpha() for character in line):
-        return UNKNOWN
+        return [UNKNOWN]
     # The binding below `predict` takes the same arguments in every package that installs this module.
-    [(probability, label)] = model().f.predict(line + "\n", 1, 0.0, "strict") or [(0.0, LABEL + "und")]
-    return label.removeprefix(LABEL), min(1.0, float(probability))
+    found = model().f.predict(line + "\n", TOP, 0.0, "strict")
+    return [(label.removeprefix(LABEL), min(1.0, float(probability))) for probability, label in found] or [UNKNOWN]
+
+
+def identify(text: str) -> tuple[str, float]:
+    """The likeliest of `rank`."""
+    return rank(text)[0]
 
 
 def judge(language: str, probability: float, settings: Langid) -> tuple[Drop, object] | None:
@@ -48,13 +57,15 @@ def _work(store: Store, prefix: str, settings: Langid, files: list[File], name: 
     sorter = Sorter(store, prefix, "langid", name)
     for file in files:
         for row in read_rows(store, file.path):
-            language, probability = identify(row["text"][: settings.sample_chars])
+            languages, probabilities = zip(*rank(row["text"][: settings.sample_chars]), strict=True)
             size = len(row["text"].encode())
-            verdict = judge(language, probability, settings)
+            verdict = judge(languages[0], probabilities[0], settings)
             if verdict:
                 sorter.drop(row, *verdict, size)
             else:
-                sorter.keep({**row, "language": language, "language_probability": probability}, size)
+                first = {"language": languages[0], "language_probability": probabilities[0]}
+                ranked = {"languages": list(languages), "language_probabilities": list(probabilities)}
+                sorter.keep({**row, **first, **ranked}, size)
     return sorter.close()
 
 

@@ -91,6 +91,11 @@ DOCUMENTS = pa.schema(
         ("title", pa.string()),
         ("language", pa.string()),  # null before langid
         ("language_probability", pa.float32()),
+        (
+            "languages",
+            pa.list_(pa.string()),
+        ),  # langid's three likeliest, `language` first; kept up to `mix`, not packed
+        ("language_probabilities", pa.list_(pa.float32())),  # theirs, in the same order
         ("source", pa.string()),  # `crawl`, or the name of a curated source of the mixture
         ("text", pa.string()),
     ]

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from contract.errors import RecipeError
 from contract.settings import Langid
-from pipelines.langid import UNKNOWN, check_languages, identify, judge
-from pipelines.schema import Drop
+from pipelines.job import TableWriter, read_rows
+from pipelines.langid import UNKNOWN, _work, check_languages, identify, judge, rank
+from pipelines.schema import DOCUMENTS, Drop
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,28 @@ def test_probabilities_are_probabilities(text):
     language, probability = identify(text)
     assert 0.0 <= probability <= 1.0
     assert language == "und" or language.isalpha()
+
+
+def test_the_three_likeliest_stay_in_the_document(tmp_store):
+    mixed = "The river bends twice. Der Fluss macht zwei Biegungen. La rivière fait deux détours."
+    ranked = rank(mixed)
+    assert len(ranked) == 3
+    assert {language for language, _ in ranked[:2]} == {"de", "fr"}
+    probabilities = [probability for _, probability in ranked]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert ranked[0] == identify(mixed)
+    writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
+    for number, text in enumerate([mixed, "12 345"]):
+        writer.write(dict.fromkeys(DOCUMENTS.names) | {"id": f"{number}", "text": text})
+    output = _work(tmp_store, "out", Langid(languages=(), min_probability=0), writer.close(), "0")
+    whole, numbers = read_rows(tmp_store, output.files[0].path)
+    assert whole["languages"] == [language for language, _ in ranked]
+    assert whole["language_probabilities"] == pytest.approx(probabilities)
+    assert (whole["language"], whole["language_probability"]) == (
+        whole["languages"][0],
+        whole["language_probabilities"][0],
+    )
+    assert (numbers["languages"], numbers["language_probabilities"]) == (["und"], [0.0])
 
 
 @pytest.mark.parametrize(
