@@ -276,7 +276,7 @@ class MinhashSign(Settings):
     distance: Annotated[int, Field(ge=1, le=8, strict=True)] = 4
     """SimHash: at most this many of 64 bits differ (BLOOM: 4, with ngram 6)."""
     quality: Annotated[str, Field(min_length=1)] = "language_probability"
-    """The documents' column that `dedup_fuzzy.keep: best_quality` compares; more is better."""
+    """The column of numbers in `filter`'s documents that `dedup_fuzzy.keep: best_quality` compares; more is better."""
     seed: Count = 1
 
     @model_validator(mode="before")
@@ -306,7 +306,8 @@ class DedupFuzzy(Settings):
     min_jaccard: Annotated[float, Field(gt=0, le=1)] | None = None
     """Link two candidates only if their shingles' true Jaccard similarity is at least this; unset links all candidates."""
     pairs_per_document: Positive = 16
-    """Where links are checked, and more documents than this share a key, each is compared with this many of them."""
+    """Where links are checked, and more documents than this share a key, each is compared with this many of them. Equal SimHash
+    fingerprints are linked whatever this says."""
     driver_edge_limit: Positive = runtime_only(20_000_000)
     """Up to this many edges the driver finds the components with scipy; above it Spark does."""
 
@@ -322,8 +323,8 @@ class DedupSubstring(Settings):
     """A document with less text left is dropped."""
     tokenizer: Uri | None = None
     """A tokenizer.json whose ids are the tokens; without one, tokens are the words that white space separates."""
-    one_process_bytes: Count = runtime_only(16 << 20)
-    """Up to this much Parquet, one suffix array on the driver does it; above it Spark's workers search together."""
+    one_process_bytes: Count = runtime_only(48 << 20)
+    """Up to this much text, one suffix array on the driver does it; above it Spark's workers search together."""
 
     def outside(self) -> dict[str, str]:
         return {"tokenizer": self.tokenizer} if self.tokenizer else {}

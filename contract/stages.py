@@ -49,7 +49,7 @@ STAGES: dict[str, Stage] = {
             "spark",
             "corpus",
             ("minhash_sign", "filter", "dedup_url"),
-            1,
+            2,
             "one document per cluster of near duplicates",
         ),
         Stage(

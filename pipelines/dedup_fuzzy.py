@@ -101,4 +101,4 @@ def run(job: Job) -> None:
     for folder in ("doomed", "turns"):
         job.store.delete(f"{job.prefix}/{folder}")
     output.files.extend(edges)
-    job.commit(output, edges=sum(file.rows for file in edges), clusters=clusters)
+    job.commit(output, clusters=clusters)

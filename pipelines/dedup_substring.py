@@ -19,10 +19,9 @@ from pipelines.text import suffixes
 from pipelines.tokens import Item, blocks, read_cuts, without
 
 
-def find(job: Job, settings: DedupSubstring, items: Sequence[Item]) -> list[dict[str, Any]]:
-    """One pass over the shuffles: a row for each documents file in which something is repeated."""
+def find(job: Job, settings: DedupSubstring, items: Sequence[Item], size: int) -> list[dict[str, Any]]:
+    """One pass over the shuffles, of `size` bytes of text: a row for each documents file in which something is repeated."""
     context = job.spark.sparkContext
-    size = sum(item.part.documents.bytes for item in items)
     buckets = max(context.defaultParallelism, -(-size // BUCKET_BYTES))
     shared = context.broadcast(list(items))
     made = steps(job.store, job.prefix, shared, len(items), settings, buckets)
@@ -73,11 +72,14 @@ def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Out
 def run(job: Job) -> None:
     settings: DedupSubstring = job.settings
     items = [Item(part) for part in parts(job, "dedup_url", "dedup_fuzzy")]
-    small = sum(item.part.documents.bytes for item in items) <= settings.one_process_bytes
+    size = sum(
+        manifest.rows.bytes_kept for manifest in job.manifests("dedup_fuzzy")
+    )  # text, which Parquet packs 2 to 100 times
+    small = size <= settings.one_process_bytes
     documents: dict[int, int] = {}
     spans = tokens = 0
     for _ in range(settings.passes if items else 0):
-        found = find_alone(job, settings, items) if small else find(job, settings, items)
+        found = find_alone(job, settings, items) if small else find(job, settings, items, size)
         if not found:
             break
         for one in found:

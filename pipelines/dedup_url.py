@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from contract.manifest import File
 from contract.settings import DedupUrl
 from contract.store import Store
 from pipelines.job import Job
 from pipelines.schema import Drop
 from pipelines.session import computing
-from pipelines.survivors import Duplicate, Part, drop_duplicates, parts
+from pipelines.survivors import Part, drop_duplicates, parts, write_doomed
 from pipelines.text.canonical import canonical
 
 KEYS = "file int, key binary, date bigint, id string"
@@ -39,7 +40,7 @@ def _bytes(url: str) -> bytes:
 
 
 def losers(frame: Any, keep: str) -> Any:
-    """Columns file, id, stays: every document that another one of the same key replaces.
+    """Columns file, id, stays, group (empty): every document that another one of the same key replaces.
 
     `newest` keeps the last capture, `first` the earliest; ties go to the smallest id, and a document without a date loses.
     """
@@ -48,7 +49,8 @@ def losers(frame: Any, keep: str) -> Any:
 
     date = f.col("date").desc_nulls_last() if keep == "newest" else f.col("date").asc_nulls_last()
     group = Window.partitionBy("key").orderBy(date, "id")
-    return frame.withColumn("stays", f.first("id").over(group)).where("id != stays").select("file", "id", "stays")
+    judged = frame.select("file", "id", f.first("id").over(group).alias("stays"), f.lit("").alias("group"))
+    return judged.where("id != stays")
 
 
 def show(row: Mapping[str, Any], group: str) -> str:
@@ -58,13 +60,12 @@ def show(row: Mapping[str, Any], group: str) -> str:
 def run(job: Job) -> None:
     settings: DedupUrl = job.settings
     inputs = parts(job)
-    doomed: dict[int, dict[str, Duplicate]] = {}
+    doomed: dict[int, File] = {}
     if inputs:
-        frame = losers(job.read_table(inputs, partial(keys, job.store), KEYS), settings.keep)
-        # The driver holds the ids of the dropped, about 200 bytes each.
         with computing(job.spark, job.task):
-            table = frame.toArrow()
-        for row in table.to_pylist():
-            doomed.setdefault(row["file"], {})[row["id"]] = Duplicate(row["stays"], "")
+            known = job.read_table(inputs, partial(keys, job.store), KEYS)
+            doomed = write_doomed(job, losers(known, settings.keep))
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("filter"))
-    job.commit(drop_duplicates(job, inputs, doomed, Drop.DUPLICATE_URL, show, before))
+    output = drop_duplicates(job, inputs, doomed, Drop.DUPLICATE_URL, show, before)
+    job.store.delete(f"{job.prefix}/doomed")
+    job.commit(output)

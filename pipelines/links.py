@@ -81,12 +81,21 @@ def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), ">u8").astype(np.uint64)[::2]
 
 
-def send_keys(store: Store, items: Any, checked: bool, buckets: int, file: int, _: Any) -> Iterator[Sent]:
-    """Step 1, at the files: each key with its document. Unchecked, documents that share a key within a batch are linked at once."""
+def send_keys(
+    store: Store, items: Any, checked: bool, simhash: bool, buckets: int, file: int, _: Any
+) -> Iterator[Sent]:
+    """Step 1, at the files: each key with its document. Unchecked, documents that share a key within a batch are linked at once.
+
+    With SimHash the fingerprint is one key more: where very many share the others, equal ones still meet among themselves.
+    """
     item: Signed = items.value[file]
     for nodes, batch in read_nodes(store, item, file, "keys", "fingerprint"):
-        keys = np.asarray(batch["keys"].flatten()) ^ np.uint64(item.salt)
         width = batch["keys"].type.list_size
+        keys = np.asarray(batch["keys"].flatten())
+        if simhash:
+            keys = np.column_stack([keys.reshape(-1, width), np.asarray(batch["fingerprint"])]).reshape(-1)
+            width += 1
+        keys = keys ^ np.uint64(item.salt)
         rows = np.repeat(np.arange(len(nodes)), width)
         if not checked:
             big, small, first = stars(keys, nodes[rows])
@@ -230,7 +239,7 @@ def steps(
     meet: exchange.Work = partial(meet_keys, store, prefix)
     if simhash or checked:
         meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
-    made = [(files, partial(send_keys, store, items, simhash or checked, buckets)), (buckets, meet)]
+    made = [(files, partial(send_keys, store, items, simhash or checked, simhash, buckets)), (buckets, meet)]
     if checked:
         made.append((files, partial(send_sets, store, items, signing.ngram)))
         made.append((files, partial(check_pairs, store, prefix, items, signing.ngram, settings.min_jaccard)))

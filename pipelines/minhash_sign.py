@@ -58,10 +58,7 @@ def sign(store: Store, prefix: str, settings: MinhashSign, file: File, name: str
     writer = TableWriter(store, f"{prefix}/signatures-{name}.parquet", "signatures", schema)
     with store.open_input(file.path) as source:
         parquet = pq.ParquetFile(source)
-        if settings.quality not in parquet.schema_arrow.names:
-            raise InputError(
-                f"minhash_sign.quality: documents have no column {settings.quality!r}; there are {', '.join(parquet.schema_arrow.names)}"
-            )
+        check_quality(settings.quality, parquet.schema_arrow)
         for batch in parquet.iter_batches(BATCH_ROWS, columns=list({"id", "date", "text", settings.quality})):
             keys, prints = sign_texts(batch["text"], settings)
             columns = {
@@ -74,6 +71,15 @@ def sign(store: Store, prefix: str, settings: MinhashSign, file: File, name: str
             }
             writer.write_table(pa.table(columns, schema=schema))
     return Output(writer.close())
+
+
+def check_quality(name: str, schema: pa.Schema) -> None:
+    """Raises InputError where a column is not there or holds no numbers."""
+    numbers = [one.name for one in schema if pa.types.is_integer(one.type) or pa.types.is_floating(one.type)]
+    if name not in schema.names:
+        raise InputError(f"minhash_sign.quality: documents have no column {name!r}; there are {', '.join(numbers)}")
+    if name not in numbers:
+        raise InputError(f"minhash_sign.quality: column {name!r} holds no numbers; those that do: {', '.join(numbers)}")
 
 
 def run(job: Job) -> None:

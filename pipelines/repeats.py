@@ -23,7 +23,7 @@ from pipelines.text import stream, substring
 from pipelines.text.hashing import Hashes, Offsets, buffers
 from pipelines.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes
 
-BUCKET_BYTES = 32 << 20  # of the corpus's Parquet, for each place where runs meet: some 15 million tokens
+BUCKET_BYTES = 96 << 20  # of the corpus's text, for each place where runs meet: some 15 million tokens
 HOT = 1 << 16  # an anchor of more runs is spread over all places, window by window
 WIDTH = 4  # bytes of a tokenizer's id
 

@@ -78,18 +78,18 @@ def read_alive(store: Store, part: Part, columns: Sequence[str] | None = None) -
 def drop_duplicates(
     job: Job,
     inputs: Sequence[Part],
-    doomed: Mapping[int, Mapping[str, Duplicate] | File],
+    doomed: Mapping[int, File],
     reason: Drop,
     show: Callable[[Mapping[str, Any], str], str],
     bytes_before: int,
 ) -> Output:
-    """Write a drops row for every doomed document: file number -> id -> Duplicate, or the file that says so, from `write_doomed`.
+    """Write a drops row for every doomed document; `doomed` has the files of `write_doomed`, by file number.
 
     `show(row, group)` is the row's `value`.
     Texts are read only of row groups that lose a document; `bytes_before` is what the documents held, for the counts.
     """
     work = partial(_drop, job.store, job.prefix, job.task.stage, reason, show)
-    output = job.map_files([(part, doomed.get(index, {})) for index, part in enumerate(inputs)], work)
+    output = job.map_files([(part, doomed.get(index)) for index, part in enumerate(inputs)], work)
     output.counts.bytes_kept = bytes_before - output.counts.bytes_read
     output.counts.bytes_read = bytes_before
     return output
@@ -130,11 +130,11 @@ def _drop(
     stage: str,
     reason: Drop,
     show: Callable[[Mapping[str, Any], str], str],
-    item: tuple[Part, Mapping[str, Duplicate] | File],
+    item: tuple[Part, File | None],
     name: str,
 ) -> Output:
     part, given = item
-    doomed = _read_doomed(store, given) if isinstance(given, File) else given
+    doomed = _read_doomed(store, given) if given else {}
     sorter = Sorter(store, prefix, stage, name)
     for row in _rows_of(store, part.documents, doomed) if doomed else ():
         found = doomed[row["id"]]

@@ -169,7 +169,7 @@ def test_checked_links_are_those_above_the_true_jaccard(
         if jaccard(one["text"], other["text"]) >= 0.6
     ]
     assert 5 < len(edges) < 60
-    assert done.metrics["edges"] == len(edges)
+    assert "edges" not in done.metrics  # a pair is written once a band and place: their number depends on the cut
     clusters: dict[int, list[str]] = {}
     for node, label in flood(edges).items():
         clusters.setdefault(label, []).append(rows[node]["id"])

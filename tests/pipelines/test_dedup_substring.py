@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from contract.manifest import File
+from contract.manifest import Attempt, File, need
 from contract.plan import Run
 from contract.settings import DedupSubstring
 from contract.store import Store
-from pipelines import repeats
+from pipelines import dedup_substring, repeats
 from pipelines.job import Sorter
 from pipelines.schema import DOCUMENTS
 from pipelines.survivors import Part
@@ -82,8 +82,9 @@ def deduplicate(
         given | {"spark.shuffle_partitions": files},
         name=f"files{files}",
     )
-    for stage in ("dedup_url", "dedup_fuzzy"):
-        commit_documents(run, stage, "all", [])
+    commit_documents(run, "dedup_url", "all", [])
+    filtered = need(run.store, run.task("filter", run.segments[0].partition))
+    Attempt(run, run.task("dedup_fuzzy")).commit([], filtered.rows)
     return run, run_stage(run, "dedup_substring")[0]
 
 
@@ -159,6 +160,18 @@ def test_too_little_left(
     assert drops[copy["id"]]["snippet"] == passage
     assert (done.rows.read, done.rows.kept, done.rows.dropped) == (3, 1, 2)
     assert done.rows.bytes_read == sum(len(row["text"]) for row in (keeper, copy, tail))
+
+
+def test_the_size_is_that_of_the_text(
+    make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two megabytes that Parquet packs into a few kilobytes do not go to the one process for up to one."""
+    seen = []
+    monkeypatch.setattr(dedup_substring, "find_alone", lambda *_: pytest.fail("more than one_process_bytes"))
+    monkeypatch.setattr(dedup_substring, "find", lambda *given: seen.append(given[-1]) or [])
+    rows = [make_document("word " * 200_000, name=str(number)) for number in range(2)]
+    deduplicate(rows, {"one_process_bytes": 1 << 20}, 1, make_corpus, commit_documents, run_stage)
+    assert seen == [2_000_000]
 
 
 def test_no_documents(make_corpus: Any, commit_documents: Any, run_stage: Any) -> None:

@@ -71,6 +71,20 @@ def test_order_and_partitions_do_not_matter(
     assert answers[0] == answers[1] == answers[2] != {}
 
 
+def test_what_goes_is_not_held_by_the_driver(
+    captures: Rows, make_corpus: Callable[..., Run], run_stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> Any:
+        raise AssertionError("the driver asked for every dropped id")
+
+    monkeypatch.setattr("pyspark.sql.DataFrame.toArrow", fail)
+    monkeypatch.setattr("pyspark.sql.classic.dataframe.DataFrame.toArrow", fail)
+    run = make_corpus([[captures[:4]], [captures[4:6], captures[6:]]])
+    (done,) = run_stage(run, "dedup_url")
+    assert done.rows.dropped == 4
+    assert not [entry.path for entry in run.store.files(run.task("dedup_url").prefix) if "doomed" in entry.path]
+
+
 def test_a_segment_without_documents(captures: Rows, make_corpus: Callable[..., Run], run_stage: Any) -> None:
     (done,) = run_stage(make_corpus([[captures], []]), "dedup_url")
     assert done.rows.kept == 5

@@ -6,7 +6,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-TEXTS, MOST_BYTES = 40, 4000
+TEXTS, MOST_BYTES = 24, 3000
 
 
 def test_the_same_result(data_dir: Path, tmp_path: Path) -> None:

@@ -92,6 +92,25 @@ def test_any_files_buckets_and_order(
     assert len(answers[0]) == 20
 
 
+@pytest.mark.parametrize("files", [1, 4])
+def test_equal_fingerprints_are_linked_in_a_hot_key(
+    files: int, make_document: Any, edges_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred fingerprints share every key but their own; two equal ones have the largest ids."""
+    prints = {f"text {number}": 1 << (number % 7) | number << 8 for number in range(98)}
+    documents = [make_document(text, id=f"{at:032x}") for at, text in enumerate(prints)]
+    documents += [make_document("copy", id="f" * 31 + end) for end in "0f"]
+
+    def signed(texts: pa.Array, _: MinhashSign) -> tuple[np.ndarray, np.ndarray]:
+        made = np.array([prints.get(text, (1 << 40) - 1 << 20) for text in texts.to_pylist()], np.uint64)
+        return np.full((len(made), 20), 7, np.uint64), made
+
+    monkeypatch.setattr("pipelines.minhash_sign.sign_texts", signed)
+    settings = DedupFuzzy(pairs_per_document=16)
+    edges = edges_of(documents, files, 3, settings, MinhashSign(method="simhash", distance=3))
+    assert {"f" * 31 + "0", "f" * 32} in [set(edge) for edge in edges]
+
+
 @pytest.mark.parametrize("settings", [DedupFuzzy(), DedupFuzzy(min_jaccard=0.05, pairs_per_document=4)])
 def test_a_band_that_twenty_thousand_pages_share(
     settings: DedupFuzzy, make_document: Any, edges_of: Any, monkeypatch: pytest.MonkeyPatch

@@ -45,6 +45,14 @@ def test_a_column_that_documents_do_not_have(make_document: Any, make_corpus: An
         run_stage(run, "minhash_sign")
 
 
+def test_a_column_of_text(make_document: Any, make_corpus: Any, run_stage: Any) -> None:
+    run = make_corpus([[[make_document("text")]]], {"minhash_sign.quality": "title"})
+    with pytest.raises(
+        InputError, match=r"minhash_sign\.quality: column 'title' holds no numbers.*language_probability"
+    ):
+        run_stage(run, "minhash_sign")
+
+
 def test_simhash_keys() -> None:
     texts = pa.array(["a b c d e f g h", "a b c d e f g h", "quite another text"])
     settings = MinhashSign(method="simhash", ngram=6, distance=4)
