@@ -236,11 +236,11 @@ def test_a_new_crawl_meets_the_old_ones_signatures(
     settings = {"dedup_fuzzy.scope": "global", "dedup_fuzzy.keep": "smallest_id"}
     old, new = (Segment(name, 0, ()) for name in ("CC-MAIN-2024-10", "CC-MAIN-2024-18"))
     first = dataclasses.replace(make_corpus([[]], settings, name="old"), segments=(old,))
-    commit_documents(first, "filter", old.partition, [[make_document(text, id=f"{1:032x}")]])
+    commit_documents(first, "filter", old.partition, [[make_document(text, id=f"{1:032x}", url="https://a.test/old")]])
     (signed,) = run_stage(first, "minhash_sign")
     both = dataclasses.replace(first, segments=(old, new))
     assert find(both.store, both.task("minhash_sign", old.partition)) == signed
-    commit_documents(both, "filter", new.partition, [[make_document(text, id=f"{2:032x}")]])
+    commit_documents(both, "filter", new.partition, [[make_document(text, id=f"{2:032x}", url="https://a.test/new")]])
     task = both.task("minhash_sign", new.partition)
     minhash_sign.run(Job(both, task, Attempt(both, task)))
     run_stage(both, "dedup_url")
