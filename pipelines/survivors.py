@@ -67,14 +67,6 @@ def dropped_ids(store: Store, part: Part) -> set[str]:
     return {row["id"] for file in part.drops for row in read_rows(store, file.path, ["id"])}
 
 
-def read_alive(store: Store, part: Part, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The documents that are left of a part, each with its row number in the documents file."""
-    gone = dropped_ids(store, part)
-    for index, row in enumerate(read_rows(store, part.documents.path, columns)):
-        if row["id"] not in gone:
-            yield index, row
-
-
 def drop_duplicates(
     job: Job,
     inputs: Sequence[Part],
