@@ -45,7 +45,8 @@ def payloads(tokens: Tokens, first: Offsets, end: Offsets) -> tuple[Bytes, Offse
 def parse(data: Bytes, offsets: Offsets, width: int | None) -> Tokens:
     """The tokens of payloads, each as a document of its own. `width` is the bytes of a token, None for words."""
     if width is None:
-        return Tokens(data, *_word_edges(data, offsets, np.count_nonzero(data == 32)))
+        at = np.append(0, np.flatnonzero(data == 32) + 1)
+        return Tokens(data, at, np.searchsorted(at, offsets))
     return Tokens(data, np.arange(0, len(data) + 1, width), offsets // width)
 
 
@@ -91,20 +92,6 @@ def _split(data, offsets, kinds):
                 place += 1 if kinds[data[place]] == BLANK else _wide_space(data, place, end)
         bounds[text + 1] = tokens
     return stream[:written].copy(), at[: tokens + 1].copy(), bounds, starts[:tokens].copy()
-
-
-@kernel
-def _word_edges(data, offsets, count):
-    at = np.zeros(count + 1, np.int64)
-    bounds = np.zeros(len(offsets), np.int64)
-    words = 0
-    for payload in range(len(offsets) - 1):
-        for place in range(offsets[payload], offsets[payload + 1]):
-            if data[place] == 32:
-                words += 1
-                at[words] = place + 1
-        bounds[payload + 1] = words
-    return at, bounds
 
 
 @kernel
