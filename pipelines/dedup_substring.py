@@ -21,12 +21,12 @@ from pipelines.tokens import Item, blocks, read_cuts, without
 
 def find(job: Job, settings: DedupSubstring, items: Sequence[Item]) -> list[dict[str, Any]]:
     """One pass over the shuffles: a row for each documents file in which something is repeated."""
-    context = job.spark.sparkContext
+    context = job.context
     size = sum(item.part.documents.bytes for item in items)
     buckets = max(context.defaultParallelism, -(-size // BUCKET_BYTES))
     shared = context.broadcast(list(items))
     made = steps(job.store, job.prefix, shared, len(items), settings, buckets)
-    with computing(job.spark, job.task):
+    with computing(context, job.task):
         return [row for batch in exchange.shuffle(context, made) for row in batch.to_pylist()]
 
 

@@ -62,7 +62,7 @@ def run(job: Job) -> None:
     if inputs:
         frame = losers(job.read_table(inputs, partial(keys, job.store), KEYS), settings.keep)
         # The driver holds the ids of the dropped, about 200 bytes each.
-        with computing(job.spark, job.task):
+        with computing(job.context, job.task):
             table = frame.toArrow()
         for row in table.to_pylist():
             doomed.setdefault(row["file"], {})[row["id"]] = Duplicate(row["stays"], "")

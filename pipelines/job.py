@@ -21,7 +21,7 @@ from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.store import Store
 from pipelines.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
-from pipelines.session import start_spark, store_errors, watched
+from pipelines.session import start_context, start_spark, store_errors, watched
 
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
@@ -201,8 +201,13 @@ class Job:
         return [file for manifest in self.manifests(stage) for file in manifest.of(kind)]
 
     @cached_property
+    def context(self) -> Any:
+        """The Spark context, started on first use. See `pipelines.session`."""
+        return start_context(self.run, self.task)
+
+    @cached_property
     def spark(self) -> Any:
-        """The Spark session, started on first use. See `pipelines.session`."""
+        """The Spark session, where a stage works on tables."""
         return start_spark(self.run, self.task)
 
     def map_files(self, files: Sequence[Any], work: Callable[[Any, str], Output], unit: str = "files") -> Output:
@@ -220,9 +225,8 @@ class Job:
         if not files:
             progress.finish()
             return []
-        spark = self.spark
-        rdd = spark.sparkContext.parallelize(list(enumerate(files)), len(files))
-        with watched(spark.sparkContext, progress):
+        rdd = self.context.parallelize(list(enumerate(files)), len(files))
+        with watched(self.context, progress):
             results: list[Any] = rdd.mapPartitions(_Guarded(work, self.store.full(self.prefix))).collect()
         for result in results:
             if isinstance(result, GristmillError):
