@@ -207,14 +207,13 @@ class Job:
 
     @cached_property
     def spark(self) -> Any:
-        """The Spark session, where a stage works on tables."""
+        """A Spark session on top of it, where a stage works on tables."""
         return start_spark(self.run, self.task)
 
     def map_files(self, files: Sequence[Any], work: Callable[[Any, str], Output], unit: str = "files") -> Output:
         """Run `work(file, name)` for every file on Spark's workers and add up what they return, with progress.
 
-        `name` is unique to the call, so that a retried or speculative Spark task never writes over another's file. `work` must be
-        picklable: a module-level function or a `functools.partial` of one.
+        `name` is unique to the call: a retried or speculative Spark task never writes over another's file. `work` is pickled.
         """
         results = self.map_each(files, work, unit)
         return Output([file for one in results for file in one.files], sum((one.counts for one in results), Counts()))
@@ -240,9 +239,8 @@ class Job:
 
         Only what must meet in a shuffle belongs in it: keys, ids and numbers, never texts.
         """
-        return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(
-            _Reader(list(items), read, self.store.full(self.prefix)), schema
-        )
+        reader = _Reader(list(items), read, self.store.full(self.prefix))
+        return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(reader, schema)
 
     def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
         """Create the manifest from what the workers wrote and counted."""

@@ -34,7 +34,7 @@ def start_context(run: Run, task: Task) -> Any:
 
 
 def start_spark(run: Run, task: Task) -> Any:
-    """The same with a session on top, for tables. Takes a second or two more."""
+    """A session on top of the context, for tables; it takes a second or two more."""
     from pyspark.sql import SparkSession
 
     start_context(run, task)
@@ -51,6 +51,9 @@ def _properties(run: Run) -> dict[str, str]:
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG.as_uri()} {JVM}",
         "spark.driver.maxResultSize": "0",  # what a stage collects is bounded by the stage, not by Spark's 1 GiB
         "spark.executor.memory": settings.executor_memory,
+        "spark.executorEnv.MALLOC_MMAP_MAX_": "0",  # a worker's next array takes the pages of its last, not new ones
+        "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+        "spark.shuffle.compress": str(not settings.master.startswith("local[")).lower(),  # there is no network to spare
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.enabled": "false",

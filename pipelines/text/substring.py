@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.text.hashing import Hashes, Offsets, kernel, mix64, rolling
-from pipelines.text.stream import Tokens
+from pipelines.text.stream import Tokens, eights
 
 Places = npt.NDArray[np.uint64]
 
@@ -26,9 +26,7 @@ class Runs(NamedTuple):
 
 def token_hashes(tokens: Tokens) -> Hashes:
     """A hash of each token's bytes. Shape (tokens,)."""
-    data = np.append(tokens.data, np.zeros(8, np.uint8))
-    eight = np.ndarray(len(tokens.data) + 1, np.dtype("<u8"), data, strides=(1,))  # the eight bytes from each place on
-    return _hash_tokens(eight, tokens.at)
+    return _hash_tokens(eights(tokens.data), tokens.at)
 
 
 def anchors(hashes: Hashes, bounds: Offsets, k: int) -> Runs:
