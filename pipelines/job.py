@@ -145,7 +145,6 @@ class Sorter:
         snippet: str | None = None,
     ) -> None:
         """`value` is what crossed the threshold; `snippet` defaults to the head of the row's text."""
-        head = snippet if snippet is not None else (row.get("text") or "")
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         self._dropped.write(
             {
@@ -155,7 +154,7 @@ class Sorter:
                 "reason": reason.value,
                 "value": shown,
                 "duplicate_of": duplicate_of,
-                "snippet": head[:SNIPPET_CHARS],
+                "snippet": (snippet if snippet is not None else row.get("text") or "")[:SNIPPET_CHARS],
             }
         )
         self.counts.read += 1
