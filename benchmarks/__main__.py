@@ -92,7 +92,7 @@ def _prepare(where: Path, cores: int) -> Run:
     settings = (f"store={store}", f"spark.master=local[{cores}]", f"crawl.source={sample}", "pretrain.steps=30")
     run = resolve("recipes/tiny.yaml", "bench", (*settings, *PYDOC_OVERRIDES))
     first = next(iter(run.tasks().values()))
-    Job(run, first, Attempt(run, first)).spark.sparkContext.parallelize(range(cores), cores).map(str).collect()
+    Job(run, first, Attempt(run, first)).context.parallelize(range(cores), cores).map(str).collect()
     return run
 
 

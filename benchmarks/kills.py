@@ -223,10 +223,10 @@ def stop() -> None:
     """End the session and remove what its executors logged: such a cluster keeps that beside Spark itself."""
     import pyspark
 
-    session = pyspark.sql.SparkSession.getActiveSession()
-    if session is not None:
-        name = session.sparkContext.applicationId
-        session.stop()
+    context = pyspark.SparkContext._active_spark_context
+    if context is not None:
+        name = context.applicationId
+        context.stop()
         shutil.rmtree(Path(pyspark.__file__).parent / "work" / name, ignore_errors=True)
 
 

@@ -157,7 +157,7 @@ def run(job: Job) -> None:
     settings: Crawl = job.settings
     segment = job.task.segment
     assert segment is not None, "crawl runs once per segment"
-    url_filter = urls.shipped(settings, job.spark.sparkContext)
+    url_filter = urls.shipped(settings, job.context)
     work = partial(_work, url_filter, Place(job.store, job.prefix, segment.snapshot), settings)
     parts = [part for source in segment.files for part in split(source, settings)]
     outputs = job.map_each(parts, work, "parts")

@@ -93,7 +93,7 @@ def run(job: Job) -> None:
     doomed: dict[int, File] = {}
     clusters = 0
     if items:
-        with computing(job.spark, job.task):
+        with computing(job.context, job.task):
             edges = link(job, items, settings, job.run.recipe.section("minhash_sign"))
             doomed, clusters = find(job, items, edges)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))

@@ -21,11 +21,11 @@ from pipelines.tokens import Item, blocks, read_cuts, without
 
 def find(job: Job, settings: DedupSubstring, items: Sequence[Item], size: int) -> list[dict[str, Any]]:
     """One pass over the shuffles, of `size` bytes of text: a row for each documents file in which something is repeated."""
-    context = job.spark.sparkContext
+    context = job.context
     buckets = max(context.defaultParallelism, -(-size // BUCKET_BYTES))
     shared = context.broadcast(list(items))
     made = steps(job.store, job.prefix, shared, len(items), settings, buckets)
-    with computing(job.spark, job.task):
+    with computing(context, job.task):
         return [row for batch in exchange.shuffle(context, made) for row in batch.to_pylist()]
 
 

@@ -62,7 +62,7 @@ def run(job: Job) -> None:
     inputs = parts(job)
     doomed: dict[int, File] = {}
     if inputs:
-        with computing(job.spark, job.task):
+        with computing(job.context, job.task):
             known = job.read_table(inputs, partial(keys, job.store), KEYS)
             doomed = write_doomed(job, losers(known, settings.keep))
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("filter"))

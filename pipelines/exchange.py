@@ -5,9 +5,10 @@ A step is `work(place, batches) -> (place of the next step, batch), ...`. Batche
 step's outcome must not depend on either.
 """
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import IO, Any
 
 import numpy as np
@@ -116,8 +117,17 @@ def _step(work: Work, place: int, sent: Iterator[tuple[int, Any]]) -> Iterator[t
             yield target, _encode(batch)
     except GristmillError as error:
         failed.append(error)
+    for _ in sent:  # a worker that leaves something unread is not used again
+        pass
+    _settle()
     for error in failed:
         yield 0, error
+
+
+@lru_cache(maxsize=1)
+def _settle() -> None:
+    """Spark's daemon collects garbage after every task, a tenth of a second of it the libraries, which are none."""
+    gc.freeze()
 
 
 def _encode(batch: pa.RecordBatch) -> bytes:

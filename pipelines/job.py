@@ -21,7 +21,7 @@ from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.store import Store
 from pipelines.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
-from pipelines.session import start_spark, store_errors, watched
+from pipelines.session import start_context, start_spark, store_errors, watched
 
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
@@ -145,7 +145,6 @@ class Sorter:
         snippet: str | None = None,
     ) -> None:
         """`value` is what crossed the threshold; `snippet` defaults to the head of the row's text."""
-        head = snippet if snippet is not None else (row.get("text") or "")
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         self._dropped.write(
             {
@@ -155,7 +154,7 @@ class Sorter:
                 "reason": reason.value,
                 "value": shown,
                 "duplicate_of": duplicate_of,
-                "snippet": head[:SNIPPET_CHARS],
+                "snippet": (snippet if snippet is not None else row.get("text") or "")[:SNIPPET_CHARS],
             }
         )
         self.counts.read += 1
@@ -201,15 +200,19 @@ class Job:
         return [file for manifest in self.manifests(stage) for file in manifest.of(kind)]
 
     @cached_property
+    def context(self) -> Any:
+        """The Spark context, started on first use. See `pipelines.session`."""
+        return start_context(self.run, self.task)
+
+    @cached_property
     def spark(self) -> Any:
-        """The Spark session, started on first use. See `pipelines.session`."""
+        """A Spark session on top of it, where a stage works on tables."""
         return start_spark(self.run, self.task)
 
     def map_files(self, files: Sequence[Any], work: Callable[[Any, str], Output], unit: str = "files") -> Output:
         """Run `work(file, name)` for every file on Spark's workers and add up what they return, with progress.
 
-        `name` is unique to the call, so that a retried or speculative Spark task never writes over another's file. `work` must be
-        picklable: a module-level function or a `functools.partial` of one.
+        `name` is unique to the call: a retried or speculative Spark task never writes over another's file. `work` is pickled.
         """
         results = self.map_each(files, work, unit)
         return Output([file for one in results for file in one.files], sum((one.counts for one in results), Counts()))
@@ -220,9 +223,8 @@ class Job:
         if not files:
             progress.finish()
             return []
-        spark = self.spark
-        rdd = spark.sparkContext.parallelize(list(enumerate(files)), len(files))
-        with watched(spark.sparkContext, progress):
+        rdd = self.context.parallelize(list(enumerate(files)), len(files))
+        with watched(self.context, progress):
             results: list[Any] = rdd.mapPartitions(_Guarded(work, self.store.full(self.prefix))).collect()
         for result in results:
             if isinstance(result, GristmillError):
@@ -236,9 +238,8 @@ class Job:
 
         Only what must meet in a shuffle belongs in it: keys, ids and numbers, never texts.
         """
-        return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(
-            _Reader(list(items), read, self.store.full(self.prefix)), schema
-        )
+        reader = _Reader(list(items), read, self.store.full(self.prefix))
+        return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(reader, schema)
 
     def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
         """Create the manifest from what the workers wrote and counted."""

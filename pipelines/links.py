@@ -250,7 +250,7 @@ def steps(
 
 def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
     """The files of edges between documents that are near duplicates."""
-    context, shared = job.spark.sparkContext, job.spark.sparkContext.broadcast(list(items))
+    context, shared = job.context, job.context.broadcast(list(items))
     keys = sum(item.signatures.rows for item in items) * len_keys(job.store, items)
     paired = signing.method == "simhash" or settings.min_jaccard is not None
     buckets = max(context.defaultParallelism, -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS)))

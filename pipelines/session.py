@@ -19,20 +19,41 @@ from contract.plan import Run, Task
 from contract.store import explain
 
 LOG = Path(__file__).parent / "log4j2.properties"
+JVM = "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC"  # it moves bytes for minutes: optimising it takes more than that gives back
+
+
+def start_context(run: Run, task: Task) -> Any:
+    """A Spark context with the recipe's settings. Workers use this Python, and find this code wherever they share its path."""
+    from pyspark import SparkConf, SparkContext  # a JVM starts here: only stages that need Spark pay for it
+
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    conf = SparkConf().setAppName(f"gristmill {task.stage} {task.partition}").setMaster(run.recipe.spark.master)
+    context = SparkContext.getOrCreate(conf.setAll(_properties(run).items()))
+    context.setLogLevel("ERROR")
+    return context
 
 
 def start_spark(run: Run, task: Task) -> Any:
-    """A Spark session with the recipe's settings. Workers use this Python, and find this code wherever they share its path."""
-    from pyspark.sql import SparkSession  # a JVM starts here: only stages that need Spark pay for it
+    """A session on top of the context, for tables; it takes a second or two more."""
+    from pyspark.sql import SparkSession
 
-    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    start_context(run, task)
+    builder = SparkSession.builder
+    for key, value in _properties(run).items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def _properties(run: Run) -> dict[str, str]:
     settings = run.recipe.spark
-    builder = SparkSession.builder.appName(f"gristmill {task.stage} {task.partition}").master(settings.master)
-    conf = {
+    return {
         "spark.driver.memory": settings.driver_memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG.as_uri()}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG.as_uri()} {JVM}",
         "spark.driver.maxResultSize": "0",  # what a stage collects is bounded by the stage, not by Spark's 1 GiB
         "spark.executor.memory": settings.executor_memory,
+        "spark.executorEnv.MALLOC_MMAP_MAX_": "0",  # a worker's next array takes the pages of its last, not new ones
+        "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+        "spark.shuffle.compress": str(not settings.master.startswith("local[")).lower(),  # there is no network to spare
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.enabled": "false",
@@ -40,11 +61,6 @@ def start_spark(run: Run, task: Task) -> Any:
         "spark.sql.session.timeZone": "UTC",
         **settings.conf,
     }
-    for key, value in conf.items():
-        builder = builder.config(key, value)
-    session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
-    return session
 
 
 @contextmanager
@@ -102,7 +118,7 @@ def worker_errors() -> Iterator[None]:
 
 
 @contextmanager
-def computing(spark: Any, task: Task) -> Iterator[None]:
+def computing(context: Any, task: Task) -> Iterator[None]:
     """Around what makes Spark compute a `read_table`: tells progress in Spark's tasks, and errors as `worker_errors` does."""
-    with worker_errors(), watched(spark.sparkContext, Progress(task.stage, task.partition, "tasks")):
+    with worker_errors(), watched(context, Progress(task.stage, task.partition, "tasks")):
         yield

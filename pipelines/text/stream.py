@@ -28,8 +28,16 @@ class Tokens(NamedTuple):
 
 def words(data: Bytes, offsets: Offsets) -> tuple[Tokens, Offsets]:
     """Texts as the words that white space separates, as `str.split` sees them; and where each word begins in its text, in bytes."""
-    stream, at, bounds, starts = _split(data, offsets, _KINDS)
-    return Tokens(stream, at, bounds), starts
+    spaces = np.flatnonzero((data <= 32) | (data == 0xC2) | (data - np.uint8(0xE1) < 3))  # what may be one
+    stream = np.empty(offsets[-1] - offsets[0] + len(offsets) + 7, np.uint8)
+    stream_eights = np.ndarray(len(stream) - 7, np.dtype("<u8"), stream, strides=(1,))
+    written, at, bounds, starts = _split(data, eights(data), offsets, spaces, _KINDS, stream, stream_eights)
+    return Tokens(stream[:written], at, bounds), starts
+
+
+def eights(data: Bytes) -> npt.NDArray[np.uint64]:
+    """The eight bytes from each place on, as a number; zeros follow the last."""
+    return np.ndarray(len(data) + 1, np.dtype("<u8"), np.append(data, np.zeros(8, np.uint8)), strides=(1,))
 
 
 def from_ids(ids: npt.NDArray[np.uint32], bounds: Offsets) -> Tokens:
@@ -45,7 +53,8 @@ def payloads(tokens: Tokens, first: Offsets, end: Offsets) -> tuple[Bytes, Offse
 def parse(data: Bytes, offsets: Offsets, width: int | None) -> Tokens:
     """The tokens of payloads, each as a document of its own. `width` is the bytes of a token, None for words."""
     if width is None:
-        return Tokens(data, *_word_edges(data, offsets, np.count_nonzero(data == 32)))
+        at = np.append(0, np.flatnonzero(data == 32) + 1)
+        return Tokens(data, at, np.searchsorted(at, offsets))
     return Tokens(data, np.arange(0, len(data) + 1, width), offsets // width)
 
 
@@ -62,49 +71,37 @@ def _wide_space(data, at, end):
 
 
 @kernel
-def _split(data, offsets, kinds):
+def _split(data, eight, offsets, spaces, kinds, out, out_eight):
+    """A word is copied by eight bytes; what that writes behind its end is written over."""
     texts = len(offsets) - 1
-    size = offsets[texts] - offsets[0]
-    stream = np.empty(size + texts, np.uint8)
-    at = np.zeros(size // 2 + texts + 1, np.int64)
-    starts = np.empty(size // 2 + texts + 1, np.int64)
+    at = np.zeros(len(spaces) + texts + 1, np.int64)
+    starts = np.empty(len(spaces) + texts + 1, np.int64)
     bounds = np.zeros(texts + 1, np.int64)
     tokens, written = 0, 0
+    here = np.searchsorted(spaces, offsets[0])
     for text in range(texts):
-        place, end = offsets[text], offsets[text + 1]
-        while place < end:
-            begin = place
-            while place < end:
-                kind = kinds[data[place]]
-                if kind == BLANK or (kind == MAYBE and _wide_space(data, place, end)):
+        begin, end = offsets[text], offsets[text + 1]
+        while begin < end:
+            stop, size = end, 1
+            while here < len(spaces) and spaces[here] < end:
+                kind = kinds[data[spaces[here]]]
+                size = 1 if kind == BLANK else _wide_space(data, spaces[here], end) if kind == MAYBE else 0
+                here += 1
+                if size:
+                    stop = spaces[here - 1]
                     break
-                stream[written] = data[place]
-                written += 1
-                place += 1
-            if place > begin:
+            if stop > begin:
                 starts[tokens] = begin - offsets[text]
-                stream[written] = 32
+                for shift in range(0, stop - begin, 8):
+                    out_eight[written + shift] = eight[begin + shift]
+                written += stop - begin
+                out[written] = 32
                 written += 1
                 tokens += 1
                 at[tokens] = written
-            if place < end:
-                place += 1 if kinds[data[place]] == BLANK else _wide_space(data, place, end)
+            begin = stop + size
         bounds[text + 1] = tokens
-    return stream[:written].copy(), at[: tokens + 1].copy(), bounds, starts[:tokens].copy()
-
-
-@kernel
-def _word_edges(data, offsets, count):
-    at = np.zeros(count + 1, np.int64)
-    bounds = np.zeros(len(offsets), np.int64)
-    words = 0
-    for payload in range(len(offsets) - 1):
-        for place in range(offsets[payload], offsets[payload + 1]):
-            if data[place] == 32:
-                words += 1
-                at[words] = place + 1
-        bounds[payload + 1] = words
-    return at, bounds
+    return written, at[: tokens + 1].copy(), bounds, starts[:tokens].copy()
 
 
 @kernel

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.text.hashing import Hashes, Offsets, kernel, mix64, rolling
-from pipelines.text.stream import Tokens
+from pipelines.text.stream import Tokens, eights
 
 Places = npt.NDArray[np.uint64]
 
@@ -26,12 +26,12 @@ class Runs(NamedTuple):
 
 def token_hashes(tokens: Tokens) -> Hashes:
     """A hash of each token's bytes. Shape (tokens,)."""
-    return _hash_tokens(tokens.data, tokens.at)
+    return _hash_tokens(eights(tokens.data), tokens.at)
 
 
 def anchors(hashes: Hashes, bounds: Offsets, k: int) -> Runs:
     """All windows of k tokens grouped by anchor, in order; each window is in exactly one run, and equal windows are in different runs."""
-    return Runs(*_anchors(hashes, bounds, k, max(1, k // 2)))
+    return Runs(*_anchors(hashes, bounds, k, max(1, k // 3)))
 
 
 def window_hashes(hashes: Hashes, bounds: Offsets, k: int) -> Hashes:
@@ -67,14 +67,18 @@ def merge(rows: Offsets, first: Offsets, count: Offsets, k: int) -> tuple[Offset
 
 
 @kernel
-def _hash_tokens(data, at):
+def _hash_tokens(eight, at):
+    """Tokens of less than eight bytes never collide: mix64 is one to one."""
     out = np.empty(len(at) - 1, np.uint64)
     multiplier = np.uint64(0x9E3779B97F4A7C15)
     for token in range(len(at) - 1):
-        state = np.uint64(at[token + 1] - at[token])
-        for place in range(at[token], at[token + 1]):
-            state = (state ^ np.uint64(data[place])) * multiplier
-        out[token] = mix64(state)
+        place, left, state = at[token], at[token + 1] - at[token], np.uint64(0)
+        while left >= 8:
+            state = (state ^ eight[place]) * multiplier
+            state ^= state >> np.uint64(32)
+            place, left = place + 8, left - 8
+        rest = eight[place] & ((np.uint64(1) << np.uint64(8 * left)) - np.uint64(1))
+        out[token] = mix64(state ^ rest ^ np.uint64(at[token + 1] - at[token]) << np.uint64(56))
     return out
 
 

@@ -70,8 +70,8 @@ def test_spark_collects_without_a_limit_and_tells_progress_of_what_it_computes(
     run = make_corpus([[[]]])
     task = run.task("dedup_url")
     job = Job(run, task, Attempt(run, task))
-    assert job.spark.sparkContext.getConf().get("spark.driver.maxResultSize") == "0"
-    with computing(job.spark, task):
+    assert job.context.getConf().get("spark.driver.maxResultSize") == "0"
+    with computing(job.context, task):
         assert job.spark.range(10, numPartitions=3).count() == 10
     *_, last = capsys.readouterr().out.splitlines()
     found = PROGRESS.match(last)
