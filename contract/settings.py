@@ -317,6 +317,7 @@ class DedupSubstring(Settings):
 
     min_tokens: Annotated[int, Field(ge=2, strict=True)] = 50
     cut: Literal["all", "keep_first"] = "keep_first"
+    """Of a held-out document only what held-out ones repeat among themselves is cut; it counts as first."""
     passes: Positive = 1
     """Cutting can make new matches; 2 reproduces the paper."""
     min_chars: Count = 20
@@ -369,6 +370,7 @@ class Mix(Settings):
     crawl_epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
     sources: dict[str, MixSource] = {}
     heldout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Of documents. The same ones in every run, whatever the seed; `dedup_substring` cuts no text of theirs for training text's sake."""
     seed: Count = 0
     shards: Positive = 8
 

@@ -57,7 +57,7 @@ STAGES: dict[str, Stage] = {
             "spark",
             "corpus",
             ("filter", "dedup_url", "dedup_fuzzy"),
-            2,
+            3,
             "cuts text that stands at two or more places",
         ),
         Stage(
@@ -69,7 +69,7 @@ STAGES: dict[str, Stage] = {
             "drops or cuts documents that repeat evaluation sets",
         ),
         Stage(
-            "mix", "spark", "corpus", ("decontaminate",), 1, "weighs the sources, shuffles, holds some documents out"
+            "mix", "spark", "corpus", ("decontaminate",), 2, "weighs the sources, shuffles, holds some documents out"
         ),
         Stage("tokenizer", "spark", "corpus", ("mix",), 1, "trains a byte-level BPE on the mixture"),
         Stage("pack", "spark", "corpus", ("mix", "tokenizer"), 1, "documents to token shards of equal sequences"),

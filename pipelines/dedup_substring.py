@@ -10,36 +10,43 @@ from contract.manifest import File
 from contract.settings import DedupSubstring
 from contract.store import Store
 from pipelines import exchange
+from pipelines.heldout import heldout
 from pipelines.job import Job, Output, Sorter, read_rows
 from pipelines.repeats import BUCKET_BYTES, id_keys, places, save_cuts, steps
 from pipelines.schema import DOCUMENTS, Drop
 from pipelines.session import computing
 from pipelines.survivors import dropped_ids, parts
 from pipelines.text import suffixes
+from pipelines.text.substring import repeated
 from pipelines.tokens import Item, blocks, read_cuts, without
 
 
-def find(job: Job, settings: DedupSubstring, items: Sequence[Item], size: int) -> list[dict[str, Any]]:
+def find(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: float, size: int) -> list[dict[str, Any]]:
     """One pass over the shuffles, of `size` bytes of text: a row for each documents file in which something is repeated."""
     context = job.context
     buckets = max(context.defaultParallelism, -(-size // BUCKET_BYTES))
     shared = context.broadcast(list(items))
-    made = steps(job.store, job.prefix, shared, len(items), settings, buckets)
+    made = steps(job.store, job.prefix, shared, len(items), settings, fraction, buckets)
     with computing(context, job.task):
         return [row for batch in exchange.shuffle(context, made) for row in batch.to_pylist()]
 
 
-def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item]) -> list[dict[str, Any]]:
+def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: float) -> list[dict[str, Any]]:
     """The same by one suffix array, in this process."""
     held = [(file, block) for file, item in enumerate(items) for block in blocks(job.store, item, settings.tokenizer)]
     tokens, owner = suffixes.join([block.tokens for _, block in held])
     row = np.concatenate([block.rows for _, block in held] or [np.zeros(0, np.int64)])
     file = np.concatenate([np.full(len(block.rows), number) for number, block in held] or [np.zeros(0, np.int64)])
-    high, low = id_keys([key for _, block in held for key in block.ids])
+    ids = [key for _, block in held for key in block.ids]
+    held_out = heldout(fraction, ids)
     start = np.arange(len(owner)) - tokens.bounds[owner]
-    rank = places(high, low, np.zeros(len(high)))
+    rank = places(held_out, *id_keys(ids), np.zeros(len(ids)))
     windows, first = suffixes.first_equal(tokens, rank[owner] | start.astype(np.uint64), settings.min_tokens)
-    marked = np.sort(windows if settings.cut == "all" else windows[windows != first])
+    gone = windows != first
+    if settings.cut == "all":
+        groups = np.unique(first, return_inverse=True)[1]
+        gone = repeated(groups, held_out[owner[windows]], np.zeros(len(windows), np.uint8))
+    marked = np.sort(windows[gone])
     file, row, start = file[owner[marked]], row[owner[marked]], start[marked]
     found = []
     for number in np.unique(file).tolist():
@@ -72,14 +79,14 @@ def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Out
 def run(job: Job) -> None:
     settings: DedupSubstring = job.settings
     items = [Item(part) for part in parts(job, "dedup_url", "dedup_fuzzy")]
-    size = sum(
-        manifest.rows.bytes_kept for manifest in job.manifests("dedup_fuzzy")
-    )  # text, which Parquet packs 2 to 100 times
+    # Of text, which Parquet packs 2 to 100 times.
+    size = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_fuzzy"))
+    fraction = job.run.recipe.section("mix").heldout_fraction
     small = size <= settings.one_process_bytes
     documents: dict[int, int] = {}
     spans = tokens = 0
     for _ in range(settings.passes if items else 0):
-        found = find_alone(job, settings, items) if small else find(job, settings, items, size)
+        found = find_alone(job, settings, items, fraction) if small else find(job, settings, items, fraction, size)
         if not found:
             break
         for one in found:

@@ -24,6 +24,7 @@ from contract.settings import Decontaminate, Mix
 from contract.store import Store, split_uri
 from pipelines.decontaminate import Judge, load
 from pipelines.findings import Findings, summarise
+from pipelines.heldout import is_heldout
 from pipelines.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, Drop
 
@@ -53,11 +54,6 @@ def copies(epochs: float, seed: int, key: str) -> int:
     """How often a document is taken: 2.5 epochs take each twice, and a third time where its hash falls into the lower half."""
     whole = int(epochs)
     return whole + (draw(seed, "epochs", key) < (epochs - whole) * 2**64)
-
-
-def is_heldout(fraction: float, seed: int, text: str) -> bool:
-    """By the text and not the id, so that equal texts of two sources are on the same side."""
-    return draw(seed, "heldout", text) < fraction * 2**64
 
 
 def read_curated(source: str, uri: str) -> Iterator[dict[str, Any] | None]:
@@ -156,7 +152,8 @@ def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, item: It
             continue
         kept_size = len(row["text"].encode())
         sorter.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=kept_size)
-        heldout = is_heldout(settings.heldout_fraction, settings.seed, row["text"])
+        # A page by its id, which no cut changes; equal curated texts are on the same side.
+        heldout = is_heldout(settings.heldout_fraction, row["text" if item.uri else "id"])
         for copy in range(1 if heldout else count):
             order = draw(settings.seed, f"order {copy}", row["id"])
             hands.give(HELDOUT if heldout else order % settings.shards, row | {"order": order}, kept_size)

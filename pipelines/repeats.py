@@ -12,12 +12,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from contract.settings import DedupSubstring
 from contract.store import Store
 from pipelines import exchange
 from pipelines.exchange import Sent, column, gather
+from pipelines.heldout import heldout
 from pipelines.job import TableWriter
 from pipelines.text import stream, substring
 from pipelines.text.hashing import Hashes, Offsets, buffers
@@ -34,9 +36,9 @@ def id_keys(ids: Sequence[str]) -> tuple[Hashes, Hashes]:
     return keys[:, 0], keys[:, 1]
 
 
-def places(high: Hashes, low: Hashes, start: Offsets) -> substring.Places:
-    """What sorts as (document id, token): the rank of the id among those given, and the token in it."""
-    order = np.lexsort((low, high))
+def places(held: npt.NDArray[np.bool_], high: Hashes, low: Hashes, start: Offsets) -> substring.Places:
+    """What sorts as (held-out documents first, document id, token): the rank of the document among those given, and the token in it."""
+    order = np.lexsort((low, high, ~held))
     new = (np.diff(high[order], prepend=high[order][:1]) != 0) | (np.diff(low[order], prepend=low[order][:1]) != 0)
     rank = np.empty(len(order), np.uint64)
     rank[order] = np.cumsum(new)
@@ -82,11 +84,18 @@ def meet_anchors(_: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
 
 
 def send_runs(
-    store: Store, items: Any, settings: DedupSubstring, buckets: int, file: int, batches: Iterator[pa.RecordBatch]
+    store: Store,
+    items: Any,
+    settings: DedupSubstring,
+    fraction: float,
+    buckets: int,
+    file: int,
+    batches: Iterator[pa.RecordBatch],
 ) -> Iterator[Sent]:
     """Step 3, at the files: the tokens of all windows that an anchor owns which stands at two places.
 
-    Of windows that are equal within the block only the first is sent, with a word that there are more; the others are marked.
+    Of windows that are equal within the block only the first is sent, with a word that there are more (1), or more in held-out
+    documents too (2); the others are marked.
     """
     met = gather(batches)
     if met is None:
@@ -96,12 +105,13 @@ def send_runs(
     for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
         low, high = np.searchsorted(block_of, [number, number + 1])
         if low < high:
-            yield from _block_runs(
-                block, met.slice(low, high - low).combine_chunks(), settings.min_tokens, buckets, file
-            )
+            mine = met.slice(low, high - low).combine_chunks()
+            yield from _block_runs(block, mine, settings.min_tokens, heldout(fraction, block.ids), buckets, file)
 
 
-def _block_runs(block: Block, met: pa.Table, k: int, buckets: int, file: int) -> Iterator[Sent]:
+def _block_runs(
+    block: Block, met: pa.Table, k: int, held: npt.NDArray[np.bool_], buckets: int, file: int
+) -> Iterator[Sent]:
     tokens = block.tokens
     hashes = substring.token_hashes(tokens)
     runs = substring.anchors(hashes, tokens.bounds, k)
@@ -115,11 +125,11 @@ def _block_runs(block: Block, met: pa.Table, k: int, buckets: int, file: int) ->
     document = np.searchsorted(tokens.bounds, windows, side="right") - 1
     start = windows - tokens.bounds[document]
     high, low = id_keys(block.ids)
-    first = substring.first_equal(
-        tokens, windows, digest, places(high, low, np.zeros(len(high)))[document] | start.astype(np.uint64), k
-    )
+    place = places(held, high, low, np.zeros(len(high)))[document] | start.astype(np.uint64)
+    first = substring.first_equal(tokens, windows, digest, place, k)
     alone = first == np.arange(len(windows))
-    more = np.bincount(first, minlength=len(windows)) > 1
+    more = (np.bincount(first, minlength=len(windows)) > 1).astype(np.uint8)
+    more += np.bincount(first, held[document], len(windows)) > 1
     marks = substring.stretches(~alone, document, np.cumsum(np.diff(windows, prepend=0) != 1))
     yield from _marks(file, block.rows[document[marks[0]]], start[marks[0]], marks[1], buckets)
     hot = state[inverse[run]] == 2
@@ -134,7 +144,8 @@ def _block_runs(block: Block, met: pa.Table, k: int, buckets: int, file: int) ->
             "row": block.rows[document[begin]],
             "first": start[begin],
             "count": count,
-            "more": more[begin].astype(np.uint8),
+            "held": held[document[begin]].astype(np.uint8),
+            "more": more[begin],
             "tokens": pa.LargeBinaryArray.from_buffers(
                 pa.large_binary(), len(begin), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
             ),
@@ -168,15 +179,13 @@ def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch
     tokens = stream.parse(data[offsets[0] : offsets[-1]], offsets - offsets[0], width)
     windows = substring.expand(tokens.bounds[:-1], count)
     run = np.repeat(np.arange(table.num_rows), count)
-    place = places(column(table, "high"), column(table, "low"), first)[run]
+    held, more = column(table, "held").astype(bool), column(table, "more")
+    place = places(held, column(table, "high"), column(table, "low"), first)[run]
     place += (windows - tokens.bounds[run]).astype(np.uint64)
     digest = substring.window_hashes(substring.token_hashes(tokens), tokens.bounds, k)[windows]
     least = substring.first_equal(tokens, windows, digest, place, k)
-    marked = least != np.arange(len(windows))
-    if settings.cut == "all":
-        copies = np.bincount(least, minlength=len(windows))
-        more = np.bincount(least, weights=column(table, "more")[run], minlength=len(windows))
-        marked = ((copies > 1) | (more > 0))[least]
+    all_copies = settings.cut == "all"
+    marked = substring.repeated(least, held[run], more[run]) if all_copies else least != np.arange(len(windows))
     begin, length = substring.stretches(marked, run)
     run = run[begin]
     start = first[run] + windows[begin] - tokens.bounds[run]
@@ -224,13 +233,16 @@ def save_cuts(
 
 
 def steps(
-    store: Store, prefix: str, items: Any, files: int, settings: DedupSubstring, buckets: int
+    store: Store, prefix: str, items: Any, files: int, settings: DedupSubstring, fraction: float, buckets: int
 ) -> list[tuple[int, exchange.Work]]:
-    """One pass as an exchange between the documents files and as many buckets. `items.value` is the list of Item."""
+    """One pass as an exchange between the documents files and as many buckets.
+
+    items.value: the list of Item; fraction: of documents that are held out.
+    """
     return [
         (files, partial(send_anchors, store, items, settings, buckets)),
         (buckets, meet_anchors),
-        (files, partial(send_runs, store, items, settings, buckets)),
+        (files, partial(send_runs, store, items, settings, fraction, buckets)),
         (buckets, partial(meet_runs, settings)),
         (files, partial(write_cuts, store, prefix, items, settings)),
     ]

@@ -60,6 +60,16 @@ def first_equal(tokens: Tokens, windows: Offsets, hashes: Hashes, places: Places
     )
 
 
+def repeated(first: Offsets, held: npt.NDArray[np.bool_], more: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Which windows have a copy that counts: for one of a held-out document only those of held-out documents do. Shape (windows,).
+
+    first: equal for equal windows; more: 1 where a window stands for others too, 2 where held-out ones are among those.
+    """
+    copies = np.bincount(first) + np.bincount(first, more > 0)
+    in_held = np.bincount(first, held) + np.bincount(first, more > 1)
+    return np.where(held, in_held[first] > 1, copies[first] > 1)
+
+
 def merge(rows: Offsets, first: Offsets, count: Offsets, k: int) -> tuple[Offsets, Offsets, Offsets]:
     """Runs of windows as the tokens they cover: row, start, end of disjoint ranges in order; overlapping and touching ones merge."""
     order = np.lexsort((first, rows))

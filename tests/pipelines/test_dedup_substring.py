@@ -16,6 +16,7 @@ from contract.plan import Run
 from contract.settings import DedupSubstring
 from contract.store import Store
 from pipelines import dedup_substring, repeats
+from pipelines.heldout import is_heldout
 from pipelines.job import Sorter
 from pipelines.schema import DOCUMENTS
 from pipelines.survivors import Part
@@ -23,21 +24,25 @@ from pipelines.tokens import Item, read_cuts, without
 
 Rows = list[dict[str, Any]]
 Texts = dict[str, list[str]]
+FRACTION = 0.3  # of the documents that are held out
+HELD = ["25", "4"]
 
 
-def brute_force(texts: Texts, k: int, cut: str) -> Texts:
-    """One pass over id -> words: every window compared with every other; what is cut is the union of the marked windows."""
+def brute_force(texts: Texts, k: int, cut: str, fraction: float = 0.0) -> Texts:
+    """One pass over id -> words: every window compared with every other; what is cut is the union of the marked windows.
+
+    `fraction` of the documents are held out; only what those repeat among themselves is cut from them.
+    """
+    held = {key for key in texts if is_heldout(fraction, key)}
     places: dict[tuple[str, ...], list[tuple[str, int]]] = {}
-    for key in sorted(texts):
+    for key in sorted(texts, key=lambda key: (key not in held, key)):
         for start in range(len(texts[key]) - k + 1):
             places.setdefault(tuple(texts[key][start : start + k]), []).append((key, start))
-    gone = {
-        (key, word)
-        for found in places.values()
-        if len(found) > 1
-        for key, start in (found if cut == "all" else found[1:])
-        for word in range(start, start + k)
-    }
+    gone: set[tuple[str, int]] = set()
+    for found in places.values():
+        alone = sum(key in held for key, _ in found) == 1  # stays, whatever training text repeats it
+        marked = found if cut == "all" and len(found) > 1 and not alone else found[1:]
+        gone.update((key, word) for key, start in marked for word in range(start, start + k))
     return {key: [word for at, word in enumerate(words) if (key, at) not in gone] for key, words in texts.items()}
 
 
@@ -48,6 +53,11 @@ def test_brute_force_on_known_answers() -> None:
     assert brute_force(texts, 4, "all") == texts
     assert brute_force({"1": ["a"] * 5}, 3, "keep_first") == {"1": ["a"]}
     assert brute_force({"1": ["a"] * 5}, 3, "all") == {"1": []}
+    assert sorted(key for key in map(str, range(30)) if is_heldout(0.2, key)) == HELD
+    assert brute_force({"1": list("abc"), HELD[0]: list("abc")}, 3, "all", 0.2) == {"1": [], HELD[0]: list("abc")}
+    assert brute_force({HELD[0]: list("abc"), HELD[1]: list("abc")}, 3, "all", 0.2) == {HELD[0]: [], HELD[1]: []}
+    kept = brute_force({"1": list("abc"), HELD[0]: list("abc"), HELD[1]: list("abc")}, 3, "keep_first", 0.2)
+    assert kept == {"1": [], HELD[0]: list("abc"), HELD[1]: []}
 
 
 @pytest.fixture
@@ -72,11 +82,21 @@ def documents(make_document: Callable[..., dict[str, Any]]) -> Rows:
 
 
 def deduplicate(
-    documents: Rows, settings: dict[str, Any], files: int, make_corpus: Any, commit_documents: Any, run_stage: Any
+    documents: Rows,
+    settings: dict[str, Any],
+    files: int,
+    make_corpus: Any,
+    commit_documents: Any,
+    run_stage: Any,
+    fraction: float = 0.0,
 ) -> tuple[Run, Any]:
     """Run the stage with the documents in any order over a number of files; nothing was dropped before."""
     shuffled = random.Random(files).sample(documents, len(documents))
-    given = {"dedup_substring.min_chars": 0, **{f"dedup_substring.{key}": value for key, value in settings.items()}}
+    given = {
+        "dedup_substring.min_chars": 0,
+        "mix.heldout_fraction": fraction,
+        **{f"dedup_substring.{key}": value for key, value in settings.items()},
+    }
     run = make_corpus(
         [[shuffled[at::files] for at in range(files)]],
         given | {"spark.shuffle_partitions": files},
@@ -111,11 +131,11 @@ def test_equals_brute_force(
     rows_of: Any,
 ) -> None:
     settings = {"min_tokens": 8, "cut": cut, "passes": passes, "one_process_bytes": one_process_bytes}
-    run, done = deduplicate(documents, settings, files, make_corpus, commit_documents, run_stage)
+    run, done = deduplicate(documents, settings, files, make_corpus, commit_documents, run_stage, FRACTION)
     expected = {row["id"]: row["text"].split() for row in documents}
     before = sum(map(len, expected.values()))
     for _ in range(passes):
-        expected = brute_force(expected, 8, cut)
+        expected = brute_force(expected, 8, cut, FRACTION)
     rows = rows_of(run.store, [done], "documents")
     assert {row["id"]: row["text"].split() for row in rows} == expected
     originals = {row["id"]: row for row in documents}
@@ -183,7 +203,9 @@ def test_no_documents(make_corpus: Any, commit_documents: Any, run_stage: Any) -
 def left_of(tmp_store: Store, in_process: Any) -> Callable[..., dict[str, str]]:
     """`left_of(documents, settings, files, buckets)`: id -> what the passes over an exchange without Spark leave of the text."""
 
-    def find(documents: Rows, settings: DedupSubstring, files: int, buckets: int) -> dict[str, str]:
+    def find(
+        documents: Rows, settings: DedupSubstring, files: int, buckets: int, fraction: float = 0.0
+    ) -> dict[str, str]:
         place, items = uuid.uuid4().hex, []
         for number in range(files):
             sorter = Sorter(tmp_store, place, "filter", f"{number:05d}-{number:08x}", DOCUMENTS)
@@ -191,7 +213,8 @@ def left_of(tmp_store: Store, in_process: Any) -> Callable[..., dict[str, str]]:
                 sorter.keep(row, 0)
             items += [Item(Part(file)) for file in sorter.close().files]
         for number in range(settings.passes):
-            made = repeats.steps(tmp_store, place, SimpleNamespace(value=items), len(items), settings, buckets)
+            shared = SimpleNamespace(value=items)
+            made = repeats.steps(tmp_store, place, shared, len(items), settings, fraction, buckets)
             for one in in_process(made, number):
                 items[one["file"]] = Item(items[one["file"]].part, File(path=one["path"], kind="cuts", bytes=1))
         left = {row["id"]: row["text"] for row in documents}
@@ -222,6 +245,7 @@ WORDS = st.one_of(
     ),
     st.sampled_from([(1, 1), (2, 3), (1, 16)]),
     st.sampled_from([" ", "\n\n", "\u3000 "]),
+    st.sampled_from([0.0, 0.5]),
 )
 @examples(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_texts_equal_brute_force(
@@ -231,13 +255,14 @@ def test_any_texts_equal_brute_force(
     settings: DedupSubstring,
     spread: tuple[int, int],
     gap: str,
+    fraction: float,
 ) -> None:
     """Periodic and all-equal texts, repeats that overlap, and those at both ends, in words of one to four bytes a character."""
     documents = [make_document(gap.join(words), name=str(number)) for number, words in enumerate(texts)]
     expected = {row["id"]: row["text"].split() for row in documents}
     for _ in range(settings.passes):
-        expected = brute_force(expected, settings.min_tokens, settings.cut)
-    left = left_of(documents, settings, min(spread[0], len(texts)), spread[1])
+        expected = brute_force(expected, settings.min_tokens, settings.cut, fraction)
+    left = left_of(documents, settings, min(spread[0], len(texts)), spread[1], fraction)
     assert {key: text.split() for key, text in left.items()} == expected
 
 
@@ -271,6 +296,6 @@ def test_steps_equal_brute_force(
     """Whatever is hot, however documents are cut into blocks, and in whichever order batches come."""
     monkeypatch.setattr(repeats, "HOT", hot)
     monkeypatch.setattr("pipelines.tokens.BLOCK_ROWS", block_rows)
-    left = left_of(documents, DedupSubstring(min_tokens=8, cut=cut), files, buckets)
-    expected = brute_force({row["id"]: row["text"].split() for row in documents}, 8, cut)
+    left = left_of(documents, DedupSubstring(min_tokens=8, cut=cut), files, buckets, FRACTION)
+    expected = brute_force({row["id"]: row["text"].split() for row in documents}, 8, cut, FRACTION)
     assert {key: text.split() for key, text in left.items()} == expected

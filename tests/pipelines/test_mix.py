@@ -13,7 +13,8 @@ from contract.manifest import Attempt, Rows
 from contract.settings import Mix
 from pipelines import mix as module
 from pipelines.job import TableWriter, read_rows
-from pipelines.mix import copies, is_heldout, parse_curated, read_curated
+from pipelines.heldout import is_heldout
+from pipelines.mix import copies, parse_curated, read_curated
 from pipelines.schema import DOCUMENTS
 
 KEYS = [f"{number:032x}" for number in range(4000)]
@@ -28,13 +29,10 @@ def test_copies(epochs: float, possible: set[int]) -> None:
 
 def test_draws_depend_on_the_seed() -> None:
     assert [copies(0.5, 0, key) for key in KEYS] != [copies(0.5, 1, key) for key in KEYS]
-    assert [is_heldout(0.5, 0, key) for key in KEYS] != [is_heldout(0.5, 1, key) for key in KEYS]
 
 
 def test_raising_a_share_only_adds() -> None:
     assert all(copies(2.2, 0, key) <= copies(2.6, 0, key) for key in KEYS)
-    assert all(is_heldout(0.2, 0, key) for key in KEYS if is_heldout(0.1, 0, key))
-    assert not any(is_heldout(0.0, 0, key) for key in KEYS)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +124,8 @@ def test_mixture(
     crawl: list[dict[str, Any]], tmp_path: Path, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
 ) -> None:
     books = [f"book {number} " + "page " * 5 for number in range(30)]
-    lines = [*(json.dumps({"text": text}) for text in books), "broken", json.dumps({"text": crawl[0]["text"]})]
+    twice = [f"twice {number} " + "page " * 5 for number in range(20)]
+    lines = [*(json.dumps({"text": text}) for text in [*books, *twice, *twice]), "broken"]
     (tmp_path / "books.jsonl").write_text("\n".join(lines))
     settings = {
         "crawl_epochs": 0.5,
@@ -152,16 +151,18 @@ def test_mixture(
     times = {text: sum(row["text"] == text for row in train) for text in {row["text"] for row in train}}
     held = {row["text"] for row in heldout}
     assert held.isdisjoint(times)
-    assert held == {row["text"] for row in heldout if is_heldout(0.2, 3, row["text"])}
-    assert len(held) == len(heldout) > 5
+    assert all(is_heldout(0.2, row["text" if row["source"] == "books" else "id"]) for row in heldout)
+    assert len(heldout) - len(held) == len(held.intersection(twice)) > 1  # equal texts are on the same side
+    assert sum(row["source"] != "books" for row in heldout) > 2
     assert {times[text] for text in books if text in times} == {2, 3}
+    assert {times[text] for text in twice if text in times} == {4, 5, 6}
     assert all(text in times or text in held for text in books)
     dropped = rows_of(run.store, [done], "drops")
     assert {row["reason"] for row in dropped} == {"mix_epochs"}
     assert {row["id"] for row in dropped} == {row["id"] for row in crawl if not copies(0.5, 3, row["id"])}
-    assert done.rows.read == 120 + 31
+    assert done.rows.read == 120 + 70
     assert done.rows.losses == {"books: line without text": 1}
-    assert done.rows.kept == 151 - len(dropped)
+    assert done.rows.kept == 190 - len(dropped)
     assert done.metrics == {
         "training_rows": len(train),
         "heldout_documents": len(heldout),
@@ -224,7 +225,10 @@ def test_empty_corpus_names_the_stage(make_document: Any, make_corpus: Any, run_
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"heldout_fraction": 0.999}, r"all 120 documents were held out at mix\.heldout_fraction 0\.999; lower it"),
+        (
+            {"heldout_fraction": 0.99999},
+            r"all 120 documents were held out at mix\.heldout_fraction 0\.99999; lower it",
+        ),
         ({"heldout_fraction": 1e-9}, r"none of 120 documents was held out at mix\.heldout_fraction 1e-09; raise it"),
         (
             {"crawl_epochs": 0},

@@ -1,0 +1,21 @@
+"""Which documents are held out: a fraction of any ids, the same ones always, and those and more for a larger fraction."""
+
+import numpy as np
+import pytest
+
+from pipelines.heldout import heldout
+
+KEYS = [f"{number:032x}" for number in range(10_000)]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.005, 0.1, 0.9])
+def test_fraction(fraction: float) -> None:
+    assert heldout(fraction, KEYS).mean() == pytest.approx(fraction, abs=4 * np.sqrt(fraction / len(KEYS)))
+
+
+def test_raising_the_fraction_only_adds() -> None:
+    assert (heldout(0.1, KEYS) <= heldout(0.2, KEYS)).all()
+
+
+def test_the_same_in_every_run() -> None:
+    assert np.flatnonzero(heldout(0.1, KEYS[:60])).tolist() == [10, 14, 45, 52, 58]
