@@ -24,7 +24,7 @@ from pipelines.tokens import Item, blocks, read_cuts, without
 def find(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: float, size: int) -> list[dict[str, Any]]:
     """One pass over the shuffles, of `size` bytes of text: a row for each documents file in which something is repeated."""
     context = job.context
-    buckets = max(context.defaultParallelism, -(-size // BUCKET_BYTES))
+    buckets = context.defaultParallelism * max(1, -(-size // (BUCKET_BYTES * context.defaultParallelism)))
     shared = context.broadcast(list(items))
     made = steps(job.store, job.prefix, shared, len(items), settings, fraction, buckets)
     with computing(context, job.task):
