@@ -67,7 +67,7 @@ class Crawl(Settings):
     max_payload_bytes: Positive = 8 << 20
     """A larger page is dropped with its reason; 99.99 % of Common Crawl's pages are under 1 MiB, which it truncates at."""
     blocklists: tuple[Uri, ...] = ()
-    """Folders in the UT1 format: one sub-folder per category that holds `domains` and `urls`."""
+    """The folders of categories in the UT1 format, each with `domains` and `urls`: [ut1/adult, ut1/phishing]. UT1 as a whole is refused."""
     strict_words: tuple[str, ...] = ()
     """RefinedWeb: dropped when the URL without `-` and `.` contains one, whatever the case."""
     hard_words: tuple[str, ...] = ()
