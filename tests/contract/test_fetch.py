@@ -4,8 +4,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 
@@ -53,12 +53,9 @@ class Flaky(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
+def server(serve: Callable[..., str]) -> str:
     Flaky.seen = {}
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{made.server_port}"
-    made.shutdown()
+    return serve(Flaky)
 
 
 @pytest.mark.parametrize("path", ["/busy", "/reset"])
@@ -73,12 +70,14 @@ def test_what_is_missing_is_not_asked_twice(server: str) -> None:
     assert Flaky.seen["/gone"] == 1
 
 
-def test_a_server_that_stays_down_is_given_up_with_advice(server: str) -> None:
+def test_a_server_that_stays_down_is_given_up_with_advice(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         StoreError, match=r"/down: cannot be reached after 2 retries; check the network or name a folder"
     ):
         fetch.get(server + "/down", retries=2)
     assert Flaky.seen["/down"] == 3
+    told = [f"/down: the server answers 503; retry {number} of 2" for number in (1, 2)]
+    assert capsys.readouterr().err.splitlines() == told
 
 
 def test_the_servers_own_waiting_time_is_kept(server: str) -> None:

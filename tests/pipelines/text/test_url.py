@@ -114,7 +114,9 @@ def test_a_missing_or_empty_list_is_refused(tmp_path, folder):
 
 
 def test_several_categories_in_one_folder_are_refused(lists, tmp_path):
-    with pytest.raises(InputError, match=r"holds 2 categories.*: name the folder of each.*/adult; there are ads, adult$"):
+    with pytest.raises(
+        InputError, match=r"holds 2 categories.*: name the folder of each.*/adult; there are ads, adult$"
+    ):
         load(Crawl(blocklists=(str(tmp_path),)))
 
 
