@@ -453,12 +453,20 @@ class Pretrain(Settings):
     seed: Count = 0
 
 
-class Sft(Settings):
-    """Instruction tuning; loss on the response tokens only."""
+class Examples(Settings):
+    """What a model is tuned on."""
 
     data: Literal["synthetic"] | Uri = "synthetic"
-    """JSONL or JSON in the Alpaca format, or `synthetic`: made by rule from the corpus itself."""
+    """A file of examples, or `synthetic`: made by rule from the corpus itself."""
     max_examples: Positive | None = None
+
+    def outside(self) -> dict[str, str]:
+        return {} if self.data == "synthetic" else {"data": self.data}
+
+
+class Sft(Examples):
+    """Instruction tuning on JSONL or JSON in the Alpaca format; loss on the response tokens only."""
+
     optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
     engine: Engine = Engine()
     epochs: Positive = 2
@@ -466,16 +474,10 @@ class Sft(Settings):
     max_tokens: Positive = 1024
     seed: Count = 0
 
-    def outside(self) -> dict[str, str]:
-        return {} if self.data == "synthetic" else {"data": self.data}
 
+class Reward(Examples):
+    """Pairwise reward model on JSONL with `chosen` and `rejected` (hh-rlhf): loss = -log sigmoid(r_chosen - r_rejected)."""
 
-class Reward(Settings):
-    """Pairwise reward model: loss = -log sigmoid(r_chosen - r_rejected)."""
-
-    data: Literal["synthetic"] | Uri = "synthetic"
-    """JSONL with `chosen` and `rejected` (hh-rlhf), or `synthetic`."""
-    max_examples: Positive | None = None
     heldout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     optim: Optim = Optim(lr=1e-5, weight_decay=0.0)
     engine: Engine = Engine()
@@ -484,9 +486,6 @@ class Reward(Settings):
     """Pairs a step, over all processes."""
     max_tokens: Positive = 512
     seed: Count = 0
-
-    def outside(self) -> dict[str, str]:
-        return {} if self.data == "synthetic" else {"data": self.data}
 
 
 class Gate(Settings):

@@ -12,6 +12,7 @@ from typing import ClassVar
 import pytest
 
 from contract import fetch
+from contract.__main__ import main
 from contract.errors import InputError, StoreError
 
 
@@ -35,7 +36,7 @@ class Flaky(BaseHTTPRequestHandler):
             self.end_headers()
         elif self.path == "/gone":
             self.send_error(404)
-        elif self.path == "/down":
+        elif self.path.startswith("/down"):
             self.send_response(503)
             self.send_header("Retry-After", "0")
             self.end_headers()
@@ -127,3 +128,13 @@ def test_another_process_takes_places_too_and_gives_them_back_when_it_is_killed(
         assert time.monotonic() - began >= 0.5
     other.wait()
     other.stdout.close()
+
+
+def test_snapshots_says_what_it_asks_and_gives_up_soon(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["snapshots", "--source", f"{server}/down"]) == 1
+    path = "/down/collinfo.json"
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        f"asking {server}/down for its crawls",
+        f"{path}: the server answers 503; retry 1 of 1",
+    ]
+    assert Flaky.seen[path] == 2
