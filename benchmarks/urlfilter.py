@@ -23,8 +23,8 @@ UT1 = "urlfilter/ut1_blacklists_2026-08-17_without_adult_domains.tar.xz"
 URLS = 200_000
 
 
-def lists(data: Path, count: int, target: Path) -> Path:
-    """UT1's lists, and `adult` filled with made-up domains until there are `count`."""
+def lists(data: Path, count: int, target: Path) -> list[str]:
+    """The folders of UT1's categories, and `adult` filled with made-up domains until there are `count`."""
     with tarfile.open(data / UT1) as archive:
         archive.extractall(target, filter="data")
     folder = target / "blacklists"
@@ -32,7 +32,7 @@ def lists(data: Path, count: int, target: Path) -> Path:
     (folder / "adult").mkdir(exist_ok=True)
     with (folder / "adult" / "domains").open("a") as file:
         file.writelines(f"{made_up(number)}\n" for number in range(count - known))
-    return folder
+    return sorted({str(file.parent) for name in ("domains", "urls") for file in folder.glob(f"*/{name}")})
 
 
 def made_up(number: int) -> str:
@@ -75,9 +75,9 @@ def main() -> int:
 
     bars = Bars()
     with tempfile.TemporaryDirectory(prefix="gristmill-urlfilter-") as where:
-        folder = lists(given.data, given.domains, Path(where))
+        folders = lists(given.data, given.domains, Path(where))
         began = time.perf_counter()
-        compiled = compile_lists([str(folder)], Path(where))
+        compiled = compile_lists(folders, Path(where))
         seconds = time.perf_counter() - began
         assert compiled is not None
         command = [sys.executable, "-m", "benchmarks.urlfilter", "--judge", str(compiled)]

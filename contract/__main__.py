@@ -115,7 +115,8 @@ def _lineage(given: argparse.Namespace) -> None:
 
 
 def _snapshots(given: argparse.Namespace) -> None:
-    print("\n".join(list_snapshots(given.source)))
+    print(f"asking {given.source} for its crawls", file=sys.stderr, flush=True)
+    print("\n".join(list_snapshots(given.source, retries=1)))  # a person waits
 
 
 def _gc(given: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,18 +18,30 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 from contract.errors import InputError, StoreError
 
 USER_AGENT = "gristmill (+https://commoncrawl.org/faq; a training-corpus pipeline)"
-TIMEOUT_S = (10, 60)
+TIMEOUT_S = (5, 60)  # to connect, and between two pieces of an answer
+
+
+class _Told(Retry):
+    """Says on stderr why it asks again, before it waits: without that, a machine without network is silent for minutes."""
+
+    def sleep(self, response: BaseHTTPResponse | None = None) -> None:
+        last = self.history[-1]
+        why = _root(last.error) if last.error else f"the server answers {last.status}"
+        number = len(self.history)
+        print(f"{last.url}: {why}; retry {number} of {number + (self.total or 0)}", file=sys.stderr, flush=True)
+        super().sleep(response)
 
 
 @lru_cache(maxsize=8)
-def session(retries: int = 8) -> requests.Session:
+def session(retries: int = 8, told: bool = False) -> requests.Session:
     """A session that retries GET and waits longer each time (0.5 s doubling up to 60 s, with jitter, or the server's Retry-After, at most ten minutes)."""
-    retry = Retry(
+    retry = (_Told if told else Retry)(
         total=retries,
         backoff_factor=0.5,
         backoff_jitter=1.0,
@@ -46,12 +59,12 @@ def session(retries: int = 8) -> requests.Session:
 
 
 def get(url: str, retries: int = 8) -> bytes:
-    """The body of a URL.
+    """The body of a URL. Each retry leaves a line on stderr.
 
     Raises InputError where the server says that there is no such thing, StoreError where it cannot be reached.
     """
     try:
-        response = session(retries).get(url, timeout=TIMEOUT_S)
+        response = session(retries, told=True).get(url, timeout=TIMEOUT_S)
     except requests.RequestException as error:
         raise StoreError(
             f"{url}: cannot be reached after {retries} retries; check the network or name a folder as crawl.source ({_root(error)})"

@@ -67,7 +67,7 @@ class Crawl(Settings):
     max_payload_bytes: Positive = 8 << 20
     """A larger page is dropped with its reason; 99.99 % of Common Crawl's pages are under 1 MiB, which it truncates at."""
     blocklists: tuple[Uri, ...] = ()
-    """Folders in the UT1 format: one sub-folder per category that holds `domains` and `urls`."""
+    """The folders of categories in the UT1 format, each with `domains` and `urls`: [ut1/adult, ut1/phishing]. UT1 as a whole is refused."""
     strict_words: tuple[str, ...] = ()
     """RefinedWeb: dropped when the URL without `-` and `.` contains one, whatever the case."""
     hard_words: tuple[str, ...] = ()
@@ -455,12 +455,20 @@ class Pretrain(Settings):
     seed: Count = 0
 
 
-class Sft(Settings):
-    """Instruction tuning; loss on the response tokens only."""
+class Examples(Settings):
+    """What a model is tuned on."""
 
     data: Literal["synthetic"] | Uri = "synthetic"
-    """JSONL or JSON in the Alpaca format, or `synthetic`: made by rule from the corpus itself."""
+    """A file of examples, or `synthetic`: made by rule from the corpus itself."""
     max_examples: Positive | None = None
+
+    def outside(self) -> dict[str, str]:
+        return {} if self.data == "synthetic" else {"data": self.data}
+
+
+class Sft(Examples):
+    """Instruction tuning on JSONL or JSON in the Alpaca format; loss on the response tokens only."""
+
     optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
     engine: Engine = Engine()
     epochs: Positive = 2
@@ -468,16 +476,10 @@ class Sft(Settings):
     max_tokens: Positive = 1024
     seed: Count = 0
 
-    def outside(self) -> dict[str, str]:
-        return {} if self.data == "synthetic" else {"data": self.data}
 
+class Reward(Examples):
+    """Pairwise reward model on JSONL with `chosen` and `rejected` (hh-rlhf): loss = -log sigmoid(r_chosen - r_rejected)."""
 
-class Reward(Settings):
-    """Pairwise reward model: loss = -log sigmoid(r_chosen - r_rejected)."""
-
-    data: Literal["synthetic"] | Uri = "synthetic"
-    """JSONL with `chosen` and `rejected` (hh-rlhf), or `synthetic`."""
-    max_examples: Positive | None = None
     heldout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     optim: Optim = Optim(lr=1e-5, weight_decay=0.0)
     engine: Engine = Engine()
@@ -486,9 +488,6 @@ class Reward(Settings):
     """Pairs a step, over all processes."""
     max_tokens: Positive = 512
     seed: Count = 0
-
-    def outside(self) -> dict[str, str]:
-        return {} if self.data == "synthetic" else {"data": self.data}
 
 
 class Gate(Settings):

@@ -77,7 +77,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
         raise GristmillError(problem)
     running = server.find(given.where)
     if not running:
-        server.check_ports(given.port)
+        server.check_port(given.port)
     elif running.port != given.port:
         screen.say(f"Airflow is up on port {running.port} already and stays there; make stop ends it")
     overrides = _overrides(given)

@@ -1,6 +1,7 @@
 """Airflow's standalone server as a process group of its own: start it, find it again, end it with all its children."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -10,12 +11,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from contract.errors import GristmillError
 from demo.rest import healthy
 from gristmill_airflow.environment import standalone_environment
 
 START_S = 180
-PORTS = 3  # the web server, and the two that serve running tasks' logs
 GRACE_S = 25  # tasks get this long to commit a checkpoint after SIGTERM
 AIRFLOW_GRACE_S = 5
 MARK = "GRISTMILL_DEMO"  # in the environment of everything that a demo started; its value is the demo's folder
@@ -55,14 +57,14 @@ def _recorded(folder: Path) -> tuple[int, int] | None:
 
 def start(folder: Path, port: int) -> Server:
     """Start Airflow and wait until scheduler and DAG processor are healthy. Raises GristmillError with the end of its log."""
-    check_ports(port)
+    check_port(port)
     environment = standalone_environment(folder / "airflow", port)
     log = folder / "airflow.log"
     with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:  # it names the password
         os.fchmod(out.fileno(), 0o600)
         began_at = out.tell()
         process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("airflow")), "standalone"],
+            [sys.executable, "-m", "gristmill_airflow.standalone"],
             env={**environment, MARK: str(folder.resolve())},
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -83,28 +85,37 @@ def start(folder: Path, port: int) -> Server:
     return server
 
 
-def check_ports(port: int) -> None:
-    """Raises GristmillError when one of the three ports that Airflow takes from `port` on is in use."""
-    if port + PORTS > 65536:
+def check_port(port: int) -> None:
+    """Raises GristmillError when the port for Airflow's web server is none, or is in use: by what, and which one is free."""
+    if not 0 < port < 65536:
+        raise GristmillError(f"port {port}: ports go from 1 to 65535; make demo PORT=8080")
+    if not is_free(port):
+        free = next(one for one in (*range(port + 1, 65536), *range(port - 1, 1023, -1)) if is_free(one))
         raise GristmillError(
-            f"port {port}: Airflow takes {PORTS} ports from here on, and the last is 65535; make demo PORT=8080"
-        )
-    taken = [one for one in range(port, port + PORTS) if not _is_free(one)]
-    if taken:
-        free = next(one for one in range(port + PORTS, 65000) if all(_is_free(one + i) for i in range(PORTS)))
-        raise GristmillError(
-            f"port {taken[0]} is in use (Airflow takes {port} to {port + PORTS - 1}); choose others: make demo PORT={free}"
+            f"port {port} is in use by {_holder(port)}; end that, or choose another: make demo PORT={free}"
         )
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Could a server listen on this port of loopback? Raises PermissionError where this user may not."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("0.0.0.0", port))  # noqa: S104 (only to see whether it is free)
-        except OSError:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             return False
     return True
+
+
+def _holder(port: int) -> str:
+    """What listens on a port, as far as this user may know."""
+    for one in psutil.net_connections("tcp"):
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+            with contextlib.suppress(psutil.Error):
+                return f"process {one.pid} ({' '.join(psutil.Process(one.pid).cmdline())[:80].strip()})"
+    return "a process of another user"
 
 
 def stop(folder: Path) -> int:

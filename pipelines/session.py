@@ -46,14 +46,16 @@ def start_spark(run: Run, task: Task) -> Any:
 
 def _properties(run: Run) -> dict[str, str]:
     settings = run.recipe.spark
+    local = settings.master.startswith("local[")
     return {
+        **({"spark.driver.host": "127.0.0.1"} if local else {}),  # else the driver listens where the network reaches it
         "spark.driver.memory": settings.driver_memory,
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG.as_uri()} {JVM}",
         "spark.driver.maxResultSize": "0",  # what a stage collects is bounded by the stage, not by Spark's 1 GiB
         "spark.executor.memory": settings.executor_memory,
         "spark.executorEnv.MALLOC_MMAP_MAX_": "0",  # a worker's next array takes the pages of its last, not new ones
         "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(512 << 20),
-        "spark.shuffle.compress": str(not settings.master.startswith("local[")).lower(),  # there is no network to spare
+        "spark.shuffle.compress": str(not local).lower(),  # there is no network to spare
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.enabled": "false",

@@ -14,7 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -40,6 +44,23 @@ def data_dir() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no real data at {DATA}; name its folder in GRISTMILL_TEST_DATA")
     return DATA
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[..., BaseRequestHandler]], str]]:
+    """`serve(Handler)`: the URL of a server on loopback that answers with this handler until the test ends."""
+    with ExitStack() as running:
+
+        def start(handler: Callable[..., BaseRequestHandler]) -> str:
+            server = running.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            server.daemon_threads = True  # what a client left hanging does not hold up the end
+            thread = Thread(target=server.serve_forever)
+            thread.start()
+            running.callback(thread.join)
+            running.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield start
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def _words(settings: Crawl) -> UrlFilter:
 def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
     """Read UT1 folders into one compiled file, named by its content; None without folders.
 
-    Raises InputError for a folder that is missing or holds no list.
+    Raises InputError for a folder that is missing or holds no list, or the lists of several categories.
     """
     names: list[str] = []
     found: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
@@ -177,11 +177,17 @@ def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
         lists = [entry.path for entry in store.files() if entry.path.rpartition("/")[2] in ("domains", "urls")]
         if not lists:
             raise InputError(
-                f"crawl.blocklists: {folder} is missing or holds no list; a UT1 folder has <category>/domains and <category>/urls: "
+                f"crawl.blocklists: {folder} is missing or holds no list; a category of UT1 is a folder with `domains` and `urls`: "
                 "put one there, name another, or leave the key out"
             )
+        categories = sorted({path.rpartition("/")[0] for path in lists})
+        if len(categories) > 1:
+            raise InputError(
+                f"crawl.blocklists: {folder} holds {len(categories)} categories, and UT1's are not all meant for blocking (press, shopping): "
+                f"name the folder of each that is, as {store.full(categories[-1])}; there are {', '.join(filter(None, categories))}"
+            )
+        category = categories[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
         for path in lists:
-            category = path.rpartition("/")[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
             is_url = path.endswith("urls")
             found[is_url][len(names)] = list_hashes(store.read_bytes(path), is_url)
             names.append(category)

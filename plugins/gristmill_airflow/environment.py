@@ -28,17 +28,17 @@ def pools(cores: int | None = None) -> dict[str, tuple[int, str]]:
 
 
 def standalone_environment(home: Path, port: int) -> dict[str, str]:
-    """The variables to start `airflow standalone` with, on top of those of this process. Makes `home` and its secret if absent.
+    """The variables to start `python -m gristmill_airflow.standalone` with, on top of those of this process. Makes `home` and its secret if absent.
 
     Relative paths in recipes refer to the folder that Airflow is started in. Start it in a session of its own and end all of that: a
-    signal to `airflow standalone` alone leaves its children running.
+    signal to the first process alone leaves its children running.
     """
     home = home.resolve()
     url = f"http://127.0.0.1:{port}"
     settings = {
         "CORE__DAGS_FOLDER": ROOT / "dags",
         "CORE__LOAD_EXAMPLES": False,
-        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__EXECUTOR": "gristmill_airflow.standalone.FolderLogs",
         "CORE__PARALLELISM": 8,
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
@@ -49,8 +49,6 @@ def standalone_environment(home: Path, port: int) -> dict[str, str]:
         "API__INSTANCE_NAME": "Gristmill",
         "API_AUTH__JWT_SECRET": _secret(home),
         "DAG_PROCESSOR__REFRESH_INTERVAL": 5,
-        "LOGGING__WORKER_LOG_SERVER_PORT": port + 1,
-        "LOGGING__TRIGGER_LOG_SERVER_PORT": port + 2,
         # A busy laptop's API server may stall for a minute or two: that must not end a training task.
         "WORKERS__MAX_FAILED_HEARTBEATS": 30,
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": 600,

@@ -7,16 +7,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from contract.manifest import find
 from contract.plan import Run, open_run, resolve
 from contract.sources import snapshot_date
+from demo import server
 from gristmill_airflow.environment import standalone_environment
 from gristmill_airflow.supervisor import marked, ranks
 
 pytestmark = pytest.mark.timeout(1500)  # a shared machine may be several times slower than a quiet one
 CHAIN = ("corpus", "pretrain", "align", "evaluate")
+
+
+def test_airflow_listens_on_one_port_of_loopback(live):
+    processes = [psutil.Process(pid) for pid in server.processes(live.folder)]
+    listening = [
+        one.laddr for process in processes for one in process.net_connections("inet") if one.status == "LISTEN"
+    ]
+    assert {tuple(one) for one in listening} == {("127.0.0.1", server.find(live.folder).port)}
 
 
 def test_a_bad_recipe_is_rejected_by_the_first_task_without_retries(live):

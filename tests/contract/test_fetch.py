@@ -4,14 +4,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from contract import fetch
+from contract.__main__ import main
 from contract.errors import InputError, StoreError
 
 
@@ -35,7 +36,7 @@ class Flaky(BaseHTTPRequestHandler):
             self.end_headers()
         elif self.path == "/gone":
             self.send_error(404)
-        elif self.path == "/down":
+        elif self.path.startswith("/down"):
             self.send_response(503)
             self.send_header("Retry-After", "0")
             self.end_headers()
@@ -53,12 +54,9 @@ class Flaky(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
+def server(serve: Callable[..., str]) -> str:
     Flaky.seen = {}
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{made.server_port}"
-    made.shutdown()
+    return serve(Flaky)
 
 
 @pytest.mark.parametrize("path", ["/busy", "/reset"])
@@ -73,12 +71,14 @@ def test_what_is_missing_is_not_asked_twice(server: str) -> None:
     assert Flaky.seen["/gone"] == 1
 
 
-def test_a_server_that_stays_down_is_given_up_with_advice(server: str) -> None:
+def test_a_server_that_stays_down_is_given_up_with_advice(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         StoreError, match=r"/down: cannot be reached after 2 retries; check the network or name a folder"
     ):
         fetch.get(server + "/down", retries=2)
     assert Flaky.seen["/down"] == 3
+    told = [f"/down: the server answers 503; retry {number} of 2" for number in (1, 2)]
+    assert capsys.readouterr().err.splitlines() == told
 
 
 def test_the_servers_own_waiting_time_is_kept(server: str) -> None:
@@ -128,3 +128,13 @@ def test_another_process_takes_places_too_and_gives_them_back_when_it_is_killed(
         assert time.monotonic() - began >= 0.5
     other.wait()
     other.stdout.close()
+
+
+def test_snapshots_says_what_it_asks_and_gives_up_soon(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["snapshots", "--source", f"{server}/down"]) == 1
+    path = "/down/collinfo.json"
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        f"asking {server}/down for its crawls",
+        f"{path}: the server answers 503; retry 1 of 1",
+    ]
+    assert Flaky.seen[path] == 2

@@ -25,9 +25,7 @@ def start(tmp_path, capsys):
 
     def call(*arguments):
         # Below the ports that the system hands out: of those, others may take a neighbour at any moment.
-        port = next(
-            one for one in range(20_000, 30_000, 7) if all(server._is_free(one + i) for i in range(server.PORTS))
-        )
+        port = next(one for one in range(20_000, 30_000, 7) if server.is_free(one))
         code = demo.main(["start", "--where", str(tmp_path / "home"), "--port", str(port), *arguments])
         lines = [line for line in capsys.readouterr().err.splitlines() if line]
         assert len(lines) == 1, lines
@@ -85,7 +83,7 @@ def test_port_in_use(tmp_path, capsys):
         taken.listen()
         port = taken.getsockname()[1]
         assert demo.main(["start", "--where", str(tmp_path), "--port", str(port)]) == 1
-    assert f"error: port {port} is in use" in capsys.readouterr().err
+    assert f"error: port {port} is in use by process {os.getpid()} (" in capsys.readouterr().err
 
 
 def test_no_java(start, monkeypatch, tmp_path):

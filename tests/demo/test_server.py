@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from contract.errors import GristmillError
@@ -43,7 +44,7 @@ def test_stop_ends_processes_in_other_sessions_and_leaves_strangers_alone(tmp_pa
 
 
 def test_the_log_with_the_password_is_its_owners(tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "check_ports", lambda port: None)
+    monkeypatch.setattr(server, "check_port", lambda port: None)
     monkeypatch.setattr(server, "standalone_environment", lambda home, port: dict(os.environ))
     monkeypatch.setattr(server.sys, "executable", "/bin/python")  # beside it lies no airflow
     (tmp_path / "airflow.log").write_text("an older one")
@@ -68,11 +69,20 @@ def test_a_pid_file_that_outlived_its_process_means_nothing(tmp_path):
     time.sleep(0)  # and this process is still here
 
 
-def test_port_in_use_names_a_free_one():
+def test_port_in_use_names_who_has_it_and_a_free_one():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(GristmillError, match=rf"^port {port} is in use .* make demo PORT=\d+$") as refused:
-            server.check_ports(port)
-    server.check_ports(int(str(refused.value).rpartition("=")[2]))
+        with pytest.raises(GristmillError, match=rf"^port {port} is in use by .* make demo PORT=\d+$") as refused:
+            server.check_port(port)
+    assert f"by process {os.getpid()} ({' '.join(psutil.Process().cmdline())[:80].strip()}); end that" in str(
+        refused.value
+    )
+    server.check_port(int(str(refused.value).rpartition("=")[2]))
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_what_is_no_port(port):
+    with pytest.raises(GristmillError, match=rf"^port {port}: ports go from 1 to 65535; make demo PORT=8080$"):
+        server.check_port(port)

@@ -5,7 +5,6 @@ import http.server
 import json
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -114,16 +113,9 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def mirror():
+def mirror(serve):
     Mirror.trouble, Mirror.served = {}, []
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    running.daemon_threads = True
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}"
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    return serve(Mirror)
 
 
 @pytest.fixture
@@ -318,16 +310,11 @@ class Bucket(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_an_s3_server_in_trouble(monkeypatch, tmp_path):
+def test_an_s3_server_in_trouble(serve, monkeypatch, tmp_path):
     Bucket.trouble = ["503", "reset", "truncate"]
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
-    running.daemon_threads = True
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{running.server_port}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", serve(Bucket))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     counts = read("s3://bucket", tmp_path, 0, split_bytes=SIZE // 2)
     assert (counts.kept, counts.losses.total()) == (PAGES, 0)
     assert Bucket.trouble == []
-    running.shutdown()
-    running.server_close()

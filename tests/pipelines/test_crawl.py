@@ -5,7 +5,6 @@ import gzip
 import http.server
 import json
 import shutil
-import threading
 from collections import Counter
 
 import pytest
@@ -134,7 +133,7 @@ def test_a_missing_block_list_stops_before_anything_is_read(captures, resolve_ru
 
 
 @pytest.fixture
-def mirror(data_dir, tmp_path):
+def mirror(data_dir, tmp_path, serve):
     """A web server with two snapshots laid out as Common Crawl's."""
     folder = tmp_path / "mirror" / "crawl-data" / "CC-TEST-2024-10"
     folder.mkdir(parents=True)
@@ -143,13 +142,7 @@ def mirror(data_dir, tmp_path):
     listed = [{"id": "CC-TEST-2023-50"}, {"id": "CC-TEST-2024-10"}]
     (tmp_path / "mirror" / "collinfo.json").write_text(json.dumps(listed))
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return serve(handler)
 
 
 def test_a_mirror_of_common_crawl_over_http(mirror, captures, resolve_run, run_stage, rows_of):

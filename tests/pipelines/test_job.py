@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -17,7 +18,7 @@ from contract.metrics import PROGRESS
 from contract.store import Store
 from pipelines.job import Job, Output, TableWriter, _Guarded, _Reader
 from pipelines.schema import DOCUMENTS
-from pipelines.session import computing
+from pipelines.session import computing, start_spark
 
 
 class FullDisk(io.RawIOBase):
@@ -26,6 +27,17 @@ class FullDisk(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_spark_on_this_machine_listens_to_it_alone(make_corpus: Any, make_document: Any, spark_stops: None) -> None:
+    run = make_corpus([[[make_document("text")]]])
+    start_spark(run, run.task("mix"))
+    processes = psutil.Process().children(recursive=True)
+    listening = [
+        one.laddr for process in processes for one in process.net_connections("inet") if one.status == "LISTEN"
+    ]
+    assert len(listening) >= 3, "Py4J, the driver, its block manager"
+    assert {one.ip.removeprefix("::ffff:") for one in listening} == {"127.0.0.1"}
 
 
 def test_a_full_disk_is_one_clear_line(tmp_path: Path, make_document: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Reading a crawl file over HTTP: heads, broken downloads, servers that know no ranges."""
 
 import http.server
-import threading
 
 import pytest
 from hypothesis import given
@@ -50,15 +49,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(serve):
     Handler.seen, Handler.refusals = [], 0
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}"
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    return serve(Handler)
 
 
 @pytest.mark.parametrize("path", ["/plain", "/whole", "/busy"])

@@ -19,7 +19,7 @@ from pipelines.text.url import CURATED_HOSTS, _parents, _split, compile_lists, l
 
 @pytest.fixture
 def lists(tmp_path):
-    """A folder in the UT1 format with two categories."""
+    """Two folders of categories in the UT1 format."""
     for path, lines in {
         "adult/domains": [
             "le.com",
@@ -39,7 +39,7 @@ def lists(tmp_path):
     }.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text("\n".join(lines) + "\n")
-    return str(tmp_path)
+    return str(tmp_path / "adult"), str(tmp_path / "ads")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def lists(tmp_path):
     ],
 )
 def test_block_lists(lists, url, found):
-    assert load(Crawl(blocklists=(lists,))).judge(url) == found
+    assert load(Crawl(blocklists=lists)).judge(url) == found
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,13 @@ def test_a_missing_or_empty_list_is_refused(tmp_path, folder):
         load(Crawl(blocklists=(place,)))
 
 
+def test_several_categories_in_one_folder_are_refused(lists, tmp_path):
+    with pytest.raises(
+        InputError, match=r"holds 2 categories.*: name the folder of each.*/adult; there are ads, adult$"
+    ):
+        load(Crawl(blocklists=(str(tmp_path),)))
+
+
 @given(st.sets(st.from_regex(r"[a-z]{1,6}\.(com|org)", fullmatch=True), min_size=1, max_size=40), st.data())
 def test_a_domain_is_blocked_when_it_or_a_parent_is_listed(tmp_path_factory, domains, data):
     folder = tmp_path_factory.mktemp("lists")
@@ -129,7 +136,8 @@ def test_a_domain_is_blocked_when_it_or_a_parent_is_listed(tmp_path_factory, dom
 def test_ut1_at_its_real_size(data_dir, tmp_path):
     with tarfile.open(data_dir / "urlfilter" / "ut1_blacklists_2026-08-17_without_adult_domains.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
-    built = load(Crawl(blocklists=(str(tmp_path / "blacklists"),)))
+    folders = {str(file.parent) for file in (tmp_path / "blacklists").glob("*/domains")}
+    built = load(Crawl(blocklists=tuple(sorted(folders))))
     assert len(built.lists.domains) == pytest.approx(368_905, rel=0.01)
     bank = (tmp_path / "blacklists" / "bank" / "domains").read_text().split()
     assert all(built.judge(f"https://www.{domain}/login") is not None for domain in bank[::500])
