@@ -174,13 +174,7 @@ def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
     found: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
     for folder in folders:
         store = Store(folder)
-        lists = [entry.path for entry in store.files() if entry.path.rpartition("/")[2] in ("domains", "urls")]
-        if not lists:
-            raise InputError(
-                f"crawl.blocklists: {folder} is missing or holds no list; a UT1 folder has <category>/domains and <category>/urls: "
-                "put one there, name another, or leave the key out"
-            )
-        for path in lists:
+        for path in lists_in(folder):
             category = path.rpartition("/")[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
             is_url = path.endswith("urls")
             found[is_url][len(names)] = list_hashes(store.read_bytes(path), is_url)
@@ -192,6 +186,17 @@ def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
     with made.open("rb") as file:
         name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return made.rename(where / f"blocklists-{name}")
+
+
+def lists_in(folder: str) -> list[str]:
+    """The lists of a UT1 folder, as paths below it; raises InputError where it is missing or holds none."""
+    lists = [entry.path for entry in Store(folder).files() if entry.path.rpartition("/")[2] in ("domains", "urls")]
+    if not lists:
+        raise InputError(
+            f"crawl.blocklists: {folder} is missing or holds no list; a UT1 folder has <category>/domains and <category>/urls: "
+            "put one there, name another, or leave the key out"
+        )
+    return lists
 
 
 def list_hashes(data: bytes, is_url: bool) -> np.ndarray:
