@@ -52,7 +52,7 @@ bench: setup
 DATA ?= ../shared/data
 bench-extract: setup
 	@short=0; \
-	for part in extract spark_overhead extraction_quality prefilter language urlfilter reading; do \
+	for part in extract spark_overhead extraction_quality prefilter language urlfilter reading scores decontamination; do \
 		echo "== $$part"; $(BIN)/python -m benchmarks.$$part --data "$(DATA)" || short=1; \
 	done; \
 	echo "== hostile"; $(BIN)/python -m benchmarks.hostile || short=1; \

@@ -13,16 +13,18 @@ Key = tuple[str, str, str]
 def trace(store: Store, uri: str) -> list[str]:
     """Lines that show a manifest's chain back to the crawl files and forward to the models.
 
-    `uri` is a manifest's URI or its folder's, or the URI of a crawl file. Raises InputError where nothing in the store matches.
+    `uri` is a manifest's URI or its folder's, or the URI of a crawl file; a path will do, also over links, and of a manifest the one
+    below the store. Raises InputError where nothing in the store matches.
     """
     manifests = {_key(one): one for one in read_all(store)}
-    if "://" not in uri and os.path.exists(uri):
-        uri = f"file://{os.path.abspath(uri)}"
-    if any(uri in one.sources for one in manifests.values()):
-        users = [key for key, one in manifests.items() if uri in one.sources]
-        return [uri, *_walk(users, _forward(manifests), manifests, "made")]
-    prefix = uri.removesuffix("/manifest.json").rstrip("/").removeprefix(store.uri + "/")
-    start = next((key for key, one in manifests.items() if one.prefix == prefix), None)
+    place = _place(uri)
+    named = dict.fromkeys(source for one in manifests.values() for source in one.sources)
+    source = uri if uri in named else next((one for one in named if _place(one) == place), None)
+    if source is not None:
+        users = [key for key, one in manifests.items() if source in one.sources]
+        return [source, *_walk(users, _forward(manifests), manifests, "made")]
+    prefixes = {uri.rstrip("/"), place.removeprefix(_place(store.uri) + "/")}
+    start = next((key for key, one in manifests.items() if prefixes & {one.prefix, one.path}), None)
     if start is None:
         raise InputError(f"{uri}: neither a manifest in {store.uri} nor a crawl file that one of its manifests names")
     back = {key: [(i.stage, i.fingerprint, i.partition) for i in one.inputs] for key, one in manifests.items()}
@@ -30,6 +32,12 @@ def trace(store: Store, uri: str) -> list[str]:
     lines += _walk(back[start], back, manifests, "from")
     lines += _walk(_forward(manifests).get(start, []), _forward(manifests), manifests, "made")
     return lines
+
+
+def _place(uri: str) -> str:
+    """A local path or file URI as the file's one path without links, dots and `~`; another URI as it is."""
+    path = uri.removeprefix("file://")
+    return uri.rstrip("/") if "://" in path else os.path.realpath(os.path.expanduser(path))
 
 
 def _key(manifest: Manifest) -> Key:

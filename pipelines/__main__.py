@@ -1,4 +1,7 @@
-"""Run one stage of the Spark plane: `python -m pipelines STAGE --recipe URI [--partition PARTITION]`."""
+"""Run one stage of the Spark plane: `python -m pipelines STAGE --recipe URI [--partition PARTITION]`.
+
+`check` is no stage: it refuses, before the first one, what a later one would refuse.
+"""
 
 import argparse
 import importlib
@@ -15,7 +18,8 @@ from pipelines.job import Job
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
-    parser.add_argument("stage", choices=[stage.name for stage in STAGES.values() if stage.plane == "spark"])
+    names = [stage.name for stage in STAGES.values() if stage.plane == "spark"]
+    parser.add_argument("stage", choices=["check", *names])
     parser.add_argument(
         "--recipe", required=True, help="URI of a resolved run's recipe.yaml; make one with: python -m contract resolve"
     )
@@ -27,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run = open_run(given.recipe)
+        if given.stage == "check":
+            importlib.import_module("pipelines.check").check(run)  # here, because it loads every stage
+            print(f"checked {given.recipe}: no stage refuses its settings")
+            return 0
         tasks = (
             [run.task(given.stage, given.partition)]
             if given.partition

@@ -87,7 +87,12 @@ def histograms(scores: Sequence[tuple[str, Values, Sequence[Rule]]]) -> str:
     width = COLUMNS * PANEL_WIDTH + LEFT
     parts = [
         text(LEFT, 16, "Documents by score", "title"),
-        text(LEFT + 150, 16, "height: square root of the count; red: what the threshold alone would drop", "faint"),
+        text(
+            LEFT + 150,
+            16,
+            "height: square root of the count; red: what the threshold alone would drop; the first and the last bar hold what lies beyond them",
+            "faint",
+        ),
     ]
     for index, (name, values, rules) in enumerate(scores):
         x = LEFT + index % COLUMNS * PANEL_WIDTH
@@ -99,7 +104,7 @@ def histograms(scores: Sequence[tuple[str, Values, Sequence[Rule]]]) -> str:
 
 
 def panel(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
-    """One histogram, 1st to 99th percentile and the thresholds near them."""
+    """One histogram, 1st to 99th percentile and the thresholds near them. What lies beyond is in the first and the last bar."""
     width, base = PANEL_WIDTH - 24, 94
     parts = [text(0, 10, name, "title")]
     said = "; ".join(f"{rule.side} {rule.limit:g}: {share(values, rule):.1%}" for rule in rules)
@@ -162,7 +167,10 @@ def place(value: float, low: float, high: float, logarithmic: bool) -> float:
 
 
 def as_text(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
-    """The same for a terminal: documents by score, 1st to 99th percentile in equal bins, what each threshold drops alone."""
+    """The same for a terminal: documents by score, 1st to 99th percentile in equal bins, what each threshold drops alone.
+
+    What lies beyond is in the first and the last bin, which say so.
+    """
     measured = values[~np.isnan(values)]
     lines = ["", f"#### {name}", ""]
     lines += [
@@ -180,4 +188,9 @@ def as_text(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
         lines.append(
             f"{start:>10.4g} {'#' * round(TEXT_CHARS * count / most):<{TEXT_CHARS}} {count:>8,} {marks}".rstrip()
         )
+    below, above = int((measured < low).sum()), int((measured > high).sum())
+    if below:
+        lines[-len(counts)] += f" ({below:,} of them below, from {measured.min():.4g})"
+    if above:
+        lines[-1] += f" ({above:,} of them above {high:.4g}, up to {measured.max():.4g})"
     return [*lines, "```"]

@@ -11,7 +11,7 @@ import bisect
 import operator
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -203,7 +203,7 @@ def what_if(run: Run, settings: Filter) -> str:
         moves[before[0].value if before else "kept", after[0].value if after else "kept"] += 1
         for name, verdict in (("now", before), ("then", after)):
             sizes[name] += 0 if verdict else int(row["kept_words"])
-    if not moves:
+    if not moves and not all(find(run.store, task) for (stage, _), task in run.tasks().items() if stage == "score"):
         raise NotReadyError(f"{run.uri}: score is not done; run: python -m pipelines score --recipe {run.uri}")
     kept_now = sum(count for (before, _), count in moves.items() if before == "kept")
     kept_then = sum(count for (_, after), count in moves.items() if after == "kept")
@@ -223,6 +223,16 @@ def _rows(run: Run, stages: Iterable[str], kind: str, columns: Sequence[str] | N
         manifest: Manifest | None = find(store, task) if stage in stages else None
         for file in manifest.of(kind) if manifest else ():
             yield from read_rows(store, file.path, columns)
+
+
+def write(target: Path, files: Mapping[str, str]) -> None:
+    """The report and its figures, by name, into the target's folder, which is made. Raises GristmillError where that cannot be."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            target.with_name(name).write_text(content)
+    except OSError as error:
+        raise GristmillError(f"--output {target}: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -246,8 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if target is None:
             print(markdown, end="")
         else:
-            for name, content in {target.name: markdown, **figures}.items():
-                target.with_name(name).write_text(content)
+            write(target, {target.name: markdown, **figures})
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -24,12 +24,24 @@ def tools_for(settings: Score) -> Tools:
     return Tools(lists, _model(settings.perplexity_model) if settings.perplexity_model else None)
 
 
-def _model(uri: str) -> Any:
+def check_tools(settings: Score) -> None:
+    """Raises what `tools_for` does, without loading the model, which may have gigabytes."""
+    if settings.bad_words:
+        badwords.load(settings.bad_words)
+    if settings.perplexity_model:
+        _kenlm()
+
+
+def _kenlm() -> Any:
     try:
         import kenlm  # optional: compiled, and only recipes with a model need it
     except ImportError:
         raise RecipeError("score.perplexity_model: the package kenlm is not installed; pip install kenlm") from None
-    store, name = split_uri(uri)
+    return kenlm
+
+
+def _model(uri: str) -> Any:
+    kenlm, (store, name) = _kenlm(), split_uri(uri)
     with tempfile.TemporaryDirectory(prefix="gristmill-kenlm-") as folder:
         return kenlm.Model(str(store.download(name, Path(folder) / name)))
 

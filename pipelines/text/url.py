@@ -174,20 +174,8 @@ def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
     found: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
     for folder in folders:
         store = Store(folder)
-        lists = [entry.path for entry in store.files() if entry.path.rpartition("/")[2] in ("domains", "urls")]
-        if not lists:
-            raise InputError(
-                f"crawl.blocklists: {folder} is missing or holds no list; a category of UT1 is a folder with `domains` and `urls`: "
-                "put one there, name another, or leave the key out"
-            )
-        categories = sorted({path.rpartition("/")[0] for path in lists})
-        if len(categories) > 1:
-            raise InputError(
-                f"crawl.blocklists: {folder} holds {len(categories)} categories, and UT1's are not all meant for blocking (press, shopping): "
-                f"name the folder of each that is, as {store.full(categories[-1])}; there are {', '.join(filter(None, categories))}"
-            )
-        category = categories[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
-        for path in lists:
+        for path in lists_in(folder):
+            category = path.rpartition("/")[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
             is_url = path.endswith("urls")
             found[is_url][len(names)] = list_hashes(store.read_bytes(path), is_url)
             names.append(category)
@@ -198,6 +186,23 @@ def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
     with made.open("rb") as file:
         name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return made.rename(where / f"blocklists-{name}")
+
+
+def lists_in(folder: str) -> list[str]:
+    """The lists of one UT1 category's folder, as paths below it; raises InputError where it holds none, or several categories'."""
+    lists = [entry.path for entry in Store(folder).files() if entry.path.rpartition("/")[2] in ("domains", "urls")]
+    if not lists:
+        raise InputError(
+            f"crawl.blocklists: {folder} is missing or holds no list; a category of UT1 is a folder with `domains` and `urls`: "
+            "put one there, name another, or leave the key out"
+        )
+    categories = sorted({path.rpartition("/")[0] for path in lists})
+    if len(categories) > 1:
+        raise InputError(
+            f"crawl.blocklists: {folder} holds {len(categories)} categories, and UT1's are not all meant for blocking (press, shopping): "
+            f"name the folder of each that is, as {Store(folder).full(categories[-1])}; there are {', '.join(filter(None, categories))}"
+        )
+    return lists
 
 
 def list_hashes(data: bytes, is_url: bool) -> np.ndarray:

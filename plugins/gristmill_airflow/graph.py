@@ -14,6 +14,7 @@ from contract.recipe import load
 from contract.sources import list_snapshots
 from contract.stages import STAGES
 from gristmill_airflow.assets import CRAWL, SEEN
+from gristmill_airflow.launch import check
 from gristmill_airflow.params import fulfil, read_request, recipe_uri
 from gristmill_airflow.stage import RUN, StageOperator, publish, reported
 from gristmill_airflow.timetable import new_crawls
@@ -60,9 +61,10 @@ def resolve() -> str:
 
 @task
 def segments(recipe: str) -> list[str]:
-    """The partitions over which the per-segment stages are mapped."""
+    """The partitions over which the per-segment stages are mapped; before any of them what a later stage would refuse is refused."""
     with reported():
         run = open_run(recipe)
+        check(recipe)
     names = [segment.partition for segment in run.segments]
     most = conf.getint("core", "max_map_length")
     if len(names) > most:

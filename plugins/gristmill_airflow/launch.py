@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from contract.errors import EXIT_BAD_INPUT, EXIT_BAD_RECIPE, EXIT_INTERRUPTED
+from contract.errors import EXIT_BAD_INPUT, EXIT_BAD_RECIPE, EXIT_INTERRUPTED, GristmillError
 from contract.plan import Run, Task
 from contract.stages import STAGES, Plane
 
@@ -29,6 +29,17 @@ def command(run: Run, task: Task) -> list[str]:
     engine = run.recipe.section(task.stage).engine  # type: ignore[attr-defined]
     launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", str(engine.processes)]
     return [*launcher, "--master_port", str(_free_port()), "--module", "training", task.stage, *recipe]
+
+
+def check(recipe: str) -> None:
+    """Let the Spark plane refuse a run before it begins, in a process of its own. Raises GristmillError as that process ended."""
+    arguments = [sys.executable, "-m", "pipelines", "check", "--recipe", recipe]
+    done = subprocess.run(arguments, capture_output=True, text=True, errors="replace", env=child_environment())
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+        error = GristmillError(said or f"{shown(arguments)} ended with exit code {done.returncode}")
+        error.exit_code = done.returncode
+        raise error
 
 
 def _free_port() -> int:

@@ -1,6 +1,7 @@
 """The chain of manifests is printed back to the crawl files and forward to the models; gc removes only what no manifest lists."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from contract.lineage import trace
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run
 from contract.stages import STAGES
+from contract.store import Store
 
 ONE, TWO = "CRAWL-2024-10.00000", "CRAWL-2024-10.00001"
 
@@ -47,6 +49,46 @@ def test_a_crawl_file_leads_forward_to_every_model_but_not_to_other_segments(fin
     assert TWO not in text
     assert trace(finished.store, finished.segments[0].files[0].uri.removeprefix("file://")) == lines, "a path will do"
     assert {line.split()[1] for line in lines[1:]} == set(STAGES)
+
+
+def test_a_manifest_is_found_under_every_name_that_it_has(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    path = finished.task("ppo").prefix
+    lines = trace(finished.store, finished.store.full(path))
+    assert lines[0].startswith("ppo all ")
+    for store in (finished.store, Store("store"), Store("link")):
+        for name in (path, f"{path}/", f"store/{path}", f"./store/../link/{path}/manifest.json", f"{store.uri}/{path}"):
+            assert trace(store, name) == lines
+
+
+def test_a_crawl_file_is_found_under_every_name_that_it_has_even_when_it_is_gone(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "crawl")
+    monkeypatch.chdir(tmp_path / "crawl")
+    uri = finished.segments[0].files[0].uri
+    lines = trace(finished.store, uri)
+    names = (
+        "part-0.warc.gz",
+        "../link/part-0.warc.gz",
+        f"{tmp_path}/link/part-0.warc.gz",
+        f"file://{tmp_path}/link/part-0.warc.gz",
+    )
+    assert [trace(finished.store, name) for name in names] == [lines] * 4
+    (tmp_path / "crawl" / "part-0.warc.gz").unlink()
+    assert [trace(finished.store, name) for name in names] == [lines] * 4
+    assert lines[0] == uri
+
+
+def test_a_crawl_that_was_read_over_a_link_is_found_by_the_file(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "crawl")
+    run = make_run(f"crawl.source={tmp_path}/link")
+    task = run.task("crawl", run.segments[0].partition)
+    Attempt(run, task).commit([])
+    assert trace(run.store, str(tmp_path / "crawl" / "part-0.warc.gz"))[0] == f"file://{tmp_path}/link/part-0.warc.gz"
 
 
 def test_something_unknown_is_refused(finished: Run) -> None:

@@ -3,6 +3,8 @@
 import random
 import uuid
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
 
 from contract.manifest import Attempt, File, need
 from contract.plan import Run
@@ -28,8 +33,8 @@ FRACTION = 0.3  # of the documents that are held out
 HELD = ["25", "4"]
 
 
-def brute_force(texts: Texts, k: int, cut: str, fraction: float = 0.0) -> Texts:
-    """One pass over id -> words: every window compared with every other; what is cut is the union of the marked windows.
+def repeated(texts: Texts, k: int, cut: str, fraction: float = 0.0) -> set[tuple[str, int]]:
+    """(id, place) of every token that is cut: every window is compared with every other, and the marked ones go.
 
     `fraction` of the documents are held out; only what those repeat among themselves is cut from them.
     """
@@ -43,6 +48,12 @@ def brute_force(texts: Texts, k: int, cut: str, fraction: float = 0.0) -> Texts:
         alone = sum(key in held for key, _ in found) == 1  # stays, whatever training text repeats it
         marked = found if cut == "all" and len(found) > 1 and not alone else found[1:]
         gone.update((key, word) for key, start in marked for word in range(start, start + k))
+    return gone
+
+
+def brute_force(texts: Texts, k: int, cut: str, fraction: float = 0.0) -> Texts:
+    """What one pass leaves of id -> words."""
+    gone = repeated(texts, k, cut, fraction)
     return {key: [word for at, word in enumerate(words) if (key, at) not in gone] for key, words in texts.items()}
 
 
@@ -146,6 +157,92 @@ def test_equals_brute_force(
     assert done.metrics["documents_cut"] == len(rows) - len(untouched)
     assert done.rows.bytes_read == sum(len(row["text"]) for row in documents)
     assert done.rows.bytes_kept == sum(len(row["text"]) for row in rows)
+
+
+def trained(texts: list[str], path: Path) -> Tokenizer:
+    """A small byte-level BPE in the file of a recipe: characters of several bytes are several tokens unless they are frequent."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        texts, BpeTrainer(vocab_size=300, initial_alphabet=sorted(alphabet), show_progress=False)
+    )
+    tokenizer.save(str(path))
+    return tokenizer
+
+
+def without_tokens(text: str, spans: list[tuple[int, int]], gone: set[int]) -> str:
+    """By characters: one goes with the last of the tokens that hold a part of it, white space with the token before it.
+
+    White space in front goes with the first token, and at the end of what is left where the last one goes.
+    """
+    left = []
+    for at, character in enumerate(text):
+        holders = [number for number, (start, end) in enumerate(spans) if start <= at < end]
+        before = max((number for number, (_, end) in enumerate(spans) if end <= at), default=0)
+        if not gone.issuperset(holders or [before]):
+            left.append(character)
+    return "".join(left).rstrip() if len(spans) - 1 in gone else "".join(left)
+
+
+@pytest.fixture
+def spoken() -> list[str]:
+    """Texts that share passages between characters of which they share some bytes: é, ũ and 漩 the last one, 漢 and 漣 the first two."""
+    generator = random.Random(11)
+    passages = ["café und 漢字 🙂, gut so", "Ünïcödé\n\nhere; ũũ 漣 🙃🙃 more", "nothing of note in this one"]
+    fronts, backs = ["é", "ũ", "ĩ", "漩", " ", "\n"], ["漢", "漣", "🙂", "🙃", " x", "a"]
+
+    def fresh() -> str:
+        return "".join(generator.choice("bcdfgäöñ漢字🙂é \n") for _ in range(generator.randrange(3, 30)))
+
+    texts = []
+    for _ in range(36):
+        parts = [fresh()]
+        for passage in generator.sample(passages, generator.randrange(3)):
+            parts += [generator.choice(fronts), passage, generator.choice(backs), fresh()]
+        texts.append("".join(parts))
+    apart = [f"zq xw {passages[0]} vk jp", "zq xw vk jp."]  # what a first pass brings together
+    return [*texts, *passages, *apart, "🙂" * 12, "é" * 30, "", "  \n "]
+
+
+@pytest.mark.parametrize("one_process_bytes", [0, 1 << 20], ids=["shuffles", "suffix_array"])
+@pytest.mark.parametrize(("cut", "passes", "files"), [("keep_first", 1, 3), ("all", 2, 2)])
+def test_tokens_of_a_real_tokenizer_equal_brute_force(
+    cut: str,
+    passes: int,
+    files: int,
+    one_process_bytes: int,
+    spoken: list[str],
+    tmp_path: Path,
+    make_document: Any,
+    make_corpus: Any,
+    commit_documents: Any,
+    run_stage: Any,
+    rows_of: Any,
+) -> None:
+    tokenizer = trained(["gut so, nothing of note in this one here und more"] * 9, tmp_path / "tokenizer.json")
+    documents = [make_document(text, name=str(number)) for number, text in enumerate(spoken)]
+    settings = {
+        "min_tokens": 8, "cut": cut, "passes": passes, "one_process_bytes": one_process_bytes,
+        "tokenizer": str(tmp_path / "tokenizer.json"),
+    }  # fmt: skip
+    run, done = deduplicate(documents, settings, files, make_corpus, commit_documents, run_stage)
+    expected = {row["id"]: row["text"] for row in documents}
+    torn, found_by = 0, []
+    for _ in range(passes):
+        coded = {key: tokenizer.encode(text) for key, text in expected.items()}
+        gone = repeated({key: [str(one) for one in found.ids] for key, found in coded.items()}, 8, cut)
+        for key, found in coded.items():
+            mine = {place for other, place in gone if other == key}
+            expected[key] = without_tokens(expected[key], found.offsets, mine)
+            pairs = enumerate(pairwise(found.offsets))
+            torn += sum((at in mine) != (at + 1 in mine) and one == other for at, (one, other) in pairs)
+        found_by.append(len(gone))
+    assert {row["id"]: row["text"] for row in rows_of(run.store, [done], "documents")} == expected
+    assert done.metrics["tokens_cut"] == sum(found_by)
+    assert min(found_by) > 10
+    assert torn > 8, "cuts that begin or end within a character"
 
 
 def test_second_pass_finds_what_the_first_made(

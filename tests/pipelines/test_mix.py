@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.contamination import reports
 from contract.errors import InputError
 from contract.manifest import Attempt, Rows
 from contract.settings import Mix
@@ -99,6 +100,46 @@ def test_curated_documents_are_decontaminated_too(
     assert drop["snippet"] == texts[0]
     assert (done.rows.read, done.rows.kept, done.metrics["training_rows"]) == (122, 121, 122)
     assert texts[0] not in {row["text"] for row in rows_of(run.store, [done], "documents")}
+
+
+def test_curated_documents_are_cut_where_the_recipe_says_so(
+    crawl: list[dict[str, Any]], tmp_path: Path, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    """Words of five characters on both sides, so that 200 characters are 40 words; a word that a cut meets goes whole."""
+    question = "Natalia sold clips to 48 of her friends in April, and then she sold half as many in May."
+    part = "clips to 48 of her friends in April, and then she sold half"
+    before, after = "abcd " * 100, "wxyz " * 100
+    (tmp_path / "sums.jsonl").write_text(json.dumps({"question": question}) + "\n")
+    texts = {
+        f"{before}{question} {after}": "abcd " * 60 + "wxyz " * 60,
+        f"{question} {after}": "wxyz " * 60,
+        f"{before}{part}": "abcd " * 60,
+        f"{before}{question} {'wxyz ' * 79}": "abcd " * 60,  # 195 characters are too short a piece
+        f"Exercise: {question}": None,
+        "a clean page of a book": "a clean page of a book",
+    }
+    (tmp_path / "books.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    settings = {
+        "decontaminate.benchmarks": {"sums": str(tmp_path / "sums.jsonl")},
+        "decontaminate.action": "cut",
+        "mix.sources": {"books": {"uri": str(tmp_path / "books.jsonl"), "epochs": 2}},
+        "mix.heldout_fraction": 0.0,
+    }
+    run = make_corpus([[crawl]], settings)
+    commit_documents(run, "decontaminate", "all", [crawl])
+    (done,) = run_stage(run, "mix")
+    mixed = [row["text"] for row in rows_of(run.store, [done], "documents") if row["source"] == "books"]
+    assert sorted(mixed) == sorted(2 * [left for left in texts.values() if left])
+    assert [row["snippet"] for row in rows_of(run.store, [done], "drops")] == [f"Exercise: {question}"]
+    matches = rows_of(run.store, [done], "matches")
+    assert [(row["action"], row["leaked"], row["ngrams"]) for row in matches] == [
+        ("cut", [0], 7), ("cut", [0], 7), ("cut", [], 1), ("cut", [0], 7), ("dropped", [0], 7)
+    ]  # fmt: skip
+    assert (done.rows.read, done.rows.kept, dict(done.rows.reasons)) == (126, 125, {"contaminated": 1})
+    assert done.rows.bytes_kept == sum(len(row["text"]) for row in crawl) + sum(map(len, filter(None, texts.values())))
+    assert (done.metrics["documents_cut"], done.metrics["documents_spared"]) == (4, 0)
+    (sums,) = reports(run)["the curated sources"].benchmarks
+    assert (sums.items, sums.leaked, sums.documents_leaking, sums.documents_overlapping) == (1, 1, 4, 1)
 
 
 @pytest.fixture

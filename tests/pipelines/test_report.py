@@ -100,8 +100,7 @@ def test_the_report_names_everything(run, capsys):
 
 
 def test_a_written_report_has_figures_that_are_well_formed_and_the_same_every_time(run, tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
+    for name in ("one", "two"):  # folders that are not there yet
         assert main(["--recipe", run.uri, "--no-snippets", "--output", str(tmp_path / name / "r.md")]) == 0
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["r-funnel.svg", "r-scores.svg", "r.md"]
     for path in (tmp_path / "one").iterdir():
@@ -115,6 +114,26 @@ def test_a_written_report_has_figures_that_are_well_formed_and_the_same_every_ti
     assert set(SCORES) <= set(words)
     assert "< 50: 50.0%; > 100000: 0.0%" in words
     assert "not measured" in words
+
+
+def test_an_output_that_cannot_be_written_is_one_line(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["--recipe", run.uri, "--output", str(tmp_path / "file" / "r.md")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: --output {tmp_path}/file/r.md: ")
+
+
+def test_no_scored_document_is_an_answer_and_no_score_is_none(make_document, make_corpus, capsys):
+    from contract.manifest import Attempt
+
+    run = make_corpus([[[make_document("kept")]]])
+    given = ["--recipe", run.uri, "--set", "filter.min_words=40"]
+    assert main(given) == 65
+    assert "score is not done; run: python -m pipelines score" in capsys.readouterr().err
+    Attempt(run, run.task("score", run.segments[0].partition)).commit([])
+    assert main(given) == 0
+    assert capsys.readouterr().out.split("\n")[0] == "0 documents scored"
+    assert main(["--recipe", run.uri]) == 0
+    assert "from 0 scored documents of 1 segments" in capsys.readouterr().out
 
 
 def test_a_rule_is_judged_only_where_a_language_is_asked_it():
@@ -254,4 +273,15 @@ def test_pieces():
     rule = Rule("length", Drop.TOO_FEW_WORDS, "words", "<", 2.0)
     lines = charts.as_text("words", np.array([1.0, 2.0, 3.0, np.nan]), [rule])
     assert "too_few_words: drops when < 2, 1 of 3" in lines
-    assert sum(int(line.replace("<- < 2", "").split()[-1]) for line in lines[lines.index("```") + 1 : -1]) == 3
+    bins = [line.replace("<- < 2", "") for line in lines[lines.index("```") + 1 : -1]]
+    assert sum(int(line.partition(" (")[0].split()[-1]) for line in bins) == 3
+
+
+def test_bins_at_the_ends_say_what_lies_beyond_them():
+    values = np.array([*range(1, 201), 5000.0])
+    bins = charts.as_text("words", values, [])[5:-1]
+    assert len(bins) == charts.TEXT_BINS
+    assert bins[0].endswith(" 19 (2 of them below, from 1)")
+    assert bins[-1].endswith(" 19 (2 of them above 199, up to 5000)")
+    assert not any("(" in line for line in bins[1:-1])
+    assert not any("(" in line for line in charts.as_text("words", np.array([7.0, 7.0]), []))

@@ -51,10 +51,22 @@ def test_a_poll_killed_before_airflow_published_finds_the_same_again(poll):
     assert poll("c", [NEWEST, NEW, OLD], ended_well=["b"]) == []
 
 
+def test_a_setting_that_a_later_stage_refuses_is_refused_before_the_first(resolve_run, tmp_path):
+    """By the command itself, in its own process, and for good: a retry changes nothing."""
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    good = resolve_run(tmp_path / "crawl")
+    assert graph.segments.function(good.uri) == [good.segments[0].partition]
+    bad = resolve_run(tmp_path / "crawl", {"langid.languages": ["eo"]}, "two")
+    with pytest.raises(AirflowFailException, match=r"^langid\.languages: there are no stop words for eo; set filter"):
+        graph.segments.function(bad.uri)
+
+
 def test_more_segments_than_airflow_maps_are_refused(monkeypatch):
     file = Source("/data/a.warc", "a.warc", 1, 1)
     run = SimpleNamespace(segments=[Segment(NEW, index, (file, file)) for index in range(5)])
     monkeypatch.setattr(graph, "open_run", lambda uri: run)
+    monkeypatch.setattr(graph, "check", lambda uri: None)
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "5")
     assert len(graph.segments.function("uri")) == 5
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "4")

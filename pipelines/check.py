@@ -1,0 +1,53 @@
+"""What a stage would refuse hours into a run is refused before the run: `python -m pipelines check --recipe URI`.
+
+A stage's settings, the packages they need, and the lists, evaluation sets and tokenizer that they name: seconds, and never a page.
+"""
+
+from collections.abc import Callable
+
+from contract.manifest import find
+from contract.plan import Run
+from contract.recipe import Recipe
+from pipelines.decontaminate import load
+from pipelines.filter import check_stop_words
+from pipelines.langid import check_languages
+from pipelines.minhash_sign import check_quality
+from pipelines.schema import DOCUMENTS
+from pipelines.score import check_tools
+from pipelines.text.url import lists_in
+from pipelines.tokens import load_tokenizer
+
+
+def crawl(recipe: Recipe) -> None:
+    for folder in recipe.crawl.blocklists:
+        lists_in(folder)
+
+
+def dedup_substring(recipe: Recipe) -> None:
+    if recipe.dedup_substring.tokenizer:
+        load_tokenizer(recipe.dedup_substring.tokenizer)
+
+
+def decontaminate(recipe: Recipe) -> None:
+    if recipe.decontaminate.benchmarks:
+        load(recipe.decontaminate)
+
+
+CHECKS: dict[str, Callable[[Recipe], None]] = {
+    "crawl": crawl,
+    "langid": lambda recipe: check_languages(recipe.langid),
+    "score": lambda recipe: check_tools(recipe.score),
+    "filter": check_stop_words,
+    "minhash_sign": lambda recipe: check_quality(recipe.minhash_sign.quality, DOCUMENTS),
+    "dedup_substring": dedup_substring,
+    "decontaminate": decontaminate,
+}
+"""By stage: raises the RecipeError or InputError that the stage itself would raise."""
+
+
+def check(run: Run) -> None:
+    """Ask every stage that has not finished a task of this run: one that has accepted its settings."""
+    first = {stage: task for (stage, _), task in reversed(run.tasks().items())}
+    for stage, refuse in CHECKS.items():
+        if not find(run.store, first[stage]):
+            refuse(run.recipe)

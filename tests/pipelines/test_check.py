@@ -1,0 +1,83 @@
+"""What a stage would refuse is refused before the first one, with the stage's own words; what it has accepted is not asked again."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import InputError, RecipeError
+from contract.manifest import Attempt
+from contract.plan import Run
+from contract.stages import STAGES
+from pipelines.__main__ import main
+from pipelines.check import CHECKS, check
+
+
+@pytest.fixture
+def run_with(tmp_path: Path, resolve_run: Any) -> Any:
+    """`run_with({"filter.min_words": 3})`: a run in which nothing is done; `empty`, `broken.jsonl` and `short.jsonl` lie beside it."""
+    for name in ("crawl", "lists/adult", "empty"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    (tmp_path / "lists" / "adult" / "domains").write_text("bad.test\n")
+    (tmp_path / "lists" / "en").write_text("darn\n")
+    (tmp_path / "empty" / "README").write_text("no list\n")
+    (tmp_path / "broken.jsonl").write_text('{"question": "What is it?"}\n{"question": \n')
+    (tmp_path / "short.jsonl").write_text('{"question": "What is it?"}\n')
+    (tmp_path / "good.jsonl").write_text(json.dumps({"question": "What is it that all of us have been waiting for?"}))
+
+    def make(overrides: dict[str, Any]) -> Run:
+        run: Run = resolve_run(tmp_path / "crawl", json.loads(json.dumps(overrides).replace("HERE", str(tmp_path))))
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        ({"crawl.blocklists": ["HERE/lists", "HERE/empty"]}, InputError, r"^crawl\.blocklists: .*/empty is missing or"),
+        ({"langid.languages": ["en", "cn"]}, RecipeError, r"^langid\.languages: lid\.176 knows no cn"),
+        ({"langid.languages": ["en", "eo"]}, RecipeError, r"^langid\.languages: there are no stop words for eo"),
+        ({"score.bad_words": "HERE/empty"}, InputError, r"^score\.bad_words: .*/empty holds no list"),
+        ({"score.perplexity_model": "HERE/good.jsonl"}, RecipeError, r"^score\.perplexity_model: the package kenlm is not"),
+        ({"minhash_sign.quality": "beauty"}, InputError, r"^minhash_sign\.quality: documents have no column 'beauty'"),
+        ({"dedup_substring.tokenizer": "HERE/good.jsonl"}, InputError, r"^dedup_substring\.tokenizer: .* is no tokenizer"),
+        ({"decontaminate.benchmarks": {"x": "HERE/broken.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: .* line 2"),
+        ({"decontaminate.benchmarks": {"x": "HERE/empty"}}, InputError, r"^decontaminate\.benchmarks\.x: .* cannot be read"),
+        ({"decontaminate.benchmarks": {"x": "HERE/short.jsonl"}}, InputError, r"^decontaminate\.benchmarks: no text in x has 8"),
+    ],
+)  # fmt: skip
+def test_refused(
+    overrides: dict[str, Any], error: type, message: str, run_with: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    with pytest.raises(error, match=message):
+        check(run_with(overrides))
+
+
+def test_accepted(run_with: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    named = {
+        "crawl.blocklists": ["HERE/lists"], "score.bad_words": "HERE/lists", "langid.languages": ["en", "zh"],
+        "decontaminate.benchmarks": {"x": "HERE/good.jsonl"},
+    }  # fmt: skip
+    run = run_with(named)
+    assert main(["check", "--recipe", run.uri]) == 0
+    assert capsys.readouterr().out == f"checked {run.uri}: no stage refuses its settings\n"
+
+
+def test_a_benchmark_that_went_after_the_run_was_resolved(
+    run_with: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_with({"decontaminate.benchmarks": {"x": "HERE/good.jsonl"}})
+    (tmp_path / "good.jsonl").unlink()
+    assert main(["check", "--recipe", run.uri]) == 65
+    assert capsys.readouterr().err.startswith("error: decontaminate.benchmarks.x: ")
+    Attempt(run, run.task("decontaminate")).commit([])
+    assert main(["check", "--recipe", run.uri]) == 0, "the stage has read it"
+
+
+def test_every_check_is_of_a_stage() -> None:
+    assert CHECKS.keys() <= {stage.name for stage in STAGES.values() if stage.plane == "spark"}
