@@ -42,7 +42,7 @@ def edges_of(tmp_store: Store, in_process: Any) -> Callable[..., list[tuple[str,
             for row in documents[number::files]:
                 sorter.keep(row, 0)
             (file,) = sorter.close().files
-            items.append(Signed(Part(file), sign(tmp_store, f"in{files}", signing, file, name).files[0]))
+            items.append(Signed(Part(file), sign(tmp_store, f"in{files}", signing, (file, []), name).files[0]))
         made = steps(tmp_store, f"out{files}", SimpleNamespace(value=items), files, settings, signing, buckets)
         found = [row for file in in_process(made, seed=files) for row in read_rows(tmp_store, File(**file).path)]
 
