@@ -97,11 +97,9 @@ class Hooks:
         shuffle, read_table, map_files, write_doomed, keep_edges = self._before
         hook, step = self._case.hook, self._case.step
 
-        def killing_shuffle(context: Any, steps: Any) -> Any:
-            return shuffle(
-                context,
-                [(places, self._killer(work) if at == step else work) for at, (places, work) in enumerate(steps)],
-            )
+        def killing_shuffle(context: Any, steps: Any, *uri: str) -> Any:
+            killing = [(places, self._killer(work) if at == step else work) for at, (places, work) in enumerate(steps)]
+            return shuffle(context, killing, *uri)
 
         def killing_table(job: Job, items: Any, read: Any, schema: str) -> Any:
             return read_table(job, items, self._killer(read) if next(self._count) == step else read, schema)

@@ -255,7 +255,8 @@ def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: Minha
     paired = signing.method == "simhash" or settings.min_jaccard is not None
     buckets = max(context.defaultParallelism, -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS)))
     made = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
-    return [File(**row) for batch in exchange.shuffle(context, made) for row in batch.to_pylist()]
+    found = exchange.shuffle(context, made, job.store.full(job.prefix))
+    return [File(**row) for batch in found for row in batch.to_pylist()]
 
 
 def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
