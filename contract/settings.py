@@ -322,8 +322,7 @@ class DedupFuzzy(Settings):
     min_jaccard: Annotated[float, Field(gt=0, le=1)] | None = None
     """Link two candidates only if their shingles' true Jaccard similarity is at least this; unset links all candidates."""
     pairs_per_document: Positive = 16
-    """Where links are checked, and more documents than this share a key, each is compared with this many of them. Equal SimHash
-    fingerprints are linked whatever this says."""
+    """Where links are checked, and more documents than this share a key (with SimHash: and are near), each is compared with this many."""
     driver_edge_limit: Positive = runtime_only(20_000_000)
     """Up to this many edges the driver finds the components with scipy; above it Spark does."""
 

@@ -56,7 +56,7 @@ STAGES: dict[str, Stage] = {
             "spark",
             "corpus",
             ("minhash_sign", "filter", "dedup_url"),
-            2,
+            3,
             "one document per cluster of near duplicates",
         ),
         Stage(
