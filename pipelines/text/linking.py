@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.text.hashing import Hashes, Offsets, kernel
-from pipelines.text.simhash import hamming
+from pipelines.text.simhash import near
 
 Nodes = npt.NDArray[np.int64]
 
@@ -119,7 +119,7 @@ def _near_pairs(order, keys, nodes, fingerprints, distance, reach, bound):
                 if made == (bound if bound else parts):
                     break
                 other = order[at + head]
-                if nodes[one] == nodes[other] or hamming(fingerprints[one], fingerprints[other]) > distance:
+                if nodes[one] == nodes[other] or not near(fingerprints[one], fingerprints[other], distance):
                     continue
                 if not bound:
                     root, mine = _root(parent, head), index - at
