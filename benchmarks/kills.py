@@ -1,7 +1,8 @@
 """Deduplication while its workers are killed: the same result as when none is. `python -m benchmarks.kills FOLDER ARCHIVE [CASE ...]`.
 
 Two executors, each a JVM of its own with one core, on the licence texts of ARCHIVE. In each case a worker is killed (kill -9) in the
-middle of one step: it has sent something and not all. An executor that dies takes with it what earlier steps had shuffled to it.
+middle of one step: it has sent something and not all. An executor that dies takes with it what earlier steps had shuffled to it. That
+it was killed is shown by its task, which somebody else starts again.
 """
 
 import argparse
@@ -21,18 +22,33 @@ from benchmarks import synthetic
 from benchmarks.bars import Bars
 from contract.manifest import Attempt, Manifest, need
 from contract.plan import Run
-from pipelines import dedup_fuzzy, dedup_substring, exchange, minhash_sign, survivors
+from pipelines import dedup_fuzzy, dedup_substring, exchange, links, minhash_sign, survivors
 from pipelines.job import Job, read_rows
 
 MASTER = "local-cluster[2,1,1024]"
+CLUSTER = {
+    "spark.master": MASTER,
+    "spark.executor_memory": "1g",
+    "spark.shuffle_partitions": 2,
+    "spark.conf": {  # little data: what takes time is to start, to compile, and to ask the dead again
+        "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.shuffle.io.maxRetries": "1",
+        "spark.shuffle.io.retryWait": "100ms",
+    },
+}
 STAGES = {"dedup_fuzzy": dedup_fuzzy, "dedup_substring": dedup_substring}
 CHECKED = {"dedup_fuzzy.min_jaccard": 0.7}
+SPILLED = CHECKED | {"dedup_fuzzy.pairs_per_document": 1}
+SIMHASH = {"minhash_sign.method": "simhash", "minhash_sign.distance": 8}
+TIGHT = {"PAIRED_KEYS": 64, "REACH": 2}
 ON_SPARK = {"dedup_fuzzy.driver_edge_limit": 1}
 SUBSTRING = {"dedup_substring.one_process_bytes": 0, "dedup_substring.cut": "all"}
 
 
 class Case(NamedTuple):
-    """hook and step: where the worker dies; victim: python | executor."""
+    """hook and step: where the worker dies; victim: python | executor; tight: of the keys that meet, most wait on the disk."""
 
     name: str
     stage: str
@@ -40,11 +56,14 @@ class Case(NamedTuple):
     hook: str
     step: int
     victim: str = "executor"
+    tight: bool = False
 
 
 CASES = [
     *(Case(f"fuzzy_step_{step + 1}", "dedup_fuzzy", {}, "step", step) for step in range(2)),
     *(Case(f"fuzzy_checked_step_{step + 1}", "dedup_fuzzy", CHECKED, "step", step) for step in range(4)),
+    *(Case(f"fuzzy_spilled_step_{step + 1}", "dedup_fuzzy", SPILLED, "step", step, tight=True) for step in range(4)),
+    *(Case(f"fuzzy_simhash_step_{step + 1}", "dedup_fuzzy", SIMHASH, "step", step, tight=True) for step in range(3)),
     Case("fuzzy_facts", "dedup_fuzzy", {}, "table", 0),
     Case("fuzzy_doomed", "dedup_fuzzy", {}, "doomed", 0),
     Case("fuzzy_components", "dedup_fuzzy", ON_SPARK, "turn", 1),
@@ -56,20 +75,30 @@ CASES = [
 
 
 class Killer:
-    """Work that kills its worker after its first output, once: whoever makes the marker file."""
+    """Work that kills its worker after its first output, once: whoever makes the file `struck` in the folder.
 
-    def __init__(self, work: Callable[..., Any], marker: Path, victim: str) -> None:
-        self._work, self._marker, self._victim = work, marker, victim
+    Everyone who starts on the work leaves a file there that is named by its Spark stage, partition and attempt.
+    """
+
+    def __init__(self, work: Callable[..., Any], folder: Path, victim: str) -> None:
+        self._work, self._folder, self._victim = work, folder, victim
 
     def __call__(self, *given: Any) -> Iterator[Any]:
+        from pyspark import TaskContext
+
+        here = TaskContext.get()
+        assert here is not None
+        name = f"{here.stageId()}.{here.partitionId()}"
+        (self._folder / f"{name}.{here.taskAttemptId()}").touch()
         sent = iter(self._work(*given))
         yield from itertools.islice(sent, 1)
-        self._strike()
+        self._strike(name)
         yield from sent
 
-    def _strike(self) -> None:
+    def _strike(self, name: str) -> None:
         try:
-            self._marker.touch(exist_ok=False)
+            with (self._folder / "struck").open("x") as marker:
+                marker.write(name)
         except FileExistsError:
             return
         if self._victim == "executor":
@@ -79,12 +108,44 @@ class Killer:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Hooks:
-    """Puts a Killer into the one place that a case names, and takes it out again."""
+def tries(folder: Path) -> int:
+    """How often the task that was killed was started; 0 where none was killed."""
+    struck = folder / "struck"
+    return len(list(folder.glob(f"{struck.read_text()}.*"))) if struck.exists() else 0
 
-    def __init__(self, case: Case, marker: Path) -> None:
-        self._case, self._killer = case, functools.partial(Killer, marker=marker, victim=case.victim)
+
+class Tight:
+    """Work in a worker that holds few keys at a time. The file `spilled` says that others waited on the disk."""
+
+    def __init__(self, work: exchange.Work, folder: Path) -> None:
+        self._work, self._folder = work, folder
+
+    def __call__(self, place: int, batches: Any) -> Iterator[Any]:
+        folder = self._folder
+
+        class Noted(exchange.Spill):
+            def add(self, table: Any) -> None:
+                (folder / "spilled").touch()
+                super().add(table)
+
+        before = {name: getattr(links, name) for name in (*TIGHT, "Spill")}
+        vars(links).update(TIGHT | {"Spill": Noted})
+        try:
+            yield from self._work(place, batches)
+        finally:
+            vars(links).update(before)
+
+
+class Hooks:
+    """Puts what a case asks for into the one place that it names, and takes it out again. Without `kill` nobody dies."""
+
+    def __init__(self, case: Case, folder: Path, kill: bool) -> None:
+        self._case, self._folder, self._kill = case, folder.absolute(), kill
         self._count = itertools.count()
+        self._folder.mkdir()
+
+    def _killer(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        return Killer(work, self._folder, self._case.victim) if self._kill else work
 
     def __enter__(self) -> None:
         self._before = (
@@ -97,11 +158,10 @@ class Hooks:
         shuffle, read_table, map_files, write_doomed, keep_edges = self._before
         hook, step = self._case.hook, self._case.step
 
-        def killing_shuffle(context: Any, steps: Any) -> Any:
-            return shuffle(
-                context,
-                [(places, self._killer(work) if at == step else work) for at, (places, work) in enumerate(steps)],
-            )
+        def killing_shuffle(context: Any, steps: Any, *uri: str) -> Any:
+            held = [(places, Tight(work, self._folder) if self._case.tight else work) for places, work in steps]
+            killing = [(places, self._killer(work) if at == step else work) for at, (places, work) in enumerate(held)]
+            return shuffle(context, killing, *uri)
 
         def killing_table(job: Job, items: Any, read: Any, schema: str) -> Any:
             return read_table(job, items, self._killer(read) if next(self._count) == step else read, schema)
@@ -142,9 +202,7 @@ def as_iterator(work: Callable[..., Any], *given: Any) -> Iterator[Any]:
 
 def make(folder: Path, texts: list[str], settings: dict[str, Any]) -> Run:
     """The texts in four files."""
-    return synthetic.make_run(
-        folder, texts, settings | {"spark.master": MASTER, "spark.executor_memory": "1g"}, len(texts) // 4 + 1
-    )
+    return synthetic.make_run(folder, texts, settings | CLUSTER, len(texts) // 4 + 1)
 
 
 def result(run: Run, stage: str) -> list[Any]:
@@ -198,12 +256,16 @@ def run_cases(bars: Bars, folder: Path, archive: Path, only: list[str]) -> None:
             continue
         key = f"{case.stage} {case.settings}"
         if key not in undisturbed:
-            undisturbed[key] = compute(prepare(make(folder / f"{case.name}_calm", texts, case.settings), case), case)
+            run = prepare(make(folder / f"{case.name}_calm", texts, case.settings), case)
+            with Hooks(case, folder / f"{case.name}_calm" / "hooks", kill=False):
+                undisturbed[key] = compute(run, case)
         run = prepare(make(folder / case.name, texts, case.settings), case)
-        marker = (folder / f"{case.name}.struck").absolute()
-        with Hooks(case, marker):
+        hooks = folder / case.name / "hooks"
+        with Hooks(case, hooks, kill=True):
             same = compute(run, case) == undisturbed[key]
-        assert marker.exists(), f"{case.name}: nobody was killed"
+        bars.at_least(f"killed_{case.name}_tries", tries(hooks), 2)
+        if case.tight:
+            bars.at_least(f"killed_{case.name}_spilled", float((hooks / "spilled").exists()), 1)
         bars.at_least(f"killed_{case.name}_same_result", float(same), 1)
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 
 from contract import settings as s
 from contract.errors import RecipeError, StoreError
+from contract.scores import NEEDED
 from contract.settings import Settings, runtime_only
 from contract.store import split_uri
 
@@ -86,6 +87,14 @@ class Recipe(Settings):
             raise ValueError(
                 f"ppo.ptx_sequences {self.ppo.ptx_sequences} is no multiple of ppo.engine.processes {self.ppo.engine.processes}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _measures_quality(self) -> "Recipe":
+        name = self.minhash_sign.quality_column
+        needed = NEEDED.get(name)
+        if needed and getattr(self.score, needed) is None:
+            raise ValueError(f"minhash_sign.quality: {name} is measured only where score.{needed} is set")
         return self
 
     def section(self, stage: str) -> Settings:

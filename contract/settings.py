@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from contract.scores import SCORES
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0, strict=True)]  # strict: `true` is no number
 Count = Annotated[int, Field(ge=0, strict=True)]
@@ -264,6 +266,15 @@ MINHASH_PRESETS: dict[str, dict[str, int]] = {
 """Words a shingle, bands and rows. SlimPajama's are what datasketch derives from a threshold of 0.8 and 128 permutations."""
 
 
+def _measured(name: str) -> str:
+    known = ("language_probability", *SCORES)
+    if name.removeprefix("-") not in known:
+        raise ValueError(
+            f"{name!r} is not measured; there are {', '.join(known)}, and each with a minus before it where less is better"
+        )
+    return name
+
+
 class MinhashSign(Settings):
     """The keys under which near duplicates meet: MinHash bands, or SimHash."""
 
@@ -275,9 +286,14 @@ class MinhashSign(Settings):
     rows: Positive = 8
     distance: Annotated[int, Field(ge=1, le=8, strict=True)] = 4
     """SimHash: at most this many of 64 bits differ (BLOOM: 4, with ngram 6)."""
-    quality: Annotated[str, Field(min_length=1)] = "language_probability"
-    """The column of numbers in `filter`'s documents that `dedup_fuzzy.keep: best_quality` compares; more is better."""
+    quality: Annotated[str, AfterValidator(_measured)] = "language_probability"
+    """What `dedup_fuzzy.keep: best_quality` compares: this, or a score (`contract/scores.py`). More is better; with a minus before
+    its name, as in `-perplexity`, less is."""
     seed: Count = 1
+
+    @property
+    def quality_column(self) -> str:
+        return self.quality.removeprefix("-")
 
     @model_validator(mode="before")
     @classmethod
@@ -306,8 +322,7 @@ class DedupFuzzy(Settings):
     min_jaccard: Annotated[float, Field(gt=0, le=1)] | None = None
     """Link two candidates only if their shingles' true Jaccard similarity is at least this; unset links all candidates."""
     pairs_per_document: Positive = 16
-    """Where links are checked, and more documents than this share a key, each is compared with this many of them. Equal SimHash
-    fingerprints are linked whatever this says."""
+    """Where links are checked, and more documents than this share a key (with SimHash: and are near), each is compared with this many."""
     driver_edge_limit: Positive = runtime_only(20_000_000)
     """Up to this many edges the driver finds the components with scipy; above it Spark does."""
 

@@ -42,14 +42,21 @@ STAGES: dict[str, Stage] = {
         Stage(
             "filter", "spark", "snapshot", ("score",), 2, "repetition and quality rules, decided on the scores alone"
         ),
-        Stage("minhash_sign", "spark", "snapshot", ("filter",), 2, "MinHash signature and band keys of each document"),
+        Stage(
+            "minhash_sign",
+            "spark",
+            "snapshot",
+            ("filter", "score"),
+            2,
+            "MinHash signature and band keys of each document",
+        ),
         Stage("dedup_url", "spark", "corpus", ("filter",), 2, "one document per canonical URL"),
         Stage(
             "dedup_fuzzy",
             "spark",
             "corpus",
             ("minhash_sign", "filter", "dedup_url"),
-            2,
+            3,
             "one document per cluster of near duplicates",
         ),
         Stage(

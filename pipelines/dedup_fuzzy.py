@@ -15,7 +15,7 @@ from pipelines.exchange import column
 from pipelines.job import Job, TableWriter
 from pipelines.links import EDGES, FILE_BITS, Signed, link, read_edges, read_nodes, signed
 from pipelines.schema import Drop
-from pipelines.session import computing
+from pipelines.session import computing, store_errors
 from pipelines.survivors import drop_duplicates, parts, write_doomed
 
 
@@ -78,11 +78,12 @@ def settle(job: Job, edges: Any, turn: int) -> Any:
 
 
 def keep_edges(store: Store, folder: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    writer = TableWriter(store, f"{folder}/{uuid.uuid4().hex}.parquet", "edges", EDGES)
-    for batch in batches:
-        writer.write_table(pa.Table.from_batches([batch.select(EDGES.names)]).cast(EDGES))
-    for file in writer.close():
-        yield pa.RecordBatch.from_pylist([{"path": file.path, "rows": file.rows}])
+    with store_errors(store.full(folder)):
+        writer = TableWriter(store, f"{folder}/{uuid.uuid4().hex}.parquet", "edges", EDGES)
+        for batch in batches:
+            writer.write_table(pa.Table.from_batches([batch.select(EDGES.names)]).cast(EDGES))
+        for file in writer.close():
+            yield pa.RecordBatch.from_pylist([{"path": file.path, "rows": file.rows}])
 
 
 def run(job: Job) -> None:

@@ -6,6 +6,7 @@ step's outcome must not depend on either.
 """
 
 import gc
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -16,20 +17,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from contract.errors import GristmillError
+from pipelines.session import store_errors
 
 Sent = tuple[int, pa.RecordBatch]
 Work = Callable[[int, Iterator[pa.RecordBatch]], Iterator[Sent]]
 
 
-def shuffle(context: Any, steps: Sequence[tuple[int, Work]]) -> list[pa.RecordBatch]:
+def shuffle(context: Any, steps: Sequence[tuple[int, Work]], uri: str = "the store") -> list[pa.RecordBatch]:
     """Run (places, work) steps one after the other and collect what the last one sends, whatever place it names.
 
-    context: the SparkContext. The first step's places get no batches. Raises the GristmillError that a step raised.
+    context: the SparkContext. uri: where the steps read and write. The first step's places get no batches. Raises the GristmillError
+    that a step raised; its OSError or ArrowException is a StoreError about `uri`.
     """
     rdd = None
     for places, work in steps:
         rdd = context.parallelize([], max(places, 1)) if rdd is None else rdd.partitionBy(max(places, 1), _same)
-        rdd = rdd.mapPartitionsWithIndex(partial(_step, work))
+        rdd = rdd.mapPartitionsWithIndex(partial(_step, work, uri))
     batches = []
     for _, data in rdd.collect() if rdd is not None else ():
         if isinstance(data, GristmillError):
@@ -68,25 +71,37 @@ def chunks(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
 
 
 class Spill:
-    """Tables that wait on the worker's own disk, in one nameless file that the system removes with the process."""
+    """Tables that wait on the worker's own disk, in one nameless file that the system removes with the process.
+
+    It lies in a folder that Spark was given for such files (`spark.local.dir`). Raises StoreError where that is full.
+    """
 
     def __init__(self) -> None:
+        self._folder = local_folder()
         self._file: IO[bytes] | None = None
         self._writer: pa.RecordBatchStreamWriter | None = None
 
     def add(self, table: pa.Table) -> None:
-        if self._writer is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it outlives this call
-            self._writer = pa.ipc.new_stream(self._file, table.schema)
-        self._writer.write_table(table, max_chunksize=1 << 20)
+        with store_errors(self._folder):
+            if self._writer is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it outlives this call
+                self._writer = pa.ipc.new_stream(self._file, table.schema)
+            self._writer.write_table(table, max_chunksize=1 << 20)
 
     def tables(self) -> Iterator[pa.Table]:
         """What was added, a million rows at a time."""
         if self._file is not None and self._writer is not None:
-            self._writer.close()
-            self._file.seek(0)
-            with pa.ipc.open_stream(self._file) as reader:
-                yield from (pa.Table.from_batches([batch]) for batch in reader)
+            with store_errors(self._folder):
+                self._writer.close()
+                self._file.seek(0)
+                with pa.ipc.open_stream(self._file) as reader:
+                    yield from (pa.Table.from_batches([batch]) for batch in reader)
+
+
+def local_folder() -> str:
+    """Where a worker may write: one of the folders that Spark names to it, the system's outside of Spark."""
+    folders = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")
+    return folders[os.getpid() % len(folders)] or tempfile.gettempdir()
 
 
 def column(table: pa.Table | pa.RecordBatch, name: str) -> npt.NDArray[Any]:
@@ -101,7 +116,7 @@ def _same(place: int) -> int:
     return place
 
 
-def _step(work: Work, place: int, sent: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+def _step(work: Work, uri: str, place: int, sent: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
     """One place of one step. Errors meant for people travel to the driver as data: Spark would bury them in its own traceback."""
     failed: list[GristmillError] = []
 
@@ -113,8 +128,9 @@ def _step(work: Work, place: int, sent: Iterator[tuple[int, Any]]) -> Iterator[t
                 yield _decode(data)
 
     try:
-        for target, batch in work(place, batches()):
-            yield target, _encode(batch)
+        with store_errors(uri):
+            for target, batch in work(place, batches()):
+                yield target, _encode(batch)
     except GristmillError as error:
         failed.append(error)
     for _ in sent:  # a worker that leaves something unread is not used again

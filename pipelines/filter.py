@@ -41,7 +41,11 @@ def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: 
     return sorter.close()
 
 
+def groups(job: Job) -> list[list[File]]:
+    """The files of scores that each piece of work reads, in the order that numbers what it writes."""
+    return group_rows(job.inputs("score", "documents"), GROUP_ROWS)
+
+
 def run(job: Job) -> None:
     check_stop_words(job.run.recipe)
-    groups = group_rows(job.inputs("score", "documents"), GROUP_ROWS)
-    job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, job.settings), "groups"))
+    job.commit(job.map_files(groups(job), partial(_work, job.store, job.prefix, job.settings), "groups"))

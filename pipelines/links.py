@@ -29,13 +29,14 @@ from pipelines.exchange import Sent, Spill, chunks, column, gather
 from pipelines.job import Job, TableWriter
 from pipelines.survivors import Part, dropped_ids, number
 from pipelines.text.hashing import buffers, shingles
-from pipelines.text.linking import distinct, pairs, ranked, set_jaccards, stars, tail_pairs
+from pipelines.text.linking import distinct, near_pairs, pairs, ranked, set_jaccards, stars
 from pipelines.text.substring import stretches
 
 FILE_BITS = 32  # a node is its documents file's number and, in the lower 32 bits, its row there
 BATCH_KEYS = 1 << 18
 BUCKET_KEYS = 8_000_000  # keys for each place where they meet: some 250 MB of arrays
 PAIRED_KEYS = BUCKET_KEYS // 4  # the same where links are checked, which takes more of each
+REACH = 4096  # documents of a key that all of its others' fingerprints are compared with: microseconds each
 SET_BYTES = 128 << 20
 PAIR_BYTES = 64 << 20
 EDGES = pa.schema([("big", pa.int64()), ("small", pa.int64())])
@@ -126,25 +127,35 @@ def meet_keys(store: Store, prefix: str, place: int, batches: Iterator[pa.Record
 def meet_pairs(
     distance: int | None, bound: int, checked: bool, _: int, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[Sent]:
-    """Step 2, where links are checked: the pairs that share a key, to the file of the one of smaller id where shingles are compared.
+    """Step 2, where documents are compared: the pairs that share a key, to the file of the one of smaller id where shingles are compared.
 
-    Of a key that more documents share than fit, those that are paired with others wait in memory, and the rest on the disk.
+    Of a key that more documents share than fit, those that others are compared with wait in memory, and the rest on the disk.
     """
+    reach = bound if distance is None else REACH
     heads, spilled = None, Spill()
     for table in chunks(batches, PAIRED_KEYS * 32):
         heads = table if heads is None else pa.concat_tables([heads, table]).combine_chunks()
         if heads.num_rows > PAIRED_KEYS:
-            head = ranked(column(heads, "key"), column(heads, "rank")) < bound
+            head = ranked(column(heads, "key"), column(heads, "rank")) < reach
             spilled.add(heads.filter(pa.array(~head)))
             heads = heads.filter(pa.array(head)).combine_chunks()
     if heads is None:
         return
-    columns = [column(heads, name) for name in ("key", "rank", "node", "fingerprint")]
-    far = -1 if distance is None else distance
-    found = [pairs(*columns, bound, far)]
-    tails = ([column(table, name) for name in ("key", "node", "fingerprint")] for table in spilled.tables())
-    for big, small in chain(found, (tail_pairs(*columns, *tail, bound, far) for tail in tails)):
+    tails = (behind(heads, tail) for tail in spilled.tables())
+    for table in chain([heads], tails):
+        columns = [column(table, name) for name in ("key", "rank", "node")]
+        if distance is None:
+            big, small = pairs(*columns, bound)
+        else:
+            prints = column(table, "fingerprint")
+            big, small = near_pairs(*columns, prints, distance, reach, bound if checked else None)
         yield from _edges(big, small, (small if checked else big) >> FILE_BITS)
+
+
+def behind(heads: pa.Table, tail: pa.Table) -> pa.Table:
+    """What waited on the disk, after those of the same keys that it is compared with."""
+    hot = heads.filter(pc.is_in(heads["key"], tail["key"].combine_chunks()))
+    return pa.concat_tables([hot, tail]).combine_chunks()
 
 
 def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
@@ -255,7 +266,8 @@ def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: Minha
     paired = signing.method == "simhash" or settings.min_jaccard is not None
     buckets = max(context.defaultParallelism, -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS)))
     made = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
-    return [File(**row) for batch in exchange.shuffle(context, made) for row in batch.to_pylist()]
+    found = exchange.shuffle(context, made, job.store.full(job.prefix))
+    return [File(**row) for batch in found for row in batch.to_pylist()]
 
 
 def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:

@@ -3,6 +3,7 @@
 They stay with their segment: when a new crawl is deduplicated against old ones, only the new one is signed.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -13,9 +14,12 @@ import pyarrow.parquet as pq
 
 from contract.errors import InputError
 from contract.manifest import File
+from contract.scores import SCORES
 from contract.settings import MinhashSign
 from contract.store import Store
+from pipelines.filter import groups
 from pipelines.job import Job, Output, TableWriter
+from pipelines.survivors import number
 from pipelines.text import minhash, simhash
 from pipelines.text.hashing import buffers, shingles
 
@@ -34,7 +38,7 @@ def signatures_schema(settings: MinhashSign) -> pa.Schema:
             ("id", pa.string()),
             ("length", pa.int64()),  # characters
             ("date", pa.timestamp("s", "UTC")),
-            ("quality", pa.float64()),  # the column that `minhash_sign.quality` names
+            ("quality", pa.float64()),  # by `minhash_sign.quality`; more is better
             ("keys", pa.list_(pa.uint64(), key_count(settings))),  # two documents that share one are candidates
             ("fingerprint", pa.uint64()),  # SimHash's 64 bits; 0 for MinHash
         ]
@@ -52,20 +56,45 @@ def sign_texts(texts: pa.Array, settings: MinhashSign) -> tuple[npt.NDArray[np.u
     return minhash.band_keys(signed, settings.bands), np.zeros(len(texts), np.uint64)
 
 
-def sign(store: Store, prefix: str, settings: MinhashSign, file: File, name: str) -> Output:
-    """The signatures of one documents file."""
+def read_scores(store: Store, files: Sequence[File], name: str) -> pa.Table:
+    """Columns id and one score, of the documents that `filter` judged for one of its files."""
+    tables = []
+    for file in files:
+        with store.open_input(file.path) as source:
+            tables.append(pq.read_table(source, columns=["id", name]))
+    return pa.concat_tables(tables)
+
+
+def quality(batch: pa.RecordBatch, scores: pa.Table | None, settings: MinhashSign) -> pa.Array:
+    """What `minhash_sign.quality` names for each document, such that more is better; null where it was not measured."""
+    if scores is None:
+        found = batch[settings.quality_column]
+    else:
+        rows = pc.index_in(batch["id"], value_set=scores["id"])
+        if rows.null_count:
+            raise InputError(
+                f"minhash_sign.quality: {rows.null_count} documents are not in the files that `filter` read"
+            )
+        found = scores[settings.quality_column].take(rows).combine_chunks()
+    found = found.cast(pa.float64())
+    return pc.negate(found) if settings.quality.startswith("-") else found
+
+
+def sign(store: Store, prefix: str, settings: MinhashSign, item: tuple[File, Sequence[File]], name: str) -> Output:
+    """The signatures of one documents file; beside it the files of scores that it was filtered from, or none if it holds the quality."""
+    file, scored = item
     schema = signatures_schema(settings)
     writer = TableWriter(store, f"{prefix}/signatures-{name}.parquet", "signatures", schema)
+    scores = read_scores(store, scored, settings.quality_column) if scored else None
+    read = ["id", "date", "text", *([] if scored else [settings.quality_column])]
     with store.open_input(file.path) as source:
-        parquet = pq.ParquetFile(source)
-        check_quality(settings.quality, parquet.schema_arrow)
-        for batch in parquet.iter_batches(BATCH_ROWS, columns=list({"id", "date", "text", settings.quality})):
+        for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=read):
             keys, prints = sign_texts(batch["text"], settings)
             columns = {
                 "id": batch["id"],
                 "length": pc.utf8_length(batch["text"]).cast(pa.int64()),
                 "date": batch["date"],
-                "quality": batch[settings.quality].cast(pa.float64()),
+                "quality": quality(batch, scores, settings),
                 "keys": pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), keys.shape[1]),
                 "fingerprint": pa.array(prints),
             }
@@ -73,16 +102,9 @@ def sign(store: Store, prefix: str, settings: MinhashSign, file: File, name: str
     return Output(writer.close())
 
 
-def check_quality(name: str, schema: pa.Schema) -> None:
-    """Raises InputError where a column is not there or holds no numbers."""
-    numbers = [one.name for one in schema if pa.types.is_integer(one.type) or pa.types.is_floating(one.type)]
-    if name not in schema.names:
-        raise InputError(f"minhash_sign.quality: documents have no column {name!r}; there are {', '.join(numbers)}")
-    if name not in numbers:
-        raise InputError(f"minhash_sign.quality: column {name!r} holds no numbers; those that do: {', '.join(numbers)}")
-
-
 def run(job: Job) -> None:
     settings: MinhashSign = job.settings
-    output = job.map_files(job.inputs("filter", "documents"), partial(sign, job.store, job.prefix, settings))
+    scored = groups(job) if settings.quality_column in SCORES else []
+    items = [(file, scored[number(file)] if scored else []) for file in job.inputs("filter", "documents")]
+    output = job.map_files(items, partial(sign, job.store, job.prefix, settings))
     job.commit(output, documents=sum(file.rows for file in output.files))

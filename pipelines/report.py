@@ -25,12 +25,12 @@ from contract.errors import GristmillError, NotReadyError, RecipeError
 from contract.funnel import levels
 from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
+from contract.scores import SCORES
 from contract.settings import Filter
 from contract.store import Store
 from pipelines import charts
 from pipelines.job import read_rows
 from pipelines.refinedweb import funnel, funnel_table
-from pipelines.schema import SCORES
 from pipelines.text import pii
 from pipelines.text.rules import Rule, decide, rules_for
 

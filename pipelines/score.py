@@ -7,10 +7,11 @@ from typing import Any
 
 from contract.errors import RecipeError
 from contract.manifest import File
+from contract.scores import SCORES
 from contract.settings import Score
 from contract.store import Store, split_uri
 from pipelines.job import Job, Output, Sorter, group_rows, read_rows
-from pipelines.schema import SCORED, SCORES
+from pipelines.schema import SCORED
 from pipelines.text import badwords
 from pipelines.text.scores import Tools, measure
 

@@ -1,5 +1,6 @@
 """The Spark session of a stage, the progress of what it computes, and its errors as a person should see them."""
 
+import errno
 import os
 import re
 import sys
@@ -109,14 +110,19 @@ def store_errors(uri: str) -> Iterator[None]:
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Around what makes Spark compute a `read_table`: an error meant for people leaves as itself, not as Spark's traceback of it."""
+    """Around what makes Spark compute: an error meant for people, or a full disk, leaves as itself, not as Spark's traceback of it."""
     try:
         yield
+    except errors.GristmillError:
+        raise
     except Exception as error:
         found = re.search(r"^contract\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
-        if not found:
-            raise
-        raise getattr(errors, found[1])(found[2]) from None
+        if found:
+            raise getattr(errors, found[1])(found[2]) from None
+        if os.strerror(errno.ENOSPC) in str(error):  # where Spark itself writes
+            traceback.print_exc()
+            raise errors.StoreError(explain("spark.local.dir", OSError(errno.ENOSPC, ""))) from error
+        raise
 
 
 @contextmanager

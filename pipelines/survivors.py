@@ -19,6 +19,7 @@ from contract.manifest import File
 from contract.store import Store
 from pipelines.job import Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import Drop
+from pipelines.session import store_errors
 
 _NUMBER = re.compile(r"-(\d{5,})-[0-9a-f]{8}\.parquet$")
 
@@ -96,15 +97,16 @@ def write_doomed(job: Job, frame: Any) -> dict[int, File]:
 
 def _write_doomed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     writer, writing = None, -1
-    for batch in batches:
-        for file in pc.unique(batch["file"]).to_pylist():
-            if file != writing:
-                yield from _finished(writing, writer)
-                path = f"{prefix}/doomed/{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
-                writer, writing = TableWriter(store, path, "doomed", DOOMED), file
-            mine = batch.filter(pc.equal(batch["file"], file)).select(DOOMED.names)
-            writer.write_table(pa.Table.from_batches([mine]).cast(DOOMED))
-    yield from _finished(writing, writer)
+    with store_errors(store.full(f"{prefix}/doomed")):
+        for batch in batches:
+            for file in pc.unique(batch["file"]).to_pylist():
+                if file != writing:
+                    yield from _finished(writing, writer)
+                    path = f"{prefix}/doomed/{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
+                    writer, writing = TableWriter(store, path, "doomed", DOOMED), file
+                mine = batch.filter(pc.equal(batch["file"], file)).select(DOOMED.names)
+                writer.write_table(pa.Table.from_batches([mine]).cast(DOOMED))
+        yield from _finished(writing, writer)
 
 
 def _finished(file: int, writer: TableWriter | None) -> Iterator[pa.RecordBatch]:

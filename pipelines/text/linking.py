@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.text.hashing import Hashes, Offsets, kernel
-from pipelines.text.simhash import hamming
+from pipelines.text.simhash import near
 
 Nodes = npt.NDArray[np.int64]
 
@@ -17,16 +17,27 @@ def stars(keys: Hashes, nodes: Nodes) -> tuple[Nodes, Nodes, Offsets]:
     return _stars(np.argsort(keys), keys, nodes)
 
 
-def pairs(
-    keys: Hashes, ranks: Hashes, nodes: Nodes, fingerprints: Hashes, bound: int, distance: int
-) -> tuple[Nodes, Nodes]:
+def pairs(keys: Hashes, ranks: Hashes, nodes: Nodes, bound: int) -> tuple[Nodes, Nodes]:
     """Pairs of documents that share a key: (larger rank, smaller rank), as (node, node), each once.
 
-    In a key of more than `bound` documents each is paired with the `bound` of smallest rank only. With a `distance` of 0 or more only
-    pairs whose fingerprints differ in at most that many bits are returned; -1 takes all.
+    In a key of more than `bound` documents each is paired with the `bound` of smallest rank only.
     """
-    big, small = _pairs(np.lexsort((ranks, keys)), keys, nodes, fingerprints, bound, distance)
-    return distinct(big, small)
+    return distinct(*_pairs(np.lexsort((ranks, keys)), keys, nodes, bound))
+
+
+def near_pairs(
+    keys: Hashes, ranks: Hashes, nodes: Nodes, fingerprints: Hashes, distance: int, reach: int, bound: int | None
+) -> tuple[Nodes, Nodes]:
+    """The `pairs` of which the fingerprints differ in at most `distance` bits; of each key the `reach` of smallest rank are compared with all.
+
+    With a `bound` a document is paired with that many of them, those of smallest rank. Without one it is paired with as many as connect
+    what all of its pairs would: the edges of a key are fewer than its documents, unless more than `reach` share it.
+    """
+    return distinct(
+        *_near_pairs(
+            np.lexsort((ranks, keys)), keys, nodes, fingerprints, distance, reach, 0 if bound is None else bound
+        )
+    )
 
 
 def distinct(big: Nodes, small: Nodes) -> tuple[Nodes, Nodes]:
@@ -45,31 +56,6 @@ def ranked(keys: Hashes, ranks: Hashes) -> Nodes:
     out = np.empty(len(keys), np.int64)
     out[order] = np.arange(len(keys)) - np.repeat(start, np.diff(start, append=len(keys)))
     return out
-
-
-def tail_pairs(
-    keys: Hashes,
-    ranks: Hashes,
-    nodes: Nodes,
-    fingerprints: Hashes,
-    tail_keys: Hashes,
-    tail_nodes: Nodes,
-    tail_fingerprints: Hashes,
-    bound: int,
-    distance: int,
-) -> tuple[Nodes, Nodes]:
-    """The `pairs` of documents whose key has at least `bound` documents of smaller rank, those of smallest rank among the others given."""
-    order = np.lexsort((ranks, keys))
-    first = np.searchsorted(keys[order], tail_keys)
-    big, small = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for at in range(bound):
-        other = order[first + at]
-        near = tail_nodes != nodes[other]
-        if distance >= 0:
-            near &= np.bitwise_count(tail_fingerprints ^ fingerprints[other]) <= distance
-        big.append(tail_nodes[near])
-        small.append(nodes[other][near])
-    return distinct(np.concatenate(big), np.concatenate(small))
 
 
 @kernel
@@ -95,21 +81,17 @@ def _stars(order, keys, nodes):
 
 
 @kernel
-def _pairs(order, keys, nodes, fingerprints, bound, distance):
+def _pairs(order, keys, nodes, bound):
     room = max(1024, len(order))
     big = np.empty(room, np.int64)
     small = np.empty(room, np.int64)
     count, at = 0, 0
     while at < len(order):
-        stop = at + 1
-        while stop < len(order) and keys[order[stop]] == keys[order[at]]:
-            stop += 1
+        stop = _end(order, keys, at)
         for index in range(at + 1, stop):
             one = order[index]
             for other in order[at : min(index, at + bound)]:
-                if nodes[one] == nodes[other] or (
-                    distance >= 0 and hamming(fingerprints[one], fingerprints[other]) > distance
-                ):
+                if nodes[one] == nodes[other]:
                     continue
                 if count == len(big):
                     big, small = np.append(big, big), np.append(small, small)
@@ -117,6 +99,63 @@ def _pairs(order, keys, nodes, fingerprints, bound, distance):
                 count += 1
         at = stop
     return big[:count].copy(), small[:count].copy()
+
+
+@kernel
+def _near_pairs(order, keys, nodes, fingerprints, distance, reach, bound):
+    room = max(1024, len(order))
+    big = np.empty(room, np.int64)
+    small = np.empty(room, np.int64)
+    count, at = 0, 0
+    while at < len(order):
+        stop = _end(order, keys, at)
+        heads = min(stop - at, reach)
+        parent = np.arange(heads)  # heads that are connected have one root
+        linked = np.full(heads, -1)  # by root: the last one behind the heads that was paired with such a head
+        parts = 1  # how many roots there are
+        for index in range(at + 1, stop):
+            one, made = order[index], 0
+            for head in range(min(index - at, heads)):
+                if made == (bound if bound else parts):
+                    break
+                other = order[at + head]
+                if nodes[one] == nodes[other] or not near(fingerprints[one], fingerprints[other], distance):
+                    continue
+                if not bound:
+                    root, mine = _root(parent, head), index - at
+                    if mine < heads:
+                        if root == _root(parent, mine):
+                            continue
+                        parent[root] = _root(parent, mine)
+                    elif linked[root] == index:
+                        continue
+                    else:
+                        linked[root] = index
+                if count == len(big):
+                    big, small = np.append(big, big), np.append(small, small)
+                big[count], small[count] = nodes[one], nodes[other]
+                count, made = count + 1, made + 1
+            if index - at < heads:
+                parts += 1 - made
+        at = stop
+    return big[:count].copy(), small[:count].copy()
+
+
+@kernel
+def _end(order, keys, at):
+    """Where the documents of the key at `at` end."""
+    stop = at + 1
+    while stop < len(order) and keys[order[stop]] == keys[order[at]]:
+        stop += 1
+    return stop
+
+
+@kernel
+def _root(parent, at):
+    while parent[at] != at:
+        parent[at] = parent[parent[at]]
+        at = parent[at]
+    return at
 
 
 @kernel

@@ -20,7 +20,7 @@ class Tools:
 
 
 def measure(text: str, language: str | None, settings: Score, tools: Tools) -> tuple[str, dict[str, float | None]]:
-    """(final text, scores by the names of `schema.SCORES`).
+    """(final text, scores by the names of `contract.scores`).
 
     In RefinedWeb's order: repetition and quality are measured on the text as it was extracted, with BLOOM's and mC4's rules; what
     stays are the lines as they are after corrections and C4's line rules, and FineWeb's rules, which follow C4's, judge those.

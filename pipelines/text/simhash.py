@@ -57,10 +57,9 @@ def _keys(prints, masks):
 
 
 @kernel
-def hamming(one: np.uint64, other: np.uint64) -> int:
-    """Bits in which two fingerprints differ."""
-    left, count = one ^ other, 0
-    while left:
+def near(one, other, distance):
+    """Do two fingerprints differ in at most so many bits? Each turn takes away the lowest that is left."""
+    left = one ^ other
+    for _ in range(distance):
         left &= left - np.uint64(1)
-        count += 1
-    return count
+    return left == 0

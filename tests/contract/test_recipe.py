@@ -57,6 +57,21 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
         ("filter: {min_words: -1}", [], "filter.min_words: Input should be greater than or equal to 0, got -1"),
         ("filter: {min_words: 9, max_words: 3}", [], "filter: min_words 9 is above max_words 3"),
         (
+            "minhash_sign: {quality: +words}",
+            [],
+            "minhash_sign.quality: '+words' is not measured; there are language_probability, duplicate_lines,",
+        ),
+        (
+            "minhash_sign: {quality: -perplexity}",
+            [],
+            "minhash_sign.quality: perplexity is measured only where score.perplexity_model is set",
+        ),
+        (
+            "minhash_sign: {quality: bad_word_fraction}",
+            [],
+            "minhash_sign.quality: bad_word_fraction is measured only where score.bad_words is set",
+        ),
+        (
             "extract: {extractor: soup}",
             [],
             "extract.extractor: Input should be 'trafilatura', 'resiliparse' or 'justext', got 'soup'",

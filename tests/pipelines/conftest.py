@@ -66,6 +66,25 @@ def make_corpus(tmp_path: Path, resolve_run: Callable[..., Run]) -> Callable[...
 
 
 @pytest.fixture
+def scored_run(
+    tmp_path: Path, resolve_run: Callable[..., Run], run_stage: Callable[..., Any]
+) -> Callable[[Sequence[Sequence[Mapping[str, Any]]], Mapping[str, Any]], Run]:
+    """`scored_run([[row, ...], ...], {"key": value})`: a run that has scored these files of rows; its filter judges only by length."""
+
+    def make(files: Sequence[Sequence[Mapping[str, Any]]], overrides: Mapping[str, Any]) -> Run:
+        (tmp_path / "scored").mkdir()
+        (tmp_path / "scored" / "0.warc.gz").write_bytes(b"WARC")
+        off = {f"filter.{rules}.enabled": False for rules in ("gopher_repetition", "gopher_quality", "fineweb")}
+        off |= {"score.lines.enabled": False, "filter.min_words": 1}
+        run = resolve_run(tmp_path / "scored", {**off, **overrides})
+        commit(run, "langid", run.segments[0].partition, files)
+        run_stage(run, "score")
+        return run
+
+    return make
+
+
+@pytest.fixture
 def commit_documents() -> Callable[..., None]:
     """`commit_documents(run, "mix", "all", [[row, ...]])` writes a stage's manifest without running the stage."""
     return commit

@@ -138,6 +138,20 @@ def test_best_quality_stays(make_document: Any, make_corpus: Any, run_stage: Any
     }
 
 
+@pytest.mark.parametrize(("quality", "stays"), [("-hash_ratio", 2), ("hash_ratio", 3)])
+def test_a_score_decides_either_way(
+    quality: str, stays: int, scored_run: Any, make_document: Any, run_stage: Any, rows_of: Any
+) -> None:
+    """One text with more or fewer # in it, which signatures do not see: 3, 2, 1 and 9 of them."""
+    text = " ".join(words(random.Random(2), 60))
+    rows = [make_document(f"{text} {'# ' * count}", name=f"q{count}") for count in (3, 2, 1, 9)]
+    run = scored_run([rows[:2], rows[2:]], {"minhash_sign.quality": quality, "dedup_fuzzy.keep": "best_quality"})
+    run_stage(run, "filter")
+    _, answer = judge(run, run_stage, rows_of)
+    kept = rows[stays]["id"]
+    assert {key: stays for key, (stays, _) in answer.items()} == {row["id"]: kept for row in rows if row["id"] != kept}
+
+
 def jaccard(one: str, other: str) -> float:
     a, b = ({tuple(text.split()[at : at + 5]) for at in range(len(text.split()) - 4)} for text in (one, other))
     return len(a & b) / len(a | b)

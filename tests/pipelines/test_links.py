@@ -22,7 +22,7 @@ from pipelines.links import FILE_BITS, Signed, meet_pairs, steps
 from pipelines.minhash_sign import sign
 from pipelines.schema import DOCUMENTS
 from pipelines.survivors import Part
-from pipelines.text.linking import pairs
+from pipelines.text.linking import near_pairs, pairs
 
 Rows = list[dict[str, Any]]
 SIZE = 20_000
@@ -42,7 +42,7 @@ def edges_of(tmp_store: Store, in_process: Any) -> Callable[..., list[tuple[str,
             for row in documents[number::files]:
                 sorter.keep(row, 0)
             (file,) = sorter.close().files
-            items.append(Signed(Part(file), sign(tmp_store, f"in{files}", signing, file, name).files[0]))
+            items.append(Signed(Part(file), sign(tmp_store, f"in{files}", signing, (file, []), name).files[0]))
         made = steps(tmp_store, f"out{files}", SimpleNamespace(value=items), files, settings, signing, buckets)
         found = [row for file in in_process(made, seed=files) for row in read_rows(tmp_store, File(**file).path)]
 
@@ -106,7 +106,8 @@ def test_equal_fingerprints_are_linked_in_a_hot_key(
         return np.full((len(made), 20), 7, np.uint64), made
 
     monkeypatch.setattr("pipelines.minhash_sign.sign_texts", signed)
-    settings = DedupFuzzy(pairs_per_document=16)
+    monkeypatch.setattr(links, "REACH", 16)
+    settings = DedupFuzzy()
     edges = edges_of(documents, files, 3, settings, MinhashSign(method="simhash", distance=3))
     assert {"f" * 31 + "0", "f" * 32} in [set(edge) for edge in edges]
 
@@ -135,20 +136,27 @@ def test_a_band_that_twenty_thousand_pages_share(
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=60, unique=True),
     st.integers(1, 3),
-    st.sampled_from([None, 1]),
+    st.sampled_from([(None, True), (1, True), (1, False)]),
     st.integers(1, 9),
 )
-def test_pairs_that_wait_on_the_disk(rows: list[tuple[int, int]], bound: int, distance: int | None, cut: int) -> None:
+def test_pairs_that_wait_on_the_disk(
+    rows: list[tuple[int, int]], bound: int, method: tuple[int | None, bool], cut: int
+) -> None:
     """A place that holds few keys at a time makes the pairs of one that holds them all."""
+    distance, checked = method
     keys, nodes = np.array([key for key, _ in rows], np.uint64), np.array([node for _, node in rows], np.int64)
     ranks, prints = (nodes * 37 % 41).astype(np.uint64), (nodes % 8).astype(np.uint64)
     table = pa.record_batch({"key": keys, "node": nodes, "rank": ranks, "fingerprint": prints})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(links, "PAIRED_KEYS", 4)
+        patch.setattr(links, "REACH", bound)
         batches = (table.slice(at, cut) for at in range(0, len(rows), cut))
-        sent = list(meet_pairs(distance, bound, True, 0, batches))
+        sent = list(meet_pairs(distance, bound, checked, 0, batches))
     found = {
         pair for _, batch in sent for pair in zip(batch["big"].to_pylist(), batch["small"].to_pylist(), strict=True)
     }
-    big, small = pairs(keys, ranks, nodes, prints, bound, -1 if distance is None else distance)
+    if distance is None:
+        big, small = pairs(keys, ranks, nodes, bound)
+    else:
+        big, small = near_pairs(keys, ranks, nodes, prints, distance, bound, bound if checked else None)
     assert found == set(zip(big.tolist(), small.tolist(), strict=True))

@@ -9,7 +9,7 @@ import pytest
 from contract.errors import InputError
 from contract.plan import Run
 from contract.settings import MinhashSign
-from pipelines.minhash_sign import key_count, sign_texts
+from pipelines.minhash_sign import key_count, quality, sign_texts
 from pipelines.text.hashing import buffers, shingles
 from pipelines.text.minhash import band_keys, signatures
 from pipelines.text.simhash import fingerprints
@@ -39,18 +39,32 @@ def test_signatures(
     assert [row["keys"] for row in rows] == band_keys(expected, 3).tolist()
 
 
-def test_a_column_that_documents_do_not_have(make_document: Any, make_corpus: Any, run_stage: Any) -> None:
-    run = make_corpus([[[make_document("text")]]], {"minhash_sign.quality": "stars"})
-    with pytest.raises(InputError, match=r"minhash_sign\.quality.*'stars'.*language_probability"):
-        run_stage(run, "minhash_sign")
+@pytest.mark.parametrize(("quality", "sign"), [("hash_ratio", 1), ("-hash_ratio", -1)])
+def test_a_score_is_the_quality(
+    quality: str, sign: int, scored_run: Any, make_document: Any, run_stage: Any, rows_of: Any, monkeypatch: Any
+) -> None:
+    """Seven texts in six files of scores, judged about two at a time; all of the second pair and one other are dropped."""
+    monkeypatch.setattr("pipelines.score.GROUP_ROWS", 1)
+    monkeypatch.setattr("pipelines.filter.GROUP_ROWS", 2)
+    texts = ["one two three # four", "one", "a # b # c # d", "e f g h", "short", "two", "last # of all them"]
+    rows = [make_document(text, name=f"d{at}") for at, text in enumerate(texts)]
+    files = [[0], [1], [4], [5], [2], [3, 6]]
+    run = scored_run(
+        [[rows[at] for at in file] for file in files], {"minhash_sign.quality": quality, "filter.min_words": 3}
+    )
+    assert len(rows_of(run.store, run_stage(run, "filter"), "documents")) == 4
+    done = run_stage(run, "minhash_sign")
+    found = {row["id"]: row["quality"] for row in rows_of(run.store, done, "signatures")}
+    assert found == {rows[at]["id"]: sign * value for at, value in ((0, 1 / 5), (2, 3 / 7), (3, 0.0), (6, 1 / 5))}
 
 
-def test_a_column_of_text(make_document: Any, make_corpus: Any, run_stage: Any) -> None:
-    run = make_corpus([[[make_document("text")]]], {"minhash_sign.quality": "title"})
-    with pytest.raises(
-        InputError, match=r"minhash_sign\.quality: column 'title' holds no numbers.*language_probability"
-    ):
-        run_stage(run, "minhash_sign")
+def test_scores_of_other_documents_are_refused() -> None:
+    batch = pa.RecordBatch.from_pylist([{"id": "a"}, {"id": "b"}])
+    scores = pa.table({"id": ["b", "c"], "words": [1.0, None]})
+    settings = MinhashSign(quality="-words")
+    assert quality(batch.slice(1), scores, settings).to_pylist() == [-1.0]
+    with pytest.raises(InputError, match=r"minhash_sign\.quality: 1 documents are not in the files that `filter` read"):
+        quality(batch, scores, settings)
 
 
 def test_simhash_keys() -> None:

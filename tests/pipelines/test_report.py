@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from contract.errors import NotReadyError
 from contract.funnel import Level
+from contract.scores import SCORES
 from contract.settings import Filter
 from pipelines import charts
 from pipelines.refinedweb import funnel, funnel_table
@@ -26,7 +27,7 @@ from pipelines.report import (
     smallest_ids,
     what_if,
 )
-from pipelines.schema import SCORED, SCORES, Drop
+from pipelines.schema import SCORED, Drop
 from pipelines.text.rules import Rule, group_of
 
 

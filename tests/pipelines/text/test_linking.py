@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.linking import pairs, set_jaccards, stars
+from pipelines.text.linking import near_pairs, pairs, set_jaccards, stars
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=30)
 
@@ -31,7 +31,7 @@ def test_stars(rows: list[tuple[int, int]]) -> None:
 def test_pairs(rows: list[tuple[int, int]], bound: int) -> None:
     keys, nodes = columns(rows)
     ranks = (9 - nodes).astype(np.uint64)  # the order of ids, not that of nodes
-    big, small = pairs(keys, ranks, nodes, np.zeros(len(rows), np.uint64), bound, -1)
+    big, small = pairs(keys, ranks, nodes, bound)
     expected = set()
     for key in range(4):
         group = sorted((node for other, node in rows if other == key), reverse=True)
@@ -41,16 +41,67 @@ def test_pairs(rows: list[tuple[int, int]], bound: int) -> None:
 
 def test_pairs_within_a_distance() -> None:
     prints = np.array([0b0000, 0b0011, 0b0111, 0b1111], np.uint64)
-    big, small = pairs(np.zeros(4, np.uint64), np.arange(4, dtype=np.uint64), np.arange(4), prints, 10, 2)
-    assert list(zip(big.tolist(), small.tolist(), strict=True)) == [(1, 0), (2, 1), (3, 1), (3, 2)]
+    given = np.zeros(4, np.uint64), np.arange(4, dtype=np.uint64), np.arange(4), prints, 2
+    for reach, bound, expected in (
+        (10, 9, [(1, 0), (2, 1), (3, 1), (3, 2)]),
+        (10, 1, [(1, 0), (2, 1), (3, 1)]),
+        (10, None, [(1, 0), (2, 1), (3, 1)]),
+        (2, None, [(1, 0), (2, 1), (3, 1)]),
+        (1, None, [(1, 0)]),
+    ):
+        big, small = near_pairs(*given, reach, bound)
+        assert list(zip(big.tolist(), small.tolist(), strict=True)) == expected
+
+
+PRINTS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 63)), min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(PRINTS, st.integers(0, 2), st.integers(1, 50))
+def test_near_pairs_connect_all_that_are_near(rows: list[tuple[int, int]], distance: int, reach: int) -> None:
+    """The same components as the definition's pairs, by no edge more than that takes; capped, the first two pairs of each."""
+    keys, prints = np.array([key for key, _ in rows], np.uint64), np.array([one for _, one in rows], np.uint64)
+    nodes = np.arange(len(rows))
+    ranks = (nodes * 37 % 41).astype(np.uint64)
+    near: list[list[tuple[int, int]]] = []  # by document
+    for key in (0, 1):
+        group = [int(at) for at in np.argsort(ranks) if keys[at] == key]
+        for at, one in enumerate(group):
+            others = [
+                other for other in group[: min(at, reach)] if (rows[one][1] ^ rows[other][1]).bit_count() <= distance
+            ]
+            near.append([(one, other) for other in others])
+    found = set(
+        zip(*(ends.tolist() for ends in near_pairs(keys, ranks, nodes, prints, distance, reach, None)), strict=True)
+    )
+    definition = {pair for each in near for pair in each}
+    assert found <= definition
+    assert labels(found, len(rows)) == labels(definition, len(rows))
+    if reach >= len(rows):
+        assert len(found) == len(rows) - len(set(labels(definition, len(rows))))
+    capped = set(
+        zip(*(ends.tolist() for ends in near_pairs(keys, ranks, nodes, prints, distance, reach, 2)), strict=True)
+    )
+    assert capped == {pair for each in near for pair in each[:2]}
+
+
+def labels(edges: set[tuple[int, int]], count: int) -> list[int]:
+    """For each node the smallest one that it is connected with."""
+    found = list(range(count))
+    for _ in range(count):
+        for one, other in edges:
+            found[one] = found[other] = min(found[one], found[other])
+    return found
 
 
 def test_a_hot_key_grows_with_its_documents_and_not_with_their_square() -> None:
     size = 200_000
-    keys, nodes = np.full(size, 7, np.uint64), np.arange(size)
+    keys, nodes, prints = np.full(size, 7, np.uint64), np.arange(size), np.zeros(size, np.uint64)
     assert len(stars(keys, nodes)[0]) == size - 1
-    big, _ = pairs(keys, nodes.astype(np.uint64), nodes, np.zeros(size, np.uint64), 4, -1)
+    big, _ = pairs(keys, nodes.astype(np.uint64), nodes, 4)
     assert len(big) == 4 * size - 10
+    assert len(near_pairs(keys, nodes.astype(np.uint64), nodes, prints, 3, 4096, None)[0]) == size - 1
+    assert len(near_pairs(keys, nodes.astype(np.uint64), nodes, prints, 3, 4096, 4)[0]) == 4 * size - 10
 
 
 @settings(deadline=None)

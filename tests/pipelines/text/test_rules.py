@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.scores import SCORES
 from contract.settings import Filter
-from pipelines.schema import SCORES, Drop
+from pipelines.schema import Drop
 from pipelines.text.languages import UNITS, unit
 from pipelines.text.rules import Rule, decide, rules_for
 from pipelines.text.stopwords import STOP_WORDS

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.scores import SCORES
 from contract.settings import C4Lines, LineCorrection, Score
-from pipelines.schema import SCORES
 from pipelines.text.characters import AFTER_STOPS, BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED
 from pipelines.text.languages import UNITS, unit
 from pipelines.text.lines import COUNTER, PHRASES, Corrected, correct
