@@ -11,8 +11,6 @@ from contract.recipe import Recipe
 from pipelines.decontaminate import load
 from pipelines.filter import check_stop_words
 from pipelines.langid import check_languages
-from pipelines.minhash_sign import check_quality
-from pipelines.schema import DOCUMENTS
 from pipelines.score import check_tools
 from pipelines.text.url import lists_in
 from pipelines.tokens import load_tokenizer
@@ -38,7 +36,6 @@ CHECKS: dict[str, Callable[[Recipe], None]] = {
     "langid": lambda recipe: check_languages(recipe.langid),
     "score": lambda recipe: check_tools(recipe.score),
     "filter": check_stop_words,
-    "minhash_sign": lambda recipe: check_quality(recipe.minhash_sign.quality, DOCUMENTS),
     "dedup_substring": dedup_substring,
     "decontaminate": decontaminate,
 }

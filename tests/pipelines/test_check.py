@@ -43,7 +43,6 @@ def run_with(tmp_path: Path, resolve_run: Any) -> Any:
         ({"langid.languages": ["en", "eo"]}, RecipeError, r"^langid\.languages: there are no stop words for eo"),
         ({"score.bad_words": "HERE/empty"}, InputError, r"^score\.bad_words: .*/empty holds no list"),
         ({"score.perplexity_model": "HERE/good.jsonl"}, RecipeError, r"^score\.perplexity_model: the package kenlm is not"),
-        ({"minhash_sign.quality": "beauty"}, InputError, r"^minhash_sign\.quality: documents have no column 'beauty'"),
         ({"dedup_substring.tokenizer": "HERE/good.jsonl"}, InputError, r"^dedup_substring\.tokenizer: .* is no tokenizer"),
         ({"decontaminate.benchmarks": {"x": "HERE/broken.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: .* line 2"),
         ({"decontaminate.benchmarks": {"x": "HERE/empty"}}, InputError, r"^decontaminate\.benchmarks\.x: .* cannot be read"),

@@ -13,8 +13,8 @@ from contract.errors import InputError
 from contract.manifest import Attempt, Rows
 from contract.settings import Mix
 from pipelines import mix as module
-from pipelines.job import TableWriter, read_rows
 from pipelines.heldout import is_heldout
+from pipelines.job import TableWriter, read_rows
 from pipelines.mix import copies, parse_curated, read_curated
 from pipelines.schema import DOCUMENTS
 
