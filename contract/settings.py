@@ -389,6 +389,13 @@ class Mix(Settings):
     seed: Count = 0
     shards: Positive = 8
 
+    @field_validator("sources")
+    @classmethod
+    def _named(cls, sources: dict[str, MixSource]) -> dict[str, MixSource]:
+        if "crawl" in sources:
+            raise ValueError("`crawl` is the crawl's own name; name the source something else")
+        return sources
+
     def outside(self) -> dict[str, str]:
         return {f"sources.{name}.uri": source.uri for name, source in self.sources.items()}
 

@@ -28,7 +28,6 @@ from pipelines.heldout import is_heldout
 from pipelines.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, Drop
 
-CRAWL = "crawl"
 HELDOUT = -1  # the shard of held-out documents
 HAND_BYTES = 64 << 20  # texts a worker holds before it writes them out
 
@@ -213,9 +212,7 @@ def check(job: Job, settings: Mix, files: list[File], dealt: Counts) -> None:
 
 def run(job: Job) -> None:
     settings: Mix = job.settings
-    if CRAWL in settings.sources:
-        raise InputError("mix.sources.crawl: that name is the crawl's own; name the source something else")
-    items = [Item(CRAWL, settings.crawl_epochs, path=file.path) for file in job.inputs("decontaminate", "documents")]
+    items = [Item("crawl", settings.crawl_epochs, path=file.path) for file in job.inputs("decontaminate", "documents")]
     items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
     decontaminate: Decontaminate = job.run.recipe.section("decontaminate")
     benchmarks = load(decontaminate) if decontaminate.benchmarks and settings.sources else None

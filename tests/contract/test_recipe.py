@@ -81,6 +81,7 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             [],
             "mix.sources.wiki.url: unknown key; did you mean uri? allowed here: epochs, uri",
         ),
+        ("mix: {sources: {crawl: {uri: a}}}", [], "mix.sources: `crawl` is the crawl's own name"),
         ("pretrain: {batch: 10, engine: {micro_batch: 8}}", [], "pretrain.batch 10 is no multiple"),
         ("pretrain: {model: {heads: 5}}", [], "pretrain.model: heads 5 must divide d_model 768"),
         ("pack: {seq_len: 64}", [], "pack.seq_len 64 is shorter than the longest chat"),
