@@ -289,7 +289,7 @@ class MinhashSign(Settings):
     quality: Annotated[str, AfterValidator(_measured)] = "language_probability"
     """What `dedup_fuzzy.keep: best_quality` compares: this, or a score (`contract/scores.py`). More is better; with a minus before
     its name, as in `-perplexity`, less is."""
-    seed: Count = 1
+    seed: Annotated[int, Field(ge=0, lt=1 << 32, strict=True)] = 1
 
     @property
     def quality_column(self) -> str:

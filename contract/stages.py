@@ -50,7 +50,7 @@ STAGES: dict[str, Stage] = {
             2,
             "MinHash signature and band keys of each document",
         ),
-        Stage("dedup_url", "spark", "corpus", ("filter",), 2, "one document per canonical URL"),
+        Stage("dedup_url", "spark", "corpus", ("filter",), 3, "one document per canonical URL"),
         Stage(
             "dedup_fuzzy",
             "spark",

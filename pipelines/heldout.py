@@ -12,6 +12,12 @@ def is_heldout(fraction: float, key: str) -> bool:
     return xxhash.xxh3_64_intdigest(f"heldout {key}".encode()) < fraction * 2**64
 
 
+def contains(ordered: npt.NDArray[np.uint64], value: int) -> bool:
+    """Whether an ascending array has a value."""
+    at = int(np.searchsorted(ordered, np.uint64(value)))
+    return at < len(ordered) and int(ordered[at]) == value
+
+
 def heldout(fraction: float, keys: Iterable[str]) -> npt.NDArray[np.bool_]:
     """The same of many. Shape (keys,)."""
     return np.fromiter((is_heldout(fraction, key) for key in keys), bool)

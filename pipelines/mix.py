@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
@@ -24,9 +25,10 @@ from contract.settings import Decontaminate, Mix
 from contract.store import Store, split_uri
 from pipelines.decontaminate import Judge, load
 from pipelines.findings import Findings, summarise
-from pipelines.heldout import is_heldout
+from pipelines.heldout import contains, is_heldout
 from pipelines.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, Drop
+from pipelines.text.hashing import Hashes
 
 HELDOUT = -1  # the shard of held-out documents
 HAND_BYTES = 64 << 20  # texts a worker holds before it writes them out
@@ -125,15 +127,36 @@ class Hands:
         return [File(path=self._path, kind="dealt", bytes=0, rows=self._count)]
 
 
-def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, item: Item, name: str) -> Output:
+def rows_of(store: Store, item: Item) -> Iterator[dict[str, Any] | None]:
+    """Documents of one file; None for what holds none."""
+    return read_curated(item.source, item.uri) if item.uri else read_rows(store, item.path)
+
+
+def text_hash(text: str) -> int:
+    """64 bits."""
+    return xxhash.xxh3_64_intdigest(text.encode())
+
+
+def drawn(store: Store, settings: Mix, judge: Judge | None, item: Item, _: str) -> Hashes:
+    """Hashes of the texts of one file that are held out: of pages drawn by id, which no cut changes, of curated texts by themselves."""
+    found = []
+    for row in rows_of(store, item) if item.epochs else ():
+        if row and is_heldout(settings.heldout_fraction, row["text" if item.uri else "id"]):
+            verdict = judge(row["text"]) if judge and item.uri else None
+            found.append(row["text"] if verdict is None else verdict.left)
+    return np.array([text_hash(text) for text in found if text is not None], np.uint64)
+
+
+def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: Any, item: Item, name: str) -> Output:
     """Sort one file's documents into shards: into the held-out one, or as many times as its epochs say into the others.
 
-    `judge` finds benchmark text in curated documents; the crawl's have passed it.
+    `judge` finds benchmark text in curated documents; the crawl's have passed it. held.value: the hashes of all held-out texts,
+    ascending; whatever document has one is held out, so that no text is on both sides.
     """
     sorter = Sorter(store, prefix, "mix", name)
     hands = Hands(store, f"{prefix}/scratch/dealt-{name}.parquet")
     findings = Findings(store, prefix, judge.index, name) if judge else None
-    for row in read_curated(item.source, item.uri) if item.uri else read_rows(store, item.path):
+    for row in rows_of(store, item):
         if row is None:
             sorter.lose(f"{item.source}: line without text")
             continue
@@ -145,15 +168,14 @@ def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, item: It
                 sorter.drop(row, Drop.CONTAMINATED, verdict.value, size)
                 continue
             row["text"] = verdict.left
-        count = copies(item.epochs, settings.seed, row["id"])
+        heldout = item.epochs > 0 and contains(held.value, text_hash(row["text"]))
+        count = 1 if heldout else copies(item.epochs, settings.seed, row["id"])
         if not count:
             sorter.drop(row, Drop.MIX_EPOCHS, item.epochs, size)
             continue
         kept_size = len(row["text"].encode())
         sorter.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=kept_size)
-        # A page by its id, which no cut changes; equal curated texts are on the same side.
-        heldout = is_heldout(settings.heldout_fraction, row["text" if item.uri else "id"])
-        for copy in range(1 if heldout else count):
+        for copy in range(count):
             order = draw(settings.seed, f"order {copy}", row["id"])
             hands.give(HELDOUT if heldout else order % settings.shards, row | {"order": order}, kept_size)
     output = sorter.close()
@@ -217,7 +239,9 @@ def run(job: Job) -> None:
     decontaminate: Decontaminate = job.run.recipe.section("decontaminate")
     benchmarks = load(decontaminate) if decontaminate.benchmarks and settings.sources else None
     judge = Judge(benchmarks.index, decontaminate.action, decontaminate.min_coverage) if benchmarks else None
-    dealt = job.map_files(items, partial(deal, job.store, job.prefix, settings, judge))
+    chosen = job.map_each(items, partial(drawn, job.store, settings, judge)) if settings.heldout_fraction else []
+    held = job.context.broadcast(np.unique(np.concatenate([np.zeros(0, np.uint64), *chosen])))
+    dealt = job.map_files(items, partial(deal, job.store, job.prefix, settings, judge, held))
     paths = [file.path for file in dealt.files if file.kind == "dealt"]
     shards = [*range(settings.shards), HELDOUT] if paths else []
     collected = job.map_files(shards, partial(collect, job.store, job.prefix, paths), "shards")

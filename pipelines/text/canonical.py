@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 import idna
 
-DEFAULT_PORTS = {"http": (80, 443), "https": (80, 443), "ftp": (21,)}  # http and https are one, so their ports are too
+DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 TRACKING = re.compile(
     r"utm_\w+|utm|mtm_\w+|pk_(campaign|kwd|keyword|source|medium|content|cid)|piwik_\w+|mc_[ce]id|mkt_tok|_hs(enc|mi)|__hs\w+|hsctatracking"
@@ -40,8 +40,8 @@ def canonical(url: str) -> str:
     host = _host(name or "")
     if not parts.scheme or not host:
         return url
-    place = "" if port is None or port in DEFAULT_PORTS.get(parts.scheme, ()) else f":{port}"
-    scheme = "https" if parts.scheme == "http" else parts.scheme
+    place = "" if port in (None, DEFAULT_PORTS.get(parts.scheme)) else f":{port}"
+    scheme = "https" if parts.scheme == "http" and port != 443 else parts.scheme
     path = _dots(_SESSION_PATH.sub("", _escape(parts.path))) or "/"
     query = _query(parts.query)
     return f"{scheme}://{host}{place}{path}" + (f"?{query}" if query else "")

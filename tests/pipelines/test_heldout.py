@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.heldout import heldout
+from pipelines.heldout import contains, heldout
 
 KEYS = [f"{number:032x}" for number in range(10_000)]
 
@@ -15,6 +15,12 @@ def test_fraction(fraction: float) -> None:
 
 def test_raising_the_fraction_only_adds() -> None:
     assert (heldout(0.1, KEYS) <= heldout(0.2, KEYS)).all()
+
+
+def test_contains() -> None:
+    ordered = np.array([0, 3, 2**64 - 1], np.uint64)
+    assert [contains(ordered, value) for value in (0, 1, 3, 4, 2**64 - 1)] == [True, False, True, False, True]
+    assert not contains(ordered[:0], 0)
 
 
 def test_the_same_in_every_run() -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -162,11 +163,19 @@ def mix(
 
 
 def test_mixture(
-    crawl: list[dict[str, Any]], tmp_path: Path, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+    crawl: list[dict[str, Any]],
+    make_document: Any,
+    tmp_path: Path,
+    make_corpus: Any,
+    commit_documents: Any,
+    run_stage: Any,
+    rows_of: Any,
 ) -> None:
+    crawl += [make_document(row["text"], name=f"again {row['id']}") for row in crawl[20:40]]
     books = [f"book {number} " + "page " * 5 for number in range(30)]
     twice = [f"twice {number} " + "page " * 5 for number in range(20)]
-    lines = [*(json.dumps({"text": text}) for text in [*books, *twice, *twice]), "broken"]
+    both = [row["text"] for row in crawl[:40]]
+    lines = [*(json.dumps({"text": text}) for text in [*books, *twice, *twice, *both]), "broken"]
     (tmp_path / "books.jsonl").write_text("\n".join(lines))
     settings = {
         "crawl_epochs": 0.5,
@@ -192,18 +201,24 @@ def test_mixture(
     times = {text: sum(row["text"] == text for row in train) for text in {row["text"] for row in train}}
     held = {row["text"] for row in heldout}
     assert held.isdisjoint(times)
-    assert all(is_heldout(0.2, row["text" if row["source"] == "books" else "id"]) for row in heldout)
-    assert len(heldout) - len(held) == len(held.intersection(twice)) > 1  # equal texts are on the same side
-    assert sum(row["source"] != "books" for row in heldout) > 2
+    by_id = {row["text"] for row in crawl if is_heldout(0.2, row["id"])}
+    assert held == by_id | {text for text in [*books, *twice, *both] if is_heldout(0.2, text)}
+    texts = [*(row["text"] for row in crawl), *books, *twice, *twice, *both]
+    assert sorted(row["text"] for row in heldout) == sorted(
+        text for text in texts if text in held
+    )  # and all its equals
+    assert all([held & set(both[20:]) & by_id, held & set(twice), held & set(books), held & set(both) - by_id])
     assert {times[text] for text in books if text in times} == {2, 3}
     assert {times[text] for text in twice if text in times} == {4, 5, 6}
     assert all(text in times or text in held for text in books)
     dropped = rows_of(run.store, [done], "drops")
     assert {row["reason"] for row in dropped} == {"mix_epochs"}
-    assert {row["id"] for row in dropped} == {row["id"] for row in crawl if not copies(0.5, 3, row["id"])}
-    assert done.rows.read == 120 + 70
+    assert {row["id"] for row in dropped} == {
+        row["id"] for row in crawl if not copies(0.5, 3, row["id"]) and row["text"] not in held
+    }
+    assert done.rows.read == len(texts) == 250
     assert done.rows.losses == {"books: line without text": 1}
-    assert done.rows.kept == 190 - len(dropped)
+    assert done.rows.kept == 250 - len(dropped)
     assert done.metrics == {
         "training_rows": len(train),
         "heldout_documents": len(heldout),
@@ -243,7 +258,8 @@ def test_many_row_groups_a_shard(
     for row in crawl:
         writer.write(row)
     writer.close()
-    dealt = module.deal(tmp_store, "out", settings, None, module.Item("crawl", 2.0, path="in.parquet"), "00000-a")
+    none = SimpleNamespace(value=np.zeros(0, np.uint64))
+    dealt = module.deal(tmp_store, "out", settings, None, none, module.Item("crawl", 2.0, path="in.parquet"), "00000-a")
     (hands,) = dealt.files
     shards = [module.collect(tmp_store, "out", [hands.path], shard, f"{shard}") for shard in range(2)]
     rows = [row for shard in shards for file in shard.files for row in read_rows(tmp_store, file.path)]
