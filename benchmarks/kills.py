@@ -86,8 +86,7 @@ class Killer:
     def __call__(self, *given: Any) -> Iterator[Any]:
         from pyspark import TaskContext
 
-        here = TaskContext.get()
-        assert here is not None
+        here: Any = TaskContext.get()
         name = f"{here.stageId()}.{here.partitionId()}"
         (self._folder / f"{name}.{here.taskAttemptId()}").touch()
         sent = iter(self._work(*given))
@@ -109,27 +108,31 @@ class Killer:
 
 
 def tries(folder: Path) -> int:
-    """How often the task that was killed was started; 0 where none was killed."""
-    struck = folder / "struck"
-    return len(list(folder.glob(f"{struck.read_text()}.*"))) if struck.exists() else 0
+    """How often the task that was killed was started; 0 where none was."""
+    return sum(len(list(folder.glob(f"{struck.read_text()}.*"))) for struck in folder.glob("struck"))
+
+
+class Noted(exchange.Spill):
+    """A spill that makes a file when something is added."""
+
+    def __init__(self, note: Path) -> None:
+        super().__init__()
+        self._note = note
+
+    def add(self, table: Any) -> None:
+        self._note.touch()
+        super().add(table)
 
 
 class Tight:
-    """Work in a worker that holds few keys at a time. The file `spilled` says that others waited on the disk."""
+    """Work in a worker that holds few keys at a time. The file `note` is there when others waited on the disk."""
 
-    def __init__(self, work: exchange.Work, folder: Path) -> None:
-        self._work, self._folder = work, folder
+    def __init__(self, work: exchange.Work, note: Path) -> None:
+        self._work, self._note = work, note
 
     def __call__(self, place: int, batches: Any) -> Iterator[Any]:
-        folder = self._folder
-
-        class Noted(exchange.Spill):
-            def add(self, table: Any) -> None:
-                (folder / "spilled").touch()
-                super().add(table)
-
         before = {name: getattr(links, name) for name in (*TIGHT, "Spill")}
-        vars(links).update(TIGHT | {"Spill": Noted})
+        vars(links).update(TIGHT | {"Spill": functools.partial(Noted, self._note)})
         try:
             yield from self._work(place, batches)
         finally:
@@ -140,8 +143,7 @@ class Hooks:
     """Puts what a case asks for into the one place that it names, and takes it out again. Without `kill` nobody dies."""
 
     def __init__(self, case: Case, folder: Path, kill: bool) -> None:
-        self._case, self._folder, self._kill = case, folder.absolute(), kill
-        self._count = itertools.count()
+        self._case, self._folder, self._kill, self._count = case, folder.absolute(), kill, itertools.count()
         self._folder.mkdir()
 
     def _killer(self, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -159,7 +161,9 @@ class Hooks:
         hook, step = self._case.hook, self._case.step
 
         def killing_shuffle(context: Any, steps: Any, *uri: str) -> Any:
-            held = [(places, Tight(work, self._folder) if self._case.tight else work) for places, work in steps]
+            held = [
+                (places, Tight(work, self._folder / "spilled") if self._case.tight else work) for places, work in steps
+            ]
             killing = [(places, self._killer(work) if at == step else work) for at, (places, work) in enumerate(held)]
             return shuffle(context, killing, *uri)
 
@@ -254,10 +258,10 @@ def run_cases(bars: Bars, folder: Path, archive: Path, only: list[str]) -> None:
     for case in CASES:
         if only and case.name not in only:
             continue
-        key = f"{case.stage} {case.settings}"
+        key, calm = f"{case.stage} {case.settings}", folder / f"{case.name}_calm"
         if key not in undisturbed:
-            run = prepare(make(folder / f"{case.name}_calm", texts, case.settings), case)
-            with Hooks(case, folder / f"{case.name}_calm" / "hooks", kill=False):
+            run = prepare(make(calm, texts, case.settings), case)
+            with Hooks(case, calm / "hooks", kill=False):
                 undisturbed[key] = compute(run, case)
         run = prepare(make(folder / case.name, texts, case.settings), case)
         hooks = folder / case.name / "hooks"
