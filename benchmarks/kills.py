@@ -22,7 +22,7 @@ from benchmarks import synthetic
 from benchmarks.bars import Bars
 from contract.manifest import Attempt, Manifest, need
 from contract.plan import Run
-from pipelines import dedup_fuzzy, dedup_substring, exchange, links, minhash_sign, survivors
+from pipelines import dedup_fuzzy, dedup_substring, dedup_url, exchange, links, minhash_sign, survivors
 from pipelines.job import Job, read_rows
 
 MASTER = "local-cluster[2,1,1024]"
@@ -38,7 +38,7 @@ CLUSTER = {
         "spark.shuffle.io.retryWait": "100ms",
     },
 }
-STAGES = {"dedup_fuzzy": dedup_fuzzy, "dedup_substring": dedup_substring}
+STAGES = {"dedup_url": dedup_url, "dedup_fuzzy": dedup_fuzzy, "dedup_substring": dedup_substring}
 CHECKED = {"dedup_fuzzy.min_jaccard": 0.7}
 SPILLED = CHECKED | {"dedup_fuzzy.pairs_per_document": 1}
 SIMHASH = {"minhash_sign.method": "simhash", "minhash_sign.distance": 8}
@@ -60,6 +60,9 @@ class Case(NamedTuple):
 
 
 CASES = [
+    Case("url_keys", "dedup_url", {}, "table", 0),
+    Case("url_doomed", "dedup_url", {}, "doomed", 0),
+    Case("url_drops", "dedup_url", {}, "files", 0, "python"),
     *(Case(f"fuzzy_step_{step + 1}", "dedup_fuzzy", {}, "step", step) for step in range(2)),
     *(Case(f"fuzzy_checked_step_{step + 1}", "dedup_fuzzy", CHECKED, "step", step) for step in range(4)),
     *(Case(f"fuzzy_spilled_step_{step + 1}", "dedup_fuzzy", SPILLED, "step", step, tight=True) for step in range(4)),
@@ -227,6 +230,9 @@ def result(run: Run, stage: str) -> list[Any]:
 
 def prepare(run: Run, case: Case) -> Run:
     """Everything before the stage that dies."""
+    if case.stage == "dedup_url":
+        run.store.delete(run.task("dedup_url").prefix)
+        return run
     if case.stage == "dedup_substring":
         filtered = need(run.store, run.task("filter", run.segments[0].partition))
         Attempt(run, run.task("dedup_fuzzy")).commit([], filtered.rows)

@@ -58,7 +58,7 @@ def make_run(folder: Path, corpus: Iterable[str], overrides: dict[str, object], 
     attempt = Attempt(run, run.task("filter", run.segments[0].partition))
     files, size, documents = [], 0, 0
     for rows in batched(enumerate(corpus), file_rows):
-        files.append(_write(run, attempt, len(files), [(identifier(number), text) for number, text in rows]))
+        files.append(_write(run, attempt, len(files), list(rows)))
         documents += len(rows)
         size += sum(len(text.encode()) for _, text in rows)
     everything = Rows(read=documents, kept=documents, bytes_read=size, bytes_kept=size)
@@ -72,15 +72,24 @@ def identifier(number: int) -> str:
     return f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}{number:016x}"
 
 
+def address(number: int) -> str:
+    """One page in ten has that of another."""
+    return f"https://example.org/{number - 9 * (number % 10 == 9)}"
+
+
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     left = iter(items)
     while held := list(islice(left, size)):
         yield held
 
 
-def _write(run: Run, attempt: Attempt, number: int, rows: list[tuple[str, str]]) -> File:
+def _write(run: Run, attempt: Attempt, number: int, rows: list[tuple[int, str]]) -> File:
     columns = {name: pa.nulls(len(rows), DOCUMENTS.field(name).type) for name in DOCUMENTS.names}
-    columns |= {"id": pa.array([key for key, _ in rows]), "text": pa.array([text for _, text in rows])}
+    columns |= {
+        "id": pa.array([identifier(document) for document, _ in rows]),
+        "url": pa.array([address(document) for document, _ in rows]),
+        "text": pa.array([text for _, text in rows]),
+    }
     path = attempt.path(f"documents-{number:05d}-{number:08x}.parquet")
     with run.store.open_output(path) as sink:
         pq.write_table(pa.table(columns, schema=DOCUMENTS), sink, compression="zstd", row_group_size=1024)

@@ -338,7 +338,8 @@ class DedupSubstring(Settings):
     min_chars: Count = 20
     """A document with less text left is dropped."""
     tokenizer: Uri | None = None
-    """A tokenizer.json whose ids are the tokens; without one, tokens are the words that white space separates."""
+    """A tokenizer.json whose ids are the tokens; without one, tokens are the words that white space separates, which finds nothing in
+    languages written without spaces."""
     one_process_bytes: Count = runtime_only(48 << 20)
     """Up to this much text, one suffix array on the driver does it; above it Spark's workers search together."""
 

@@ -28,7 +28,9 @@ def find(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: fl
     shared = context.broadcast(list(items))
     made = steps(job.store, job.prefix, shared, len(items), settings, fraction, buckets)
     with computing(context, job.task):
-        return [row for batch in exchange.shuffle(context, made) for row in batch.to_pylist()]
+        return [
+            row for batch in exchange.shuffle(context, made, job.store.full(job.prefix)) for row in batch.to_pylist()
+        ]
 
 
 def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: float) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ Four shuffles of arrays a pass: anchors meet anchors; which ones met goes back t
 with their tokens and are compared; what is repeated goes back to its file. Whatever many documents share is sent once a block.
 
 What a worker holds does not grow with the corpus: at the files one block, and of one documents file the anchors that met or the cuts;
-where anchors or runs meet, their share of BUCKET_BYTES, since there are as many places as that takes. The driver holds a row a file.
+where anchors or runs meet, their share of BUCKET_BYTES, since there are as many places as that takes. Only the windows of an anchor
+that stands very often cost more, up to `min_tokens` times their text, spread over all places. The driver holds a row a file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from pipelines.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_b
 
 BUCKET_BYTES = 96 << 20  # of the corpus's text, for each place where runs meet: some 15 million tokens
 HOT = 1 << 16  # an anchor of more runs is spread over all places, window by window
+PIECE_BYTES = 32 << 20  # of tokens sent at once
 WIDTH = 4  # bytes of a tokenizer's id
 
 
@@ -135,24 +137,28 @@ def _block_runs(
     hot = state[inverse[run]] == 2
     label = np.where(hot, np.arange(len(windows)), -1 - run)  # a hot anchor's windows travel one by one
     begin, count = substring.stretches(alone, label, more)
-    data, offsets = stream.payloads(tokens, windows[begin], windows[begin] + count - 1 + k)
-    batch = pa.record_batch(
-        {
-            "high": high[document[begin]],
-            "low": low[document[begin]],
-            "file": np.full(len(begin), file, np.uint32),
-            "row": block.rows[document[begin]],
-            "first": start[begin],
-            "count": count,
-            "held": held[document[begin]].astype(np.uint8),
-            "more": more[begin],
-            "tokens": pa.LargeBinaryArray.from_buffers(
-                pa.large_binary(), len(begin), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-            ),
-        }
-    )
-    key = np.where(hot[begin], digest[begin], runs.anchor[run[begin]])
-    yield from exchange.split(batch, (key % np.uint64(buckets)).astype(np.int64))
+    ends = windows[begin] + count - 1 + k
+    sent = np.cumsum(tokens.at[ends] - tokens.at[windows[begin]]) // PIECE_BYTES
+    for piece in np.split(np.arange(len(begin)), np.flatnonzero(np.diff(sent)) + 1):
+        at = begin[piece]
+        data, offsets = stream.payloads(tokens, windows[at], ends[piece])
+        batch = pa.record_batch(
+            {
+                "high": high[document[at]],
+                "low": low[document[at]],
+                "file": np.full(len(at), file, np.uint32),
+                "row": block.rows[document[at]],
+                "first": start[at],
+                "count": count[piece],
+                "held": held[document[at]].astype(np.uint8),
+                "more": more[at],
+                "tokens": pa.LargeBinaryArray.from_buffers(
+                    pa.large_binary(), len(at), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+                ),
+            }
+        )
+        key = np.where(hot[at], digest[at], runs.anchor[run[at]])
+        yield from exchange.split(batch, (key % np.uint64(buckets)).astype(np.int64))
 
 
 def _marks(file: Any, row: Offsets, first: Offsets, count: Offsets, buckets: int | None = None) -> Iterator[Sent]:
@@ -221,7 +227,9 @@ def save_cuts(
         for document, (number, key) in enumerate(zip(block.rows.tolist(), block.ids, strict=True)):
             low, high = np.searchsorted(rows, [number, number + 1])
             later = [to_bytes(block, document, int(starts[at]), int(ends[at])) for at in range(low, high)]
-            found[number], ids[number] = compose(before.get(number, []), [one for one in later if one[0] < one[1]]), key
+            ids[number], cuts = key, compose(before.get(number, []), [one for one in later if one[0] < one[1]])
+            if cuts:  # repeats within one character are none
+                found[number] = cuts
     path = f"{prefix}/cuts-{file:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
     writer = TableWriter(store, path, "cuts", CUTS)
     for number in sorted(found):

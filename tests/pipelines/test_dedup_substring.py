@@ -393,6 +393,7 @@ def test_steps_equal_brute_force(
     """Whatever is hot, however documents are cut into blocks, and in whichever order batches come."""
     monkeypatch.setattr(repeats, "HOT", hot)
     monkeypatch.setattr("pipelines.tokens.BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(repeats, "PIECE_BYTES", 40 * hot)
     left = left_of(documents, DedupSubstring(min_tokens=8, cut=cut), files, buckets, FRACTION)
     expected = brute_force({row["id"]: row["text"].split() for row in documents}, 8, cut, FRACTION)
     assert {key: text.split() for key, text in left.items()} == expected
