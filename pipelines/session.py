@@ -20,7 +20,13 @@ from contract.plan import Run, Task
 from contract.store import explain
 
 LOG = Path(__file__).parent / "log4j2.properties"
-JVM = "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC"  # it moves bytes for minutes: optimising it takes more than that gives back
+LOCAL = {
+    "spark.driver.host": "127.0.0.1",  # elsewhere the driver listens where the network reaches it
+    "spark.shuffle.compress": "false",  # no network to spare; `spark.conf` turns it on where the disk is small
+    "spark.executorEnv.MALLOC_MMAP_MAX_": "0",  # a worker's next array takes the pages of its last, not new ones
+    "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+}
+JVM = "-XX:TieredStopAtLevel=1"  # it moves bytes: compiling it further costs two cores more than that gives back
 
 
 def start_context(run: Run, task: Task) -> Any:
@@ -49,14 +55,11 @@ def _properties(run: Run) -> dict[str, str]:
     settings = run.recipe.spark
     local = settings.master.startswith("local[")
     return {
-        **({"spark.driver.host": "127.0.0.1"} if local else {}),  # else the driver listens where the network reaches it
+        **(LOCAL if local else {}),
         "spark.driver.memory": settings.driver_memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG.as_uri()} {JVM}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG.as_uri()} {JVM if local else ''}".rstrip(),
         "spark.driver.maxResultSize": "0",  # what a stage collects is bounded by the stage, not by Spark's 1 GiB
         "spark.executor.memory": settings.executor_memory,
-        "spark.executorEnv.MALLOC_MMAP_MAX_": "0",  # a worker's next array takes the pages of its last, not new ones
-        "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(512 << 20),
-        "spark.shuffle.compress": str(not local).lower(),  # there is no network to spare
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.enabled": "false",
