@@ -299,6 +299,8 @@ class MinhashSign(Settings):
     @classmethod
     def _from_preset(cls, given: Any) -> Any:
         preset = MINHASH_PRESETS.get(given.get("preset") or "") if isinstance(given, dict) else None
+        if preset and given.get("method") == "simhash":
+            raise ValueError(f"preset {given['preset']} is MinHash's; method simhash has ngram and distance")
         for key, value in (preset or {}).items():
             if given.get(key, value) != value:
                 raise ValueError(

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -17,35 +19,72 @@ from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
 from contract.stages import STAGES
 from contract.store import Store
+from pipelines.schema import Drop
+from pipelines.text.canonical import canonical
+from pipelines.text.hashing import buffers, shingles
+
+INDENT = " " * 34
+SHOWN = 10  # cuts of a document
+CHARS = 60  # of each
 
 
 def explain(run: Run, asked: str) -> Iterator[str]:
     """One line for each thing that happened to the captures of an address, or to the document of an id, in pipeline order."""
-    column = "id" if re.fullmatch("[0-9a-f]{32}", asked) else "url"
+    is_id = re.fullmatch("[0-9a-f]{32}", asked) is not None
+    column, named = ("id", [asked]) if is_id else ("url", spellings(asked))
     ids: dict[str, str] = {}  # id -> the last stage that wrote it
     gone: set[str] = set()
     for done in committed(run):
-        for row in rows(run.store, done, "documents", column, asked, ["id"]):
+        for row in rows(run.store, done, "documents", column, named, ["id"]):
             ids[row["id"]] = done.stage
-        for row in rows(run.store, done, "drops", column, asked):
+        for row in rows(run.store, done, "drops", column, named):
             gone.add(row["id"])
             yield f"{row['id']}  {done.stage}: dropped, {row['reason']} {row['value'] or ''}".rstrip()
             yield from twins(run, done, row)
-        for row in rows(run.store, done, "matches", column, asked):
+        for row in rows(run.store, done, "matches", column, named):
             if row["action"] != "dropped":
                 yield f"{row['id']}  {done.stage}: {row['action']}, {row['benchmark']}: {row['ngram']}"
-        for row in rows(run.store, done, "heldout", column, asked, ["id"]):
+        for row in rows(run.store, done, "heldout", column, named, ["id"]):
             ids[row["id"]] = done.stage
             yield f"{row['id']}  {done.stage}: held out of training"
         for key in sorted(ids):
-            cuts = list(rows(run.store, done, "cuts", "id", key))
-            if cuts:
-                size = sum(cut["end"] - cut["start"] for cut in cuts)
-                yield f"{key}  {done.stage}: {size} bytes cut, at " + ", ".join(
-                    f"{cut['start']}-{cut['end']}" for cut in cuts
-                )
+            yield from passages(run, done, key)
     for key in sorted(ids.keys() - gone):
         yield f"{key}  kept; {ids[key]} was the last to write it"
+
+
+def spellings(url: str) -> list[str]:
+    """What the address of a page may be written as in the crawl: as asked, and in its canonical form by either scheme."""
+    form = canonical(url if "://" in url else f"https://{url}")
+    return sorted({url, form, form.replace("https://", "http://", 1)})
+
+
+def passages(run: Run, done: Manifest, key: str) -> Iterator[str]:
+    """What was cut from a document, in bytes of the text that `filter` wrote, with the first words of each passage."""
+    cuts = list(rows(run.store, done, "cuts", "id", [key]))
+    if cuts:
+        yield f"{key}  {done.stage}: {sum(cut['end'] - cut['start'] for cut in cuts)} bytes cut"
+        data = (text_of(run, key) or "").encode()
+        for cut in cuts[:SHOWN]:
+            text = " ".join(data[cut["start"] : cut["end"]].decode().split())
+            yield f"{INDENT}{cut['start']}-{cut['end']}: {text[:CHARS]}{'...' if len(text) > CHARS else ''}"
+        if len(cuts) > SHOWN:
+            yield f"{INDENT}and {len(cuts) - SHOWN} more passages"
+
+
+def text_of(run: Run, key: str) -> str | None:
+    """A document as `filter` wrote it."""
+    found = (
+        rows(run.store, done, "documents", "id", [key], ["text"]) for done in committed(run) if done.stage == "filter"
+    )
+    return next((row["text"] for some in found for row in some), None)
+
+
+def similarity(one: str, other: str, ngram: int) -> float:
+    """Jaccard similarity of the sets of word n-grams, as `dedup_fuzzy` checks it."""
+    hashes, bounds = shingles(*buffers(pa.array([one, other])), ngram)
+    sets = np.unique(hashes[: bounds[1]]), np.unique(hashes[bounds[1] :])
+    return len(np.intersect1d(*sets)) / len(np.union1d(*sets))
 
 
 def twins(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:
@@ -56,13 +95,17 @@ def twins(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:
         (
             found["url"]
             for one in committed(run)
-            for found in rows(run.store, one, "documents", "id", row["duplicate_of"])
+            for found in rows(run.store, one, "documents", "id", [row["duplicate_of"]])
         ),
         None,
     )
-    yield f"{' ' * 32}  it stays: {row['duplicate_of']} {url or ''}".rstrip()
-    cluster = 1 + sum(1 for _ in rows(run.store, done, "drops", "value", row["value"], ["id"]))
-    yield f"{' ' * 32}  documents in the cluster: {cluster}"
+    yield f"{INDENT}it stays: {row['duplicate_of']} {url or ''}".rstrip()
+    cluster = 1 + sum(1 for _ in rows(run.store, done, "drops", "value", [row["value"]], ["id"]))
+    texts = [text_of(run, key) for key in (row["id"], row["duplicate_of"])]
+    if row["reason"] == Drop.NEAR_DUPLICATE and texts[0] is not None and texts[1] is not None:
+        ngram = run.recipe.minhash_sign.ngram
+        yield f"{INDENT}similarity of the two: {similarity(*texts, ngram):.2f} (shared {ngram}-word shingles)"
+    yield f"{INDENT}documents in the cluster: {cluster}"
 
 
 def committed(run: Run) -> Iterator[Manifest]:
@@ -73,14 +116,14 @@ def committed(run: Run) -> Iterator[Manifest]:
 
 
 def rows(
-    store: Store, done: Manifest, kind: str, column: str, value: str, columns: Sequence[str] | None = None
+    store: Store, done: Manifest, kind: str, column: str, values: Sequence[str], columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one kind of a manifest's files where a column has a value."""
+    """The rows of one kind of a manifest's files where a column has one of some values."""
     for file in done.of(kind):
         with store.open_input(file.path) as source:
             if column in pq.read_schema(source).names:
                 source.seek(0)
-                yield from pq.read_table(source, columns=columns, filters=pc.field(column) == value).to_pylist()
+                yield from pq.read_table(source, columns=columns, filters=pc.field(column).isin(values)).to_pylist()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

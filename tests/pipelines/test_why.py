@@ -35,10 +35,14 @@ def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys
     copy = [
         f"{rows['copy']['id']}  dedup_fuzzy: dropped, near_duplicate {near}",
         f"{' ' * 32}  it stays: {near} {rows['near']['url']}",
+        f"{' ' * 32}  similarity of the two: 1.00 (shared 5-word shingles)",
         f"{' ' * 32}  documents in the cluster: 2",
     ]
     assert told(rows["copy"]["id"]) == copy
     assert told(rows["copy"]["url"]) == copy
+    assert (
+        told("http://EXAMPLE.org:80/page?utm_source=x") == told("example.org/page") == told("https://example.org/page")
+    )
     assert told("https://example.org/page")[:2] == [
         f"{rows['old']['id']}  dedup_url: dropped, duplicate_url https://example.org/page",
         f"{' ' * 32}  it stays: {new} https://example.org/page#top",
@@ -47,7 +51,8 @@ def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys
     start = rows["other"]["text"].index(" pa")
     end = len(rows["other"]["text"])
     assert told(other) == [
-        f"{other}  dedup_substring: {end - start} bytes cut, at {start}-{end}",
+        f"{other}  dedup_substring: {end - start} bytes cut",
+        f"{' ' * 32}  {start}-{end}: {passage}",
         f"{other}  kept; dedup_substring was the last to write it",
     ]
     match = {"id": near, "url": rows["near"]["url"], "benchmark": "sums", "action": "cut", "ngram": "a b c"}
