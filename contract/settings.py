@@ -388,7 +388,8 @@ class Mix(Settings):
     crawl_epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
     sources: dict[str, MixSource] = {}
     heldout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Of documents. The same ones in every run, whatever the seed; `dedup_substring` cuts no text of theirs for training text's sake."""
+    """Of the documents that the epochs take, and whatever has the same text as one. The same ones in every run, whatever the seed;
+    `dedup_substring` cuts no text of theirs for training text's sake."""
     seed: Count = 0
     shards: Positive = 8
 

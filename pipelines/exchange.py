@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from contract.errors import GristmillError
+from contract.errors import GristmillError, StoreError
 from pipelines.session import store_errors
 
 Sent = tuple[int, pa.RecordBatch]
@@ -27,12 +27,13 @@ def shuffle(context: Any, steps: Sequence[tuple[int, Work]], uri: str = "the sto
     """Run (places, work) steps one after the other and collect what the last one sends, whatever place it names.
 
     context: the SparkContext. uri: where the steps read and write. The first step's places get no batches. Raises the GristmillError
-    that a step raised; its OSError or ArrowException is a StoreError about `uri`.
+    that a step raised; its OSError or ArrowException is a StoreError about `uri`, once Spark has tried as often as it does.
     """
     rdd = None
+    tries = 1 if context.master.startswith("local[") else int(context.getConf().get("spark.task.maxFailures", "4"))
     for places, work in steps:
         rdd = context.parallelize([], max(places, 1)) if rdd is None else rdd.partitionBy(max(places, 1), _same)
-        rdd = rdd.mapPartitionsWithIndex(partial(_step, work, uri))
+        rdd = rdd.mapPartitionsWithIndex(partial(_step, work, uri, tries))
     batches = []
     for _, data in rdd.collect() if rdd is not None else ():
         if isinstance(data, GristmillError):
@@ -116,7 +117,7 @@ def _same(place: int) -> int:
     return place
 
 
-def _step(work: Work, uri: str, place: int, sent: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+def _step(work: Work, uri: str, tries: int, place: int, sent: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
     """One place of one step. Errors meant for people travel to the driver as data: Spark would bury them in its own traceback."""
     failed: list[GristmillError] = []
 
@@ -131,13 +132,25 @@ def _step(work: Work, uri: str, place: int, sent: Iterator[tuple[int, Any]]) -> 
         with store_errors(uri):
             for target, batch in work(place, batches()):
                 yield target, _encode(batch)
+    except StoreError as error:
+        if _attempt() < tries:
+            raise  # another node's disk, or the store in a minute, may do
+        failed.append(error)
     except GristmillError as error:
         failed.append(error)
-    for _ in sent:  # a worker that leaves something unread is not used again
-        pass
+    # A worker that leaves something unread is not used again.
+    failed += [data for _, data in sent if isinstance(data, GristmillError)]
     _settle()
     for error in failed:
         yield 0, error
+
+
+def _attempt() -> int:
+    """How often this task was started; 1 outside Spark."""
+    from pyspark import TaskContext
+
+    here: Any = TaskContext.get()
+    return here.attemptNumber() + 1 if here else 1
 
 
 @lru_cache(maxsize=1)

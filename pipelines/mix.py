@@ -1,7 +1,8 @@
 """Joins the crawl with decontaminated curated sources, repeats each source for its epochs, holds some documents out, and shuffles the rest.
 
 The shuffle goes through the store and needs no Spark shuffle: every file is dealt into one row group a shard, then every shard
-collects its row groups and sorts them by a hash of seed, document and copy. One shard must fit into a worker's memory.
+collects its row groups and sorts them by a hash of seed, document and copy. One shard must fit into a worker's memory, and 8 bytes
+for each held-out document.
 """
 
 import gzip
@@ -25,7 +26,7 @@ from contract.settings import Decontaminate, Mix
 from contract.store import Store, split_uri
 from pipelines.decontaminate import Judge, load
 from pipelines.findings import Findings, summarise
-from pipelines.heldout import contains, is_heldout
+from pipelines.heldout import contains, heldout, is_heldout
 from pipelines.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, Drop
 from pipelines.text.hashing import Hashes
@@ -139,12 +140,18 @@ def text_hash(text: str) -> int:
 
 def drawn(store: Store, settings: Mix, judge: Judge | None, item: Item, _: str) -> Hashes:
     """Hashes of the texts of one file that are held out: of pages drawn by id, which no cut changes, of curated texts by themselves."""
-    found = []
-    for row in rows_of(store, item) if item.epochs else ():
-        if row and is_heldout(settings.heldout_fraction, row["text" if item.uri else "id"]):
-            verdict = judge(row["text"]) if judge and item.uri else None
-            found.append(row["text"] if verdict is None else verdict.left)
-    return np.array([text_hash(text) for text in found if text is not None], np.uint64)
+    found: list[str] = []
+    if item.epochs and item.uri:
+        for row in read_curated(item.source, item.uri):
+            if row and is_heldout(settings.heldout_fraction, row["text"]):
+                verdict = judge(row["text"]) if judge else None
+                found.append(row["text"] if verdict is None else verdict.left or "")
+    elif item.epochs:
+        with store.open_input(item.path) as source:
+            for batch in pq.ParquetFile(source).iter_batches(1024, columns=["id", "text"]):
+                chosen = heldout(settings.heldout_fraction, batch["id"].to_pylist())
+                found += batch["text"].filter(pa.array(chosen)).to_pylist()
+    return np.array([text_hash(text) for text in found], np.uint64)
 
 
 def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: Any, item: Item, name: str) -> Output:
@@ -168,16 +175,16 @@ def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: An
                 sorter.drop(row, Drop.CONTAMINATED, verdict.value, size)
                 continue
             row["text"] = verdict.left
-        heldout = item.epochs > 0 and contains(held.value, text_hash(row["text"]))
-        count = 1 if heldout else copies(item.epochs, settings.seed, row["id"])
+        is_held = contains(held.value, text_hash(row["text"]))
+        count = copies(item.epochs, settings.seed, row["id"])
         if not count:
             sorter.drop(row, Drop.MIX_EPOCHS, item.epochs, size)
             continue
         kept_size = len(row["text"].encode())
         sorter.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=kept_size)
-        for copy in range(count):
+        for copy in range(1 if is_held else count):
             order = draw(settings.seed, f"order {copy}", row["id"])
-            hands.give(HELDOUT if heldout else order % settings.shards, row | {"order": order}, kept_size)
+            hands.give(HELDOUT if is_held else order % settings.shards, row | {"order": order}, kept_size)
     output = sorter.close()
     output.files += findings.close() if findings else []
     output.files += hands.close()

@@ -53,7 +53,7 @@ def start_spark(run: Run, task: Task) -> Any:
 
 def _properties(run: Run) -> dict[str, str]:
     settings = run.recipe.spark
-    local = settings.master.startswith("local[")
+    local = settings.master == "local" or settings.master.startswith("local[")
     return {
         **(LOCAL if local else {}),
         "spark.driver.memory": settings.driver_memory,

@@ -7,18 +7,13 @@ import importlib
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from datetime import timedelta
-from functools import cache
-from typing import Any
+from collections.abc import Sequence
 
 from contract.errors import EXIT_FAILED, GristmillError
 from contract.manifest import Attempt, find
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
 from training.job import Job, StopFlag, clear_checkpoints
-
-LOOPBACK = "127.0.0.1"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +82,7 @@ def join() -> tuple[int, int, int]:
         "LOCAL_RANK": "0",
         "WORLD_SIZE": "1",
         "LOCAL_SIZE": "1",
-        "MASTER_ADDR": LOOPBACK,
+        "MASTER_ADDR": "127.0.0.1",
     }.items():
         os.environ.setdefault(key, value)
     if "MASTER_PORT" not in os.environ:
@@ -110,39 +105,8 @@ def join() -> tuple[int, int, int]:
     local_rank = int(os.environ["LOCAL_RANK"])
     if cuda:
         torch.cuda.set_device(local_rank)
-    backend = "nccl" if cuda else "gloo"
-    deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, init_method=_init_method())
+    deepspeed.init_distributed("nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
     return _rank(), local_rank, int(os.environ["WORLD_SIZE"])
-
-
-def _init_method() -> str | None:
-    """How the ranks meet: by torch's own server across machines, and on one machine by a server that only loopback reaches."""
-    if os.environ["MASTER_ADDR"] != LOOPBACK:
-        return None
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
-    _register_loopback()
-    return "loopback://"
-
-
-@cache
-def _register_loopback() -> None:
-    from torch.distributed import register_rendezvous_handler
-
-    register_rendezvous_handler("loopback", _meet_on_loopback)
-
-
-def _meet_on_loopback(url: str, timeout: timedelta, **_: object) -> Iterator[tuple[Any, int, int]]:
-    """As torch's `env://` does it, whose server listens on every interface: (store, rank, processes)."""
-    from torch.distributed import TCPStore
-
-    rank, processes, port = _rank(), int(os.environ["WORLD_SIZE"]), int(os.environ["MASTER_PORT"])
-    listening = None
-    if rank == 0:
-        server = socket.create_server((LOOPBACK, port))
-        listening = server.detach()  # the store closes it
-    yield TCPStore(LOOPBACK, port, processes, rank == 0, timeout, master_listen_fd=listening), rank, processes
-    raise RuntimeError("ranks that met on loopback cannot meet again")
 
 
 def _leave(job: Job) -> None:
@@ -158,7 +122,7 @@ def _rank() -> int:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 

@@ -1,9 +1,6 @@
 """Scratch folders of tasks that share a machine; who speaks when a rank fails."""
 
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,18 +9,6 @@ from contract.errors import GristmillError
 from contract.plan import Run
 from training import __main__ as main
 from training.job import Job
-
-MEET = """
-import psutil, torch
-from training.__main__ import join
-rank, *_ = join()
-total = torch.ones(1) + rank
-torch.distributed.all_reduce(total)
-open_to = [one.laddr.ip for one in psutil.Process().net_connections("inet") if one.status == "LISTEN"]
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
-print(*open_to, total.item())
-"""
 
 
 def test_two_attempts_and_two_stores_keep_their_files_apart(make_job: Callable[..., Job]) -> None:
@@ -49,24 +34,6 @@ def test_a_failed_attempt_leaves_nothing_and_a_killed_one_is_cleared_by_the_next
     with after.scratch():
         assert not killed.workdir.exists()
     assert not list(after.workdir.parent.iterdir())
-
-
-def test_the_server_by_which_ranks_meet_is_open_to_this_machine_alone() -> None:
-    """A process group of two, both on this machine: what each listens on, and a sum that takes both."""
-    with socket.create_server((main.LOOPBACK, 0)) as probe:
-        port = probe.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", MEET],
-            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": str(port)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for rank in ranks:
-        *addresses, total = (rank.communicate(timeout=120)[0]).split()
-        assert (set(addresses), total) == ({main.LOOPBACK}, "3.0")
 
 
 def test_every_rank_says_why_it_failed(
