@@ -14,6 +14,10 @@ help:
 	@echo "make stop    end everything that make demo started"
 	@echo "make test    the tests          make lint   style, types, architecture"
 	@echo "make bench   throughput of the hot stages       make setup  only install, into .venv"
+	@echo "make bench-extract   reading, extraction, scores, decontamination; DATA=DIR has the test data, also for bench-dedup"
+	@echo "make bench-dedup     deduplication; ONLY=\"sign recall\" takes some of: sign recall kill peer million substring"
+	@echo "make bench-fuzz      damaged files, for 20 minutes"
+	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
 
 setup: $(VENV)/.ready
 

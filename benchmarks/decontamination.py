@@ -30,7 +30,7 @@ SETS = {
     "ceval": "ceval/ceval_dev_val_only.zip",
     "cmmlu": "cmmlu/cmmlu_dev_val_only.zip",
     "gsm8k": "gsm8k/train.jsonl",
-    "humaneval": "humaneval/example_samples.jsonl",
+    "humaneval": "humaneval/example_problem.jsonl",
     "mmlu": "mmlu/mmlu_dev_val_only.zip",
 }
 SHOWN = ("bbh", "gsm8k", "mmlu")

@@ -256,9 +256,12 @@ def read_cuts(store: Store, file: File) -> list[tuple[Any, ...]]:
     return sorted(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
+PARTS = ("sign", "recall", "kill", "peer", "million", "substring")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=["sign", "recall", "kill", "peer", "million", "substring"])
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--documents", type=int, default=200_000, help="beside datatrove")
     parser.add_argument("--million", type=int, default=1_000_000)
     parser.add_argument("--tokens", type=int, default=100_000_000)

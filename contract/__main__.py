@@ -4,6 +4,7 @@ import argparse
 import datetime
 import os
 import re
+import secrets
 import sys
 from collections.abc import Sequence
 
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "resolve", help="validate a recipe, list its crawl, write runs/<run>/recipe.yaml and print its URI"
     )
     one.add_argument("--recipe", required=True)
-    one.add_argument("--run", help="name of the run; default: recipe name and time")
+    one.add_argument("--run", help="name of the run; default: recipe name, time and six random digits")
     one.add_argument(
         "--snapshot",
         action="append",
@@ -78,13 +79,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _resolve(given: argparse.Namespace) -> None:
-    name = (
-        given.run
-        or f"{recipe.load(given.recipe, given.overrides).name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
-    )
+    name = given.run or _new_name(recipe.load(given.recipe, given.overrides).name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+:-]*", name):
         raise GristmillError(f"run name {name!r}: use letters, digits and . _ + : -")
     print(resolve(given.recipe, name, given.overrides, given.snapshot).uri)
+
+
+def _new_name(of: str) -> str:
+    """Sorts by time. The digits at its end are random, because two runs may begin in the same second."""
+    return f"{of}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
 def _plan(given: argparse.Namespace) -> None:
@@ -105,9 +108,7 @@ def _state(run: Run, task: Task) -> str:
 
 def _funnel(given: argparse.Namespace) -> None:
     run: Run = open_run(given.recipe)
-    print(funnel.render(funnel.levels(run)))
-    for what, report in contamination.reports(run).items():
-        print("", *contamination.render(what, report), sep="\n")
+    print(funnel.render(funnel.levels(run)), *contamination.tables(run), sep="\n")
 
 
 def _lineage(given: argparse.Namespace) -> None:

@@ -46,6 +46,11 @@ def reports(run: Run) -> dict[str, Report]:
     return found
 
 
+def tables(run: Run) -> list[str]:
+    """The lines of every report that a run has, each after an empty one."""
+    return [line for what, report in reports(run).items() for line in ("", *render(what, report))]
+
+
 def render(what: str, report: Report) -> list[str]:
     """A report as a table for the terminal."""
     head = f"{'items':>9}{'sought':>9}{'leaked':>9}{'overlap':>9}{'documents leaking':>20}{'overlapping':>13}{'n-grams found':>18}"

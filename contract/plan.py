@@ -75,10 +75,14 @@ class Run:
         """Raises InputError where a file that the task reads from outside the store is not what it was when the run was resolved."""
         if task.segment and not task.inputs:
             check_crawl_files(task.segment)
-        reads = [task.stage]
-        if task.stage == "mix" and self.recipe.mix.sources:
+        self.check_outside(task.stage)
+
+    def check_outside(self, stage: str) -> None:
+        """The same for the files that the stage's settings name, which is a listing or two; the crawl's files are left out."""
+        reads = [stage]
+        if stage == "mix" and self.recipe.mix.sources:
             reads.append("decontaminate")  # curated sources are searched for its benchmarks
-        for key, now in (pair for stage in reads for pair in stage_outside(self.recipe, stage).items()):
+        for key, now in (pair for one in reads for pair in stage_outside(self.recipe, one).items()):
             if now != self.outside.get(key):
                 raise InputError(f"{key}: the file changed since the run was resolved; start a new run")
 

@@ -90,7 +90,7 @@ def list_segments(recipe: Recipe) -> list[Segment]:
 def list_outside(recipe: Recipe) -> dict[str, str]:
     """Size and time of every file that a recipe names beside the crawl: `stage.key` -> what identifies its content.
 
-    Raises InputError naming the key of a file that does not exist.
+    Raises InputError naming the key of a file that does not exist, or of a folder without files.
     """
     return {key: value for stage in STAGES for key, value in stage_outside(recipe, stage).items()}
 
@@ -102,7 +102,8 @@ def stage_outside(recipe: Recipe, stage: str) -> dict[str, str]:
         store, name = split_uri(uri)
         entries = [entry for entry in store.files(recursive=False) if entry.path == name] or store.files(name)
         if not entries:
-            raise InputError(f"{stage}.{key}: {uri} does not exist; check the path, or leave the key out")
+            why = "holds no readable file" if store.exists(name) else "does not exist"
+            raise InputError(f"{stage}.{key}: {uri} {why}; check the path, or leave the key out")
         listing = "".join(f"{entry.path}:{entry.size}:{entry.modified}\n" for entry in entries)
         found[f"{stage}.{key}"] = hashlib.sha256(listing.encode()).hexdigest()[:16]
     return found

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import fcntl
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from gristmill_airflow.environment import create_pools, password, token
 
 DISK_GIB = 2.0
 PARSE_S = 120
+WHERE = Path("home")  # and the Makefile's
 NAME = "demo__"  # how the demo's runs of `corpus` begin, by which a later demo knows them
 
 
@@ -33,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("command", choices=("start", "stop"))
-    parser.add_argument(
-        "--where", type=Path, default=Path("home"), help="folder for Airflow, the pydoc crawl and the lock"
-    )
+    parser.add_argument("--where", type=Path, default=WHERE, help="folder for Airflow, the pydoc crawl and the lock")
     parser.add_argument("--recipe", default="recipes/tiny.yaml")
     parser.add_argument("--crawl", help="folder or store prefix with WARC or WET files")
     parser.add_argument("--set", default="", help="overrides, separated by spaces: 'ppo.steps=40 filter.min_words=30'")
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "\nThe run goes on inside Airflow. `make demo` takes it up where it stands; `make stop` ends it.",
+            f"\nThe run goes on inside Airflow. `make demo` takes it up where it stands; `{_how_to_stop(given.where)}` ends it.",
             file=sys.stderr,
         )
         return 130
@@ -70,6 +70,11 @@ def _stop(where: Path) -> None:
     print(f"stopped {count} processes" if count else "nothing was running")
 
 
+def _how_to_stop(where: Path) -> str:
+    """The command that ends what was started in a folder."""
+    return "make stop" if where == WHERE else f"make stop WHERE={shlex.quote(str(where))}"
+
+
 def _start(given: argparse.Namespace, screen: Screen) -> None:
     began = time.monotonic()
     problem = preflight.java_problem() or preflight.disk_problem(given.where, DISK_GIB)
@@ -79,7 +84,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     if not running:
         server.check_port(given.port)
     elif running.port != given.port:
-        screen.say(f"Airflow is up on port {running.port} already and stays there; make stop ends it")
+        screen.say(f"Airflow is up on port {running.port} already and stays there; {_how_to_stop(given.where)} ends it")
     overrides = _overrides(given)
     screen.say("Gristmill: from crawled pages to a chat model\n")
     pages = source.choose(given.where, given.recipe, given.crawl, overrides, screen)
@@ -107,7 +112,8 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     screen.say(summary.render(run))
     if again:
         screen.say(f"\n{again} of {tasks} tasks were done before with these settings and inputs, and were skipped.")
-    screen.say(f"\nDone in {clock(time.monotonic() - began)}. Airflow stays up at {up.url}; end it with: make stop")
+    took = clock(time.monotonic() - began)
+    screen.say(f"\nDone in {took}. Airflow stays up at {up.url}; end it with: {_how_to_stop(given.where)}")
 
 
 def _overrides(given: argparse.Namespace) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 
-from contract import funnel
+from contract import contamination, funnel
 from contract.manifest import Manifest, find
 from contract.plan import Run
 
@@ -27,10 +27,10 @@ def skipped(run: Run) -> int:
 
 
 def render(run: Run) -> str:
-    """The funnel, then one line for each training stage, then chats before and after PPO."""
+    """The funnel, what of evaluation sets was found, then one line for each training stage, then chats before and after PPO."""
     done = finished(run)
     one = {stage: manifests[0] for stage, manifests in done.items()}
-    lines = [funnel.render(funnel.levels(run)), ""]
+    lines = [funnel.render(funnel.levels(run)), *contamination.tables(run), ""]
     lines += [
         f"{title:<14} {text}"
         for title, text in (

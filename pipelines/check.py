@@ -1,6 +1,7 @@
 """What a stage would refuse hours into a run is refused before the run: `python -m pipelines check --recipe URI`.
 
 A stage's settings, the packages they need, and the lists, evaluation sets and tokenizer that they name: seconds, and never a page.
+No file that a setting names may have changed since the run was resolved.
 """
 
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from contract.manifest import find
 from contract.plan import Run
 from contract.recipe import Recipe
-from pipelines.decontaminate import load
+from pipelines.decontaminate import describe, load
 from pipelines.filter import check_stop_words
 from pipelines.langid import check_languages
 from pipelines.score import check_tools
@@ -28,7 +29,7 @@ def dedup_substring(recipe: Recipe) -> None:
 
 def decontaminate(recipe: Recipe) -> None:
     if recipe.decontaminate.benchmarks:
-        load(recipe.decontaminate)
+        print(*describe(load(recipe.decontaminate)), sep="\n", flush=True)
 
 
 CHECKS: dict[str, Callable[[Recipe], None]] = {
@@ -45,6 +46,8 @@ CHECKS: dict[str, Callable[[Recipe], None]] = {
 def check(run: Run) -> None:
     """Ask every stage that has not finished a task of this run: one that has accepted its settings."""
     first = {stage: task for (stage, _), task in reversed(run.tasks().items())}
-    for stage, refuse in CHECKS.items():
-        if not find(run.store, first[stage]):
-            refuse(run.recipe)
+    for stage, task in reversed(first.items()):
+        if not find(run.store, task):
+            run.check_outside(stage)
+            if stage in CHECKS:
+                CHECKS[stage](run.recipe)

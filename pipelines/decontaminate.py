@@ -22,7 +22,7 @@ from pipelines.job import BATCH_ROWS, Counts, Job, Output, Sorter, TableWriter
 from pipelines.schema import DOCUMENTS, Drop
 from pipelines.session import store_errors
 from pipelines.text.contamination import Finding, Index, build, culprits, cut, find, suspects
-from pipelines.text.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_items
+from pipelines.text.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_members
 
 COPIES_AT_ONCE = 8
 
@@ -32,6 +32,10 @@ class Benchmarks(NamedTuple):
 
     sets: tuple[tuple[str, tuple[Item, ...]], ...]
     index: Index
+    files: dict[str, list[tuple[str, int]]]
+    """Benchmark -> each file that was read, or member of an archive, and its number of items."""
+    sought: dict[str, int]
+    """Benchmark -> items long enough to be looked for."""
 
 
 class Verdict(NamedTuple):
@@ -80,36 +84,56 @@ class Judge:
         return text
 
 
-def read_benchmark(name: str, uri: str) -> Iterator[Item]:
-    """The items of a benchmark's file or folder; raises InputError naming the recipe's key, the file and the line."""
+def read_benchmark(name: str, uri: str) -> list[tuple[str, tuple[Item, ...]]]:
+    """The items of a benchmark by file and member of an archive; raises InputError naming the recipe's key, the file and the line."""
     store, path = split_uri(uri)
     alone = any(entry.path == path for entry in store.files(recursive=False))
     names = [""] if alone else [entry.path[len(path) + 1 :] for entry in store.files(path)]
     wanted = [one for one in names if alone or is_named_like_one(one)]
     if not wanted:
         why = (
-            "no such file"
+            "there is no such file, or it is an empty folder"
             if not names
             else f"none of its {len(names)} files ends in {', '.join(SUFFIXES)}, packed or not"
         )
         raise InputError(f"decontaminate.benchmarks.{name}: {uri} cannot be read: {why}")
+    found: list[tuple[str, tuple[Item, ...]]] = []
     for one in wanted:
         try:
-            yield from read_items(one or path, store.read_bytes(f"{path}/{one}" if one else path))
+            members = [*read_members(one or path, store.read_bytes(f"{path}/{one}" if one else path))]
+            found += members or [(one or path, ())]
         except Malformed as error:
             where = uri.rpartition("/")[0] if alone else uri
             raise InputError(f"decontaminate.benchmarks.{name}: {where}/{error}") from None
+    if not any(items for _, items in found):
+        raise InputError(
+            f"decontaminate.benchmarks.{name}: {uri} holds no item; check the path, or leave the benchmark out"
+        )
+    return found
 
 
 def load(settings: Decontaminate) -> Benchmarks:
-    """A recipe's benchmarks. Raises InputError where they hold nothing to look for."""
-    sets = tuple((name, tuple(read_benchmark(name, uri))) for name, uri in sorted(settings.benchmarks.items()))
+    """A recipe's benchmarks. Raises InputError where one of them holds nothing to look for."""
+    read = {name: read_benchmark(name, uri) for name, uri in sorted(settings.benchmarks.items())}
+    sets = tuple((name, tuple(item for _, items in files for item in items)) for name, files in read.items())
     index = build(sets, settings.ngram, settings.min_words)
-    if not len(index.grams):
-        raise InputError(
-            f"decontaminate.benchmarks: no text in {', '.join(index.names)} has {settings.min_words} words; lower decontaminate.min_words or leave them out"
-        )
-    return Benchmarks(sets, index)
+    counts = np.bincount(index.benchmark[np.unique(index.item)], minlength=len(sets)).tolist()
+    sought = dict(zip(index.names, counts, strict=True))
+    for name, items in sets:
+        if not sought[name]:
+            raise InputError(
+                f"decontaminate.benchmarks.{name}: none of the {len(items):,} items of {settings.benchmarks[name]} can be looked for: a text needs {settings.min_words} words and half of its item; lower decontaminate.min_words or leave the benchmark out"
+            )
+    files = {name: [(file, len(items)) for file, items in one] for name, one in read.items()}
+    return Benchmarks(sets, index, files, sought)
+
+
+def describe(benchmarks: Benchmarks) -> Iterator[str]:
+    """What was read, a line for each benchmark and one for each of its files, so that a file that is no part of it is seen."""
+    for name, items in benchmarks.sets:
+        files = benchmarks.files[name]
+        yield f"benchmark {name}: {len(items):,} items, {benchmarks.sought[name]:,} sought, {len(files):,} files read"
+        yield from (f"{count:>9,} items in {file}" for file, count in files)
 
 
 def sift(row: dict[str, Any], judge: Judge | None, sorter: Sorter, findings: Findings) -> dict[str, Any] | None:
@@ -184,6 +208,7 @@ def run(job: Job) -> None:
         job.commit(copy(job), benchmark_ngrams=0)
         return
     benchmarks = load(settings)
+    print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, settings.action, settings.min_coverage)
     output = job.map_files(job.inputs("dedup_substring", "documents"), partial(search, job.store, job.prefix, judge))
     metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, output)

@@ -24,7 +24,7 @@ from contract.errors import InputError
 from contract.manifest import File
 from contract.settings import Decontaminate, Mix
 from contract.store import Store, split_uri
-from pipelines.decontaminate import Judge, load
+from pipelines.decontaminate import Judge, describe, load
 from pipelines.findings import Findings, summarise
 from pipelines.heldout import contains, heldout, is_heldout
 from pipelines.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
@@ -245,6 +245,8 @@ def run(job: Job) -> None:
     items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
     decontaminate: Decontaminate = job.run.recipe.section("decontaminate")
     benchmarks = load(decontaminate) if decontaminate.benchmarks and settings.sources else None
+    if benchmarks:
+        print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, decontaminate.action, decontaminate.min_coverage) if benchmarks else None
     chosen = job.map_each(items, partial(drawn, job.store, settings, judge)) if settings.heldout_fraction else []
     held = job.context.broadcast(np.unique(np.concatenate([np.zeros(0, np.uint64), *chosen])))

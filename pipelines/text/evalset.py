@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+ARCHIVES = (".zip", ".tar", ".tgz")
 IDENTIFIERS = frozenset({"", "id", "_id", "uid", "qid", "idx", "index", "task_id", "question_id", "example_id"})
 """Keys and columns that name an item and are no part of its text."""
 HEADER = frozenset({"question", "prompt", "input", "problem", "text", "context"})
@@ -41,11 +42,11 @@ class Malformed(ValueError):
     """A file is not what its name says; the message begins with the file and, where there is one, the line."""
 
 
-def read_items(name: str, data: bytes) -> Iterator[Item]:
-    """The items of a file; of an archive, those of its members that end in one of SUFFIXES. Raises Malformed."""
+def read_members(name: str, data: bytes) -> Iterator[tuple[str, tuple[Item, ...]]]:
+    """The name and the items of a file, or of each member of an archive that ends in one of SUFFIXES. Raises Malformed."""
     try:
         for member, content in _members(name, data):
-            yield from _parse(member, content)
+            yield member, tuple(_parse(member, content))
     except _DAMAGE as error:
         raise Malformed(f"{name} cannot be read: {error}") from None
 
@@ -69,7 +70,7 @@ def is_named_like_one(path: str) -> bool:
     last = parts[-1].lower()
     for _, suffix, _ in _PACKED:
         last = last.removesuffix(suffix)
-    return last.endswith((*SUFFIXES, ".zip", ".tar", ".tgz")) and not any(part[:1] in (".", "_") for part in parts)
+    return last.endswith((*SUFFIXES, *ARCHIVES)) and not any(part[:1] in (".", "_") for part in parts)
 
 
 def _members(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -87,6 +88,8 @@ def _members(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
                 if entry.isfile() and is_named_like_one(entry.name):
                     content = archive.extractfile(entry)
                     yield from _members(f"{name}/{entry.name}", content.read() if content else b"")
+    elif name.lower().endswith(ARCHIVES):
+        raise Malformed(f"{name} cannot be read: it is no archive, or an empty one")
     else:
         yield name, data
 

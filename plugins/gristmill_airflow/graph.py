@@ -64,7 +64,8 @@ def segments(recipe: str) -> list[str]:
     """The partitions over which the per-segment stages are mapped; before any of them what a later stage would refuse is refused."""
     with reported():
         run = open_run(recipe)
-        check(recipe)
+        for line in check(recipe):
+            log.info("%s", line)
     names = [segment.partition for segment in run.segments]
     most = conf.getint("core", "max_map_length")
     if len(names) > most:

@@ -31,8 +31,11 @@ def command(run: Run, task: Task) -> list[str]:
     return [*launcher, "--master_port", str(_free_port()), "--module", "training", task.stage, *recipe]
 
 
-def check(recipe: str) -> None:
-    """Let the Spark plane refuse a run before it begins, in a process of its own. Raises GristmillError as that process ended."""
+def check(recipe: str) -> list[str]:
+    """Let the Spark plane refuse a run before it begins, in a process of its own, and return the lines that it prints.
+
+    Raises GristmillError as that process ended.
+    """
     arguments = [sys.executable, "-m", "pipelines", "check", "--recipe", recipe]
     done = subprocess.run(arguments, capture_output=True, text=True, errors="replace", env=child_environment())
     if done.returncode:
@@ -40,6 +43,7 @@ def check(recipe: str) -> None:
         error = GristmillError(said or f"{shown(arguments)} ended with exit code {done.returncode}")
         error.exit_code = done.returncode
         raise error
+    return done.stdout.splitlines()
 
 
 def _free_port() -> int:

@@ -160,6 +160,9 @@ def test_an_edited_data_file_changes_its_stage_and_what_follows(make_run: Callab
     data = tmp_path / "alpaca.jsonl"
     with pytest.raises(InputError, match=r"sft\.data: .*alpaca\.jsonl does not exist; check the path"):
         make_run(f"sft.data={data}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"sft\.data: .*empty holds no readable file; check the path"):
+        make_run(f"sft.data={tmp_path}/empty")
     data.write_text("one")
     before = make_run(f"sft.data={data}", run="before")
     data.write_text("another")

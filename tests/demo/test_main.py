@@ -132,6 +132,19 @@ def test_common_crawl_as_the_recipe_names_it(tmp_path, monkeypatch):
     assert pages.description == "Common Crawl CC-MAIN-2024-18, CC-MAIN-2024-10: the first 20 MB of 7 files of each"
 
 
+@pytest.mark.parametrize(
+    ("where", "command"),
+    [([], "make stop"), (["--where", "/tmp/a b"], "make stop WHERE='/tmp/a b'"), (["--where", "home"], "make stop")],
+)
+def test_how_to_stop_names_the_folder(where, command, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_alone", interrupted)
+    assert demo.main(["start", *where]) == 130
+    assert f"`{command}` ends it." in capsys.readouterr().err
+
+
 def test_stop_without_a_demo(tmp_path, capsys):
     assert demo.main(["stop", "--where", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nothing was running\n"

@@ -46,7 +46,7 @@ def run_with(tmp_path: Path, resolve_run: Any) -> Any:
         ({"dedup_substring.tokenizer": "HERE/good.jsonl"}, InputError, r"^dedup_substring\.tokenizer: .* is no tokenizer"),
         ({"decontaminate.benchmarks": {"x": "HERE/broken.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: .* line 2"),
         ({"decontaminate.benchmarks": {"x": "HERE/empty"}}, InputError, r"^decontaminate\.benchmarks\.x: .* cannot be read"),
-        ({"decontaminate.benchmarks": {"x": "HERE/short.jsonl"}}, InputError, r"^decontaminate\.benchmarks: no text in x has 8"),
+        ({"decontaminate.benchmarks": {"x": "HERE/short.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: none of the 1 items"),
     ],
 )  # fmt: skip
 def test_refused(
@@ -64,7 +64,11 @@ def test_accepted(run_with: Any, capsys: pytest.CaptureFixture[str]) -> None:
     }  # fmt: skip
     run = run_with(named)
     assert main(["check", "--recipe", run.uri]) == 0
-    assert capsys.readouterr().out == f"checked {run.uri}: no stage refuses its settings\n"
+    assert capsys.readouterr().out == (
+        "benchmark x: 1 items, 1 sought, 1 files read\n"
+        "        1 items in good.jsonl\n"
+        f"checked {run.uri}: no stage refuses its settings\n"
+    )
 
 
 def test_a_benchmark_that_went_after_the_run_was_resolved(
@@ -75,6 +79,25 @@ def test_a_benchmark_that_went_after_the_run_was_resolved(
     assert main(["check", "--recipe", run.uri]) == 65
     assert capsys.readouterr().err.startswith("error: decontaminate.benchmarks.x: ")
     Attempt(run, run.task("decontaminate")).commit([])
+    assert main(["check", "--recipe", run.uri]) == 0, "the stage has read it"
+
+
+@pytest.mark.parametrize(
+    ("key", "stage"), [("decontaminate.benchmarks", "decontaminate"), ("sft.data", "sft"), ("score.bad_words", "score")]
+)
+def test_a_file_that_changed_after_the_run_was_resolved(
+    key: str, stage: str, run_with: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"decontaminate.benchmarks": {"x": "HERE/good.jsonl"}, "score.bad_words": "HERE/lists"}
+    run = run_with({key: value.get(key, "HERE/good.jsonl")})
+    assert main(["check", "--recipe", run.uri]) == 0
+    (tmp_path / "good.jsonl").write_text(json.dumps({"question": "What is it that none of us has been waiting for?"}))
+    (tmp_path / "lists" / "en").write_text("drat it\n")
+    assert main(["check", "--recipe", run.uri]) == 65
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {key}")
+    assert "the file changed since the run was resolved; start a new run" in said
+    Attempt(run, next(task for (name, _), task in run.tasks().items() if name == stage)).commit([])
     assert main(["check", "--recipe", run.uri]) == 0, "the stage has read it"
 
 

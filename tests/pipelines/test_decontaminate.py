@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from contract.contamination import render, reports
+from contract.contamination import render, reports, tables
 from contract.errors import InputError, RecipeError
 from contract.manifest import Manifest
 from contract.plan import Run
 from contract.recipe import parse
 from contract.settings import Decontaminate
-from pipelines.decontaminate import Judge, load, read_benchmark
+from pipelines.decontaminate import Judge, describe, load, read_benchmark
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
 DAMAGED = gzip.compress(b"{}")[:10] + b"\xff" * 20
@@ -165,6 +165,7 @@ def test_cut_and_spare(benchmarks: dict[str, str], make_document: Any, search: A
     table = "\n".join(render("the crawl", report))
     assert re.search(r"^sums +1 +1 +1 +0 +2 +1 +8 of 9$", table, re.MULTILINE), table
     assert "    in 3 documents: sold clips to 48 of her friends in april and then she sold" in table
+    assert "\n".join(tables(run)) == f"\n{table}"
 
 
 def disguised(fields: tuple[str, ...], random: random.Random) -> str:
@@ -193,9 +194,10 @@ def clean_texts(data_dir: Path) -> list[str]:
 def test_every_planted_item_is_found_and_no_clean_page(
     data_dir: Path, make_document: Any, search: Any, rows_of: Any
 ) -> None:
-    files = [path for path in (data_dir / "evals").glob("*/*") if "mapping" not in path.name]
+    # Without HumanEval's samples, which are answers and all too short.
+    files = [path for path in (data_dir / "evals").glob("*/*") if not re.search("mapping|example_samples", path.name)]
     sets = {f"{path.parent.name} {path.name}": str(path) for path in files}
-    items = {name: list(read_benchmark(name, uri)) for name, uri in sets.items()}
+    items = {name: [item for _, one in read_benchmark(name, uri) for item in one] for name, uri in sets.items()}
     draw = random.Random(3)
     planted: dict[str, tuple[str, int]] = {}
     rows = [make_document(text) for text in clean_texts(data_dir)]
@@ -210,7 +212,7 @@ def test_every_planted_item_is_found_and_no_clean_page(
             planted[row["id"]] = name, number
             rows.append(row)
         first += len(items[name])
-    assert len(planted) == 5 * 80 + 1  # HumanEval's samples have one that is long enough
+    assert len(planted) == 5 * 80 + 1  # HumanEval's example is one
     answers = []
     for parts in (1, 3, 16):
         shuffled = draw.sample(rows, len(rows))
@@ -254,8 +256,12 @@ def test_without_benchmarks_everything_stays_and_no_spark_starts(
         (b'{"a": "b"}\n{"a": \n', r"decontaminate\.benchmarks\.bad: .*bad\.jsonl line 2 is not JSON"),
         (b"[" * 100_000, r"decontaminate\.benchmarks\.bad: .*bad\.jsonl line 1 is not JSON"),
         (DAMAGED, r"decontaminate\.benchmarks\.bad: .*bad\.jsonl cannot be read"),
+        (b"\n", r"decontaminate\.benchmarks\.bad: .*bad\.jsonl holds no item"),
         (b"\x1f\x8b\x08cut", r"decontaminate\.benchmarks\.bad: .*bad\.jsonl cannot be read"),
-        (b'{"a": "too short"}\n', r"no text in bad has 8 words; lower decontaminate\.min_words"),
+        (
+            b'{"a": "too short"}\n',
+            r"decontaminate\.benchmarks\.bad: none of the 1 items of .*bad\.jsonl can be looked for: a text needs 8 words",
+        ),
     ],
 )
 def test_bad_benchmarks(
@@ -268,3 +274,31 @@ def test_bad_benchmarks(
         path.unlink()  # gone since the run was resolved
     with pytest.raises(InputError, match=message):
         run_stage(run, "decontaminate")
+
+
+def test_every_file_is_told_with_its_items(tmp_path: Path, make_document: Any, search: Any, capsys: Any) -> None:
+    folder = tmp_path / "mmlu"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(f"{json.dumps([QUESTION])}\n{json.dumps(['short'])}\n")
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps([OTHER]).encode()))
+    (folder / "empty.csv").write_text("")
+    (folder / "mapping.json").write_text(json.dumps({"astronomy": "STEM"}))
+    lines = [
+        "benchmark mmlu: 4 items, 2 sought, 4 files read",
+        "        2 items in a.jsonl",
+        "        1 items in a.jsonl",
+        "        0 items in empty.csv",
+        "        1 items in mapping.json",
+    ]
+    sets = {"mmlu": str(folder)}
+    assert list(describe(load(Decontaminate(benchmarks=sets)))) == lines
+    search([[make_document("text")]], {"decontaminate.benchmarks": sets})
+    assert "\n".join(lines) in capsys.readouterr().out
+
+
+def test_one_benchmark_without_anything_to_seek_is_refused_beside_another(
+    benchmarks: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "short.jsonl").write_text('["too short"]')
+    with pytest.raises(InputError, match=r"decontaminate\.benchmarks\.short: none of the 1 items"):
+        load(Decontaminate(benchmarks=benchmarks | {"short": str(tmp_path / "short.jsonl")}))

@@ -66,7 +66,7 @@ def test_more_segments_than_airflow_maps_are_refused(monkeypatch):
     file = Source("/data/a.warc", "a.warc", 1, 1)
     run = SimpleNamespace(segments=[Segment(NEW, index, (file, file)) for index in range(5)])
     monkeypatch.setattr(graph, "open_run", lambda uri: run)
-    monkeypatch.setattr(graph, "check", lambda uri: None)
+    monkeypatch.setattr(graph, "check", lambda uri: [])
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "5")
     assert len(graph.segments.function("uri")) == 5
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "4")

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from contract.errors import Interrupted, NotReadyError, RecipeError, StoreError
+from contract.errors import GristmillError, Interrupted, NotReadyError, RecipeError, StoreError
 from contract.manifest import Attempt
 from contract.stages import STAGES
 from gristmill_airflow import stage
 from gristmill_airflow.assets import CORPUS
-from gristmill_airflow.launch import Child, child_environment, command, lock_path, verdict
+from gristmill_airflow.launch import Child, check, child_environment, command, lock_path, verdict
 from gristmill_airflow.stage import SLICES, StageOperator, publish, reported
 
 
@@ -20,6 +20,21 @@ def run(tmp_path, resolve_run):
     (tmp_path / "crawl").mkdir()
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
     return resolve_run(tmp_path / "crawl", {"pretrain.engine.processes": 2, "pretrain.batch": 16})
+
+
+def test_what_the_check_reads_is_told(tmp_path, resolve_run):
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
+    (tmp_path / "sums.jsonl").write_text('["Natalia sold clips to 48 of her friends in April"]\n')
+    run = resolve_run(tmp_path / "crawl", {"decontaminate.benchmarks": {"sums": str(tmp_path / "sums.jsonl")}})
+    assert check(run.uri)[:2] == [
+        "benchmark sums: 1 items, 1 sought, 1 files read",
+        "        1 items in sums.jsonl",
+    ]
+    (tmp_path / "sums.jsonl").write_text("")
+    with pytest.raises(GristmillError, match=r"^decontaminate\.benchmarks\.sums: ") as refused:
+        check(run.uri)
+    assert refused.value.exit_code == 65
 
 
 class Launched(Exception):

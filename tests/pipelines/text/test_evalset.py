@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.text.evalset import Item, Malformed, is_named_like_one, read_items, strings
+from pipelines.text.evalset import Item, Malformed, is_named_like_one, read_members, strings
 
 LINES = b'{"id": "x1", "question": "one", "choices": ["a", {"label": "b"}], "n": 1}\n\n"two"\n'
 ITEMS = [(("one", "a", "b"), ":1"), (("two",), ":3")]
@@ -35,6 +35,10 @@ def packed_tar(members: dict[str, bytes]) -> bytes:
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
     return sink.getvalue()
+
+
+def items_of(name: str, data: bytes) -> list[Item]:
+    return [item for _, items in read_members(name, data) for item in items]
 
 
 def test_strings() -> None:
@@ -62,31 +66,36 @@ def test_strings() -> None:
     ],
 )
 def test_lines_packed_or_not(name: str, data: bytes, member: str) -> None:
-    assert list(read_items(name, data)) == [Item(member + where, fields) for fields, where in ITEMS]
+    assert items_of(name, data) == [Item(member + where, fields) for fields, where in ITEMS]
+
+
+def test_every_member_is_named_with_its_items_even_if_it_has_none() -> None:
+    read = dict(read_members("a.zip", packed_zip({"b.jsonl": LINES, "empty.csv": b""})))
+    assert {name: len(items) for name, items in read.items()} == {"a.zip/b.jsonl": 2, "a.zip/empty.csv": 0}
 
 
 def test_tables() -> None:
     bare = b'"What, then?",4,none,B\nAnd now?,5,all,A\n'
-    assert list(read_items("mmlu.csv", bare)) == [
+    assert items_of("mmlu.csv", bare) == [
         Item("mmlu.csv:1", ("What, then?", "4", "none", "B")),
         Item("mmlu.csv:2", ("And now?", "5", "all", "A")),
     ]
     headed = 'id,question,A,answer\n0,"two\nlines",x,A\n1,後,,B\n'.encode()
-    assert list(read_items("ceval.csv", headed)) == [
+    assert items_of("ceval.csv", headed) == [
         Item("ceval.csv:3", ("two\nlines", "x", "A")),
         Item("ceval.csv:4", ("後", "", "B")),
     ]
-    assert list(read_items("a.tsv", b"prompt\tanswer\none, two\tthree\n")) == [Item("a.tsv:2", ("one, two", "three"))]
+    assert items_of("a.tsv", b"prompt\tanswer\none, two\tthree\n") == [Item("a.tsv:2", ("one, two", "three"))]
 
 
 def test_documents() -> None:
     value = {"canary": "keep out", "examples": [{"input": "1 + 1", "target": "2"}, {"input": "3", "target": "3"}]}
-    assert list(read_items("task.json", json.dumps(value, indent=1).encode())) == [
+    assert items_of("task.json", json.dumps(value, indent=1).encode()) == [
         Item("task.json#0", ("1 + 1", "2")),
         Item("task.json#1", ("3", "3")),
         Item("task.json", ("keep out",)),
     ]
-    assert list(read_items("list.json", b'["a", ["b", "c"]]')) == [
+    assert items_of("list.json", b'["a", ["b", "c"]]') == [
         Item("list.json#0", ("a",)),
         Item("list.json#1", ("b", "c")),
     ]
@@ -95,7 +104,7 @@ def test_documents() -> None:
 def test_parquet() -> None:
     sink = io.BytesIO()
     pq.write_table(pa.table({"question": ["q1", "q2"], "choices": [["a", "b"], ["c"]], "answer": [0, 1]}), sink)
-    assert list(read_items("t.parquet", sink.getvalue())) == [
+    assert items_of("t.parquet", sink.getvalue()) == [
         Item("t.parquet#0", ("q1", "a", "b")),
         Item("t.parquet#1", ("q2", "c")),
     ]
@@ -113,16 +122,19 @@ def test_parquet() -> None:
         ("a.jsonl.gz", gzip.compress(b"{}")[:10] + b"\xff" * 20, r"^a\.jsonl\.gz cannot be read"),
         ("a.xz", lzma.compress(b"{}")[:-5], r"^a\.xz cannot be read"),
         ("a.zip", packed_zip({"b.jsonl": b"{}"})[:40], r"^a\.zip cannot be read"),
+        ("a.zip", b"<html>not found</html>", r"^a\.zip cannot be read: it is no archive"),
+        ("a.tar.gz", gzip.compress(b"junk"), r"^a\.tar cannot be read: it is no archive"),
+        ("a.tgz", b"", r"^a\.tgz cannot be read: it is no archive"),
         ("a.parquet", b"PAR1", r"^a\.parquet cannot be read"),
     ],
 )
 def test_what_is_wrong_is_named(name: str, data: bytes, message: str) -> None:
     with pytest.raises(Malformed, match=message):
-        list(read_items(name, data))
+        items_of(name, data)
 
 
 def test_a_cell_may_be_long() -> None:
-    (item,) = read_items("a.csv", b"question,answer\n" + b"x" * 200_000 + b",y\n")
+    (item,) = items_of("a.csv", b"question,answer\n" + b"x" * 200_000 + b",y\n")
     assert item.fields == ("x" * 200_000, "y")
 
 
@@ -134,7 +146,7 @@ def test_which_members_are_read() -> None:
 def test_published_files_load_as_they_are(data_dir: Path) -> None:
     evals = data_dir / "evals"
     counted = {
-        path.name: len(list(read_items(path.name, path.read_bytes())))
+        path.name: len(items_of(path.name, path.read_bytes()))
         for path in evals.rglob("*.*")
         if "mapping" not in path.name
     }
