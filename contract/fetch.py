@@ -34,7 +34,8 @@ class _Told(Retry):
         last = self.history[-1]
         why = _root(last.error) if last.error else f"the server answers {last.status}"
         number = len(self.history)
-        print(f"{last.url}: {why}; retry {number} of {number + (self.total or 0)}", file=sys.stderr, flush=True)
+        path = str(last.url).partition("?")[0]  # what follows may be a secret
+        print(f"{path}: {why}; retry {number} of {number + (self.total or 0)}", file=sys.stderr, flush=True)
         super().sleep(response)
 
 

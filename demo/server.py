@@ -89,7 +89,11 @@ def check_port(port: int) -> None:
     """Raises GristmillError when the port for Airflow's web server is none, or is in use: by what, and which one is free."""
     if not 0 < port < 65536:
         raise GristmillError(f"port {port}: ports go from 1 to 65535; make demo PORT=8080")
-    if not is_free(port):
+    try:
+        taken = not is_free(port)
+    except PermissionError:
+        raise GristmillError(f"port {port}: this user may not listen there; make demo PORT=8080") from None
+    if taken:
         free = next(one for one in (*range(port + 1, 65536), *range(port - 1, 1023, -1)) if is_free(one))
         raise GristmillError(
             f"port {port} is in use by {_holder(port)}; end that, or choose another: make demo PORT={free}"

@@ -69,6 +69,16 @@ def test_a_pid_file_that_outlived_its_process_means_nothing(tmp_path):
     time.sleep(0)  # and this process is still here
 
 
+def test_port_of_the_system(monkeypatch):
+    monkeypatch.setattr(server, "is_free", _denied)
+    with pytest.raises(GristmillError, match=r"^port 80: this user may not listen there; make demo PORT=8080$"):
+        server.check_port(80)
+
+
+def _denied(_):
+    raise PermissionError(13, "Permission denied")
+
+
 def test_port_in_use_names_who_has_it_and_a_free_one():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,5 +1,6 @@
 """What a step's worker writes to its own disk, and how a disk that is full under a step is told."""
 
+import contextlib
 import errno
 import os
 import re
@@ -85,6 +86,27 @@ def test_a_spill_that_the_disk_does_not_take_is_one_clear_line(rows: int, contex
     else:
         with pytest.raises(StoreError, match=rf"^[^\n]*/blockmgr-[^\n]*{os.strerror(errno.EFBIG)}[^\n]*$"):
             exchange.shuffle(context, steps, "file:///store/x")
+
+
+def test_an_error_that_nobody_read_is_not_lost() -> None:
+    def stops_early(_: int, batches: Batches) -> Iterator[Sent]:
+        yield from ()
+
+    sent = [(0, exchange._encode(pa.record_batch({"n": [1]}))), (0, StoreError("the disk is full"))]
+    (told,) = exchange._step(stops_early, "file:///store/x", 1, 0, iter(sent))
+    assert (told[0], str(told[1])) == (0, "the disk is full")
+
+
+@pytest.mark.parametrize(("tries", "told"), [(1, 1), (2, 0)])
+def test_a_store_error_is_told_on_the_last_try(tries: int, told: int) -> None:
+    def fails(_: int, batches: Batches) -> Iterator[Sent]:
+        yield 0, pa.record_batch({"n": [1]})
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    seen = []
+    with contextlib.suppress(StoreError):
+        seen = list(exchange._step(fails, "file:///store/x", tries, 0, iter(())))
+    assert sum(isinstance(data, StoreError) for _, data in seen) == told
 
 
 @pytest.mark.parametrize("at", [0, 1])
