@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -30,12 +31,20 @@ TIMEOUT_S = (5, 60)  # to connect, and between two pieces of an answer
 class _Told(Retry):
     """Says on stderr why it asks again, before it waits: without that, a machine without network is silent for minutes."""
 
+    host = ""
+
+    def increment(self, *given: Any, **named: Any) -> "_Told":
+        """The next try's state, as urllib3 asks for it."""
+        made = super().increment(*given, **named)
+        made.host = getattr(named.get("_pool"), "host", "")
+        return made
+
     def sleep(self, response: BaseHTTPResponse | None = None) -> None:
         last = self.history[-1]
         why = _root(last.error) if last.error else f"the server answers {last.status}"
         number = len(self.history)
         path = str(last.url).partition("?")[0]  # what follows may be a secret
-        print(f"{path}: {why}; retry {number} of {number + (self.total or 0)}", file=sys.stderr, flush=True)
+        print(f"{self.host}{path}: {why}; retry {number} of {number + (self.total or 0)}", file=sys.stderr, flush=True)
         super().sleep(response)
 
 

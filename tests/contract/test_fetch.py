@@ -77,7 +77,7 @@ def test_a_server_that_stays_down_is_given_up_with_advice(server: str, capsys: p
     ):
         fetch.get(server + "/down", retries=2)
     assert Flaky.seen["/down"] == 3
-    told = [f"/down: the server answers 503; retry {number} of 2" for number in (1, 2)]
+    told = [f"127.0.0.1/down: the server answers 503; retry {number} of 2" for number in (1, 2)]
     assert capsys.readouterr().err.splitlines() == told
 
 
@@ -135,6 +135,6 @@ def test_snapshots_says_what_it_asks_and_gives_up_soon(server: str, capsys: pyte
     path = "/down/collinfo.json"
     assert capsys.readouterr().err.splitlines()[:2] == [
         f"asking {server}/down for its crawls",
-        f"{path}: the server answers 503; retry 1 of 1",
+        f"127.0.0.1{path}: the server answers 503; retry 1 of 1",
     ]
     assert Flaky.seen[path] == 2
