@@ -30,7 +30,8 @@ CLUSTER = {
     "spark.master": MASTER,
     "spark.executor_memory": "1g",
     "spark.shuffle_partitions": 2,
-    "spark.conf": {  # little data: what takes time is to start, to compile, and to ask the dead again
+    "spark.conf": {  # the executors' workers import this file; little data: what takes time is to start, to compile, and to ask the dead again
+        "spark.executorEnv.PYTHONPATH": str(Path(__file__).parents[1]),
         "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         "spark.sql.codegen.wholeStage": "false",
