@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from contract.errors import GristmillError, StoreError
-from pipelines.session import store_errors
+from pipelines.session import is_local, store_errors
 
 Sent = tuple[int, pa.RecordBatch]
 Work = Callable[[int, Iterator[pa.RecordBatch]], Iterator[Sent]]
@@ -30,7 +30,7 @@ def shuffle(context: Any, steps: Sequence[tuple[int, Work]], uri: str = "the sto
     that a step raised; its OSError or ArrowException is a StoreError about `uri`, once Spark has tried as often as it does.
     """
     rdd = None
-    tries = 1 if context.master.startswith("local[") else int(context.getConf().get("spark.task.maxFailures", "4"))
+    tries = 1 if is_local(context.master) else int(context.getConf().get("spark.task.maxFailures", "4"))
     for places, work in steps:
         rdd = context.parallelize([], max(places, 1)) if rdd is None else rdd.partitionBy(max(places, 1), _same)
         rdd = rdd.mapPartitionsWithIndex(partial(_step, work, uri, tries))

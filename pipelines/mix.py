@@ -128,11 +128,6 @@ class Hands:
         return [File(path=self._path, kind="dealt", bytes=0, rows=self._count)]
 
 
-def rows_of(store: Store, item: Item) -> Iterator[dict[str, Any] | None]:
-    """Documents of one file; None for what holds none."""
-    return read_curated(item.source, item.uri) if item.uri else read_rows(store, item.path)
-
-
 def text_hash(text: str) -> int:
     """64 bits."""
     return xxhash.xxh3_64_intdigest(text.encode())
@@ -163,7 +158,7 @@ def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: An
     sorter = Sorter(store, prefix, "mix", name)
     hands = Hands(store, f"{prefix}/scratch/dealt-{name}.parquet")
     findings = Findings(store, prefix, judge.index, name) if judge else None
-    for row in rows_of(store, item):
+    for row in read_curated(item.source, item.uri) if item.uri else read_rows(store, item.path):
         if row is None:
             sorter.lose(f"{item.source}: line without text")
             continue

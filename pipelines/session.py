@@ -51,9 +51,14 @@ def start_spark(run: Run, task: Task) -> Any:
     return builder.getOrCreate()
 
 
+def is_local(master: str) -> bool:
+    """Whether driver and workers are one machine's, and a task that fails is not tried again; `local-cluster` is neither."""
+    return master == "local" or master.startswith("local[")
+
+
 def _properties(run: Run) -> dict[str, str]:
     settings = run.recipe.spark
-    local = settings.master == "local" or settings.master.startswith("local[")
+    local = is_local(settings.master)
     return {
         **(LOCAL if local else {}),
         "spark.driver.memory": settings.driver_memory,

@@ -19,7 +19,7 @@ from contract.manifest import Attempt
 from pipelines import exchange
 from pipelines.exchange import Sent, Spill
 from pipelines.job import Job
-from pipelines.session import worker_errors
+from pipelines.session import is_local, worker_errors
 
 Batches = Iterator[pa.RecordBatch]
 LIMIT = 64 << 10
@@ -95,6 +95,14 @@ def test_an_error_that_nobody_read_is_not_lost() -> None:
     sent = [(0, exchange._encode(pa.record_batch({"n": [1]}))), (0, StoreError("the disk is full"))]
     (told,) = exchange._step(stops_early, "file:///store/x", 1, 0, iter(sent))
     assert (told[0], str(told[1])) == (0, "the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("master", "local"),
+    [("local", True), ("local[2]", True), ("local[*]", True), ("local-cluster[2,1,1024]", False), ("yarn", False)],
+)
+def test_where_spark_tries_once(master: str, local: bool) -> None:
+    assert is_local(master) is local
 
 
 @pytest.mark.parametrize(("tries", "told"), [(1, 1), (2, 0)])
