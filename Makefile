@@ -6,13 +6,15 @@ WHERE ?= home
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo stop test lint format bench bench-extract bench-dedup bench-fuzz
+.PHONY: help setup demo stop test test-slow mutants lint format bench bench-extract bench-dedup bench-fuzz
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    pages to a chat model inside Airflow; CRAWL=DIR takes your own WARC or WET files"
 	@echo "make stop    end everything that make demo started"
 	@echo "make test    the tests          make lint   style, types, architecture"
+	@echo "make test-slow   kills, soaks and clusters"
+	@echo "make mutants     do the tests bite? small faults in the code that they must notice; SAMPLE=400 SEED=1"
 	@echo "make bench   throughput of the hot stages       make setup  only install, into .venv"
 	@echo "make bench-extract   reading, extraction, scores, decontamination; DATA=DIR has the test data, also for bench-dedup"
 	@echo "make bench-dedup     deduplication; ONLY=\"sign recall\" takes some of: sign recall kill peer million substring"
@@ -37,7 +39,15 @@ stop:
 	@test ! -x $(BIN)/python || $(BIN)/python -m demo stop --where "$(WHERE)"
 
 test: setup
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: setup
+	@$(BIN)/python -m pytest -q -m slow
+
+SAMPLE ?= 420
+SEED ?= 1
+mutants: setup
+	@$(BIN)/python -m mutants --sample $(SAMPLE) --seed $(SEED) $(if $(LEAST),--least $(LEAST))
 
 lint: setup
 	@$(BIN)/ruff check .

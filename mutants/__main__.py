@@ -1,0 +1,109 @@
+"""Put faults into the code and count those that the tests notice: `python -m mutants --sample 400 --seed 1`.
+
+Two processes work side by side, each in its own copy of the tree. A fault is noticed when the tests of its module's area fail, crash or take too
+long. A survivor is printed with its line; one that changes nothing anybody can see belongs into `equivalent.yaml`, with the reason.
+"""
+
+import argparse
+import multiprocessing
+import queue
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from contract.metrics import clock
+from mutants import worker
+from mutants.areas import Group, groups
+from mutants.faults import Fault, draw, faults
+
+PROCESSES = 2
+ROOT = Path(__file__).parents[1]
+EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
+SHARES = (0.2, 0.1, 0.7)
+"""Of the sample, for each group: the two of the higher bar are small and would hardly be drawn otherwise."""
+
+
+def sample(chosen: Sequence[Group], count: int, seed: int) -> list[tuple[Group, Fault]]:
+    """`count` faults, the same for the same seed and code."""
+    chance = random.Random(seed)  # noqa: S311
+    drawn: list[tuple[Group, Fault]] = []
+    for group, share in zip(chosen, SHARES, strict=True):
+        found = [fault for module in group.modules for fault in faults(module, (ROOT / module).read_text())]
+        drawn += [(group, fault) for fault in draw(found, round(count * share), chance)]
+    return drawn
+
+
+def equivalents() -> set[tuple[str, str]]:
+    """(module, change) of the faults that nobody can see."""
+    written = yaml.safe_load(EQUIVALENT.read_text()) or {}
+    return {(module, one) for module, entries in written.items() for one in entries}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mutants", description=__doc__)
+    parser.add_argument("--sample", type=int, default=420)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", action="append", default=[], help="only modules whose path contains this")
+    parser.add_argument("--least", type=float, help="one bar for all faults together, instead of the groups' own")
+    given = parser.parse_args(arguments)
+    drawn = sample(groups(ROOT), given.sample, given.seed)
+    drawn = [
+        (group, fault) for group, fault in drawn if not given.only or any(one in fault.module for one in given.only)
+    ]
+    return _report(drawn, _run([fault for _, fault in drawn]), given.least)
+
+
+def _run(drawn: Sequence[Fault]) -> dict[Fault, tuple[str, str]]:
+    """What became of each fault, and its change. Prints each as it comes."""
+    context = multiprocessing.get_context("spawn")
+    jobs, results = context.Queue(), context.Queue()
+    for fault in [*sorted(drawn), *[None] * PROCESSES]:  # sorted, so that each process meets few modules
+        jobs.put(fault)
+    workers = [context.Process(target=worker.serve, args=(number, ROOT, jobs, results)) for number in range(PROCESSES)]
+    for one in workers:
+        one.start()
+    known, found, began = equivalents(), {}, time.monotonic()
+    while len(found) < len(drawn):
+        try:
+            fault, state, seconds, changed = results.get(timeout=5)
+        except queue.Empty:
+            if not any(one.is_alive() for one in workers):
+                break
+            continue
+        if state == "survived" and (fault.module, changed) in known:
+            state = "equivalent"
+        found[fault] = (state, changed)
+        at = f"{len(found)}/{len(drawn)} {clock(time.monotonic() - began)}"
+        print(f"{at} {state} in {seconds:.1f} s {fault.module}:{fault.line} {fault.kind}: {changed}", flush=True)
+    return {fault: found.get(fault, ("untried, its process ended", "")) for fault in drawn}
+
+
+def _report(drawn: Sequence[tuple[Group, Fault]], results: dict[Fault, tuple[str, str]], least: float | None) -> int:
+    """Print what the tests did not notice, and each group's share. 1 where a share is under its bar or a fault was not tried."""
+    for fault, (state, changed) in sorted(results.items()):
+        if state != "noticed":
+            print(f"{state}: {fault.module}:{fault.line} {changed}")
+    code = 0
+    shares = [
+        (group.name, group.bar, [one for other, one in drawn if other is group])
+        for group in dict.fromkeys(group for group, _ in drawn)
+    ]
+    if least is not None:
+        shares = [("all", least, [fault for _, fault in drawn])]
+    for name, bar, members in shares:
+        states = [results[fault][0] for fault in members]
+        tried = len(states) - states.count("equivalent")
+        share = states.count("noticed") / tried if tried else 1.0
+        ok = share >= bar
+        print(f"{name}: {states.count('noticed')} of {tried} noticed, {states.count('equivalent')} more equivalent")
+        print(f"BAR noticed_{name.replace(' ', '_')} {share:.4g} {bar:g} {'ok' if ok else 'short'}")
+        code |= not ok
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

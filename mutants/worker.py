@@ -1,0 +1,151 @@
+"""Runs the tests of one fault after another in a copy of the tree, each in a fork of a process that has imported what takes long."""
+
+import contextlib
+import ctypes
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mutants.areas import area
+from mutants.faults import apply, change
+
+PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+SLOW_IMPORTS = (
+    "pytest",
+    "hypothesis",
+    "numpy",
+    "pyarrow.fs",
+    "pyarrow.parquet",
+    "pydantic",
+    "boto3",
+    "torch",
+    "transformers",
+    "pyspark.sql",
+    "numba",
+    "trafilatura",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of tests ended: pytest's exit code, None where time ran out. seconds: wall time."""
+
+    code: int | None
+    seconds: float
+    said: str
+
+
+def serve(number: int, root: Path, jobs: Any, results: Any) -> None:
+    """Take faults from the queue `jobs` until it says None, and put (fault, state, seconds, change) of each into `results`."""
+    with tempfile.TemporaryDirectory(prefix=f"gristmill-mutants-{number}-") as folder:
+        place, log = Path(folder) / "tree", Path(folder) / "log"
+        copy_tree(root, place)
+        enter(place)
+        usual: dict[str, Outcome] = {}
+        while fault := jobs.get():
+            source = (place / fault.module).read_text()
+            files = area(fault.module, place)
+            if fault.module not in usual:
+                usual[fault.module] = run(files, log, 600)
+            sound = usual[fault.module]
+            if sound.code != 0:
+                results.put((fault, f"untried, the tests fail without a fault: {sound.said[-300:]}", sound.seconds, ""))
+                continue
+            faulty = apply(fault, source)
+            (place / fault.module).write_text(faulty)
+            outcome = run(files, log, 3 * sound.seconds + 10)
+            (place / fault.module).write_text(source)
+            results.put(
+                (fault, "survived" if outcome.code == 0 else "noticed", outcome.seconds, change(source, faulty))
+            )
+        os.chdir(root)
+
+
+def copy_tree(root: Path, place: Path) -> None:
+    """The files that git tracks or would track, with compiled code that is checked by content, so that a changed file counts at once."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    )
+    for name in listed.stdout.decode().split("\0"):
+        if name and (root / name).is_file():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, place / name)
+    compiling = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "."]
+    subprocess.run(compiling, cwd=place, check=True)
+
+
+def enter(place: Path) -> None:
+    """Make this process one that forks test runs in `place`: its modules are found first, no stale bytecode is left."""
+    os.chdir(place)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what a killed test leaves comes to us
+    os.environ |= {
+        "PYTHONPATH": f"{place}{os.pathsep}{place / 'plugins'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    sys.dont_write_bytecode = True
+    sys.path[:] = [
+        str(place),
+        str(place / "plugins"),
+        *(entry for entry in sys.path if Path(entry or ".").resolve() != place),
+    ]
+    for name in SLOW_IMPORTS:
+        importlib.import_module(name)
+
+
+def run(tests: Iterable[str], log: Path, limit_s: float) -> Outcome:
+    """Run these test files until one fails, at most `limit_s` seconds, in a fork; ends all that they started."""
+    began = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _test(list(tests), log)
+    code = _wait(child, began + limit_s)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    return Outcome(code, time.monotonic() - began, log.read_text(errors="replace")[-2000:])
+
+
+def _test(tests: list[str], log: Path) -> None:
+    """In the fork: pytest's exit code is ours. Never returns."""
+    import pytest
+
+    code = 3  # pytest's own for an internal error
+    try:
+        os.setsid()
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        code = int(pytest.main(["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow", *tests]))
+    finally:
+        os._exit(code)
+
+
+def _wait(child: int, deadline: float) -> int | None:
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None

@@ -1,0 +1,29 @@
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from mutants import worker
+worker.SLOW_IMPORTS = ()
+place = Path(sys.argv[1])
+worker.enter(place)
+for name, limit in (("sound", 60), ("failing", 60), ("hanging", 3)):
+    outcome = worker.run([f"{name}_test.py"], place / "log", limit)
+    print(name, outcome.code)
+"""
+
+
+def test_a_run_passes_fails_or_takes_too_long(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: none\n")
+    (tmp_path / "sound_test.py").write_text("def test_one(): assert True\n")
+    (tmp_path / "failing_test.py").write_text("def test_one(): assert False\n")
+    (tmp_path / "hanging_test.py").write_text(
+        "import subprocess, time\ndef test_one():\n  subprocess.Popen(['sleep', '987'], start_new_session=True)\n  time.sleep(99)\n"
+    )
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=240)
+    assert done.stdout.splitlines() == ["sound 0", "failing 1", "hanging None"], done.stderr
+    left = subprocess.run(["pgrep", "-f", "sleep 987"], capture_output=True, text=True)
+    assert left.stdout == ""
