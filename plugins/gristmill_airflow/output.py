@@ -38,10 +38,12 @@ SAID_AT_EVERY_START = re.compile(
     r"|\d\d/\d\d/\d\d [\d:]+ WARN (?:NativeCodeLoader: |Utils: Your hostname|Utils: Set SPARK_LOCAL_IP)"
     r"|\[[\d :,.-]+\] \[INFO\] \[[\w.]+:\d+:\w+\] "
     r"|\[[\d :,.-]+\] \[WARNING\] \[(?:runner\.py:\d+:fetch_hostfile|real_accelerator\.py:\d+:get_accelerator)\] "
+    r"|\[[\d :,.-]+\] \[ERROR\] \[launch\.py:\d+:sigkill_handler\] .* exits with return code = \d+$"
     r"|Detected VISIBLE_DEVICES="
     r"|\[Gloo\] Rank \d+ is connected to "
 )
-"""Lines of Spark, DeepSpeed and torch that say nothing of the run: what they chose by themselves, and which processes they started."""
+"""Lines of Spark, DeepSpeed and torch that say nothing of the run: what they chose by themselves, which processes they started, and that
+one of these ended with an exit code, after it has said why."""
 
 
 def graded(lines: Iterable[str]) -> Iterator[tuple[int, str]]:

@@ -75,6 +75,7 @@ To adjust logging level use sc.setLogLevel(newLevel). For SparkR, use setLogLeve
 [2026-11-21 14:54:12,415] [INFO] [runner.py:618:main] cmd = /venv/bin/python -u -m deepspeed.launcher.launch --module training pretrain
 [2026-11-21 14:54:18,955] [INFO] [launch.py:152:main] WORLD INFO DICT: {'localhost': [0]}
 [2026-11-21 14:54:38,007] [INFO] [launch.py:285:main] Process 20121 exits successfully.
+[2026-11-21 14:54:38,007] [ERROR] [launch.py:259:sigkill_handler] ['/venv/bin/python', '-u', '-m', 'training', 'pretrain'] exits with return code = 75
 Detected VISIBLE_DEVICES=5,3 but ignoring it because one or several of --include/--exclude/--num_gpus/--num_nodes cl args were used.
 [Gloo] Rank 0 is connected to 1 peer ranks. Expected number of connected peer ranks is : 1
 """
