@@ -133,7 +133,7 @@ def acquire(lock: Path, name: str, awaited: str, shared: bool = False) -> Binary
             told = holder
             time.sleep(POLL_S)
         else:
-            note = f"{name}, process {os.getpid()}".encode()[:NOTE_BYTES]
+            note = f"{name}, process {os.getpid()}".encode()
             os.pwrite(file.fileno(), note, 0)
             os.ftruncate(file.fileno(), len(note))
             return file
@@ -176,9 +176,11 @@ def _show(rest: Path) -> None:
         rest.unlink()
 
 
-def _supervise(child: "subprocess.Popen[bytes]", lock: Path, grace_s: float) -> int:
+def _supervise(child: "subprocess.Popen[bytes]", lock: Path, held: list[BinaryIO], grace_s: float) -> int:
     deadline = None
     while child.poll() is None:
+        for file in held:
+            os.utime(file.fileno())  # /tmp is swept of what is old: another task would lock a new file of the same name
         if _stop_requested and deadline is None:
             processes = marked(lock)
             targets = ranks(processes) or [child.pid]
@@ -240,7 +242,7 @@ def main() -> int:
     assert child.stdout is not None
     forwarder = threading.Thread(target=_forward, args=(child.stdout, rest), daemon=True)
     forwarder.start()
-    code = _supervise(child, given.lock, given.grace)
+    code = _supervise(child, given.lock, held, given.grace)
     _let_end(given.lock)
     sweep(given.lock)
     forwarder.join(timeout=10)

@@ -225,6 +225,7 @@ time.sleep(60)
 def test_two_tasks_never_share_a_device_and_who_waits_says_for_whom(lock, other, tmp_path):
     """The first is asked to stop and saves for a while, as when Airflow has given its slot to the second already."""
     gpu, written = tmp_path / "gpu-0", tmp_path / "written"
+    gpu.write_text("an earlier holder that was killed, process 7, " * 5)
     first = start(lock, SAVES.format(file=str(written)), devices=[gpu])
     read_until(first, "up")
     first.send_signal(signal.SIGTERM)
@@ -232,7 +233,8 @@ def test_two_tasks_never_share_a_device_and_who_waits_says_for_whom(lock, other,
     said = f"supervisor: gpu-0 of this machine is in use by task, process {first.pid}; this task goes on when that has ended\n"
     assert second.stdout.readline() == said
     assert first.poll() is None
-    assert second.wait(timeout=20) == 0
+    assert second.communicate(timeout=20)[0] == "", "the line came once"
+    assert second.returncode == 0
     assert first.wait(timeout=5) == 75
     assert written.read_text() == "saved began"
 
@@ -302,6 +304,17 @@ def test_a_device_lock_serves_every_user_and_a_tasks_lock_only_its_own(lock, tmp
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert gpu.read_text() == ""
+
+
+def test_a_held_lock_never_looks_old(lock, tmp_path):
+    gpu = tmp_path / "gpu-0"
+    process = start(lock, UP, devices=[gpu])
+    read_until(process, "up")
+    os.utime(gpu, (0, 0))
+    time.sleep(1)
+    assert time.time() - gpu.stat().st_mtime < 60
+    process.kill()
+    process.wait()
 
 
 def test_what_a_stranger_wrote_into_a_lock_stays_one_line(lock, tmp_path):
