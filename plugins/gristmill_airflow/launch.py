@@ -147,9 +147,8 @@ class Child:
         return self._process.wait()
 
     def stop(self) -> None:
-        """Ask the supervisor to stop the child well, and do not wait."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        """Ask the supervisor, unless it has ended, to stop the child well, and do not wait."""
+        self._process.send_signal(signal.SIGTERM)
 
 
 def verdict(code: int) -> str:

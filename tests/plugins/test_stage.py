@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 import shlex
 import sys
 import threading
@@ -333,6 +334,22 @@ def test_a_childs_output_and_error_line(tmp_path):
     assert (child.code, child.errors) == (65, ["bad thing"])
     assert (tmp_path / "gpu-0").exists()
     assert (tmp_path / "gpu-1").exists()
+
+
+def test_a_child_has_a_session_of_its_own_none_of_airflows_secrets_and_may_print_anything(tmp_path, monkeypatch):
+    """Airflow kills a task's whole session, and the child needs its grace period."""
+    monkeypatch.setenv("AIRFLOW_CONN_X", "secret")
+    script = "import os; print(os.getsid(0), os.environ.get('AIRFLOW_CONN_X')); os.write(1, bytes([0xff, 10]))"
+    session, replaced = Child([sys.executable, "-c", script], tmp_path / "a.lock", 5, "a").lines()
+    assert session.split()[0] != str(os.getsid(0))
+    assert session.split()[1] == "None"
+    assert replaced == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_two_runs_on_a_machine_meet_on_ports_of_their_own(run):
+    task = run.task("pretrain")
+    ports = [(words := command(run, task))[words.index("--master_port") + 1] for _ in range(3)]
+    assert len(set(ports)) > 1
 
 
 def test_publishing_carries_the_crawl_and_two_uris(run):
