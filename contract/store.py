@@ -3,6 +3,8 @@
 Data goes through `pyarrow.fs`, which streams and retries. What must be created exactly once (manifests) goes through `create`:
 a hard link on a file system, a conditional put (`If-None-Match: *`) on S3. Endpoint and credentials come from the usual AWS
 environment variables (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...), never from a URI.
+
+pyarrow is imported where it is used: Airflow reads the DAG files, which know of stores, every few seconds and opens none.
 """
 
 import errno
@@ -16,12 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.fs as pafs
+from typing import TYPE_CHECKING, Any
 
 from contract.errors import RecipeError, StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.fs as pafs
 
 COPY_CHUNK = 8 << 20
 ATTEMPTS = 8
@@ -90,7 +93,9 @@ class Store:
         return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
 
     @cached_property
-    def filesystem(self) -> pafs.FileSystem:
+    def filesystem(self) -> "pafs.FileSystem":
+        from pyarrow import fs as pafs
+
         if not self.is_s3:
             return pafs.LocalFileSystem()
         return pafs.S3FileSystem(
@@ -120,7 +125,11 @@ class Store:
             yield
         except FileNotFoundError:
             raise
-        except (OSError, pa.ArrowException) as error:
+        except Exception as error:
+            from pyarrow import ArrowException
+
+            if not isinstance(error, OSError | ArrowException):
+                raise
             raise StoreError(explain(self.full(path), error)) from error
 
     def check(self) -> None:
@@ -135,20 +144,18 @@ class Store:
 
     def exists(self, path: str) -> bool:
         with self._reported(path):
-            return bool(self.filesystem.get_file_info(self._at(path)).type != pafs.FileType.NotFound)
+            return bool(self._info(path).type.name != "NotFound")
 
     def size(self, path: str) -> int:
         """Bytes of a file, 0 where there is none."""
         with self._reported(path):
-            return self.filesystem.get_file_info(self._at(path)).size or 0
+            return self._info(path).size or 0
 
     def files(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
         """Files below a prefix, sorted by path; an absent prefix is an empty list."""
         with self._reported(prefix):
-            infos = self.filesystem.get_file_info(
-                pafs.FileSelector(self._at(prefix), allow_not_found=True, recursive=recursive)
-            )
-        files = (info for info in infos if info.type == pafs.FileType.File)
+            infos = self._infos(prefix, recursive)
+        files = (info for info in infos if info.is_file)
         return sorted(
             (Entry(info.path[len(self.root.rstrip("/")) + 1 :], info.size, info.mtime_ns or 0) for info in files),
             key=lambda entry: entry.path,
@@ -157,15 +164,24 @@ class Store:
     def folders(self, prefix: str = "") -> list[str]:
         """Names of the folders directly below a prefix, sorted."""
         with self._reported(prefix):
-            infos = self.filesystem.get_file_info(pafs.FileSelector(self._at(prefix), allow_not_found=True))
-        return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
+            infos = self._infos(prefix, recursive=False)
+        return sorted(info.base_name for info in infos if info.type.name == "Directory")
 
-    def open_input(self, path: str) -> pa.NativeFile:
+    def _info(self, path: str) -> "pafs.FileInfo":
+        return self.filesystem.get_file_info(self._at(path))
+
+    def _infos(self, prefix: str, recursive: bool) -> "list[pafs.FileInfo]":
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(self._at(prefix), allow_not_found=True, recursive=recursive)
+        return list(self.filesystem.get_file_info(selector))
+
+    def open_input(self, path: str) -> "pa.NativeFile":
         """A seekable reader that does not decompress anything by itself."""
         with self._reported(path):
             return self.filesystem.open_input_file(self._at(path))
 
-    def open_output(self, path: str) -> pa.NativeFile:
+    def open_output(self, path: str) -> "pa.NativeFile":
         """A writer; the file appears on S3 when closed. The folder is made where the store needs one."""
         with self._reported(path):
             if not self.is_s3:
@@ -239,10 +255,10 @@ class Store:
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with everything below it. An absent path is fine."""
         with self._reported(path):
-            info = self.filesystem.get_file_info(self._at(path))
-            if info.type == pafs.FileType.File:
+            info = self._info(path)
+            if info.is_file:
                 self.filesystem.delete_file(info.path)
-            elif info.type == pafs.FileType.Directory:
+            elif info.type.name == "Directory":
                 self.filesystem.delete_dir(info.path)
 
     def upload(self, folder: Path, prefix: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from contract.errors import GristmillError
-from contract.funnel import human_bytes
+from contract.headline import headline, left_out
 from contract.manifest import find
 from contract.metrics import PROGRESS, clock
 from contract.plan import WHOLE, Run, open_run
@@ -137,13 +137,10 @@ class Follower:
             return ""
         manifest = find(self.run.store, self.run.task(_stage(task), self._partition(task) or WHOLE))
         if manifest is None:
-            return "left out"
-        if manifest.run != self.run.uri:
-            return "done before, skipped"
-        rows = manifest.rows
-        if STAGES[manifest.stage].plane != "spark" or not rows.read:
-            return ""
-        return f"{rows.kept:,} of {rows.read:,} documents kept, {human_bytes(rows.bytes_kept)}"
+            gate = find(self.run.store, self.run.task("gate"))
+            return left_out(gate) if _stage(task) == "ppo" and gate else "left out"
+        before = "done before, skipped: " if manifest.run != self.run.uri else ""
+        return before + headline(manifest)
 
     def _progress(self, task: dict[str, Any]) -> str:
         said = latest_progress(self._airflow.log(task))

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from contract.errors import EXIT_FAILED, GristmillError
-from contract.manifest import Attempt, find
+from contract.headline import warnings
+from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
 from training.job import Job, StopFlag, clear_checkpoints
@@ -68,10 +69,14 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
             importlib.import_module(module).run(job)
     else:
         job = Job(run, task, attempt, *join(), stop=stop)
+        if job.rank == 0:
+            print(f"{task.stage} {task.partition}: {job.world} process(es) on {job.device.type}", flush=True)
         with job.scratch():
             importlib.import_module(module).run(job)
             _leave(job)
     if job.rank == 0:
+        for warning in warnings(need(run.store, task)):
+            print(f"warning: {warning}", flush=True)
         print(f"committed {task.stage} {task.partition}: {run.store.full(task.prefix)}/manifest.json", flush=True)
 
 

@@ -165,9 +165,6 @@ def run(job: Job) -> None:
         metrics |= compare(replies["sft"], replies["ppo"])
     dropped = drops(stages, losses, metrics.get("win_rate_high"))
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
-    if job.rank == 0:
-        for stage, what in dropped.items():
-            print(f"flag: {stage} is worse than the stage before in {what}, beyond noise", flush=True)
     folder = job.fresh(f"result-{job.rank}")
     (folder / "samples.jsonl").write_bytes(sample_rows(asked, replies, chat, settings.samples))
     job.commit(folder, metrics, {"samples.jsonl": "samples"})
@@ -179,12 +176,7 @@ def load(job: Job, manifest: Manifest) -> nn.Module:
     return model.cast(model.load(job, manifest, dtype), dtype).to(job.device).eval()
 
 
-def drops(stages: Sequence[str], losses: dict[str, list[float]], win_rate_high: float | None) -> dict[str, str]:
-    """The models that fell behind the stage before beyond noise: stage -> in what."""
-    found = {}
-    for early, late in pairwise(stages):
-        if early in losses and got_worse(losses[early], losses[late]):
-            found[late] = "held-out perplexity"
-        elif late == "ppo" and win_rate_high is not None and win_rate_high < 0.5:
-            found[late] = "reward"
-    return found
+def drops(stages: Sequence[str], losses: dict[str, list[float]], win_rate_high: float | None) -> set[str]:
+    """The models that fell behind the stage before beyond noise, in held-out perplexity or, after PPO, in the reward."""
+    found = {late for early, late in pairwise(stages) if early in losses and got_worse(losses[early], losses[late])}
+    return found | ({"ppo"} if win_rate_high is not None and win_rate_high < 0.5 else set())

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from airflow.configuration import conf
-from airflow.sdk import Asset, TriggerRule, get_current_context, task
+from airflow.sdk import Asset, TriggerRule, conf, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from contract.manifest import find

@@ -7,15 +7,50 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from contract.errors import EXIT_BAD_INPUT, EXIT_BAD_RECIPE, EXIT_INTERRUPTED, GristmillError
+from contract.errors import EXIT_BAD_INPUT, EXIT_BAD_RECIPE, EXIT_INTERRUPTED, GristmillError, RecipeError
 from contract.plan import Run, Task
 from contract.stages import STAGES, Plane
+from gristmill_airflow.output import ending
 
 GRACE_S: dict[Plane, int] = {"spark": 20, "gpu": 600, "local": 60}
 """How long a child may take to stop well: a Spark driver ends its executors, a training stage finishes its step and its checkpoint."""
+
+NVIDIA = Path("/dev/nvidiactl")  # there is such a device where the driver is loaded
+DEVICE_LOCKS = Path("/tmp/gristmill-accelerators")  # noqa: S108 (where all tasks of a machine meet, whatever their user and TMPDIR)
+
+
+def accelerators(processes: int) -> list[int]:
+    """The accelerators that the ranks use: the first of CUDA_VISIBLE_DEVICES where that is set, else of the machine; none on a CPU machine.
+
+    Raises RecipeError where CUDA_VISIBLE_DEVICES names too few, or names them in a way that DeepSpeed's launcher does not read.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if not NVIDIA.exists() or visible in ("", "-1"):
+        return list(range(processes)) if NVIDIA.exists() else []
+    named = [one.strip() for one in visible.split(",")]
+    if not all(one.isdecimal() for one in named):
+        raise RecipeError(f"CUDA_VISIBLE_DEVICES={visible}: name the devices by number, for example 0,1")
+    if len(named) < processes:
+        raise RecipeError(
+            f"CUDA_VISIBLE_DEVICES={visible} names {len(named)} devices, engine.processes asks for {processes}; lower it or name more"
+        )
+    return [int(one) for one in named[:processes]]
+
+
+def device_locks(run: Run, task: Task) -> list[Path]:
+    """The locks of the accelerators that a task uses, of the CPU as one where the machine has none; no lock for other planes."""
+    if STAGES[task.stage].plane != "gpu":
+        return []
+    used = accelerators(_processes(run, task))
+    return [DEVICE_LOCKS / f"gpu-{number}" for number in used] or [DEVICE_LOCKS / "cpu"]
+
+
+def _processes(run: Run, task: Task) -> int:
+    processes: int = run.recipe.section(task.stage).engine.processes  # type: ignore[attr-defined]
+    return processes
 
 
 def command(run: Run, task: Task) -> list[str]:
@@ -26,9 +61,18 @@ def command(run: Run, task: Task) -> list[str]:
         return [sys.executable, "-m", "pipelines", task.stage, *recipe, "--partition", task.partition]
     if plane == "local":
         return [sys.executable, "-m", "training", task.stage, *recipe]
-    engine = run.recipe.section(task.stage).engine  # type: ignore[attr-defined]
-    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", str(engine.processes)]
-    return [*launcher, "--master_port", str(_free_port()), "--module", "training", task.stage, *recipe]
+    launcher = str(Path(sys.executable).with_name("deepspeed"))
+    where = _where(_processes(run, task))
+    quiet = ["--log_level", "error"]  # else its own settings fill a screen before the stage says a word
+    return [launcher, *where, *quiet, "--master_port", str(_free_port()), "--module", "training", task.stage, *recipe]
+
+
+def _where(processes: int) -> list[str]:
+    """The launcher's option for its ranks' places. Told a number alone, it ignores CUDA_VISIBLE_DEVICES and takes the machine's first."""
+    used = accelerators(processes)
+    if used == list(range(len(used))):
+        return ["--num_accelerators", str(processes)]
+    return ["--include", f"localhost:{','.join(map(str, used))}"]
 
 
 def check(recipe: str) -> list[str]:
@@ -40,7 +84,7 @@ def check(recipe: str) -> list[str]:
     done = subprocess.run(arguments, capture_output=True, text=True, errors="replace", env=child_environment())
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
-        error = GristmillError(said or f"{shown(arguments)} ended with exit code {done.returncode}")
+        error = GristmillError(said or f"{shown(arguments)} {ending(done.returncode)}")
         error.exit_code = done.returncode
         raise error
     return done.stdout.splitlines()
@@ -69,9 +113,12 @@ def child_environment() -> dict[str, str]:
 class Child:
     """A running child and its supervisor. Read `lines` to the end, then `code`."""
 
-    def __init__(self, arguments: list[str], lock: Path, grace_s: int) -> None:
+    def __init__(self, arguments: list[str], lock: Path, grace_s: int, name: str, devices: Sequence[Path] = ()) -> None:
+        """`name` tells others who holds the locks: that of the task, and those of the accelerators that it uses."""
         supervisor = Path(__file__).with_name("supervisor.py")
-        options = ["--lock", str(lock), "--grace", str(grace_s), "--parent", str(os.getpid())]
+        options = ["--lock", str(lock), "--name", name, "--grace", str(grace_s), "--parent", str(os.getpid())]
+        for device in devices:
+            options += ["--device", str(device)]
         self.errors: list[str] = []
         self._process = subprocess.Popen(
             [sys.executable, str(supervisor), *options, "--", *arguments],
@@ -100,9 +147,8 @@ class Child:
         return self._process.wait()
 
     def stop(self) -> None:
-        """Ask the supervisor to stop the child well, and do not wait."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        """Ask the supervisor, unless it has ended, to stop the child well, and do not wait."""
+        self._process.send_signal(signal.SIGTERM)
 
 
 def verdict(code: int) -> str:

@@ -6,15 +6,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseOperator
-from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import BaseOperator, ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from contract.errors import GristmillError, Interrupted, NotReadyError
-from contract.manifest import find
+from contract.headline import headline, left_out, warnings
+from contract.manifest import Manifest, find
 from contract.plan import WHOLE, Run, Task, open_run
 from contract.stages import STAGES
-from gristmill_airflow.launch import GRACE_S, Child, command, lock_path, shown, verdict
+from gristmill_airflow.launch import GRACE_S, Child, command, device_locks, lock_path, shown, verdict
+from gristmill_airflow.output import ending, graded
 from gristmill_airflow.params import crawl_of
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ SLICES: dict[str, tuple[str, ...]] = {
 """The stages of each DAG: the stage table, cut where a result is worth having of its own."""
 
 POOLS = {"spark": "spark", "gpu": "gpu", "local": "default_pool"}
-COLOURS = {"spark": "#f6c28b", "gpu": "#9ec9a4", "local": "#d8d8d8"}
+SUMMARY = "summary"  # XCom key: the stage's headline, or why it was left out
 RUN = "{{ ti.xcom_pull(task_ids='resolve', map_indexes=None) }}"  # a template and no XComArg: that would draw an edge to every stage
 RESUME_AT_ONCE = ExceptionRetryPolicy(
     [RetryRule(Interrupted, RetryAction.RETRY, timedelta(0), "stopped after committing its progress")]
@@ -36,7 +37,7 @@ RESUME_AT_ONCE = ExceptionRetryPolicy(
 
 
 class StageOperator(BaseOperator):
-    """Runs one stage of the table; its XCom is the manifest's URI.
+    """Runs one stage of the table; its XCom is the manifest's URI, and under the key `summary` what the stage came to.
 
     recipe: URI of the resolved run, from the DAG's first task. partition: a segment of a crawl, or the whole corpus.
     needs_open_gate: leave the stage out when the gate's manifest says that the reward model is not good enough.
@@ -56,7 +57,6 @@ class StageOperator(BaseOperator):
         self.recipe = recipe
         self.partition = partition
         self.needs_open_gate = needs_open_gate
-        self.ui_color = COLOURS[STAGES[stage].plane]
         self._child: Child | None = None
 
     def execute(self, context: Any) -> str:
@@ -64,12 +64,17 @@ class StageOperator(BaseOperator):
             run = open_run(self.recipe)
             task = run.task(self.stage, self.partition)
             uri = f"{run.store.full(task.prefix)}/manifest.json"
-            if find(run.store, task):
-                self.log.info("done already, skipped: %s", uri)
+            manifest = find(run.store, task)
+            if manifest:
+                for warning in warnings(manifest):
+                    self.log.warning("warning: %s", warning)
+                self.log.info("done already, skipped: %s (%s)", headline(manifest), uri)
             else:
                 self._require_inputs(run, task)
-                self._require_gate(run)
-                self._launch(run, task, uri)
+                self._require_gate(context, run)
+                manifest = self._launch(run, task, uri)
+                self.log.info("%s", headline(manifest))
+        context["ti"].xcom_push(key=SUMMARY, value=headline(manifest))
         publish(context, run, uri)
         return uri
 
@@ -86,20 +91,24 @@ class StageOperator(BaseOperator):
                     f"{one.stage} {one.partition} is not done; start the DAG {dag} for this crawl first"
                 )
 
-    def _require_gate(self, run: Run) -> None:
+    def _require_gate(self, context: Any, run: Run) -> None:
         manifest = find(run.store, run.task("gate")) if self.needs_open_gate else None
         if manifest and not manifest.metrics["open"]:
-            raise AirflowSkipException(f"gate closed: {manifest.metrics}; {self.stage} is left out")
+            why = left_out(manifest)
+            self.log.info("%s", why)
+            context["ti"].xcom_push(key=SUMMARY, value=why)
+            raise AirflowSkipException(why)
 
-    def _launch(self, run: Run, task: Task, uri: str) -> None:
-        arguments = command(run, task)
+    def _launch(self, run: Run, task: Task, uri: str) -> Manifest:
+        arguments, devices = command(run, task), device_locks(run, task)
         self.log.info("will run: %s", shown(arguments))
         self.log.info("manifest will be: %s", uri)
-        self._child = Child(arguments, lock_path(run, task), GRACE_S[STAGES[task.stage].plane])
-        for line in self._child.lines():
-            self.log.log(logging.ERROR if line.startswith("error: ") else logging.INFO, "%s", line)
+        name = f"{task.stage} {task.partition} of {run.uri}"
+        self._child = Child(arguments, lock_path(run, task), GRACE_S[STAGES[task.stage].plane], name, devices)
+        for level, line in graded(self._child.lines()):
+            self.log.log(level, "%s", line)
         code = self._child.code
-        reason = self._child.errors[-1] if self._child.errors else f"{self.stage} ended with exit code {code}"
+        reason = self._child.errors[-1] if self._child.errors else f"{self.stage} {ending(code)}"
         match verdict(code):
             case "fail":
                 raise AirflowFailException(reason)
@@ -107,8 +116,10 @@ class StageOperator(BaseOperator):
                 raise Interrupted(reason)
             case "retry":
                 raise AirflowException(reason)
-        if find(run.store, task) is None:
+        manifest = find(run.store, task)
+        if manifest is None:
             raise AirflowException(f"{self.stage} ended well but left no manifest at {uri}")
+        return manifest
 
 
 @contextmanager

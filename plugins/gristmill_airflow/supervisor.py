@@ -1,14 +1,19 @@
 """Runs one command for a task and outlives the task by as long as the command needs to stop well. Standard library only.
 
-    python supervisor.py --lock FILE --grace SECONDS --parent PID -- COMMAND...
+    python supervisor.py --lock FILE [--device FILE]... --name TEXT --grace SECONDS --parent PID -- COMMAND...
 
 Airflow kills a task within seconds; a training step with its checkpoint takes longer, and a launcher such as `deepspeed` kills its ranks
 when it is signalled itself. So the task starts this process in a session of its own, and
 
 - on SIGTERM, or when the task dies, the ranks alone are asked to stop; after the grace period everything is killed;
 - the lock is held until nothing of the command is left, so a retry waits here, and then resumes from what was committed;
-- whatever the command starts carries GRISTMILL_LOCK in its environment, by which it is found even after its parent is gone;
+- so are the locks of the accelerators that the command uses: Airflow gives a killed task's slot away while its ranks still save;
+- whatever the command starts carries its locks in GRISTMILL_LOCK in its environment, by which it is found even after its parent is gone;
 - the command's output never meets a closed pipe: what comes after the task's death is shown by the next attempt.
+
+A lock says who holds it, for those that wait. Everyone takes the task's lock first, then those of accelerators in the order of their
+names, so no two wait for each other. The kernel frees the locks of a supervisor that is killed; who takes them next first kills what its
+command has left.
 
 Exits with the command's code, 128 + n where signal n ended it.
 """
@@ -30,6 +35,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 MARK = "GRISTMILL_LOCK"
 POLL_S = 0.2
 LEAVING_S = 3.0
+NOTE_BYTES = 500  # of a lock's note on its holder
 
 _stop_requested = False
 
@@ -43,21 +49,21 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _say(text: str) -> None:
+def _say(text: str, kind: str = "supervisor") -> None:
     with contextlib.suppress(OSError):  # nobody listens any more
-        print(f"supervisor: {text}", flush=True)
+        print(f"{kind}: {text}", flush=True)
 
 
 def marked(lock: Path) -> dict[int, dict[str, str]]:
-    """Living processes that were started under this lock, except this one: process id -> environment."""
+    """Living processes that were started under this lock: process id -> environment."""
     found: dict[int, dict[str, str]] = {}
     for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
+        if not entry.isdigit():
             continue
         with contextlib.suppress(OSError):
             raw = Path("/proc", entry, "environ").read_bytes()  # a zombie's is empty
             values = dict(pair.split("=", 1) for pair in raw.decode(errors="replace").split("\0") if "=" in pair)
-            if values.get(MARK) == str(lock):
+            if str(lock) in values.get(MARK, "").split("\n"):
                 found[int(entry)] = values
     return found
 
@@ -90,21 +96,64 @@ def sweep(lock: Path) -> int:
     return len(seen)
 
 
-def acquire(lock: Path) -> BinaryIO | None:
-    """The lock's open file, or None when asked to stop while waiting for it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    file = lock.open("ab")
-    waiting = False
+def _open(lock: Path, shared: bool) -> BinaryIO:
+    """The lock's file, made where it is missing. A shared one, and its folder, serve every user of the machine."""
+    before = os.umask(0) if shared else None
+    try:
+        with contextlib.suppress(FileExistsError):
+            lock.parent.mkdir(mode=0o1777 if shared else 0o777, parents=True)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL, 0o666))
+        # Made above and not here: in a folder for all, Linux refuses O_CREAT on another user's file.
+        return os.fdopen(os.open(lock, os.O_RDWR | os.O_NOFOLLOW), "r+b", buffering=0)
+    finally:
+        if before is not None:
+            os.umask(before)
+
+
+def _holder(file: BinaryIO) -> str:
+    """What the lock says of its holder, as one line: any user of the machine may have written it."""
+    said = os.pread(file.fileno(), NOTE_BYTES, 0).decode(errors="replace")
+    return "".join(one for one in said if one.isprintable()) or "another process"
+
+
+def acquire(lock: Path, name: str, awaited: str, shared: bool = False) -> BinaryIO | None:
+    """The lock's open file, or None when asked to stop while waiting for it.
+
+    name: what others read who wait for it. awaited: says what this one waits for; `{}` stands for the holder.
+    """
+    file = _open(lock, shared)
+    told = None
     while not _stop_requested:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
         except BlockingIOError:
-            if not waiting:
-                _say("an earlier attempt at this task is still stopping; this one goes on when it has")
-            waiting = True
+            if (holder := _holder(file)) != told:
+                _say(awaited.format(holder))
+            told = holder
             time.sleep(POLL_S)
+        else:
+            note = f"{name}, process {os.getpid()}".encode()
+            os.pwrite(file.fileno(), note, 0)
+            os.ftruncate(file.fileno(), len(note))
+            return file
     return None
+
+
+def _take(lock: Path, devices: list[Path], name: str) -> list[BinaryIO] | None:
+    """The task's lock, then those of its accelerators, each without what a dead holder left; None when asked to stop meanwhile."""
+    held = []
+    earlier = "an earlier attempt at this task ({}) is still stopping; this one goes on when it has"
+    inuse = "{} of this machine is in use by {{}}; this task goes on when that has ended"
+    for one in (lock, *sorted(devices)):
+        own = one == lock
+        file = acquire(one, name, earlier if own else inuse.format(one.stem), shared=not own)
+        if file is None:
+            return None
+        held.append(file)
+        if left := sweep(one):
+            _say(f"killed {left} process(es) that an earlier {'attempt' if own else 'task'} had left behind")
+    return held
 
 
 def _forward(source: BinaryIO, rest: Path) -> None:
@@ -127,9 +176,11 @@ def _show(rest: Path) -> None:
         rest.unlink()
 
 
-def _supervise(child: "subprocess.Popen[bytes]", lock: Path, grace_s: float) -> int:
+def _supervise(child: "subprocess.Popen[bytes]", lock: Path, held: list[BinaryIO], grace_s: float) -> int:
     deadline = None
     while child.poll() is None:
+        for file in held:
+            os.utime(file.fileno())  # /tmp is swept of what is old: another task would lock a new file of the same name
         if _stop_requested and deadline is None:
             processes = marked(lock)
             targets = ranks(processes) or [child.pid]
@@ -150,15 +201,21 @@ def _let_end(lock: Path) -> None:
         time.sleep(POLL_S)
 
 
-def main() -> int:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--lock", type=Path, required=True)
+    parser.add_argument("--lock", type=Path, required=True, help="of the task")
+    parser.add_argument("--device", type=Path, default=[], action="append", help="lock of an accelerator that it uses")
+    parser.add_argument("--name", required=True, help="who holds the locks, for those that wait for them")
     parser.add_argument("--grace", type=float, required=True)
     parser.add_argument(
         "--parent", type=int, required=True, help="process id of the task; its end is a request to stop"
     )
     parser.add_argument("command", nargs="+")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = _arguments()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _request_stop)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -166,27 +223,31 @@ def main() -> int:
     if os.getppid() != given.parent:  # the task died before it could be watched
         return 128 + signal.SIGTERM
 
-    held = acquire(given.lock)
+    try:
+        held = _take(given.lock, given.device, given.name)
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}; a lock must be a file that this user may write", "error")
+        return 1
     if held is None:
         return 128 + signal.SIGTERM
     rest = given.lock.with_suffix(".rest")
-    if left := sweep(given.lock):
-        _say(f"killed {left} process(es) that an earlier attempt had left behind")
     _show(rest)
     child = subprocess.Popen(
         given.command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, MARK: str(given.lock), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, MARK: "\n".join(map(str, (given.lock, *given.device))), "PYTHONUNBUFFERED": "1"},
         preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
     )
     assert child.stdout is not None
     forwarder = threading.Thread(target=_forward, args=(child.stdout, rest), daemon=True)
     forwarder.start()
-    code = _supervise(child, given.lock, given.grace)
+    code = _supervise(child, given.lock, held, given.grace)
     _let_end(given.lock)
     sweep(given.lock)
     forwarder.join(timeout=10)
+    for file in held:
+        os.ftruncate(file.fileno(), 0)
     return code
 
 

@@ -28,6 +28,23 @@ def test_a_line_has_rows_rate_and_time_left(monkeypatch) -> None:
     }  # fmt: skip
 
 
+def test_a_long_run_says_less_often_and_never_falls_silent_for_more_than_a_minute(monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    said: list[float] = []
+    progress = Progress("pretrain", "all", "steps")
+    monkeypatch.setattr(progress, "_say", lambda at, _: (said.append(at), setattr(progress, "_said", at)))
+    for _ in range(5 * 24 * 3600):  # a step a second, for five days
+        now[0] += 1
+        progress.advance()
+    gaps = [later - earlier for earlier, later in zip([0.0, *said], said, strict=False)]
+    assert gaps == sorted(gaps)
+    assert {gap for gap, at in zip(gaps, said, strict=True) if at <= 100} == {2}, "a demo's stages, as before"
+    assert max(gap for gap, at in zip(gaps, said, strict=True) if at <= 600) == 12
+    assert gaps[-1] == 60
+    assert 7200 < len(said) < 7500, "instead of 216,000"
+
+
 def test_without_a_total_there_is_no_time_left(capsys) -> None:
     progress = Progress("crawl", "all", "records")
     progress.advance(3)

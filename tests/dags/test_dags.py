@@ -1,5 +1,8 @@
 """Every DAG file: it parses, it survives Airflow's database, and its edges are the stage table's."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -97,3 +100,24 @@ def test_crawl_refresh_waits_to_be_switched_on(bag):
     paused = {name: dag.is_paused_upon_creation for name, dag in bag.dags.items()}
     assert paused.pop("crawl_refresh") is not False
     assert set(paused.values()) == {False}
+
+
+PARSE = """
+import runpy, sys
+import airflow.sdk, airflow.plugins_manager
+already = set(sys.modules)
+runpy.run_path(sys.argv[1])
+import gristmill_airflow.plugin
+print(sorted({name.partition('.')[0] for name in set(sys.modules) - already} & {'numpy', 'pyarrow', 'pandas', 'boto3', 'torch', 'pyspark'}))
+"""
+
+
+@pytest.mark.parametrize("file", sorted(DAGS.glob("*.py")), ids=lambda file: file.stem)
+def test_reading_a_dag_file_loads_no_table_library(file, tmp_path):
+    """Airflow reads every DAG file every few seconds, each time in a new process."""
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, str(file)], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

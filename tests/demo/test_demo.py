@@ -105,10 +105,9 @@ def test_funnel_is_told_and_adds_up(first):
 
 def test_training_is_told_in_one_line_each(first):
     assert re.search(r"^Pretraining +held-out perplexity [\d,.]+ -> [\d,.]+$", first, re.MULTILINE)
-    assert re.search(
-        r"^Reward model +held-out accuracy [\d.]+, confidence interval [\d.]+ to [\d.]+$", first, re.MULTILINE
-    )
-    assert re.search(r"^Gate +open: the interval's lower end, [\d.]+, reaches 0$", first, re.MULTILINE)
+    interval = r"held-out accuracy [\d.]+, confidence interval [\d.]+ to [\d.]+"
+    assert re.search(rf"^Reward model +{interval}$", first, re.MULTILINE)
+    assert re.search(rf"^Gate +open: {interval}, whose lower end reaches 0$", first, re.MULTILINE)
     assert re.search(r"^PPO +reward -?[\d.]+ -> -?[\d.]+, KL -?[\d.e-]+ -> -?[\d.e-]+$", first, re.MULTILINE)
     assert len(re.findall(r"^prompt ", first, re.MULTILINE)) == 3
     assert len(re.findall(r"^after ", first, re.MULTILINE)) == 3

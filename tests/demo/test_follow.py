@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from contract.errors import GristmillError
+from contract.manifest import Attempt, Rows
 from contract.metrics import Progress
+from contract.plan import resolve
 from demo import follow
 from demo.follow import Follower, Screen, latest_progress, reason
 
@@ -103,3 +105,26 @@ def test_a_busy_scheduler_is_waited_for_and_a_silent_one_is_not(handover):
     assert handover(10 * follow.HANDOVER_S, healthy=True) == "it"
     with pytest.raises(GristmillError, match=r"^align did not start, and Airflow's scheduler has been silent for 90 s"):
         handover(10 * follow.HANDOVER_S, healthy=False)
+
+
+def test_a_finished_task_is_told_in_its_headline(tmp_path):
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    (tmp_path / "recipe.yaml").write_text(f"{{store: {tmp_path}/store, crawl: {{source: {tmp_path}/crawl}}}}")
+    runs = [resolve(str(tmp_path / "recipe.yaml"), name) for name in ("one", "two")]
+    metrics = {"open": False, "accuracy": 0.6, "low": 0.502, "high": 0.691, "threshold": 0.55}
+    Attempt(runs[0], runs[0].task("gate")).commit([], metrics=metrics)
+    rows = Rows(read=456, kept=393, dropped=63, reasons={"language": 63})
+    Attempt(runs[0], runs[0].task("langid", runs[0].segments[0].partition)).commit([], rows=rows)
+
+    def told(run, stage, index=-1):
+        follower = Follower(SimpleNamespace(), Screen(io.StringIO()))
+        follower.run = run
+        return follower._outcome({"task_id": stage, "map_index": index})
+
+    closed = "closed: held-out accuracy 0.6, confidence interval 0.502 to 0.691, whose lower end is under 0.55"
+    assert told(runs[0], "segment.langid", 0) == "393 of 456 documents kept; language 63"
+    assert told(runs[1], "gate") == f"done before, skipped: {closed}"
+    assert told(runs[1], "ppo") == f"PPO is left out, because the gate is {closed}"
+    assert told(runs[1], "sft") == "left out"
+    assert told(runs[1], "publish") == ""

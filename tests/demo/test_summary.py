@@ -21,3 +21,26 @@ def test_benchmarks_follow_the_funnel(tmp_path):
     table, training = summary.render(run).split("\n\nPretraining")
     assert table.splitlines()[-1].split() == ["mmlu", "7", "6", "2", "1", "3", "4", "9", "of", "50"]
     assert "did not run" in training
+
+
+def test_what_got_worse_and_why_ppo_did_not_run_are_shown(tmp_path):
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    (tmp_path / "recipe.yaml").write_text(f"{{store: {tmp_path}/store, crawl: {{source: {tmp_path}/crawl}}}}")
+    run = resolve(str(tmp_path / "recipe.yaml"), "one")
+    for stage, metrics in {
+        "pretrain": {"heldout_perplexity_before": 4138.2, "heldout_perplexity_after": 455.4},
+        "gate": {"open": False, "accuracy": 0.6, "low": 0.502, "high": 0.691, "threshold": 0.55},
+        "evaluate": {"perplexity_pretrain": 455.4, "perplexity_sft": 514.2, "worse_sft": True},
+    }.items():
+        Attempt(run, run.task(stage)).commit([], metrics=metrics)
+    closed = "closed: held-out accuracy 0.6, confidence interval 0.502 to 0.691, whose lower end is under 0.55"
+    assert summary.render(run).splitlines()[-7:] == [
+        "Pretraining    held-out perplexity 4,138 -> 455",
+        "Chat tuning    did not run",
+        "Reward model   did not run",
+        f"Gate           {closed}",
+        f"PPO            PPO is left out, because the gate is {closed}",
+        "Evaluation     held-out perplexity 455 (pretrain) -> 514 (sft)",
+        "Warning        sft is worse than pretrain beyond noise: held-out perplexity 455 -> 514",
+    ]

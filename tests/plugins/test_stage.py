@@ -1,6 +1,12 @@
 """What the operator decides before it launches anything, what it launches, and what it makes of the child's end."""
 
+import fcntl
+import logging
+import os
 import shlex
+import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +15,18 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from contract.errors import GristmillError, Interrupted, NotReadyError, RecipeError, StoreError
 from contract.manifest import Attempt
 from contract.stages import STAGES
-from gristmill_airflow import stage
+from gristmill_airflow import launch, stage
 from gristmill_airflow.assets import CORPUS
-from gristmill_airflow.launch import Child, check, child_environment, command, lock_path, verdict
+from gristmill_airflow.launch import (
+    Child,
+    accelerators,
+    check,
+    child_environment,
+    command,
+    device_locks,
+    lock_path,
+    verdict,
+)
 from gristmill_airflow.stage import SLICES, StageOperator, publish, reported
 
 
@@ -41,16 +56,31 @@ class Launched(Exception):
     pass
 
 
-def execute(run, monkeypatch, name, **options):
-    """Run the operator as Airflow would, up to the launch."""
+@pytest.fixture
+def xcoms():
+    """What the task under test has published, by key."""
+    return {}
 
-    def launch(*_):
-        raise Launched
 
-    monkeypatch.setattr(StageOperator, "_launch", launch)
-    monkeypatch.setattr(StageOperator, "dag_id", next(dag for dag, names in SLICES.items() if name in names))
-    operator = StageOperator(stage=name, recipe=run.uri, **options)
-    return StageOperator.execute.__wrapped__(operator, {"task": operator})
+@pytest.fixture
+def execute(run, monkeypatch, xcoms):
+    """`execute("ppo", **options)`: run the operator as Airflow would; up to the launch, unless told `commands`, the children's arguments."""
+
+    def call(name, commands=None, **options):
+        def no_launch(*_):
+            raise Launched
+
+        if commands is None:
+            monkeypatch.setattr(StageOperator, "_launch", no_launch)
+        else:
+            monkeypatch.setattr(stage, "command", lambda *_: commands)
+        monkeypatch.setattr(StageOperator, "log", logging.getLogger("task"))  # Airflow's own goes past `caplog`
+        monkeypatch.setattr(StageOperator, "dag_id", next(dag for dag, names in SLICES.items() if name in names))
+        operator = StageOperator(stage=name, recipe=run.uri, **options)
+        ti = SimpleNamespace(xcom_push=lambda key, value: xcoms.update({key: value}))
+        return StageOperator.execute.__wrapped__(operator, {"task": operator, "ti": ti})
+
+    return call
 
 
 def commit(run, name, **metrics):
@@ -59,33 +89,134 @@ def commit(run, name, **metrics):
     return f"{run.store.full(task.prefix)}/manifest.json"
 
 
-def test_what_is_done_is_skipped(run, monkeypatch):
-    uri = commit(run, "pretrain")
-    assert execute(run, monkeypatch, "pretrain") == uri
+def test_what_is_done_is_skipped_and_says_its_figures_again(run, execute, xcoms, caplog):
+    uri = commit(run, "pretrain", heldout_perplexity_before=4138.2, heldout_perplexity_after=203.6)
+    with caplog.at_level("INFO"):
+        assert execute("pretrain") == uri
+    assert caplog.messages[-1] == f"done already, skipped: held-out perplexity 4,138 -> 204 ({uri})"
+    assert xcoms == {"summary": "held-out perplexity 4,138 -> 204"}
 
 
-def test_what_is_not_done_is_launched(run, monkeypatch):
+def test_what_is_done_warns_again(run, execute, caplog):
+    commit(run, "evaluate", perplexity_pretrain=455.0, perplexity_sft=514.0, worse_sft=True)
+    execute("evaluate")
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == ["warning: sft is worse than pretrain beyond noise: held-out perplexity 455 -> 514"]
+
+
+def test_what_is_not_done_is_launched(run, execute):
     commit(run, "pack")
     commit(run, "tokenizer")
     with pytest.raises(Launched):
-        execute(run, monkeypatch, "pretrain")
+        execute("pretrain")
 
 
-def test_a_missing_input_names_the_dag_to_start(run, monkeypatch):
+def test_a_missing_input_names_the_dag_to_start(run, execute):
     commit(run, "tokenizer")
     with pytest.raises(AirflowFailException, match="pack all is not done; start the DAG corpus for this crawl first"):
-        execute(run, monkeypatch, "pretrain")
+        execute("pretrain")
 
 
 @pytest.mark.parametrize(("open_", "outcome"), [(False, AirflowSkipException), (True, Launched)])
-def test_the_gate_decides_about_ppo_alone(run, monkeypatch, open_, outcome):
+def test_the_gate_decides_about_ppo_alone(run, execute, xcoms, caplog, open_, outcome):
     for name in ("pack", "mix", "tokenizer", "pretrain"):
         commit(run, name)
-    commit(run, "gate", open=open_, accuracy=0.5)
-    with pytest.raises(outcome):
-        execute(run, monkeypatch, "ppo", needs_open_gate=True)
+    commit(run, "gate", open=open_, accuracy=0.6, low=0.502, high=0.691, threshold=0.55)
+    with pytest.raises(outcome) as ended, caplog.at_level("INFO"):
+        execute("ppo", needs_open_gate=True)
+    if not open_:
+        figures = "held-out accuracy 0.6, confidence interval 0.502 to 0.691, whose lower end is under 0.55"
+        assert str(ended.value) == f"PPO is left out, because the gate is closed: {figures}"
+        assert caplog.messages[-1] == str(ended.value) == xcoms["summary"]
     with pytest.raises(Launched):
-        execute(run, monkeypatch, "reward")
+        execute("reward")
+
+
+CHILD = """
+import sys
+from contract.manifest import Attempt
+from contract.plan import open_run
+run = open_run({uri!r})
+print("WARNING:root:careful")
+print("progress pretrain all 1/2 steps 1.0/s")
+Attempt(run, run.task("pretrain")).commit([], metrics={{"heldout_perplexity_before": 9.0, "heldout_perplexity_after": 8.0}})
+print("said after the commit")
+"""
+
+
+@pytest.fixture
+def launched(run, execute, monkeypatch, tmp_path):
+    """`launched(code)`: a pretraining task whose child runs this Python code."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setattr(launch, "DEVICE_LOCKS", tmp_path / "accelerators")
+    for name in ("pack", "tokenizer"):
+        commit(run, name)
+    return lambda code: execute("pretrain", [sys.executable, "-c", code])
+
+
+def test_a_stage_ends_its_log_with_its_figures_and_keeps_its_childs_levels(run, launched, xcoms, caplog, tmp_path):
+    with caplog.at_level("INFO"):
+        uri = launched(CHILD.format(uri=run.uri))
+    said = [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "task"]
+    assert said[-4:] == [
+        ("WARNING", "WARNING:root:careful"),
+        ("INFO", "progress pretrain all 1/2 steps 1.0/s"),
+        ("INFO", "said after the commit"),
+        ("INFO", "held-out perplexity 9 -> 8"),
+    ]
+    assert xcoms == {"summary": "held-out perplexity 9 -> 8"}
+    assert uri.endswith("/all/manifest.json")
+    assert (tmp_path / "accelerators" / "cpu").exists()
+
+
+def test_a_stage_that_waits_for_the_accelerator_says_for_whom(run, launched, caplog, tmp_path):
+    (tmp_path / "accelerators").mkdir()
+    with (tmp_path / "accelerators" / "cpu").open("w") as held:
+        held.write("ppo all of file:///runs/x/recipe.yaml, process 7")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        release = threading.Timer(1.5, held.close)
+        release.start()
+        with caplog.at_level("INFO"):
+            launched(CHILD.format(uri=run.uri))
+        release.join()
+    waits = "supervisor: cpu of this machine is in use by ppo all of file:///runs/x/recipe.yaml, process 7; this task goes on when that has ended"
+    assert caplog.messages.index(waits) < caplog.messages.index("said after the commit")
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "reason"),
+    [
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            AirflowException,
+            "pretrain was killed by signal 9 (SIGKILL), often out of memory",
+        ),
+        ("raise SystemExit(247)", AirflowException, "pretrain was killed by signal 9 (SIGKILL), often out of memory"),
+        ("raise SystemExit(3)", AirflowException, "pretrain ended with exit code 3"),
+        ("print('error: first'); print('error: no text'); raise SystemExit(65)", AirflowFailException, "no text"),
+        ("raise SystemExit(75)", Interrupted, "pretrain ended with exit code 75"),
+        ("pass", AirflowException, "pretrain ended well but left no manifest at "),
+    ],
+)
+def test_what_a_childs_end_means_for_the_task(launched, xcoms, code, outcome, reason):
+    with pytest.raises(outcome) as ended:
+        launched(code)
+    assert type(ended.value) is outcome
+    assert str(ended.value).startswith(reason)
+    assert xcoms == {}
+
+
+def test_a_killed_task_stops_its_child(run, launched, monkeypatch):
+    """Airflow calls `on_kill` from a signal handler while `execute` reads the child's lines."""
+    made = []
+    monkeypatch.setattr(stage, "Child", lambda *given: made.append(Child(*given)) or made[0])
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); print('up', flush=True); time.sleep(60)"
+    stopper = threading.Timer(3, lambda: StageOperator.on_kill(SimpleNamespace(_child=made[0])))
+    stopper.start()
+    with pytest.raises(Interrupted):
+        launched(code)
+    made[0].stop()  # of one that has ended: nothing happens
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -96,10 +227,67 @@ def test_every_stage_has_its_command(run, name):
         assert text.endswith(f"-m pipelines {name} --recipe {run.uri} --partition {task.partition}")
     else:
         assert text.endswith(f"training {name} --recipe {run.uri}")
+    if STAGES[name].plane == "gpu":
+        assert "--log_level error" in text
     processes = {"pretrain": 2}.get(name, 1)
     assert ("deepspeed --num_accelerators" in text) == (STAGES[name].plane == "gpu")
     if STAGES[name].plane == "gpu":
         assert f"--num_accelerators {processes} " in text
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """`gpus(visible)`: a machine with an NVIDIA driver, and CUDA_VISIBLE_DEVICES, None to leave that unset."""
+
+    def make(visible=None):
+        monkeypatch.setattr(launch, "NVIDIA", Path("/dev/null"))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("visible", "used"), [(None, [0, 1]), ("", [0, 1]), ("-1", [0, 1]), ("0,1", [0, 1]), ("5, 3,2", [5, 3])]
+)
+def test_a_training_stage_takes_as_many_accelerators_as_it_has_processes(run, gpus, visible, used):
+    gpus(visible)
+    assert accelerators(2) == used
+    task = run.task("pretrain")
+    assert [path.name for path in device_locks(run, task)] == [f"gpu-{number}" for number in used]
+    where = ["--num_accelerators", "2"] if used == [0, 1] else ["--include", "localhost:5,3"]
+    assert command(run, task)[1:3] == where
+    assert len(device_locks(run, run.task("sft"))) == 1
+    assert all(device_locks(run, one) == [] for one in run.tasks().values() if STAGES[one.stage].plane != "gpu")
+
+
+@pytest.mark.parametrize(
+    ("visible", "reason"),
+    [
+        ("3", r"^CUDA_VISIBLE_DEVICES=3 names 1 devices, engine.processes asks for 2; lower it or name more$"),
+        ("GPU-8932f937,0", r"^CUDA_VISIBLE_DEVICES=GPU-8932f937,0: name the devices by number, for example 0,1$"),
+    ],
+)
+def test_devices_that_cannot_be_used_are_refused(run, gpus, visible, reason):
+    gpus(visible)
+    for ask in (command, device_locks):
+        with pytest.raises(RecipeError, match=reason):
+            ask(run, run.task("pretrain"))
+
+
+def test_a_machine_without_accelerators_has_one_lock_whatever_is_visible(run, monkeypatch):
+    monkeypatch.setattr(launch, "NVIDIA", Path("/nowhere"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    locks = {path for name in ("pretrain", "sft", "evaluate") for path in device_locks(run, run.task(name))}
+    assert locks == {launch.DEVICE_LOCKS / "cpu"}
+    assert command(run, run.task("pretrain"))[1:3] == ["--num_accelerators", "2"]
+
+
+def test_device_locks_meet_whatever_a_tasks_home_and_temporary_folder(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    assert device_locks(run, run.task("sft"))[0].parent == Path("/tmp/gristmill-accelerators")
 
 
 def test_exit_codes():
@@ -140,9 +328,28 @@ def test_airflows_secrets_stay_with_airflow(monkeypatch):
 
 
 def test_a_childs_output_and_error_line(tmp_path):
-    child = Child(["sh", "-c", "echo one; echo; echo error: bad thing >&2; exit 65"], tmp_path / "a.lock", 5)
+    script = "echo one; echo; echo error: bad thing >&2; exit 65"
+    child = Child(["sh", "-c", script], tmp_path / "a.lock", 5, "a", [tmp_path / "gpu-0", tmp_path / "gpu-1"])
     assert list(child.lines()) == ["one", "error: bad thing"]
     assert (child.code, child.errors) == (65, ["bad thing"])
+    assert (tmp_path / "gpu-0").exists()
+    assert (tmp_path / "gpu-1").exists()
+
+
+def test_a_child_has_a_session_of_its_own_none_of_airflows_secrets_and_may_print_anything(tmp_path, monkeypatch):
+    """Airflow kills a task's whole session, and the child needs its grace period."""
+    monkeypatch.setenv("AIRFLOW_CONN_X", "secret")
+    script = "import os; print(os.getsid(0), os.environ.get('AIRFLOW_CONN_X')); os.write(1, bytes([0xff, 10]))"
+    session, replaced = Child([sys.executable, "-c", script], tmp_path / "a.lock", 5, "a").lines()
+    assert session.split()[0] != str(os.getsid(0))
+    assert session.split()[1] == "None"
+    assert replaced == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_two_runs_on_a_machine_meet_on_ports_of_their_own(run):
+    task = run.task("pretrain")
+    ports = [(words := command(run, task))[words.index("--master_port") + 1] for _ in range(3)]
+    assert len(set(ports)) > 1
 
 
 def test_publishing_carries_the_crawl_and_two_uris(run):

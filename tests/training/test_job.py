@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,3 +49,17 @@ def test_every_rank_says_why_it_failed(
     monkeypatch.setitem(os.environ, "LOCAL_RANK", "1")
     assert main.main(["pretrain", "--recipe", make_run().uri]) == 1
     assert capsys.readouterr().err == "error: the disk of machine b is damaged (rank 3)\n"
+
+
+def test_what_got_worse_is_a_warning_before_the_last_line(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    figures = {"perplexity_pretrain": 455.0, "perplexity_sft": 514.0, "worse_sft": True, "worse_ppo": False}
+    measuring = SimpleNamespace(run=lambda job: job.attempt.commit([], metrics=figures))
+    monkeypatch.setattr(main.importlib, "import_module", lambda _: measuring)
+    main._run(run, run.task("export"), main.StopFlag())
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: sft is worse than pretrain beyond noise: held-out perplexity 455 -> 514",
+        f"committed export all: {run.store.full(run.task('export').prefix)}/manifest.json",
+    ]

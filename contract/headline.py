@@ -1,0 +1,154 @@
+"""What a finished task came to, in one sentence made from its manifest alone: for logs, for XCom and for the demo's screen."""
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+
+from contract.manifest import Manifest
+
+REASONS = 3  # of dropped documents, the most frequent first
+MODELS = ("pretrain", "sft", "ppo")  # in the order in which each is made from the one before
+
+NOTHING_HELD_OUT = "nothing was held out to measure on"
+
+
+def headline(manifest: Manifest) -> str:
+    """The figures that a person asks for first: `393 of 456 documents kept; language 60, language_unsure 3`."""
+    if manifest.partition.startswith("step-"):
+        return f"checkpoint of step {_n(manifest, 'step')}"
+    return SENTENCES.get(manifest.stage, documents)(manifest)
+
+
+def warnings(manifest: Manifest) -> list[str]:
+    """What a person should look at although the task succeeded: a model that fell behind the one that it was made from."""
+    return [
+        f"{late} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
+        for early, late in pairwise(MODELS)
+        if manifest.metrics.get(f"worse_{late}")
+    ]
+
+
+def left_out(gate: Manifest) -> str:
+    """Why PPO did not run."""
+    return f"PPO is left out, because the gate is {headline(gate)}"
+
+
+def number(value: object) -> str:
+    """Three significant digits, or whole from 1000 on; a dash for a figure that is missing."""
+    if not isinstance(value, int | float):
+        return "-"
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def documents(manifest: Manifest) -> str:
+    """How many documents stay, and why the others do not."""
+    rows = manifest.rows
+    said = f"{rows.kept:,} of {rows.read:,} documents kept"
+    dropped = Counter(rows.reasons)
+    shown = [f"{reason} {count:,}" for reason, count in dropped.most_common(REASONS)]
+    if rest := dropped.total() - sum(count for _, count in dropped.most_common(REASONS)):
+        shown.append(f"other reasons {rest:,}")
+    return f"{said}; {', '.join(shown)}" if shown else said
+
+
+def _crawl(manifest: Manifest) -> str:
+    return f"{documents(manifest)}; crawl files {_n(manifest, 'files')}"
+
+
+def _minhash_sign(manifest: Manifest) -> str:
+    return f"{_n(manifest, 'documents')} documents signed"
+
+
+def _dedup_substring(manifest: Manifest) -> str:
+    cuts = f"tokens cut {_n(manifest, 'tokens_cut')}, documents cut {_n(manifest, 'documents_cut')}"
+    return f"{documents(manifest)}; {cuts}"
+
+
+def _mix(manifest: Manifest) -> str:
+    parts = f"{_n(manifest, 'training_rows')} for training, {_n(manifest, 'heldout_documents')} held out"
+    return f"{documents(manifest)}; {parts}"
+
+
+def _tokenizer(manifest: Manifest) -> str:
+    return f"{_n(manifest, 'vocab_size')} tokens, {_n(manifest, 'heldout_bytes_per_token')} bytes each on held-out text"
+
+
+def _pack(manifest: Manifest) -> str:
+    train = f"{_n(manifest, 'tokens')} tokens in {_n(manifest, 'sequences')} sequences"
+    return f"{train}; {_n(manifest, 'heldout_tokens')} tokens held out"
+
+
+def _perplexity(manifest: Manifest) -> str:
+    before, after = (_n(manifest, f"heldout_perplexity_{when}") for when in ("before", "after"))
+    if manifest.metrics.get("heldout_perplexity_after") is None:
+        return NOTHING_HELD_OUT
+    return f"held-out perplexity {before} -> {after}"
+
+
+def _reward(manifest: Manifest) -> str:
+    return f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'accuracy_low', 'accuracy_high')}"
+
+
+def _gate(manifest: Manifest) -> str:
+    state, end = ("open", "reaches") if manifest.metrics.get("open") else ("closed", "is under")
+    accuracy = f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'low', 'high')}"
+    return f"{state}: {accuracy}, whose lower end {end} {_n(manifest, 'threshold')}"
+
+
+def _ppo(manifest: Manifest) -> str:
+    first, last, kl, kl_last = (_n(manifest, name) for name in ("reward_first", "reward_last", "kl_first", "kl_last"))
+    return f"reward {first} -> {last}, KL {kl} -> {kl_last}"
+
+
+def _evaluate(manifest: Manifest) -> str:
+    measured = [
+        f"{_n(manifest, f'perplexity_{one}')} ({one})" for one in MODELS if f"perplexity_{one}" in manifest.metrics
+    ]
+    said = [f"held-out perplexity {' -> '.join(measured)}"] if measured else []
+    if manifest.metrics.get("win_rate") is not None:
+        said.append(_win_rate(manifest))
+    return "; ".join(said) or NOTHING_HELD_OUT
+
+
+def _export(manifest: Manifest) -> str:
+    metrics = manifest.metrics
+    return f"the {metrics.get('stage')} model, {_n(manifest, 'parameters')} parameters in {metrics.get('dtype')}"
+
+
+def _fall(manifest: Manifest, early: str, late: str) -> str:
+    """In what a model fell behind: PPO's in the reward where its win rate says so, any other in perplexity."""
+    high = manifest.metrics.get("win_rate_high")
+    if late == "ppo" and isinstance(high, int | float) and high < 0.5:
+        return _win_rate(manifest)
+    return f"held-out perplexity {_n(manifest, f'perplexity_{early}')} -> {_n(manifest, f'perplexity_{late}')}"
+
+
+def _win_rate(manifest: Manifest) -> str:
+    interval = _interval(manifest, "win_rate_low", "win_rate_high")
+    return f"PPO's win rate by the reward model {_n(manifest, 'win_rate')}, {interval}"
+
+
+def _interval(manifest: Manifest, low: str, high: str) -> str:
+    return f"confidence interval {_n(manifest, low)} to {_n(manifest, high)}"
+
+
+def _n(manifest: Manifest, name: str) -> str:
+    return number(manifest.metrics.get(name))
+
+
+SENTENCES: dict[str, Callable[[Manifest], str]] = {
+    "crawl": _crawl,
+    "minhash_sign": _minhash_sign,
+    "dedup_substring": _dedup_substring,
+    "mix": _mix,
+    "tokenizer": _tokenizer,
+    "pack": _pack,
+    "pretrain": _perplexity,
+    "sft": _perplexity,
+    "reward": _reward,
+    "gate": _gate,
+    "ppo": _ppo,
+    "evaluate": _evaluate,
+    "export": _export,
+}
+"""The stages whose figures are more, or others, than documents kept and dropped."""

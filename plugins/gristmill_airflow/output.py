@@ -1,0 +1,85 @@
+"""What a child process prints and how it ends, as lines of a task's log: each at its own level, without what is said at every start."""
+
+import logging
+import re
+import signal
+from collections.abc import Iterable, Iterator
+
+LEVELS = {
+    "I": logging.INFO,
+    "W": logging.WARNING,
+    "E": logging.ERROR,
+    "F": logging.CRITICAL,  # FATAL, as Spark and glog have it
+    "C": logging.CRITICAL,
+    "D": logging.DEBUG,
+    "T": logging.DEBUG,  # Spark's TRACE
+}
+"""By the first letter of the level's name."""
+
+LEVEL = re.compile(
+    r"(?:\[rank\d+\]: ?)?"  # torch marks what a rank says of its end
+    r"(?:"
+    r"(?P<ours>error|warning): "
+    r"|(?P<python>DEBUG|INFO|WARNING|ERROR|CRITICAL):"
+    r"|\[[\d :,.-]+\] \[(?P<deepspeed>DEBUG|INFO|WARNING|ERROR|CRITICAL)\]"
+    r"|(?:\d\d/\d\d/\d\d )?\d\d:\d\d:\d\d (?P<spark>TRACE|DEBUG|INFO|WARN|ERROR|FATAL) "
+    r"|\[?(?P<torch>[IWEF])\d{4} \d\d:\d\d:\d\d"
+    r"|\S+:\d+: \w*(?P<module>Warning): "
+    r"|(?P<ends>Traceback \(most recent call last\):|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b(?=:|$))"
+    r")"
+)
+"""How the loggers in a child begin a line: ours, Python's, DeepSpeed's, Spark's, torch's, Python's warnings; and an exception."""
+
+SAID_AT_EVERY_START = re.compile(
+    r"WARNING: Using incubator modules: "
+    r"|Setting default log level to "
+    r"|To adjust logging level use sc\.setLogLevel"
+    r"|Using Spark's default log4j profile: "
+    r"|\d\d/\d\d/\d\d [\d:]+ WARN (?:NativeCodeLoader: |Utils: Your hostname|Utils: Set SPARK_LOCAL_IP)"
+    r"|\[[\d :,.-]+\] \[INFO\] \[[\w.]+:\d+:\w+\] "
+    r"|\[[\d :,.-]+\] \[WARNING\] \[(?:runner\.py:\d+:fetch_hostfile|real_accelerator\.py:\d+:get_accelerator)\] "
+    r"|\[[\d :,.-]+\] \[ERROR\] \[launch\.py:\d+:sigkill_handler\] .* exits with return code = \d+$"
+    r"|Detected VISIBLE_DEVICES="
+    r"|\[Gloo\] Rank \d+ is connected to "
+)
+"""Lines of Spark, DeepSpeed and torch that say nothing of the run: what they chose by themselves, which processes they started, and that
+one of these ended with an exit code, after it has said why."""
+
+
+def graded(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """(level, line) of what a child prints. An indented line, such as one of a stack trace, has the level of the line before."""
+    level = logging.INFO
+    for line in lines:
+        if SAID_AT_EVERY_START.match(line):
+            continue
+        if not line[:1].isspace():
+            level = level_of(line)
+        yield level, line
+
+
+def level_of(line: str) -> int:
+    """The level at which a line was said, as `logging` counts them; INFO where it does not say."""
+    found = LEVEL.match(line)
+    if not found:
+        return logging.INFO
+    return logging.ERROR if found["ends"] else LEVELS[next(filter(None, found.groups()))[0].upper()]
+
+
+OFTEN = {"SIGKILL": "often out of memory", "SIGBUS": "often a full disk or full shared memory"}
+
+
+def ending(code: int) -> str:
+    """What became of a process, after its name: `was killed by signal 9 (SIGKILL), often out of memory`.
+
+    A signal n arrives as -n from Python, as 128 + n from a shell and our supervisor, as 256 - n from a launcher that exits with Python's
+    -n. 255 is what programs exit with that mean -1, and no signal.
+    """
+    number = -code if code < 0 else code - 128 if code <= 192 else 256 - code
+    try:
+        name = signal.Signals(number).name if code != 255 else ""
+    except ValueError:
+        name = ""
+    if not name:
+        return f"ended with exit code {code}"
+    hint = f", {OFTEN[name]}" if name in OFTEN else ""
+    return f"was killed by signal {number} ({name}){hint}"

@@ -1,0 +1,138 @@
+"""The sentence of every stage, from manifests such as the stages write."""
+
+import datetime
+
+import pytest
+
+from contract.headline import headline, left_out, number, warnings
+from contract.manifest import Manifest, Rows
+from contract.stages import STAGES
+
+NOW = datetime.datetime(2026, 11, 20, tzinfo=datetime.UTC)
+PARTS = {
+    "version": 1,
+    "fingerprint": "f",
+    "attempt": "a",
+    "files": (),
+    "inputs": (),
+    "settings": {},
+    "run": "r",
+    "code": "c",
+}
+
+
+def made(
+    of: str, rows: Rows | None = None, /, partition: str = "all", **metrics: float | str | bool | None
+) -> Manifest:
+    return Manifest(
+        stage=of, partition=partition, rows=rows or Rows(), metrics=metrics, started=NOW, finished=NOW, **PARTS
+    )
+
+
+LANGID = Rows(read=456, kept=393, dropped=63, reasons={"language_unsure": 3, "language": 60})
+WHOLE = Rows(read=1234, kept=1234)
+GATE = {"accuracy": 0.6, "low": 0.502, "high": 0.691, "threshold": 0.55}
+TOLD = [
+    (made("crawl", WHOLE, files=3), "1,234 of 1,234 documents kept; crawl files 3"),
+    (made("extract", WHOLE), "1,234 of 1,234 documents kept"),
+    (made("langid", LANGID), "393 of 456 documents kept; language 60, language_unsure 3"),
+    (made("score", WHOLE), "1,234 of 1,234 documents kept"),
+    (
+        made("filter", Rows(read=20, dropped=20, reasons={"a": 1, "b": 2, "c": 3, "d": 4, "e": 10})),
+        "0 of 20 documents kept; e 10, d 4, c 3, other reasons 3",
+    ),
+    (made("minhash_sign", documents=12345), "12,345 documents signed"),
+    (made("dedup_url", WHOLE), "1,234 of 1,234 documents kept"),
+    (made("dedup_fuzzy", LANGID, clusters=2), "393 of 456 documents kept; language 60, language_unsure 3"),
+    (
+        made("dedup_substring", WHOLE, tokens_cut=235, documents_cut=4),
+        "1,234 of 1,234 documents kept; tokens cut 235, documents cut 4",
+    ),
+    (made("decontaminate", WHOLE, benchmark_ngrams=0), "1,234 of 1,234 documents kept"),
+    (
+        made("mix", WHOLE, training_rows=1200, heldout_documents=34),
+        "1,234 of 1,234 documents kept; 1,200 for training, 34 held out",
+    ),
+    (
+        made("tokenizer", vocab_size=2048, heldout_bytes_per_token=3.14),
+        "2,048 tokens, 3.14 bytes each on held-out text",
+    ),
+    (
+        made("pack", tokens=39850, sequences=416, heldout_tokens=11928),
+        "39,850 tokens in 416 sequences; 11,928 tokens held out",
+    ),
+    (
+        made("pretrain", heldout_perplexity_before=4138.2, heldout_perplexity_after=203.6),
+        "held-out perplexity 4,138 -> 204",
+    ),
+    (made("sft", heldout_perplexity_before=None, heldout_perplexity_after=None), "nothing was held out to measure on"),
+    (
+        made("reward", accuracy=0.9667, accuracy_low=0.925, accuracy_high=0.9858),
+        "held-out accuracy 0.967, confidence interval 0.925 to 0.986",
+    ),
+    (
+        made("gate", open=True, **(GATE | {"low": 0.569})),
+        "open: held-out accuracy 0.6, confidence interval 0.569 to 0.691, whose lower end reaches 0.55",
+    ),
+    (
+        made("gate", open=False, **GATE),
+        "closed: held-out accuracy 0.6, confidence interval 0.502 to 0.691, whose lower end is under 0.55",
+    ),
+    (
+        made("ppo", reward_first=-0.757, reward_last=0.1123, kl_first=0.0, kl_last=3.08, loss_last=2.0),
+        "reward -0.757 -> 0.112, KL 0 -> 3.08",
+    ),
+    (
+        made(
+            "evaluate",
+            perplexity_pretrain=455.4,
+            perplexity_sft=514.2,
+            perplexity_ppo=578.0,
+            win_rate=0.78,
+            win_rate_low=0.61,
+            win_rate_high=0.89,
+        ),
+        "held-out perplexity 455 (pretrain) -> 514 (sft) -> 578 (ppo); PPO's win rate by the reward model 0.78, confidence interval 0.61 to 0.89",
+    ),
+    (
+        made("evaluate", perplexity_pretrain=455.4, perplexity_sft=514.2, reward_sft=0.1),
+        "held-out perplexity 455 (pretrain) -> 514 (sft)",
+    ),
+    (made("evaluate", reward_sft=0.1), "nothing was held out to measure on"),
+    (made("export", stage="ppo", parameters=29536, dtype="fp32"), "the ppo model, 29,536 parameters in fp32"),
+    (made("ppo", partition="step-00000010", step=10, processes=1), "checkpoint of step 10"),
+]
+
+
+@pytest.mark.parametrize(("manifest", "said"), TOLD, ids=lambda one: one.stage if isinstance(one, Manifest) else "")
+def test_a_manifest_in_one_sentence(manifest: Manifest, said: str) -> None:
+    assert headline(manifest) == said
+
+
+def test_every_stage_is_told() -> None:
+    assert {manifest.stage for manifest, _ in TOLD} == set(STAGES)
+
+
+def test_what_got_worse_is_a_warning_with_its_figures() -> None:
+    figures = {"perplexity_pretrain": 455.4, "perplexity_sft": 514.2, "perplexity_ppo": 578.0}
+    flags = {"worse_sft": True, "worse_ppo": True}
+    sft = "sft is worse than pretrain beyond noise: held-out perplexity 455 -> 514"
+    ppo = "ppo is worse than sft beyond noise: held-out perplexity 514 -> 578"
+    assert warnings(made("evaluate", **figures, **flags)) == [sft, ppo]
+    assert warnings(made("evaluate", **figures, **flags, win_rate_high=0.61)) == [sft, ppo]
+    lost = {"win_rate": 0.2, "win_rate_low": 0.1, "win_rate_high": 0.4}
+    assert warnings(made("evaluate", **figures, **lost, worse_sft=False, worse_ppo=True)) == [
+        "ppo is worse than sft beyond noise: PPO's win rate by the reward model 0.2, confidence interval 0.1 to 0.4"
+    ]
+    assert warnings(made("evaluate", **figures, worse_sft=False)) == []
+    assert warnings(made("langid", LANGID)) == []
+
+
+def test_why_ppo_is_left_out() -> None:
+    assert left_out(made("gate", open=False, **GATE)) == (
+        "PPO is left out, because the gate is closed: held-out accuracy 0.6, confidence interval 0.502 to 0.691, whose lower end is under 0.55"
+    )
+
+
+def test_numbers() -> None:
+    assert [number(one) for one in (0.12345, 999.4, 1234.5, 0, None, "x")] == ["0.123", "999", "1,234", "0", "-", "-"]
