@@ -191,9 +191,7 @@ def _snapshot_files(source: str, snapshot: str, retries: int) -> list[Source]:
     files = _folder_files(source)
     newest = _folder_snapshot(source, files)
     if snapshot != newest:
-        raise InputError(
-            f"{source} holds the crawl {newest}, not {snapshot}; leave `snapshots` empty or name {newest}"
-        )
+        raise InputError(f"{source} holds the crawl {newest}, not {snapshot}; leave `snapshots` empty or name {newest}")
     return files
 
 
