@@ -122,7 +122,7 @@ def poll() -> list[str]:
         asked, origin = told(context["params"], context["dag_run"].conf, state.get(TOLD), context["run_id"])
         recipe = load(recipe_uri(asked.recipe_name), asked.overrides)
         crawl = recipe.crawl
-        log.info("%s", uses(Request(None, asked.recipe_name, asked.overrides, None, origin), recipe))
+        log.info("%s", uses(Request(None, asked.recipe_name, asked.overrides, None, origin), recipe, "all crawls"))
         how = {"recipe_name": asked.recipe_name, "overrides": list(asked.overrides)}
         if asked.run:
             state.set(TOLD, {**how, "run": asked.run})

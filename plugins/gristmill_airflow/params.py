@@ -19,6 +19,7 @@ from gristmill_airflow.known import SOURCE, kept
 from gristmill_airflow.note import USES
 
 FORM, KEPT, HANDED_ON = "as the form says", "as crawl_refresh keeps it", "as the DAG before it"
+RECIPE = "A file in `recipes/`, or any other recipe's path or URI."
 RECIPES = Path(os.environ.get("GRISTMILL_RECIPES") or Path(__file__).resolve().parents[2] / "recipes")
 DEFAULT_RECIPE = os.environ.get("GRISTMILL_RECIPE", "sample")
 
@@ -38,8 +39,8 @@ def recipe_uri(name: str) -> str:
     return str(RECIPES / f"{name}.yaml") if named else name
 
 
-def poll_params() -> dict[str, Param]:
-    """The form of `crawl_refresh`."""
+def poll_params(about: str = RECIPE) -> dict[str, Param]:
+    """The form of `crawl_refresh`. `about` explains its first field."""
     return {
         "recipe": Param(
             DEFAULT_RECIPE,
@@ -47,7 +48,7 @@ def poll_params() -> dict[str, Param]:
             minLength=1,
             title="Recipe",
             examples=sorted({DEFAULT_RECIPE, *recipe_names()}),
-            description_md="A file in `recipes/`, or any other recipe's path or URI.",
+            description_md=about,
         ),
         "overrides": Param(
             [],
@@ -61,7 +62,7 @@ def poll_params() -> dict[str, Param]:
 
 def stage_params() -> dict[str, Param]:
     """The form of the DAGs that run stages."""
-    form = poll_params()
+    form = poll_params(f"{RECIPE} A backfill takes what `crawl_refresh` used, unless *Override parameters* is ticked.")
     return {
         "recipe": form["recipe"],
         "crawl": Param(
@@ -157,13 +158,17 @@ def _lines(overrides: Iterable[str] | None) -> tuple[str, ...]:
     return tuple(line.strip() for line in overrides or () if line.strip())
 
 
-def uses(request: Request, recipe: Recipe) -> str:
-    """What a run uses, in one line for its log and its note: recipe or run, crawl, source, overrides, and who says so."""
+def uses(request: Request, recipe: Recipe, crawls: str = "") -> str:
+    """What a run uses, in one line for its log and its note: recipe or run, crawl, source, overrides, and who says so.
+
+    `crawls`: what to call them where the run is of no single one.
+    """
     what = f"run {request.run}" if request.run else f"recipe {request.recipe}"
-    crawls = ", ".join(recipe.snapshots) or request.crawl
+    named = ", ".join(recipe.snapshots) or request.crawl
+    crawls = crawls or (f"crawl {named}" if named else "the newest crawl")
     overrides = " ".join(line for line in request.overrides if not line.startswith(SOURCE))
     changed = f", with {textwrap.shorten(overrides, 400, placeholder=' ...')}" if overrides else ""
-    return f"{USES}{what}, {f'crawl {crawls}' if crawls else 'the newest crawl'} of {recipe.crawl.source}{changed}; {request.origin}"
+    return f"{USES}{what}, {crawls} of {recipe.crawl.source}{changed}; {request.origin}"
 
 
 def wanted(request: Request) -> Recipe:
