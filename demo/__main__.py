@@ -91,7 +91,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     screen.say(f"  {'pages':<10} {pages.description}")
     screen.say(f"  {'recipe':<10} {' '.join((given.recipe, *given.set.split()))}")
     form = _form_default(given.where, given.recipe, (*pages.overrides, *overrides))
-    screen.say(f"  {'':<10} the default of Airflow's trigger forms, with these pages and overrides: {form}")
+    screen.say(f"  {'form':<10} {form}, this recipe with these pages, is the default of Airflow's trigger forms")
     if not running:
         screen.show(f"  {'Airflow':<10} starting ...")
     up = running or server.start(given.where, given.port, form)

@@ -159,7 +159,7 @@ def _lines(overrides: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def uses(request: Request, recipe: Recipe, crawls: str = "") -> str:
-    """What a run uses, in one line for its log and its note: recipe or run, crawl, source, overrides, and who says so.
+    """What a run uses, in one line for its log and its note: recipe or run, crawl, source, who says so, and overrides.
 
     `crawls`: what to call them where the run is of no single one.
     """
@@ -167,8 +167,8 @@ def uses(request: Request, recipe: Recipe, crawls: str = "") -> str:
     named = ", ".join(recipe.snapshots) or request.crawl
     crawls = crawls or (f"crawl {named}" if named else "the newest crawl")
     overrides = " ".join(line for line in request.overrides if not line.startswith(SOURCE))
-    changed = f", with {textwrap.shorten(overrides, 400, placeholder=' ...')}" if overrides else ""
-    return f"{USES}{what}, {crawls} of {recipe.crawl.source}{changed}; {request.origin}"
+    changed = f"; with {textwrap.shorten(overrides, 400, placeholder=' ...')}" if overrides else ""
+    return f"{USES}{what}, {crawls} of {recipe.crawl.source}, {request.origin}{changed}"
 
 
 def wanted(request: Request) -> Recipe:

@@ -153,7 +153,7 @@ def test_a_poll_publishes_the_new_crawl_once_and_what_is_done_is_skipped(live, r
     assert live.finished("corpus", run["dag_run_id"], 400) == "success"
     assert any(line.startswith("done already, skipped") for line in live.log("corpus", run["dag_run_id"], "pack"))
     assert (
-        f", crawl {key} of {live.folder}/crawl, with ppo.steps=2; as crawl_refresh keeps it"
+        f", crawl {key} of {live.folder}/crawl, as crawl_refresh keeps it; with ppo.steps=2"
         in live.runs("corpus")[0]["note"]
     )
 
@@ -196,7 +196,7 @@ def test_a_backfill_of_one_crawl(live, resolved):
     run = made[0]["dag_run_id"]
     assert live.finished("pretrain", run, 90) == "success"
     assert any(line.startswith("done already, skipped") for line in live.log("pretrain", run, "pretrain"))
-    said = f"uses recipe {live.recipe}, crawl {key} of {live.folder}/crawl; as crawl_refresh keeps it"
+    said = f"uses recipe {live.recipe}, crawl {key} of {live.folder}/crawl, as crawl_refresh keeps it"
     assert next(line for line in live.log("pretrain", run, "resolve") if line.startswith("uses ")) == said
     noted = live.wait("the run's note", lambda: live.runs("pretrain", run_type="backfill")[0]["note"], 30)
     assert noted == said

@@ -71,7 +71,7 @@ def test_recipe_overrides_and_source_are_kept_beside_the_crawls_and_published(po
     kept = {"recipe_name": "base", "overrides": changes}
     assert state[SEEN] == {"/data/news": {"run": "manual__a", "offered": [OLD], "fresh": [OLD], **kept}}
     assert events[-1].extra == kept
-    assert caplog.messages[0] == "uses recipe base, all crawls of /data/news, with ppo.steps=2; as the form says"
+    assert caplog.messages[0] == "uses recipe base, all crawls of /data/news, as the form says; with ppo.steps=2"
     assert caplog.messages[-1] == f"known at /data/news, to be run with recipe base with ppo.steps=2: {OLD} (1)"
 
 
@@ -82,7 +82,7 @@ def test_the_schedule_asks_where_a_person_last_told_it_to(poll, state, events, c
         assert poll("scheduled__b", [NEW, OLD], ended_well=["manual__a"]) == [NEW]
     assert events[-1].extra == {"recipe_name": "base", "overrides": ["crawl.source=/data/news"]}
     assert list(state[SEEN]) == ["/data/news"]
-    assert caplog.messages[0] == "uses recipe base, all crawls of /data/news; as manual__a was told"
+    assert caplog.messages[0] == "uses recipe base, all crawls of /data/news, as manual__a was told"
     poll("manual__c", [OLD], recipe="tiny")
     poll("scheduled__d", [NEW, OLD], ended_well=["manual__c"])
     assert state[SEEN]["https://data.commoncrawl.org"]["run"] == "scheduled__d"

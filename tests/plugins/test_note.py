@@ -5,7 +5,7 @@ from airflow.plugins_manager import get_plugin_info
 
 from gristmill_airflow.note import noted
 
-LINE = "uses recipe tiny, crawl NEWS-2024-10 of /data/news; as crawl_refresh keeps it"
+LINE = "uses recipe tiny, crawl NEWS-2024-10 of /data/news, as crawl_refresh keeps it"
 
 
 @pytest.mark.parametrize(

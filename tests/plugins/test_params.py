@@ -183,15 +183,15 @@ def test_what_a_run_uses_is_said_in_one_line():
     recipe = Recipe.model_validate({"crawl": {"source": "/data/news"}})
     request = Request(None, "tiny", ("ppo.steps=7", "crawl.source=/data/news"), "NEWS-2024-10", KEPT)
     assert uses(request, recipe) == (
-        "uses recipe tiny, crawl NEWS-2024-10 of /data/news, with ppo.steps=7; as crawl_refresh keeps it"
+        "uses recipe tiny, crawl NEWS-2024-10 of /data/news, as crawl_refresh keeps it; with ppo.steps=7"
     )
     assert (
         uses(Request(None, "tiny", (), None), recipe)
-        == "uses recipe tiny, the newest crawl of /data/news; as the form says"
+        == "uses recipe tiny, the newest crawl of /data/news, as the form says"
     )
     mixed = recipe.model_copy(update={"snapshots": ("B-2024-18", "A-2024-10")})
     assert uses(Request("u", "", (), None, HANDED_ON), mixed) == (
-        "uses run u, crawl B-2024-18, A-2024-10 of /data/news; as the DAG before it"
+        "uses run u, crawl B-2024-18, A-2024-10 of /data/news, as the DAG before it"
     )
     assert len(uses(Request(None, "tiny", ("a.b=c " * 1000,), None), recipe)) < 600
 
