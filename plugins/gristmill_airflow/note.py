@@ -15,10 +15,12 @@ MAX_CHARS = 1000  # of a note, in Airflow's database
 
 
 def noted(note: str | None, line: str) -> str:
-    """A note with `line` as its first: in place of the one of an earlier try, or above what a person wrote."""
+    """A note with `line` as its first: in place of the one of an earlier try, or above what a person wrote, of which nothing is lost."""
     lines = (note or "").splitlines()
-    others = lines[1:] if lines and lines[0].startswith(USES) else lines
-    return "\n".join([line, *others])[:MAX_CHARS]
+    others = "\n".join(lines[1:] if lines and lines[0].startswith(USES) else lines)
+    if not others:
+        return line[:MAX_CHARS]
+    return f"{line[: max(0, MAX_CHARS - len(others) - 1)]}\n{others}".strip()
 
 
 @hookimpl

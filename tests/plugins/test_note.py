@@ -23,7 +23,9 @@ def test_the_first_line_is_ours_and_the_others_stay(note, then):
 
 
 def test_a_note_never_outgrows_its_column():
-    assert len(noted("x" * 2000, LINE)) == 1000
+    assert noted(None, LINE * 20) == (LINE * 20)[:1000]
+    assert noted("x" * 980, LINE) == f"{LINE[:19]}\n{'x' * 980}", "what a person wrote stays whole"
+    assert noted("x" * 1000, LINE) == "x" * 1000
 
 
 def test_airflow_loads_the_listener():
