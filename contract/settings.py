@@ -61,7 +61,8 @@ class Crawl(Settings):
 
     source: Uri = "https://data.commoncrawl.org"
     """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files."""
-    files_per_segment: Positive = runtime_only(10)
+    files_per_segment: Positive | None = runtime_only(None)
+    """None: 10, doubled until a run has at most `contract.sources.MAX_SEGMENTS` of them."""
     max_files: Positive | None = runtime_only(None)
     """How many files, and so which segments there are; a segment's identity is its own files."""
     max_bytes_per_file: Positive | None = None

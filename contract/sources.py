@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from contract import fetch
@@ -19,6 +20,8 @@ from contract.stages import STAGES
 from contract.store import Store, split_uri
 
 CRAWL_FILE = re.compile(r"\.(warc|wet|arc)(\.gz)?$|\.warc\.wet(\.gz)?$")
+FEWEST_FILES = 10  # in a segment that is not the last: about 10 GB of Common Crawl
+MAX_SEGMENTS = 1000  # of a run, over all its crawls: Airflow maps no more than 1,024 tasks at once unless it is told to
 SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-(\d{4})-(\d{2})$")
 
 
@@ -49,11 +52,11 @@ def snapshot_date(key: str) -> datetime.date:
     """The Monday of the ISO week that a snapshot's name ends in: CC-MAIN-2024-10 -> 2024-03-04. Raises InputError for other names."""
     match = SNAPSHOT_NAME.match(key)
     if not match:
-        raise InputError(f"snapshot {key!r}: a name ends in year and ISO week, for example CC-MAIN-2024-10")
+        raise InputError(f"crawl {key!r}: a name ends in year and ISO week, for example CC-MAIN-2024-10")
     try:
         return datetime.date.fromisocalendar(int(match[1]), int(match[2]), 1)
     except ValueError:
-        raise InputError(f"snapshot {key!r}: there is no ISO week {match[2]} in {match[1]}") from None
+        raise InputError(f"crawl {key!r}: there is no ISO week {match[2]} in {match[1]}") from None
 
 
 def list_snapshots(source: str, retries: int = 8) -> list[str]:
@@ -74,17 +77,30 @@ def list_segments(recipe: Recipe) -> list[Segment]:
     """Every segment of every snapshot of the recipe, or of the newest one where the recipe names none."""
     crawl = recipe.crawl
     snapshots = tuple(dict.fromkeys(recipe.snapshots)) or tuple(list_snapshots(crawl.source, crawl.retries)[:1])
-    segments: list[Segment] = []
+    found: dict[str, list[Source]] = {}
     for snapshot in snapshots:
         snapshot_date(snapshot)
-        files = _snapshot_files(crawl.source, snapshot, crawl.retries)[: crawl.max_files]
-        step = crawl.files_per_segment
-        segments += [
-            Segment(snapshot, start // step, tuple(files[start : start + step])) for start in range(0, len(files), step)
-        ]
+        found[snapshot] = _snapshot_files(crawl.source, snapshot, crawl.retries)[: crawl.max_files]
+    step = crawl.files_per_segment or segment_size([len(files) for files in found.values()])
+    segments = [
+        Segment(snapshot, start // step, tuple(files[start : start + step]))
+        for snapshot, files in found.items()
+        for start in range(0, len(files), step)
+    ]
     if not segments:
-        raise InputError(f"crawl.source {crawl.source}: lists no crawl files; check the source and the snapshot's name")
+        raise InputError(f"crawl.source {crawl.source}: lists no crawl files; check the source and the crawl's name")
     return segments
+
+
+def segment_size(counts: Sequence[int]) -> int:
+    """Files a segment, for crawls of so many files each: 10, doubled until all of them make at most MAX_SEGMENTS.
+
+    It doubles so that a source that grows keeps its segments, and what was made of them, until it has twice the files.
+    """
+    size = FEWEST_FILES
+    while size < max(counts, default=0) and sum(-(-count // size) for count in counts) > MAX_SEGMENTS:
+        size *= 2
+    return size
 
 
 def list_outside(recipe: Recipe) -> dict[str, str]:
@@ -156,7 +172,7 @@ def _mirror_get(source: str, path: str, retries: int) -> bytes:
         try:
             return Store(source).read_bytes(path)
         except FileNotFoundError:
-            raise InputError(f"{source}/{path}: no such file; check crawl.source and the snapshot's name") from None
+            raise InputError(f"{source}/{path}: no such file; check crawl.source and the crawl's name") from None
     if path == "collinfo.json" and source.rstrip("/") == "https://data.commoncrawl.org":
         return fetch.get("https://index.commoncrawl.org/collinfo.json", retries)
     return fetch.get(f"{source.rstrip('/')}/{path}", retries)
@@ -175,9 +191,7 @@ def _snapshot_files(source: str, snapshot: str, retries: int) -> list[Source]:
     files = _folder_files(source)
     newest = _folder_snapshot(source, files)
     if snapshot != newest:
-        raise InputError(
-            f"{source} holds the snapshot {newest}, not {snapshot}; leave `snapshots` empty or name {newest}"
-        )
+        raise InputError(f"{source} holds the crawl {newest}, not {snapshot}; leave `snapshots` empty or name {newest}")
     return files
 
 

@@ -1,6 +1,7 @@
 """Asks the recipe's source for new crawls, and starts the DAG `corpus` for each.
 
-The first poll starts it for the newest crawl only; the older ones are known from then on, and a backfill of `corpus` runs them.
+The first poll starts it for the newest crawl only; the older ones are known from then on, and a backfill of `corpus` runs them, with the
+recipe, overrides and source of the poll. The schedule polls with what you last told this DAG when you triggered it.
 """
 
 from airflow.sdk import DAG

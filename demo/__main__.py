@@ -90,9 +90,11 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     pages = source.choose(given.where, given.recipe, given.crawl, overrides, screen)
     screen.say(f"  {'pages':<10} {pages.description}")
     screen.say(f"  {'recipe':<10} {' '.join((given.recipe, *given.set.split()))}")
+    form = _form_default(given.where, given.recipe, (*pages.overrides, *overrides))
+    screen.say(f"  {'form':<10} {form}, this recipe with these pages, is the default of Airflow's trigger forms")
     if not running:
         screen.show(f"  {'Airflow':<10} starting ...")
-    up = running or server.start(given.where, given.port)
+    up = running or server.start(given.where, given.port, form)
     screen.say(f"  {'Airflow':<10} {up.url}  (log in as admin, password {password(up.home)})")
 
     airflow = Airflow(up.url, lambda: token(up.home, up.port))
@@ -122,6 +124,15 @@ def _overrides(given: argparse.Namespace) -> tuple[str, ...]:
     recipe = recipes.load(given.recipe, overrides)
     default = recipe.store == Recipe().store
     return (*overrides, f"store={given.where.resolve() / 'store'}") if default else overrides
+
+
+def _form_default(where: Path, recipe: str, overrides: Sequence[str]) -> Path:
+    """The demo's recipe as one file, whose pages a person then gets from the trigger form, a poll or a backfill without naming them."""
+    file = where / "demo.yaml"
+    draft = file.with_suffix(".new")
+    draft.write_text(recipes.dump(recipes.load(recipe, overrides)))
+    draft.replace(file)  # whole or not at all: a task of an Airflow that runs already may read it now
+    return file
 
 
 def _prepare(airflow: Airflow, screen: Screen) -> None:

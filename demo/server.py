@@ -55,10 +55,15 @@ def _recorded(folder: Path) -> tuple[int, int] | None:
     return int(pid), int(port)
 
 
-def start(folder: Path, port: int) -> Server:
-    """Start Airflow and wait until scheduler and DAG processor are healthy. Raises GristmillError with the end of its log."""
+def start(folder: Path, port: int, recipe: Path | None = None) -> Server:
+    """Start Airflow and wait until scheduler and DAG processor are healthy. Raises GristmillError with the end of its log.
+
+    `recipe` becomes the default of the trigger forms, unless GRISTMILL_RECIPE names another.
+    """
     check_port(port)
     environment = standalone_environment(folder / "airflow", port)
+    if recipe:
+        environment.setdefault("GRISTMILL_RECIPE", str(recipe.resolve()))
     log = folder / "airflow.log"
     with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:  # it names the password
         os.fchmod(out.fileno(), 0o600)

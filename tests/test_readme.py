@@ -96,7 +96,7 @@ def test_overrides_in_the_readme_are_accepted():
     recipes.load(str(ROOT / "recipes" / "tiny.yaml"), overrides)
 
 
-@pytest.mark.parametrize("name", ["tiny", "base"])
+@pytest.mark.parametrize("name", ["tiny", "sample", "base"])
 def test_recipes_are_valid_and_hold_differences_only(name):
     recipe = recipes.load(str(ROOT / "recipes" / f"{name}.yaml"))
     assert recipe.name == name

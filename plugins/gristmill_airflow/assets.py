@@ -7,5 +7,9 @@ CORPUS = Asset(name="corpus", uri="gristmill://corpus", group="gristmill")
 PRETRAINED = Asset(name="pretrained", uri="gristmill://pretrained", group="gristmill")
 ALIGNED = Asset(name="aligned", uri="gristmill://aligned", group="gristmill")
 EXPORTED = Asset(name="exported", uri="gristmill://exported", group="gristmill")
+RESOLVED = Asset(
+    name="run", uri="gristmill://run", group="gristmill"
+)  # starts no DAG; its events become the notes of runs
 
-SEEN = "seen"  # key in CRAWL's state store, kept by the DAG crawl_refresh: {source: {"run": the last poll's, "offered": [], "fresh": []}}
+SEEN = "seen"  # key in CRAWL's state store, kept by the DAG crawl_refresh; gristmill_airflow.known says what it holds
+TOLD = "told"  # beside it: {"run": "", "recipe_name": "", "overrides": []}, what a person last told crawl_refresh

@@ -12,9 +12,10 @@ from contract.plan import open_run
 from contract.recipe import load
 from contract.sources import list_snapshots
 from contract.stages import STAGES
-from gristmill_airflow.assets import CRAWL, SEEN
+from gristmill_airflow.assets import CRAWL, RESOLVED, SEEN, TOLD
+from gristmill_airflow.known import at_source, report
 from gristmill_airflow.launch import check
-from gristmill_airflow.params import fulfil, read_request, recipe_uri
+from gristmill_airflow.params import Request, crawl_of, fulfil, read_request, recipe_uri, told, uses, wanted
 from gristmill_airflow.stage import RUN, StageOperator, publish, reported
 from gristmill_airflow.timetable import new_crawls
 
@@ -40,21 +41,34 @@ def stages(names: Iterable[str], **options: dict[str, Any]) -> dict[str, StageOp
     return {name: StageOperator(stage=name, **options.get(name, {})) for name in names}
 
 
-@task
+@task(inlets=[CRAWL], outlets=[RESOLVED])
 def resolve() -> str:
-    """The URI of the run's resolved recipe: of the run that the upstream DAG used, of the one that the form names, or of a new one."""
+    """The URI of the run's resolved recipe: of the run that the upstream DAG used, of the one that the form names, or of a new one.
+
+    As an inlet CRAWL opens its state store, where polls keep what they saw; RESOLVED's event becomes the note of the DAG run.
+    """
     context = get_current_context()
     events = sorted(
         (event for found in context["triggering_asset_events"].values() for event in found),
         key=lambda event: event.timestamp,
     )
+    dag_run = context["dag_run"]
     with reported():
-        request = read_request(context["params"], context["dag_run"].partition_key, [event.extra for event in events])
-        log.info("will resolve: %s", request)
+        request = read_request(
+            context["params"],
+            dag_run.partition_key,
+            [event.extra for event in events],
+            dag_run.conf or {},
+            context["asset_state_store"][CRAWL].get(SEEN),
+        )
+        log.info("%s", uses(request, wanted(request)))
         run = fulfil(request, f"{context['dag'].dag_id}.{context['run_id']}")
     files = sum(len(segment.files) for segment in run.segments)
     log.info("run: %s", run.uri)
     log.info("crawl: %s, %d files in %d segments", ", ".join(run.recipe.snapshots), files, len(run.segments))
+    event = context["outlet_events"][RESOLVED]
+    event.extra = {"recipe": run.uri, "uses": uses(request, run.recipe)}
+    event.add_partitions(crawl_of(run))
     return run.uri
 
 
@@ -98,22 +112,30 @@ def publish_last(asset: Asset, stage: str, otherwise: str) -> Any:
 def poll() -> list[str]:
     """New crawls of the recipe's source, each published under its name. The first poll of a source publishes only the newest.
 
-    Airflow publishes when the task has succeeded. What a poll that was killed before that had found is found again.
+    Airflow publishes when the task has succeeded. What a poll that was killed before that had found is found again. Recipe, overrides
+    and source are kept beside the crawls, for backfills; and what a person says is kept for the schedule, which sends no form.
     """
     context = get_current_context()
-    params = context["params"]
-    with reported():
-        crawl = load(recipe_uri(params["recipe"]), params["overrides"] or ()).crawl
-        log.info("will ask %s for its crawls", crawl.source)
-        offered = list_snapshots(crawl.source, crawl.retries)
     state = context["asset_state_store"][CRAWL]
+    with reported():
+        asked, origin = told(context["params"], context["dag_run"].conf, state.get(TOLD), context["run_id"])
+        recipe = load(recipe_uri(asked.recipe_name), asked.overrides)
+        crawl = recipe.crawl
+        log.info("%s", uses(Request(None, asked.recipe_name, asked.overrides, None, origin), recipe, "all crawls"))
+        how = {"recipe_name": asked.recipe_name, "overrides": list(asked.overrides)}
+        if asked.run:
+            state.set(TOLD, {**how, "run": asked.run})
+        offered = list_snapshots(crawl.source, crawl.retries)
     seen = state.get(SEEN) or {}
     fresh = new_crawls(offered, _published(seen.get(crawl.source), context))
-    state.set(SEEN, {**seen, crawl.source: {"run": context["run_id"], "offered": offered, "fresh": fresh}})
+    seen = {**seen, crawl.source: {"run": context["run_id"], "offered": offered, "fresh": fresh, **how}}
+    state.set(SEEN, seen)
+    for line in report(seen):
+        log.info("%s", line)
     if not fresh:
         raise AirflowSkipException(f"no new crawl; the newest of {len(offered)} is {offered[0]}")
     event = context["outlet_events"][CRAWL]
-    event.extra = {"recipe_name": params["recipe"], "overrides": list(params["overrides"] or ())}
+    event.extra = {**how, "overrides": at_source(asked.overrides, crawl.source)}
     event.add_partitions(fresh)
     return fresh
 

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from contract.errors import RecipeError
 from contract.plan import Run, open_run, resolve
 from contract.recipe import Recipe
 from contract.sources import snapshot_date
+from gristmill_airflow.known import SOURCE, kept
+from gristmill_airflow.note import USES
 
+FORM, KEPT, HANDED_ON = "as the form says", "as crawl_refresh keeps it", "as the DAG before it"
+RECIPE = "A file in `recipes/`, or any other recipe's path or URI."
 RECIPES = Path(os.environ.get("GRISTMILL_RECIPES") or Path(__file__).resolve().parents[2] / "recipes")
-DEFAULT_RECIPE = os.environ.get("GRISTMILL_RECIPE", "tiny")
+DEFAULT_RECIPE = os.environ.get("GRISTMILL_RECIPE", "sample")
 
 
 def recipe_names() -> list[str]:
@@ -34,16 +39,16 @@ def recipe_uri(name: str) -> str:
     return str(RECIPES / f"{name}.yaml") if named else name
 
 
-def poll_params() -> dict[str, Param]:
-    """The form of `crawl_refresh`."""
+def poll_params(about: str = RECIPE) -> dict[str, Param]:
+    """The form of `crawl_refresh`. `about` explains its first field."""
     return {
         "recipe": Param(
             DEFAULT_RECIPE,
             type="string",
             minLength=1,
             title="Recipe",
-            examples=recipe_names(),
-            description_md="A file in `recipes/`, or any other recipe's path or URI.",
+            examples=sorted({DEFAULT_RECIPE, *recipe_names()}),
+            description_md=about,
         ),
         "overrides": Param(
             [],
@@ -57,10 +62,10 @@ def poll_params() -> dict[str, Param]:
 
 def stage_params() -> dict[str, Param]:
     """The form of the DAGs that run stages."""
-    form = poll_params()
+    form = poll_params(f"{RECIPE} A backfill takes what `crawl_refresh` used, unless *Override parameters* is ticked.")
     return {
         "recipe": form["recipe"],
-        "snapshot": Param(
+        "crawl": Param(
             None,
             type=["null", "string"],
             title="Crawl",
@@ -71,72 +76,131 @@ def stage_params() -> dict[str, Param]:
             None,
             type=["null", "string"],
             title="Resolved run",
-            description_md="To go on with an earlier run instead: the URI of its `recipe.yaml`.",
+            description_md=(
+                "Instead of a recipe: the URI of an earlier run's `recipe.yaml`. Goes on with that run; with overrides, makes a new run "
+                "of the same crawl from its recipe and them."
+            ),
         ),
     }
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a DAG run asks for, whoever started it: a resolved run, or a recipe to resolve."""
+    """What a DAG run asks for, whoever started it: a resolved run or a recipe, changed by overrides, over one crawl or the newest.
+
+    origin: who says so, in words for the log.
+    """
 
     run: str | None
     recipe: str
     overrides: tuple[str, ...]
-    snapshot: str | None
+    crawl: str | None
+    origin: str = FORM
 
 
 def read_request(
-    params: Mapping[str, Any], partition_key: str | None, events: Sequence[Mapping[str, Any] | None]
+    params: Mapping[str, Any],
+    partition_key: str | None,
+    events: Sequence[Mapping[str, Any] | None],
+    said: Mapping[str, Any] | None = None,
+    seen: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Request:
-    """Combine the form, the partition key and the extras of the triggering asset events (oldest first).
+    """Combine the form, the partition key, the extras of the triggering asset events (oldest first) and what polls kept of crawls.
 
     An event of a finished stage carries the `recipe` URI of its run. An event of a new crawl carries `recipe_name` and `overrides`. A run
-    started by hand or as a backfill has no event. Raises RecipeError where the form and the key name different crawls, and where the form
-    names a resolved run together with what can no longer change in it.
+    started by hand or as a backfill has no event. `said` is what of the form a person sent: all of it from the web UI's trigger form,
+    nothing from a backfill unless its parameters were ticked. Where it names no recipe, the one that a poll kept beside the crawl
+    counts, and overrides come on top of the kept ones. Raises RecipeError where form and key name different crawls, where the form
+    names a resolved run together with a crawl, and where several sources offer the crawl.
     """
+    said = params if said is None else said
     extra = next((dict(one) for one in reversed(events) if one), {})
-    overrides = tuple(line.strip() for line in extra.get("overrides", params["overrides"]) or () if line.strip())
-    snapshot = params.get("snapshot") or None
-    if snapshot and partition_key and snapshot != partition_key:
-        raise RecipeError(
-            f"snapshot {snapshot}: the run's partition key is {partition_key}; leave one of the two empty"
-        )
-    given = [name for name, value in (("snapshot", snapshot), ("overrides", overrides)) if value]
-    if params.get("run") and given and not extra:
-        raise RecipeError(
-            f"{' and '.join(given)}: the resolved run {params['run']} is as it is; leave {' and '.join(given)} empty, or leave run empty"
-        )
-    return Request(
-        run=extra.get("recipe") or params.get("run") or None,
-        recipe=extra.get("recipe_name") or params["recipe"],
-        overrides=overrides,
-        snapshot=snapshot or partition_key,
-    )
+    crawl = params.get("crawl") or None
+    if crawl and partition_key and crawl != partition_key:
+        raise RecipeError(f"crawl {crawl}: the run's partition key is {partition_key}; leave one of the two empty")
+    crawl = crawl or partition_key
+    if extra.get("recipe"):
+        return Request(extra["recipe"], "", (), crawl, HANDED_ON)
+    if extra.get("recipe_name"):
+        return Request(None, extra["recipe_name"], _lines(extra["overrides"]), crawl, KEPT)
+    if params.get("run"):
+        if params.get("crawl"):
+            raise RecipeError(
+                f"crawl {crawl}: the resolved run {params['run']} has its own; leave crawl empty, or leave run empty"
+            )
+        return Request(params["run"], "", _lines(params["overrides"]), crawl)
+    known = kept(seen or {}, crawl) if crawl and not said.get("recipe") else None
+    if known:
+        return Request(None, known.recipe, (*known.overrides, *_lines(said.get("overrides"))), crawl, KEPT)
+    return Request(None, params["recipe"], _lines(params["overrides"]), crawl)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What `crawl_refresh` goes by: a recipe and overrides, and the run by which a person said so; None where nobody has."""
+
+    run: str | None
+    recipe_name: str
+    overrides: tuple[str, ...]
+
+
+def told(
+    params: Mapping[str, Any], said: Mapping[str, Any] | None, last: Mapping[str, Any] | None, run_id: str
+) -> tuple[Told, str]:
+    """What a poll goes by, and who says so. The schedule sends no form: it does what a person last said, and only else the default."""
+    if not said and last:
+        return Told(last["run"], last["recipe_name"], _lines(last["overrides"])), f"as {last['run']} was told"
+    origin = FORM if said else "the form's default, because nobody has triggered this DAG by hand"
+    return Told(run_id if said else None, params["recipe"], _lines(params["overrides"])), origin
+
+
+def _lines(overrides: Iterable[str] | None) -> tuple[str, ...]:
+    return tuple(line.strip() for line in overrides or () if line.strip())
+
+
+def uses(request: Request, recipe: Recipe, crawls: str = "") -> str:
+    """What a run uses, in one line for its log and its note: recipe or run, crawl, source, who says so, and overrides.
+
+    `crawls`: what to call them where the run is of no single one.
+    """
+    what = f"run {request.run}" if request.run else f"recipe {request.recipe}"
+    named = ", ".join(recipe.snapshots) or request.crawl
+    crawls = crawls or (f"crawl {named}" if named else "the newest crawl")
+    overrides = " ".join(line for line in request.overrides if not line.startswith(SOURCE))
+    changed = f"; with {textwrap.shorten(overrides, 400, placeholder=' ...')}" if overrides else ""
+    return f"{USES}{what}, {crawls} of {recipe.crawl.source}, {request.origin}{changed}"
+
+
+def wanted(request: Request) -> Recipe:
+    """The recipe that a request asks for, before its crawl is listed. Raises GristmillError."""
+    return recipes.load(_uri(request), request.overrides)
 
 
 def fulfil(request: Request, name: str) -> Run:
-    """Open the resolved run, or resolve one under a name made from `name`. Raises GristmillError.
+    """Open the resolved run; or resolve a recipe, or a run that overrides change, under a name made from `name`. Raises GristmillError.
 
     Results are published under the newest crawl of the recipe's list, so a key or form that names another is refused.
     """
-    if request.run:
-        run = open_run(request.run)
-        _agrees(request, run.recipe, request.run)
-        return run
-    uri = recipe_uri(request.recipe)
-    named = _agrees(request, recipes.load(uri, request.overrides), request.recipe)
-    return resolve(uri, run_name(name), request.overrides, [request.snapshot] if request.snapshot and not named else [])
+    named = _agrees(request, wanted(request))
+    if request.run and not request.overrides:
+        return open_run(request.run)
+    return resolve(
+        _uri(request), run_name(name), request.overrides, [request.crawl] if request.crawl and not named else []
+    )
 
 
-def _agrees(request: Request, recipe: Recipe, name: str) -> bool:
+def _uri(request: Request) -> str:
+    return request.run or recipe_uri(request.recipe)
+
+
+def _agrees(request: Request, recipe: Recipe) -> bool:
     """Does the recipe name its crawls itself? Raises RecipeError where the request's crawl is not the newest of them."""
-    if request.snapshot:
-        snapshot_date(request.snapshot)
-    if request.snapshot and recipe.snapshots and request.snapshot != newest_crawl(recipe):
+    if request.crawl:
+        snapshot_date(request.crawl)
+    if request.crawl and recipe.snapshots and request.crawl != newest_crawl(recipe):
         raise RecipeError(
-            f"snapshot {request.snapshot}: the recipe {name} names {', '.join(recipe.snapshots)} and runs as {newest_crawl(recipe)}; "
-            "leave `snapshots` empty to take any crawl"
+            f"crawl {request.crawl}: the recipe {request.run or request.recipe} names {', '.join(recipe.snapshots)} and runs as "
+            f"{newest_crawl(recipe)}; leave `snapshots` empty to take any crawl"
         )
     return bool(recipe.snapshots)
 

@@ -152,14 +152,18 @@ def test_a_poll_publishes_the_new_crawl_once_and_what_is_done_is_skipped(live, r
     assert (run["run_type"], run["partition_key"]) == ("asset_triggered", key)
     assert live.finished("corpus", run["dag_run_id"], 400) == "success"
     assert any(line.startswith("done already, skipped") for line in live.log("corpus", run["dag_run_id"], "pack"))
+    assert (
+        f", crawl {key} of {live.folder}/crawl, as crawl_refresh keeps it; with ppo.steps=2"
+        in live.runs("corpus")[0]["note"]
+    )
 
     second = live.trigger("crawl_refresh", {})
     assert live.finished("crawl_refresh", second, 60) == "success"
     assert live.tasks("crawl_refresh", second)["poll", -1]["state"] == "skipped"
 
 
-def test_a_backfill_of_one_snapshot(live, resolved):
-    """From the command line. The UI sends what the dry run here sends."""
+def test_a_backfill_of_one_crawl(live, resolved):
+    """From the command line, without a form, as the UI sends it: recipe and source are those that the poll kept."""
     key = resolved.recipe.snapshots[0]
     monday = snapshot_date(key).isoformat()
     dry = {
@@ -169,7 +173,6 @@ def test_a_backfill_of_one_snapshot(live, resolved):
         "reprocess_behavior": "completed",
         "max_active_runs": 1,
         "run_backwards": False,
-        "dag_run_conf": {"recipe": live.recipe},
     }
     would = live.api.call("POST", "backfills/dry_run", dry)["backfills"]
     assert [one["partition_key"] for one in would] == [key]
@@ -180,10 +183,9 @@ def test_a_backfill_of_one_snapshot(live, resolved):
     command = (
         f"backfill create --dag-id pretrain --from-date {monday} --to-date {monday} --reprocess-behavior completed"
     )
-    conf = ["--dag-run-conf", f'{{"recipe": "{live.recipe}"}}']
     port = int(live.api.url.rpartition(":")[2])
     subprocess.run(
-        [airflow, *command.split(), *conf],
+        [airflow, *command.split()],
         env=standalone_environment(live.home, port),
         check=True,
         capture_output=True,
@@ -194,3 +196,7 @@ def test_a_backfill_of_one_snapshot(live, resolved):
     run = made[0]["dag_run_id"]
     assert live.finished("pretrain", run, 90) == "success"
     assert any(line.startswith("done already, skipped") for line in live.log("pretrain", run, "pretrain"))
+    said = f"uses recipe {live.recipe}, crawl {key} of {live.folder}/crawl, as crawl_refresh keeps it"
+    assert next(line for line in live.log("pretrain", run, "resolve") if line.startswith("uses ")) == said
+    noted = live.wait("the run's note", lambda: live.runs("pretrain", run_type="backfill")[0]["note"], 30)
+    assert noted == said

@@ -15,7 +15,15 @@ from contract.errors import InputError, RecipeError
 from contract.plan import Run, open_run, plan
 from contract.recipe import Recipe
 from contract.settings import MixSource, Settings
-from contract.sources import Segment, Source, list_segments, list_snapshots, snapshot_date
+from contract.sources import (
+    MAX_SEGMENTS,
+    Segment,
+    Source,
+    list_segments,
+    list_snapshots,
+    segment_size,
+    snapshot_date,
+)
 from contract.stages import STAGES, downstream, upstream
 
 SEGMENTS = [Segment("X-2024-10", index, (Source(f"file:///{index}", f"{index}", index + 1, 0),)) for index in range(3)]
@@ -218,6 +226,33 @@ def test_a_mirror_of_common_crawl_is_read_by_its_lists(tmp_path: Path) -> None:
     segments = list_segments(recipe)
     assert [segment.partition for segment in segments] == ["CC-MAIN-2024-10.00000", "CC-MAIN-2024-10.00001"]
     assert segments[1].files[0].uri == f"{tmp_path}/crawl-data/CC-MAIN-2024-10/b.warc.gz"
+
+
+def test_a_whole_crawl_is_cut_into_as_many_segments_as_airflow_maps(tmp_path: Path) -> None:
+    """Airflow maps 1,024 tasks at once, and a crawl of Common Crawl has about 90,000 files."""
+    (tmp_path / "collinfo.json").write_text(json.dumps([{"id": "CC-MAIN-2024-10"}]))
+    listing = tmp_path / "crawl-data" / "CC-MAIN-2024-10"
+    listing.mkdir(parents=True)
+    paths = [f"crawl-data/CC-MAIN-2024-10/{number:05d}.warc.gz" for number in range(90_000)]
+    (listing / "warc.paths.gz").write_bytes(gzip.compress("\n".join(paths).encode(), 1))
+    whole = list_segments(Recipe.model_validate({"crawl": {"source": str(tmp_path)}}))
+    assert (len(whole), len(whole[0].files)) == (563, 160)
+    assert [file.name for segment in whole for file in segment.files] == paths
+    fixed = list_segments(Recipe.model_validate({"crawl": {"source": str(tmp_path), "files_per_segment": 40}}))
+    assert len(fixed) == 2250, "what a recipe fixes is honoured"
+
+
+def test_segments_keep_their_files_until_a_source_has_grown_a_lot() -> None:
+    assert [segment_size([files]) for files in (0, 1, 999, 10_000)] == [10, 10, 10, 10]
+    assert [segment_size([files]) for files in (10_001, 20_000, 20_001)] == [20, 20, 40]
+    assert segment_size([90_000, 90_000]) == 320, "all crawls of a run count"
+    assert segment_size([1] * (MAX_SEGMENTS + 1)) == 10, "no crawl has less than one segment"
+
+
+@given(st.lists(st.integers(1, 200_000), min_size=1, max_size=100))
+def test_any_crawls_fit(counts: list[int]) -> None:
+    size = segment_size(counts)
+    assert sum(-(-count // size) for count in counts) <= MAX_SEGMENTS
 
 
 @pytest.mark.parametrize(

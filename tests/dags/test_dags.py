@@ -11,6 +11,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
 from contract.stages import STAGES
+from gristmill_airflow.assets import CRAWL, RESOLVED
 from gristmill_airflow.stage import POOLS, SLICES, StageOperator
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -68,11 +69,17 @@ def test_dags_are_joined_by_one_asset_each(bag):
         return [key.name for key, _ in bag.dags[name].timetable.asset_condition.iter_assets()]
 
     def publishes(name):
-        return [asset.name for task in bag.dags[name].tasks for asset in task.outlets]
+        return [asset.name for task in bag.dags[name].tasks for asset in task.outlets if asset != RESOLVED]
 
     chain = ["crawl_refresh", "corpus", "pretrain", "align", "evaluate"]
     for before, after in pairwise(chain):
         assert publishes(before) == waits_for(after)
+
+
+def test_resolve_reads_what_polls_kept_and_tells_the_runs_note(bag):
+    for name in SLICES:
+        resolve = bag.dags[name].task_dict["resolve"]
+        assert (resolve.inlets, resolve.outlets) == ([CRAWL], [RESOLVED])
 
 
 def test_serialisation_round_trip(bag):

@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+from contract import recipe as recipes
 from demo import __main__ as demo
 from demo import server, source
 
@@ -64,7 +65,7 @@ def test_missing_recipe(start):
     code, line = start("--recipe", "recipes/none.yaml")
     assert (code, line) == (
         78,
-        "recipe recipes/none.yaml: no such file; there are recipes/base.yaml, recipes/tiny.yaml",
+        "recipe recipes/none.yaml: no such file; there are recipes/base.yaml, recipes/sample.yaml, recipes/tiny.yaml",
     )
 
 
@@ -130,6 +131,15 @@ def test_common_crawl_as_the_recipe_names_it(tmp_path, monkeypatch):
     assert pages.snapshot == "CC-MAIN-2024-18"
     assert pages.overrides == ("crawl.max_bytes_per_file=20000000",)
     assert pages.description == "Common Crawl CC-MAIN-2024-18, CC-MAIN-2024-10: the first 20 MB of 7 files of each"
+
+
+def test_the_forms_default_is_the_demos_recipe_with_its_pages(tmp_path):
+    overrides = ("crawl.source=/data/warc", "filter.min_words=30", f"store={tmp_path}/store")
+    file = demo._form_default(tmp_path, "recipes/tiny.yaml", overrides)
+    assert recipes.load(str(file)) == recipes.load("recipes/tiny.yaml", overrides)
+    assert [one.name for one in tmp_path.iterdir()] == ["demo.yaml"]
+    demo._form_default(tmp_path, "recipes/tiny.yaml", ("crawl.source=/data/other",))
+    assert recipes.load(str(file)).crawl.source == "/data/other", "a later demo's"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,25 @@ def test_the_log_with_the_password_is_its_owners(tmp_path, monkeypatch):
     assert stat.S_IMODE((tmp_path / "airflow.log").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("named", [None, "base"])
+def test_the_demos_recipe_is_the_default_of_the_forms_unless_another_is_named(tmp_path, monkeypatch, named):
+    class Started(Exception):
+        pass
+
+    def start(command, env, **_):
+        raise Started(env["GRISTMILL_RECIPE"])
+
+    monkeypatch.setattr(server, "check_port", lambda port: None)
+    monkeypatch.setattr(server.subprocess, "Popen", start)
+    if named:
+        monkeypatch.setenv("GRISTMILL_RECIPE", named)
+    else:
+        monkeypatch.delenv("GRISTMILL_RECIPE", raising=False)
+    with pytest.raises(Started) as started:
+        server.start(tmp_path, 8080, tmp_path / "demo.yaml")
+    assert str(started.value) == (named or str(tmp_path / "demo.yaml"))
+
+
 def test_stop_kills_what_ignores_sigterm(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "GRACE_S", 0.5)
     deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)"

@@ -7,22 +7,35 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from contract.sources import Segment, Source
 from gristmill_airflow import graph
-from gristmill_airflow.assets import CRAWL
+from gristmill_airflow.assets import CRAWL, SEEN
 
 OLD, NEW, NEWEST = "CC-MAIN-2024-10", "CC-MAIN-2024-18", "CC-MAIN-2024-22"
 
 
 @pytest.fixture
-def poll(monkeypatch):
-    """`poll("run a", [NEW, OLD], ended_well=("run z",))` -> what the task publishes. Its state lasts for the test."""
-    state = {}
+def state():
+    """CRAWL's state store."""
+    return {}
+
+
+@pytest.fixture
+def events():
+    """The asset events of polls."""
+    return []
+
+
+@pytest.fixture
+def poll(monkeypatch, state, events):
+    """`poll("run a", [NEW, OLD], ended_well=("run z",))` -> what the task publishes. Its state and events last for the test."""
     store = SimpleNamespace(get=state.get, set=state.__setitem__)
 
-    def call(run_id, offered, ended_well=()):
+    def call(run_id, offered, ended_well=(), **said):
         event = SimpleNamespace(extra={}, add_partitions=lambda keys: None)
+        events.append(event)
         context = {
-            "params": {"recipe": "tiny", "overrides": None},
+            "params": {"recipe": "tiny", "overrides": None, **said},
             "run_id": run_id,
+            "dag_run": SimpleNamespace(conf=said),
             "dag": SimpleNamespace(dag_id="crawl_refresh"),
             "ti": SimpleNamespace(get_dr_count=lambda dag_id, run_ids, states: len(set(run_ids) & set(ended_well))),
             "asset_state_store": {CRAWL: store},
@@ -49,6 +62,36 @@ def test_a_poll_killed_before_airflow_published_finds_the_same_again(poll):
     assert poll("a", [NEW, OLD]) == [NEW], "its retry"
     assert poll("b", [NEWEST, NEW, OLD]) == [NEW, NEWEST], "the next run, after the first failed for good"
     assert poll("c", [NEWEST, NEW, OLD], ended_well=["b"]) == []
+
+
+def test_recipe_overrides_and_source_are_kept_beside_the_crawls_and_published(poll, state, events, caplog):
+    changes = ["ppo.steps=2", "crawl.source=/data/news"]
+    with caplog.at_level("INFO"):
+        poll("manual__a", [OLD], recipe="base", overrides=changes)
+    kept = {"recipe_name": "base", "overrides": changes}
+    assert state[SEEN] == {"/data/news": {"run": "manual__a", "offered": [OLD], "fresh": [OLD], **kept}}
+    assert events[-1].extra == kept
+    assert caplog.messages[0] == "uses recipe base, all crawls of /data/news, as the form says; with ppo.steps=2"
+    assert caplog.messages[-1] == f"known at /data/news, to be run with recipe base with ppo.steps=2: {OLD} (1)"
+
+
+def test_the_schedule_asks_where_a_person_last_told_it_to(poll, state, events, caplog):
+    poll("manual__a", [OLD], recipe="base", overrides=["crawl.source=/data/news"])
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert poll("scheduled__b", [NEW, OLD], ended_well=["manual__a"]) == [NEW]
+    assert events[-1].extra == {"recipe_name": "base", "overrides": ["crawl.source=/data/news"]}
+    assert list(state[SEEN]) == ["/data/news"]
+    assert caplog.messages[0] == "uses recipe base, all crawls of /data/news, as manual__a was told"
+    poll("manual__c", [OLD], recipe="tiny")
+    poll("scheduled__d", [NEW, OLD], ended_well=["manual__c"])
+    assert state[SEEN]["https://data.commoncrawl.org"]["run"] == "scheduled__d"
+
+
+def test_a_recipe_that_is_refused_is_not_remembered(poll, state):
+    with pytest.raises(AirflowFailException, match=r"filter\.min_word: unknown key"):
+        poll("manual__a", [OLD], recipe="base", overrides=["filter.min_word=1"])
+    assert state == {}
 
 
 def test_a_setting_that_a_later_stage_refuses_is_refused_before_the_first(resolve_run, tmp_path):

@@ -19,6 +19,7 @@ from gristmill_airflow.timetable import (
     key_to_date,
     known_crawls,
     new_crawls,
+    partition_date,
 )
 
 UTC = datetime.UTC
@@ -38,9 +39,9 @@ def test_every_week_has_its_own_monday(week):
 
 @pytest.mark.parametrize("key", ["", "CC-MAIN-2024", "CC-MAIN-2024-54", "CC-MAIN-24-10", "../x-2024-10"])
 def test_other_keys_are_refused(key):
-    with pytest.raises(ValueError, match="snapshot"):
+    with pytest.raises(ValueError, match=r"a name ends in year|no ISO week"):
         key_to_date(key)
-    with pytest.raises(ValueError, match="snapshot"):
+    with pytest.raises(ValueError, match=r"a name ends in year|no ISO week"):
         CrawlKeyMapper().to_downstream(key)
     with pytest.raises(InvalidPartitionKeyError):
         CrawlAssetTimetable(CORPUS).resolve_partition_date(key)
@@ -59,8 +60,19 @@ def test_a_backfill_covers_the_known_crawls_between_its_dates(monkeypatch):
     earliest, latest = datetime.datetime(2024, 1, 1, tzinfo=UTC), datetime.datetime(2024, 3, 4, tzinfo=UTC)
     infos = list(CrawlAssetTimetable(CORPUS).iter_partition_dagrun_infos(earliest=earliest, latest=latest))
     assert [(one.partition_key, one.partition_date, one.data_interval) for one in infos] == [
-        ("CC-MAIN-2024-10", latest, None)
+        ("CC-MAIN-2024-10", partition_date("CC-MAIN-2024-10"), None)
     ]
+
+
+def test_crawls_of_one_week_are_different_partitions_to_airflow():
+    """It takes runs of one partition date for runs of one partition, whatever their keys."""
+    week = datetime.datetime(2024, 3, 4, tzinfo=UTC)
+    dates = {partition_date(key) for key in ("CC-MAIN-2024-10", "NEWS-2024-10", "BLOGS-2024-10")}
+    assert len(dates) == 3
+    assert all(week <= date < week + datetime.timedelta(seconds=1) for date in dates)
+    timetable_ = CrawlAssetTimetable(CORPUS)
+    assert timetable_.resolve_partition_date("NEWS-2024-10") == partition_date("NEWS-2024-10")
+    assert CrawlKeyMapper().to_partition_date("NEWS-2024-10") == partition_date("NEWS-2024-10")
 
 
 def test_timetables_survive_airflows_database():

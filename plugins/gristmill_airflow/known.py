@@ -1,0 +1,60 @@
+"""The crawls that `crawl_refresh` knows, each with the recipe, overrides and source by which it was seen.
+
+Airflow gives a backfill no form unless a person asks for it, so that its runs find here what to run. All of it lies in CRAWL's state
+store under SEEN: {source: {"run": the last poll's, "offered": [crawl], "fresh": [crawl], "recipe_name": "", "overrides": []}}.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from contract.errors import RecipeError
+
+SOURCE = "crawl.source="
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How a crawl was seen: the recipe, and overrides that name the source whatever the recipe says by now."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+
+
+def kept(seen: Mapping[str, Mapping[str, Any]], crawl: str) -> Kept | None:
+    """What was kept of a crawl; None where no poll has seen it. Raises RecipeError where several sources offer a crawl of that name."""
+    sources = [source for source, poll in seen.items() if crawl in poll["offered"]]
+    if len(sources) > 1:
+        raise RecipeError(
+            f"crawl {crawl}: {' and '.join(sources)} both offer one of that name; say in the form which to read: tick "
+            f'"Override parameters" in a backfill, give the recipe, and {SOURCE}... as an override'
+        )
+    if not sources:
+        return None
+    poll = seen[sources[0]]
+    return Kept(poll["recipe_name"], tuple(at_source(poll["overrides"], sources[0])))
+
+
+def at_source(overrides: Sequence[str], source: str) -> list[str]:
+    """The overrides with the source where a crawl was seen: a recipe that names another by now must not be asked there."""
+    plain = re.fullmatch(r"(/|\w+://)[\w./:-]*\w/?", source)  # what YAML reads as it stands
+    others = [line for line in overrides if not line.startswith(SOURCE)]
+    return [*others, SOURCE + (source if plain else yaml.safe_dump(source, default_style='"', width=math.inf).strip())]
+
+
+def report(seen: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """One line for each source: the crawls that a backfill can run now, and with what."""
+    for source, poll in seen.items():
+        overrides = [line for line in poll["overrides"] if not line.startswith(SOURCE)]
+        changed = f" with {' '.join(overrides)}" if overrides else ""
+        yield (
+            f"known at {source}, to be run with recipe {poll['recipe_name']}{changed}: "
+            f"{', '.join(poll['offered'])} ({len(poll['offered'])})"
+        )
+    names = [crawl for poll in seen.values() for crawl in poll["offered"]]
+    for crawl in sorted({name for name in names if names.count(name) > 1}):
+        yield f"crawl {crawl} is offered by several sources: a backfill of it needs the form's recipe and {SOURCE}..."

@@ -1,0 +1,40 @@
+"""Writes what a run uses into its note, where the web UI shows it beside the run's name.
+
+A task cannot write notes: Airflow's task SDK has no call for that. It can publish asset events, and Airflow calls this listener for
+each in the API server, after the event is stored.
+"""
+
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+from gristmill_airflow.assets import RESOLVED
+
+USES = "uses "  # how a note's first line begins where it is ours
+MAX_CHARS = 1000  # of a note, in Airflow's database
+
+
+def noted(note: str | None, line: str) -> str:
+    """A note with `line` as its first: in place of the one of an earlier try, or above what a person wrote, of which nothing is lost."""
+    lines = (note or "").splitlines()
+    others = "\n".join(lines[1:] if lines and lines[0].startswith(USES) else lines)
+    if not others:
+        return line[:MAX_CHARS]
+    return f"{line[: max(0, MAX_CHARS - len(others) - 1)]}\n{others}".strip()
+
+
+@hookimpl
+def on_asset_event_emitted(asset_event: Any) -> None:
+    if asset_event.asset.name != RESOLVED.name or not asset_event.source_run_id:
+        return
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    wanted = select(DagRun).where(
+        DagRun.dag_id == asset_event.source_dag_id, DagRun.run_id == asset_event.source_run_id
+    )
+    with create_session() as session:
+        run = session.scalar(wanted)
+        if run is not None:
+            run.note = noted(run.note, asset_event.extra["uses"])
