@@ -17,9 +17,7 @@ LEAD = 16  # bytes that tell whether a record begins
 GZIP_MAGIC = b"\x1f\x8b\x08"
 WRONG_LENGTH = "wrong_length"
 LINE_BEFORE = b"\nWARC/"
-HEAD_BYTES = (
-    4 << 10
-)  # of a record's head, which a stream holds back until it knows what they begin; a longer head bounds nothing
+HEAD_BYTES = 4 << 10  # of a record's head: a longer one is taken at its word
 READ_AHEAD = 4 << 20  # bytes that readers hold at most before they say which record they are of
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 RECORD_END = re.compile(rb"(?:\r?\n){2}|[\r\n]*(?:WARC/\d|\Z)")
@@ -40,10 +38,8 @@ class Plain(io.RawIOBase):
         file.seek(start)
         self._window, self._at, self._ready = b"", 0, 0  # read and searched; from _at up to _ready it can be handed out
         self._position = 0
-        self._heads, self._bodies = (
-            array("q"),
-            array("q"),
-        )  # of records that are read: first bytes; ends of heads, 0 for unknown
+        self._heads = array("q")  # first bytes of records that are read and not yet told of
+        self._bodies = array("q")  # where their heads end, 0 for unknown
         self._bounds = (0, 0)
         self._resume: int | None = None
         self.damage: str | None = None
@@ -73,10 +69,10 @@ class Plain(io.RawIOBase):
         known = index and self._heads[index - 1] == position and self._bodies[index - 1]
         self._bounds = (position, known + length) if known else (position, 0)
         del self._heads[:index], self._bodies[:index]
-        while self._heads and self._heads[0] < self._bounds[1]:
-            if self._breaks(self._heads[0]):
-                return True
-            del self._heads[:1], self._bodies[:1]
+        if self._heads and self._breaks(self._heads[0]):
+            return True
+        within = bisect.bisect_left(self._heads, self._bounds[1])
+        del self._heads[:within], self._bodies[:within]
         return False
 
     def after(self, position: int, end: int) -> "Plain | None":
