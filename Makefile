@@ -60,23 +60,16 @@ format: setup
 	@$(BIN)/ruff format .
 
 bench: setup
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.parts stages
 
 # Beside datatrove, in an environment of its own under .bench; DATA holds html_gold/ and lid/.
 DATA ?= ../shared/data
 bench-extract: setup
-	@short=0; \
-	for part in extract spark_overhead extraction_quality prefilter language urlfilter reading scores decontamination; do \
-		echo "== $$part"; $(BIN)/python -m benchmarks.$$part --data "$(DATA)" || short=1; \
-	done; \
-	echo "== hostile"; $(BIN)/python -m benchmarks.hostile || short=1; \
-	exit $$short
+	@$(BIN)/python -m benchmarks.parts extract --data "$(DATA)"
 
 # Beside datasketch and, in an environment of its own, datatrove; DATA holds dedup/. ONLY="sign recall" takes some of the parts.
 bench-dedup: setup
 	@$(BIN)/python -m benchmarks.dedup --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
 
 bench-fuzz: setup
-	@$(BIN)/python -m benchmarks.fuzz --seconds 600; blind=$$?; \
-	$(BIN)/python -m benchmarks.fuzz_guided --seconds 600; guided=$$?; \
-	exit $$((blind | guided))
+	@$(BIN)/python -m benchmarks.parts fuzz

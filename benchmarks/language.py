@@ -1,4 +1,6 @@
-"""Precision and recall of the language stage on labelled sentences, as a table for docs/: `python -m benchmarks.language --output FILE`.
+"""Precision and recall of the language stage on labelled sentences: `python -m benchmarks.language`.
+
+`--output docs/language-identification.md` writes the page of the documentation.
 
 The sentences are lingua's test data, about a thousand in each of 75 languages (Leipzig corpora). One sentence is far less text than a page
 has, so these are lower bounds. Shown for the best answer, and for answers with at least the recipe's probability, which is what is kept.
@@ -74,27 +76,40 @@ def table(archive: Path, threshold: float) -> tuple[list[str], dict[str, float]]
     return lines, f1
 
 
+def page(lines: list[str], f1: dict[str, float], threshold: float) -> str:
+    """The documentation's page."""
+    known = {code: value for code, value in f1.items() if value > 0}
+    missing = ", ".join(sorted(set(f1) - set(known))) or "none"
+    return (
+        "\n".join(
+            [
+                "# Language identification, measured",
+                "",
+                "Commands are typed where the project lies, after `make setup`; `python` is then `.venv/bin/python`.",
+                "",
+                "fastText's lid.176 on single sentences (lingua's test data), made by",
+                "`python -m benchmarks.language --output docs/language-identification.md`. A page has far more text than a",
+                f"sentence, so these are lower bounds. Languages of the set that the model never answers: {missing}.",
+                "",
+                *lines,
+                "",
+                f"Mean F1 at {threshold:g} of the {len(known)} languages that the model knows: {sum(known.values()) / len(known):.3f}.",
+            ]
+        )
+        + "\n"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.language", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--output", type=Path, default=Path("docs/language-identification.md"))
+    parser.add_argument("--output", type=Path, help="the documentation's page")
     given = parser.parse_args()
     threshold = Langid().min_probability
     lines, f1 = table(given.data / "lid" / "lingua_sentences_75langs.tar.xz", threshold)
     known = {code: value for code, value in f1.items() if value > 0}
-    missing = ", ".join(sorted(set(f1) - set(known))) or "none"
-    text = [
-        "# Language identification, measured",
-        "",
-        "fastText's lid.176 on single sentences (lingua's test data), made by `python -m benchmarks.language`. A page has far more text than a",
-        f"sentence, so these are lower bounds. Languages of the set that the model never answers: {missing}.",
-        "",
-        *lines,
-        "",
-        f"Mean F1 at {threshold:g} of the {len(known)} languages that the model knows: {sum(known.values()) / len(known):.3f}.",
-    ]
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text("\n".join(text) + "\n")
+    if given.output:
+        given.output.write_text(page(lines, f1, threshold))
     bars = Bars()
     bars.at_least("language_macro_f1", sum(known.values()) / len(known), MACRO_F1)
     bars.at_least("language_f1_of_shipped_stop_word_languages", min(f1[code] for code in STOP_WORD_LANGUAGES), 0.9)

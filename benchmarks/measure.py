@@ -24,7 +24,7 @@ class Cost:
 
 def cost(command: Sequence[str], cwd: Path | None = None, environment: dict[str, str] | None = None) -> Cost:
     """Run a command to its end; raises CalledProcessError where it fails. One at a time: orphans are counted too."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what outlives its parent is ours to wait for
+    adopt()
     before, start = _processor(), time.monotonic()
     child = subprocess.Popen(command, cwd=cwd, env=os.environ | (environment or {}))
     peak, done = [0], threading.Event()
@@ -50,6 +50,11 @@ def cost(command: Sequence[str], cwd: Path | None = None, environment: dict[str,
     if code:
         raise subprocess.CalledProcessError(code, command)
     return Cost(wall, max(_processor() - before, sum(ticks.values()) / os.sysconf("SC_CLK_TCK")), peak[0])
+
+
+def adopt() -> None:
+    """Make this process the parent of whatever outlives its own among its descendants."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _processor() -> float:

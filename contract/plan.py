@@ -1,8 +1,8 @@
 """What a run consists of: for a recipe and its segments, every task with its fingerprint, before any of it has run.
 
 fingerprint = sha256 of (stage, version, settings without run-time-only fields, the inputs' fingerprints). The same recipe over
-the same files gives the same fingerprints, so a task whose manifest exists is done. A file is known by its path, size and time of
-change: a copied or moved crawl is another crawl.
+the same files gives the same fingerprints, so a task whose manifest exists is done. A file is known by its name below the source and
+by what it holds: a crawl folder that was copied, moved or touched is the same crawl. A mirror's files are known by their URI.
 """
 
 import hashlib
@@ -78,7 +78,7 @@ class Run:
         self.check_outside(task.stage)
 
     def check_outside(self, stage: str) -> None:
-        """The same for the files that the stage's settings name, which is a listing or two; the crawl's files are left out."""
+        """The same for the files that the stage's settings name, which are read for it; the crawl's files are left out."""
         reads = [stage]
         if stage == "mix" and self.recipe.mix.sources:
             reads.append("decontaminate")  # curated sources are searched for its benchmarks
@@ -129,7 +129,7 @@ def plan(
             )
             reads = [*files, *(task.fingerprint for task in inputs)]
             if segment and not inputs:
-                reads += [segment.partition, *(f"{file.name}:{file.size}:{file.modified}" for file in segment.files)]
+                reads += [segment.partition, *(file.identity for file in segment.files)]
             key = fingerprint(stage.name, settings, reads)
             made.append(Task(stage.name, segment.partition if segment else WHOLE, key, inputs, segment))
     return {(task.stage, task.partition): task for tasks in done.values() for task in tasks}

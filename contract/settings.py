@@ -59,8 +59,11 @@ class Settings(BaseModel):
 class Crawl(Settings):
     """Where the pages come from, how much of them, and which URLs are refused before anything is stored."""
 
-    source: Uri = "https://data.commoncrawl.org"
-    """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files."""
+    source: Uri = runtime_only("https://data.commoncrawl.org")
+    """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files.
+
+    Where they lie is no part of a result's identity; the files themselves are (see `contract.sources.Source`).
+    """
     files_per_segment: Positive | None = runtime_only(None)
     """None: 10, doubled until a run has at most `contract.sources.MAX_SEGMENTS` of them."""
     max_files: Positive | None = runtime_only(None)

@@ -1,7 +1,8 @@
 """Which crawl files a snapshot consists of, cut into segments. Their names and sizes are the root of every fingerprint.
 
 A source is a Common Crawl mirror (it has `collinfo.json` and `crawl-data/<snapshot>/warc.paths.gz`) or a folder or store prefix.
-A folder is one snapshot, named after the week of its newest file; listing it again gives the same answer until a file changes.
+A folder is one snapshot, named after itself and the week in which its first file was captured. A file is known by what it holds, so a
+folder that was copied, moved under its own name, or touched is the same snapshot of the same files (see `contract.content`).
 """
 
 import datetime
@@ -13,26 +14,35 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from contract import fetch
+from contract import content, fetch
 from contract.errors import InputError, StoreError
 from contract.recipe import Recipe
 from contract.stages import STAGES
-from contract.store import Store, split_uri
+from contract.store import Entry, Store, split_uri
 
 CRAWL_FILE = re.compile(r"\.(warc|wet|arc)(\.gz)?$|\.warc\.wet(\.gz)?$")
 FEWEST_FILES = 10  # in a segment that is not the last: about 10 GB of Common Crawl
 MAX_SEGMENTS = 1000  # of a run, over all its crawls: Airflow maps no more than 1,024 tasks at once unless it is told to
+DATED_FILES = 8  # a folder's first files, asked in turn when they were captured
 SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-(\d{4})-(\d{2})$")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One crawl file. `name` identifies it within its snapshot; `size` is 0 where the listing does not say (Common Crawl)."""
+    """One crawl file. `name` identifies it within its snapshot, `content` tells what it holds (see `contract.content`).
+
+    A mirror's list tells neither size nor content: they are 0 and empty. Such files never change, and their URI identifies them.
+    """
 
     uri: str
     name: str
     size: int
-    modified: int
+    content: str
+
+    @property
+    def identity(self) -> str:
+        """What a fingerprint knows of the file."""
+        return f"{self.name}:{self.size}:{self.content}" if self.content else self.uri
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def list_segments(recipe: Recipe) -> list[Segment]:
     found: dict[str, list[Source]] = {}
     for snapshot in snapshots:
         snapshot_date(snapshot)
-        found[snapshot] = _snapshot_files(crawl.source, snapshot, crawl.retries)[: crawl.max_files]
+        found[snapshot] = _snapshot_files(crawl.source, snapshot, crawl.retries, crawl.max_files)
     step = crawl.files_per_segment or segment_size([len(files) for files in found.values()])
     segments = [
         Segment(snapshot, start // step, tuple(files[start : start + step]))
@@ -104,7 +114,7 @@ def segment_size(counts: Sequence[int]) -> int:
 
 
 def list_outside(recipe: Recipe) -> dict[str, str]:
-    """Size and time of every file that a recipe names beside the crawl: `stage.key` -> what identifies its content.
+    """What the files hold that a recipe names beside the crawl: `stage.key` -> a digest of their names and contents.
 
     Raises InputError naming the key of a file that does not exist, or of a folder without files.
     """
@@ -116,11 +126,13 @@ def stage_outside(recipe: Recipe, stage: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, uri in recipe.section(stage).outside().items():
         store, name = split_uri(uri)
-        entries = [entry for entry in store.files(recursive=False) if entry.path == name] or store.files(name)
+        alone = store.entry(name)
+        entries = [alone] if alone else store.files(name)
         if not entries:
             why = "holds no readable file" if store.exists(name) else "does not exist"
             raise InputError(f"{stage}.{key}: {uri} {why}; check the path, or leave the key out")
-        listing = "".join(f"{entry.path}:{entry.size}:{entry.modified}\n" for entry in entries)
+        held = content.digests(store, entries, name, content.WHOLE_BYTES)
+        listing = "".join(f"{entry.path}:{entry.size}:{held[entry.path]}\n" for entry in entries)
         found[f"{stage}.{key}"] = hashlib.sha256(listing.encode()).hexdigest()[:16]
     return found
 
@@ -128,13 +140,13 @@ def stage_outside(recipe: Recipe, stage: str) -> dict[str, str]:
 def check_crawl_files(segment: Segment) -> None:
     """Raises InputError where a crawl file is gone or not what it was when the run was resolved. Common Crawl's never change."""
     for file in segment.files:
-        if not file.size:
+        if not file.content:
             continue
         store, name = split_uri(file.uri)
-        now = next((entry for entry in store.files(recursive=False) if entry.path == name), None)
+        now = store.entry(name)
         if now is None:
             raise InputError(f"{file.uri}: the crawl file is gone; bring it back, or start a new run without it")
-        if (now.size, now.modified) != (file.size, file.modified):
+        if now.size != file.size or content.digests(store, [now], name)[name] != file.content:
             raise InputError(f"{file.uri}: the crawl file changed since the run was resolved; start a new run")
 
 
@@ -154,12 +166,18 @@ def dump_inputs(segments: list[Segment], outside: dict[str, str]) -> bytes:
 
 
 def load_inputs(data: bytes) -> tuple[list[Segment], dict[str, str]]:
+    """The inverse of `dump_inputs`. Raises InputError for what another version of Gristmill wrote."""
     values = json.loads(data)
-    segments = [
-        Segment(row["snapshot"], row["index"], tuple(Source(**file) for file in row["files"]))
-        for row in values["segments"]
-    ]
-    return segments, values["outside"]
+    try:
+        segments = [
+            Segment(row["snapshot"], row["index"], tuple(Source(**file) for file in row["files"]))
+            for row in values["segments"]
+        ]
+        return segments, values["outside"]
+    except (KeyError, TypeError):
+        raise InputError(
+            "inputs.json: another version of Gristmill resolved this run; resolve its recipe again"
+        ) from None
 
 
 def is_common_crawl(source: str) -> bool:
@@ -178,7 +196,8 @@ def _mirror_get(source: str, path: str, retries: int) -> bytes:
     return fetch.get(f"{source.rstrip('/')}/{path}", retries)
 
 
-def _snapshot_files(source: str, snapshot: str, retries: int) -> list[Source]:
+def _snapshot_files(source: str, snapshot: str, retries: int, limit: int | None) -> list[Source]:
+    """The first `limit` files of a snapshot."""
     if is_common_crawl(source):
         listed = f"crawl-data/{snapshot}/warc.paths.gz"
         try:
@@ -187,25 +206,23 @@ def _snapshot_files(source: str, snapshot: str, retries: int) -> list[Source]:
             raise InputError(
                 f"{source}/{listed}: is not a gzipped list of paths ({error}); check crawl.source"
             ) from None
-        return [Source(f"{source.rstrip('/')}/{path}", path, 0, 0) for path in listing]
+        return [Source(f"{source.rstrip('/')}/{path}", path, 0, "") for path in listing[:limit]]
     files = _folder_files(source)
-    newest = _folder_snapshot(source, files)
-    if snapshot != newest:
-        raise InputError(f"{source} holds the crawl {newest}, not {snapshot}; leave `snapshots` empty or name {newest}")
-    return files
+    only = _folder_snapshot(source, files)
+    if snapshot != only:
+        raise InputError(f"{source} holds the crawl {only}, not {snapshot}; leave `snapshots` empty or name {only}")
+    store = Store(source)
+    held = content.digests(store, files[:limit])
+    return [Source(store.full(file.path), file.path, file.size, held[file.path]) for file in files[:limit]]
 
 
-def _folder_files(source: str) -> list[Source]:
+def _folder_files(source: str) -> list[Entry]:
     store = Store(source)
     try:
         entries = store.files()
     except StoreError as error:
         raise InputError(f"crawl.source {source}: cannot be listed: {error}") from error
-    files = [
-        Source(store.full(entry.path), entry.path, entry.size, entry.modified)
-        for entry in entries
-        if CRAWL_FILE.search(entry.path)
-    ]
+    files = [entry for entry in entries if CRAWL_FILE.search(entry.path)]
     if not files:
         what = (
             f"none of its {len(entries)} files ends in .warc, .wet or .arc (.gz or not)"
@@ -216,7 +233,14 @@ def _folder_files(source: str) -> list[Source]:
     return files
 
 
-def _folder_snapshot(source: str, files: list[Source]) -> str:
+def _folder_snapshot(source: str, files: list[Entry]) -> str:
+    """A folder's name, and the week in which the first of its files was captured that says so: more files leave it as it is.
+
+    Where none of the first ones tells, the oldest file's time of change has to do.
+    """
     base = re.sub(r"[^A-Za-z0-9]+", "-", source.rstrip("/").rpartition("/")[2]).strip("-").upper() or "FOLDER"
-    newest = datetime.datetime.fromtimestamp(max(file.modified for file in files) / 1e9, datetime.UTC).isocalendar()
-    return f"{base}-{newest.year}-{newest.week:02d}"
+    store = Store(source)
+    told = (content.capture_date(store, file.path) for file in files[:DATED_FILES])
+    oldest = datetime.datetime.fromtimestamp(min(file.modified for file in files) / 1e9, datetime.UTC)
+    week = (next(filter(None, told), None) or oldest.date()).isocalendar()
+    return f"{base}-{week.year}-{week.week:02d}"

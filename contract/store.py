@@ -148,8 +148,14 @@ class Store:
 
     def size(self, path: str) -> int:
         """Bytes of a file, 0 where there is none."""
+        entry = self.entry(path)
+        return entry.size if entry else 0
+
+    def entry(self, path: str) -> Entry | None:
+        """One file, or None where there is none."""
         with self._reported(path):
-            return self._info(path).size or 0
+            info = self._info(path)
+        return Entry(path, info.size, info.mtime_ns or 0) if info.is_file else None
 
     def files(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
         """Files below a prefix, sorted by path; an absent prefix is an empty list."""
@@ -160,6 +166,24 @@ class Store:
             (Entry(info.path[len(self.root.rstrip("/")) + 1 :], info.size, info.mtime_ns or 0) for info in files),
             key=lambda entry: entry.path,
         )
+
+    def etags(self, prefix: str = "") -> dict[str, str]:
+        """On S3, the ETag of every object whose path begins with `prefix`: a thousand a request."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, _, key = self._at(prefix).partition("/")
+        begins = f"{key}/" if key and not prefix else key  # the store's own folder, not what is named alike
+        skipped = len(self.root.partition("/")[2]) + 1 if "/" in self.root else 0
+        pages = self._s3.get_paginator("list_objects_v2")
+        with self._reported(prefix):
+            try:
+                return {
+                    row["Key"][skipped:]: row["ETag"].strip('"')
+                    for page in pages.paginate(Bucket=bucket, Prefix=begins)
+                    for row in page.get("Contents", [])
+                }
+            except (ClientError, BotoCoreError) as error:
+                raise OSError(str(error)) from error
 
     def folders(self, prefix: str = "") -> list[str]:
         """Names of the folders directly below a prefix, sorted."""

@@ -13,13 +13,13 @@ from pipelines.decontaminate import describe, load
 from pipelines.filter import check_stop_words
 from pipelines.langid import check_languages
 from pipelines.score import check_tools
-from pipelines.text.url import lists_in
+from pipelines.text.url import read_lists
 from pipelines.tokens import load_tokenizer
 
 
 def crawl(recipe: Recipe) -> None:
     for folder in recipe.crawl.blocklists:
-        lists_in(folder)
+        read_lists(folder)
 
 
 def dedup_substring(recipe: Recipe) -> None:

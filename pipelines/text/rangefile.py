@@ -87,6 +87,17 @@ class RangeFile(io.RawIOBase):
             size -= len(part)
         return b"".join(parts)
 
+    def peek(self, offset: int, size: int) -> bytes:
+        """`size` bytes from anywhere in the file, also behind the limit, and fewer only at the file's end. Reading goes on where it was."""
+        position, cut, limit = self._position, self.cut, self._limit
+        self.seek(offset)
+        self._limit = offset + size
+        try:
+            return self.read_full(size)
+        finally:
+            self.seek(position)
+            self.cut, self._limit = cut, limit
+
     def close(self) -> None:
         self._shut()
         super().close()

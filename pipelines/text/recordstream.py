@@ -15,41 +15,120 @@ SCAN = 1 << 20  # bytes searched at once for the next record after damage
 PROBE = 1 << 14  # bytes inflated to see whether a gzip member holds a record
 LEAD = 16  # bytes that tell whether a record begins
 GZIP_MAGIC = b"\x1f\x8b\x08"
+WRONG_LENGTH = "wrong_length"
+LINE_BEFORE = b"\nWARC/"
+HEAD_BYTES = 4 << 10  # of a record's head: a longer one is taken at its word
+READ_AHEAD = 4 << 20  # bytes that readers hold at most before they say which record they are of
+HEAD_END = re.compile(rb"\r?\n\r?\n")
+RECORD_END = re.compile(rb"(?:\r?\n){2}|[\r\n]*(?:WARC/\d|\Z)")
 RECORD_START = re.compile(rb"WARC/\d\.\d+\r?\n")
 RECORD_HEAD = re.compile(rb"\n(WARC/\d\.\d+\r?\n(?:WARC|Content)-[A-Za-z-]+:)", re.IGNORECASE)
 
 
 class Plain(io.RawIOBase):
-    """An uncompressed crawl file from one offset on."""
+    """An uncompressed crawl file from one offset on as a stream. It ends at a record whose length is wrong, and `after` goes on behind it.
 
-    damage: str | None = None
+    A length is wrong where it takes in lines that look like a record's first and does not end as a record does. A page may well hold a
+    crawl file, so such lines alone prove nothing; they are what makes one look at the record's end worth its price.
+    """
 
     def __init__(self, file: RangeFile, start: int = 0) -> None:
         super().__init__()
         self._file, self._start = file, start
         file.seek(start)
+        self._window, self._at, self._ready = b"", 0, 0  # read and searched; from _at up to _ready it can be handed out
+        self._position = 0
+        self._heads = array("q")  # first bytes of records that are read and not yet told of
+        self._bodies = array("q")  # where their heads end, 0 for unknown
+        self._bounds = (0, 0)
+        self._resume: int | None = None
+        self.damage: str | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._file.readinto(buffer)
+        if self.damage or (self._at == self._ready and not self._fill()):
+            return 0
+        size = min(len(buffer), self._ready - self._at)
+        buffer[:size] = self._window[self._at : self._at + size]
+        self._at += size
+        self._position += size
+        return size
 
     def tell(self) -> int:
-        return self._file.tell() - self._start
+        return self._position
 
     def place(self, position: int) -> tuple[int, int]:
         """A position in the stream as (offset in the file, 0)."""
         return self._start + position, 0
 
-    def bound(self, position: int, end: int) -> bool:
-        """Whether another record begins within (position, end): only gzip members tell."""
+    def bound(self, position: int, end: int, length: int) -> bool:
+        """Say where a record begins, where it ends at the earliest, and its length; whether that is wrong, by what is read already."""
+        index = bisect.bisect_right(self._heads, position)
+        known = index and self._heads[index - 1] == position and self._bodies[index - 1]
+        self._bounds = (position, known + length) if known else (position, 0)
+        del self._heads[:index], self._bodies[:index]
+        if self._heads and self._breaks(self._heads[0]):
+            return True
+        within = bisect.bisect_left(self._heads, self._bounds[1])
+        del self._heads[:within], self._bodies[:within]
         return False
 
     def after(self, position: int, end: int) -> "Plain | None":
         """The stream from the first record behind the one that takes up [position, end) on; None where there is none."""
-        found = first_record(self._file, self._start + max(1, min(end, self.tell())), None)
+        found = self._resume
+        if found is None:
+            found = first_record(self._file, self._start + max(1, min(end, self.tell())), None)
         return None if found is None else Plain(self._file, found)
+
+    def _fill(self) -> bool:
+        """Read on; False at the end, and where the length of the record that is being read proves wrong.
+
+        The last HEAD_BYTES bytes wait for those behind them, so that a head is known before its first byte is handed out.
+        """
+        passed = bisect.bisect_left(self._heads, self._position - READ_AHEAD)
+        del self._heads[:passed], self._bodies[:passed]
+        self._window, self._at = self._window[self._at :], 0
+        while len(self._window) <= HEAD_BYTES and (data := self._file.read(BUFFER)):
+            self._window += data
+        self._ready = len(self._window) - HEAD_BYTES if len(self._window) > HEAD_BYTES else len(self._window)
+        for at in self._heads_within():
+            head = self._position + at
+            if head >= self._bounds[1]:
+                self._heads.append(head)
+                self._bodies.append(self._body(at))
+            elif self._breaks(head):
+                return False
+        return self._ready > 0
+
+    def _heads_within(self) -> Iterator[int]:
+        """Where in the window lines stand that look like a record's first, of those that can be handed out or follow on them."""
+        if not self._position and RECORD_HEAD.match(b"\n" + self._window[:HEAD_BYTES]):
+            yield 0
+        at = self._window.find(LINE_BEFORE, 0, self._ready + len(LINE_BEFORE) - 1)
+        while 0 <= at < self._ready:
+            if RECORD_HEAD.match(self._window, at):
+                yield at + 1
+            at = self._window.find(LINE_BEFORE, at + 1)
+
+    def _body(self, at: int) -> int:
+        """Where the head that begins in the window ends, as a position in the stream; 0 where another begins first."""
+        other = self._window.find(LINE_BEFORE, at, at + HEAD_BYTES)
+        blank = HEAD_END.search(self._window, at, at + HEAD_BYTES if other < 0 else other + 1)
+        return self._position + blank.end() if blank else 0
+
+    def _breaks(self, head: int) -> bool:
+        """Whether a head within the record that is being read is the next record's: the record itself does not end where it says."""
+        position, end = self._bounds
+        if not position < head < end:
+            return False
+        tail = self._file.peek(self._start + end - 1, 1 + LEAD)
+        if tail and RECORD_END.match(tail, 1):
+            self._bounds = (end, end)  # what it holds is its own
+            return False
+        self.damage, self._resume = WRONG_LENGTH, self._start + head
+        return True
 
 
 class Inflated(io.RawIOBase):
@@ -84,8 +163,8 @@ class Inflated(io.RawIOBase):
         index = bisect.bisect_right(self._plain_starts, position) - 1
         return self._raw_starts[index], position - self._plain_starts[index]
 
-    def bound(self, position: int, end: int) -> bool:
-        """Say what a record takes up; whether a member within, already read, begins with a record of its own. One read later ends the stream."""
+    def bound(self, position: int, end: int, length: int) -> bool:
+        """Say what a record takes up at least; whether a member within, already read, begins with a record of its own. One read later ends the stream."""
         self._bounds = (position, end)
         index = bisect.bisect_right(self._record_starts, position)
         return index < len(self._record_starts) and self._breaks(self._record_starts[index])
@@ -144,7 +223,7 @@ class Inflated(io.RawIOBase):
     def _breaks(self, start: int) -> bool:
         if not self._bounds[0] < start < self._bounds[1]:
             return False
-        self.damage, self._resume = "truncated_record", self.place(start)[0]
+        self.damage, self._resume = WRONG_LENGTH, self.place(start)[0]
         return True
 
     def _some(self, size: int) -> bytes:

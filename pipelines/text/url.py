@@ -9,8 +9,9 @@ import ipaddress
 import re
 import socket
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,15 @@ PLAIN_HOST = re.compile(rb"^[a-z0-9-]*[a-z-][a-z0-9-]*(?:\.[a-z0-9-]+)*$", re.MU
 ADDRESS = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
 WWW = re.compile(r"^www\d{0,3}\.")
 
+HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+HOSTS_LINE = re.compile(
+    rb"^(?:0\.0\.0\.0|127\.0\.0\.1)[ \t]+([a-z0-9-]*[a-z-][a-z0-9-]*(?:\.[a-z0-9-]+)+)$", re.MULTILINE
+)
+FILTER = re.compile(r"\|\|([^/^$*|]+)\^")  # ||a.com^, the one form of a filter that blocks a whole domain
+REMARK = re.compile(r"\s+#.*")
+SHOWN_LINES = 3  # of those that name nothing
+
+LISTS = ("domains", "urls", "hosts")  # UT1's two names, and that of a list in the form of /etc/hosts
 PIECE_BYTES = 4 << 20  # of a list, taken apart at once
 
 Verdict = tuple[Drop, str] | None
@@ -166,18 +176,16 @@ def _words(settings: Crawl) -> UrlFilter:
 
 
 def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
-    """Read UT1 folders into one compiled file, named by its content; None without folders.
+    """Read folders of lists into one compiled file, named by its content; None without folders.
 
-    Raises InputError for a folder that is missing or holds no list, or the lists of several categories.
+    Raises InputError for a folder that is missing or holds no list, the lists of several categories, or a list that names nothing.
     """
     names: list[str] = []
     found: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
     for folder in folders:
-        store = Store(folder)
-        for path in lists_in(folder):
+        for path, hashes in read_lists(folder).items():
             category = path.rpartition("/")[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
-            is_url = path.endswith("urls")
-            found[is_url][len(names)] = list_hashes(store.read_bytes(path), is_url)
+            found[path.endswith("urls")][len(names)] = hashes
             names.append(category)
     if not folders:
         return None
@@ -188,12 +196,35 @@ def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
     return made.rename(where / f"blocklists-{name}")
 
 
+def read_lists(folder: str) -> dict[str, np.ndarray]:
+    """The hashes of each list of one category's folder, by its path; says on standard output how many lines name nothing.
+
+    Raises InputError where the folder holds no list or several categories', and for a list of which no line names anything.
+    """
+    store, made = Store(folder), {}
+    for path in lists_in(folder):
+        made[path], odd = list_hashes(store.read_bytes(path), path.endswith("urls"))
+        shown = "; ".join(f"line {number}: {line[:80]!r}" for number, line in odd.first)
+        if odd.count and not len(made[path]):
+            raise InputError(
+                f"crawl.blocklists: {store.full(path)}: none of its {odd.count:,} lines names a "
+                f"{'URL' if path.endswith('urls') else 'domain'} ({shown}); see docs/reading.md for what a list may hold"
+            )
+        if odd.count:
+            print(f"crawl.blocklists: {store.full(path)}: {odd.count:,} lines name nothing and are left out ({shown})")
+    if not any(map(len, made.values())):
+        raise InputError(
+            f"crawl.blocklists: {folder}: its lists are empty; fill them, name another folder, or leave the key out"
+        )
+    return made
+
+
 def lists_in(folder: str) -> list[str]:
-    """The lists of one UT1 category's folder, as paths below it; raises InputError where it holds none, or several categories'."""
-    lists = [entry.path for entry in Store(folder).files() if entry.path.rpartition("/")[2] in ("domains", "urls")]
+    """The lists of one category's folder, as paths below it; raises InputError where it holds none, or several categories'."""
+    lists = [entry.path for entry in Store(folder).files() if entry.path.rpartition("/")[2] in LISTS]
     if not lists:
         raise InputError(
-            f"crawl.blocklists: {folder} is missing or holds no list; a category of UT1 is a folder with `domains` and `urls`: "
+            f"crawl.blocklists: {folder} is missing or holds no list; a category is a folder with `domains`, `urls` or `hosts`: "
             "put one there, name another, or leave the key out"
         )
     categories = sorted({path.rpartition("/")[0] for path in lists})
@@ -205,9 +236,26 @@ def lists_in(folder: str) -> list[str]:
     return lists
 
 
-def list_hashes(data: bytes, is_url: bool) -> np.ndarray:
-    """The hashes of a list's entries, made of some megabytes of it at a time."""
-    return np.concatenate([np.empty(0, np.uint64), *(_piece_hashes(piece, is_url) for piece in _pieces(data))])
+@dataclass
+class OddLines:
+    """The lines of a list that name nothing: how many, and the first ones with their numbers."""
+
+    count: int = 0
+    first: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, number: int, line: str) -> None:
+        self.count += 1
+        if len(self.first) < SHOWN_LINES:
+            self.first.append((number, line))
+
+
+def list_hashes(data: bytes, is_url: bool) -> tuple[np.ndarray, OddLines]:
+    """The hashes of a list's entries, made of some megabytes of it at a time, and the lines that name nothing."""
+    made, odd, number = [np.empty(0, np.uint64)], OddLines(), 1
+    for piece in _pieces(data.removeprefix(BOM_UTF8)):
+        made.append(_piece_hashes(piece, is_url, odd, number))
+        number += piece.count(b"\n")
+    return np.concatenate(made), odd
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
@@ -218,21 +266,57 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         start = end
 
 
-def _piece_hashes(data: bytes, is_url: bool) -> np.ndarray:
-    """Taking an entry apart costs 20 times as much as taking it as it is, which nearly all domains allow."""
-    plain = [] if is_url else PLAIN_HOST.findall(data)
-    odd = data if is_url else PLAIN_HOST.sub(b"", data)
-    entries = (_entry(line.strip(), is_url) for line in odd.decode("utf-8", "replace").splitlines())
-    rest = [digest(entry.encode("utf-8", "replace")) for entry in entries if entry]
+def _piece_hashes(data: bytes, is_url: bool, odd: OddLines, number: int) -> np.ndarray:
+    """Taking a line apart costs 20 times as much as taking it as it is, which nearly all lines of domains allow. `number` is the first's."""
+    plain: list[bytes] = []
+    if not is_url:
+        for form in (PLAIN_HOST, HOSTS_LINE):
+            plain += form.findall(data)
+            data = form.sub(b"", data)
+    rest: list[int] = []
+    for at, line in enumerate(data.decode("utf-8", "replace").split("\n"), number):
+        entries = _entries(line.strip(), is_url)
+        if entries is None:
+            odd.add(at, line.strip())
+        else:
+            rest += (digest(entry.encode("utf-8", "replace")) for entry in entries)
     return np.concatenate([np.fromiter(map(digest, plain), np.uint64, len(plain)), np.array(rest, np.uint64)])
 
 
-def _entry(line: str, is_url: bool) -> str:
-    """A line of a list as `UrlFilter` looks it up, or nothing."""
-    if not line or line.startswith("#"):
-        return ""
-    host, rest = _split(line if "://" in line else f"http://{line}")
-    return (WWW.sub("", host) + rest).rstrip("/") if is_url else host
+def _entries(line: str, is_url: bool) -> list[str] | None:
+    """What a line of a list names, as `UrlFilter` looks it up; nothing for a remark, None for what names nothing."""
+    if not line or line.startswith(("#", "!")):
+        return []
+    line = REMARK.sub("", line)
+    if is_url:
+        host, rest = _split(line if "://" in line else f"http://{line}")
+        return [(WWW.sub("", host) + rest).rstrip("/")] if _is_host(host) else None
+    first, *others = line.split()
+    if (
+        others
+    ):  # a hosts file: an address, and the names that it shall stand for; those without a dot are the machine's own
+        if not _is_address(first.partition("%")[0]):
+            return None
+        others = line.partition("#")[0].split()[1:]
+        named = [_split(f"http://{name}")[0] for name in others if "." in name.strip(".")]
+        return [name for name in named if name != first] if all(map(_is_host, named)) else None
+    filtered = FILTER.fullmatch(first)
+    name = filtered[1] if filtered else first
+    host, rest = _split(name if "://" in name else f"http://{name}")
+    # A path, or `a.com##.banner`, is of something on the host: the host itself is not to be blocked for it.
+    return [host] if _is_host(host) and rest in ("", "/") and "#" not in name else None
+
+
+def _is_host(text: str) -> bool:
+    return bool(HOST.fullmatch(text)) or _is_address(text)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
                     span.ended = offset
                     return
                 last, end = [], position + _least_size(record)
-                if stream.bound(position, end):
+                if stream.bound(position, end, int(record.content_length)):
                     break
                 last = list(_convert(record, max_payload, offset, inner))
             damage = Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None

@@ -3,6 +3,8 @@
 import datetime
 import gzip
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,13 @@ from contract.sources import (
 )
 from contract.stages import STAGES, downstream, upstream
 
-SEGMENTS = [Segment("X-2024-10", index, (Source(f"file:///{index}", f"{index}", index + 1, 0),)) for index in range(3)]
+SEGMENTS = [
+    Segment("X-2024-10", index, (Source(f"file:///{index}", f"{index}", index + 1, "a"),)) for index in range(3)
+]
 
 # One valid other value for every setting; a new setting without one fails the test below until it is given.
 CHANGED: dict[str, Any] = {
-    "crawl.source": "elsewhere", "crawl.blocklists": ("a",), "crawl.strict_words": ("a",), "crawl.hard_words": ("a",),
+    "crawl.blocklists": ("a",), "crawl.strict_words": ("a",), "crawl.hard_words": ("a",),
     "crawl.soft_words": ("a",), "score.mask": ("ip",), "score.bad_words": "a", "score.perplexity_model": "a", "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
@@ -109,7 +113,7 @@ def test_without_the_prefilter_languages_concern_only_langid() -> None:
 @given(index=st.integers(0, 2), size=st.integers(10, 99))
 def test_a_changed_crawl_file_changes_its_segment_and_the_corpus(index: int, size: int) -> None:
     segments = list(SEGMENTS)
-    segments[index] = Segment("X-2024-10", index, (Source(f"file:///{index}", f"{index}", size, 0),))
+    segments[index] = Segment("X-2024-10", index, (Source(f"file:///{index}", f"{index}", size, "a"),))
     before, after = plan(Recipe(), SEGMENTS), plan(Recipe(), segments)
     changed = {key for key in before if before[key].fingerprint != after[key].fingerprint}
     touched = segments[index].partition
@@ -145,7 +149,7 @@ def test_a_snapshot_stage_reads_its_own_segment_and_a_corpus_stage_all() -> None
 def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
     import time
 
-    segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, 0),)) for index in range(9000)]
+    segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, "a"),)) for index in range(9000)]
     began = time.monotonic()
     assert len(plan(Recipe(), segments)) == 6 * 9000 + 14
     assert time.monotonic() - began < 10
@@ -285,12 +289,81 @@ def test_a_crawl_file_that_changed_or_went_is_noticed_before_work_starts(
     run = make_run()
     one, other = (run.task("crawl", segment.partition) for segment in run.segments)
     run.check_inputs(one)
-    (tmp_path / "crawl" / "part-0.warc.gz").write_bytes(b"WARC")
+    (tmp_path / "crawl" / "part-0.warc.gz").write_bytes(b"WARCWARC")
     with pytest.raises(InputError, match=r"part-0\.warc\.gz: the crawl file changed since the run was resolved"):
         run.check_inputs(one)
     (tmp_path / "crawl" / "part-1.warc.gz").unlink()
     with pytest.raises(InputError, match=r"part-1\.warc\.gz: the crawl file is gone; bring it back"):
         run.check_inputs(other)
+
+
+def crawl_of(folder: Path, *dates: str) -> Path:
+    """A folder of crawl files that begin with a record of these dates."""
+    folder.mkdir(parents=True)
+    for index, date in enumerate(dates):
+        head = f"WARC/1.0\r\nWARC-Type: warcinfo\r\nWARC-Date: {date}T01:02:03Z\r\n\r\n".encode()
+        (folder / f"{index}.warc.gz").write_bytes(gzip.compress(head) + bytes(200_000))
+    return folder
+
+
+def fingerprints(source: Path | str) -> dict[tuple[str, str], str]:
+    recipe = Recipe.model_validate({"crawl": {"source": str(source), "files_per_segment": 1}})
+    return {key: task.fingerprint for key, task in plan(recipe, list_segments(recipe)).items()}
+
+
+def test_a_crawl_that_was_touched_copied_or_moved_is_the_same_crawl(tmp_path: Path) -> None:
+    crawl = crawl_of(tmp_path / "here" / "news", "2024-03-04", "2024-03-05")
+    before = fingerprints(crawl)
+    assert ("crawl", "NEWS-2024-10.00001") in before
+    for file in crawl.iterdir():
+        os.utime(file, (1, 1))
+    assert fingerprints(crawl) == before
+    shutil.copytree(crawl, tmp_path / "there" / "news")
+    assert fingerprints(tmp_path / "there" / "news") == before
+    with (crawl / "1.warc.gz").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    after = fingerprints(crawl)
+    assert {key[1] for key in before if before[key] != after[key]} == {"NEWS-2024-10.00001", "all"}
+
+
+def test_a_snapshot_is_named_after_the_week_of_its_first_record(tmp_path: Path) -> None:
+    crawl = crawl_of(tmp_path / "news", "2024-03-04", "2025-01-01")
+    assert list_snapshots(str(crawl)) == ["NEWS-2024-10"]
+    (crawl / "0.warc.gz").write_bytes(b"damaged")
+    assert list_snapshots(str(crawl)) == ["NEWS-2025-01"], "the next file tells"
+    for index in range(2):
+        (crawl / f"{index}.warc.gz").write_bytes(b"damaged")
+        os.utime(crawl / f"{index}.warc.gz", (1_710_000_000 + index * 10**7,) * 2)
+    assert list_snapshots(str(crawl)) == ["NEWS-2024-10"], "none tells: the oldest file's time"
+
+
+def test_a_mirror_is_known_by_its_uris() -> None:
+    one, other = (
+        [Segment("X-2024-10", 0, (Source(f"https://{host}/a.warc.gz", "a.warc.gz", 0, ""),))] for host in ("a", "b")
+    )
+    assert plan(Recipe(), one)["crawl", "X-2024-10.00000"] != plan(Recipe(), other)["crawl", "X-2024-10.00000"]
+
+
+def test_a_touched_file_is_no_changed_file(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    data = tmp_path / "alpaca.jsonl"
+    data.write_text("one")
+    run = make_run(f"sft.data={data}")
+    for file in (data, *(tmp_path / "crawl").iterdir()):
+        os.utime(file, (1, 1))
+    for task in (run.task("sft"), *(run.task("crawl", segment.partition) for segment in run.segments)):
+        run.check_inputs(task)
+    (tmp_path / "crawl" / "part-0.warc.gz").write_bytes(b"CRAW")  # of the same length
+    with pytest.raises(InputError, match=r"part-0\.warc\.gz: the crawl file changed"):
+        run.check_inputs(run.task("crawl", run.segments[0].partition))
+
+
+def test_a_run_that_an_earlier_version_resolved_is_refused(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    inputs = run.store.read_bytes("runs/one/inputs.json")
+    run.store.write_bytes("runs/one/inputs.json", inputs.replace(b'"content"', b'"modified"'))
+    with pytest.raises(InputError, match="another version of Gristmill resolved this run; resolve its recipe again"):
+        open_run(run.uri)
 
 
 def test_a_data_file_that_changed_is_noticed_before_work_starts(make_run: Callable[..., Run], tmp_path: Path) -> None:

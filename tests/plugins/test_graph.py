@@ -106,7 +106,7 @@ def test_a_setting_that_a_later_stage_refuses_is_refused_before_the_first(resolv
 
 
 def test_more_segments_than_airflow_maps_are_refused(monkeypatch):
-    file = Source("/data/a.warc", "a.warc", 1, 1)
+    file = Source("/data/a.warc", "a.warc", 1, "a")
     run = SimpleNamespace(segments=[Segment(NEW, index, (file, file)) for index in range(5)])
     monkeypatch.setattr(graph, "open_run", lambda uri: run)
     monkeypatch.setattr(graph, "check", lambda uri: [])

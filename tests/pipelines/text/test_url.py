@@ -120,6 +120,77 @@ def test_several_categories_in_one_folder_are_refused(lists, tmp_path):
         load(Crawl(blocklists=(str(tmp_path),)))
 
 
+HOSTS = """\ufeff# a title
+127.0.0.1 localhost
+127.0.0.1  localhost.localdomain local
+255.255.255.255\tbroadcasthost
+::1 ip6-localhost ip6-loopback
+fe80::1%lo0 localhost
+0.0.0.0 0.0.0.0
+
+0.0.0.0 plain.test
+127.0.0.1\ttabbed.test
+  0.0.0.0   Indented.Test   # why
+0.0.0.0 first.test second.test
+:: six.test
+::1 seven.test
+0.0.0.0 remarked.test#why not.this
+0.0.0.0 *.odd.test
+||filter.test^
+! a remark of another kind
+named.test # a remark
+"""
+
+
+def blocked(folder, name, lines):
+    """Which hosts a list of this name blocks."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(lines)
+    judge = load(Crawl(blocklists=(str(folder),), skip_curated_hosts=False)).judge
+    return lambda *hosts: [host for host in hosts if judge(f"http://{host}/")]
+
+
+@pytest.mark.parametrize("name", ["hosts", "domains"])
+@pytest.mark.parametrize("line", ["\n", "\r\n"])
+def test_a_list_in_the_form_of_a_hosts_file(tmp_path, capsys, name, line):
+    listed = [
+        f"{one}.test"
+        for one in ("plain", "tabbed", "indented", "first", "second", "six", "seven", "remarked", "filter", "named")
+    ]
+    asked = blocked(tmp_path / "ads", name, HOSTS.replace("\n", line))
+    assert asked(*listed, "sub.plain.test") == [*listed, "sub.plain.test"]
+    assert asked("localhost", "a.localhost", "0.0.0.0", "127.0.0.1", "test", "odd.test", "not.this", "remark") == []
+    said = capsys.readouterr().out
+    assert said == (
+        f"crawl.blocklists: file://{tmp_path}/ads/{name}: 1 lines name nothing and are left out "
+        "(line 16: '0.0.0.0 *.odd.test')\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["*.a.test", "address=/a.test/0.0.0.0", "@@||a.test^", "||a.test^$popup", "a.test##.banner", "a.test/path", "a.test b.test", "10.0.0.0/8", "a\0.\0"],
+)  # fmt: skip
+def test_a_list_of_which_no_line_names_anything_is_refused(tmp_path, line):
+    with pytest.raises(
+        InputError, match=r"^crawl\.blocklists: .*/ads/domains: none of its 4 lines names a domain \(line 2: '.*line 4"
+    ):
+        blocked(tmp_path / "ads", "domains", f"# title\n{line}\n{line}\n{line}\n{line}\n")
+    assert blocked(tmp_path / "ads", "domains", f"{line}\nc.test\n")("a.test", "b.test", "c.test") == ["c.test"]
+
+
+def test_a_hosts_file_under_the_name_of_a_list_of_urls_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"/urls: none of its 1 lines names a URL \(line 1: '0.0.0.0 a.test'\)"):
+        blocked(tmp_path / "ads", "urls", "0.0.0.0 a.test\n")
+
+
+def test_lists_that_are_all_empty_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"crawl\.blocklists: .*/ads: its lists are empty"):
+        blocked(tmp_path / "ads", "domains", "# nothing\n\n")
+    (tmp_path / "ads" / "urls").write_text("a.test/x")
+    assert blocked(tmp_path / "ads", "domains", "")("a.test") == []
+
+
 @given(st.sets(st.from_regex(r"[a-z]{1,6}\.(com|org)", fullmatch=True), min_size=1, max_size=40), st.data())
 def test_a_domain_is_blocked_when_it_or_a_parent_is_listed(tmp_path_factory, domains, data):
     folder = tmp_path_factory.mktemp("lists")
@@ -171,10 +242,10 @@ def test_parents_are_all_suffixes_at_a_dot_and_nothing_else(host):
 @given(st.lists(st.sampled_from(["a.com", "Bé.de", "", "# x", "b_c.net", "10.1"]), max_size=12), st.integers(0, 20))
 def test_a_list_taken_apart_in_pieces_gives_the_same(lines, size):
     data = "\n".join(lines).encode()
-    whole = list_hashes(data, False)
+    whole, _ = list_hashes(data, False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(url_module, "PIECE_BYTES", size)
-        assert sorted(list_hashes(data, False)) == sorted(whole)
+        assert sorted(list_hashes(data, False)[0]) == sorted(whole)
     assert len(whole) == sum(line not in ("", "# x") for line in lines)
 
 

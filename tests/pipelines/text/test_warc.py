@@ -4,6 +4,7 @@ import datetime
 import gzip
 import itertools
 import random
+import time
 import zlib
 from collections import Counter
 
@@ -364,19 +365,79 @@ def test_bad_records_between_lines_that_end_in_a_bare_newline_are_counted(write,
     assert read(write(b"WARC/1.07\nWARC-Ty"))[1] == {"bad_warc_header": 1}
 
 
-@pytest.mark.parametrize("size", [20, 200_000])  # the following members are read already, or not yet
+def longer_by(record, extra):
+    """A record whose head says that it has more bytes than it has."""
+    _, _, block = record.partition(b"\r\n\r\n")
+    length = len(block) - 4
+    return record.replace(b"Content-Length: %d" % length, b"Content-Length: %d" % (length + extra), 1)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("size", [20, 200_000])  # the following records are read already, or not yet
 @pytest.mark.parametrize("longer", ["three records", "all the rest", 20 << 20])
-def test_a_length_that_is_too_large_costs_one_record_of_a_gzip_file(write, response, size, longer):
+def test_a_length_that_is_too_large_costs_one_record(write, response, size, longer, zipped):
     chance = random.Random(1)
     records = [response(f"http://a.test/{n}", b"<html>" + chance.randbytes(size)) for n in range(12)]
-    extra = {"three records": sum(map(len, records[1:4])), "all the rest": sum(map(len, records[1:]))}.get(
-        longer, longer
-    )
-    length = len(records[0].partition(b"\r\n\r\n")[2]) - 4
-    wrong = records[0].replace(b"Content-Length: %d" % length, b"Content-Length: %d" % (length + extra))
-    found, losses = read(write([wrong, *records[1:]], zipped=True))
+    # Without gzip, a length that ends where a record does is that of a page that holds a crawl file.
+    spare = 0 if zipped else 99
+    extra = {"three records": sum(map(len, records[1:4])) + spare, "all the rest": sum(map(len, records[1:])) + spare}
+    path = write([longer_by(records[0], extra.get(longer, longer)), *records[1:]], zipped=zipped)
+    found, losses = read(path)
     assert [page.url[14:] for page in found] == [str(n) for n in range(1, 12)]
-    assert losses == {"truncated_record": 1}
+    assert losses == {"wrong_length": 1}
+    at = path.stat().st_size // 3
+    assert read_cut(path, [at, 2 * at]) == (found, losses, True)
+
+
+@pytest.mark.parametrize("line", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("extra", [5, 9, 17, 60, 300, 1000, 10**15])
+@pytest.mark.parametrize("wrong", [{0}, {3}, {2, 3}, set(range(9))])
+def test_a_wrong_length_in_a_plain_file_costs_its_own_record(write, record, wrong, extra, line):
+    http = b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n<html>" + b"words " * 60
+    parts = [record("response", f"http://a.test/{n}", http, line=line) for n in range(10)]
+    told = b"Content-Length: %d" % len(http)
+    damaged = [
+        one.replace(told, b"Content-Length: %d" % (len(http) + extra)) if n in wrong else one
+        for n, one in enumerate(parts)
+    ]
+    path = write(damaged)
+    found, losses = read(path)
+    assert [page.url[14:] for page in found] == [str(n) for n in range(10) if n not in wrong]
+    assert losses == {"wrong_length": len(wrong)}
+    assert {page.payload for page in found} == {http.partition(b"\n\n")[2]}
+
+
+def test_a_page_that_holds_a_crawl_file_keeps_it(write, pages, response):
+    inner = b"<html>" + b"".join(pages)
+    shown = [response(f"http://a.test/shown-{n}", inner * 50) for n in range(3)]
+    found, losses = read(write([pages[0], *shown, pages[1]]))
+    assert [page.url[14:] for page in found] == ["0", "shown-0", "shown-1", "shown-2", "1"]
+    assert {page.payload for page in found[1:4]} == {inner * 50}
+    assert not losses
+    found, losses = read(write([longer_by(pages[0], 500), *shown, b"garbage\r\n\r\n", pages[1]]))
+    assert [page.url[14:] for page in found] == ["shown-0", "shown-1", "shown-2", "1"]
+    assert losses == {"wrong_length": 1, "bad_warc_header": 1}
+    ends_with_the_file = write(shown[0].removesuffix(b"\r\n\r\n"))
+    assert [page.payload for page in read(ends_with_the_file)[0]] == [inner * 50]
+
+
+def test_a_limit_is_no_wrong_length(write, pages, response):
+    shown = response("http://a.test/shown", b"<html>" + b"".join(pages))
+    path = write([pages[0], shown, pages[1]])
+    found, losses = read(path, head=len(pages[0]) + len(shown) // 2)
+    assert ([page.url[14:] for page in found], losses) == (["0"], {})
+    path = write([longer_by(pages[0], 10**9), *pages[1:]])
+    found, losses = read(path, head=path.stat().st_size - 10)
+    assert ([page.url[14:] for page in found], losses) == ([str(n) for n in range(1, 19)], {"wrong_length": 1})
+
+
+def test_wrong_lengths_are_read_in_time_that_follows_the_file(write, pages):
+    """Each of the lengths takes in all that follows: reading each to its end would be a thousand million bytes."""
+    path = write([longer_by(pages[n % 20], 10**12) for n in range(4000)])
+    began = time.process_time()
+    found, losses = read(path)
+    assert (found, losses) == ([], {"wrong_length": 3999, "truncated_record": 1})
+    assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize("kind", ["response", "conversion"])

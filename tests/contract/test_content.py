@@ -1,0 +1,69 @@
+"""What a file holds is told by its bytes, never by when it was written."""
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from contract import content
+from contract.content import END_BYTES, capture_date, digests
+from contract.store import Store
+
+HEAD = b"WARC/1.0\r\nWARC-Type: warcinfo\r\nWARC-Date: 2024-03-04T05:06:07Z\r\n\r\n"
+
+
+def digest_of(folder: Path, data: bytes, **given: int) -> str:
+    (folder / "a").write_bytes(data)
+    store = Store(str(folder))
+    return digests(store, store.files(), **given)["a"]
+
+
+def test_a_touched_file_holds_what_it_held(tmp_path: Path) -> None:
+    before = digest_of(tmp_path, b"words")
+    os.utime(tmp_path / "a", (1, 1))
+    store = Store(str(tmp_path))
+    assert digests(store, store.files())["a"] == before
+    assert digest_of(tmp_path, b"wordz") != before
+
+
+def test_the_ends_of_a_large_file_tell_what_it_holds(tmp_path: Path) -> None:
+    data = bytes(3 * END_BYTES)
+    before = digest_of(tmp_path, data)
+    for at in (0, END_BYTES - 1, 2 * END_BYTES, 3 * END_BYTES - 1):
+        assert digest_of(tmp_path, data[:at] + b"x" + data[at + 1 :]) != before
+    middle = data[:END_BYTES] + b"x" + data[END_BYTES + 1 :]
+    assert digest_of(tmp_path, middle) == before
+    assert digest_of(tmp_path, middle, whole_bytes=len(data)) != digest_of(tmp_path, data, whole_bytes=len(data))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_first_record_tells_when_a_file_was_captured(tmp_path: Path, zipped: bool) -> None:
+    def date(head: bytes) -> str:
+        (tmp_path / "a.warc").write_bytes(gzip.compress(head * 9) if zipped else head * 9)
+        return str(capture_date(Store(str(tmp_path)), "a.warc"))
+
+    assert date(HEAD) == "2024-03-04"
+    assert date(HEAD.replace(b"\r\n", b"\n").replace(b"WARC-Date:", b"warc-date: ")) == "2024-03-04"
+    for bad in (b"", b"XXXX" + HEAD, HEAD.replace(b"-03-", b"-13-"), HEAD.replace(b"2024", b"1970"), b"WARC/1.0\r\n"):
+        assert date(bad) == "None"
+
+
+def test_a_damaged_head_tells_no_date(tmp_path: Path) -> None:
+    (tmp_path / "a.warc.gz").write_bytes(b"\x1f\x8b\x08" + b"\xff" * 99)
+    assert capture_date(Store(str(tmp_path)), "a.warc.gz") is None
+
+
+def test_an_object_on_s3_is_known_by_its_etag(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "_digest", None)  # nothing is read
+    for path, data in (("x/a", b"one"), ("x/b", b"one"), ("xy", b"two"), ("x/c/d", b"three")):
+        s3_store.write_bytes(path, data)
+    held = digests(s3_store, s3_store.files())
+    assert held["x/a"] == held["x/b"] != held["xy"] != held["x/c/d"]
+    assert digests(s3_store, s3_store.files("x"), "x") == {path: held[path] for path in ("x/a", "x/b", "x/c/d")}
+    below = Store(f"{s3_store.uri}/x")
+    assert digests(below, below.files()) == {"a": held["x/a"], "b": held["x/b"], "c/d": held["x/c/d"]}
+    s3_store.write_bytes("x/a", b"one")
+    assert digests(s3_store, s3_store.files())["x/a"] == held["x/a"]
+    s3_store.write_bytes("x/a", b"uno")
+    assert digests(s3_store, s3_store.files())["x/a"] != held["x/a"]
