@@ -7,7 +7,7 @@ international prefix or a national writing that dates, prices and serial numbers
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 EMAIL_PLACEHOLDER = "email@example.com"
 IPV4_PLACEHOLDER = "192.0.2.1"
@@ -106,8 +106,8 @@ def phone(found: str) -> str:
     return "" if dated or counted or ISSN.fullmatch(found) or digits < MIN_PHONE_DIGITS else found
 
 
-def _mask_phones(text: str) -> tuple[str, int]:
-    pieces, done, count = [], 0, 0
+def phone_spans(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of every telephone number, in order; a placeholder is none."""
     for run in PHONE_RUN.finditer(text):
         at = run.start()
         # Two characters more: the pattern looks at what follows.
@@ -115,9 +115,15 @@ def _mask_phones(text: str) -> tuple[str, int]:
             number = "" if match[0].startswith(PHONE_PLACEHOLDER) else phone(match[0])
             at = match.start() + len(number) if number else match.end()
             if number:
-                pieces += [text[done : match.start()], PHONE_PLACEHOLDER]
-                done, count = at, count + 1
-    return "".join([*pieces, text[done:]]), count
+                yield match.start(), at
+
+
+def _mask_phones(text: str) -> tuple[str, int]:
+    pieces, done = [], 0
+    for start, end in phone_spans(text):
+        pieces += [text[done:start], PHONE_PLACEHOLDER]
+        done = end
+    return "".join([*pieces, text[done:]]), len(pieces) // 2
 
 
 def _replace(pattern: re.Pattern[str], text: str, placeholder) -> tuple[str, int]:  # type: ignore[no-untyped-def]
