@@ -37,7 +37,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("langid", "spark", "snapshot", ("extract",), 2, "language of each text; keeps the recipe's languages"),
         Stage(
-            "score", "spark", "snapshot", ("langid",), 1, "line corrections, masks, and every score that a rule judges"
+            "score", "spark", "snapshot", ("langid",), 2, "line corrections, masks, and every score that a rule judges"
         ),
         Stage(
             "filter", "spark", "snapshot", ("score",), 2, "repetition and quality rules, decided on the scores alone"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipelines.text.phones import phone
 from pipelines.text.pii import (
     EMAIL_PLACEHOLDER,
     IPV4_PLACEHOLDER,
@@ -14,7 +15,6 @@ from pipelines.text.pii import (
     PHONE_PLACEHOLDER,
     is_public,
     mask,
-    phone,
 )
 
 ALL = ("email", "ip", "phone")
@@ -167,6 +167,34 @@ def test_counts_dumps_and_versions_stay(text):
     assert mask(text, ALL) == (text, 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Mail:-name@example.org", f"Mail:-{EMAIL_PLACEHOLDER}"),
+        ("(.name@example.org)", f"(.{EMAIL_PLACEHOLDER})"),
+        ("--o'neil.b@example.org", f"--{EMAIL_PLACEHOLDER}"),
+        ("name＠example.org", EMAIL_PLACEHOLDER),
+        ("ｎａｍｅ＠ｅｘａｍｐｌｅ．ｏｒｇ", EMAIL_PLACEHOLDER),
+        ("name@münchen.de", EMAIL_PLACEHOLDER),
+        ("an name@xn--mnchen-3ya.de.", f"an {EMAIL_PLACEHOLDER}."),
+        ("пишите: имя.ф@пример.рф, да", f"пишите: {EMAIL_PLACEHOLDER}, да"),
+        ("δοκιμή@παράδειγμα.ελ", EMAIL_PLACEHOLDER),
+        ("नाम@उदाहरण.भारत", EMAIL_PLACEHOLDER),
+        ("用户foo@例子.公司联系", f"用户{EMAIL_PLACEHOLDER}联系"),
+        ("a@bb.com,c@dd.org", f"{EMAIL_PLACEHOLDER},{EMAIL_PLACEHOLDER}"),
+    ],
+)
+def test_addresses_beside_punctuation_and_in_other_scripts(text, masked):
+    assert mask(text, ALL) == (masked, masked.count("@"))
+
+
+@pytest.mark.parametrize(
+    "text", ["@имя", "a@b", "имя@пример", "name@@example.org", "x" * 65 + "@example.org", "-@example.org"]
+)
+def test_an_at_sign_alone_makes_no_address(text):
+    assert mask(text, ALL) == (text, 0)
+
+
 def test_only_a_whole_word_makes_a_version():
     assert mask("after conversion 8.8.8.8", ALL) == (f"after conversion {IPV4_PLACEHOLDER}", 1)
 
@@ -191,7 +219,8 @@ MEGABYTE = 1 << 20
     "piece",
     [
         "1.", "@", "7", "1 ", "a@", "1.1.", ":", "a:", "::", "a.", "+1 ", "+1", "001 ", "00 1-", "(030) ", "(12345)", "0/1 ", "12-", "8 (495) ", "1-800-", "8-800-555-35-", "06.12.", "é", "é@", "漢a@", "漢1.1.1.1", "v 1.1.1.1 ", "+1 000 000 ", "+1 1 1 1 1 1 1 1 1 1 1x ",
-        "a@a.", "a@" + "b" * 63 + ".", "%", "+12345678901234567890 ", "555-555-", " ()", "f:f:",
+        "-@", "имя@", "a@b.рф", "@" + "a-" * 31 + ".", "tel: 22669086; ", "tel 1234567 ", "+49 (0) ", "+1 1111 - ", "0 61 51 / ", "p0800 12 34 5",
+        "call a b c d e f at 123-4567 ", "１２ ", "４１５-５５５-２６７１ ", "a@a.", "a@" + "b" * 63 + ".", "%", "+12345678901234567890 ", "555-555-", " ()", "f:f:",
     ],
 )  # fmt: skip
 def test_a_hostile_megabyte_takes_linear_time(piece):
