@@ -23,7 +23,7 @@ from pipelines.job import Job, Output, Sorter, group_rows, read_rows
 from pipelines.schema import PAGES, Drop
 from pipelines.text.fasttext_model import model
 from pipelines.text.guard import Guard, Outcome, Reply
-from pipelines.text.maintext import Found, find_text
+from pipelines.text.maintext import Found, find_text, quicken
 from pipelines.text.prefilter import foreign
 
 GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
@@ -181,7 +181,8 @@ def guard_for(settings: Extract, languages: tuple[str, ...]) -> Guard:
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs each page it cannot read
     logging.getLogger("htmldate").setLevel(logging.CRITICAL)
     if settings.prefilter_probability and languages:
-        model()  # before the fork: every child shares it
+        model()  # before the fork: every child shares it, and what the next line loads
+    quicken()
     gc.freeze()  # Spark's daemon collects garbage after every task: what the libraries hold is none
     return Guard(partial(extract_page, settings, languages), settings.seconds_per_page, settings.memory_mb_per_page)
 

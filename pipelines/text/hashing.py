@@ -145,7 +145,7 @@ def _past_name(data, at, end):
 
 @kernel
 def _past_blanks(data, at, end):
-    while at < end and (data[at] == 0x20 or 0x09 <= data[at] <= 0x0D and data[at] != 0x0B):
+    while at < end and (data[at] == 0x20 or (0x09 <= data[at] <= 0x0D and data[at] != 0x0B)):
         at += 1
     return at
 

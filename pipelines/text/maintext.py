@@ -79,13 +79,13 @@ def main_text(page: str, fast: bool) -> str | None:
 
 @lru_cache(maxsize=2)
 def _prepared(fast: bool) -> Extractor:
-    _quicken()
+    quicken()
     return Extractor(output_format="python", fast=fast, comments=False)
 
 
 @lru_cache(maxsize=1)
-def _quicken() -> None:
-    """Once a process. Lists of expressions change in place, because trafilatura's other modules hold the same lists."""
+def quicken() -> None:
+    """Once a process; best before it forks, because the stop words take memory. Lists of expressions change in place, because trafilatura's other modules hold the same lists."""
     classes = etree.ElementDefaultClassLookup(
         element=lxml.html.HtmlElement,
         comment=lxml.html.HtmlComment,
