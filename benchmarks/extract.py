@@ -181,7 +181,7 @@ def main() -> int:
         f"                 peak memory {peer['peak_bytes'] / 2**20:,.0f} MiB; { ({k: len(v) for k, v in peer['taps'].items()}) }"
     )
     print(
-        "trafilatura: ours in its documented fast mode, with output equal to the library's; datatrove's as FineWeb ships it: "
+        "trafilatura: ours with its fall-backs where the text looks missed, each time with output equal to the library's; datatrove's as FineWeb ships it: "
         "favour_precision, deduplicate, fall-backs on"
     )
     bars = Bars()

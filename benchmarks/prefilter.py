@@ -58,7 +58,7 @@ def judged(file: Path, recipe: Recipe) -> Iterator[Judged]:
             if not isinstance(page, Page) or page.kind != "html" or page.too_large:
                 continue
             text = decode(page.payload, page.charset)
-            found = clean(main_content(settings, (), text))
+            found = clean(main_content(settings, (), text).text)
             if len(found) < settings.min_chars:
                 continue
             language, probability = identify(found[: recipe.langid.sample_chars])
@@ -102,7 +102,9 @@ def english_view(file: Path) -> Iterator[Judged]:
         for page in read_pages(source, MAX_PAYLOAD):
             if isinstance(page, Page) and page.kind == "html" and not page.too_large:
                 text = decode(page.payload, page.charset)
-                language, probability = identify(clean(main_content(Extract(extractor="resiliparse"), (), text))[:2000])
+                language, probability = identify(
+                    clean(main_content(Extract(extractor="resiliparse"), (), text).text)[:2000]
+                )
                 if language not in ("en", "und") and probability >= 0.65:
                     seen = foreign(text, ("en",), 2.0, model().f)
                     yield Judged(page.url, file.name, language, False, 1.0 if seen is None else seen)

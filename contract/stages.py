@@ -33,7 +33,7 @@ STAGES: dict[str, Stage] = {
     for row in (
         Stage("crawl", "spark", "snapshot", (), 3, "WARC or WET records to pages; URL filter"),
         Stage(
-            "extract", "spark", "snapshot", ("crawl",), 2, "main content of each page, behind a time and memory guard"
+            "extract", "spark", "snapshot", ("crawl",), 3, "main content of each page, behind a time and memory guard"
         ),
         Stage("langid", "spark", "snapshot", ("extract",), 2, "language of each text; keeps the recipe's languages"),
         Stage(
@@ -47,7 +47,7 @@ STAGES: dict[str, Stage] = {
             "spark",
             "snapshot",
             ("filter", "score"),
-            2,
+            3,
             "MinHash signature and band keys of each document",
         ),
         Stage("dedup_url", "spark", "corpus", ("filter",), 3, "one document per canonical URL"),
@@ -56,7 +56,7 @@ STAGES: dict[str, Stage] = {
             "spark",
             "corpus",
             ("minhash_sign", "filter", "dedup_url"),
-            3,
+            4,
             "one document per cluster of near duplicates",
         ),
         Stage(
@@ -72,7 +72,7 @@ STAGES: dict[str, Stage] = {
             "spark",
             "corpus",
             ("dedup_substring",),
-            3,
+            4,
             "drops or cuts documents that repeat evaluation sets",
         ),
         Stage(

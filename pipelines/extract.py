@@ -6,6 +6,7 @@ import html
 import json
 import logging
 import re
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -22,7 +23,7 @@ from pipelines.job import Job, Output, Sorter, group_rows, read_rows
 from pipelines.schema import PAGES, Drop
 from pipelines.text.fasttext_model import model
 from pipelines.text.guard import Guard, Outcome, Reply
-from pipelines.text.maintext import main_text
+from pipelines.text.maintext import Found, find_text, quicken
 from pipelines.text.prefilter import foreign
 
 GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
@@ -118,12 +119,15 @@ def _nearly(payload: bytes, encoding: str, sure: int = 1) -> str | None:
 
 
 def clean(text: str) -> str:
-    """Without URLs and control characters, no space at line ends, at most two consecutive newlines (RefinedWeb, section 3.1)."""
+    """Without URLs and control characters, no space at line ends, at most two consecutive newlines (RefinedWeb, section 3.1); in NFC.
+
+    Unicode lets an é be one character or two. Later stages compare texts and count characters, so each is written in one way here.
+    """
     text = CONTROL.sub("", "\n".join(text.splitlines()))  # at every line break that Unicode has, form feeds among them
     if "://" in text or "www." in text.lower():  # most texts have none: the search costs more than this
         text = URL.sub("", text)
     lines = [re.sub(r"[ \t\u00a0]+", " ", line).strip() for line in text.split("\n")]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    return unicodedata.normalize("NFC", re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip())
 
 
 def plain_tables(text: str) -> str:
@@ -139,19 +143,20 @@ def justext_paragraphs(page: str, languages: tuple[str, ...]) -> str:
     return "\n".join(part.text for part in justext.justext(page, stop_words) if not part.is_boilerplate)
 
 
-def main_content(settings: Extract, languages: tuple[str, ...], page: str) -> str:
-    """The extractor's text of a page as it comes; empty where it finds none."""
+def main_content(settings: Extract, languages: tuple[str, ...], page: str) -> Found:
+    """The extractor's text of a page as it comes."""
     if settings.extractor == "resiliparse":
-        return str(
-            extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
-        )
+        text = extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
+        return Found(str(text), False)
     if settings.extractor == "justext":
-        return justext_paragraphs(page, languages)
-    return plain_tables(main_text(page, settings.fast) or "")
+        return Found(justext_paragraphs(page, languages), False)
+    found = find_text(page)
+    return found._replace(text=plain_tables(found.text))
 
 
 def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, note: str) -> str:
-    """JSON of (title, text), of a number where the page is skipped as foreign, or an empty string where there is no text.
+    """JSON of (title, text, whether it was extracted twice), of a number where the page is skipped as foreign, or an empty string where
+    there is no text.
 
     `note` is the page's kind and declared charset.
     """
@@ -162,10 +167,12 @@ def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, 
         if probability is not None:
             return json.dumps(probability)
     if kind == "text":
-        return json.dumps([None, text]) if (text := clean(page)) else ""
+        return json.dumps([None, text, False]) if (text := clean(page)) else ""
     title = TITLE.search(page)
-    cleaned = clean(main_content(settings, languages, page))
-    return json.dumps([" ".join(html.unescape(title[1]).split()) if title else None, cleaned]) if cleaned else ""
+    found = main_content(settings, languages, page)
+    cleaned = clean(found.text)
+    named = unicodedata.normalize("NFC", " ".join(html.unescape(title[1]).split())) if title else None
+    return json.dumps([named, cleaned, found.twice]) if cleaned else ""
 
 
 @lru_cache(maxsize=1)
@@ -174,7 +181,8 @@ def guard_for(settings: Extract, languages: tuple[str, ...]) -> Guard:
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs each page it cannot read
     logging.getLogger("htmldate").setLevel(logging.CRITICAL)
     if settings.prefilter_probability and languages:
-        model()  # before the fork: every child shares it
+        model()  # before the fork: every child shares it, and what the next line loads
+    quicken()
     gc.freeze()  # Spark's daemon collects garbage after every task: what the libraries hold is none
     return Guard(partial(extract_page, settings, languages), settings.seconds_per_page, settings.memory_mb_per_page)
 
@@ -228,50 +236,55 @@ def read_copies(store: Store, share: Share) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sorter) -> None:
-    """Keep the page's text, or drop it for what became of it in the child."""
+def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sorter) -> bool:
+    """Keep the page's text, or drop it for what became of it in the child; whether it was extracted twice."""
     payload = row.pop("payload")
     if reply.outcome is not Outcome.DONE:
         sorter.drop(
             row, DROPS[reply.outcome], reply.text, len(payload), snippet=payload[:200].decode("utf-8", "replace")
         )
-        return
-    found = json.loads(reply.text) if reply.text else (None, "")
+        return False
+    found = json.loads(reply.text) if reply.text else (None, "", False)
     if isinstance(found, float | int):
         sorter.drop(
             row, Drop.LANGUAGE_PREFILTER, float(found), len(payload), snippet=payload[:200].decode("utf-8", "replace")
         )
-        return
-    title, text = found
+        return False
+    title, text, twice = found
     if len(text) < settings.min_chars:
         sorter.drop(row, Drop.EXTRACT_EMPTY, len(text), len(payload), snippet=text or title or "")
-        return
+        return bool(twice)
     document = {key: row[key] for key in ("id", "url", "snapshot", "date", "file", "offset", "digest")}
     sorter.keep({**document, "title": title, "source": "crawl", "text": text}, len(text.encode()), len(payload))
+    return bool(twice)
 
 
 def _work(store: Store, prefix: str, settings: Extract, languages: tuple[str, ...], share: Share, name: str) -> Output:
     sorter = Sorter(store, prefix, "extract", name)
     guard = guard_for(settings, languages)
     copies = read_copies(store, share)
+    twice = 0
     for file in share.files:
         skip = share.skip.get(file.path, ())
         for number, row in enumerate(read_rows(store, file.path, batch_rows=READ_ROWS)):
             if number not in skip:
-                sort_equals(row, copies.pop(row["digest"], []), guard, settings, sorter)
-    return sorter.close()
+                twice += sort_equals(row, copies.pop(row["digest"], []), guard, settings, sorter)
+    output = sorter.close()
+    output.metrics["extracted_twice"] = twice
+    return output
 
 
 def sort_equals(
     row: dict[str, Any], copies: list[dict[str, Any]], guard: Guard, settings: Extract, sorter: Sorter
-) -> None:
-    """Sort a page and its copies, whose payload is worked on once for each kind and declared charset."""
-    payload, replies = row["payload"], dict[str, Reply]()
+) -> int:
+    """Sort a page and its copies, whose payload is worked on once for each kind and declared charset; how many were extracted twice."""
+    payload, replies, twice = row["payload"], dict[str, Reply](), 0
     for page in (row, *copies):
         note = f"{page['kind']} {page['charset'] or ''}"
         if note not in replies:
             replies[note] = guard.call(payload, note)
-        sort_page(page | {"payload": payload}, replies[note], settings, sorter)
+        twice += sort_page(page | {"payload": payload}, replies[note], settings, sorter)
+    return twice
 
 
 def run(job: Job) -> None:
@@ -279,4 +292,10 @@ def run(job: Job) -> None:
     files = job.inputs("crawl", "pages")
     shares = share_out(group_rows(files, GROUP_ROWS), read_digests(job.store, files))
     languages = tuple(sorted(job.run.recipe.langid.languages))
-    job.commit(job.map_files(shares, partial(_work, job.store, job.prefix, settings, languages), "groups"))
+    output = job.map_files(shares, partial(_work, job.store, job.prefix, settings, languages), "groups")
+    twice, read = output.metrics["extracted_twice"], output.counts.read
+    print(
+        f"extracted twice, for a suspiciously short text: {twice:,} of {read:,} pages ({twice / max(read, 1):.1%})",
+        flush=True,
+    )
+    job.commit(output, **output.metrics)

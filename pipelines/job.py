@@ -63,10 +63,11 @@ class Counts:
 
 @dataclass
 class Output:
-    """What one worker wrote and counted."""
+    """What one worker wrote and counted; `metrics` are the stage's own counts, summed by name, for its manifest."""
 
     files: list[File] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
+    metrics: Counter[str] = field(default_factory=Counter)
 
 
 class TableWriter:
@@ -215,7 +216,11 @@ class Job:
         `name` is unique to the call: a retried or speculative Spark task never writes over another's file. `work` is pickled.
         """
         results = self.map_each(files, work, unit)
-        return Output([file for one in results for file in one.files], sum((one.counts for one in results), Counts()))
+        metrics: Counter[str] = Counter()
+        for one in results:
+            metrics.update(one.metrics)  # which keeps a count of 0, as `+` does not
+        files = [file for one in results for file in one.files]
+        return Output(files, sum((one.counts for one in results), Counts()), metrics)
 
     def map_each(self, files: Sequence[Any], work: Callable[[Any, str], Any], unit: str = "files") -> list[Any]:
         """`map_files` with the results as they are, in the files' order."""

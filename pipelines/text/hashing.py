@@ -20,6 +20,7 @@ Hashes = npt.NDArray[np.uint64]
 
 TABLED = 0x30000  # every assigned letter lies below; above are Han, tags, variation selectors and private use
 SPACE, GONE, ALONE = -1, 0, 1 << 24
+LESS, EQUALS, GREATER, SLASH = 0x3C, 0x3D, 0x3E, 0x2F
 _LONGER = -2  # entries from here down point at several code points
 
 kernel = numba.njit(cache=True, nogil=True)
@@ -130,13 +131,60 @@ def _fold_code(code, one):
 
 
 @kernel
+def _letter(byte):
+    return 0x61 <= byte | 0x20 <= 0x7A
+
+
+@kernel
+def _past_name(data, at, end):
+    """Where letters, digits, `:`, `-` and `_` end."""
+    while at < end and (_letter(data[at]) or 0x30 <= data[at] <= 0x3A or data[at] == 0x2D or data[at] == 0x5F):
+        at += 1
+    return at
+
+
+@kernel
+def _past_blanks(data, at, end):
+    while at < end and (data[at] == 0x20 or (0x09 <= data[at] <= 0x0D and data[at] != 0x0B)):
+        at += 1
+    return at
+
+
+@kernel
+def _past_markup(data, at, end):
+    """Where the tag ends that begins with the `<` at a place, or that place where none does: the twin of `ngrams.MARKUP`."""
+    here = at + 2 if at + 1 < end and data[at + 1] == SLASH else at + 1
+    if here >= end or not _letter(data[here]):
+        return at
+    name = _past_name(data, here, end)
+    here = _past_blanks(data, name, end)
+    close = here + 1 if here < end and data[here] == SLASH else here
+    if close < end and data[close] == GREATER:
+        return close + 1
+    if here == name or here >= end or not _letter(data[here]):
+        return at
+    here = _past_blanks(data, _past_name(data, here, end), end)
+    if here >= end or data[here] != EQUALS:
+        return at
+    while here < end and data[here] != GREATER:
+        if data[here] == LESS:
+            return at
+        here += 1
+    return here + 1 if here < end else at
+
+
+@kernel
 def _words(data, start, end, one, several, out, count):
     """Hashes of the words of data[start:end] into out[count:]; returns the new count."""
     empty = np.uint64(0x243F6A8885A308D3)
     state, length, digits, at = empty, 0, False, start
     while at < end:
-        code, at = _decode(data, at, end)
-        folded = _fold_code(code, one)
+        past = _past_markup(data, at, end) if data[at] == LESS else at
+        if past > at:
+            folded, at = np.int64(SPACE), past
+        else:
+            code, at = _decode(data, at, end)
+            folded = _fold_code(code, one)
         if folded == GONE:
             continue
         if folded == SPACE or (folded & ALONE and folded > 0):

@@ -21,18 +21,24 @@ _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )
 _ZEROS = re.compile("0+")
+# A tag that stands in the text: of code, or of a page that shows its source. After the name only an attribute with a value, so that
+# `a <b and c> d` is none. No text between brackets is read twice.
+MARKUP = re.compile(
+    r"</?[A-Za-z][A-Za-z0-9:_-]*(?:[ \t\r\n\f]*/?|[ \t\r\n\f]+[A-Za-z][A-Za-z0-9:_-]*[ \t\r\n\f]*=[^<>]*)>"
+)
+SEPARATORS = "<>/|"  # between words; other punctuation stands within one (don't, 1,000) or beside a space
 
 
 def fold(character: str) -> str:
     """What one character of a text becomes when near duplicates are compared: "" when it is only decoration.
 
-    Lower case, without diacritics; every digit 0; white space a space; a character of a script without spaces stands between spaces.
+    Lower case, without diacritics; every digit 0; white space and SEPARATORS a space; a character of a script without spaces stands between spaces.
     """
     lower = unicodedata.normalize("NFD", character.lower().replace("ς", "σ"))  # two forms of one letter
     folded = ""
     for one in unicodedata.normalize("NFC", _DIACRITICS.sub("", lower)):
         kind = unicodedata.category(one)
-        if one.isspace():
+        if one.isspace() or one in SEPARATORS:
             folded += " "
         elif kind == "Nd":
             folded += "0"
@@ -52,9 +58,14 @@ class _Folds(dict[int, str]):
 _FOLDS = _Folds()
 
 
+def blank_markup(text: str) -> str:
+    """The text with spaces for its tags, as many as they have characters."""
+    return MARKUP.sub(lambda tag: " " * len(tag[0]), text) if "<" in text else text
+
+
 def normalize(text: str) -> str:
-    """Text as near-duplicate search compares it: lower case, no punctuation, symbols or diacritics, every number 0, single spaces."""
-    return " ".join(_ZEROS.sub("0", text.translate(_FOLDS)).split())
+    """Text as near-duplicate search compares it: lower case, no tags, punctuation, symbols or diacritics, every number 0, single spaces."""
+    return " ".join(_ZEROS.sub("0", blank_markup(text).translate(_FOLDS)).split())
 
 
 def word_hashes(words: Sequence[str]) -> Hashes:

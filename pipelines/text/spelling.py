@@ -3,7 +3,7 @@
 import unicodedata
 from typing import NamedTuple
 
-from pipelines.text.ngrams import fold
+from pipelines.text.ngrams import blank_markup, fold
 
 
 class Words(NamedTuple):
@@ -30,13 +30,13 @@ _SPELLINGS = _Spellings()
 
 def split(text: str) -> list[str]:
     """The words of a text."""
-    return text.translate(_SPELLINGS).split()
+    return blank_markup(text).translate(_SPELLINGS).split()
 
 
 def locate(text: str) -> Words:
     """`split`, and where each word stands."""
     found = Words([], [], [])
-    for at, character in enumerate(text):
+    for at, character in enumerate(blank_markup(text)):
         folded = _SPELLINGS[ord(character)]
         if not folded:
             continue

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from pipelines import extract
 from pipelines.extract import clean, decode, extract_page, plain_tables, read_digests, share_out
 from pipelines.job import TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, PAGES
+from pipelines.text import maintext
 from pipelines.text.guard import Guard, Outcome, Reply
 
 
@@ -102,6 +104,7 @@ def test_decode_never_fails(payload, declared):
         ("https://a.test/f(x", "(x"),
         ("https://only.test", ""),
         ("a  b\u00a0c", "a b c"),
+        ("Cafe\u0301 \u212b e\x00\u0301", "Caf\u00e9 \u00c5 \u00e9"),  # NFC, also of what stands together only now
     ],
 )
 def test_clean(text, cleaned):
@@ -128,7 +131,8 @@ PAGE = f"<html><head><title>Mill &amp; river</title></head><body><nav>Home Login
 
 @pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse", "justext"])
 def test_main_content_without_navigation_and_comments(extractor):
-    title, text = json.loads(extract_page(Extract(extractor=extractor), ("en",), PAGE.encode(), "html utf-8"))
+    title, text, twice = json.loads(extract_page(Extract(extractor=extractor), ("en",), PAGE.encode(), "html utf-8"))
+    assert twice is False
     assert title == "Mill & river"
     assert text.count("The river bends twice") == 4
     assert "Login" not in text
@@ -139,6 +143,7 @@ def test_wet_text_passes_as_it_is():
     assert json.loads(extract_page(Extract(), ("en",), "Grüße\n\n\n\nvon hier".encode(), "text utf-8")) == [
         None,
         "Grüße\n\nvon hier",
+        False,
     ]
     assert extract_page(Extract(), ("en",), b"  \n ", "text utf-8") == ""
 
@@ -157,7 +162,7 @@ def test_equal_payloads_of_a_segment_are_worked_on_once(tmp_path, tmp_store, mon
     class Counting(Guard):
         def call(self, body, note):
             worked.append((body, note))
-            return Reply(Outcome.DONE, json.dumps([None, body.decode() * 9]))
+            return Reply(Outcome.DONE, json.dumps([None, body.decode() * 9, body == b"one"]))
 
     pages = [["one", "two", "one"], ["two", "three"], ["one U", "four"], ["four", "one"]]
     files = []
@@ -188,6 +193,42 @@ def test_equal_payloads_of_a_segment_are_worked_on_once(tmp_path, tmp_store, mon
         [],
     ]
     assert sum(output.counts.read for output in outputs) == 9
+    assert [output.metrics for output in outputs] == [
+        {"extracted_twice": 4},
+        {"extracted_twice": 0},
+        {"extracted_twice": 0},
+    ]
+
+
+def test_titles_are_nfc():
+    page = PAGE.replace("Mill &amp; river", "Cafe&#x301;")
+    assert json.loads(extract_page(Extract(), ("en",), page.encode(), "html utf-8"))[0] == "Caf\u00e9"
+
+
+def busy(seconds):
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def test_both_extractions_of_a_page_share_its_time(monkeypatch):
+    """Each takes two thirds of the limit: a page that needs both is out of time, one that needs the first is not."""
+
+    def main_text(page, fast):
+        busy(1.0)
+        return "A teaser of a page." if "<main>" in page else ARTICLE * 10
+
+    monkeypatch.setattr(maintext, "main_text", main_text)
+    extract.guard_for.cache_clear()
+    settings = Extract(seconds_per_page=1.5, prefilter_probability=0)
+    guard = extract.guard_for(settings, ())
+    try:
+        missed = f"<html><body><main>{f'<p>{ARTICLE}</p>' * 20}</main></body></html>"
+        assert guard.call(PAGE.encode(), "html ").outcome is Outcome.DONE
+        assert guard.call(missed.encode(), "html ").outcome is Outcome.TIMEOUT
+    finally:
+        guard.close()
+        extract.guard_for.cache_clear()
 
 
 HOSTILE = {
@@ -229,7 +270,7 @@ def test_hostile_pages_cost_only_themselves(tmp_path, resolve_run, run_stage, ro
     assert (manifest.rows.read, manifest.rows.kept) == (6, 1)
 
 
-def test_the_stage_keeps_every_copy(tmp_path, resolve_run, run_stage, rows_of):
+def test_the_stage_keeps_every_copy(tmp_path, resolve_run, run_stage, rows_of, capfd):
     """Equal pages in two crawl files of a segment: one share holds both, and no other task has a document."""
     (tmp_path / "crawl").mkdir()
     for name in "ab":
@@ -246,6 +287,8 @@ def test_the_stage_keeps_every_copy(tmp_path, resolve_run, run_stage, rows_of):
     assert len({row["id"] for row in documents}) == 200
     assert len({row["text"] for row in documents}) == 1
     assert (manifest.rows.read, manifest.rows.kept) == (200, 200)
+    assert manifest.metrics == {"extracted_twice": 0}
+    assert "extracted twice, for a suspiciously short text: 0 of 200 pages (0.0%)" in capfd.readouterr().out
 
 
 def test_real_pages_against_their_gold_text(data_dir, tmp_path):

@@ -121,6 +121,46 @@ def test_short_items_as_pages_print_them(last: str, mark: str) -> None:
     assert covered(f"{FILLER}\n{question}\n" + "\n".join(options) + f"{last}\n{FILLER}", index) == {0: 1.0}
 
 
+ITEM = "Mary bought 3 bags of 12 apples at the market and gave half of them to her brother. How many are left?"
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        ITEM.replace("bought", "<b>bought</b>").replace("market", '<a href="https://a.test/x?y=1" class=z>market</a>'),
+        ITEM.replace(" ", "<br/>"),
+        f"<p>{ITEM.replace('. ', '.</p><p>')}</p>",
+        ITEM.replace(" ", " | "),
+        "|".join(ITEM.split()),
+        "/".join(ITEM.split()),
+        ITEM.replace("apples at", "apples<at").replace("gave half", "gave>half"),
+        ITEM.replace("bought", "bo'ught").replace("brother", "bro-ther"),  # within a word, as before
+    ],
+)
+def test_items_inside_markup_and_between_signs(printed: str) -> None:
+    index = index_of((ITEM,))
+    assert covered(f"{FILLER} {printed} {FILLER}", index) == {0: 1.0}
+
+
+def test_a_comparison_is_no_tag() -> None:
+    item = "if a <b and c> d then the answer is e else the answer is f or g or h"
+    assert split(item)[:6] == ["if", "a", "b", "and", "c", "d"]
+
+
+def test_an_unclosed_tag_costs_no_more_than_its_length() -> None:
+    began = time.process_time()
+    for text in (
+        "<a b=" * 200_000,
+        "<a " + "b" * 1_000_000,
+        "<a b=" + "=" * 1_000_000,
+        "<" * 1_000_000,
+        "<a" + " " * 1_000_000,
+    ):
+        split(text)
+        suspects(pa.array([text]), index_of((ITEM,)))
+    assert time.process_time() - began < 20
+
+
 def test_numbers_are_compared_digit_by_digit() -> None:
     index = index_of((words("q", 6) + " 48 " + words("r", 6),))
     same, other = (f"{words('q', 6)} {number} {words('r', 6)}" for number in (48, 49))

@@ -37,6 +37,18 @@ def test_words_equal_those_of_normalize(texts: list[str]) -> None:
     assert hash_all(texts) == [[hash_word(word) for word in normalize(text).split()] for text in texts]
 
 
+TAG = st.sampled_from(
+    ["<b>", "</b>", "<br/>", "<br />", "</p", "<a href", '<a\thref = "x y"', ">", "<", "/", "|", " ", "=", "é", "x", "7", "-", "_", ":", "\x0b", "\n"]
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(TAG, max_size=20).map("".join))
+@example('he <b>bought</b> 3<br/>of <a href="x" class=y>them</a>|<i >a</ i><_b><1><b and c><b =x><a\x0bb=c><b c=')
+def test_tags_end_where_those_of_normalize_do(text: str) -> None:
+    assert hash_all([text]) == [[hash_word(word) for word in normalize(text).split()]]
+
+
 def test_every_character() -> None:
     everything = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     texts = ["x".join(everything[at : at + 5000]) for at in range(0, len(everything), 5000)]
@@ -50,6 +62,12 @@ def test_fold() -> None:
         "ς": "σ",
         "７": "0",
         "!": "",
+        "'": "",
+        "-": "",
+        "<": " ",
+        ">": " ",
+        "/": " ",
+        "|": " ",
         "\u0301": "",
         "\u200b": "",
         "\n": " ",

@@ -28,6 +28,8 @@ from pipelines.text.ngrams import mix64, ngram_hashes, normalize, word_hashes
             "\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e\u0964",
             "\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e",
         ),
+        ("he <b>bought</b>|sold and/or <i>kept</i><br />it, a<b", "he bought sold and or kept it a b"),
+        ("state-of-the-art don't", "stateoftheart dont"),
         ("\u4e2d\u6587\u3002x", "\u4e2d \u6587 x"),
         ("smile \U0001f600 now", "smile now"),
         ("\u0661\u0662 \u0663", "0 0"),

@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
+from itertools import takewhile
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from contract.settings import C4Lines, LineCorrection, Score
 from pipelines.text.characters import AFTER_STOPS, BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED
 from pipelines.text.languages import UNITS, unit
 from pipelines.text.lines import COUNTER, PHRASES, Corrected, correct
+from pipelines.text.quality import BEFORE_NAME, SHORTENED
 from pipelines.text.scores import Tools, measure, perplexity
 from pipelines.text.stopwords import FUNCTION_WORDS, STOP_WORDS
 from pipelines.text.words import Text, split_words
@@ -118,8 +120,24 @@ def plain_quality(text, language, size):
         "punctuated_lines": sum(line[-1] in LINE_ENDS for line in lines) / rows,
         "kept_duplicate_line_chars": plain_duplicates(lines)[1] / max(len(text), 1),
         "short_lines": sum(len(line) * size < 30 for line in lines) / rows,
-        "sentences": len(re.findall(rf"[.!?]+(?=[\s{re.escape(AFTER_STOPS)}]|$)|[。！？؟۔।]+", text)),
+        "sentences": plain_sentences(text),
     }
+
+
+def plain_sentences(text):
+    stops = re.finditer(rf"[.!?]+(?=[\s{re.escape(AFTER_STOPS)}]|$)|[。！？؟۔।]+", text)
+    return sum(not plain_abbreviation(text, stop) for stop in stops)
+
+
+def plain_abbreviation(text, stop):
+    follows = re.compile(r"[^\S\n]+(\S)").match(text, stop.end())
+    before = text[max(0, stop.start() - 16) : stop.start()]
+    short = before[len(before) - sum(1 for _ in takewhile(lambda one: one.isalpha() or one == ".", before[::-1])) :]
+    if stop[0] != "." or not follows or not short:
+        return False
+    if len(short) == 1 and short.isupper():
+        return short != "I"
+    return short in BEFORE_NAME or (("." in short or short in SHORTENED) and not follows[1].isupper())
 
 
 def plain_scores(text, language):
