@@ -110,7 +110,7 @@ def test_a_task_that_is_to_stop_saves_first(make_job: Callable[..., Job]) -> Non
         checkpoint.save_when_due(job, step, 6, {"model": engine}, {"tokens": step})
     assert steps() == [3]
     job.stop.raised = True
-    with pytest.raises(Interrupted, match="^pretrain: stopped after step 5 of 6; run again to go on$"):
+    with pytest.raises(Interrupted, match=r"^pretrain: stopped after step 5 of 6; run again to go on$"):
         checkpoint.save_when_due(job, 5, 6, {"model": engine}, {"tokens": 5})
     assert steps() == [5, 3]
     assert checkpoint.restore(job, {"model": engine}) == (5, {"tokens": 5})

@@ -90,6 +90,8 @@ def test_rewards_put_the_score_on_the_last_token() -> None:
     expected = [[-0.05, 3.1, 0.0], [0.0, 0.0, -1.2], [0.0, 0.0, 0.0]]
     for row, wanted in zip(found.tolist(), expected, strict=True):
         assert row == pytest.approx(wanted)
+    alone = loss.shape_rewards(torch.tensor([3.0]), kl[:1], mask[:1], kl_coef=0.1)
+    assert torch.equal(alone, found[:1]), "fewer rows than positions"
     double = loss.shape_rewards(torch.tensor([3.0, -1.0, 7.0]), kl.double(), mask, kl_coef=0.1)
     assert double.dtype == torch.float64
 
@@ -166,7 +168,9 @@ def test_policy_loss_by_hand() -> None:
     old = torch.tensor([[-1.0, -2.0]])
     assert loss.clipped(old + 0.1, old, 0.2).tolist() == [[0.0, 0.0]], "a ratio of 1.105 has not left 1.2"
     assert loss.policy_loss(old + math.log(1.1), old, torch.ones(1, 2), 0.2).tolist()[0] == pytest.approx([-1.1] * 2)
-    assert loss.clipped(torch.tensor([math.log(1.5)]), torch.zeros(1), 0.5).tolist() == [0.0], "the limit itself is inside"
+    assert loss.clipped(torch.tensor([math.log(1.5)]), torch.zeros(1), 0.5).tolist() == [0.0], (
+        "the limit itself is inside"
+    )
 
 
 def test_policy_gradient_stops_where_the_clip_holds() -> None:

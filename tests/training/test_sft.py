@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,14 @@ def test_it_learns_from_the_corpus_own_replies(make_job: Callable[..., Job]) -> 
     assert loss[-1] < loss[0] - 0.3
     reload = model.load(Job(job.run, job.run.task("reward"), job.attempt), manifest)
     assert model.parameters(reload) > 10_000
+
+
+def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(final_tensors: Callable[..., Any]) -> None:
+    whole, resumed = final_tensors("sft", None), final_tensors("sft", 3)
+    assert whole.keys() == resumed.keys()
+    assert {"curve/loss", "figure/response_tokens", "figure/heldout_loss_before"} < whole.keys()
+    assert [step for step, _ in whole["curve/loss"].tolist()] == list(range(1, 9))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_file_of_instructions_with_bad_rows(make_job: Callable[..., Job], tmp_path: Path) -> None:
