@@ -18,7 +18,7 @@ from contract.settings import Engine as EngineSettings
 from contract.settings import Ppo
 from training import loss, ppo, reward
 from training.chat import open_chat
-from training.data import Batch, rows_of, share_of
+from training.data import Batch, TokenData, rows_of, share_of
 from training.job import Job
 from training.rollout import left_pad, row_seed
 
@@ -129,7 +129,7 @@ TINY = LlamaConfig(
     bos_token_id=None,
     eos_token_id=0,
 )
-PROMPTS = [[5, 6, 7], [9], [3, 4, 5, 6], [8, 8], [1, 2, 3], [12, 11]]
+PROMPTS = [[5, 6, 7], [9], [3, 4, 5, 6, 2], [8, 8], [1, 2, 3], [12, 11]]
 
 
 def tiny_policy(seed: int) -> LlamaForCausalLM:
@@ -179,8 +179,8 @@ def test_collecting_asks_every_model_about_every_reply(micro_batch: int) -> None
     actors = actors_of()
     settings = Ppo(max_response_tokens=16, temperature=0.8, engine=EngineSettings(micro_batch=micro_batch))
     seeds = [row_seed(7, row) for row in range(len(PROMPTS))]
-    seen = ppo.collect(actors, PROMPTS, seeds, 5, SimpleNamespace(end_of_text=0), settings)  # type: ignore[arg-type]
-    assert seen.tokens.shape[1] == 5 + seen.mask.shape[1]
+    seen = ppo.collect(actors, PROMPTS, seeds, 6, SimpleNamespace(end_of_text=0), settings)  # type: ignore[arg-type]
+    assert seen.tokens.shape[1] == 6 + seen.mask.shape[1]
     assert {float(one) for one in seen.ended} == {0.0, 1.0}, "the seeds should give both kinds"
     for row, prompt in enumerate(PROMPTS):
         chat = seen.tokens[row][seen.attention[row].bool()]
@@ -411,13 +411,14 @@ def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any)
     job, asked = full.job, full.asked
     prompts = ppo.training_prompts(job, open_chat(job), 24)
     assert len(asked["collect"]) == len(asked["improve"]) == 4
-    for step, (_, given, seeds, width, _, settings, _) in enumerate(asked["collect"]):
+    for step, (_, given, seeds, width, _, settings, anyone) in enumerate(asked["collect"]):
+        assert (anyone(False), anyone(True)) == (False, True)
         assert given == [prompts[row] for row in rows_of(step, 16, len(prompts), 3)]
         assert seeds == [row_seed(3, step, row) for row in range(16)]
         assert (width, settings) == (max(map(len, given)), job.settings)
     for step, (_, _, seen, targets, packed, at) in enumerate(asked["improve"]):
         assert at == step
-        assert packed is not None
+        assert torch.equal(packed.batch(0, 4).tokens, TokenData(job, "tokens", 3).batch(0, 4).tokens)
         expected = ppo.judge(seen, asked["judge"][step][1], job.settings)
         assert torch.equal(targets[0], expected[0])
         assert torch.equal(targets[1], expected[1])
