@@ -25,13 +25,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from contract.errors import InputError
+from contract.errors import InputError, Interrupted
 from contract.manifest import Attempt, File, Manifest, read
 from training import zero
 from training.engine import Engine
 from training.job import Job
 
 KEEP = 2  # one to go on from, and one in case the newest is found damaged
+
+
+def due(step: int, last: int, every: int, stopping: bool) -> bool:
+    """Whether to save after update `step` of `last`: after every so many, and when the task is to stop. What follows the last is the result."""
+    return step < last and (stopping or step % every == 0)
+
+
+def save_when_due(job: Job, step: int, last: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
+    """Save where it is `due`. Every rank calls it after every update. Raises Interrupted, after the save, where the task is to stop."""
+    stopping = job.stopping()
+    if not due(step, last, job.settings.engine.checkpoint_steps, stopping):
+        return
+    save(job, step, engines, extra)
+    if stopping:
+        raise Interrupted(f"{job.task.stage}: stopped after step {step} of {last}; run again to go on")
 
 
 def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:

@@ -173,9 +173,12 @@ def read_examples(uri: str, parse: Callable[[Any], T], allowed: str, limit: int 
 
 def _json_rows(uri: str, bad: Bad) -> Iterator[tuple[str, Any]]:
     store, name = split_uri(uri)
-    folder = store.files(name) if name in store.folders() else []
-    inside = [one.path for one in folder if re.search(r"\.jsonl?(\.gz)?$", one.path)]
-    for path in inside or [name]:
+    paths = [name]
+    if name in store.folders():
+        paths = [one.path for one in store.files(name) if re.search(r"\.jsonl?(\.gz)?$", one.path)]
+        if not paths:
+            raise InputError(f"{uri}: the folder holds no file named .json, .jsonl, .json.gz or .jsonl.gz")
+    for path in paths:
         try:
             data = store.read_bytes(path)
             data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data

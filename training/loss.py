@@ -53,7 +53,7 @@ def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> T
     """
     positions = torch.arange(mask.shape[1], device=mask.device)
     last = (positions * mask).argmax(-1, keepdim=True)
-    rewards = -kl_coef * kl * mask
+    rewards = -kl_coef * kl
     return rewards.scatter_add(1, last, scores[:, None].to(rewards.dtype)) * mask
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from contract.errors import InputError, Interrupted
+from contract.errors import InputError
 from contract.metrics import Point, Progress
 from contract.settings import Ppo
 from training import checkpoint, loss, model, reward
@@ -255,13 +255,7 @@ def run(job: Job) -> None:
             job.curves.add(step, **figures)
             note = f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}"
             progress.advance(1, note)
-        stopping = job.stopping()
-        if step < settings.steps and (stopping or step % settings.engine.checkpoint_steps == 0):
-            checkpoint.save(job, step, engines, {"kl_coef": kl_coef})
-            if stopping:
-                raise Interrupted(
-                    f"{job.task.stage}: stopped after step {step} of {settings.steps}; run again to go on"
-                )
+        checkpoint.save_when_due(job, step, settings.steps, engines, {"kl_coef": kl_coef})
     if job.rank == 0:
         progress.finish(note)
     finish(job, actors, chat)

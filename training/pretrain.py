@@ -4,7 +4,6 @@ import time
 
 import torch
 
-from contract.errors import Interrupted
 from contract.metrics import Progress
 from contract.settings import Pretrain
 from training import checkpoint, model
@@ -46,13 +45,7 @@ def run(job: Job) -> None:
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
         if job.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
-        stopping = job.stopping()
-        if step < settings.steps and (stopping or step % settings.engine.checkpoint_steps == 0):
-            checkpoint.save(job, step, {"model": engine}, state)
-            if stopping:
-                raise Interrupted(
-                    f"{job.task.stage}: stopped after step {step} of {settings.steps}; run again to go on"
-                )
+        checkpoint.save_when_due(job, step, settings.steps, {"model": engine}, state)
 
     after = _judge(job, engine, heldout, chat)
     if job.rank == 0:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
-from contract.errors import InputError, Interrupted
+from contract.errors import InputError
 from contract.manifest import Manifest, Rows
 from contract.metrics import Progress
 from contract.settings import Reward
@@ -258,11 +258,7 @@ def run(job: Job) -> None:
             job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
-        stopping = job.stopping()
-        if step < steps and (stopping or step % settings.engine.checkpoint_steps == 0):
-            checkpoint.save(job, step, {"model": engine}, {})
-            if stopping:
-                raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
+        checkpoint.save_when_due(job, step, steps, {"model": engine}, {})
     if job.rank == 0:
         progress.finish(note)
     finish(job, engine, chat, pairs)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from contract.errors import InputError, Interrupted
+from contract.errors import InputError
 from contract.metrics import Progress
 from contract.settings import Sft
 from training import checkpoint, model
@@ -99,11 +99,7 @@ def run(job: Job) -> None:
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm)
         if job.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
-        stopping = job.stopping()
-        if step < steps and (stopping or step % settings.engine.checkpoint_steps == 0):
-            checkpoint.save(job, step, {"model": engine}, state)
-            if stopping:
-                raise Interrupted(f"{job.task.stage}: stopped after step {step} of {steps}; run again to go on")
+        checkpoint.save_when_due(job, step, steps, {"model": engine}, state)
 
     after = _judge(job, engine, heldout, chat)
     if after:

@@ -21,7 +21,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from contract.errors import Interrupted
-from contract.manifest import Attempt, File, Manifest, find
+from contract.manifest import Attempt, File, Manifest, find, need
+from contract.metrics import load_points
 from contract.plan import Run, resolve
 from contract.shards import END_OF_TEXT, SPECIAL_TOKENS, encode
 from training.job import Job
@@ -257,12 +258,14 @@ def align(corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def final_tensors(align: Callable[..., Job]) -> Callable[..., dict[str, "torch.Tensor"]]:
+def final_tensors(
+    align: Callable[..., Job], capsys: pytest.CaptureFixture[str]
+) -> Callable[..., dict[str, "torch.Tensor"]]:
     """`final_tensors("reward", 3)`: every tensor that a stage commits when it is stopped in step 3 and started again; None: not stopped.
 
-    The result is deleted afterwards, so that the same task can run once more.
+    The curves and the figures, all but times, are among them as `curve/NAME` and `figure/NAME`. That the second start went on from
+    step 3 is asserted. The result is deleted afterwards, so that the same task can run once more.
     """
-    from safetensors.torch import load_file
 
     def run(stage: str, stop_in: int | None, *overrides: str) -> dict[str, "torch.Tensor"]:
         module = importlib.import_module(f"training.{stage}")
@@ -273,12 +276,52 @@ def final_tensors(align: Callable[..., Job]) -> Callable[..., dict[str, "torch.T
             with pytest.raises(Interrupted, match=f"stopped after step {stop_in} of"):
                 module.run(job)
         job = align(stage, *overrides)
+        capsys.readouterr()
         module.run(job)
+        resumed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("resumed")]
+        assert [line.split(":")[0] for line in resumed] == [f"resumed {stage} from step {stop_in}"] * bool(stop_in)
         manifest = find(job.store, job.task)
         assert manifest is not None
-        files = [job.download(file) for file in manifest.files if file.path.endswith(".safetensors")]
-        found = {f"{path.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
+        found = committed_tensors(job)
         job.store.delete(manifest.path)
         return found
 
     return run
+
+
+def read_curves(job: Job) -> dict[str, list[tuple[int, float]]]:
+    """The (step, value) rows of every curve that a finished job committed."""
+    (file,) = need(job.store, job.task).of("metrics")
+    found: dict[str, list[tuple[int, float]]] = {}
+    for point in load_points(job.store.read_bytes(file.path)):
+        found.setdefault(point.name, []).append((point.step, point.value))
+    return found
+
+
+def committed_tensors(job: Job) -> dict[str, "torch.Tensor"]:
+    """All that a finished job committed and that a second run must repeat bit for bit."""
+    import torch
+    from safetensors.torch import load_file
+
+    manifest = need(job.store, job.task)
+    files = [job.download(file) for file in manifest.files if file.path.endswith(".safetensors")]
+    found = {f"{path.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
+    found |= {f"curve/{name}": torch.tensor(rows, dtype=torch.float64) for name, rows in read_curves(job).items()}
+    for name, value in manifest.metrics.items():
+        if isinstance(value, int | float) and name != "seconds":
+            found[f"figure/{name}"] = torch.tensor(value, dtype=torch.float64)
+    rows = manifest.rows
+    found["rows"] = torch.tensor(
+        [rows.read, rows.kept, rows.dropped, *(count for _, count in sorted(rows.reasons.items()))]
+    )
+    return found
+
+
+@pytest.fixture(scope="session")
+def curves() -> Callable[[Job], dict[str, list[tuple[int, float]]]]:
+    return read_curves
+
+
+@pytest.fixture(scope="session")
+def tensors() -> Callable[[Job], dict[str, "torch.Tensor"]]:
+    return committed_tensors

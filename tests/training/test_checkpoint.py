@@ -1,16 +1,22 @@
 """A run that stops and goes on must be the run that never stopped: weights, moments, random states, curves."""
 
+import contextlib
+import itertools
+import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from contract.errors import InputError
-from contract.manifest import Attempt
+from contract.errors import InputError, Interrupted
+from contract.manifest import Attempt, File
 from contract.settings import Engine as EngineSettings
 from contract.settings import Model, Optim
+from contract.store import Store
 from training import checkpoint, model, zero
 from training.engine import Engine
 from training.job import Job, clear_checkpoints
@@ -37,6 +43,172 @@ def state(engine: Engine) -> dict[str, torch.Tensor]:
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return one.keys() == two.keys() and all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler of the code under test sees it."""
+
+
+def kill_at_change(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Of all changes to the store from now on, counted from 1, this one does not happen any more, nor one after it."""
+    counted = itertools.count(1)
+
+    def counting(change: Callable[..., object]) -> Callable[..., object]:
+        def counted_change(*given: object) -> object:
+            if next(counted) >= number:
+                raise Killed
+            return change(*given)
+
+        return counted_change
+
+    for name in ("write_bytes", "upload", "persist", "create", "delete"):
+        monkeypatch.setattr(Store, name, counting(getattr(Store, name)))
+
+
+class Peer(Job):
+    """One of several processes, alone: the others add nothing to a sum, and rank 0 shares what it would."""
+
+    def sum(self, *values: float) -> list[float]:
+        return list(values)
+
+    def share(self, value: str) -> str:
+        return "attempt-one" if value.startswith("attempt") else "\n".join(a.prefix for a in checkpoint.committed(self))
+
+    def download(self, file: File) -> Path:
+        self.__dict__.setdefault("asked", []).append(Path(file.path).name)
+        return super().download(file)
+
+
+def peer(job: Job, rank: int, world: int) -> Peer:
+    return Peer(job.run, job.task, job.attempt, rank, rank, world)
+
+
+@pytest.mark.parametrize(
+    ("step", "last", "every", "stopping", "expected"),
+    [
+        (4, 10, 4, False, True),
+        (8, 10, 4, False, True),
+        (3, 10, 4, False, False),
+        (5, 10, 4, False, False),
+        (3, 10, 4, True, True),
+        (4, 10, 4, True, True),
+        (9, 10, 4, True, True),
+        (10, 10, 5, False, False),  # what follows is the result
+        (10, 10, 4, True, False),
+        (1, 10, 1, False, True),
+    ],
+)
+def test_when_a_checkpoint_is_due(step: int, last: int, every: int, stopping: bool, expected: bool) -> None:
+    assert checkpoint.due(step, last, every, stopping) is expected
+
+
+def test_a_task_that_is_to_stop_saves_first(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain", "pretrain.engine.checkpoint_steps=3")
+    engine = make_engine(job)
+    steps = lambda: [one.metrics["step"] for one in checkpoint.committed(job)]  # noqa: E731
+    for step in (1, 2, 3, 4):
+        checkpoint.save_when_due(job, step, 6, {"model": engine}, {"tokens": step})
+    assert steps() == [3]
+    job.stop.raised = True
+    with pytest.raises(Interrupted, match=r"^pretrain: stopped after step 5 of 6; run again to go on$"):
+        checkpoint.save_when_due(job, 5, 6, {"model": engine}, {"tokens": 5})
+    assert steps() == [5, 3]
+    assert checkpoint.restore(job, {"model": engine}) == (5, {"tokens": 5})
+    checkpoint.save_when_due(job, 6, 6, {"model": engine}, {})
+    assert steps() == [5, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (1, [2, 1]),  # before the upload
+        (2, [2, 1]),  # uploaded, not yet on the disk
+        (3, [2, 1]),  # all there but the manifest
+        (4, [3, 2, 1]),  # the manifest is there, its name not yet on the disk
+        (5, [3, 2, 1]),  # nothing old is deleted
+        (6, [3, 2]),  # the old manifest is gone, its files are not
+        (7, [3, 2]),  # there is no seventh
+    ],
+)
+def test_a_save_killed_at_any_change_leaves_whole_checkpoints(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, change: int, left: list[int]
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    with monkeypatch.context() as patch:
+        kill_at_change(patch, change)
+        with pytest.raises(Killed) if change < 7 else contextlib.nullcontext():
+            checkpoint.save(job, 3, {"model": engine}, {})
+    found = checkpoint.committed(job)
+    assert [one.metrics["step"] for one in found] == left
+    assert all(job.store.size(file.path) == file.bytes for one in found for file in one.files)
+    assert checkpoint.restore(job, {"model": engine})[0] == left[0]
+
+
+def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_job: Callable[..., Job]) -> None:
+    alone = make_job("pretrain")
+    engine = make_engine(alone)
+    train(engine, 0, 1)
+    alone.curves.add(1, loss=2.0)
+    for rank in (1, 0):  # rank 0 commits when all have written
+        torch.manual_seed(10 + rank)
+        one = peer(alone, rank, 2)
+        one.curves.add(1, loss=2.0)
+        checkpoint.save(one, 1, {"model": engine}, {})
+    (manifest,) = checkpoint.committed(alone)
+    assert manifest.metrics == {"step": 1, "processes": 2}
+    kinds = {Path(file.path).name: file.kind for file in manifest.files}
+    shards = [f"shard-0000{rank}-of-00002.safetensors" for rank in range(2)]
+    others = ["random-00000.safetensors", "random-00001.safetensors", "state.json"]
+    assert kinds == {"metrics.jsonl": "metrics"} | dict.fromkeys([*shards, *others], "checkpoint")
+    written = [
+        load_file(alone.download(file)) for name in shards for file in manifest.files if file.path.endswith(name)
+    ]
+    names = [{key.rpartition("/")[0] for key in one} for one in written]
+    assert not names[0] & names[1]
+    assert len(names[0]) - len(names[1]) in (0, 1)
+    together = {key.removeprefix("model/"): value for one in written for key, value in one.items()}
+    assert same(together, state(engine))
+
+    for rank in range(3):
+        torch.manual_seed(99)
+        one, resumed = peer(alone, rank, 3), make_engine(alone, seed=9)
+        assert checkpoint.restore(one, {"model": resumed}) == (1, {})
+        assert same(state(resumed), state(engine))
+        expected = torch.rand(4, generator=torch.Generator().manual_seed(10 + rank if rank < 2 else 99))
+        assert torch.equal(torch.rand(4), expected), "the third process saved none, so nothing is taken up"
+        assert {name for name in one.__dict__["asked"] if "random" in name} == {f"random-0000{rank}.safetensors"} & {
+            *others
+        }
+        assert len(one.curves.points) == (rank == 0), "curves are kept on rank 0"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_is_damaged_for_one_process_is_left_out_by_all(make_job: Callable[..., Job], rank: int) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    one = peer(job, rank, 2)
+    one.sum = lambda *values: [value + 1 for value in values]  # type: ignore[method-assign]  # the other could not open it
+    assert checkpoint.restore(one, {"model": engine}) == (0, {})
+    assert len(checkpoint.committed(job)) == rank, "rank 0 alone deletes it"
+
+
+def test_weights_that_are_no_numbers_are_never_saved(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    elsewhere = peer(job, 0, 2)
+    elsewhere.sum = lambda *values: [value + 1 for value in values]  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="weights are no numbers after step 2; training diverged"):
+        checkpoint.save(elsewhere, 2, {"model": engine}, {})
+    with torch.no_grad():
+        next(iter(engine.module.parameters()))[0, 0] = torch.inf
+    with pytest.raises(InputError, match="weights are no numbers after step 2"):
+        checkpoint.save(job, 2, {"model": engine}, {})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [1]
 
 
 @pytest.mark.parametrize(("zero_stage", "dtype"), [(0, "fp32"), (2, "fp32"), (2, "bf16"), (3, "fp32")])
@@ -77,15 +249,16 @@ def test_several_engines_extras_random_states_and_curves_come_back(make_job: Cal
     engines = {"policy": make_engine(job, 0, seed=1), "value": make_engine(job, 2, seed=2)}
     train(engines["value"], 0, 2)
     job.curves.add(1, loss=2.5)
+    random.gauss(0, 1), np.random.standard_normal()  # both make two numbers at a time and keep one for the next call
     checkpoint.save(job, 1, engines, {"kl_coef": 0.1, "running": torch.tensor([1.0, 2.0])})
-    drawn = torch.rand(3), np.random.rand(3), random.gauss(0, 1)
+    drawn = torch.rand(3), np.random.standard_normal(3), [random.gauss(0, 1) for _ in range(3)]
     expected = {name: state(engine) for name, engine in engines.items()}
 
     other = make_job("ppo")
     fresh = {"policy": make_engine(other, 0, seed=3), "value": make_engine(other, 2, seed=4)}
-    torch.rand(5), np.random.rand(5), random.gauss(0, 1)
+    torch.rand(5), np.random.rand(5), random.gauss(0, 1), random.random()
     step, extra = checkpoint.restore(other, fresh)
-    again = torch.rand(3), np.random.rand(3), random.gauss(0, 1)
+    again = torch.rand(3), np.random.standard_normal(3), [random.gauss(0, 1) for _ in range(3)]
     assert step == 1
     assert extra["kl_coef"] == 0.1
     assert extra["running"].tolist() == [1.0, 2.0]
@@ -94,6 +267,10 @@ def test_several_engines_extras_random_states_and_curves_come_back(make_job: Cal
     assert torch.equal(drawn[0], again[0])
     assert np.array_equal(drawn[1], again[1])
     assert drawn[2] == again[2]
+    (manifest,) = checkpoint.committed(job)
+    (path,) = [file.path for file in manifest.files if file.path.endswith("state.json")]
+    plain = {"step": 1, "updates": {"policy": 0, "value": 2}, "extra": {"kl_coef": 0.1}}
+    assert json.loads(job.store.read_bytes(path)) == plain
     assert [(one.step, one.name, one.value) for one in other.curves.points] == [(1, "loss", 2.5)]
 
 
@@ -132,6 +309,9 @@ def test_two_are_kept_and_none_after_the_end(make_job: Callable[..., Job]) -> No
     assert not job.store.files(f"pretrain/{job.task.fingerprint}/step-00000001")
     clear_checkpoints(job.store, job.task)
     assert checkpoint.committed(job) == []
+    Attempt(job.run, job.task).commit([])
+    assert checkpoint.committed(job) == [], "the stage's own result is no checkpoint"
+    job.store.delete(job.task.prefix)
     assert not job.store.files(f"pretrain/{job.task.fingerprint}")
 
 
@@ -158,5 +338,8 @@ def test_a_checkpoint_of_another_model_is_refused(make_job: Callable[..., Job]) 
     wider = make_engine(job, shape=SHAPE.model_copy(update={"d_ff": 64}))
     with pytest.raises(InputError, match=r"does not fit the model .*mlp.*delete it to start afresh"):
         checkpoint.restore(job, {"model": wider})
+    deeper = make_engine(job, shape=SHAPE.model_copy(update={"layers": 2}))
+    with pytest.raises(InputError, match=r"does not fit the model .*no model.layers.1"):
+        checkpoint.restore(job, {"model": deeper})
     with pytest.raises(InputError, match=r"holds \['model'\], this stage needs \['policy'\]"):
         checkpoint.restore(job, {"policy": make_engine(job)})

@@ -1,11 +1,16 @@
 """Order of rows, packed tokens, file formats good and bad, and the examples made by rule."""
 
 import gzip
+import io
 import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -16,8 +21,10 @@ from training.chat import Turn
 from training.data import (
     ALPACA,
     HH_RLHF,
+    Bad,
     Document,
     TokenData,
+    Unusable,
     documents,
     parse_alpaca,
     parse_dialogue,
@@ -49,6 +56,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     first, second = rows_of(0, 50, 50, 1), rows_of(1, 50, 50, 1)
     assert first != second
     assert first != rows_of(0, 50, 50, 2)
+    assert rows_of(2, 4, 6, 7) == [2, 1, 4, 5], "a run that goes on after an upgrade reads what it would have read"
 
 
 def test_shares_of_all_processes_make_the_batch() -> None:
@@ -70,6 +78,50 @@ def test_packed_tokens_mask_only_the_padding(make_job: Callable[..., Job]) -> No
     assert everything.mask[last].tolist() == [1.0] * (used - 1) + [0.0] * (64 - used)
 
 
+def test_packed_rows_against_their_shards(make_job: Callable[..., Job]) -> None:
+    data = TokenData(make_job("pretrain"), "heldout_tokens")
+    expected = []
+    for shard in data._shards:
+        for at, row in enumerate(shard.tokens):
+            expected.append((row.tolist(), min(64, shard.used - 64 * at)))
+    assert len(data) == len(expected)
+    assert 0 < min(used for _, used in expected) < 64
+    batch = data.rows(list(range(len(expected)))[::-1])
+    assert batch.tokens.dtype == torch.int64
+    assert batch.tokens.tolist() == [row for row, _ in expected[::-1]]
+    assert batch.mask.sum(1).tolist() == [used - 1 for _, used in expected[::-1]]
+    assert batch.count == sum(used - 1 for _, used in expected)
+    part = data.batch(1, 4, 1, 2)
+    rows = rows_of(1, 4, len(data), 0)
+    assert part.tokens.tolist() == [expected[row][0] for row in rows[2:]]
+    assert part.count == sum(expected[row][1] - 1 for row in rows)
+
+
+def shards_of(monkeypatch: pytest.MonkeyPatch, *shards: tuple[int, int]) -> Job:
+    """A job whose pack lists shards of that many sequences of four tokens, so many tokens of which are used."""
+    opened = {at: SimpleNamespace(tokens=np.full((rows, 4), at), used=used) for at, (rows, used) in enumerate(shards)}
+    monkeypatch.setattr("training.data.open_shard", opened.__getitem__)
+    manifest = SimpleNamespace(of=lambda kind: list(opened), path="pack/manifest.json")
+    store = SimpleNamespace(full=lambda path: f"s3://bucket/{path}")
+    return SimpleNamespace(manifest=lambda stage: manifest, download=lambda file: file, store=store)  # type: ignore[return-value]
+
+
+def test_a_sequence_of_one_token_predicts_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = TokenData(shards_of(monkeypatch, (2, 5), (1, 2)), "tokens")
+    assert len(data) == 3
+    batch = data.rows([0, 1, 2])
+    assert batch.tokens[:, 0].tolist() == [0, 0, 1]
+    assert batch.mask.tolist() == [[1, 1, 1], [0, 0, 0], [1, 0, 0]]
+    assert (batch.count, data.batch(0, 3).count) == (4, 4)
+
+
+def test_an_empty_corpus_is_refused_and_nothing_held_out_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = shards_of(monkeypatch)
+    with pytest.raises(InputError, match=r"s3://bucket/pack/manifest.json: lists no token; the corpus is empty"):
+        TokenData(job, "tokens")
+    assert len(TokenData(job, "heldout_tokens")) == 0
+
+
 def test_a_batch_is_the_same_however_many_processes_read_it(make_job: Callable[..., Job]) -> None:
     data = TokenData(make_job("pretrain"), "tokens", seed=5)
     for step in (0, 7):
@@ -85,6 +137,20 @@ def test_documents_come_with_their_titles(make_job: Callable[..., Job]) -> None:
     assert len(found) == 40
     assert found[3].title == "Note 3"
     assert found[3].text.startswith("The ")
+
+
+def test_documents_of_several_files_in_order(make_job: Callable[..., Job]) -> None:
+    job = make_job("sft")
+    rows = [{"id": str(at), "title": (None, " x ")[at % 2], "text": f" t{at}", "other": 1} for at in range(600)]
+    for name, part in (("a", rows[:500]), ("b", rows[500:])):
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(part), sink)
+        job.store.write_bytes(f"{name}.parquet", sink.getvalue())
+    kinds: list[str] = []
+    files = [SimpleNamespace(path="a.parquet"), SimpleNamespace(path="b.parquet")]
+    found = list(documents(job, SimpleNamespace(of=lambda kind: kinds.append(kind) or files)))  # type: ignore[arg-type]
+    assert found == [Document(str(at), ("", "x")[at % 2], f" t{at}") for at in range(600)]
+    assert kinds == ["documents"]
 
 
 def test_alpaca_rows() -> None:
@@ -119,6 +185,99 @@ def test_bad_rows_are_counted_by_reason(tmp_path: Path) -> None:
         not_json=1, not_an_object=1, output_is_missing=1, instruction_is_no_text=1, output_is_empty=1
     )
     assert bad.first.endswith("a.jsonl line 1: not json")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ([], "not_an_object"),
+        ({"output": "b"}, "instruction_is_missing"),
+        ({"instruction": None, "output": "b"}, "instruction_is_missing"),
+        ({"instruction": "\n", "output": "b"}, "instruction_is_empty"),
+        ({"instruction": "a", "input": 3, "output": "b"}, "input_is_no_text"),
+        ({"instruction": "a", "input": None, "output": ["b"]}, "output_is_no_text"),
+    ],
+)
+def test_why_an_instruction_cannot_be_used(row: object, reason: str) -> None:
+    with pytest.raises(Unusable, match=f"^{reason}$"):
+        parse_alpaca(row)
+
+
+def test_an_absent_input_is_no_input() -> None:
+    for extra in ({}, {"input": None}, {"input": " "}):
+        assert parse_alpaca({"instruction": " a ", "output": "b", **extra})[0] == Turn("user", "a")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "reason"),
+    [
+        ("Human: a\n\nAssistant: b", "Human: a\n\nAssistant: b ", "replies_are_equal"),
+        ("Human: a\n\nAssistant: b", "Human: c\n\nAssistant: d", "prompts_differ"),
+        ("Human: a\n\nAssistant: b", "Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d", "prompts_differ"),
+        ("Human: a\n\nAssistant: ", "Human: a\n\nAssistant: b", "empty_reply"),
+        ("Human: a\n\nAssistant: b\n\nHuman: c", "Human: a\n\nAssistant: d", "not_a_dialogue_that_ends_with_a_reply"),
+        ("So. \n\nHuman: a\n\nAssistant: b", "Human: a\n\nAssistant: d", "not_a_dialogue_that_ends_with_a_reply"),
+        ("Assistant: b", "Assistant: d", "not_a_dialogue_that_ends_with_a_reply"),
+    ],
+)
+def test_why_a_comparison_cannot_be_used(chosen: str, rejected: str, reason: str) -> None:
+    with pytest.raises(Unusable, match=f"^{reason}$"):
+        parse_hh({"chosen": chosen, "rejected": rejected})
+
+
+def test_the_shortest_dialogue_and_a_name_inside_a_line() -> None:
+    assert parse_dialogue(" \n\nHuman: a Human: b\n\nAssistant: c") == [
+        Turn("user", "a Human: b"),
+        Turn("assistant", "c"),
+    ]
+
+
+def test_reading_stops_at_the_limit(tmp_path: Path) -> None:
+    good = [json.dumps({"instruction": f"q{at}", "output": "b"}) for at in range(5)]
+    (tmp_path / "a.jsonl").write_text("\n".join(["{}", *good[:2], "{}", *good[2:]]))
+    for limit, bad in ((1, 1), (2, 1), (3, 2), (5, 2), (9, 2), (None, 2)):
+        found, wrong = read_examples(str(tmp_path / "a.jsonl"), parse_alpaca, ALPACA, limit)
+        assert [turns[0].text for turns in found] == [f"q{at}" for at in range(5)][:limit]
+        assert wrong.reasons == {"instruction_is_missing": bad}
+        assert wrong.first.endswith("a.jsonl line 1: instruction is missing")
+
+
+def test_only_the_first_bad_row_is_told() -> None:
+    bad = Bad()
+    for where in ("one", "two"):
+        bad.add(where, "not_an_object")
+    assert (bad.first, bad.reasons) == ("one: not an object", {"not_an_object": 2})
+
+
+def test_which_files_of_a_folder_are_read(tmp_path: Path) -> None:
+    for number, name in enumerate(
+        ("1.jsonl", "2.json", "3.jsonl.gz", "deep/4.json.gz", "5.txt", "6.jsonl.bak", "7jsonl")
+    ):
+        data = json.dumps([{"instruction": f"q{number + 1}", "output": "a"}]).encode()
+        path = tmp_path / "in" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    found, _ = read_examples(str(tmp_path / "in"), parse_alpaca, ALPACA)
+    assert sorted(turns[0].text for turns in found) == ["q1", "q2", "q3", "q4"]
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "5.txt").write_text("{}")
+    with pytest.raises(InputError, match=r"the folder holds no file named .json"):
+        read_examples(str(tmp_path / "none"), parse_alpaca, ALPACA)
+
+
+def test_an_array_names_its_bad_item_or_that_it_is_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(' \n[{"instruction": "a", "output": "b"}, 7, {}]')
+    found, bad = read_examples(str(path), parse_alpaca, ALPACA)
+    assert len(found) == 1
+    assert bad.first.endswith("a.json item 1: not an object")
+    assert bad.reasons == {"not_an_object": 1, "instruction_is_missing": 1}
+    path.write_text('[{"instruction": "a", "output": "b"},')
+    with pytest.raises(InputError, match=r"a.json: not valid JSON \(.*allowed: JSONL or one JSON array"):
+        read_examples(str(path), parse_alpaca, ALPACA)
+    path.write_text("\n")
+    with pytest.raises(InputError, match=r"holds no usable row \(it is empty\)"):
+        read_examples(str(path), parse_alpaca, ALPACA)
 
 
 @pytest.mark.parametrize("form", ["lines", "array", "gzip", "folder"])

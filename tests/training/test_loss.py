@@ -32,6 +32,19 @@ def test_log_probs_of_known_distribution() -> None:
     assert cold.exp().tolist()[0] == pytest.approx([0.04 / 0.54, 0.25 / 0.375])
 
 
+def test_half_precision_logits_are_read_in_float32() -> None:
+    logits = torch.tensor([[[1.0, 2.0, 3.0]]], dtype=torch.bfloat16)
+    total = sum(math.exp(one) for one in (1, 2, 3))
+    found = loss.log_probs(logits, torch.tensor([[0]]))
+    assert found.dtype == loss.entropy(logits).dtype == torch.float32
+    assert found.tolist()[0] == pytest.approx([1 - math.log(total)], abs=1e-6)
+    expected = -sum(math.exp(one) / total * (one - math.log(total)) for one in (1, 2, 3))
+    assert loss.entropy(logits).tolist()[0] == pytest.approx([expected], abs=1e-6)
+    pair = loss.pairwise_loss(*(torch.tensor([one], dtype=torch.bfloat16) for one in (1.0, 2.0)))
+    assert pair.dtype == torch.float32
+    assert pair.tolist() == pytest.approx([math.log(1 + math.e)], abs=1e-6)
+
+
 def test_sequence_log_probs_leave_padding_out() -> None:
     values = torch.tensor([[-1.0, -2.0, -4.0], [-1.0, -1.0, -1.0]])
     mask = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
@@ -41,6 +54,10 @@ def test_sequence_log_probs_leave_padding_out() -> None:
 def test_entropy() -> None:
     logits = torch.tensor([[[0.5, 0.5, 1e-30], [1.0, 1e-30, 1e-30]]]).log()
     assert loss.entropy(logits).tolist()[0] == pytest.approx([math.log(2), 0.0], abs=1e-6)
+    # Squared and normalised at temperature 1/2: 0.64 / 0.68 and 0.04 / 0.68, whatever constant the logits carry.
+    cold = loss.entropy(torch.tensor([[[0.8, 0.2]]]).log() + 3, temperature=0.5)
+    expected = -sum(one / 0.68 * math.log(one / 0.68) for one in (0.64, 0.04))
+    assert cold.tolist()[0] == pytest.approx([expected], abs=1e-6)
 
 
 def test_masked_mean() -> None:
@@ -48,6 +65,7 @@ def test_masked_mean() -> None:
     assert loss.masked_mean(values, mask) == 1.5
     assert loss.masked_mean(values, mask, 6) == 0.5
     assert loss.masked_mean(values, torch.zeros(3)) == 0.0
+    assert loss.masked_mean(values, torch.tensor([0.0, 0.0, 1.0])) == 30.0
 
 
 def test_pairwise_loss() -> None:
@@ -72,6 +90,10 @@ def test_rewards_put_the_score_on_the_last_token() -> None:
     expected = [[-0.05, 3.1, 0.0], [0.0, 0.0, -1.2], [0.0, 0.0, 0.0]]
     for row, wanted in zip(found.tolist(), expected, strict=True):
         assert row == pytest.approx(wanted)
+    alone = loss.shape_rewards(torch.tensor([3.0]), kl[:1], mask[:1], kl_coef=0.1)
+    assert torch.equal(alone, found[:1]), "fewer rows than positions"
+    double = loss.shape_rewards(torch.tensor([3.0, -1.0, 7.0]), kl.double(), mask, kl_coef=0.1)
+    assert double.dtype == torch.float64
 
 
 def test_gae_by_hand() -> None:
@@ -120,13 +142,35 @@ def test_whitening_can_keep_the_mean() -> None:
     assert found.tolist() == pytest.approx([-1 + 4, 1 + 4])
 
 
+def test_whitening_adds_epsilon_to_the_variance_and_computes_in_float64() -> None:
+    # Variance 1e-8, and as much again: a deviation of 1e-4 becomes 1 / sqrt(2).
+    found = loss.whiten(torch.tensor([-1e-4, 1e-4]), torch.ones(2))
+    assert found.tolist() == pytest.approx([-math.sqrt(0.5), math.sqrt(0.5)], rel=1e-4)
+    # In float32 the mean of these would be off by 4 % of their deviation.
+    large = loss.whiten(torch.tensor([1e6, 1e6 + 1, 1e6 + 1]), torch.ones(3))
+    assert large.tolist() == pytest.approx([-math.sqrt(2), math.sqrt(0.5), math.sqrt(0.5)], abs=1e-5)
+    assert large.dtype == torch.float32
+
+
+def test_whitening_nothing_gives_zeros() -> None:
+    assert loss.whiten(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)).tolist() == [[0.0, 0.0]]
+
+
 def test_policy_loss_by_hand() -> None:
     ratios = torch.tensor([[1.0, 1.5, 1.5, 0.5, 0.5]])
     advantages = torch.tensor([[2.0, 1.0, -1.0, 1.0, -1.0]])
     found = loss.policy_loss(ratios.log(), torch.zeros(1, 5), advantages, clip=0.2)
     # min(1.5, 1.2), min(-1.5, -1.2), min(0.5, 0.8), min(-0.5, -0.8)
     assert found.tolist()[0] == pytest.approx([-2.0, -1.2, 1.5, -0.5, 0.8])
-    assert loss.clipped(ratios.log(), torch.zeros(1, 5), 0.2).tolist() == [[0.0, 1.0, 1.0, 1.0, 1.0]]
+    left = loss.clipped(ratios.log(), torch.zeros(1, 5), 0.2)
+    assert left.tolist() == [[0.0, 1.0, 1.0, 1.0, 1.0]]
+    assert left.dtype == torch.float32
+    old = torch.tensor([[-1.0, -2.0]])
+    assert loss.clipped(old + 0.1, old, 0.2).tolist() == [[0.0, 0.0]], "a ratio of 1.105 has not left 1.2"
+    assert loss.policy_loss(old + math.log(1.1), old, torch.ones(1, 2), 0.2).tolist()[0] == pytest.approx([-1.1] * 2)
+    assert loss.clipped(torch.tensor([math.log(1.5)]), torch.zeros(1), 0.5).tolist() == [0.0], (
+        "the limit itself is inside"
+    )
 
 
 def test_policy_gradient_stops_where_the_clip_holds() -> None:
@@ -140,6 +184,9 @@ def test_value_loss_by_hand() -> None:
     values, old, returns = torch.tensor([[1.0, 1.0, 0.1]]), torch.zeros(1, 3), torch.tensor([[1.0, 3.0, 0.0]])
     # Clipped value 0.2: max(0, 0.64) / 2; max(4, 7.84) / 2; within the clip 0.01 / 2.
     assert loss.value_loss(values, old, returns, 0.2).tolist()[0] == pytest.approx([0.32, 3.92, 0.005])
+    # From old values of 2, downwards: clipped to 1.8 against 1 and 3; the larger error counts.
+    values, old, returns = torch.tensor([[1.0, 1.0]]), torch.full((1, 2), 2.0), torch.tensor([[1.0, 3.0]])
+    assert loss.value_loss(values, old, returns, 0.2).tolist()[0] == pytest.approx([0.32, 2.0])
 
 
 def test_kl_penalty_is_the_kl_divergence_in_expectation() -> None:
@@ -162,3 +209,9 @@ def test_explained_variance() -> None:
     assert loss.explained_variance(torch.zeros(1, 5), returns, mask) == pytest.approx(0.0)
     assert loss.explained_variance(-returns, returns, mask) == pytest.approx(-3.0)
     assert loss.explained_variance(returns, mask, mask) == 0.0
+    one = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]])
+    assert loss.explained_variance(returns, returns, one) == 0.0, "one return does not vary"
+    # A variance of 1.21e-8 is above the limit of 1e-8, one of 0.81e-8 under it.
+    barely, less = (torch.tensor([[-one, one]], dtype=torch.float64) for one in (1.1e-4, 0.9e-4))
+    assert loss.explained_variance(barely / 2, barely, torch.ones(1, 2)) == pytest.approx(0.75)
+    assert loss.explained_variance(less / 2, less, torch.ones(1, 2)) == 0.0

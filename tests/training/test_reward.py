@@ -1,10 +1,12 @@
 """The reward model: where it reads, what it holds out, how it is measured, and that a real run learns, normalises and resumes."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +16,12 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaModel
 
 from contract.errors import InputError
-from training import reward
+from contract.settings import Reward
+from training import model, reward
 from training.chat import Turn, open_chat
-from training.data import Preference, documents
+from training.data import Preference, documents, rows_of
+from training.engine import lr_at
+from training.gate import wilson
 from training.job import Job
 from training.synthetic import synthetic_instructions
 
@@ -32,6 +37,16 @@ def small() -> reward.RewardModel:
 
 def pair(prompt: str, index: int = 0) -> Preference:
     return Preference((Turn("user", prompt),), f"good {index}", f"bad {index}")
+
+
+def test_the_head_starts_as_stiennon_et_al_say() -> None:
+    config = LlamaConfig(vocab_size=5, hidden_size=24, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    made = [reward.RewardModel(LlamaModel(config), seed) for seed in (3, 3, 4)]
+    drawn = torch.randn(1, 24, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(made[0].head.weight.detach(), drawn / math.sqrt(25))
+    assert made[0].head.bias.tolist() == [0.0]
+    assert torch.equal(made[0].head.weight, made[1].head.weight)
+    assert not torch.equal(made[0].head.weight, made[2].head.weight)
 
 
 def test_reward_is_read_at_the_last_real_token() -> None:
@@ -108,6 +123,43 @@ def test_heldout_share_is_the_recipes() -> None:
     assert abs(held - 2000) < 5 * math.sqrt(10_000 * 0.2 * 0.8)
 
 
+@pytest.mark.parametrize("turn", ["How?", "", "caf\u00e9 \ud800"])
+def test_a_prompt_is_held_out_by_its_hash(turn: str) -> None:
+    """The first eight bytes as a fraction of 2^64: the same prompts in every run, and more of them as the share grows."""
+    digest = hashlib.sha256(turn.encode(errors="surrogatepass")).hexdigest()
+    place = int(digest[:16], 16) / 2**64
+    assert reward.is_heldout(turn, place + 1e-9)
+    assert not reward.is_heldout(turn, place - 1e-9)
+
+
+def test_a_split_keeps_the_order_of_the_file() -> None:
+    pairs = [pair(f"question {index}", index) for index in range(60)]
+    for side in reward.split(pairs, 0.4):
+        assert side == [one for one in pairs if one in side]
+
+
+def test_synthetic_pairs_are_limited_with_one_to_judge_by_at_least(align: Callable[..., Job]) -> None:
+    sizes = {}
+    for limit in (3, 7):
+        pairs = reward.read_pairs(align("reward", f"reward.max_examples={limit}", "reward.heldout_fraction=0.1"))
+        sizes[limit] = len(pairs.train), len(pairs.heldout)
+    assert sizes == {3: (2, 1), 7: (6, 1)}
+
+
+@pytest.mark.parametrize("empty", ["documents", "heldout"])
+def test_a_corpus_without_pairs_is_refused(
+    align: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, empty: str
+) -> None:
+    monkeypatch.setattr(reward, "documents", lambda job, mixture, kind="documents": kind)
+    some = [pair(f"question {index}", index) for index in range(4)]
+    kinds = {"documents": some[:2], "heldout": some[2:], empty: []}
+    monkeypatch.setattr(reward, "synthetic_preferences", lambda kind, seed: iter(kinds[kind]))
+    monkeypatch.setattr(reward, "synthetic_instructions", lambda kind, seed: iter([]))
+    counts = "0 synthetic preference pairs to learn from and 2" if empty == "documents" else "pairs to learn from and 0"
+    with pytest.raises(InputError, match=f"{counts} to judge by; name a file"):
+        reward.read_pairs(align("reward", "reward.max_examples=null"))
+
+
 def test_a_split_with_an_empty_side_is_refused() -> None:
     with pytest.raises(InputError, match="too few"):
         reward.split([pair("one and only", index) for index in range(9)], 0.5)
@@ -121,6 +173,52 @@ def test_calibration_error_by_hand() -> None:
     # Two bins: 2 rows off by 0.25 (certainty 0.75, all right), 2 ties of certainty 0.5 that count half right.
     assert reward.calibration_error([margin, margin, 0.0, 0.0]) == pytest.approx(0.125)
     assert reward.calibration_error([100.0]) == pytest.approx(0.0)
+    assert reward.calibration_error([]) == 0.0
+    # In the two bins of [0.5, 0.75) and [0.75, 1]: 0.6 sure and wrong, 0.7 sure and right; 0.9 sure and wrong.
+    sure = [math.log(one / (1 - one)) for one in (0.6, 0.7, 0.9)]
+    found = reward.calibration_error([-sure[0], sure[1], -sure[2]], bins=2)
+    assert found == pytest.approx((abs(0.6 + 0.7 - 1) + 0.9) / 3)
+    # Ten bins part 0.54 from 0.56: right and wrong do not cancel out. In one bin they do.
+    near = [math.log(0.54 / 0.46), -math.log(0.56 / 0.44)]
+    assert reward.calibration_error(near) == pytest.approx((0.46 + 0.56) / 2)
+    assert reward.calibration_error(near, bins=1) == pytest.approx(0.1 / 2)
+
+
+def test_encoding_puts_all_chosen_replies_before_the_rejected_ones() -> None:
+    chat = SimpleNamespace(encode=lambda turns, limit: ([turn.role[0] + turn.text for turn in turns][:limit], []))
+    pairs = [pair("p", 1), pair("q", 2)]
+    assert reward.encode(chat, pairs, 9) == [  # type: ignore[arg-type]
+        ["up", "agood 1"], ["uq", "agood 2"], ["up", "abad 1"], ["uq", "abad 2"],
+    ]  # fmt: skip
+    assert reward.encode(chat, pairs[:1], 1) == [["up"], ["up"]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("world", "count"), [(1, 5), (2, 5), (2, 9), (3, 2)])
+def test_judging_is_split_over_processes(world: int, count: int) -> None:
+    """Each process calls the model equally often, for under ZeRO 3 it would hang otherwise; together they judge every pair once."""
+    chat = SimpleNamespace(
+        encode=lambda turns, limit: ([1 + int(turns[0].text), 1 if turns[-1].text[0] == "g" else 2], []), pad=0
+    )
+    settings = Reward(engine={"micro_batch": 2}, batch=2)
+    shapes: list[list[int]] = []
+    chosen, rejected = torch.zeros(count), torch.zeros(count)
+    for rank in range(world):
+        called: list[int] = []
+
+        def module(tokens: torch.Tensor, attention: torch.Tensor, called: list[int] = called) -> torch.Tensor:
+            assert not torch.is_grad_enabled()
+            called.append(len(tokens))
+            return (tokens[:, :1] * 10 + tokens[:, 1:]).expand(-1, 2).float()
+
+        job = SimpleNamespace(settings=settings, rank=rank, world=world, device="cpu", sum=lambda *values: list(values))
+        found = reward.judge(job, module, chat, [pair(str(index), index) for index in range(count)])  # type: ignore[arg-type]
+        chosen += torch.tensor(found[0])
+        rejected += torch.tensor(found[1])
+        shapes.append(called)
+    assert chosen.tolist() == [10 * (1 + index) + 1 for index in range(count)]
+    assert rejected.tolist() == [10 * (1 + index) + 2 for index in range(count)]
+    assert {len(called) for called in shapes} == {math.ceil(math.ceil(count / 2) / world)}
+    assert max(max(called) for called in shapes) <= 4
 
 
 def test_measured_figures() -> None:
@@ -129,28 +227,60 @@ def test_measured_figures() -> None:
     assert (found["reward_mean"], found["reward_std"]) == pytest.approx((1.5, math.sqrt(1.25)))
     losses = [math.log1p(math.exp(-margin)) for margin in (1, 2, -1, 0)]
     assert found["heldout_loss"] == pytest.approx(sum(losses) / 4)
+    assert (found["accuracy_low"], found["accuracy_high"]) == wilson(2.5, 4, 0.95)
+    assert found["ece"] == pytest.approx(reward.calibration_error([1.0, 2.0, -1.0, 0.0]))
 
 
-def test_a_run_learns_to_rank_and_saves_normalised_rewards(align: Callable[..., Job]) -> None:
+def test_a_run_learns_to_rank_and_saves_normalised_rewards(
+    align: Callable[..., Job], curves: Callable[..., Any]
+) -> None:
     job = align("gate")  # which has reward run
     manifest = job.manifest("reward")
     metrics = manifest.metrics
     assert metrics["accuracy_low"] > 0.6
     assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
+    assert {file.path.rpartition("/")[2]: file.kind for file in manifest.files} == {
+        "metrics.jsonl": "metrics",
+        **dict.fromkeys(("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"), "model"),
+    }
     judged = align("reward")
     heldout = reward.read_pairs(judged).heldout
     assert len(heldout) == metrics["heldout_pairs"]
     chosen, rejected = reward.judge(judged, reward.load(judged, manifest).eval(), open_chat(judged), heldout)
     again = reward.measure(chosen, rejected)
     assert again["accuracy"] == metrics["accuracy"]
+    pairs = reward.read_pairs(judged)
+    assert metrics["pairs"] == manifest.rows.read == manifest.rows.kept == len(pairs.train) + len(pairs.heldout)
+    # The curves: one row an update, at the schedule's rate; the first one is the untrained model's on the first batch.
+    rows, optim = curves(Job(judged.run, judged.task, judged.attempt)), judged.settings.optim
+    steps = math.ceil(len(pairs.train) * 3 / 16)
+    assert [step for step, _ in rows["loss"]] == list(range(1, steps + 1))
+    assert [value for _, value in rows["lr"]] == [lr_at(step, steps, optim) for step in range(steps)]
+    assert all(value > 0 for _, value in rows["grad_norm"])
+    fresh = reward.RewardModel(model.load(judged, judged.manifest("sft")).model, judged.settings.seed)
+    first = [pairs.train[row] for row in rows_of(0, 16, len(pairs.train), judged.settings.seed)]
+    untrained = reward.measure(*reward.judge(judged, fresh, open_chat(judged), first))
+    assert rows["loss"][0][1] == pytest.approx(untrained["heldout_loss"], rel=1e-4)
+    assert rows["accuracy"][0][1] == untrained["accuracy"]
     assert (again["reward_mean"], again["reward_std"]) == pytest.approx((0.0, 1.0), abs=1e-4)
 
 
-def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(final_tensors: Callable[..., Any]) -> None:
-    less = ("reward.epochs=1", "reward.max_examples=100")
+def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
+    final_tensors: Callable[..., Any], tmp_path: Path
+) -> None:
+    """From a file, two of whose rows are no pairs."""
+    rows = [
+        {"chosen": f"\n\nHuman: q{n}\n\nAssistant: yes {n}", "rejected": f"\n\nHuman: q{n}\n\nAssistant: no"}
+        for n in range(60)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("{}\nnot JSON\n" + "".join(json.dumps(row) + "\n" for row in rows))
+    less = ("reward.epochs=2", f"reward.data={path}", "reward.engine.micro_batch=4")
     whole, resumed = final_tensors("reward", None, *less), final_tensors("reward", 3, *less)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert whole["rows"].tolist() == [62, 60, 2, 1, 1]
+    assert whole["figure/pairs"] == 60
 
 
 def test_pairs_of_a_file_and_what_was_wrong_with_the_others(align: Callable[..., Job], tmp_path: Path) -> None:

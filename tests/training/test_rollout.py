@@ -1,10 +1,13 @@
 """Sampling on a small real model: what it draws from, where it stops, and that rows are independent."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from training.rollout import draw, generate, left_pad, positions, response_logits, row_seed
+from training.rollout import Rollout, draw, generate, left_pad, positions, response_logits, row_seed
 
 END = 0
 PROMPTS = [[5, 6, 7], [9], [3, 4, 5, 6, 7, 8, 9]]
@@ -81,17 +84,90 @@ def test_draw_inverts_the_cumulative_distribution() -> None:
     assert draw(probabilities, uniform).tolist() == [0, 0, 2, 3, 3]
 
 
+def test_draw_scales_to_the_sum_and_never_leaves_the_vocabulary() -> None:
+    uniform = torch.tensor([0.2, 0.5, 0.999, 1.0], dtype=torch.float64)
+    assert draw(torch.tensor([[2.0, 1.0, 1.0]]).repeat(4, 1), uniform).tolist() == [0, 1, 2, 2]
+
+
+@pytest.fixture
+def calls(model: LlamaForCausalLM) -> Iterator[list[dict[str, Any]]]:
+    """What the model is called with, and in which mode."""
+    seen: list[dict[str, Any]] = []
+    modes = lambda: {"training": model.training, "gradients": torch.is_grad_enabled()}  # noqa: E731
+    hook = model.register_forward_pre_hook(lambda _, given, named: seen.append(named | modes()), with_kwargs=True)
+    yield seen
+    hook.remove()
+
+
+def test_sampling_feeds_one_token_at_a_time(model: LlamaForCausalLM, calls: list[dict[str, Any]]) -> None:
+    model.train()
+    sampled = generate(model, PROMPTS, SEEDS, 5, END, width=9)
+    assert model.training
+    model.eval()
+    steps = sampled.mask.shape[1]
+    assert [tuple(one["input_ids"].shape) for one in calls] == [(3, 9), *[(3, 1)] * (steps - 1)]
+    assert [tuple(one["attention_mask"].shape) for one in calls] == [(3, 9 + step) for step in range(steps)]
+    assert [one["position_ids"][2, -1].item() for one in calls] == [6 + step for step in range(steps)]
+    assert all(one["logits_to_keep"] == 1 and one["use_cache"] for one in calls)
+    assert not any(one["training"] or one["gradients"] for one in calls)
+    assert sampled.tokens[1, :9].tolist() == [END] * 8 + [9]
+    generate(model, PROMPTS, SEEDS, 2, END)
+    assert not model.training, "evaluation mode stays as well"
+
+
+def test_all_go_on_until_every_process_is_done(model: LlamaForCausalLM) -> None:
+    prompts, seeds = [[5, 6]] * 40, [row_seed(2, row) for row in range(40)]
+    alone = generate(model, prompts, seeds, 30, END)
+    ended = [row for row in range(40) if len(alone.texts()[row]) < 12 and bool(alone.ended(END)[row])]
+    assert ended
+    few = [prompts[row] for row in ended], [seeds[row] for row in ended]
+    short = generate(model, *few, 30, END)
+    assert short.mask.shape[1] == max(map(len, short.texts())) < 30, "it stops with its longest reply"
+    told: list[bool] = []
+    longer = generate(model, *few, 30, END, anyone=lambda flag: bool(told.append(flag)) or len(told) < 20)
+    assert longer.mask.shape[1] == 20
+    assert told == [True] * (short.mask.shape[1] - 1) + [False] * (21 - short.mask.shape[1])
+    assert longer.texts() == short.texts()
+    padding = longer.mask == 0
+    assert set(longer.responses[padding].tolist()) == {END}
+    assert torch.equal(longer.attention[:, 2:], longer.mask.long())
+
+
+def test_padding_after_a_cut_reply_is_no_end() -> None:
+    tokens = torch.tensor([[7, 5, END], [7, END, 5]])
+    mask = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    cut = Rollout(tokens, torch.ones_like(tokens), mask)
+    assert cut.ended(END).tolist() == [False, True]
+    assert cut.texts() == [[5], [END]]
+
+
+def test_logits_of_replies_have_gradients_and_no_cache(model: LlamaForCausalLM, calls: list[dict[str, Any]]) -> None:
+    tokens, attention = left_pad(PROMPTS, END, "cpu")
+    found = response_logits(model, tokens, attention, 2)
+    assert found.requires_grad
+    whole = model(tokens[2:]).logits[0, 4:6]
+    torch.testing.assert_close(found[2], whole, rtol=1e-4, atol=1e-4)
+    assert (calls[0]["use_cache"], calls[0]["logits_to_keep"]) == (False, 3)
+
+
 def test_left_padding() -> None:
     tokens, attention = left_pad([[4, 5], [6]], pad=9, device="cpu")
     assert tokens.tolist() == [[4, 5], [9, 6]]
     assert attention.tolist() == [[1, 1], [0, 1]]
     assert positions(attention).tolist() == [[0, 1], [0, 0]]
+    tokens, attention = left_pad([[4, 5], [6]], pad=9, device="cpu", width=3)
+    assert tokens.tolist() == [[9, 4, 5], [9, 9, 6]]
+    assert attention.tolist() == [[0, 1, 1], [0, 0, 1]]
 
 
 def test_row_seeds_are_distinct_and_fit_a_generator() -> None:
     seeds = {row_seed(seed, step, row) for seed in range(5) for step in range(20) for row in range(20)}
     assert len(seeds) == 2000
     assert all(0 <= seed < 2**63 for seed in seeds)
+    assert max(seeds) > 2**62, "63 bits are used"
+    assert row_seed(1, 2, 3) == 6498626229777268288, (
+        "a run that goes on after an upgrade draws what it would have drawn"
+    )
 
 
 def test_training_mode_is_left_as_it_was(model: LlamaForCausalLM) -> None:
