@@ -1,6 +1,6 @@
 """Put faults into the code and count those that the tests notice: `python -m mutants --sample 400 --seed 1`.
 
-Two processes work side by side, each in its own copy of the tree. A fault is noticed when the tests of its module's area fail, crash or take too
+The processes work side by side, each in its own copy of the tree. A fault is noticed when the tests of its module's area fail, crash or take too
 long. A survivor is printed with its line; one that changes nothing anybody can see belongs into `equivalent.yaml`, with the reason.
 """
 
@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -20,20 +21,20 @@ from mutants import worker
 from mutants.areas import Group, groups
 from mutants.faults import Fault, draw, faults
 
-PROCESSES = 2
 ROOT = Path(__file__).parents[1]
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 SHARES = (0.2, 0.1, 0.7)
-"""Of the sample, for each group: the two of the higher bar are small and would hardly be drawn otherwise."""
+"""Of the sample, for each group that has modules: the two of the higher bar are small and would hardly be drawn otherwise."""
 
 
 def sample(chosen: Sequence[Group], count: int, seed: int) -> list[tuple[Group, Fault]]:
     """`count` faults, the same for the same seed and code."""
     chance = random.Random(seed)  # noqa: S311
     drawn: list[tuple[Group, Fault]] = []
-    for group, share in zip(chosen, SHARES, strict=True):
+    shares = {group: share for group, share in zip(chosen, SHARES, strict=True) if group.modules}
+    for group, share in shares.items():
         found = [fault for module in group.modules for fault in faults(module, (ROOT / module).read_text())]
-        drawn += [(group, fault) for fault in draw(found, round(count * share), chance)]
+        drawn += [(group, fault) for fault in draw(found, round(count * share / sum(shares.values())), chance)]
     return drawn
 
 
@@ -49,21 +50,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", default=[], help="only modules whose path contains this")
     parser.add_argument("--least", type=float, help="one bar for all faults together, instead of the groups' own")
+    parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args(arguments)
-    drawn = sample(groups(ROOT), given.sample, given.seed)
-    drawn = [
-        (group, fault) for group, fault in drawn if not given.only or any(one in fault.module for one in given.only)
-    ]
-    return _report(drawn, _run([fault for _, fault in drawn]), given.least)
+
+    def wanted(module: str) -> bool:
+        return not given.only or any(one in module for one in given.only)
+
+    chosen = [replace(one, modules=tuple(filter(wanted, one.modules))) for one in groups(ROOT)]
+    drawn = sample(chosen, given.sample, given.seed)
+    results = _run([fault for _, fault in drawn], given.processes)
+    return _report(drawn, results, given.least)
 
 
-def _run(drawn: Sequence[Fault]) -> dict[Fault, tuple[str, str]]:
+def _run(drawn: Sequence[Fault], processes: int) -> dict[Fault, tuple[str, str]]:
     """What became of each fault, and its change. Prints each as it comes."""
     context = multiprocessing.get_context("spawn")
     jobs, results = context.Queue(), context.Queue()
-    for fault in [*sorted(drawn), *[None] * PROCESSES]:  # sorted, so that each process meets few modules
+    for fault in [*sorted(drawn), *[None] * processes]:  # sorted, so that each process meets few modules
         jobs.put(fault)
-    workers = [context.Process(target=worker.serve, args=(number, ROOT, jobs, results)) for number in range(PROCESSES)]
+    workers = [context.Process(target=worker.serve, args=(number, ROOT, jobs, results)) for number in range(processes)]
     for one in workers:
         one.start()
     known, found, began = equivalents(), {}, time.monotonic()
