@@ -74,6 +74,10 @@ class Peer(Job):
     def share(self, value: str) -> str:
         return "attempt-one" if value.startswith("attempt") else "\n".join(a.prefix for a in checkpoint.committed(self))
 
+    def barrier(self) -> None:
+        written = len(self.store.files(f"{self.task.stage}/{self.task.fingerprint}"))
+        self.__dict__.setdefault("waited", []).append((written, len(checkpoint.committed(self))))
+
     def download(self, file: File) -> Path:
         self.__dict__.setdefault("asked", []).append(Path(file.path).name)
         return super().download(file)
@@ -157,6 +161,8 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
         one = peer(alone, rank, 2)
         one.curves.add(1, loss=2.0)
         checkpoint.save(one, 1, {"model": engine}, {})
+        # All wait twice: with their own files written and nothing committed, and when rank 0 has committed.
+        assert one.__dict__["waited"] == ([(2, 0), (2, 0)] if rank else [(6, 0), (7, 1)])
     (manifest,) = checkpoint.committed(alone)
     assert manifest.metrics == {"step": 1, "processes": 2}
     kinds = {Path(file.path).name: file.kind for file in manifest.files}
