@@ -3,7 +3,6 @@
     shard-00000-of-00004.safetensors   float32 weights and AdamW's two moments of every fourth parameter, whole
     random-00000.safetensors           one process's random states
     state.json                         step, update counts, and what the stage itself needs to go on (small values)
-    extra.safetensors                  tensors of the stage, if any
     metrics.jsonl                      the curves so far
 
 Tensors are stored whole, parameter by parameter, whatever ZeRO stage cut them up: a run may go on with another number of processes,
@@ -52,7 +51,7 @@ def save_when_due(job: Job, step: int, last: int, engines: Mapping[str, Engine],
 def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
     """Write, upload and commit the state after `step` updates; then delete all but the newest checkpoints. Every rank calls it.
 
-    `extra` maps names to JSON values or tensors, the same on every rank. Raises InputError, on every rank, where a weight or a moment
+    `extra` maps names to JSON values, the same on every rank. Raises InputError, on every rank, where a weight or a moment
     is no number: what goes on from there is lost.
     """
     shard = _shard(job, engines)
@@ -66,15 +65,9 @@ def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str,
     save_file(shard, folder / f"shard-{job.rank:05d}-of-{job.world:05d}.safetensors")
     save_file(_random_state(), folder / f"random-{job.rank:05d}.safetensors")
     if job.rank == 0:
-        tensors = {
-            name: value.detach().cpu().contiguous() for name, value in extra.items() if isinstance(value, Tensor)
-        }
-        plain = {name: value for name, value in extra.items() if name not in tensors}
         updates = {name: engine.steps_done for name, engine in engines.items()}
-        (folder / "state.json").write_text(json.dumps({"step": step, "updates": updates, "extra": plain}))
+        (folder / "state.json").write_text(json.dumps({"step": step, "updates": updates, "extra": dict(extra)}))
         (folder / "metrics.jsonl").write_bytes(job.curves.dump())
-        if tensors:
-            save_file(tensors, folder / "extra.safetensors")
     job.store.upload(folder, f"{attempt.prefix}/{attempt.id}")
     job.barrier()
     if job.rank == 0:
@@ -107,7 +100,6 @@ class _Opened:
     manifest: Manifest
     state: dict[str, Any]
     shards: "_Shards"
-    extra: dict[str, Tensor]
     random: dict[str, Tensor]
     curves: bytes
 
@@ -140,7 +132,7 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
     if job.rank == 0:
         job.curves.restore(found.curves)
         print(f"resumed {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
-    return int(state["step"]), {**state["extra"], **found.extra}
+    return int(state["step"]), state["extra"]
 
 
 def _open(job: Job, manifest: Manifest) -> _Opened | None:
@@ -148,12 +140,11 @@ def _open(job: Job, manifest: Manifest) -> _Opened | None:
     opened = None
     try:
         local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
-        extra, drawn = local.get("extra.safetensors"), local.get(f"random-{job.rank:05d}.safetensors")
+        drawn = local.get(f"random-{job.rank:05d}.safetensors")
         opened = _Opened(
             manifest,
             json.loads(local["state.json"].read_text()),
             _Shards(path for name, path in local.items() if name.startswith("shard-")),
-            load_file(extra) if extra else {},
             load_file(drawn) if drawn else {},
             local["metrics.jsonl"].read_bytes(),
         )

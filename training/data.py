@@ -239,7 +239,7 @@ def parse_dialogue(text: str) -> list[Turn]:
 def _texts(row: Any, key: str, default: str | None = None) -> str:
     if not isinstance(row, dict):
         raise Unusable("not_an_object")
-    value = row.get(key, default)
+    value = row.get(key)
     if value is None and default is not None:
         return default
     if not isinstance(value, str):

@@ -112,7 +112,7 @@ def generate(
         feed = chosen[:, None]
         tokens = torch.cat((tokens, feed), dim=1)
         attention = torch.cat((attention, alive[:, None].long()), dim=1)
-        alive = alive & (chosen != end_of_text)
+        alive = chosen != end_of_text  # a row that ended before has one here as well
         if not anyone(bool(alive.any())):
             break
     model.train(training)

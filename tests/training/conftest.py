@@ -278,7 +278,10 @@ def final_tensors(
         job = align(stage, *overrides)
         capsys.readouterr()
         module.run(job)
-        resumed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("resumed")]
+        said = capsys.readouterr().out.splitlines()
+        last = [line for line in said if line.startswith(f"progress {stage} all ")][-1]
+        assert len({*last.split()[3].split("/")}) == 1, f"{last}: what was done before the stop counts as done"
+        resumed = [line for line in said if line.startswith("resumed")]
         assert [line.split(":")[0] for line in resumed] == [f"resumed {stage} from step {stop_in}"] * bool(stop_in)
         manifest = find(job.store, job.task)
         assert manifest is not None

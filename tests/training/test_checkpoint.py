@@ -74,6 +74,10 @@ class Peer(Job):
     def share(self, value: str) -> str:
         return "attempt-one" if value.startswith("attempt") else "\n".join(a.prefix for a in checkpoint.committed(self))
 
+    def barrier(self) -> None:
+        written = len(self.store.files(f"{self.task.stage}/{self.task.fingerprint}"))
+        self.__dict__.setdefault("waited", []).append((written, len(checkpoint.committed(self))))
+
     def download(self, file: File) -> Path:
         self.__dict__.setdefault("asked", []).append(Path(file.path).name)
         return super().download(file)
@@ -157,6 +161,8 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
         one = peer(alone, rank, 2)
         one.curves.add(1, loss=2.0)
         checkpoint.save(one, 1, {"model": engine}, {})
+        # All wait twice: with their own files written and nothing committed, and when rank 0 has committed.
+        assert one.__dict__["waited"] == ([(2, 0), (2, 0)] if rank else [(6, 0), (7, 1)])
     (manifest,) = checkpoint.committed(alone)
     assert manifest.metrics == {"step": 1, "processes": 2}
     kinds = {Path(file.path).name: file.kind for file in manifest.files}
@@ -250,7 +256,7 @@ def test_several_engines_extras_random_states_and_curves_come_back(make_job: Cal
     train(engines["value"], 0, 2)
     job.curves.add(1, loss=2.5)
     random.gauss(0, 1), np.random.standard_normal()  # both make two numbers at a time and keep one for the next call
-    checkpoint.save(job, 1, engines, {"kl_coef": 0.1, "running": torch.tensor([1.0, 2.0])})
+    checkpoint.save(job, 1, engines, {"kl_coef": 0.1})
     drawn = torch.rand(3), np.random.standard_normal(3), [random.gauss(0, 1) for _ in range(3)]
     expected = {name: state(engine) for name, engine in engines.items()}
 
@@ -260,8 +266,7 @@ def test_several_engines_extras_random_states_and_curves_come_back(make_job: Cal
     step, extra = checkpoint.restore(other, fresh)
     again = torch.rand(3), np.random.standard_normal(3), [random.gauss(0, 1) for _ in range(3)]
     assert step == 1
-    assert extra["kl_coef"] == 0.1
-    assert extra["running"].tolist() == [1.0, 2.0]
+    assert extra == {"kl_coef": 0.1}
     assert {name: engine.steps_done for name, engine in fresh.items()} == {"policy": 0, "value": 2}
     assert all(same(expected[name], state(fresh[name])) for name in fresh)
     assert torch.equal(drawn[0], again[0])
