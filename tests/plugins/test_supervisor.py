@@ -152,6 +152,14 @@ def test_what_a_finished_command_leaves_behind_is_killed(lock):
     assert supervisor.marked(lock) == {}
 
 
+def test_what_is_about_to_end_by_itself_may(lock, tmp_path):
+    """Spark's JVM removes its files when its driver has gone."""
+    tidies = f"import time; time.sleep(1); open({str(tmp_path / 'tidied')!r}, 'w')"
+    process = start(lock, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {tidies!r}])")
+    process.communicate(timeout=20)
+    assert (tmp_path / "tidied").exists()
+
+
 def test_a_second_attempt_waits_for_the_first(lock):
     first = start(lock, "import time; print('up', flush=True); time.sleep(1.5)")
     read_until(first, "up")
@@ -207,6 +215,7 @@ def test_the_end_of_the_task_is_a_request_to_stop_and_late_output_is_shown_next(
     assert {"rank 0 saved", "rank 1 saved"} <= set(lines)
     assert lines.index("rank 0 saved") < lines.index("resumed")
     assert second.returncode == 0
+    assert start(lock, "print('once')").communicate(timeout=30)[0] == "once\n"
 
 
 UP = "import time; print('up', flush=True); time.sleep(60)"
@@ -303,7 +312,7 @@ def test_a_device_lock_serves_every_user_and_a_tasks_lock_only_its_own(lock, tmp
     assert gpu.read_text() == f"task, process {process.pid}"
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
-    assert gpu.read_text() == ""
+    assert not held(gpu)
 
 
 def test_a_held_lock_never_looks_old(lock, tmp_path):
