@@ -364,3 +364,25 @@ def test_the_locks_are_held_until_nothing_of_the_command_is_left(lock, tmp_path)
         time.sleep(0.05)
     assert not left
     assert process.wait(timeout=10) == 0
+
+
+def test_a_supervisor_whose_task_is_gone_already_starts_nothing(lock, tmp_path):
+    options = ["--lock", str(lock), "--name", "it", "--grace", "5", "--parent", str(os.getpid() + 1)]
+    done = subprocess.run([sys.executable, SCRIPT, *options, "--", "touch", str(tmp_path / "ran")], timeout=20)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_orphan_of_the_command_stays_below_its_supervisor(lock):
+    """Who ends a task's whole tree finds it there."""
+    rank = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    process = start(
+        lock,
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {rank!r}], start_new_session=True).pid, flush=True)",
+    )
+    orphan = int(process.stdout.readline())
+    deadline = time.monotonic() + 2
+    while supervisor._parent(orphan) != process.pid and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert supervisor._parent(orphan) == process.pid
+    assert process.wait(timeout=20) == 0
