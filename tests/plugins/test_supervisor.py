@@ -386,3 +386,16 @@ def test_an_orphan_of_the_command_stays_below_its_supervisor(lock):
         time.sleep(0.05)
     assert supervisor._parent(orphan) == process.pid
     assert process.wait(timeout=20) == 0
+
+
+def test_a_line_is_seen_when_it_is_printed_and_a_killed_supervisor_takes_the_command_along(lock):
+    process = start(lock, "import os, time; print(os.getpid()); time.sleep(60)")  # to a pipe, without a flush
+    began = time.monotonic()
+    command = int(process.stdout.readline())
+    assert time.monotonic() - began < 40
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while command in supervisor.marked(lock) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert command not in supervisor.marked(lock)
