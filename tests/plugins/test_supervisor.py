@@ -388,7 +388,8 @@ def test_an_orphan_of_the_command_stays_below_its_supervisor(lock):
     assert process.wait(timeout=20) == 0
 
 
-def test_a_line_is_seen_when_it_is_printed_and_a_killed_supervisor_takes_the_command_along(lock):
+def test_a_line_is_seen_when_it_is_printed_and_a_killed_supervisor_takes_the_command_along(lock, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     process = start(lock, "import os, time; print(os.getpid()); time.sleep(60)")  # to a pipe, without a flush
     began = time.monotonic()
     command = int(process.stdout.readline())
