@@ -246,8 +246,6 @@ def main() -> int:
     _let_end(given.lock)
     sweep(given.lock)
     forwarder.join(timeout=10)
-    for file in held:
-        os.ftruncate(file.fileno(), 0)
     return code
 
 

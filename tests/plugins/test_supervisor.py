@@ -152,6 +152,14 @@ def test_what_a_finished_command_leaves_behind_is_killed(lock):
     assert supervisor.marked(lock) == {}
 
 
+def test_what_is_about_to_end_by_itself_may(lock, tmp_path):
+    """Spark's JVM removes its files when its driver has gone."""
+    tidies = f"import time; time.sleep(1); open({str(tmp_path / 'tidied')!r}, 'w')"
+    process = start(lock, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {tidies!r}])")
+    process.communicate(timeout=20)
+    assert (tmp_path / "tidied").exists()
+
+
 def test_a_second_attempt_waits_for_the_first(lock):
     first = start(lock, "import time; print('up', flush=True); time.sleep(1.5)")
     read_until(first, "up")
@@ -207,6 +215,7 @@ def test_the_end_of_the_task_is_a_request_to_stop_and_late_output_is_shown_next(
     assert {"rank 0 saved", "rank 1 saved"} <= set(lines)
     assert lines.index("rank 0 saved") < lines.index("resumed")
     assert second.returncode == 0
+    assert start(lock, "print('once')").communicate(timeout=30)[0] == "once\n"
 
 
 UP = "import time; print('up', flush=True); time.sleep(60)"
@@ -303,7 +312,7 @@ def test_a_device_lock_serves_every_user_and_a_tasks_lock_only_its_own(lock, tmp
     assert gpu.read_text() == f"task, process {process.pid}"
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
-    assert gpu.read_text() == ""
+    assert not held(gpu)
 
 
 def test_a_held_lock_never_looks_old(lock, tmp_path):
@@ -355,3 +364,39 @@ def test_the_locks_are_held_until_nothing_of_the_command_is_left(lock, tmp_path)
         time.sleep(0.05)
     assert not left
     assert process.wait(timeout=10) == 0
+
+
+def test_a_supervisor_whose_task_is_gone_already_starts_nothing(lock, tmp_path):
+    options = ["--lock", str(lock), "--name", "it", "--grace", "5", "--parent", str(os.getpid() + 1)]
+    done = subprocess.run([sys.executable, SCRIPT, *options, "--", "touch", str(tmp_path / "ran")], timeout=20)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_orphan_of_the_command_stays_below_its_supervisor(lock):
+    """Who ends a task's whole tree finds it there."""
+    rank = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    process = start(
+        lock,
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {rank!r}], start_new_session=True).pid, flush=True)",
+    )
+    orphan = int(process.stdout.readline())
+    deadline = time.monotonic() + 2
+    while supervisor._parent(orphan) != process.pid and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert supervisor._parent(orphan) == process.pid
+    assert process.wait(timeout=20) == 0
+
+
+def test_a_line_is_seen_when_it_is_printed_and_a_killed_supervisor_takes_the_command_along(lock, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    process = start(lock, "import os, time; print(os.getpid()); time.sleep(60)")  # to a pipe, without a flush
+    began = time.monotonic()
+    command = int(process.stdout.readline())
+    assert time.monotonic() - began < 40
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while command in supervisor.marked(lock) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert command not in supervisor.marked(lock)
