@@ -8,7 +8,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -40,14 +40,7 @@ class Counts:
     losses: Counter[str] = field(default_factory=Counter)
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.read + other.read,
-            self.kept + other.kept,
-            self.bytes_read + other.bytes_read,
-            self.bytes_kept + other.bytes_kept,
-            self.reasons + other.reasons,
-            self.losses + other.losses,
-        )
+        return Counts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Counts)))
 
     def rows(self) -> Rows:
         return Rows(
@@ -216,10 +209,8 @@ class Job:
         `name` is unique to the call: a retried or speculative Spark task never writes over another's file. `work` is pickled.
         """
         results = self.map_each(files, work, unit)
-        metrics: Counter[str] = Counter()
-        for one in results:
-            metrics.update(one.metrics)  # which keeps a count of 0, as `+` does not
         files = [file for one in results for file in one.files]
+        metrics = sum((one.metrics for one in results), Counter[str]())
         return Output(files, sum((one.counts for one in results), Counts()), metrics)
 
     def map_each(self, files: Sequence[Any], work: Callable[[Any, str], Any], unit: str = "files") -> list[Any]:

@@ -1,8 +1,8 @@
 """Compiled counting over the code points of a text: its words, lines and paragraphs, and how often they repeat.
 
 A part of a text is a span [start, end) of code points; equal parts have equal 64-bit keys. Everything here is linear in the text.
-All kernels stand in this one file, because numba's cache notices a change of the file that a kernel is in and of no other. The
-first process that ever calls them compiles for about three seconds; later ones load machine code from the cache.
+All kernels but those of `sentences` stand in this one file, because numba's cache notices a change of the file that a kernel is in and of
+no other. The first process that ever calls them compiles for about three seconds; later ones load machine code from the cache.
 """
 
 import numba
@@ -17,8 +17,7 @@ Keys = npt.NDArray[np.uint64]
 # What a code point is: the bits of an entry in `characters.classes()`.
 SPACE, LETTER, MARK, UPPER, DIGIT, WORD, UNSPACED = 1, 2, 4, 8, 16, 32, 64
 TRIM, BULLET, LINE_END, STOP, FULL_STOP, AFTER_STOP = 128, 256, 512, 1024, 2048, 4096
-NEWLINE, DOT, ELLIPSIS, HASH, CAPITAL_I = 0x0A, 0x2E, 0x2026, 0x23, 0x49
-ABBREVIATION = 16  # letters and dots; no abbreviation has more
+NEWLINE, DOT, ELLIPSIS, HASH = 0x0A, 0x2E, 0x2026, 0x23
 
 kernel = numba.njit(cache=True, nogil=True)
 
@@ -125,22 +124,16 @@ def keys(codes, starts, ends):
     """A key of each span."""
     made = np.empty(len(starts), np.uint64)
     for index in range(len(starts)):
-        made[index] = _key(codes, starts[index], ends[index])
+        made[index] = key_of(codes, starts[index], ends[index])
     return made
 
 
 @kernel
-def _key(codes, start, end):
+def key_of(codes, start, end):
     state = np.uint64(0x243F6A8885A308D3)
     for at in range(start, end):
         state = (state ^ np.uint64(codes[at])) * np.uint64(0x9E3779B97F4A7C15) ^ (state >> np.uint64(29))
     return _mix(state)
-
-
-@kernel
-def _holds(known, key):
-    at = np.searchsorted(known, key)
-    return at < len(known) and known[at] == key
 
 
 @kernel
@@ -273,46 +266,6 @@ def line_marks(codes, classes, starts, ends):
         dots = last - 2 >= start and codes[last] == DOT and codes[last - 1] == DOT and codes[last - 2] == DOT
         ellipses += dots or codes[last] == ELLIPSIS
     return bullets, ellipses, punctuated
-
-
-@kernel
-def _abbreviates(codes, classes, dot, before_name, shortened):
-    """Whether the dot at a place only marks an abbreviation, and no end of a sentence. At a line's end it is both."""
-    after = dot + 1
-    while after < len(codes) and codes[after] != NEWLINE and classes[codes[after]] & SPACE:
-        after += 1
-    if after == dot + 1 or after == len(codes) or codes[after] == NEWLINE:
-        return False
-    start, dots = dot, 0
-    while start > 0 and dot - start < ABBREVIATION and (classes[codes[start - 1]] & LETTER or codes[start - 1] == DOT):
-        start -= 1
-        dots += codes[start] == DOT
-    if start == dot:
-        return False
-    if dot - start == 1 and classes[codes[start]] & UPPER:
-        return codes[start] != CAPITAL_I
-    key = _key(codes, start, dot)
-    if _holds(before_name, key):
-        return True
-    return (dots > 0 or _holds(shortened, key)) and not classes[codes[after]] & UPPER
-
-
-@kernel
-def sentence_ends(codes, classes, before_name, shortened):
-    """Runs of full stops that nothing of a word follows; in scripts with their own full stop, every run of those. A dot behind an
-    initial or one of the keys `before_name` is none; behind letters with dots (e.g., U.S.) or `shortened` it is one before upper case."""
-    count, at = 0, 0
-    while at < len(codes):
-        kind = classes[codes[at]] & (STOP | FULL_STOP)
-        first = at
-        at += 1
-        if kind:
-            while at < len(codes) and classes[codes[at]] & kind:
-                at += 1
-            if kind == FULL_STOP or at == len(codes) or classes[codes[at]] & AFTER_STOP:
-                alone = at == first + 1 and codes[first] == DOT
-                count += not (alone and _abbreviates(codes, classes, first, before_name, shortened))
-    return count
 
 
 @kernel

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contract.settings import Score
-from pipelines.text import bloom, lines, pii, quality, repetition
+from pipelines.text import bloom, lines, pii, quality, repetition, sentences
 from pipelines.text.badwords import BadWords
 from pipelines.text.stopwords import FUNCTION_WORDS
 from pipelines.text.words import Text
@@ -41,7 +41,7 @@ def measure(text: str, language: str | None, settings: Score, tools: Tools) -> t
         text = quality.c4_lines(text, settings.c4_lines, document.unit)
     kept = document if text == document.text else Text(text, language)
     scores |= quality.measure_fineweb(kept, settings.short_line_chars)
-    scores |= {"sentences": quality.count_sentences(kept), "kept_words": len(kept.words.keys) / kept.unit}
+    scores |= {"sentences": sentences.count_sentences(kept), "kept_words": len(kept.words.keys) / kept.unit}
     text, scores["masked"] = pii.mask(text, settings.mask)
     return text, scores
 

@@ -9,13 +9,13 @@ from pipelines.schema import Drop
 from pipelines.text.languages import unit
 from pipelines.text.quality import (
     c4_lines,
-    count_sentences,
     measure_c4_page,
     measure_fineweb,
     measure_gopher,
     measure_mc4_page,
 )
 from pipelines.text.rules import c4_rules, decide, fineweb_rules, gopher_rules, rules_for
+from pipelines.text.sentences import count_sentences
 from pipelines.text.stopwords import STOP_WORDS
 from pipelines.text.words import Text, split_words
 
@@ -201,29 +201,3 @@ def test_fineweb(lines, found):
     if found and found[1] is None:
         found = found[0], pytest.approx((len(LONG) + 1) / len(text))
     assert answer == found
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ("Mr. Smith met Mrs. Jones and Dr. Brown at St. Mary's. They talked.", 2),
-        ("J. R. R. Tolkien and George W. Bush met.", 1),
-        ("It was you and I. Then he left.", 2),
-        ("The U.S. army, i.e. its infantry, came at 5 p.m. on Monday.", 1),
-        ("He lives in the U.S. She does not.", 2),
-        ("Apples, pears, etc. are fruit. Plums, etc. Then more.", 3),
-        ("See No. 7, Fig. 3 and pp. 12 of Roe v. Wade. He said no. They left.", 3),
-        ("It costs 3.14 today. It cost 2. Now more.", 3),
-        ("Signed by the Mr.\nNext line.", 2),  # the end of a line ends a sentence
-        ("Ends with Mr.", 1),
-        ("He sat. she ran. so it was!", 3),  # no abbreviation, whatever the case of what follows
-        ("Mr.Smith came.", 1),
-        ("Wait, Mr... Smith?! Yes.", 3),
-        ("Отец И. С. Тургенева. Он жил.", 2),
-        ("x" * 40 + ". Then.", 2),
-        (". . Mr. .", 3),
-        ("一。二。", 2),
-    ],
-)
-def test_a_dot_behind_an_abbreviation_ends_no_sentence(text, sentences):
-    assert count_sentences(Text(text)) == sentences

@@ -17,8 +17,8 @@ from contract.settings import C4Lines, LineCorrection, Score
 from pipelines.text.characters import AFTER_STOPS, BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED
 from pipelines.text.languages import UNITS, unit
 from pipelines.text.lines import COUNTER, PHRASES, Corrected, correct
-from pipelines.text.quality import BEFORE_NAME, SHORTENED
 from pipelines.text.scores import Tools, measure, perplexity
+from pipelines.text.sentences import BEFORE_NAME, SHORTENED
 from pipelines.text.stopwords import FUNCTION_WORDS, STOP_WORDS
 from pipelines.text.words import Text, split_words
 
