@@ -19,7 +19,7 @@ import yaml
 from contract.metrics import clock
 from mutants import worker
 from mutants.areas import Group, groups
-from mutants.faults import Fault, draw, faults
+from mutants.faults import Fault, draw, faults, possible
 
 ROOT = Path(__file__).parents[1]
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
@@ -33,8 +33,10 @@ def sample(chosen: Sequence[Group], count: int, seed: int) -> list[tuple[Group, 
     drawn: list[tuple[Group, Fault]] = []
     shares = {group: share for group, share in zip(chosen, SHARES, strict=True) if group.modules}
     for group, share in shares.items():
-        found = [fault for module in group.modules for fault in faults(module, (ROOT / module).read_text())]
-        drawn += [(group, fault) for fault in draw(found, round(count * share / sum(shares.values())), chance)]
+        texts = {module: (ROOT / module).read_text() for module in group.modules}
+        found = [fault for module, text in texts.items() for fault in faults(module, text)]
+        wanted = round(count * share / sum(shares.values()))
+        drawn += [(group, one) for one in draw(found, wanted, chance) if possible(one, texts[one.module])]
     return drawn
 
 

@@ -144,6 +144,15 @@ def apply(fault: Fault, source: str) -> str:
     return str(text)
 
 
+def possible(fault: Fault, source: str) -> bool:
+    """Does the text with the fault compile? Some operators fail on a tuple of exceptions or put `not` before `:=`."""
+    try:
+        compile(apply(fault, source), fault.module, "exec")
+    except (SyntaxError, AttributeError):
+        return False
+    return True
+
+
 def change(source: str, faulty: str) -> str:
     """The first line that differs, before and after: `a < b -> a <= b`."""
     for before, after in zip(source.splitlines(), faulty.splitlines(), strict=False):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mutants.areas import area, groups
-from mutants.faults import Fault, apply, change, draw, faults
+from mutants.faults import Fault, apply, change, draw, faults, possible
 
 ROOT = Path(__file__).parents[2]
 SOURCE = """\
@@ -51,6 +51,13 @@ def test_every_fault_leaves_text_that_compiles_and_differs():
 def test_a_fault_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="does not exist in this text"):
         apply(Fault("m.py", 1, 0, "SkipCall", 7), SOURCE)
+
+
+def test_text_that_would_not_compile_is_no_fault():
+    source = "try:\n    if found := look():\n        a\nexcept (A, B) as error:\n    b\n"
+    kinds = {fault.kind: possible(fault, source) for fault in faults("m.py", source)}
+    assert kinds == {"AddNot": False, "ExceptionReplacer": False}
+    assert all(possible(fault, SOURCE) for fault in faults("m.py", SOURCE))
 
 
 def test_a_sample_is_the_same_for_the_same_seed_and_takes_each_place_once():
