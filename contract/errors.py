@@ -1,8 +1,10 @@
 """Errors that a person can act on, and the exit codes by which a parent process tells them apart.
 
 Every message says what is wrong, where, and what to do. A command's `main` prints it as one line and exits with `exit_code`;
-anything else that escapes is a defect and keeps its traceback.
+anything else that escapes is a defect and keeps its traceback. A message shows no secret of a URI that it names.
 """
+
+from contract.masking import masked
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 65  # sysexits EX_DATAERR: the input is unusable, a retry changes nothing
@@ -15,9 +17,18 @@ class GristmillError(Exception):
 
     exit_code = EXIT_FAILED
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(message))
+
 
 class RecipeError(GristmillError):
     """The recipe or an override is wrong; the message names the key and what is allowed."""
+
+    exit_code = EXIT_BAD_RECIPE
+
+
+class SetupError(GristmillError):
+    """The machine lacks what the recipe's settings need; the message says what to install or to change."""
 
     exit_code = EXIT_BAD_RECIPE
 

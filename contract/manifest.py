@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.errors import GristmillError, NotReadyError, StoreError
+from contract.masking import masked
 from contract.plan import Run, Task
 from contract.stages import STAGES
 from contract.store import Store
@@ -138,7 +139,7 @@ class Attempt:
                 Input(stage=task.stage, partition=task.partition, fingerprint=task.fingerprint)
                 for task in self.task.inputs
             ),
-            sources=tuple(file.uri for file in segment.files) if segment and not self.task.inputs else (),
+            sources=tuple(masked(file.uri) for file in segment.files) if segment and not self.task.inputs else (),
             settings=self.run.recipe.section(self.task.stage).identity(),
             rows=rows,
             metrics=dict(metrics or {}),

@@ -112,15 +112,21 @@ class Recipe(Settings):
         return decides
 
 
-def load(uri: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe from a local path, `file://` or `s3://` URI and apply overrides such as `filter.min_words=40`."""
+def load(uri: str, overrides: Iterable[str] = (), patient: bool = False) -> Recipe:
+    """Read a recipe from a local path, `file://` or `s3://` URI and apply overrides such as `filter.min_words=40`.
+
+    `patient` is for tasks, which give a store a minute to be reached; a person who starts a run is told in seconds that it cannot be.
+    """
     store, name = split_uri(uri)
     try:
+        if not patient:
+            store.reach()
         text = store.read_bytes(name).decode()
     except FileNotFoundError:
         raise RecipeError(f"recipe {uri}: no such file{_near_recipes(uri)}") from None
-    except StoreError as error:
-        raise RecipeError(f"recipe {uri}: cannot be read: {error}") from error
+    except StoreError as error:  # a folder, say; what keeps S3 from answering may pass
+        kind = StoreError if store.is_s3 else RecipeError
+        raise kind(f"recipe {uri}: cannot be read: {error}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {uri}: is not UTF-8 text ({error})") from error
     return parse(text, uri, overrides)

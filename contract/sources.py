@@ -56,12 +56,12 @@ def snapshot_date(key: str) -> datetime.date:
         raise InputError(f"snapshot {key!r}: there is no ISO week {match[2]} in {match[1]}") from None
 
 
-def list_snapshots(source: str, retries: int = 8) -> list[str]:
-    """The snapshots that a source offers, newest first."""
+def list_snapshots(source: str, patience_s: float = fetch.PATIENCE_S) -> list[str]:
+    """The snapshots that a source offers, newest first. A source that cannot be reached is asked for `patience_s`."""
     if not is_common_crawl(source):
         return [_folder_snapshot(source, _folder_files(source))]
     try:
-        names = [str(row["id"]) for row in json.loads(_mirror_get(source, "collinfo.json", retries))]
+        names = [str(row["id"]) for row in json.loads(_mirror_get(source, "collinfo.json", patience_s))]
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{source}/collinfo.json: is not Common Crawl's list of crawls ({error}); check crawl.source"
@@ -73,11 +73,11 @@ def list_snapshots(source: str, retries: int = 8) -> list[str]:
 def list_segments(recipe: Recipe) -> list[Segment]:
     """Every segment of every snapshot of the recipe, or of the newest one where the recipe names none."""
     crawl = recipe.crawl
-    snapshots = tuple(dict.fromkeys(recipe.snapshots)) or tuple(list_snapshots(crawl.source, crawl.retries)[:1])
+    snapshots = tuple(dict.fromkeys(recipe.snapshots)) or tuple(list_snapshots(crawl.source)[:1])
     segments: list[Segment] = []
     for snapshot in snapshots:
         snapshot_date(snapshot)
-        files = _snapshot_files(crawl.source, snapshot, crawl.retries)[: crawl.max_files]
+        files = _snapshot_files(crawl.source, snapshot)[: crawl.max_files]
         step = crawl.files_per_segment
         segments += [
             Segment(snapshot, start // step, tuple(files[start : start + step])) for start in range(0, len(files), step)
@@ -148,25 +148,28 @@ def load_inputs(data: bytes) -> tuple[list[Segment], dict[str, str]]:
 
 def is_common_crawl(source: str) -> bool:
     """True for HTTP sources, and for S3 or file mirrors that hold a collinfo.json."""
-    return source.startswith(("http://", "https://")) or Store(source).exists("collinfo.json")
+    if source.startswith(("http://", "https://")):
+        return True
+    Store(source).reach()
+    return Store(source).exists("collinfo.json")
 
 
-def _mirror_get(source: str, path: str, retries: int) -> bytes:
+def _mirror_get(source: str, path: str, patience_s: float = fetch.PATIENCE_S) -> bytes:
     if not source.startswith(("http://", "https://")):
         try:
             return Store(source).read_bytes(path)
         except FileNotFoundError:
             raise InputError(f"{source}/{path}: no such file; check crawl.source and the snapshot's name") from None
     if path == "collinfo.json" and source.rstrip("/") == "https://data.commoncrawl.org":
-        return fetch.get("https://index.commoncrawl.org/collinfo.json", retries)
-    return fetch.get(f"{source.rstrip('/')}/{path}", retries)
+        return fetch.get("https://index.commoncrawl.org/collinfo.json", patience_s)
+    return fetch.get(f"{source.rstrip('/')}/{path}", patience_s)
 
 
-def _snapshot_files(source: str, snapshot: str, retries: int) -> list[Source]:
+def _snapshot_files(source: str, snapshot: str) -> list[Source]:
     if is_common_crawl(source):
         listed = f"crawl-data/{snapshot}/warc.paths.gz"
         try:
-            listing = gzip.decompress(_mirror_get(source, listed, retries)).decode().split()
+            listing = gzip.decompress(_mirror_get(source, listed)).decode().split()
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise InputError(
                 f"{source}/{listed}: is not a gzipped list of paths ({error}); check crawl.source"

@@ -112,7 +112,8 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        traceback.print_exc()
+        if not isinstance(error, OSError):  # Arrow complains of our defects as it does of damaged files
+            traceback.print_exc()
         raise errors.StoreError(explain(uri, error)) from error
 
 
@@ -128,7 +129,6 @@ def worker_errors() -> Iterator[None]:
         if found:
             raise getattr(errors, found[1])(found[2]) from None
         if os.strerror(errno.ENOSPC) in str(error):  # where Spark itself writes
-            traceback.print_exc()
             raise errors.StoreError(explain("spark.local.dir", OSError(errno.ENOSPC, ""))) from error
         raise
 

@@ -16,7 +16,7 @@ from contract.stages import STAGES
 from gristmill_airflow.assets import CRAWL, SEEN
 from gristmill_airflow.launch import check
 from gristmill_airflow.params import fulfil, read_request, recipe_uri
-from gristmill_airflow.stage import RUN, StageOperator, publish, reported
+from gristmill_airflow.stage import RUN, StageOperator, hide, publish, reported
 from gristmill_airflow.timetable import new_crawls
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,12 @@ def resolve() -> str:
         (event for found in context["triggering_asset_events"].values() for event in found),
         key=lambda event: event.timestamp,
     )
-    with reported():
+    with reported(again=False):
         request = read_request(context["params"], context["dag_run"].partition_key, [event.extra for event in events])
+        hide(str(request))
         log.info("will resolve: %s", request)
         run = fulfil(request, f"{context['dag'].dag_id}.{context['run_id']}")
+        hide(run.recipe.crawl.source)
     files = sum(len(segment.files) for segment in run.segments)
     log.info("run: %s", run.uri)
     log.info("crawl: %s, %d files in %d segments", ", ".join(run.recipe.snapshots), files, len(run.segments))
@@ -103,10 +105,10 @@ def poll() -> list[str]:
     """
     context = get_current_context()
     params = context["params"]
-    with reported():
+    with reported(again=False):  # the next poll finds what this one could not
         crawl = load(recipe_uri(params["recipe"]), params["overrides"] or ()).crawl
-        log.info("will ask %s for its crawls", crawl.source)
-        offered = list_snapshots(crawl.source, crawl.retries)
+        hide(crawl.source)
+        offered = list_snapshots(crawl.source)
     state = context["asset_state_store"][CRAWL]
     seen = state.get(SEEN) or {}
     fresh = new_crawls(offered, _published(seen.get(crawl.source), context))
