@@ -4,6 +4,8 @@ Every message says what is wrong, where, and what to do. A command's `main` prin
 anything else that escapes is a defect and keeps its traceback. A message shows no secret of a URI that it names.
 """
 
+import re
+
 from contract.masking import masked
 
 EXIT_FAILED = 1
@@ -12,13 +14,18 @@ EXIT_INTERRUPTED = 75  # sysexits EX_TEMPFAIL: stopped after committing progress
 EXIT_BAD_RECIPE = 78  # sysexits EX_CONFIG: the recipe is wrong, a retry changes nothing
 
 
+def _line(text: str) -> str:
+    """The text as one line that no terminal obeys, whatever it quotes."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], re.sub(r"\s*\n\s*", " ", text.strip()))
+
+
 class GristmillError(Exception):
     """The base of every error that is reported as one line instead of a traceback."""
 
     exit_code = EXIT_FAILED
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(masked(message))
+        super().__init__(_line(masked(message)))
 
 
 class RecipeError(GristmillError):
