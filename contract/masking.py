@@ -7,7 +7,9 @@ import re
 from urllib.parse import parse_qsl, unquote
 
 # Whatever follows a scheme matches, secret or not, so that the search is linear in the text. Quotes and brackets end a URI in a sentence.
-_URI = re.compile(r"""(?P<scheme>[A-Za-z0-9+.-]{0,20}://)(?P<user>[^\s/?#"'<>]*@)?(?P<place>[^\s?"'<>]*)(?P<query>\?[^\s"'<>]*)?""")
+_URI = re.compile(
+    r"""(?P<scheme>[A-Za-z0-9+.-]{0,20}://)(?P<user>[^\s/?#"'<>]*@)?(?P<place>[^\s?"'<>]*)(?P<query>\?[^\s"'<>]*)?"""
+)
 _HTTP = ("http://", "https://")  # elsewhere a question mark is part of a file's name
 _SENTENCE = ":;,.)"  # what belongs to the sentence around a URI, not to its query
 

@@ -203,7 +203,8 @@ def _explain(detail: Any) -> str:
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{path}: unknown key; {hint}allowed here: {', '.join(allowed)}"
     message = WANTED.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" if detail["type"] == "value_error" else f"{path}: {message}, got {_shown(detail['input'])}"
+    got = "" if detail["type"] == "value_error" else f", got {_shown(detail['input'])}"
+    return f"{path}: {message}{got}"
 
 
 def _shown(value: Any) -> str:

@@ -8,11 +8,20 @@ import os
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from contract.scores import SCORES
 
-MOST = 1 << 40  # of pages, bytes, tokens, steps: a million million is more than anybody has, and still adds up in 64 bits
+MOST = 1 << 40  # of pages, bytes, tokens, steps: more than anybody has, and it still adds up in 64 bits
 
 
 def _number(given: Any) -> Any:
@@ -44,11 +53,13 @@ Epochs = Annotated[Real, Field(ge=0, le=100)]  # of text; more than 40 add nothi
 Positive = Annotated[int, Field(gt=0, le=MOST, strict=True)]  # strict: `true` is no number
 Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 32, strict=True)]  # what every generator of random numbers takes
-Batch = Annotated[int, Field(gt=0, le=1 << 20, strict=True)]  # rows of a step, listed in memory; GPT-3's had 1,600 sequences
+Batch = Annotated[int, Field(gt=0, le=1 << 20, strict=True)]  # rows of a step; GPT-3's had 1,600 sequences
 Rows = Annotated[int, Field(gt=0, le=1 << 24, strict=True)]  # held in one process's memory
 Length = Annotated[int, Field(gt=0, le=1 << 20, strict=True)]  # tokens in one sequence, which attention reads at once
 Passes = Annotated[int, Field(gt=0, le=1000, strict=True)]  # over the same data
-Pieces = Annotated[int, Field(gt=0, le=100_000, strict=True)]  # tasks or files of one job: the driver keeps a record of each
+Pieces = Annotated[
+    int, Field(gt=0, le=100_000, strict=True)
+]  # tasks or files, of each of which a driver keeps a record
 Text = Annotated[str, AfterValidator(_plain)]
 Uri = Annotated[str, Field(min_length=1), AfterValidator(_plain), AfterValidator(_absolute)]
 
@@ -619,7 +630,7 @@ class Export(Settings):
 
 
 MEMORY = re.compile(r"([1-9][0-9]{0,12})([kmgt])", re.IGNORECASE)
-LEAST_MEMORY, MOST_MEMORY = 512 << 20, 64 << 40  # Spark starts with no less than 450 MiB; no machine has more than 64 TiB
+LEAST_MEMORY, MOST_MEMORY = 512 << 20, 64 << 40  # Spark wants 450 MiB at least; no machine has more than 64 TiB
 MASTER = re.compile(
     r"local|local\[(?P<cores>\*|[1-9]\d{0,8})(,[1-9]\d{0,4})?\]|local-cluster\[\d{1,4},\d{1,4},\d{1,8}\]|yarn"
     r"|spark://[^\s/,:]+:\d{1,5}(,[^\s/,:]+:\d{1,5})*|k8s://(https?://)?[^\s/]+/?"

@@ -332,10 +332,10 @@ def explain(uri: str, error: Exception, store: str | None = None) -> str:
     text = str(error).replace("\n", " ")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         below = TASK_FOLDER.search(uri)
-        root = shlex.quote(store or uri[: below.start()]) if store or below else "STORE"
+        root = store or (uri[: below.start()] if below else None)
         return (
             f"{uri}: the disk is full; free space and run again, finished work is kept; what killed tasks left behind goes with: "
-            f"python -m contract gc --store {root} --delete"
+            f"python -m contract gc --store {shlex.quote(root) if root else 'STORE'} --delete"
         )
     if isinstance(error, PermissionError) or any(sign in text for sign in DENIED):
         return f"{uri}: access denied; check the folder's permissions or the AWS_* credentials ({text})"
@@ -343,6 +343,9 @@ def explain(uri: str, error: Exception, store: str | None = None) -> str:
         return f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
     if "NoSuchBucket" in text or "NO_SUCH_BUCKET" in text:
         return f"{uri}: the bucket does not exist; create it first ({text})"
-    if any(sign in text for sign in ("NETWORK_CONNECTION", "Could not connect", "Connect timeout", "curlCode", "timed out", "timeout")):
+    if any(
+        sign in text
+        for sign in ("NETWORK_CONNECTION", "Could not connect", "Connect timeout", "curlCode", "timed out", "timeout")
+    ):
         return f"{uri}: the store cannot be reached; check AWS_ENDPOINT_URL and the network ({text})"
     return f"{uri}: {text}"

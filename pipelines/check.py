@@ -1,7 +1,7 @@
 """What a stage would refuse hours into a run is refused before the run: `python -m pipelines check --recipe URI`.
 
-Spark's Java, memory and master, a stage's settings, the packages they need, and the lists, evaluation sets and tokenizer that they name: seconds, and never a page.
-No file that a setting names may have changed since the run was resolved.
+Spark's Java, memory and master, a stage's settings, the packages they need, and the lists, evaluation sets and tokenizer that they
+name: seconds, and never a page. No file that a setting names may have changed since the run was resolved.
 """
 
 from collections.abc import Callable

@@ -21,7 +21,7 @@ import pyarrow as pa
 from contract import errors
 from contract.metrics import Progress
 from contract.plan import Run, Task
-from contract.settings import Spark
+from contract.settings import Spark, memory_bytes
 from contract.store import explain
 
 LOG = Path(__file__).parent / "log4j2.properties"
@@ -56,12 +56,19 @@ def check_setup(settings: Spark) -> None:
 
     Spark itself takes a minute to give up, and then prints pages.
     """
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory_bytes(settings.driver_memory) > here:  # Java would start, and be killed when it uses it
+        raise errors.SetupError(
+            f"spark.driver_memory {settings.driver_memory}: this machine has {here / (1 << 30):.1f} GiB; name less, as in 2g"
+        )
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else "java"
     try:
         said = subprocess.run([java, f"-Xmx{settings.driver_memory}", "-version"], capture_output=True, text=True)
     except OSError as error:
-        raise errors.SetupError(f"Spark needs Java {JAVA}: {java} cannot be run ({error.strerror}); {INSTALL}") from None
+        raise errors.SetupError(
+            f"Spark needs Java {JAVA}: {java} cannot be run ({error.strerror}); {INSTALL}"
+        ) from None
     if said.returncode:
         why = next(filter(None, said.stderr.splitlines()), f"exit code {said.returncode}")
         raise errors.SetupError(
@@ -101,17 +108,20 @@ def _reach(master: str, hosts: list[tuple[str, int]]) -> None:
             return
         except OSError as error:
             why = error.strerror or str(error)
-    raise errors.GristmillError(f"spark.master {master}: nobody answers there; check that it runs, and the network ({why})")
+    raise errors.GristmillError(
+        f"spark.master {master}: nobody answers there; check that it runs, and the network ({why})"
+    )
 
 
 @contextmanager
 def starting(settings: Spark) -> Iterator[None]:
-    """Around the start of a session: what Spark refuses of its own settings is one line."""
+    """Around the start of a session: what Spark refuses of its own settings is one line. What else keeps it from starting may pass."""
     try:
         yield
     except Exception as error:
         why = _java_message(error) or str(error)
-        raise errors.SetupError(
+        kind = errors.SetupError if "IllegalArgumentException" in why else errors.GristmillError
+        raise kind(
             f"Spark does not start at {settings.master}; check the section spark of the recipe, above all conf ({why})"
         ) from None
 

@@ -99,7 +99,9 @@ def _secret(home: Path) -> str:
     """A secret that all of Airflow's processes share and that outlives a restart; readable by its owner only, as the password is."""
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
-    (home / PASSWORDS).touch(mode=0o600)  # Airflow fills the file that it finds; one that it makes is for everybody to read
+    (home / PASSWORDS).touch(
+        mode=0o600
+    )  # Airflow fills the file that it finds; one that it makes is for everybody to read
     (home / PASSWORDS).chmod(0o600)
     file = home / "jwt_secret"
     if not file.exists():

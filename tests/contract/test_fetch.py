@@ -84,15 +84,11 @@ def test_what_is_no_address_is_not_asked_at_all() -> None:
 def test_a_server_that_stays_down_is_given_up_with_advice(server: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "contract")
     began = time.monotonic()
-    with pytest.raises(
-        StoreError, match=r"/down: cannot be reached for 4 s; check the network or name a folder"
-    ):
+    with pytest.raises(StoreError, match=r"/down: cannot be reached for 4 s; check the network or name a folder"):
         fetch.get(server + "/down", patience_s=4)
     assert time.monotonic() - began < 5
     assert Flaky.seen["/down"] == 3
-    told = [
-        ("WARNING", f"warning: {server}/down: the server answers 503; asked again in {wait} s") for wait in (1, 2)
-    ]
+    told = [("WARNING", f"warning: {server}/down: the server answers 503; asked again in {wait} s") for wait in (1, 2)]
     assert [(one.levelname, one.getMessage()) for one in caplog.records] == told
 
 

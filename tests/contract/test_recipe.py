@@ -187,15 +187,17 @@ def test_any_value_of_any_setting_is_accepted_or_refused_by_name(path: str, monk
             node = node.setdefault(parent, {})
         node[last] = odd
         monkeypatch.setattr(recipe.yaml, "load", lambda *_, given=values, **__: given)
+        refused = ""
         try:
             made = parse("", "here")
         except RecipeError as error:
-            assert str(error).startswith("recipe here: ")
-            assert last in str(error)
-            assert "YAML" not in str(error)
-            assert len(str(error)) < 3000
-            assert re.search(r"[\x00-\x1f]|geheim", str(error)) is None
-            str(error).encode()
+            refused = str(error)
+        if refused:
+            assert refused.startswith("recipe here: ")
+            assert last in refused
+            assert "YAML" not in refused
+            assert len(refused.encode()) < 3000
+            assert re.search(r"[\x00-\x1f]|geheim", refused) is None
             continue
         monkeypatch.undo()
         section = yaml.safe_dump({path.split(".")[0]: made.model_dump(mode="json")[path.split(".")[0]]})

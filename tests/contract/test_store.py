@@ -127,7 +127,9 @@ def test_who_waits_for_a_store_is_told_at_once_and_given_up_soon(
         port = server.getsockname()[1] if silent else 9
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         began = time.monotonic()
-        with pytest.raises(StoreError, match=r"^s3://bucket/x: the store cannot be reached; check AWS_ENDPOINT_URL[^\n]*$"):
+        with pytest.raises(
+            StoreError, match=r"^s3://bucket/x: the store cannot be reached; check AWS_ENDPOINT_URL[^\n]*$"
+        ):
             Store("s3://bucket/x").reach()
         assert time.monotonic() - began < 20
     assert [one.getMessage() for one in caplog.records if one.name.startswith("contract")] == [
@@ -145,7 +147,9 @@ def test_a_store_that_answers_is_asked_once(s3_store: Store, caplog: pytest.LogC
 
 def test_an_endpoint_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
-    with pytest.raises(SetupError, match="^AWS_ENDPOINT_URL or AWS_REGION: Invalid endpoint: nonsense; write an endpoint as"):
+    with pytest.raises(
+        SetupError, match=r"^AWS_ENDPOINT_URL or AWS_REGION: Invalid endpoint: nonsense; write an endpoint as"
+    ):
         Store("s3://bucket/x").reach()
 
 

@@ -68,7 +68,9 @@ def test_a_source_that_cannot_be_reached_fails_once_and_shows_no_secret(name, mo
         "run_id": "one",
     }
     monkeypatch.setattr(graph, "get_current_context", lambda: context)
-    with pytest.raises(AirflowFailException, match=r"^http://\*\*\*@127\.0\.0\.1:9/x\?\*\*\*: cannot be reached for 1\.5 s; check"):
+    with pytest.raises(
+        AirflowFailException, match=r"^http://\*\*\*@127\.0\.0\.1:9/x\?\*\*\*: cannot be reached for 1\.5 s; check"
+    ):
         getattr(graph, name).function()
     assert {"geheim", "sig=S3CRET", "S3CRET"} <= set(hidden)
     told = [one.levelname for one in caplog.records if "Connection refused" in one.getMessage()]
