@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import logging
 import os
 import re
 import secrets
@@ -9,16 +10,18 @@ import sys
 from collections.abc import Sequence
 
 from contract import contamination, funnel, lineage, recipe
-from contract.errors import GristmillError
+from contract.errors import GristmillError, InputError, RecipeError
 from contract.manifest import find, read_all
 from contract.plan import Run, Task, open_run, resolve
 from contract.sources import list_snapshots
 from contract.stages import STAGES
-from contract.store import Entry, Store
+from contract.store import Entry, Store, split_uri
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("contract").setLevel(logging.INFO)  # which server or store is being asked
     try:
         _COMMANDS[given.command](given)
     except GristmillError as error:
@@ -81,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 def _resolve(given: argparse.Namespace) -> None:
     name = given.run or _new_name(recipe.load(given.recipe, given.overrides).name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+:-]*", name):
-        raise GristmillError(f"run name {name!r}: use letters, digits and . _ + : -")
+        raise RecipeError(f"run name {name!r}: use letters, digits and . _ + : -")
     print(resolve(given.recipe, name, given.overrides, given.snapshot).uri)
 
 
@@ -90,8 +93,13 @@ def _new_name(of: str) -> str:
     return f"{of}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
+def _open(uri: str) -> Run:
+    split_uri(uri)[0].reach()
+    return open_run(uri)
+
+
 def _plan(given: argparse.Namespace) -> None:
-    run = open_run(given.recipe)
+    run = _open(given.recipe)
     print(f"{'stage':<16}{'partition':<28}{'fingerprint':<14}{'plane':<7}state")
     for task in run.tasks().values():
         print(
@@ -107,21 +115,29 @@ def _state(run: Run, task: Task) -> str:
 
 
 def _funnel(given: argparse.Namespace) -> None:
-    run: Run = open_run(given.recipe)
+    run = _open(given.recipe)
     print(funnel.render(funnel.levels(run)), *contamination.tables(run), sep="\n")
 
 
 def _lineage(given: argparse.Namespace) -> None:
-    print("\n".join(lineage.trace(Store(given.store), given.uri)))
+    print("\n".join(lineage.trace(_existing(given.store), given.uri)))
 
 
 def _snapshots(given: argparse.Namespace) -> None:
-    print(f"asking {given.source} for its crawls", file=sys.stderr, flush=True)
-    print("\n".join(list_snapshots(given.source, retries=1)))  # a person waits
+    print("\n".join(list_snapshots(given.source, patience_s=5)))  # there is nothing else to wait for
+
+
+def _existing(uri: str) -> Store:
+    """A store that is there: a misspelt one would be an empty one."""
+    store = Store(uri)
+    store.reach()
+    if not {"runs", *STAGES} & set(store.folders()):
+        raise InputError(f"{store.uri}: there is no store; check --store")
+    return store
 
 
 def _gc(given: argparse.Namespace) -> None:
-    store = Store(given.store)
+    store = _existing(given.store)
     limit_ns = (datetime.datetime.now(datetime.UTC).timestamp() - given.older_than_hours * 3600) * 1e9
     # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
     attempts: dict[str, list[Entry]] = {}

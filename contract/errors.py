@@ -1,8 +1,12 @@
 """Errors that a person can act on, and the exit codes by which a parent process tells them apart.
 
 Every message says what is wrong, where, and what to do. A command's `main` prints it as one line and exits with `exit_code`;
-anything else that escapes is a defect and keeps its traceback.
+anything else that escapes is a defect and keeps its traceback. A message shows no secret of a URI that it names.
 """
+
+import re
+
+from contract.masking import masked
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 65  # sysexits EX_DATAERR: the input is unusable, a retry changes nothing
@@ -10,14 +14,28 @@ EXIT_INTERRUPTED = 75  # sysexits EX_TEMPFAIL: stopped after committing progress
 EXIT_BAD_RECIPE = 78  # sysexits EX_CONFIG: the recipe is wrong, a retry changes nothing
 
 
+def _line(text: str) -> str:
+    """The text as one line that no terminal obeys, whatever it quotes."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], re.sub(r"\s*\n\s*", " ", text.strip()))
+
+
 class GristmillError(Exception):
     """The base of every error that is reported as one line instead of a traceback."""
 
     exit_code = EXIT_FAILED
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_line(masked(message)))
+
 
 class RecipeError(GristmillError):
     """The recipe or an override is wrong; the message names the key and what is allowed."""
+
+    exit_code = EXIT_BAD_RECIPE
+
+
+class SetupError(GristmillError):
+    """The machine lacks what the recipe's settings need; the message says what to install or to change."""
 
     exit_code = EXIT_BAD_RECIPE
 

@@ -1,13 +1,14 @@
 """HTTP with the patience that Common Crawl asks for: retries with jittered back-off on 503, 429, 5xx and broken connections.
 
-And with its modesty: `connection` bounds how many downloads from one host are open at a time on one machine.
+A listing, for which a person waits, is asked for some seconds (`get`); a download for minutes (`session`). Each retry is one warning.
+And with Common Crawl's modesty: `connection` bounds how many downloads from one host are open at a time on one machine.
 """
 
 import fcntl
 import hashlib
+import logging
 import os
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,13 +24,20 @@ from urllib3 import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 from contract.errors import InputError, StoreError
+from contract.masking import masked
+
+log = logging.getLogger(__name__)
 
 USER_AGENT = "gristmill (+https://commoncrawl.org/faq; a training-corpus pipeline)"
 TIMEOUT_S = (5, 60)  # to connect, and between two pieces of an answer
 
 
+PATIENCE_S = 20.0  # a busy server has answered by then, and a person still waits
+AGAIN = (429, 500, 502, 503, 504)
+
+
 class _Told(Retry):
-    """Says on stderr why it asks again, before it waits: without that, a machine without network is silent for minutes."""
+    """Says why it asks again, before it waits: without that, a machine without network is silent for minutes."""
 
     host = ""
 
@@ -41,22 +49,23 @@ class _Told(Retry):
 
     def sleep(self, response: BaseHTTPResponse | None = None) -> None:
         last = self.history[-1]
-        why = _root(last.error) if last.error else f"the server answers {last.status}"
+        why = root(last.error) if last.error else f"the server answers {last.status}"
         number = len(self.history)
         path = str(last.url).partition("?")[0]  # what follows may be a secret
-        print(f"{self.host}{path}: {why}; retry {number} of {number + (self.total or 0)}", file=sys.stderr, flush=True)
+        warn(f"{self.host}{path}: {why}; retry {number} of {number + (self.total or 0)}")
         super().sleep(response)
 
 
 @lru_cache(maxsize=8)
-def session(retries: int = 8, told: bool = False) -> requests.Session:
+def session(retries: int = 8) -> requests.Session:
     """A session that retries GET and waits longer each time (0.5 s doubling up to 60 s, with jitter, or the server's Retry-After, at most ten minutes)."""
-    retry = (_Told if told else Retry)(
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell each retry again, with the URL's secrets
+    retry = _Told(
         total=retries,
         backoff_factor=0.5,
         backoff_jitter=1.0,
         backoff_max=60,
-        status_forcelist=(429, 500, 502, 503, 504),
+        status_forcelist=AGAIN,
         allowed_methods=("GET", "HEAD"),
         respect_retry_after_header=True,
         retry_after_max=600,
@@ -64,21 +73,42 @@ def session(retries: int = 8, told: bool = False) -> requests.Session:
     made = requests.Session()
     made.headers["User-Agent"] = USER_AGENT
     for scheme in ("http://", "https://"):
-        made.mount(scheme, HTTPAdapter(max_retries=retry))
+        made.mount(scheme, HTTPAdapter(max_retries=retry if retries else 0))
     return made
 
 
-def get(url: str, retries: int = 8) -> bytes:
-    """The body of a URL. Each retry leaves a line on stderr.
+def get(url: str, patience_s: float = PATIENCE_S) -> bytes:
+    """The body of a URL for which somebody waits: asked again until `patience_s` are over.
 
     Raises InputError where the server says that there is no such thing, StoreError where it cannot be reached.
     """
-    try:
-        response = session(retries, told=True).get(url, timeout=TIMEOUT_S)
-    except requests.RequestException as error:
-        raise StoreError(
-            f"{url}: cannot be reached after {retries} retries; check the network or name a folder as crawl.source ({_root(error)})"
-        ) from error
+    log.info("asking %s", masked(url))
+    ends = time.monotonic() + patience_s
+    wait = 1.0
+    while True:
+        try:
+            response = session(retries=0).get(url, timeout=(TIMEOUT_S[0], max(1.0, patience_s / 2)))
+        except ValueError as error:
+            raise InputError(f"{url}: is no address that can be asked; check crawl.source ({root(error)})") from None
+        except requests.RequestException as error:
+            why = root(error)
+        else:
+            if response.status_code not in AGAIN:
+                return _body(url, response)
+            why = f"the server answers {response.status_code}"
+            told = response.headers.get("Retry-After", "")
+            wait = max(wait, float(told)) if told.isdecimal() else wait
+        if time.monotonic() + wait > ends:
+            break
+        warn(f"{url}: {why}; asked again in {wait:g} s")
+        time.sleep(wait)
+        wait *= 2
+    raise StoreError(
+        f"{url}: cannot be reached for {patience_s:g} s; check the network or name a folder as crawl.source ({why})"
+    )
+
+
+def _body(url: str, response: requests.Response) -> bytes:
     if response.status_code in (404, 403, 410):
         raise InputError(
             f"{url}: the server answers {response.status_code}; check crawl.source and the snapshot's name"
@@ -126,7 +156,13 @@ def connection(url: str, limit: int, folder: Path | None = None) -> Iterator[Non
         time.sleep(random.uniform(0.05, 0.2))  # noqa: S311
 
 
-def _root(error: BaseException) -> str:
+def warn(text: str) -> None:
+    """One line for people, which asks nothing of them."""
+    log.warning("warning: %s", masked(text))
+
+
+def root(error: BaseException) -> str:
+    """What an error began with: what requests and urllib3 wrap around it repeats the URL, secrets and all."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return str(error) or type(error).__name__

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from contract.errors import InputError
 from contract.manifest import Manifest, read_all
+from contract.masking import masked
 from contract.store import Store
 
 Key = tuple[str, str, str]
@@ -16,6 +17,7 @@ def trace(store: Store, uri: str) -> list[str]:
     `uri` is a manifest's URI or its folder's, or the URI of a crawl file; a path will do, also over links, and of a manifest the one
     below the store. Raises InputError where nothing in the store matches.
     """
+    uri = masked(uri)  # as the manifests name it
     manifests = {_key(one): one for one in read_all(store)}
     place = _place(uri)
     named = dict.fromkeys(source for one in manifests.values() for source in one.sources)

@@ -6,6 +6,7 @@ writer of the same task is refused and its attempt is garbage that `gc` removes.
 
 import datetime
 import hashlib
+import json
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.errors import GristmillError, NotReadyError, StoreError
+from contract.masking import masked
 from contract.plan import Run, Task
 from contract.stages import STAGES
 from contract.store import Store
@@ -77,7 +79,7 @@ class Manifest(BaseModel):
     files: tuple[File, ...]
     inputs: tuple[Input, ...]
     sources: tuple[str, ...] = ()
-    """URIs of the crawl files, for the one stage that reads them."""
+    """URIs of the crawl files, for the one stage that reads them; like the settings, without the secrets of a URI."""
     settings: dict[str, Any]
     rows: Rows = Rows()
     metrics: dict[str, float | int | str | bool | None] = {}
@@ -138,8 +140,8 @@ class Attempt:
                 Input(stage=task.stage, partition=task.partition, fingerprint=task.fingerprint)
                 for task in self.task.inputs
             ),
-            sources=tuple(file.uri for file in segment.files) if segment and not self.task.inputs else (),
-            settings=self.run.recipe.section(self.task.stage).identity(),
+            sources=tuple(masked(file.uri) for file in segment.files) if segment and not self.task.inputs else (),
+            settings=json.loads(masked(json.dumps(self.run.recipe.section(self.task.stage).identity()))),
             rows=rows,
             metrics=dict(metrics or {}),
             run=self.run.uri,

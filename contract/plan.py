@@ -162,7 +162,7 @@ def resolve(uri: str, run: str, overrides: Sequence[str] = (), snapshots: Sequen
 
 def open_run(uri: str) -> Run:
     """Open a run by the URI of its resolved recipe (`<store>/runs/<run>/recipe.yaml`)."""
-    recipe = recipes.load(uri)
+    recipe = recipes.load(uri, patient=True)
     folder, _ = split_uri(uri)
     try:
         segments, outside = load_inputs(folder.read_bytes("inputs.json"))

@@ -5,6 +5,7 @@ refused as a RecipeError that names the key's path and what is allowed there.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -25,14 +26,19 @@ WANTED = {
     "bool_type": "should be true or false",
 }  # where pydantic speaks of Python's types
 
+NOT_YAML = (yaml.YAMLError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
+"""What PyYAML raises at text: at 2024-13-45, for one, the ValueError of a date that does not exist."""
+
+TOLD = 10  # mistakes in one line
+
 
 class Recipe(Settings):
     """Everything a run needs to know, one section a stage."""
 
-    name: str = runtime_only("unnamed")
+    name: s.Text = runtime_only("unnamed")
     store: s.Uri = runtime_only("home/store")
     """A folder or `s3://bucket/prefix`."""
-    snapshots: tuple[str, ...] = ()
+    snapshots: tuple[s.Text, ...] = ()
     """The crawls that make the corpus. Empty: the newest that the source offers."""
     spark: s.Spark = runtime_only(s.Spark())
 
@@ -112,15 +118,21 @@ class Recipe(Settings):
         return decides
 
 
-def load(uri: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe from a local path, `file://` or `s3://` URI and apply overrides such as `filter.min_words=40`."""
+def load(uri: str, overrides: Iterable[str] = (), patient: bool = False) -> Recipe:
+    """Read a recipe from a local path, `file://` or `s3://` URI and apply overrides such as `filter.min_words=40`.
+
+    `patient` is for tasks, which give a store a minute to be reached; a person who starts a run is told in seconds that it cannot be.
+    """
     store, name = split_uri(uri)
     try:
+        if not patient:
+            store.reach()
         text = store.read_bytes(name).decode()
     except FileNotFoundError:
         raise RecipeError(f"recipe {uri}: no such file{_near_recipes(uri)}") from None
-    except StoreError as error:
-        raise RecipeError(f"recipe {uri}: cannot be read: {error}") from error
+    except StoreError as error:  # a folder, say; what keeps S3 from answering may pass
+        kind = StoreError if store.is_s3 else RecipeError
+        raise kind(f"recipe {uri}: cannot be read: {error}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {uri}: is not UTF-8 text ({error})") from error
     return parse(text, uri, overrides)
@@ -129,9 +141,10 @@ def load(uri: str, overrides: Iterable[str] = ()) -> Recipe:
 def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe from YAML text; `origin` is what error messages call it."""
     try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader) or {}
-    except (yaml.YAMLError, TypeError) as error:
+        values = yaml.load(text, Loader=_UniqueKeyLoader)
+    except NOT_YAML as error:
         raise RecipeError(f"recipe {origin}: is not valid YAML: {' '.join(str(error).split())}") from error
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {origin}: must hold keys and values, not a {type(values).__name__}")
     for item in overrides:
@@ -139,7 +152,9 @@ def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"recipe {origin}: " + "; ".join(_explain(detail) for detail in error.errors())) from None
+        told = [_explain(detail) for detail in error.errors()[:TOLD]]
+        more = [f"and {error.error_count() - TOLD} more"] if error.error_count() > TOLD else []
+        raise RecipeError(f"recipe {origin}: " + "; ".join(told + more)) from None
 
 
 def dump(recipe: Recipe) -> str:
@@ -168,7 +183,7 @@ def _apply(values: dict[str, Any], item: str) -> None:
         raise RecipeError(f"override {item!r}: write it as key.path=value, for example filter.min_words=40")
     try:
         value = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, TypeError):
+    except NOT_YAML:
         raise RecipeError(f"override {item!r}: {text!r} is not a YAML value; quote it if it is a string") from None
     node = values
     for depth, key in enumerate(keys[:-1]):
@@ -188,7 +203,18 @@ def _explain(detail: Any) -> str:
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{path}: unknown key; {hint}allowed here: {', '.join(allowed)}"
     message = WANTED.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" if detail["type"] == "value_error" else f"{path}: {message}, got {detail['input']!r}"
+    got = "" if detail["type"] == "value_error" else f", got {_shown(detail['input'])}"
+    return f"{path}: {message}{got}"
+
+
+def _shown(value: Any) -> str:
+    """A refused value, which may be a file pasted in the wrong place, or a number of more digits than Python prints."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 100
+    try:
+        return short.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _allowed_keys(path: list[Any]) -> list[str]:

@@ -5,16 +5,37 @@ fast or where a stage runs and never what it produces, so it stays out of the st
 """
 
 import os
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from contract.scores import SCORES
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0, strict=True)]  # strict: `true` is no number
-Count = Annotated[int, Field(ge=0, strict=True)]
-NotNegative = Annotated[float, Field(ge=0)]
+MOST = 1 << 40  # of pages, bytes, tokens, steps: more than anybody has, and it still adds up in 64 bits
+
+
+def _number(given: Any) -> Any:
+    """YAML's `true` is no number."""
+    if isinstance(given, bool):
+        raise ValueError(f"should be a number, not {str(given).lower()}")
+    return given
+
+
+def _plain(text: str) -> str:
+    """No file, server or table can be named with a control character, and a line of a log would be torn by it."""
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError(f"should hold no control characters, got {text[:80]!r}")
+    return text
 
 
 def _absolute(uri: str) -> str:
@@ -22,7 +43,25 @@ def _absolute(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
 
-Uri = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
+Real = Annotated[float, BeforeValidator(_number)]
+Fraction = Annotated[Real, Field(ge=0, le=1)]
+Decay = Annotated[Real, Field(ge=0, lt=1)]  # AdamW refuses 1
+NotNegative = Annotated[Real, Field(ge=0, le=1e12)]  # a threshold that nothing reaches switches its rule off
+Weight = Annotated[Real, Field(ge=0, le=1e6)]  # of a term in a loss; beyond it the other terms vanish in float32
+Rate = Annotated[Real, Field(gt=0, le=1)]  # AdamW moves a weight by about this much a step
+Epochs = Annotated[Real, Field(ge=0, le=100)]  # of text; more than 40 add nothing (Muennighoff et al. 2023)
+Positive = Annotated[int, Field(gt=0, le=MOST, strict=True)]  # strict: `true` is no number
+Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 32, strict=True)]  # what every generator of random numbers takes
+Batch = Annotated[int, Field(gt=0, le=1 << 20, strict=True)]  # rows of a step; GPT-3's had 1,600 sequences
+Rows = Annotated[int, Field(gt=0, le=1 << 24, strict=True)]  # held in one process's memory
+Length = Annotated[int, Field(gt=0, le=1 << 20, strict=True)]  # tokens in one sequence, which attention reads at once
+Passes = Annotated[int, Field(gt=0, le=1000, strict=True)]  # over the same data
+Pieces = Annotated[
+    int, Field(gt=0, le=100_000, strict=True)
+]  # tasks or files, of each of which a driver keeps a record
+Text = Annotated[str, AfterValidator(_plain)]
+Uri = Annotated[str, Field(min_length=1), AfterValidator(_plain), AfterValidator(_absolute)]
 
 
 def runtime_only(default: Any, **constraints: Any) -> Any:
@@ -64,28 +103,29 @@ class Crawl(Settings):
 
     Where they lie is no part of a result's identity; the files themselves are (see `contract.sources.Source`).
     """
-    files_per_segment: Positive | None = runtime_only(None)
+    files_per_segment: Pieces | None = runtime_only(None)
     """None: 10, doubled until a run has at most `contract.sources.MAX_SEGMENTS` of them."""
     max_files: Positive | None = runtime_only(None)
     """How many files, and so which segments there are; a segment's identity is its own files."""
     max_bytes_per_file: Positive | None = None
     """Read only the head of each file; the last, cut record is not counted as damage."""
-    max_payload_bytes: Positive = 8 << 20
-    """A larger page is dropped with its reason; 99.99 % of Common Crawl's pages are under 1 MiB, which it truncates at."""
+    max_payload_bytes: Annotated[int, Field(gt=0, le=1 << 30, strict=True)] = 8 << 20
+    """At most 1 GiB, because a worker holds a page whole. A larger page is dropped with its reason; 99.99 % of Common Crawl's pages are under 1 MiB, which it truncates at."""
     blocklists: tuple[Uri, ...] = ()
     """The folders of categories in the UT1 format, each with `domains` and `urls`: [ut1/adult, ut1/phishing]. UT1 as a whole is refused."""
-    strict_words: tuple[str, ...] = ()
+    strict_words: tuple[Text, ...] = ()
     """RefinedWeb: dropped when the URL without `-` and `.` contains one, whatever the case."""
-    hard_words: tuple[str, ...] = ()
+    hard_words: tuple[Text, ...] = ()
     """RefinedWeb: dropped when one stands in the URL as a whole word."""
-    soft_words: tuple[str, ...] = ()
+    soft_words: tuple[Text, ...] = ()
     """RefinedWeb: dropped when two distinct ones stand in the URL as whole words."""
     skip_curated_hosts: bool = True
     """RefinedWeb: leave out hosts whose curated dumps are the better copy (Wikipedia, arXiv, GitHub, ...)."""
-    retries: Positive = runtime_only(8)
-    connections_per_host: Positive = runtime_only(8)
+    retries: Annotated[int, Field(gt=0, le=100, strict=True)] = runtime_only(8)
+    """Of a download. They wait up to a minute each: a hundred are an hour and a half."""
+    connections_per_host: Annotated[int, Field(gt=0, le=256, strict=True)] = runtime_only(8)
     """Downloads from one host that are open at a time on one machine, over all of its workers."""
-    split_bytes: Positive = runtime_only(256 << 20)
+    split_bytes: Annotated[int, Field(ge=1024, le=MOST, strict=True)] = runtime_only(256 << 20)
     """A larger file is read by several Spark tasks, each the records that begin in its stretch; one gzip member cannot be split."""
 
     def outside(self) -> dict[str, str]:
@@ -101,8 +141,10 @@ class Extract(Settings):
     min_chars: Positive = 25
     prefilter_probability: Fraction = 0.1
     """Skip pages whose plain text is in none of `langid.languages` with at least this probability; 0 extracts every page."""
-    seconds_per_page: Annotated[float, Field(gt=0)] = 10.0
-    memory_mb_per_page: Positive = 1024
+    seconds_per_page: Annotated[Real, Field(ge=0.001, le=3600)] = 10.0
+    """Of processor time, from a millisecond, below which the system's clock means no limit, to an hour."""
+    memory_mb_per_page: Annotated[int, Field(gt=0, le=1 << 20, strict=True)] = 1024
+    """At most a tebibyte."""
 
 
 class Langid(Settings):
@@ -235,7 +277,7 @@ class Bloom(Settings):
     max_special_char_fraction: Fraction = 0.4
     min_stop_word_fraction: Fraction = 0.3
     max_bad_word_fraction: Fraction = 0.01
-    max_perplexity: Annotated[float, Field(gt=0)] = 1500
+    max_perplexity: Annotated[Real, Field(gt=0, le=1e12)] = 1500
     """Judged where `score.perplexity_model` names a model."""
 
 
@@ -273,7 +315,7 @@ def _measured(name: str) -> str:
     known = ("language_probability", *SCORES)
     if name.removeprefix("-") not in known:
         raise ValueError(
-            f"{name!r} is not measured; there are {', '.join(known)}, and each with a minus before it where less is better"
+            f"{name[:80]!r} is not measured; there are {', '.join(known)}, and each with a minus before it where less is better"
         )
     return name
 
@@ -284,15 +326,17 @@ class MinhashSign(Settings):
     method: Literal["minhash", "simhash"] = "minhash"
     preset: Literal["fineweb", "refinedweb", "slimpajama"] | None = None
     """Sets ngram, bands and rows: 5, 14 x 8 (also the default), 5, 450 x 20, or 13, 9 x 13."""
-    ngram: Positive = 5
-    bands: Positive = 14
-    rows: Positive = 8
+    ngram: Annotated[int, Field(gt=0, le=128, strict=True)] = 5
+    """Words a shingle; pages share no longer ones but where `dedup_substring` finds them."""
+    bands: Annotated[int, Field(gt=0, le=4096, strict=True)] = 14
+    rows: Annotated[int, Field(gt=0, le=256, strict=True)] = 8
+    """bands x rows hashes are computed of each shingle: at most 65,536, seven times RefinedWeb's."""
     distance: Annotated[int, Field(ge=1, le=8, strict=True)] = 4
     """SimHash: at most this many of 64 bits differ (BLOOM: 4, with ngram 6)."""
     quality: Annotated[str, AfterValidator(_measured)] = "language_probability"
     """What `dedup_fuzzy.keep: best_quality` compares: this, or a score (`contract/scores.py`). More is better; with a minus before
     its name, as in `-perplexity`, less is."""
-    seed: Annotated[int, Field(ge=0, lt=1 << 32, strict=True)] = 1
+    seed: Seed = 1
 
     @property
     def quality_column(self) -> str:
@@ -301,7 +345,8 @@ class MinhashSign(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_preset(cls, given: Any) -> Any:
-        preset = MINHASH_PRESETS.get(given.get("preset") or "") if isinstance(given, dict) else None
+        name = given.get("preset") if isinstance(given, dict) else None
+        preset = MINHASH_PRESETS.get(name) if isinstance(name, str) else None
         if preset and given.get("method") == "simhash":
             raise ValueError(f"preset {given['preset']} is MinHash's; method simhash has ngram and distance")
         for key, value in (preset or {}).items():
@@ -310,6 +355,12 @@ class MinhashSign(Settings):
                     f"{key} {given[key]} contradicts preset {given['preset']}, which has {value}; name one of the two"
                 )
         return given | preset if preset else given
+
+    @model_validator(mode="after")
+    def _computable(self) -> "MinhashSign":
+        if self.bands * self.rows > 1 << 16:
+            raise ValueError(f"bands {self.bands} x rows {self.rows} are more than {1 << 16:,} hashes of each shingle")
+        return self
 
 
 class DedupUrl(Settings):
@@ -324,29 +375,29 @@ class DedupFuzzy(Settings):
     keep: Literal["longest", "newest", "best_quality", "smallest_id"] = "longest"
     scope: Literal["snapshot", "global"] = "snapshot"
     """Compare documents of one crawl (FineWeb), or of all crawls of the run."""
-    min_jaccard: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_jaccard: Annotated[Real, Field(gt=0, le=1)] | None = None
     """Link two candidates only if their shingles' true Jaccard similarity is at least this; unset links all candidates."""
-    pairs_per_document: Positive = 16
+    pairs_per_document: Pieces = 16
     """Where links are checked, and more documents than this share a key (with SimHash: and are near), each is compared with this many."""
-    driver_edge_limit: Positive = runtime_only(20_000_000)
-    """Up to this many edges the driver finds the components with scipy; above it Spark does."""
+    driver_edge_limit: Annotated[int, Field(gt=0, lt=1 << 31, strict=True)] = runtime_only(20_000_000)
+    """Up to this many edges the driver finds the components with scipy, whose indices have 31 bits; above it Spark does."""
 
 
 class DedupSubstring(Settings):
     """Lee et al. 2021: cut what stands at two or more places."""
 
-    min_tokens: Annotated[int, Field(ge=2, strict=True)] = 50
+    min_tokens: Annotated[int, Field(ge=2, le=1 << 20, strict=True)] = 50
     cut: Literal["all", "keep_first"] = "keep_first"
     """Of a held-out document only what held-out ones repeat among themselves is cut; it counts as first."""
-    passes: Positive = 1
+    passes: Passes = 1
     """Cutting can make new matches; 2 reproduces the paper."""
     min_chars: Count = 20
     """A document with less text left is dropped."""
     tokenizer: Uri | None = None
     """A tokenizer.json whose ids are the tokens; without one, tokens are the words that white space separates, which finds nothing in
     languages written without spaces."""
-    one_process_bytes: Count = runtime_only(48 << 20)
-    """Up to this much text, one suffix array on the driver does it; above it Spark's workers search together."""
+    one_process_bytes: Annotated[int, Field(ge=0, lt=1 << 31, strict=True)] = runtime_only(48 << 20)
+    """Up to this much text, at most 2 GiB, one suffix array on the driver does it; above it Spark's workers search together."""
 
     def outside(self) -> dict[str, str]:
         return {"tokenizer": self.tokenizer} if self.tokenizer else {}
@@ -355,7 +406,7 @@ class DedupSubstring(Settings):
 class Decontaminate(Settings):
     """Keep evaluation sets out: documents that share words in a row with one are dropped or cut."""
 
-    benchmarks: dict[str, Uri] = {}
+    benchmarks: dict[Text, Uri] = {}
     """Name of the benchmark -> a file or folder of JSONL, JSON, CSV, TSV or Parquet, packed (gz, xz, bz2, zip, tar) or not. Each line,
     element or row is one item; its strings are its text."""
     ngram: Annotated[int, Field(ge=8, le=50, strict=True)] = 13
@@ -382,19 +433,19 @@ class MixSource(Settings):
     """One curated source beside the crawl: JSONL (gz or not) with a `text` field."""
 
     uri: Uri
-    epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
+    epochs: Epochs = 1.0
 
 
 class Mix(Settings):
     """What the corpus is made of, how often each source is seen, and what is held out."""
 
-    crawl_epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
-    sources: dict[str, MixSource] = {}
-    heldout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    crawl_epochs: Epochs = 1.0
+    sources: dict[Text, MixSource] = {}
+    heldout_fraction: Decay = 0.05
     """Of the documents that the epochs take, and whatever has the same text as one. The same ones in every run, whatever the seed;
     `dedup_substring` cuts no text of theirs for training text's sake."""
-    seed: Count = 0
-    shards: Positive = 8
+    seed: Seed = 0
+    shards: Pieces = 8
 
     @field_validator("sources")
     @classmethod
@@ -410,7 +461,8 @@ class Mix(Settings):
 class Tokenizer(Settings):
     """Byte-level BPE trained on the mixture. Special tokens take the first ids."""
 
-    vocab_size: Annotated[int, Field(ge=300, strict=True)] = 32_000
+    vocab_size: Annotated[int, Field(ge=300, le=1 << 20, strict=True)] = 32_000
+    """At most a million; the largest published vocabularies have a quarter of that."""
     sample_bytes: Positive = 1 << 30
     min_frequency: Positive = 2
 
@@ -418,8 +470,9 @@ class Tokenizer(Settings):
 class Pack(Settings):
     """Documents as token ids, one after the other with end-of-text between, in sequences of equal length."""
 
-    seq_len: Annotated[int, Field(ge=8, strict=True)] = 2048
-    shard_tokens: Positive = 1 << 27
+    seq_len: Annotated[int, Field(ge=8, le=1 << 20, strict=True)] = 2048
+    shard_tokens: Annotated[int, Field(gt=0, le=1 << 32, strict=True)] = 1 << 27
+    """At most 16 GiB, which a worker writes as one file."""
 
 
 # ---------------------------------------------------------------- the GPU plane
@@ -428,12 +481,14 @@ class Pack(Settings):
 class Model(Settings):
     """A LLaMA-style decoder: RMSNorm before each block, SwiGLU, rotary positions, grouped-query attention."""
 
-    layers: Positive = 12
-    d_model: Positive = 768
-    heads: Positive = 12
-    kv_heads: Positive = 12
-    d_ff: Positive = 2048
-    rope_theta: float = 10_000.0
+    layers: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
+    d_model: Annotated[int, Field(gt=0, le=1 << 17, strict=True)] = 768
+    heads: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
+    kv_heads: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
+    d_ff: Annotated[int, Field(gt=0, le=1 << 19, strict=True)] = 2048
+    """The upper bounds are about eight times Llama 3.1 405B's 126 layers, 16,384, 128 heads and 53,248."""
+    rope_theta: Annotated[Real, Field(gt=1, le=1e9)] = 10_000.0
+    """Llama 3: 500,000. At 1 every position is rotated alike."""
     tie_embeddings: bool = True
 
     @model_validator(mode="after")
@@ -448,10 +503,10 @@ class Model(Settings):
 class Optim(Settings):
     """AdamW and its schedule. Defaults are GPT-3's and LLaMA's (betas 0.9/0.95, weight decay 0.1, clip 1.0)."""
 
-    lr: Annotated[float, Field(gt=0)] = 3e-4
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    lr: Rate = 3e-4
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    weight_decay: Annotated[Real, Field(ge=0, le=10)] = 0.1
+    clip: Annotated[Real, Field(gt=0, le=1e12)] = 1.0
     warmup_fraction: Fraction = 0.02
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     min_lr_fraction: Fraction = 0.1
@@ -463,9 +518,9 @@ class Engine(Settings):
     dtype: Literal["fp32", "bf16"] = "fp32"
     zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = runtime_only(0)
     offload_optimizer: bool = runtime_only(False)
-    processes: Positive = runtime_only(1)
+    processes: Annotated[int, Field(gt=0, le=1024, strict=True)] = runtime_only(1)
     """Processes that `deepspeed` starts on this machine: one a GPU, or CPU processes where there is none."""
-    micro_batch: Positive = runtime_only(8)
+    micro_batch: Batch = runtime_only(8)
     """Sequences a process holds at once; the rest of the batch is accumulated."""
     activation_checkpointing: bool = runtime_only(False)
     checkpoint_steps: Positive = runtime_only(200)
@@ -478,10 +533,10 @@ class Pretrain(Settings):
     optim: Optim = Optim()
     engine: Engine = Engine()
     steps: Positive = 10_000
-    batch: Positive = 256
+    batch: Batch = 256
     """Sequences a step, over all processes."""
-    eval_sequences: Positive = 256
-    seed: Count = 0
+    eval_sequences: Rows = 256
+    seed: Seed = 0
 
 
 class Examples(Settings):
@@ -500,71 +555,72 @@ class Sft(Examples):
 
     optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
     engine: Engine = Engine()
-    epochs: Positive = 2
-    batch: Positive = 64
-    max_tokens: Positive = 1024
-    seed: Count = 0
+    epochs: Passes = 2
+    batch: Batch = 64
+    max_tokens: Length = 1024
+    seed: Seed = 0
 
 
 class Reward(Examples):
     """Pairwise reward model on JSONL with `chosen` and `rejected` (hh-rlhf): loss = -log sigmoid(r_chosen - r_rejected)."""
 
-    heldout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    heldout_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.2
     optim: Optim = Optim(lr=1e-5, weight_decay=0.0)
     engine: Engine = Engine()
-    epochs: Positive = 1
-    batch: Positive = 32
+    epochs: Passes = 1
+    batch: Batch = 32
     """Pairs a step, over all processes."""
-    max_tokens: Positive = 512
-    seed: Count = 0
+    max_tokens: Length = 512
+    seed: Seed = 0
 
 
 class Gate(Settings):
     """PPO starts only when the reward model's held-out accuracy is this good at the interval's lower end."""
 
     min_accuracy: Fraction = 0.55
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confidence: Annotated[Real, Field(gt=0, lt=1)] = 0.95
 
 
 class Ppo(Settings):
     """InstructGPT's objective: reward, a KL penalty per token against the SFT model, and a share of pretraining loss."""
 
     steps: Positive = 1000
-    rollout_batch: Positive = 64
+    rollout_batch: Batch = 64
     """Prompts a step, over all processes."""
-    minibatch: Positive = 32
-    inner_epochs: Positive = 2
-    max_prompt_tokens: Positive = 256
-    max_response_tokens: Positive = 128
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    minibatch: Batch = 32
+    inner_epochs: Passes = 2
+    max_prompt_tokens: Length = 256
+    max_response_tokens: Length = 128
+    temperature: Annotated[Real, Field(ge=0.01, le=100)] = 1.0
+    """From all but greedy to all but uniform."""
     gamma: Fraction = 1.0
     lam: Fraction = 0.95
-    clip: Annotated[float, Field(gt=0)] = 0.2
-    value_clip: Annotated[float, Field(gt=0)] = 0.2
-    value_coef: Annotated[float, Field(ge=0)] = 0.5
-    entropy_coef: Annotated[float, Field(ge=0)] = 0.0
-    kl_coef: Annotated[float, Field(ge=0)] = 0.05
-    kl_target: Annotated[float, Field(gt=0)] | None = None
+    clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
+    value_clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
+    value_coef: Weight = 0.5
+    entropy_coef: Weight = 0.0
+    kl_coef: Weight = 0.05
+    kl_target: Annotated[Real, Field(gt=0, le=1e6)] | None = None
     """Adaptive KL coefficient (Ziegler et al. 2019) towards this many nats a response; unset keeps it fixed."""
-    ptx_coef: Annotated[float, Field(ge=0)] = 0.0
-    ptx_sequences: Positive = 4
-    no_eot_penalty: Annotated[float, Field(ge=0)] = 1.0
+    ptx_coef: Weight = 0.0
+    ptx_sequences: Batch = 4
+    no_eot_penalty: Weight = 1.0
     whiten_rewards: bool = False
     policy_optim: Optim = Optim(lr=1e-6, weight_decay=0.0, schedule="constant")
     value_optim: Optim = Optim(lr=5e-6, weight_decay=0.0, schedule="constant")
     engine: Engine = Engine()
-    seed: Count = 0
+    seed: Seed = 0
 
 
 class Evaluate(Settings):
     """Every model of the run on the same held-out text and prompts."""
 
-    sequences: Positive = 256
-    prompts: Positive = 64
-    max_response_tokens: Positive = 128
-    samples: Positive = 3
+    sequences: Rows = 256
+    prompts: Rows = 64
+    max_response_tokens: Length = 128
+    samples: Rows = 3
     engine: Engine = Engine()
-    seed: Count = 0
+    seed: Seed = 0
 
 
 class Export(Settings):
@@ -576,12 +632,48 @@ class Export(Settings):
 # ---------------------------------------------------------------- where it runs
 
 
+MEMORY = re.compile(r"([1-9][0-9]{0,12})([kmgt])", re.IGNORECASE)
+LEAST_MEMORY, MOST_MEMORY = 512 << 20, 64 << 40  # Spark wants 450 MiB at least; no machine has more than 64 TiB
+MASTER = re.compile(
+    r"local|local\[(?P<cores>\*|[1-9]\d{0,8})(,[1-9]\d{0,4})?\]|local-cluster\[\d{1,4},\d{1,4},\d{1,8}\]|yarn"
+    r"|spark://[^\s/,:]+:\d{1,5}(,[^\s/,:]+:\d{1,5})*|k8s://(https?://)?[^\s/]+/?"
+)
+MOST_CORES = 1024  # a Python process each
+
+
+def memory_bytes(text: str) -> int:
+    """Bytes of an amount as Java writes it: 512m, 4g. Raises ValueError for other text, and for what no Spark could start with."""
+    found = MEMORY.fullmatch(text)
+    if not found:
+        raise ValueError(f"should be a whole number and k, m, g or t, as in 4g, got {text[:80]!r}")
+    size = int(found[1]) << {"k": 10, "m": 20, "g": 30, "t": 40}[found[2].lower()]
+    if not LEAST_MEMORY <= size <= MOST_MEMORY:
+        raise ValueError(f"should be from 512m to 64t, got {text}")
+    return size
+
+
+def _memory(text: str) -> str:
+    memory_bytes(text)
+    return text
+
+
+def _master(text: str) -> str:
+    found = MASTER.fullmatch(text)
+    if not found:
+        raise ValueError(
+            f"should be local[*], local[N], spark://host:port, k8s://https://host:port or yarn, got {text[:80]!r}"
+        )
+    if (found["cores"] or "*") != "*" and int(found["cores"]) > MOST_CORES:
+        raise ValueError(f"should name at most {MOST_CORES} cores, got {text}")
+    return text
+
+
 class Spark(Settings):
     """Where the Spark jobs run; never what they produce."""
 
-    master: str = runtime_only("local[*]")
-    driver_memory: str = runtime_only("2g")
-    executor_memory: str = runtime_only("4g")
-    shuffle_partitions: Positive = runtime_only(8)
-    conf: dict[str, str] = runtime_only({})
+    master: Annotated[str, AfterValidator(_master)] = runtime_only("local[*]")
+    driver_memory: Annotated[str, AfterValidator(_memory)] = runtime_only("2g")
+    executor_memory: Annotated[str, AfterValidator(_memory)] = runtime_only("4g")
+    shuffle_partitions: Pieces = runtime_only(8)
+    conf: dict[Text, Text] = runtime_only({})
     """Further Spark properties, for example a Kubernetes image. Secrets do not belong here: they come from the environment."""

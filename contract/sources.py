@@ -24,7 +24,7 @@ CRAWL_FILE = re.compile(r"\.(warc|wet|arc)(\.gz)?$|\.warc\.wet(\.gz)?$")
 FEWEST_FILES = 10  # in a segment that is not the last: about 10 GB of Common Crawl
 MAX_SEGMENTS = 1000  # of a run, over all its crawls: Airflow maps no more than 1,024 tasks at once unless it is told to
 DATED_FILES = 8  # a folder's first files, asked in turn when they were captured
-SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-(\d{4})-(\d{2})$")
+SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-(\d{4})-(\d{2})\Z")
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def snapshot_date(key: str) -> datetime.date:
         raise InputError(f"crawl {key!r}: there is no ISO week {match[2]} in {match[1]}") from None
 
 
-def list_snapshots(source: str, retries: int = 8) -> list[str]:
-    """The snapshots that a source offers, newest first."""
+def list_snapshots(source: str, patience_s: float = fetch.PATIENCE_S) -> list[str]:
+    """The snapshots that a source offers, newest first. A source that cannot be reached is asked for `patience_s`."""
     if not is_common_crawl(source):
         return [_folder_snapshot(source, _folder_files(source))]
     try:
-        names = [str(row["id"]) for row in json.loads(_mirror_get(source, "collinfo.json", retries))]
+        names = [str(row["id"]) for row in json.loads(_mirror_get(source, "collinfo.json", patience_s))]
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{source}/collinfo.json: is not Common Crawl's list of crawls ({error}); check crawl.source"
@@ -86,11 +86,11 @@ def list_snapshots(source: str, retries: int = 8) -> list[str]:
 def list_segments(recipe: Recipe) -> list[Segment]:
     """Every segment of every snapshot of the recipe, or of the newest one where the recipe names none."""
     crawl = recipe.crawl
-    snapshots = tuple(dict.fromkeys(recipe.snapshots)) or tuple(list_snapshots(crawl.source, crawl.retries)[:1])
+    snapshots = tuple(dict.fromkeys(recipe.snapshots)) or tuple(list_snapshots(crawl.source)[:1])
     found: dict[str, list[Source]] = {}
     for snapshot in snapshots:
         snapshot_date(snapshot)
-        found[snapshot] = _snapshot_files(crawl.source, snapshot, crawl.retries, crawl.max_files)
+        found[snapshot] = _snapshot_files(crawl.source, snapshot, crawl.max_files)
     step = crawl.files_per_segment or segment_size([len(files) for files in found.values()])
     segments = [
         Segment(snapshot, start // step, tuple(files[start : start + step]))
@@ -182,26 +182,29 @@ def load_inputs(data: bytes) -> tuple[list[Segment], dict[str, str]]:
 
 def is_common_crawl(source: str) -> bool:
     """True for HTTP sources, and for S3 or file mirrors that hold a collinfo.json."""
-    return source.startswith(("http://", "https://")) or Store(source).exists("collinfo.json")
+    if source.startswith(("http://", "https://")):
+        return True
+    Store(source).reach()
+    return Store(source).exists("collinfo.json")
 
 
-def _mirror_get(source: str, path: str, retries: int) -> bytes:
+def _mirror_get(source: str, path: str, patience_s: float = fetch.PATIENCE_S) -> bytes:
     if not source.startswith(("http://", "https://")):
         try:
             return Store(source).read_bytes(path)
         except FileNotFoundError:
             raise InputError(f"{source}/{path}: no such file; check crawl.source and the crawl's name") from None
     if path == "collinfo.json" and source.rstrip("/") == "https://data.commoncrawl.org":
-        return fetch.get("https://index.commoncrawl.org/collinfo.json", retries)
-    return fetch.get(f"{source.rstrip('/')}/{path}", retries)
+        return fetch.get("https://index.commoncrawl.org/collinfo.json", patience_s)
+    return fetch.get(f"{source.rstrip('/')}/{path}", patience_s)
 
 
-def _snapshot_files(source: str, snapshot: str, retries: int, limit: int | None) -> list[Source]:
+def _snapshot_files(source: str, snapshot: str, limit: int | None) -> list[Source]:
     """The first `limit` files of a snapshot."""
     if is_common_crawl(source):
         listed = f"crawl-data/{snapshot}/warc.paths.gz"
         try:
-            listing = gzip.decompress(_mirror_get(source, listed, retries)).decode().split()
+            listing = gzip.decompress(_mirror_get(source, listed)).decode().split()
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise InputError(
                 f"{source}/{listed}: is not a gzipped list of paths ({error}); check crawl.source"

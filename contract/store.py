@@ -8,7 +8,10 @@ pyarrow is imported where it is used: Airflow reads the DAG files, which know of
 """
 
 import errno
+import logging
 import os
+import re
+import shlex
 import shutil
 import tempfile
 import time
@@ -16,11 +19,14 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contract.errors import RecipeError, StoreError
+from contract.errors import RecipeError, SetupError, StoreError
+from contract.masking import masked
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 
 COPY_CHUNK = 8 << 20
 ATTEMPTS = 8
+TASK_FOLDER = re.compile(r"/[a-z_]+/[0-9a-f]{40}(/|$)")
 DENIED = (
     "ACCESS_DENIED",
     "AccessDenied",
@@ -109,7 +116,7 @@ class Store:
 
     @cached_property
     def _s3(self) -> Any:
-        return _s3_client(ATTEMPTS)
+        return _s3_client()
 
     def __getstate__(self) -> dict[str, str]:
         return {"uri": self.uri}
@@ -130,17 +137,23 @@ class Store:
 
             if not isinstance(error, OSError | ArrowException):
                 raise
-            raise StoreError(explain(self.full(path), error)) from error
+            raise StoreError(explain(self.full(path), error, self.uri)) from error
 
     def check(self) -> None:
         """Prove that the store can be written, before any work starts; fails within seconds where it cannot be reached."""
+        self.reach()
         probe = f".probe-{uuid.uuid4().hex}"
         with self._reported(""):
             if self.is_s3:
-                self._create_s3(probe, b"", _s3_client(attempts=2))
+                self._create_s3(probe, b"", _s3_client(quick=True))
             else:
                 self._create_local(probe, b"")
         self.delete(probe)
+
+    def reach(self) -> None:
+        """Fails within seconds where the service cannot be reached, for who waits: every other method asks for a minute. Any answer will do."""
+        if self.is_s3:
+            _reach(self.root.partition("/")[0], self.uri, _endpoint())
 
     def exists(self, path: str) -> bool:
         with self._reported(path):
@@ -228,7 +241,10 @@ class Store:
 
     def _create_local(self, path: str, data: bytes) -> bool:
         target = self._at(path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        except FileNotFoundError as error:  # as /proc answers; for a caller it would mean that a file is missing
+            raise PermissionError(error.errno, "no folder can be made here", error.filename) from None
         handle, temporary = tempfile.mkstemp(prefix=".create-", dir=os.path.dirname(target))
         try:
             with os.fdopen(handle, "wb") as file:
@@ -300,18 +316,38 @@ class Store:
         return target
 
 
-def _s3_client(attempts: int) -> Any:
+@lru_cache
+def _reach(bucket: str, uri: str, endpoint: str | None) -> None:
+    """`Store.reach`, once a process: what was reached is not asked again."""
+    from botocore import UNSIGNED
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    log.info("asking %s at %s", uri, masked(endpoint or "Amazon S3"))
+    try:
+        _s3_client(quick=True, signature_version=UNSIGNED).head_bucket(Bucket=bucket)
+    except BotoCoreError as error:
+        raise StoreError(explain(uri, error)) from error
+    except ClientError:  # an answer
+        return
+
+
+def _s3_client(quick: bool = False, **options: Any) -> Any:
+    """A client with the patience of a task, or with that of a person who waits."""
     import boto3  # imported here: only S3 stores pay for it
     from botocore.config import Config
 
     config = Config(
-        retries={"mode": "standard", "max_attempts": attempts},
-        connect_timeout=10,
-        read_timeout=60,
+        retries={"mode": "standard", "max_attempts": 2 if quick else ATTEMPTS},
+        connect_timeout=5 if quick else 10,
+        read_timeout=5 if quick else 60,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
+        **options,
     )
-    return boto3.client("s3", endpoint_url=_endpoint(), region_name=_region(), config=config)
+    try:
+        return boto3.client("s3", endpoint_url=_endpoint(), region_name=_region(), config=config)
+    except ValueError as error:
+        raise SetupError(f"AWS_ENDPOINT_URL or AWS_REGION: {error}; write an endpoint as http://host:port") from None
 
 
 def _endpoint() -> str | None:
@@ -331,17 +367,25 @@ def split_uri(uri: str) -> tuple[Store, str]:
     return Store(folder), name
 
 
-def explain(uri: str, error: Exception) -> str:
-    """What a failed operation on a URI means and what to do about it, in one line."""
+def explain(uri: str, error: Exception, store: str | None = None) -> str:
+    """What a failed operation on a URI means and what to do about it, in one line. The store may be left out where a task's folder is named."""
     text = str(error).replace("\n", " ")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"{uri}: the disk is full; free space and run again, finished work is kept"
+        below = TASK_FOLDER.search(uri)
+        root = store or (uri[: below.start()] if below else None)
+        return (
+            f"{uri}: the disk is full; free space and run again, finished work is kept; what killed tasks left behind goes with: "
+            f"python -m contract gc --store {shlex.quote(root) if root else 'STORE'} --delete"
+        )
     if isinstance(error, PermissionError) or any(sign in text for sign in DENIED):
         return f"{uri}: access denied; check the folder's permissions or the AWS_* credentials ({text})"
     if "Unable to locate credentials" in text:
         return f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
     if "NoSuchBucket" in text or "NO_SUCH_BUCKET" in text:
         return f"{uri}: the bucket does not exist; create it first ({text})"
-    if any(sign in text for sign in ("NETWORK_CONNECTION", "Could not connect", "curlCode", "timed out", "timeout")):
+    if any(
+        sign in text
+        for sign in ("NETWORK_CONNECTION", "Could not connect", "Connect timeout", "curlCode", "timed out", "timeout")
+    ):
         return f"{uri}: the store cannot be reached; check AWS_ENDPOINT_URL and the network ({text})"
     return f"{uri}: {text}"

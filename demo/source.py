@@ -46,7 +46,7 @@ def choose(folder: Path, recipe_uri: str, crawl: str | None, overrides: tuple[st
     if recipe.snapshots:  # pages from elsewhere would not be what the recipe asks for
         return _common_crawl(recipe, recipe.snapshots)
     try:
-        snapshots = sources.list_snapshots(COMMON_CRAWL, retries=1)
+        snapshots = sources.list_snapshots(COMMON_CRAWL, 5)
     except GristmillError:
         screen.say("  Common Crawl cannot be reached, so Python's documentation server stands in for the web")
         return _pydoc(folder, recipe_uri, overrides, screen)

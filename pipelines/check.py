@@ -1,7 +1,7 @@
 """What a stage would refuse hours into a run is refused before the run: `python -m pipelines check --recipe URI`.
 
-A stage's settings, the packages they need, and the lists, evaluation sets and tokenizer that they name: seconds, and never a page.
-No file that a setting names may have changed since the run was resolved.
+Spark's Java, memory and master, a stage's settings, the packages they need, and the lists, evaluation sets and tokenizer that they
+name: seconds, and never a page. No file that a setting names may have changed since the run was resolved.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from pipelines.decontaminate import describe, load
 from pipelines.filter import check_stop_words
 from pipelines.langid import check_languages
 from pipelines.score import check_tools
+from pipelines.session import check_setup
 from pipelines.text.url import read_lists
 from pipelines.tokens import load_tokenizer
 
@@ -44,7 +45,8 @@ CHECKS: dict[str, Callable[[Recipe], None]] = {
 
 
 def check(run: Run) -> None:
-    """Ask every stage that has not finished a task of this run: one that has accepted its settings."""
+    """Ask Spark's set-up, and every stage that has not finished a task of this run: one that has accepted its settings."""
+    check_setup(run.recipe.spark)
     first = {stage: task for (stage, _), task in reversed(run.tasks().items())}
     for stage, task in reversed(first.items()):
         if not find(run.store, task):

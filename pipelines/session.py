@@ -3,6 +3,9 @@
 import errno
 import os
 import re
+import shutil
+import socket
+import subprocess
 import sys
 import threading
 import traceback
@@ -11,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from contract import errors
 from contract.metrics import Progress
 from contract.plan import Run, Task
+from contract.settings import Spark, memory_bytes
 from contract.store import explain
 
 LOG = Path(__file__).parent / "log4j2.properties"
@@ -26,6 +31,8 @@ LOCAL = {
     "spark.executorEnv.MALLOC_MMAP_MAX_": "0",  # a worker's next array takes the pages of its last, not new ones
     "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(512 << 20),
 }
+JAVA = 17  # the oldest that Spark 4 runs on
+INSTALL = f"install Java {JAVA}, or name its folder in JAVA_HOME"
 JVM = "-XX:TieredStopAtLevel=1"  # it moves bytes: compiling it further costs two cores more than that gives back
 
 
@@ -33,11 +40,96 @@ def start_context(run: Run, task: Task) -> Any:
     """A Spark context with the recipe's settings. Workers use this Python, and find this code wherever they share its path."""
     from pyspark import SparkConf, SparkContext  # a JVM starts here: only stages that need Spark pay for it
 
+    if SparkContext._active_spark_context is None:
+        check_setup(run.recipe.spark)
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     conf = SparkConf().setAppName(f"gristmill {task.stage} {task.partition}").setMaster(run.recipe.spark.master)
-    context = SparkContext.getOrCreate(conf.setAll(_properties(run).items()))
+    conf.setAll(_properties(run).items())
+    with starting(run.recipe.spark):
+        context = SparkContext.getOrCreate(conf)
     context.setLogLevel("ERROR")
     return context
+
+
+def check_setup(settings: Spark) -> None:
+    """Raises SetupError where no Java can start as the driver, and GristmillError where nobody answers at the master: both within seconds.
+
+    Spark itself takes a minute to give up, and then prints pages.
+    """
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory_bytes(settings.driver_memory) > here:  # Java would start, and be killed when it uses it
+        raise errors.SetupError(
+            f"spark.driver_memory {settings.driver_memory}: this machine has {here / (1 << 30):.1f} GiB; name less, as in 2g"
+        )
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else "java"
+    try:
+        said = subprocess.run([java, f"-Xmx{settings.driver_memory}", "-version"], capture_output=True, text=True)
+    except OSError as error:
+        raise errors.SetupError(
+            f"Spark needs Java {JAVA}: {java} cannot be run ({error.strerror}); {INSTALL}"
+        ) from None
+    if said.returncode:
+        why = next(filter(None, said.stderr.splitlines()), f"exit code {said.returncode}")
+        raise errors.SetupError(
+            f"spark.driver_memory {settings.driver_memory}: Java does not start with that ({why}); name less, as in 2g"
+        )
+    version = re.search(r'version "(\d+)', said.stderr)
+    if version and int(version[1]) < JAVA:
+        raise errors.SetupError(f"Spark needs Java {JAVA}, and {java} is Java {version[1]}; {INSTALL}")
+    if not shutil.which("bash"):
+        raise errors.SetupError("Spark is started by bash, which is not on the PATH; install it")
+    if settings.master == "yarn" and not {"HADOOP_CONF_DIR", "YARN_CONF_DIR"} & os.environ.keys():
+        raise errors.SetupError("spark.master yarn: set HADOOP_CONF_DIR to the folder that says where YARN is")
+    if hosts := masters(settings.master):
+        _reach(settings.master, hosts)
+
+
+def masters(master: str) -> list[tuple[str, int]]:
+    """(host, port) of each server that may answer for a `spark.master`; none where Spark needs no server, or finds it by itself."""
+    scheme, _, rest = master.partition("://")
+    if scheme == "spark":
+        places = [urlsplit(f"//{one}") for one in rest.split(",")]
+    elif scheme == "k8s":
+        places = [urlsplit(rest if "://" in rest else f"https://{rest}")]
+    else:
+        return []
+    try:
+        return [(one.hostname or "", one.port or (80 if one.scheme == "http" else 443)) for one in places]
+    except ValueError as error:
+        raise errors.RecipeError(f"spark.master {master}: {error}") from None
+
+
+def _reach(master: str, hosts: list[tuple[str, int]]) -> None:
+    why = ""
+    for host in hosts:
+        try:
+            socket.create_connection(host, timeout=5).close()
+            return
+        except OSError as error:
+            why = error.strerror or str(error)
+    raise errors.GristmillError(
+        f"spark.master {master}: nobody answers there; check that it runs, and the network ({why})"
+    )
+
+
+@contextmanager
+def starting(settings: Spark) -> Iterator[None]:
+    """Around the start of a session: what Spark refuses of its own settings is one line. What else keeps it from starting may pass."""
+    try:
+        yield
+    except Exception as error:
+        why = _java_message(error) or str(error)
+        kind = errors.SetupError if "IllegalArgumentException" in why else errors.GristmillError
+        raise kind(
+            f"Spark does not start at {settings.master}; check the section spark of the recipe, above all conf ({why})"
+        ) from None
+
+
+def _java_message(error: Exception) -> str:
+    """What a Java exception says, without its stack; empty for others."""
+    thrown = getattr(error, "java_exception", None)
+    return str(thrown.toString()) if thrown is not None else ""
 
 
 def start_spark(run: Run, task: Task) -> Any:
@@ -112,7 +204,8 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        traceback.print_exc()
+        if not isinstance(error, OSError):  # Arrow complains of our defects as it does of damaged files
+            traceback.print_exc()
         raise errors.StoreError(explain(uri, error)) from error
 
 
@@ -128,7 +221,6 @@ def worker_errors() -> Iterator[None]:
         if found:
             raise getattr(errors, found[1])(found[2]) from None
         if os.strerror(errno.ENOSPC) in str(error):  # where Spark itself writes
-            traceback.print_exc()
             raise errors.StoreError(explain("spark.local.dir", OSError(errno.ENOSPC, ""))) from error
         raise
 

@@ -123,7 +123,12 @@ class RangeFile(io.RawIOBase):
             except BROKEN as error:
                 self._shut()
                 if not self.uri.startswith(REMOTE) or attempt == self._retries:
-                    raise StoreError(f"{self.uri}: broke off at byte {self._position:,}: {error}") from error
+                    raise StoreError(
+                        f"{self.uri}: broke off at byte {self._position:,}: {fetch.root(error)}"
+                    ) from error
+                fetch.warn(
+                    f"{self.uri}: broke off at byte {self._position:,}: {fetch.root(error)}; retry {attempt + 1} of {self._retries}"
+                )
                 time.sleep(random.uniform(0, min(LONGEST_WAIT_S, 0.5 * 2**attempt)))  # noqa: S311
                 attempt += 1
             except BaseException:
@@ -184,7 +189,9 @@ def _open_url(url: str, start: int, end: int | None, retries: int) -> Body:
     try:
         response = fetch.session(retries).get(url, headers=headers, stream=True, timeout=fetch.TIMEOUT_S)
     except requests.RequestException as error:  # after the session's own retries; asking again would multiply them
-        raise StoreError(f"{url}: cannot be reached after {retries} retries; check the network ({error})") from error
+        raise StoreError(
+            f"{url}: cannot be reached after {retries} retries; check the network ({fetch.root(error)})"
+        ) from error
     if response.status_code == 416:  # the file ends where the range starts
         response.close()
         return io.BytesIO()

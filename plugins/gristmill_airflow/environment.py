@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = "admin"
+PASSWORDS = "simple_auth_manager_passwords.json.generated"  # Airflow's own name for it
 
 
 def pools(cores: int | None = None) -> dict[str, tuple[int, str]]:
@@ -62,7 +63,9 @@ def standalone_environment(home: Path, port: int) -> dict[str, str]:
 
 def password(home: Path) -> str:
     """The password that Airflow made up for `admin` when it first started in this home. Raises FileNotFoundError before that."""
-    made: dict[str, str] = json.loads((home / "simple_auth_manager_passwords.json.generated").read_text())
+    made: dict[str, str] = json.loads((home / PASSWORDS).read_text() or "{}")
+    if USER not in made:
+        raise FileNotFoundError(f"{home / PASSWORDS}: Airflow has not filled it yet")
     return made[USER]
 
 
@@ -93,9 +96,13 @@ def _call(url: str, method: str, body: dict[str, Any], bearer: str | None = None
 
 
 def _secret(home: Path) -> str:
-    """A secret that all of Airflow's processes share and that outlives a restart; readable by its owner only."""
+    """A secret that all of Airflow's processes share and that outlives a restart; readable by its owner only, as the password is."""
     home.mkdir(parents=True, exist_ok=True)
-    home.chmod(0o700)  # Airflow keeps the generated password here, readable by whoever may enter
+    home.chmod(0o700)
+    (home / PASSWORDS).touch(
+        mode=0o600
+    )  # Airflow fills the file that it finds; one that it makes is for everybody to read
+    (home / PASSWORDS).chmod(0o600)
     file = home / "jwt_secret"
     if not file.exists():
         handle, made = tempfile.mkstemp(dir=home)  # mode 0600

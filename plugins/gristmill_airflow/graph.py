@@ -16,7 +16,7 @@ from gristmill_airflow.assets import CRAWL, RESOLVED, SEEN, TOLD
 from gristmill_airflow.known import at_source, report
 from gristmill_airflow.launch import check
 from gristmill_airflow.params import Request, crawl_of, fulfil, read_request, recipe_uri, told, uses, wanted
-from gristmill_airflow.stage import RUN, StageOperator, publish, reported
+from gristmill_airflow.stage import RUN, StageOperator, hide, publish, reported
 from gristmill_airflow.timetable import new_crawls
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def resolve() -> str:
         key=lambda event: event.timestamp,
     )
     dag_run = context["dag_run"]
-    with reported():
+    with reported(again=False):
         request = read_request(
             context["params"],
             dag_run.partition_key,
@@ -61,8 +61,10 @@ def resolve() -> str:
             dag_run.conf or {},
             context["asset_state_store"][CRAWL].get(SEEN),
         )
+        hide(str(request))
         log.info("%s", uses(request, wanted(request)))
         run = fulfil(request, f"{context['dag'].dag_id}.{context['run_id']}")
+        hide(run.recipe.crawl.source)
     files = sum(len(segment.files) for segment in run.segments)
     log.info("run: %s", run.uri)
     log.info("crawl: %s, %d files in %d segments", ", ".join(run.recipe.snapshots), files, len(run.segments))
@@ -117,15 +119,16 @@ def poll() -> list[str]:
     """
     context = get_current_context()
     state = context["asset_state_store"][CRAWL]
-    with reported():
+    with reported(again=False):  # the next poll finds what this one could not
         asked, origin = told(context["params"], context["dag_run"].conf, state.get(TOLD), context["run_id"])
         recipe = load(recipe_uri(asked.recipe_name), asked.overrides)
         crawl = recipe.crawl
+        hide(crawl.source)
         log.info("%s", uses(Request(None, asked.recipe_name, asked.overrides, None, origin), recipe, "all crawls"))
         how = {"recipe_name": asked.recipe_name, "overrides": list(asked.overrides)}
         if asked.run:
             state.set(TOLD, {**how, "run": asked.run})
-        offered = list_snapshots(crawl.source, crawl.retries)
+        offered = list_snapshots(crawl.source)
     seen = state.get(SEEN) or {}
     fresh = new_crawls(offered, _published(seen.get(crawl.source), context))
     seen = {**seen, crawl.source: {"run": context["run_id"], "offered": offered, "fresh": fresh, **how}}

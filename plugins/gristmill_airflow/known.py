@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from contract.errors import RecipeError
+from contract.masking import masked
 
 SOURCE = "crawl.source="
 
@@ -51,7 +52,7 @@ def report(seen: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for source, poll in seen.items():
         overrides = [line for line in poll["overrides"] if not line.startswith(SOURCE)]
         changed = f" with {' '.join(overrides)}" if overrides else ""
-        yield (
+        yield masked(
             f"known at {source}, to be run with recipe {poll['recipe_name']}{changed}: "
             f"{', '.join(poll['offered'])} ({len(poll['offered'])})"
         )

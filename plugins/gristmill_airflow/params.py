@@ -12,6 +12,7 @@ from airflow.sdk import Param
 
 from contract import recipe as recipes
 from contract.errors import RecipeError
+from contract.masking import masked
 from contract.plan import Run, open_run, resolve
 from contract.recipe import Recipe
 from contract.sources import snapshot_date
@@ -168,7 +169,7 @@ def uses(request: Request, recipe: Recipe, crawls: str = "") -> str:
     crawls = crawls or (f"crawl {named}" if named else "the newest crawl")
     overrides = " ".join(line for line in request.overrides if not line.startswith(SOURCE))
     changed = f"; with {textwrap.shorten(overrides, 400, placeholder=' ...')}" if overrides else ""
-    return f"{USES}{what}, {crawls} of {recipe.crawl.source}, {request.origin}{changed}"
+    return masked(f"{USES}{what}, {crawls} of {recipe.crawl.source}, {request.origin}{changed}")
 
 
 def wanted(request: Request) -> Recipe:

@@ -8,10 +8,12 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.log import mask_secret
 
 from contract.errors import GristmillError, Interrupted, NotReadyError
 from contract.headline import headline, left_out, warnings
 from contract.manifest import Manifest, find
+from contract.masking import secrets_in
 from contract.plan import WHOLE, Run, Task, open_run
 from contract.stages import STAGES
 from gristmill_airflow.launch import GRACE_S, Child, command, device_locks, lock_path, shown, verdict
@@ -62,6 +64,7 @@ class StageOperator(BaseOperator):
     def execute(self, context: Any) -> str:
         with reported():
             run = open_run(self.recipe)
+            hide(run.recipe.crawl.source)
             task = run.task(self.stage, self.partition)
             uri = f"{run.store.full(task.prefix)}/manifest.json"
             manifest = find(run.store, task)
@@ -122,16 +125,25 @@ class StageOperator(BaseOperator):
         return manifest
 
 
+def hide(text: str) -> None:
+    """Have Airflow mask, in everything that it shows, the secrets of the URIs in a text."""
+    for secret in secrets_in(text):
+        mask_secret(secret)
+
+
 @contextmanager
-def reported() -> Iterator[None]:
-    """Errors for people as Airflow's own: what a retry cannot change fails at once. Keeps the one line, drops the traceback."""
+def reported(again: bool = True) -> Iterator[None]:
+    """Errors for people as Airflow's own: what a retry cannot change fails at once. Keeps the one line, drops the traceback.
+
+    again: False where the work has tried for as long as a person waits, so that no error for people is worth a retry.
+    """
     try:
         yield
     except Interrupted:
         raise
     except GristmillError as error:
         log.error("error: %s", error)
-        failure = AirflowFailException if verdict(error.exit_code) == "fail" else AirflowException
+        failure = AirflowException if again and verdict(error.exit_code) == "retry" else AirflowFailException
         raise failure(str(error)) from None
 
 

@@ -1,5 +1,7 @@
 """A server that answers 503, stalls the connection or has no such file: retried, or said in one line."""
 
+import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +14,6 @@ from typing import ClassVar
 import pytest
 
 from contract import fetch
-from contract.__main__ import main
 from contract.errors import InputError, StoreError
 
 
@@ -33,6 +34,10 @@ class Flaky(BaseHTTPRequestHandler):
         elif self.path == "/later" and count == 1:
             self.send_response(429)
             self.send_header("Retry-After", "1")
+            self.end_headers()
+        elif self.path == "/hour":
+            self.send_response(503)
+            self.send_header("Retry-After", "3600")
             self.end_headers()
         elif self.path == "/gone":
             self.send_error(404)
@@ -61,30 +66,48 @@ def server(serve: Callable[..., str]) -> str:
 
 @pytest.mark.parametrize("path", ["/busy", "/reset"])
 def test_a_busy_server_is_asked_again(server: str, path: str) -> None:
-    assert fetch.get(server + path, retries=4) == b"0123456789"
+    assert fetch.get(server + path) == b"0123456789"
     assert Flaky.seen[path] == 3
 
 
 def test_what_is_missing_is_not_asked_twice(server: str) -> None:
     with pytest.raises(InputError, match=r"the server answers 404; check crawl\.source"):
-        fetch.get(server + "/gone", retries=4)
+        fetch.get(server + "/gone")
     assert Flaky.seen["/gone"] == 1
 
 
-def test_a_server_that_stays_down_is_given_up_with_advice(server: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(
-        StoreError, match=r"/down: cannot be reached after 2 retries; check the network or name a folder"
-    ):
-        fetch.get(server + "/down", retries=2)
+def test_what_is_no_address_is_not_asked_at_all() -> None:
+    with pytest.raises(InputError, match=r"^http://\[bad/x: is no address that can be asked; check crawl\.source"):
+        fetch.get("http://[bad/x")
+
+
+def test_a_server_that_stays_down_is_given_up_with_advice(server: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "contract")
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"/down: cannot be reached for 4 s; check the network or name a folder"):
+        fetch.get(server + "/down", patience_s=4)
+    assert time.monotonic() - began < 5
     assert Flaky.seen["/down"] == 3
-    told = [f"127.0.0.1/down: the server answers 503; retry {number} of 2" for number in (1, 2)]
-    assert capsys.readouterr().err.splitlines() == told
+    told = [("WARNING", f"warning: {server}/down: the server answers 503; asked again in {wait} s") for wait in (1, 2)]
+    assert [(one.levelname, one.getMessage()) for one in caplog.records] == told
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="cannot be reached for 3 s"):
+            fetch.get(f"http://127.0.0.1:{silent.getsockname()[1]}/x", patience_s=3)
+        assert 1 < time.monotonic() - began < 6
 
 
 def test_the_servers_own_waiting_time_is_kept(server: str) -> None:
     began = time.monotonic()
-    assert fetch.get(server + "/later", retries=2) == b"0123456789"
+    assert fetch.session(retries=2).get(server + "/later").content == b"0123456789"
     assert time.monotonic() - began >= 1.0
+    began = time.monotonic()
+    with pytest.raises(StoreError, match="the server answers 503"):
+        fetch.get(server + "/hour")
+    assert time.monotonic() - began < 1, "nobody waits an hour for a listing"
 
 
 @pytest.mark.parametrize(("path", "size"), [("/x", 10), ("/gone", 0), ("/busy", 10)])
@@ -130,11 +153,12 @@ def test_another_process_takes_places_too_and_gives_them_back_when_it_is_killed(
     other.stdout.close()
 
 
-def test_snapshots_says_what_it_asks_and_gives_up_soon(server: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["snapshots", "--source", f"{server}/down"]) == 1
+def test_snapshots_says_what_it_asks_and_gives_up_soon(server: str) -> None:
+    command = [sys.executable, "-m", "contract", "snapshots", "--source", f"{server}/down"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
     path = "/down/collinfo.json"
-    assert capsys.readouterr().err.splitlines()[:2] == [
-        f"asking {server}/down for its crawls",
-        f"127.0.0.1{path}: the server answers 503; retry 1 of 1",
-    ]
-    assert Flaky.seen[path] == 2
+    said = [f"warning: {server}{path}: the server answers 503; asked again in {wait} s" for wait in (1, 2)]
+    assert done.stderr.splitlines()[:-1] == [f"asking {server}{path}", *said]
+    assert done.stderr.splitlines()[-1].startswith(f"error: {server}{path}: cannot be reached for 5 s; check the net")
+    assert Flaky.seen[path] == 3

@@ -1,6 +1,7 @@
 """The chain of manifests is printed back to the crawl files and forward to the models; gc removes only what no manifest lists."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,19 @@ def test_a_wrong_command_line_is_one_line_and_its_exit_code(
     assert main(["plan", "--recipe", "nowhere.yaml"]) == 78
     assert capsys.readouterr().err.startswith("error: recipe nowhere.yaml: no such file")
     assert main(["lineage", "--store", make_run().store.uri, "x"]) == 65
+
+
+def test_a_manifest_holds_no_secret_of_its_source_and_the_file_is_found_by_its_full_address(
+    make_run: Callable[..., Run],
+) -> None:
+    run = make_run()
+    source = "https://me:geheim@host/x?sig=S3CRET"
+    file = replace(run.segments[0].files[0], uri=source)
+    crawl = run.recipe.crawl.model_copy(update={"source": source})
+    made = Run(run.uri, run.recipe.model_copy(update={"crawl": crawl}), (replace(run.segments[0], files=(file,)),))
+    manifest = Attempt(made, made.task("crawl", ONE)).commit([])
+    text = made.store.read_bytes(manifest.path).decode()
+    assert "geheim" not in text
+    assert "S3CRET" not in text
+    assert manifest.settings["source"] == manifest.sources[0] == "https://***@host/x?***"
+    assert trace(made.store, source)[0] == "https://***@host/x?***"

@@ -1,8 +1,14 @@
 """A recipe holds differences, overrides apply in order, and every mistake names its key and what is allowed."""
 
+import datetime
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,14 +151,109 @@ def test_a_yaml_tag_cannot_run_code() -> None:
     )
 )
 def test_any_yaml_value_but_an_empty_section_is_refused_by_name(value: object) -> None:
-    import yaml
-
     text = yaml.safe_dump({"filter": value})
     if value == {}:
         assert parse(text, "here") == Recipe()
     else:
         with pytest.raises(RecipeError, match="filter"):
             parse(text, "here")
+
+
+ODD: list[Any] = [
+    None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 10**400, 0x1 << 20_000, 0.5, -0.5, 1e300, 5e-324, 1e-300, float("nan"), float("inf"), -float("inf"),
+    "", " ", "x", "1", "-1", "1e400", "²", "nan", "0x10", "a\x00b", "\x1b[31mred", "line\nline", "~", "~\x00", "..", "../../etc", "%s{}", "s3://", "file://x/y",
+    "http://me:geheim@[bad/?x=y", "x" * 10_000, "lots", "999t", "en\n", "minhash", "\ud800", "\u202e", b"\xff", datetime.date(2024, 3, 5), datetime.datetime(2024, 3, 5, 1, tzinfo=datetime.UTC),
+    [], [1, 2], [None], [[]], ["a", {}], [float("nan")], ["a\x00"], list(range(1000)), {}, {1: 2}, {None: None}, {"": ""}, {"a": {"b": []}}, {"a": "b"},
+    {"uri": "a"}, {"a\x00": {"uri": "b"}}, {True: 1}, {2: 0.5}, {"2": 0.5}, {"²": 0.5}, {(1, 2): 3}, {"a", "b"}, (1, 2), (1.0, 1.0),
+]  # fmt: skip
+
+
+def leaves(model: type[Settings], path: str = "") -> Iterator[str]:
+    """The path of every setting, and of every section: a section may be given a value too."""
+    for name, field in model.model_fields.items():
+        yield f"{path}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            yield from leaves(field.annotation, f"{path}{name}.")
+
+
+@pytest.mark.parametrize("path", list(leaves(Recipe)))
+def test_any_value_of_any_setting_is_accepted_or_refused_by_name(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is accepted has an identity, and is the same once it was resolved."""
+    *parents, last = path.split(".")
+    for odd in ODD:
+        values: dict[str, Any] = {}
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = odd
+        monkeypatch.setattr(recipe.yaml, "load", lambda *_, given=values, **__: given)
+        refused = ""
+        try:
+            made = parse("", "here")
+        except RecipeError as error:
+            refused = str(error)
+        if refused:
+            assert refused.startswith("recipe here: ")
+            assert last in refused
+            assert "YAML" not in refused
+            assert len(refused.encode()) < 3000
+            assert re.search(r"[\x00-\x1f]|geheim", refused) is None
+            continue
+        monkeypatch.undo()
+        section = yaml.safe_dump({path.split(".")[0]: made.model_dump(mode="json")[path.split(".")[0]]})
+        assert parse(section, "resolved") == made
+        json.dumps([made.stage_identity(stage) for stage in STAGES], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2024-13-45", "!!int x", "!!bool x", "!!timestamp x", "!!float x", "9" * 5000, "0x" + "f" * 20_000, "[" * 5000, "!!binary '?'", "{? [a] : b}", "&a [*a]", "\x00", "=", "<<: 3"],
+    ids=lambda text: text[:14],
+)  # fmt: skip
+def test_text_that_is_no_value_is_refused(text: str) -> None:
+    """However YAML stumbles over it; in an override and in a file."""
+    for arguments in (("", [f"filter.min_words={text}"]), (f"filter: {{min_words: {text}}}", []), (text, [])):
+        with pytest.raises(RecipeError):
+            parse(arguments[0], "here", arguments[1])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("minhash_sign.bands=1000000000", "minhash_sign.bands: Input should be less than or equal to 4096"),
+        ("minhash_sign={bands: 4096, rows: 256}", "minhash_sign: bands 4096 x rows 256 are more than 65,536 hashes"),
+        ("minhash_sign.preset=[1,2]", "minhash_sign.preset: Input should be 'fineweb', 'refinedweb' or 'slimpajama', got [1, 2]"),
+        ("extract.seconds_per_page=1.0e+300", "extract.seconds_per_page: Input should be less than or equal to 3600"),
+        ("extract.seconds_per_page=1.0e-300", "extract.seconds_per_page: Input should be greater than or equal to 0.001"),
+        ("pretrain.optim.betas=[0.9, 1.0]", "pretrain.optim.betas.1: Input should be less than 1"),
+        ("pretrain.model.rope_theta=-1", "pretrain.model.rope_theta: Input should be greater than 1"),
+        ("langid.min_probability=true", "langid.min_probability: should be a number, not true"),
+        ("spark.driver_memory=lots", "spark.driver_memory: should be a whole number and k, m, g or t, as in 4g, got 'lots'"),
+        ("spark.driver_memory=999t", "spark.driver_memory: should be from 512m to 64t, got 999t"),
+        ("spark.executor_memory=100m", "spark.executor_memory: should be from 512m to 64t, got 100m"),
+        ("spark.master=bogus", "spark.master: should be local[*], local[N], spark://host:port, k8s://"),
+        ("spark.master='local[0]'", "spark.master: should be local[*]"),
+        ("spark.master='local[5000]'", "spark.master: should name at most 1024 cores"),
+        ('store="a\\0b"', "store: should hold no control characters"),
+    ],
+)  # fmt: skip
+def test_a_value_that_could_only_break_a_worker_is_refused(override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse("", "here", [override])
+    assert str(caught.value).startswith(f"recipe here: {message}")
+
+
+@pytest.mark.parametrize(
+    "master",
+    ["local", "local[*]", "local[2]", "local[2,3]", "local-cluster[2,1,1024]", "spark://a:7077", "spark://a:7077,b.c:7078", "k8s://https://host:6443", "k8s://host:6443", "yarn"],
+)  # fmt: skip
+def test_where_spark_may_run(master: str) -> None:
+    assert parse("", "here", [f"spark.master='{master}'"]).spark.master == master
+
+
+@pytest.mark.parametrize("text", ["512m", "2G", "64t", "1048576k"])
+def test_amounts_of_memory(text: str) -> None:
+    assert parse("", "here", [f"spark.driver_memory={text}"]).spark.driver_memory == text
 
 
 def test_every_stage_has_a_section_and_every_section_a_stage() -> None:

@@ -1,14 +1,17 @@
 """The store does the same on a folder and on S3, creates once, and explains its failures in one line."""
 
 import errno
+import logging
 import os
 import pickle
+import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from contract.errors import RecipeError, StoreError
+from contract.errors import RecipeError, SetupError, StoreError
 from contract.store import Store, split_uri
 
 
@@ -114,6 +117,47 @@ def test_an_unreachable_store_says_what_to_check(monkeypatch: pytest.MonkeyPatch
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_who_waits_for_a_store_is_told_at_once_and_given_up_soon(
+    silent: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody listens at the endpoint, or somebody who never answers."""
+    caplog.set_level(logging.INFO, "contract")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1] if silent else 9
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        began = time.monotonic()
+        with pytest.raises(
+            StoreError, match=r"^s3://bucket/x: the store cannot be reached; check AWS_ENDPOINT_URL[^\n]*$"
+        ):
+            Store("s3://bucket/x").reach()
+        assert time.monotonic() - began < 20
+    assert [one.getMessage() for one in caplog.records if one.name.startswith("contract")] == [
+        f"asking s3://bucket/x at http://127.0.0.1:{port}"
+    ]
+
+
+def test_a_store_that_answers_is_asked_once(s3_store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "contract")
+    for _ in range(2):
+        s3_store.reach()
+        Store("s3://gristmill").folders()
+    assert len([one for one in caplog.records if one.name.startswith("contract")]) == 1
+
+
+def test_an_endpoint_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    with pytest.raises(
+        SetupError, match=r"^AWS_ENDPOINT_URL or AWS_REGION: Invalid endpoint: nonsense; write an endpoint as"
+    ):
+        Store("s3://bucket/x").reach()
+
+
+def test_a_store_where_no_folder_can_be_made() -> None:
+    with pytest.raises(StoreError, match=r"^file:///proc/x: access denied; check the folder's permissions[^\n]*$"):
+        Store("/proc/x").check()
+
+
 def test_a_missing_bucket_is_told(s3_store: Store) -> None:
     with pytest.raises(StoreError, match="the bucket does not exist; create it first"):
         Store("s3://nobody-made-this/x").create("a", b"")
@@ -155,14 +199,16 @@ def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(str(tmp_path))
+    store = Store(str(tmp_path / "my store"))
 
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="the disk is full; free space and run again, finished work is kept"):
+    with pytest.raises(StoreError, match="the disk is full; free space and run again, finished work is kept") as caught:
         store.create("a/manifest.json", b"{}")
+    assert str(caught.value).endswith(f"goes with: python -m contract gc --store '{store.uri}' --delete")
+    assert "\n" not in str(caught.value)
     assert store.files() == []
 
 

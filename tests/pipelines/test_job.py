@@ -40,8 +40,11 @@ def test_spark_on_this_machine_listens_to_it_alone(make_corpus: Any, make_docume
     assert {one.ip.removeprefix("::ffff:") for one in listening} == {"127.0.0.1"}
 
 
-def test_a_full_disk_is_one_clear_line(tmp_path: Path, make_document: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_clear_line(
+    tmp_path: Path, make_document: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = Store(str(tmp_path))
+    folder = f"mix/{'0' * 40}/all/attempt-1"
     monkeypatch.setattr(Store, "open_output", lambda *_: pa.PythonFile(FullDisk(), "w"))
 
     def work(item: str, name: str) -> Output:
@@ -49,11 +52,13 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, make_document: Any, monke
         writer.write(make_document(item))
         return Output(writer.close())
 
-    (error,) = _Guarded(work, store.full("mix/attempt-1"))([(0, "text")])
+    (error,) = _Guarded(work, store.full(folder))([(0, "text")])
     assert isinstance(error, StoreError)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
-    assert str(error).startswith(f"{store.uri}/mix/attempt-1: the disk is full")
+    assert str(error).startswith(f"{store.uri}/{folder}: the disk is full")
+    assert str(error).endswith(f": python -m contract gc --store {store.uri} --delete")
     assert "\n" not in str(error)
+    assert capsys.readouterr().err == "", "no traceback before it"
 
 
 def test_a_file_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gristmill_airflow import note
+
 ROOT = Path(__file__).parents[2]
 PUBLIC = ("airflow.sdk", "airflow.sdk.exceptions")
 
@@ -22,13 +24,21 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
         "is_local": None,
         "get_task_log": ["self", "ti", "try_number"],
     },
+    "airflow.listeners.hookimpl": {},
     "airflow.models.asset.AssetModel": {"id": None, "name": None},
     "airflow.models.asset_state_store.AssetStateStoreModel": {"asset_id": None, "key": None, "value": None},
+    "airflow.models.dagrun.DagRun": {"dag_id": None, "run_id": None, "note": None},
     "airflow.partition_mappers.identity.IdentityMapper": {
         "to_downstream": ["self", "key"],
         "to_partition_date": ["self", "downstream_key"],
     },
-    "airflow.plugins_manager.AirflowPlugin": {"name": None, "timetables": None, "partition_mappers": None},
+    "airflow.plugins_manager.AirflowPlugin": {
+        "name": None,
+        "timetables": None,
+        "partition_mappers": None,
+        "listeners": None,
+    },
+    "airflow.sdk.log.mask_secret": {"": ["secret", "name"]},
     "airflow.serialization.decoders.decode_asset_like": {"": ["var"]},
     "airflow.serialization.encoders.ensure_serialized_asset": {"": ["obj"]},
     "airflow.timetables.base.DagRunInfo": {"": ["run_after", "data_interval", "partition_date", "partition_key"]},
@@ -100,3 +110,10 @@ def test_what_we_rely_on_is_there(name):
             found = getattr(found, part)
         if parameters is not None:
             assert list(inspect.signature(found).parameters) == parameters, attribute
+
+
+def test_the_listener_is_called_as_airflow_specifies():
+    from airflow.listeners.spec import asset
+
+    ours = inspect.signature(note.on_asset_event_emitted).parameters
+    assert list(ours) == list(inspect.signature(asset.on_asset_event_emitted).parameters) == ["asset_event"]

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from contract import fetch, sources
 from contract.sources import Segment, Source
-from gristmill_airflow import graph
+from gristmill_airflow import graph, stage
 from gristmill_airflow.assets import CRAWL, SEEN
 
 OLD, NEW, NEWEST = "CC-MAIN-2024-10", "CC-MAIN-2024-18", "CC-MAIN-2024-22"
@@ -42,7 +43,7 @@ def poll(monkeypatch, state, events):
             "outlet_events": {CRAWL: event},
         }
         monkeypatch.setattr(graph, "get_current_context", lambda: context)
-        monkeypatch.setattr(graph, "list_snapshots", lambda source, retries: list(offered))
+        monkeypatch.setattr(graph, "list_snapshots", lambda source: list(offered))
         try:
             return graph.poll.function()
         except AirflowSkipException:
@@ -92,6 +93,32 @@ def test_a_recipe_that_is_refused_is_not_remembered(poll, state):
     with pytest.raises(AirflowFailException, match=r"filter\.min_word: unknown key"):
         poll("manual__a", [OLD], recipe="base", overrides=["filter.min_word=1"])
     assert state == {}
+
+
+@pytest.mark.parametrize("name", ["resolve", "poll"])
+def test_a_source_that_cannot_be_reached_fails_once_and_shows_no_secret(name, monkeypatch, tmp_path, caplog):
+    """The asking has taken as long as a person waits: a retry of the task would take it again."""
+    hidden = []
+    monkeypatch.setattr(stage, "mask_secret", hidden.append)
+    for asks in (fetch.get, sources.list_snapshots):
+        monkeypatch.setattr(asks, "__defaults__", (1.5,))
+    source = "http://me:geheim@127.0.0.1:9/x?sig=S3CRET"
+    context = {
+        "triggering_asset_events": {},
+        "params": {"recipe": "tiny", "overrides": [f"crawl.source={source}", f"store={tmp_path}"]},
+        "dag_run": SimpleNamespace(partition_key=None, conf={}),
+        "dag": SimpleNamespace(dag_id="corpus"),
+        "run_id": "one",
+        "asset_state_store": {CRAWL: {}},
+    }
+    monkeypatch.setattr(graph, "get_current_context", lambda: context)
+    with pytest.raises(
+        AirflowFailException, match=r"^http://\*\*\*@127\.0\.0\.1:9/x\?\*\*\*: cannot be reached for 1\.5 s; check"
+    ):
+        getattr(graph, name).function()
+    assert {"geheim", "sig=S3CRET", "S3CRET"} <= set(hidden)
+    told = [one.levelname for one in caplog.records if "Connection refused" in one.getMessage()]
+    assert told == ["WARNING", "ERROR"], "one retry, one error"
 
 
 def test_a_setting_that_a_later_stage_refuses_is_refused_before_the_first(resolve_run, tmp_path):

@@ -358,3 +358,19 @@ def test_publishing_carries_the_crawl_and_two_uris(run):
     publish({"task": SimpleNamespace(outlets=[CORPUS]), "outlet_events": {CORPUS: event}}, run, "the-manifest")
     assert event.extra == {"recipe": run.uri, "manifest": "the-manifest"}
     assert keys == [run.segments[0].snapshot]
+
+
+def test_an_operator_has_airflow_mask_the_secrets_of_its_source(run, monkeypatch, execute):
+    hidden = []
+    monkeypatch.setattr(stage, "mask_secret", hidden.append)
+    crawl = run.recipe.crawl.model_copy(update={"source": "https://me:geheim@host/x?sig=S3CRET"})
+    secret = stage.Run(run.uri, run.recipe.model_copy(update={"crawl": crawl}), run.segments)
+    monkeypatch.setattr(stage, "open_run", lambda uri: secret)
+    commit(secret, "pretrain")
+    execute("pretrain")
+    assert hidden == ["geheim", "sig=S3CRET", "S3CRET"]
+
+
+def test_what_was_asked_for_as_long_as_a_person_waits_is_not_retried():
+    with pytest.raises(AirflowFailException, match=r"^down$"), reported(again=False):
+        raise StoreError("down")

@@ -1,0 +1,39 @@
+"""What may be shown of a URI: everything but the name and password before its host, and the query in which signatures travel.
+
+Every GristmillError masks its message, and so must every line that names a source and is no error.
+"""
+
+import re
+from urllib.parse import parse_qsl, unquote
+
+# Whatever follows a scheme matches, secret or not, so that the search is linear in the text. Quotes and brackets end a URI in a sentence.
+_URI = re.compile(
+    r"""(?P<scheme>[A-Za-z0-9+.-]{0,20}://)(?P<user>[^\s/?#"'<>]*@)?(?P<place>[^\s?"'<>]*)(?P<query>\?[^\s"'<>]*)?"""
+)
+_HTTP = ("http://", "https://")  # elsewhere a question mark is part of a file's name
+_SENTENCE = ":;,.)"  # what belongs to the sentence around a URI, not to its query
+
+
+def masked(text: str) -> str:
+    """The text with `***` for the secrets of every URI in it."""
+    return _URI.sub(_mask, text)
+
+
+def _mask(found: re.Match[str]) -> str:
+    user = "***@" if found["user"] else ""
+    query = found["query"] or ""
+    if query.rstrip(_SENTENCE) not in ("", "?") and found["scheme"].lower().endswith(_HTTP):
+        query = "?***" + query[len(query.rstrip(_SENTENCE)) :]
+    return f"{found['scheme']}{user}{found['place']}{query}"
+
+
+def secrets_in(text: str) -> list[str]:
+    """What `masked` hides, piece by piece: passwords as they stand and as they are meant, and the values of queries."""
+    found: list[str] = []
+    for one in _URI.finditer(text):
+        password = (one["user"] or "").removesuffix("@").partition(":")[2]
+        found += [password, unquote(password)]
+        if one["scheme"].lower().endswith(_HTTP):
+            query = (one["query"] or "").lstrip("?").rstrip(_SENTENCE)
+            found += [query, *(value for _, value in parse_qsl(query))]
+    return list(dict.fromkeys(filter(None, found)))
