@@ -32,6 +32,8 @@ ALSO = {
     "pipelines/survivors.py": ("tests/pipelines/test_tokens.py", "tests/pipelines/test_links.py"),
     "pipelines/text/badwords.py": ("tests/pipelines/text/test_bloom.py", "tests/pipelines/text/test_scores.py"),
     "pipelines/text/counting.py": ("tests/pipelines/text/test_characters.py", "tests/pipelines/text/test_scores.py"),
+    "pipelines/text/emails.py": ("tests/pipelines/text/test_pii.py",),
+    "pipelines/text/listfile.py": ("tests/pipelines/text/test_url.py",),
     "pipelines/text/fasttext_model.py": ("tests/pipelines/text/test_prefilter.py", "tests/pipelines/test_langid.py"),
     "pipelines/text/languages.py": ("tests/pipelines/text/test_quality.py",),
     "pipelines/text/ngrams.py": ("tests/pipelines/text/test_hashing.py", "tests/pipelines/text/test_minhash.py"),

@@ -14,7 +14,7 @@ from pipelines.filter import check_stop_words
 from pipelines.langid import check_languages
 from pipelines.score import check_tools
 from pipelines.session import check_setup
-from pipelines.text.url import read_lists
+from pipelines.text.listfile import read_lists
 from pipelines.tokens import load_tokenizer
 
 

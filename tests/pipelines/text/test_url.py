@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from contract.errors import InputError
 from contract.settings import Crawl
 from pipelines.schema import Drop
+from pipelines.text import listfile
 from pipelines.text import url as url_module
 from pipelines.text.blocklist import Blocklists
-from pipelines.text.url import CURATED_HOSTS, _parents, _split, compile_lists, list_hashes, load, shipped
+from pipelines.text.listfile import list_hashes, split
+from pipelines.text.url import CURATED_HOSTS, _parents, compile_lists, load, shipped
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ def lists_of_one(tmp_path_factory):
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["{}", "0x{:x}", "0{:o}"]))
 def test_every_spelling_of_an_address_is_that_address(number, spelling):
-    assert _split(f"http://{spelling.format(number)}:80/x") == (str(ipaddress.IPv4Address(number)), "/x")
+    assert split(f"http://{spelling.format(number)}:80/x") == (str(ipaddress.IPv4Address(number)), "/x")
 
 
 @given(st.from_regex(r"[a-z0-9]{1,8}(\.[a-z]{1,5}){1,4}", fullmatch=True))
@@ -244,7 +246,7 @@ def test_a_list_taken_apart_in_pieces_gives_the_same(lines, size):
     data = "\n".join(lines).encode()
     whole, _ = list_hashes(data, False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(url_module, "PIECE_BYTES", size)
+        patch.setattr(listfile, "PIECE_BYTES", size)
         assert sorted(list_hashes(data, False)[0]) == sorted(whole)
     assert len(whole) == sum(line not in ("", "# x") for line in lines)
 
