@@ -198,7 +198,7 @@ def _open_url(url: str, start: int, end: int | None, retries: int) -> Body:
     try:
         if response.status_code in (403, 404, 410):
             raise InputError(
-                f"{url}: the server answers {response.status_code}; check crawl.source and the snapshot's name"
+                f"{url}: the server answers {response.status_code}; check crawl.source and the crawl's name"
             )
         if response.status_code not in (200, 206):
             raise StoreError(f"{url}: the server answers {response.status_code} {response.reason}")
