@@ -6,15 +6,16 @@ import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Sequence
 
-from contract import contamination, funnel, lineage, recipe
-from contract.errors import GristmillError
-from contract.manifest import find, read_all
+from contract import contamination, funnel, gc, lineage, recipe
+from contract.errors import GristmillError, InputError
+from contract.manifest import find
 from contract.plan import Run, Task, open_run, resolve
 from contract.sources import list_snapshots
 from contract.stages import STAGES
-from contract.store import Entry, Store
+from contract.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +113,7 @@ def _funnel(given: argparse.Namespace) -> None:
 
 
 def _lineage(given: argparse.Namespace) -> None:
-    print("\n".join(lineage.trace(Store(given.store), given.uri)))
+    print("\n".join(lineage.trace(_existing(given.store), given.uri)))
 
 
 def _snapshots(given: argparse.Namespace) -> None:
@@ -120,27 +121,20 @@ def _snapshots(given: argparse.Namespace) -> None:
     print("\n".join(list_snapshots(given.source, retries=1)))  # a person waits
 
 
+def _existing(uri: str) -> Store:
+    """A store that is there: a misspelt one would be an empty one."""
+    store = Store(uri)
+    if not {"runs", *STAGES} & set(store.folders()):
+        raise InputError(f"{store.uri}: there is no store; check --store")
+    return store
+
+
 def _gc(given: argparse.Namespace) -> None:
-    store = Store(given.store)
-    limit_ns = (datetime.datetime.now(datetime.UTC).timestamp() - given.older_than_hours * 3600) * 1e9
-    # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
-    attempts: dict[str, list[Entry]] = {}
-    for stage in STAGES:
-        for entry in store.files(stage):
-            attempt = re.match(r"(.+/attempt-[0-9a-f]{32})/", entry.path)
-            leftover = re.match(r"(.+/\.create-[^/]+)$", entry.path)
-            if attempt or leftover:
-                attempts.setdefault((attempt or leftover)[1], []).append(entry)  # type: ignore[index]
-    listed = {f"{one.prefix}/{one.attempt}" for one in read_all(store)}
-    unlisted = [prefix for prefix in attempts if prefix not in listed]
-    doomed = [prefix for prefix in unlisted if max(entry.modified for entry in attempts[prefix]) < limit_ns]
-    for prefix in doomed:
-        size = funnel.human_bytes(sum(entry.size for entry in attempts[prefix]))
-        print(f"{'deleted' if given.delete else 'would delete'} {prefix} ({size})")
-        if given.delete:
-            store.delete(prefix)
-    younger = len(unlisted) - len(doomed)
-    print(f"{len(doomed)} unlisted attempts, {younger} younger than {given.older_than_hours:g} hours left alone")
+    hours = given.older_than_hours
+    old, young = gc.collect(_existing(given.store), hours * 3600, time.time(), given.delete)
+    for one in old:
+        print(f"{'deleted' if given.delete else 'would delete'} {one.path} ({funnel.human_bytes(one.bytes)})")
+    print(f"{len(old)} unlisted attempts, {len(young)} younger than {hours:g} hours left alone")
 
 
 _COMMANDS = {
