@@ -233,7 +233,7 @@ def test_listing_may_stay_in_one_folder(store: Store) -> None:
 def test_etags_are_those_below_the_prefix(s3_store: Store) -> None:
     below = Store(f"{s3_store.uri}/in")
     for path in ("in/a", "in/b/c", "inside"):
-        s3_store.write_bytes(path, path.encode())
+        s3_store.create(path, path.encode())
     tags = {path: hashlib.md5(path.encode()).hexdigest() for path in ("in/a", "in/b/c", "inside")}
     assert s3_store.etags() == tags
     assert s3_store.etags("in/b") == {"in/b/c": tags["in/b/c"]}
