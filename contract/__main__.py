@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         _COMMANDS[given.command](given)
+        sys.stdout.flush()  # here, where a reader that is gone is no error
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
