@@ -13,7 +13,7 @@ ATTEMPT = re.compile(r".+/attempt-[0-9a-f]{32}(?=/)")
 LEFTOVER = re.compile(r".+/\.create-[^/]+$")  # of a manifest whose writer was killed before it had its name
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Garbage:
     """What can go: the folder of an attempt, or one leftover file. `path` is relative to the store."""
 

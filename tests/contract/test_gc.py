@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -48,6 +49,8 @@ def test_an_old_attempt_goes_with_all_its_files_and_a_young_one_stays(attempt: C
     assert collect(store, 24 * HOUR, NOW, delete=True) == told
     assert before - paths(store) == {old.path("deep/0"), old.path("deep/1")}
     assert collect(store, 24 * HOUR, NOW, delete=True) == ([], told[1])
+    with pytest.raises(FrozenInstanceError):
+        told[0][0].bytes = 4  # type: ignore[misc]
 
 
 def test_an_attempt_is_as_old_as_its_newest_file(attempt: Callable[..., Attempt]) -> None:

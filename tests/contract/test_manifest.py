@@ -163,6 +163,7 @@ def test_what_was_committed_is_read_back(make_run: Callable[..., Run]) -> None:
     made = attempt.commit([log, documents], rows, {"rate": 1.5})
     stands = need(run.store, attempt.task)
     assert stands == made == read(run.store, attempt.prefix)
+    assert run.store.read_bytes(made.path).startswith(b'{\n "stage": "filter",\n'), "a person can read it too"
     assert (stands.stage, stands.version, stands.partition) == ("filter", STAGES["filter"].version, SEGMENT)
     assert (stands.fingerprint, stands.attempt) == (attempt.task.fingerprint, attempt.id)
     assert (stands.files, stands.rows, stands.metrics) == ((log, documents), rows, {"rate": 1.5})
