@@ -5,6 +5,8 @@ import hashlib
 import os
 import pickle
 import stat
+import subprocess
+import sys
 import threading
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -349,6 +351,18 @@ def test_endpoint_and_region_come_from_the_environment(
     for name, value in set_.items():
         monkeypatch.setenv(name, value)
     assert (_endpoint(), _region()) == (endpoint, region)
+
+
+def test_no_checksums_are_added_that_servers_other_than_amazons_refuse() -> None:
+    names = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
+    unset = {name: value for name, value in os.environ.items() if name not in names}
+
+    def after_import(**given: str) -> list[str]:
+        script = f"import os, contract.store; print(*(os.environ[name] for name in {names}))"
+        return subprocess.check_output([sys.executable, "-c", script], env=unset | given, text=True).split()
+
+    assert after_import() == ["when_required"] * 2
+    assert after_import(**{names[0]: "when_supported"}) == ["when_supported", "when_required"]
 
 
 @pytest.mark.parametrize(
