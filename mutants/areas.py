@@ -15,7 +15,6 @@ MIRRORS = {
 TRAINING = ("loss", "ppo", "reward", "sft", "data", "checkpoint", "rollout")
 
 ALSO = {
-    "contract/scores.py": ("tests/contract/test_recipe.py", "tests/pipelines/text/test_scores.py"),
     "contract/settings.py": ("tests/contract/test_recipe.py",),
     "contract/sources.py": ("tests/contract/test_plan.py",),
     "pipelines/charts.py": ("tests/pipelines/test_report.py",),

@@ -57,7 +57,8 @@ def test_a_folder_is_uploaded_with_its_tree(store: Store, tmp_path: Path) -> Non
 
 
 def test_create_has_one_winner_whose_bytes_stand(store: Store) -> None:
-    for round_ in range(3):
+    rounds = 1 if store.is_s3 else 3  # a client takes long to make
+    for round_ in range(rounds):
         results: dict[bytes, bool] = {}
         barrier = threading.Barrier(16)
 
@@ -80,7 +81,7 @@ def test_create_has_one_winner_whose_bytes_stand(store: Store) -> None:
         assert len(results) == 16
         assert len(winners) == 1
         assert store.read_bytes(f"race/{round_}") == winners[0]
-    assert [entry.path for entry in store.files()] == ["race/0", "race/1", "race/2"], "losers leave nothing behind"
+    assert [entry.path for entry in store.files()] == [f"race/{one}" for one in range(rounds)], "losers leave nothing"
 
 
 def test_a_store_travels_to_workers_as_its_uri(store: Store) -> None:

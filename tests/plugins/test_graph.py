@@ -250,13 +250,16 @@ def test_a_setting_that_a_later_stage_refuses_is_refused_before_the_first(resolv
         graph.segments.function(bad.uri)
 
 
-def test_more_segments_than_airflow_maps_are_refused(monkeypatch):
+def test_more_segments_than_airflow_maps_are_refused(monkeypatch, caplog):
     file = Source("/data/a.warc", "a.warc", 1, "a")
     run = SimpleNamespace(segments=[Segment(NEW, index, (file, file)) for index in range(5)])
     monkeypatch.setattr(graph, "open_run", lambda uri: run)
-    monkeypatch.setattr(graph, "check", lambda uri: [])
+    monkeypatch.setattr(graph, "check", lambda uri: [f"checked {uri}"])
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "5")
-    assert len(graph.segments.function("uri")) == 5
+    with caplog.at_level("INFO"):
+        names = graph.segments.function("uri")
+    assert names == [f"{NEW}.{index:05d}" for index in range(5)]
+    assert caplog.messages[-2:] == ["checked uri", f"5 segments: {', '.join(names)}"]
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "4")
     with pytest.raises(AirflowFailException, match=r"10 files in 5 segments .* set crawl.files_per_segment=3 or more"):
         graph.segments.function("uri")
