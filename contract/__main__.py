@@ -7,8 +7,10 @@ import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Sequence
 
+<<<<<<< HEAD
 from contract import contamination, funnel, lineage, recipe
 from contract.errors import GristmillError, InputError, RecipeError
 from contract.manifest import find, read_all
@@ -16,6 +18,15 @@ from contract.plan import Run, Task, open_run, resolve
 from contract.sources import list_snapshots
 from contract.stages import STAGES
 from contract.store import Entry, Store, split_uri
+=======
+from contract import contamination, funnel, gc, lineage, recipe
+from contract.errors import GristmillError, InputError
+from contract.manifest import find
+from contract.plan import Run, Task, open_run, resolve
+from contract.sources import list_snapshots
+from contract.stages import STAGES
+from contract.store import Store
+>>>>>>> muta
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("contract").setLevel(logging.INFO)  # which server or store is being asked
     try:
         _COMMANDS[given.command](given)
+        sys.stdout.flush()  # here, where a reader that is gone is no error
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -136,7 +148,16 @@ def _existing(uri: str) -> Store:
     return store
 
 
+def _existing(uri: str) -> Store:
+    """A store that is there: a misspelt one would be an empty one."""
+    store = Store(uri)
+    if not {"runs", *STAGES} & set(store.folders()):
+        raise InputError(f"{store.uri}: there is no store; check --store")
+    return store
+
+
 def _gc(given: argparse.Namespace) -> None:
+<<<<<<< HEAD
     store = _existing(given.store)
     limit_ns = (datetime.datetime.now(datetime.UTC).timestamp() - given.older_than_hours * 3600) * 1e9
     # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
@@ -157,6 +178,13 @@ def _gc(given: argparse.Namespace) -> None:
             store.delete(prefix)
     younger = len(unlisted) - len(doomed)
     print(f"{len(doomed)} unlisted attempts, {younger} younger than {given.older_than_hours:g} hours left alone")
+=======
+    hours = given.older_than_hours
+    old, young = gc.collect(_existing(given.store), hours * 3600, time.time(), given.delete)
+    for one in old:
+        print(f"{'deleted' if given.delete else 'would delete'} {one.path} ({funnel.human_bytes(one.bytes)})")
+    print(f"{len(old)} unlisted attempts, {len(young)} younger than {hours:g} hours left alone")
+>>>>>>> muta
 
 
 _COMMANDS = {

@@ -110,9 +110,7 @@ def get(url: str, patience_s: float = PATIENCE_S) -> bytes:
 
 def _body(url: str, response: requests.Response) -> bytes:
     if response.status_code in (404, 403, 410):
-        raise InputError(
-            f"{url}: the server answers {response.status_code}; check crawl.source and the crawl's name"
-        )
+        raise InputError(f"{url}: the server answers {response.status_code}; check crawl.source and the crawl's name")
     if response.status_code != 200:
         raise StoreError(f"{url}: the server answers {response.status_code} {response.reason}")
     return response.content

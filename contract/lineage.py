@@ -30,7 +30,7 @@ def trace(store: Store, uri: str) -> list[str]:
     if start is None:
         raise InputError(f"{uri}: neither a manifest in {store.uri} nor a crawl file that one of its manifests names")
     back = {key: [(i.stage, i.fingerprint, i.partition) for i in one.inputs] for key, one in manifests.items()}
-    lines = [_describe(manifests[start])]
+    lines = [_describe(manifests[start]), *(f"  from {source}" for source in manifests[start].sources)]
     lines += _walk(back[start], back, manifests, "from")
     lines += _walk(_forward(manifests).get(start, []), _forward(manifests), manifests, "made")
     return lines

@@ -10,7 +10,7 @@ import json
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ def read_all(store: Store) -> list[Manifest]:
     ]
 
 
-@lru_cache(maxsize=1)
+@cache
 def code_version() -> str:
     """The package's version with git's description of the checkout, or with a hash of the sources where there is no git."""
     root = Path(__file__).parent.parent

@@ -98,11 +98,11 @@ class Run:
         return tasks[stage, partition]
 
 
-def fingerprint(stage: str, settings: dict[str, Any], inputs: Sequence[str], version: int | None = None) -> str:
+def fingerprint(stage: str, settings: dict[str, Any], inputs: Sequence[str]) -> str:
     """40 hexadecimal digits. `inputs` are the inputs' fingerprints, in order."""
     identity = {
         "stage": stage,
-        "version": STAGES[stage].version if version is None else version,
+        "version": STAGES[stage].version,
         "settings": settings,
         "inputs": list(inputs),
     }

@@ -9,10 +9,10 @@ def render() -> str:
         "# Stages",
         "",
         "Made from [contract/stages.py](../contract/stages.py), which also makes the DAGs' edges and the fingerprints. Settings of each",
-        "stage: the class of its name in [contract/settings.py](../contract/settings.py).",
+        "stage: the class of its name in [contract/settings.py](../contract/settings.py). A new version makes results of the old one stale.",
         "",
-        "| stage | what it does | runs on | once for each | reads |",
-        "|---|---|---|---|---|",
+        "| stage | version | what it does | runs on | once for each | reads |",
+        "|---|---|---|---|---|---|",
     ]
     planes = {"spark": "Spark", "gpu": "DeepSpeed", "local": "one process"}
     scopes = {"snapshot": "segment of a crawl", "corpus": "corpus"}
@@ -20,7 +20,8 @@ def render() -> str:
         folder = "pipelines" if stage.plane == "spark" else "training"
         reads = ", ".join(stage.reads) or "crawl files"
         lines.append(
-            f"| [{stage.name}](../{folder}/{stage.name}.py) | {stage.summary} | {planes[stage.plane]} | {scopes[stage.scope]} | {reads} |"
+            f"| [{stage.name}](../{folder}/{stage.name}.py) | {stage.version} | {stage.summary} | {planes[stage.plane]} | {scopes[stage.scope]}"
+            f" | {reads} |"
         )
     return "\n".join(lines) + "\n"
 

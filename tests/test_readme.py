@@ -12,7 +12,6 @@ from contract.recipe import Recipe
 from contract.settings import Settings
 from demo import crawl_pydoc
 from docs import filters
-from docs.stages import render
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -100,10 +99,6 @@ def test_overrides_in_the_readme_are_accepted():
 def test_recipes_are_valid_and_hold_differences_only(name):
     recipe = recipes.load(str(ROOT / "recipes" / f"{name}.yaml"))
     assert recipe.name == name
-
-
-def test_stage_documentation_is_current():
-    assert (ROOT / "docs" / "stages.md").read_text() == render()
 
 
 def test_filter_documentation_is_current():

@@ -37,6 +37,16 @@ def test_the_ends_of_a_large_file_tell_what_it_holds(tmp_path: Path) -> None:
     assert digest_of(tmp_path, middle, whole_bytes=len(data)) != digest_of(tmp_path, data, whole_bytes=len(data))
 
 
+def test_a_file_is_read_whole_up_to_the_limit_and_not_above(tmp_path: Path) -> None:
+    data = bytes(4 * END_BYTES)
+    middle = data[: 2 * END_BYTES] + b"x" + data[2 * END_BYTES + 1 :]
+    for limit, noticed in ((len(data), True), (len(data) - 1, False)):
+        held = [digest_of(tmp_path, one, whole_bytes=limit) for one in (data, middle)]
+        assert (held[0] != held[1]) == noticed
+    assert len(held[0]) == 32
+    assert (END_BYTES, content.WHOLE_BYTES) == (65_536, 67_108_864), "other ones make files others that are the same"
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_the_first_record_tells_when_a_file_was_captured(tmp_path: Path, zipped: bool) -> None:
     def date(head: bytes) -> str:
@@ -45,7 +55,10 @@ def test_the_first_record_tells_when_a_file_was_captured(tmp_path: Path, zipped:
 
     assert date(HEAD) == "2024-03-04"
     assert date(HEAD.replace(b"\r\n", b"\n").replace(b"WARC-Date:", b"warc-date: ")) == "2024-03-04"
-    for bad in (b"", b"XXXX" + HEAD, HEAD.replace(b"-03-", b"-13-"), HEAD.replace(b"2024", b"1970"), b"WARC/1.0\r\n"):
+    assert date(HEAD.replace(b"2024", b"1991")) == "1991-03-04"
+    late = b"WARC/1.0\r\nX: " + b"x" * END_BYTES
+    assert date(late + b"\r\n" + HEAD[10:]) == "None", "only the head is looked at"
+    for bad in (b"", b"XXXX" + HEAD, HEAD.replace(b"-03-", b"-13-"), HEAD.replace(b"2024", b"1990"), b"WARC/1.0\r\n"):
         assert date(bad) == "None"
 
 

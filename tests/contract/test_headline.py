@@ -134,5 +134,20 @@ def test_why_ppo_is_left_out() -> None:
     )
 
 
+def test_only_an_interval_wholly_under_one_half_is_a_lost_comparison() -> None:
+    figures = {"perplexity_sft": 5.0, "perplexity_ppo": 6.0, "win_rate": 0.4, "win_rate_low": 0.3, "worse_ppo": True}
+    by_text = ["ppo is worse than sft beyond noise: held-out perplexity 5 -> 6"]
+    assert warnings(made("evaluate", **figures, win_rate_high=0.5)) == by_text
+    assert warnings(made("evaluate", **figures, win_rate_high=0.49)) == [
+        "ppo is worse than sft beyond noise: PPO's win rate by the reward model 0.4, confidence interval 0.3 to 0.49"
+    ]
+    late = {"perplexity_pretrain": 5.0, "perplexity_sft": 6.0, "worse_sft": True, "win_rate_high": 0.4}
+    assert warnings(made("evaluate", **late)) == ["sft is worse than pretrain beyond noise: held-out perplexity 5 -> 6"]
+
+
+def test_large_numbers_are_whole() -> None:
+    assert [number(one) for one in (999.6, 1000, -999.4, -1000.6)] == ["1e+03", "1,000", "-999", "-1,001"]
+
+
 def test_numbers() -> None:
     assert [number(one) for one in (0.12345, 999.4, 1234.5, 0, None, "x")] == ["0.123", "999", "1,234", "0", "-", "-"]

@@ -1,11 +1,13 @@
 """The chain of manifests is printed back to the crawl files and forward to the models; gc removes only what no manifest lists."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from contract import manifest
 from contract.__main__ import main
 from contract.errors import InputError
 from contract.lineage import trace
@@ -41,6 +43,40 @@ def test_a_model_leads_back_to_every_crawl_file(finished: Run) -> None:
     assert {line.split()[1] for line in lines[1:] if line.strip().startswith("from") and "://" not in line} == set(
         STAGES
     ) - {"ppo", "evaluate", "export"}
+
+
+def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crawl file, two stages, and a third whose second input lies in another store."""
+    monkeypatch.setattr(manifest, "code_version", lambda: "abc")
+    run = make_run()
+    tasks = [run.task(stage, ONE) for stage in ("crawl", "extract", "score", "minhash_sign")]
+    crawl, extract, _, sign = (f"{task.stage} {ONE} {task.fingerprint[:12]}" for task in tasks)
+    for task in (tasks[0], tasks[1], tasks[3]):
+        rows = Rows(read=2000, kept=1500, dropped=500, reasons={"a": 500}) if task.stage == "extract" else None
+        Attempt(run, task).commit([], rows)
+    score, filter_ = run.task("score", ONE), run.task("filter", ONE)
+    file = run.segments[0].files[0].uri
+
+    def told(place: str) -> list[str]:
+        return [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", line) for line in trace(run.store, place)]
+
+    done = "(TIME, code abc"
+    extracted = f"{extract} {done}, 1,500 of 2,000 documents)"
+    assert told(tasks[1].prefix) == [extracted, f"  from {crawl} {done})", f"    from {file}"]
+    assert told(tasks[0].prefix) == [f"{crawl} {done})", f"  from {file}", f"  made {extracted}"]
+    assert told(file) == [file, f"  made {crawl} {done})", f"    made {extracted}"]
+    elsewhere = "(its manifest is not in this store)"
+    assert told(tasks[3].prefix) == [
+        f"{sign} {done})",
+        f"  from filter {ONE} {filter_.fingerprint[:12]} {elsewhere}",
+        f"  from score {ONE} {score.fingerprint[:12]} {elsewhere}",
+    ]
+
+
+def test_what_is_reached_on_several_ways_is_told_once(finished: Run) -> None:
+    for place in (finished.task("export").prefix, finished.segments[0].files[0].uri):
+        told = [line.strip() for line in trace(finished.store, place)]
+        assert len(told) == len(set(told))
 
 
 def test_a_crawl_file_leads_forward_to_every_model_but_not_to_other_segments(finished: Run) -> None:

@@ -1,6 +1,11 @@
 """The commands that need neither Spark nor a GPU, as a person types them."""
 
 import datetime
+import os
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from contract import __main__ as command
+from contract.contamination import KIND, Report
+from contract.manifest import Attempt, File, Rows
 from contract.plan import Run, open_run
 
 
@@ -24,6 +31,124 @@ def test_two_runs_of_one_second_have_names_of_their_own(
     one, other = capsys.readouterr().out.split()
     assert "/runs/test-20261120T213000-" in one
     assert [open_run(uri).recipe.filter.min_words for uri in (one, other)] == [30, 31]
+
+
+def test_a_name_that_is_made_up_begins_with_the_recipes_and_ends_at_random(
+    make_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    given = ["resolve", "--recipe", str(tmp_path / "recipe.yaml"), "--set", "name=news", "--set", "filter.min_words=7"]
+    assert command.main([*given, "--snapshot", "CRAWL-2024-10"]) == 0
+    uri = capsys.readouterr().out.rstrip()
+    assert re.fullmatch(rf"{run.store.uri}/runs/news-\d{{8}}T\d{{6}}-[0-9a-f]{{6}}/recipe\.yaml", uri)
+    assert open_run(uri).recipe.filter.min_words == 7
+    assert command.main([*given, "--snapshot", "CRAWL-2024-11"]) == 65
+    assert "holds the crawl CRAWL-2024-10, not CRAWL-2024-11" in capsys.readouterr().err
+
+
+def test_the_plan_prints_every_task_and_its_state(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    one, two = (run.task("crawl", segment.partition) for segment in run.segments)
+    Attempt(run, one).commit([])
+    assert command.main(["plan", "--recipe", run.uri]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "stage           partition                   fingerprint   plane  state",
+        f"crawl           CRAWL-2024-10.00000         {one.fingerprint[:12]}  spark  done",
+        f"crawl           CRAWL-2024-10.00001         {two.fingerprint[:12]}  spark  to do",
+    ]
+    assert (
+        lines[-1] == f"export          all                         {run.task('export').fingerprint[:12]}  local  to do"
+    )
+    assert len(lines) == 1 + len(run.tasks())
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_closed_gate_leaves_out_ppo_alone_and_nothing_that_is_done(
+    opened: bool, make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    Attempt(run, run.task("gate")).commit([], metrics={"open": opened})
+
+    def states() -> dict[str, str]:
+        assert command.main(["plan", "--recipe", run.uri]) == 0
+        return {line[:16].strip(): line[65:].strip() for line in capsys.readouterr().out.splitlines()[-4:]}
+
+    ppo = "to do" if opened else "left out: the gate is closed"
+    assert states() == {"gate": "done", "ppo": ppo, "evaluate": "to do", "export": "to do"}
+    Attempt(run, run.task("ppo")).commit([])
+    assert states()["ppo"] == "done"
+
+
+def test_the_funnel_prints_its_table_and_what_was_found_of_benchmarks(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    rows = Rows(read=4, kept=3, dropped=1, reasons={"empty": 1}, bytes_kept=10)
+    Attempt(run, run.task("extract", run.segments[0].partition)).commit([], rows)
+    attempt = Attempt(run, run.task("decontaminate"))
+    run.store.write_bytes(attempt.path("report"), Report(benchmarks=()).model_dump_json().encode())
+    attempt.commit([File(path=attempt.path("report"), kind=KIND, bytes=1)])
+    assert command.main(["funnel", "--recipe", run.uri]) == 0
+    head, extract, empty, benchmarks = capsys.readouterr().out.splitlines()
+    assert head.startswith("stage             documents")
+    assert extract == "extract                   3   75.0%   75.0%      10 B  empty 1"
+    assert (empty, benchmarks[:23]) == ("", "benchmarks in the crawl")
+
+
+def test_lineage_prints_the_chain(make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run()
+    made = Attempt(run, run.task("crawl", run.segments[0].partition)).commit([])
+    assert command.main(["lineage", "--store", run.store.uri, made.prefix]) == 0
+    what, source = capsys.readouterr().out.splitlines()
+    assert what.startswith("crawl CRAWL-2024-10.00000 ")
+    assert source == f"  from {run.segments[0].files[0].uri}"
+
+
+def test_snapshots_prints_what_a_source_offers(
+    make_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run()
+    assert command.main(["snapshots", "--source", str(tmp_path / "crawl")]) == 0
+    assert capsys.readouterr().out == "CRAWL-2024-10\n"
+
+
+def test_gc_prints_what_goes_and_deletes_it_when_it_is_told_to(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    old, young = (Attempt(run, run.task("pack")) for _ in range(2))
+    for attempt, hours_ago in ((old, 24.1), (young, 23.9)):
+        run.store.write_bytes(attempt.path("x"), b"x" * 1536)
+        os.utime(f"{run.store.root}/{attempt.path('x')}", (time.time() - hours_ago * 3600,) * 2)
+    given, path = ["gc", "--store", run.store.uri], f"{old.prefix}/{old.id}"
+    left = "1 unlisted attempts, 1 younger than 24 hours left alone\n"
+    assert command.main(given) == 0
+    assert capsys.readouterr().out == f"would delete {path} (1.5 KiB)\n{left}"
+    assert run.store.exists(old.path("x"))
+    assert command.main([*given, "--delete"]) == 0
+    assert capsys.readouterr().out == f"deleted {path} (1.5 KiB)\n{left}"
+    assert not run.store.exists(old.path("x"))
+    assert run.store.exists(young.path("x"))
+    assert command.main([*given, "--older-than-hours", "23.5"]) == 0
+    assert capsys.readouterr().out.endswith("1 unlisted attempts, 0 younger than 23.5 hours left alone\n")
+
+
+def test_no_command_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ([], ["plan"], ["gc"], ["lineage", "x"], ["resolve"], ["funnel"]):
+        with pytest.raises(SystemExit) as caught:
+            command.main(wrong)
+        assert caught.value.code == 2
+        assert "required" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(make_run: Callable[..., Run]) -> None:
+    script = f"{sys.executable} -m contract plan --recipe {make_run().uri} | true; exit ${{PIPESTATUS[0]}}"
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=usual)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_name_that_is_given_stays(

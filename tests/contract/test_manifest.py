@@ -1,16 +1,24 @@
 """One winner for every task, readers see only its files, and a manifest whose counts do not add up is never written."""
 
+import hashlib
 import os
+import re
+import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
+from contract import manifest
 from contract.errors import GristmillError, NotReadyError, StoreError
-from contract.manifest import Attempt, File, Manifest, Rows, find, need, read_all
+from contract.manifest import Attempt, File, Input, Manifest, Rows, find, need, read, read_all
 from contract.plan import Run
+from contract.stages import STAGES
 from contract.store import Store
 
 SEGMENT = "CRAWL-2024-10.00000"
@@ -140,6 +148,103 @@ def test_a_file_of_another_attempt_cannot_be_committed(make_run: Callable[..., R
     with pytest.raises(GristmillError, match="lies outside the attempt"):
         Attempt(run, task).commit(write(Attempt(run, task), 1))
     assert find(run.store, task) is None
+
+
+def test_what_was_committed_is_read_back(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("filter", SEGMENT))
+    assert attempt.prefix == attempt.task.prefix
+    assert re.fullmatch(r"attempt-[0-9a-f]{32}", attempt.id)
+    assert attempt.path("a/b") == f"{attempt.prefix}/{attempt.id}/a/b"
+    rows = Rows(read=5, kept=3, dropped=2, reasons={"words": 1, "lines": 1}, losses={"cut": 7}, bytes_kept=4)
+    [documents] = write(attempt, 3)
+    run.store.write_bytes(attempt.path("log"), b"1")
+    log = File(path=attempt.path("log"), kind="log", bytes=1)
+    made = attempt.commit([log, documents], rows, {"rate": 1.5})
+    stands = need(run.store, attempt.task)
+    assert stands == made == read(run.store, attempt.prefix)
+    assert run.store.read_bytes(made.path).startswith(b'{\n "stage": "filter",\n'), "a person can read it too"
+    assert (stands.stage, stands.version, stands.partition) == ("filter", STAGES["filter"].version, SEGMENT)
+    assert (stands.fingerprint, stands.attempt) == (attempt.task.fingerprint, attempt.id)
+    assert (stands.files, stands.rows, stands.metrics) == ((log, documents), rows, {"rate": 1.5})
+    [score] = attempt.task.inputs
+    assert stands.inputs == (Input(stage="score", partition=SEGMENT, fingerprint=score.fingerprint),)
+    assert stands.settings == run.recipe.filter.identity()
+    assert (stands.run, stands.code) == (run.uri, manifest.code_version())
+    assert (stands.path, stands.prefix) == (f"{attempt.prefix}/manifest.json", attempt.prefix)
+    assert stands.of("documents") == [documents]
+    assert stands.of("log", "documents") == [log, documents]
+    assert stands.of("metrics") == []
+
+
+def test_what_nobody_counted_is_nothing() -> None:
+    assert Rows().model_dump() == {
+        "read": 0, "kept": 0, "dropped": 0, "bytes_read": 0, "bytes_kept": 0, "reasons": {}, "losses": {},
+    }  # fmt: skip
+    assert File(path="a", kind="b", bytes=1).rows == 0
+
+
+@pytest.mark.parametrize(
+    "one", [Rows(), File(path="a", kind="b", bytes=1), Input(stage="a", partition="b", fingerprint="c")]
+)
+def test_a_manifests_parts_are_fixed_and_have_no_others(one: BaseModel) -> None:
+    name = next(iter(type(one).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(one, name, 1)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        type(one).model_validate({**one.model_dump(), "other": 1})
+
+
+def test_a_manifest_is_fixed(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    made = Attempt(run, run.task("crawl", SEGMENT)).commit([])
+    with pytest.raises(ValidationError, match="frozen"):
+        made.stage = "other"  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Manifest.model_validate({**made.model_dump(), "other": 1})
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of two files, in the place of this one. No folder above it is git's."""
+    for name, text in (("contract/b.py", "1"), ("contract/a.py", "2"), ("training/c/d.py", "3"), ("other/e.py", "4")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "contract" / "b.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    return tmp_path
+
+
+def test_code_in_git_is_known_by_its_commit(code: Path) -> None:
+    def git(*command: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        return subprocess.run(["git", *identity, *command], cwd=code, capture_output=True, text=True, check=True).stdout
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    commit = git("rev-parse", "HEAD")[:12]
+    assert _version() == commit
+    (code / "contract" / "a.py").write_text("changed")
+    assert _version() == f"{commit}-dirty"
+
+
+@pytest.mark.parametrize("error", [None, FileNotFoundError("git"), subprocess.TimeoutExpired("git", 10)])
+def test_code_outside_git_is_known_by_its_sources(
+    code: Path, error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if error:
+        monkeypatch.setattr(subprocess, "run", Mock(side_effect=error))
+    assert _version() == f"sources-{hashlib.sha256(b'213').hexdigest()[:12]}"
+
+
+def _version() -> str:
+    """Asked anew: a process asks only once."""
+    manifest.code_version.cache_clear()
+    try:
+        return manifest.code_version()
+    finally:
+        manifest.code_version.cache_clear()
 
 
 def test_a_manifest_says_what_it_was_made_from(make_run: Callable[..., Run]) -> None:

@@ -54,6 +54,26 @@ def test_without_a_total_there_is_no_time_left(capsys) -> None:
     assert (match["done"], match["total"], match["left"]) == ("3", None, None)
 
 
+def test_without_progress_there_is_no_time_left() -> None:
+    out = io.StringIO()
+    for total in (5, 0):
+        Progress("crawl", "all", "records", total=total, start=3, out=out).finish("killed")
+    assert out.getvalue().splitlines() == [
+        "progress crawl all 3/5 records 0.0/s killed",
+        "progress crawl all 3/0 records 0.0/s killed",
+    ]
+
+
+def test_a_step_counts_as_one_and_the_last_line_comes_at_once(monkeypatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    progress = Progress("pretrain", "all", "steps", total=4)
+    progress.advance()
+    now[0] += 0.5
+    progress.finish()
+    assert capsys.readouterr().out == "progress pretrain all 1/4 steps 2.0/s 0:02 left\n"
+
+
 def test_clock() -> None:
     assert [clock(seconds) for seconds in (-1, 0, 45, 723, 3723)] == ["0:00", "0:00", "0:45", "12:03", "1:02:03"]
 

@@ -2,10 +2,12 @@
 
 import datetime
 import gzip
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract.errors import InputError, RecipeError
-from contract.plan import Run, open_run, plan
+from contract import plan as plans
+from contract.errors import InputError, RecipeError, StoreError
+from contract.plan import Run, fingerprint, open_run, plan
 from contract.recipe import Recipe
 from contract.settings import MixSource, Settings
 from contract.sources import (
@@ -27,6 +30,7 @@ from contract.sources import (
     snapshot_date,
 )
 from contract.stages import STAGES, downstream, upstream
+from contract.store import Store
 
 SEGMENTS = [
     Segment("X-2024-10", index, (Source(f"file:///{index}", f"{index}", index + 1, "a"),)) for index in range(3)
@@ -110,6 +114,50 @@ def test_without_the_prefilter_languages_concern_only_langid() -> None:
     assert changed == {"langid", *downstream("langid")}
 
 
+def test_a_fingerprint_is_the_hash_of_stage_version_settings_and_inputs() -> None:
+    known = b'{"inputs":["x","y"],"settings":{"a":1,"b":[2]},"stage":"gate","version":1}'
+    assert STAGES["gate"].version == 1
+    assert fingerprint("gate", {"b": [2], "a": 1}, ("x", "y")) == hashlib.sha256(known).hexdigest()[:40]
+
+
+def test_what_each_kind_of_task_is_known_by() -> None:
+    recipe, segment = Recipe(), SEGMENTS[1]
+    tasks = plan(recipe, SEGMENTS, {"sft.data": "d", "sft.also": "c", "reward.data": "e"})
+    crawl = tasks["crawl", segment.partition]
+    assert crawl.fingerprint == fingerprint("crawl", recipe.stage_identity("crawl"), [segment.partition, "1:2:a"])
+    extract = fingerprint("extract", recipe.stage_identity("extract"), [crawl.fingerprint])
+    assert tasks["extract", segment.partition].fingerprint == extract
+    made = [tasks["sft", "all"].of(stage)[0].fingerprint for stage in STAGES["sft"].reads]
+    sft = fingerprint("sft", recipe.stage_identity("sft"), ["sft.also:c", "sft.data:d", *made])
+    assert tasks["sft", "all"].fingerprint == sft
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_raised_version_changes_its_stage_and_what_follows_and_nothing_else(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plan(Recipe(), SEGMENTS)
+    monkeypatch.setitem(STAGES, stage, replace(STAGES[stage], version=STAGES[stage].version + 1))
+    after = plan(Recipe(), SEGMENTS)
+    changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
+    assert changed == {stage, *downstream(stage)}
+
+
+@pytest.mark.parametrize(
+    ("file", "same"),
+    [
+        (Source("file:///moved", "0", 1, "a"), True),
+        (Source("file:///0", "renamed", 1, "a"), False),
+        (Source("file:///0", "0", 2, "a"), False),
+        (Source("file:///0", "0", 1, "rewritten"), False),
+    ],
+)
+def test_a_crawl_file_is_known_by_its_name_its_size_and_what_it_holds(file: Source, same: bool) -> None:
+    before, after = plan(Recipe(), SEGMENTS), plan(Recipe(), [Segment("X-2024-10", 0, (file,)), *SEGMENTS[1:]])
+    for key in (("crawl", "X-2024-10.00000"), ("pack", "all")):
+        assert (before[key].fingerprint == after[key].fingerprint) == same
+
+
 @given(index=st.integers(0, 2), size=st.integers(10, 99))
 def test_a_changed_crawl_file_changes_its_segment_and_the_corpus(index: int, size: int) -> None:
     segments = list(SEGMENTS)
@@ -191,6 +239,59 @@ def test_unknown_stages_and_partitions_are_named(make_run: Callable[..., Run]) -
         RecipeError, match=r"no partition 'CRAWL-2024-10.00009'; there are CRAWL-2024-10.00000, CRAWL-2024-10.00001"
     ):
         make_run().task("crawl", "CRAWL-2024-10.00009")
+
+
+def test_of_many_partitions_the_first_and_the_last_are_named(make_run: Callable[..., Run]) -> None:
+    def told(count: int) -> str:
+        segments = tuple(Segment("X-2024-10", index, ()) for index in range(count))
+        with pytest.raises(RecipeError) as caught:
+            Run("", Recipe(), segments).task("crawl", "Y")
+        return str(caught.value).partition("there are ")[2]
+
+    first = ", ".join(f"X-2024-10.0000{index}" for index in range(5))
+    assert told(5) == first
+    assert told(6) == f"{first}, ... X-2024-10.00005"
+    assert told(9) == f"{first}, ... X-2024-10.00008"
+
+
+def test_a_task_prints_short_and_cannot_be_changed(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    task = run.task("gate")
+    assert repr(task) == f"Task(stage='gate', partition='all', fingerprint='{task.fingerprint}')"
+    assert repr(run.task("crawl", run.segments[0].partition)).endswith("')")
+    for frozen in (task, run, run.segments[0], run.segments[0].files[0], STAGES["gate"]):
+        with pytest.raises(FrozenInstanceError):
+            frozen.uri = "other"  # type: ignore[misc, union-attr]
+
+
+def test_a_resolved_run_is_wholly_in_its_folder(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "alpaca.jsonl").write_text("one")
+    run = make_run(f"sft.data={tmp_path}/alpaca.jsonl", f"store=file://{tmp_path}/store/")
+    assert run.recipe.store == f"file://{tmp_path}/store"
+    assert run.uri == f"{run.recipe.store}/runs/one/recipe.yaml"
+    assert run.recipe.snapshots == ("CRAWL-2024-10",)
+    assert open_run(run.uri) == run
+    assert list(run.outside) == ["sft.data"]
+
+
+def test_a_store_that_cannot_be_written_is_told_before_the_crawl_is_listed(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(store: Store) -> None:
+        raise StoreError(f"{store.uri} is full")
+
+    monkeypatch.setattr(Store, "check", refuse)
+    monkeypatch.setattr(plans, "list_segments", None)
+    with pytest.raises(StoreError, match="is full"):
+        make_run()
+
+
+def test_snapshots_that_a_caller_names_take_the_place_of_the_recipes(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    made = plans.resolve(run.uri, "two", (), ["CRAWL-2024-10"])
+    assert made.recipe.snapshots == ("CRAWL-2024-10",)
+    with pytest.raises(InputError, match="holds the crawl CRAWL-2024-10, not CRAWL-2024-11"):
+        plans.resolve(run.uri, "three", (), ["CRAWL-2024-11"])
 
 
 def test_a_recipe_that_was_never_resolved_says_how_to(tmp_path: Path) -> None:
@@ -295,6 +396,8 @@ def test_a_crawl_file_that_changed_or_went_is_noticed_before_work_starts(
     (tmp_path / "crawl" / "part-1.warc.gz").unlink()
     with pytest.raises(InputError, match=r"part-1\.warc\.gz: the crawl file is gone; bring it back"):
         run.check_inputs(other)
+    run.check_inputs(run.task("extract", one.partition))  # reads pages, no crawl file
+    run.check_outside("crawl")
 
 
 def crawl_of(folder: Path, *dates: str) -> Path:
@@ -342,7 +445,8 @@ def test_a_mirror_is_known_by_its_uris() -> None:
     one, other = (
         [Segment("X-2024-10", 0, (Source(f"https://{host}/a.warc.gz", "a.warc.gz", 0, ""),))] for host in ("a", "b")
     )
-    assert plan(Recipe(), one)["crawl", "X-2024-10.00000"] != plan(Recipe(), other)["crawl", "X-2024-10.00000"]
+    here, there = (plan(Recipe(), segments)["crawl", "X-2024-10.00000"].fingerprint for segments in (one, other))
+    assert here != there
 
 
 def test_a_touched_file_is_no_changed_file(make_run: Callable[..., Run], tmp_path: Path) -> None:

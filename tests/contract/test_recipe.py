@@ -1,9 +1,13 @@
 """A recipe holds differences, overrides apply in order, and every mistake names its key and what is allowed."""
 
+<<<<<<< HEAD
 import datetime
 import json
 import re
 from collections.abc import Iterator
+=======
+import re
+>>>>>>> muta
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +118,72 @@ def test_a_bad_recipe_is_refused_with_its_key_and_what_is_allowed(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(("recipe here: ", "override "))
+
+
+FITS = "pack: {seq_len: 64}\nsft: {max_tokens: 64}\nreward: {max_tokens: 64}\nppo: {max_prompt_tokens: 40, max_response_tokens: 24}"
+
+
+@pytest.mark.parametrize("longer", ["sft.max_tokens", "reward.max_tokens", "ppo.max_response_tokens"])
+def test_the_longest_chat_fills_a_sequence_and_no_longer_one_is_taken(longer: str) -> None:
+    assert parse(FITS, "here").pack.seq_len == 64
+    value = 25 if longer.startswith("ppo") else 65
+    with pytest.raises(RecipeError, match=r"pack\.seq_len 64 is shorter .*\(65 tokens\)"):
+        parse(FITS, "here", [f"{longer}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "batch"), [("pretrain", "batch"), ("sft", "batch"), ("reward", "batch"), ("ppo", "minibatch")]
+)
+def test_a_batch_is_shared_evenly_among_processes(stage: str, batch: str) -> None:
+    engine = [f"{stage}.engine.processes=3", f"{stage}.engine.micro_batch=2", "ppo.rollout_batch=96"]
+    parse("", "here", [*engine, f"{stage}.{batch}=12"])
+    with pytest.raises(RecipeError, match=rf"{stage}\.{batch} 16 is no multiple .* = 3 x 2"):
+        parse("", "here", [*engine, f"{stage}.{batch}=16"])
+
+
+def test_rollouts_are_whole_minibatches_and_each_process_has_its_share_of_text() -> None:
+    with pytest.raises(RecipeError, match=r"ppo\.rollout_batch 48 is no multiple of ppo\.minibatch 32"):
+        parse("", "here", ["ppo.rollout_batch=48"])
+    parse("", "here", ["ppo.rollout_batch=96"])
+    two = ["ppo.engine.processes=2", "ppo.ptx_sequences=3"]
+    with pytest.raises(RecipeError, match=r"ppo\.ptx_sequences 3 is no multiple of ppo\.engine\.processes 2"):
+        parse("", "here", [*two, "ppo.ptx_coef=0.5"])
+    parse("", "here", two)
+    parse("", "here", [two[0], "ppo.ptx_sequences=4", "ppo.ptx_coef=0.5"])
+
+
+def test_quality_may_be_a_score_that_is_measured() -> None:
+    made = parse("minhash_sign: {quality: -perplexity}\nscore: {perplexity_model: /m}", "here")
+    assert made.minhash_sign.quality_column == "perplexity"
+
+
+def test_what_a_stage_reads_of_other_sections_is_part_of_its_identity() -> None:
+    made = parse("langid: {languages: [fr, de]}\nmix: {heldout_fraction: 0.25}", "here")
+    assert made.stage_identity("extract")["languages"] == ["de", "fr"]
+    assert made.stage_identity("dedup_substring")["heldout_fraction"] == 0.25
+    assert made.stage_identity("crawl") == made.crawl.identity()
+    for off in ("extract.prefilter_probability=0", "langid.languages=[]"):
+        assert "languages" not in parse("", "here", [off]).stage_identity("extract")
+
+
+def test_the_resolved_recipe_is_written_in_the_order_of_the_stages_and_in_its_own_letters() -> None:
+    text = dump(parse("name: größe", "here"))
+    assert text.startswith("name: größe\nstore: ")
+    assert re.findall(r"^(\w+):", text, re.MULTILINE) == list(Recipe.model_fields)
+
+
+@pytest.mark.parametrize("content", [b"name: \xff", None])
+def test_a_recipe_that_cannot_be_read_says_why(content: bytes | None, tmp_path: Path) -> None:
+    place = tmp_path / "mine.yaml"
+    place.write_bytes(content) if content else place.mkdir()
+    with pytest.raises(RecipeError, match=r"^recipe .*/mine\.yaml: (is not UTF-8 text|cannot be read)"):
+        load(str(place))
+
+
+def test_a_recipe_elsewhere_is_not_compared_with_those_here(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(f"file://{tmp_path}/none.yaml")
+    assert str(caught.value) == f"recipe file://{tmp_path}/none.yaml: no such file"
 
 
 def test_naming_one_ngram_keeps_the_thresholds_of_the_others() -> None:

@@ -1,5 +1,6 @@
 """What is packed comes back token for token, traces to its documents, and damage is noticed."""
 
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,8 @@ def test_an_id_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
         (lambda data: b"NOTSHARD" + data[8:], "is not a token shard"),
         (lambda data: data[:20], "is not a token shard"),
         (lambda data: data[:8] + b"\x09" + data[9:], "token shard version 9"),
+        (lambda data: data[:12] + b"\x03" + data[13:], "token shard version 1 with 3-byte tokens"),
+        (lambda data: data[:63], "is not a token shard"),
     ],
 )
 def test_a_damaged_shard_is_refused(tmp_path: Path, change: object, message: str) -> None:
@@ -66,3 +69,19 @@ def test_a_damaged_shard_is_refused(tmp_path: Path, change: object, message: str
     path.write_bytes(change(path.read_bytes()))  # type: ignore[operator]
     with pytest.raises(InputError, match=message):
         open_shard(path)
+
+
+def test_every_document_has_an_id() -> None:
+    with pytest.raises(ValueError, match="1 documents but 2 ids"):
+        encode([np.array([1, END], np.uint32)], ["0" * 32, "1" * 32], 4, 9, END)
+
+
+def test_the_files_first_bytes_say_what_it_holds(tmp_path: Path) -> None:
+    data = save(tmp_path / "a", [[1, 2], [3]], 4, 9).read_bytes()
+    assert data[:64] == HEADER.pack(b"GRISTTOK", 1, 2, 4, 2, 2, 5)
+    assert np.frombuffer(data[64:80], "<u2").tolist() == [1, 2, END, 3, END, END, END, END]
+    assert np.frombuffer(data[80:96], "<u8").tolist() == [0, 3]
+    shard = open_shard(tmp_path / "a")
+    assert (shard.tokens.shape, shard.used, shard.ids.shape) == ((2, 4), 5, (2, 16))
+    with pytest.raises(FrozenInstanceError):
+        shard.used = 4  # type: ignore[misc]

@@ -3,12 +3,21 @@
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+<<<<<<< HEAD
 from contract import fetch, sources
 from contract.sources import Segment, Source
 from gristmill_airflow import graph, stage
 from gristmill_airflow.assets import CRAWL, SEEN
+=======
+from contract.manifest import Attempt
+from contract.plan import open_run
+from contract.sources import Segment, Source
+from gristmill_airflow import graph
+from gristmill_airflow.assets import ALIGNED, CRAWL, RESOLVED, SEEN, TOLD
+>>>>>>> muta
 
 OLD, NEW, NEWEST = "CC-MAIN-2024-10", "CC-MAIN-2024-18", "CC-MAIN-2024-22"
 
@@ -25,13 +34,20 @@ def events():
     return []
 
 
+def recorded():
+    """An asset event that keeps the partitions that are published with it."""
+    partitions = []
+    keep = lambda keys: partitions.extend([keys] if isinstance(keys, str) else keys)  # noqa: E731 (as Airflow takes them)
+    return SimpleNamespace(extra={}, partitions=partitions, add_partitions=keep)
+
+
 @pytest.fixture
 def poll(monkeypatch, state, events):
     """`poll("run a", [NEW, OLD], ended_well=("run z",))` -> what the task publishes. Its state and events last for the test."""
     store = SimpleNamespace(get=state.get, set=state.__setitem__)
 
     def call(run_id, offered, ended_well=(), **said):
-        event = SimpleNamespace(extra={}, add_partitions=lambda keys: None)
+        event = recorded()
         events.append(event)
         context = {
             "params": {"recipe": "tiny", "overrides": None, **said},
@@ -56,6 +72,141 @@ def test_a_crawl_is_published_once(poll):
     assert poll("a", [NEW, OLD]) == [NEW]
     assert poll("b", [NEW, OLD], ended_well=["a"]) == []
     assert poll("c", [NEWEST, NEW, OLD], ended_well=["a", "b"]) == [NEWEST]
+
+
+def test_what_a_poll_finds_is_published_under_each_crawls_name(poll, events):
+    poll("a", [NEW, OLD])
+    poll("b", [NEWEST, NEW, OLD], ended_well=["a"])
+    poll("c", [NEWEST, NEW, OLD], ended_well=["a", "b"])
+    assert [event.partitions for event in events] == [[NEW], [NEWEST], []]
+    how = {"recipe_name": "tiny", "overrides": ["crawl.source=https://data.commoncrawl.org"]}
+    assert [event.extra for event in events] == [how, how, {}]
+
+
+def test_a_poll_that_finds_nothing_says_what_there_is(poll, monkeypatch):
+    poll("a", [NEW, OLD])
+    seen = {}
+
+    def skip(why):
+        seen["why"] = why
+        return AirflowSkipException(why)
+
+    monkeypatch.setattr(graph, "AirflowSkipException", skip)
+    assert poll("b", [NEW, OLD], ended_well=["a"]) == []
+    assert seen["why"] == f"no new crawl; the newest of 2 is {NEW}"
+
+
+def test_what_a_person_said_is_kept_under_the_run_that_said_it(poll, state):
+    poll("scheduled__a", [OLD])
+    assert TOLD not in state
+    poll("manual__b", [OLD], recipe="base", overrides=["ppo.steps=2"])
+    poll("scheduled__c", [OLD])
+    assert state[TOLD] == {"run": "manual__b", "recipe_name": "base", "overrides": ["ppo.steps=2"]}
+
+
+@pytest.fixture
+def context(monkeypatch, tmp_path):
+    """What `resolve` is given: the form names a recipe over two crawl files. It may be changed before the task runs."""
+    (tmp_path / "crawl").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "crawl" / f"{name}.warc").write_bytes(b"WARC")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        f"snapshots: []\nstore: {tmp_path}/store\ncrawl: {{source: {tmp_path}/crawl, files_per_segment: 1}}\n"
+    )
+    made = {
+        "params": {"recipe": str(recipe), "crawl": None, "overrides": ["filter.min_words=7"], "run": None},
+        "triggering_asset_events": {},
+        "dag_run": SimpleNamespace(partition_key=None, conf=None),
+        "dag": SimpleNamespace(dag_id="corpus"),
+        "run_id": "manual__2026-11-20T14:00",
+        "asset_state_store": {CRAWL: {}},
+        "outlet_events": {RESOLVED: recorded()},
+    }
+    monkeypatch.setattr(graph, "get_current_context", lambda: made)
+    return made
+
+
+def test_a_run_is_resolved_published_and_logged(context, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        uri = graph.resolve.function()
+    assert uri == f"file://{tmp_path}/store/runs/corpus.manual__2026-11-20T14-00/recipe.yaml"
+    run = open_run(uri)
+    assert run.recipe.filter.min_words == 7
+    (crawl,) = run.recipe.snapshots
+    event = context["outlet_events"][RESOLVED]
+    used = f"crawl {crawl} of {tmp_path}/crawl, as the form says; with filter.min_words=7"
+    assert event.partitions == [crawl]
+    assert event.extra == {"recipe": uri, "uses": f"uses recipe {tmp_path}/mine.yaml, {used}"}
+    said = [message for message in caplog.messages if message.startswith(("uses", "run:", "crawl:"))]
+    assert said[0].startswith(f"uses recipe {tmp_path}/mine.yaml, the newest crawl of ")
+    assert said[1:] == [f"run: {uri}", f"crawl: {crawl}, 2 files in 2 segments"]
+
+
+def test_a_run_goes_on_with_the_newest_event_of_the_dag_before_it(context, resolve_run, tmp_path):
+    old, new = (resolve_run(tmp_path / "crawl", name=name).uri for name in ("old", "new"))
+    events = [SimpleNamespace(timestamp=stamp, extra={"recipe": uri}) for stamp, uri in ((2, new), (1, old))]
+    context["triggering_asset_events"] = {"corpus": events[:1], "other": events[1:]}
+    assert graph.resolve.function() == new
+
+
+def test_a_backfill_finds_what_a_poll_kept(context, tmp_path):
+    source = f"{tmp_path}/crawl"
+    (crawl,) = graph.list_snapshots(source)
+    how = {"recipe_name": context["params"]["recipe"], "overrides": ["filter.min_words=9"]}
+    context["asset_state_store"] = {CRAWL: {SEEN: {source: {"offered": [crawl], **how}}}}
+    context["dag_run"].partition_key = crawl
+    assert open_run(graph.resolve.function()).recipe.filter.min_words == 9
+
+
+def test_a_wrong_request_fails_the_task_for_good(context):
+    context["params"]["overrides"] = ["filter.min_word=1"]
+    with pytest.raises(AirflowFailException, match=r"filter\.min_word: unknown key"):
+        graph.resolve.function()
+
+
+def test_edges_lead_from_what_a_stage_reads_or_from_the_first_task():
+    drawn = {}
+    names = ("sft", "reward", "gate", "ppo")
+    operators = {
+        name: SimpleNamespace(set_upstream=lambda found, name=name: drawn.__setitem__(name, found)) for name in names
+    }
+    graph.connect(operators, "first")
+    sft, reward, gate, _ = (operators[name] for name in names)
+    assert drawn == {"sft": ["first"], "reward": [sft], "gate": [reward], "ppo": [sft, reward, gate]}
+
+
+def test_each_stage_gets_its_own_options():
+    made = graph.stages(["sft", "ppo"], ppo={"needs_open_gate": True})
+    assert [(name, one.stage, one.needs_open_gate) for name, one in made.items()] == [
+        ("sft", "sft", False),
+        ("ppo", "ppo", True),
+    ]
+
+
+def test_a_failed_task_is_tried_twice_more_within_minutes():
+    assert graph.RETRIES == {
+        "retries": 2, "retry_delay": 5.0, "retry_exponential_backoff": 2, "max_retry_delay": 120.0,
+    }  # fmt: skip
+
+
+def test_the_last_model_is_published_and_the_one_before_where_it_was_left_out(resolve_run, tmp_path, monkeypatch):
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    run = resolve_run(tmp_path / "crawl")
+    with DAG("align"):
+        last = graph.publish_last(ALIGNED, "ppo", "sft").operator
+    assert (last.task_id, last.outlets, last.trigger_rule) == ("publish", [ALIGNED], "none_failed_min_one_success")
+    event = recorded()
+    context = {"task": last, "outlet_events": {ALIGNED: event}}
+    monkeypatch.setattr(graph, "get_current_context", lambda: context)
+    with pytest.raises(AirflowFailException, match="neither ppo nor sft has a manifest; nothing to publish"):
+        last.python_callable(run.uri)
+    for stage in ("sft", "ppo"):
+        uri = run.store.full(Attempt(run, run.task(stage)).commit([]).path)
+        assert last.python_callable(run.uri) == uri
+        assert event.extra == {"recipe": run.uri, "manifest": uri}
+    assert event.partitions == [run.recipe.snapshots[0]] * 2
 
 
 def test_a_poll_killed_before_airflow_published_finds_the_same_again(poll):
@@ -132,13 +283,16 @@ def test_a_setting_that_a_later_stage_refuses_is_refused_before_the_first(resolv
         graph.segments.function(bad.uri)
 
 
-def test_more_segments_than_airflow_maps_are_refused(monkeypatch):
+def test_more_segments_than_airflow_maps_are_refused(monkeypatch, caplog):
     file = Source("/data/a.warc", "a.warc", 1, "a")
     run = SimpleNamespace(segments=[Segment(NEW, index, (file, file)) for index in range(5)])
     monkeypatch.setattr(graph, "open_run", lambda uri: run)
-    monkeypatch.setattr(graph, "check", lambda uri: [])
+    monkeypatch.setattr(graph, "check", lambda uri: [f"checked {uri}"])
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "5")
-    assert len(graph.segments.function("uri")) == 5
+    with caplog.at_level("INFO"):
+        names = graph.segments.function("uri")
+    assert names == [f"{NEW}.{index:05d}" for index in range(5)]
+    assert caplog.messages[-2:] == ["checked uri", f"5 segments: {', '.join(names)}"]
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "4")
     with pytest.raises(AirflowFailException, match=r"10 files in 5 segments .* set crawl.files_per_segment=3 or more"):
         graph.segments.function("uri")

@@ -1,5 +1,7 @@
 """What polls keep of crawls, and what a backfill finds there."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 import yaml
 from hypothesis import given
@@ -36,6 +38,24 @@ def test_the_log_says_which_crawls_are_known():
         f"known at {CC}, to be run with recipe base with ppo.steps=2: CC-MAIN-2024-18, CC-MAIN-2024-10 (2)",
         f"known at {NEWS}, to be run with recipe tiny: NEWS-2024-10 (1)",
     ]
+
+
+def test_a_plain_source_stands_as_it_is_and_any_other_in_quotes():
+    for source in (CC, f"{CC}/", "/data/news", "s3://bucket/a-b.c_d:8"):
+        assert at_source(["a.b=1"], source) == ["a.b=1", f"crawl.source={source}"]
+    for source in ("/data/my news", "/data/#1", "relative/folder", "/ends:", "/a,b"):
+        assert at_source([], source) == [f'crawl.source="{source}"']
+    long = "/many words" * 50
+    assert at_source([], long) == [f'crawl.source="{long}"'], "one line"
+
+
+def test_a_crawl_of_one_source_alone_needs_no_form():
+    assert [line for line in report(SEEN) if "several" in line] == []
+    twice = {**SEEN, "/b": SEEN[NEWS], "/a": SEEN[CC]}
+    said = [line.split()[1] for line in report(twice) if "several" in line]
+    assert said == ["CC-MAIN-2024-10", "CC-MAIN-2024-18", "NEWS-2024-10"]
+    with pytest.raises(FrozenInstanceError):
+        kept(SEEN, "NEWS-2024-10").recipe = "other"
 
 
 @given(st.one_of(st.text(min_size=1).map("/".__add__), st.sampled_from([CC, "s3://bucket/a b: c", "/a #b", "/d:"])))

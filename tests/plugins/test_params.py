@@ -1,8 +1,10 @@
 """What a run asks for, from the form, the partition key and asset events."""
 
 import re
+from dataclasses import FrozenInstanceError
 
 import pytest
+from airflow.sdk.exceptions import ParamValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,10 @@ from gristmill_airflow.params import (
     Told,
     crawl_of,
     fulfil,
+    newest_crawl,
+    poll_params,
     read_request,
+    recipe_names,
     recipe_uri,
     run_name,
     stage_params,
@@ -207,6 +212,66 @@ def test_the_schedule_does_what_a_person_last_said():
     alone, why = told(defaults, {}, None, "scheduled__2")
     assert alone == Told(None, "sample", ())
     assert why.startswith("the form's default")
+
+
+def test_the_forms_fields_and_what_they_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(params, "RECIPES", tmp_path)
+    for name in ("b.yaml", "a.yaml", "notes.txt"):
+        (tmp_path / name).touch()
+    assert recipe_names() == ["a", "b"]
+    poll, stage = poll_params(), stage_params()
+    shapes = {
+        "recipe": {"type": "string", "minLength": 1, "title": "Recipe", "examples": ["a", "b", params.DEFAULT_RECIPE]},
+        "overrides": {"type": ["array", "null"], "items": {"type": "string"}, "title": "Overrides"},
+        "crawl": {"type": ["null", "string"], "title": "Crawl"},
+        "run": {"type": ["null", "string"], "title": "Resolved run"},
+    }
+    for form in (poll, stage):
+        for name, field in form.items():
+            assert {key: value for key, value in field.schema.items() if key != "description_md"} == shapes[name]
+    assert {name: field.value for name, field in stage.items()} == {
+        "recipe": params.DEFAULT_RECIPE, "crawl": None, "overrides": [], "run": None,
+    }  # fmt: skip
+    assert list(poll) == ["recipe", "overrides"]
+    with pytest.raises(ParamValidationError):
+        poll["recipe"].resolve("")
+
+
+def test_a_path_without_an_ending_is_a_path():
+    assert recipe_uri("folder/mine") == "folder/mine"
+    assert recipe_uri("s3://bucket/mine") == "s3://bucket/mine"
+
+
+def test_many_overrides_are_told_in_part():
+    lines = tuple(f"filter.min_words={number}" for number in range(100))
+    said = uses(Request(None, "tiny", lines, None), Recipe()).partition("; with ")[2]
+    assert said.startswith("filter.min_words=0 filter.min_words=1 ")
+    assert said.endswith(" ...")
+    assert 380 < len(said) <= 400
+    few = uses(Request(None, "tiny", lines[:20], None), Recipe()).partition("; with ")[2]
+    assert few == " ".join(lines[:20]), "370 characters are told whole"
+
+
+def test_a_crawl_is_named_as_the_request_has_it():
+    request = Request(None, "tiny", (), "NEWS-2024-10")
+    assert uses(request, Recipe(), "all crawls").startswith("uses recipe tiny, all crawls of https://")
+    assert uses(request, Recipe()).startswith("uses recipe tiny, crawl NEWS-2024-10 of https://")
+
+
+def test_the_newest_crawl_is_the_latest_and_of_one_week_the_last_by_name():
+    for names, newest in (
+        (("A-2024-10", "B-2023-52"), "A-2024-10"),
+        (("B-2023-52", "A-2024-10"), "A-2024-10"),
+        (("NEWS-2024-10", "CC-2024-10"), "NEWS-2024-10"),
+    ):
+        assert newest_crawl(Recipe(snapshots=names)) == newest
+
+
+@pytest.mark.parametrize("one", [Request(None, "a", (), None), Told(None, "a", ())])
+def test_what_was_asked_for_stays(one):
+    with pytest.raises(FrozenInstanceError):
+        one.overrides = ()
+    assert Request(None, "a", (), None).origin == FORM_SAYS
 
 
 def test_the_form_is_short_and_every_field_explains_itself():

@@ -19,14 +19,17 @@ from gristmill_airflow.environment import standalone_environment
     ],
 )
 def test_components_that_would_serve_logs_are_told_not_to(name, command):
-    assert standalone.Component(None, name=name, command=[name], env={}).command == command
+    made = standalone.Component(None, name=name, command=[name], env={"A": "b"})
+    assert (made.parent, made.name, made.command, made.env) == (None, name, command, {"A": "b"})
 
 
 def test_airflows_own_command_starts_these_components(monkeypatch):
     monkeypatch.setattr(standalone_command, "SubCommand", standalone_command.SubCommand)
     monkeypatch.setattr(standalone.sys, "argv", ["standalone.py"])
-    monkeypatch.setattr("airflow.__main__.main", lambda: None)
+    ran = []
+    monkeypatch.setattr("airflow.__main__.main", lambda: ran.append("airflow"))
     standalone.main()
+    assert ran == ["airflow"]
     assert standalone_command.SubCommand is standalone.Component
     assert standalone.sys.argv == ["airflow", "standalone"]
 

@@ -2,11 +2,13 @@
 
 import datetime
 import json
+import re
 
 import pytest
 from airflow.exceptions import InvalidPartitionKeyError
 from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
+from airflow.utils.types import DagRunType
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +41,7 @@ def test_every_week_has_its_own_monday(week):
 
 @pytest.mark.parametrize("key", ["", "CC-MAIN-2024", "CC-MAIN-2024-54", "CC-MAIN-24-10", "../x-2024-10"])
 def test_other_keys_are_refused(key):
+    assert CrawlKeyMapper().to_downstream("CC-MAIN-2024-10") == "CC-MAIN-2024-10"
     with pytest.raises(ValueError, match=r"a name ends in year|no ISO week"):
         key_to_date(key)
     with pytest.raises(ValueError, match=r"a name ends in year|no ISO week"):
@@ -62,6 +65,46 @@ def test_a_backfill_covers_the_known_crawls_between_its_dates(monkeypatch):
     assert [(one.partition_key, one.partition_date, one.data_interval) for one in infos] == [
         ("CC-MAIN-2024-10", partition_date("CC-MAIN-2024-10"), None)
     ]
+
+
+def test_both_dates_of_a_backfill_count(monkeypatch):
+    monkeypatch.setattr(timetable, "known_crawls", lambda: KEYS)
+    first, last = key_to_date(KEYS[0]), key_to_date(KEYS[-1])
+
+    def covered(earliest, latest):
+        made = CrawlAssetTimetable(CORPUS).iter_partition_dagrun_infos(earliest=earliest, latest=latest)
+        return [(one.partition_key, one.run_after) for one in made]
+
+    second = datetime.timedelta(seconds=1)
+    assert covered(first, last) == [(key, key_to_date(key)) for key in KEYS]
+    assert [key for key, _ in covered(first + second, last)] == KEYS[1:]
+    assert [key for key, _ in covered(first, last - second)] == KEYS[:-1]
+
+
+def test_a_partitions_date_is_the_same_on_every_machine_and_day():
+    assert partition_date("CC-MAIN-2024-10") == datetime.datetime(2024, 3, 4, 0, 0, 0, 494240, tzinfo=UTC)
+
+
+def test_a_run_is_named_after_its_crawl():
+    made = [
+        CrawlAssetTimetable(CORPUS).generate_run_id(
+            run_type=DagRunType.BACKFILL_JOB, run_after=key_to_date(KEYS[0]), data_interval=None, **extra
+        )
+        for extra in ({"partition_key": KEYS[1]}, {"partition_key": KEYS[1]}, {"partition_key": None}, {})
+    ]
+    assert all(re.fullmatch(rf"backfill__{KEYS[1]}__\w{{8}}", one) for one in made[:2])
+    assert made[0] != made[1], "it can run again"
+    assert all(one.startswith("backfill__2023-12-11T00:00:00") for one in made[2:])
+
+
+def test_what_the_web_ui_shows_of_the_schedule():
+    assert CrawlAssetTimetable(CORPUS).summary == "Crawl"
+
+
+def test_crawls_of_one_week_come_by_name():
+    week = ["NEWS-2024-10", "CC-MAIN-2024-10", "BLOGS-2024-11", "WARC-2024-09"]
+    assert new_crawls(week, []) == ["WARC-2024-09", "CC-MAIN-2024-10", "NEWS-2024-10", "BLOGS-2024-11"]
+    assert new_crawls([*week, *week], ["NEWS-2024-10"]) == ["WARC-2024-09", "CC-MAIN-2024-10", "BLOGS-2024-11"]
 
 
 def test_crawls_of_one_week_are_different_partitions_to_airflow():

@@ -1,0 +1,80 @@
+"""The funnel of a run whose counts are known, and each of its columns."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from contract.funnel import Level, human_bytes, levels, render
+from contract.manifest import Attempt, Rows
+from contract.plan import Run
+
+
+def level(read: int, kept: int, reasons: dict[str, int] | None = None, losses: dict[str, int] | None = None) -> Level:
+    return Level("extract", read, kept, 2048, Counter(reasons or {}), Counter(losses or {}))
+
+
+def test_a_level_is_the_sum_of_its_segments_and_only_of_finished_ones(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    one, two = (segment.partition for segment in run.segments)
+
+    def commit(stage: str, partition: str = "all", **rows: object) -> None:
+        Attempt(run, run.task(stage, partition)).commit([], Rows.model_validate(rows))
+
+    assert levels(run) == []
+    commit("crawl", one, losses={"cut": 3})
+    commit("extract", one, read=9, kept=6, dropped=3, reasons={"empty": 2, "slow": 1}, bytes_kept=100)
+    commit("extract", two, read=4, kept=3, dropped=1, reasons={"empty": 1}, bytes_kept=20, losses={"odd": 2})
+    commit("langid", one, read=6, kept=6, bytes_kept=90)
+    commit("minhash_sign", one)
+    commit("sft", read=5, kept=5)
+    assert levels(run) == [
+        Level("crawl", 0, 0, 0, Counter(), Counter({"cut": 3})),
+        Level("extract", 13, 9, 120, Counter({"empty": 3, "slow": 1}), Counter({"odd": 2})),
+        Level("langid", 6, 6, 90, Counter(), Counter()),
+    ]
+
+
+def test_shares_are_of_the_stage_and_of_the_first() -> None:
+    lines = render([level(200, 100), level(100, 30, {"a": 40, "b": 30})]).splitlines()
+    assert [line.split() for line in lines] == [
+        ["stage", "documents", "kept", "of", "all", "bytes", "dropped", "because"],
+        ["extract", "100", "50.0%", "50.0%", "2.0", "KiB", "-"],
+        ["extract", "30", "30.0%", "15.0%", "2.0", "KiB", "a", "40,", "b", "30"],
+    ]
+
+
+def test_a_stage_that_read_nothing_kept_nothing() -> None:
+    assert render([]).splitlines() == ["stage             documents    kept  of all     bytes  dropped because"]
+    [_, line] = render([level(0, 0)]).splitlines()
+    assert line == "extract                   0    0.0%    0.0%   2.0 KiB  -"
+
+
+@pytest.mark.parametrize(
+    ("letters", "said"),
+    [
+        ("abcdef", "f 6, e 5, d 4, c 3, b 2, a 1"),
+        ("abcdefg", "g 7, f 6, e 5, d 4, c 3, b 2, 1 other reasons 1"),
+        ("abcdefghi", "i 9, h 8, g 7, f 6, e 5, d 4, 3 other reasons 6"),
+    ],
+)
+def test_rare_reasons_are_told_together(letters: str, said: str) -> None:
+    reasons = {letter: number for number, letter in enumerate(letters, 1)}
+    assert render([level(100, 1, reasons)]).splitlines()[1].endswith(f"KiB  {said}")
+
+
+def test_what_never_became_a_document_stands_below_in_lines_that_fit() -> None:
+    losses = {f"kind_of_record_{letter}": 1000 + number for number, letter in enumerate("abcdef")}
+    lines = render([level(2, 1, losses=losses)]).splitlines()[2:]
+    assert lines[0].startswith(f"{' ' * 16}never became a document: kind_of_record_f 1,005, kind_of_record_e 1,004,")
+    assert lines[1].startswith(" " * 18)
+    assert lines[1][18] != " "
+    assert max(map(len, lines)) <= 110
+    assert " ".join(lines).split()[-2:] == ["kind_of_record_a", "1,000"]
+
+
+def test_bytes_have_a_unit_that_a_person_reads() -> None:
+    counts = (0, 1023, 1024, 1536, 1 << 20, 3 << 30, (1 << 40) - 1, 1 << 40, 5000 << 40)
+    assert [human_bytes(count) for count in counts] == [
+        "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "3.0 GiB", "1024.0 GiB", "1.0 TiB", "5000.0 TiB",
+    ]  # fmt: skip

@@ -1,0 +1,90 @@
+"""Only what no manifest lists goes, only when it is old enough, and only when it is asked for."""
+
+import os
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from contract.gc import Garbage, collect
+from contract.manifest import Attempt, File
+from contract.plan import Run
+from contract.store import Store
+
+NOW, HOUR = 1_710_000_000, 3600
+
+
+def write(store: Store, path: str, size: int, hours_ago: float) -> str:
+    """A file of a given size and age."""
+    store.write_bytes(path, b"x" * size)
+    os.utime(f"{store.root}/{path}", (NOW - hours_ago * HOUR,) * 2)
+    return path
+
+
+def paths(store: Store) -> set[str]:
+    return {entry.path for entry in store.files()}
+
+
+@pytest.fixture
+def attempt(make_run: Callable[..., Run]) -> Callable[..., Attempt]:
+    """`attempt(3, 5)`: an attempt at packing with one file a given age in hours, of 1, 2, ... bytes."""
+    run = make_run()
+
+    def make(*hours_ago: float) -> Attempt:
+        made = Attempt(run, run.task("pack"))
+        for number, age in enumerate(hours_ago):
+            write(made.store, made.path(f"deep/{number}"), number + 1, age)
+        return made
+
+    return make
+
+
+def test_an_old_attempt_goes_with_all_its_files_and_a_young_one_stays(attempt: Callable[..., Attempt]) -> None:
+    old, young = attempt(30, 25), attempt(2, 1)
+    store = old.store
+    before = paths(store)
+    told = ([Garbage(f"{old.prefix}/{old.id}", 3)], [Garbage(f"{young.prefix}/{young.id}", 3)])
+    assert collect(store, 24 * HOUR, NOW) == told
+    assert paths(store) == before, "without `delete` nothing is"
+    assert collect(store, 24 * HOUR, NOW, delete=True) == told
+    assert before - paths(store) == {old.path("deep/0"), old.path("deep/1")}
+    assert collect(store, 24 * HOUR, NOW, delete=True) == ([], told[1])
+    with pytest.raises(FrozenInstanceError):
+        told[0][0].bytes = 4  # type: ignore[misc]
+
+
+def test_an_attempt_is_as_old_as_its_newest_file(attempt: Callable[..., Attempt]) -> None:
+    store = attempt(100, 1, 100).store
+    assert [len(one) for one in collect(store, 24 * HOUR, NOW)] == [0, 1]
+    assert [len(one) for one in collect(store, HOUR / 2, NOW)] == [1, 0]
+
+
+def test_only_what_is_older_than_the_limit_goes(attempt: Callable[..., Attempt]) -> None:
+    store = attempt(24).store
+    assert [len(one) for one in collect(store, 24 * HOUR, NOW)] == [0, 1], "exactly as old as the limit is not older"
+    assert [len(one) for one in collect(store, 24 * HOUR, NOW + 1)] == [1, 0]
+    assert [len(one) for one in collect(store, 24 * HOUR - 1, NOW)] == [1, 0]
+
+
+def test_what_a_manifest_lists_stays_however_old(attempt: Callable[..., Attempt]) -> None:
+    done, garbage = attempt(1000), attempt(1000)
+    store = done.store
+    done.commit([File(path=done.path("deep/0"), kind="x", bytes=1)])
+    checkpoint = Attempt(done.run, done.run.task("pretrain"), "step-00000010")
+    write(store, checkpoint.path("x"), 1, 1000)
+    checkpoint.commit([File(path=checkpoint.path("x"), kind="x", bytes=1)])
+    before = paths(store)
+    assert collect(store, 0, NOW + HOUR, delete=True) == ([Garbage(f"{garbage.prefix}/{garbage.id}", 1)], [])
+    assert before - paths(store) == {garbage.path("deep/0")}
+
+
+def test_a_manifest_that_was_never_finished_goes_alone(attempt: Callable[..., Attempt]) -> None:
+    one = attempt(1)
+    store, folder = one.store, one.prefix
+    old, young = (write(store, f"{folder}/.create-{name}", 4, age) for name, age in (("a", 25), ("b", 1)))
+    kept = {write(store, f"{folder}/{name}", 1, 25) for name in ("manifest.json.create", "create-c", "attempt-d/x")}
+    kept |= {write(store, f"runs/one/{name}", 1, 25) for name in (".create-e", "x")}
+    removed, left = collect(store, 24 * HOUR, NOW, delete=True)
+    assert (removed, left) == ([Garbage(old, 4)], [Garbage(young, 4), Garbage(f"{folder}/{one.id}", 1)])
+    assert old not in paths(store)
+    assert kept | {young, one.path("deep/0")} <= paths(store)

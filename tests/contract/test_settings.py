@@ -1,0 +1,120 @@
+"""Every default, bound and pattern of a recipe against the committed ones, so that none changes unseen.
+
+After a change that is meant: .venv/bin/python -m tests.contract.test_settings
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from contract.recipe import Recipe
+from contract.settings import Decontaminate, DedupSubstring, Filter, GopherQuality, MinhashSign, Model, Score
+
+SCHEMA = Path(__file__).with_name("recipe_schema.json")
+
+
+def schema() -> str:
+    """The JSON schema of a recipe, with what only explains left out."""
+    return json.dumps(_bare(Recipe.model_json_schema()), indent=1) + "\n"
+
+
+def _bare(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: _bare(value)
+            for key, value in node.items()
+            if key not in ("title", "description") or not isinstance(value, str)
+        }
+    return [_bare(one) for one in node] if isinstance(node, list) else node
+
+
+def test_defaults_bounds_and_patterns_are_the_committed_ones() -> None:
+    assert json.loads(SCHEMA.read_text()) == json.loads(schema())
+
+
+def test_a_digit_for_an_ngram_is_its_number() -> None:
+    given = Filter.model_validate({"gopher_repetition": {"duplicate_ngram_char_fraction": {"6": 0.5}}})
+    assert given.gopher_repetition.duplicate_ngram_char_fraction == {
+        5: 0.15, 6: 0.5, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "equal", "above"),
+    [
+        (Filter, {"min_words": 9, "max_words": 9}, {"min_words": 10, "max_words": 9}),
+        (
+            GopherQuality,
+            {"min_mean_word_chars": 4, "max_mean_word_chars": 4},
+            {"min_mean_word_chars": 5, "max_mean_word_chars": 4},
+        ),
+        (Decontaminate, {"min_words": 9, "ngram": 9}, {"min_words": 10, "ngram": 9}),
+    ],
+)
+def test_a_least_value_may_equal_the_most_and_no_more(settings: Any, equal: Any, above: Any) -> None:
+    settings(**equal)
+    with pytest.raises(ValidationError, match="is above"):
+        settings(**above)
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "fits"), [(12, 12, True), (12, 4, True), (5, 5, False), (12, 5, False), (12, 24, False)]
+)
+def test_heads_divide_the_width_and_are_divided_by_those_they_share(heads: int, kv_heads: int, fits: bool) -> None:
+    if fits:
+        assert Model(heads=heads, kv_heads=kv_heads).kv_heads == kv_heads
+    else:
+        with pytest.raises(ValidationError, match="must divide"):
+            Model(heads=heads, kv_heads=kv_heads)
+
+
+@pytest.mark.parametrize(
+    ("preset", "sizes"),
+    [(None, (5, 14, 8)), ("fineweb", (5, 14, 8)), ("refinedweb", (5, 450, 20)), ("slimpajama", (13, 9, 13))],
+)
+def test_a_preset_sets_the_sizes_of_its_paper(preset: Any, sizes: tuple[int, ...]) -> None:
+    made = MinhashSign(preset=preset)
+    assert (made.ngram, made.bands, made.rows) == sizes
+    assert MinhashSign(preset=preset, ngram=sizes[0], bands=sizes[1]) == made, "saying the same again is fine"
+
+
+def test_what_contradicts_a_preset_is_refused() -> None:
+    with pytest.raises(ValidationError, match="bands 20 contradicts preset fineweb, which has 14"):
+        MinhashSign(preset="fineweb", bands=20)
+    with pytest.raises(ValidationError, match="preset fineweb is MinHash's"):
+        MinhashSign(preset="fineweb", method="simhash")
+    assert MinhashSign(method="simhash", ngram=6).ngram == 6
+
+
+def test_files_beside_the_crawl_are_named_by_their_settings() -> None:
+    assert Score().outside() == DedupSubstring().outside() == {}
+    assert Score(bad_words="/a", perplexity_model="/b").outside() == {"bad_words": "/a", "perplexity_model": "/b"}
+    assert Score(perplexity_model="/b").outside() == {"perplexity_model": "/b"}
+    assert DedupSubstring(tokenizer="/t").outside() == {"tokenizer": "/t"}
+    recipe = Recipe.model_validate(
+        {
+            "crawl": {"blocklists": ["/x", "/y"]},
+            "decontaminate": {"benchmarks": {"a": "/b"}},
+            "mix": {"sources": {"wiki": {"uri": "/w"}}},
+            "sft": {"data": "/s"},
+        }
+    )
+    outside = {stage: recipe.section(stage).outside() for stage in ("crawl", "decontaminate", "mix", "sft", "reward")}
+    assert outside == {
+        "crawl": {"blocklists.0": "/x", "blocklists.1": "/y"},
+        "decontaminate": {"benchmarks.a": "/b"},
+        "mix": {"sources.wiki.uri": "/w"},
+        "sft": {"data": "/s"},
+        "reward": {},
+    }
+
+
+def test_a_default_is_checked_like_what_is_given() -> None:
+    assert Recipe().store == str(Path("home/store").absolute())
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(schema())
