@@ -10,23 +10,13 @@ import sys
 import time
 from collections.abc import Sequence
 
-<<<<<<< HEAD
-from contract import contamination, funnel, lineage, recipe
-from contract.errors import GristmillError, InputError, RecipeError
-from contract.manifest import find, read_all
-from contract.plan import Run, Task, open_run, resolve
-from contract.sources import list_snapshots
-from contract.stages import STAGES
-from contract.store import Entry, Store, split_uri
-=======
 from contract import contamination, funnel, gc, lineage, recipe
-from contract.errors import GristmillError, InputError
+from contract.errors import GristmillError, InputError, RecipeError
 from contract.manifest import find
 from contract.plan import Run, Task, open_run, resolve
 from contract.sources import list_snapshots
 from contract.stages import STAGES
-from contract.store import Store
->>>>>>> muta
+from contract.store import Store, split_uri
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,43 +138,12 @@ def _existing(uri: str) -> Store:
     return store
 
 
-def _existing(uri: str) -> Store:
-    """A store that is there: a misspelt one would be an empty one."""
-    store = Store(uri)
-    if not {"runs", *STAGES} & set(store.folders()):
-        raise InputError(f"{store.uri}: there is no store; check --store")
-    return store
-
-
 def _gc(given: argparse.Namespace) -> None:
-<<<<<<< HEAD
-    store = _existing(given.store)
-    limit_ns = (datetime.datetime.now(datetime.UTC).timestamp() - given.older_than_hours * 3600) * 1e9
-    # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
-    attempts: dict[str, list[Entry]] = {}
-    for stage in STAGES:
-        for entry in store.files(stage):
-            attempt = re.match(r"(.+/attempt-[0-9a-f]{32})/", entry.path)
-            leftover = re.match(r"(.+/\.create-[^/]+)$", entry.path)
-            if attempt or leftover:
-                attempts.setdefault((attempt or leftover)[1], []).append(entry)  # type: ignore[index]
-    listed = {f"{one.prefix}/{one.attempt}" for one in read_all(store)}
-    unlisted = [prefix for prefix in attempts if prefix not in listed]
-    doomed = [prefix for prefix in unlisted if max(entry.modified for entry in attempts[prefix]) < limit_ns]
-    for prefix in doomed:
-        size = funnel.human_bytes(sum(entry.size for entry in attempts[prefix]))
-        print(f"{'deleted' if given.delete else 'would delete'} {prefix} ({size})")
-        if given.delete:
-            store.delete(prefix)
-    younger = len(unlisted) - len(doomed)
-    print(f"{len(doomed)} unlisted attempts, {younger} younger than {given.older_than_hours:g} hours left alone")
-=======
     hours = given.older_than_hours
     old, young = gc.collect(_existing(given.store), hours * 3600, time.time(), given.delete)
     for one in old:
         print(f"{'deleted' if given.delete else 'would delete'} {one.path} ({funnel.human_bytes(one.bytes)})")
     print(f"{len(old)} unlisted attempts, {len(young)} younger than {hours:g} hours left alone")
->>>>>>> muta
 
 
 _COMMANDS = {

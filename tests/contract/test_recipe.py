@@ -1,13 +1,9 @@
 """A recipe holds differences, overrides apply in order, and every mistake names its key and what is allowed."""
 
-<<<<<<< HEAD
 import datetime
 import json
 import re
 from collections.abc import Iterator
-=======
-import re
->>>>>>> muta
 from pathlib import Path
 from typing import Any
 

@@ -1,35 +1,24 @@
 """The store does the same on a folder and on S3, creates once, and explains its failures in one line."""
 
 import errno
-<<<<<<< HEAD
+import hashlib
 import logging
 import os
 import pickle
 import socket
-import threading
-import time
-=======
-import hashlib
-import os
-import pickle
 import stat
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import FrozenInstanceError
->>>>>>> muta
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-<<<<<<< HEAD
 from contract.errors import RecipeError, SetupError, StoreError
-from contract.store import Store, split_uri
-=======
-from contract.errors import RecipeError, StoreError
 from contract.store import Store, _endpoint, _region, explain, split_uri
->>>>>>> muta
 
 
 @pytest.fixture(params=["file", "s3"])

@@ -10,11 +10,7 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
-from gristmill_airflow.environment import PASSWORDS, password, pools, standalone_environment
-=======
-from gristmill_airflow.environment import create_pools, pools, standalone_environment, token
->>>>>>> muta
+from gristmill_airflow.environment import PASSWORDS, create_pools, password, pools, standalone_environment, token
 
 
 def test_home_ports_and_secret(tmp_path, monkeypatch):
@@ -43,7 +39,6 @@ def test_one_gpu_slot_whatever_the_machine():
     assert [pools(cores)["spark"][0] for cores in (1, 2, 64)] == [2, 2, 16]
 
 
-<<<<<<< HEAD
 def test_the_password_is_airflows_own_and_readable_by_its_owner_alone(tmp_path, monkeypatch):
     from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 
@@ -58,7 +53,8 @@ def test_the_password_is_airflows_own_and_readable_by_its_owner_alone(tmp_path, 
     (tmp_path / PASSWORDS).chmod(0o644)
     standalone_environment(tmp_path, 18123)
     assert stat.S_IMODE((tmp_path / PASSWORDS).stat().st_mode) == 0o600, "one that Airflow made"
-=======
+
+
 def test_every_setting_of_a_standalone_airflow(tmp_path, monkeypatch):
     """Open to this machine alone, one small database, and heartbeats that a busy laptop cannot miss."""
     for name in [one for one in os.environ if one.startswith("AIRFLOW")]:
@@ -153,4 +149,3 @@ def test_a_pool_that_cannot_be_made_is_an_error(airflow, tmp_path, monkeypatch):
     monkeypatch.setattr(Airflow, "pool_answers", {"gpu": 500, "spark": 201})
     with pytest.raises(urllib.error.HTTPError, match="500"):
         create_pools(tmp_path, airflow)
->>>>>>> muta

@@ -6,18 +6,12 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-<<<<<<< HEAD
 from contract import fetch, sources
-from contract.sources import Segment, Source
-from gristmill_airflow import graph, stage
-from gristmill_airflow.assets import CRAWL, SEEN
-=======
 from contract.manifest import Attempt
 from contract.plan import open_run
 from contract.sources import Segment, Source
-from gristmill_airflow import graph
+from gristmill_airflow import graph, stage
 from gristmill_airflow.assets import ALIGNED, CRAWL, RESOLVED, SEEN, TOLD
->>>>>>> muta
 
 OLD, NEW, NEWEST = "CC-MAIN-2024-10", "CC-MAIN-2024-18", "CC-MAIN-2024-22"
 
@@ -202,8 +196,8 @@ def test_the_last_model_is_published_and_the_one_before_where_it_was_left_out(re
     monkeypatch.setattr(graph, "get_current_context", lambda: context)
     with pytest.raises(AirflowFailException, match="neither ppo nor sft has a manifest; nothing to publish"):
         last.python_callable(run.uri)
-    for stage in ("sft", "ppo"):
-        uri = run.store.full(Attempt(run, run.task(stage)).commit([]).path)
+    for name in ("sft", "ppo"):
+        uri = run.store.full(Attempt(run, run.task(name)).commit([]).path)
         assert last.python_callable(run.uri) == uri
         assert event.extra == {"recipe": run.uri, "manifest": uri}
     assert event.partitions == [run.recipe.snapshots[0]] * 2
