@@ -88,7 +88,8 @@ def test_each_damage_costs_one_record_in_a_limited_file_too(write, response, sho
         members[n] = members[n][:40] + b"\xff" * 8 + members[n][48:]
     path = write(b"".join(members))
     found, losses = read(path, head=None if short is None else path.stat().st_size - short)
-    assert [page.url[14:] for page in found] == [str(n) for n in range(200) if n not in (50, 120)]
+    whole = 199 if short else 200  # without its checksum the last one is not known to be right
+    assert [page.url[14:] for page in found] == [str(n) for n in range(whole) if n not in (50, 120)]
     assert losses == {"corrupt_gzip": 2}
 
 
@@ -132,6 +133,33 @@ def test_whatever_is_damaged_no_page_comes_out_wrong(flips, write, pages):
         assert original[page.url].endswith(page.payload + b"\r\n\r\n")
     assert len(found) + len(flips) >= 20
     assert len(found) == 20 or losses
+
+
+@pytest.mark.parametrize("short", [0, 6, 12])  # the limit cuts nothing, the last checksum, the end of the last member
+def test_a_page_with_a_wrong_checksum_is_never_kept_not_even_the_last(write, pages, short):
+    path = write(pages[:2], zipped=True)
+    data = path.read_bytes()
+    original = {f"http://a.test/{n}": page for n, page in enumerate(pages[:2])}
+    for bit in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        found, losses = read(path, head=len(data) - short if short else None)
+        for page in found:
+            assert original[page.url].endswith(page.payload + b"\r\n\r\n"), bit
+        if not short:
+            assert len(found) + losses.total() == 2, bit  # each page is there or is counted
+    path.write_bytes(data)
+    found, losses = read(path, head=len(data) - short if short else None)
+    assert ([page.url[14:] for page in found], losses) == (["0"] if short else ["0", "1"], {})
+
+
+def test_a_sound_page_before_bytes_that_are_no_record_is_kept_when_its_member_is_whole(write, pages):
+    path = write([pages[0] + b"garbage " * 300_000], zipped=True)
+    found, losses = read(path)
+    assert ([page.url for page in found], losses) == (["http://a.test/0"], {"bad_warc_header": 1})
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read(path) == ([], {"truncated_gzip": 1})
 
 
 def test_garbage_in_a_plain_file(write, pages):
