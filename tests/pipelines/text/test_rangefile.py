@@ -159,12 +159,12 @@ def test_an_answer_with_another_range_than_was_asked_for(serve, path, stepwise):
 
 def test_an_answer_that_begins_too_late_is_no_answer(serve, monkeypatch):
     monkeypatch.setattr(rangefile.time, "sleep", lambda _: None)
-    with pytest.raises(
-        StoreError, match="broke off at byte 7: the server was asked for byte 7 and sends from byte 8 on"
-    ):
-        file = RangeFile(f"{serve(Ranges)}/late", retries=1)
+    with RangeFile(f"{serve(Ranges)}/late", retries=1) as file:
         file.seek(7)
-        file.read(10)
+        with pytest.raises(
+            StoreError, match="broke off at byte 7: the server was asked for byte 7 and sends from byte 8"
+        ):
+            file.read(10)
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):
