@@ -49,7 +49,7 @@ def correct(document: Text, settings: LineCorrection) -> Corrected:
     for index in np.flatnonzero(~noise & (letters == 0) & (digits > 0)):
         noise[index] = _numerals(document.text[starts[index] : ends[index]])
     noise &= words > 0
-    counters = ~noise & (letters > 0) & (letters <= COUNTER_LETTERS) & (digits > 0)
+    counters = ~noise & (letters <= COUNTER_LETTERS) & (digits > 0)
     for index in np.flatnonzero(counters):
         noise[index] = COUNTER.fullmatch(document.text, starts[index], ends[index]) is not None
     short = (words > 0) & ~noise & (words <= settings.short_line_words * units)

@@ -63,6 +63,10 @@ class Plain(io.RawIOBase):
         """A position in the stream as (offset in the file, 0)."""
         return self._start + position, 0
 
+    def whole(self, position: int) -> bool:
+        """True: no checksum tells of an uncompressed file's damage."""
+        return True
+
     def bound(self, position: int, end: int, length: int) -> bool:
         """Say where a record begins, where it ends at the earliest, and its length; whether that is wrong, by what is read already."""
         index = bisect.bisect_right(self._heads, position)
@@ -162,6 +166,14 @@ class Inflated(io.RawIOBase):
         """A position in the stream as (offset of its gzip member in the file, distance from that member's start)."""
         index = bisect.bisect_right(self._plain_starts, position) - 1
         return self._raw_starts[index], position - self._plain_starts[index]
+
+    def whole(self, position: int) -> bool:
+        """Whether the gzip member of a position ended with the right checksum. Reads on to its end, where that is not read yet."""
+        members = bisect.bisect_right(self._plain_starts, position)
+        rest = bytearray(BUFFER)
+        while members == len(self._plain_starts) and self._inflate is not None and self.readinto(rest):
+            pass
+        return members < len(self._plain_starts) or self._inflate is None
 
     def bound(self, position: int, end: int, length: int) -> bool:
         """Say what a record takes up at least; whether a member within, already read, begins with a record of its own. One read later ends the stream."""

@@ -67,6 +67,7 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
         position = end = 0  # of the record read last
         last: list[Page | Loss] = []  # of the record read last: only its successor proves that it is whole
         gaps = Gaps(quirks)
+        failed: tuple[str, BaseException] | None = None
         try:
             for record in ArchiveIterator(
                 io.BufferedReader(stream, BUFFER), parse_http=False, quirks_mode=quirks, stream_detect=False
@@ -82,16 +83,16 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
                 if stream.bound(position, end, int(record.content_length)):
                     break
                 last = list(_convert(record, max_payload, offset, inner))
-            damage = Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
         except OSError as error:
-            damage = Loss(stream.damage or "bad_warc_header", f"after byte {stream.place(position)[0]:,}: {error}")
+            failed = ("bad_warc_header", error)
         except BaseException as error:  # a Rust panic is no Exception
             if type(error).__name__ != "PanicException":
                 raise
-            damage = Loss("reader_panic", f"after byte {stream.place(position)[0]:,}: {error}")
-        # A page is checked against its length; what else the stream ended in may be half of anything.
+            failed = ("reader_panic", error)
+        # A page is checked against its length and its checksum; what else the stream ended in may be half of anything.
         paged = any(isinstance(one, Page) for one in last)
-        yield from last if paged or not (file.cut or stream.damage) else ()
+        yield from last if (stream.whole(position) if paged else not (file.cut or stream.damage)) else ()
+        damage = _damage(stream, file, position, failed)
         if damage is None:
             yield from () if file.cut else gaps.at_end(stream.tell())
             return
@@ -100,6 +101,17 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
         else:
             yield damage
         stream = stream.after(position, end)
+
+
+def _damage(
+    stream: Inflated | Plain, file: RangeFile, position: int, failed: tuple[str, BaseException] | None
+) -> Loss | None:
+    """Why a stream ended before the file, from what its reader failed with, if anything; None where nothing is damaged."""
+    if failed is None:
+        return Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
+    kind, error = failed
+    known = stream.damage if kind == "bad_warc_header" else None
+    return Loss(known or kind, f"after byte {stream.place(position)[0]:,}: {error}")
 
 
 def _least_size(record: WarcRecord) -> int:
@@ -170,11 +182,13 @@ def _look_behind(file: RangeFile) -> tuple[bool, bytes | None]:
 
 
 def _first_bytes(head: bytes) -> bytes | None:
-    """What the head of a gzip file inflates to, or None where it does not."""
+    """What the head of a gzip file inflates to, or None where it does not: a flipped bit can make all of it a field before the data."""
+    engine = zlib.decompressobj(31)
     try:
-        return zlib.decompressobj(31).decompress(head, 512)
+        plain = engine.decompress(head, 512)
     except zlib.error:
         return None
+    return plain if plain or engine.eof else None
 
 
 def _refuse(head: bytes, plain: bytes | None) -> Loss | None:

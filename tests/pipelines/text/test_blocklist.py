@@ -1,5 +1,6 @@
 """Compiled block lists: every listed name is found in its list, nothing else is, whatever the size."""
 
+import json
 import time
 
 import numpy as np
@@ -58,6 +59,23 @@ def test_as_many_names_as_ut1_holds(tmp_path):
     assert {mapped.domains.find(f"no{name}") for name in known} == {None}
     assert time.process_time() - began < 2
     assert len(mapped.domains) == count + 1000
+
+
+def test_the_file_is_as_its_description_says(tmp_path):
+    """Magic, the head's length, the head, and from the next multiple of 8 on each array at a multiple of 8."""
+    made = build([hashed(["a", "b", "c"])], [7])
+    save(tmp_path / "lists", ["x"], [made])
+    data = (tmp_path / "lists").read_bytes()
+    size = int.from_bytes(data[8:16], "little")
+    base = (16 + size + 7) // 8 * 8
+    assert (data[:8], json.loads(data[16 : 16 + size])) == (
+        b"GMLIST01",
+        {"names": ["x"], "tables": [[[0, 24, "Q"], [24, 30, "H"], [32, 52, "I"]]]},
+    )
+    hashes, lists, directory = made
+    assert data[base:] == hashes.tobytes() + lists.tobytes() + b"\0\0" + directory.tobytes() + b"\0" * 4
+    assert lists.tolist() == [7, 7, 7]
+    assert directory.tolist() == [*(sum(one >> 62 < leading for one in hashes.tolist()) for leading in range(4)), 3]
 
 
 def test_another_file_is_refused(tmp_path):

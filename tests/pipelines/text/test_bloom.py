@@ -115,9 +115,13 @@ def test_signs_around_a_bad_word_do_not_hide_it():
 def test_lists_are_loaded_by_language(tmp_path):
     (tmp_path / "en").write_text("darn\n\ntwo words\n")
     (tmp_path / "de.txt").write_text("mist\n")
-    (tmp_path / "LICENSE").write_text("no list")
+    (tmp_path / "yue").write_text("x\n")
+    for other in ("LICENSE", "x", "list", "EN", "d3"):
+        (tmp_path / other).write_text("no list")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "fr").write_text("zut\n")
     lists = badwords.load(str(tmp_path))
-    assert sorted(lists) == ["de", "en"]
+    assert sorted(lists) == ["de", "en", "yue"]
     assert lists["de"].count(Text("Mist, Mist")) == 2
     with pytest.raises(InputError, match=r"score\.bad_words: .*no list"):
         badwords.load(str(tmp_path / "absent"))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipelines.text import counting
 from pipelines.text.characters import BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED, classes, code_points
+from pipelines.text.ngrams import mix64
 from pipelines.text.words import Text, keys_of, split_words
 
 ANY = st.characters(categories=["L", "M", "N", "P", "S", "Z", "Cc", "Cf", "Cs", "Cn"])
@@ -58,3 +59,30 @@ def test_equal_runs_have_equal_keys(parts, n):
     assert sorted(counting.occurrences(np.array(keys, np.uint64)).tolist()) == sorted(
         runs.count(run) for run in set(runs)
     )
+
+
+def test_keys_are_mixed_by_murmur_hash_3s_finalizer():
+    assert int(counting._mix(np.uint64(1))) == 0xB456BCFC34C2CB2C | 1
+    assert int(counting._mix(np.uint64(2**64 - 1))) == int(mix64(np.array([2**64 - 1], np.uint64))[0]) | 1
+
+
+def test_a_key_is_that_of_its_code_points():
+    state = 0x243F6A8885A308D3
+    for letter in "abé":
+        state = ((state ^ ord(letter)) * 0x9E3779B97F4A7C15 % 2**64) ^ (state >> 29)
+    assert keys_of(frozenset(["abé"])).tolist() == [int(counting._mix(np.uint64(state)))]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=200))
+def test_a_table_that_fills_counts_every_key(parts):
+    """Small keys lie side by side, so that places of the table are taken."""
+    found = counting.occurrences(np.array(parts, np.uint64) + np.uint64(1))
+    assert sorted(found.tolist()) == sorted(parts.count(one) for one in set(parts))
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=20), st.sets(st.integers(0, 9)))
+def test_what_a_list_holds(parts, known):
+    count, entries = counting.listed(np.array(parts, np.uint64), np.array(sorted(known), np.uint64))
+    assert (count, entries) == (sum(one in known for one in parts), len(known & set(parts)))

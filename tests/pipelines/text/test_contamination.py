@@ -1,6 +1,7 @@
 """Shared runs of words: against the plain definition, at the edges of lengths, and what a cut leaves."""
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.contamination import Index, build, culprits, cut, find, passages, suspects
+from pipelines.text.contamination import Index, _filter_of, build, culprits, cut, find, occurrences, passages, suspects
 from pipelines.text.evalset import Item
 from pipelines.text.spelling import split
 
@@ -172,6 +173,36 @@ def test_words_of_a_kind_do_not_make_every_table_suspect() -> None:
     index = index_of(("1 2 3 4 5 6 7 8 9 10 11 12 13 14",))
     assert covered(" ".join(map(str, range(100, 200))), index) == {}
     assert covered(" ".join(map(str, range(200))), index) == {0: 1.0}
+
+
+def test_the_filter_has_sixteen_to_thirty_two_bits_an_ngram_and_lets_every_key_through() -> None:
+    keys = np.unique(np.random.default_rng(3).integers(0, 2**64, 10_000, np.uint64))
+    bits = _filter_of(keys)
+    assert len(bits) * 8 == 1 << 18
+    assert len(_filter_of(keys[:10])) * 8 == 1 << 16
+    slots = {int(key) >> (64 - 18) for key in keys}
+    assert np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist() == sorted(slots)
+
+
+def test_an_index_by_hand() -> None:
+    items = [[Item("x", (words("q", 4),)), Item("y", (words("r", 2),))], [Item("z", (words("r", 2),))]]
+    index = build([("one", items[0]), ("two", items[1])], 3, 2)
+    assert (index.names, index.lengths) == (("one", "two"), (2, 3))
+    assert index.item.tolist() == [0, 1, 2]
+    assert index.words.tolist() == [4, 2, 2]
+    assert index.benchmark.tolist() == [0, 0, 1]
+    assert sorted(index.length.tolist()) == [2, 3, 3]
+    of = [
+        list(zip(index.passage[low:high].tolist(), index.place[low:high].tolist(), strict=True))
+        for low, high in pairwise(index.starts.tolist())
+    ]
+    assert sorted(map(sorted, of)) == [[(0, 0)], [(0, 1)], [(1, 0), (2, 0)]]
+    assert len(index.keys) == 2, "all numbers are equal there"
+    found = find(f"x {words('r', 2)} y", index)
+    assert found is not None
+    assert (found.first.tolist(), found.length.tolist(), found.items.tolist()) == ([1], [2], [1, 2])
+    assert occurrences(found.gram, index).tolist() == sorted(at for at in range(4) if index.passage[at] in (1, 2))
+    assert culprits(found, index, 1.0).tolist() == [1]
 
 
 def test_culprits() -> None:

@@ -118,6 +118,9 @@ def test_parquet() -> None:
         ("a.jsonl", b'"a"\n"\xff"\n', r"^a\.jsonl line 2 is not UTF-8"),
         ("a.csv", b'x,y\n"a"b,c\n', r"^a\.csv line 2 is not CSV"),
         ("a.jsonl", b"[" * 100_000, r"^a\.jsonl line 1 is not JSON"),
+        ("a.json", b"[" * 100_000, r"^a\.json line 1 is not JSON"),
+        ("a.jsonl", b'"a"\n"b"\n\xff', r"^a\.jsonl line 3 is not UTF-8"),
+        ("a.tsv", b'x\ty\n"a"b\tc\n', r"^a\.tsv line 2 is not CSV"),
         ("a.zip", packed_zip({"d/b.jsonl": b"{"}), r"^a\.zip/d/b\.jsonl line 1 is not JSON"),
         ("a.jsonl.gz", gzip.compress(b"{}")[:10] + b"\xff" * 20, r"^a\.jsonl\.gz cannot be read"),
         ("a.xz", lzma.compress(b"{}")[:-5], r"^a\.xz cannot be read"),
@@ -159,3 +162,25 @@ def test_published_files_load_as_they_are(data_dir: Path) -> None:
         "example_problem.jsonl": 1,
         "example_samples.jsonl": 6,
     }
+
+
+def test_members_come_in_the_order_of_their_names_and_only_files() -> None:
+    members = {"b.jsonl": b'"b"', "a.jsonl": b'"a"', ".c.jsonl": b'"c"', "d.txt": b'"d"'}
+    for name, packed in (("x.zip", packed_zip(members)), ("x.tar", packed_tar(members))):
+        assert [member for member, _ in read_members(name, packed)] == [f"{name}/a.jsonl", f"{name}/b.jsonl"]
+
+
+@pytest.mark.parametrize("key", ["", "ID", "_id", "uid", "qid", "idx", "index", "task_id", "question_id", "example_id"])
+def test_identifiers_are_no_text(key: str) -> None:
+    assert list(strings({key: "x1", "text": "y"})) == ["y"]
+    assert items_of("a.csv", f"{key},question\nx1,y\n".encode()) == [Item("a.csv:2", ("y",))]
+
+
+@pytest.mark.parametrize("key", ["question", "Prompt", " input", "problem", "text", "context"])
+def test_a_first_row_with_such_a_name_is_a_header(key: str) -> None:
+    assert [item.where for item in items_of("a.csv", f"a,{key}\nx,y\n,\nz,w,extra\n".encode())] == [
+        "a.csv:2",
+        "a.csv:4",
+    ]
+    assert items_of("a.csv", f"a,{key}\nz,w,extra\n".encode())[0].fields == ("z", "w", "extra")
+    assert len(items_of("a.csv", b"a,answer\nx,y\n")) == 2

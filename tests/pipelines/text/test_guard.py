@@ -2,11 +2,13 @@
 
 import ctypes
 import os
+import resource
 import signal
 import time
 
 import pytest
 
+from pipelines.text import guard as guard_module
 from pipelines.text.guard import Guard, Outcome, Reply
 
 LEFT: list[bytes] = []
@@ -15,6 +17,15 @@ LEFT: list[bytes] = []
 def work(body: bytes, note: str) -> str:
     """Does to its process what the note says."""
     match note:
+        case "nap":
+            time.sleep(0.8)
+            return "rested"
+        case "state":
+            core = resource.getrlimit(resource.RLIMIT_CORE)
+            int_is = "ignored" if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else "heard"
+            term_is = "default" if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else "other"
+            held = os.path.exists(f"/proc/self/fd/{body.decode()}")
+            return f"{core} {int_is} {term_is} {'open' if held else 'closed'}"
         case "spin":
             while True:
                 pass
@@ -98,6 +109,39 @@ def test_one_child_serves_many_pages(guard):
     pids = {guard.call(b"", "pid").text for _ in range(50)}
     assert len(pids) == 1
     assert pids != {str(os.getpid())}
+
+
+def test_a_fresh_child_comes_after_so_many_pages(guard, monkeypatch):
+    monkeypatch.setattr(guard_module, "PAGES_A_CHILD", 3)
+    pids = [guard.call(b"", "pid").text for _ in range(7)]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+
+
+def test_a_note_is_one_line(guard):
+    assert guard.call(b"a\nb", "two\nlines \ud800") == Reply(Outcome.DONE, "a\nbtwo lines ?")
+
+
+def test_a_closed_guard_has_no_child_and_starts_another(guard):
+    pid = int(guard.call(b"", "pid").text)
+    assert os.WTERMSIG(guard.close()) == signal.SIGKILL
+    assert not os.path.exists(f"/proc/{pid}")
+    assert guard.close() == 0
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
+
+
+def test_a_page_waits_for_its_processor_time_and_not_for_the_clock():
+    """Sleep costs no processor time, so a limit that is shorter does not end it."""
+    guard = Guard(work, seconds=0.4, memory_mb=100)
+    assert guard.call(b"", "nap") == Reply(Outcome.DONE, "rested")
+    guard.close()
+
+
+def test_what_a_child_leaves_alone(guard):
+    """No core, no signal from a terminal, none of the parent's files."""
+    inside, outside = os.pipe()
+    assert guard.call(str(outside).encode(), "state").text == "(0, 0) ignored default closed"
+    os.close(inside)
+    os.close(outside)
 
 
 def test_the_child_dies_with_its_parent():

@@ -1,6 +1,7 @@
 """The compiled words and shingles against plain Python, over all of Unicode."""
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -86,3 +87,31 @@ def test_shingles_are_the_ngrams_of_the_words() -> None:
     assert sets[1] == sets[4] == ngram_hashes(words.hashes[7:9], 2).tolist()
     assert [len(one) for one in sets] == [5, 1, 1, 1, 1, 1]
     assert sets[2] != sets[3]
+    assert [sets[2], sets[3]] == [[hash_bytes(b"")], [hash_bytes(b"?!")]]
+
+
+def hash_bytes(data: bytes) -> int:
+    """What the kernel makes of a text without words."""
+    state = 0x13198A2E03707344
+    for byte in data:
+        state = ((state ^ byte) * 0x9E3779B97F4A7C15 & MASK) ^ (state >> 29)
+    return int(mix64(np.array([state], np.uint64))[0])
+
+
+def test_half_a_character_at_a_texts_end_counts_as_its_byte_and_never_reads_the_next_text() -> None:
+    texts = pa.array([b"a \xc3", b"\xa9 b", b"a \xe3", b"a \xf0", b"\x90\x80\x80"], pa.binary())
+    found = word_hashes(*buffers(texts))
+    sets = [found.hashes[low:high].tolist() for low, high in zip(found.bounds, found.bounds[1:], strict=False)]
+    for number, text in ((0, "a \xc3"), (2, "a \xe3"), (3, "a \xf0")):
+        assert sets[number] == [hash_word(word) for word in normalize(text).split()]
+
+
+def test_buffers_of_every_kind_of_string_array() -> None:
+    for kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        data, offsets = buffers(pa.array(["cut", "é", "ab"], kind).slice(1))
+        assert [bytes(data[low:high]) for low, high in pairwise(offsets)] == ["é".encode(), b"ab"]
+        assert offsets.dtype == np.int64
+    data, offsets = buffers(pa.chunked_array([["a"], ["b", "c"]]))
+    assert (bytes(data), offsets.tolist()) == (b"abc", [0, 1, 2, 3])
+    data, offsets = buffers(pa.array([], pa.string()))
+    assert (len(data), offsets.tolist()) == (0, [0])

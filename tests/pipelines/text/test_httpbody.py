@@ -52,6 +52,78 @@ def test_decoding_stops_at_the_limit(encoding):
         decode_body(body, "", encoding, LIMIT)
 
 
+NOISE = random.Random(2).randbytes(300_000).hex().encode()  # 600,000 bytes, which come out in several pieces
+PACKERS = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": lambda data: brotli.compress(data, quality=1),
+    "zstd": lambda data: pa.compress(data, "zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("encoding", PACKERS)
+def test_a_body_of_just_the_limit_is_decoded_and_one_byte_more_is_not(encoding):
+    packed = PACKERS[encoding](NOISE)
+    assert decode_body(packed, "", encoding, len(NOISE)) == (NOISE, False)
+    with pytest.raises(TooLarge):
+        decode_body(packed, "", encoding, len(NOISE) - 1)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_what_came_before_damage_is_kept_and_known_for_a_part(encoding):
+    packed = bytearray(PACKERS[encoding](NOISE))
+    at = len(packed) * 9 // 10
+    packed[at : at + 64] = b"\xff" * 64
+    body, cut = decode_body(bytes(packed), "", encoding, LIMIT)
+    assert cut
+    assert len(body) > 100_000
+    same = sum(map(int.__eq__, body, NOISE))
+    assert same > len(body) * 0.8
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "message"),
+    [
+        (b"\0\1", "made-up", "content encoding 'made-up' is unknown"),
+        (b"\x1f\x8b\x08\xff\xff", "gzip", "does not inflate"),
+        (b"\xff" * 9, "deflate", "does not inflate"),
+        (b"\xff" * 9, "br", "is not Brotli"),
+        (b"\x28\xb5\x2f\xfd" + b"\xff" * 9, "zstd", "is not Zstandard"),
+        (b"a" * 1023 + b"\0", "deflate", "does not inflate"),
+    ],
+)
+def test_a_refused_body_is_named_with_what_is_wrong(body, encoding, message):
+    with pytest.raises(Undecodable, match=message):
+        decode_body(body, "", encoding, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b"a" * 1024 + b"\0", "deflate"),  # only the first kibibyte tells
+        (b"", "br"),
+        (b"\0\1 no gzip", " GZIP "),
+        (b"\0\1 no zstd", "ZSTD"),
+        (b"\0\1 as it is", "Identity, none,"),
+    ],
+)
+def test_a_body_that_shows_no_encoding_stays(body, encoding):
+    assert decode_body(body, "", encoding, LIMIT) == (body, False)
+
+
+@pytest.mark.parametrize(
+    "start", [b"%PDF-", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"PK\3\4", b"\x1f\x8b", b"RIFF", b"\0\0\0\x18ftyp"]
+)
+def test_what_begins_as_a_known_binary_format_is_no_html(start):
+    assert not is_html("text/html", start + b"<html>")
+    assert is_html("text/html", b"." + start + b"<html>")
+
+
+@pytest.mark.parametrize(("blanks", "answer"), [(1019, True), (1020, False)])
+def test_the_first_tag_is_looked_for_in_the_first_kibibyte(blanks, answer):
+    assert is_html("", b" " * blanks + b"<html>") is answer
+
+
 def test_a_gzip_body_without_its_end_keeps_what_came():
     body, cut = decode_body(gzip.compress(bytes(range(256)) * 4000)[:-2000], "", "gzip", 8 << 20)
     assert cut
@@ -71,6 +143,8 @@ def test_dechunk_is_the_inverse_of_chunking(chunks, extension):
 
 
 def test_wrong_chunk_sizes_lose_nothing():
+    assert dechunk(b"00000005\nhello\n\t1 ;x=y\r\n!0\r\n") == (b"hello!", False)
+    assert dechunk(b"000000005\r\nhello\r\n0\r\n") == (b"000000005\r\nhello\r\n0\r\n", False)  # nine digits are none
     assert dechunk(b"<html>not chunked</html>") == (b"<html>not chunked</html>", False)
     assert dechunk(b"5\r\nhello\r\nzzz\r\nworld") == (b"hellozzz\r\nworld", False)
     assert dechunk(b"ff\r\nshort") == (b"short", True)
@@ -123,10 +197,11 @@ def test_whatever_the_bytes_a_body_is_decoded_or_refused(body, encoding, chunked
 
 
 @pytest.mark.parametrize(
-    ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("br", brotli.compress)]
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("br", brotli.compress), ("zstd", PACKERS["zstd"])],
 )
 def test_half_an_encoded_body_is_known_for_one(encoding, pack):
-    whole = b"<html>" + random.Random(1).randbytes(20_000).hex().encode()
+    whole = b"words" + NOISE
     packed = pack(whole)
     body, cut = decode_body(packed[: len(packed) // 2], "", encoding, LIMIT)
     assert cut

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.linking import near_pairs, pairs, set_jaccards, stars
+from pipelines.text.linking import distinct, near_pairs, pairs, ranked, set_jaccards, stars
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=30)
 
@@ -111,3 +111,23 @@ def test_jaccard(one: set[int], other: set[int]) -> None:
     bounds = [np.array([0, len(each)]) for each in (one, other)]
     found = set_jaccards(flat[0], bounds[0], flat[1], bounds[1], np.zeros(1, np.int64), np.zeros(1, np.int64))
     assert found.tolist() == [len(one & other) / len(one | other) if one | other else 0.0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 7, 2**64 - 1]), st.integers(0, 99)), max_size=30, unique=True))
+def test_a_rank_within_a_key_is_the_number_of_smaller_ones(rows: list[tuple[int, int]]) -> None:
+    keys, ranks = (np.array([row[at] for row in rows], np.uint64) for at in (0, 1))
+    expected = [sum(other == key and less < rank for other, less in rows) for key, rank in rows]
+    assert ranked(keys, ranks).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=30))
+def test_distinct_pairs(rows: list[tuple[int, int]]) -> None:
+    big, small = distinct(*(np.array([row[at] for row in rows], np.int64) for at in (0, 1)))
+    assert list(zip(big.tolist(), small.tolist(), strict=True)) == sorted(set(rows))
+
+
+def test_jaccard_of_sets_that_stand_among_others() -> None:
+    flat, bounds = np.array([1, 2, 3, 2, 3, 4, 5, 9], np.uint64), np.array([0, 3, 7, 7, 8])
+    left, right = np.array([0, 1, 0, 2, 2]), np.array([1, 0, 3, 2, 0])
+    assert set_jaccards(flat, bounds, flat, bounds, left, right).tolist() == [2 / 5, 2 / 5, 0, 0, 0]

@@ -132,3 +132,32 @@ def test_recall_on_licences_follows_theory(preset: str, data_dir: Path) -> None:
         )  # one seed's pairs are not independent, so seeds are the sample
         assert chosen.sum() >= 10
         assert by_seed.mean() == pytest.approx(expected[chosen].mean(), abs=4 * error + 0.002)
+
+
+def test_a_bands_key_is_its_number_and_its_rows() -> None:
+    def one(value: int) -> int:
+        return int(mix64(np.array([value & (2**64 - 1)], np.uint64))[0])
+
+    rows = np.array([[1, 2, 3, 1, 2, 3], [4, 2, 3, 1, 2, 3]], np.uint32)
+    expected = []
+    for signature in rows.tolist():
+        for band in (0, 1):
+            state = one(band + 1)
+            for value in signature[3 * band : 3 * band + 3]:
+                state = one(state ^ value) + 0x9E3779B97F4A7C15
+            expected.append(state & (2**64 - 1))
+    found = band_keys(rows, 2)
+    assert found.ravel().tolist() == expected
+    assert found[0, 0] != found[0, 1], "equal rows of two bands are no match"
+    assert found[0, 1] == found[1, 1]
+    assert found[0, 0] != found[1, 0]
+
+
+def test_the_curve_by_hand() -> None:
+    assert found_probability(0.5, 1, 1) == 0.5
+    assert found_probability(0.5, 2, 1) == 0.75
+    assert found_probability(0.5, 2, 2) == 1 - 0.75**2
+    assert threshold(1, 1) == 0.5
+    assert threshold(1, 2) == pytest.approx(0.5**0.5)
+    for bands, rows in ((14, 8), (450, 20), (9, 13)):
+        assert found_probability(threshold(bands, rows), bands, rows) == pytest.approx(0.5)

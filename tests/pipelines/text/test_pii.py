@@ -195,6 +195,66 @@ def test_an_at_sign_alone_makes_no_address(text):
     assert mask(text, ALL) == (text, 0)
 
 
+@pytest.mark.parametrize("size", [63, 64, 65])
+def test_the_longest_name_before_an_at_sign(size):
+    text = f"to {'a' * size}@b.org"
+    assert mask(text, ("email",)) == ((f"to {EMAIL_PLACEHOLDER}", 1) if size <= 64 else (text, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("..a@b.org", f"..{EMAIL_PLACEHOLDER}"),
+        ("a@b.org,c@d.org", f"{EMAIL_PLACEHOLDER},{EMAIL_PLACEHOLDER}"),
+        ("a@b.org c@d.org", f"{EMAIL_PLACEHOLDER} {EMAIL_PLACEHOLDER}"),
+        ("a@b.org.c@d.org", f"{EMAIL_PLACEHOLDER}.c@d.org"),  # one that touches the address before it stays
+        ("...@b.org", "...@b.org"),
+        ("full＠width.org", EMAIL_PLACEHOLDER),
+    ],
+)
+def test_where_an_address_begins(text, masked):
+    assert mask(text, ("email",))[0] == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("firmware:  8.8.8.8", 0),
+        ("xfirmware:  8.8.8.8", 1),
+        ("firmware:   8.8.8.8", 1),  # three spaces are too many
+        ("2606:4700:4700:1:2:3:4:5", 1),
+        ("2606:4700:4700:1:2:3:4", 0),
+        (f"{IPV4_PLACEHOLDER} {IPV6_PLACEHOLDER} 8.8.8.8", 1),  # what is masked already does not count
+    ],
+)
+def test_what_is_before_an_ip_address_and_what_counts(text, count):
+    assert mask(text, ("ip",))[1] == count
+
+
+@pytest.mark.parametrize(
+    ("found", "most", "number"),
+    [
+        ("123-4567", 15, "123-4567"),
+        ("123-456", 15, ""),
+        ("+1 234 567", 15, ""),  # a count
+        ("+12 345 678", 15, ""),
+        ("+123 456 789", 15, "+123 456 789"),
+        ("+123 456 000", 15, ""),
+        ("12 34 2019", 15, ""),  # a date
+        ("(2019) 123456", 15, ""),
+        ("123 4567 2019", 15, "123 4567 2019"),
+        ("10.30 - 12.45", 15, ""),  # times
+        ("+49 30 1234567 2024", 15, "+49 30 1234567 2024"),
+        ("+49 30 1234567 20245", 15, "+49 30 1234567"),
+        ("030 1234567 2345", 13, "030 1234567"),
+        ("1234567890123", 13, "1234567890123"),
+        ("12345678901234", 13, ""),
+    ],
+)
+def test_what_of_a_finding_is_a_number(found, most, number):
+    assert phone(found, most) == number
+
+
 def test_only_a_whole_word_makes_a_version():
     assert mask("after conversion 8.8.8.8", ALL) == (f"after conversion {IPV4_PLACEHOLDER}", 1)
 
@@ -211,7 +271,7 @@ def test_a_number_is_a_head_of_what_was_found_and_has_its_digits(found):
     assert number == "" or 7 <= sum(map(str.isdigit, number)) <= 15
 
 
-MEGABYTE = 1 << 20
+SIZE = 1 << 18
 
 
 @pytest.mark.timeout(60)
@@ -223,9 +283,9 @@ MEGABYTE = 1 << 20
         "call a b c d e f at 123-4567 ", "１２ ", "４１５-５５５-２６７１ ", "a@a.", "a@" + "b" * 63 + ".", "%", "+12345678901234567890 ", "555-555-", " ()", "f:f:",
     ],
 )  # fmt: skip
-def test_a_hostile_megabyte_takes_linear_time(piece):
-    """A regular expression that tries again would take hours, not seconds."""
-    text = (piece * (MEGABYTE // len(piece) + 1))[:MEGABYTE]
+def test_a_hostile_text_takes_linear_time(piece):
+    """A regular expression that tries again would take minutes, not a second."""
+    text = (piece * (SIZE // len(piece) + 1))[:SIZE]
     began = time.process_time()
     mask(text, ALL)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 2

@@ -1,9 +1,12 @@
 """Fingerprints against their definition; the pigeonhole keys never miss a pair within the distance."""
 
+from itertools import combinations, pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.text.ngrams import mix64
 from pipelines.text.simhash import fingerprints, key_count, keys, near
 
 WORD64 = st.integers(0, 2**64 - 1)
@@ -36,3 +39,14 @@ def test_unrelated_fingerprints_share_none() -> None:
     assert made.shape == (2000, 35)
     # 35 keys of 27 bits over two million pairs: about half a pair meets by chance
     assert len(np.unique(made)) >= 35 * 2000 - 5
+
+
+def test_a_key_is_its_choice_of_blocks_and_their_bits() -> None:
+    """Of distance + 3 blocks each key has three; the number of the choice makes equal bits of two choices two keys."""
+    one = 0x0123456789ABCDEF
+    edges = [0, 16, 32, 48, 64]
+    masks = [(1 << end) - (1 << start) for start, end in pairwise(edges)]
+    salt = mix64(np.arange(1, 5, dtype=np.uint64))
+    blocks = np.array([one & sum(choice) for choice in combinations(masks, 3)], np.uint64)
+    assert keys(np.array([one], np.uint64), 1).tolist() == [mix64(blocks + salt).tolist()]
+    assert [key_count(distance) for distance in (1, 2, 3, 4)] == [4, 10, 20, 35]

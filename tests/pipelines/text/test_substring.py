@@ -1,5 +1,6 @@
 """Windows found through anchors, and by the suffix array, against windows found by comparing everything with everything."""
 
+import itertools
 import sys
 
 import numpy as np
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 from pipelines.text import suffixes
 from pipelines.text.hashing import buffers
 from pipelines.text.stream import Tokens, from_ids, parse, payloads, words
-from pipelines.text.substring import anchors, expand, first_equal, merge, stretches, token_hashes, window_hashes
+from pipelines.text.substring import (
+    anchors,
+    expand,
+    first_equal,
+    merge,
+    repeated,
+    stretches,
+    token_hashes,
+    window_hashes,
+)
 
 TOKEN = st.sampled_from([0, 1, 7, 2**16, 2**32 - 1])
 DOCUMENTS = st.lists(
@@ -147,3 +157,54 @@ def test_stretches(chosen: str, label: str, expected: tuple[list[int], list[int]
     flags = np.array([one == "1" for one in chosen], bool)
     begin, length = stretches(flags, np.array([ord(one) for one in label], np.int64))
     assert (begin.tolist(), length.tolist()) == expected
+
+
+GROUPED = st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 2)), max_size=12)
+
+
+@settings(deadline=None)
+@given(GROUPED)
+def test_a_window_is_repeated_when_another_one_that_counts_equals_it(rows: list[tuple[int, bool, int]]) -> None:
+    least = {group: at for at, (group, _, _) in reversed(list(enumerate(rows)))}
+    first = np.array([least[group] for group, _, _ in rows], np.int64)
+    held = np.array([one for _, one, _ in rows], bool)
+    more = np.array([one for _, _, one in rows], np.uint8)
+    expected = []
+    for group, is_held, _ in rows:
+        same = [(one, stands_for) for other, one, stands_for in rows if other == group]
+        copies = sum(one or not is_held for one, _ in same)
+        others = sum(stands_for > (1 if is_held else 0) for _, stands_for in same)
+        expected.append(copies + others > 1)
+    assert repeated(first, held, more).tolist() == expected
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(1, 6)), max_size=12), st.integers(1, 5))
+def test_merged_runs_cover_the_same_tokens(rows: list[tuple[int, int, int]], k: int) -> None:
+    columns = [np.array([row[at] for row in rows], np.int64) for at in range(3)]
+    found = list(zip(*(one.tolist() for one in merge(*columns, k)), strict=True))
+    expected = {(row, token) for row, first, count in rows for token in range(first, first + count + k - 1)}
+    assert {(row, token) for row, start, end in found for token in range(start, end)} == expected
+    assert found == sorted(found)
+    assert all(a[0] != b[0] or a[2] < b[1] for a, b in itertools.pairwise(found)), "touching ranges are one"
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(alphabet="ab", min_size=1, max_size=20), max_size=20))
+def test_equal_tokens_have_equal_hashes_and_others_do_not(tokens: list[str]) -> None:
+    stream, _ = words(*buffers(pa.array([" ".join(tokens)])))
+    hashes = token_hashes(stream).tolist()
+    assert len(set(zip(hashes, tokens, strict=True))) == len(set(hashes)) == len(set(tokens))
+
+
+def test_windows_that_a_document_is_too_short_for_have_no_hash() -> None:
+    tokens, _, _ = tokenize([[1, 2, 3, 4], [1, 2], [3, 1, 2, 3]])
+    found = window_hashes(token_hashes(tokens), tokens.bounds, 3).tolist()
+    assert [at for at, one in enumerate(found) if one] == [0, 1, 6, 7]
+    assert found[0] == found[7]
+    assert len({found[0], found[1], found[6]}) == 3
+
+
+def test_runs_as_windows() -> None:
+    assert expand(np.array([5, 0, 9]), np.array([2, 3, 1])).tolist() == [5, 6, 0, 1, 2, 9]
+    assert expand(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree, html
 
+from pipelines.text import treewalk
 from pipelines.text.treewalk import Untranslated, Walk
 
 NAMES = {"namespaces": {"re": "http://exslt.org/regular-expressions"}}
@@ -93,3 +94,22 @@ def test_on_any_tree(shapes, path):
     tree = etree.Element("body")
     tree.extend(map(grown, shapes))
     assert Walk(path)(tree) == etree.XPath(path, **NAMES)(tree)
+
+
+@pytest.mark.parametrize("memory", [1, 2])
+def test_a_small_memory_forgets_and_answers_the_same(monkeypatch, memory):
+    monkeypatch.setattr(treewalk, "MEMORY", memory)
+    tree = html.fromstring(PAGE)
+    for path in PATHS:
+        walk = Walk(path)
+        assert walk(tree) == walk(tree) == etree.XPath(path, **NAMES)(tree)
+        assert all(len(answers) <= memory for tests in walk._tests.values() for _, answers in tests.answers)
+
+
+def test_answers_are_remembered():
+    walk = Walk(".//*[re:test(@id, 'q')]")
+    tree = html.fromstring(PAGE)
+    walk(tree)
+    [(name, answers)] = walk._tests["*"].answers
+    assert name == "id"
+    assert answers == {value: int("q" in value) for value in tree.xpath(".//@id")}

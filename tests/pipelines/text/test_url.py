@@ -1,5 +1,6 @@
 """The URL filter: block lists, word scores, curated hosts."""
 
+import hashlib
 import ipaddress
 import os
 import tarfile
@@ -16,7 +17,7 @@ from pipelines.text import listfile
 from pipelines.text import url as url_module
 from pipelines.text.blocklist import Blocklists
 from pipelines.text.listfile import list_hashes, split
-from pipelines.text.url import CURATED_HOSTS, _parents, compile_lists, load, shipped
+from pipelines.text.url import CURATED_HOSTS, _parents, _prefixes, _split, compile_lists, list_hashes, load, shipped
 
 
 @pytest.fixture
@@ -97,6 +98,24 @@ def test_block_lists(lists, url, found):
 def test_words_whatever_their_case(url, found):
     settings = Crawl(strict_words=("Porn",), hard_words=("CASINO",), soft_words=("Free", "bonus", "win"))
     assert load(settings).judge(url) == found
+
+
+def test_the_lists_are_asked_before_curated_hosts_and_those_before_words(tmp_path):
+    (tmp_path / "adult").mkdir()
+    (tmp_path / "adult" / "domains").write_text("a.org\nen.wikipedia.org\n")
+    judge = load(Crawl(blocklists=(str(tmp_path),), hard_words=("casino",), soft_words=("free", "win"))).judge
+    assert judge("http://en.wikipedia.org/casino") == (Drop.URL_BLOCKED_DOMAIN, "adult: en.wikipedia.org")
+    assert judge("http://de.wikipedia.org/casino") == (Drop.URL_CURATED_HOST, "wikipedia.org")
+    assert judge("http://b.org/casino/free/win") == (Drop.URL_HARD_WORD, "casino")
+    assert judge("http://b.org/free/win") == (Drop.URL_SOFT_WORDS, "free win")
+    assert judge("http://b.org/free") is None
+
+
+def test_strict_words_are_found_within_others_whatever_signs_part_them():
+    judge = load(Crawl(strict_words=("Po-r.n", "xx"))).judge
+    assert judge("http://a.org/sup.er-porno") == (Drop.URL_STRICT_WORD, "porn")
+    assert judge("http://a.org/x-x") == (Drop.URL_STRICT_WORD, "xx")
+    assert judge("http://a.org/po_rn") is None
 
 
 def test_curated_hosts():
@@ -249,6 +268,59 @@ def test_a_list_taken_apart_in_pieces_gives_the_same(lines, size):
         patch.setattr(listfile, "PIECE_BYTES", size)
         assert sorted(list_hashes(data, False)[0]) == sorted(whole)
     assert len(whole) == sum(line not in ("", "# x") for line in lines)
+
+
+@pytest.mark.parametrize("size", [0, 5, 1 << 20])
+def test_odd_lines_keep_their_numbers_in_pieces(monkeypatch, size):
+    monkeypatch.setattr(url_module, "PIECE_BYTES", size)
+    lines = ["a.com", "*.odd", "# x", "", "b.com/x", "c.com", *(f"{n} d" for n in range(9))]
+    hashes, odd = list_hashes("\n".join(lines).encode(), False)
+    assert (len(hashes), odd.count) == (2, 11)
+    assert odd.first == [(2, "*.odd"), (5, "b.com/x"), (7, "0 d")]
+
+
+def test_a_long_odd_line_is_shown_in_part(tmp_path, capsys):
+    blocked(tmp_path / "ads", "domains", f"a.com\n*{'x' * 200}\n")
+    assert f"(line 2: '*{'x' * 79}')" in capsys.readouterr().out
+
+
+def test_addresses_and_what_is_below_them():
+    assert list(_parents("10.0.0.1")) == ["10.0.0.1"]
+    assert list(_parents("a1.b2")) == ["a1.b2", "b2"]
+    assert list(_parents("")) == []
+    assert list(_prefixes("a.com/b//c?d=/e")) == [
+        "a.com",
+        "a.com/b",
+        "a.com/b",
+        "a.com/b//c",
+        "a.com/b//c?d=",
+        "a.com/b//c?d=/e",
+    ]
+    assert _split("HTTP://User@.A.com.:80/b?c#d") == ("a.com", "/b?c")
+    assert _split("http://[2001:DB8:0::1]/") == ("2001:db8::1", "/")
+    assert _split("http://1.2.3.4.5/") == ("1.2.3.4.5", "/")
+    assert _split("http://999/") == ("0.0.3.231", "/")
+    assert _split("http://[x/") == ("", "")
+
+
+def test_a_list_of_urls_and_one_of_domains_of_the_same_category(tmp_path):
+    (tmp_path / "ads").mkdir()
+    (tmp_path / "ads" / "domains").write_text("a.com\n")
+    (tmp_path / "ads" / "urls").write_text("www12.b.com/x/\nhttps://c.com/y?z\n")
+    judge = load(Crawl(blocklists=(f"{tmp_path}/ads/",))).judge
+    assert judge("http://a.com/") == (Drop.URL_BLOCKED_DOMAIN, "ads: a.com")
+    assert judge("http://www1234.b.com/x") is None  # more digits are another host
+    assert judge("http://www123.b.com/x/y") == (Drop.URL_BLOCKED, "ads: b.com/x")
+    assert judge("http://c.com/y?z") == (Drop.URL_BLOCKED, "ads: c.com/y?z")
+    assert judge("http://c.com/y") is None
+
+
+def test_the_compiled_file_is_named_by_its_content(tmp_path):
+    (tmp_path / "ads").mkdir()
+    (tmp_path / "ads" / "domains").write_text("a.com\n")
+    made = compile_lists([str(tmp_path / "ads")], tmp_path)
+    assert made.name == f"blocklists-{hashlib.sha256(made.read_bytes()).hexdigest()[:16]}"
+    assert compile_lists([], tmp_path) is None
 
 
 class Context:
