@@ -29,7 +29,6 @@ ALSO = {
     "pipelines/repeats.py": ("tests/pipelines/test_dedup_substring.py",),
     "pipelines/schema.py": ("tests/pipelines/test_job.py", "tests/pipelines/test_filter.py"),
     "pipelines/session.py": ("tests/pipelines/test_exchange.py", "tests/pipelines/test_job.py"),
-    "pipelines/survivors.py": ("tests/pipelines/test_tokens.py", "tests/pipelines/test_links.py"),
     "pipelines/text/badwords.py": ("tests/pipelines/text/test_bloom.py", "tests/pipelines/text/test_scores.py"),
     "pipelines/text/counting.py": ("tests/pipelines/text/test_characters.py", "tests/pipelines/text/test_scores.py"),
     "pipelines/text/fasttext_model.py": ("tests/pipelines/text/test_prefilter.py", "tests/pipelines/test_langid.py"),

@@ -4,8 +4,10 @@ import datetime
 import hashlib
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,6 +121,54 @@ def write(attempt: Attempt, kind: str, files: Sequence[Sequence[Mapping[str, Any
         total.files += one.files
         total.counts += one.counts
     return total
+
+
+class Parts:
+    """Stands in for Spark's RDD: the work of every partition is done in this process, one after the other, when it is collected."""
+
+    def __init__(self, held: Sequence[Callable[[], Iterable[Any]]]) -> None:
+        self._held = held
+
+    def mapPartitions(self, work: Callable[[Iterator[Any]], Iterable[Any]]) -> "Parts":
+        return self.mapPartitionsWithIndex(lambda _, items: work(items))
+
+    def mapPartitionsWithIndex(self, work: Callable[[int, Iterator[Any]], Iterable[Any]]) -> "Parts":
+        return Parts([partial(lambda at, one: work(at, iter(one())), at, one) for at, one in enumerate(self._held)])
+
+    def partitionBy(self, count: int, place: Callable[[int], int]) -> "Parts":
+        found = self.collect()
+        return Parts([partial(lambda at: [one for one in found if place(one[0]) == at], at) for at in range(count)])
+
+    def collect(self) -> list[Any]:
+        return [one for held in self._held for one in held()]
+
+
+class Here:
+    """Stands in for a Spark context. Each item is a partition of its own."""
+
+    defaultParallelism = 2
+    master = "local[2]"
+
+    def parallelize(self, items: Sequence[Any], count: int) -> Parts:
+        return Parts([partial(list, items[at : at + 1]) for at in range(count)])
+
+    def broadcast(self, value: Any) -> SimpleNamespace:
+        return SimpleNamespace(value=value)
+
+    def setJobGroup(self, group: str, description: str) -> None: ...
+
+    def setLocalProperty(self, key: str, value: object) -> None: ...
+
+    def statusTracker(self) -> SimpleNamespace:
+        return SimpleNamespace(getJobIdsForGroup=lambda _: ())
+
+
+@pytest.fixture
+def without_spark(monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Stages that only hand out work run it in this process, in milliseconds. Tables still need Spark."""
+    here = Here()
+    monkeypatch.setattr("pipelines.job.start_context", lambda *_: here)
+    return here
 
 
 @pytest.fixture
