@@ -25,7 +25,6 @@ ALSO = {
     "pipelines/components.py": ("tests/pipelines/test_links.py", "tests/pipelines/test_dedup_fuzzy.py"),
     "pipelines/findings.py": ("tests/pipelines/test_decontaminate.py",),
     "pipelines/repeats.py": ("tests/pipelines/test_dedup_substring.py",),
-    "pipelines/schema.py": ("tests/pipelines/test_job.py", "tests/pipelines/test_filter.py"),
     "pipelines/session.py": ("tests/pipelines/test_exchange.py", "tests/pipelines/test_job.py"),
     "pipelines/text/badwords.py": ("tests/pipelines/text/test_bloom.py", "tests/pipelines/text/test_scores.py"),
     "pipelines/text/counting.py": ("tests/pipelines/text/test_characters.py", "tests/pipelines/text/test_scores.py"),
