@@ -22,6 +22,17 @@ from pipelines.schema import DOCUMENTS
 DAY = datetime.datetime(2024, 3, 4, tzinfo=datetime.UTC)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Within a file, tests on real data come late and those that start Spark last: what the quick ones find, they find in seconds."""
+
+    def late(item: pytest.Item) -> int:
+        used = getattr(item, "fixturenames", ())
+        return 2 if "spark_stops" in used and "without_spark" not in used else int("data_dir" in used)
+
+    place = {path: at for at, path in enumerate(dict.fromkeys(item.path for item in items))}
+    items.sort(key=lambda item: (place[item.path], late(item)))
+
+
 @pytest.fixture
 def make_document() -> Callable[..., dict[str, Any]]:
     """`make_document("text", name="a", day=2, url=...)`: a row of DOCUMENTS; its id is a hash of its name, by default of its text."""

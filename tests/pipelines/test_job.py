@@ -68,12 +68,16 @@ def test_rows_are_written_before_they_fill_the_memory(
 ) -> None:
     monkeypatch.setattr("pipelines.job.BATCH_ROWS", 3)
     monkeypatch.setattr("pipelines.job.BATCH_BYTES", 10)
+    sinks: list[Any] = []
+    opened = Store.open_output
+    monkeypatch.setattr(Store, "open_output", lambda *given: sinks.append(opened(*given)) or sinks[-1])
     writer = TableWriter(tmp_store, "a.parquet", "documents", DOCUMENTS)
     rows = [make_document(f"text {at}") for at in range(len(sizes))]
     for row, size in zip(rows, sizes, strict=True):
         writer.write(row, size)
     (file,) = writer.close()
     assert (file.path, file.kind, file.rows) == ("a.parquet", "documents", len(rows))
+    assert [sink.closed for sink in sinks] == [True], "an object store has nothing before"
     assert file.bytes == len(tmp_store.read_bytes("a.parquet"))
     assert list(read_rows(tmp_store, "a.parquet")) == rows
     assert groups_of(tmp_store, "a.parquet") == groups

@@ -19,6 +19,8 @@ from pipelines.job import TableWriter, read_rows
 from pipelines.mix import copies, parse_curated, read_curated
 from pipelines.schema import DOCUMENTS
 
+pytestmark = pytest.mark.usefixtures("without_spark")
+
 KEYS = [f"{number:032x}" for number in range(4000)]
 
 
