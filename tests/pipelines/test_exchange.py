@@ -98,8 +98,18 @@ def test_steps_follow_one_another(without_spark: Any) -> None:
     assert read([(3, first)]) == [0, 1, 2, 3, 4, 5]
     assert read([]) == []
     assert exchange.shuffle(without_spark, [(0, second)]) == []
-    with pytest.raises(AssertionError):
-        read([(3, first), (1, second)])
+
+
+@pytest.mark.parametrize("places", [0, 1])
+def test_a_step_has_a_place_even_where_there_is_no_work(places: int, without_spark: Any) -> None:
+    seen: list[int] = []
+
+    def step(place: int, batches: Batches) -> Iterator[Sent]:
+        seen.append(place)
+        yield from ()
+
+    exchange.shuffle(without_spark, [(places, step), (places, step)])
+    assert seen == [0, 0]
 
 
 def test_an_error_meant_for_people_stops_the_steps(without_spark: Any) -> None:
