@@ -22,7 +22,7 @@ ALSO = {
     "contract/settings.py": ("tests/contract/test_recipe.py",),
     "contract/sources.py": ("tests/contract/test_plan.py", "tests/pipelines/test_common_crawl.py"),
     "contract/stages.py": ("tests/contract/test_plan.py",),
-    "pipelines/components.py": ("tests/pipelines/test_links.py", "tests/pipelines/test_dedup_fuzzy.py"),
+    "pipelines/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
     "pipelines/repeats.py": ("tests/pipelines/test_dedup_substring.py",),
     "pipelines/session.py": ("tests/pipelines/test_exchange.py", "tests/pipelines/test_job.py"),
     "pipelines/text/badwords.py": ("tests/pipelines/text/test_bloom.py", "tests/pipelines/text/test_scores.py"),
