@@ -149,7 +149,7 @@ def bounds(values: Values, rules: Sequence[Rule], logarithmic: bool) -> tuple[fl
     """The first and last value that a panel shows; never equal."""
     if logarithmic:
         low, high = (max(float(one), 1.0) for one in np.percentile(values, [1, 99]))
-        near = [rule.limit for rule in rules if low / 10 <= rule.limit <= high * 10 and rule.limit > 0]
+        near = [rule.limit for rule in rules if low / 10 <= rule.limit <= high * 10]
         low, high = min([low, *near]), max([high, *near])
         return low, high if high > low else low * 10
     low, high = (float(one) for one in np.percentile(values, [1, 99]))

@@ -20,7 +20,7 @@ from pipelines.survivors import drop_duplicates, parts, write_doomed
 
 
 def facts(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:
-    """What decides which document of a cluster stays: node, id, length, date in seconds, quality."""
+    """What decides which document of a cluster stays: node, id, length, date (milliseconds: Parquet knows no seconds), quality."""
     for nodes, batch in read_nodes(store, item, file, "length", "date", "quality"):
         columns = {"node": nodes, "id": batch["id"], "length": batch["length"], "date": batch["date"].cast(pa.int64())}
         yield pa.record_batch(columns | {"quality": batch["quality"]})

@@ -48,7 +48,6 @@ class Step:
 def funnel(found: Sequence[Level]) -> list[Step]:
     """Our stages in RefinedWeb's steps: pages that the language prefilter skips count under language, and `filter` is three steps and one."""
     made: list[tuple[str, str, int]] = []
-    skipped = 0
     for level in found:
         if level.stage == "extract":
             skipped = level.reasons[Drop.LANGUAGE_PREFILTER]

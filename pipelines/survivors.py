@@ -96,7 +96,7 @@ def write_doomed(job: Job, frame: Any) -> dict[int, File]:
 
 
 def _write_doomed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    writer, writing = None, -1
+    writer, writing = None, None
     with store_errors(store.full(f"{prefix}/doomed")):
         for batch in batches:
             for file in pc.unique(batch["file"]).to_pylist():
@@ -109,7 +109,7 @@ def _write_doomed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) 
         yield from _finished(writing, writer)
 
 
-def _finished(file: int, writer: TableWriter | None) -> Iterator[pa.RecordBatch]:
+def _finished(file: int | None, writer: TableWriter | None) -> Iterator[pa.RecordBatch]:
     for written in writer.close() if writer else ():
         yield pa.RecordBatch.from_pylist([{"file": file, "path": written.path, "rows": written.rows}])
 

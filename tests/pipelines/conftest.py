@@ -4,8 +4,10 @@ import datetime
 import hashlib
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,17 @@ from pipelines.job import Output, Sorter, read_rows
 from pipelines.schema import DOCUMENTS
 
 DAY = datetime.datetime(2024, 3, 4, tzinfo=datetime.UTC)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Within a file, tests on real data come late and those that start Spark last: what the quick ones find, they find in seconds."""
+
+    def late(item: pytest.Item) -> int:
+        used = getattr(item, "fixturenames", ())
+        return 2 if "spark_stops" in used and "without_spark" not in used else int("data_dir" in used)
+
+    place = {path: at for at, path in enumerate(dict.fromkeys(item.path for item in items))}
+    items.sort(key=lambda item: (place[item.path], late(item)))
 
 
 @pytest.fixture
@@ -119,6 +132,54 @@ def write(attempt: Attempt, kind: str, files: Sequence[Sequence[Mapping[str, Any
         total.files += one.files
         total.counts += one.counts
     return total
+
+
+class Parts:
+    """Stands in for Spark's RDD: the work of every partition is done in this process, one after the other, when it is collected."""
+
+    def __init__(self, held: Sequence[Callable[[], Iterable[Any]]]) -> None:
+        self._held = held
+
+    def mapPartitions(self, work: Callable[[Iterator[Any]], Iterable[Any]]) -> "Parts":
+        return self.mapPartitionsWithIndex(lambda _, items: work(items))
+
+    def mapPartitionsWithIndex(self, work: Callable[[int, Iterator[Any]], Iterable[Any]]) -> "Parts":
+        return Parts([partial(lambda at, one: work(at, iter(one())), at, one) for at, one in enumerate(self._held)])
+
+    def partitionBy(self, count: int, place: Callable[[int], int]) -> "Parts":
+        found = self.collect()
+        return Parts([partial(lambda at: [one for one in found if place(one[0]) == at], at) for at in range(count)])
+
+    def collect(self) -> list[Any]:
+        return [one for held in self._held for one in held()]
+
+
+class Here:
+    """Stands in for a Spark context. Each item is a partition of its own."""
+
+    defaultParallelism = 2
+    master = "local[2]"
+
+    def parallelize(self, items: Sequence[Any], count: int) -> Parts:
+        return Parts([partial(list, items[at : at + 1]) for at in range(count)])
+
+    def broadcast(self, value: Any) -> SimpleNamespace:
+        return SimpleNamespace(value=value)
+
+    def setJobGroup(self, group: str, description: str) -> None: ...
+
+    def setLocalProperty(self, key: str, value: object) -> None: ...
+
+    def statusTracker(self) -> SimpleNamespace:
+        return SimpleNamespace(getJobIdsForGroup=lambda _: ())
+
+
+@pytest.fixture
+def without_spark(monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Stages that only hand out work run it in this process, in milliseconds. Tables still need Spark."""
+    here = Here()
+    monkeypatch.setattr("pipelines.job.start_context", lambda *_: here)
+    return here
 
 
 @pytest.fixture

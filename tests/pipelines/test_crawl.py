@@ -1,4 +1,4 @@
-"""crawl on a real Spark: real captures with their damage, block lists, identifiers, the heads of files."""
+"""crawl: how files are split and pages sorted; real captures with their damage, block lists, identifiers, the heads of files."""
 
 import functools
 import gzip
@@ -6,12 +6,121 @@ import http.server
 import json
 import shutil
 from collections import Counter
+from hashlib import blake2b
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.reading import measure
 from contract.errors import InputError
-from pipelines.crawl import PART_PAGES, page_id
+from contract.settings import Crawl
+from contract.sources import Source
+from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split, whole
+from pipelines.job import Sorter, read_rows
+from pipelines.schema import PAGES, Drop
+from pipelines.text.warc import Loss
+
+
+def source(size=1000, name="a.warc"):
+    return Source(f"file:///crawl/{name}", name, size, "")
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "stretches"),
+    [
+        (1000, 0, [(0, 250), (250, 500), (500, 750), (750, None)]),
+        (300, 0, [(0, None)]),
+        (301, 0, [(0, 150), (150, None)]),
+        (1000, 600, [(0, 300), (300, None)]),
+        (1000, 300, [(0, None)]),
+        (1000, 301, [(0, 150), (150, None)]),
+        (200, 500, [(0, None)]),
+    ],
+)
+def test_parts_of_a_file(size, limit, stretches):
+    settings = Crawl(source="x", split_bytes=300, max_bytes_per_file=limit or None)
+    parts = split(source(size), settings)
+    assert [(part.start, part.end) for part in parts] == stretches
+    assert {part.source for part in parts} == {source(size)}
+
+
+def read(begun, ended):
+    return PartOutput(begun=begun, ended=ended)
+
+
+@pytest.mark.parametrize(
+    ("stretches", "met"),
+    [
+        ([(0, 10), (10, 25), (25, None)], True),
+        ([(0, 10), (11, None)], False),
+        ([(0, 10), (9, None)], False),
+        ([(0, 10)], False),
+        ([(0, None)], True),
+        ([(0, None), (None, None)], True),
+        ([(0, 20), (None, None), (20, None)], True),
+        ([(None, None)], True),
+    ],
+)
+def test_parts_meet_where_one_begins_as_the_other_ends(stretches, met):
+    assert meet([read(*one) for one in stretches]) is met
+
+
+def test_only_files_whose_parts_do_not_meet_are_read_again():
+    a, b = source(name="a"), source(name="b")
+    parts = [Part(a, 0, 5), Part(a, 5), Part(b, 0, 5), Part(b, 5)]
+    outputs = [read(0, 6), read(7, None), read(0, 5), read(5, None)]
+    asked = []
+    one = read(0, None)
+    kept, gone = whole(parts, outputs, lambda some: asked.append(list(some)) or [one])
+    assert asked == [[Part(a)]]
+    assert [kept, gone] == [[one, *outputs[2:]], outputs[:2]]
+    assert whole(parts[2:], outputs[2:], pytest.fail) == (outputs[2:], [])
+
+
+def test_an_identifier_is_of_a_place():
+    assert page_id("CC-MAIN-2024-10", "a.warc.gz", 5) == page_id("CC-MAIN-2024-10", "a.warc.gz", 5, 0)
+    places = [("s", "a", 5, 0), ("s", "a", 5, 1), ("s", "a", 6, 0), ("s", "b", 5, 0), ("t", "a", 5, 0)]
+    assert len({page_id(*place) for place in places}) == 5
+    assert {len(page_id(*place)) for place in places} == {32}
+
+
+def page(url="https://example.org/", payload=b"<p>text", **columns):
+    given = {"url": url, "date": None, "offset": 7, "inner": 0, "payload": payload, "charset": None, "kind": "html"}
+    return SimpleNamespace(**given, **({"too_large": 0} | columns))
+
+
+def test_a_page_is_kept_or_goes_for_its_address_or_its_size(tmp_store):
+    judge = SimpleNamespace(judge=lambda url: (Drop.URL_BLOCKED, "list: x") if "blocked" in url else None)
+    sorter = Sorter(tmp_store, "out", "crawl", "0", PAGES, "pages")
+    pages = [
+        page(),
+        page("https://blocked.test/", b"y" * 300),
+        page("https://blocked.test/large", b"", too_large=5000),
+        page("https://example.org/large", b"", too_large=9000),
+    ]
+    for one in pages:
+        sort_page(one, page_row(one, "S", "a.warc"), judge, sorter)
+    output = sorter.close()
+    kept, dropped = ([*read_rows(tmp_store, file.path)] for file in output.files)
+    assert [(row["url"], row["payload"], row["file"], row["snapshot"]) for row in kept] == [
+        ("https://example.org/", b"<p>text", "a.warc", "S")
+    ]
+    assert kept[0]["digest"] == blake2b(b"<p>text", digest_size=16).hexdigest()
+    assert [(row["reason"], row["value"], row["snippet"]) for row in dropped] == [
+        ("url_blocked", "list: x", "y" * 200), ("url_blocked", "list: x", ""), ("payload_too_large", "9000", ""),
+    ]  # fmt: skip
+    assert (output.counts.bytes_read, output.counts.bytes_kept) == (7 + 300 + 9000, 7)
+
+
+def test_damage_is_counted_and_told_and_a_table_has_its_fill_of_pages(tmp_store, capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.crawl.PART_PAGES", 2)
+    found = iter([Loss("torn", "at 5"), page(), Loss("other", ""), page(), page()])
+    judge = SimpleNamespace(judge=lambda url: None)
+    sorters = [Sorter(tmp_store, "out", "crawl", f"{at}", PAGES, "pages") for at in range(3)]
+    assert [_fill(found, sorter, source(), "S", judge) for sorter in sorters] == [True, False, False]
+    assert [sorter.counts.read for sorter in sorters] == [2, 1, 0]
+    assert dict(sorters[0].counts.losses) == {"torn": 1, "other": 1}
+    assert capsys.readouterr().out == "crawl file:///crawl/a.warc: torn: at 5\n"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +135,7 @@ def captures(data_dir, tmp_path_factory):
     return folder
 
 
-def test_real_captures(captures, resolve_run, run_stage, rows_of):
+def test_real_captures(captures, resolve_run, run_stage, rows_of, without_spark):
     run = resolve_run(captures)
     [manifest] = run_stage(run, "crawl")
     pages = rows_of(run.store, [manifest], "pages")
@@ -46,7 +155,7 @@ def test_real_captures(captures, resolve_run, run_stage, rows_of):
     assert (drop["reason"], drop["value"], drop["stage"]) == ("url_curated_host", "wikipedia.org", "crawl")
 
 
-def test_the_same_files_give_the_same_identifiers(captures, resolve_run, run_stage, rows_of):
+def test_the_same_files_give_the_same_identifiers(captures, resolve_run, run_stage, rows_of, without_spark):
     answers = []
     for name, extra in (("a", {}), ("b", {"crawl.skip_curated_hosts": False, "crawl.files_per_segment": 3})):
         run = resolve_run(captures, extra, name)
@@ -55,7 +164,9 @@ def test_the_same_files_give_the_same_identifiers(captures, resolve_run, run_sta
     assert answers[0] < answers[1]
 
 
-def test_large_files_are_read_by_several_tasks_to_the_same_end(captures, resolve_run, run_stage, rows_of):
+def test_large_files_are_read_by_several_tasks_to_the_same_end(
+    captures, resolve_run, run_stage, rows_of, without_spark
+):
     answers = []
     for name, split_bytes in (("whole", 1 << 30), ("split", 400_000)):
         run = resolve_run(captures, {"store": f"{captures}/../store-{name}", "crawl.split_bytes": split_bytes}, name)
@@ -66,7 +177,9 @@ def test_large_files_are_read_by_several_tasks_to_the_same_end(captures, resolve
     assert answers[0] == answers[1]
 
 
-def test_a_file_whose_parts_do_not_meet_is_read_again_in_one_piece(tmp_path, resolve_run, run_stage, rows_of):
+def test_a_file_whose_parts_do_not_meet_is_read_again_in_one_piece(
+    tmp_path, resolve_run, run_stage, rows_of, without_spark
+):
     """The second part would begin within a page that holds a crawl file."""
     (tmp_path / "crawl").mkdir()
 
@@ -115,6 +228,7 @@ def test_a_large_file_becomes_several_parts(data_dir, tmp_path, resolve_run, run
     assert [file.rows for file in manifest.of("pages")] == [PART_PAGES] * 4 + [516 - 4 * PART_PAGES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "one_member"])
 def test_memory_does_not_follow_the_size_of_a_file(data_dir, form):
     small, large = (measure(form, data_dir, size << 20) for size in (100, 200))
@@ -123,7 +237,7 @@ def test_memory_does_not_follow_the_size_of_a_file(data_dir, form):
     assert large["peak_mb"] < 700
 
 
-def test_a_missing_block_list_stops_before_anything_is_read(captures, resolve_run, run_stage, tmp_path):
+def test_a_missing_block_list_stops_before_anything_is_read(captures, resolve_run, run_stage, tmp_path, without_spark):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "README").write_text("no list here")
     run = resolve_run(captures, {"crawl.blocklists": [str(tmp_path / "lists")]})
@@ -145,7 +259,7 @@ def mirror(data_dir, tmp_path, serve):
     return serve(handler)
 
 
-def test_a_mirror_of_common_crawl_over_http(mirror, captures, resolve_run, run_stage, rows_of):
+def test_a_mirror_of_common_crawl_over_http(mirror, captures, resolve_run, run_stage, rows_of, without_spark):
     run = resolve_run(mirror, {"crawl.max_bytes_per_file": 300_000})
     [manifest] = run_stage(run, "crawl")
     assert manifest.sources == (f"{mirror}/crawl-data/CC-TEST-2024-10/a.warc.gz",)

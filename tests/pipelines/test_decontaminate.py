@@ -17,6 +17,8 @@ from contract.recipe import parse
 from contract.settings import Decontaminate
 from pipelines.decontaminate import Judge, describe, load, read_benchmark
 
+pytestmark = pytest.mark.usefixtures("without_spark")
+
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
 DAMAGED = gzip.compress(b"{}")[:10] + b"\xff" * 20
 OTHER = "A robe takes two bolts of blue fiber and half that much white fiber; how many bolts in total?"

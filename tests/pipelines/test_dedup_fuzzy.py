@@ -6,16 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.manifest import Attempt, find
+from contract.manifest import Attempt, File, find
 from contract.plan import Run
+from contract.settings import MinhashSign
 from contract.sources import Segment
+from contract.store import Store
 from pipelines import minhash_sign
 from pipelines.components import components, spark_components
-from pipelines.job import Job
+from pipelines.dedup_fuzzy import facts, keep_edges, show
+from pipelines.job import Job, Sorter
+from pipelines.links import Signed, id_rank, len_keys, read_edges
+from pipelines.schema import DOCUMENTS, Drop
+from pipelines.survivors import Part
 
 Rows = list[dict[str, Any]]
 Edges = list[tuple[int, int]]
@@ -39,6 +46,45 @@ def test_components_equal_flooding(edges: Edges) -> None:
     big, small = np.array(edges, np.int64).T
     nodes, labels = components(big, small)
     assert dict(zip(nodes.tolist(), labels.tolist(), strict=True)) == flood(edges)
+
+
+def test_what_decides_which_document_stays(tmp_store: Store, make_document: Any) -> None:
+    """Of the documents that no stage before has dropped; a node is the file's number and the row in it."""
+    rows = [
+        make_document(text, id=f"{at:032x}", day=at, language_probability=at / 4)
+        for at, text in enumerate(("é", "ab", "abc"))
+    ]
+    sorter = Sorter(tmp_store, "in", "filter", "00003-0123abcd", DOCUMENTS)
+    for row in rows:
+        sorter.keep(row, 0)
+    (file,) = sorter.close().files
+    signatures = minhash_sign.sign(tmp_store, "in", MinhashSign(), (file, []), "00003-0123abcd").files[0]
+    gone = Sorter(tmp_store, "in", "dedup_url", "00003-0123abcd")
+    gone.drop(rows[1], Drop.DUPLICATE_URL)
+    item = Signed(Part(file, tuple(gone.close().files)), signatures)
+    found = [row for batch in facts(tmp_store, item, 3) for row in batch.to_pylist()]
+    assert found == [
+        {"node": (3 << 32) + at, "id": rows[at]["id"], "length": len(rows[at]["text"]), "date": 1000 * int(rows[at]["date"].timestamp()), "quality": at / 4}
+        for at in (0, 2)
+    ]  # fmt: skip
+    assert len_keys(tmp_store, [item]) == 14
+    assert show({}, "group") == "group"
+
+
+def test_ids_rank_as_they_sort() -> None:
+    ids = [f"{2**127 + 5:032x}", f"{2**64 - 1:032x}", f"{3 << 64:032x}"]
+    assert id_rank(pa.array(ids)).tolist() == [2**63, 0, 3]
+
+
+def test_edges_that_wait_in_the_store(tmp_store: Store) -> None:
+    batches = [pa.record_batch({"small": [at], "other": [0], "big": [at + 1]}) for at in range(3)]
+    (batch,) = keep_edges(tmp_store, "turns/000", iter(batches))
+    ((row),) = batch.to_pylist()
+    assert row["rows"] == 3
+    assert row["path"].startswith("turns/000/")
+    edges = read_edges(tmp_store, File(path=row["path"], kind="edges", bytes=0))
+    assert [row for batch in edges for row in batch.to_pylist()] == [{"big": at + 1, "small": at} for at in range(3)]
+    assert list(keep_edges(tmp_store, "turns/001", iter([]))) == []
 
 
 def words(generator: random.Random, count: int) -> list[str]:

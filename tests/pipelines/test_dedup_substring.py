@@ -130,6 +130,7 @@ def deduplicate(
         ("all", 1, 2, 1 << 20),
     ],
 )
+@pytest.mark.usefixtures("without_spark")
 def test_equals_brute_force(
     cut: str,
     passes: int,
@@ -208,6 +209,7 @@ def spoken() -> list[str]:
 
 @pytest.mark.parametrize("one_process_bytes", [0, 1 << 20], ids=["shuffles", "suffix_array"])
 @pytest.mark.parametrize(("cut", "passes", "files"), [("keep_first", 1, 3), ("all", 2, 2)])
+@pytest.mark.usefixtures("without_spark")
 def test_tokens_of_a_real_tokenizer_equal_brute_force(
     cut: str,
     passes: int,
@@ -245,6 +247,7 @@ def test_tokens_of_a_real_tokenizer_equal_brute_force(
     assert torn > 8, "cuts that begin or end within a character"
 
 
+@pytest.mark.usefixtures("without_spark")
 def test_second_pass_finds_what_the_first_made(
     make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
 ) -> None:
@@ -260,6 +263,7 @@ def test_second_pass_finds_what_the_first_made(
         assert rows[documents[2]["id"]] == "start stop"
 
 
+@pytest.mark.usefixtures("without_spark")
 def test_too_little_left(
     make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
 ) -> None:

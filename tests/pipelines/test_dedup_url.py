@@ -8,6 +8,11 @@ import pytest
 
 from contract.errors import NotReadyError, StoreError
 from contract.plan import Run
+from contract.store import Store
+from pipelines.dedup_url import keys, show
+from pipelines.job import TableWriter
+from pipelines.schema import DOCUMENTS
+from pipelines.survivors import Part
 
 Rows = list[dict[str, Any]]
 
@@ -26,6 +31,22 @@ def captures(make_document: Callable[..., dict[str, Any]]) -> Rows:
         make_document("no address", url=None),
         make_document("no address either", url=None),
     ]
+
+
+def test_a_row_for_each_document_with_an_address(captures: Rows, tmp_store: Store) -> None:
+    writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
+    for row in captures:
+        writer.write(row)
+    (file,) = writer.close()
+    found = [row for batch in keys(tmp_store, Part(file), 7) for row in batch.to_pylist()]
+    assert [row["id"] for row in found] == [row["id"] for row in captures if row["url"]]
+    assert {row["file"] for row in found} == {7}
+    assert [row["date"] for row in found] == [row["date"] and row["date"].timestamp() for row in captures[:7]]
+    assert found[4]["date"] == 1709942400, "seconds"
+    assert len({row["key"] for row in found[:3]}) == len({row["key"] for row in found[3:6]}) == 1
+    assert len({row["key"] for row in found}) == 3
+    assert {len(row["key"]) for row in found} == {16}
+    assert show({"url": "http://EXAMPLE.org/a#top"}, "") == "https://example.org/a"
 
 
 def judged(drops: Rows, captures: Rows) -> dict[str, str]:

@@ -16,6 +16,8 @@ from pipelines.schema import DOCUMENTS, PAGES
 from pipelines.text import maintext
 from pipelines.text.guard import Guard, Outcome, Reply
 
+pytestmark = pytest.mark.usefixtures("without_spark")
+
 
 @pytest.mark.parametrize(
     ("payload", "declared", "text"),

@@ -87,6 +87,7 @@ def test_a_language_without_stop_words_is_refused_by_name():
     with pytest.raises(RecipeError, match="no stop words for eo"):
         check_stop_words(parse("langid: {languages: [en, eo]}", "test"))
     check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {min_stop_words: 0}}", "test"))
+    check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {enabled: false}}", "test"))
 
 
 def run_manifests(run, stage):
@@ -101,6 +102,18 @@ def test_a_new_threshold_decides_again_and_measures_nothing(resolve_run, tmp_pat
     name = one.segments[0].partition
     assert one.task("score", name).fingerprint == two.task("score", name).fingerprint
     assert one.task("filter", name).fingerprint != two.task("filter", name).fingerprint
+
+
+def test_what_is_kept_and_what_goes_is_counted(scored_run, make_document, run_stage, rows_of, without_spark):
+    rows = [make_document(text, name=text) for text in ("a b c é", "a b", "d e f", "g")]
+    run = scored_run([rows[:3], rows[3:]], {"filter.min_words": 3, "filter.max_words": 5})
+    (scores,) = run_stage(run, "filter")
+    assert [row["text"] for row in rows_of(run.store, [scores], "documents")] == ["a b c é", "d e f"]
+    dropped = rows_of(run.store, [scores], "drops")
+    assert [(row["snippet"], row["reason"], row["value"]) for row in dropped] == [
+        ("a b", "too_few_words", "2"), ("g", "too_few_words", "1"),
+    ]  # fmt: skip
+    assert (scores.rows.read, scores.rows.kept, scores.rows.bytes_read, scores.rows.bytes_kept) == (4, 2, 17, 13)
 
 
 def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, rows_of):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.heldout import contains, heldout
+from pipelines.heldout import contains, heldout, is_heldout
 
 KEYS = [f"{number:032x}" for number in range(10_000)]
 
@@ -25,3 +25,8 @@ def test_contains() -> None:
 
 def test_the_same_in_every_run() -> None:
     assert np.flatnonzero(heldout(0.1, KEYS[:60])).tolist() == [10, 14, 45, 52, 58]
+
+
+def test_nothing_or_all() -> None:
+    assert not any(is_heldout(0.0, key) for key in KEYS[:100])
+    assert all(is_heldout(1.0, key) for key in KEYS[:100])

@@ -74,6 +74,31 @@ def test_judge(language, probability, found):
     assert judge(language, probability, Langid()) == found
 
 
+def test_documents_of_other_languages_go(tmp_store):
+    texts = ["The river bends twice before it meets the old mill.", "Der Fluss macht zwei Biegungen vor der Mühle."]
+    writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
+    for number, text in enumerate(texts):
+        writer.write(dict.fromkeys(DOCUMENTS.names) | {"id": f"{number}", "text": text})
+    output = _work(tmp_store, "out", Langid(languages=("en",), min_probability=0), writer.close(), "0")
+    kept, dropped = ([*read_rows(tmp_store, file.path)] for file in output.files)
+    assert [(row["id"], row["language"], row["text"]) for row in kept] == [("0", "en", texts[0])]
+    assert [(row["id"], row["reason"], row["value"][:3]) for row in dropped] == [("1", "language", "de ")]
+    assert (output.counts.bytes_read, output.counts.bytes_kept) == (
+        sum(len(text.encode()) for text in texts),
+        len(texts[0].encode()),
+    )
+
+
+def test_the_head_of_a_text_tells_its_language(tmp_store):
+    text = "The river bends twice before it meets the old mill. " + "这条河在到达老磨坊之前转了两个弯。" * 50
+    writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
+    writer.write(dict.fromkeys(DOCUMENTS.names) | {"id": "0", "text": text})
+    settings = Langid(languages=(), min_probability=0, sample_chars=51)
+    (row,) = read_rows(tmp_store, _work(tmp_store, "out", settings, writer.close(), "0").files[0].path)
+    assert (row["language"], row["text"]) == ("en", text)
+    assert row["language_probability"] == pytest.approx(identify(text[:51])[1])
+
+
 def test_an_empty_list_keeps_every_language():
     settings = Langid(languages=())
     assert judge("de", 0.9, settings) is None

@@ -14,6 +14,8 @@ from pipelines.text.hashing import buffers, shingles
 from pipelines.text.minhash import band_keys, signatures
 from pipelines.text.simhash import fingerprints
 
+pytestmark = pytest.mark.usefixtures("without_spark")
+
 
 def test_signatures(
     make_document: Callable[..., dict[str, Any]],

@@ -19,6 +19,8 @@ from pipelines.job import TableWriter, read_rows
 from pipelines.mix import copies, parse_curated, read_curated
 from pipelines.schema import DOCUMENTS
 
+pytestmark = pytest.mark.usefixtures("without_spark")
+
 KEYS = [f"{number:032x}" for number in range(4000)]
 
 
@@ -266,6 +268,45 @@ def test_many_row_groups_a_shard(
     rows = [row for shard in shards for file in shard.files for row in read_rows(tmp_store, file.path)]
     assert sorted(row["id"] for row in rows) == sorted([row["id"] for row in crawl] * 2)
     assert hands.rows == 240
+
+
+def test_a_line_without_text_ends_nothing(tmp_store: Any, tmp_path: Path) -> None:
+    (tmp_path / "books.jsonl").write_text(
+        "\n".join(["broken", json.dumps({"text": "a book"}), "[]", json.dumps({"text": "b"})])
+    )
+    item = module.Item("books", 2.0, uri=str(tmp_path / "books.jsonl"))
+    held = SimpleNamespace(value=np.array([module.text_hash("b")], np.uint64))
+    output = module.deal(tmp_store, "out", Mix(shards=2), None, held, item, "00000-a")
+    assert dict(output.counts.losses) == {"books: line without text": 2}
+    assert (output.counts.read, output.counts.kept, output.counts.bytes_read, output.counts.bytes_kept) == (2, 2, 7, 7)
+    (hands,) = output.files
+    assert (hands.path, hands.kind, hands.bytes, hands.rows) == ("out/scratch/dealt-00000-a.parquet", "dealt", 0, 3)
+    shards = {
+        shard: module.collect(tmp_store, "out", [hands.path], shard, "x").files for shard in (0, 1, module.HELDOUT)
+    }
+    texts = {
+        shard: [row["text"] for file in files for row in read_rows(tmp_store, file.path)]
+        for shard, files in shards.items()
+    }
+    assert texts.pop(module.HELDOUT) == ["b"], "once, whatever its epochs"
+    assert sorted(text for found in texts.values() for text in found) == ["a book", "a book"]
+    assert [file.kind for file in shards[module.HELDOUT]] == ["heldout"]
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ([Rows(read=5, kept=5), Rows(read=5, kept=0, dropped=5, reasons={"extract_empty": 5})], "extract dropped all 5 documents that reached it (extract_empty 5)"),
+        ([Rows(losses={"torn": 2, "bad": 3})], "crawl found no page in the crawl files (bad 3, torn 2;"),
+        ([Rows(read=1, kept=1, losses={"torn": 2})], "no stage read a document; check crawl.source"),
+        ([], "no stage read a document; check crawl.source"),
+    ],
+)  # fmt: skip
+def test_an_empty_corpus_is_explained(levels: list[Rows], said: str, make_corpus: Any) -> None:
+    run = make_corpus([[[]]])
+    for stage, rows in zip(("crawl", "extract"), levels, strict=False):
+        Attempt(run, run.task(stage, run.segments[0].partition)).commit([], rows)
+    assert module.explain_empty(SimpleNamespace(run=run), module.Counts()).startswith(said)  # type: ignore[arg-type]
 
 
 def test_empty_corpus_names_the_stage(make_document: Any, make_corpus: Any, run_stage: Any) -> None:

@@ -12,6 +12,8 @@ from contract.shards import SPECIAL_TOKENS, open_shard
 from pipelines.pack import load_tokenizer
 from pipelines.tokenizer import train
 
+pytestmark = pytest.mark.usefixtures("without_spark")
+
 TEXTS = [
     "the cat sat on the mat",
     "one <|endoftext|> two <|user|>",

@@ -24,7 +24,9 @@ from pipelines.report import (
     reason_section,
     report,
     score_table,
+    scores_of,
     smallest_ids,
+    tables,
     what_if,
 )
 from pipelines.schema import SCORED, Drop
@@ -162,6 +164,62 @@ def test_snippets_are_masked_and_can_be_left_out():
     assert reason_section(rows, snippets=False) == [
         "", "| stage | reason | documents |", "|---|---|--:|", "| langid | language | 12 |"
     ]  # fmt: skip
+
+
+def test_documents_by_language_and_domain(run, make_document):
+    from contract.manifest import Attempt
+    from pipelines.job import Sorter
+
+    partition = run.segments[0].partition
+    attempt = Attempt(run, run.task("langid", partition))
+    sorter = Sorter(attempt.store, f"{attempt.prefix}/{attempt.id}", "langid", "x")
+    for value, url in (("de 0.97", "https://www.a.test/1"), ("fr 0.80", "https://a.test/2"), ("fr 0.90", None)):
+        sorter.drop(make_document("weg", name=value, url=url), Drop.LANGUAGE, value)
+    done = sorter.close()
+    attempt.commit(done.files, done.counts.rows())
+    assert tables(run) == [
+        "", "## By language, up to `filter`", "",
+        "| language | read | kept | share |", "|---|--:|--:|--:|",
+        "| en | 3 | 2 | 66.7% |", "| de | 2 | 0 | 0.0% |", "| fr | 2 | 0 | 0.0% |",
+        "", "## By domain, up to `filter`", "",
+        "| domain | read | kept | share |", "|---|--:|--:|--:|",
+        "| example.org | 2 | 2 | 100.0% |", "| a.test | 2 | 0 | 0.0% |", "| - | 1 | 0 | 0.0% |",
+    ]  # fmt: skip
+
+
+def test_the_parts_of_a_report(run, capsys):
+    text, figures = report(run)
+    assert text.startswith(
+        "# What the filters did: test\n\nMade by `python -m pipelines.report` from 4 scored documents of 1 segments.\n\n| stage |"
+    )
+    assert text.endswith("```\n")
+    assert figures == {}
+    markdown, figures = report(run, figures="r")
+    assert sorted(figures) == ["r-funnel.svg", "r-scores.svg"]
+    assert "left after each step](r-funnel.svg)\n\n| stage |" in markdown
+    shown = "".join(figures["r-funnel.svg"])
+    assert ">23.3%</text>" in shown, "RefinedWeb's share as a percentage"
+    assert ">50.0%</text>" in shown
+    assert main(["--recipe", run.uri]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_scores_that_were_not_measured_are_no_number(run):
+    columns, languages = scores_of(run)
+    assert languages == ["en", "de", "en", "en"]
+    assert columns["words"].tolist() == [100, 100, 45, 30]
+    assert np.isnan(columns["perplexity"]).all()
+    assert columns["short_lines"].tolist() == [0, 0.5, 0, 0]
+
+
+def test_long_tables_and_cells_are_cut():
+    kept = Counter({f"host{at}": 100 - at for at in range(30)})
+    assert len(count_table("x", kept, Counter())) == 2 + 25
+    assert _cell("x" * 200) == "x" * 120
+    rows = []
+    for at in range(12):
+        smallest_ids(rows, {"id": at})
+    assert len(rows) == 10
 
 
 def test_nothing_done_yet(resolve_run, tmp_path):

@@ -17,7 +17,7 @@ from pipelines.text import listfile
 from pipelines.text import url as url_module
 from pipelines.text.blocklist import Blocklists
 from pipelines.text.listfile import list_hashes, split
-from pipelines.text.url import CURATED_HOSTS, _parents, _prefixes, _split, compile_lists, list_hashes, load, shipped
+from pipelines.text.url import CURATED_HOSTS, _parents, _prefixes, compile_lists, load, shipped
 
 
 @pytest.fixture
@@ -296,11 +296,11 @@ def test_addresses_and_what_is_below_them():
         "a.com/b//c?d=",
         "a.com/b//c?d=/e",
     ]
-    assert _split("HTTP://User@.A.com.:80/b?c#d") == ("a.com", "/b?c")
-    assert _split("http://[2001:DB8:0::1]/") == ("2001:db8::1", "/")
-    assert _split("http://1.2.3.4.5/") == ("1.2.3.4.5", "/")
-    assert _split("http://999/") == ("0.0.3.231", "/")
-    assert _split("http://[x/") == ("", "")
+    assert split("HTTP://User@.A.com.:80/b?c#d") == ("a.com", "/b?c")
+    assert split("http://[2001:DB8:0::1]/") == ("2001:db8::1", "/")
+    assert split("http://1.2.3.4.5/") == ("1.2.3.4.5", "/")
+    assert split("http://999/") == ("0.0.3.231", "/")
+    assert split("http://[x/") == ("", "")
 
 
 def test_a_list_of_urls_and_one_of_domains_of_the_same_category(tmp_path):
