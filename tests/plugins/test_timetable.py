@@ -3,6 +3,8 @@
 import datetime
 import json
 import re
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from airflow.exceptions import InvalidPartitionKeyError
@@ -150,3 +152,17 @@ def test_known_crawls_are_those_that_any_poll_has_seen(tables):
         session.flush()
         session.add(AssetStateStoreModel(asset_id=other.id, key=SEEN, value='"another asset"'))
     assert known_crawls() == ["CC-MAIN-2023-50", "WARC-2024-01", "CC-MAIN-2024-10", "CC-MAIN-2024-18"]
+
+
+def test_known_crawls_are_read_apart_from_what_the_caller_is_writing(monkeypatch):
+    """Airflow's own session, which a thread shares, would be committed and closed under the scheduler's hands."""
+    asked = []
+
+    @contextmanager
+    def create_session(scoped=True):
+        asked.append(scoped)
+        yield SimpleNamespace(scalars=lambda wanted: SimpleNamespace(all=list))
+
+    monkeypatch.setattr("airflow.utils.session.create_session", create_session)
+    assert known_crawls() == []
+    assert asked == [False]
