@@ -59,10 +59,9 @@ def _sum(stage: str, manifests: list[Manifest]) -> Level:
 def render(found: list[Level]) -> str:
     """The funnel as a table for the terminal."""
     lines = [f"{'stage':<16}{'documents':>11}{'kept':>8}{'of all':>8}{'bytes':>10}  dropped because"]
-    first = found[0].read if found else 0
     for level in found:
         share = level.kept / level.read if level.read else 0.0
-        of_all = level.kept / first if first else 0.0
+        of_all = level.kept / found[0].read if found[0].read else 0.0
         why = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(REASONS)) or "-"
         if len(level.reasons) > REASONS:
             others = level.reasons.total() - sum(count for _, count in level.reasons.most_common(REASONS))

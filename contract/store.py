@@ -111,7 +111,6 @@ class Store:
             connect_timeout=10,
             request_timeout=60,
             retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-            allow_bucket_creation=False,
         )
 
     @cached_property
@@ -168,7 +167,7 @@ class Store:
         """One file, or None where there is none."""
         with self._reported(path):
             info = self._info(path)
-        return Entry(path, info.size, info.mtime_ns or 0) if info.is_file else None
+        return Entry(path, info.size, info.mtime_ns) if info.is_file else None
 
     def files(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
         """Files below a prefix, sorted by path; an absent prefix is an empty list."""
@@ -176,7 +175,7 @@ class Store:
             infos = self._infos(prefix, recursive)
         files = (info for info in infos if info.is_file)
         return sorted(
-            (Entry(info.path[len(self.root.rstrip("/")) + 1 :], info.size, info.mtime_ns or 0) for info in files),
+            (Entry(info.path[len(self.root.rstrip("/")) + 1 :], info.size, info.mtime_ns) for info in files),
             key=lambda entry: entry.path,
         )
 

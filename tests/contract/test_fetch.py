@@ -1,7 +1,9 @@
 """A server that answers 503, stalls the connection or has no such file: retried, or said in one line."""
 
 import logging
+import os
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -132,6 +134,19 @@ def test_no_more_downloads_from_a_host_than_its_places(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert (len(most), max(most)) == (8, 2)
+
+
+def test_places_lie_where_all_processes_of_a_user_look_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch.tempfile, "gettempdir", lambda: str(tmp_path))
+    named = tmp_path / "named"
+    with fetch.connection("http://a.test/", 1, named):
+        assert [place.name for place in tmp_path.iterdir()] == ["named"]
+    with fetch.connection("http://a.test/", 1):
+        shared = tmp_path / f"gristmill-connections-{os.getuid()}"
+        assert [place.name for place in shared.iterdir()] == [place.name for place in named.iterdir()]
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o700
 
 
 def test_another_process_takes_places_too_and_gives_them_back_when_it_is_killed(tmp_path: Path) -> None:

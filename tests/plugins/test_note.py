@@ -1,14 +1,11 @@
 """The line that a run's note gets, beside what a person wrote there."""
 
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 from airflow.models.dagrun import DagRun, DagRunNote
 from airflow.models.tasklog import LogTemplate
 from airflow.plugins_manager import get_plugin_info
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
 
 from gristmill_airflow.assets import CRAWL, RESOLVED
 from gristmill_airflow.note import noted, on_asset_event_emitted
@@ -43,21 +40,12 @@ def test_airflow_loads_the_listener():
 
 
 @pytest.fixture
-def database(monkeypatch):
+def database(tables):
     """Airflow's tables of runs and their notes, with the same run of two DAGs and another run of one."""
-    engine = create_engine("sqlite://")
-    for table in (LogTemplate, DagRun, DagRunNote):
-        table.__table__.create(engine)
-
-    @contextmanager
-    def session():
-        with Session(engine, expire_on_commit=False) as opened, opened.begin():
-            yield opened
-
+    session = tables(LogTemplate, DagRun, DagRunNote)
     with session() as opened:
         for dag, run in (("corpus", "one"), ("corpus", "two"), ("align", "one")):
             opened.add(DagRun(dag_id=dag, run_id=run, run_type="manual"))
-    monkeypatch.setattr("airflow.utils.session.create_session", session)
     return session
 
 

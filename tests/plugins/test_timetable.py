@@ -3,6 +3,8 @@
 import datetime
 import json
 import re
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from airflow.exceptions import InvalidPartitionKeyError
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill_airflow import timetable
-from gristmill_airflow.assets import CORPUS, CRAWL, SEEN
+from gristmill_airflow.assets import CORPUS, CRAWL, SEEN, TOLD
 from gristmill_airflow.timetable import (
     CrawlAssetTimetable,
     CrawlKeyMapper,
@@ -131,18 +133,11 @@ def test_timetables_survive_airflows_database():
     assert poll.partitioned_at_runtime
 
 
-@pytest.fixture(scope="module")
-def database():
-    from airflow.utils import db
-
-    db.initdb()
-
-
-def test_known_crawls_are_those_that_any_poll_has_seen(database):
+def test_known_crawls_are_those_that_any_poll_has_seen(tables):
     from airflow.models.asset import AssetModel
     from airflow.models.asset_state_store import AssetStateStoreModel
-    from airflow.utils.session import create_session
 
+    create_session = tables(AssetModel, AssetStateStoreModel)
     assert known_crawls() == []
     with create_session() as session:
         asset = AssetModel(name=CRAWL.name, uri=CRAWL.uri, group=CRAWL.group)
@@ -151,4 +146,23 @@ def test_known_crawls_are_those_that_any_poll_has_seen(database):
         offers = {"https://mirror.example": KEYS[::-1], "/data": ["WARC-2024-01", KEYS[0]]}
         seen = {source: {"run": "a", "offered": offered, "fresh": []} for source, offered in offers.items()}
         session.add(AssetStateStoreModel(asset_id=asset.id, key=SEEN, value=json.dumps(seen)))
+        session.add(AssetStateStoreModel(asset_id=asset.id, key=TOLD, value='"another key"'))
+        other = AssetModel(name=CORPUS.name, uri=CORPUS.uri, group=CORPUS.group)
+        session.add(other)
+        session.flush()
+        session.add(AssetStateStoreModel(asset_id=other.id, key=SEEN, value='"another asset"'))
     assert known_crawls() == ["CC-MAIN-2023-50", "WARC-2024-01", "CC-MAIN-2024-10", "CC-MAIN-2024-18"]
+
+
+def test_known_crawls_are_read_apart_from_what_the_caller_is_writing(monkeypatch):
+    """Airflow's own session, which a thread shares, would be committed and closed under the scheduler's hands."""
+    asked = []
+
+    @contextmanager
+    def create_session(scoped=True):
+        asked.append(scoped)
+        yield SimpleNamespace(scalars=lambda wanted: SimpleNamespace(all=list))
+
+    monkeypatch.setattr("airflow.utils.session.create_session", create_session)
+    assert known_crawls() == []
+    assert asked == [False]
