@@ -67,7 +67,7 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
         position = end = 0  # of the record read last
         last: list[Page | Loss] = []  # of the record read last: only its successor proves that it is whole
         gaps = Gaps(quirks)
-        failed: tuple[str, BaseException] | None = None
+        failed: BaseException | None = None
         try:
             for record in ArchiveIterator(
                 io.BufferedReader(stream, BUFFER), parse_http=False, quirks_mode=quirks, stream_detect=False
@@ -83,12 +83,10 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
                 if stream.bound(position, end, int(record.content_length)):
                     break
                 last = list(_convert(record, max_payload, offset, inner))
-        except OSError as error:
-            failed = ("bad_warc_header", error)
         except BaseException as error:  # a Rust panic is no Exception
-            if type(error).__name__ != "PanicException":
+            if not isinstance(error, OSError) and type(error).__name__ != "PanicException":
                 raise
-            failed = ("reader_panic", error)
+            failed = error
         # A page is checked against its length and its checksum; what else the stream ended in may be half of anything.
         paged = any(isinstance(one, Page) for one in last)
         yield from last if (stream.whole(position) if paged else not (file.cut or stream.damage)) else ()
@@ -103,15 +101,12 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
         stream = stream.after(position, end)
 
 
-def _damage(
-    stream: Inflated | Plain, file: RangeFile, position: int, failed: tuple[str, BaseException] | None
-) -> Loss | None:
-    """Why a stream ended before the file, from what its reader failed with, if anything; None where nothing is damaged."""
+def _damage(stream: Inflated | Plain, file: RangeFile, position: int, failed: BaseException | None) -> Loss | None:
+    """Why a stream ended before the file, or None where nothing is damaged. `failed` is what its reader failed with."""
     if failed is None:
         return Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
-    kind, error = failed
-    known = stream.damage if kind == "bad_warc_header" else None
-    return Loss(known or kind, f"after byte {stream.place(position)[0]:,}: {error}")
+    kind = (stream.damage or "bad_warc_header") if isinstance(failed, OSError) else "reader_panic"
+    return Loss(kind, f"after byte {stream.place(position)[0]:,}: {failed}")
 
 
 def _least_size(record: WarcRecord) -> int:
@@ -126,10 +121,8 @@ class Gaps:
     FastWARC reads such files only in a mode that passes over bad records without a word, so what they took up tells of them.
     """
 
-    FIRST_SPARE, SPARE = (
-        8,
-        64,
-    )  # bytes: blank lines, and behind a record white space in its head that its fields do not tell
+    # Bytes: blank lines, and behind a record white space in its head that its fields do not tell.
+    FIRST_SPARE, SPARE = 8, 64
 
     def __init__(self, watched: bool) -> None:
         self._watched = watched
@@ -185,10 +178,9 @@ def _first_bytes(head: bytes) -> bytes | None:
     """What the head of a gzip file inflates to, or None where it does not: a flipped bit can make all of it a field before the data."""
     engine = zlib.decompressobj(31)
     try:
-        plain = engine.decompress(head, 512)
+        return engine.decompress(head, 512) or (b"" if engine.eof else None)
     except zlib.error:
         return None
-    return plain if plain or engine.eof else None
 
 
 def _refuse(head: bytes, plain: bytes | None) -> Loss | None:
@@ -257,7 +249,6 @@ def _conversion(record: WarcRecord, url: str, max_payload: int, offset: int, inn
 
 def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner: int) -> Iterator[Page | Loss]:
     date = _date(record)
-    size = record.content_length
     try:
         record.parse_http(quirks_mode=True)
         headers = record.http_headers

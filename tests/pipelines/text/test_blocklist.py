@@ -75,6 +75,7 @@ def test_the_file_is_as_its_description_says(tmp_path):
     hashes, lists, directory = made
     assert data[base:] == hashes.tobytes() + lists.tobytes() + b"\0\0" + directory.tobytes() + b"\0" * 4
     assert lists.tolist() == [7, 7, 7]
+    assert [len(build([hashed("abcde"[:count])], [0])[2]) for count in (0, 1, 2, 3, 4, 5)] == [3, 3, 3, 5, 5, 9]
     assert directory.tolist() == [*(sum(one >> 62 < leading for one in hashes.tolist()) for leading in range(4)), 3]
 
 
