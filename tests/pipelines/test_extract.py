@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import time
 
 import pytest
@@ -186,6 +187,22 @@ def test_a_page_is_foreign_only_where_somebody_asks(monkeypatch):
     assert extract_page(Extract(prefilter_probability=0.5), ("en",), b"text", "text ") == '[null, "text", false]'
     for settings, languages in ((Extract(prefilter_probability=0), ("en",)), (Extract(prefilter_probability=0.5), ())):
         assert "Some words" in json.loads(extract_page(settings, languages, page, "html "))[1]
+
+
+def test_a_worker_is_made_ready_once(monkeypatch):
+    """The libraries log each page they cannot read, and are garbage that a task's collection would look through each time."""
+    frozen = []
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(1))
+    monkeypatch.setattr(extract, "model", pytest.fail)
+    extract.guard_for.cache_clear()
+    for name in ("trafilatura", "htmldate"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    settings = Extract(prefilter_probability=0)
+    assert extract.guard_for(settings, ("en",)) is extract.guard_for(settings, ("en",))
+    extract.guard_for(Extract(prefilter_probability=0.5), ())
+    assert frozen == [1, 1]
+    assert {logging.getLogger(name).level for name in ("trafilatura", "htmldate")} == {logging.CRITICAL}
+    extract.guard_for.cache_clear()
 
 
 def test_copies_go_where_their_payload_comes_first():
