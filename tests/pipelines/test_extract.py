@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from contract.manifest import File
 from contract.settings import Extract
 from pipelines import extract
-from pipelines.extract import clean, decode, extract_page, plain_tables, read_digests, share_out
-from pipelines.job import TableWriter, read_rows
+from pipelines.extract import clean, decode, extract_page, plain_tables, read_digests, share_out, sort_page
+from pipelines.job import Sorter, TableWriter, read_rows
 from pipelines.schema import DOCUMENTS, PAGES
 from pipelines.text import maintext
 from pipelines.text.guard import Guard, Outcome, Reply
@@ -147,6 +148,60 @@ def test_wet_text_passes_as_it_is():
         False,
     ]
     assert extract_page(Extract(), ("en",), b"  \n ", "text utf-8") == ""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said", "kept", "dropped", "twice"),
+    [
+        (Outcome.DONE, ["A title", "text é", True], "text é", None, True),
+        (Outcome.DONE, [None, "text é", False], "text é", None, False),
+        (Outcome.DONE, ["A title", "short", True], None, ("extract_empty", "5", "short"), True),
+        (Outcome.DONE, ["A title", "", False], None, ("extract_empty", "0", "A title"), False),
+        (Outcome.DONE, None, None, ("extract_empty", "0", ""), False),
+        (Outcome.DONE, 0.25, None, ("language_prefilter", "0.25", "<p>" + "x" * 197), False),
+        (Outcome.DONE, 1, None, ("language_prefilter", "1", "<p>" + "x" * 197), False),
+        (Outcome.TIMEOUT, None, None, ("extract_timeout", "", "<p>" + "x" * 197), False),
+        (Outcome.MEMORY, None, None, ("extract_memory", "", "<p>" + "x" * 197), False),
+    ],
+)  # fmt: skip
+def test_what_became_of_a_page(outcome, said, kept, dropped, twice, tmp_store):
+    payload = b"<p>" + b"x" * 400
+    row = dict.fromkeys(PAGES.names) | {"id": "1", "url": "u", "offset": 5, "payload": payload}
+    sorter = Sorter(tmp_store, "out", "extract", "0")
+    reply = Reply(outcome, "" if said is None else json.dumps(said))
+    assert sort_page(row, reply, Extract(min_chars=6), sorter) is twice
+    output = sorter.close()
+    (found,) = [row for file in output.files for row in read_rows(tmp_store, file.path)]
+    if dropped:
+        assert (found["reason"], found["value"], found["snippet"]) == dropped
+    else:
+        assert (found["text"], found["title"], found["source"], found["offset"]) == (kept, said[0], "crawl", 5)
+    assert (output.counts.bytes_read, output.counts.bytes_kept) == (403, len(kept.encode()) if kept else 0)
+
+
+def test_a_page_is_foreign_only_where_somebody_asks(monkeypatch):
+    monkeypatch.setattr(extract, "foreign", lambda *_: 0.75)
+    page = b"<html><body><p>" + b"Some words of a page that is long enough. " * 9 + b"</p></body></html>"
+    assert json.loads(extract_page(Extract(prefilter_probability=0.5), ("en",), page, "html ")) == 0.75
+    assert extract_page(Extract(prefilter_probability=0.5), ("en",), b"text", "text ") == '[null, "text", false]'
+    for settings, languages in ((Extract(prefilter_probability=0), ("en",)), (Extract(prefilter_probability=0.5), ())):
+        assert "Some words" in json.loads(extract_page(settings, languages, page, "html "))[1]
+
+
+def test_a_worker_is_made_ready_once(monkeypatch):
+    """The libraries log each page they cannot read, and are garbage that a task's collection would look through each time."""
+    frozen = []
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(1))
+    monkeypatch.setattr(extract, "model", pytest.fail)
+    extract.guard_for.cache_clear()
+    for name in ("trafilatura", "htmldate"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    settings = Extract(prefilter_probability=0)
+    assert extract.guard_for(settings, ("en",)) is extract.guard_for(settings, ("en",))
+    extract.guard_for(Extract(prefilter_probability=0.5), ())
+    assert frozen == [1, 1]
+    assert {logging.getLogger(name).level for name in ("trafilatura", "htmldate")} == {logging.CRITICAL}
+    extract.guard_for.cache_clear()
 
 
 def test_copies_go_where_their_payload_comes_first():

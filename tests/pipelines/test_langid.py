@@ -11,6 +11,7 @@ from contract.settings import Langid
 from pipelines.job import TableWriter, read_rows
 from pipelines.langid import UNKNOWN, _work, check_languages, identify, judge, rank
 from pipelines.schema import DOCUMENTS, Drop
+from pipelines.text.fasttext_model import model
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,13 @@ def test_known_answers(text, language):
     found, probability = identify(text)
     assert found == language
     assert 0.5 < probability <= 1.0
+
+
+def test_a_text_is_one_line_that_ends():
+    """fastText takes the end of a line for a word, in training and here."""
+    expected = model().f.predict("une petite\n", 3, 0.0, "strict")
+    assert rank(" une\n\npetite ") == [(label.removeprefix("__label__"), pytest.approx(one)) for one, label in expected]
+    assert model().f.predict("une petite", 3, 0.0, "strict") != expected
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "12 345 !?", "\ud800"])

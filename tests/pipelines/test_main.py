@@ -1,5 +1,7 @@
 """The command that runs one stage: what it says became of each task, and that it plans a run once."""
 
+import dataclasses
+import signal
 from typing import Any
 
 import pytest
@@ -52,3 +54,42 @@ def test_a_run_is_planned_once(run: Any, capsys: pytest.CaptureFixture[str], mon
         ["done", "filter", f"{segment.partition}:"] for segment in run.segments
     ]
     assert len(calls) == 1
+
+
+def test_only_the_partition_that_is_named_is_run(
+    run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition = run.segments[1].partition
+    assert main(["filter", "--recipe", run.uri, "--partition", partition]) == 0
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()] == [["done", "filter", f"{partition}:"]]
+    assert main(["filter", "--recipe", run.uri, "--partition", "absent"]) != 0
+    said = capsys.readouterr()
+    assert (said.out, said.err.startswith("error: "), said.err.count("\n")) == ("", True, 1)
+
+
+def test_inputs_are_asked_for_before_anything_starts(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mix", "--recipe", run.uri]) == 65
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+
+
+def test_what_ends_it_ends_its_workers_too(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up: dict[int, Any] = {}
+    monkeypatch.setattr("signal.signal", lambda number, handler: set_up.update({number: handler}))
+    main(["filter", "--recipe", run.uri])
+    with pytest.raises(SystemExit) as ended:
+        set_up[signal.SIGTERM](signal.SIGTERM, None)
+    assert ended.value.code == 143
+
+
+def test_a_run_of_no_segments_is_refused(run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr("pipelines.__main__.open_run", lambda _: dataclasses.replace(run, segments=()))
+    assert main(["filter", "--recipe", run.uri]) == 78
+    assert capsys.readouterr().err == f"error: {run.uri} has no segments\n"
+
+
+@pytest.mark.parametrize("stage", ["sft", "no_stage"])
+def test_only_stages_of_this_plane_are_run(stage: str, run: Any) -> None:
+    with pytest.raises(SystemExit):
+        main([stage, "--recipe", run.uri])

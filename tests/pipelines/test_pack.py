@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from contract.errors import InputError
-from contract.manifest import Attempt, File
+from contract.manifest import Attempt, File, Rows
+from contract.settings import Pack
 from contract.shards import SPECIAL_TOKENS, open_shard
-from pipelines.pack import load_tokenizer
+from pipelines.job import TableWriter
+from pipelines.pack import load_tokenizer, measure, pack
+from pipelines.schema import DOCUMENTS
 from pipelines.tokenizer import train
 
 pytestmark = pytest.mark.usefixtures("without_spark")
@@ -28,6 +31,33 @@ def commit_tokenizer(run: Any) -> bytes:
     run.store.write_bytes(attempt.path("tokenizer.json"), data)
     attempt.commit([File(path=attempt.path("tokenizer.json"), kind="tokenizer", bytes=len(data))])
     return data
+
+
+@pytest.mark.parametrize(
+    ("shard_tokens", "shards"), [(1, [1, 1, 1, 1]), (6, [2, 2]), (7, [3, 1]), (1000, [4])], ids=str
+)
+def test_a_shard_is_closed_once_it_has_its_tokens(
+    shard_tokens: int, shards: list[int], tmp_store: Any, make_document: Any, tmp_path: Path
+) -> None:
+    """Four documents of two tokens, each then with its end of text: three tokens."""
+    writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
+    for at in range(4):
+        writer.write(make_document("~é"[0] + "^", name=f"d{at}"))
+    (file,) = writer.close()
+    settings = Pack(seq_len=1024, shard_tokens=shard_tokens)
+    output = pack(tmp_store, "out", settings, train(TEXTS, 400, 2).to_str().encode(), file, "00000-0123abcd")
+    opened = [open_shard(tmp_store.download(one.path, tmp_path / f"{at}")) for at, one in enumerate(output.files)]
+    assert [len(one.ids) for one in opened] == shards
+    assert [one.used for one in opened] == [3 * count for count in shards]
+    assert [(one.kind, one.rows) for one in output.files] == [("tokens", 1)] * len(shards)
+    assert [one.path for one in output.files] == [
+        f"out/tokens-00000-0123abcd-{at:05d}.bin" for at in range(len(shards))
+    ]
+    assert [one.bytes for one in output.files] == [len(tmp_store.read_bytes(one.path)) for one in output.files]
+    assert output.counts.bytes_read == 8
+    counted = {"a_tokens": 12, "a_sequences": len(shards), "a_documents": 4}
+    assert measure(tmp_store, output.files, "tokens", "a_") == counted
+    assert measure(tmp_store, output.files, "heldout_tokens") == {"tokens": 0, "sequences": 0, "documents": 0}
 
 
 def test_stage(make_document: Any, make_corpus: Any, run_stage: Any, commit_mixture: Any, tmp_path: Path) -> None:
@@ -53,6 +83,7 @@ def test_stage(make_document: Any, make_corpus: Any, run_stage: Any, commit_mixt
         assert found == [(row["id"], [*tokenizer.encode(row["text"]).ids, 0]) for row in expected]
         assert all(min(ids[:-1]) >= len(SPECIAL_TOKENS) for _, ids in found)
     assert len(done.of("tokens")) > 3
+    assert done.rows == Rows(), "it judges no document"
     size = sum(len(row["text"].encode()) for row in rows)
     assert done.metrics == {
         "tokens": tokens["tokens"],

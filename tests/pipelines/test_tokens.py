@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from contract.errors import InputError
 from contract.store import Store
-from pipelines.job import TableWriter
-from pipelines.schema import DOCUMENTS
+from pipelines.job import Sorter, TableWriter
+from pipelines.schema import DOCUMENTS, Drop
 from pipelines.survivors import Part
-from pipelines.tokens import Block, Item, _block, blocks, compose, load_tokenizer, to_bytes, without
+from pipelines.tokens import CUTS, Block, Item, _block, blocks, compose, load_tokenizer, read_cuts, to_bytes, without
 
 TEXT = st.text("ab é漢🙂\n\u3000", max_size=30)
 
@@ -61,6 +61,42 @@ def test_blocks_of_long_texts_are_small(tmp_store: Store, make_document: Any, mo
     assert [text.as_py().decode() for one in made for text in one.texts] == texts
     chosen = blocks(tmp_store, Item(Part(file)), None, np.array([3, 6]))
     assert [one.rows.tolist() for one in chosen] == [[], [3], [], [6]]
+
+
+def test_a_text_without_its_cuts() -> None:
+    assert without(b"0123456789", []) == b"0123456789"
+    assert without(b"0123456789", [(0, 2), (5, 6), (8, 10)]) == b"23467"
+
+
+def test_cuts_of_a_second_pass_are_cuts_of_the_original() -> None:
+    assert compose([(2, 4)], [(0, 1), (2, 3)]) == [(0, 1), (2, 5)]  # of 01456789
+    assert compose([(2, 4)], [(1, 3)]) == [(1, 5)]
+    assert compose([(2, 4), (6, 7)], [(3, 5)]) == [(2, 4), (5, 8)]  # of 014589
+    assert compose([(2, 4)], []) == [(2, 4)]
+    assert compose([], [(3, 5)]) == [(3, 5)]
+
+
+def test_blocks_have_what_is_left_of_what_is_left(tmp_store: Store, make_document: Any) -> None:
+    """Of four documents one was dropped, and earlier passes cut two."""
+    rows = [make_document(text, name=str(at)) for at, text in enumerate(("é b c", "dropped", "d e f", "g  h"))]
+    writer = TableWriter(tmp_store, "documents.parquet", "documents", DOCUMENTS)
+    for row in rows:
+        writer.write(row)
+    (file,) = writer.close()
+    drops = Sorter(tmp_store, "out", "dedup_url", "00000-0123abcd")
+    drops.drop(rows[1], Drop.DUPLICATE_URL)
+    cuts = TableWriter(tmp_store, "cuts.parquet", "cuts", CUTS)
+    for row, start, end in ((0, 0, 3), (2, 0, 2), (2, 4, 5)):
+        cuts.write({"row": row, "id": rows[row]["id"], "start": start, "end": end})
+    item = Item(Part(file, tuple(drops.close().files)), cuts.close()[0])
+    assert read_cuts(tmp_store, item) == {0: [(0, 3)], 2: [(0, 2), (4, 5)]}
+    assert read_cuts(tmp_store, Item(Part(file))) == {}
+    (made,) = blocks(tmp_store, item, None)
+    assert made.rows.tolist() == [0, 2, 3]
+    assert list(made.ids) == [rows[at]["id"] for at in (0, 2, 3)]
+    assert [text.as_py().decode() for text in made.texts] == ["b c", "e ", "g  h"]
+    assert made.tokens.bounds.tolist() == [0, 2, 3, 5]
+    assert (made.starts.tolist(), made.ends.tolist()) == ([0, 2, 0, 0, 3], [1, 3, 1, 1, 4])
 
 
 def block(*texts: str, tokenizer: str | None = None) -> Block:

@@ -10,6 +10,46 @@ from contract.manifest import Attempt, File
 from pipelines import why
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ("example.org/a", ["example.org/a", "http://example.org/a", "https://example.org/a"]),
+        ("http://EXAMPLE.org/a#b", ["http://EXAMPLE.org/a#b", "http://example.org/a", "https://example.org/a"]),
+        ("https://example.org/a", ["http://example.org/a", "https://example.org/a"]),
+    ],
+)
+def test_an_address_is_looked_for_in_every_spelling(asked: str, named: list[str]) -> None:
+    assert why.spellings(asked) == named
+
+
+def test_similarity_is_of_shingles() -> None:
+    assert why.similarity("a b c d", "a b c d", 2) == 1
+    assert why.similarity("a b c d", "a b c e", 2) == 0.5
+    assert why.similarity("a b c d", "x y z w", 2) == 0
+
+
+def test_a_few_cuts_of_many_are_shown(make_document: Any, make_corpus: Any) -> None:
+    text = "".join(f"{at:02d}{'x' * 68} " for at in range(12))
+    row = make_document(text)
+    run = make_corpus([[[row]]])
+    attempt = Attempt(run, run.task("dedup_substring"))
+    path = f"{attempt.prefix}/{attempt.id}/cuts.parquet"
+    cuts = [{"row": 0, "id": row["id"], "start": 71 * at, "end": 71 * at + (60 if at else 62)} for at in range(12)]
+    with run.store.open_output(path) as sink:
+        pq.write_table(pa.Table.from_pylist(cuts), sink)
+    attempt.commit([File(path=path, kind="cuts", bytes=1, rows=12)])
+    (done,) = [one for one in why.committed(run) if one.stage == "dedup_substring"]
+    first, *shown, last = why.passages(run, done, row["id"])
+    assert first == f"{row['id']}  dedup_substring: {62 + 11 * 60} bytes cut"
+    assert shown == [
+        f"{' ' * 34}0-62: 00{'x' * 58}...",
+        *(f"{' ' * 34}{71 * at}-{71 * at + 60}: {at:02d}{'x' * 58}" for at in range(1, 10)),
+    ]
+    assert last == f"{' ' * 34}and 2 more passages"
+    assert list(why.passages(run, done, "f" * 32)) == []
+    assert (why.text_of(run, row["id"]), why.text_of(run, "f" * 32)) == (text, None)
+
+
 def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
     passage = " ".join(f"p{letter}" for letter in "abcdefghijklmnopqrst")
     first = " ".join(f"f{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
