@@ -64,12 +64,18 @@ def serve(number: int, root: Path, jobs: Any, results: Any) -> None:
                 continue
             faulty = apply(fault, source)
             (place / fault.module).write_text(faulty)
-            outcome = run(files, log, 3 * sound.seconds + 10)
+            outcome = run(files, log, 4 * sound.seconds + 20)
             (place / fault.module).write_text(source)
             results.put(
                 (fault, "survived" if outcome.code == 0 else "noticed", outcome.seconds, change(source, faulty))
             )
         os.chdir(root)
+
+
+def _state(code: int | None) -> str:
+    if code is None:
+        return "noticed, time ran out"
+    return "survived" if code == 0 else "noticed"
 
 
 def copy_tree(root: Path, place: Path) -> None:
