@@ -66,9 +66,7 @@ def serve(number: int, root: Path, jobs: Any, results: Any) -> None:
             (place / fault.module).write_text(faulty)
             outcome = run(files, log, 4 * sound.seconds + 20)
             (place / fault.module).write_text(source)
-            results.put(
-                (fault, "survived" if outcome.code == 0 else "noticed", outcome.seconds, change(source, faulty))
-            )
+            results.put((fault, _state(outcome.code), outcome.seconds, change(source, faulty)))
         os.chdir(root)
 
 
