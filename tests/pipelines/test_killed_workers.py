@@ -7,9 +7,12 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
+
 TEXTS, MOST_BYTES = 24, 3000
 
 
+@pytest.mark.slow
 def test_the_same_result(data_dir: Path, tmp_path: Path) -> None:
     """Two executors on a few real licence texts; one is killed when it has sent some of what it must send, and somebody does it again."""
     cases = ["fuzzy_step_2", "substring_step_4"]

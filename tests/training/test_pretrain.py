@@ -101,6 +101,7 @@ def test_it_learns_and_says_how_well(plain: tuple[Run, str], launch: Callable[..
     assert finish(launch(run, "pretrain")).startswith("done pretrain all: ")
 
 
+@pytest.mark.slow
 def test_killed_twice_it_ends_with_the_same_weights(
     plain: tuple[Run, str], make_run: Callable[..., Run], launch: Callable[..., subprocess.Popen[str]]
 ) -> None:
