@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import stat
+import subprocess
 
 import pytest
 
@@ -140,6 +141,24 @@ def test_the_forms_default_is_the_demos_recipe_with_its_pages(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["demo.yaml"]
     demo._form_default(tmp_path, "recipes/tiny.yaml", ("crawl.source=/data/other",))
     assert recipes.load(str(file)).crawl.source == "/data/other", "a later demo's"
+
+
+def test_the_form_line_says_which_default_is_in_force(tmp_path, monkeypatch):
+    form = tmp_path / "demo.yaml"
+    monkeypatch.delenv("GRISTMILL_RECIPE", raising=False)
+    said = f"{form}, this recipe with these pages, is the default of Airflow's trigger forms"
+    assert demo._form_line(form, demo.server.recipe_in_force(None, form)) == said
+    monkeypatch.setenv("GRISTMILL_RECIPE", "base")
+    said = f"the default of Airflow's trigger forms is base, as GRISTMILL_RECIPE says; this recipe with these pages is {form}"
+    assert demo._form_line(form, demo.server.recipe_in_force(None, form)) == said
+
+
+def test_an_airflow_that_is_up_keeps_the_default_that_it_was_started_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRISTMILL_RECIPE", "base")
+    with subprocess.Popen(["sleep", "60"], env={"GRISTMILL_RECIPE": "tiny"}) as process:
+        running = demo.server.Server(tmp_path, process.pid, 8080)
+        assert demo.server.recipe_in_force(running, tmp_path / "demo.yaml") == "tiny"
+        process.kill()
 
 
 @pytest.mark.parametrize(
