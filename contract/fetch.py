@@ -24,7 +24,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 from contract.errors import InputError, StoreError
-from contract.masking import masked
+from contract.masking import masked, masked_words
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +82,15 @@ def get(url: str, patience_s: float = PATIENCE_S) -> bytes:
 
     Raises InputError where the server says that there is no such thing, StoreError where it cannot be reached.
     """
-    log.info("asking %s", masked(url))
+    log.info("asking %s", masked_words(masked(url)))
     ends = time.monotonic() + patience_s
     wait = 1.0
     while True:
         try:
             response = session(retries=0).get(url, timeout=(TIMEOUT_S[0], max(1.0, patience_s / 2)))
         except ValueError as error:
-            raise InputError(f"{url}: is no address that can be asked; check crawl.source ({root(error)})") from None
+            why = "" if "@" in url else f" ({root(error)})"  # which may quote a part of a password
+            raise InputError(f"{masked_words(url)}: is no address that can be asked; check crawl.source{why}") from None
         except requests.RequestException as error:
             why = root(error)
         else:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from itertools import pairwise
 
 from contract.manifest import Manifest
@@ -37,7 +38,8 @@ def number(value: object) -> str:
     """Three significant digits, or whole from 1000 on; a dash for a figure that is missing."""
     if not isinstance(value, int | float):
         return "-"
-    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    short = f"{value:.3g}"
+    return f"{Decimal(short):f}" if abs(float(short)) < 1000 else f"{value:,.0f}"  # a Decimal shows no exponent
 
 
 def documents(manifest: Manifest) -> str:

@@ -6,7 +6,6 @@ writer of the same task is refused and its attempt is garbage that `gc` removes.
 
 import datetime
 import hashlib
-import json
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
@@ -79,7 +78,7 @@ class Manifest(BaseModel):
     files: tuple[File, ...]
     inputs: tuple[Input, ...]
     sources: tuple[str, ...] = ()
-    """URIs of the crawl files, for the one stage that reads them; like the settings, without the secrets of a URI."""
+    """URIs of the crawl files, without their secrets, for the one stage that reads them."""
     settings: dict[str, Any]
     rows: Rows = Rows()
     metrics: dict[str, float | int | str | bool | None] = {}
@@ -141,7 +140,7 @@ class Attempt:
                 for task in self.task.inputs
             ),
             sources=tuple(masked(file.uri) for file in segment.files) if segment and not self.task.inputs else (),
-            settings=json.loads(masked(json.dumps(self.run.recipe.section(self.task.stage).identity()))),
+            settings=self.run.recipe.section(self.task.stage).identity(),
             rows=rows,
             metrics=dict(metrics or {}),
             run=self.run.uri,

@@ -6,9 +6,10 @@ Every GristmillError masks its message, and so must every line that names a sour
 import re
 from urllib.parse import parse_qsl, unquote
 
-# Whatever follows a scheme matches, secret or not, so that the search is linear in the text. Quotes and brackets end a URI in a sentence.
+# Whatever follows a scheme matches, secret or not, so that the search is linear in the text. Quotes and brackets end a URI in a sentence;
+# an apostrophe may be part of a password.
 _URI = re.compile(
-    r"""(?P<scheme>[A-Za-z0-9+.-]{0,20}://)(?P<user>[^\s/?#"'<>]*@)?(?P<place>[^\s?"'<>]*)(?P<query>\?[^\s"'<>]*)?"""
+    r"""(?P<scheme>[A-Za-z0-9+.-]{0,20}://)(?P<user>[^\s/?#"<>]*@)?(?P<place>[^\s?"'<>]*)(?P<query>\?[^\s"'<>]*)?"""
 )
 _HTTP = ("http://", "https://")  # elsewhere a question mark is part of a file's name
 _SENTENCE = ":;,.)"  # what belongs to the sentence around a URI, not to its query
@@ -17,6 +18,17 @@ _SENTENCE = ":;,.)"  # what belongs to the sentence around a URI, not to its que
 def masked(text: str) -> str:
     """The text with `***` for the secrets of every URI in it."""
     return _URI.sub(_mask, text)
+
+
+def masked_words(text: str) -> str:
+    """Each word with an address in it without all up to its last `@`: a password may hold what ends the name and password of any other URI."""
+    return re.sub(r"\S+", _mask_word, text)
+
+
+def _mask_word(found: re.Match[str]) -> str:
+    scheme, separator, rest = found[0].partition("://")
+    _, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}***@{place}" if separator and at else found[0]
 
 
 def _mask(found: re.Match[str]) -> str:
@@ -28,10 +40,11 @@ def _mask(found: re.Match[str]) -> str:
 
 
 def secrets_in(text: str) -> list[str]:
-    """What `masked` hides, piece by piece: passwords as they stand and as they are meant, and the values of queries."""
+    """What `masked` hides, piece by piece: passwords, or names that stand alone, as they stand and as they are meant; values of queries."""
     found: list[str] = []
     for one in _URI.finditer(text):
-        password = (one["user"] or "").removesuffix("@").partition(":")[2]
+        name, colon, word = (one["user"] or "").removesuffix("@").partition(":")
+        password = word if colon else name  # a token is given as a name
         found += [password, unquote(password)]
         if one["scheme"].lower().endswith(_HTTP):
             query = (one["query"] or "").lstrip("?").rstrip(_SENTENCE)

@@ -6,7 +6,7 @@ refused as a RecipeError that names the key's path and what is allowed there.
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -118,7 +118,7 @@ class Recipe(Settings):
         return decides
 
 
-def load(uri: str, overrides: Iterable[str] = (), patient: bool = False) -> Recipe:
+def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Recipe:
     """Read a recipe from a local path, `file://` or `s3://` URI and apply overrides such as `filter.min_words=40`.
 
     `patient` is for tasks, which give a store a minute to be reached; a person who starts a run is told in seconds that it cannot be.
@@ -135,7 +135,14 @@ def load(uri: str, overrides: Iterable[str] = (), patient: bool = False) -> Reci
         raise kind(f"recipe {uri}: cannot be read: {error}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {uri}: is not UTF-8 text ({error})") from error
-    return parse(text, uri, overrides)
+    try:
+        return parse(text, uri, overrides)
+    except RecipeError as error:
+        if overrides or not store.exists("inputs.json"):  # which lies beside a resolved recipe
+            raise
+        raise RecipeError(
+            f"{error}; another version of Gristmill resolved this run; resolve its recipe again"
+        ) from None
 
 
 def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:

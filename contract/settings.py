@@ -43,6 +43,15 @@ def _absolute(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
 
+def _public(uri: str) -> str:
+    """A source's address is copied into Airflow's database and into recipes, so it holds no secret; and paths are put after it."""
+    if uri.lower().startswith(("http://", "https://")) and set(uri) & set("@?#"):
+        raise ValueError(
+            "should be a plain address, without user:password@, ? and #; put name and password into ~/.netrc, where they are found"
+        )
+    return uri
+
+
 Real = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[Real, Field(ge=0, le=1)]
 Decay = Annotated[Real, Field(ge=0, lt=1)]  # AdamW refuses 1
@@ -98,8 +107,9 @@ class Settings(BaseModel):
 class Crawl(Settings):
     """Where the pages come from, how much of them, and which URLs are refused before anything is stored."""
 
-    source: Uri = runtime_only("https://data.commoncrawl.org")
-    """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files.
+    source: Annotated[Uri, AfterValidator(_public)] = runtime_only("https://data.commoncrawl.org")
+    """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files. Names and passwords of HTTP servers
+    stand in `~/.netrc`, never here.
 
     Where they lie is no part of a result's identity; the files themselves are (see `contract.sources.Source`).
     """

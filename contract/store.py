@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.errors import RecipeError, SetupError, StoreError
-from contract.masking import masked
+from contract.masking import masked, masked_words
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
 
 @dataclass(frozen=True)
 class Entry:
-    """One file under a prefix. `path` is relative to the store; `modified` is a Unix time in nanoseconds."""
+    """One file under a prefix. `path` is relative to the store; `modified` is a Unix time in nanoseconds, exact to the second."""
 
     path: str
     size: int
@@ -71,7 +71,8 @@ class Store:
     def __post_init__(self) -> None:
         scheme, separator, rest = self.uri.partition("://")
         if separator and scheme not in ("file", "s3"):
-            raise RecipeError(f"store {self.uri}: scheme {scheme}:// is not supported; use a folder, file:// or s3://")
+            told = f"store {self.uri}: scheme {scheme}:// is not supported; use a folder, file:// or s3://"
+            raise RecipeError(masked_words(told))
         if scheme == "s3" and separator:
             if "@" in rest.partition("/")[0]:
                 raise RecipeError(

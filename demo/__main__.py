@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stop(where: Path) -> None:
     count = server.stop(where)
-    print(f"stopped {count} processes" if count else "nothing was running")
+    elsewhere = f"nothing was running in {where}; a demo that keeps its things elsewhere ends with: make stop WHERE=DIR"
+    print(f"stopped {count} processes" if count else elsewhere)
 
 
 def _how_to_stop(where: Path) -> str:
@@ -91,7 +92,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     screen.say(f"  {'pages':<10} {pages.description}")
     screen.say(f"  {'recipe':<10} {' '.join((given.recipe, *given.set.split()))}")
     form = _form_default(given.where, given.recipe, (*pages.overrides, *overrides))
-    screen.say(f"  {'form':<10} {form}, this recipe with these pages, is the default of Airflow's trigger forms")
+    screen.say(f"  {'form':<10} {_form_line(form, server.recipe_in_force(running, form))}")
     if not running:
         screen.show(f"  {'Airflow':<10} starting ...")
     up = running or server.start(given.where, given.port, form)
@@ -133,6 +134,13 @@ def _form_default(where: Path, recipe: str, overrides: Sequence[str]) -> Path:
     draft.write_text(recipes.dump(recipes.load(recipe, overrides)))
     draft.replace(file)  # whole or not at all: a task of an Airflow that runs already may read it now
     return file
+
+
+def _form_line(form: Path, in_force: str) -> str:
+    """What the trigger forms offer first."""
+    if in_force == str(form.resolve()):
+        return f"{form}, this recipe with these pages, is the default of Airflow's trigger forms"
+    return f"the default of Airflow's trigger forms is {in_force}, as GRISTMILL_RECIPE says; this recipe with these pages is {form}"
 
 
 def _prepare(airflow: Airflow, screen: Screen) -> None:

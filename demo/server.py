@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,16 @@ def start(folder: Path, port: int, recipe: Path | None = None) -> Server:
             raise GristmillError(f"Airflow does not start; the end of {log}:\n  " + "\n  ".join(tail))
         time.sleep(0.5)
     return server
+
+
+def recipe_in_force(running: Server | None, form: Path) -> str:
+    """The default of the trigger forms: what Airflow was started with, or will be: `form`, unless GRISTMILL_RECIPE names another."""
+    variables: Mapping[str, str] = os.environ
+    if running:
+        with contextlib.suppress(OSError):  # it has just ended
+            raw = Path("/proc", str(running.pid), "environ").read_bytes().decode(errors="replace")
+            variables = dict(pair.split("=", 1) for pair in raw.split("\0") if "=" in pair)
+    return variables.get("GRISTMILL_RECIPE") or str(form.resolve())
 
 
 def check_port(port: int) -> None:

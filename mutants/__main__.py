@@ -22,6 +22,7 @@ from mutants.areas import Group, groups
 from mutants.faults import Fault, draw, faults, possible
 
 ROOT = Path(__file__).parents[1]
+UNTRIED = "untried"  # and why, as the worker says it
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 SHARES = (0.2, 0.1, 0.7)
 """Of the sample, for each group that has modules: the two of the higher bar are small and would hardly be drawn otherwise."""
@@ -86,7 +87,7 @@ def _run(drawn: Sequence[Fault], processes: int) -> dict[Fault, tuple[str, str]]
         found[fault] = (state, changed)
         at = f"{len(found)}/{len(drawn)} {clock(time.monotonic() - began)}"
         print(f"{at} {state} in {seconds:.1f} s {fault.module}:{fault.line} {fault.kind}: {changed}", flush=True)
-    return {fault: found.get(fault, ("untried, its process ended", "")) for fault in drawn}
+    return {fault: found.get(fault, (f"{UNTRIED}, its process ended", "")) for fault in drawn}
 
 
 def _report(drawn: Sequence[tuple[Group, Fault]], results: dict[Fault, tuple[str, str]], least: float | None) -> int:
@@ -94,7 +95,7 @@ def _report(drawn: Sequence[tuple[Group, Fault]], results: dict[Fault, tuple[str
     for fault, (state, changed) in sorted(results.items()):
         if not state.startswith("noticed"):
             print(f"{state}: {fault.module}:{fault.line} {changed}")
-    code = 0
+    code = int(any(state.startswith(UNTRIED) for state, _ in results.values()))
     shares = [
         (group.name, group.bar, [one for other, one in drawn if other is group])
         for group in dict.fromkeys(group for group, _ in drawn)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from contract.errors import GristmillError, RecipeError
+from contract.headline import headline
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
@@ -54,14 +55,14 @@ def execute(run: Run, task: Task) -> str:
     """Run one task unless it is done; what became of it, as one line."""
     said, done = f"{task.stage} {task.partition}: ", find(run.store, task)
     if done:
-        return f"done {said}{run.store.full(done.path)} exists, skipped"
+        return f"done {said}{headline(done)}; {run.store.full(done.path)} exists, skipped"
     run.check_inputs(task)
     attempt = Attempt(run, task)
     importlib.import_module(f"pipelines.{task.stage}").run(Job(run, task, attempt))
     made = need(run.store, task)
     if made.attempt != attempt.id:
         return f"done {said}{made.attempt} was faster, {run.store.full(made.path)} is its result"
-    return f"committed {said}{run.store.full(made.path)}"
+    return f"committed {said}{headline(made)}; {run.store.full(made.path)}"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contract.manifest import find
 from contract.plan import Run
 from contract.recipe import Recipe
+from contract.stages import STAGES
 from pipelines.decontaminate import describe, load
 from pipelines.filter import check_stop_words
 from pipelines.langid import check_languages
@@ -44,9 +45,16 @@ CHECKS: dict[str, Callable[[Recipe], None]] = {
 """By stage: raises the RecipeError or InputError that the stage itself would raise."""
 
 
+def _needs_spark(run: Run) -> bool:
+    """Is a Spark task left to do? The corpus stages tell: each was committed after all that it reads."""
+    corpus = [stage.name for stage in STAGES.values() if stage.plane == "spark" and stage.scope == "corpus"]
+    return any(find(run.store, run.task(name)) is None for name in corpus)
+
+
 def check(run: Run) -> None:
-    """Ask Spark's set-up, and every stage that has not finished a task of this run: one that has accepted its settings."""
-    check_setup(run.recipe.spark)
+    """Ask Spark's set-up where it is needed, and every stage that has not finished a task of this run: one that has accepted its settings."""
+    if _needs_spark(run):
+        check_setup(run.recipe.spark)
     first = {stage: task for (stage, _), task in reversed(run.tasks().items())}
     for stage, task in reversed(first.items()):
         if not find(run.store, task):

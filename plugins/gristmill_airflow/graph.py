@@ -16,7 +16,7 @@ from gristmill_airflow.assets import CRAWL, RESOLVED, SEEN, TOLD
 from gristmill_airflow.known import at_source, report
 from gristmill_airflow.launch import check
 from gristmill_airflow.params import Request, crawl_of, fulfil, read_request, recipe_uri, told, uses, wanted
-from gristmill_airflow.stage import RUN, StageOperator, hide, publish, reported
+from gristmill_airflow.stage import POOLS, RUN, StageOperator, hide, publish, reported
 from gristmill_airflow.timetable import new_crawls
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def resolve() -> str:
         key=lambda event: event.timestamp,
     )
     dag_run = context["dag_run"]
-    with reported(again=False):
+    with reported(again=not _watched(dag_run)):
         request = read_request(
             context["params"],
             dag_run.partition_key,
@@ -74,7 +74,7 @@ def resolve() -> str:
     return run.uri
 
 
-@task
+@task(pool=POOLS["spark"])  # where Spark can start
 def segments(recipe: str) -> list[str]:
     """The partitions over which the per-segment stages are mapped; before any of them what a later stage would refuse is refused."""
     with reported():
@@ -119,8 +119,9 @@ def poll() -> list[str]:
     """
     context = get_current_context()
     state = context["asset_state_store"][CRAWL]
-    with reported(again=False):  # the next poll finds what this one could not
-        asked, origin = told(context["params"], context["dag_run"].conf, state.get(TOLD), context["run_id"])
+    dag_run = context["dag_run"]
+    with reported(again=not _watched(dag_run)):
+        asked, origin = told(context["params"], dag_run.conf, state.get(TOLD), context["run_id"])
         recipe = load(recipe_uri(asked.recipe_name), asked.overrides)
         crawl = recipe.crawl
         hide(crawl.source)
@@ -141,6 +142,11 @@ def poll() -> list[str]:
     event.extra = {**how, "overrides": at_source(asked.overrides, crawl.source)}
     event.add_partitions(fresh)
     return fresh
+
+
+def _watched(dag_run: Any) -> bool:
+    """Has a person sent the form, who is told at once what went wrong? A run that nobody watches is worth a retry."""
+    return dag_run.run_type == "manual" and bool(dag_run.conf)
 
 
 def _published(last: dict[str, Any] | None, context: Any) -> list[str] | None:

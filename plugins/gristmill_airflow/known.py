@@ -28,6 +28,7 @@ class Kept:
 
 def kept(seen: Mapping[str, Mapping[str, Any]], crawl: str) -> Kept | None:
     """What was kept of a crawl; None where no poll has seen it. Raises RecipeError where several sources offer a crawl of that name."""
+    seen = _complete(seen)
     sources = [source for source, poll in seen.items() if crawl in poll["offered"]]
     if len(sources) > 1:
         raise RecipeError(
@@ -40,6 +41,11 @@ def kept(seen: Mapping[str, Mapping[str, Any]], crawl: str) -> Kept | None:
     return Kept(poll["recipe_name"], tuple(at_source(poll["overrides"], sources[0])))
 
 
+def _complete(seen: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The notes that say what to run; one that an earlier version took counts as none until its source is polled again."""
+    return {source: poll for source, poll in seen.items() if {"offered", "recipe_name", "overrides"} <= poll.keys()}
+
+
 def at_source(overrides: Sequence[str], source: str) -> list[str]:
     """The overrides with the source where a crawl was seen: a recipe that names another by now must not be asked there."""
     plain = re.fullmatch(r"(/|\w+://)[\w./:-]*\w/?", source)  # what YAML reads as it stands
@@ -49,6 +55,7 @@ def at_source(overrides: Sequence[str], source: str) -> list[str]:
 
 def report(seen: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """One line for each source: the crawls that a backfill can run now, and with what."""
+    seen = _complete(seen)
     for source, poll in seen.items():
         overrides = [line for line in poll["overrides"] if not line.startswith(SOURCE)]
         changed = f" with {' '.join(overrides)}" if overrides else ""

@@ -23,13 +23,15 @@ DEVICE_LOCKS = Path("/tmp/gristmill-accelerators")  # noqa: S108 (where all task
 
 
 def accelerators(processes: int) -> list[int]:
-    """The accelerators that the ranks use: the first of CUDA_VISIBLE_DEVICES where that is set, else of the machine; none on a CPU machine.
+    """The accelerators that the ranks use: the first of CUDA_VISIBLE_DEVICES where that is set, else of the machine; none where there is none, or it hides all.
 
     Raises RecipeError where CUDA_VISIBLE_DEVICES names too few, or names them in a way that DeepSpeed's launcher does not read.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if not NVIDIA.exists() or visible in ("", "-1"):
-        return list(range(processes)) if NVIDIA.exists() else []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not NVIDIA.exists() or visible in ("", "-1"):  # set to these, it hides every device
+        return []
+    if visible is None:
+        return list(range(processes))
     named = [one.strip() for one in visible.split(",")]
     if not all(one.isdecimal() for one in named):
         raise RecipeError(f"CUDA_VISIBLE_DEVICES={visible}: name the devices by number, for example 0,1")

@@ -4,20 +4,23 @@ A task cannot write notes: Airflow's task SDK has no call for that. It can publi
 each in the API server, after the event is stored.
 """
 
+import re
 from typing import Any
 
 from airflow.listeners import hookimpl
 
 from gristmill_airflow.assets import RESOLVED
 
-USES = "uses "  # how a note's first line begins where it is ours
+USES = "uses "
+OURS = re.compile(USES + r"(run|recipe) [^,]+, (crawl .+|the newest crawl) of ")
+"""How a note's first line begins where it is ours: as `params.uses` words it."""
 MAX_CHARS = 1000  # of a note, in Airflow's database
 
 
 def noted(note: str | None, line: str) -> str:
     """A note with `line` as its first: in place of the one of an earlier try, or above what a person wrote, of which nothing is lost."""
     lines = (note or "").splitlines()
-    others = "\n".join(lines[1:] if lines and lines[0].startswith(USES) else lines)
+    others = "\n".join(lines[1:] if lines and OURS.match(lines[0]) else lines)
     if not others:
         return line[:MAX_CHARS]
     return f"{line[: max(0, MAX_CHARS - len(others) - 1)]}\n{others}".strip()

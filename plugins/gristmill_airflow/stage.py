@@ -135,7 +135,7 @@ def hide(text: str) -> None:
 def reported(again: bool = True) -> Iterator[None]:
     """Errors for people as Airflow's own: what a retry cannot change fails at once. Keeps the one line, drops the traceback.
 
-    again: False where the work has tried for as long as a person waits, so that no error for people is worth a retry.
+    again: False where a person waits and the work has tried for as long as they do, so that no error is worth a retry.
     """
     try:
         yield

@@ -21,9 +21,11 @@ Exits with the command's code, 128 + n where signal n ended it.
 import argparse
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -102,13 +104,35 @@ def _open(lock: Path, shared: bool) -> BinaryIO:
     try:
         with contextlib.suppress(FileExistsError):
             lock.parent.mkdir(mode=0o1777 if shared else 0o777, parents=True)
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL, 0o666))
-        # Made above and not here: in a folder for all, Linux refuses O_CREAT on another user's file.
-        return os.fdopen(os.open(lock, os.O_RDWR | os.O_NOFOLLOW), "r+b", buffering=0)
+        folder = _open_folder(lock.parent, shared)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(lock.name, os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder))
+            # Made above and not here: in a folder for all, Linux refuses O_CREAT on another user's file.
+            return os.fdopen(os.open(lock.name, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder), "r+b", buffering=0)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        error.filename = str(lock.parent / (error.filename or lock.name))  # one that is whole already stays
+        raise
     finally:
         if before is not None:
             os.umask(before)
+
+
+def _open_folder(folder: Path, shared: bool) -> int:
+    """The folder's descriptor. A shared one must be no link, and nobody else may be able to swap the locks in it."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | (os.O_NOFOLLOW if shared else 0))
+    info = os.fstat(opened)
+    if shared and not may_share(info):
+        os.close(opened)
+        raise PermissionError(errno.EPERM, f"belongs to user {info.st_uid}, who may swap the locks in it", str(folder))
+    return opened
+
+
+def may_share(info: os.stat_result) -> bool:
+    """Is a folder root's or this user's, or sticky, so that each user's files in it stay as they are?"""
+    return info.st_uid in (0, os.getuid()) or bool(info.st_mode & stat.S_ISVTX)
 
 
 def _holder(file: BinaryIO) -> str:
@@ -143,11 +167,11 @@ def acquire(lock: Path, name: str, awaited: str, shared: bool = False) -> Binary
 def _take(lock: Path, devices: list[Path], name: str) -> list[BinaryIO] | None:
     """The task's lock, then those of its accelerators, each without what a dead holder left; None when asked to stop meanwhile."""
     held = []
-    earlier = "an earlier attempt at this task ({}) is still stopping; this one goes on when it has"
+    same = "{} is still at this very task; this one goes on when that has ended"
     inuse = "{} of this machine is in use by {{}}; this task goes on when that has ended"
     for one in (lock, *sorted(devices)):
         own = one == lock
-        file = acquire(one, name, earlier if own else inuse.format(one.stem), shared=not own)
+        file = acquire(one, name, same if own else inuse.format(one.stem), shared=not own)
         if file is None:
             return None
         held.append(file)
@@ -226,7 +250,9 @@ def main() -> int:
     try:
         held = _take(given.lock, given.device, given.name)
     except OSError as error:
-        _say(f"{error.filename}: {error.strerror}; a lock must be a file that this user may write", "error")
+        _say(
+            f"{error.filename or given.lock}: {error.strerror}; a lock must be a file that this user may write", "error"
+        )
         return 1
     if held is None:
         return 128 + signal.SIGTERM

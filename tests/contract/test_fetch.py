@@ -177,3 +177,22 @@ def test_snapshots_says_what_it_asks_and_gives_up_soon(server: str) -> None:
     assert done.stderr.splitlines()[:-1] == [f"asking {server}{path}", *said]
     assert done.stderr.splitlines()[-1].startswith(f"error: {server}{path}: cannot be reached for 5 s; check the net")
     assert Flaky.seen[path] == 3
+
+
+def test_a_servers_password_comes_from_netrc(
+    serve: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Private(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = self.headers.get("Authorization", "nobody").encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    url = serve(Private)
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login bob password it's-me\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert fetch.get(f"{url}/x") == b"nobody"
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert fetch.get(f"{url}/x") == b"Basic Ym9iOml0J3MtbWU="

@@ -146,7 +146,11 @@ def test_only_an_interval_wholly_under_one_half_is_a_lost_comparison() -> None:
 
 
 def test_large_numbers_are_whole() -> None:
-    assert [number(one) for one in (999.6, 1000, -999.4, -1000.6)] == ["1e+03", "1,000", "-999", "-1,001"]
+    assert [number(one) for one in (999.6, 999.4, 1000, -999.4, -1000.6)] == ["1,000", "999", "1,000", "-999", "-1,001"]
+
+
+def test_small_numbers_have_no_exponent() -> None:
+    assert [number(one) for one in (1e-05, -0.00012345, 1.5e-7)] == ["0.00001", "-0.000123", "0.00000015"]
 
 
 def test_numbers() -> None:

@@ -260,6 +260,11 @@ def test_a_manifest_says_what_it_was_made_from(make_run: Callable[..., Run]) -> 
     assert extract.sources == ()
 
 
+def test_any_setting_is_committed_as_it_stands(make_run: Callable[..., Run]) -> None:
+    run = make_run("crawl.hard_words=['http://x?a\"b\"']")
+    assert Attempt(run, run.task("crawl", SEGMENT)).commit([]).settings["hard_words"] == ['http://x?a"b"']
+
+
 def test_a_checkpoint_is_committed_like_any_result(make_run: Callable[..., Run]) -> None:
     run = make_run()
     task = run.task("pretrain")

@@ -7,15 +7,16 @@ import time
 import pytest
 
 from contract import fetch
-from contract.errors import StoreError
-from contract.masking import masked, secrets_in
+from contract.errors import InputError, StoreError
+from contract.masking import masked, masked_words, secrets_in
 
 
 @pytest.mark.parametrize(
     ("text", "shown", "secrets"),
     [
         ("http://me:geheim@host:80/x?sig=S3CRET&a=b", "http://***@host:80/x?***", ["geheim", "sig=S3CRET&a=b", "S3CRET", "b"]),
-        ("HTTPS://t%40ken@host/x", "HTTPS://***@host/x", []),
+        ("HTTPS://t%40ken@host/x", "HTTPS://***@host/x", ["t%40ken", "t@ken"]),
+        ("at https://bob:it's-me@host/x", "at https://***@host/x", ["it's-me"]),
         ("http://me:p@ss%2Fword@host/@x", "http://***@host/@x", ["p@ss%2Fword", "p@ss/word"]),
         ("http://h/x?sig=S: the server answers 404; 'http://h/y?t=T'.", "http://h/x?***: the server answers 404; 'http://h/y?***'.", ["sig=S", "S", "t=T", "T"]),
         ("crawl.source=http://h/x?a=1", "crawl.source=http://h/x?***", ["a=1", "1"]),
@@ -30,10 +31,30 @@ def test_masked(text: str, shown: str, secrets: list[str]) -> None:
     assert masked(shown) == shown
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:p/s?s#@w@host/x: is wrong", "http://***@host/x: is wrong"),
+        ("http://h/x: ask a@b.test", "http://h/x: ask a@b.test"),
+    ],
+)
+def test_a_password_may_hold_any_sign_in_an_error_about_addresses(text: str, shown: str) -> None:
+    assert masked_words(text) == shown
+
+
+def test_an_address_that_cannot_be_asked_shows_no_password(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(InputError, match=r"^http://\*\*\*@host/x: is no address that can be asked") as error:
+        fetch.get("http://me:gehe/im@host/x")
+    assert "gehe" not in str(error.value)
+    assert "gehe" not in caplog.text
+
+
 @pytest.mark.parametrize("piece", ["http://", "a", "://", "@", "?", "http://a?", "a+-.", "x@y/"])
 def test_masking_is_linear(piece: str) -> None:
     began = time.process_time()
     masked(piece * (400_000 // len(piece)))
+    masked_words(piece * (400_000 // len(piece)))
     assert time.process_time() - began < 2
 
 

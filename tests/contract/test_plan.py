@@ -470,6 +470,16 @@ def test_a_run_that_an_earlier_version_resolved_is_refused(make_run: Callable[..
         open_run(run.uri)
 
 
+def test_a_recipe_that_an_earlier_version_resolved_and_this_one_refuses_says_so(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    text = run.store.read_bytes("runs/one/recipe.yaml")
+    run.store.write_bytes("runs/one/recipe.yaml", text.replace(b"extract:\n", b"extract:\n  fast: true\n"))
+    with pytest.raises(
+        RecipeError, match=r"extract\.fast: unknown key; .*; another version of Gristmill resolved this run; resolve"
+    ):
+        open_run(run.uri)
+
+
 def test_a_data_file_that_changed_is_noticed_before_work_starts(make_run: Callable[..., Run], tmp_path: Path) -> None:
     data = tmp_path / "alpaca.jsonl"
     data.write_text("one")

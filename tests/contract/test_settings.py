@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contract.recipe import Recipe
+from contract.errors import RecipeError
+from contract.recipe import Recipe, parse
 from contract.settings import Decontaminate, DedupSubstring, Filter, GopherQuality, MinhashSign, Model, Score
 
 SCHEMA = Path(__file__).with_name("recipe_schema.json")
@@ -118,3 +119,18 @@ def test_a_default_is_checked_like_what_is_given() -> None:
 
 if __name__ == "__main__":
     SCHEMA.write_text(schema())
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["http://bob:geheim@h/x", "HTTPS://geheim@h", "http://b:ge/h?eim@h", "http://h/x?sig=geheim", "http://h/#geheim"],
+)
+def test_a_source_holds_no_secret(source: str) -> None:
+    with pytest.raises(RecipeError, match=r"crawl\.source: should be a plain address, .*~/\.netrc") as error:
+        parse(f"crawl: {{source: '{source}'}}", "here")
+    assert "geheim" not in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["https://h:8443/x/", "s3://bucket/a@b?c", "/data/a@b#c?"])
+def test_other_sources_may_hold_any_sign(source: str) -> None:
+    assert parse(f"crawl: {{source: '{source}'}}", "here").crawl.source == source

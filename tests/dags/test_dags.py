@@ -128,3 +128,7 @@ def test_reading_a_dag_file_loads_no_table_library(file, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_segments_are_checked_where_spark_can_start(bag):
+    assert bag.dags["corpus"].get_task("segments").pool == "spark"

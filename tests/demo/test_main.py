@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import stat
+import subprocess
 
 import pytest
 
@@ -142,6 +143,24 @@ def test_the_forms_default_is_the_demos_recipe_with_its_pages(tmp_path):
     assert recipes.load(str(file)).crawl.source == "/data/other", "a later demo's"
 
 
+def test_the_form_line_says_which_default_is_in_force(tmp_path, monkeypatch):
+    form = tmp_path / "demo.yaml"
+    monkeypatch.delenv("GRISTMILL_RECIPE", raising=False)
+    said = f"{form}, this recipe with these pages, is the default of Airflow's trigger forms"
+    assert demo._form_line(form, demo.server.recipe_in_force(None, form)) == said
+    monkeypatch.setenv("GRISTMILL_RECIPE", "base")
+    said = f"the default of Airflow's trigger forms is base, as GRISTMILL_RECIPE says; this recipe with these pages is {form}"
+    assert demo._form_line(form, demo.server.recipe_in_force(None, form)) == said
+
+
+def test_an_airflow_that_is_up_keeps_the_default_that_it_was_started_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRISTMILL_RECIPE", "base")
+    with subprocess.Popen(["sleep", "60"], env={"GRISTMILL_RECIPE": "tiny"}) as process:
+        running = demo.server.Server(tmp_path, process.pid, 8080)
+        assert demo.server.recipe_in_force(running, tmp_path / "demo.yaml") == "tiny"
+        process.kill()
+
+
 @pytest.mark.parametrize(
     ("where", "command"),
     [([], "make stop"), (["--where", "/tmp/a b"], "make stop WHERE='/tmp/a b'"), (["--where", "home"], "make stop")],
@@ -157,4 +176,5 @@ def test_how_to_stop_names_the_folder(where, command, monkeypatch, capsys):
 
 def test_stop_without_a_demo(tmp_path, capsys):
     assert demo.main(["stop", "--where", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "nothing was running\n"
+    said = f"nothing was running in {tmp_path}; a demo that keeps its things elsewhere ends with: make stop WHERE=DIR\n"
+    assert capsys.readouterr().out == said

@@ -103,3 +103,17 @@ def test_a_file_that_changed_after_the_run_was_resolved(
 
 def test_every_check_is_of_a_stage() -> None:
     assert CHECKS.keys() <= {stage.name for stage in STAGES.values() if stage.plane == "spark"}
+
+
+def test_spark_is_asked_for_while_a_spark_task_is_left(run_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("pipelines.check.check_setup", lambda settings: asked.append(settings.master))
+    run = run_with({"spark.master": "local[3]"})
+    tasks = [task for task in run.tasks().values() if STAGES[task.stage].plane == "spark"]
+    for task in tasks[:-1]:
+        Attempt(run, task).commit([])
+    check(run)
+    assert asked == ["local[3]"]
+    Attempt(run, tasks[-1]).commit([])
+    check(run)
+    assert asked == ["local[3]"], "nothing is left"

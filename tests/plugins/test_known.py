@@ -33,6 +33,13 @@ def test_a_crawl_of_two_sources_is_refused_with_both():
     assert list(report(copy))[-1].startswith("crawl NEWS-2024-10 is offered by several sources")
 
 
+def test_a_note_of_an_earlier_version_counts_as_none():
+    older = {"/old": {"run": "a", "offered": ["NEWS-2024-10", "OLD-2023-01"], "fresh": []}, **SEEN}
+    assert kept(older, "OLD-2023-01") is None
+    assert kept(older, "NEWS-2024-10") == kept(SEEN, "NEWS-2024-10")
+    assert list(report(older)) == list(report(SEEN))
+
+
 def test_the_log_says_which_crawls_are_known():
     assert list(report(SEEN)) == [
         f"known at {CC}, to be run with recipe base with ppo.steps=2: CC-MAIN-2024-18, CC-MAIN-2024-10 (2)",

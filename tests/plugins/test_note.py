@@ -19,7 +19,10 @@ LINE = "uses recipe tiny, crawl NEWS-2024-10 of /data/news, as crawl_refresh kee
         (None, LINE),
         ("", LINE),
         ("for the paper", f"{LINE}\nfor the paper"),
-        ("uses recipe base, of an earlier try\nthe result", f"{LINE}\nthe result"),
+        ("uses recipe base, the newest crawl of /data, as the form says\nthe result", f"{LINE}\nthe result"),
+        ("uses run s3://b/runs/a/recipe.yaml, crawl A-2024-10, B-2024-11 of /data\nthe result", f"{LINE}\nthe result"),
+        ("uses too much memory, see the log", f"{LINE}\nuses too much memory, see the log"),
+        ("uses recipe base, the one of Ann", f"{LINE}\nuses recipe base, the one of Ann"),
         (LINE, LINE),
     ],
 )

@@ -248,9 +248,7 @@ def gpus(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(
-    ("visible", "used"), [(None, [0, 1]), ("", [0, 1]), ("-1", [0, 1]), ("0,1", [0, 1]), ("5, 3,2", [5, 3])]
-)
+@pytest.mark.parametrize(("visible", "used"), [(None, [0, 1]), ("0,1", [0, 1]), ("5, 3,2", [5, 3])])
 def test_a_training_stage_takes_as_many_accelerators_as_it_has_processes(run, gpus, visible, used):
     gpus(visible)
     assert accelerators(2) == used
@@ -260,6 +258,13 @@ def test_a_training_stage_takes_as_many_accelerators_as_it_has_processes(run, gp
     assert command(run, task)[1:3] == where
     assert len(device_locks(run, run.task("sft"))) == 1
     assert all(device_locks(run, one) == [] for one in run.tasks().values() if STAGES[one.stage].plane != "gpu")
+
+
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_a_machine_whose_devices_are_hidden_trains_on_its_cpu(run, gpus, visible):
+    gpus(visible)
+    assert accelerators(2) == []
+    assert [path.name for path in device_locks(run, run.task("pretrain"))] == ["cpu"]
 
 
 @pytest.mark.parametrize(

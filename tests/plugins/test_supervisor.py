@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -164,7 +165,7 @@ def test_a_second_attempt_waits_for_the_first(lock):
     first = start(lock, "import time; print('up', flush=True); time.sleep(1.5)")
     read_until(first, "up")
     second = start(lock, "print('mine')")
-    said = f"supervisor: an earlier attempt at this task (task, process {first.pid}) is still stopping; this one goes on when it has\n"
+    said = f"supervisor: task, process {first.pid} is still at this very task; this one goes on when that has ended\n"
     assert second.stdout.readline() == said
     assert first.poll() is None
     read_until(second, "mine")
@@ -176,7 +177,7 @@ def test_a_waiting_attempt_can_be_stopped(lock):
     first = start(lock, STUBBORN)
     read_until(first, "up")
     second = start(lock, "print('never')")
-    assert "still stopping" in second.stdout.readline()
+    assert "still at this very task" in second.stdout.readline()
     second.send_signal(signal.SIGTERM)
     output, _ = second.communicate(timeout=10)
     assert (second.returncode, output) == (128 + signal.SIGTERM, "")
@@ -348,6 +349,22 @@ def test_a_lock_that_is_a_link_or_another_users_is_refused_in_one_line(lock, tmp
         == f"error: {tmp_path}/gpu-0: Too many levels of symbolic links; a lock must be a file that this user may write\n"
     )
     assert (tmp_path / "precious").read_text() == "text"
+
+
+def test_a_folder_of_locks_that_is_a_link_is_refused_in_one_line(lock, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "locks").symlink_to(tmp_path / "mine")
+    output, _ = (process := start(lock, "print('never')", devices=[tmp_path / "locks" / "gpu-0"])).communicate(
+        timeout=20
+    )
+    assert process.returncode == 1
+    assert output == f"error: {tmp_path}/locks: Not a directory; a lock must be a file that this user may write\n"
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_strangers_folder_of_locks_is_refused_unless_it_is_sticky():
+    owners = [SimpleNamespace(st_uid=uid, st_mode=mode) for uid in (0, os.getuid(), 4711) for mode in (0o777, 0o1777)]
+    assert [supervisor.may_share(one) for one in owners] == [True, True, True, True, False, True]
 
 
 def test_the_locks_are_held_until_nothing_of_the_command_is_left(lock, tmp_path):
