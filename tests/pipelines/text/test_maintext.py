@@ -26,7 +26,8 @@ def test_output_equals_the_library_on_real_pages(data_dir):
     """A second process runs the library untouched."""
     from pipelines.extract import decode
     from pipelines.text.rangefile import RangeFile
-    from pipelines.text.warc import Page, read_pages
+    from pipelines.text.record import Page
+    from pipelines.text.warc import read_pages
 
     asked = []
     for name, step in (("aeb", 4), ("mediacloud2020_multilang", 5), ("trafilatura_eval", 12)):
@@ -129,7 +130,8 @@ def test_no_worse_than_the_better_of_both_on_real_pages(data_dir):
     from benchmarks.extraction_quality import gold_snippets
     from pipelines.extract import decode
     from pipelines.text.rangefile import RangeFile
-    from pipelines.text.warc import Page, read_pages
+    from pipelines.text.record import Page
+    from pipelines.text.warc import read_pages
 
     hosts = ("laviedesidees.fr", "smava.de", "katzen-forum.net", "spiegel.de", "zdf.de", "boingboing.net", "caritas.de")
     gold = {row["url"]: row for row in gold_snippets(data_dir / "html_gold")}
