@@ -27,9 +27,10 @@ from pipelines.text import url as urls
 from pipelines.text.fasttext_model import model
 from pipelines.text.guard import Outcome
 from pipelines.text.rangefile import RangeFile
+from pipelines.text.record import Page
 from pipelines.text.rules import decide, rules_for
 from pipelines.text.scores import Tools, measure
-from pipelines.text.warc import Page, read_pages
+from pipelines.text.warc import read_pages
 
 PEER = "datatrove[processing]==0.10.1"
 PEER_PARTS = (

@@ -25,7 +25,8 @@ from benchmarks.bars import Bars
 from pipelines.extract import clean, decode, plain_tables
 from pipelines.text.maintext import find_text, main_text
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.warc import Page, read_pages
+from pipelines.text.record import Page
+from pipelines.text.warc import read_pages
 
 ARTICLES, MULTILINGUAL = 0.956, 0.922
 BELOW_THE_BETTER, SLOWER, TWICE = 0.001, 1.10, 0.03

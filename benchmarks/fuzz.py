@@ -20,7 +20,8 @@ import brotli
 from benchmarks.bars import Bars
 from pipelines.crawl import PartOutput, meet
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.warc import Loss, Page, Span, read_pages
+from pipelines.text.record import Loss, Page
+from pipelines.text.warc import Span, read_pages
 
 MAX_PAYLOAD = 1 << 20
 SLOWEST_S = 5.0  # processor time for a file of some kilobytes

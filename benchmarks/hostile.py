@@ -20,7 +20,8 @@ from contract.settings import Extract
 from pipelines.extract import guard_for
 from pipelines.text.guard import Outcome
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.warc import Page, read_pages
+from pipelines.text.record import Page
+from pipelines.text.warc import read_pages
 
 MAX_PAYLOAD = 8 << 20
 LIMITS = Extract(seconds_per_page=2.0, memory_mb_per_page=256)

@@ -21,9 +21,10 @@ from pipelines.langid import identify, judge
 from pipelines.text.fasttext_model import model
 from pipelines.text.prefilter import foreign
 from pipelines.text.rangefile import RangeFile
+from pipelines.text.record import Page
 from pipelines.text.rules import decide, rules_for
 from pipelines.text.scores import Tools, measure
-from pipelines.text.warc import Page, read_pages
+from pipelines.text.warc import read_pages
 
 CHOSEN_ON = "trafilatura_eval.dev.warc.gz"
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)

@@ -2,7 +2,7 @@
 
 fingerprint = sha256 of (stage, version, settings without run-time-only fields, the inputs' fingerprints). The same recipe over
 the same files gives the same fingerprints, so a task whose manifest exists is done. A file is known by its name below the source and
-by what it holds: a crawl folder that was copied, moved or touched is the same crawl. A mirror's files are known by their URI.
+by what it holds: a crawl folder that was copied, moved or touched is the same crawl. A mirror's files are known by their URI, less its secrets.
 """
 
 import hashlib

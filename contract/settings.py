@@ -111,7 +111,8 @@ class Crawl(Settings):
     """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files. Names and passwords of HTTP servers
     stand in `~/.netrc`, never here.
 
-    Where they lie is no part of a result's identity; the files themselves are (see `contract.sources.Source`).
+    A folder's files are part of a result's identity by what they hold, wherever it lies; a mirror's by their address, without password
+    and query (see `contract.sources.Source`).
     """
     files_per_segment: Pieces | None = runtime_only(None)
     """None: 10, doubled until a run has at most `contract.sources.MAX_SEGMENTS` of them."""
@@ -122,7 +123,10 @@ class Crawl(Settings):
     max_payload_bytes: Annotated[int, Field(gt=0, le=1 << 30, strict=True)] = 8 << 20
     """At most 1 GiB, because a worker holds a page whole. A larger page is dropped with its reason; 99.99 % of Common Crawl's pages are under 1 MiB, which it truncates at."""
     blocklists: tuple[Uri, ...] = ()
-    """The folders of categories in the UT1 format, each with `domains` and `urls`: [ut1/adult, ut1/phishing]. UT1 as a whole is refused."""
+    """The folder of each category to block, with lists named `domains`, `urls` or `hosts`: [ut1/adult, ut1/phishing]. UT1 as a whole is refused.
+
+    A line of `domains` or `hosts` is a domain, a line of a hosts file, or a filter `||a.com^`; a line of `urls` is a URL.
+    """
     strict_words: tuple[Text, ...] = ()
     """RefinedWeb: dropped when the URL without `-` and `.` contains one, whatever the case."""
     hard_words: tuple[Text, ...] = ()

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 
 from contract import content, fetch
 from contract.errors import InputError, StoreError
+from contract.masking import masked
 from contract.recipe import Recipe
 from contract.stages import STAGES
 from contract.store import Entry, Store, split_uri
@@ -31,7 +32,8 @@ SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-(\d{4})-(\d{2})\Z")
 class Source:
     """One crawl file. `name` identifies it within its snapshot, `content` tells what it holds (see `contract.content`).
 
-    A mirror's list tells neither size nor content: they are 0 and empty. Such files never change, and their URI identifies them.
+    A mirror's list tells neither size nor content: they are 0 and empty. Such files never change, and their URI identifies them,
+    less its secrets: a new password or signature is no new file.
     """
 
     uri: str
@@ -42,7 +44,7 @@ class Source:
     @property
     def identity(self) -> str:
         """What a fingerprint knows of the file."""
-        return f"{self.name}:{self.size}:{self.content}" if self.content else self.uri
+        return f"{self.name}:{self.size}:{self.content}" if self.content else masked(self.uri)
 
 
 @dataclass(frozen=True)

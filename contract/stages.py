@@ -31,9 +31,9 @@ class Stage:
 STAGES: dict[str, Stage] = {
     row.name: row
     for row in (
-        Stage("crawl", "spark", "snapshot", (), 4, "WARC or WET records to pages; URL filter"),
+        Stage("crawl", "spark", "snapshot", (), 5, "WARC or WET records to pages; URL filter"),
         Stage(
-            "extract", "spark", "snapshot", ("crawl",), 3, "main content of each page, behind a time and memory guard"
+            "extract", "spark", "snapshot", ("crawl",), 4, "main content of each page, behind a time and memory guard"
         ),
         Stage("langid", "spark", "snapshot", ("extract",), 2, "language of each text; keeps the recipe's languages"),
         Stage(
@@ -76,7 +76,7 @@ STAGES: dict[str, Stage] = {
             "drops or cuts documents that repeat evaluation sets",
         ),
         Stage(
-            "mix", "spark", "corpus", ("decontaminate",), 2, "weighs the sources, shuffles, holds some documents out"
+            "mix", "spark", "corpus", ("decontaminate",), 3, "weighs the sources, shuffles, holds some documents out"
         ),
         Stage("tokenizer", "spark", "corpus", ("mix",), 1, "trains a byte-level BPE on the mixture"),
         Stage("pack", "spark", "corpus", ("mix", "tokenizer"), 1, "documents to token shards of equal sequences"),

@@ -27,7 +27,12 @@ ALSO = {
     "pipelines/text/fasttext_model.py": ("tests/pipelines/text/test_prefilter.py", "tests/pipelines/test_langid.py"),
     "pipelines/text/languages.py": ("tests/pipelines/text/test_quality.py",),
     "pipelines/text/ngrams.py": ("tests/pipelines/text/test_hashing.py", "tests/pipelines/text/test_minhash.py"),
+    "pipelines/text/record.py": ("tests/pipelines/text/test_warc.py",),
     "pipelines/text/recordstream.py": ("tests/pipelines/text/test_warc.py",),
+    "pipelines/text/recurrence.py": (
+        "tests/pipelines/text/test_characters.py",
+        "tests/pipelines/text/test_repetition.py",
+    ),
     "pipelines/text/stopwords.py": ("tests/pipelines/text/test_quality.py", "tests/pipelines/text/test_rules.py"),
     "pipelines/text/stream.py": ("tests/pipelines/text/test_substring.py",),
     "pipelines/text/suffixes.py": ("tests/pipelines/text/test_substring.py",),

@@ -16,7 +16,8 @@ from pipelines.job import Counts, Job, Output, Sorter
 from pipelines.schema import PAGES, SNIPPET_CHARS, Drop
 from pipelines.text import url as urls
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.warc import Loss, Page, Span, read_pages
+from pipelines.text.record import Loss, Page
+from pipelines.text.warc import Span, read_pages
 
 PART_PAGES = 128  # pages in a file: the share of work that extraction hands out at once
 

@@ -150,7 +150,7 @@ def main_content(settings: Extract, languages: tuple[str, ...], page: str) -> Fo
         return Found(str(text), False)
     if settings.extractor == "justext":
         return Found(justext_paragraphs(page, languages), False)
-    found = find_text(page)
+    found = find_text(page, settings.seconds_per_page)
     return found._replace(text=plain_tables(found.text))
 
 

@@ -8,6 +8,7 @@ for each held-out document.
 import gzip
 import io
 import json
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ def parse_curated(source: str, number: int, line: bytes) -> dict[str, Any] | Non
         value = json.loads(line)
         text = value["text"]
         text.encode()
+        text = unicodedata.normalize("NFC", text)  # as `extract` writes the crawl's
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not text.strip():

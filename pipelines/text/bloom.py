@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pipelines.text import counting
+from pipelines.text import counting, recurrence
 from pipelines.text.characters import classes
 from pipelines.text.words import Text, keys_of
 
@@ -15,7 +15,7 @@ WORD_N = 5
 def char_repetition(document: Text, n: int = CHARACTER_N) -> float:
     """Share of the most frequent character n-grams among all: of D distinct ones the sqrt(D) largest that occur more than once."""
     grams = counting.ngram_keys(document.codes.astype(np.uint64), n)
-    counts = counting.occurrences(grams)
+    counts = recurrence.occurrences(grams)
     repeated = counts[counts > 1]
     largest = min(math.isqrt(len(counts)), len(repeated))
     return float(np.sort(repeated)[len(repeated) - largest :].sum() / len(grams)) if largest else 0.0
@@ -24,7 +24,7 @@ def char_repetition(document: Text, n: int = CHARACTER_N) -> float:
 def word_repetition(document: Text, n: int = WORD_N) -> float:
     """Share of word n-grams, lower case, that occur more than once. n counts words of the language."""
     grams = counting.ngram_keys(document.lowered_words[0].keys, n * document.unit)
-    counts = counting.occurrences(grams)
+    counts = recurrence.occurrences(grams)
     return float(counts[counts > 1].sum() / max(len(grams), 1))
 
 

@@ -1,7 +1,7 @@
-"""Compiled counting over the code points of a text: its words, lines and paragraphs, and how often they repeat.
+"""Compiled counting over the code points of a text: its words, lines, paragraphs and sentences.
 
 A part of a text is a span [start, end) of code points; equal parts have equal 64-bit keys. Everything here is linear in the text.
-All kernels but those of `sentences` stand in this one file, because numba's cache notices a change of the file that a kernel is in and of
+A kernel calls kernels and takes constants of this one file, because numba's cache notices a change of the file that a kernel is in and of
 no other. The first process that ever calls them compiles for about three seconds; later ones load machine code from the cache.
 """
 
@@ -17,7 +17,8 @@ Keys = npt.NDArray[np.uint64]
 # What a code point is: the bits of an entry in `characters.classes()`.
 SPACE, LETTER, MARK, UPPER, DIGIT, WORD, UNSPACED = 1, 2, 4, 8, 16, 32, 64
 TRIM, BULLET, LINE_END, STOP, FULL_STOP, AFTER_STOP = 128, 256, 512, 1024, 2048, 4096
-NEWLINE, DOT, ELLIPSIS, HASH = 0x0A, 0x2E, 0x2026, 0x23
+NEWLINE, DOT, ELLIPSIS, HASH, CAPITAL_I = 0x0A, 0x2E, 0x2026, 0x23, 0x49
+ABBREVIATION = 16  # letters and dots; no abbreviation has more
 
 kernel = numba.njit(cache=True, nogil=True)
 
@@ -28,24 +29,6 @@ def _mix(value):
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return (value ^ (value >> np.uint64(33))) | np.uint64(1)
-
-
-@kernel
-def _slot(table, key):
-    """Where a key is in a hash table with free slots, or where it would go."""
-    last = len(table) - 1
-    at = np.int64(key >> np.uint64(1)) & last
-    while table[at] != 0 and table[at] != key:
-        at = (at + 1) & last
-    return at
-
-
-@kernel
-def _table_size(entries):
-    size = 16
-    while size < 2 * entries:
-        size *= 2
-    return size
 
 
 @kernel
@@ -153,67 +136,6 @@ def ngram_keys(parts, n):
 
 
 @kernel
-def repeated(parts, starts, ends):
-    """(parts that stood before already, their code points)."""
-    seen = np.zeros(_table_size(len(parts)), np.uint64)
-    count = size = 0
-    for index in range(len(parts)):
-        at = _slot(seen, parts[index])
-        if seen[at]:
-            count += 1
-            size += ends[index] - starts[index]
-        seen[at] = parts[index]
-    return count, size
-
-
-@kernel
-def top_ngram(grams, starts, ends, n):
-    """Occurrences x code points of the most frequent n-gram, of several the longest; 0 where it occurs once."""
-    seen = np.zeros(_table_size(len(grams)), np.uint64)
-    counts, first = np.zeros(len(seen), np.int64), np.zeros(len(seen), np.int64)
-    most = 0
-    for index in range(len(grams)):
-        at = _slot(seen, grams[index])
-        if not seen[at]:
-            seen[at], first[at] = grams[index], index
-        counts[at] += 1
-        most = max(most, counts[at])
-    longest = 0
-    if most > 1:
-        for at in range(len(seen)):
-            if counts[at] == most:
-                longest = max(longest, ends[first[at] + n - 1] - starts[first[at]])
-    return most * longest
-
-
-@kernel
-def covered_by_repeats(grams, starts, ends, n):
-    """Code points under n-grams that stood before already, each counted once."""
-    seen = np.zeros(_table_size(len(grams)), np.uint64)
-    reached = size = 0
-    for index in range(len(grams)):
-        at = _slot(seen, grams[index])
-        if seen[at]:
-            end = ends[index + n - 1]
-            size += end - max(starts[index], reached)
-            reached = end
-        seen[at] = grams[index]
-    return size
-
-
-@kernel
-def occurrences(grams):
-    """How often each distinct key occurs."""
-    seen = np.zeros(_table_size(len(grams)), np.uint64)
-    counts = np.zeros(len(seen), np.int64)
-    for index in range(len(grams)):
-        at = _slot(seen, grams[index])
-        seen[at] = grams[index]
-        counts[at] += 1
-    return counts[counts > 0]
-
-
-@kernel
 def listed(parts, known):
     """(parts that a list holds, how many of the list's entries there are). `known` are the list's keys, ascending."""
     found = np.zeros(len(known), np.bool_)
@@ -289,3 +211,49 @@ def raw_lines(codes, classes):
             found[row, 2] += first < stop
         start = stop + 1
     return found
+
+
+@kernel
+def _holds(known, key):
+    at = np.searchsorted(known, key)
+    return at < len(known) and known[at] == key
+
+
+@kernel
+def _abbreviates(codes, classes, dot, before_name, shortened):
+    """Whether the dot at a place only marks an abbreviation, and no end of a sentence. At a line's end it is both."""
+    after = dot + 1
+    while after < len(codes) and codes[after] != NEWLINE and classes[codes[after]] & SPACE:
+        after += 1
+    if after == dot + 1 or after == len(codes) or codes[after] == NEWLINE:
+        return False
+    start, dots = dot, 0
+    while start > 0 and dot - start < ABBREVIATION and (classes[codes[start - 1]] & LETTER or codes[start - 1] == DOT):
+        start -= 1
+        dots += codes[start] == DOT
+    if start == dot:
+        return False
+    if dot - start == 1 and classes[codes[start]] & UPPER:
+        return codes[start] != CAPITAL_I
+    key = key_of(codes, start, dot)
+    if _holds(before_name, key):
+        return True
+    return (dots > 0 or _holds(shortened, key)) and not classes[codes[after]] & UPPER
+
+
+@kernel
+def sentence_ends(codes, classes, before_name, shortened):
+    """Runs of full stops that nothing of a word follows; in scripts with their own full stop, every run of those. A dot behind an
+    initial or one of the keys `before_name` is none; behind letters with dots (e.g., U.S.) or `shortened` it is one before upper case."""
+    count, at = 0, 0
+    while at < len(codes):
+        kind = classes[codes[at]] & (STOP | FULL_STOP)
+        first = at
+        at += 1
+        if kind:
+            while at < len(codes) and classes[codes[at]] & kind:
+                at += 1
+            if kind == FULL_STOP or at == len(codes) or classes[codes[at]] & AFTER_STOP:
+                alone = at == first + 1 and codes[first] == DOT
+                count += not (alone and _abbreviates(codes, classes, first, before_name, shortened))
+    return count

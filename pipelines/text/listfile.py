@@ -1,38 +1,34 @@
 """What the lines of a block list name: domains and URLs as UT1's lists have them, hosts files, filters of whole domains.
 
-Names and the hosts of URLs are brought to one form (`split`), so that whatever way they are written they meet.
+Names and the hosts of URLs are brought to one form (`pipelines.text.address`). Every pattern is linear in a line, which may be of any length.
 """
 
 import ipaddress
 import re
-import socket
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from contract.errors import InputError
 from contract.store import Store
+from pipelines.text.address import WWW, split_url
 from pipelines.text.blocklist import digest
 
-PLAIN_HOST = re.compile(rb"^[a-z0-9-]*[a-z-][a-z0-9-]*(?:\.[a-z0-9-]+)*$", re.MULTILINE)
-ADDRESS = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
-HOSTS_LINE = re.compile(
-    rb"^(?:0\.0\.0\.0|127\.0\.0\.1)[ \t]+([a-z0-9-]*[a-z-][a-z0-9-]*(?:\.[a-z0-9-]+)+)$", re.MULTILINE
-)
-WWW = re.compile(r"^www\d{0,3}\.")
+LABEL = rb"[0-9]*+[a-z-][a-z0-9-]*+"  # not of digits alone: that may be an address
+PLAIN_HOST = re.compile(rb"^%b(?:\.[a-z0-9-]++)*+$" % LABEL, re.MULTILINE)
+HOSTS_LINE = re.compile(rb"^(?:0\.0\.0\.0|127\.0\.0\.1)[ \t]++(%b(?:\.[a-z0-9-]++)++)$" % LABEL, re.MULTILINE)
 HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*")
 FILTER = re.compile(r"\|\|([^/^$*|]+)\^")  # ||a.com^, the one form of a filter that blocks a whole domain
-REMARK = re.compile(r"\s+#.*")
-SHOWN_LINES = 3  # of those that name nothing
+REMARK = re.compile(r"(?<!\s)\s++#.*")
+SHOWN_LINES = 3  # of the odd ones
 LISTS = ("domains", "urls", "hosts")  # UT1's two names, and that of a list in the form of /etc/hosts
 PIECE_BYTES = 4 << 20  # of a list, taken apart at once
 
 
 def read_lists(folder: str) -> dict[str, np.ndarray]:
-    """The hashes of each list of one category's folder, by its path; says on standard output how many lines name nothing.
+    """The hashes of each list of one category's folder, by its path; says on standard output how many lines hold what names nothing.
 
     Raises InputError where the folder holds no list or several categories', and for a list of which no line names anything.
     """
@@ -46,7 +42,9 @@ def read_lists(folder: str) -> dict[str, np.ndarray]:
                 f"{'URL' if path.endswith('urls') else 'domain'} ({shown}); see docs/reading.md for what a list may hold"
             )
         if odd.count:
-            print(f"crawl.blocklists: {store.full(path)}: {odd.count:,} lines name nothing and are left out ({shown})")
+            print(
+                f"crawl.blocklists: {store.full(path)}: {odd.count:,} lines hold what names nothing, which is left out ({shown})"
+            )
     if not any(map(len, made.values())):
         raise InputError(
             f"crawl.blocklists: {folder}: its lists are empty; fill them, name another folder, or leave the key out"
@@ -73,7 +71,7 @@ def lists_in(folder: str) -> list[str]:
 
 @dataclass
 class OddLines:
-    """The lines of a list that name nothing: how many, and the first ones with their numbers."""
+    """The lines of a list with something that names nothing: how many, and the first ones with their numbers."""
 
     count: int = 0
     first: list[tuple[int, str]] = field(default_factory=list)
@@ -85,7 +83,7 @@ class OddLines:
 
 
 def list_hashes(data: bytes, is_url: bool) -> tuple[np.ndarray, OddLines]:
-    """The hashes of a list's entries, made of some megabytes of it at a time, and the lines that name nothing."""
+    """The hashes of a list's entries, made of some megabytes of it at a time, and its odd lines."""
     made, odd, number = [np.empty(0, np.uint64)], OddLines(), 1
     for piece in _pieces(data.removeprefix(BOM_UTF8)):
         made.append(_piece_hashes(piece, is_url, odd, number))
@@ -110,36 +108,38 @@ def _piece_hashes(data: bytes, is_url: bool, odd: OddLines, number: int) -> np.n
             data = form.sub(b"", data)
     rest: list[int] = []
     for at, line in enumerate(data.decode("utf-8", "replace").split("\n"), number):
-        entries = _entries(line.strip(), is_url)
-        if entries is None:
+        entries, whole = _entries(line.strip(), is_url)
+        if not whole:
             odd.add(at, line.strip())
-        else:
-            rest += (digest(entry.encode("utf-8", "replace")) for entry in entries)
+        rest += (digest(entry.encode("utf-8", "replace")) for entry in entries)
     return np.concatenate([np.fromiter(map(digest, plain), np.uint64, len(plain)), np.array(rest, np.uint64)])
 
 
-def _entries(line: str, is_url: bool) -> list[str] | None:
-    """What a line of a list names, as `UrlFilter` looks it up; nothing for a remark, None for what names nothing."""
+def _entries(line: str, is_url: bool) -> tuple[list[str], bool]:
+    """What a line of a list names, as `UrlFilter` looks it up, and whether all of the line names something or is a remark."""
     if not line or line.startswith(("#", "!")):
-        return []
+        return [], True
     line = REMARK.sub("", line)
     if is_url:
-        host, rest = split(line if "://" in line else f"http://{line}")
-        return [(WWW.sub("", host) + rest).rstrip("/")] if _is_host(host) else None
+        host, rest = split_url(line if "://" in line else f"http://{line}")
+        return ([(WWW.sub("", host) + rest).rstrip("/")], True) if _is_host(host) else ([], False)
     first, *others = line.split()
-    if (
-        others
-    ):  # a hosts file: an address, and the names that it shall stand for; those without a dot are the machine's own
-        if not _is_address(first.partition("%")[0]):
-            return None
-        others = line.partition("#")[0].split()[1:]
-        named = [split(f"http://{name}")[0] for name in others if "." in name.strip(".")]
-        return [name for name in named if name != first] if all(map(_is_host, named)) else None
+    if others:
+        return _hosts_entries(first, line.partition("#")[0].split()[1:])
     filtered = FILTER.fullmatch(first)
     name = filtered[1] if filtered else first
-    host, rest = split(name if "://" in name else f"http://{name}")
+    host, rest = split_url(name if "://" in name else f"http://{name}")
     # A path, or `a.com##.banner`, is of something on the host: the host itself is not to be blocked for it.
-    return [host] if _is_host(host) and rest in ("", "/") and "#" not in name else None
+    return ([host], True) if _is_host(host) and rest in ("", "/") and "#" not in name else ([], False)
+
+
+def _hosts_entries(address: str, names: list[str]) -> tuple[list[str], bool]:
+    """Of a hosts file's line: an address, and the names that it shall stand for; those without a dot are the machine's own."""
+    if not _is_address(address.partition("%")[0]):
+        return [], False
+    dotted = [split_url(f"http://{name}")[0] for name in names if "." in name.strip(".")]
+    named = [name for name in dotted if _is_host(name)]
+    return [name for name in named if name != address], len(named) == len(dotted)
 
 
 def _is_host(text: str) -> bool:
@@ -152,26 +152,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def split(url: str) -> tuple[str, str]:
-    """(host, everything behind it) of a URL. The host is lower case, in its ASCII form, without port and outer dots; an address is in its usual form."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:  # for example an unclosed IPv6 bracket
-        return "", ""
-    if not host.isascii():
-        try:
-            host = host.encode("idna").decode().lower()
-        except UnicodeError:
-            host = host.lower()
-    host = host.strip(".")
-    try:
-        if ADDRESS.fullmatch(host):
-            host = socket.inet_ntoa(socket.inet_aton(host))  # 0x7f.1 and 2130706433 are 127.0.0.1 to every browser
-        elif ":" in host:
-            host = ipaddress.IPv6Address(host).compressed
-    except (OSError, ValueError):
-        pass
-    return host, parts.path + (f"?{parts.query}" if parts.query else "")

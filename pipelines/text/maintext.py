@@ -1,12 +1,15 @@
 """The main text of a page by trafilatura: without its fall-back extractors first, and with them where that looks as if the text was missed.
 
-trafilatura is made faster without a change to its output: a test compares the texts with those of the library as it comes. What it pays for and gets nothing from: lxml asks a Python function for the class of every element; XPath expressions that ask only for
-tags and attributes (`treewalk`); a pattern of characters that no page holds, searched for over all of it; options read from a
-configuration for every page; a copy of the tree for extractors that `fast` leaves out; and in jusText a function called for every space,
-and a tuple of 154,000 stop words hashed for every page.
+trafilatura is made faster without a change to its output: a test compares the texts with those of the library as it comes. What it
+pays for and gets nothing from: lxml asks a Python function for the class of every element; XPath expressions that ask only for tags and
+attributes (`treewalk`); a pattern of characters that no page holds, searched for over all of it; options read from a configuration for
+every page; a copy of the tree for extractors that `fast` leaves out; and in jusText a function called for every space, and a tuple of
+154,000 stop words hashed for every page.
 """
 
+import math
 import re
+import time
 from copy import copy
 from functools import lru_cache
 from importlib import import_module
@@ -52,8 +55,12 @@ class Found(NamedTuple):
     twice: bool
 
 
-def find_text(page: str) -> Found:
-    """trafilatura's text without its fall-backs; with them where that is suspicious and they find more."""
+def find_text(page: str, seconds: float = math.inf) -> Found:
+    """trafilatura's text without its fall-backs; with them where that is suspicious and they find more.
+
+    The page may take `seconds` of processor time. A text in hand is not risked: it stays where half of them are gone, or the fall-backs fail.
+    """
+    began = time.process_time()
     fast = main_text(page, True) or ""
     if len(fast) >= SHORT:
         return Found(fast, False)
@@ -61,7 +68,14 @@ def find_text(page: str) -> Found:
     main = extract_plain_text(tree, main_content=True, comments=False, alt_texts=False)
     if not suspicious(len(fast), len(main), len(extract_plain_text(tree, alt_texts=False))):
         return Found(fast, False)
-    return Found(max(fast, main_text(page, False) or "", key=len), True)
+    if fast and time.process_time() - began >= seconds / 2:
+        return Found(fast, False)
+    try:
+        return Found(max(fast, main_text(page, False) or "", key=len), True)
+    except Exception:
+        if not fast:
+            raise
+        return Found(fast, True)
 
 
 def suspicious(found: int, main: int, page: int) -> bool:
@@ -83,7 +97,10 @@ def _prepared(fast: bool) -> Extractor:
 
 @lru_cache(maxsize=1)
 def quicken() -> None:
-    """Once a process; best before it forks, because the stop words take memory. Lists of expressions change in place, because trafilatura's other modules hold the same lists."""
+    """Once a process; best before it forks, because the stop words take memory.
+
+    Lists of expressions change in place, because trafilatura's other modules hold the same lists.
+    """
     classes = etree.ElementDefaultClassLookup(
         element=lxml.html.HtmlElement,
         comment=lxml.html.HtmlComment,

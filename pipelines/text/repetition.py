@@ -5,7 +5,7 @@ document's characters, an n-gram reaches from its first word's first character t
 occurs once scores 0, and a character that several duplicate n-grams cover counts once.
 """
 
-from pipelines.text import counting
+from pipelines.text import counting, recurrence
 from pipelines.text.words import Spans, Text
 
 TOP_SIZES = (2, 3, 4)
@@ -14,21 +14,21 @@ DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
 
 def duplicates(parts: Spans) -> tuple[int, int]:
     """(number, characters) of the parts that stood before already."""
-    count, size = counting.repeated(parts.keys, parts.starts, parts.ends)
+    count, size = recurrence.repeated(parts.keys, parts.starts, parts.ends)
     return int(count), int(size)
 
 
 def top_fraction(document: Text, n: int) -> float:
     """Occurrences x characters of the most frequent n-gram (of several, the longest) over the document's characters."""
     starts, ends, keys = document.words
-    return float(counting.top_ngram(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1))
+    return float(recurrence.top_ngram(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1))
 
 
 def duplicate_fraction(document: Text, n: int) -> float:
     """Characters covered by n-grams that stood before already, over the document's characters."""
     starts, ends, keys = document.words
     return float(
-        counting.covered_by_repeats(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1)
+        recurrence.covered_by_repeats(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1)
     )
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from contract.settings import Crawl
 from contract.store import Entry, Store
 from pipelines.schema import Drop
+from pipelines.text.address import ADDRESS, WWW, split_url
 from pipelines.text.blocklist import Blocklists, build, save
-from pipelines.text.listfile import ADDRESS, WWW, read_lists, split
+from pipelines.text.listfile import read_lists
 
 # RefinedWeb, appendix G.1: sources whose curated dumps are the better copy.
 CURATED_HOSTS = frozenset(
@@ -61,7 +62,7 @@ class UrlFilter:
 
     def judge(self, url: str) -> Verdict:
         """The reason to drop a URL, with the list or the words that say so, or None."""
-        host, rest = split(url)
+        host, rest = split_url(url)
         return self._blocked(host, rest) or self._curated(host) or self._words(url)
 
     def _blocked(self, host: str, rest: str) -> Verdict:

@@ -27,19 +27,45 @@ def test_a_touched_file_holds_what_it_held(tmp_path: Path) -> None:
     assert digest_of(tmp_path, b"wordz") != before
 
 
-def test_the_ends_of_a_large_file_tell_what_it_holds(tmp_path: Path) -> None:
-    data = bytes(3 * END_BYTES)
+def test_the_ends_of_a_large_file_and_stretches_between_tell_what_it_holds(tmp_path: Path) -> None:
+    data = bytes((2 + 16) * END_BYTES)  # 16 stretches, each in the middle of 64 KiB
     before = digest_of(tmp_path, data)
-    for at in (0, END_BYTES - 1, 2 * END_BYTES, 3 * END_BYTES - 1):
-        assert digest_of(tmp_path, data[:at] + b"x" + data[at + 1 :]) != before
+
+    def changed(at: int) -> bool:
+        return digest_of(tmp_path, data[:at] + b"x" + data[at + 1 :]) != before
+
+    assert all(changed(at) for at in (0, END_BYTES - 1, len(data) - END_BYTES, len(data) - 1))
+    for part in range(1, 17):
+        centre = part * END_BYTES + END_BYTES // 2
+        assert [changed(centre + by) for by in (-2049, -2048, 2047, 2048)] == [False, True, True, False]
+    os.utime(tmp_path / "a", (1, 1))
+    assert digest_of(tmp_path, data) == before
     middle = data[:END_BYTES] + b"x" + data[END_BYTES + 1 :]
     assert digest_of(tmp_path, middle) == before
     assert digest_of(tmp_path, middle, whole_bytes=len(data)) != digest_of(tmp_path, data, whole_bytes=len(data))
 
 
+@pytest.mark.parametrize("between", [1, 4096, END_BYTES])
+def test_every_byte_of_a_little_larger_file_is_looked_at(tmp_path: Path, between: int) -> None:
+    data = bytes(2 * END_BYTES + between)
+    before = digest_of(tmp_path, data)
+    for at in {END_BYTES, END_BYTES + between // 2, END_BYTES + between - 1}:
+        assert digest_of(tmp_path, data[:at] + b"x" + data[at + 1 :]) != before
+
+
+def test_a_file_with_holes_is_not_the_complete_one(tmp_path: Path) -> None:
+    """Each of four connections has brought the first half of its quarter, and the last one the end as well."""
+    data = b"w" * (4 << 20)
+    quarter = len(data) // 4
+    holes = bytearray(data)
+    for start in range(quarter // 2, len(data) - quarter, quarter):
+        holes[start : start + quarter // 2] = bytes(quarter // 2)
+    assert digest_of(tmp_path, bytes(holes)) != digest_of(tmp_path, data)
+
+
 def test_a_file_is_read_whole_up_to_the_limit_and_not_above(tmp_path: Path) -> None:
     data = bytes(4 * END_BYTES)
-    middle = data[: 2 * END_BYTES] + b"x" + data[2 * END_BYTES + 1 :]
+    middle = data[: 2 * END_BYTES] + b"x" + data[2 * END_BYTES + 1 :]  # between two stretches
     for limit, noticed in ((len(data), True), (len(data) - 1, False)):
         held = [digest_of(tmp_path, one, whole_bytes=limit) for one in (data, middle)]
         assert (held[0] != held[1]) == noticed

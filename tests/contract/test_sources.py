@@ -62,6 +62,18 @@ def test_the_newest_crawl_is_cut_into_segments_of_ten_files(mirror: Path) -> Non
     assert made[1].files[0].identity == f"{mirror}/{path}"
 
 
+def test_a_mirrors_password_and_signature_are_no_part_of_a_file() -> None:
+    def identity(uri: str) -> str:
+        return Source(uri, "a", 0, "").identity
+
+    assert (
+        identity("https://me:secret@host/a?sig=x")
+        == identity("https://you:other@host/a?sig=y")
+        == "https://***@host/a?***"
+    )
+    assert identity("https://host/a") == "https://host/a" != identity("https://other/a")
+
+
 def test_each_crawl_that_is_named_is_cut_by_itself(mirror: Path) -> None:
     made = segments_of(mirror, ("CC-MAIN-2023-50", CRAWL), files_per_segment=20, max_files=21)
     assert [(one.partition, len(one.files)) for one in made] == [

@@ -18,7 +18,7 @@ from contract.sources import Source
 from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split, whole
 from pipelines.job import Sorter, read_rows
 from pipelines.schema import PAGES, Drop
-from pipelines.text.warc import Loss
+from pipelines.text.record import Loss
 
 
 def source(size=1000, name="a.warc"):

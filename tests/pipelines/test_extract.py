@@ -345,7 +345,8 @@ def test_the_stage_keeps_every_copy(tmp_path, resolve_run, run_stage, rows_of, c
 def test_real_pages_against_their_gold_text(data_dir, tmp_path):
     """Word overlap with the article-extraction benchmark's gold text; measured .96 (F1 of 4-word shingles) over the whole of it."""
     from pipelines.text.rangefile import RangeFile
-    from pipelines.text.warc import Page, read_pages
+    from pipelines.text.record import Page
+    from pipelines.text.warc import read_pages
 
     gold = json.loads((data_dir / "html_gold" / "aeb_ground-truth.dev.json").read_text())
     by_url = {row["url"]: row["articleBody"] for row in gold.values() if row.get("url")}

@@ -58,6 +58,12 @@ def test_unusable_lines(line: bytes) -> None:
     assert parse_curated("books", 0, line) is None
 
 
+def test_a_curated_text_is_in_the_form_of_the_crawls() -> None:
+    row = parse_curated("books", 0, '{"text": "Cafe\u0301 \u212b"}'.encode())
+    assert row is not None
+    assert row["text"] == "Caf\u00e9 \u00c5"
+
+
 def test_read_curated(tmp_path: Path) -> None:
     lines = b'{"text": "one", "url": "https://example.org/1"}\n\nbroken\n{"text": "two", "url": 7}'
     (tmp_path / "a.jsonl").write_bytes(lines)

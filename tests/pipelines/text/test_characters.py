@@ -1,12 +1,16 @@
 """The table of characters against Python's own answers, and texts as code points."""
 
+import ast
+import inspect
 import unicodedata
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.dispatcher import Dispatcher
 
-from pipelines.text import counting
+from pipelines.text import counting, recurrence, sentences
 from pipelines.text.characters import BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED, classes, code_points
 from pipelines.text.ngrams import mix64
 from pipelines.text.words import Text, keys_of, split_words
@@ -56,7 +60,7 @@ def test_equal_runs_have_equal_keys(parts, n):
     assert len(keys) == len(runs)
     assert len(set(keys)) == len(set(runs))
     assert len(set(zip(keys, runs, strict=True))) == len(set(runs))
-    assert sorted(counting.occurrences(np.array(keys, np.uint64)).tolist()) == sorted(
+    assert sorted(recurrence.occurrences(np.array(keys, np.uint64)).tolist()) == sorted(
         runs.count(run) for run in set(runs)
     )
 
@@ -77,7 +81,7 @@ def test_a_key_is_that_of_its_code_points():
 @given(st.lists(st.integers(0, 40), max_size=200))
 def test_a_table_that_fills_counts_every_key(parts):
     """Small keys lie side by side, so that places of the table are taken."""
-    found = counting.occurrences(np.array(parts, np.uint64) + np.uint64(1))
+    found = recurrence.occurrences(np.array(parts, np.uint64) + np.uint64(1))
     assert sorted(found.tolist()) == sorted(parts.count(one) for one in set(parts))
 
 
@@ -86,3 +90,18 @@ def test_a_table_that_fills_counts_every_key(parts):
 def test_what_a_list_holds(parts, known):
     count, entries = counting.listed(np.array(parts, np.uint64), np.array(sorted(known), np.uint64))
     assert (count, entries) == (sum(one in known for one in parts), len(known & set(parts)))
+
+
+@pytest.mark.parametrize("module", [counting, recurrence, sentences])
+def test_a_kernel_takes_nothing_but_numpy_from_another_file(module):
+    """numba's cache notices a change of the kernel's own file only."""
+    kernels = [one.py_func for one in vars(module).values() if isinstance(one, Dispatcher)]
+    kernels = [one for one in kernels if one.__module__ == module.__name__]
+    assert bool(kernels) == (module is not sentences)
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {name for one in kernels for name in one.__code__.co_names} & imported == set()

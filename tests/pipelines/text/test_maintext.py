@@ -26,7 +26,8 @@ def test_output_equals_the_library_on_real_pages(data_dir):
     """A second process runs the library untouched."""
     from pipelines.extract import decode
     from pipelines.text.rangefile import RangeFile
-    from pipelines.text.warc import Page, read_pages
+    from pipelines.text.record import Page
+    from pipelines.text.warc import read_pages
 
     asked = []
     for name, step in (("aeb", 4), ("mediacloud2020_multilang", 5), ("trafilatura_eval", 12)):
@@ -100,12 +101,37 @@ def test_the_fall_backs_are_asked_only_where_the_text_looks_missed(monkeypatch):
     assert asked == [True, False, True, True, False, True]
 
 
+def test_a_text_in_hand_is_not_lost_to_the_fall_backs(monkeypatch):
+    page = f"<html><body><main>{f'<p>{SENTENCE}</p>' * 20}</main></body></html>"
+    texts, clock, asked = {True: "A teaser.", False: None}, [0.0], []
+
+    def extract(page, fast):
+        asked.append(fast)
+        clock[0] += 5
+        if texts[fast] is None:
+            raise MemoryError
+        return texts[fast]
+
+    monkeypatch.setattr(maintext, "main_text", extract)
+    monkeypatch.setattr(maintext.time, "process_time", lambda: clock[0])
+    assert find_text(page, 10) == Found("A teaser.", False)  # half of the time is gone
+    assert asked == [True]
+    assert find_text(page, 10.1) == Found("A teaser.", True)  # the fall-backs fail
+    assert asked == [True, True, False]
+    texts[True] = ""  # nothing in hand: they are asked whatever the time, and what goes wrong is told
+    with pytest.raises(MemoryError):
+        find_text(page, 1)
+    texts[False] = SENTENCE
+    assert find_text(page, 1) == Found(SENTENCE, True)
+
+
 def test_no_worse_than_the_better_of_both_on_real_pages(data_dir):
     """The pages of the multilingual set on which the two differ most: snippets wanted that are there, less those that are not."""
     from benchmarks.extraction_quality import gold_snippets
     from pipelines.extract import decode
     from pipelines.text.rangefile import RangeFile
-    from pipelines.text.warc import Page, read_pages
+    from pipelines.text.record import Page
+    from pipelines.text.warc import read_pages
 
     hosts = ("laviedesidees.fr", "smava.de", "katzen-forum.net", "spiegel.de", "zdf.de", "boingboing.net", "caritas.de")
     gold = {row["url"]: row for row in gold_snippets(data_dir / "html_gold")}

@@ -19,7 +19,8 @@ import pytest
 
 from pipelines.text import phones
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.warc import Page, read_pages
+from pipelines.text.record import Page
+from pipelines.text.warc import read_pages
 
 FOLDER = Path(__file__).parent
 LOOKALIKES = [line.split("\t") for line in (FOLDER / "lookalikes.tsv").read_text("utf-8").splitlines()]

@@ -6,8 +6,9 @@ import pytest
 
 from pipelines.text import recordstream, warc
 from pipelines.text.rangefile import RangeFile
+from pipelines.text.record import Loss
 from pipelines.text.recordstream import Inflated, Plain, first_record, next_member
-from pipelines.text.warc import Loss, read_pages
+from pipelines.text.warc import read_pages
 
 
 def starts(parts):

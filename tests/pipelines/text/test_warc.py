@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pipelines.crawl import PartOutput, meet, page_row
 from pipelines.schema import PAGES
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.warc import Loss, Page, Span, read_pages
+from pipelines.text.record import Loss, Page
+from pipelines.text.warc import Span, read_pages
 
 LIMIT = 1 << 20
 

@@ -1,0 +1,32 @@
+"""A URL taken apart into its host and the rest, both in one form, so that names meet whatever way they are written."""
+
+import ipaddress
+import re
+import socket
+from urllib.parse import urlsplit
+
+ADDRESS = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
+WWW = re.compile(r"^www\d{0,3}\.")
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """(host, everything behind it) of a URL. The host is lower case, in its ASCII form, without port and outer dots; an address is in its usual form."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:  # for example an unclosed IPv6 bracket
+        return "", ""
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode().lower()
+        except UnicodeError:
+            host = host.lower()
+    host = host.strip(".")
+    try:
+        if ADDRESS.fullmatch(host):
+            host = socket.inet_ntoa(socket.inet_aton(host))  # 0x7f.1 and 2130706433 are 127.0.0.1 to every browser
+        elif ":" in host:
+            host = ipaddress.IPv6Address(host).compressed
+    except (OSError, ValueError):
+        pass
+    return host, parts.path + (f"?{parts.query}" if parts.query else "")

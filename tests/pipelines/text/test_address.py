@@ -1,0 +1,21 @@
+"""URLs taken apart: their hosts in one form, and what stands behind."""
+
+import ipaddress
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.text.address import split_url
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["{}", "0x{:x}", "0{:o}"]))
+def test_every_spelling_of_an_address_is_that_address(number, spelling):
+    assert split_url(f"http://{spelling.format(number)}:80/x") == (str(ipaddress.IPv4Address(number)), "/x")
+
+
+def test_hosts_are_brought_to_one_form():
+    assert split_url("HTTP://User@.A.com.:80/b?c#d") == ("a.com", "/b?c")
+    assert split_url("http://[2001:DB8:0::1]/") == ("2001:db8::1", "/")
+    assert split_url("http://1.2.3.4.5/") == ("1.2.3.4.5", "/")
+    assert split_url("http://999/") == ("0.0.3.231", "/")
+    assert split_url("http://[x/") == ("", "")
