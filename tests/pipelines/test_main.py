@@ -25,7 +25,10 @@ def test_committed_then_done(run: Any, capsys: pytest.CaptureFixture[str]) -> No
     assert [main(["decontaminate", "--recipe", run.uri]) for _ in range(2)] == [0, 0]
     path = run.store.full(need(run.store, run.task("decontaminate")).path)
     said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("progress")]
-    assert said == [f"committed decontaminate all: {told}; {path}", f"done decontaminate all: {told}; {path} exists, skipped"]
+    assert said == [
+        f"committed decontaminate all: 3 of 3 documents kept; {path}",
+        f"done decontaminate all: 3 of 3 documents kept; {path} exists, skipped",
+    ]
 
 
 def test_another_attempt_was_faster(
