@@ -41,8 +41,8 @@ class Flaky(BaseHTTPRequestHandler):
             self.send_response(503)
             self.send_header("Retry-After", "3600")
             self.end_headers()
-        elif self.path == "/gone":
-            self.send_error(404)
+        elif self.path.startswith("/gone"):
+            self.send_error(int(self.path.removeprefix("/gone")))
         elif self.path.startswith("/down"):
             self.send_response(503)
             self.send_header("Retry-After", "0")
@@ -72,10 +72,11 @@ def test_a_busy_server_is_asked_again(server: str, path: str) -> None:
     assert Flaky.seen[path] == 3
 
 
-def test_what_is_missing_is_not_asked_twice(server: str) -> None:
-    with pytest.raises(InputError, match=r"the server answers 404; check crawl\.source"):
-        fetch.get(server + "/gone")
-    assert Flaky.seen["/gone"] == 1
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_what_is_missing_is_not_asked_twice(server: str, status: int) -> None:
+    with pytest.raises(InputError, match=rf"the server answers {status}; check crawl\.source"):
+        fetch.get(f"{server}/gone{status}")
+    assert Flaky.seen[f"/gone{status}"] == 1
 
 
 def test_what_is_no_address_is_not_asked_at_all() -> None:

@@ -76,6 +76,7 @@ def test_a_step_counts_as_one_and_the_last_line_comes_at_once(monkeypatch, capsy
 
 def test_clock() -> None:
     assert [clock(seconds) for seconds in (-1, 0, 45, 723, 3723)] == ["0:00", "0:00", "0:45", "12:03", "1:02:03"]
+    assert [clock(seconds) for seconds in (59.4, 3599, 3600, 7200)] == ["0:59", "59:59", "1:00:00", "2:00:00"]
 
 
 @given(

@@ -12,7 +12,17 @@ from pydantic import ValidationError
 
 from contract.errors import RecipeError
 from contract.recipe import Recipe, parse
-from contract.settings import Decontaminate, DedupSubstring, Filter, GopherQuality, MinhashSign, Model, Score
+from contract.settings import (
+    Crawl,
+    Decontaminate,
+    DedupSubstring,
+    Filter,
+    GopherQuality,
+    MinhashSign,
+    Model,
+    Score,
+    memory_bytes,
+)
 
 SCHEMA = Path(__file__).with_name("recipe_schema.json")
 
@@ -117,10 +127,6 @@ def test_a_default_is_checked_like_what_is_given() -> None:
     assert Recipe().store == str(Path("home/store").absolute())
 
 
-if __name__ == "__main__":
-    SCHEMA.write_text(schema())
-
-
 @pytest.mark.parametrize(
     "source",
     ["http://bob:geheim@h/x", "HTTPS://geheim@h", "http://b:ge/h?eim@h", "http://h/x?sig=geheim", "http://h/#geheim"],
@@ -134,3 +140,33 @@ def test_a_source_holds_no_secret(source: str) -> None:
 @pytest.mark.parametrize("source", ["https://h:8443/x/", "s3://bucket/a@b?c", "/data/a@b#c?"])
 def test_other_sources_may_hold_any_sign(source: str) -> None:
     assert parse(f"crawl: {{source: '{source}'}}", "here").crawl.source == source
+
+
+def test_identity_leaves_out_the_run_time_only_settings_and_no_other() -> None:
+    kept = set(Crawl().identity())
+    assert {"source", "files_per_segment", "max_files", "retries", "split_bytes"}.isdisjoint(kept)
+    assert {"max_bytes_per_file", "max_payload_bytes", "blocklists", "skip_curated_hosts"} <= kept
+    assert set(Crawl.model_fields) - kept == {
+        name for name, field in Crawl.model_fields.items() if (field.json_schema_extra or {}).get("runtime_only")
+    }
+
+
+def test_as_many_hashes_as_a_page_may_cost() -> None:
+    assert MinhashSign(bands=4096, rows=16).bands == 4096
+    with pytest.raises(ValidationError, match="bands 4096 x rows 17 are more than 65,536 hashes"):
+        MinhashSign(bands=4096, rows=17)
+
+
+@pytest.mark.parametrize("name", ["ngram", "bands", "rows", "distance", "seed"])
+def test_true_is_no_number(name: str) -> None:
+    with pytest.raises(ValidationError, match="should be a valid integer"):
+        MinhashSign(**{name: True})
+
+
+def test_an_error_quotes_the_first_80_characters() -> None:
+    with pytest.raises(ValueError, match=f"got '{'x' * 80}'$"):
+        memory_bytes("x" * 100)
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(schema())
