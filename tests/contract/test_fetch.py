@@ -113,7 +113,7 @@ def test_the_servers_own_waiting_time_is_kept(server: str) -> None:
     assert time.monotonic() - began < 1, "nobody waits an hour for a listing"
 
 
-@pytest.mark.parametrize(("path", "size"), [("/x", 10), ("/gone", 0), ("/busy", 10)])
+@pytest.mark.parametrize(("path", "size"), [("/x", 10), ("/gone404", 0), ("/busy", 10)])
 def test_the_size_of_a_file(server: str, path: str, size: int) -> None:
     assert fetch.size(server + path, retries=4) == size
     assert fetch.size("http://127.0.0.1:9/x", retries=1) == 0
