@@ -28,17 +28,17 @@ def source(size=1000, name="a.warc"):
 @pytest.mark.parametrize(
     ("size", "limit", "stretches"),
     [
-        (1000, 0, [(0, 250), (250, 500), (500, 750), (750, None)]),
-        (300, 0, [(0, None)]),
-        (301, 0, [(0, 150), (150, None)]),
-        (1000, 600, [(0, 300), (300, None)]),
-        (1000, 300, [(0, None)]),
-        (1000, 301, [(0, 150), (150, None)]),
-        (200, 500, [(0, None)]),
+        (10_000, 0, [(0, 2500), (2500, 5000), (5000, 7500), (7500, None)]),
+        (3000, 0, [(0, None)]),
+        (3001, 0, [(0, 1500), (1500, None)]),
+        (10_000, 6000, [(0, 3000), (3000, None)]),
+        (10_000, 3000, [(0, None)]),
+        (10_000, 3001, [(0, 1500), (1500, None)]),
+        (2000, 5000, [(0, None)]),
     ],
 )
 def test_parts_of_a_file(size, limit, stretches):
-    settings = Crawl(source="x", split_bytes=300, max_bytes_per_file=limit or None)
+    settings = Crawl(source="x", split_bytes=3000, max_bytes_per_file=limit or None)
     parts = split(source(size), settings)
     assert [(part.start, part.end) for part in parts] == stretches
     assert {part.source for part in parts} == {source(size)}
