@@ -210,7 +210,9 @@ class Job:
         """
         results = self.map_each(files, work, unit)
         files = [file for one in results for file in one.files]
-        metrics = sum((one.metrics for one in results), Counter[str]())
+        metrics: Counter[str] = Counter()
+        for one in results:
+            metrics.update(one.metrics)  # which keeps a count of 0, as `+` does not
         return Output(files, sum((one.counts for one in results), Counts()), metrics)
 
     def map_each(self, files: Sequence[Any], work: Callable[[Any, str], Any], unit: str = "files") -> list[Any]:
