@@ -18,8 +18,9 @@ from pipelines.session import check_setup, masters, starting
 
 
 @pytest.fixture
-def run(tmp_path: Path, resolve_run: Any) -> Any:
-    """`run({"spark.driver_memory": "2g"})`: the URI of a run in which nothing is done."""
+def run(tmp_path: Path, resolve_run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`run({"spark.driver_memory": "2g"})`: the URI of a run in which nothing is done, where no Spark runs yet."""
+    monkeypatch.setattr("pyspark.SparkContext._active_spark_context", None)
     (tmp_path / "crawl").mkdir()
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
     return lambda overrides: resolve_run(tmp_path / "crawl", overrides).uri

@@ -70,6 +70,12 @@ def kill_all(lock: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.fixture(autouse=True)
+def no_rank(monkeypatch):
+    """A child is no rank because the tests' own process was one."""
+    monkeypatch.delenv("RANK", raising=False)
+
+
 @pytest.fixture
 def lock(tmp_path):
     path = tmp_path / "task.lock"
