@@ -22,7 +22,7 @@ from contract.settings import DedupSubstring
 from contract.store import Store
 from pipelines import dedup_substring, repeats
 from pipelines.heldout import is_heldout
-from pipelines.job import Sorter
+from pipelines.job import Sorter, read_rows
 from pipelines.schema import DOCUMENTS
 from pipelines.survivors import Part
 from pipelines.tokens import Item, read_cuts, without
@@ -281,6 +281,19 @@ def test_too_little_left(
     assert drops[copy["id"]]["snippet"] == passage
     assert (done.rows.read, done.rows.kept, done.rows.dropped) == (3, 1, 2)
     assert done.rows.bytes_read == sum(len(row["text"]) for row in (keeper, copy, tail))
+
+
+def test_what_is_dropped_already_is_left_out_and_the_rest_follows(
+    make_document: Any, make_corpus: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [make_document(f"text number {number}", name=str(number)) for number in range(3)]
+    run = make_corpus([[rows]])
+    file = need(run.store, run.task("filter", run.segments[0].partition)).of("documents")[0]
+    monkeypatch.setattr(dedup_substring, "dropped_ids", lambda *_: {rows[1]["id"]})
+    output = dedup_substring.cut(run.store, "cut", 1, Item(Part(file)), "00000")
+    assert (output.counts.read, output.counts.kept) == (2, 2)
+    kept = [row["text"] for one in output.files for row in read_rows(run.store, one.path)]
+    assert kept == ["text number 0", "text number 2"]
 
 
 def test_the_size_is_that_of_the_text(
