@@ -21,6 +21,7 @@ from socketserver import BaseRequestHandler
 from threading import Thread
 from typing import Any
 
+import hypothesis
 import pytest
 
 from contract.manifest import Attempt, Manifest, need
@@ -31,6 +32,10 @@ from contract.store import Store
 # Airflow reads these when it is first imported, and makes files in its home: never in a developer's own.
 AIRFLOW_HOME = tempfile.TemporaryDirectory(prefix="gristmill-airflow-")
 os.environ |= {"AIRFLOW_HOME": AIRFLOW_HOME.name, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+# A deadline for one example would fail on a busy machine, or where a kernel is compiled first.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 DATA = Path(os.environ.get("GRISTMILL_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
