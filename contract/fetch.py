@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 USER_AGENT = "gristmill (+https://commoncrawl.org/faq; a training-corpus pipeline)"
 TIMEOUT_S = (5, 60)  # to connect, and between two pieces of an answer
-
-
 PATIENCE_S = 20.0  # a busy server has answered by then, and a person still waits
 AGAIN = (429, 500, 502, 503, 504)
 

@@ -54,7 +54,7 @@ def _public(uri: str) -> str:
 
 Real = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[Real, Field(ge=0, le=1)]
-Decay = Annotated[Real, Field(ge=0, lt=1)]  # AdamW refuses 1
+BelowOne = Annotated[Real, Field(ge=0, lt=1)]  # a share that leaves some; AdamW's betas, of which it refuses 1
 NotNegative = Annotated[Real, Field(ge=0, le=1e12)]  # a threshold that nothing reaches switches its rule off
 Weight = Annotated[Real, Field(ge=0, le=1e6)]  # of a term in a loss; beyond it the other terms vanish in float32
 Rate = Annotated[Real, Field(gt=0, le=1)]  # AdamW moves a weight by about this much a step
@@ -455,7 +455,7 @@ class Mix(Settings):
 
     crawl_epochs: Epochs = 1.0
     sources: dict[Text, MixSource] = {}
-    heldout_fraction: Decay = 0.05
+    heldout_fraction: BelowOne = 0.05
     """Of the documents that the epochs take, and whatever has the same text as one. The same ones in every run, whatever the seed;
     `dedup_substring` cuts no text of theirs for training text's sake."""
     seed: Seed = 0
@@ -518,7 +518,7 @@ class Optim(Settings):
     """AdamW and its schedule. Defaults are GPT-3's and LLaMA's (betas 0.9/0.95, weight decay 0.1, clip 1.0)."""
 
     lr: Rate = 3e-4
-    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
     weight_decay: Annotated[Real, Field(ge=0, le=10)] = 0.1
     clip: Annotated[Real, Field(gt=0, le=1e12)] = 1.0
     warmup_fraction: Fraction = 0.02

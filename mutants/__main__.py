@@ -24,19 +24,17 @@ from mutants.faults import Fault, draw, faults, possible
 ROOT = Path(__file__).parents[1]
 UNTRIED = "untried"  # and why, as the worker says it
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
-SHARES = (0.2, 0.1, 0.7)
-"""Of the sample, for each group that has modules: the two of the higher bar are small and would hardly be drawn otherwise."""
 
 
 def sample(chosen: Sequence[Group], count: int, seed: int) -> list[tuple[Group, Fault]]:
     """`count` faults, the same for the same seed and code."""
     chance = random.Random(seed)  # noqa: S311
     drawn: list[tuple[Group, Fault]] = []
-    shares = {group: share for group, share in zip(chosen, SHARES, strict=True) if group.modules}
-    for group, share in shares.items():
+    filled = [group for group in chosen if group.modules]
+    for group in filled:
         texts = {module: (ROOT / module).read_text() for module in group.modules}
         found = [fault for module, text in texts.items() for fault in faults(module, text)]
-        wanted = round(count * share / sum(shares.values()))
+        wanted = round(count * group.share / sum(one.share for one in filled))
         drawn += [(group, one) for one in draw(found, wanted, chance) if possible(one, texts[one.module])]
     return drawn
 

@@ -82,7 +82,7 @@ def check_setup(settings: Spark) -> None:
     if settings.master == "yarn" and not {"HADOOP_CONF_DIR", "YARN_CONF_DIR"} & os.environ.keys():
         raise errors.SetupError("spark.master yarn: set HADOOP_CONF_DIR to the folder that says where YARN is")
     if hosts := masters(settings.master):
-        _reach(settings.master, hosts)
+        _ask(settings.master, hosts)
 
 
 def masters(master: str) -> list[tuple[str, int]]:
@@ -100,7 +100,7 @@ def masters(master: str) -> list[tuple[str, int]]:
         raise errors.RecipeError(f"spark.master {master}: {error}") from None
 
 
-def _reach(master: str, hosts: list[tuple[str, int]]) -> None:
+def _ask(master: str, hosts: list[tuple[str, int]]) -> None:
     why = ""
     for host in hosts:
         try:

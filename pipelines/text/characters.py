@@ -11,6 +11,9 @@ from pipelines.text import counting
 
 # Thai to Tibetan, Burmese, Khmer, kana, Han with its extensions.
 UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+# In a pattern's brackets: digits and letters, ASCII and accented Latin ones, that glue to what stands beside them. Scripts that put no
+# space between words are not among them.
+LATIN = r"0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«»„“”‘’‚‹›…–—¿¡、。，！？；：（）「」『』【】《》·"
 BULLETS = "•‣▶◀◦■□▪▫–-*·●○"
 # Ends of lines of running text, with the quotation marks and brackets that may follow, in the scripts that stop words cover.

@@ -4,11 +4,13 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from pipelines.text.characters import LATIN
+
 PLACEHOLDER = "email@example.com"
 MAX_LOCAL = 64  # RFC 5321: characters before the @
 
 _WIDE = "\uff10-\uff19\uff21-\uff3a\uff41-\uff5a"  # full-width digits and letters
-_LATIN = rf"0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff{_WIDE}"
+_LATIN = f"{LATIN}{_WIDE}"
 # Letters and marks of other scripts that put spaces between words, from Greek to Ethiopic.
 _SPACED = "".join(
     chr(point)

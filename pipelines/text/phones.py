@@ -7,6 +7,8 @@ dates, prices and serial numbers do not have, or by what stands before it: a wor
 import re
 from collections.abc import Iterator
 
+from pipelines.text.characters import LATIN
+
 PLACEHOLDER = "+1 555-555-0100"
 MIN_DIGITS, MAX_DIGITS = 7, 15  # ITU-T E.164: at most 15
 MAX_NATIONAL_DIGITS = 13
@@ -25,8 +27,7 @@ ASCII |= {ord(wide): chr(ord(wide) - 0xFEE0) for wide in "（）＋．／－"}
 ASCII |= dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-")
 ASCII |= dict.fromkeys((0xA0, *range(0x2002, 0x200B), 0x202F, 0x3000), " ")
 
-# What glues a number to what stands beside it: ASCII and accented Latin letters. Scripts that put no space there are not among them.
-LATIN = re.compile(r"[0-9A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]")
+GLUES = re.compile(rf"[{LATIN}_]")
 WORD = re.compile(r"(?:\A|\s)[^\W\d_]{2,24}\Z")
 WORD_CHARS = 26
 _OTHER = r"\d\d?[./]\d\d?[./]\d\d|(?:19|20)\d\d(?!\d)|0\d\d"  # a date, a year or another number
@@ -173,7 +174,7 @@ def _before(text: str, start: int) -> str:
     one = text[start - 1 : start]
     if one in ("+", "＋") or one.isdecimal():
         return "x"
-    if LATIN.match(one):
+    if GLUES.match(one):
         return "w" if WORD.search(text, max(0, start - WORD_CHARS), start) else "p"
     if not one or one not in ".,/:-":
         return " "
@@ -184,7 +185,7 @@ def _before(text: str, start: int) -> str:
 def _after(text: str, end: int) -> str:
     """What goes on behind a run: `x` a word, a comma or a colon other digits, a space nothing."""
     one, two = text[end : end + 1], text[end + 1 : end + 2]
-    if LATIN.match(one):
+    if GLUES.match(one):
         return "x"
     goes_on = (one == "," and two.isdecimal()) or (one == ":" and two in "0123456789abcdefABCDEF" and two)
     return one if goes_on else " "

@@ -9,16 +9,15 @@ import re
 from collections.abc import Callable, Collection, Iterable
 
 from pipelines.text import emails, phones
+from pipelines.text.characters import LATIN
 
 EMAIL_PLACEHOLDER = emails.PLACEHOLDER
 IPV4_PLACEHOLDER = "192.0.2.1"
 IPV6_PLACEHOLDER = "2001:db8::1"
 PHONE_PLACEHOLDER = phones.PLACEHOLDER
 
-# What glues an IP address to what stands before it: ASCII and accented Latin letters. Scripts that put no space there are not among them.
-_W = r"0-9A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
-IPV4 = re.compile(rf"\d(?<![{_W}.].)(?<!::.)\d{{0,2}}+(?:\.\d{{1,3}}){{3}}(?!\w|\.\w)", re.ASCII)
-IPV6 = re.compile(rf"[0-9A-Fa-f:](?<![{_W}:.-].)[0-9A-Fa-f]{{0,3}}:[0-9A-Fa-f:]{{1,35}}+(?![\w:]|\.\d)", re.ASCII)
+IPV4 = re.compile(rf"\d(?<![{LATIN}_.].)(?<!::.)\d{{0,2}}+(?:\.\d{{1,3}}){{3}}(?!\w|\.\w)", re.ASCII)
+IPV6 = re.compile(rf"[0-9A-Fa-f:](?<![{LATIN}_:.-].)[0-9A-Fa-f]{{0,3}}:[0-9A-Fa-f:]{{1,35}}+(?![\w:]|\.\d)", re.ASCII)
 # Four numbers after one of these are a version.
 VERSION = re.compile(
     r"(?:\b(?:version|versione|versi[oó]n|vers[aã]o|wersja|версия|ver|v|release|build|firmware|rev)|版本|バージョン)[.:：]?\s{0,2}\Z",

@@ -62,8 +62,9 @@ def resolve() -> str:
             context["asset_state_store"][CRAWL].get(SEEN),
         )
         hide(str(request))
-        log.info("%s", uses(request, wanted(request)))
-        run = fulfil(request, f"{context['dag'].dag_id}.{context['run_id']}")
+        recipe = wanted(request)
+        log.info("%s", uses(request, recipe))
+        run = fulfil(request, recipe, f"{context['dag'].dag_id}.{context['run_id']}")
         hide(run.recipe.crawl.source)
     files = sum(len(segment.files) for segment in run.segments)
     log.info("run: %s", run.uri)

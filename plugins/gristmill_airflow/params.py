@@ -177,12 +177,14 @@ def wanted(request: Request) -> Recipe:
     return recipes.load(_uri(request), request.overrides)
 
 
-def fulfil(request: Request, name: str) -> Run:
-    """Open the resolved run; or resolve a recipe, or a run that overrides change, under a name made from `name`. Raises GristmillError.
+def fulfil(request: Request, recipe: Recipe, name: str) -> Run:
+    """The run that a request asks for: the resolved one as it is, or a new one under a name made from `name`. Raises GristmillError.
+
+    recipe: what `wanted` has read for the request.
 
     Results are published under the newest crawl of the recipe's list, so a key or form that names another is refused.
     """
-    named = _agrees(request, wanted(request))
+    named = _agrees(request, recipe)
     if request.run and not request.overrides:
         return open_run(request.run)
     return resolve(

@@ -71,13 +71,14 @@ class StageOperator(BaseOperator):
             if manifest:
                 for warning in warnings(manifest):
                     self.log.warning("warning: %s", warning)
-                self.log.info("done already, skipped: %s (%s)", headline(manifest), uri)
+                said = headline(manifest)
+                self.log.info("done already, skipped: %s (%s)", said, uri)
             else:
                 self._require_inputs(run, task)
                 self._require_gate(context, run)
-                manifest = self._launch(run, task, uri)
-                self.log.info("%s", headline(manifest))
-        context["ti"].xcom_push(key=SUMMARY, value=headline(manifest))
+                said = headline(self._launch(run, task, uri))
+                self.log.info("%s", said)
+        context["ti"].xcom_push(key=SUMMARY, value=said)
         publish(context, run, uri)
         return uri
 

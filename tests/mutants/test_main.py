@@ -13,6 +13,6 @@ from mutants.faults import Fault
 )
 def test_a_fault_that_was_not_tried_fails_the_sample_whatever_the_bar(state, code, least, capsys):
     one, other = (Fault("a.py", line, 1, "core/Flip", 1) for line in (1, 2))
-    group = Group(name="all", bar=0.5, modules=("a.py",))
+    group = Group(name="all", bar=0.5, share=1.0, modules=("a.py",))
     assert _report([(group, one), (group, other)], {one: ("noticed", "x"), other: (state, "y")}, least) == code
     assert (f"{state}: a.py" in capsys.readouterr().out) == (state != "noticed")

@@ -28,6 +28,7 @@ from gristmill_airflow.params import (
     stage_params,
     told,
     uses,
+    wanted,
 )
 
 FORM = {"recipe": "tiny", "crawl": None, "overrides": ["filter.min_words=40", "  ", " ppo.steps=2 "], "run": None}
@@ -78,23 +79,27 @@ def test_a_run_name_is_a_safe_folder_name(name):
     assert run_name(run_name(name)) == run_name(name)
 
 
+def fulfilled(request, name):
+    return fulfil(request, wanted(request), name)
+
+
 def test_resolving_twice_under_one_name_gives_one_run(tmp_path):
     (tmp_path / "crawl").mkdir()
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
     (tmp_path / "mine.yaml").write_text(f"store: {tmp_path}/store\ncrawl: {{source: {tmp_path}/crawl}}\n")
     request = Request(None, str(tmp_path / "mine.yaml"), ("filter.min_words=3",), None)
-    run = fulfil(request, "corpus.manual__2026-11-20T14:00:00+00:00")
+    run = fulfilled(request, "corpus.manual__2026-11-20T14:00:00+00:00")
     assert run.uri.endswith("/store/runs/corpus.manual__2026-11-20T14-00-00-00-00/recipe.yaml")
     assert run.recipe.filter.min_words == 3
-    assert fulfil(request, "corpus.manual__2026-11-20T14:00:00+00:00") == run
-    assert fulfil(Request(run.uri, "ignored", (), None), "other").uri == run.uri
+    assert fulfilled(request, "corpus.manual__2026-11-20T14:00:00+00:00") == run
+    assert fulfilled(Request(run.uri, "ignored", (), None), "other").uri == run.uri
     key = run.segments[0].snapshot
     assert crawl_of(run) == key
-    assert fulfil(Request(run.uri, "ignored", (), key), "other").uri == run.uri
+    assert fulfilled(Request(run.uri, "ignored", (), key), "other").uri == run.uri
     with pytest.raises(RecipeError, match=f"crawl CC-MAIN-2024-10: the recipe .* runs as {key}"):
-        fulfil(Request(run.uri, "ignored", (), "CC-MAIN-2024-10"), "other")
+        fulfilled(Request(run.uri, "ignored", (), "CC-MAIN-2024-10"), "other")
     with pytest.raises(InputError, match="a name ends in year and ISO week"):
-        fulfil(Request(None, request.recipe, (), "yesterday"), "third")
+        fulfilled(Request(None, request.recipe, (), "yesterday"), "third")
 
 
 def test_a_recipes_own_crawls_are_never_replaced(tmp_path, monkeypatch):
@@ -102,14 +107,14 @@ def test_a_recipes_own_crawls_are_never_replaced(tmp_path, monkeypatch):
     recipe.write_text(f"store: {tmp_path}/store\nsnapshots: [CC-MAIN-2024-18, CC-MAIN-2024-10]\n")
     asked = []
     monkeypatch.setattr(params, "resolve", lambda uri, name, overrides, snapshots: asked.append(snapshots))
-    fulfil(Request(None, str(recipe), (), "CC-MAIN-2024-18"), "one")
-    fulfil(Request(None, str(recipe), (), None), "two")
-    fulfil(Request(None, str(recipe), ("snapshots=[]",), "CC-MAIN-2023-50"), "three")
+    fulfilled(Request(None, str(recipe), (), "CC-MAIN-2024-18"), "one")
+    fulfilled(Request(None, str(recipe), (), None), "two")
+    fulfilled(Request(None, str(recipe), ("snapshots=[]",), "CC-MAIN-2023-50"), "three")
     assert asked == [[], [], ["CC-MAIN-2023-50"]]
     with pytest.raises(
         RecipeError, match=r"^crawl CC-MAIN-2024-10: .* runs as CC-MAIN-2024-18; leave `snapshots` empty"
     ):
-        fulfil(Request(None, str(recipe), (), "CC-MAIN-2024-10"), "four")
+        fulfilled(Request(None, str(recipe), (), "CC-MAIN-2024-10"), "four")
 
 
 def test_a_resolved_run_has_its_own_crawl():
@@ -126,11 +131,11 @@ def test_a_resolved_run_with_overrides_is_a_new_run_of_its_crawl_from_its_recipe
         (tmp_path / name / f"{name}.warc").write_text(text)
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"store: {tmp_path}/store\ncrawl: {{source: {tmp_path}/a}}\nfilter: {{min_words: 7}}\n")
-    first = fulfil(Request(None, str(recipe), ("ppo.seed=5",), None), "first")
+    first = fulfilled(Request(None, str(recipe), ("ppo.seed=5",), None), "first")
     recipe.write_text(
         f"store: {tmp_path}/store\ncrawl: {{source: {tmp_path}/b}}\n"
     )  # a run does not change with its recipe
-    changed = fulfil(Request(first.uri, "", ("filter.min_words=9",), None), "second")
+    changed = fulfilled(Request(first.uri, "", ("filter.min_words=9",), None), "second")
     assert changed.uri == first.uri.replace("/first/", "/second/")
     assert (changed.recipe.filter.min_words, changed.recipe.ppo.seed) == (9, 5)
     assert changed.segments == first.segments
@@ -139,7 +144,7 @@ def test_a_resolved_run_with_overrides_is_a_new_run_of_its_crawl_from_its_recipe
     }
     assert first.recipe.filter.min_words == 7
     with pytest.raises(RecipeError, match=r"^crawl CC-MAIN-2024-10: the recipe .*/first/recipe.yaml names A-"):
-        fulfil(Request(first.uri, "", ("filter.min_words=9",), "CC-MAIN-2024-10"), "third")
+        fulfilled(Request(first.uri, "", ("filter.min_words=9",), "CC-MAIN-2024-10"), "third")
 
 
 SEEN = {
