@@ -6,8 +6,8 @@ Every GristmillError masks its message, and so must every line that names a sour
 import re
 from urllib.parse import parse_qsl, unquote
 
-# Whatever follows a scheme matches, secret or not, so that the search is linear in the text. Quotes and brackets end a URI in a sentence;
-# an apostrophe may be part of a password.
+# Everything that follows a scheme matches, whether it is secret or not, so that the search is linear in the text. A quotation mark or a
+# bracket ends a URI within a sentence; an apostrophe does not, because a password may hold one.
 _URI = re.compile(
     r"""(?P<scheme>[A-Za-z0-9+.-]{0,20}://)(?P<user>[^\s/?#"<>]*@)?(?P<place>[^\s?"'<>]*)(?P<query>\?[^\s"'<>]*)?"""
 )
@@ -21,7 +21,10 @@ def masked(text: str) -> str:
 
 
 def masked_words(text: str) -> str:
-    """Each word with an address in it without all up to its last `@`: a password may hold what ends the name and password of any other URI."""
+    """The text with `***` for everything between `://` and the last `@` of a word.
+
+    For addresses that are wrong: a password in them may hold a `/` or `#`, at which `masked` would stop.
+    """
     return re.sub(r"\S+", _mask_word, text)
 
 
@@ -40,7 +43,7 @@ def _mask(found: re.Match[str]) -> str:
 
 
 def secrets_in(text: str) -> list[str]:
-    """What `masked` hides, piece by piece: passwords, or names that stand alone, as they stand and as they are meant; values of queries."""
+    """The secrets that `masked` hides: each password, or the name where it stands alone, both as written and decoded; each query and its values."""
     found: list[str] = []
     for one in _URI.finditer(text):
         name, colon, word = (one["user"] or "").removesuffix("@").partition(":")

@@ -151,7 +151,8 @@ class Store:
         self.delete(probe)
 
     def reach(self) -> None:
-        """Fails within seconds where the service cannot be reached, for who waits: every other method asks for a minute. Any answer will do."""
+        """Raises StoreError within seconds where the service cannot be reached. Every other method tries for a minute, which is too long
+        for a person who waits. Any answer counts, a refusal too."""
         if self.is_s3:
             _reach(self.root.partition("/")[0], self.uri, _endpoint())
 
@@ -368,7 +369,10 @@ def split_uri(uri: str) -> tuple[Store, str]:
 
 
 def explain(uri: str, error: Exception, store: str | None = None) -> str:
-    """What a failed operation on a URI means and what to do about it, in one line. The store may be left out where a task's folder is named."""
+    """What a failed operation on a URI means and what to do about it, in one line.
+
+    Without `store`, it is read off a URI that lies in a task's folder.
+    """
     text = str(error).replace("\n", " ")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         below = TASK_FOLDER.search(uri)

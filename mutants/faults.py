@@ -128,7 +128,10 @@ def faults(module: str, source: str) -> list[Fault]:
 
 
 def draw(found: Sequence[Fault], count: int, chance: random.Random) -> list[Fault]:
-    """At most `count` faults, each at a place of its own: places are drawn first, so that a number counts no more than a comparison."""
+    """At most `count` faults, each at another place.
+
+    Places are drawn before kinds, because some places have many more kinds of faults than others.
+    """
     places: defaultdict[tuple[str, int, int], list[Fault]] = defaultdict(list)
     for fault in sorted(found):
         places[fault.module, fault.line, fault.column].append(fault)

@@ -1,4 +1,7 @@
-"""Runs the tests of one fault after another in a copy of the tree, each in a fork of a process that has imported what takes long."""
+"""Runs the tests of one fault after another in a copy of the tree.
+
+Each run is a fork of a process that has imported the slow libraries already, which saves seconds a fault.
+"""
 
 import contextlib
 import ctypes
@@ -77,7 +80,10 @@ def _state(code: int | None) -> str:
 
 
 def copy_tree(root: Path, place: Path) -> None:
-    """The files that git tracks or would track, with compiled code that is checked by content, so that a changed file counts at once."""
+    """Copy the files that git tracks or would track, and compile them.
+
+    Python compares the compiled code with the content of its source, so that a changed file counts at once.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,

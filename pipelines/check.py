@@ -52,7 +52,7 @@ def _needs_spark(run: Run) -> bool:
 
 
 def check(run: Run) -> None:
-    """Ask Spark's set-up where it is needed, and every stage that has not finished a task of this run: one that has accepted its settings."""
+    """Check Spark's set-up where Spark has work left, and the settings of every stage that has. A stage that is done has accepted its own."""
     if _needs_spark(run):
         check_setup(run.recipe.spark)
     first = {stage: task for (stage, _), task in reversed(run.tasks().items())}

@@ -277,7 +277,7 @@ def _work(store: Store, prefix: str, settings: Extract, languages: tuple[str, ..
 def sort_equals(
     row: dict[str, Any], copies: list[dict[str, Any]], guard: Guard, settings: Extract, sorter: Sorter
 ) -> int:
-    """Sort a page and its copies, whose payload is worked on once for each kind and declared charset; how many were extracted twice."""
+    """Keep or drop a page and its copies; how many were extracted twice. Their payload is extracted once a kind and declared charset."""
     payload, replies, twice = row["payload"], dict[str, Reply](), 0
     for page in (row, *copies):
         note = f"{page['kind']} {page['charset'] or ''}"

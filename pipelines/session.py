@@ -52,7 +52,7 @@ def start_context(run: Run, task: Task) -> Any:
 
 
 def check_setup(settings: Spark) -> None:
-    """Raises SetupError where no Java can start as the driver, and GristmillError where nobody answers at the master: both within seconds.
+    """Raises SetupError where Java cannot start as the driver, and GristmillError where no server answers at the master, within seconds.
 
     Spark itself takes a minute to give up, and then prints pages.
     """

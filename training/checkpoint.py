@@ -34,12 +34,18 @@ KEEP = 2  # one to go on from, and one in case the newest is found damaged
 
 
 def due(step: int, last: int, every: int, stopping: bool) -> bool:
-    """Whether to save after update `step` of `last`: after every so many, and when the task is to stop. What follows the last is the result."""
+    """Whether to save a checkpoint after update `step`: every `every` updates, and when the task is asked to stop.
+
+    Never after the last update, because the result is committed there.
+    """
     return step < last and (stopping or step % every == 0)
 
 
 def save_when_due(job: Job, step: int, last: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
-    """Save where it is `due`. Every rank calls it after every update. Raises Interrupted, after the save, where the task is to stop."""
+    """Save a checkpoint if one is `due`; every rank calls this after every update.
+
+    Raises Interrupted after the save where the task was asked to stop.
+    """
     stopping = job.stopping()
     if not due(step, last, job.settings.engine.checkpoint_steps, stopping):
         return

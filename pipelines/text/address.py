@@ -10,7 +10,10 @@ WWW = re.compile(r"^www\d{0,3}\.")
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """(host, everything behind it) of a URL. The host is lower case, in its ASCII form, without port and outer dots; an address is in its usual form."""
+    """(host, everything behind it) of a URL; both are empty where it cannot be parsed.
+
+    The host is in lower case and ASCII, without port and outer dots. An IP address is in its usual form.
+    """
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

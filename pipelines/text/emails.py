@@ -19,8 +19,8 @@ _SPACED = "".join(
     if unicodedata.category(chr(point))[0] in "LM"
 )
 _OTHER = rf"{_SPACED}\u0e01-\u0fbc\u1000-\u109f\u1780-\u17dd\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
-# The host is looked for first, because an @ is rare. A label has at most 63 characters (RFC 1035), which keeps that linear. Of a top
-# domain in a script without spaces only these few are known: what follows may be the sentence.
+# The search starts at the @, because that sign is rare. A label has at most 63 characters (RFC 1035), which keeps the search linear. In
+# scripts without spaces only these top domains are known, because the sentence may go on without a space behind any other.
 HOST = re.compile(
     rf"""[@＠](?:(?:[{_LATIN}](?:[{_LATIN}－-]{{0,61}}[{_LATIN}])? | [{_OTHER}](?:[{_OTHER}\d-]{{0,61}}[{_OTHER}\d])?)[.．])+
         (?: (?:[Xx][Nn]--[A-Za-z0-9-]{{2,59}} | [A-Za-z\uff21-\uff3a\uff41-\uff5a]{{2,24}}) (?![{_LATIN}_])

@@ -100,7 +100,10 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 
 
 def _piece_hashes(data: bytes, is_url: bool, odd: OddLines, number: int) -> np.ndarray:
-    """Taking a line apart costs 20 times as much as taking it as it is, which nearly all lines of domains allow. `number` is the first's."""
+    """The hashes of one piece of a list; `number` is that of its first line.
+
+    Nearly all lines of domains are in their usual form already. Only the others are parsed, because that costs 20 times as much.
+    """
     plain: list[bytes] = []
     if not is_url:
         for form in (PLAIN_HOST, HOSTS_LINE):

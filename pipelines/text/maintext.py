@@ -1,4 +1,4 @@
-"""The main text of a page by trafilatura: without its fall-back extractors first, and with them where that looks as if the text was missed.
+"""The main text of a page. trafilatura runs without its fall-back extractors first, and with them where it seems to have missed the text.
 
 trafilatura is made faster without a change to its output: a test compares the texts with those of the library as it comes. What it
 pays for and gets nothing from: lxml asks a Python function for the class of every element; XPath expressions that ask only for tags and
@@ -44,8 +44,8 @@ NO_CHARACTERS = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")  # U+FFFE and U+FFFF
 SHORT = 1000
 """A fast text of as many characters stands. 12 % of pages have less, and only they are looked at: that costs 2 % of the time."""
 MAIN_SHARE, PAGE_SHARE = 2, 10
-"""A fast text is suspicious below a half of resiliparse's main content and a tenth of all text of the page: docs/reading.md has F1 around
-these values. The tenth alone sends two and a half times as many pages through both, for the same F1."""
+"""A fast text is suspicious if it has less than half of resiliparse's main content and less than a tenth of the page's text. docs/reading.md
+shows F1 for other values. The tenth alone would extract two and a half times as many pages twice, for the same F1."""
 
 
 class Found(NamedTuple):
@@ -79,7 +79,10 @@ def find_text(page: str, seconds: float = math.inf) -> Found:
 
 
 def suspicious(found: int, main: int, page: int) -> bool:
-    """Whether so short a text has missed the page's: its length, resiliparse's main content and all text of the page, in characters."""
+    """Whether the extractor seems to have missed the main text.
+
+    found, main, page: characters of the fast text, of resiliparse's main content, and of all text of the page.
+    """
     return found < SHORT and found * MAIN_SHARE < main and found * PAGE_SHARE < page
 
 

@@ -21,8 +21,8 @@ _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )
 _ZEROS = re.compile("0+")
-# A tag that stands in the text: of code, or of a page that shows its source. After the name only an attribute with a value, so that
-# `a <b and c> d` is none. No text between brackets is read twice.
+# A tag that a text shows, such as a piece of code. Behind its name only an attribute with a value may stand, so that `a <b and c> d` holds
+# no tag. The pattern reads no text between brackets twice, so that it is linear.
 MARKUP = re.compile(
     r"</?[A-Za-z][A-Za-z0-9:_-]*(?:[ \t\r\n\f]*/?|[ \t\r\n\f]+[A-Za-z][A-Za-z0-9:_-]*[ \t\r\n\f]*=[^<>]*)>"
 )

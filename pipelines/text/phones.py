@@ -35,7 +35,8 @@ _WIDE = rf"(?:[ ./-]|(?:[ ][/-][ ]?|[/-][ ]|[ ][ ])(?!{_OTHER}))"  # between the
 _EXTENSION = r"(?:(?:-|[ ]-[ ]?|-[ ]|/)(?!(?:19|20)\d\d(?!\d))\d{1,4}+(?!/))?"
 _WORLD_REST = rf"(?:{_WIDE}?\(\d{{1,5}}\)[.]?)?+(?:(?<=[).]){_WIDE}?\d++)?+(?:{_WIDE}\d{{1,5}}+(?!\d)){{0,3}}(?:{_WIDE}\d++)?(?:[ ./-]\d++){{0,8}}{_EXTENSION}"
 _END = r"(?![\dx,:]|[.-]\d)"
-# What stands before and after a run is one character of the text it is searched in, see `_before` and `_after`. Every repetition is possessive or has a bound.
+# The text that this searches has one character before a run and one after it, made by `_before` and `_after`. Every repetition is
+# possessive or has a bound, so that the search is linear.
 PHONE = re.compile(
     rf"""(?P<world>(?:\((?<![\d+x]\()[+][ ]?[1-9]\d{{0,2}}(?:[ -]\d{{1,4}})?\)            # (+48) 22 123 45 67
         | [+](?<![\d+xpw][+])[ ]?0?[1-9]\d*+ | [+](?<=[pw][+])(?=(?:[ ().-]{{0,3}}\d){{10}})[1-9]\d*+

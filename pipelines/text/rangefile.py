@@ -88,7 +88,7 @@ class RangeFile(io.RawIOBase):
         return b"".join(parts)
 
     def peek(self, offset: int, size: int) -> bytes:
-        """`size` bytes from anywhere in the file, also behind the limit, and fewer only at the file's end. Reading goes on where it was."""
+        """`size` bytes from any offset, also behind the limit; fewer only at the file's end. Does not move the place where reading goes on."""
         position, cut, limit = self._position, self.cut, self._limit
         self.seek(offset)
         self._limit = offset + size

@@ -26,7 +26,7 @@ RECORD_HEAD = re.compile(rb"\n(WARC/\d\.\d+\r?\n(?:WARC|Content)-[A-Za-z-]+:)", 
 
 
 class Plain(io.RawIOBase):
-    """An uncompressed crawl file from one offset on as a stream. It ends at a record whose length is wrong, and `after` goes on behind it.
+    """An uncompressed crawl file, read as a stream from one offset on. It ends at a record whose length is wrong; `after` finds the next one.
 
     A length is wrong where it takes in lines that look like a record's first and does not end as a record does. A page may well hold a
     crawl file, so such lines alone prove nothing; they are what makes one look at the record's end worth its price.
@@ -68,7 +68,7 @@ class Plain(io.RawIOBase):
         return True
 
     def bound(self, position: int, end: int, length: int) -> bool:
-        """Say where a record begins, where it ends at the earliest, and its length; whether that is wrong, by what is read already."""
+        """Tell the stream where a record begins, where it ends at the earliest, and its length. True where what is read shows the length wrong."""
         index = bisect.bisect_right(self._heads, position)
         known = index and self._heads[index - 1] == position and self._bodies[index - 1]
         self._bounds = (position, known + length) if known else (position, 0)
@@ -176,7 +176,11 @@ class Inflated(io.RawIOBase):
         return members < len(self._plain_starts) or self._inflate is None
 
     def bound(self, position: int, end: int, length: int) -> bool:
-        """Say what a record takes up at least; whether a member within, already read, begins with a record of its own. One read later ends the stream."""
+        """Tell the stream where a record begins and where it ends at the earliest.
+
+        True where a gzip member within it, read already, begins with another record: then its length is wrong. A member that is read
+        later ends the stream.
+        """
         self._bounds = (position, end)
         index = bisect.bisect_right(self._record_starts, position)
         return index < len(self._record_starts) and self._breaks(self._record_starts[index])

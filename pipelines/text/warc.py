@@ -151,7 +151,7 @@ def _look_behind(file: RangeFile) -> tuple[bool, bytes | None]:
 
 
 def _first_bytes(head: bytes) -> bytes | None:
-    """What the head of a gzip file inflates to, or None where it does not: a flipped bit can make all of it a field before the data."""
+    """What the head of a gzip file inflates to, or None where that fails. A flipped bit can make the whole head a field before the data."""
     engine = zlib.decompressobj(31)
     try:
         return engine.decompress(head, 512) or (b"" if engine.eof else None)

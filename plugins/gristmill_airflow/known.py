@@ -27,7 +27,10 @@ class Kept:
 
 
 def kept(seen: Mapping[str, Mapping[str, Any]], crawl: str) -> Kept | None:
-    """What was kept of a crawl; None where no poll has seen it. Raises RecipeError where several sources offer a crawl of that name."""
+    """The recipe and overrides by which a crawl was seen, or None if no poll has seen it.
+
+    Raises RecipeError where several sources offer a crawl of that name.
+    """
     seen = _complete(seen)
     sources = [source for source, poll in seen.items() if crawl in poll["offered"]]
     if len(sources) > 1:

@@ -23,7 +23,9 @@ DEVICE_LOCKS = Path("/tmp/gristmill-accelerators")  # noqa: S108 (where all task
 
 
 def accelerators(processes: int) -> list[int]:
-    """The accelerators that the ranks use: the first of CUDA_VISIBLE_DEVICES where that is set, else of the machine; none where there is none, or it hides all.
+    """The numbers of the accelerators that the ranks use; empty where they run on the CPU.
+
+    They are the first of CUDA_VISIBLE_DEVICES where that is set, and the first of the machine elsewhere.
 
     Raises RecipeError where CUDA_VISIBLE_DEVICES names too few, or names them in a way that DeepSpeed's launcher does not read.
     """
@@ -70,7 +72,10 @@ def command(run: Run, task: Task) -> list[str]:
 
 
 def _where(processes: int) -> list[str]:
-    """The launcher's option for its ranks' places. Told a number alone, it ignores CUDA_VISIBLE_DEVICES and takes the machine's first."""
+    """The launcher's option that says on which devices the ranks run.
+
+    Given only a number of ranks, the launcher ignores CUDA_VISIBLE_DEVICES and takes the machine's first devices.
+    """
     used = accelerators(processes)
     if used == list(range(len(used))):
         return ["--num_accelerators", str(processes)]

@@ -18,7 +18,7 @@ MAX_CHARS = 1000  # of a note, in Airflow's database
 
 
 def noted(note: str | None, line: str) -> str:
-    """A note with `line` as its first: in place of the one of an earlier try, or above what a person wrote, of which nothing is lost."""
+    """The note with `line` as its first line. It replaces the line of an earlier try; what a person wrote is kept below it."""
     lines = (note or "").splitlines()
     others = "\n".join(lines[1:] if lines and OURS.match(lines[0]) else lines)
     if not others:

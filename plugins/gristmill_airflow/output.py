@@ -1,4 +1,7 @@
-"""What a child process prints and how it ends, as lines of a task's log: each at its own level, without what is said at every start."""
+"""Turns what a child process prints, and how it ends, into lines of a task's log.
+
+Each line keeps its level. What Spark, DeepSpeed and torch print at every start is left out.
+"""
 
 import logging
 import re
@@ -42,8 +45,8 @@ SAID_AT_EVERY_START = re.compile(
     r"|Detected VISIBLE_DEVICES="
     r"|\[Gloo\] Rank \d+ is connected to "
 )
-"""Lines of Spark, DeepSpeed and torch that say nothing of the run: what they chose by themselves, which processes they started, and that
-one of these ended with an exit code, after it has said why."""
+"""Lines of Spark, DeepSpeed and torch that tell nothing about this run: the defaults that they chose, the processes that they started, and
+the exit code of a process that has itself printed why it ended."""
 
 
 def graded(lines: Iterable[str]) -> Iterator[tuple[int, str]]:

@@ -178,7 +178,7 @@ def wanted(request: Request) -> Recipe:
 
 
 def fulfil(request: Request, recipe: Recipe, name: str) -> Run:
-    """The run that a request asks for: the resolved one as it is, or a new one under a name made from `name`. Raises GristmillError.
+    """The run that a request asks for: the resolved one as it is, or a new one named after `name`. Raises GristmillError.
 
     recipe: what `wanted` has read for the request.
 

@@ -1,4 +1,4 @@
-"""What Airflow loads at start: the timetables and the partition mapper that DAGs of this project use, and who writes notes of runs."""
+"""What Airflow loads at start: the timetables and the partition mapper of our DAGs, and the listener that writes the notes of runs."""
 
 from airflow.plugins_manager import AirflowPlugin
 
