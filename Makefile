@@ -39,7 +39,7 @@ stop:
 	@test ! -x $(BIN)/python || $(BIN)/python -m demo stop --where "$(WHERE)"
 
 test: setup
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: setup
 	@$(BIN)/python -m pytest -q -m slow

@@ -1,11 +1,13 @@
 """Runs the tests of one fault after another in a copy of the tree.
 
-Each run is a fork of a process that has imported the slow libraries already, which saves seconds a fault.
+Each run is a fork of a process that has imported the slow libraries already, and begins with the tests that were quickest when the code
+had no fault: most faults are noticed by a test that takes milliseconds.
 """
 
 import contextlib
 import ctypes
 import importlib
+import json
 import os
 import shutil
 import signal
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,15 +62,16 @@ def serve(number: int, root: Path, jobs: Any, results: Any) -> None:
         while fault := jobs.get():
             source = (place / fault.module).read_text()
             files = area(fault.module, place)
+            seconds = Path(folder) / f"{fault.module.replace('/', '.')}.json"
             if fault.module not in usual:
-                usual[fault.module] = run(files, log, 600)
+                usual[fault.module] = run(files, log, 600, seconds)
             sound = usual[fault.module]
             if sound.code != 0:
                 results.put((fault, f"untried, the tests fail without a fault: {sound.said[-300:]}", sound.seconds, ""))
                 continue
             faulty = apply(fault, source)
             (place / fault.module).write_text(faulty)
-            outcome = run(files, log, 4 * sound.seconds + 20)
+            outcome = run(files, log, 4 * sound.seconds + 20, seconds)
             (place / fault.module).write_text(source)
             results.put((fault, _state(outcome.code), outcome.seconds, change(source, faulty)))
         os.chdir(root)
@@ -117,12 +121,36 @@ def enter(place: Path) -> None:
         importlib.import_module(name)
 
 
-def run(tests: Iterable[str], log: Path, limit_s: float) -> Outcome:
-    """Run these test files until one fails, at most `limit_s` seconds, in a fork; ends all that they started."""
+class QuickestFirst:
+    """A plugin of pytest: orders the tests of each file by the seconds that an earlier run wrote into `file`, or writes them there."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, float] | None = json.loads(file.read_text()) if file.exists() else None
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        if self._known is not None:
+            files = list(dict.fromkeys(item.path for item in items))
+            items.sort(key=lambda item: (files.index(item.path), self._known.get(item.nodeid, 0.0)))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self._seconds[report.nodeid] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        if self._known is None:
+            self._file.write_text(json.dumps(self._seconds))
+
+
+def run(tests: Iterable[str], log: Path, limit_s: float, seconds: Path) -> Outcome:
+    """Run these test files until one fails, at most `limit_s` seconds, in a fork; ends all that they started.
+
+    seconds: the file of `QuickestFirst`. The run that makes it also keeps pytest's rewritten tests, which the later ones then only load.
+    """
     began = time.monotonic()
     child = os.fork()
     if child == 0:
-        _test(list(tests), log)
+        _test(list(tests), log, seconds)
     code = _wait(child, began + limit_s)
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -133,7 +161,7 @@ def run(tests: Iterable[str], log: Path, limit_s: float) -> Outcome:
     return Outcome(code, time.monotonic() - began, log.read_text(errors="replace")[-2000:])
 
 
-def _test(tests: list[str], log: Path) -> None:
+def _test(tests: list[str], log: Path, seconds: Path) -> None:
     """In the fork: pytest's exit code is ours. Never returns."""
     import pytest
 
@@ -144,7 +172,9 @@ def _test(tests: list[str], log: Path) -> None:
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        code = int(pytest.main(["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow", *tests]))
+        sys.dont_write_bytecode = seconds.exists()
+        chosen = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+        code = int(pytest.main(chosen, [QuickestFirst(seconds)]))
     finally:
         os._exit(code)
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from contract.manifest import Attempt, Manifest, need
 from contract.plan import WHOLE, Run, resolve
@@ -37,10 +38,31 @@ os.environ |= {"AIRFLOW_HOME": AIRFLOW_HOME.name, "AIRFLOW__CORE__LOAD_EXAMPLES"
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
-DATA = Path(os.environ.get("GRISTMILL_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+TESTS = Path(__file__).parent
+DATA = Path(os.environ.get("GRISTMILL_TEST_DATA") or TESTS.parents[1] / "shared" / "data")
 
-CEPH_PORTS = (3310, 6799, 7480)
-CEPH_SCRIPT = Path(__file__).parents[2] / "shared" / "tools" / "ceph_rgw.sh"
+CEPH_SCRIPT = TESTS.parents[1] / "shared" / "tools" / "ceph_rgw.sh"
+
+
+TOGETHER = {"demo": "airflow", "pipelines": "contract"}
+"""Folder -> folder whose process also runs its tests: one Airflow at a time is enough for two cores, and the S3 server has fixed ports."""
+
+
+class ByFolder(LoadScopeScheduling):
+    """Tests of one folder run in one process, because they share a live server, a store or a Spark session."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = nodeid.partition("::")[0].split("/")[1]
+        return TOGETHER.get(folder, folder)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    return ByFolder(config, log)
+
+
+def pytest_make_parametrize_id(val: Any, argname: str) -> str | None:
+    """Bytes are named by their argument: packed ones may hold the time, and every process must find the same tests."""
+    return argname if isinstance(val, bytes) else None
 
 
 @pytest.fixture(scope="session")

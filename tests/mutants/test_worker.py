@@ -10,7 +10,7 @@ worker.SLOW_IMPORTS = ()
 place = Path(sys.argv[1])
 worker.enter(place)
 for name, limit in (("sound", 60), ("failing", 60), ("hanging", 3)):
-    outcome = worker.run([f"{name}_test.py"], place / "log", limit)
+    outcome = worker.run([f"{name}_test.py"], place / "log", limit, place / f"{name}.json")
     print(name, outcome.code)
 """
 
@@ -27,3 +27,28 @@ def test_a_run_passes_fails_or_takes_too_long(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["sound 0", "failing 1", "hanging None"], done.stderr
     left = subprocess.run(["pgrep", "-f", "sleep 987"], capture_output=True, text=True)
     assert left.stdout == ""
+
+
+ORDER = """
+import sys
+from pathlib import Path
+from mutants import worker
+worker.SLOW_IMPORTS = ()
+place = Path(sys.argv[1])
+worker.enter(place)
+for _ in range(2):
+    worker.run(["a_test.py", "b_test.py"], place / "log", 60, place / "seconds.json")
+"""
+
+
+def test_the_quickest_tests_of_a_file_come_first_once_they_are_known(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: none\n")
+    for name, seconds in (("a", (0.3, 0.0, 0.15)), ("b", (0.1, 0.0))):
+        said = [
+            f"def test_{n}():\n  time.sleep({wait})\n  open('order', 'a').write('{name}{n} ')\n"
+            for n, wait in enumerate(seconds)
+        ]
+        (tmp_path / f"{name}_test.py").write_text("import time\n" + "".join(said))
+    command = [sys.executable, "-c", ORDER, str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=240)
+    assert (tmp_path / "order").read_text().split() == ["a0", "a1", "a2", "b0", "b1", "a1", "a2", "a0", "b1", "b0"]

@@ -144,14 +144,18 @@ def test_what_a_child_leaves_alone(guard):
     os.close(outside)
 
 
-def test_the_child_dies_with_its_parent():
+@pytest.mark.parametrize("note", ["pid", "spin"])
+def test_the_child_dies_with_its_parent(note):
+    """At rest it reads the end of its pipe; at work nothing but the kernel can end it."""
     pipe_in, pipe_out = os.pipe()
     parent = os.fork()
     if parent == 0:
-        child = Guard(work, 10, 100).call(b"", "pid").text
-        os.write(pipe_out, child.encode())
+        guard = Guard(work, 10, 100)
+        os.write(pipe_out, guard.call(b"", "pid").text.encode())
+        guard.call(b"", note)
         signal.pause()
     child = int(os.read(pipe_in, 20))
+    time.sleep(0.3)  # the call has reached the child
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     for _ in range(100):
@@ -159,4 +163,5 @@ def test_the_child_dies_with_its_parent():
             break
         time.sleep(0.02)
     else:
+        os.kill(child, signal.SIGKILL)
         pytest.fail(f"the child {child} outlived its parent")

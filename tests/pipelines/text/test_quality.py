@@ -9,6 +9,7 @@ from pipelines.schema import Drop
 from pipelines.text.languages import unit
 from pipelines.text.quality import (
     c4_lines,
+    line_marks,
     measure_c4_page,
     measure_fineweb,
     measure_gopher,
@@ -113,6 +114,13 @@ def test_c4_lines():
     )
     assert c4_lines(text, C4_LINES) == 'A sentence that stays here.\n\nHe said "this stays too!"'
     assert c4_lines("no end here", C4_LINES.model_copy(update={"terminal_punctuation": False})) == "no end here"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"), [("..", 0), ("...", 1), ("....", 1), ("…", 1), ("so...\nand on", 1), ("a\n..\nb.", 0)]
+)
+def test_a_line_ends_in_an_ellipsis_where_its_own_last_three_characters_are_dots(text, lines):
+    assert line_marks(Text(text))[1] == lines
 
 
 @pytest.mark.parametrize(
