@@ -151,8 +151,10 @@ class Attempt:
         self.store.persist([file.path for file in files])  # before the manifest that vouches for them
         if self.store.create(manifest.path, manifest.model_dump_json(indent=1).encode()):
             return manifest
-        self.store.delete(f"{self.prefix}/{self.id}")
-        return read(self.store, self.prefix)
+        stands = read(self.store, self.prefix)
+        if stands.attempt != self.id:  # or the answer to our own first try was lost
+            self.store.delete(f"{self.prefix}/{self.id}")
+        return stands
 
 
 def find(store: Store, task: Task) -> Manifest | None:

@@ -88,6 +88,19 @@ def test_a_zombie_that_wakes_after_the_winner_changes_nothing(make_run: Callable
     assert [file.rows for one in read_all(run.store) for file in one.files] == [5]
 
 
+def test_a_winner_whose_answer_was_lost_keeps_its_files(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    files = write(attempt, 5)
+    create = Store.create
+    monkeypatch.setattr(Store, "create", lambda *given: create(*given) and False)
+    made = attempt.commit(files, Rows(read=5, kept=5))
+    assert made.attempt == attempt.id
+    assert [len(run.store.read_bytes(file.path)) for file in need(run.store, attempt.task).files] == [5]
+
+
 def test_a_task_killed_before_its_commit_left_nothing_to_read(make_run: Callable[..., Run]) -> None:
     run = make_run()
     task = run.task("crawl", SEGMENT)

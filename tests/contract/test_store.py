@@ -307,9 +307,65 @@ def test_a_created_file_is_whole_on_the_disk_before_it_has_its_name(
     assert store.create("folder/manifest", b"12345")
     assert synced[:2] == [(".create-", 5), ("link", 0)]
     assert {name for name, _ in synced[2:]} == {"manifest", "folder"}, "its name is on the disk before it counts"
-    assert stat.S_IMODE((tmp_path / "folder" / "manifest").stat().st_mode) == 0o644, "others may read it"
     assert not store.create("folder/manifest", b"12345")
     assert [entry.path for entry in store.files()] == ["folder/manifest"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_the_umask_says_who_may_read_a_created_file(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        Store(str(tmp_path)).create("manifest", b"1")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "manifest").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("code", [errno.EEXIST, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_link_whose_answer_nfs_lost_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    link = os.link
+
+    def losing(one: str, other: str) -> None:
+        link(one, other)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", losing)
+    store = Store(str(tmp_path))
+    assert store.create("a/manifest", b"mine")
+    monkeypatch.setattr(os, "link", link)
+    assert not store.create("a/manifest", b"later")
+    assert {entry.path: store.read_bytes(entry.path) for entry in store.files()} == {"a/manifest": b"mine"}
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMLINK])
+def test_a_link_that_was_not_made_is_the_stores_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(code, "the server failed")))
+    with pytest.raises(StoreError, match="the server failed"):
+        Store(str(tmp_path)).create("a/manifest", b"mine")
+    assert Store(str(tmp_path)).files() == []
+
+
+def test_a_temporary_name_that_cannot_be_removed_takes_no_file_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "unlink", Mock(side_effect=OSError(errno.ESTALE, "stale")))
+    assert Store(str(tmp_path)).create("manifest", b"mine")
+    assert Store(str(tmp_path)).read_bytes("manifest") == b"mine"
+
+
+def test_a_service_that_creates_a_file_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Mock()  # takes every put
+    monkeypatch.setattr("contract.store._s3_client", lambda quick=False: client)
+    monkeypatch.setattr(Store, "reach", Mock())
+    monkeypatch.setattr(Store, "delete", deleted := Mock())
+    with pytest.raises(
+        StoreError, match=r"^s3://bucket/x: the service overwrites what .* If-None-Match: [*] on a put$"
+    ):
+        Store("s3://bucket/x").check()
+    assert len({call.kwargs["Body"] for call in client.put_object.mock_calls}) == 2
+    assert {call.kwargs["Key"] for call in client.put_object.mock_calls} == {f"x/{deleted.mock_calls[0].args[0]}"}
 
 
 def refusing(*codes: str) -> Mock:
