@@ -186,6 +186,27 @@ class Store:
             key=lambda entry: entry.path,
         )
 
+    def sizes(self, prefix: str, paths: Iterable[str]) -> dict[str, int]:
+        """Bytes of the files named, all below a prefix, without those that are missing. On a file system each is opened: NFS then asks its
+        server, while it may list from memory what other machines have changed."""
+        if self.is_s3:
+            return {entry.path: entry.size for entry in self.files(prefix)}
+        found: dict[str, int] = {}
+        for path in paths:
+            with suppress(FileNotFoundError), self._reported(path), open(self._at(path), "rb") as file:
+                found[path] = os.fstat(file.fileno()).st_size
+        return found
+
+    def clock(self) -> float:
+        """The time by the store's own clock, as a Unix time in seconds: that at which it says a file written now was changed."""
+        probe = f".probe-{uuid.uuid4().hex}"
+        self.write_bytes(probe, b"clock")
+        entry = self.entry(probe)
+        self.delete(probe)
+        if entry is None:
+            raise StoreError(f"{self.full(probe)}: a file that was just written is gone; who else removes files there?")
+        return entry.modified / 1e9
+
     def etags(self, prefix: str = "") -> dict[str, str]:
         """On S3, the ETag of every object whose path begins with `prefix`: a thousand a request."""
         from botocore.exceptions import BotoCoreError, ClientError

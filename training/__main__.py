@@ -61,18 +61,14 @@ def _advice(error: Exception, stage: str) -> str | None:
 
 
 def _run(run: Run, task: Task, stop: StopFlag) -> None:
-    module = f"training.{task.stage}"
     attempt = Attempt(run, task)
-    if STAGES[task.stage].plane == "local":
-        job = Job(run, task, attempt, stop=stop)
-        with job.scratch():
-            importlib.import_module(module).run(job)
-    else:
-        job = Job(run, task, attempt, *join(), stop=stop)
-        if job.rank == 0:
-            print(f"{task.stage} {task.partition}: {job.world} process(es) on {job.device.type}", flush=True)
-        with job.scratch():
-            importlib.import_module(module).run(job)
+    alone = STAGES[task.stage].plane == "local"
+    job = Job(run, task, attempt, stop=stop) if alone else Job(run, task, attempt, *join(), stop=stop)
+    if job.rank == 0 and not alone:
+        print(f"{task.stage} {task.partition}: {job.world} process(es) on {job.device.type}", flush=True)
+    with job.leading(attempt), job.scratch():
+        importlib.import_module(f"training.{task.stage}").run(job)
+        if not alone:
             _leave(job)
     if job.rank == 0:
         for warning in warnings(need(run.store, task)):

@@ -82,6 +82,10 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
 
+    def leading(self, attempt: Attempt) -> contextlib.AbstractContextManager[None]:
+        """Around the work of an attempt, on every rank: rank 0 alone keeps it from `gc`, and takes its files away where it fails."""
+        return attempt.running() if self.rank == 0 else contextlib.nullcontext()
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[None]:
         """Hold the scratch folder: removed at the end, whatever happened. Every process calls it, before any file is asked for.
@@ -124,14 +128,19 @@ class Job:
         return found
 
     def download(self, file: File) -> Path:
-        """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place."""
+        """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place.
+
+        Raises StoreError where its size is not the committed one.
+        """
         if not self.store.is_s3:
+            file.open(self.store).close()
             return Path(self.store.root, file.path)
         target = self.workdir / "inputs" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(target.name + ".lock")):
             if not target.exists():
                 part = self.store.download(file.path, target.with_name(target.name + ".part"))
+                file.compare(self.store, part.stat().st_size)
                 os.replace(part, target)
         return target
 

@@ -18,7 +18,7 @@ from unittest.mock import Mock
 import pytest
 
 from contract.errors import RecipeError, SetupError, StoreError
-from contract.store import Store, _endpoint, _region, explain, split_uri
+from contract.store import Entry, Store, _endpoint, _region, explain, split_uri
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -278,6 +278,31 @@ def test_listing_may_stay_in_one_folder(store: Store) -> None:
     assert store.files("absent") == store.folders("absent") == []
     store.write_bytes("ab/x", b"1")
     assert store.folders() == ["ab", "b"]
+
+
+def test_the_store_says_what_time_it_is(store: Store) -> None:
+    store.write_bytes("before", b"1")
+    now = store.clock()
+    before = store.entry("before")
+    assert before
+    assert before.modified / 1e9 <= now < before.modified / 1e9 + 60
+    assert [entry.path for entry in store.files()] == ["before"], "the probe is gone"
+
+
+def test_the_clock_is_the_stores_and_not_this_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "entry", lambda _, path: Entry(path, 5, 1_710_000_000_500_000_000))
+    assert Store(str(tmp_path)).clock() == 1_710_000_000.5
+
+
+def test_sizes_of_files_named_without_those_that_are_missing(store: Store) -> None:
+    for number, name in enumerate(("in/a", "in/b/c", "in/not-asked")):
+        store.write_bytes(name, b"x" * number)
+    found = store.sizes("in", ["in/a", "in/b/c", "in/none"])
+    assert {name: found.get(name) for name in ("in/a", "in/b/c", "in/none")} == {
+        "in/a": 0,
+        "in/b/c": 1,
+        "in/none": None,
+    }
 
 
 def test_etags_are_those_below_the_prefix(s3_store: Store) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from contract.errors import GristmillError
+from contract.errors import GristmillError, StoreError
 from contract.plan import Run
 from training import __main__ as main
 from training.job import Job
@@ -63,3 +63,21 @@ def test_what_got_worse_is_a_warning_before_the_last_line(
         "warning: sft is worse than pretrain beyond noise: held-out perplexity 455 -> 514",
         f"committed export all: {run.store.full(run.task('export').prefix)}/manifest.json",
     ]
+
+
+@pytest.mark.parametrize(("rank", "left"), [(0, 0), (1, 1)])
+def test_rank_0_takes_a_failed_attempts_files_away(make_job: Callable[..., Job], rank: int, left: int) -> None:
+    job = make_job("pretrain")
+    job.rank = rank
+    job.store.write_bytes(job.attempt.path("model.safetensors"), b"half")
+    with pytest.raises(GristmillError, match="failed"), job.leading(job.attempt):
+        raise GristmillError("failed")
+    assert len(job.store.files(job.attempt.prefix)) == left
+
+
+def test_a_committed_file_of_another_size_is_not_used(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    (file, *_) = job.files("pack", "tokens")
+    assert job.download(file).stat().st_size == file.bytes
+    with pytest.raises(StoreError, match=f"has {file.bytes} bytes, {file.bytes + 1} were committed"):
+        job.download(file.model_copy(update={"bytes": file.bytes + 1}))
