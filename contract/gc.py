@@ -11,6 +11,7 @@ from contract.stages import STAGES
 from contract.store import Entry, Store
 
 ATTEMPT = re.compile(r".+/attempt-[0-9a-f]{32}(?=/)")
+DAMAGED = re.compile(r"(.+)/damaged-(attempt-[0-9a-f]{32})[.]json")  # a checkpoint that was set aside for a person
 LEFTOVER = re.compile(r".+/\.create-[^/]+$")  # of a manifest whose writer was killed before it had its name
 
 
@@ -36,8 +37,10 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
             f"gc: an attempt younger than an hour may still be running; ask for 1 hour or more, not for {older_than_s / 3600:g}"
         )
     # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
-    found = _attempts(entry for stage in STAGES for entry in store.files(stage))
+    entries = [entry for stage in STAGES for entry in store.files(stage)]
+    found = _attempts(entries)
     listed = {f"{one.prefix}/{one.attempt}" for one in read_all(store)}
+    listed |= {f"{one[1]}/{one[2]}" for entry in entries if (one := DAMAGED.fullmatch(entry.path))}
     old: list[Garbage] = []
     young: list[Garbage] = []
     for path in sorted(found.keys() - listed):

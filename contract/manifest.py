@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contract.errors import GristmillError, NotReadyError, StoreError
+from contract.errors import DamagedError, GristmillError, NotReadyError, StoreError
 from contract.masking import masked
 from contract.plan import Run, Task
 from contract.stages import STAGES
@@ -44,7 +44,7 @@ class File(BaseModel):
     rows: int = 0
 
     def open(self, store: Store) -> "pa.NativeFile":
-        """A seekable reader of the file. Raises StoreError where it is gone or has another size than was committed."""
+        """A seekable reader of the file. Raises DamagedError where it is gone or has another size than was committed."""
         try:
             source = store.open_input(self.path)
         except FileNotFoundError:
@@ -52,16 +52,16 @@ class File(BaseModel):
             raise
         try:
             self.compare(store, source.size())
-        except StoreError:
+        except DamagedError:
             source.close()
             raise
         return source
 
     def compare(self, store: Store, size: int | None) -> None:
-        """Raises StoreError where the size found, None for no file, is not the committed one."""
+        """Raises DamagedError where the size found, None for no file, is not the committed one."""
         if size != self.bytes:
             found = "is gone" if size is None else f"has {size} bytes"
-            raise StoreError(
+            raise DamagedError(
                 f"{store.full(self.path)}: {found}, {self.bytes} were committed; bring it back, or delete the manifest that lists it to make it anew"
             )
 
