@@ -240,7 +240,8 @@ class Job:
         return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(reader, schema)
 
     def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
-        """Create the manifest from what the workers wrote and counted."""
+        """Create the manifest from what the workers wrote and counted, unless a file from outside the store changed while it was read."""
+        self.run.check_inputs(self.task)
         return self.attempt.commit(output.files, output.counts.rows(), metrics)
 
 

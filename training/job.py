@@ -130,7 +130,7 @@ class Job:
     def download(self, file: File) -> Path:
         """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place.
 
-        Raises StoreError where its size is not the committed one.
+        Raises DamagedError where its size is not the committed one.
         """
         if not self.store.is_s3:
             file.open(self.store).close()
@@ -183,6 +183,7 @@ class Job:
     ) -> None:
         """Upload a folder and the curves, create the manifest and delete the task's checkpoints, on rank 0; the others wait.
 
+        Raises InputError where a file from outside the store changed while the stage ran.
         A file is of kind `model` unless `kinds` has another for its name.
         """
         if self.rank == 0:
@@ -199,6 +200,7 @@ class Job:
                 if path.is_file()
             ]
             self.store.upload(folder, f"{self.attempt.prefix}/{self.attempt.id}")
+            self.run.check_inputs(self.task)  # again: a file that changed while it was read
             self.attempt.commit(files, rows, metrics)
             clear_checkpoints(self.store, self.task)
         self.barrier()

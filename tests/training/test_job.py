@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from contract.errors import GristmillError, StoreError
+from contract.errors import GristmillError, InputError, StoreError
+from contract.manifest import find
 from contract.plan import Run
 from training import __main__ as main
 from training.job import Job
@@ -73,6 +75,19 @@ def test_rank_0_takes_a_failed_attempts_files_away(make_job: Callable[..., Job],
     with pytest.raises(GristmillError, match="failed"), job.leading(job.attempt):
         raise GristmillError("failed")
     assert len(job.store.files(job.attempt.prefix)) == left
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed_before_the_commit(
+    make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"instruction": "a", "output": "b"}')
+    job = make_job("sft", f"sft.data={pairs}")
+    folder = job.fresh("result")
+    pairs.write_text('{"instruction": "a", "output": "c"}')
+    with pytest.raises(InputError, match=r"sft.data: the file changed since the run was resolved; start a new run"):
+        job.commit(folder, {})
+    assert find(job.store, job.task) is None
 
 
 def test_a_committed_file_of_another_size_is_not_used(make_job: Callable[..., Job]) -> None:
