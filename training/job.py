@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from contract.errors import GristmillError
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.plan import Run, Task
+from contract.private import open_private, private_folder
 from contract.store import Store
 from training.metrics import Curves
 
@@ -78,9 +79,7 @@ class Job:
     def workdir(self) -> Path:
         """This attempt's scratch folder on this machine, shared by its processes: no other attempt and no other store's run meets it."""
         own = hashlib.sha256(f"{self.store.uri}\n{self.attempt.id}".encode()).hexdigest()
-        folder = scratch_base() / f"{self.task.stage}-{own[:24]}"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
+        return private_folder(scratch_base() / f"{self.task.stage}-{own[:24]}")
 
     def leading(self, attempt: Attempt) -> contextlib.AbstractContextManager[None]:
         """Around the work of an attempt, on every rank: rank 0 alone keeps it from `gc`, and takes its files away where it fails."""
@@ -96,15 +95,13 @@ class Job:
         if self.local_rank:
             yield
             return
-        base = scratch_base()
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in base.glob("*.held"):
-            with contextlib.suppress(OSError), left.open("r+") as lock:
+        for left in scratch_base().glob("*.held"):
+            with contextlib.suppress(OSError), open(left, "r+", opener=open_private) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left.with_suffix(""), ignore_errors=True)
                 left.unlink()
         held = self.workdir.with_name(self.workdir.name + ".held")
-        with held.open("w") as lock:
+        with open(held, "w", opener=open_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 yield
@@ -214,9 +211,12 @@ class Job:
 
 
 def scratch_base() -> Path:
-    """Where all scratch folders of this machine lie."""
+    """Where all scratch folders of this machine lie. Users may share the one that GRISTMILL_SCRATCH names; each of its folders is private."""
     given = os.environ.get("GRISTMILL_SCRATCH")
-    return Path(given) if given else Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}")
+    if not given:
+        return private_folder(Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}"))
+    Path(given).mkdir(parents=True, exist_ok=True)
+    return Path(given)
 
 
 @contextlib.contextmanager
