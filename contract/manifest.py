@@ -195,7 +195,7 @@ class Attempt:
     ) -> Manifest:
         """Create the manifest. Returns the one that stands: this attempt's, or that of the attempt that was faster.
 
-        Raises StoreError where the store holds a file with another size than was written: cut by a full disk, or removed by somebody.
+        Raises DamagedError where the store holds a file with another size than was written: cut by a full disk, or removed by somebody.
         """
         rows = rows or Rows()
         rows.check()
@@ -228,6 +228,7 @@ class Attempt:
         self._compare(files)
         self.store.persist([file.path for file in files])  # before the manifest that vouches for them
         if self._create(manifest):
+            self._compare_again(manifest)
             return manifest
         stands = read(self.store, self.prefix)
         if stands.attempt != self.id:  # or the answer to our own first try was lost
@@ -239,9 +240,18 @@ class Attempt:
         for file in files:
             if found.get(file.path) != file.bytes:
                 there = f"has {found[file.path]} bytes" if file.path in found else "is gone"
-                raise StoreError(
+                raise DamagedError(
                     f"{self.store.full(file.path)}: {there}, {file.bytes} were written; nothing was committed, run again"
                 )
+
+    def _compare_again(self, manifest: Manifest) -> None:
+        """Between comparing and creating the machine may have slept so long that `gc` took the files away; then the manifest goes as well."""
+        try:
+            self._compare(manifest.files)
+        except DamagedError:
+            self.store.delete(manifest.path)
+            self._may_stand = False
+            raise
 
     def _create(self, manifest: Manifest) -> bool:
         self._may_stand = True

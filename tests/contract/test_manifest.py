@@ -168,6 +168,23 @@ def test_a_file_that_was_cut_or_replaced_is_never_committed(make_run: Callable[.
     assert find(run.store, attempt.task) is None
 
 
+def test_an_attempt_that_sleeps_while_gc_takes_its_files_commits_nothing(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    create = Store.create
+
+    def sleeping(store: Store, path: str, data: bytes) -> bool:
+        store.delete(attempt.path("part.bin"))
+        return create(store, path, data)
+
+    monkeypatch.setattr(Store, "create", sleeping)
+    with pytest.raises(StoreError, match=r"part.bin: is gone, 3 were written; nothing was committed, run again"):
+        attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
+    assert run.store.files("crawl") == []
+
+
 def test_a_reader_opens_a_committed_file_only_as_it_was_committed(make_run: Callable[..., Run]) -> None:
     run = make_run()
     attempt = Attempt(run, run.task("crawl", SEGMENT))
