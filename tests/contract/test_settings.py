@@ -201,6 +201,41 @@ def test_memory_from_what_spark_wants_to_what_a_machine_has() -> None:
             memory_bytes(text)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "spark.authenticate.secret",
+        "spark.hadoop.fs.s3a.access.key",
+        "spark.hadoop.fs.s3a.secret.key",
+        "spark.hadoop.fs.s3a.session.token",
+        "spark.ssl.keyPassword",
+        "spark.io.ACCESSKEY",
+        "spark.kubernetes.driverEnv.TOKEN",
+    ],
+)
+def test_a_secret_is_refused_and_not_repeated(key: str) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"spark\.conf: {re.escape(key)} would be stored .*spark-defaults\.conf"
+    ) as error:
+        parse(f"spark: {{conf: {{'{key}': 'geheim'}}}}", "here")
+    assert "geheim" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("spark.kubernetes.driver.secretKeyRef.AWS_SECRET_ACCESS_KEY", "store:secret"),
+        ("spark.kubernetes.executor.secrets.store", "/etc/store"),
+        ("spark.kubernetes.authenticate.oauthTokenFile", "/var/run/token"),
+        ("spark.security.credentials.hive.enabled", "false"),
+        ("spark.yarn.tokens.enabled", "false"),
+        ("spark.authenticate", "true"),
+    ],
+)
+def test_a_property_that_only_names_a_secret_is_fine(key: str, value: str) -> None:
+    assert parse(f"spark: {{conf: {{'{key}': '{value}'}}}}", "here").spark.conf == {key: value}
+
+
 def test_an_error_quotes_the_first_80_characters() -> None:
     with pytest.raises(ValueError, match=f"got '{'x' * 80}'$"):
         memory_bytes("x" * 100)
