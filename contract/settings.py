@@ -161,6 +161,10 @@ class Extract(Settings):
     """At most a tebibyte."""
 
 
+LANGUAGE_MODEL = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+"""sha256 of lid.176.ftz, fastText's language identification model: part of what decides a page's language."""
+
+
 class Langid(Settings):
     """fastText lid.176 on the extracted text."""
 
@@ -682,6 +686,23 @@ def _master(text: str) -> str:
     return text
 
 
+SECRET_KEY = re.compile(r"secret|password|token|access[.]?key", re.IGNORECASE)  # the default of spark.redaction.regex
+NAMES_A_SECRET = re.compile(
+    r"spark\.kubernetes\.(driver|executor)\.secret(s|KeyRef)\.|.*File$"
+)  # and does not hold one
+
+
+def _conf(conf: dict[str, str]) -> dict[str, str]:
+    """A run's recipe is stored and shown, so no property of it may be a secret."""
+    for key, value in conf.items():
+        if SECRET_KEY.search(key) and not NAMES_A_SECRET.match(key) and value not in ("true", "false"):
+            raise ValueError(
+                f"{key[:80]} would be stored with the run for all to read; set it in spark-defaults.conf, or hand it to "
+                "Kubernetes as a secretKeyRef (docs/security.md)"
+            )
+    return conf
+
+
 class Spark(Settings):
     """Where the Spark jobs run; never what they produce."""
 
@@ -689,5 +710,5 @@ class Spark(Settings):
     driver_memory: Annotated[str, AfterValidator(_memory)] = runtime_only("2g")
     executor_memory: Annotated[str, AfterValidator(_memory)] = runtime_only("4g")
     shuffle_partitions: Pieces = runtime_only(8)
-    conf: dict[Text, Text] = runtime_only({})
-    """Further Spark properties, for example a Kubernetes image. Secrets do not belong here: they come from the environment."""
+    conf: Annotated[dict[Text, Text], AfterValidator(_conf)] = runtime_only({})
+    """Further Spark properties, for example a Kubernetes image. Properties that look like secrets are refused."""

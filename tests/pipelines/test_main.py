@@ -2,6 +2,9 @@
 
 import dataclasses
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +112,9 @@ def test_a_stage_that_fails_leaves_no_file(run: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(decontaminate, "copy", failing)
     assert main(["decontaminate", "--recipe", run.uri]) == StoreError.exit_code
     assert {entry.path for entry in run.store.files()} == before
+
+
+def test_the_process_ends_with_the_code_of_its_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines", "filter", "--recipe", str(tmp_path / "none.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (78, 1)

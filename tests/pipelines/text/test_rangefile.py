@@ -2,6 +2,7 @@
 
 import http.server
 import io
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -205,6 +206,27 @@ def test_a_connection_is_given_back_with_its_file(server):
             assert file.read(10) == CONTENT[:10]
             file.seek(100)
             assert file.read(10) == CONTENT[100:110]
+
+
+def test_a_connection_counts_while_its_file_is_open_and_a_file_here_needs_none(server, tmp_path, monkeypatch):
+    held = []
+
+    @contextmanager
+    def connection(url, limit):
+        held.append((url, limit))
+        yield
+        held.clear()
+
+    monkeypatch.setattr(rangefile.fetch, "connection", connection)
+    with RangeFile(f"{server}/plain", connections=3) as file:
+        file.read(10)
+        assert held == [(f"{server}/plain", 3)]
+    assert held == []
+    path = tmp_path / "x"
+    path.write_bytes(CONTENT[:100])
+    with RangeFile(str(path)) as file:
+        file.read(10)
+        assert held == []
 
 
 def test_looking_elsewhere_changes_nothing(tmp_path):
