@@ -191,15 +191,16 @@ def answered(case: Case, code: int, made: bool, rival: bool) -> None:
 def cut(case: Case, size: int) -> None:
     """A file that is shorter, or longer, on the server than the writer was told."""
 
-    def make(sizes: Any) -> Any:
-        def after(store: Store, prefix: str, paths: list[str]) -> Any:
-            case.struck = True
-            os.truncate(f"{store.root}/{paths[1]}", size)
-            return sizes(store, prefix, paths)
+    def make(write: Any) -> Any:
+        def cutting(store: Store, path: str, data: bytes) -> None:
+            write(store, path, data)
+            if path.endswith("part-1"):
+                case.struck = True
+                os.truncate(f"{store.root}/{path}", size)
 
-        return after
+        return cutting
 
-    with replaced(Store, "sizes", make):
+    with replaced(Store, "write_bytes", make):
         case.attempt()
 
 

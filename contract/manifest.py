@@ -258,10 +258,9 @@ class Attempt:
         try:
             return self.store.create(manifest.path, manifest.model_dump_json(indent=1).encode())
         except StoreError as error:
+            # A request whose answer was lost may yet arrive; a full disk took none.
             full = getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-            self._may_stand = not full or self.store.exists(
-                manifest.path
-            )  # a request may arrive later, a full disk took none
+            self._may_stand = not full or self.store.exists(manifest.path)
             raise
 
 

@@ -238,7 +238,10 @@ def _set_aside(job: Job, prefix: str, why: str) -> None:
 
     Its files stay for a person to look at, until the task is done.
     """
-    manifest = read(job.store, prefix)
+    try:
+        manifest = read(job.store, prefix)
+    except FileNotFoundError:
+        return  # another attempt took it away
     aside = f"{prefix}/damaged-{manifest.attempt}.json"
     job.store.create(aside, manifest.model_dump_json(indent=1).encode())
     job.store.delete(manifest.path)
