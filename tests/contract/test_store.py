@@ -468,7 +468,14 @@ def test_the_check_of_an_s3_store_writes(monkeypatch: pytest.MonkeyPatch) -> Non
     store, written = Store("s3://bucket/a"), []
     monkeypatch.setattr(Store, "reach", lambda self: None)
     monkeypatch.setattr(Store, "delete", lambda self, path: written.remove(path))
-    monkeypatch.setattr(Store, "_create_s3", lambda self, path, data, client: written.append(path) or True)
+
+    def create(self: Store, path: str, data: bytes, client: object) -> bool:
+        if path in written:
+            return False
+        written.append(path)
+        return True
+
+    monkeypatch.setattr(Store, "_create_s3", create)
     store.check()
     assert written == [], "what was written is deleted"
     monkeypatch.setattr(Store, "_create_s3", Mock(side_effect=OSError("no")))
