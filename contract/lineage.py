@@ -18,7 +18,7 @@ def trace(store: Store, uri: str) -> list[str]:
     below the store. Raises InputError where nothing in the store matches.
     """
     uri = masked(uri)  # as the manifests name it
-    manifests = {_key(one): one for one in read_all(store)}
+    manifests = {_key(one): one for one in read_all(store)[0]}
     place = _place(uri)
     named = dict.fromkeys(source for one in manifests.values() for source in one.sources)
     source = uri if uri in named else next((one for one in named if _place(one) == place), None)

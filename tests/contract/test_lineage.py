@@ -191,3 +191,12 @@ def test_a_manifest_holds_no_secret_of_its_source_and_the_file_is_found_by_its_f
     assert "S3CRET" not in text
     assert manifest.sources[0] == "https://***@host/x?***"
     assert trace(made.store, source)[0] == "https://***@host/x?***"
+
+
+def test_one_damaged_manifest_does_not_stop_it(finished: Run) -> None:
+    uri = finished.store.full(finished.task("gate").prefix)
+    before = trace(finished.store, uri)
+    finished.store.write_bytes(f"{finished.task('export').prefix}/manifest.json", b"{")
+    assert [line for line in before if "export" not in line] == [
+        line for line in trace(finished.store, uri) if "export" not in line
+    ]
