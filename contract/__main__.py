@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from contract import contamination, funnel, gc, lineage, recipe
+from contract.digest import split_digest
 from contract.errors import GristmillError, InputError, RecipeError
 from contract.manifest import find
 from contract.plan import Run, Task, open_run, resolve
@@ -96,7 +97,7 @@ def _new_name(of: str) -> str:
 
 
 def _open(uri: str) -> Run:
-    split_uri(uri)[0].reach()
+    split_uri(split_digest(uri)[0])[0].reach()
     return open_run(uri)
 
 

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
+from contract import deployment
 from contract.errors import InputError, StoreError
 from contract.masking import masked, masked_words
 
@@ -70,9 +71,19 @@ def session(retries: int = 8) -> requests.Session:
     )
     made = requests.Session()
     made.headers["User-Agent"] = USER_AGENT
+    made.hooks["response"].append(_stay)
     for scheme in ("http://", "https://"):
         made.mount(scheme, HTTPAdapter(max_retries=retry if retries else 0))
     return made
+
+
+def _stay(response: requests.Response, **_: object) -> None:
+    """Raises InputError before a redirect is followed that leads to where no recipe of this deployment may read."""
+    fixed = deployment.current()
+    if fixed and response.is_redirect:
+        target = urljoin(response.url, response.headers["Location"])
+        if why := fixed.refuses(target):
+            raise InputError(f"{response.url}: redirects to {target}, which {why}; {deployment.WHO}")
 
 
 def get(url: str, patience_s: float = PATIENCE_S) -> bytes:

@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from urllib.parse import unquote
 
 from contract import content, fetch
 from contract.errors import InputError, StoreError
@@ -211,6 +212,11 @@ def _snapshot_files(source: str, snapshot: str, limit: int | None) -> list[Sourc
             raise InputError(
                 f"{source}/{listed}: is not a gzipped list of paths ({error}); check crawl.source"
             ) from None
+        astray = next((path for path in listing[:limit] if {"", ".", ".."} & set(unquote(path).split("/"))), None)
+        if astray is not None:
+            raise InputError(
+                f"{source}/{listed}: lists {astray!r}, which is no path below the source; check crawl.source"
+            )
         return [Source(f"{source.rstrip('/')}/{path}", path, 0, "") for path in listing[:limit]]
     files = _folder_files(source)
     only = _folder_snapshot(source, files)

@@ -224,9 +224,9 @@ def test_every_stage_has_its_command(run, name):
     task = next(task for task in run.tasks().values() if task.stage == name)
     text = shlex.join(command(run, task))
     if STAGES[name].plane == "spark":
-        assert text.endswith(f"-m pipelines {name} --recipe {run.uri} --partition {task.partition}")
+        assert text.endswith(f"-m pipelines {name} --recipe {shlex.quote(run.uri)} --partition {task.partition}")
     else:
-        assert text.endswith(f"training {name} --recipe {run.uri}")
+        assert text.endswith(f"training {name} --recipe {shlex.quote(run.uri)}")
     if STAGES[name].plane == "gpu":
         assert "--log_level error" in text
     processes = {"pretrain": 2}.get(name, 1)
