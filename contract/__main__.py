@@ -15,6 +15,7 @@ from contract.digest import split_digest
 from contract.errors import GristmillError, InputError, RecipeError
 from contract.manifest import find
 from contract.plan import Run, Task, open_run, resolve
+from contract.printable import printable
 from contract.sources import list_snapshots
 from contract.stages import STAGES
 from contract.store import Store, split_uri
@@ -143,7 +144,8 @@ def _gc(given: argparse.Namespace) -> None:
     hours = given.older_than_hours
     old, young = gc.collect(_existing(given.store), hours * 3600, time.time(), given.delete)
     for one in old:
-        print(f"{'deleted' if given.delete else 'would delete'} {one.path} ({funnel.human_bytes(one.bytes)})")
+        done = "deleted" if given.delete else "would delete"
+        print(printable(f"{done} {one.path} ({funnel.human_bytes(one.bytes)})"))
     print(f"{len(old)} unlisted attempts, {len(young)} younger than {hours:g} hours left alone")
 
 

@@ -26,6 +26,7 @@ from urllib3.util.retry import Retry
 from contract import deployment
 from contract.errors import InputError, StoreError
 from contract.masking import masked, masked_words
+from contract.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def get(url: str, patience_s: float = PATIENCE_S) -> bytes:
 
     Raises InputError where the server says that there is no such thing, StoreError where it cannot be reached.
     """
-    log.info("asking %s", masked_words(masked(url)))
+    log.info("asking %s", printable(masked_words(masked(url))))
     ends = time.monotonic() + patience_s
     wait = 1.0
     while True:
@@ -166,7 +167,7 @@ def connection(url: str, limit: int, folder: Path | None = None) -> Iterator[Non
 
 def warn(text: str) -> None:
     """One line for people, which asks nothing of them."""
-    log.warning("warning: %s", masked(text))
+    log.warning("warning: %s", printable(masked(text)))
 
 
 def root(error: BaseException) -> str:

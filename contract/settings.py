@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from contract.printable import HIDDEN
 from contract.scores import SCORES
 
 MOST = 1 << 40  # of pages, bytes, tokens, steps: more than anybody has, and it still adds up in 64 bits
@@ -34,7 +35,7 @@ def _number(given: Any) -> Any:
 
 def _plain(text: str) -> str:
     """No file, server or table can be named with a control character, and a line of a log would be torn by it."""
-    if re.search(r"[\x00-\x1f\x7f]", text):
+    if HIDDEN.search(text):
         raise ValueError(f"should hold no control characters, got {text[:80]!r}")
     return text
 

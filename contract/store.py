@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.errors import RecipeError, SetupError, StoreError
 from contract.masking import masked, masked_words
+from contract.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -331,7 +332,7 @@ def _reach(bucket: str, uri: str, endpoint: str | None) -> None:
     from botocore import UNSIGNED
     from botocore.exceptions import BotoCoreError, ClientError
 
-    log.info("asking %s at %s", uri, masked(endpoint or "Amazon S3"))
+    log.info("asking %s at %s", printable(uri), printable(masked(endpoint or "Amazon S3")))
     try:
         _s3_client(quick=True, signature_version=UNSIGNED).head_bucket(Bucket=bucket)
     except BotoCoreError as error:

@@ -15,6 +15,7 @@ from contract import recipe as recipes
 from contract.errors import RecipeError
 from contract.masking import masked
 from contract.plan import Run, open_run, resolve
+from contract.printable import printable
 from contract.recipe import Recipe
 from contract.sources import snapshot_date
 from gristmill_airflow.known import SOURCE, kept
@@ -177,7 +178,7 @@ def uses(request: Request, recipe: Recipe, crawls: str = "") -> str:
     crawls = crawls or (f"crawl {named}" if named else "the newest crawl")
     overrides = " ".join(line for line in request.overrides if not line.startswith(SOURCE))
     changed = f"; with {textwrap.shorten(overrides, 400, placeholder=' ...')}" if overrides else ""
-    return masked(f"{USES}{what}, {crawls} of {recipe.crawl.source}, {request.origin}{changed}")
+    return printable(masked(f"{USES}{what}, {crawls} of {recipe.crawl.source}, {request.origin}{changed}"))
 
 
 def wanted(request: Request) -> Recipe:

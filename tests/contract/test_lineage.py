@@ -200,3 +200,12 @@ def test_one_damaged_manifest_does_not_stop_it(finished: Run) -> None:
     assert [line for line in before if "export" not in line] == [
         line for line in trace(finished.store, uri) if "export" not in line
     ]
+
+
+def test_the_name_of_a_crawl_file_moves_no_cursor(finished: Run) -> None:
+    task = finished.task("crawl", ONE)
+    path = f"{task.prefix}/manifest.json"
+    made = manifest.read(finished.store, task.prefix).model_copy(update={"sources": ("/data/\x1b[2J\r.warc",)})
+    finished.store.write_bytes(path, made.model_dump_json().encode())
+    assert r"  from /data/\x1b[2J\r.warc" in trace(finished.store, finished.store.full(path))
+    assert trace(finished.store, "/data/\x1b[2J\r.warc")[0] == r"/data/\x1b[2J\r.warc"
