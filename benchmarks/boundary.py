@@ -284,6 +284,11 @@ TAMPERINGS: dict[str, Callable[[Held], bool]] = {
     "inputs that are gone": opens(lambda held: held.store.delete("runs/one/inputs.json") or held.run.uri),  # type: ignore[func-returns-value]
     "URI without its digest": opens(lambda held: split_digest(held.run.uri)[0]),
     "own run that reads a secret file": opens(lambda held: held.own_run(b"/data/crawl/", b"/secret/")),
+    "own run whose crawl is a path": opens(
+        lambda held: held.own_run(b'"snapshot": "', b'"snapshot": "../../../elsewhere/')
+    ),
+    "own run whose segment is a path": opens(lambda held: held.own_run(b'"index": 0', b'"index": "../../elsewhere"')),
+    "own run that is no JSON": opens(lambda held: held.own_run(b"}", b"")),
     "own run with another store": opens(lambda held: held.own_run(b"/store", b"/elsewhere", "recipe.yaml")),
     "own run with Spark properties": opens(
         lambda held: held.own_run(b"  driver_memory", b"  conf: {a: b}\n  driver_memory", "recipe.yaml")

@@ -714,6 +714,23 @@ def _master(text: str) -> str:
 Master = Annotated[str, AfterValidator(_master)]
 
 
+SECRET_KEY = re.compile(r"secret|password|token|access[.]?key", re.IGNORECASE)  # the default of spark.redaction.regex
+NAMES_A_SECRET = re.compile(
+    r"spark\.kubernetes\.(driver|executor)\.secret(s|KeyRef)\.|.*File$"
+)  # and does not hold one
+
+
+def _conf(conf: dict[str, str]) -> dict[str, str]:
+    """A run's recipe is stored and shown, so no property of it may be a secret."""
+    for key, value in conf.items():
+        if SECRET_KEY.search(key) and not NAMES_A_SECRET.match(key) and value not in ("true", "false"):
+            raise ValueError(
+                f"{key[:80]} would be stored with the run for all to read; set it in spark-defaults.conf, or hand it to "
+                "Kubernetes as a secretKeyRef (docs/security.md)"
+            )
+    return conf
+
+
 class Spark(Settings):
     """Where the Spark jobs run; never what they produce."""
 
@@ -721,5 +738,5 @@ class Spark(Settings):
     driver_memory: Annotated[str, AfterValidator(_memory)] = runtime_only("2g")
     executor_memory: Annotated[str, AfterValidator(_memory)] = runtime_only("4g")
     shuffle_partitions: Pieces = runtime_only(8)
-    conf: dict[Text, Text] = runtime_only({})
-    """Further Spark properties, for example a Kubernetes image. Secrets do not belong here: they come from the environment."""
+    conf: Annotated[dict[Text, Text], AfterValidator(_conf)] = runtime_only({})
+    """Further Spark properties, for example a Kubernetes image. Properties that look like secrets are refused."""

@@ -169,15 +169,18 @@ def dump_inputs(segments: list[Segment], outside: dict[str, str]) -> bytes:
 
 
 def load_inputs(data: bytes) -> tuple[list[Segment], dict[str, str]]:
-    """The inverse of `dump_inputs`. Raises InputError for what another version of Gristmill wrote."""
-    values = json.loads(data)
+    """The inverse of `dump_inputs`. Raises InputError for what another version of Gristmill wrote, and for a segment's name that is none:
+    paths are made of it."""
     try:
+        values = json.loads(data)
         segments = [
             Segment(row["snapshot"], row["index"], tuple(Source(**file) for file in row["files"]))
             for row in values["segments"]
         ]
+        for name in {segment.partition.rpartition(".")[0] for segment in segments}:
+            snapshot_date(name)
         return segments, values["outside"]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise InputError(
             "inputs.json: another version of Gristmill resolved this run; resolve its recipe again"
         ) from None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -203,6 +204,17 @@ def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
     began = time.monotonic()
     assert len(plan(Recipe(), segments)) == 6 * 9000 + 14
     assert time.monotonic() - began < 10
+
+
+def test_a_task_is_patient_and_a_person_is_asked_for_no_patience(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`reach` gives up in seconds: who starts a run wants that, a task in the middle of one does not."""
+    run = make_run()
+    monkeypatch.setattr(Store, "reach", Mock(side_effect=StoreError("no answer in 5 s")))
+    assert open_run(run.uri) == run
+    with pytest.raises(RecipeError, match="no answer in 5 s"):
+        recipes.load(run.uri)
 
 
 def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable[..., Run]) -> None:

@@ -165,6 +165,12 @@ def test_snippets_are_masked_and_can_be_left_out():
     ]  # fmt: skip
 
 
+def test_a_report_is_of_a_run(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "the following arguments are required: --recipe" in capsys.readouterr().err
+
+
 def test_documents_by_language_and_domain(run, make_document):
     from contract.manifest import Attempt
     from pipelines.job import Sorter
