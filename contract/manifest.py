@@ -24,7 +24,7 @@ from contract.plan import Run, Task
 from contract.stages import STAGES
 from contract.store import Store
 
-ATTEMPT = re.compile(r"attempt-[0-9a-f]{32}")
+ATTEMPT = re.compile(r"attempt-[0-9a-z]+")
 TAKEN = (".lock", ".part")
 """What a name may not end in: training puts a lock and an unfinished download of these names beside each file that it fetches."""
 

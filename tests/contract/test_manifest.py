@@ -305,7 +305,7 @@ def forged(made: Manifest, **changed: object) -> Manifest:
         ({"stage": "extract"}, "it is the manifest of extract/"),
         ({"fingerprint": "0" * 40}, f"it is the manifest of crawl/{'0' * 40}/"),
         ({"partition": "CRAWL-2024-10.00001"}, r"it is the manifest of crawl/\w+/CRAWL-2024-10\.00001,"),
-        ({"attempt": "attempt-x"}, "its attempt is called 'attempt-x'"),
+        ({"attempt": "x"}, "its attempt is called 'x'"),
         ({"attempt": f"attempt-{'a' * 32}/.."}, "its attempt is called"),
     ],
 )
