@@ -115,6 +115,9 @@ class Recipe(Settings):
         decides = self.section(stage).identity()
         if stage == "extract" and self.extract.prefilter_probability and self.langid.languages:
             decides["languages"] = sorted(self.langid.languages)  # the language prefilter's
+            decides["model"] = s.LANGUAGE_MODEL
+        if stage == "langid":
+            decides["model"] = s.LANGUAGE_MODEL
         if stage == "dedup_substring":
             decides["heldout_fraction"] = self.mix.heldout_fraction  # whose text no training text may cut
         return decides

@@ -190,6 +190,10 @@ class Extract(Settings):
     """At most a tebibyte."""
 
 
+LANGUAGE_MODEL = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+"""sha256 of lid.176.ftz, fastText's language identification model: part of what decides a page's language."""
+
+
 class Langid(Settings):
     """fastText lid.176 on the extracted text."""
 
