@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --require-hashes
 
-.PHONY: help setup demo stop test test-slow mutants lint audit format bench bench-extract bench-dedup bench-fuzz
+.PHONY: help setup demo stop test test-slow mutants lint audit format bench bench-extract bench-dedup bench-fuzz bench-hostile
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-extract   reading, extraction, scores, decontamination; DATA=DIR has the test data, also for bench-dedup"
 	@echo "make bench-dedup     deduplication; ONLY=\"sign recall\" takes some of: sign recall kill peer million substring"
 	@echo "make bench-fuzz      damaged files, for 20 minutes"
+	@echo "make bench-hostile   ways out of a deployment, through the trigger form and the store"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
 
 setup: $(VENV)/.ready
@@ -83,3 +84,6 @@ bench-dedup: setup
 
 bench-fuzz: setup
 	@$(BIN)/python -m benchmarks.parts fuzz
+
+bench-hostile: setup
+	@$(BIN)/python -m benchmarks.parts hostile
