@@ -82,7 +82,7 @@ class Case:
             return "no result stands"
         if any(one != stands for one in self.told):
             return "another result was told before"
-        if [one.attempt for one in read_all(self.store)] != [stands.attempt]:
+        if [one.attempt for one in read_all(self.store)[0]] != [stands.attempt]:
             return "there is more than one result"
         if [file.rows for file in stands.files] != [ROWS] * 3:
             return "rows are lost or doubled"

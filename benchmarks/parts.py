@@ -36,7 +36,7 @@ BENCHES: dict[str, dict[str, float]] = {
     },
     "dedup": {"sign": 90, "recall": 240, "kill": 540, "peer": 400, "million": 700, "substring": 400},
     "fuzz": {"fuzz": 1000, "fuzz_guided": 1000},
-    "hostile": {"lossless": 300},
+    "hostile": {"boundary": 120, "lossless": 300},
 }
 
 
@@ -90,7 +90,8 @@ def main() -> int:
     modules = {name: "benchmarks" if name == "stages" else f"benchmarks.{name}" for name in BENCHES[given.bench]}
     data = [] if given.data is None else ["--data", str(given.data)]
     commands = {
-        name: [sys.executable, "-m", module, *([] if name == "hostile" else data)] for name, module in modules.items()
+        name: [sys.executable, "-m", module, *([] if name in ("hostile", "boundary", "lossless") else data)]
+        for name, module in modules.items()
     }
     bars = run_parts(commands, BENCHES[given.bench])
     print(f"\nshort or failed: {', '.join(bars.short)}" if bars.short else "\nevery part reached its bars")

@@ -30,7 +30,8 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
     """(what is old enough to go, what is too young), each sorted by path. The first is deleted if `delete` says so.
 
     An attempt is as old as its newest file, which is its heartbeat where it runs for long. It goes when that was written more than
-    `older_than_s` seconds before `now`, a Unix time by the store's clock. Raises InputError for less than an hour: heartbeats may be late.
+    `older_than_s` seconds before `now`, a Unix time by the store's clock. Where a manifest cannot be read, all attempts beside it stay: it
+    may list one of them. Raises InputError for less than an hour: heartbeats may be late.
     """
     if not older_than_s >= YOUNGEST_S:
         raise InputError(
@@ -39,8 +40,10 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
     # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
     entries = [entry for stage in STAGES for entry in store.files(stage)]
     found = _attempts(entries)
-    listed = {f"{one.prefix}/{one.attempt}" for one in read_all(store)}
+    manifests, unreadable = read_all(store)
+    listed = {f"{one.prefix}/{one.attempt}" for one in manifests}
     listed |= {f"{one[1]}/{one[2]}" for entry in entries if (one := DAMAGED.fullmatch(entry.path))}
+    listed |= {path for path in found if any(path.startswith(f"{prefix}/") or path == prefix for prefix in unreadable)}
     old: list[Garbage] = []
     young: list[Garbage] = []
     for path in sorted(found.keys() - listed):

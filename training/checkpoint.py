@@ -25,6 +25,7 @@ from torch import Tensor
 
 from contract.errors import DamagedError, InputError, Interrupted, StoreError
 from contract.manifest import HEARTBEAT, Attempt, File, Manifest, find, read
+from contract.printable import printable
 from training import zero
 from training.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
 from training.engine import Engine
@@ -245,7 +246,7 @@ def _set_aside(job: Job, prefix: str, why: str) -> None:
     aside = f"{prefix}/damaged-{manifest.attempt}.json"
     job.store.create(aside, manifest.model_dump_json(indent=1).encode())
     job.store.delete(manifest.path)
-    print(f"left out a damaged checkpoint ({why}); it is kept as {job.store.full(aside)}", flush=True)
+    print(printable(f"left out a damaged checkpoint ({why}); it is kept as {job.store.full(aside)}"), flush=True)
 
 
 def _refuse_to_start_over(job: Job) -> None:

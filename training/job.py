@@ -131,7 +131,7 @@ class Job:
         """
         if not self.store.is_s3:
             file.open(self.store).close()
-            return Path(self.store.root, file.path)
+            return self.store.local(file.path)
         target = self.workdir / "inputs" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(target.name + ".lock")):

@@ -96,6 +96,8 @@ def test_paths_cannot_leave_the_store(store: Store) -> None:
     for path in ("../a", "/etc/passwd", "a/../../b"):
         with pytest.raises(StoreError, match="leaves the store"):
             store.write_bytes(path, b"")
+        with pytest.raises(StoreError, match="leaves the store"):
+            store.local(path)
 
 
 @pytest.mark.parametrize(
