@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import sys
-import time
 from collections.abc import Sequence
 
 from contract import contamination, funnel, gc, lineage, recipe
@@ -79,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("gc", help="remove attempts that no manifest lists")
     one.add_argument("--store", required=True)
     one.add_argument(
-        "--older-than-hours", type=float, default=24.0, help="leave younger attempts alone: they may still be running"
+        "--older-than-hours",
+        type=float,
+        default=24.0,
+        help="leave younger attempts alone, at least 1: they may still be running",
     )
     one.add_argument("--delete", action="store_true", help="really delete; without it the attempts are only listed")
     return parser
@@ -141,8 +143,8 @@ def _existing(uri: str) -> Store:
 
 
 def _gc(given: argparse.Namespace) -> None:
-    hours = given.older_than_hours
-    old, young = gc.collect(_existing(given.store), hours * 3600, time.time(), given.delete)
+    hours, store = given.older_than_hours, _existing(given.store)
+    old, young = gc.collect(store, hours * 3600, store.clock(), given.delete)
     for one in old:
         done = "deleted" if given.delete else "would delete"
         print(printable(f"{done} {one.path} ({funnel.human_bytes(one.bytes)})"))

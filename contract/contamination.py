@@ -43,7 +43,8 @@ def reports(run: Run) -> dict[str, Report]:
     for stage, what in STAGES.items():
         manifest = find(run.store, run.task(stage))
         for file in manifest.of(KIND) if manifest else ():
-            found[what] = Report.model_validate_json(run.store.read_bytes(file.path))
+            with file.open(run.store) as source:
+                found[what] = Report.model_validate_json(source.read())
     return found
 
 

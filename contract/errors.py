@@ -51,6 +51,10 @@ class StoreError(GristmillError):
     """The store cannot be reached, is full, or refuses the credentials. Worth a retry."""
 
 
+class DamagedError(StoreError):
+    """A committed file is gone, or holds something else than was committed. What cannot be read for another reason is no damage."""
+
+
 class NotReadyError(GristmillError):
     """An input's manifest does not exist yet; the message names the stage to run first."""
 

@@ -27,6 +27,7 @@ from contract import deployment
 from contract.errors import InputError, StoreError
 from contract.masking import masked, masked_words
 from contract.printable import printable
+from contract.private import open_private, private_folder
 
 log = logging.getLogger(__name__)
 
@@ -147,11 +148,10 @@ def connection(url: str, limit: int, folder: Path | None = None) -> Iterator[Non
     a process that is killed gives its place back. Machines do not know of each other.
     """
     host = hashlib.sha256((urlsplit(url).hostname or url).encode()).hexdigest()[:16]
-    places = folder or Path(tempfile.gettempdir()) / f"gristmill-connections-{os.getuid()}"
-    places.mkdir(mode=0o700, exist_ok=True)
+    places = private_folder(folder or Path(tempfile.gettempdir()) / f"gristmill-connections-{os.getuid()}")
     while True:
         for number in random.sample(range(limit), limit):
-            handle = os.open(places / f"{host}-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = open_private(f"{places}/{host}-{number}", os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

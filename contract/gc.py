@@ -5,12 +5,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from contract.manifest import read_all
+from contract.errors import InputError, StoreError
+from contract.manifest import read, read_all
 from contract.stages import STAGES
 from contract.store import Entry, Store
 
 ATTEMPT = re.compile(r".+/attempt-[0-9a-f]{32}(?=/)")
+DAMAGED = re.compile(r"(.+)/damaged-(attempt-[0-9a-f]{32})[.]json")  # a checkpoint that was set aside for a person
 LEFTOVER = re.compile(r".+/\.create-[^/]+$")  # of a manifest whose writer was killed before it had its name
+
+
+YOUNGEST_S = 3600.0  # six heartbeats of a running attempt
 
 
 @dataclass(frozen=True)
@@ -24,24 +29,45 @@ class Garbage:
 def collect(store: Store, older_than_s: float, now: float, delete: bool = False) -> tuple[list[Garbage], list[Garbage]]:
     """(what is old enough to go, what is too young), each sorted by path. The first is deleted if `delete` says so.
 
-    An attempt is as old as its newest file. It goes when that was written more than `older_than_s` seconds before `now`, a Unix time:
-    a younger one may still be running. Where a manifest cannot be read, all attempts beside it stay: it may list one of them.
+    An attempt is as old as its newest file, which is its heartbeat where it runs for long. It goes when that was written more than
+    `older_than_s` seconds before `now`, a Unix time by the store's clock. Where a manifest cannot be read, all attempts beside it stay: it
+    may list one of them. Raises InputError for less than an hour: heartbeats may be late.
     """
+    if not older_than_s >= YOUNGEST_S:
+        raise InputError(
+            f"gc: an attempt younger than an hour may still be running; ask for 1 hour or more, not for {older_than_s / 3600:g}"
+        )
     # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
-    found = _attempts(entry for stage in STAGES for entry in store.files(stage))
+    entries = [entry for stage in STAGES for entry in store.files(stage)]
+    found = _attempts(entries)
     manifests, unreadable = read_all(store)
     listed = {f"{one.prefix}/{one.attempt}" for one in manifests}
     listed |= {path for path in found if any(path.startswith(f"{prefix}/") or path == prefix for prefix in unreadable)}
+    listed |= {f"{one[1]}/{one[2]}" for entry in entries if (one := DAMAGED.fullmatch(entry.path))}
     old: list[Garbage] = []
     young: list[Garbage] = []
     for path in sorted(found.keys() - listed):
         newest_s = max(entry.modified for entry in found[path]) / 1e9
         garbage = Garbage(path, sum(entry.size for entry in found[path]))
-        (old if newest_s < now - older_than_s else young).append(garbage)
-    if delete:
-        for one in old:
-            store.delete(one.path)
+        awake = newest_s >= now - older_than_s or (delete and _awake(store, path, now - older_than_s))
+        (young if awake else old).append(garbage)
+        if delete and not awake:
+            store.delete(path)
     return old, young
+
+
+def _awake(store: Store, path: str, since: float) -> bool:
+    """Looked at once more, just before it goes: has an attempt written since a Unix time, or has its manifest been created?"""
+    entry = store.entry(path)
+    if any(one.modified / 1e9 >= since for one in ([entry] if entry else store.files(path))):
+        return True
+    folder, _, name = path.rpartition("/")
+    try:
+        return read(store, folder).attempt == name
+    except FileNotFoundError:
+        return False
+    except StoreError:
+        return True  # who cannot read a manifest does not know what it lists
 
 
 def _attempts(entries: Iterable[Entry]) -> dict[str, list[Entry]]:

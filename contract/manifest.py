@@ -6,24 +6,35 @@ manifest lists only files of its own attempt: one that names another task than t
 """
 
 import datetime
+import errno
 import hashlib
+import logging
 import re
 import subprocess
+import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contract.errors import GristmillError, NotReadyError, StoreError
+from contract.errors import DamagedError, GristmillError, NotReadyError, StoreError
 from contract.fetch import warn
 from contract.masking import masked
 from contract.plan import Run, Task
 from contract.stages import STAGES
 from contract.store import Store
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = "heartbeat"  # a file of a running attempt, beside those that it writes
+BEAT_S = 600.0  # six in the hour that `gc` waits at least
 ATTEMPT = re.compile(r"attempt-[0-9a-z]+")
 TAKEN = (".lock", ".part")
 """What a name may not end in: training puts a lock and an unfinished download of these names beside each file that it fetches."""
@@ -37,6 +48,28 @@ class File(BaseModel):
     kind: str
     bytes: int
     rows: int = 0
+
+    def open(self, store: Store) -> "pa.NativeFile":
+        """A seekable reader of the file. Raises DamagedError where it is gone or has another size than was committed."""
+        try:
+            source = store.open_input(self.path)
+        except FileNotFoundError:
+            self.compare(store, None)
+            raise
+        try:
+            self.compare(store, source.size())
+        except DamagedError:
+            source.close()
+            raise
+        return source
+
+    def compare(self, store: Store, size: int | None) -> None:
+        """Raises DamagedError where the size found, None for no file, is not the committed one."""
+        if size != self.bytes:
+            found = "is gone" if size is None else f"has {size} bytes"
+            raise DamagedError(
+                f"{store.full(self.path)}: {found}, {self.bytes} were committed; bring it back, or delete the manifest that lists it to make it anew"
+            )
 
 
 class Input(BaseModel):
@@ -116,6 +149,8 @@ class Attempt:
         self.partition = partition or task.partition
         self.id = f"attempt-{uuid.uuid4().hex}"
         self.started = datetime.datetime.now(datetime.UTC)
+        self._may_stand = False  # the manifest: from then on the files are its own, whatever the store answered
+        self._beaten = False
 
     @property
     def prefix(self) -> str:
@@ -125,10 +160,49 @@ class Attempt:
         """Where a file of this attempt belongs, relative to the store."""
         return f"{self.prefix}/{self.id}/{name}"
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around the work of a stage. A file beside what it writes tells `gc`, every BEAT_S, that the attempt lives, however long one file
+        takes. What it wrote goes with the exception that ends it, so that a full disk is no fuller at the next try."""
+        ended = threading.Event()
+        heart = threading.Thread(target=self._beat_until, args=(ended,), daemon=True)
+        heart.start()
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            ended.set()
+            heart.join(timeout=60)  # a beat that arrives later would outlive its attempt
+            if failed and not self._may_stand:
+                self._remove(f"{self.prefix}/{self.id}")
+            elif self._beaten and not failed:
+                self._remove(self.path(HEARTBEAT))
+
+    def _beat_until(self, ended: threading.Event) -> None:
+        while not ended.wait(BEAT_S):
+            self._beat()
+
+    def _beat(self) -> None:
+        self._beaten = True
+        try:
+            self.store.write_bytes(self.path(HEARTBEAT), b"alive")
+        except (GristmillError, OSError) as error:
+            log.warning("warning: %s", error)  # the next one may arrive; `commit` compares what `gc` has left
+
+    def _remove(self, path: str) -> None:
+        try:
+            self.store.delete(path)
+        except (GristmillError, OSError) as error:
+            log.warning("warning: %s; gc removes it later", error)
+
     def commit(
         self, files: Sequence[File], rows: Rows | None = None, metrics: Mapping[str, Any] | None = None
     ) -> Manifest:
-        """Create the manifest. Returns the one that stands: this attempt's, or that of the attempt that was faster."""
+        """Create the manifest. Returns the one that stands: this attempt's, or that of the attempt that was faster.
+
+        Raises DamagedError where the store holds a file with another size than was written: cut by a full disk, or removed by somebody.
+        """
         rows = rows or Rows()
         rows.check()
         stray = [file.path for file in files if not lies_below(file.path, f"{self.prefix}/{self.id}")]
@@ -155,11 +229,45 @@ class Attempt:
             started=self.started,
             finished=datetime.datetime.now(datetime.UTC),
         )
+        if (manifest.finished - self.started).total_seconds() > BEAT_S:
+            self._beat()  # after a long sleep of the machine `gc` may be at these very files
+        self._compare(files)
         self.store.persist([file.path for file in files])  # before the manifest that vouches for them
-        if self.store.create(manifest.path, manifest.model_dump_json(indent=1).encode()):
+        if self._create(manifest):
+            self._compare_again(manifest)
             return manifest
-        self.store.delete(f"{self.prefix}/{self.id}")
-        return read(self.store, self.prefix)
+        stands = read(self.store, self.prefix)
+        if stands.attempt != self.id:  # or the answer to our own first try was lost
+            self.store.delete(f"{self.prefix}/{self.id}")
+        return stands
+
+    def _compare(self, files: Sequence[File]) -> None:
+        found = self.store.sizes(f"{self.prefix}/{self.id}", [file.path for file in files]) if files else {}
+        for file in files:
+            if found.get(file.path) != file.bytes:
+                there = f"has {found[file.path]} bytes" if file.path in found else "is gone"
+                raise DamagedError(
+                    f"{self.store.full(file.path)}: {there}, {file.bytes} were written; nothing was committed, run again"
+                )
+
+    def _compare_again(self, manifest: Manifest) -> None:
+        """Between comparing and creating the machine may have slept so long that `gc` took the files away; then the manifest goes as well."""
+        try:
+            self._compare(manifest.files)
+        except DamagedError:
+            self.store.delete(manifest.path)
+            self._may_stand = False
+            raise
+
+    def _create(self, manifest: Manifest) -> bool:
+        self._may_stand = True
+        try:
+            return self.store.create(manifest.path, manifest.model_dump_json(indent=1).encode())
+        except StoreError as error:
+            # A request whose answer was lost may yet arrive; a full disk took none.
+            full = getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            self._may_stand = not full or self.store.exists(manifest.path)
+            raise
 
 
 def find(store: Store, task: Task) -> Manifest | None:

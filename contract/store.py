@@ -13,11 +13,10 @@ import os
 import re
 import shlex
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -145,15 +144,21 @@ class Store:
             raise StoreError(explain(self.full(path), error, self.uri)) from error
 
     def check(self) -> None:
-        """Prove that the store can be written, before any work starts; fails within seconds where it cannot be reached."""
+        """Prove, before any work starts, that the store can be written and that it creates a file only once; fails within seconds where it
+        cannot be reached. Raises StoreError where a second file replaces the first: two attempts at a task would both win."""
         self.reach()
         probe = f".probe-{uuid.uuid4().hex}"
         with self._reported(""):
             if self.is_s3:
-                self._create_s3(probe, b"", _s3_client(quick=True))
+                client = _s3_client(quick=True)
+                created = [self._create_s3(probe, data, client) for data in (b"first", b"second")]
             else:
-                self._create_local(probe, b"")
+                created = [self._create_local(probe, data) for data in (b"first", b"second")]
         self.delete(probe)
+        if created != [True, False]:
+            raise StoreError(
+                f"{self.uri}: the service overwrites what it was asked to create once; commits need one that honours If-None-Match: * on a put"
+            )
 
     def reach(self) -> None:
         """Raises StoreError within seconds where the service cannot be reached. Every other method tries for a minute, which is too long
@@ -185,6 +190,27 @@ class Store:
             (Entry(info.path[len(self.root.rstrip("/")) + 1 :], info.size, info.mtime_ns) for info in files),
             key=lambda entry: entry.path,
         )
+
+    def sizes(self, prefix: str, paths: Iterable[str]) -> dict[str, int]:
+        """Bytes of the files named, all below a prefix, without those that are missing. On a file system each is opened: NFS then asks its
+        server, while it may list from memory what other machines have changed."""
+        if self.is_s3:
+            return {entry.path: entry.size for entry in self.files(prefix)}
+        found: dict[str, int] = {}
+        for path in paths:
+            with suppress(FileNotFoundError), self._reported(path), open(self._at(path), "rb") as file:
+                found[path] = os.fstat(file.fileno()).st_size
+        return found
+
+    def clock(self) -> float:
+        """The time by the store's own clock, as a Unix time in seconds: that at which it says a file written now was changed."""
+        probe = f".probe-{uuid.uuid4().hex}"
+        self.write_bytes(probe, b"clock")
+        entry = self.entry(probe)
+        self.delete(probe)
+        if entry is None:
+            raise StoreError(f"{self.full(probe)}: a file that was just written is gone; who else removes files there?")
+        return entry.modified / 1e9
 
     def etags(self, prefix: str = "") -> dict[str, str]:
         """On S3, the ETag of every object whose path begins with `prefix`: a thousand a request."""
@@ -251,20 +277,19 @@ class Store:
             os.makedirs(os.path.dirname(target), exist_ok=True)
         except FileNotFoundError as error:  # as /proc answers; for a caller it would mean that a file is missing
             raise PermissionError(error.errno, "no folder can be made here", error.filename) from None
-        handle, temporary = tempfile.mkstemp(prefix=".create-", dir=os.path.dirname(target))
-        try:
-            with os.fdopen(handle, "wb") as file:
+        temporary = f"{os.path.dirname(target)}/.create-{uuid.uuid4().hex}"
+        with open(temporary, "xb") as file:  # by `open`, so that the umask decides who may read it
+            try:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.link(temporary, target)  # atomic, and fails where the target exists
+                made = _link(temporary, target)
+            finally:
+                with suppress(OSError):  # `gc` removes it too, and the new file stands already
+                    os.unlink(temporary)
+        if made:
             self.persist([path])
-            return True
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(temporary)
+        return made
 
     def _create_s3(self, path: str, data: bytes, client: Any) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -324,6 +349,23 @@ class Store:
         with self.open_input(path) as source, self._reported(path), target.open("wb") as sink:
             shutil.copyfileobj(source, sink, COPY_CHUNK)
         return target
+
+
+def _link(temporary: str, target: str) -> bool:
+    """Give a file its second name, whole and at once; False where another file has that name.
+
+    NFS may lose the answer of a link that it made: its second try then answers that the name exists, or that the server failed. So the
+    number of the file's names decides, asked through a new open, which NFS answers from the server and not from memory.
+    """
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        with open(temporary, "rb") as file:
+            names = os.fstat(file.fileno()).st_nlink
+        if names < 2 and not isinstance(error, FileExistsError):
+            raise
+        return names > 1
+    return True
 
 
 @lru_cache

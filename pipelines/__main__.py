@@ -58,7 +58,8 @@ def execute(run: Run, task: Task) -> str:
         return f"done {said}{headline(done)}; {run.store.full(done.path)} exists, skipped"
     run.check_inputs(task)
     attempt = Attempt(run, task)
-    importlib.import_module(f"pipelines.{task.stage}").run(Job(run, task, attempt))
+    with attempt.running():
+        importlib.import_module(f"pipelines.{task.stage}").run(Job(run, task, attempt))
     made = need(run.store, task)
     if made.attempt != attempt.id:
         return f"done {said}{made.attempt} was faster, {run.store.full(made.path)} is its result"

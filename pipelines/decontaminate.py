@@ -156,7 +156,7 @@ def search(store: Store, prefix: str, judge: Judge, file: File, name: str) -> Ou
     sorter = Sorter(store, prefix, "decontaminate", name)
     writer = TableWriter(store, f"{prefix}/documents-{name}.parquet", "documents", DOCUMENTS)
     findings = Findings(store, prefix, judge.index, name)
-    with store.open_input(file.path) as source:
+    with file.open(store) as source:
         for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=DOCUMENTS.names):
             suspect = suspects(batch["text"], judge.index)
             if suspect.any():
@@ -186,7 +186,7 @@ def copy(job: Job) -> Output:
         path = f"{job.prefix}/documents-{number:05d}.parquet"
         with (
             store_errors(job.store.full(path)),
-            job.store.open_input(file.path) as source,
+            file.open(job.store) as source,
             job.store.open_output(path) as sink,
         ):
             sink.upload(source)

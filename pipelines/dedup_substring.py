@@ -63,7 +63,7 @@ def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Out
     """Rewrite the documents of one part without what was found, and drop those of which too little is left."""
     gone, cuts = dropped_ids(store, item.part), read_cuts(store, item)
     sorter = Sorter(store, prefix, "dedup_substring", name, DOCUMENTS)
-    for row, document in enumerate(read_rows(store, item.part.documents.path)):
+    for row, document in enumerate(read_rows(store, item.part.documents)):
         if document["id"] in gone:
             continue
         text = document["text"]

@@ -22,7 +22,7 @@ KEYS = "file int, key binary, date bigint, id string"
 
 def keys(store: Store, part: Part, number: int) -> Iterator[pa.RecordBatch]:
     """128-bit hash of the canonical URL, capture date (seconds) and id of each document that has a URL."""
-    with store.open_input(part.documents.path) as source:
+    with part.documents.open(store) as source:
         for batch in pq.ParquetFile(source).iter_batches(columns=["id", "url", "date"]):
             rows = [row for row in batch.to_pylist() if row["url"]]
             yield pa.record_batch(

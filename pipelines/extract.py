@@ -218,7 +218,7 @@ def read_digests(store: Store, files: list[File]) -> dict[str, list[str]]:
     """The payload digests of each page file, by path: nothing else of the files is read."""
 
     def read(file: File) -> list[str]:
-        return [row["digest"] for row in read_rows(store, file.path, ["digest"])]
+        return [row["digest"] for row in read_rows(store, file, ["digest"])]
 
     with ThreadPoolExecutor(READERS) as pool:
         return dict(zip((file.path for file in files), pool.map(read, files), strict=True))
@@ -266,7 +266,7 @@ def _work(store: Store, prefix: str, settings: Extract, languages: tuple[str, ..
     twice = 0
     for file in share.files:
         skip = share.skip.get(file.path, ())
-        for number, row in enumerate(read_rows(store, file.path, batch_rows=READ_ROWS)):
+        for number, row in enumerate(read_rows(store, file, batch_rows=READ_ROWS)):
             if number not in skip:
                 twice += sort_equals(row, copies.pop(row["digest"], []), guard, settings, sorter)
     output = sorter.close()

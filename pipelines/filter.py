@@ -30,7 +30,7 @@ def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: 
     sorter = Sorter(store, prefix, "filter", name)
     rules = lru_cache(maxsize=None)(partial(rules_for, settings))
     for file in files:
-        for row in read_rows(store, file.path):
+        for row in read_rows(store, file):
             size = len(row["text"].encode())
             found: list[Rule] = rules(row["language"])
             verdict = decide(row, found)

@@ -121,10 +121,10 @@ def tally(store: Store, files: Sequence[File], index: Index) -> Tally:
     first = dict(zip(index.names, first_items(index).tolist(), strict=False))
     last = None
     for file in files:
-        for row in read_rows(store, file.path) if file.kind == "ngrams" else ():
+        for row in read_rows(store, file) if file.kind == "ngrams" else ():
             made.documents[row["gram"]] += row["documents"]
             made.texts[row["gram"]] = row["ngram"]
-        for row in read_rows(store, file.path) if file.kind == "matches" else ():
+        for row in read_rows(store, file) if file.kind == "matches" else ():
             made.leaking[np.array(row["leaked"], np.int64) + first[row["benchmark"]]] += 1
             made.seen[row["benchmark"], bool(row["leaked"])] += 1
             made.actions[row["action"]] += row["id"] != last  # a document's rows follow one another

@@ -240,7 +240,8 @@ class Job:
         return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(reader, schema)
 
     def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
-        """Create the manifest from what the workers wrote and counted."""
+        """Create the manifest from what the workers wrote and counted, unless a file from outside the store changed while it was read."""
+        self.run.check_inputs(self.task)
         return self.attempt.commit(output.files, output.counts.rows(), metrics)
 
 
@@ -277,10 +278,10 @@ class _Reader:
 
 
 def read_rows(
-    store: Store, path: str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+    store: Store, file: File | str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file in the store, a batch in memory at a time."""
-    with store.open_input(path) as source:
+    """The rows of a Parquet file in the store, a batch in memory at a time: a committed one, or the path of one that still is the attempt's."""
+    with file.open(store) if isinstance(file, File) else store.open_input(file) as source:
         for batch in pq.ParquetFile(source).iter_batches(batch_rows, columns=list(columns) if columns else None):
             yield from batch.to_pylist()
 

@@ -56,7 +56,7 @@ def check_languages(settings: Langid) -> None:
 def _work(store: Store, prefix: str, settings: Langid, files: list[File], name: str) -> Output:
     sorter = Sorter(store, prefix, "langid", name)
     for file in files:
-        for row in read_rows(store, file.path):
+        for row in read_rows(store, file):
             languages, probabilities = zip(*rank(row["text"][: settings.sample_chars]), strict=True)
             size = len(row["text"].encode())
             verdict = judge(languages[0], probabilities[0], settings)

@@ -67,7 +67,7 @@ def read_nodes(store: Store, item: Signed, file: int, *columns: str) -> Iterator
     """Nodes and rows of the signatures of the documents that are left. Nodes: shape (rows,)."""
     gone = pa.array(dropped_ids(store, item.part), pa.string())
     row = 0
-    with store.open_input(item.signatures.path) as source:
+    with item.signatures.open(store) as source:
         signatures = pq.ParquetFile(source)
         rows = max(1, BATCH_KEYS // signatures.schema_arrow.field("keys").type.list_size)
         for batch in signatures.iter_batches(rows, columns=["id", *columns]):
@@ -192,7 +192,7 @@ def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator
 def read_sets(store: Store, item: Signed, file: int, ngram: int, nodes: Nodes) -> Iterator[tuple[Nodes, pa.Array]]:
     """Distinct shingles, ascending, of some documents of a file, a batch at a time."""
     wanted, row = nodes & ((1 << FILE_BITS) - 1), 0
-    with store.open_input(item.part.documents.path) as source:
+    with item.part.documents.open(store) as source:
         for batch in pq.ParquetFile(source).iter_batches(1024, columns=["text"]):
             inside = wanted[(wanted >= row) & (wanted < row + batch.num_rows)]
             found = shingles(*buffers(batch["text"].take(pa.array(inside - row))), ngram)
@@ -282,7 +282,7 @@ def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.Record
 
 def len_keys(store: Store, items: Sequence[Signed]) -> int:
     """Keys a document has, from the first signatures file."""
-    with store.open_input(items[0].signatures.path) as source:
+    with items[0].signatures.open(store) as source:
         return int(pq.ParquetFile(source).schema_arrow.field("keys").type.list_size)
 
 

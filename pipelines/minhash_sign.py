@@ -60,7 +60,7 @@ def read_scores(store: Store, files: Sequence[File], name: str) -> pa.Table:
     """Columns id and one score, of the documents that `filter` judged for one of its files."""
     tables = []
     for file in files:
-        with store.open_input(file.path) as source:
+        with file.open(store) as source:
             tables.append(pq.read_table(source, columns=["id", name]))
     return pa.concat_tables(tables)
 
@@ -87,7 +87,7 @@ def sign(store: Store, prefix: str, settings: MinhashSign, item: tuple[File, Seq
     writer = TableWriter(store, f"{prefix}/signatures-{name}.parquet", "signatures", schema)
     scores = read_scores(store, scored, settings.quality_column) if scored else None
     read = ["id", "date", "text", *([] if scored else [settings.quality_column])]
-    with store.open_input(file.path) as source:
+    with file.open(store) as source:
         for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=read):
             keys, prints = sign_texts(batch["text"], settings)
             columns = {

@@ -44,7 +44,7 @@ class Item:
 
     source: str
     epochs: float
-    path: str = ""
+    file: File | None = None
     uri: str = ""
 
 
@@ -143,8 +143,8 @@ def drawn(store: Store, settings: Mix, judge: Judge | None, item: Item, _: str) 
             if row and is_heldout(settings.heldout_fraction, row["text"]):
                 verdict = judge(row["text"]) if judge else None
                 found.append(row["text"] if verdict is None else verdict.left or "")
-    elif item.epochs:
-        with store.open_input(item.path) as source:
+    elif item.epochs and item.file:
+        with item.file.open(store) as source:
             for batch in pq.ParquetFile(source).iter_batches(1024, columns=["id", "text"]):
                 chosen = heldout(settings.heldout_fraction, batch["id"].to_pylist())
                 found += batch["text"].filter(pa.array(chosen)).to_pylist()
@@ -160,7 +160,7 @@ def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: An
     sorter = Sorter(store, prefix, "mix", name)
     hands = Hands(store, f"{prefix}/scratch/dealt-{name}.parquet")
     findings = Findings(store, prefix, judge.index, name) if judge else None
-    for row in read_curated(item.source, item.uri) if item.uri else read_rows(store, item.path):
+    for row in read_rows(store, item.file) if item.file else read_curated(item.source, item.uri):
         if row is None:
             sorter.lose(f"{item.source}: line without text")
             continue
@@ -238,7 +238,7 @@ def check(job: Job, settings: Mix, files: list[File], dealt: Counts) -> None:
 
 def run(job: Job) -> None:
     settings: Mix = job.settings
-    items = [Item("crawl", settings.crawl_epochs, path=file.path) for file in job.inputs("decontaminate", "documents")]
+    items = [Item("crawl", settings.crawl_epochs, file) for file in job.inputs("decontaminate", "documents")]
     items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
     decontaminate: Decontaminate = job.run.recipe.section("decontaminate")
     benchmarks = load(decontaminate) if decontaminate.benchmarks and settings.sources else None

@@ -26,7 +26,7 @@ def load_tokenizer(data: bytes) -> Tokenizer:
 
 def encode_documents(store: Store, file: File, tokenizer: Tokenizer, end: int) -> Iterator[tuple[str, np.ndarray, int]]:
     """Id, token ids ending in `end`, and bytes of UTF-8 of each document of a file."""
-    for rows in batched(read_rows(store, file.path, ["id", "text"]), BATCH_TEXTS):
+    for rows in batched(read_rows(store, file, ["id", "text"]), BATCH_TEXTS):
         for row, one in zip(
             rows, tokenizer.encode_batch_fast([row["text"] for row in rows], add_special_tokens=False), strict=True
         ):
@@ -70,7 +70,7 @@ def measure(store: Store, files: list[File], kind: str, prefix: str = "") -> dic
     headers = []
     for file in files:
         if file.kind == kind:
-            with store.open_input(file.path) as source:
+            with file.open(store) as source:
                 headers.append(HEADER.unpack(source.read(HEADER.size)))
     _, _, _, _, sequences, documents, used = zip(*headers, strict=True) if headers else ((),) * 7
     return {f"{prefix}tokens": sum(used), f"{prefix}sequences": sum(sequences), f"{prefix}documents": sum(documents)}
@@ -83,7 +83,8 @@ def run(job: Job) -> None:
     files = mixture.of("documents", "heldout")
     if not mixture.of("documents"):
         raise InputError(f"pack: {job.store.full(mixture.path)} lists no training documents; run mix again")
-    data = job.store.read_bytes(vocabulary.path)
+    with vocabulary.open(job.store) as source:
+        data = source.read()
     output = job.map_files(files, partial(pack, job.store, job.prefix, settings, data))
     size = output.counts.bytes_read
     output.counts.bytes_read = 0  # pack judges no document, so it is no level of the funnel

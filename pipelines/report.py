@@ -223,7 +223,7 @@ def _rows(run: Run, stages: Iterable[str], kind: str, columns: Sequence[str] | N
     for (stage, _), task in run.tasks().items():
         manifest: Manifest | None = find(store, task) if stage in stages else None
         for file in manifest.of(kind) if manifest else ():
-            yield from read_rows(store, file.path, columns)
+            yield from read_rows(store, file, columns)
 
 
 def write(target: Path, files: Mapping[str, str]) -> None:

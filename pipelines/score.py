@@ -51,7 +51,7 @@ def _work(store: Store, prefix: str, settings: Score, files: list[File], name: s
     sorter = Sorter(store, prefix, "score", name, SCORED)
     tools = tools_for(settings)
     for file in files:
-        for row in read_rows(store, file.path):
+        for row in read_rows(store, file):
             text, scores = measure(row["text"], row["language"], settings, tools)
             kept = {**row, **dict.fromkeys(SCORES), **scores, "text": text}
             sorter.keep(kept, len(text.encode()), len(row["text"].encode()))

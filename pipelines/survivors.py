@@ -65,7 +65,7 @@ def parts(job: Job, *droppers: str) -> list[Part]:
 
 
 def dropped_ids(store: Store, part: Part) -> set[str]:
-    return {row["id"] for file in part.drops for row in read_rows(store, file.path, ["id"])}
+    return {row["id"] for file in part.drops for row in read_rows(store, file, ["id"])}
 
 
 def drop_duplicates(
@@ -141,7 +141,7 @@ def _drop(
 
 def _rows_of(store: Store, file: File, ids: Collection[str]) -> Iterator[dict[str, Any]]:
     wanted = pa.array(ids, pa.string())
-    with store.open_input(file.path) as source:
+    with file.open(store) as source:
         parquet = pq.ParquetFile(source)
         for group in range(parquet.num_row_groups):
             hits = pc.is_in(parquet.read_row_group(group, ["id"])["id"], value_set=wanted)

@@ -24,7 +24,7 @@ class Sample:
 
     def __iter__(self) -> Iterator[str]:
         for file in self._files:
-            for row in read_rows(self._store, file.path, ["text"]):
+            for row in read_rows(self._store, file, ["text"]):
                 if self.bytes >= self._limit:
                     return
                 self.bytes += len(row["text"].encode())

@@ -120,7 +120,7 @@ def blocks(
     """The documents that are left of a part, cut into blocks in the same way every time. `only` names the rows to tokenise."""
     gone = pa.array(dropped_ids(store, item.part), pa.string())
     cuts, row = read_cuts(store, item), 0
-    with store.open_input(item.part.documents.path) as source:
+    with item.part.documents.open(store) as source:
         for batch in pq.ParquetFile(source).iter_batches(BLOCK_ROWS, columns=["id", "text"]):
             for piece in _pieces(batch):
                 rows = np.arange(row, row + piece.num_rows)

@@ -121,7 +121,7 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of one kind of a manifest's files where a column has one of some values."""
     for file in done.of(kind):
-        with store.open_input(file.path) as source:
+        with file.open(store) as source:
             if column in pq.read_schema(source).names:
                 source.seek(0)
                 yield from pq.read_table(source, columns=columns, filters=pc.field(column).isin(values)).to_pylist()

@@ -5,16 +5,17 @@ import argparse
 import errno
 import importlib
 import os
-import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from contract.errors import EXIT_FAILED, GristmillError
 from contract.headline import headline, warnings
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
+from contract.private import private_folder
 from contract.stages import STAGES
-from training.job import Job, StopFlag, clear_checkpoints
+from training.job import Job, StopFlag, clear_checkpoints, scratch_base
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,18 +63,14 @@ def _advice(error: Exception, stage: str) -> str | None:
 
 
 def _run(run: Run, task: Task, stop: StopFlag) -> None:
-    module = f"training.{task.stage}"
     attempt = Attempt(run, task)
-    if STAGES[task.stage].plane == "local":
-        job = Job(run, task, attempt, stop=stop)
-        with job.scratch():
-            importlib.import_module(module).run(job)
-    else:
-        job = Job(run, task, attempt, *join(), stop=stop)
-        if job.rank == 0:
-            print(f"{task.stage} {task.partition}: {job.world} process(es) on {job.device.type}", flush=True)
-        with job.scratch():
-            importlib.import_module(module).run(job)
+    alone = STAGES[task.stage].plane == "local"
+    job = Job(run, task, attempt, stop=stop) if alone else Job(run, task, attempt, *join(), stop=stop)
+    if job.rank == 0 and not alone:
+        print(f"{task.stage} {task.partition}: {job.world} process(es) on {job.device.type}", flush=True)
+    with job.leading(attempt), job.scratch():
+        importlib.import_module(f"training.{task.stage}").run(job)
+        if not alone:
             _leave(job)
     if job.rank == 0:
         made = need(run.store, task)
@@ -84,16 +81,8 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
 
 def join() -> tuple[int, int, int]:
     """Make this process one of a DeepSpeed group: (rank, local rank, processes). Without a launcher's environment it is the only one."""
-    for key, value in {
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "WORLD_SIZE": "1",
-        "LOCAL_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1",
-    }.items():
+    for key, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}.items():
         os.environ.setdefault(key, value)
-    if "MASTER_PORT" not in os.environ:
-        os.environ["MASTER_PORT"] = str(_free_port())
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(os.environ.get("LOCAL_SIZE", "1")))))
     # Threads that spin while they wait took four times the processor time on two busy cores.
@@ -112,8 +101,25 @@ def join() -> tuple[int, int, int]:
     local_rank = int(os.environ["LOCAL_RANK"])
     if cuda:
         torch.cuda.set_device(local_rank)
-    deepspeed.init_distributed("nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
-    return _rank(), local_rank, int(os.environ["WORLD_SIZE"])
+    backend, world = "nccl" if cuda else "gloo", int(os.environ["WORLD_SIZE"])
+    if world > int(os.environ.get("LOCAL_SIZE", "1")):
+        deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
+        return _rank(), local_rank, world
+    # On one machine nothing listens but on loopback: torch's own meeting place would answer anybody, on every interface.
+    for library in ("GLOO", "NCCL"):
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
+    meeting = f"file://{_meeting_place(os.getppid() if world > 1 else os.getpid())}"
+    deepspeed.init_distributed(backend, False, verbose=False, init_method=meeting, rank=_rank(), world_size=world)
+    return _rank(), local_rank, world
+
+
+def _meeting_place(starter: int) -> Path:
+    """The file in which the ranks that one process has started find each other; torch removes it when the last one leaves.
+
+    It is named by that process's number and its start, in ticks since the machine's, because numbers come again.
+    """
+    started = Path("/proc", str(starter), "stat").read_text().rpartition(")")[2].split()[19]
+    return private_folder(scratch_base() / f"ranks-{os.getuid()}") / f"{starter}-{started}"
 
 
 def _leave(job: Job) -> None:
@@ -125,12 +131,6 @@ def _leave(job: Job) -> None:
 
 def _rank() -> int:
     return int(os.environ.get("RANK", 0))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     random-00000.safetensors           one process's random states
     state.json                         step, update counts, and what the stage itself needs to go on (small values)
     metrics.jsonl                      the curves so far
+    sums-00000.json                    digests of the files that one process wrote
 
 Tensors are stored whole, parameter by parameter, whatever ZeRO stage cut them up: a run may go on with another number of processes,
 another ZeRO stage or another micro-batch. With the same ones it goes on bit for bit. Nothing is pickled. Each process writes and uploads its
@@ -11,27 +12,27 @@ own share of the parameters; gathering one parameter at a time bounds the memory
 """
 
 import json
-import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from contract.errors import InputError, Interrupted
-from contract.manifest import Attempt, File, Manifest, read
+from contract.errors import DamagedError, InputError, Interrupted, StoreError
+from contract.manifest import HEARTBEAT, Attempt, File, Manifest, find, read
 from contract.printable import printable
 from training import zero
+from training.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
 from training.engine import Engine
 from training.job import Job
 
 KEEP = 2  # one to go on from, and one in case the newest is found damaged
+LISTINGS = 5  # another attempt, which deletes its old ones, saves a checkpoint in minutes and not between two listings
 
 
 def due(step: int, last: int, every: int, stopping: bool) -> bool:
@@ -58,34 +59,50 @@ def save_when_due(job: Job, step: int, last: int, engines: Mapping[str, Engine],
 def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
     """Write, upload and commit the state after `step` updates; then delete all but the newest checkpoints. Every rank calls it.
 
-    `extra` maps names to JSON values, the same on every rank. Raises InputError, on every rank, where a weight or a moment
-    is no number: what goes on from there is lost.
+    `extra` maps names to JSON values, the same on every rank. Raises, on every rank, InputError where a weight or a moment is no number,
+    because what goes on from there is lost, and Interrupted where another attempt, on a machine that was cut off, has finished the task.
     """
     shard = _shard(job, engines)
     if job.sum(float(not all(bool(value.isfinite().all()) for value in shard.values())))[0]:
         raise InputError(
             f"{job.task.stage}: weights are no numbers after step {step}; training diverged, lower the learning rate or clip of {job.task.stage}"
         )
+    _stop_where_done(job)
     attempt = Attempt(job.run, job.task, f"step-{step:08d}")
     attempt.id = job.share(attempt.id)
     folder = job.fresh(f"checkpoint-{job.rank}")
     save_file(shard, folder / f"shard-{job.rank:05d}-of-{job.world:05d}.safetensors")
-    save_file(_random_state(), folder / f"random-{job.rank:05d}.safetensors")
+    save_file(random_state(), folder / f"random-{job.rank:05d}.safetensors")
     if job.rank == 0:
         updates = {name: engine.steps_done for name, engine in engines.items()}
         (folder / "state.json").write_text(json.dumps({"step": step, "updates": updates, "extra": dict(extra)}))
         (folder / "metrics.jsonl").write_bytes(job.curves.dump())
-    job.store.upload(folder, f"{attempt.prefix}/{attempt.id}")
-    job.barrier()
-    if job.rank == 0:
-        files = [
-            File(path=entry.path, kind="metrics" if entry.path.endswith(".jsonl") else "checkpoint", bytes=entry.size)
-            for entry in job.store.files(f"{attempt.prefix}/{attempt.id}")
-        ]
-        attempt.commit(files, metrics={"step": step, "processes": job.world})
-        for old in committed(job)[KEEP:]:
-            _delete(job, old)
-    job.barrier()
+    sums = {path.name: digest(path) for path in sorted(folder.iterdir())}
+    (folder / f"sums-{job.rank:05d}.json").write_text(json.dumps(sums))
+    with job.leading(attempt):
+        job.store.upload(folder, f"{attempt.prefix}/{attempt.id}")
+        job.barrier()
+        if job.rank == 0:
+            _commit(job, attempt, step)
+        job.barrier()
+
+
+def _commit(job: Job, attempt: Attempt, step: int) -> None:
+    files = [
+        File(path=entry.path, kind="metrics" if entry.path.endswith(".jsonl") else "checkpoint", bytes=entry.size)
+        for entry in job.store.files(f"{attempt.prefix}/{attempt.id}")
+        if not entry.path.endswith(f"/{HEARTBEAT}")
+    ]
+    attempt.commit(files, metrics={"step": step, "processes": job.world})
+    for old in committed(job)[KEEP:]:
+        _delete(job, old)
+
+
+def _stop_where_done(job: Job) -> None:
+    if job.sum(float(job.rank == 0 and find(job.store, job.task) is not None))[0]:
+        raise Interrupted(
+            f"{job.task.stage}: another attempt has finished this task; its result stands, this one stops"
+        )
 
 
 def committed(job: Job) -> list[Manifest]:
@@ -106,7 +123,7 @@ class _Opened:
 
     manifest: Manifest
     state: dict[str, Any]
-    shards: "_Shards"
+    shards: Shards
     random: dict[str, Tensor]
     curves: bytes
 
@@ -114,11 +131,10 @@ class _Opened:
 def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any]]:
     """Put the newest whole checkpoint's state into the engines, the curves and the random generators; returns (step, extra).
 
-    One that is damaged is said and left out. Without any nothing changes and the answer is (0, {}). Raises InputError for one that does
-    not fit the engines.
+    One that is damaged is said and set aside. Where there never was any nothing changes and the answer is (0, {}). Raises, on every rank,
+    InputError where all are damaged, or for one that does not fit the engines, and StoreError where one cannot be read at this time.
     """
-    prefixes = job.share("\n".join(one.prefix for one in committed(job)) if job.rank == 0 else "").split()
-    found = next(filter(None, (_open(job, read(job.store, prefix)) for prefix in prefixes)), None)
+    found = _newest(job)
     if found is None:
         return 0, {}
     manifest, state = found.manifest, found.state
@@ -129,39 +145,127 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
     for name, engine in engines.items():
         try:
             zero.write(engine.deepspeed, partial(found.shards.tensors, name), state["updates"][name])
-        except (KeyError, RuntimeError, SafetensorError) as error:
+        except (KeyError, RuntimeError) as error:
             raise InputError(
                 f"{job.store.full(manifest.path)}: does not fit the model ({error}); delete it to start afresh"
             ) from error
+        except (OSError, SafetensorError) as error:  # its header was read and it was whole
+            raise StoreError(f"{job.store.full(manifest.path)}: cannot be read ({error}); run again") from error
         engine.steps_done = state["updates"][name]
     if found.random:
-        _restore_random_state(found.random)
+        restore_random_state(found.random)
     if job.rank == 0:
         job.curves.restore(found.curves)
         print(f"resumed {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
     return int(state["step"]), state["extra"]
 
 
-def _open(job: Job, manifest: Manifest) -> _Opened | None:
-    """A checkpoint's files, or None, on every rank, where one of them is missing or cut short for any rank."""
-    opened = None
+def _newest(job: Job) -> _Opened | None:
+    """The newest checkpoint that is whole, the same on every rank; None where there never was one."""
+    for _ in range(LISTINGS):
+        prefixes = job.share("\n".join(one.prefix for one in committed(job)) if job.rank == 0 else "").split()
+        for prefix in prefixes:
+            state, opened, why = _look(job, prefix)
+            worst = _agree(job, state)
+            if worst is _State.WHOLE:
+                return opened
+            if worst is _State.GONE:
+                break  # another attempt deleted it, and has newer ones
+            if worst is _State.UNREADABLE:
+                where = job.store.full(prefix)
+                raise StoreError(
+                    f"{where}: cannot be read ({why or 'by another process'}); nothing was changed, run again"
+                )
+            if job.rank == 0:
+                _set_aside(job, prefix, why or "by another process")
+        else:
+            _refuse_to_start_over(job)
+            return None
+    raise StoreError(
+        f"{job.task.stage}: its checkpoints vanish while they are read; another attempt is at work, run again"
+    )
+
+
+class _State(IntEnum):
+    """What one rank finds of a checkpoint, from good to bad: the worst of all ranks' counts."""
+
+    WHOLE = 0
+    DAMAGED = 1  # a file has the wrong size, checksum or header
+    GONE = 2
+    UNREADABLE = 3  # at this time: too many open files, a server that is away
+
+
+def _agree(job: Job, state: _State) -> _State:
+    counts = job.sum(*(float(state is one) for one in _State if one))
+    return max((one for one, count in zip(list(_State)[1:], counts, strict=True) if count), default=_State.WHOLE)
+
+
+def _look(job: Job, prefix: str) -> tuple[_State, _Opened | None, str]:
+    """What this rank finds of a checkpoint, its files where it is whole, and what is wrong where it is not."""
     try:
+        manifest = read(job.store, prefix)
         local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
-        drawn = local.get(f"random-{job.rank:05d}.safetensors")
-        opened = _Opened(
-            manifest,
-            json.loads(local["state.json"].read_text()),
-            _Shards(path for name, path in local.items() if name.startswith("shard-")),
-            load_file(drawn) if drawn else {},
-            local["metrics.jsonl"].read_bytes(),
+        check_sums(local, job.rank, job.world)
+        return _State.WHOLE, _opened(job, manifest, local), ""
+    except (DamagedError, KeyError, ValueError) as error:
+        return _unless_gone(job, prefix, _State.DAMAGED), None, str(error)
+    except (StoreError, OSError, SafetensorError) as error:
+        return _unless_gone(job, prefix, _State.UNREADABLE), None, str(error)
+
+
+def _unless_gone(job: Job, prefix: str, state: _State) -> _State:
+    try:
+        return state if job.store.exists(f"{prefix}/manifest.json") else _State.GONE
+    except StoreError:
+        return _State.UNREADABLE
+
+
+def _opened(job: Job, manifest: Manifest, local: Mapping[str, Path]) -> _Opened:
+    for path in local.values():
+        if path.suffix == ".safetensors" and not header_fits(path):
+            raise DamagedError(f"{path.name}: its header does not describe it")
+    drawn = local.get(f"random-{job.rank:05d}.safetensors")
+    return _Opened(
+        manifest,
+        json.loads(local["state.json"].read_text()),
+        Shards(path for name, path in local.items() if name.startswith("shard-")),
+        load_file(drawn) if drawn else {},
+        local["metrics.jsonl"].read_bytes(),
+    )
+
+
+def _set_aside(job: Job, prefix: str, why: str) -> None:
+    """Take a damaged checkpoint's manifest away under another name, or the next checkpoint of this step would be refused as a second one.
+
+    Its files stay for a person to look at, until the task is done.
+    """
+    try:
+        manifest = read(job.store, prefix)
+    except FileNotFoundError:
+        return  # another attempt took it away
+    aside = f"{prefix}/damaged-{manifest.attempt}.json"
+    job.store.create(aside, manifest.model_dump_json(indent=1).encode())
+    job.store.delete(manifest.path)
+    print(printable(f"left out a damaged checkpoint ({why}); it is kept as {job.store.full(aside)}"), flush=True)
+
+
+def _refuse_to_start_over(job: Job) -> None:
+    """Raises, on every rank, InputError where checkpoints were set aside, Interrupted where another attempt has deleted them at its end."""
+    _stop_where_done(job)
+    base = f"{job.task.stage}/{job.task.fingerprint}"
+    aside = [
+        entry.path
+        for name in (job.store.folders(base) if job.rank == 0 else ())
+        if name.startswith("step-")
+        for entry in job.store.files(f"{base}/{name}", recursive=False)
+        if "/damaged-" in entry.path
+    ]
+    (count,) = job.sum(float(len(aside)))
+    if count:
+        raise InputError(
+            f"{job.task.stage}: {count:g} checkpoint(s) are damaged and none is whole, so training would start over; bring their files back"
+            f" and rename damaged-*.json to manifest.json, or delete the folders {job.store.full(base)}/step-* to start over"
         )
-    except (FileNotFoundError, KeyError, ValueError, SafetensorError) as error:
-        print(printable(f"left out a damaged checkpoint: {job.store.full(manifest.path)} ({error})"), flush=True)
-    if not job.sum(float(opened is None))[0]:
-        return opened
-    if job.rank == 0:
-        _delete(job, manifest)  # or the next checkpoint of this step would be refused as a second one
-    return None
 
 
 def _delete(job: Job, manifest: Manifest) -> None:
@@ -185,52 +289,3 @@ def _shard(job: Job, engines: Mapping[str, Engine]) -> dict[str, Tensor]:
                 kept.update({f"{name}/{parameter}/{key}": value.cpu() for key, value in tensors.items()})
             index += 1
     return kept
-
-
-class _Shards:
-    """The tensors of all shards, read when asked for: no process holds a whole checkpoint."""
-
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._where: dict[str, dict[str, Path]] = {}  # engine/parameter -> part -> file
-        for path in paths:
-            with safe_open(path, "pt") as file:
-                for key in file.keys():  # noqa: SIM118 - not a mapping
-                    parameter, _, part = key.rpartition("/")
-                    self._where.setdefault(parameter, {})[part] = path
-
-    def tensors(self, engine: str, parameter: str) -> dict[str, Tensor]:
-        name = f"{engine}/{parameter}"
-        if name not in self._where:
-            raise KeyError(f"no {parameter}")
-        found = {}
-        for part, path in self._where[name].items():
-            with safe_open(path, "pt") as file:
-                found[part] = file.get_tensor(f"{name}/{part}")
-        return found
-
-
-def _random_state() -> dict[str, Tensor]:
-    """The states of torch's, numpy's and Python's global generators as tensors."""
-    version, words, gauss = random.getstate()
-    _, key, position, has_gauss, cached = np.random.get_state()
-    states = {
-        "torch": torch.get_rng_state(),
-        "python": torch.tensor([version, *words], dtype=torch.int64),
-        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
-        "numpy": torch.from_numpy(np.asarray(key).astype(np.int64)),
-        "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _restore_random_state(states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["torch"])
-    version, *words = states["python"].tolist()
-    gauss = states["python_gauss"].tolist()
-    random.setstate((version, tuple(words), gauss[0] if gauss else None))
-    position, has_gauss, cached = states["numpy_rest"].tolist()
-    np.random.set_state(("MT19937", states["numpy"].numpy().astype(np.uint32), int(position), int(has_gauss), cached))
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])

@@ -117,7 +117,7 @@ class Document:
 def documents(job: Job, manifest: Manifest, kind: str = "documents") -> Iterator[Document]:
     """The texts that `mix` committed, of kind `documents` or `heldout`, in the order of the mixture."""
     for file in manifest.of(kind):
-        with job.store.open_input(file.path) as source:
+        with file.open(job.store) as source:
             for part in pq.ParquetFile(source).iter_batches(256, columns=["id", "title", "text"]):
                 for row in part.to_pylist():
                     yield Document(row["id"], (row["title"] or "").strip(), row["text"])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from contract.errors import GristmillError
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.plan import Run, Task
+from contract.private import open_private, private_folder
 from contract.store import Store
 from training.metrics import Curves
 
@@ -78,9 +79,11 @@ class Job:
     def workdir(self) -> Path:
         """This attempt's scratch folder on this machine, shared by its processes: no other attempt and no other store's run meets it."""
         own = hashlib.sha256(f"{self.store.uri}\n{self.attempt.id}".encode()).hexdigest()
-        folder = scratch_base() / f"{self.task.stage}-{own[:24]}"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
+        return private_folder(scratch_base() / f"{self.task.stage}-{own[:24]}")
+
+    def leading(self, attempt: Attempt) -> contextlib.AbstractContextManager[None]:
+        """Around the work of an attempt, on every rank: rank 0 alone keeps it from `gc`, and takes its files away where it fails."""
+        return attempt.running() if self.rank == 0 else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[None]:
@@ -92,15 +95,13 @@ class Job:
         if self.local_rank:
             yield
             return
-        base = scratch_base()
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in base.glob("*.held"):
-            with contextlib.suppress(OSError), left.open("r+") as lock:
+        for left in scratch_base().glob("*.held"):
+            with contextlib.suppress(OSError), open(left, "r+", opener=open_private) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left.with_suffix(""), ignore_errors=True)
                 left.unlink()
         held = self.workdir.with_name(self.workdir.name + ".held")
-        with held.open("w") as lock:
+        with open(held, "w", opener=open_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 yield
@@ -124,14 +125,19 @@ class Job:
         return found
 
     def download(self, file: File) -> Path:
-        """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place."""
+        """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place.
+
+        Raises DamagedError where its size is not the committed one.
+        """
         if not self.store.is_s3:
+            file.open(self.store).close()
             return self.store.local(file.path)
         target = self.workdir / "inputs" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(target.name + ".lock")):
             if not target.exists():
                 part = self.store.download(file.path, target.with_name(target.name + ".part"))
+                file.compare(self.store, part.stat().st_size)
                 os.replace(part, target)
         return target
 
@@ -174,6 +180,7 @@ class Job:
     ) -> None:
         """Upload a folder and the curves, create the manifest and delete the task's checkpoints, on rank 0; the others wait.
 
+        Raises InputError where a file from outside the store changed while the stage ran.
         A file is of kind `model` unless `kinds` has another for its name.
         """
         if self.rank == 0:
@@ -190,6 +197,7 @@ class Job:
                 if path.is_file()
             ]
             self.store.upload(folder, f"{self.attempt.prefix}/{self.attempt.id}")
+            self.run.check_inputs(self.task)  # again: a file that changed while it was read
             self.attempt.commit(files, rows, metrics)
             clear_checkpoints(self.store, self.task)
         self.barrier()
@@ -203,9 +211,12 @@ class Job:
 
 
 def scratch_base() -> Path:
-    """Where all scratch folders of this machine lie."""
+    """Where all scratch folders of this machine lie. Users may share the one that GRISTMILL_SCRATCH names; each of its folders is private."""
     given = os.environ.get("GRISTMILL_SCRATCH")
-    return Path(given) if given else Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}")
+    if not given:
+        return private_folder(Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}"))
+    Path(given).mkdir(parents=True, exist_ok=True)
+    return Path(given)
 
 
 @contextlib.contextmanager

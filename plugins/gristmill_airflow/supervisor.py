@@ -37,6 +37,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 MARK = "GRISTMILL_LOCK"
 POLL_S = 0.2
 LEAVING_S = 3.0
+STUCK_S = 10.0  # a process that was killed is gone within milliseconds, unless it waits in the kernel
 NOTE_BYTES = 500  # of a lock's note on its holder
 
 _stop_requested = False
@@ -89,13 +90,29 @@ def _signal(pids: list[int], number: int) -> None:
 
 
 def sweep(lock: Path) -> int:
-    """Kill everything that is left of the command, and return how many processes that were."""
+    """Kill everything that is left of the command, and return how many processes that were.
+
+    One that waits in the kernel, for a disk or a server that does not answer, is left to die there: it runs none of its code any more.
+    """
     seen: set[int] = set()
+    deadline = time.monotonic() + STUCK_S
     while left := marked(lock):
         seen |= left.keys()
         _signal(list(left), signal.SIGKILL)
+        if time.monotonic() > deadline and all(_state(pid) == "D" for pid in left):
+            _say(
+                f"{', '.join(map(str, sorted(left)))}: killed, but still waiting for a disk or a server; going on without"
+            )
+            break
         time.sleep(0.05)
     return len(seen)
+
+
+def _state(pid: int) -> str:
+    """One letter, D where the process is in a sleep that no signal ends; empty where there is none."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
+    return ""
 
 
 def _open(lock: Path, shared: bool) -> BinaryIO:
@@ -214,6 +231,11 @@ def _supervise(child: "subprocess.Popen[bytes]", lock: Path, held: list[BinaryIO
         if deadline is not None and time.monotonic() > deadline:
             _say("the grace period is over; killing what is left")
             sweep(lock)
+            child.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(STUCK_S)
+            if child.returncode is None:
+                return 128 + signal.SIGKILL
         time.sleep(POLL_S)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 

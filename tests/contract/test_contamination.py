@@ -25,9 +25,10 @@ MMLU = Benchmark(
 
 def commit(run: Run, stage: str, *found: Benchmark) -> None:
     attempt = Attempt(run, run.task(stage))
-    files = [File(path=attempt.path(name), kind=kind, bytes=1) for name, kind in (("r", KIND), ("x", "other"))]
-    run.store.write_bytes(files[0].path, Report(benchmarks=found).model_dump_json().encode())
-    run.store.write_bytes(files[1].path, b"no report")
+    files = []
+    for kind, data in ((KIND, Report(benchmarks=found).model_dump_json().encode()), ("other", b"no report")):
+        run.store.write_bytes(attempt.path(kind), data)
+        files.append(File(path=attempt.path(kind), kind=kind, bytes=len(data)))
     attempt.commit(files)
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 import pytest
 
 from contract import fetch
-from contract.errors import InputError, StoreError
+from contract.errors import InputError, SetupError, StoreError
 
 
 class Flaky(BaseHTTPRequestHandler):
@@ -148,6 +148,22 @@ def test_places_lie_where_all_processes_of_a_user_look_and_nobody_else(
         shared = tmp_path / f"gristmill-connections-{os.getuid()}"
         assert [place.name for place in shared.iterdir()] == [place.name for place in named.iterdir()]
     assert stat.S_IMODE(shared.stat().st_mode) == 0o700
+
+
+def test_a_place_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    with fetch.connection("http://a.test/", 1, tmp_path / "places"):
+        (place,) = (tmp_path / "places").iterdir()
+    place.unlink()
+    place.symlink_to(tmp_path / "made-by-following")
+    with pytest.raises(OSError, match="symbolic links"), fetch.connection("http://a.test/", 1, tmp_path / "places"):
+        pass
+    assert not (tmp_path / "made-by-following").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "places")
+    with (
+        pytest.raises(SetupError, match="link: is no folder of its own"),
+        fetch.connection("http://a.test/", 1, tmp_path / "link"),
+    ):
+        pass
 
 
 def test_another_process_takes_places_too_and_gives_them_back_when_it_is_killed(tmp_path: Path) -> None:

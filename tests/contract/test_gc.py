@@ -1,5 +1,6 @@
 """Only what no manifest lists goes, only when it is old enough, and only when it is asked for."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import StoreError
+from contract import gc
+from contract.errors import InputError, StoreError
 from contract.gc import Garbage, collect
-from contract.manifest import Attempt, File
+from contract.manifest import HEARTBEAT, Attempt, File
 from contract.plan import Run
 from contract.store import Store
 
@@ -58,7 +60,7 @@ def test_an_old_attempt_goes_with_all_its_files_and_a_young_one_stays(attempt: C
 def test_an_attempt_is_as_old_as_its_newest_file(attempt: Callable[..., Attempt]) -> None:
     store = attempt(100, 1, 100).store
     assert [len(one) for one in collect(store, 24 * HOUR, NOW)] == [0, 1]
-    assert [len(one) for one in collect(store, HOUR / 2, NOW)] == [1, 0]
+    assert [len(one) for one in collect(store, HOUR, NOW + HOUR)] == [1, 0]
 
 
 def test_only_what_is_older_than_the_limit_goes(attempt: Callable[..., Attempt]) -> None:
@@ -66,6 +68,41 @@ def test_only_what_is_older_than_the_limit_goes(attempt: Callable[..., Attempt])
     assert [len(one) for one in collect(store, 24 * HOUR, NOW)] == [0, 1], "exactly as old as the limit is not older"
     assert [len(one) for one in collect(store, 24 * HOUR, NOW + 1)] == [1, 0]
     assert [len(one) for one in collect(store, 24 * HOUR - 1, NOW)] == [1, 0]
+
+
+@pytest.mark.parametrize("age", [0, -HOUR, HOUR - 1, math.nan])
+def test_an_age_under_an_hour_is_refused(attempt: Callable[..., Attempt], age: float) -> None:
+    one = attempt(1000)
+    with pytest.raises(InputError, match="gc: an attempt younger than an hour may still be running; ask for 1 hour or"):
+        collect(one.store, age, NOW, delete=True)
+    assert paths(one.store) >= {one.path("deep/0")}
+
+
+def test_a_heartbeat_keeps_an_attempt_whose_files_are_old(attempt: Callable[..., Attempt]) -> None:
+    one = attempt(1000)
+    write(one.store, one.path(HEARTBEAT), 5, 0.5)
+    assert [len(found) for found in collect(one.store, HOUR, NOW, delete=True)] == [0, 1]
+    assert one.path("deep/0") in paths(one.store)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_an_attempt_that_wakes_up_while_others_are_listed_stays(
+    attempt: Callable[..., Attempt], monkeypatch: pytest.MonkeyPatch, commits: bool
+) -> None:
+    one = attempt(1000)
+    listed = gc.read_all
+
+    def waking(store: Store) -> object:
+        found = listed(store)
+        if commits:
+            one.commit([File(path=one.path("deep/0"), kind="x", bytes=1)])
+        else:
+            write(store, one.path(HEARTBEAT), 5, 0)
+        return found
+
+    monkeypatch.setattr(gc, "read_all", waking)
+    assert [len(found) for found in collect(one.store, HOUR, NOW, delete=True)] == [0, 1]
+    assert one.path("deep/0") in paths(one.store)
 
 
 def test_what_a_manifest_lists_stays_however_old(attempt: Callable[..., Attempt]) -> None:
@@ -76,7 +113,7 @@ def test_what_a_manifest_lists_stays_however_old(attempt: Callable[..., Attempt]
     write(store, checkpoint.path("x"), 1, 1000)
     checkpoint.commit([File(path=checkpoint.path("x"), kind="x", bytes=1)])
     before = paths(store)
-    assert collect(store, 0, NOW + HOUR, delete=True) == ([Garbage(f"{garbage.prefix}/{garbage.id}", 1)], [])
+    assert collect(store, HOUR, NOW + HOUR, delete=True) == ([Garbage(f"{garbage.prefix}/{garbage.id}", 1)], [])
     assert before - paths(store) == {garbage.path("deep/0")}
 
 
@@ -102,7 +139,7 @@ def test_what_an_unreadable_manifest_might_list_stays(attempt: Callable[..., Att
     if content == b"another task's":
         content = made.model_copy(update={"partition": "other"}).model_dump_json().encode()
     store.write_bytes(made.path, content)
-    assert collect(store, 0, NOW, delete=True) == ([Garbage(f"{other.prefix}/{other.id}", 1)], [])
+    assert collect(store, HOUR, NOW, delete=True) == ([Garbage(f"{other.prefix}/{other.id}", 1)], [])
     assert {kept.path("deep/0"), garbage.path("deep/0")} <= paths(store)
 
 
@@ -116,5 +153,5 @@ def test_no_link_leads_gc_out_of_the_store(attempt: Callable[..., Attempt], tmp_
     (tmp_path / "store" / "crawl" / ("0" * 40)).mkdir(parents=True)
     (tmp_path / "store" / "crawl" / ("0" * 40) / "all").symlink_to(tmp_path / "outside")
     with pytest.raises(StoreError, match="a link leads out of the store"):
-        collect(store, 0, NOW, delete=True)
+        collect(store, HOUR, NOW, delete=True)
     assert (outside / "file").read_text() == "mine"

@@ -1,5 +1,6 @@
 """The chain of manifests is printed back to the crawl files and forward to the models; gc removes only what no manifest lists."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,8 +137,9 @@ def test_something_unknown_is_refused(finished: Run) -> None:
 def test_gc_lists_first_and_deletes_only_unlisted_attempts(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
     garbage = Attempt(finished, finished.task("pack"))
     finished.store.write_bytes(garbage.path("y"), b"yy")
+    os.utime(f"{finished.store.root}/{garbage.path('y')}", (1_710_000_000,) * 2)
     before = {entry.path for entry in finished.store.files()}
-    command = ["gc", "--store", finished.store.uri, "--older-than-hours", "0"]
+    command = ["gc", "--store", finished.store.uri, "--older-than-hours", "1"]
     assert main(command) == 0
     assert f"would delete {garbage.prefix}/{garbage.id} (2 B)\n1 unlisted attempts" in capsys.readouterr().out
     assert {entry.path for entry in finished.store.files()} == before

@@ -17,6 +17,7 @@ from contract.contamination import KIND, Report
 from contract.digest import split_digest
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run, open_run
+from contract.store import Store
 
 
 def test_two_runs_of_one_second_have_names_of_their_own(
@@ -93,7 +94,7 @@ def test_the_funnel_prints_its_table_and_what_was_found_of_benchmarks(
     Attempt(run, run.task("extract", run.segments[0].partition)).commit([], rows)
     attempt = Attempt(run, run.task("decontaminate"))
     run.store.write_bytes(attempt.path("report"), Report(benchmarks=()).model_dump_json().encode())
-    attempt.commit([File(path=attempt.path("report"), kind=KIND, bytes=1)])
+    attempt.commit([File(path=attempt.path("report"), kind=KIND, bytes=17)])
     assert command.main(["funnel", "--recipe", run.uri]) == 0
     head, extract, empty, benchmarks = capsys.readouterr().out.splitlines()
     assert head.startswith("stage             documents")
@@ -137,6 +138,21 @@ def test_gc_prints_what_goes_and_deletes_it_when_it_is_told_to(
     assert run.store.exists(young.path("x"))
     assert command.main([*given, "--older-than-hours", "23.5"]) == 0
     assert capsys.readouterr().out.endswith("1 unlisted attempts, 0 younger than 23.5 hours left alone\n")
+
+
+def test_gc_goes_by_the_stores_clock(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("pack"))
+    run.store.write_bytes(attempt.path("x"), b"x")
+    for ahead_h, said in ((23.9, "0 unlisted attempts, 1 younger"), (24.1, "1 unlisted attempts, 0 younger")):
+        monkeypatch.setattr(Store, "clock", lambda _, ahead_h=ahead_h: time.time() + ahead_h * 3600)
+        assert command.main(["gc", "--store", run.store.uri]) == 0
+        assert said in capsys.readouterr().out
+    assert command.main(["gc", "--store", run.store.uri, "--older-than-hours", "0.9", "--delete"]) == 65
+    assert capsys.readouterr().err.startswith("error: gc: an attempt younger than an hour may still be running")
+    assert run.store.exists(attempt.path("x"))
 
 
 def test_no_command_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:

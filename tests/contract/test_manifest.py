@@ -1,10 +1,12 @@
 """One winner for every task, readers see only its files, and a manifest whose counts do not add up is never written."""
 
+import errno
 import hashlib
 import os
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
@@ -88,6 +90,19 @@ def test_a_zombie_that_wakes_after_the_winner_changes_nothing(make_run: Callable
     assert [file.rows for one in read_all(run.store)[0] for file in one.files] == [5]
 
 
+def test_a_winner_whose_answer_was_lost_keeps_its_files(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    files = write(attempt, 5)
+    create = Store.create
+    monkeypatch.setattr(Store, "create", lambda *given: create(*given) and False)
+    made = attempt.commit(files, Rows(read=5, kept=5))
+    assert made.attempt == attempt.id
+    assert [len(run.store.read_bytes(file.path)) for file in need(run.store, attempt.task).files] == [5]
+
+
 def test_a_task_killed_before_its_commit_left_nothing_to_read(make_run: Callable[..., Run]) -> None:
     run = make_run()
     task = run.task("crawl", SEGMENT)
@@ -137,9 +152,137 @@ def test_a_manifest_cannot_name_a_file_that_is_not_there(make_run: Callable[...,
     run = make_run()
     attempt = Attempt(run, run.task("crawl", SEGMENT))
     missing = File(path=attempt.path("part.bin"), kind="documents", bytes=3, rows=3)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StoreError, match=r"part.bin: is gone, 3 were written; nothing was committed, run again$"):
         attempt.commit([missing], Rows(read=3, kept=3))
     assert find(run.store, attempt.task) is None
+
+
+@pytest.mark.parametrize("size", [0, 2, 4])
+def test_a_file_that_was_cut_or_replaced_is_never_committed(make_run: Callable[..., Run], size: int) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    files = write(attempt, 3)
+    run.store.write_bytes(files[0].path, b"y" * size)
+    with pytest.raises(StoreError, match=rf"part.bin: has {size} bytes, 3 were written; nothing was committed"):
+        attempt.commit(files, Rows(read=3, kept=3))
+    assert find(run.store, attempt.task) is None
+
+
+def test_an_attempt_that_sleeps_while_gc_takes_its_files_commits_nothing(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    create = Store.create
+
+    def sleeping(store: Store, path: str, data: bytes) -> bool:
+        store.delete(attempt.path("part.bin"))
+        return create(store, path, data)
+
+    monkeypatch.setattr(Store, "create", sleeping)
+    with pytest.raises(StoreError, match=r"part.bin: is gone, 3 were written; nothing was committed, run again"):
+        attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
+    assert run.store.files("crawl") == []
+
+
+def test_a_reader_opens_a_committed_file_only_as_it_was_committed(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    (file,) = attempt.commit(write(attempt, 3), Rows(read=3, kept=3)).files
+    with file.open(run.store) as source:
+        assert source.read() == b"xxx"
+    run.store.write_bytes(file.path, b"xxxx")
+    with pytest.raises(
+        StoreError, match=r"part.bin: has 4 bytes, 3 were committed; bring it back, or delete the manif"
+    ):
+        file.open(run.store)
+    run.store.delete(file.path)
+    with pytest.raises(StoreError, match=r"part.bin: is gone, 3 were committed"):
+        file.open(run.store)
+
+
+def test_a_running_attempt_writes_its_heartbeat_and_takes_it_away(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "BEAT_S", 0.01)
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    beat = attempt.path("heartbeat")
+    with attempt.running():
+        for _ in range(2):
+            while not run.store.exists(beat):
+                time.sleep(0.01)
+            run.store.delete(beat)
+        attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
+    time.sleep(0.05)
+    assert [entry.path for entry in run.store.files(attempt.prefix)] == [
+        attempt.path("part.bin"),
+        need(run.store, attempt.task).path,
+    ]
+    assert manifest.BEAT_S * 6 <= 3600
+
+
+def test_a_heartbeat_that_fails_ends_no_attempt(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "BEAT_S", 0.01)
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    tried = threading.Semaphore(0)
+
+    def failing(*_: object) -> None:
+        tried.release()
+        raise StoreError("the store cannot be reached")
+
+    with monkeypatch.context() as patch, attempt.running():
+        patch.setattr(Store, "write_bytes", failing)
+        assert tried.acquire(timeout=10)
+        assert tried.acquire(timeout=10), "it goes on after the first"
+        patch.undo()
+        attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
+    assert need(run.store, attempt.task).attempt == attempt.id
+
+
+@pytest.mark.parametrize("error", [StoreError("full"), KeyboardInterrupt(), SystemExit(143), ZeroDivisionError()])
+def test_what_a_failed_attempt_wrote_goes_with_its_exception(
+    make_run: Callable[..., Run], error: BaseException
+) -> None:
+    run = make_run()
+    attempt, other = (Attempt(run, run.task("crawl", SEGMENT)) for _ in range(2))
+    write(other, 2)
+    write(attempt, 3)
+    with pytest.raises(type(error)), attempt.running():
+        raise error
+    assert [entry.path for entry in run.store.files("crawl")] == [other.path("part.bin")]
+
+
+def test_what_fails_after_the_commit_takes_nothing_away(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
+    with pytest.raises(ZeroDivisionError), attempt.running():
+        raise ZeroDivisionError
+    assert [len(run.store.read_bytes(file.path)) for file in need(run.store, attempt.task).files] == [3]
+
+
+@pytest.mark.parametrize(
+    ("code", "stands", "left"),
+    [(errno.EIO, False, 1), (errno.EIO, True, 2), (errno.ENOSPC, False, 0), (errno.ENOSPC, True, 2)],
+)
+def test_files_stay_where_the_manifest_may_yet_stand(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, code: int, stands: bool, left: int
+) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    create = Store.create
+
+    def failing(store: Store, path: str, data: bytes) -> bool:
+        if stands:
+            create(store, path, data)
+        raise StoreError("no answer") from OSError(code, "no answer")
+
+    monkeypatch.setattr(Store, "create", failing)
+    with pytest.raises(StoreError, match="no answer"), attempt.running():
+        attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
+    assert len(run.store.files("crawl")) == left
 
 
 def test_a_file_of_another_attempt_cannot_be_committed(make_run: Callable[..., Run]) -> None:

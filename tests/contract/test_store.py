@@ -18,7 +18,7 @@ from unittest.mock import Mock
 import pytest
 
 from contract.errors import RecipeError, SetupError, StoreError
-from contract.store import Store, _endpoint, _region, _s3_client, explain, split_uri
+from contract.store import Entry, Store, _endpoint, _region, _s3_client, explain, split_uri
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -282,6 +282,31 @@ def test_listing_may_stay_in_one_folder(store: Store) -> None:
     assert store.folders() == ["ab", "b"]
 
 
+def test_the_store_says_what_time_it_is(store: Store) -> None:
+    store.write_bytes("before", b"1")
+    now = store.clock()
+    before = store.entry("before")
+    assert before
+    assert before.modified / 1e9 <= now < before.modified / 1e9 + 60
+    assert [entry.path for entry in store.files()] == ["before"], "the probe is gone"
+
+
+def test_the_clock_is_the_stores_and_not_this_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "entry", lambda _, path: Entry(path, 5, 1_710_000_000_500_000_000))
+    assert Store(str(tmp_path)).clock() == 1_710_000_000.5
+
+
+def test_sizes_of_files_named_without_those_that_are_missing(store: Store) -> None:
+    for number, name in enumerate(("in/a", "in/b/c", "in/not-asked")):
+        store.write_bytes(name, b"x" * number)
+    found = store.sizes("in", ["in/a", "in/b/c", "in/none"])
+    assert {name: found.get(name) for name in ("in/a", "in/b/c", "in/none")} == {
+        "in/a": 0,
+        "in/b/c": 1,
+        "in/none": None,
+    }
+
+
 def test_etags_are_those_below_the_prefix(s3_store: Store) -> None:
     below = Store(f"{s3_store.uri}/in")
     for path in ("in/a", "in/b/c", "inside"):
@@ -309,9 +334,65 @@ def test_a_created_file_is_whole_on_the_disk_before_it_has_its_name(
     assert store.create("folder/manifest", b"12345")
     assert synced[:2] == [(".create-", 5), ("link", 0)]
     assert {name for name, _ in synced[2:]} == {"manifest", "folder"}, "its name is on the disk before it counts"
-    assert stat.S_IMODE((tmp_path / "folder" / "manifest").stat().st_mode) == 0o644, "others may read it"
     assert not store.create("folder/manifest", b"12345")
     assert [entry.path for entry in store.files()] == ["folder/manifest"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_the_umask_says_who_may_read_a_created_file(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        Store(str(tmp_path)).create("manifest", b"1")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "manifest").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("code", [errno.EEXIST, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_link_whose_answer_nfs_lost_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    link = os.link
+
+    def losing(one: str, other: str) -> None:
+        link(one, other)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", losing)
+    store = Store(str(tmp_path))
+    assert store.create("a/manifest", b"mine")
+    monkeypatch.setattr(os, "link", link)
+    assert not store.create("a/manifest", b"later")
+    assert {entry.path: store.read_bytes(entry.path) for entry in store.files()} == {"a/manifest": b"mine"}
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMLINK])
+def test_a_link_that_was_not_made_is_the_stores_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(code, "the server failed")))
+    with pytest.raises(StoreError, match="the server failed"):
+        Store(str(tmp_path)).create("a/manifest", b"mine")
+    assert Store(str(tmp_path)).files() == []
+
+
+def test_a_temporary_name_that_cannot_be_removed_takes_no_file_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "unlink", Mock(side_effect=OSError(errno.ESTALE, "stale")))
+    assert Store(str(tmp_path)).create("manifest", b"mine")
+    assert Store(str(tmp_path)).read_bytes("manifest") == b"mine"
+
+
+def test_a_service_that_creates_a_file_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Mock()  # takes every put
+    monkeypatch.setattr("contract.store._s3_client", lambda quick=False: client)
+    monkeypatch.setattr(Store, "reach", Mock())
+    monkeypatch.setattr(Store, "delete", deleted := Mock())
+    with pytest.raises(
+        StoreError, match=r"^s3://bucket/x: the service overwrites what .* If-None-Match: [*] on a put$"
+    ):
+        Store("s3://bucket/x").check()
+    assert len({call.kwargs["Body"] for call in client.put_object.mock_calls}) == 2
+    assert {call.kwargs["Key"] for call in client.put_object.mock_calls} == {f"x/{deleted.mock_calls[0].args[0]}"}
 
 
 def refusing(*codes: str) -> Mock:
@@ -385,16 +466,11 @@ def test_a_task_waits_longer_for_s3_than_a_person(quick: bool, seconds: tuple[in
     assert config.retries["total_max_attempts"] == tries
 
 
-def test_the_check_of_an_s3_store_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, written = Store("s3://bucket/a"), []
+def test_an_s3_store_that_cannot_be_written_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "reach", lambda self: None)
-    monkeypatch.setattr(Store, "delete", lambda self, path: written.remove(path))
-    monkeypatch.setattr(Store, "_create_s3", lambda self, path, data, client: written.append(path) or True)
-    store.check()
-    assert written == [], "what was written is deleted"
     monkeypatch.setattr(Store, "_create_s3", Mock(side_effect=OSError("no")))
     with pytest.raises(StoreError, match=r"s3://bucket/a: no"):
-        store.check()
+        Store("s3://bucket/a").check()
 
 
 def test_s3_needs_no_syncing() -> None:

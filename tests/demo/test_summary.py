@@ -17,7 +17,7 @@ def test_benchmarks_follow_the_funnel(tmp_path):
     attempt = Attempt(run, run.task("decontaminate"))
     path = attempt.path(f"{KIND}.json")
     run.store.write_bytes(path, Report(benchmarks=(found,)).model_dump_json().encode())
-    attempt.commit([File(path=path, kind=KIND, bytes=1)])
+    attempt.commit([File(path=path, kind=KIND, bytes=run.store.size(path))])
     table, training = summary.render(run).split("\n\nPretraining")
     assert table.splitlines()[-1].split() == ["mmlu", "7", "6", "2", "1", "3", "4", "9", "of", "50"]
     assert "did not run" in training

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import InputError, StoreError
-from contract.manifest import Attempt, File, need
+from contract.manifest import Attempt, File, find, need
 from contract.manifest import Rows as ManifestRows
 from contract.metrics import PROGRESS
 from contract.store import Store
@@ -185,6 +185,20 @@ def test_any_other_error_is_shown_where_it_happened(capsys: pytest.CaptureFixtur
     with pytest.raises(ZeroDivisionError, match="item 7"):
         list(_Guarded(work, "file:///store")([(0, 7)]))
     assert "ZeroDivisionError: item 7" in capsys.readouterr().err
+
+
+def test_a_crawl_file_that_changes_while_it_is_read_is_noticed_before_the_commit(
+    tmp_path: Path, resolve_run: Any
+) -> None:
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0 one")
+    run = resolve_run(tmp_path / "crawl")
+    task = run.task("crawl", run.segments[0].partition)
+    job = Job(run, task, Attempt(run, task))
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0 two")
+    with pytest.raises(InputError, match=r"a.warc: the crawl file changed since the run was resolved; start a new run"):
+        job.commit(Output())
+    assert find(run.store, task) is None
 
 
 def test_a_job_reads_and_commits_its_task(make_corpus: Any, make_document: Any) -> None:

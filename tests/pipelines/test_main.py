@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from contract import plan
+from contract.errors import StoreError
 from contract.manifest import Attempt, need
 from pipelines import decontaminate
 from pipelines.__main__ import main
@@ -99,6 +100,18 @@ def test_a_run_of_no_segments_is_refused(run: Any, capsys: pytest.CaptureFixture
 def test_only_stages_of_this_plane_are_run(stage: str, run: Any) -> None:
     with pytest.raises(SystemExit):
         main([stage, "--recipe", run.uri])
+
+
+def test_a_stage_that_fails_leaves_no_file(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {entry.path for entry in run.store.files()}
+
+    def failing(job: Job) -> Any:
+        run.store.write_bytes(f"{job.prefix}/documents-0.parquet", b"half")
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(decontaminate, "copy", failing)
+    assert main(["decontaminate", "--recipe", run.uri]) == StoreError.exit_code
+    assert {entry.path for entry in run.store.files()} == before
 
 
 def test_the_process_ends_with_the_code_of_its_error(tmp_path: Path) -> None:

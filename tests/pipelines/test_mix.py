@@ -266,9 +266,9 @@ def test_many_row_groups_a_shard(
     writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
     for row in crawl:
         writer.write(row)
-    writer.close()
+    (file,) = writer.close()
     none = SimpleNamespace(value=np.zeros(0, np.uint64))
-    dealt = module.deal(tmp_store, "out", settings, None, none, module.Item("crawl", 2.0, path="in.parquet"), "00000-a")
+    dealt = module.deal(tmp_store, "out", settings, None, none, module.Item("crawl", 2.0, file), "00000-a")
     (hands,) = dealt.files
     shards = [module.collect(tmp_store, "out", [hands.path], shard, f"{shard}") for shard in range(2)]
     rows = [row for shard in shards for file in shard.files for row in read_rows(tmp_store, file.path)]

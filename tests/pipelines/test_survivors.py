@@ -34,7 +34,7 @@ def stored(store: Store, name: str, rows: Rows) -> File:
     """A documents file of these rows, two in a row group."""
     with store.open_output(f"{name}.parquet") as sink:
         pq.write_table(pa.Table.from_pylist(rows, DOCUMENTS), sink, row_group_size=2)
-    return File(path=f"{name}.parquet", kind="documents", bytes=0, rows=len(rows))
+    return File(path=f"{name}.parquet", kind="documents", bytes=store.size(f"{name}.parquet"), rows=len(rows))
 
 
 def dropped(store: Store, folder: str, index: int, rows: Rows) -> File:

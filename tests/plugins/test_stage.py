@@ -233,6 +233,7 @@ def test_every_stage_has_its_command(run, name):
     assert ("deepspeed --num_accelerators" in text) == (STAGES[name].plane == "gpu")
     if STAGES[name].plane == "gpu":
         assert f"--num_accelerators {processes} " in text
+        assert " --hostfile /dev/null " in text, "what lies at /job/hostfile decides nothing"
 
 
 @pytest.fixture

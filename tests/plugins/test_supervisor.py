@@ -167,6 +167,49 @@ def test_what_is_about_to_end_by_itself_may(lock, tmp_path):
     assert (tmp_path / "tidied").exists()
 
 
+def test_what_waits_in_the_kernel_is_killed_and_not_waited_for(lock, monkeypatch, capsys):
+    killed = []
+    monkeypatch.setattr(supervisor, "STUCK_S", 0.2)
+    monkeypatch.setattr(supervisor, "marked", lambda _: {41: {}, 40: {}})
+    monkeypatch.setattr(supervisor, "_signal", lambda pids, number: killed.append((pids, number)))
+    monkeypatch.setattr(supervisor, "_state", lambda pid: "D")
+    assert supervisor.sweep(lock) == 2
+    assert killed[0] == ([41, 40], signal.SIGKILL)
+    assert (
+        "supervisor: 40, 41: killed, but still waiting for a disk or a server; going on without"
+        in capsys.readouterr().out
+    )
+
+
+def test_what_only_takes_its_time_to_die_is_waited_for(lock, monkeypatch):
+    monkeypatch.setattr(supervisor, "STUCK_S", 0.1)
+    monkeypatch.setattr(supervisor, "_signal", lambda *_: None)
+    monkeypatch.setattr(supervisor, "_state", lambda pid: "D" if pid == 1 else "R")
+    ends = time.monotonic() + 0.6
+    monkeypatch.setattr(supervisor, "marked", lambda _: {1: {}, 2: {}} if time.monotonic() < ends else {})
+    assert supervisor.sweep(lock) == 2
+    assert time.monotonic() >= ends
+
+
+def test_a_command_that_waits_in_the_kernel_does_not_hold_its_supervisor(lock, monkeypatch):
+    monkeypatch.setattr(supervisor, "STUCK_S", 0.2)
+    monkeypatch.setattr(supervisor, "_stop_requested", True)
+    monkeypatch.setattr(supervisor, "sweep", lambda _: 1)
+    monkeypatch.setattr(supervisor, "_signal", lambda *_: None)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    kill = child.kill
+    monkeypatch.setattr(child, "kill", lambda: None)
+    assert supervisor._supervise(child, lock, [], 0.1) == 128 + signal.SIGKILL
+    assert child.poll() is None
+    kill()
+    child.wait()
+
+
+def test_the_state_of_a_process_is_one_letter():
+    assert supervisor._state(os.getpid()) in ("R", "S")
+    assert supervisor._state(2**22 + 1) == ""
+
+
 def test_a_second_attempt_waits_for_the_first(lock):
     first = start(lock, "import time; print('up', flush=True); time.sleep(1.5)")
     read_until(first, "up")

@@ -1,18 +1,25 @@
 """A run that stops and goes on must be the run that never stopped: weights, moments, random states, curves."""
 
 import contextlib
+import errno
 import itertools
 import json
+import os
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from contract.errors import InputError, Interrupted
+from contract import gc
+from contract.errors import InputError, Interrupted, StoreError
 from contract.manifest import Attempt, File
 from contract.settings import Engine as EngineSettings
 from contract.settings import Model, Optim
@@ -162,12 +169,13 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
         one.curves.add(1, loss=2.0)
         checkpoint.save(one, 1, {"model": engine}, {})
         # All wait twice: with their own files written and nothing committed, and when rank 0 has committed.
-        assert one.__dict__["waited"] == ([(2, 0), (2, 0)] if rank else [(6, 0), (7, 1)])
+        assert one.__dict__["waited"] == ([(3, 0), (3, 0)] if rank else [(8, 0), (9, 1)])
     (manifest,) = checkpoint.committed(alone)
     assert manifest.metrics == {"step": 1, "processes": 2}
     kinds = {Path(file.path).name: file.kind for file in manifest.files}
     shards = [f"shard-0000{rank}-of-00002.safetensors" for rank in range(2)]
-    others = ["random-00000.safetensors", "random-00001.safetensors", "state.json"]
+    sums = ["sums-00000.json", "sums-00001.json"]
+    others = ["random-00000.safetensors", "random-00001.safetensors", "state.json", *sums]
     assert kinds == {"metrics.jsonl": "metrics"} | dict.fromkeys([*shards, *others], "checkpoint")
     written = [
         load_file(alone.download(file)) for name in shards for file in manifest.files if file.path.endswith(name)
@@ -197,9 +205,143 @@ def test_what_is_damaged_for_one_process_is_left_out_by_all(make_job: Callable[.
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
     one = peer(job, rank, 2)
-    one.sum = lambda *values: [value + 1 for value in values]  # type: ignore[method-assign]  # the other could not open it
-    assert checkpoint.restore(one, {"model": engine}) == (0, {})
-    assert len(checkpoint.committed(job)) == rank, "rank 0 alone deletes it"
+    said = iter([[1.0, 0.0, 0.0], [0.0], [1.0]])  # damaged for the other; the task is not done; one was set aside
+    one.sum = lambda *values: next(said)  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"1 checkpoint.s. are damaged and none is whole"):
+        checkpoint.restore(one, {"model": engine})
+    assert len(checkpoint.committed(job)) == rank, "rank 0 alone sets it aside"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_one_process_cannot_read_is_left_alone_by_all(make_job: Callable[..., Job], rank: int) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    one = peer(job, rank, 2)
+    one.sum = lambda *values: [0.0, 0.0, 1.0]  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match=r"cannot be read .by another process.; nothing was changed, run again"):
+        checkpoint.restore(one, {"model": engine})
+    assert len(checkpoint.committed(job)) == 1
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ESTALE, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("place", ["contract.store.Store.open_input", "pathlib.Path.open"])
+def test_what_cannot_be_read_at_this_time_is_not_damaged(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, code: int, place: str
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    owner, _, name = place.rpartition(".")
+    opened = getattr(Store if "Store" in owner else Path, name)
+
+    def failing(one: Store | Path, *given: Any, **named: Any) -> Any:
+        if str(given[0] if isinstance(one, Store) else one).endswith(".safetensors"):
+            raise OSError(code, os.strerror(code))
+        return opened(one, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, failing)
+        with pytest.raises(StoreError, match=r"cannot be read .*; nothing was changed, run again$"):
+            checkpoint.restore(job, {"model": engine})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
+    assert checkpoint.restore(job, {"model": engine})[0] == 2
+
+
+def test_a_file_that_the_library_calls_missing_is_not_damaged(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    for error in (FileNotFoundError("No such file or directory"), SafetensorError("too many open files")):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "load_file", Mock(side_effect=error))
+            with pytest.raises(StoreError, match="nothing was changed"):
+                checkpoint.restore(job, {"model": engine})
+    assert checkpoint.restore(job, {"model": engine})[0] == 1
+
+
+@pytest.mark.parametrize("part", ["shard-00000-of-00001.safetensors", "state.json", "random-00000.safetensors"])
+def test_a_changed_byte_is_noticed(make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str], part: str) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {"value": 5})
+    (path,) = [file.path for file in checkpoint.committed(job)[0].files if file.path.endswith(part)]
+    data = job.store.read_bytes(path)
+    job.store.write_bytes(path, data.replace(b"5", b"6") if part == "state.json" else data[:-1] + bytes([data[-1] ^ 1]))
+    assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 1
+    assert f"left out a damaged checkpoint ({part}: its checksum is another)" in capsys.readouterr().out
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over_in_silence(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    whole = {file.path: job.store.read_bytes(file.path) for one in checkpoint.committed(job) for file in one.files}
+    for path in whole:
+        job.store.write_bytes(path, b"damaged")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"^pretrain: 2 checkpoint.s. are damaged and none is whole, so training"):
+            checkpoint.restore(job, {"model": engine})
+    left = {entry.path for entry in job.store.files(f"pretrain/{job.task.fingerprint}")}
+    assert left - whole.keys() == {
+        f"pretrain/{job.task.fingerprint}/step-0000000{step}/damaged-{path.split('/')[3]}.json"
+        for step in (1, 2)
+        for path in whole
+        if f"step-0000000{step}/" in path
+    }, "set aside, never deleted"
+    for path in whole:
+        os.utime(f"{job.store.root}/{path}", (1_710_000_000,) * 2)
+    assert gc.collect(job.store, 3600, time.time(), delete=True) == ([], [])
+    for path, data in whole.items():  # a person brings them back
+        job.store.write_bytes(path, data)
+    for path in left - whole.keys():
+        os.rename(f"{job.store.root}/{path}", f"{job.store.root}/{path.rpartition('/')[0]}/manifest.json")
+    assert checkpoint.restore(job, {"model": engine})[0] == 2
+    clear_checkpoints(job.store, job.task)
+    assert checkpoint.restore(job, {"model": engine}) == (0, {})
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read_is_looked_for_again(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    checkpoint.save(job, 2, {"model": engine}, {})
+    download, vanished = Job.download, []
+
+    def slow(self: Job, file: File) -> Path:
+        if "step-00000002" in file.path and not vanished:
+            vanished.append(file)
+            for step in (3, 4):
+                checkpoint.save(job, step, {"model": engine}, {})  # another attempt, which keeps two
+        return download(self, file)
+
+    monkeypatch.setattr(Job, "download", slow)
+    assert checkpoint.restore(job, {"model": engine})[0] == 4
+    assert vanished
+    monkeypatch.setattr(
+        Job, "download", Mock(side_effect=lambda file: clear_checkpoints(job.store, job.task) or download(job, file))
+    )
+    Attempt(job.run, job.task).commit([])
+    with pytest.raises(Interrupted, match="another attempt has finished this task; its result stands, this one stops"):
+        checkpoint.restore(job, {"model": engine})
+
+
+def test_an_attempt_whose_task_is_done_saves_no_checkpoint(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    Attempt(job.run, job.task).commit([])
+    clear_checkpoints(job.store, job.task)
+    with pytest.raises(Interrupted, match=r"^pretrain: another attempt has finished this task"):
+        checkpoint.save(job, 2, {"model": engine}, {})
+    assert not [name for name in job.store.folders(f"pretrain/{job.task.fingerprint}") if name.startswith("step-")]
 
 
 def test_weights_that_are_no_numbers_are_never_saved(make_job: Callable[..., Job]) -> None:

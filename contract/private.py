@@ -1,0 +1,35 @@
+"""Folders of this user alone, at names that anybody can guess: in a shared /tmp somebody else may have been there first."""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from contract.errors import SetupError
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder, or take the one that is there, and return its path. Folders above it are made where they are missing.
+
+    Raises SetupError where it is a link or no folder, belongs to another user, or others may write in it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    info = path.lstat()
+    if not stat.S_ISDIR(info.st_mode):
+        wrong = "is no folder of its own"
+    elif info.st_uid != os.getuid():
+        wrong = f"belongs to user {info.st_uid}"
+    elif info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        wrong = "can be written by others"
+    else:
+        return path
+    raise SetupError(
+        f"{path}: {wrong}, so what lies in it cannot be trusted; remove it, or name another place in TMPDIR"
+    )
+
+
+def open_private(path: str, flags: int) -> int:
+    """An opener for `open`: this user's alone where it is made, and never through a link."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,96 @@
+"""The files of a checkpoint on this machine: what lies in them, and whether they are whole."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from contract.errors import DamagedError
+
+
+def header_fits(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says. The library reports an open file too many as it does a damaged header."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        try:
+            tensors = json.loads(file.read(min(size, path.stat().st_size)))
+            tensors.pop("__metadata__", None)
+            ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+    return 8 + size + max(ends, default=0) == path.stat().st_size
+
+
+def check_sums(local: Mapping[str, Path], rank: int, world: int) -> None:
+    """Raises DamagedError where a file's digest is another. Each rank of `world` reads its own random state and its
+    share of the rest."""
+    sums = [
+        pair
+        for name, path in local.items()
+        if name.startswith("sums-")
+        for pair in json.loads(path.read_text()).items()
+    ]
+    for index, (name, expected) in enumerate(sorted(sums)):
+        mine = name.startswith("random-") or index % world == rank
+        if mine and name in local and digest(local[name]) != expected:
+            raise DamagedError(f"{name}: its checksum is another")
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+class Shards:
+    """The tensors of all shards, read when asked for: no process holds a whole checkpoint."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._where: dict[str, dict[str, Path]] = {}  # engine/parameter -> part -> file
+        for path in paths:
+            with safe_open(path, "pt") as file:
+                for key in file.keys():  # noqa: SIM118 - not a mapping
+                    parameter, _, part = key.rpartition("/")
+                    self._where.setdefault(parameter, {})[part] = path
+
+    def tensors(self, engine: str, parameter: str) -> dict[str, Tensor]:
+        name = f"{engine}/{parameter}"
+        if name not in self._where:
+            raise KeyError(f"no {parameter}")
+        found = {}
+        for part, path in self._where[name].items():
+            with safe_open(path, "pt") as file:
+                found[part] = file.get_tensor(f"{name}/{part}")
+        return found
+
+
+def random_state() -> dict[str, Tensor]:
+    """The states of torch's, numpy's and Python's global generators as tensors."""
+    version, words, gauss = random.getstate()
+    _, key, position, has_gauss, cached = np.random.get_state()
+    states = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor([version, *words], dtype=torch.int64),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.from_numpy(np.asarray(key).astype(np.int64)),
+        "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_state(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["torch"])
+    version, *words = states["python"].tolist()
+    gauss = states["python_gauss"].tolist()
+    random.setstate((version, tuple(words), gauss[0] if gauss else None))
+    position, has_gauss, cached = states["numpy_rest"].tolist()
+    np.random.set_state(("MT19937", states["numpy"].numpy().astype(np.uint32), int(position), int(has_gauss), cached))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
