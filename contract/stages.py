@@ -31,7 +31,7 @@ class Stage:
 STAGES: dict[str, Stage] = {
     row.name: row
     for row in (
-        Stage("crawl", "spark", "snapshot", (), 5, "WARC or WET records to pages; URL filter"),
+        Stage("crawl", "spark", "snapshot", (), 6, "WARC or WET records to pages; URL filter"),
         Stage(
             "extract", "spark", "snapshot", ("crawl",), 4, "main content of each page, behind a time and memory guard"
         ),

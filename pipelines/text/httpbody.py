@@ -13,8 +13,9 @@ GZIP_MAGIC = b"\x1f\x8b"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 OPAQUE_TYPES = ("", "text/plain", "text/xml", "application/xml", "application/octet-stream", "unknown/unknown")
+# Possessive: a comment ends at its first `-->`. Taken back and tried longer, n comments would be read in 2^n ways.
 HTML_START = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|title|meta|body)\b",
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*+>\s*+)?+(?:<!--.*?-->\s*+)*+<(?:!doctype\s+html|html|head|title|meta|body)\b",
     re.IGNORECASE | re.DOTALL,
 )
 BINARY_START = re.compile(rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|RIFF|\x00\x00\x00.ftyp", re.DOTALL)

@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import time
 import zlib
 
 import brotli
@@ -161,10 +162,22 @@ def test_wrong_chunk_sizes_lose_nothing():
         ("", b"<?xml version='1.0'?>\n<html xmlns='x'>", True),
         ("application/xml", b"<rss></rss>", False),
         ("application/octet-stream", b"<HTML>", True),
+        ("", b"<?xml version='1.0'?> <!-- one --> <!-- two --><!----> <html>", True),
+        ("text/plain", b"<!-- a comment ends here --> and words follow --> <html>", False),
     ],
 )
 def test_is_html(mime, body, answer):
     assert is_html(mime, body) is answer
+
+
+@pytest.mark.parametrize(
+    "start", [b"<!---->" * 146, b"<!-- -->" * 128, b"<?xml" + b"<!---->" * 145, b"<!--" * 256, b"<!-- -->\n" * 113]
+)
+def test_a_head_full_of_comments_is_read_once(start):
+    """Taken back one by one, the comments of one kibibyte would be read in 2^146 ways."""
+    began = time.process_time()
+    assert not is_html("text/plain", start)
+    assert time.process_time() - began < 1
 
 
 @given(
