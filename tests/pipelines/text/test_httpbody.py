@@ -91,6 +91,7 @@ def test_what_came_before_damage_is_kept_and_known_for_a_part(encoding):
         (b"\xff" * 9, "br", "is not Brotli"),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 9, "zstd", "is not Zstandard"),
         (b"a" * 1023 + b"\0", "deflate", "does not inflate"),
+        (b"<html>", "gzip, br, gzip, deflate, br, gzip", "has 6 encodings, and more than 5 are refused"),
     ],
 )
 def test_a_refused_body_is_named_with_what_is_wrong(body, encoding, message):
@@ -123,6 +124,23 @@ def test_what_begins_as_a_known_binary_format_is_no_html(start):
 @pytest.mark.parametrize(("blanks", "answer"), [(1019, True), (1020, False)])
 def test_the_first_tag_is_looked_for_in_the_first_kibibyte(blanks, answer):
     assert is_html("", b" " * blanks + b"<html>") is answer
+
+
+def test_five_encodings_come_off_and_six_do_not():
+    body = HTML
+    for _ in range(5):
+        body = gzip.compress(body)
+    assert decode_body(body, "identity", "gzip," * 5, LIMIT) == (HTML, False)
+    with pytest.raises(Undecodable, match="has 6 encodings"):
+        decode_body(body, "chunked", "gzip," * 5, LIMIT)
+
+
+@pytest.mark.parametrize("inner", [b"", b"some words"])
+def test_many_members_are_joined_in_the_time_of_one(inner):
+    body = gzip.compress(HTML) + gzip.compress(inner) * 50_000 + gzip.compress(b"end")
+    began = time.process_time()
+    assert decode_body(body, "", "gzip", LIMIT) == (HTML + inner * 50_000 + b"end", False)
+    assert time.process_time() - began < 2
 
 
 def test_a_gzip_body_without_its_end_keeps_what_came():
