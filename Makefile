@@ -6,7 +6,7 @@ WHERE ?= home
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo stop test test-slow mutants lint format bench bench-extract bench-dedup bench-fuzz
+.PHONY: help setup demo stop test test-slow mutants lint format bench bench-extract bench-dedup bench-fuzz bench-hostile
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-extract   reading, extraction, scores, decontamination; DATA=DIR has the test data, also for bench-dedup"
 	@echo "make bench-dedup     deduplication; ONLY=\"sign recall\" takes some of: sign recall kill peer million substring"
 	@echo "make bench-fuzz      damaged files, for 20 minutes"
+	@echo "make bench-hostile   pages made to stall a worker, and whether every pattern and reader is linear"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
 
 setup: $(VENV)/.ready
@@ -73,3 +74,6 @@ bench-dedup: setup
 
 bench-fuzz: setup
 	@$(BIN)/python -m benchmarks.parts fuzz
+
+bench-hostile: setup
+	@$(BIN)/python -m benchmarks.parts hostile
