@@ -5,31 +5,34 @@ PORT ?= 8080
 WHERE ?= home
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --require-hashes
 
-.PHONY: help setup demo stop test test-slow mutants lint format bench bench-extract bench-dedup bench-fuzz bench-hostile
+.PHONY: help setup demo stop test test-slow mutants lint audit format bench bench-extract bench-dedup bench-fuzz bench-hostile
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    pages to a chat model inside Airflow; CRAWL=DIR takes your own WARC or WET files"
 	@echo "make stop    end everything that make demo started"
 	@echo "make test    the tests          make lint   style, types, architecture"
+	@echo "make audit   licences and known vulnerabilities of what is installed"
 	@echo "make test-slow   kills, soaks and clusters"
 	@echo "make mutants     do the tests bite? small faults in the code that they must notice; SAMPLE=400 SEED=1"
 	@echo "make bench   throughput of the hot stages       make setup  only install, into .venv"
 	@echo "make bench-extract   reading, extraction, scores, decontamination; DATA=DIR has the test data, also for bench-dedup"
 	@echo "make bench-dedup     deduplication; ONLY=\"sign recall\" takes some of: sign recall kill peer million substring"
 	@echo "make bench-fuzz      damaged files, for 20 minutes"
-	@echo "make bench-hostile   pages made to stall a worker, and whether every pattern and reader is linear"
+	@echo "make bench-hostile   pages made to stall a worker, the linearity of patterns and readers, ways out of a deployment"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements.lock pyproject.toml
+$(VENV)/.ready: requirements.lock requirements-test.lock requirements-cuda.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.11, or run: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) demo/preflight.py
 	@echo "Setting up $(VENV): two to five minutes, once"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -qq -r requirements.lock
+	@$(INSTALL) -r requirements.lock -r requirements-test.lock
+	@case $$($(BIN)/python -c "import importlib.metadata; print(importlib.metadata.version('torch'))") in *+cpu) ;; *) $(INSTALL) -r requirements-cuda.lock;; esac
 	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -45,6 +48,8 @@ test: setup
 test-slow: setup
 	@$(BIN)/python -m pytest -q -m slow
 
+LICENCES := Apache;MIT;BSD;ISC;PSF;Python Software Foundation;MPL;Mozilla Public;LGPL;Lesser General;Unlicense;Artistic
+
 SAMPLE ?= 420
 SEED ?= 1
 mutants: setup
@@ -55,6 +60,11 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# Licences from the installed packages, known vulnerabilities from the Python package index, which must be in reach.
+audit: setup
+	@$(BIN)/pip-licenses --partial-match --allow-only "$(LICENCES)" --ignore-packages gristmill >/dev/null && echo "licences: all allowed"
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
 
 format: setup
 	@$(BIN)/ruff check --fix-only .

@@ -254,7 +254,7 @@ def bench_substring(bars: Bars, folder: Path, tokens: int) -> None:
     bars.at_most("substring_gib", ours.memory / GIB, 8)
     cuts = [read_cuts(run.store, file) for file in made.of("cuts")]
     alone = synthetic.make_run(
-        folder / "alone", synthetic.texts(documents, 500), {"dedup_substring.one_process_bytes": 1 << 60}
+        folder / "alone", synthetic.texts(documents, 500), {"dedup_substring.one_process_bytes": (1 << 31) - 1}
     )
     Attempt(alone, alone.task("dedup_fuzzy")).commit([], part.rows)
     theirs = stages(alone, "dedup_substring")

@@ -7,6 +7,9 @@ Each page is extracted in three ways: without the fall-back extractors, always w
 looks too short. The stage must be as good as the better of the others, to .001, in a tenth more time than the first. Times are the
 processor's, of the ways in turn on each page; the least of some runs counts.
 
+The frontier shows what other rules would give, from the same texts and times: which pages are suspicious, and what a second extraction of
+them takes.
+
 The bars are for the extractor's text as both benchmarks score it. The stage then takes URLs and spaces out of it (RefinedWeb), which is no
 loss of content: a second line per set gives F1 with the gold text cleaned in the same way.
 """
@@ -21,9 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+
 from benchmarks.bars import Bars
 from pipelines.extract import clean, decode, plain_tables
-from pipelines.text.maintext import find_text, main_text
+from pipelines.text.maintext import MAIN_SHARE, PAGE_SHARE, SHORT, find_text, main_text
 from pipelines.text.rangefile import RangeFile
 from pipelines.text.record import Page
 from pipelines.text.warc import read_pages
@@ -35,9 +41,20 @@ WAYS = {
     "never": lambda page: main_text(page, True) or "",
     "always": lambda page: main_text(page, False) or "",
 }
+RULES = ((MAIN_SHARE, PAGE_SHARE), (4, 20), (4, 10), (3, 10), (2, 20), (2, 5), (1, 10), (0, 10))
+"""The stage's own rule and others: a text is suspicious below 1/(first) of the main content and 1/(second) of the page, 0 asks for neither."""
 WORD = re.compile(r"\w+")
 SHINGLE = 4
 MAX_PAYLOAD = 64 << 20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Characters that resiliparse finds on a page, and the processor seconds of each way and of looking (`look`)."""
+
+    main: int
+    page: int
+    seconds: dict[str, float]
 
 
 @dataclass
@@ -47,6 +64,7 @@ class Run:
     seconds: Counter[str] = field(default_factory=Counter)
     twice: int = 0
     pages: int = 0
+    sizes: dict[str, Sizes] = field(default_factory=dict)
 
 
 def extract(file: Path, repeats: int, run: Run) -> dict[str, dict[str, str]]:
@@ -66,7 +84,33 @@ def extract(file: Path, repeats: int, run: Run) -> dict[str, dict[str, str]]:
                 run.seconds.update({way: min(taken) for way, taken in times.items()})
                 run.twice += find_text(decoded).twice
                 run.pages += 1
+                began = time.process_time()
+                tree = HTMLTree.parse(decoded)
+                main = len(extract_plain_text(tree, main_content=True, comments=False, alt_texts=False))
+                whole = len(extract_plain_text(tree, alt_texts=False))
+                least = {way: min(taken) for way, taken in times.items()}
+                run.sizes[page.url] = Sizes(main, whole, least | {"look": time.process_time() - began})
     return texts
+
+
+def by_rule(
+    texts: dict[str, dict[str, str]], run: Run, main_share: float, page_share: float
+) -> tuple[dict[str, str], set[str]]:
+    """(each page's text by a rule, the pages that it extracts twice)."""
+    chosen, twice = dict(texts["never"]), set()
+    for url, fast in texts["never"].items():
+        sizes = run.sizes[url]
+        if len(fast) < SHORT and len(fast) * main_share < sizes.main and len(fast) * page_share < sizes.page:
+            twice.add(url)
+            chosen[url] = max(fast, texts["always"][url], key=len)
+    return chosen, twice
+
+
+def time_to_never(run: Run, texts: dict[str, str], twice: set[str]) -> float:
+    """Seconds with these pages extracted twice, per second without any."""
+    seconds = sum(sizes.seconds["never"] for sizes in run.sizes.values())
+    looked = sum(run.sizes[url].seconds["look"] for url, text in texts.items() if len(text) < SHORT)
+    return (seconds + looked + sum(run.sizes[url].seconds["always"] for url in twice)) / seconds
 
 
 def f1(precision: float, recall: float) -> float:
@@ -92,7 +136,6 @@ def article_f1(gold: dict[str, str], found: dict[str, str]) -> float:
         if theirs:
             recalls.append(both / theirs.total())
     precision, recall = sum(precisions) / len(precisions), sum(recalls) / len(recalls)
-    print(f"  articles: {len(recalls)} pages, precision {precision:.3f}, recall {recall:.3f}")
     return f1(precision, recall)
 
 
@@ -105,10 +148,6 @@ def snippet_f1(gold: list[dict[str, Any]], found: dict[str, str]) -> float:
         misses += sum(snippet not in text for snippet in row["with"])
         alarms += sum(snippet in text for snippet in row["without"])
     precision, recall = hits / (hits + alarms), hits / (hits + misses)
-    unread = sum(row["url"] not in found for row in gold)
-    print(
-        f"  multilingual snippets: {len(gold)} pages ({unread} not read), precision {precision:.3f}, recall {recall:.3f}"
-    )
     return f1(precision, recall)
 
 
@@ -144,6 +183,15 @@ def main() -> int:
         print(f"{way}: {run.pages / run.seconds[way]:.1f} pages/s")
         scores[way] = article_f1(gold, articles[way]), snippet_f1(snippets, multilingual[way])
         print("  F1 {:.4f}, {:.4f}".format(*scores[way]))
+    print(f"frontier: share twice, time, F1 articles, F1 multilingual ({len(gold)} and {len(snippets)} pages)")
+    for main_share, page_share in RULES:
+        (first, some), (second, others) = (
+            by_rule(one, run, main_share, page_share) for one in (articles, multilingual)
+        )
+        slower = time_to_never(run, articles["never"] | multilingual["never"], some | others)
+        found = article_f1(gold, first), snippet_f1(snippets, second)
+        rule = f"main 1/{main_share:g}, page 1/{page_share:g}" if main_share else f"page 1/{page_share:g}"
+        print(f"  {rule}: {len(some | others) / run.pages:.1%} {slower:.3f} {found[0]:.4f} {found[1]:.4f}")
     print("stage, as it keeps the text, without URLs, the gold text likewise:")
     tidy = [{**row, "with": [*map(clean, row["with"])], "without": [*map(clean, row["without"])]} for row in snippets]
     kept = article_f1(cleaned(gold), cleaned(articles["stage"])), snippet_f1(tidy, cleaned(multilingual["stage"]))

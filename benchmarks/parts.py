@@ -35,7 +35,7 @@ BENCHES: dict[str, dict[str, float]] = {
     },
     "dedup": {"sign": 90, "recall": 240, "kill": 540, "peer": 400, "million": 700, "substring": 400},
     "fuzz": {"fuzz": 1000, "fuzz_guided": 1000},
-    "hostile": {"pages": 900},
+    "hostile": {"pages": 900, "boundary": 120},
 }
 
 

@@ -11,9 +11,11 @@ import time
 from collections.abc import Sequence
 
 from contract import contamination, funnel, gc, lineage, recipe
+from contract.digest import split_digest
 from contract.errors import GristmillError, InputError, RecipeError
 from contract.manifest import find
 from contract.plan import Run, Task, open_run, resolve
+from contract.printable import printable
 from contract.sources import list_snapshots
 from contract.stages import STAGES
 from contract.store import Store, split_uri
@@ -96,7 +98,7 @@ def _new_name(of: str) -> str:
 
 
 def _open(uri: str) -> Run:
-    split_uri(uri)[0].reach()
+    split_uri(split_digest(uri)[0])[0].reach()
     return open_run(uri)
 
 
@@ -142,7 +144,8 @@ def _gc(given: argparse.Namespace) -> None:
     hours = given.older_than_hours
     old, young = gc.collect(_existing(given.store), hours * 3600, time.time(), given.delete)
     for one in old:
-        print(f"{'deleted' if given.delete else 'would delete'} {one.path} ({funnel.human_bytes(one.bytes)})")
+        done = "deleted" if given.delete else "would delete"
+        print(printable(f"{done} {one.path} ({funnel.human_bytes(one.bytes)})"))
     print(f"{len(old)} unlisted attempts, {len(young)} younger than {hours:g} hours left alone")
 
 

@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 from contract.manifest import find
 from contract.plan import Run
+from contract.printable import printable
 
 KIND = "contamination"  # of the file that holds a report
 STAGES = {"decontaminate": "the crawl", "mix": "the curated sources"}
@@ -62,4 +63,4 @@ def render(what: str, report: Report) -> list[str]:
             f"{one.documents_leaking:>20,}{one.documents_overlapping:>13,}{ngrams:>18}"
         )
         lines += [f"    in {count:,} documents: {ngram}" for ngram, count in one.common[:COMMON] if count > 1]
-    return lines
+    return list(map(printable, lines))

@@ -7,6 +7,7 @@ anything else that escapes is a defect and keeps its traceback. A message shows 
 import re
 
 from contract.masking import masked
+from contract.printable import printable
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 65  # sysexits EX_DATAERR: the input is unusable, a retry changes nothing
@@ -16,7 +17,7 @@ EXIT_BAD_RECIPE = 78  # sysexits EX_CONFIG: the recipe is wrong, a retry changes
 
 def _line(text: str) -> str:
     """The text as one line that no terminal obeys, whatever it quotes."""
-    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], re.sub(r"\s*\n\s*", " ", text.strip()))
+    return printable(re.sub(r"\s*\n\s*", " ", text.strip()))
 
 
 class GristmillError(Exception):

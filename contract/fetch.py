@@ -16,15 +16,17 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
+from contract import deployment
 from contract.errors import InputError, StoreError
 from contract.masking import masked, masked_words
+from contract.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +75,19 @@ def session(retries: int = 8) -> requests.Session:
     )
     made = requests.Session()
     made.headers["User-Agent"] = USER_AGENT
+    made.hooks["response"].append(_stay)
     for scheme in ("http://", "https://"):
         made.mount(scheme, HTTPAdapter(max_retries=retry if retries else 0))
     return made
+
+
+def _stay(response: requests.Response, **_: object) -> None:
+    """Raises InputError before a redirect is followed that leads to where no recipe of this deployment may read."""
+    fixed = deployment.current()
+    if fixed and response.is_redirect:
+        target = urljoin(response.url, response.headers["Location"])
+        if why := fixed.refuses(target):
+            raise InputError(f"{response.url}: redirects to {target}, which {why}; {deployment.WHO}")
 
 
 def get(url: str, patience_s: float = PATIENCE_S) -> bytes:
@@ -83,7 +95,7 @@ def get(url: str, patience_s: float = PATIENCE_S) -> bytes:
 
     Raises InputError where the server says that there is no such thing, StoreError where it cannot be reached.
     """
-    log.info("asking %s", masked_words(masked(url)))
+    log.info("asking %s", printable(masked_words(masked(url))))
     ends = time.monotonic() + patience_s
     wait = 1.0
     while True:
@@ -163,7 +175,7 @@ def connection(url: str, limit: int, folder: Path | None = None) -> Iterator[Non
 
 def warn(text: str) -> None:
     """One line for people, which asks nothing of them."""
-    log.warning("warning: %s", masked(text))
+    log.warning("warning: %s", printable(masked(text)))
 
 
 def root(error: BaseException) -> str:

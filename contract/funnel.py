@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from contract.manifest import Manifest, find
 from contract.plan import Run
+from contract.printable import printable
 from contract.stages import STAGES
 
 REASONS = 6  # of a stage, the most frequent first
@@ -74,7 +75,7 @@ def render(found: list[Level]) -> str:
             lines += textwrap.wrap(
                 f"never became a document: {losses}", 110, initial_indent=" " * 16, subsequent_indent=" " * 18
             )
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def human_bytes(count: float) -> str:

@@ -25,11 +25,13 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
     """(what is old enough to go, what is too young), each sorted by path. The first is deleted if `delete` says so.
 
     An attempt is as old as its newest file. It goes when that was written more than `older_than_s` seconds before `now`, a Unix time:
-    a younger one may still be running.
+    a younger one may still be running. Where a manifest cannot be read, all attempts beside it stay: it may list one of them.
     """
     # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
     found = _attempts(entry for stage in STAGES for entry in store.files(stage))
-    listed = {f"{one.prefix}/{one.attempt}" for one in read_all(store)}
+    manifests, unreadable = read_all(store)
+    listed = {f"{one.prefix}/{one.attempt}" for one in manifests}
+    listed |= {path for path in found if any(path.startswith(f"{prefix}/") or path == prefix for prefix in unreadable)}
     old: list[Garbage] = []
     young: list[Garbage] = []
     for path in sorted(found.keys() - listed):

@@ -6,6 +6,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 from contract.manifest import Manifest
+from contract.printable import printable
 
 REASONS = 3  # of dropped documents, the most frequent first
 MODELS = ("pretrain", "sft", "ppo")  # in the order in which each is made from the one before
@@ -17,7 +18,7 @@ def headline(manifest: Manifest) -> str:
     """The figures that a person asks for first: `393 of 456 documents kept; language 60, language_unsure 3`."""
     if manifest.partition.startswith("step-"):
         return f"checkpoint of step {_n(manifest, 'step')}"
-    return SENTENCES.get(manifest.stage, documents)(manifest)
+    return printable(SENTENCES.get(manifest.stage, documents)(manifest))
 
 
 def warnings(manifest: Manifest) -> list[str]:

@@ -6,25 +6,26 @@ from collections.abc import Iterable
 from contract.errors import InputError
 from contract.manifest import Manifest, read_all
 from contract.masking import masked
+from contract.printable import printable
 from contract.store import Store
 
 Key = tuple[str, str, str]
 
 
 def trace(store: Store, uri: str) -> list[str]:
-    """Lines that show a manifest's chain back to the crawl files and forward to the models.
+    """Printable lines that show a manifest's chain back to the crawl files and forward to the models.
 
     `uri` is a manifest's URI or its folder's, or the URI of a crawl file; a path will do, also over links, and of a manifest the one
     below the store. Raises InputError where nothing in the store matches.
     """
     uri = masked(uri)  # as the manifests name it
-    manifests = {_key(one): one for one in read_all(store)}
+    manifests = {_key(one): one for one in read_all(store)[0]}
     place = _place(uri)
     named = dict.fromkeys(source for one in manifests.values() for source in one.sources)
     source = uri if uri in named else next((one for one in named if _place(one) == place), None)
     if source is not None:
         users = [key for key, one in manifests.items() if source in one.sources]
-        return [source, *_walk(users, _forward(manifests), manifests, "made")]
+        return list(map(printable, [source, *_walk(users, _forward(manifests), manifests, "made")]))
     prefixes = {uri.rstrip("/"), place.removeprefix(_place(store.uri) + "/")}
     start = next((key for key, one in manifests.items() if prefixes & {one.prefix, one.path}), None)
     if start is None:
@@ -33,7 +34,7 @@ def trace(store: Store, uri: str) -> list[str]:
     lines = [_describe(manifests[start]), *(f"  from {source}" for source in manifests[start].sources)]
     lines += _walk(back[start], back, manifests, "from")
     lines += _walk(_forward(manifests).get(start, []), _forward(manifests), manifests, "made")
-    return lines
+    return list(map(printable, lines))
 
 
 def _place(uri: str) -> str:

@@ -1,11 +1,13 @@
 """The manifest: what a finished task left behind. It is written last and created once, so that it exists means done.
 
 A task writes below `<stage>/<fingerprint>/<partition>/attempt-<uuid>/` and commits `manifest.json` beside its attempts. A second
-writer of the same task is refused and its attempt is garbage that `gc` removes. Readers open only files that a manifest lists.
+writer of the same task is refused and its attempt is garbage that `gc` removes. Readers open only files that a manifest lists, and a
+manifest lists only files of its own attempt: one that names another task than the place where it lies, or other files, is refused.
 """
 
 import datetime
 import hashlib
+import re
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,10 +18,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.errors import GristmillError, NotReadyError, StoreError
+from contract.fetch import warn
 from contract.masking import masked
 from contract.plan import Run, Task
 from contract.stages import STAGES
 from contract.store import Store
+
+ATTEMPT = re.compile(r"attempt-[0-9a-z]+")
+TAKEN = (".lock", ".part")
+"""What a name may not end in: training puts a lock and an unfinished download of these names beside each file that it fetches."""
 
 
 class File(BaseModel):
@@ -124,7 +131,7 @@ class Attempt:
         """Create the manifest. Returns the one that stands: this attempt's, or that of the attempt that was faster."""
         rows = rows or Rows()
         rows.check()
-        stray = [file.path for file in files if not file.path.startswith(f"{self.prefix}/{self.id}/")]
+        stray = [file.path for file in files if not lies_below(file.path, f"{self.prefix}/{self.id}")]
         if stray:
             raise GristmillError(f"{stray[0]} lies outside the attempt {self.prefix}/{self.id}; nothing was committed")
         segment = self.task.segment
@@ -174,24 +181,57 @@ def need(store: Store, task: Task) -> Manifest:
 
 
 def read(store: Store, prefix: str) -> Manifest:
-    """The manifest under a prefix; raises FileNotFoundError where there is none."""
+    """The manifest under a prefix; raises FileNotFoundError where there is none, and StoreError for one that is not this task's own."""
     path = f"{prefix}/manifest.json"
     try:
-        return Manifest.model_validate_json(store.read_bytes(path))
+        manifest = Manifest.model_validate_json(store.read_bytes(path))
     except ValidationError as error:
         raise StoreError(
             f"{store.full(path)}: is not a manifest of this version ({error.error_count()} fields differ); delete it to run the task again"
         ) from error
+    why = foreign(manifest, prefix)
+    if why:
+        raise StoreError(f"{store.full(path)}: {why}, so it was not written here; delete it to run the task again")
+    return manifest
 
 
-def read_all(store: Store) -> list[Manifest]:
-    """Every manifest in the store, checkpoints included."""
-    return [
-        read(store, entry.path.rpartition("/")[0])
-        for stage in STAGES
-        for entry in store.files(stage)
-        if entry.path.endswith("/manifest.json")
-    ]
+def foreign(manifest: Manifest, prefix: str) -> str | None:
+    """Why a manifest that lies under `prefix` cannot be the one that a task committed there; None where it can."""
+    if manifest.prefix != prefix:
+        return f"it is the manifest of {manifest.prefix}"
+    if not ATTEMPT.fullmatch(manifest.attempt):
+        return f"its attempt is called {manifest.attempt!r}"
+    stray = [file.path for file in manifest.files if not lies_below(file.path, f"{prefix}/{manifest.attempt}")]
+    return f"it lists {stray[0]!r}, which is no file of its attempt" if stray else None
+
+
+def lies_below(path: str, folder: str) -> bool:
+    """Whether a path relative to the store names a file below a folder of it, by a name that nothing else may have."""
+    below = path.removeprefix(f"{folder}/")
+    return below != path and not {"", ".", ".."} & set(below.split("/")) and not path.endswith(TAKEN)
+
+
+def read_all(store: Store) -> tuple[list[Manifest], list[str]]:
+    """(every manifest in the store, checkpoints included; the prefixes of those that cannot be read).
+
+    A warning names each of the second: foreign, damaged, of another version, or gone since it was listed. They stop nobody who looks at
+    the whole store.
+    """
+    found: list[Manifest] = []
+    unreadable: list[str] = []
+    for entry in (entry for stage in STAGES for entry in store.files(stage)):
+        prefix, _, name = entry.path.rpartition("/")
+        if name != "manifest.json":
+            continue
+        try:
+            found.append(read(store, prefix))
+        except FileNotFoundError:
+            warn(f"{store.full(entry.path)}: is gone since it was listed; left out")
+            unreadable.append(prefix)
+        except StoreError as error:
+            warn(f"left out: {error}")
+            unreadable.append(prefix)
+    return found, unreadable
 
 
 @cache

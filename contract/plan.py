@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from contract import deployment
 from contract import recipe as recipes
+from contract.digest import with_digest
 from contract.errors import InputError, RecipeError
 from contract.recipe import Recipe
 from contract.sources import (
@@ -25,7 +27,7 @@ from contract.sources import (
     stage_outside,
 )
 from contract.stages import STAGES
-from contract.store import Store, split_uri
+from contract.store import Store
 
 WHOLE = "all"  # the one partition of a corpus stage
 
@@ -147,27 +149,31 @@ def resolve(uri: str, run: str, overrides: Sequence[str] = (), snapshots: Sequen
     recipe = recipe.model_copy(update={"store": store.uri})
     store.check()
     segments = list_segments(recipe)
+    _check_files(segments)
     recipe = recipe.model_copy(update={"snapshots": tuple(dict.fromkeys(segment.snapshot for segment in segments))})
     outside = list_outside(recipe)
-    for path, data in (
-        (f"runs/{run}/inputs.json", dump_inputs(segments, outside)),
-        (f"runs/{run}/recipe.yaml", recipes.dump(recipe).encode()),
-    ):
+    inputs, text = dump_inputs(segments, outside), recipes.dump(recipe).encode()
+    for path, data in ((f"runs/{run}/inputs.json", inputs), (f"runs/{run}/recipe.yaml", text)):
         if not store.create(path, data) and store.read_bytes(path) != data:
             raise RecipeError(
                 f"{store.full(path)} exists with other content; a run's recipe never changes, start a new run"
             )
-    return Run(store.full(f"runs/{run}/recipe.yaml"), recipe, tuple(segments), outside)
+    uri = with_digest(store.full(f"runs/{run}/recipe.yaml"), text, inputs)
+    return Run(uri, recipe, tuple(segments), outside)
 
 
 def open_run(uri: str) -> Run:
-    """Open a run by the URI of its resolved recipe (`<store>/runs/<run>/recipe.yaml`)."""
-    recipe = recipes.load(uri, patient=True)
-    folder, _ = split_uri(uri)
-    try:
-        segments, outside = load_inputs(folder.read_bytes("inputs.json"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{uri} is not a resolved run; make one with: python -m contract resolve --recipe {uri}"
-        ) from None
+    """Open a run by the URI of its resolved recipe (`<store>/runs/<run>/recipe.yaml`), with or without the digest that follows it.
+
+    The run's own URI has the digest, so that whoever gets it from here opens the same run or none. Raises RecipeError where the digest
+    of a given URI is not that of the run's files.
+    """
+    recipe, inputs, uri = recipes.load_run(uri)
+    segments, outside = load_inputs(inputs)
+    _check_files(segments)
     return Run(uri, recipe, tuple(segments), outside)
+
+
+def _check_files(segments: Sequence[Segment]) -> None:
+    if fixed := deployment.current():
+        fixed.check_files(file.uri for segment in segments for file in segment.files)

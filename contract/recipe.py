@@ -13,8 +13,10 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import ValidationError, model_validator
 
+from contract import deployment
 from contract import settings as s
-from contract.errors import RecipeError, StoreError
+from contract.digest import split_digest, verify, with_digest
+from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
 from contract.settings import Settings, runtime_only
 from contract.store import split_uri
@@ -115,6 +117,9 @@ class Recipe(Settings):
         decides = self.section(stage).identity()
         if stage == "extract" and self.extract.prefilter_probability and self.langid.languages:
             decides["languages"] = sorted(self.langid.languages)  # the language prefilter's
+            decides["model"] = s.LANGUAGE_MODEL
+        if stage == "langid":
+            decides["model"] = s.LANGUAGE_MODEL
         if stage == "dedup_substring":
             decides["heldout_fraction"] = self.mix.heldout_fraction  # whose text no training text may cut
         return decides
@@ -124,24 +129,58 @@ def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Reci
     """Read a recipe from a local path, `file://` or `s3://` URI and apply overrides such as `filter.min_words=40`.
 
     `patient` is for tasks, which give a store a minute to be reached; a person who starts a run is told in seconds that it cannot be.
+    Raises RecipeError where a resolved run's URI carries a digest and its files hold something else.
     """
-    store, name = split_uri(uri)
+    place, digest = split_digest(uri)
+    data = _read(place, digest, patient)
+    if digest:
+        verify(place, digest, data, _inputs(place))
+    return _parse_file(data, place, overrides)
+
+
+def load_run(uri: str) -> tuple[Recipe, bytes, str]:
+    """(the recipe of a resolved run, its inputs.json, its URI with the digest of the two). Raises InputError where it is no resolved run."""
+    place, digest = split_digest(uri)
+    data, inputs = _read(place, digest, patient=True), _inputs(place)
+    if digest:
+        verify(place, digest, data, inputs)
+    return _parse_file(data, place), inputs, with_digest(place, data, inputs)
+
+
+def _read(place: str, digest: str | None, patient: bool) -> bytes:
+    if fixed := deployment.current():
+        fixed.check_recipe(place, digest)
+    store, name = split_uri(place)
     try:
         if not patient:
             store.reach()
         if (size := store.size(name)) > MAX_BYTES:
-            raise RecipeError(f"recipe {uri}: has {size:,} bytes, and more than {MAX_BYTES:,} are no recipe")
-        text = store.read_bytes(name).decode()
+            raise RecipeError(f"recipe {place}: has {size:,} bytes, and more than {MAX_BYTES:,} are no recipe")
+        return store.read_bytes(name)
     except FileNotFoundError:
-        raise RecipeError(f"recipe {uri}: no such file{_near_recipes(uri)}") from None
+        raise RecipeError(f"recipe {place}: no such file{_near_recipes(place)}") from None
     except StoreError as error:  # a folder, say; what keeps S3 from answering may pass
         kind = StoreError if store.is_s3 else RecipeError
-        raise kind(f"recipe {uri}: cannot be read: {error}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"recipe {uri}: is not UTF-8 text ({error})") from error
+        raise kind(f"recipe {place}: cannot be read: {error}") from error
+
+
+def _inputs(place: str) -> bytes:
+    """What lies beside a resolved recipe."""
     try:
-        return parse(text, uri, overrides)
+        return split_uri(place)[0].read_bytes("inputs.json")
+    except FileNotFoundError:
+        raise InputError(
+            f"{place} is not a resolved run; make one with: python -m contract resolve --recipe {place}"
+        ) from None
+
+
+def _parse_file(data: bytes, place: str, overrides: Sequence[str] = ()) -> Recipe:
+    try:
+        return parse(data.decode(), place, overrides)
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe {place}: is not UTF-8 text ({error})") from error
     except RecipeError as error:
+        store, _ = split_uri(place)
         if overrides or not store.exists("inputs.json"):  # which lies beside a resolved recipe
             raise
         raise RecipeError(
@@ -150,29 +189,40 @@ def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Reci
 
 
 def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe from YAML text; `origin` is what error messages call it."""
+    """A recipe from YAML text; `origin` is what error messages call it. What a deployment fixes is as the deployment says."""
     if len(text) > MAX_BYTES:
         raise RecipeError(f"recipe {origin}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no recipe")
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
     except NOT_YAML as error:
-        raise RecipeError(f"recipe {origin}: is not valid YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"recipe {origin}: is not valid YAML: {_where(error)}") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {origin}: must hold keys and values, not a {type(values).__name__}")
     for item in overrides:
         _apply(values, item)
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
         told = [_explain(detail) for detail in error.errors()[:TOLD]]
         more = [f"and {error.error_count() - TOLD} more"] if error.error_count() > TOLD else []
         raise RecipeError(f"recipe {origin}: " + "; ".join(told + more)) from None
+    fixed = deployment.current()
+    return fixed.impose(recipe, origin) if fixed else recipe
+
+
+def _where(error: Exception) -> str:
+    """What is wrong and where, without the line itself: the file may be another one than the person meant, and hold secrets."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        at = error.problem_mark
+        return f"{error.problem} at line {at.line + 1}, column {at.column + 1}"
+    return " ".join(str(error).split())
 
 
 def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every value written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved recipe as YAML, every value written out but Spark's master and conf where a deployment fixes them: it may change them."""
+    fixed = {"spark": {"master", "conf"}} if deployment.current() else None
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude=fixed), sort_keys=False, allow_unicode=True)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -6,7 +6,8 @@ fast or where a stage runs and never what it produces, so it stays out of the st
 
 import os
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from contract.printable import HIDDEN
 from contract.scores import SCORES
 
 MOST = 1 << 40  # of pages, bytes, tokens, steps: more than anybody has, and it still adds up in 64 bits
@@ -33,7 +35,7 @@ def _number(given: Any) -> Any:
 
 def _plain(text: str) -> str:
     """No file, server or table can be named with a control character, and a line of a log would be torn by it."""
-    if re.search(r"[\x00-\x1f\x7f]", text):
+    if HIDDEN.search(text):
         raise ValueError(f"should hold no control characters, got {text[:80]!r}")
     return text
 
@@ -70,7 +72,9 @@ Pieces = Annotated[
     int, Field(gt=0, le=100_000, strict=True)
 ]  # tasks or files, of each of which a driver keeps a record
 Text = Annotated[str, AfterValidator(_plain)]
-Uri = Annotated[str, Field(min_length=1), AfterValidator(_plain), AfterValidator(_absolute)]
+_ABSOLUTE = AfterValidator(_absolute)
+Uri = Annotated[str, Field(min_length=1), AfterValidator(_plain), _ABSOLUTE]
+"""What is read or written somewhere, as `Settings.uris` lists it. Whatever is opened has this type."""
 
 
 def runtime_only(default: Any, **constraints: Any) -> Any:
@@ -99,6 +103,31 @@ class Settings(BaseModel):
     def outside(self) -> dict[str, str]:
         """Files or folders that the stage reads from outside the pipeline: key of the setting -> URI. They are part of its identity."""
         return {}
+
+    def uris(self, above: str = "") -> Iterator[tuple[str, str]]:
+        """(dotted key, URI) of everything that these settings and those below them say to open."""
+        for name, field in type(self).model_fields.items():
+            yield from _uris(f"{above}{name}", getattr(self, name), (field.annotation, *field.metadata))
+
+
+def _uris(key: str, value: Any, kind: tuple[Any, ...]) -> Iterator[tuple[str, str]]:
+    """`kind` is the field's annotation and what stands beside it."""
+    if isinstance(value, Settings):
+        yield from value.uris(f"{key}.")
+    elif isinstance(value, dict | tuple):
+        for name, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _uris(f"{key}.{name}", one, kind)
+    elif isinstance(value, str):
+        parts = list(_parts_of(kind))
+        if _ABSOLUTE in parts and value not in parts:  # a word that the type itself names is no URI
+            yield key, value
+
+
+def _parts_of(kind: tuple[Any, ...]) -> Iterator[Any]:
+    """What a type is made of, down to its validators and literals."""
+    for one in kind:
+        yield one
+        yield from _parts_of(get_args(one))
 
 
 # ---------------------------------------------------------------- the Spark plane
@@ -159,6 +188,10 @@ class Extract(Settings):
     """Of processor time, from a millisecond, below which the system's clock means no limit, to an hour."""
     memory_mb_per_page: Annotated[int, Field(gt=0, le=1 << 20, strict=True)] = 1024
     """At most a tebibyte."""
+
+
+LANGUAGE_MODEL = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+"""sha256 of lid.176.ftz, fastText's language identification model: part of what decides a page's language."""
 
 
 class Langid(Settings):
@@ -682,12 +715,35 @@ def _master(text: str) -> str:
     return text
 
 
+Master = Annotated[str, AfterValidator(_master)]
+
+
+SECRET_KEY = re.compile(r"secret|password|token|access[.]?key", re.IGNORECASE)  # the default of spark.redaction.regex
+NAMES_A_SECRET = re.compile(
+    r"spark\.kubernetes\.(driver|executor)\.secret(s|KeyRef)\.|.*File$"
+)  # and does not hold one
+
+
+def _conf(conf: dict[str, str]) -> dict[str, str]:
+    """A run's recipe is stored and shown, so no property of it may be a secret."""
+    for key, value in conf.items():
+        if SECRET_KEY.search(key) and not NAMES_A_SECRET.match(key) and value not in ("true", "false"):
+            raise ValueError(
+                f"{key[:80]} would be stored with the run for all to read; set it in spark-defaults.conf, or hand it to "
+                "Kubernetes as a secretKeyRef (docs/security.md)"
+            )
+    return conf
+
+
+SparkConf = Annotated[dict[Text, Text], AfterValidator(_conf)]
+
+
 class Spark(Settings):
     """Where the Spark jobs run; never what they produce."""
 
-    master: Annotated[str, AfterValidator(_master)] = runtime_only("local[*]")
+    master: Master = runtime_only("local[*]")
     driver_memory: Annotated[str, AfterValidator(_memory)] = runtime_only("2g")
     executor_memory: Annotated[str, AfterValidator(_memory)] = runtime_only("4g")
     shuffle_partitions: Pieces = runtime_only(8)
-    conf: dict[Text, Text] = runtime_only({})
-    """Further Spark properties, for example a Kubernetes image. Secrets do not belong here: they come from the environment."""
+    conf: SparkConf = runtime_only({})
+    """Further Spark properties, for example a Kubernetes image. Properties that look like secrets are refused."""

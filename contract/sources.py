@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from urllib.parse import unquote
 
 from contract import content, fetch
 from contract.errors import InputError, StoreError
@@ -168,15 +169,18 @@ def dump_inputs(segments: list[Segment], outside: dict[str, str]) -> bytes:
 
 
 def load_inputs(data: bytes) -> tuple[list[Segment], dict[str, str]]:
-    """The inverse of `dump_inputs`. Raises InputError for what another version of Gristmill wrote."""
-    values = json.loads(data)
+    """The inverse of `dump_inputs`. Raises InputError for what another version of Gristmill wrote, and for a segment's name that is none:
+    paths are made of it."""
     try:
+        values = json.loads(data)
         segments = [
             Segment(row["snapshot"], row["index"], tuple(Source(**file) for file in row["files"]))
             for row in values["segments"]
         ]
+        for name in {segment.partition.rpartition(".")[0] for segment in segments}:
+            snapshot_date(name)
         return segments, values["outside"]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise InputError(
             "inputs.json: another version of Gristmill resolved this run; resolve its recipe again"
         ) from None
@@ -211,6 +215,11 @@ def _snapshot_files(source: str, snapshot: str, limit: int | None) -> list[Sourc
             raise InputError(
                 f"{source}/{listed}: is not a gzipped list of paths ({error}); check crawl.source"
             ) from None
+        astray = next((path for path in listing[:limit] if {"", ".", ".."} & set(unquote(path).split("/"))), None)
+        if astray is not None:
+            raise InputError(
+                f"{source}/{listed}: lists {astray!r}, which is no path below the source; check crawl.source"
+            )
         return [Source(f"{source.rstrip('/')}/{path}", path, 0, "") for path in listing[:limit]]
     files = _folder_files(source)
     only = _folder_snapshot(source, files)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.errors import RecipeError, SetupError, StoreError
 from contract.masking import masked, masked_words
+from contract.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,10 @@ class Store:
 
     def __getstate__(self) -> dict[str, str]:
         return {"uri": self.uri}
+
+    def local(self, path: str) -> Path:
+        """Where a file of a store that is a folder lies, for libraries that open files themselves."""
+        return Path(self._at(path))
 
     def _at(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
@@ -314,8 +319,12 @@ class Store:
                     os.close(handle)
 
     def delete(self, path: str) -> None:
-        """Delete a file, or a folder with everything below it. An absent path is fine."""
+        """Delete a file, or a folder with everything below it. An absent path is fine; one that a link leads out of the store is refused."""
         with self._reported(path):
+            if not self.is_s3:
+                inside, place = os.path.realpath(self.root), os.path.realpath(os.path.dirname(self._at(path)))
+                if os.path.commonpath([inside, place]) != inside:
+                    raise StoreError(f"{self.full(path)}: a link leads out of the store; remove that link")
             info = self._info(path)
             if info.is_file:
                 self.filesystem.delete_file(info.path)
@@ -343,7 +352,7 @@ def _reach(bucket: str, uri: str, endpoint: str | None) -> None:
     from botocore import UNSIGNED
     from botocore.exceptions import BotoCoreError, ClientError
 
-    log.info("asking %s at %s", uri, masked(endpoint or "Amazon S3"))
+    log.info("asking %s at %s", printable(uri), printable(masked(endpoint or "Amazon S3")))
     try:
         _s3_client(quick=True, signature_version=UNSIGNED).head_bucket(Bucket=bucket)
     except BotoCoreError as error:

@@ -13,6 +13,7 @@ from contract.headline import headline, left_out
 from contract.manifest import find
 from contract.metrics import PROGRESS, clock
 from contract.plan import WHOLE, Run, open_run
+from contract.printable import printable
 from contract.stages import STAGES
 from demo.rest import Airflow, healthy
 
@@ -33,11 +34,13 @@ class Screen:
 
     def say(self, line: str = "") -> None:
         """A line that stays."""
-        print(f"{self._clear()}{line}", file=self._out, flush=True)
+        told = "\n".join(map(printable, line.split("\n")))
+        print(f"{self._clear()}{told}", file=self._out, flush=True)
         self._shown = ()
 
     def show(self, *lines: str) -> None:
         """The lines that change, in place of those shown before."""
+        lines = tuple(map(printable, lines))
         if self._live:
             width = shutil.get_terminal_size().columns - 1
             print(self._clear() + "\n".join(line[:width] for line in lines), end="", file=self._out, flush=True)

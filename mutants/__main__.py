@@ -10,6 +10,7 @@ import queue
 import random
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,16 +64,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _report(drawn, results, given.least)
 
 
+def by_module(drawn: Sequence[Fault]) -> list[list[Fault]]:
+    """The faults of each module, the most first, so that the processes end together. A module's tests run once without any fault."""
+    found: defaultdict[str, list[Fault]] = defaultdict(list)
+    for fault in sorted(drawn):
+        found[fault.module].append(fault)
+    return sorted(found.values(), key=len, reverse=True)
+
+
 def _run(drawn: Sequence[Fault], processes: int) -> dict[Fault, tuple[str, str]]:
     """What became of each fault, and its change. Prints each as it comes."""
     context = multiprocessing.get_context("spawn")
     jobs, results = context.Queue(), context.Queue()
-    for fault in [*sorted(drawn), *[None] * processes]:  # sorted, so that each process meets few modules
-        jobs.put(fault)
-    workers = [context.Process(target=worker.serve, args=(number, ROOT, jobs, results)) for number in range(processes)]
+    for job in [*by_module(drawn), *[None] * processes]:
+        jobs.put(job)
+    known = equivalents()
+    workers = [
+        context.Process(target=worker.serve, args=(number, ROOT, known, jobs, results)) for number in range(processes)
+    ]
     for one in workers:
         one.start()
-    known, found, began = equivalents(), {}, time.monotonic()
+    found, began = {}, time.monotonic()
     while len(found) < len(drawn):
         try:
             fault, state, seconds, changed = results.get(timeout=5)
@@ -80,8 +92,6 @@ def _run(drawn: Sequence[Fault], processes: int) -> dict[Fault, tuple[str, str]]
             if not any(one.is_alive() for one in workers):
                 break
             continue
-        if state == "survived" and (fault.module, changed) in known:
-            state = "equivalent"
         found[fault] = (state, changed)
         at = f"{len(found)}/{len(drawn)} {clock(time.monotonic() - began)}"
         print(f"{at} {state} in {seconds:.1f} s {fault.module}:{fault.line} {fault.kind}: {changed}", flush=True)

@@ -27,6 +27,7 @@ ALSO = {
     "pipelines/text/fasttext_model.py": ("tests/pipelines/text/test_prefilter.py", "tests/pipelines/test_langid.py"),
     "pipelines/text/languages.py": ("tests/pipelines/text/test_quality.py",),
     "pipelines/text/ngrams.py": ("tests/pipelines/text/test_hashing.py", "tests/pipelines/text/test_minhash.py"),
+    "pipelines/text/phones.py": ("tests/pipelines/text/test_pii.py",),
     "pipelines/text/record.py": ("tests/pipelines/text/test_warc.py",),
     "pipelines/text/recordstream.py": ("tests/pipelines/text/test_warc.py",),
     "pipelines/text/recurrence.py": (

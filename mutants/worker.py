@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from mutants.areas import area
-from mutants.faults import apply, change
+from mutants.faults import Fault, apply, change
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 SLOW_IMPORTS = (
@@ -52,29 +52,45 @@ class Outcome:
     said: str
 
 
-def serve(number: int, root: Path, jobs: Any, results: Any) -> None:
-    """Take faults from the queue `jobs` until it says None, and put (fault, state, seconds, change) of each into `results`."""
+def serve(number: int, root: Path, known: Set[tuple[str, str]], jobs: Any, results: Any) -> None:
+    """Take the faults of one module after another from the queue `jobs` until it says None.
+
+    Puts (fault, state, seconds, change) of each into `results`. A fault that is `known` to be equivalent, by its module and change, needs
+    no tests.
+    """
     with tempfile.TemporaryDirectory(prefix=f"gristmill-mutants-{number}-") as folder:
-        place, log = Path(folder) / "tree", Path(folder) / "log"
+        place = Path(folder) / "tree"
         copy_tree(root, place)
         enter(place)
-        usual: dict[str, Outcome] = {}
-        while fault := jobs.get():
-            source = (place / fault.module).read_text()
-            files = area(fault.module, place)
-            seconds = Path(folder) / f"{fault.module.replace('/', '.')}.json"
-            if fault.module not in usual:
-                usual[fault.module] = run(files, log, 600, seconds)
-            sound = usual[fault.module]
-            if sound.code != 0:
-                results.put((fault, f"untried, the tests fail without a fault: {sound.said[-300:]}", sound.seconds, ""))
-                continue
-            faulty = apply(fault, source)
-            (place / fault.module).write_text(faulty)
-            outcome = run(files, log, 4 * sound.seconds + 20, seconds)
-            (place / fault.module).write_text(source)
-            results.put((fault, _state(outcome.code), outcome.seconds, change(source, faulty)))
+        while of_module := jobs.get():
+            for result in _try(of_module, place, known):
+                results.put(result)
         os.chdir(root)
+
+
+def _try(
+    of_module: Sequence[Fault], place: Path, known: Set[tuple[str, str]]
+) -> Iterator[tuple[Fault, str, float, str]]:
+    module = of_module[0].module
+    log, seconds = place.with_name("log"), place.with_name(f"{module.replace('/', '.')}.json")
+    source, files = (place / module).read_text(), area(module, place)
+    changed = {fault: apply(fault, source) for fault in of_module}
+    said = {fault: change(source, faulty) for fault, faulty in changed.items()}
+    equivalent = [fault for fault in of_module if (module, said[fault]) in known]
+    yield from ((fault, "equivalent", 0.0, said[fault]) for fault in equivalent)
+    if len(equivalent) == len(of_module):
+        return
+    sound = run(files, log, 600, seconds)
+    for fault in of_module:
+        if fault in equivalent:
+            continue
+        if sound.code != 0:
+            yield fault, f"untried, the tests fail without a fault: {sound.said[-300:]}", sound.seconds, ""
+            continue
+        (place / module).write_text(changed[fault])
+        outcome = run(files, log, 3 * sound.seconds + 10, seconds)
+        yield fault, _state(outcome.code), outcome.seconds, said[fault]
+    (place / module).write_text(source)
 
 
 def _state(code: int | None) -> str:

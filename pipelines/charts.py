@@ -11,6 +11,7 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
+from contract.printable import printable
 from pipelines.text.rules import Rule
 
 PAPER, INK, FAINT, GRID = "#ffffff", "#1f2933", "#697586", "#e4e7eb"
@@ -47,7 +48,7 @@ def document(width: int, height: int, parts: Sequence[str]) -> str:
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(printable(words))}</text>'
 
 
 def box(x: float, y: float, width: float, height: float, colour: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import xxhash
 
 from contract.masking import masked
+from contract.printable import printable
 from contract.settings import Crawl
 from contract.sources import Source, file_size
 from contract.store import Store
@@ -129,7 +130,7 @@ def _fill(
         if isinstance(one, Loss):
             sorter.lose(one.kind)
             if one.detail:
-                print(f"crawl {masked(source.uri)}: {one.kind}: {one.detail}", flush=True)
+                print(printable(f"crawl {masked(source.uri)}: {one.kind}: {one.detail}"), flush=True)
             continue
         sort_page(one, page_row(one, snapshot, source.name), url_filter, sorter)
         if sorter.counts.read >= PART_PAGES:

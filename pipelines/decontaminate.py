@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from contract.errors import InputError
 from contract.manifest import File
 from contract.metrics import Progress
+from contract.printable import printable
 from contract.settings import Decontaminate
 from contract.store import Store, split_uri
 from pipelines.findings import Findings, summarise
@@ -135,7 +136,7 @@ def describe(benchmarks: Benchmarks) -> Iterator[str]:
     for name, items in benchmarks.sets:
         files = benchmarks.files[name]
         yield f"benchmark {name}: {len(items):,} items, {benchmarks.sought[name]:,} sought, {len(files):,} files read"
-        yield from (f"{count:>9,} items in {file}" for file, count in files)
+        yield from (printable(f"{count:>9,} items in {file}") for file, count in files)
 
 
 def sift(row: dict[str, Any], judge: Judge | None, sorter: Sorter, findings: Findings) -> dict[str, Any] | None:

@@ -264,10 +264,15 @@ def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: Minha
     context, shared = job.context, job.context.broadcast(list(items))
     keys = sum(item.signatures.rows for item in items) * len_keys(job.store, items)
     paired = signing.method == "simhash" or settings.min_jaccard is not None
-    buckets = max(context.defaultParallelism, -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS)))
+    buckets = max(context.defaultParallelism, buckets_for(keys, paired))
     made = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
     found = exchange.shuffle(context, made, job.store.full(job.prefix))
     return [File(**row) for batch in found for row in batch.to_pylist()]
+
+
+def buckets_for(keys: int, paired: bool) -> int:
+    """In how many places so many keys meet, so that each holds some 250 MB. `paired`: links are checked, which takes more of each key."""
+    return -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS))
 
 
 def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:

@@ -25,6 +25,7 @@ from contract.errors import GristmillError, NotReadyError, RecipeError
 from contract.funnel import levels
 from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
+from contract.printable import printable
 from contract.scores import SCORES
 from contract.settings import Filter
 from contract.store import Store
@@ -171,7 +172,7 @@ def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dic
     lines += score_table(columns, languages, rules) if languages else []
     for name in SCORES if languages and not figures else ():
         lines += charts.as_text(name, columns[name], of[name])
-    return "\n".join(lines) + "\n", drawn if figures else {}
+    return "\n".join(map(printable, lines)) + "\n", drawn if figures else {}
 
 
 def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from contract.errors import GristmillError
 from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
+from contract.printable import printable
 from contract.stages import STAGES
 from contract.store import Store
 from pipelines.schema import Drop
@@ -136,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print("\n".join(lines) or f"no stage of this run has seen {given.page}")
+    print(*map(printable, lines or [f"no stage of this run has seen {given.page}"]), sep="\n")
     return 0 if lines else 1
 
 

@@ -155,25 +155,41 @@ def test_packages_are_installed_from_this_checkout(package):
     assert ROOT in Path(found.origin).parents
 
 
-def test_lock_file_names_versions_only():
-    """No address of any registry, no local build, no GPU package: what is pinned installs on a plain machine."""
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    for line in lines:
-        name, equals, version = line.partition("==")
-        assert equals, line
-        assert name.replace("-", "").replace("_", "").replace(".", "").isalnum(), line
-        assert version.replace(".", "").isalnum(), line
-    assert not [line for line in lines if line.startswith(("nvidia", "triton", "gristmill"))]
-    assert "torch==2.13.0" in lines
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Package -> (version, the sha256 of each of its files) of a lock file."""
+    text = (ROOT / name).read_text()
+    found: dict[str, tuple[str, list[str]]] = {}
+    for entry in text.replace("\\\n", " ").splitlines():
+        pin, *hashes = entry.split()
+        package, _, version = pin.partition("==")
+        found[canonicalize_name(package.partition("[")[0])] = version, hashes
+    return found
 
 
-def test_lock_file_satisfies_the_project():
-    """Every dependency that pyproject.toml names is pinned, to a version that it allows."""
-    pinned = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines())
-    pins = {canonicalize_name(name): version for name, version in pinned.items()}
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-test.lock", "requirements-cuda.lock"])
+def test_lock_files_name_versions_and_hashes_and_no_registry(name):
+    for package, (version, hashes) in locked(name).items():
+        assert package.replace("-", "").isalnum(), package
+        assert version.replace(".", "").isalnum(), (package, version)
+        assert hashes, package
+        assert all(len(one.removeprefix("--hash=sha256:")) == 64 for one in hashes), package
+
+
+def test_what_is_installed_on_any_machine_holds_no_gpu_package():
+    pins = locked("requirements.lock")
+    assert not [name for name in pins if name.startswith(("nvidia", "cuda", "triton", "gristmill"))]
+    assert pins["torch"][0] == "2.13.0"
+
+
+def test_lock_files_satisfy_the_project():
+    """Every dependency that pyproject.toml names is pinned, to a version that it allows; the tools of the tests apart, out of the image."""
+    pins = {name: version for name, (version, _) in locked("requirements.lock").items()}
+    tools = {name: version for name, (version, _) in locked("requirements-test.lock").items()}
+    assert not pins.keys() & tools.keys()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for text in (*project["dependencies"], *project["optional-dependencies"]["dev"]):
-        wanted = Requirement(text)
-        name = canonicalize_name(wanted.name)
-        assert name in pins, f"{wanted.name} is not in requirements.lock"
-        assert wanted.specifier.contains(pins[name]), f"{name}=={pins[name]} does not satisfy {wanted}"
+    for texts, held in ((project["dependencies"], pins), (project["optional-dependencies"]["dev"], pins | tools)):
+        for text in texts:
+            wanted = Requirement(text)
+            name = canonicalize_name(wanted.name)
+            assert name in held, f"{wanted.name} is in no lock file"
+            assert wanted.specifier.contains(held[name]), f"{name}=={held[name]} does not satisfy {wanted}"

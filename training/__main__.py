@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from contract.errors import EXIT_FAILED, GristmillError
-from contract.headline import warnings
+from contract.headline import headline, warnings
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if done:
             if _rank() == 0:
                 clear_checkpoints(run.store, task)
-                print(f"done {task.stage} {task.partition}: {run.store.full(done.path)} exists, skipped", flush=True)
+                said = f"{headline(done)}; {run.store.full(done.path)} exists, skipped"
+                print(f"done {task.stage} {task.partition}: {said}", flush=True)
             return 0
         run.check_inputs(task)
         _run(run, task, stop)
@@ -75,9 +76,10 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
             importlib.import_module(module).run(job)
             _leave(job)
     if job.rank == 0:
-        for warning in warnings(need(run.store, task)):
+        made = need(run.store, task)
+        for warning in warnings(made):
             print(f"warning: {warning}", flush=True)
-        print(f"committed {task.stage} {task.partition}: {run.store.full(task.prefix)}/manifest.json", flush=True)
+        print(f"committed {task.stage} {task.partition}: {headline(made)}; {run.store.full(made.path)}", flush=True)
 
 
 def join() -> tuple[int, int, int]:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from contract.errors import InputError, Interrupted
 from contract.manifest import Attempt, File, Manifest, read
+from contract.printable import printable
 from training import zero
 from training.engine import Engine
 from training.job import Job
@@ -155,7 +156,7 @@ def _open(job: Job, manifest: Manifest) -> _Opened | None:
             local["metrics.jsonl"].read_bytes(),
         )
     except (FileNotFoundError, KeyError, ValueError, SafetensorError) as error:
-        print(f"left out a damaged checkpoint: {job.store.full(manifest.path)} ({error})", flush=True)
+        print(printable(f"left out a damaged checkpoint: {job.store.full(manifest.path)} ({error})"), flush=True)
     if not job.sum(float(opened is None))[0]:
         return opened
     if job.rank == 0:

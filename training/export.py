@@ -8,6 +8,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract.manifest import Manifest, find
 from contract.plan import Run, Task
+from contract.printable import printable
 from contract.settings import Export
 from contract.shards import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS
 from training import model
@@ -117,6 +118,6 @@ def run(job: Job) -> None:
     write_tokenizer(job.download(tokenizer), folder, module.config.max_position_embeddings)
     made = [one for one in (find(job.store, task) for task in ancestors(job.task)) if one is not None]
     (folder / "README.md").write_text(model_card(job.run, job.task, source, made))
-    (folder / "sources.txt").write_text("".join(f"{uri}\n" for one in made for uri in one.sources))
+    (folder / "sources.txt").write_text("".join(f"{printable(uri)}\n" for one in made for uri in one.sources))
     metrics: dict[str, Any] = {"stage": source.stage, "parameters": model.parameters(module), "dtype": settings.dtype}
     job.commit(folder, metrics, {path.name: "export" for path in folder.iterdir()})

@@ -49,12 +49,4 @@ def run(job: Job) -> None:
     if not isinstance(correct, int | float) or not isinstance(total, int):
         raise InputError("the reward manifest does not say how many held-out pairs were ranked right; run reward again")
     decision = decide(correct, total, settings)
-    interval = f"{decision.accuracy:.3f} ({decision.low:.3f} to {decision.high:.3f}) on {total} held-out pairs"
-    if decision.open:
-        print(f"gate open: accuracy {interval}, the lower end reaches {decision.threshold:g}", flush=True)
-    else:
-        print(
-            f"gate closed: accuracy {interval}, the lower end is under {decision.threshold:g}; PPO is left out",
-            flush=True,
-        )
     job.attempt.commit([], metrics=asdict(decision))

@@ -126,7 +126,7 @@ class Job:
     def download(self, file: File) -> Path:
         """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place."""
         if not self.store.is_s3:
-            return Path(self.store.root, file.path)
+            return self.store.local(file.path)
         target = self.workdir / "inputs" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(target.name + ".lock")):

@@ -275,8 +275,3 @@ def finish(job: Job, engine: Engine, chat: Chat, pairs: Pairs) -> None:
     count, unusable = len(pairs.train) + len(pairs.heldout), pairs.bad.reasons.total()
     rows = Rows(read=count + unusable, kept=count, dropped=unusable, reasons=dict(pairs.bad.reasons))
     job.commit(folder, {"pairs": count, **metrics}, rows=rows)
-    if job.rank == 0:
-        print(
-            f"reward model: accuracy {metrics['accuracy']:.3f} ({metrics['accuracy_low']:.3f} to {metrics['accuracy_high']:.3f}) on {len(pairs.heldout)} held-out pairs",
-            flush=True,
-        )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from contract.errors import InputError
+from contract.printable import printable
 from contract.store import Store
 from pipelines.text.address import WWW, split_url
 from pipelines.text.blocklist import digest
@@ -42,9 +43,8 @@ def read_lists(folder: str) -> dict[str, np.ndarray]:
                 f"{'URL' if path.endswith('urls') else 'domain'} ({shown}); see docs/reading.md for what a list may hold"
             )
         if odd.count:
-            print(
-                f"crawl.blocklists: {store.full(path)}: {odd.count:,} lines hold what names nothing, which is left out ({shown})"
-            )
+            left = f"{odd.count:,} lines hold what names nothing, which is left out ({shown})"
+            print(printable(f"crawl.blocklists: {store.full(path)}: {left}"))
     if not any(map(len, made.values())):
         raise InputError(
             f"crawl.blocklists: {folder}: its lists are empty; fill them, name another folder, or leave the key out"

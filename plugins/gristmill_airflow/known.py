@@ -14,6 +14,7 @@ import yaml
 
 from contract.errors import RecipeError
 from contract.masking import masked
+from contract.printable import printable
 
 SOURCE = "crawl.source="
 
@@ -62,10 +63,8 @@ def report(seen: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for source, poll in seen.items():
         overrides = [line for line in poll["overrides"] if not line.startswith(SOURCE)]
         changed = f" with {' '.join(overrides)}" if overrides else ""
-        yield masked(
-            f"known at {source}, to be run with recipe {poll['recipe_name']}{changed}: "
-            f"{', '.join(poll['offered'])} ({len(poll['offered'])})"
-        )
+        crawls = f"{', '.join(poll['offered'])} ({len(poll['offered'])})"
+        yield printable(masked(f"known at {source}, to be run with recipe {poll['recipe_name']}{changed}: {crawls}"))
     names = [crawl for poll in seen.values() for crawl in poll["offered"]]
     for crawl in sorted({name for name in names if names.count(name) > 1}):
         yield f"crawl {crawl} is offered by several sources: a backfill of it needs the form's recipe and {SOURCE}..."

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from contract.errors import EXIT_BAD_INPUT, EXIT_BAD_RECIPE, EXIT_INTERRUPTED, GristmillError, RecipeError
 from contract.plan import Run, Task
+from contract.printable import printable
 from contract.stages import STAGES, Plane
 from gristmill_airflow.output import ending
 
@@ -88,13 +89,18 @@ def check(recipe: str) -> list[str]:
     Raises GristmillError as that process ended.
     """
     arguments = [sys.executable, "-m", "pipelines", "check", "--recipe", recipe]
-    done = subprocess.run(arguments, capture_output=True, text=True, errors="replace", env=child_environment())
+    done = subprocess.run(arguments, capture_output=True, env=child_environment())
     if done.returncode:
-        said = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+        said = _line(done.stderr.strip().rpartition(b"\n")[2]).removeprefix("error: ")
         error = GristmillError(said or f"{shown(arguments)} {ending(done.returncode)}")
         error.exit_code = done.returncode
         raise error
-    return done.stdout.splitlines()
+    return [_line(line) for line in done.stdout.rstrip(b"\n").split(b"\n")] if done.stdout else []
+
+
+def _line(said: bytes) -> str:
+    """What a child said in one line. Only a line feed ends it: at a `\\r` that a page's URL holds, what follows is no line of ours."""
+    return printable(said.decode(errors="replace").expandtabs().rstrip())
 
 
 def _free_port() -> int:
@@ -134,15 +140,13 @@ class Child:
             stdin=subprocess.DEVNULL,
             env=child_environment(),
             start_new_session=True,
-            text=True,
-            errors="replace",
         )
 
     def lines(self) -> Iterator[str]:
-        """What the child prints, as it prints it, without empty lines. Remembers its `error:` lines."""
+        """What the child prints, as it prints it, printable and without empty lines. Remembers its `error:` lines."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            text = line.rstrip()
+            text = _line(line)
             if text.startswith("error: "):
                 self.errors.append(text.removeprefix("error: "))
             if text:

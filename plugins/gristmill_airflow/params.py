@@ -10,34 +10,43 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from contract import deployment
 from contract import recipe as recipes
 from contract.errors import RecipeError
 from contract.masking import masked
 from contract.plan import Run, open_run, resolve
+from contract.printable import printable
 from contract.recipe import Recipe
 from contract.sources import snapshot_date
 from gristmill_airflow.known import SOURCE, kept
 from gristmill_airflow.note import USES
 
 FORM, KEPT, HANDED_ON = "as the form says", "as crawl_refresh keeps it", "as the DAG before it"
-RECIPE = "A file in `recipes/`, or any other recipe's path or URI."
+RECIPE = "A file in the folder of recipes, or where no deployment is set, any other recipe's path or URI."
 RECIPES = Path(os.environ.get("GRISTMILL_RECIPES") or Path(__file__).resolve().parents[2] / "recipes")
 DEFAULT_RECIPE = os.environ.get("GRISTMILL_RECIPE", "sample")
 
 
+def recipes_folder() -> Path:
+    """Where named recipes lie: the deployment says so, or GRISTMILL_RECIPES."""
+    fixed = deployment.current()
+    return Path(fixed.recipes) if fixed else RECIPES
+
+
 def recipe_names() -> list[str]:
     """The recipes that the form offers: files in the recipes folder, without `.yaml`."""
-    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+    return sorted(file.stem for file in recipes_folder().glob("*.yaml"))
 
 
 def recipe_uri(name: str) -> str:
     """A name from the recipes folder as its path; a path or URI as it is."""
     named = "/" not in name and not name.endswith(".yaml")
-    if named and not (RECIPES / f"{name}.yaml").exists():
+    file = recipes_folder() / f"{name}.yaml"
+    if named and not file.exists():
         raise RecipeError(
-            f"recipe {name!r}: no such file in {RECIPES}; there are {', '.join(recipe_names())}; or give a path or URI that ends in .yaml"
+            f"recipe {name!r}: no such file in {file.parent}; there are {', '.join(recipe_names())}; or give a path or URI that ends in .yaml"
         )
-    return str(RECIPES / f"{name}.yaml") if named else name
+    return str(file) if named else name
 
 
 def poll_params(about: str = RECIPE) -> dict[str, Param]:
@@ -169,7 +178,7 @@ def uses(request: Request, recipe: Recipe, crawls: str = "") -> str:
     crawls = crawls or (f"crawl {named}" if named else "the newest crawl")
     overrides = " ".join(line for line in request.overrides if not line.startswith(SOURCE))
     changed = f"; with {textwrap.shorten(overrides, 400, placeholder=' ...')}" if overrides else ""
-    return masked(f"{USES}{what}, {crawls} of {recipe.crawl.source}, {request.origin}{changed}")
+    return printable(masked(f"{USES}{what}, {crawls} of {recipe.crawl.source}, {request.origin}{changed}"))
 
 
 def wanted(request: Request) -> Recipe:

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 
+from contract.errors import StoreError
 from contract.gc import Garbage, collect
 from contract.manifest import Attempt, File
 from contract.plan import Run
@@ -88,3 +90,31 @@ def test_a_manifest_that_was_never_finished_goes_alone(attempt: Callable[..., At
     assert (removed, left) == ([Garbage(old, 4)], [Garbage(young, 4), Garbage(f"{folder}/{one.id}", 1)])
     assert old not in paths(store)
     assert kept | {young, one.path("deep/0")} <= paths(store)
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"another task's"])
+def test_what_an_unreadable_manifest_might_list_stays(attempt: Callable[..., Attempt], content: bytes) -> None:
+    kept, garbage = attempt(1000), attempt(1000)
+    store = kept.store
+    made = kept.commit([File(path=kept.path("deep/0"), kind="x", bytes=1)])
+    other = Attempt(kept.run, kept.run.task("tokenizer"))
+    write(store, other.path("x"), 1, 1000)
+    if content == b"another task's":
+        content = made.model_copy(update={"partition": "other"}).model_dump_json().encode()
+    store.write_bytes(made.path, content)
+    assert collect(store, 0, NOW, delete=True) == ([Garbage(f"{other.prefix}/{other.id}", 1)], [])
+    assert {kept.path("deep/0"), garbage.path("deep/0")} <= paths(store)
+
+
+def test_no_link_leads_gc_out_of_the_store(attempt: Callable[..., Attempt], tmp_path: Path) -> None:
+    made = attempt(1000)
+    store = made.store
+    outside = tmp_path / "outside" / made.id
+    outside.mkdir(parents=True)
+    (outside / "file").write_text("mine")
+    os.utime(outside / "file", (0, 0))
+    (tmp_path / "store" / "crawl" / ("0" * 40)).mkdir(parents=True)
+    (tmp_path / "store" / "crawl" / ("0" * 40) / "all").symlink_to(tmp_path / "outside")
+    with pytest.raises(StoreError, match="a link leads out of the store"):
+        collect(store, 0, NOW, delete=True)
+    assert (outside / "file").read_text() == "mine"

@@ -191,3 +191,21 @@ def test_a_manifest_holds_no_secret_of_its_source_and_the_file_is_found_by_its_f
     assert "S3CRET" not in text
     assert manifest.sources[0] == "https://***@host/x?***"
     assert trace(made.store, source)[0] == "https://***@host/x?***"
+
+
+def test_one_damaged_manifest_does_not_stop_it(finished: Run) -> None:
+    uri = finished.store.full(finished.task("gate").prefix)
+    before = trace(finished.store, uri)
+    finished.store.write_bytes(f"{finished.task('export').prefix}/manifest.json", b"{")
+    assert [line for line in before if "export" not in line] == [
+        line for line in trace(finished.store, uri) if "export" not in line
+    ]
+
+
+def test_the_name_of_a_crawl_file_moves_no_cursor(finished: Run) -> None:
+    task = finished.task("crawl", ONE)
+    path = f"{task.prefix}/manifest.json"
+    made = manifest.read(finished.store, task.prefix).model_copy(update={"sources": ("/data/\x1b[2J\r.warc",)})
+    finished.store.write_bytes(path, made.model_dump_json().encode())
+    assert r"  from /data/\x1b[2J\r.warc" in trace(finished.store, finished.store.full(path))
+    assert trace(finished.store, "/data/\x1b[2J\r.warc")[0] == r"/data/\x1b[2J\r.warc"

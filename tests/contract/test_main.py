@@ -14,6 +14,7 @@ import pytest
 
 from contract import __main__ as command
 from contract.contamination import KIND, Report
+from contract.digest import split_digest
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run, open_run
 
@@ -40,7 +41,9 @@ def test_a_name_that_is_made_up_begins_with_the_recipes_and_ends_at_random(
     given = ["resolve", "--recipe", str(tmp_path / "recipe.yaml"), "--set", "name=news", "--set", "filter.min_words=7"]
     assert command.main([*given, "--snapshot", "CRAWL-2024-10"]) == 0
     uri = capsys.readouterr().out.rstrip()
-    assert re.fullmatch(rf"{run.store.uri}/runs/news-\d{{8}}T\d{{6}}-[0-9a-f]{{6}}/recipe\.yaml", uri)
+    assert re.fullmatch(
+        rf"{run.store.uri}/runs/news-\d{{8}}T\d{{6}}-[0-9a-f]{{6}}/recipe\.yaml#sha256=[0-9a-f]{{64}}", uri
+    )
     assert open_run(uri).recipe.filter.min_words == 7
     assert command.main([*given, "--snapshot", "CRAWL-2024-11"]) == 65
     assert "holds the crawl CRAWL-2024-10, not CRAWL-2024-11" in capsys.readouterr().err
@@ -157,7 +160,9 @@ def test_a_name_that_is_given_stays(
     make_run()
     given = ["resolve", "--recipe", str(tmp_path / "recipe.yaml"), "--run", "mine"]
     assert command.main(given) == 0
-    assert capsys.readouterr().out == f"file://{tmp_path}/store/runs/mine/recipe.yaml\n"
+    place, digest = split_digest(capsys.readouterr().out.rstrip("\n"))
+    assert place == f"file://{tmp_path}/store/runs/mine/recipe.yaml"
+    assert digest is not None
     assert command.main([*given, "--set", "filter.min_words=31"]) == 78
     assert "exists with other content" in capsys.readouterr().err
 

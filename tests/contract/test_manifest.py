@@ -83,9 +83,9 @@ def test_a_zombie_that_wakes_after_the_winner_changes_nothing(make_run: Callable
     first = winner.commit(write(winner, 5), Rows(read=5, kept=5))
     late = zombie.commit(half, Rows(read=3, kept=3))
     assert late == first == need(run.store, task)
-    assert sum(one.rows.kept for one in read_all(run.store)) == 5
+    assert sum(one.rows.kept for one in read_all(run.store)[0]) == 5
     write(zombie, 7)  # it may even go on writing
-    assert [file.rows for one in read_all(run.store) for file in one.files] == [5]
+    assert [file.rows for one in read_all(run.store)[0] for file in one.files] == [5]
 
 
 def test_a_task_killed_before_its_commit_left_nothing_to_read(make_run: Callable[..., Run]) -> None:
@@ -292,3 +292,85 @@ def test_manifests_on_s3_have_one_winner_too(make_run: Callable[..., Run], s3_st
     ]
     assert results[0] == results[1] == need(s3_store, task)
     assert [len(s3_store.read_bytes(file.path)) for file in results[1].files] == [1]
+
+
+def forged(made: Manifest, **changed: object) -> Manifest:
+    """A manifest with other content, as somebody who may write the store could put there."""
+    return made.model_copy(update=changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"stage": "extract"}, "it is the manifest of extract/"),
+        ({"fingerprint": "0" * 40}, f"it is the manifest of crawl/{'0' * 40}/"),
+        ({"partition": "CRAWL-2024-10.00001"}, r"it is the manifest of crawl/\w+/CRAWL-2024-10\.00001,"),
+        ({"attempt": "x"}, "its attempt is called 'x'"),
+        ({"attempt": f"attempt-{'a' * 32}/.."}, "its attempt is called"),
+    ],
+)
+def test_a_manifest_that_names_another_task_than_its_place_is_refused(
+    make_run: Callable[..., Run], changed: dict[str, str], why: str
+) -> None:
+    run = make_run()
+    task = run.task("crawl", SEGMENT)
+    made = Attempt(run, task).commit([])
+    run.store.write_bytes(made.path, forged(made, **changed).model_dump_json().encode())
+    with pytest.raises(StoreError, match=rf"manifest\.json: {why}.*delete it to run the task again"):
+        find(run.store, task)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "../../../../secret",
+        "{own}/../../secret",
+        "{own}/./x",
+        "{own}//x",
+        "{own}",
+        "{own}/",
+        "{own}x/part.bin",
+        "{own}/part.bin.lock",
+        "{own}/part.bin.part",
+        "crawl/x",
+    ],
+)
+def test_a_manifest_lists_only_files_of_its_own_attempt(make_run: Callable[..., Run], path: str) -> None:
+    run = make_run()
+    task = run.task("crawl", SEGMENT)
+    attempt = Attempt(run, task)
+    made = attempt.commit(write(attempt, 1))
+    file = File(path=path.format(own=f"{made.prefix}/{made.attempt}"), kind="x", bytes=1)
+    run.store.write_bytes(made.path, forged(made, files=(*made.files, file)).model_dump_json().encode())
+    with pytest.raises(StoreError, match=r"manifest\.json: it lists '.*', which is no file of its attempt"):
+        need(run.store, task)
+    with pytest.raises(GristmillError, match="lies outside the attempt"):
+        Attempt(run, run.task("crawl", "CRAWL-2024-10.00001")).commit([file])
+
+
+def test_what_cannot_be_read_stops_nobody_who_looks_at_the_whole_store(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    good = Attempt(run, run.task("crawl", SEGMENT)).commit([])
+    damaged, gone, foreign = "extract/a/b", "langid/a/b", "score/a/b"
+    run.store.write_bytes(f"{damaged}/manifest.json", b"{")
+    run.store.write_bytes(f"{gone}/manifest.json", b"{")
+    run.store.write_bytes(f"{foreign}/manifest.json", good.model_dump_json().encode())
+    read_bytes = Store.read_bytes
+
+    def vanishing(store: Store, path: str) -> bytes:
+        if path.startswith(gone):
+            raise FileNotFoundError(path)
+        return read_bytes(store, path)
+
+    monkeypatch.setattr(Store, "read_bytes", vanishing)
+    assert read_all(run.store) == ([good], [damaged, gone, foreign])
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.partition(run.store.uri + "/")[2].split("/manifest.json")[0] for line in told] == [
+        damaged,
+        gone,
+        foreign,
+    ]
+    assert all(line.startswith("warning: ") for line in told)

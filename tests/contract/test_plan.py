@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract import plan as plans
+from contract import recipe as recipes
+from contract.digest import split_digest, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.plan import Run, fingerprint, open_run, plan
 from contract.recipe import Recipe
@@ -203,6 +206,17 @@ def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
     assert time.monotonic() - began < 10
 
 
+def test_a_task_is_patient_and_a_person_is_asked_for_no_patience(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`reach` gives up in seconds: who starts a run wants that, a task in the middle of one does not."""
+    run = make_run()
+    monkeypatch.setattr(Store, "reach", Mock(side_effect=StoreError("no answer in 5 s")))
+    assert open_run(run.uri) == run
+    with pytest.raises(RecipeError, match="no answer in 5 s"):
+        recipes.load(run.uri)
+
+
 def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable[..., Run]) -> None:
     run = make_run("filter.min_words=40")
     assert run.recipe.filter.min_words == 40
@@ -268,9 +282,13 @@ def test_a_resolved_run_is_wholly_in_its_folder(make_run: Callable[..., Run], tm
     (tmp_path / "alpaca.jsonl").write_text("one")
     run = make_run(f"sft.data={tmp_path}/alpaca.jsonl", f"store=file://{tmp_path}/store/")
     assert run.recipe.store == f"file://{tmp_path}/store"
-    assert run.uri == f"{run.recipe.store}/runs/one/recipe.yaml"
+    place, digest = split_digest(run.uri)
+    assert place == f"{run.recipe.store}/runs/one/recipe.yaml"
+    assert digest is not None
     assert run.recipe.snapshots == ("CRAWL-2024-10",)
-    assert open_run(run.uri) == run
+    assert open_run(run.uri) == open_run(place) == run, (
+        "a run that a person names without its digest has it from then on"
+    )
     assert list(run.outside) == ["sft.data"]
 
 
@@ -467,7 +485,7 @@ def test_a_run_that_an_earlier_version_resolved_is_refused(make_run: Callable[..
     inputs = run.store.read_bytes("runs/one/inputs.json")
     run.store.write_bytes("runs/one/inputs.json", inputs.replace(b'"content"', b'"modified"'))
     with pytest.raises(InputError, match="another version of Gristmill resolved this run; resolve its recipe again"):
-        open_run(run.uri)
+        open_run(split_digest(run.uri)[0])
 
 
 def test_a_recipe_that_an_earlier_version_resolved_and_this_one_refuses_says_so(make_run: Callable[..., Run]) -> None:
@@ -477,7 +495,30 @@ def test_a_recipe_that_an_earlier_version_resolved_and_this_one_refuses_says_so(
     with pytest.raises(
         RecipeError, match=r"extract\.fast: unknown key; .*; another version of Gristmill resolved this run; resolve"
     ):
-        open_run(run.uri)
+        open_run(split_digest(run.uri)[0])
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "inputs.json"])
+def test_a_run_that_changed_since_it_was_resolved_is_refused(make_run: Callable[..., Run], name: str) -> None:
+    run = make_run()
+    text = run.store.read_bytes(f"runs/one/{name}")
+    run.store.write_bytes(f"runs/one/{name}", text + b"\n")
+    for read in (open_run, recipes.load, lambda uri: plans.resolve(uri, "two", ["filter.min_words=3"])):
+        with pytest.raises(
+            RecipeError, match=r"/one/recipe\.yaml: it or the inputs\.json beside it changed since the run was resolved"
+        ):
+            read(run.uri)
+    assert open_run(split_digest(run.uri)[0]).uri != run.uri, "a person may still open it, as what it is now"
+    run.store.write_bytes(f"runs/one/{name}", text)
+    assert open_run(run.uri) == run
+
+
+def test_a_digest_says_which_file_holds_what() -> None:
+    one, other = with_digest("x", b"ab", b"c"), with_digest("x", b"a", b"bc")
+    assert one != other
+    assert split_digest(one) == ("x", one.removeprefix("x#sha256="))
+    for name in ("x", "x#sha256=" + "a" * 63, "x#sha256=" + "A" * 64, one + "\n", "#sha256=/y"):
+        assert split_digest(name) == (name, None)
 
 
 def test_a_data_file_that_changed_is_noticed_before_work_starts(make_run: Callable[..., Run], tmp_path: Path) -> None:

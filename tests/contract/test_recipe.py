@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from contract import recipe
 from contract.errors import RecipeError
 from contract.recipe import Recipe, dump, load, parse
-from contract.settings import Settings
+from contract.settings import LANGUAGE_MODEL, Settings
 from contract.stages import STAGES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -159,7 +159,9 @@ def test_what_a_stage_reads_of_other_sections_is_part_of_its_identity() -> None:
     assert made.stage_identity("dedup_substring")["heldout_fraction"] == 0.25
     assert made.stage_identity("crawl") == made.crawl.identity()
     for off in ("extract.prefilter_probability=0", "langid.languages=[]"):
-        assert "languages" not in parse("", "here", [off]).stage_identity("extract")
+        assert {"languages", "model"}.isdisjoint(parse("", "here", [off]).stage_identity("extract"))
+    for stage in ("extract", "langid"):
+        assert made.stage_identity(stage)["model"] == LANGUAGE_MODEL
 
 
 def test_the_resolved_recipe_is_written_in_the_order_of_the_stages_and_in_its_own_letters() -> None:

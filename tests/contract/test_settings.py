@@ -4,6 +4,8 @@ After a change that is meant: .venv/bin/python -m tests.contract.test_settings
 """
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from contract.settings import (
     DedupSubstring,
     Filter,
     GopherQuality,
+    GopherRepetition,
     MinhashSign,
     Model,
     Score,
+    Settings,
     memory_bytes,
 )
 
@@ -40,6 +44,15 @@ def _bare(node: Any) -> Any:
             if key not in ("title", "description") or not isinstance(value, str)
         }
     return [_bare(one) for one in node] if isinstance(node, list) else node
+
+
+def whole_numbers(model: Settings, path: str = "") -> Iterator[tuple[str, int]]:
+    """Every (dotted path, default) of a recipe that is a whole number."""
+    for name, value in model:
+        if isinstance(value, Settings):
+            yield from whole_numbers(value, f"{path}{name}.")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield f"{path}{name}", value
 
 
 def test_defaults_bounds_and_patterns_are_the_committed_ones() -> None:
@@ -161,6 +174,66 @@ def test_as_many_hashes_as_a_page_may_cost() -> None:
 def test_true_is_no_number(name: str) -> None:
     with pytest.raises(ValidationError, match="should be a valid integer"):
         MinhashSign(**{name: True})
+
+
+@pytest.mark.parametrize(("path", "value"), list(whole_numbers(Recipe())))
+def test_a_whole_number_in_quotation_marks_is_refused(path: str, value: int) -> None:
+    with pytest.raises(RecipeError, match=rf"{re.escape(path)}.*valid integer"):
+        parse("", "here", [f"{path}='{value}'"])
+
+
+@pytest.mark.parametrize(
+    ("name", "fits", "beyond"),
+    [("top_ngram_char_fraction", (2, 4), (1, 5)), ("duplicate_ngram_char_fraction", (5, 10), (4, 11))],
+)
+def test_ngrams_that_gopher_measures(name: str, fits: tuple[int, int], beyond: tuple[int, int]) -> None:
+    for n in fits:
+        assert getattr(GopherRepetition.model_validate({name: {n: 0.5}}), name)[n] == 0.5
+    for n in beyond:
+        with pytest.raises(ValidationError, match=name):
+            GopherRepetition.model_validate({name: {n: 0.5}})
+
+
+def test_memory_from_what_spark_wants_to_what_a_machine_has() -> None:
+    assert (memory_bytes("512m"), memory_bytes("64t")) == (1 << 29, 1 << 46)
+    for text in ("511m", "65t", "524287k"):
+        with pytest.raises(ValueError, match=text):
+            memory_bytes(text)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "spark.authenticate.secret",
+        "spark.hadoop.fs.s3a.access.key",
+        "spark.hadoop.fs.s3a.secret.key",
+        "spark.hadoop.fs.s3a.session.token",
+        "spark.ssl.keyPassword",
+        "spark.io.ACCESSKEY",
+        "spark.kubernetes.driverEnv.TOKEN",
+    ],
+)
+def test_a_secret_is_refused_and_not_repeated(key: str) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"spark\.conf: {re.escape(key)} would be stored .*spark-defaults\.conf"
+    ) as error:
+        parse(f"spark: {{conf: {{'{key}': 'geheim'}}}}", "here")
+    assert "geheim" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("spark.kubernetes.driver.secretKeyRef.AWS_SECRET_ACCESS_KEY", "store:secret"),
+        ("spark.kubernetes.executor.secrets.store", "/etc/store"),
+        ("spark.kubernetes.authenticate.oauthTokenFile", "/var/run/token"),
+        ("spark.security.credentials.hive.enabled", "false"),
+        ("spark.yarn.tokens.enabled", "false"),
+        ("spark.authenticate", "true"),
+    ],
+)
+def test_a_property_that_only_names_a_secret_is_fine(key: str, value: str) -> None:
+    assert parse(f"spark: {{conf: {{'{key}': '{value}'}}}}", "here").spark.conf == {key: value}
 
 
 def test_an_error_quotes_the_first_80_characters() -> None:

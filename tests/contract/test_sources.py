@@ -242,6 +242,36 @@ def test_inputs_are_read_back_as_they_were_written() -> None:
         Segment("Y-2024-11", 0, ()),
     ]
     assert load_inputs(dump_inputs(segments, {"sft.data": "d"})) == (segments, {"sft.data": "d"})
-    for old in (b"{}", b'{"segments": [{}], "outside": {}}', b'{"segments": [], "outsides": {}}'):
+    path = dump_inputs(segments, {}).replace(b'"index": 3', b'"index": "../3"')
+    deep = b"[" * 200_000
+    for old in (
+        b"{}",
+        b'{"segments": [{}], "outside": {}}',
+        b'{"segments": [], "outsides": {}}',
+        b"[]",
+        b"{",
+        b"\xff",
+        deep,
+        path,
+    ):
         with pytest.raises(InputError, match="another version of Gristmill resolved this run"):
             load_inputs(old)
+
+
+def test_a_segments_name_is_a_crawls_because_paths_are_made_of_it() -> None:
+    made = dump_inputs([Segment("../../X-2024-10", 3, ())], {})
+    with pytest.raises(InputError, match=r"crawl '\.\./\.\./X-2024-10': a name ends in year and ISO week"):
+        load_inputs(made)
+
+
+@pytest.mark.parametrize(
+    "path", ["../x.warc.gz", "a/../../x.warc.gz", "/etc/x.warc.gz", "a//x.warc.gz", "a/%2e%2e/x.warc.gz"]
+)
+def test_a_mirrors_list_names_only_files_below_it(mirror: Path, path: str) -> None:
+    listing = gzip.compress(f"crawl-data/{CRAWL}/0.warc.gz\n{path}\n".encode())
+    (mirror / "crawl-data" / CRAWL / "warc.paths.gz").write_bytes(listing)
+    with pytest.raises(
+        InputError, match=r"warc\.paths\.gz: lists '.*', which is no path below the source; check crawl\.source"
+    ):
+        segments_of(mirror)
+    assert len(segments_of(mirror, max_files=1)) == 1

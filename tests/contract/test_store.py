@@ -18,7 +18,7 @@ from unittest.mock import Mock
 import pytest
 
 from contract.errors import RecipeError, SetupError, StoreError
-from contract.store import Store, _endpoint, _region, explain, split_uri
+from contract.store import Store, _endpoint, _region, _s3_client, explain, split_uri
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -96,6 +96,8 @@ def test_paths_cannot_leave_the_store(store: Store) -> None:
     for path in ("../a", "/etc/passwd", "a/../../b"):
         with pytest.raises(StoreError, match="leaves the store"):
             store.write_bytes(path, b"")
+        with pytest.raises(StoreError, match="leaves the store"):
+            store.local(path)
 
 
 @pytest.mark.parametrize(
@@ -367,6 +369,32 @@ def test_a_defect_is_not_taken_for_the_stores(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "fsync", Mock(side_effect=ZeroDivisionError))
     with pytest.raises(ZeroDivisionError):
         Store(str(tmp_path)).create("a", b"1")
+
+
+def test_syncing_leaves_no_file_open(tmp_store: Store) -> None:
+    tmp_store.write_bytes("a/b", b"1")
+    before = len(os.listdir("/proc/self/fd"))
+    tmp_store.persist(["a/b"])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("quick", "seconds", "tries"), [(True, (5, 5), 3), (False, (10, 60), 9)])
+def test_a_task_waits_longer_for_s3_than_a_person(quick: bool, seconds: tuple[int, int], tries: int) -> None:
+    config = _s3_client(quick=True).meta.config if quick else Store("s3://bucket")._s3.meta.config
+    assert (config.connect_timeout, config.read_timeout) == seconds
+    assert config.retries["total_max_attempts"] == tries
+
+
+def test_the_check_of_an_s3_store_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, written = Store("s3://bucket/a"), []
+    monkeypatch.setattr(Store, "reach", lambda self: None)
+    monkeypatch.setattr(Store, "delete", lambda self, path: written.remove(path))
+    monkeypatch.setattr(Store, "_create_s3", lambda self, path, data, client: written.append(path) or True)
+    store.check()
+    assert written == [], "what was written is deleted"
+    monkeypatch.setattr(Store, "_create_s3", Mock(side_effect=OSError("no")))
+    with pytest.raises(StoreError, match=r"s3://bucket/a: no"):
+        store.check()
 
 
 def test_s3_needs_no_syncing() -> None:

@@ -55,6 +55,15 @@ def test_reason_falls_back_on_the_last_exception_then_the_last_line():
     assert reason([]) == "its log is empty"
 
 
+def test_the_screen_obeys_nothing_that_it_shows():
+    out = io.StringIO()
+    screen = Screen(out)
+    screen.say("one\ntwo \x1b[2J\r\u202e")
+    screen._last = -1e9
+    screen.show("three \x9b")
+    assert out.getvalue() == "one\ntwo " + r"\x1b[2J\r\u202e" + "\nthree " + r"\x9b" + "\n"
+
+
 def test_screen_without_a_terminal_repeats_nothing():
     out = io.StringIO()
     screen = Screen(out)

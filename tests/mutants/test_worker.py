@@ -2,6 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -52,3 +54,54 @@ def test_the_quickest_tests_of_a_file_come_first_once_they_are_known(tmp_path: P
     command = [sys.executable, "-c", ORDER, str(tmp_path)]
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=240)
     assert (tmp_path / "order").read_text().split() == ["a0", "a1", "a2", "b0", "b1", "a1", "a2", "a0", "b1", "b0"]
+
+
+TRIAL = """
+import sys
+from pathlib import Path
+from mutants import worker
+from mutants.faults import faults
+worker.SLOW_IMPORTS = ()
+place = Path(sys.argv[1]) / "tree"
+worker.enter(place)
+source = (place / "contract/one.py").read_text()
+kinds = {"ReplaceBinaryOperator_Mul_Div", "NumberReplacer"}
+drawn = [fault for fault in faults("contract/one.py", source) if fault.kind in kinds]
+known = {("contract/one.py", "WAIT = 5 -> WAIT = 6")}
+for _, state, seconds, changed in sorted(worker._try(drawn, place, known), key=lambda one: one[3]):
+    print(state, "at once" if seconds == 0 else "after tests", *changed.split())
+assert (place / "contract/one.py").read_text() == source
+"""
+
+
+@pytest.mark.parametrize(("right", "said"), [(6, None), (7, "untried, the tests fail without a fault")])
+def test_faults_are_noticed_survive_or_are_known(tmp_path: Path, right: int, said: str | None) -> None:
+    tree = tmp_path / "tree"
+    for folder in ("contract", "tests/contract"):
+        (tree / folder).mkdir(parents=True)
+    (tree / "pytest.ini").write_text(
+        "[pytest]\nmarkers = slow: none\npythonpath = .\naddopts = --import-mode=importlib\n"
+    )
+    (tree / "contract" / "one.py").write_text("WAIT = 5\ndef twice(n):\n    return n * 2\n")
+    (tree / "tests" / "contract" / "test_one.py").write_text(
+        f"import sys\nsys.path.insert(0, '.')\nfrom contract.one import twice\ndef test_twice(): assert twice(3) == {right}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", TRIAL, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[-1:] or not done.stderr, done.stderr
+    if said:
+        assert sum(line.startswith(said) for line in lines) == 4
+        return
+    assert lines == [
+        "survived after tests WAIT = 5 -> WAIT = 4",
+        "equivalent at once WAIT = 5 -> WAIT = 6",
+        "noticed after tests return n * 2 -> return n * 1",
+        "noticed after tests return n * 2 -> return n * 3",
+        "noticed after tests return n * 2 -> return n / 2",
+    ]

@@ -37,6 +37,22 @@ def judge_of(benchmarks: dict[str, str], **settings: Any) -> Judge:
     return Judge(load(given).index, given.action, given.min_coverage)
 
 
+def test_a_file_without_items_is_named(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "empty.jsonl").write_text("")
+    (tmp_path / "set" / "sums.jsonl").write_text(json.dumps({"question": QUESTION}) + "\n")
+    read = [(name, len(items)) for name, items in read_benchmark("set", str(tmp_path / "set"))]
+    assert read == [("empty.jsonl", 0), ("sums.jsonl", 1)]
+
+
+def test_why_nothing_can_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file, or it is an empty folder"):
+        read_benchmark("sums", str(tmp_path / "none"))
+    (tmp_path / "notes.txt").write_text(QUESTION)
+    with pytest.raises(InputError, match=r"none of its 1 files ends in \.jsonl"):
+        read_benchmark("sums", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -63,6 +63,42 @@ def clusters(edges: list[tuple[str, str]]) -> set[frozenset[str]]:
 
 
 @pytest.mark.parametrize(
+    ("keys", "paired", "buckets"),
+    [(1, False, 1), (8_000_000, False, 1), (8_000_001, False, 2), (2_000_000, True, 1), (8_000_000, True, 4)],
+)
+def test_as_many_buckets_as_the_keys_fill(keys: int, paired: bool, buckets: int) -> None:
+    assert links.buckets_for(keys, paired) == buckets
+
+
+@pytest.mark.parametrize(("scope", "crawls"), [("global", 1), ("snapshot", 2)])
+def test_documents_meet_within_their_crawl_or_over_all(scope: str, crawls: int) -> None:
+    """A key is salted with the crawl where crawls are kept apart; a document's signatures are found by their number."""
+
+    def listed(kind: str, segment: int) -> Any:
+        files = [File(path=f"{kind}-{segment}-{n:05d}-0123abcd.parquet", kind=kind, bytes=1) for n in range(2)]
+        if kind == "signatures":
+            files.reverse()
+        return SimpleNamespace(of=lambda wanted: [file for file in files if file.kind == wanted])
+
+    segments = [SimpleNamespace(snapshot=name) for name in ("A-2024-10", "A-2024-10", "A-2024-18")]
+    job = SimpleNamespace(
+        task=SimpleNamespace(of=lambda stage: [SimpleNamespace(segment=one) for one in segments]),
+        manifests=lambda stage: [
+            listed({"filter": "documents", "minhash_sign": "signatures"}[stage], segment) for segment in range(3)
+        ],
+    )
+    inputs = [Part(file) for segment in range(3) for file in listed("documents", segment).of("documents")]
+    found = links.signed(job, inputs, scope)
+    assert [one.signatures.path for one in found] == [
+        f"signatures-{segment}-{n:05d}-0123abcd.parquet" for segment in range(3) for n in range(2)
+    ]
+    salts = [one.salt for one in found]
+    assert len(set(salts)) == crawls
+    assert len(set(salts[:4])) == 1
+    assert (salts[0] == 0) == (scope == "global")
+
+
+@pytest.mark.parametrize(
     ("settings", "signing", "sizes"),
     [
         (DedupFuzzy(), MinhashSign(), {9}),

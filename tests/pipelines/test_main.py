@@ -2,6 +2,9 @@
 
 import dataclasses
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +99,9 @@ def test_a_run_of_no_segments_is_refused(run: Any, capsys: pytest.CaptureFixture
 def test_only_stages_of_this_plane_are_run(stage: str, run: Any) -> None:
     with pytest.raises(SystemExit):
         main([stage, "--recipe", run.uri])
+
+
+def test_the_process_ends_with_the_code_of_its_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines", "filter", "--recipe", str(tmp_path / "none.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (78, 1)

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from contract.errors import NotReadyError
 from contract.funnel import Level
+from contract.manifest import Attempt
 from contract.scores import SCORES
 from contract.settings import Filter
 from pipelines import charts
+from pipelines.job import Sorter
 from pipelines.refinedweb import funnel, funnel_table
 from pipelines.report import (
     _cell,
@@ -47,9 +49,6 @@ def scored(make_document, name, language="en", **scores):
 @pytest.fixture
 def run(make_document, make_corpus):
     """Four scored documents: two fine, one of 45 words, one of 30."""
-    from contract.manifest import Attempt
-    from pipelines.job import Sorter
-
     run = make_corpus([[[make_document("kept", name="a"), make_document("kept", name="b")]]])
     partition = run.segments[0].partition
     attempt = Attempt(run, run.task("score", partition))
@@ -164,6 +163,12 @@ def test_snippets_are_masked_and_can_be_left_out():
     assert reason_section(rows, snippets=False) == [
         "", "| stage | reason | documents |", "|---|---|--:|", "| langid | language | 12 |"
     ]  # fmt: skip
+
+
+def test_a_report_is_of_a_run(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "the following arguments are required: --recipe" in capsys.readouterr().err
 
 
 def test_documents_by_language_and_domain(run, make_document):
@@ -344,3 +349,21 @@ def test_bins_at_the_ends_say_what_lies_beyond_them():
     assert bins[-1].endswith(" 19 (2 of them above 199, up to 5000)")
     assert not any("(" in line for line in bins[1:-1])
     assert not any("(" in line for line in charts.as_text("words", np.array([7.0, 7.0]), []))
+
+
+def test_what_pages_say_reaches_no_terminal_raw(make_document, make_corpus):
+    evil = "\x1b[2J\r\u202e\x9b"
+    run = make_corpus([[[make_document("kept", name="a")]]])
+    partition = run.segments[0].partition
+    for stage, reason in (("langid", Drop.LANGUAGE), ("score", Drop.TOO_FEW_WORDS)):
+        attempt = Attempt(run, run.task(stage, partition))
+        sorter = Sorter(attempt.store, f"{attempt.prefix}/{attempt.id}", stage, "x", SCORED)
+        row = scored(make_document, "b", f"e{evil}") | {"url": f"https://b{evil}.test/"}
+        sorter.drop(row, reason, f"{evil} 0.9") if stage == "langid" else sorter.keep(row, 1)
+        done = sorter.close()
+        attempt.commit(done.files, done.counts.rows())
+    text, figures = report(run, True, "r")
+    assert "https://b" in text
+    for shown in (text, *figures.values(), what_if(run, Filter())):
+        assert not set(evil) & set(shown) - {"[", "2", "J"}
+    assert charts.text(0, 0, evil).count(r"\x1b[2J\r\u202e\x9b") == 1

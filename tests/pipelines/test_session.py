@@ -1,20 +1,23 @@
 """What Spark needs of a machine is asked before Spark is: one line, in seconds, and the exit code that says whether a retry may help."""
 
 import os
-import re
 import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from contract.errors import GristmillError, RecipeError, SetupError
+from contract.metrics import Progress
 from contract.settings import Spark
 from pipelines.__main__ import main
-from pipelines.session import check_setup, masters, starting
+from pipelines.session import check_setup, masters, starting, watched
 
 
 @pytest.fixture
@@ -61,9 +64,8 @@ def test_more_memory_than_the_machine_has(run: Any, capsys: pytest.CaptureFixtur
     uri = run({"spark.driver_memory": "50t"})
     assert [main([stage, "--recipe", uri]) for stage in ("check", "crawl")] == [78, 78]
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    for line in lines:
-        assert re.fullmatch(r"error: spark\.driver_memory 50t: this machine has [\d.]+ GiB; name less, as in 2g", line)
+    memory = psutil.virtual_memory().total / 2**30
+    assert lines == [f"error: spark.driver_memory 50t: this machine has {memory:.1f} GiB; name less, as in 2g"] * 2
 
 
 @pytest.mark.parametrize("master", ["spark://127.0.0.1:9", "k8s://https://127.0.0.1:9"])
@@ -102,6 +104,30 @@ def test_a_master_that_answers_and_machines_without_one(monkeypatch: pytest.Monk
 )
 def test_who_may_answer(master: str, found: list[tuple[str, int]]) -> None:
     assert masters(master) == found
+
+
+def test_progress_is_what_spark_has_finished_since_the_last_look(capsys: pytest.CaptureFixture[str]) -> None:
+    finished = iter([3, 5])
+    tracker = SimpleNamespace(
+        getJobIdsForGroup=lambda group: [1],
+        getJobInfo=lambda job: SimpleNamespace(stageIds=[7, 8]),
+        getStageInfo=lambda stage: SimpleNamespace(numCompletedTasks=next(finished)) if stage == 7 else None,
+    )
+    properties: dict[str, Any] = {}
+    context = SimpleNamespace(
+        statusTracker=lambda: tracker,
+        setJobGroup=lambda group, said: properties.update({"spark.jobGroup.id": group, "said": said}),
+        setLocalProperty=properties.__setitem__,
+    )
+    seen = []
+    progress = Progress("crawl", "all", "parts", every_s=0.0)
+    advance, progress.advance = progress.advance, lambda amount: (seen.append(amount), advance(amount))  # type: ignore[method-assign]
+    with watched(context, progress):
+        while not seen:
+            time.sleep(0.05)
+    assert seen == [3, 2]
+    assert properties == {"spark.jobGroup.id": None, "said": "crawl all"}
+    assert capsys.readouterr().out.splitlines()[-1].startswith("progress crawl all 5 parts ")
 
 
 def test_a_port_that_cannot_be() -> None:

@@ -50,6 +50,18 @@ def test_a_few_cuts_of_many_are_shown(make_document: Any, make_corpus: Any) -> N
     assert (why.text_of(run, row["id"]), why.text_of(run, "f" * 32)) == (text, None)
 
 
+def test_what_a_page_is_called_moves_no_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(why, "open_run", lambda _: None)
+    monkeypatch.setattr(why, "explain", lambda *_: ["dropped http://a/\x1b[2J\rkept", "x\n\u202ey"])
+    assert why.main(["--recipe", "x", "http://a"]) == 0
+    assert capsys.readouterr().out == r"dropped http://a/\x1b[2J\rkept" + "\n" + r"x\n\u202ey" + "\n"
+    monkeypatch.setattr(why, "explain", lambda *_: [])
+    assert why.main(["--recipe", "x", "\x1b[2J"]) == 1
+    assert capsys.readouterr().out == r"no stage of this run has seen \x1b[2J" + "\n"
+
+
 def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
     passage = " ".join(f"p{letter}" for letter in "abcdefghijklmnopqrst")
     first = " ".join(f"f{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")

@@ -7,6 +7,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from contract import fetch, sources
+from contract.digest import split_digest
 from contract.manifest import Attempt
 from contract.plan import open_run
 from contract.sources import Segment, Source
@@ -124,7 +125,9 @@ def context(monkeypatch, tmp_path):
 def test_a_run_is_resolved_published_and_logged(context, tmp_path, caplog):
     with caplog.at_level("INFO"):
         uri = graph.resolve.function()
-    assert uri == f"file://{tmp_path}/store/runs/corpus.manual__2026-11-20T14-00/recipe.yaml"
+    place, digest = split_digest(uri)
+    assert place == f"file://{tmp_path}/store/runs/corpus.manual__2026-11-20T14-00/recipe.yaml"
+    assert digest is not None
     run = open_run(uri)
     assert run.recipe.filter.min_words == 7
     (crawl,) = run.recipe.snapshots

@@ -224,9 +224,9 @@ def test_every_stage_has_its_command(run, name):
     task = next(task for task in run.tasks().values() if task.stage == name)
     text = shlex.join(command(run, task))
     if STAGES[name].plane == "spark":
-        assert text.endswith(f"-m pipelines {name} --recipe {run.uri} --partition {task.partition}")
+        assert text.endswith(f"-m pipelines {name} --recipe {shlex.quote(run.uri)} --partition {task.partition}")
     else:
-        assert text.endswith(f"training {name} --recipe {run.uri}")
+        assert text.endswith(f"training {name} --recipe {shlex.quote(run.uri)}")
     if STAGES[name].plane == "gpu":
         assert "--log_level error" in text
     processes = {"pretrain": 2}.get(name, 1)
@@ -339,6 +339,31 @@ def test_a_childs_output_and_error_line(tmp_path):
     assert (child.code, child.errors) == (65, ["bad thing"])
     assert (tmp_path / "gpu-0").exists()
     assert (tmp_path / "gpu-1").exists()
+
+
+def test_what_a_page_says_forges_no_line_of_a_childs_output(tmp_path):
+    """Only a line feed ends a line: the `\\r` of a URL would else begin one that fails the task in other words."""
+    said = "crawl http://a.test/\\rerror: forged\\x1b[2J\\u202e\\x85error: again\\n\\tindented\\r\\nerror: real\\n"
+    script = f"import os; os.write(1, '{said}'.encode())"
+    child = Child([sys.executable, "-c", script], tmp_path / "a.lock", 5, "a")
+    assert list(child.lines()) == [
+        r"crawl http://a.test/\rerror: forged\x1b[2J\u202e\x85error: again",
+        "        indented",
+        "error: real",
+    ]
+    assert child.errors == ["real"]
+
+
+def test_what_the_check_says_is_split_at_line_feeds_alone(monkeypatch):
+    ended = SimpleNamespace(returncode=0, stdout=b"a\rerror: b\n\xe2\x80\xa8c\n", stderr=b"")
+    monkeypatch.setattr("gristmill_airflow.launch.subprocess.run", lambda *_, **__: ended)
+    assert check("x") == [r"a\rerror: b", r"\u2028c"]
+    ended.stdout = b""
+    assert check("x") == []
+    ended.returncode, ended.stderr = 65, b"noise\nerror: x\rerror: forged\n"
+    with pytest.raises(GristmillError, match=r"^x\\rerror: forged$") as refused:
+        check("x")
+    assert refused.value.exit_code == 65
 
 
 def test_a_child_has_a_session_of_its_own_none_of_airflows_secrets_and_may_print_anything(tmp_path, monkeypatch):

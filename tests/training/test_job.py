@@ -56,10 +56,11 @@ def test_what_got_worse_is_a_warning_before_the_last_line(
 ) -> None:
     run = make_run()
     figures = {"perplexity_pretrain": 455.0, "perplexity_sft": 514.0, "worse_sft": True, "worse_ppo": False}
+    figures |= {"stage": "sft", "parameters": 4000, "dtype": "fp32"}
     measuring = SimpleNamespace(run=lambda job: job.attempt.commit([], metrics=figures))
     monkeypatch.setattr(main.importlib, "import_module", lambda _: measuring)
     main._run(run, run.task("export"), main.StopFlag())
     assert capsys.readouterr().out.splitlines() == [
         "warning: sft is worse than pretrain beyond noise: held-out perplexity 455 -> 514",
-        f"committed export all: {run.store.full(run.task('export').prefix)}/manifest.json",
+        f"committed export all: the sft model, 4,000 parameters in fp32; {run.store.full(run.task('export').prefix)}/manifest.json",
     ]

@@ -161,6 +161,7 @@ def test_national_writings(number):
     [
         "grew by +1 000 000 users", "up +12 345 678 and +1.500.000.000", "hash 00 11 22 33 44 55 66", "Version 4.8.15.16",
         "ver. 4.8.15.16, версия 4.8.15.16, 版本：4.8.15.16, バージョン4.8.15.16", "firmware: 4.8.15.16",
+        "Page 1:030 1234567", "3,030 1234567",
     ],
 )  # fmt: skip
 def test_counts_dumps_and_versions_stay(text):
@@ -179,6 +180,7 @@ def test_counts_dumps_and_versions_stay(text):
         ("an name@xn--mnchen-3ya.de.", f"an {EMAIL_PLACEHOLDER}."),
         ("пишите: имя.ф@пример.рф, да", f"пишите: {EMAIL_PLACEHOLDER}, да"),
         ("δοκιμή@παράδειγμα.ελ", EMAIL_PLACEHOLDER),
+        ("Ͱάμα@παράδειγμα.ελ", EMAIL_PLACEHOLDER),  # U+0370, the first letter of Greek
         ("नाम@उदाहरण.भारत", EMAIL_PLACEHOLDER),
         ("用户foo@例子.公司联系", f"用户{EMAIL_PLACEHOLDER}联系"),
         ("a@bb.com,c@dd.org", f"{EMAIL_PLACEHOLDER},{EMAIL_PLACEHOLDER}"),

@@ -2,6 +2,7 @@
 
 import http.server
 import io
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -185,6 +186,40 @@ def test_a_refusal_is_said_with_its_status(serve, status, error):
         RangeFile(f"{serve(Refusing)}/{status}", retries=0).read(10)
 
 
+def test_a_retry_is_one_warning_with_its_place(server, monkeypatch, caplog):
+    monkeypatch.setattr(rangefile.time, "sleep", lambda _: None)
+
+    def broken(*_: object) -> None:
+        raise OSError("reset")
+
+    monkeypatch.setattr(rangefile, "_open_url", broken)
+    with pytest.raises(StoreError):
+        RangeFile(f"{server}/x", retries=2).read(10)
+    assert [(one.levelname, one.message) for one in caplog.records] == [
+        ("WARNING", f"warning: {server}/x: broke off at byte 0: reset; retry {number} of 2") for number in (1, 2)
+    ]
+
+
+def test_how_many_bytes_an_answer_lacks(serve, monkeypatch):
+    class Short(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(206)
+            self.send_header(
+                "Content-Range", "bytes 0-4999/5000"
+            )  # and no Content-Length, which urllib3 would hold it to
+            self.end_headers()
+            self.wfile.write(b"x" * 1800)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(rangefile.time, "sleep", lambda _: None)
+    with RangeFile(f"{serve(Short)}/x", retries=0) as file:
+        assert file.read(1800) == b"x" * 1800
+        with pytest.raises(StoreError, match="ended 3,200 bytes early"):
+            file.read(1800)
+
+
 def test_waits_double_up_to_a_minute(server, monkeypatch):
     waits: list[float] = []
     monkeypatch.setattr(rangefile.time, "sleep", waits.append)
@@ -205,6 +240,27 @@ def test_a_connection_is_given_back_with_its_file(server):
             assert file.read(10) == CONTENT[:10]
             file.seek(100)
             assert file.read(10) == CONTENT[100:110]
+
+
+def test_a_connection_counts_while_its_file_is_open_and_a_file_here_needs_none(server, tmp_path, monkeypatch):
+    held = []
+
+    @contextmanager
+    def connection(url, limit):
+        held.append((url, limit))
+        yield
+        held.clear()
+
+    monkeypatch.setattr(rangefile.fetch, "connection", connection)
+    with RangeFile(f"{server}/plain", connections=3) as file:
+        file.read(10)
+        assert held == [(f"{server}/plain", 3)]
+    assert held == []
+    path = tmp_path / "x"
+    path.write_bytes(CONTENT[:100])
+    with RangeFile(str(path)) as file:
+        file.read(10)
+        assert held == []
 
 
 def test_looking_elsewhere_changes_nothing(tmp_path):

@@ -1,0 +1,177 @@
+"""What the administrator of a deployment fixes, and no recipe, form, event or override may change.
+
+That is the store, where Spark runs, the folder of recipes, and the roots of whatever recipes may read. It stands in a YAML file that the
+environment variable GRISTMILL_DEPLOYMENT names, for everything that runs Gristmill: Airflow's components and its workers. Who may trigger
+a DAG can then choose among what recipes offer, but cannot run code as the worker or use its keys elsewhere. Without the variable a recipe
+decides everything, as on a laptop.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
+
+from contract.errors import RecipeError, SetupError
+from contract.settings import Master, Settings, SparkConf, Uri
+from contract.store import Store, split_uri
+
+if TYPE_CHECKING:
+    from contract.recipe import Recipe
+
+VARIABLE = "GRISTMILL_DEPLOYMENT"
+WHO = f"the administrator sets it in the file that {VARIABLE} names"
+RUN = re.compile(r"/runs/[A-Za-z0-9][A-Za-z0-9._+:-]*/recipe\.yaml")
+HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]+")
+ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
+PORTS = {"http": ":80", "https": ":443"}
+
+
+def _folder(path: str) -> str:
+    if "://" in path:
+        raise ValueError("should be a folder of this machine")
+    return path
+
+
+class SparkPlace(Settings):
+    """Where Spark runs, and its properties."""
+
+    master: Master = "local[*]"
+    conf: SparkConf = Field(default_factory=dict)
+
+
+class Deployment(Settings):
+    """What the file holds. Memory and partitions of Spark stay the recipe's."""
+
+    store: Uri
+    recipes: Annotated[Uri, AfterValidator(_folder)]
+    """The folder of recipes; the trigger form takes names below it."""
+    roots: tuple[Uri, ...] = ()
+    """Folders, `s3://bucket/prefix` and `https://host/path` below which lies all that a recipe may read: crawls, lists, models, examples."""
+    spark: SparkPlace = SparkPlace()
+
+    @cached_property
+    def places(self) -> tuple["Parts", ...]:
+        """The roots as URIs are held against them."""
+        return tuple(_parts(root) for root in self.roots)
+
+    def check_recipe(self, place: str, digest: str | None) -> None:
+        """Raises RecipeError, before anything is read, for a URI that is no recipe of the folder and no resolved run of the store.
+
+        Who may write the store may have changed a run since: only the digest in its URI tells, so it is demanded.
+        """
+        store, name = split_uri(place)
+        if not store.is_s3 and _lies_below(_parts(f"{store.root}/{name}"), _parts(self.recipes)):
+            return
+        home = Store(self.store).uri
+        full = store.full(name)
+        if not full.startswith(home) or not RUN.fullmatch(full.removeprefix(home)):
+            raise RecipeError(
+                f"recipe {place}: is neither a name below the folder of recipes nor a resolved run of the store; {WHO}"
+            )
+        if digest is None:
+            raise RecipeError(
+                f"recipe {place}: a resolved run is opened here only by the URI that ends in #sha256= and its digest, "
+                "as the task `resolve` logs it"
+            )
+
+    def impose(self, recipe: "Recipe", origin: str) -> "Recipe":
+        """The recipe with the deployment's store and Spark. Raises RecipeError where it names others, or reads what lies below no root."""
+        given, spark = recipe.model_fields_set, recipe.spark
+        home = Store(self.store).uri
+        for key, named, fixed in (
+            ("store", Store(recipe.store).uri if "store" in given else home, home),
+            (
+                "spark.master",
+                spark.master if "master" in spark.model_fields_set else self.spark.master,
+                self.spark.master,
+            ),
+            ("spark.conf", spark.conf if "conf" in spark.model_fields_set else self.spark.conf, self.spark.conf),
+        ):
+            if named != fixed:
+                raise RecipeError(
+                    f"recipe {origin}: {key} is not a recipe's to choose here; leave it out, because {WHO}"
+                )
+        for key, uri in recipe.uris():
+            if key != "store" and (why := self.refuses(uri)):
+                raise RecipeError(f"recipe {origin}: {key}: {uri} {why}; {WHO}")
+        return recipe.model_copy(update={"store": home, "spark": spark.model_copy(update=dict(self.spark))})
+
+    def check_files(self, uris: Iterable[str]) -> None:
+        """Raises RecipeError for the first crawl file that lies below no root, which a list or a link can name."""
+        for uri in uris:
+            if why := self.refuses(uri):
+                raise RecipeError(f"crawl file {uri} {why}; {WHO}")
+
+    def refuses(self, uri: str) -> str | None:
+        """Why a recipe may not read a URI or path; None where it lies below a root."""
+        try:
+            parts = _parts(uri)
+        except ValueError as error:
+            return str(error)
+        return None if any(_lies_below(parts, root) for root in self.places) else "lies below none of the roots"
+
+
+def current() -> Deployment | None:
+    """The deployment that the environment names, or None. Raises SetupError for a file that says less than it should, or to the wrong people."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return None
+    told = f"{VARIABLE}={path}: "
+    try:
+        if Path(path).stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise SetupError(f"{told}others than its owner may write it; run: chmod go-w {path}")
+        made = Deployment.model_validate(yaml.safe_load(Path(path).read_text()))
+        _ = made.places  # here, where a wrong root is told
+        return made
+    except OSError as error:
+        raise SetupError(f"{told}cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors())
+        raise SetupError(f"{told}{wrong}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise SetupError(f"{told}is not valid YAML, or one of its roots is no plain URI") from None
+
+
+Parts = tuple[str, ...]
+
+
+def _lies_below(parts: Parts, root: Parts) -> bool:
+    """Name by name, so that `s3://a` is no root of `s3://ab`."""
+    return parts[: len(root)] == root
+
+
+def _parts(uri: str) -> Parts:
+    """Scheme, host and the names of a path. Raises ValueError for what one reader may take for another place than the next.
+
+    A local path is the file's one path without links and dots. Elsewhere nobody can be asked: dots and empty names, plain or encoded, and
+    names before a host are refused.
+    """
+    scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme == "file":
+        path = rest if separator else uri
+        if not path.startswith("/"):
+            raise ValueError("is no absolute path")
+        return ("file", "", *filter(None, os.path.realpath(path).split("/")))
+    host, _, path = rest.partition("/")
+    if scheme in PORTS:
+        host = host.lower().removesuffix(PORTS[scheme])
+    if not HOST.fullmatch(host):
+        raise ValueError("holds more than a host's name before the path")
+    if _ambiguous(path.removesuffix("/")) or (scheme in PORTS and set(path) & set("?#")):
+        raise ValueError("should be a plain path, without `//`, `.`, `..`, `?`, `#`, backslashes, also encoded")
+    return (scheme, host, *filter(None, path.split("/")))
+
+
+def _ambiguous(path: str) -> bool:
+    """Whether a server may read the path as another one. What is encoded twice is decoded by some."""
+    read = unquote(path)
+    names: Iterator[Any] = (name for text in (path, read) if text for name in text.split("/"))
+    return any(name in ("", ".", "..") for name in names) or "\\" in read or bool(ENCODED.search(read))
