@@ -21,7 +21,7 @@ help:
 	@echo "make bench-extract   reading, extraction, scores, decontamination; DATA=DIR has the test data, also for bench-dedup"
 	@echo "make bench-dedup     deduplication; ONLY=\"sign recall\" takes some of: sign recall kill peer million substring"
 	@echo "make bench-fuzz      damaged files, for 20 minutes"
-	@echo "make bench-hostile   ways out of a deployment; committed data when the store fails, writers are killed, gc runs"
+	@echo "make bench-hostile   pages made to stall a worker, ways out of a deployment, a store that fails at every change"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
 
 setup: $(VENV)/.ready

@@ -248,7 +248,7 @@ def goes_on(change: Callable[[Held], None]) -> Callable[[Held], bool]:
     def check(held: Held) -> bool:
         other = Attempt(held.run, held.run.task("extract", held.task.partition)).commit([])
         change(held)
-        gc.collect(held.store, 3600, 1e10, delete=True)
+        gc.collect(held.store, gc.YOUNGEST_S, 1e10, delete=True)
         kept = held.store.exists(held.made.files[0].path)
         return kept and lineage.trace(held.store, held.store.full(other.path))[0].startswith("extract ")
 

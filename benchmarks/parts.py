@@ -32,11 +32,10 @@ BENCHES: dict[str, dict[str, float]] = {
         "reading": 300,
         "scores": 180,
         "decontamination": 240,
-        "hostile": 180,
     },
     "dedup": {"sign": 90, "recall": 240, "kill": 540, "peer": 400, "million": 700, "substring": 400},
     "fuzz": {"fuzz": 1000, "fuzz_guided": 1000},
-    "hostile": {"boundary": 120, "lossless": 300},
+    "hostile": {"pages": 900, "boundary": 120, "lossless": 300},
 }
 
 
@@ -89,10 +88,7 @@ def main() -> int:
     given = parser.parse_args()
     modules = {name: "benchmarks" if name == "stages" else f"benchmarks.{name}" for name in BENCHES[given.bench]}
     data = [] if given.data is None else ["--data", str(given.data)]
-    commands = {
-        name: [sys.executable, "-m", module, *([] if name in ("hostile", "boundary", "lossless") else data)]
-        for name, module in modules.items()
-    }
+    commands = {name: [sys.executable, "-m", module, *data] for name, module in modules.items()}
     bars = run_parts(commands, BENCHES[given.bench])
     print(f"\nshort or failed: {', '.join(bars.short)}" if bars.short else "\nevery part reached its bars")
     return bars.code

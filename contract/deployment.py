@@ -19,7 +19,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from contract.errors import RecipeError, SetupError
-from contract.settings import Master, Settings, SparkConf, Uri
+from contract.settings import Master, Settings, Text, Uri
 from contract.store import Store, split_uri
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class SparkPlace(Settings):
     """Where Spark runs, and its properties."""
 
     master: Master = "local[*]"
-    conf: SparkConf = Field(default_factory=dict)
+    conf: dict[Text, Text] = Field(default_factory=dict)
 
 
 class Deployment(Settings):

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 USER_AGENT = "gristmill (+https://commoncrawl.org/faq; a training-corpus pipeline)"
 TIMEOUT_S = (5, 60)  # to connect, and between two pieces of an answer
 PATIENCE_S = 20.0  # a busy server has answered by then, and a person still waits
+MOST_BYTES = (
+    1 << 40
+)  # of a file: a server that tells more is not believed, because the file would be cut into millions of parts
 AGAIN = (429, 500, 502, 503, 504)
 
 
@@ -129,15 +132,20 @@ def _body(url: str, response: requests.Response) -> bytes:
 
 
 def size(url: str, retries: int = 8) -> int:
-    """Bytes of what a URL names, or 0 where the server does not tell."""
+    """Bytes of what a URL names, or 0 where the server does not tell, or tells what no file has."""
     try:
         response = session(retries).head(
             url, headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT_S, allow_redirects=True
         )
     except requests.RequestException:
         return 0
-    told = response.headers.get("Content-Length", "")
-    return int(told) if response.status_code == 200 and told.isdigit() else 0
+    told = number(response.headers.get("Content-Length", "")) or 0
+    return told if response.status_code == 200 and told <= MOST_BYTES else 0
+
+
+def number(told: str) -> int | None:
+    """What a header tells, or None where it is no number of at most 18 ASCII digits: `int` takes other scripts' and refuses thousands."""
+    return int(told) if told.isascii() and told.isdigit() and len(told) <= 18 else None
 
 
 @contextmanager

@@ -31,6 +31,8 @@ WANTED = {
 NOT_YAML = (yaml.YAMLError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
 """What PyYAML raises at text: at 2024-13-45, for one, the ValueError of a date that does not exist."""
 
+MAX_BYTES = 1 << 20  # of a recipe; it takes seconds to read as many
+MAX_DEPTH = 20  # of values within values; a recipe needs five
 TOLD = 10  # mistakes in one line
 
 
@@ -152,6 +154,8 @@ def _read(place: str, digest: str | None, patient: bool) -> bytes:
     try:
         if not patient:
             store.reach()
+        if (size := store.size(name)) > MAX_BYTES:
+            raise RecipeError(f"recipe {place}: has {size:,} bytes, and more than {MAX_BYTES:,} are no recipe")
         return store.read_bytes(name)
     except FileNotFoundError:
         raise RecipeError(f"recipe {place}: no such file{_near_recipes(place)}") from None
@@ -186,6 +190,8 @@ def _parse_file(data: bytes, place: str, overrides: Sequence[str] = ()) -> Recip
 
 def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe from YAML text; `origin` is what error messages call it. What a deployment fixes is as the deployment says."""
+    if len(text) > MAX_BYTES:
+        raise RecipeError(f"recipe {origin}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no recipe")
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
     except NOT_YAML as error:
@@ -220,7 +226,23 @@ def dump(recipe: Recipe) -> str:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets the second of two equal keys win in silence; here that is an error."""
+    """YAML lets the second of two equal keys win in silence; here that is an error.
+
+    So is an alias: a few lines of them stand for more values than any machine holds. And so is nesting that no recipe needs.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias is not read here; write the value out", mark)
+        if self._depth == MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -238,6 +260,8 @@ def _apply(values: dict[str, Any], item: str) -> None:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise RecipeError(f"override {item!r}: write it as key.path=value, for example filter.min_words=40")
+    if len(text) > MAX_BYTES:
+        raise RecipeError(f"override {path}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no value")
     try:
         value = yaml.load(text, Loader=_UniqueKeyLoader)
     except NOT_YAML:

@@ -22,11 +22,11 @@ from contract.recipe import Recipe
 from contract.stages import STAGES
 from contract.store import Entry, Store, split_uri
 
-CRAWL_FILE = re.compile(r"\.(warc|wet|arc)(\.gz)?$|\.warc\.wet(\.gz)?$")
+CRAWL_FILE = re.compile(r"\.(warc|wet|arc)(\.gz)?\Z|\.warc\.wet(\.gz)?\Z")
 FEWEST_FILES = 10  # in a segment that is not the last: about 10 GB of Common Crawl
 MAX_SEGMENTS = 1000  # of a run, over all its crawls: Airflow maps no more than 1,024 tasks at once unless it is told to
 DATED_FILES = 8  # a folder's first files, asked in turn when they were captured
-SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-(\d{4})-(\d{2})\Z")
+SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-([0-9]{4})-([0-9]{2})\Z")
 
 
 @dataclass(frozen=True)

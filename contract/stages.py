@@ -31,9 +31,9 @@ class Stage:
 STAGES: dict[str, Stage] = {
     row.name: row
     for row in (
-        Stage("crawl", "spark", "snapshot", (), 5, "WARC or WET records to pages; URL filter"),
+        Stage("crawl", "spark", "snapshot", (), 6, "WARC or WET records to pages; URL filter"),
         Stage(
-            "extract", "spark", "snapshot", ("crawl",), 4, "main content of each page, behind a time and memory guard"
+            "extract", "spark", "snapshot", ("crawl",), 5, "main content of each page, behind a time and memory guard"
         ),
         Stage("langid", "spark", "snapshot", ("extract",), 2, "language of each text; keeps the recipe's languages"),
         Stage(
@@ -72,7 +72,7 @@ STAGES: dict[str, Stage] = {
             "spark",
             "corpus",
             ("dedup_substring",),
-            4,
+            5,
             "drops or cuts documents that repeat evaluation sets",
         ),
         Stage(

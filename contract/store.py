@@ -242,8 +242,28 @@ class Store:
     def _infos(self, prefix: str, recursive: bool) -> "list[pafs.FileInfo]":
         from pyarrow.fs import FileSelector
 
+        if recursive and not self.is_s3:
+            return list(self._walk(self._at(prefix)))
         selector = FileSelector(self._at(prefix), allow_not_found=True, recursive=recursive)
         return list(self.filesystem.get_file_info(selector))
+
+    def _walk(self, folder: str) -> "Iterator[pafs.FileInfo]":
+        """Everything below a local folder, each folder once: links are followed last, and not to what was listed, such as the folder itself."""
+        from pyarrow.fs import FileSelector
+
+        folders, seen = [folder], set()
+        links: list[str] = []
+        while folders or links:
+            one = folders.pop() if folders else links.pop(0)
+            if (real := os.path.realpath(one)) in seen:
+                continue
+            seen.add(real)
+            for info in sorted(
+                self.filesystem.get_file_info(FileSelector(one, allow_not_found=True)), key=lambda info: info.path
+            ):
+                yield info
+                if info.type.name == "Directory":
+                    (links if os.path.islink(info.path) else folders).append(info.path)
 
     def open_input(self, path: str) -> "pa.NativeFile":
         """A seekable reader that does not decompress anything by itself."""

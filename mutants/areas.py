@@ -12,7 +12,7 @@ MIRRORS = {
 }
 """Folder of modules -> folder of their tests: `pipelines/mix.py` is tested by `tests/pipelines/test_mix.py`."""
 
-TRAINING = ("loss", "ppo", "reward", "sft", "data", "checkpoint", "rollout")
+TRAINING = ("loss", "ppo", "reward", "sft", "data", "checkpoint", "checkpoint_files", "rollout")
 
 ALSO = {
     "contract/settings.py": ("tests/contract/test_recipe.py",),
@@ -66,6 +66,7 @@ PROTECTS_DATA = Group(
         "contract/plan.py",
         "contract/gc.py",
         "training/checkpoint.py",
+        "training/checkpoint_files.py",
         "pipelines/survivors.py",
     ),
     bar=0.95,

@@ -22,7 +22,7 @@ from pipelines.findings import Findings, summarise
 from pipelines.job import BATCH_ROWS, Counts, Job, Output, Sorter, TableWriter
 from pipelines.schema import DOCUMENTS, Drop
 from pipelines.session import store_errors
-from pipelines.text.contamination import Finding, Index, build, culprits, cut, find, suspects
+from pipelines.text.contamination import MAX_PIECES, Finding, Index, build, culprits, cut, find, suspects
 from pipelines.text.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_members
 
 COPIES_AT_ONCE = 8
@@ -73,8 +73,8 @@ class Judge:
         return Verdict(self._clean(text, found, guilty), f"{name}: {found.ngram(first)}", found)
 
     def _clean(self, text: str, found: Finding, guilty: npt.NDArray[np.bool_]) -> str | None:
-        """What is left is searched again, because cutting puts words together that stood apart."""
-        while guilty.any():
+        """What is left is searched again, because cutting puts words together that stood apart; a text that shares more each time goes."""
+        for _ in range(MAX_PIECES):
             left = cut(text, found, guilty) if self.action == "cut" else None
             if left is None:
                 return None
@@ -82,7 +82,9 @@ class Judge:
             if again is None:
                 return left
             text, found, guilty = left, again, culprits(again, self.index, self.min_coverage) >= 0
-        return text
+            if not guilty.any():
+                return text
+        return None
 
 
 def read_benchmark(name: str, uri: str) -> list[tuple[str, tuple[Item, ...]]]:

@@ -24,6 +24,7 @@ class Drop(StrEnum):
     EXTRACT_TIMEOUT = "extract_timeout"
     EXTRACT_MEMORY = "extract_memory"
     EXTRACT_FAILED = "extract_failed"
+    TEXT_TOO_LONG = "text_too_long"
     # langid
     LANGUAGE = "language"
     LANGUAGE_UNSURE = "language_unsure"

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,12 +23,15 @@ IDENTIFIERS = frozenset({"", "id", "_id", "uid", "qid", "idx", "index", "task_id
 HEADER = frozenset({"question", "prompt", "input", "problem", "text", "context"})
 """A CSV file whose first row has one of these has a header; MMLU's have none."""
 
-_PACKED = (
-    (b"\x1f\x8b", ".gz", gzip.decompress),
-    (b"\xfd7zXZ\x00", ".xz", lzma.decompress),
-    (b"BZh", ".bz2", bz2.decompress),
-)
-_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
+MAX_UNPACKED = 1 << 30  # bytes, of all that one file holds; the largest published sets have some hundred MB
+MAX_LAYERS = 3  # of packing, as in .jsonl.gz within .tar.xz
+PIECE, PARQUET_ROWS = 1 << 20, 1024  # read at once
+
+_PACKED = ((b"\x1f\x8b", ".gz", gzip.open), (b"\xfd7zXZ\x00", ".xz", lzma.open), (b"BZh", ".bz2", bz2.open))
+_DAMAGE = (
+    EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException, NotImplementedError,
+    RecursionError,
+)  # fmt: skip
 
 
 class Item(NamedTuple):
@@ -44,11 +47,33 @@ class Malformed(ValueError):
 
 def read_members(name: str, data: bytes) -> Iterator[tuple[str, tuple[Item, ...]]]:
     """The name and the items of a file, or of each member of an archive that ends in one of SUFFIXES. Raises Malformed."""
+    budget = _Budget(name)
     try:
-        for member, content in _members(name, data):
-            yield member, tuple(_parse(member, content))
+        for member, content in _members(name, data, budget):
+            yield member, tuple(_parse(member, content, budget))
     except _DAMAGE as error:
         raise Malformed(f"{name} cannot be read: {error}") from None
+
+
+class _Budget:
+    """What a file may still unpack to: a few kilobytes can hold terabytes."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._left = name, MAX_UNPACKED
+
+    def take(self, size: int) -> None:
+        """Raises Malformed where nothing is left."""
+        self._left -= size
+        if self._left < 0:
+            raise Malformed(f"{self._name} cannot be read: unpacked, it has more than {MAX_UNPACKED:,} bytes")
+
+    def read(self, stream: IO[bytes]) -> bytes:
+        """All of a stream, if it may have so much."""
+        data = bytearray()
+        while piece := stream.read(PIECE):
+            self.take(len(piece))
+            data += piece
+        return bytes(data)
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -73,32 +98,49 @@ def is_named_like_one(path: str) -> bool:
     return last.endswith((*SUFFIXES, *ARCHIVES)) and not any(part[:1] in (".", "_") for part in parts)
 
 
-def _members(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    for magic, suffix, unpack in _PACKED:
-        if data.startswith(magic):
-            yield from _members(name.removesuffix(suffix), unpack(data))
-            return
-    if data.startswith(b"PK\x03\x04"):
+def _members(
+    name: str, data: bytes, budget: _Budget, layers: int = MAX_LAYERS, within: bool = False
+) -> Iterator[tuple[str, bytes]]:
+    """`layers` is how often it may still be unpacked, `within` whether it lies in an archive."""
+    zipped, tarred = data.startswith(b"PK\x03\x04"), data[257:262] == b"ustar"
+    packed = next((kind for kind in _PACKED if data.startswith(kind[0])), None)
+    if within and (zipped or tarred):
+        raise Malformed(f"{name} cannot be read: it is an archive within an archive; unpack the outer one first")
+    if not layers and (zipped or tarred or packed):
+        raise Malformed(f"{name} cannot be read: it is packed more than {MAX_LAYERS} times over")
+    if packed:
+        _, suffix, opened = packed
+        with opened(io.BytesIO(data)) as stream:
+            yield from _members(name.removesuffix(suffix), budget.read(stream), budget, layers - 1, within)
+    elif zipped:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for path in sorted(filter(is_named_like_one, archive.namelist())):
-                yield from _members(f"{name}/{path}", archive.read(path))
-    elif data[257:262] == b"ustar":
+            for info in sorted(archive.infolist(), key=lambda one: one.filename):
+                if is_named_like_one(info.filename) and not info.is_dir():
+                    if info.flag_bits & 1:
+                        raise Malformed(f"{name}/{info.filename} cannot be read: it is encrypted; unpack it first")
+                    with archive.open(info) as stream:
+                        yield from _members(f"{name}/{info.filename}", budget.read(stream), budget, layers - 1, True)
+    elif tarred:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             for entry in sorted(archive, key=lambda one: one.name):
-                if entry.isfile() and is_named_like_one(entry.name):
-                    content = archive.extractfile(entry)
-                    yield from _members(f"{name}/{entry.name}", content.read() if content else b"")
+                content = archive.extractfile(entry) if entry.isfile() and is_named_like_one(entry.name) else None
+                if content:
+                    yield from _members(f"{name}/{entry.name}", budget.read(content), budget, layers - 1, True)
     elif name.lower().endswith(ARCHIVES):
         raise Malformed(f"{name} cannot be read: it is no archive, or an empty one")
     else:
         yield name, data
 
 
-def _parse(name: str, data: bytes) -> Iterator[Item]:
+def _parse(name: str, data: bytes, budget: _Budget) -> Iterator[Item]:
     suffix = f".{name.lower().rpartition('.')[2]}"
     if suffix == ".parquet":
-        for number, row in enumerate(pq.read_table(pa.BufferReader(data)).to_pylist()):
-            yield Item(f"{name}#{number}", tuple(strings(row)))
+        number = 0
+        for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(PARQUET_ROWS):
+            budget.take(batch.nbytes)
+            for row in batch.to_pylist():
+                yield Item(f"{name}#{number}", tuple(strings(row)))
+                number += 1
         return
     try:
         text = data.decode("utf-8-sig")
@@ -131,7 +173,7 @@ def _document(name: str, text: str) -> Iterator[Item]:
             yield from _lines(name, text)
             return
         raise Malformed(f"{name} line {error.lineno} is not JSON: {error}") from None
-    except RecursionError as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed(f"{name} line 1 is not JSON: {error}") from None
     elements, rest = (value, None) if isinstance(value, list) else ([], value)
     if isinstance(value, dict):

@@ -1,7 +1,8 @@
 """A child process that may be killed: hostile pages hold C code for minutes, and no signal handler runs until it returns.
 
 One child is forked per worker and serves page after page over a pipe. A page that takes too much time or memory costs the child,
-never the worker. The child dies with its parent.
+never the worker. The child dies with its parent. A page that takes over the libraries finds no keys in the environment, no network
+where the kernel allows a namespace of its own, and can neither write to a file nor gain rights.
 """
 
 import ctypes
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Connection
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+ENV_START, ENV_END = 47, 48  # of /proc/self/stat, counted from the state on (proc_pid_stat(5): fields 50 and 51)
 LONGEST_WAIT = 8  # a page that is not getting its processor time waits this many times the limit on the clock
 PAGES_A_CHILD = 1000  # a fresh child from time to time, so that what libraries cache does not count against a page
 MEMORY_SIGN = 0.5  # a page that failed with this share of its memory in use has failed for want of memory
@@ -133,8 +136,14 @@ class Guard:
 
 
 def _confine(pipe: int, parent: int) -> None:
-    """In the child: die with the parent, keep nothing of it open, clean up none of its objects, write no core."""
-    prctl = ctypes.CDLL(None).prctl
+    """In the child: die with the parent, keep nothing of it open, clean up none of its objects, write nothing, reach nobody."""
+    libc = ctypes.CDLL(None)
+    prctl = libc.prctl
+    _forget_environment()
+    # Without network, and in a namespace of users that has no right to look into the parent's memory. Some kernels and containers
+    # allow neither; the child then does without. The signal at the parent's death is asked for after it, because new rights end it.
+    libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
@@ -148,9 +157,20 @@ def _confine(pipe: int, parent: int) -> None:
                 continue
     gc.freeze()  # the parent's sockets and loggers must not be finalised here: their descriptors are closed, their locks may be held
     faulthandler.disable()  # its descriptor is closed too, and the number may be in use again
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # which does not hold for root
     # A limit of 0 does not hold where cores go to a program; the second does. After it /proc/self/fd may not be listed.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl(PR_SET_DUMPABLE, 0)
+
+
+def _forget_environment() -> None:
+    """No key stays where a process keeps its environment, /proc/self/environ included. `clear` alone leaves the bytes of the first one."""
+    os.environ.clear()
+    with open("/proc/self/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    start, end = int(fields[ENV_START]), int(fields[ENV_END])
+    ctypes.memset(start, 0, end - start)
 
 
 def _serve(pipe: Connection, work: Work, memory: int) -> None:

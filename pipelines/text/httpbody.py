@@ -8,13 +8,18 @@ import brotli
 import pyarrow as pa
 
 BUFFER = 1 << 18
+FIRST_PIECE = (
+    1 << 12
+)  # bytes given to a decoder at once, twice as many each time up to BUFFER: what it leaves of them is copied
+MAX_CODINGS = 5  # one upon the other; servers send one or two
 BOM = b"\xef\xbb\xbf"
 GZIP_MAGIC = b"\x1f\x8b"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 OPAQUE_TYPES = ("", "text/plain", "text/xml", "application/xml", "application/octet-stream", "unknown/unknown")
+# Possessive: a comment ends at its first `-->`. Taken back and tried longer, n comments would be read in 2^n ways.
 HTML_START = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|title|meta|body)\b",
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*+>\s*+)?+(?:<!--.*?-->\s*+)*+<(?:!doctype\s+html|html|head|title|meta|body)\b",
     re.IGNORECASE | re.DOTALL,
 )
 BINARY_START = re.compile(rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|RIFF|\x00\x00\x00.ftyp", re.DOTALL)
@@ -41,10 +46,13 @@ def decode_body(body: bytes, transfer: str, content: str, limit: int) -> tuple[b
     """(a body without its transfer and content encodings, whether a part of it is missing).
 
     Many archives store bodies decoded already and keep the header, so an encoding that the bytes do not show is taken as removed.
-    Raises TooLarge above `limit` bytes and Undecodable for an encoding that is unknown.
+    Raises TooLarge above `limit` bytes and Undecodable for an encoding that is unknown, or more than MAX_CODINGS of them.
     """
     cut = False
-    for name in reversed([*_names(content), *_names(transfer)]):
+    names = [*_names(content), *_names(transfer)]
+    if len(names) > MAX_CODINGS:
+        raise Undecodable(f"has {len(names)} encodings, and more than {MAX_CODINGS} are refused")
+    for name in reversed(names):
         if name == "chunked":
             body, short = dechunk(body)
         else:
@@ -114,20 +122,22 @@ def dechunk(body: bytes) -> tuple[bytes, bool]:
 
 def _unzip(body: bytes, window_bits: int, limit: int) -> tuple[bytes, bool]:
     """Inflate every member, keeping what came before damage or a missing end, and say whether there was one."""
-    engine = zlib.decompressobj(window_bits)
+    engine, step = zlib.decompressobj(window_bits), FIRST_PIECE
     parts: list[bytes] = []
-    size = 0
+    size = at = 0
     try:
         while not engine.eof:
-            part = engine.decompress(body, BUFFER)
-            body = engine.unconsumed_tail
+            piece = body[at : at + step]
+            part = engine.decompress(piece, BUFFER)
+            at += len(piece) - len(engine.unused_data if engine.eof else engine.unconsumed_tail)
+            step = min(2 * step, BUFFER)
             size += len(part)
             parts.append(part)
             if size > limit:
                 raise TooLarge
-            if engine.eof and engine.unused_data.startswith(GZIP_MAGIC) and window_bits == 31:
-                body, engine = engine.unused_data, zlib.decompressobj(window_bits)
-            elif not part and not body:
+            if engine.eof and body.startswith(GZIP_MAGIC, at) and window_bits == 31:
+                engine, step = zlib.decompressobj(window_bits), FIRST_PIECE
+            elif not part and at == len(body):
                 break
     except zlib.error as error:
         if not size:

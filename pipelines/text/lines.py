@@ -14,7 +14,9 @@ COUNTED = (
     "likes?|dislikes?|shares?|comments?|views?|replies|reply|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?|followers?"
     "|following|subscribers?|votes?|claps?|reactions?|ratings?|reviews?|downloads?|plays?|photos?|posts?|tweets?|answers?"
 )
-COUNTER = re.compile(rf"\W*\d[\d.,]*\s*[kKmM]?\+?\s*(?:{COUNTED})\W*", re.IGNORECASE)
+COUNTER = re.compile(
+    rf"\W*+\d[\d.,]*+\s*+[kKmM]?+\+?+\s*+(?:{COUNTED})\W*+", re.IGNORECASE
+)  # possessive, so that it is linear
 COUNTER_LETTERS = len("kSubscribers")  # no counter has more
 SIGN_IN = re.compile(r"^\W*sign[- ]in\b\W*", re.IGNORECASE)
 # Without dots the words are a link only where nothing else stands on the line.

@@ -97,7 +97,7 @@ YEAR = re.compile(r"(?:19|20)\d\d")
 TIMES = re.compile(r"\d\d?\.\d\d ?- ?\d\d?\.\d\d")
 # An ISSN, a postal code of Japan, a social security number of the United States, a dump of bytes, a file's number, a star's.
 OTHERS = re.compile(r"\d{4}-\d{4}|0\d\d-\d{4}|\d{3}-\d\d-\d{4}|\d\d(?: \d\d){5,}|0\d{4}[/-]\d{4}|0\d{3}-\d{3}")
-LAST_GROUP = re.compile(r"\D+\d+$")
+LAST_GROUP = re.compile(r"(?<!\D)\D++\d++$")
 
 
 def spans(text: str) -> Iterator[tuple[int, int]]:
@@ -145,8 +145,8 @@ def _numbers(plain: str, before: str, listed: bool) -> Iterator[tuple[int, int]]
         start = match.start()
         number = _judge(match, before if start == 1 else "", bool(end) and plain[end:start].strip(" /") == "")
         at = start + len(number) if number else match.end()
+        end = at if number else 0  # what is no number stands between it and the next
         if number:
-            end = at
             yield start, at
             while follower := LISTED.match(plain, at):
                 at = end = follower.end()

@@ -18,7 +18,7 @@ LONGEST_WAIT_S = 60.0
 BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 REMOTE = ("http://", "https://", "s3://")
 FIRST_STEP, LONGEST_STEP = 1 << 20, 64 << 20  # bytes asked for at once where only a stretch of a file is read
-CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 class Body(Protocol):
@@ -158,10 +158,10 @@ class _UrlBody:
 
     def __init__(self, response: requests.Response, start: int, asked: int | None) -> None:
         self._response = response
-        length = response.headers.get("Content-Length", "")
+        length = fetch.number(response.headers.get("Content-Length", ""))
         ranged = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         self.position = start
-        self._end = int(ranged[2]) + 1 if ranged else start + int(length) if length.isdigit() else None
+        self._end = int(ranged[2]) + 1 if ranged else None if length is None else start + length
         whole = int(ranged[3]) if ranged and ranged[3] != "*" else self._end if response.status_code == 200 else None
         self._behind = self._end is not None and (self._end < whole if whole is not None else self._end == asked)
 

@@ -9,6 +9,9 @@ from fastwarc.warc import WarcRecord
 from pipelines.text.httpbody import HTML_TYPES, OPAQUE_TYPES, TooLarge, Undecodable, decode_body, is_html
 from pipelines.text.recordstream import BUFFER
 
+MAX_URL = 8192
+"""Characters; servers refuse longer ones. What judges a URL looks up each of its parts that ends at a dot or a slash."""
+
 
 @dataclass(frozen=True)
 class Page:
@@ -45,6 +48,9 @@ def convert(record: WarcRecord, max_payload: int, offset: int, inner: int) -> It
     url = (record.headers.get("WARC-Target-URI") or "").strip().strip("<>").strip()
     if not url:
         yield from _skip(record, "no_url")
+        return
+    if len(url) > MAX_URL:
+        yield from _skip(record, "long_url")
         return
     if kind == "conversion":
         yield from _conversion(record, url, max_payload, offset, inner)

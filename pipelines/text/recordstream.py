@@ -11,8 +11,13 @@ from typing import Any
 from pipelines.text.rangefile import RangeFile
 
 BUFFER = 1 << 18
+FIRST_READ = (
+    1 << 13
+)  # bytes read at once behind a seek, twice as many each time up to BUFFER: damage may follow damage every few bytes
+FIRST_PIECE = 1 << 12  # bytes of a member inflated at once, twice as many each time: what is left of them is copied
 SCAN = 1 << 20  # bytes searched at once for the next record after damage
-PROBE = 1 << 14  # bytes inflated to see whether a gzip member holds a record
+PROBE = 1 << 14  # bytes of a file that tell what it is
+MEMBER_PROBE = 1 << 11  # bytes inflated to see whether a gzip member holds a record: its tables take up to 600
 LEAD = 16  # bytes that tell whether a record begins
 GZIP_MAGIC = b"\x1f\x8b\x08"
 WRONG_LENGTH = "wrong_length"
@@ -21,6 +26,7 @@ HEAD_BYTES = 4 << 10  # of a record's head: a longer one is taken at its word
 READ_AHEAD = 4 << 20  # bytes that readers hold at most before they say which record they are of
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 RECORD_END = re.compile(rb"(?:\r?\n){2}|[\r\n]*(?:WARC/\d|\Z)")
+PADDING = re.compile(rb"\0*+")
 RECORD_START = re.compile(rb"WARC/\d\.\d+\r?\n")
 RECORD_HEAD = re.compile(rb"\n(WARC/\d\.\d+\r?\n(?:WARC|Content)-[A-Za-z-]+:)", re.IGNORECASE)
 
@@ -36,6 +42,7 @@ class Plain(io.RawIOBase):
         super().__init__()
         self._file, self._start = file, start
         file.seek(start)
+        self._step = FIRST_READ
         self._window, self._at, self._ready = b"", 0, 0  # read and searched; from _at up to _ready it can be handed out
         self._position = 0
         self._heads = array("q")  # first bytes of records that are read and not yet told of
@@ -94,8 +101,9 @@ class Plain(io.RawIOBase):
         passed = bisect.bisect_left(self._heads, self._position - READ_AHEAD)
         del self._heads[:passed], self._bodies[:passed]
         self._window, self._at = self._window[self._at :], 0
-        while len(self._window) <= HEAD_BYTES and (data := self._file.read(BUFFER)):
+        while len(self._window) <= HEAD_BYTES and (data := self._file.read(self._step)):
             self._window += data
+            self._step = min(2 * self._step, BUFFER)
         self._ready = len(self._window) - HEAD_BYTES if len(self._window) > HEAD_BYTES else len(self._window)
         for at in self._heads_within():
             head = self._position + at
@@ -145,8 +153,9 @@ class Inflated(io.RawIOBase):
         super().__init__()
         self._file = file
         file.seek(start)
-        self._raw = b""
+        self._raw, self._at = b"", 0  # read; inflated up to _at
         self._raw_end = start
+        self._read_step, self._piece = FIRST_READ, FIRST_PIECE
         self._inflate: Any = None
         self._position = 0
         self._plain_starts, self._raw_starts = array("q", [0]), array("q", [start])
@@ -196,9 +205,10 @@ class Inflated(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
         while not self.damage:
-            if not self._raw:
-                self._raw = self._file.read(BUFFER) or b""
+            if self._at == len(self._raw):
+                self._raw, self._at = self._file.read(self._read_step) or b"", 0
                 self._raw_end += len(self._raw)
+                self._read_step = min(2 * self._read_step, BUFFER)
                 if not self._raw:
                     if self._inflate is not None and not self._file.cut:
                         self.damage = "truncated_gzip"
@@ -215,12 +225,16 @@ class Inflated(io.RawIOBase):
         return 0
 
     def _open_member(self) -> bool:
-        if self._raw[0] == 0:  # padding, which gzip allows between members and at the end
-            self._raw = self._raw.lstrip(b"\0")
+        if self._raw[self._at] == 0:  # padding, which gzip allows between members and at the end
+            self._at = PADDING.match(self._raw, self._at).end()  # type: ignore[union-attr]  # which always matches
             return False
+        # Nobody asks for the place of a member that holds nothing, or that begins within the record that is being read.
+        last = self._plain_starts[-1]
+        if last == self._position or self._bounds[0] < last < self._bounds[1]:
+            del self._plain_starts[-1], self._raw_starts[-1]
         self._plain_starts.append(self._position)
-        self._raw_starts.append(self._raw_end - len(self._raw))
-        self._inflate = zlib.decompressobj(31)
+        self._raw_starts.append(self._raw_end - len(self._raw) + self._at)
+        self._inflate, self._piece = zlib.decompressobj(31), FIRST_PIECE
         self._lead = b""
         return True
 
@@ -243,25 +257,27 @@ class Inflated(io.RawIOBase):
         return True
 
     def _some(self, size: int) -> bytes:
+        piece = self._raw[self._at : self._at + self._piece]
         try:
-            data: bytes = self._inflate.decompress(self._raw, size)
+            data: bytes = self._inflate.decompress(piece, size)
         except zlib.error:
             self.damage = "corrupt_gzip"
             return b""
+        left = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+        self._at += len(piece) - len(left)
+        self._piece = min(2 * self._piece, BUFFER)
         if self._inflate.eof:
-            self._raw, self._inflate = self._inflate.unused_data, None
-        else:
-            self._raw = self._inflate.unconsumed_tail
+            self._inflate = None
         return data
 
 
 def next_member(file: RangeFile, after: int, before: int | None = None) -> int | None:
     """Offset in [after, before) of the first gzip member that inflates to a WARC record, or None."""
-    for offset, window in _windows(file, after, before):
+    for offset, window, size in _windows(file, after, before):
         at = window.find(GZIP_MAGIC)
-        while 0 <= at < SCAN and (before is None or offset + at < before):
+        while 0 <= at < size and (before is None or offset + at < before):
             try:
-                if RECORD_START.match(zlib.decompressobj(31).decompress(window[at : at + PROBE], LEAD)):
+                if RECORD_START.match(zlib.decompressobj(31).decompress(window[at : at + MEMBER_PROBE], LEAD)):
                     return offset + at
             except zlib.error:
                 pass
@@ -271,19 +287,24 @@ def next_member(file: RangeFile, after: int, before: int | None = None) -> int |
 
 def first_record(file: RangeFile, after: int, before: int | None) -> int | None:
     """Offset in [after, before), from 1 on, of the first line of a plain file that looks like a record's and is followed by a field."""
-    for offset, window in _windows(file, after - 1, before):
+    for offset, window, size in _windows(file, after - 1, before):
         found = RECORD_HEAD.search(window)
-        if found and found.start() < SCAN:
+        if found and found.start() < size:
             at = offset + found.start(1)
             return at if before is None or at < before else None
     return None
 
 
-def _windows(file: RangeFile, after: int, before: int | None) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) over a file up to `before`, each window SCAN long and PROBE over into the next."""
+def _windows(file: RangeFile, after: int, before: int | None) -> Iterator[tuple[int, bytes, int]]:
+    """(offset, bytes, how many of them are this window's) over a file up to `before`; the others, up to PROBE, are the next one's.
+
+    Each is twice as long as the one before, up to SCAN, because the next record is mostly near.
+    """
     file.seek(after)
-    window = file.read_full(SCAN + PROBE)
+    size = FIRST_READ
+    window = file.read_full(size + PROBE)
     while window and (before is None or after < before):
-        yield after, window
-        after += SCAN
-        window = window[SCAN:] + file.read_full(SCAN)
+        yield after, window, size
+        after += size
+        window, size = window[size:], min(2 * size, SCAN)
+        window += file.read_full(size + PROBE - len(window))

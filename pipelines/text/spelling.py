@@ -36,20 +36,26 @@ def split(text: str) -> list[str]:
 def locate(text: str) -> Words:
     """`split`, and where each word stands."""
     found = Words([], [], [])
+    word: list[str] = []  # the one that is being read
     for at, character in enumerate(blank_markup(text)):
         folded = _SPELLINGS[ord(character)]
         if not folded:
             continue
         alone = folded.strip()
-        if alone == folded and found.words and found.end[-1] < 0:  # a word goes on
-            found.words[-1] += folded
+        if alone == folded:  # of a word that begins or goes on
+            if not word:
+                found.start.append(at)
+            word.append(folded)
             continue
-        if found.end and found.end[-1] < 0:
-            found.end[-1] = at
+        if word:
+            found.words.append("".join(word))
+            found.end.append(at)
+            word.clear()
         if alone:
             found.words.append(alone)
             found.start.append(at)
-            found.end.append(-1 if alone == folded else at + 1)
-    if found.end and found.end[-1] < 0:
-        found.end[-1] = len(text)
+            found.end.append(at + 1)
+    if word:
+        found.words.append("".join(word))
+        found.end.append(len(text))
     return found

@@ -3,7 +3,6 @@
 `read_pages` never fails on content. What does not become a page comes out as a `Loss` with its kind, so that nothing vanishes unseen.
 """
 
-import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord
 
 from pipelines.text.rangefile import RangeFile
 from pipelines.text.record import Loss, Page, convert
-from pipelines.text.recordstream import BUFFER, GZIP_MAGIC, PROBE, Inflated, Plain, first_record, next_member
+from pipelines.text.recordstream import GZIP_MAGIC, PROBE, Inflated, Plain, first_record, next_member
 
 LINE_FEEDS = re.compile(rb"WARC/\d\.\d+\n")
 
@@ -45,9 +44,7 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
         gaps = Gaps(quirks)
         failed: BaseException | None = None
         try:
-            for record in ArchiveIterator(
-                io.BufferedReader(stream, BUFFER), parse_http=False, quirks_mode=quirks, stream_detect=False
-            ):
+            for record in ArchiveIterator(stream, parse_http=False, quirks_mode=quirks, stream_detect=False):
                 yield from [*unsure, *last, *gaps.before(record)]
                 unsure = []
                 position = record.stream_pos

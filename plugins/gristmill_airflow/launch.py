@@ -68,23 +68,10 @@ def command(run: Run, task: Task) -> list[str]:
         return [sys.executable, "-m", "training", task.stage, *recipe]
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     where = _where(_processes(run, task))
-    here = [
-        "--hostfile",
-        os.devnull,
-    ]  # else it starts ranks wherever a file that others may have left, /job/hostfile, says
+    here = ["--hostfile", os.devnull]  # else ranks start wherever /job/hostfile says, which others may have left
     quiet = ["--log_level", "error"]  # else its own settings fill a screen before the stage says a word
-    return [
-        launcher,
-        *where,
-        *here,
-        *quiet,
-        "--master_port",
-        str(_free_port()),
-        "--module",
-        "training",
-        task.stage,
-        *recipe,
-    ]
+    module = ["--master_port", str(_free_port()), "--module", "training", task.stage]
+    return [launcher, *where, *here, *quiet, *module, *recipe]
 
 
 def _where(processes: int) -> list[str]:

@@ -50,7 +50,10 @@ class Flaky(BaseHTTPRequestHandler):
         else:
             body = b"0123456789"
             self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
+            told = self.path.partition("tells=")[2]
+            self.send_header(
+                "Content-Length", {"foreign": "\xb2", "long": "9" * 5000}.get(told, told) or str(len(body))
+            )
             self.end_headers()
             self.wfile.write(body)
 
@@ -113,7 +116,10 @@ def test_the_servers_own_waiting_time_is_kept(server: str) -> None:
     assert time.monotonic() - began < 1, "nobody waits an hour for a listing"
 
 
-@pytest.mark.parametrize(("path", "size"), [("/x", 10), ("/gone404", 0), ("/busy", 10)])
+@pytest.mark.parametrize(("path", "size"), [
+    ("/x", 10), ("/gone404", 0), ("/busy", 10), ("/?tells=1099511627776", 1 << 40), ("/?tells=1099511627777", 0),
+    ("/?tells=1000000000000000000", 0), ("/?tells=foreign", 0), ("/?tells=long", 0), ("/?tells=-1", 0),
+])  # fmt: skip
 def test_the_size_of_a_file(server: str, path: str, size: int) -> None:
     assert fetch.size(server + path, retries=4) == size
     assert fetch.size("http://127.0.0.1:9/x", retries=1) == 0

@@ -336,3 +336,36 @@ def test_every_stage_has_a_section_and_every_section_a_stage() -> None:
 def test_settings_cannot_be_changed_after_loading() -> None:
     with pytest.raises(ValueError, match="frozen"):
         recipe.Recipe().filter.min_words = 3  # type: ignore[misc]
+
+
+MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MERGED, "an alias is not read here; write the value out"),  # 9^11 values
+        ("spark: &a {conf: *a}", "an alias is not read here"),
+        ("name: " + "[" * 21 + "]" * 21, "nested more than 20 deep"),
+        ("[" * 100_000, "nested more than 20 deep"),
+        ("- " * 100_000 + "a", "nested more than 20 deep"),
+        ("name: " + "x" * (1 << 20), "has 1,048,582 characters, and more than 1,048,576 are no recipe"),
+        ("pack: {seq_len: " + "9" * 5000 + "}", "Exceeds the limit"),
+    ],
+)
+def test_yaml_that_stands_for_more_than_a_recipe_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as refused:
+        parse(text, "a.yaml")
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 500
+    with pytest.raises(RecipeError, match="override"):
+        parse("", "a.yaml", [f"mix.sources={text}"])
+
+
+def test_a_file_that_is_too_large_for_a_recipe_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "large.yaml"
+    with file.open("wb") as sink:
+        sink.truncate(1 << 40)
+    with pytest.raises(RecipeError, match=r"large\.yaml: has 1,099,511,627,776 bytes, and more than 1,048,576"):
+        load(str(file))

@@ -95,6 +95,9 @@ def test_a_snapshot_is_dated_by_the_monday_of_its_week() -> None:
     assert snapshot_date("A-2020-53") == datetime.date(2020, 12, 28)
     with pytest.raises(InputError, match=r"crawl 'A-2021-53': there is no ISO week 53 in 2021"):
         snapshot_date("A-2021-53")
+    for name in ("A-2021-10\n", "A-２０２１-10", "A-٢٠٢١-١٠", "A\n-2021-10"):
+        with pytest.raises(InputError, match="a name ends in year and ISO week"):
+            snapshot_date(name)
 
 
 @pytest.fixture

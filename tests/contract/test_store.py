@@ -557,3 +557,18 @@ def test_what_failed_is_told_in_one_line_with_what_to_do(error: Exception, said:
     told = explain("s3://b/x", error)
     assert told.startswith(f"s3://b/x: {said}")
     assert "\n" not in told
+
+
+def test_folders_that_link_to_themselves_and_to_each_other_are_listed_once(tmp_path: Path) -> None:
+    """Followed wherever they lead, two links in a folder to itself would be 2^40 paths."""
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    for file in ("x", "a/x", "a/deep/x", "b/x"):
+        (tmp_path / file).write_text("x")
+    for link, target in (("self", "."), ("again", "."), ("a/up", ".."), ("a/b", "../b"), ("b/a", "../a")):
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "away").symlink_to(tmp_path / "a")
+    assert [entry.path for entry in Store(str(tmp_path)).files()] == ["a/deep/x", "a/x", "b/x", "x"]
+    outside = Store(str(tmp_path / "b")).files()
+    assert [entry.path for entry in outside] == ["a/deep/x", "a/up/x", "a/x", "x"]
+    assert Store(str(tmp_path)).files("nothing") == []

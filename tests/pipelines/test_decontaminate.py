@@ -92,6 +92,18 @@ def test_cut_texts_are_clean_whatever_comes_together(benchmarks: dict[str, str])
     assert short.left is None
 
 
+@pytest.mark.parametrize(("layers", "stays"), [(3, True), (9, True), (11, False)])
+def test_a_text_that_shares_more_with_every_cut_goes(layers: int, stays: bool, benchmarks: dict[str, str]) -> None:
+    """Halves of a question around another one, and so on: each round of cutting reads the whole text again."""
+    half, rest = " ".join(QUESTION.split()[:10]), " ".join(QUESTION.split()[10:])
+    text = QUESTION
+    for _ in range(layers):
+        text = f"{half} {'x' * 201} {text} {'y' * 201} {rest}"
+    verdict = judge_of(benchmarks, action="cut")(f"{FILLER}{text} {FILLER}")
+    assert verdict is not None
+    assert (verdict.left is not None) is stays
+
+
 def test_only_exact_leakage_by_recipe(benchmarks: dict[str, str]) -> None:
     judge = judge_of(benchmarks, min_coverage=0.8)
     part = judge(" ".join(QUESTION.split()[:14]))

@@ -158,13 +158,15 @@ def test_wet_text_passes_as_it_is():
         (Outcome.DONE, ["A title", "short", True], None, ("extract_empty", "5", "short"), True),
         (Outcome.DONE, ["A title", "", False], None, ("extract_empty", "0", "A title"), False),
         (Outcome.DONE, None, None, ("extract_empty", "0", ""), False),
+        (Outcome.DONE, ["A title", "long " * 9, False], None, ("text_too_long", "45", "long " * 9), False),
         (Outcome.DONE, 0.25, None, ("language_prefilter", "0.25", "<p>" + "x" * 197), False),
         (Outcome.DONE, 1, None, ("language_prefilter", "1", "<p>" + "x" * 197), False),
         (Outcome.TIMEOUT, None, None, ("extract_timeout", "", "<p>" + "x" * 197), False),
         (Outcome.MEMORY, None, None, ("extract_memory", "", "<p>" + "x" * 197), False),
     ],
 )  # fmt: skip
-def test_what_became_of_a_page(outcome, said, kept, dropped, twice, tmp_store):
+def test_what_became_of_a_page(outcome, said, kept, dropped, twice, tmp_store, monkeypatch):
+    monkeypatch.setattr(extract, "MAX_CHARS", 44)
     payload = b"<p>" + b"x" * 400
     row = dict.fromkeys(PAGES.names) | {"id": "1", "url": "u", "offset": 5, "payload": payload}
     sorter = Sorter(tmp_store, "out", "extract", "0")

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from benchmarks.hostile import GOOD, LIMITS, hostile_pages, read, write
+from benchmarks.pages import GOOD, LIMITS, fate, hostile_pages, read, records, write
 from pipelines.extract import guard_for
 from pipelines.text.guard import Outcome
 
@@ -52,3 +52,17 @@ def test_extraction_of_a_surrogate_never_reaches_the_store(found):
     for name in ("surrogates", "utf16_half", "references"):
         reply = guard.call(found[name].payload, "html ")
         reply.text.encode("utf-8")  # would raise
+
+
+def test_every_hostile_page_has_a_fate(tmp_path):
+    """The bench's pages, a hundredth as large: of every content type and coding, and texts for what reads them behind extraction."""
+    guard, fates = guard_for(LIMITS, ("en",)), {}
+    for name, data in records(0.01):
+        (tmp_path / "one.warc").write_bytes(data)
+        fates[name], _ = fate(tmp_path / "one.warc", guard)
+    guard.close()
+    assert len(fates) >= 60
+    assert all(fates.values())
+    assert {fates[f"comments {mime}"] for mime in ("text/plain", "", "text/xml", "unknown/unknown")} == {"not_html"}
+    assert fates["many_codings"] == fates["many_chunkings"] == "bad_content_encoding"
+    assert fates["text_telephones"] == "kept, 20,971 characters"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.text import evalset
 from pipelines.text.evalset import Item, Malformed, is_named_like_one, read_members, strings
 
 LINES = b'{"id": "x1", "question": "one", "choices": ["a", {"label": "b"}], "n": 1}\n\n"two"\n'
@@ -134,6 +135,76 @@ def test_parquet() -> None:
 def test_what_is_wrong_is_named(name: str, data: bytes, message: str) -> None:
     with pytest.raises(Malformed, match=message):
         items_of(name, data)
+
+
+def test_bombs_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evalset, "MAX_UNPACKED", 1 << 20)
+    bomb = b"\n" * ((1 << 20) + 1)
+    rows = io.BytesIO()
+    pq.write_table(pa.table({"question": ["x" * 100] * 20_000}), rows)
+    for name, data in (
+        ("a.jsonl.gz", gzip.compress(bomb)),
+        ("a.jsonl.xz", lzma.compress(bomb)),
+        ("a.jsonl.bz2", bz2.compress(bomb)),
+        ("a.zip", packed_zip({"a.jsonl": bomb[: 1 << 19], "b.jsonl": bomb[: 1 << 19], "c.jsonl": b"\n"})),
+        ("a.tar", packed_tar({"a.jsonl": bomb})),
+        ("a.parquet", rows.getvalue()),
+    ):
+        with pytest.raises(Malformed, match=rf"^{name} cannot be read: unpacked, it has more than 1,048,576 bytes$"):
+            items_of(name, data)
+    assert items_of("a.jsonl.gz", gzip.compress(bomb[:-1])) == []
+
+
+def encrypted_zip() -> bytes:
+    """A zip file that says of its member that it is encrypted."""
+    data = bytearray(packed_zip({"b.jsonl": LINES}))
+    data[6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.zip", encrypted_zip(), "a.zip/b.jsonl cannot be read: it is encrypted; unpack it first"),
+        (
+            "a.zip",
+            packed_zip({"b.zip": packed_zip({"c.jsonl": LINES})}),
+            "a.zip/b.zip cannot be read: it is an archive within an archive; unpack the outer one first",
+        ),
+        (
+            "a.zip",
+            packed_zip({"b.tar.xz": packed_tar({"c.jsonl": LINES})}),
+            "a.zip/b.tar cannot be read: it is an archive within an archive; unpack the outer one first",
+        ),
+        (
+            "a.jsonl.gz",
+            gzip.compress(gzip.compress(gzip.compress(gzip.compress(LINES)))),
+            "a.jsonl cannot be read: it is packed more than 3 times over",
+        ),
+        ("a.json", b"[" + b"9" * 5000 + b"]", "a.json line 1 is not JSON: Exceeds the limit"),
+    ],
+)
+def test_archives_and_values_that_nobody_publishes_are_refused_in_one_line(
+    name: str, data: bytes, message: str
+) -> None:
+    with pytest.raises(Malformed) as refused:
+        items_of(name, data)
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_values_are_read_as_deep_as_they_can_be_and_refused_beyond(name: str) -> None:
+    """Two readers go down, each with a limit of its own."""
+    refused = []
+    for depth in range(700, 1100, 3):
+        try:
+            assert [item.fields for item in items_of(name, b"[" * depth + b'"x"' + b"]" * depth)] == [("x",)]
+        except Malformed as error:
+            refused.append("maximum recursion depth" in str(error))
+    assert all(refused)
+    assert 0 < len(refused) < 134
 
 
 def test_a_cell_may_be_long() -> None:

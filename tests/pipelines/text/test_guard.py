@@ -4,7 +4,11 @@ import ctypes
 import os
 import resource
 import signal
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +30,23 @@ def work(body: bytes, note: str) -> str:
             term_is = "default" if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else "other"
             held = os.path.exists(f"/proc/self/fd/{body.decode()}")
             return f"{core} {int_is} {term_is} {'open' if held else 'closed'}"
+        case "environment":
+            with open("/proc/self/environ", "rb") as first:
+                return f"{dict(os.environ)} {first.read().strip(bytes(1))!r}"
+        case "rights":
+            status = dict(line.split(":", 1) for line in open("/proc/self/status"))  # noqa: SIM115
+            limits = [resource.getrlimit(one) for one in (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)]
+            return f"{status['NoNewPrivs'].strip()} {limits}"
+        case "write":
+            with open(body.decode(), "wb") as sink:
+                sink.write(b"x")
+            return "written"
+        case "network":
+            with socket.create_connection(("127.0.0.1", int(body)), timeout=2) as reached:
+                return f"reached {reached}"
+        case "parent":
+            with open(f"/proc/{os.getppid()}/environ", "rb") as environment:
+                return str(len(environment.read()))
         case "spin":
             while True:
                 pass
@@ -142,6 +163,49 @@ def test_what_a_child_leaves_alone(guard):
     assert guard.call(str(outside).encode(), "state").text == "(0, 0) ignored default closed"
     os.close(inside)
     os.close(outside)
+
+
+def test_the_child_has_no_environment(tmp_path):
+    """Asked in a process that was started with a key, because its first environment lies where no variable is set or unset later."""
+    code = (
+        "import os; os.environ['AWS_SESSION_TOKEN'] = 'later-key';"
+        "from tests.pipelines.text.test_guard import Guard, work;"
+        "guard = Guard(work, 10, 100); print(guard.call(b'', 'environment').text); guard.close();"
+        "print(os.environ['AWS_SECRET_ACCESS_KEY'], os.environ['AWS_SESSION_TOKEN'])"
+    )
+    root = Path(__file__).parents[3]
+    environment = os.environ | {"AWS_SECRET_ACCESS_KEY": "first-key", "PYTHONPATH": str(root)}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=root)
+    assert said.stdout.splitlines() == ["{} b''", "first-key later-key"], said.stderr
+
+
+def test_the_child_gains_no_rights_and_writes_no_file(guard, tmp_path):
+    assert guard.call(b"", "rights") == Reply(Outcome.DONE, "1 [(0, 0), (0, 0)]")
+    target = tmp_path / "written"
+    assert guard.call(str(target).encode(), "write") == Reply(Outcome.FAILED, "OSError")
+    assert not target.exists() or not target.stat().st_size
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
+
+
+def namespaces_allowed():
+    """Whether the kernel gives a process of ours a network of its own, as the guard asks for it."""
+    return subprocess.run(["unshare", "--user", "--net", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not namespaces_allowed(), reason="the kernel allows no namespaces here")
+def test_the_child_reaches_no_network_and_not_its_parent(guard):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1]).encode()
+        assert work(port, "network").startswith("reached")
+        assert guard.call(port, "network") == Reply(Outcome.FAILED, "OSError")
+    assert guard.call(b"", "parent") == Reply(Outcome.FAILED, "PermissionError")
+
+
+def test_a_child_without_namespaces_serves(monkeypatch):
+    monkeypatch.setattr(guard_module, "CLONE_NEWNET", -1)  # which no kernel takes
+    guard = Guard(work, seconds=10, memory_mb=100)
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
+    guard.close()
 
 
 @pytest.mark.parametrize("note", ["pid", "spin"])

@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import time
 import zlib
 
 import brotli
@@ -90,6 +91,7 @@ def test_what_came_before_damage_is_kept_and_known_for_a_part(encoding):
         (b"\xff" * 9, "br", "is not Brotli"),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 9, "zstd", "is not Zstandard"),
         (b"a" * 1023 + b"\0", "deflate", "does not inflate"),
+        (b"<html>", "gzip, br, gzip, deflate, br, gzip", "has 6 encodings, and more than 5 are refused"),
     ],
 )
 def test_a_refused_body_is_named_with_what_is_wrong(body, encoding, message):
@@ -122,6 +124,23 @@ def test_what_begins_as_a_known_binary_format_is_no_html(start):
 @pytest.mark.parametrize(("blanks", "answer"), [(1019, True), (1020, False)])
 def test_the_first_tag_is_looked_for_in_the_first_kibibyte(blanks, answer):
     assert is_html("", b" " * blanks + b"<html>") is answer
+
+
+def test_five_encodings_come_off_and_six_do_not():
+    body = HTML
+    for _ in range(5):
+        body = gzip.compress(body)
+    assert decode_body(body, "identity", "gzip," * 5, LIMIT) == (HTML, False)
+    with pytest.raises(Undecodable, match="has 6 encodings"):
+        decode_body(body, "chunked", "gzip," * 5, LIMIT)
+
+
+@pytest.mark.parametrize("inner", [b"", b"some words"])
+def test_many_members_are_joined_in_the_time_of_one(inner):
+    body = gzip.compress(HTML) + gzip.compress(inner) * 50_000 + gzip.compress(b"end")
+    began = time.process_time()
+    assert decode_body(body, "", "gzip", LIMIT) == (HTML + inner * 50_000 + b"end", False)
+    assert time.process_time() - began < 2
 
 
 def test_a_gzip_body_without_its_end_keeps_what_came():
@@ -161,10 +180,22 @@ def test_wrong_chunk_sizes_lose_nothing():
         ("", b"<?xml version='1.0'?>\n<html xmlns='x'>", True),
         ("application/xml", b"<rss></rss>", False),
         ("application/octet-stream", b"<HTML>", True),
+        ("", b"<?xml version='1.0'?> <!-- one --> <!-- two --><!----> <html>", True),
+        ("text/plain", b"<!-- a comment ends here --> and words follow --> <html>", False),
     ],
 )
 def test_is_html(mime, body, answer):
     assert is_html(mime, body) is answer
+
+
+@pytest.mark.parametrize(
+    "start", [b"<!---->" * 146, b"<!-- -->" * 128, b"<?xml" + b"<!---->" * 145, b"<!--" * 256, b"<!-- -->\n" * 113]
+)
+def test_a_head_full_of_comments_is_read_once(start):
+    """Taken back one by one, the comments of one kibibyte would be read in 2^146 ways."""
+    began = time.process_time()
+    assert not is_html("text/plain", start)
+    assert time.process_time() - began < 1
 
 
 @given(

@@ -305,3 +305,12 @@ def test_any_seeks_and_reads_are_slices_of_the_file(tmp_path_factory, steps, lim
             file.seek(start)
             assert file.read_full(size) == readable[start : start + size]
             assert file.tell() == max(start, min(start + size, len(readable)))
+
+
+@pytest.mark.parametrize("told", ["1000000000000000000", "\xb2", "9" * 5000, "-1", ""])
+def test_a_length_that_no_file_has_ends_no_worker(told):
+    class Answer:
+        status_code, headers = 200, {"Content-Length": told, "Content-Range": f"bytes 0-9/{'9' * 5000}"}
+
+    body = rangefile._UrlBody(Answer(), 0, None)
+    assert body.more is False

@@ -1,10 +1,11 @@
 """Crawl files as streams: places, and the search for the next record, whatever the sizes in which they are read."""
 
 import gzip
+import tracemalloc
 
 import pytest
 
-from pipelines.text import recordstream, warc
+from pipelines.text import recordstream
 from pipelines.text.rangefile import RangeFile
 from pipelines.text.record import Loss
 from pipelines.text.recordstream import Inflated, Plain, first_record, next_member
@@ -19,9 +20,17 @@ def starts(parts):
 @pytest.fixture
 def narrow(monkeypatch):
     """Everything is read in steps that are smaller than a record."""
-    for name, size in (("BUFFER", 61), ("HEAD_BYTES", 300), ("SCAN", 50), ("PROBE", 400)):
+    sizes = {
+        "BUFFER": 61,
+        "HEAD_BYTES": 300,
+        "SCAN": 50,
+        "PROBE": 400,
+        "MEMBER_PROBE": 400,
+        "FIRST_READ": 17,
+        "FIRST_PIECE": 13,
+    }
+    for name, size in sizes.items():
         monkeypatch.setattr(recordstream, name, size)
-    monkeypatch.setattr(warc, "BUFFER", 61)
 
 
 @pytest.mark.parametrize("before", [None, 700, 701, 2000])
@@ -67,6 +76,25 @@ def test_places_in_a_stream(write, pages):
         assert plain.readall() == pages[1] + pages[2]
         assert plain.place(9) == (len(pages[0]) + 9, 0)
         assert plain.tell() == len(pages[1] + pages[2])
+
+
+@pytest.mark.parametrize("inner", [b"", b"x"])
+def test_members_of_nothing_and_of_little_within_a_record_take_no_memory(write, pages, inner):
+    """Before, the place of each of them was kept: 3 MiB for a MiB."""
+    packed = [gzip.compress(page, mtime=0) for page in pages[:2]]
+    with RangeFile(str(write([packed[0], gzip.compress(inner) * 20_000, packed[1]]))) as file:
+        stream = Inflated(file)
+        stream.bound(0, len(pages[0]) + 20_000 * len(inner), 0)
+        stream.read(10)
+        tracemalloc.start()
+        assert len(stream.readall()) == len(pages[0]) + 20_000 * len(inner) + len(pages[1]) - 10
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert kept < 100_000
+        assert stream.place(0) == (0, 0)
+        end = stream.tell() - len(pages[1])
+        assert stream.place(end) == (len(packed[0]) + 20_000 * len(gzip.compress(inner)), 0)
+        assert stream.whole(0)
 
 
 def test_a_member_is_whole_when_its_checksum_was_right(write, pages):

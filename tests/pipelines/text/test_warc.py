@@ -224,16 +224,19 @@ def test_records_that_are_no_pages_are_counted_by_kind(write, record, response):
         response("http://a.test/", b"\x89PNG\r\n", "Content-Type: text/html"),
         response("http://a.test/", b"plain words", "Content-Type: text/plain"),
         response("http://a.test/", b"\x00\x01", "Content-Type: text/html\r\nContent-Encoding: lzw"),
+        response("http://a.test/" + "a/" * 4089 + "b", html),
+        response("http://a.test/" + "a/" * 4089, html),
         response("http://a.test/ok", html, "X-Nothing: 1"),
     ]
     found, losses = read(write(parts))
-    assert [page.url for page in found] == ["http://a.test/ok"]
+    assert [page.url for page in found] == ["http://a.test/" + "a/" * 4089, "http://a.test/ok"]
     assert losses == {
         "record_warcinfo": 1,
         "record_request": 1,
         "record_revisit": 1,
         "not_http": 1,
         "no_url": 1,
+        "long_url": 1,
         "bad_http_header": 1,
         "status_404": 1,
         "status_301": 1,
