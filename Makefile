@@ -26,13 +26,13 @@ help:
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements.lock requirements-test.lock requirements-cuda.lock pyproject.toml
+# PyTorch's CPU build where pip can find it, else the index's, with the libraries of CUDA.
+$(VENV)/.ready: requirements.lock requirements-test.lock requirements-cpu.lock requirements-cuda.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.11, or run: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) demo/preflight.py
 	@echo "Setting up $(VENV): two to five minutes, once"
 	@$(PYTHON) -m venv $(VENV)
-	@$(INSTALL) -r requirements.lock -r requirements-test.lock
-	@case $$($(BIN)/python -c "import importlib.metadata; print(importlib.metadata.version('torch'))") in *+cpu) ;; *) $(INSTALL) -r requirements-cuda.lock;; esac
+	@$(INSTALL) -r requirements.lock -r requirements-test.lock -r requirements-$$($(BIN)/python -m pip install -qq --dry-run --no-deps torch==2.13.0+cpu >/dev/null 2>&1 && echo cpu || echo cuda).lock
 	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
