@@ -34,7 +34,12 @@ def child(folder: Path, seconds: float, seed: int) -> None:
     """Fuzz in this process, which libFuzzer ends."""
     atheris = importlib.import_module("atheris")
     with atheris.instrument_imports(
-        include=["pipelines.text.warc", "pipelines.text.recordstream", "pipelines.text.httpbody"]
+        include=[
+            "pipelines.text.warc",
+            "pipelines.text.recordsearch",
+            "pipelines.text.recordstream",
+            "pipelines.text.httpbody",
+        ]
     ):
         from benchmarks import fuzz
 

@@ -213,7 +213,7 @@ def readers() -> dict[str, Case]:
         "httpbody.is_html": Case(
             lambda body: httpbody.is_html("", body), _bodies(b"<!---->", b"<!--", b" ", b"<?xml ")
         ),
-        "warc.read_pages": Case(_read_file, _crawl_files(), 1 << 16),  # damage reads some KiB again
+        "warc.read_pages": Case(_read_file, _crawl_files(), 1 << 17),  # damage reads some KiB again
     }
     for coding, inputs in _encoded().items():
         made[f"httpbody.decode_body {coding}"] = Case(

@@ -29,9 +29,7 @@ from pipelines.text.prefilter import foreign
 GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
 READ_ROWS = 16  # pages in memory at a time; one may have megabytes
 READERS = 16  # page files whose digests are read at once: small reads that wait for the store
-MAX_CHARS = 2 << 20
-"""Of a text: a longer one is dropped. What reads texts behind this stage stands under no guard and is linear, so that this is its time limit
-as well: 2 s for the worst text that was found. A novel has half a million."""
+MAX_CHARS = 2 << 20  # of a text: later stages are linear and unguarded, so this limits their time too (at worst 2 s)
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 META_CHARSET = re.compile(
     rb"""<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.I
@@ -254,11 +252,9 @@ def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sort
         )
         return False
     title, text, twice = found
-    if len(text) < settings.min_chars:
-        sorter.drop(row, Drop.EXTRACT_EMPTY, len(text), len(payload), snippet=text or title or "")
-        return bool(twice)
-    if len(text) > MAX_CHARS:
-        sorter.drop(row, Drop.TEXT_TOO_LONG, len(text), len(payload), snippet=text)
+    if not settings.min_chars <= len(text) <= MAX_CHARS:
+        reason = Drop.EXTRACT_EMPTY if len(text) < settings.min_chars else Drop.TEXT_TOO_LONG
+        sorter.drop(row, reason, len(text), len(payload), snippet=text or title or "")
         return bool(twice)
     document = {key: row[key] for key in ("id", "url", "snapshot", "date", "file", "offset", "digest")}
     sorter.keep({**document, "title": title, "source": "crawl", "text": text}, len(text.encode()), len(payload))

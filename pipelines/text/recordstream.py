@@ -9,17 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.text.rangefile import RangeFile
+from pipelines.text.recordsearch import FIRST_READ, LEAD, RECORD_HEAD, RECORD_START, first_record, next_member
 
 BUFFER = 1 << 18
-FIRST_READ = (
-    1 << 13
-)  # bytes read at once behind a seek, twice as many each time up to BUFFER: damage may follow damage every few bytes
 FIRST_PIECE = 1 << 12  # bytes of a member inflated at once, twice as many each time: what is left of them is copied
-SCAN = 1 << 20  # bytes searched at once for the next record after damage
-PROBE = 1 << 14  # bytes of a file that tell what it is
-MEMBER_PROBE = 1 << 11  # bytes inflated to see whether a gzip member holds a record: its tables take up to 600
-LEAD = 16  # bytes that tell whether a record begins
-GZIP_MAGIC = b"\x1f\x8b\x08"
 WRONG_LENGTH = "wrong_length"
 LINE_BEFORE = b"\nWARC/"
 HEAD_BYTES = 4 << 10  # of a record's head: a longer one is taken at its word
@@ -27,8 +20,6 @@ READ_AHEAD = 4 << 20  # bytes that readers hold at most before they say which re
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 RECORD_END = re.compile(rb"(?:\r?\n){2}|[\r\n]*(?:WARC/\d|\Z)")
 PADDING = re.compile(rb"\0*+")
-RECORD_START = re.compile(rb"WARC/\d\.\d+\r?\n")
-RECORD_HEAD = re.compile(rb"\n(WARC/\d\.\d+\r?\n(?:WARC|Content)-[A-Za-z-]+:)", re.IGNORECASE)
 
 
 class Plain(io.RawIOBase):
@@ -269,42 +260,3 @@ class Inflated(io.RawIOBase):
         if self._inflate.eof:
             self._inflate = None
         return data
-
-
-def next_member(file: RangeFile, after: int, before: int | None = None) -> int | None:
-    """Offset in [after, before) of the first gzip member that inflates to a WARC record, or None."""
-    for offset, window, size in _windows(file, after, before):
-        at = window.find(GZIP_MAGIC)
-        while 0 <= at < size and (before is None or offset + at < before):
-            try:
-                if RECORD_START.match(zlib.decompressobj(31).decompress(window[at : at + MEMBER_PROBE], LEAD)):
-                    return offset + at
-            except zlib.error:
-                pass
-            at = window.find(GZIP_MAGIC, at + 1)
-    return None
-
-
-def first_record(file: RangeFile, after: int, before: int | None) -> int | None:
-    """Offset in [after, before), from 1 on, of the first line of a plain file that looks like a record's and is followed by a field."""
-    for offset, window, size in _windows(file, after - 1, before):
-        found = RECORD_HEAD.search(window)
-        if found and found.start() < size:
-            at = offset + found.start(1)
-            return at if before is None or at < before else None
-    return None
-
-
-def _windows(file: RangeFile, after: int, before: int | None) -> Iterator[tuple[int, bytes, int]]:
-    """(offset, bytes, how many of them are this window's) over a file up to `before`; the others, up to PROBE, are the next one's.
-
-    Each is twice as long as the one before, up to SCAN, because the next record is mostly near.
-    """
-    file.seek(after)
-    size = FIRST_READ
-    window = file.read_full(size + PROBE)
-    while window and (before is None or after < before):
-        yield after, window, size
-        after += size
-        window, size = window[size:], min(2 * size, SCAN)
-        window += file.read_full(size + PROBE - len(window))

@@ -12,7 +12,8 @@ from fastwarc.warc import ArchiveIterator, WarcRecord
 
 from pipelines.text.rangefile import RangeFile
 from pipelines.text.record import Loss, Page, convert
-from pipelines.text.recordstream import GZIP_MAGIC, PROBE, Inflated, Plain, first_record, next_member
+from pipelines.text.recordsearch import GZIP_MAGIC, PROBE, first_record, next_member
+from pipelines.text.recordstream import Inflated, Plain
 
 LINE_FEEDS = re.compile(rb"WARC/\d\.\d+\n")
 

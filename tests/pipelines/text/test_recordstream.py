@@ -5,10 +5,11 @@ import tracemalloc
 
 import pytest
 
-from pipelines.text import recordstream
+from pipelines.text import recordsearch, recordstream
 from pipelines.text.rangefile import RangeFile
 from pipelines.text.record import Loss
-from pipelines.text.recordstream import Inflated, Plain, first_record, next_member
+from pipelines.text.recordsearch import first_record, next_member
+from pipelines.text.recordstream import Inflated, Plain
 from pipelines.text.warc import read_pages
 
 
@@ -20,17 +21,12 @@ def starts(parts):
 @pytest.fixture
 def narrow(monkeypatch):
     """Everything is read in steps that are smaller than a record."""
-    sizes = {
-        "BUFFER": 61,
-        "HEAD_BYTES": 300,
-        "SCAN": 50,
-        "PROBE": 400,
-        "MEMBER_PROBE": 400,
-        "FIRST_READ": 17,
-        "FIRST_PIECE": 13,
-    }
-    for name, size in sizes.items():
-        monkeypatch.setattr(recordstream, name, size)
+    for module, sizes in (
+        (recordstream, {"BUFFER": 61, "HEAD_BYTES": 300, "FIRST_READ": 17, "FIRST_PIECE": 13}),
+        (recordsearch, {"SCAN": 50, "PROBE": 400, "MEMBER_PROBE": 400, "FIRST_READ": 17}),
+    ):
+        for name, size in sizes.items():
+            monkeypatch.setattr(module, name, size)
 
 
 @pytest.mark.parametrize("before", [None, 700, 701, 2000])
