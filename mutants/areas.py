@@ -30,6 +30,10 @@ ALSO = {
     "pipelines/text/phones.py": ("tests/pipelines/text/test_pii.py",),
     "pipelines/text/record.py": ("tests/pipelines/text/test_warc.py",),
     "pipelines/text/recordsearch.py": ("tests/pipelines/text/test_recordstream.py",),
+    "pipelines/text/recordsearch.py": (
+        "tests/pipelines/text/test_recordstream.py",
+        "tests/pipelines/text/test_warc.py",
+    ),
     "pipelines/text/recordstream.py": ("tests/pipelines/text/test_warc.py",),
     "pipelines/text/recurrence.py": (
         "tests/pipelines/text/test_characters.py",
