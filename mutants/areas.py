@@ -29,7 +29,6 @@ ALSO = {
     "pipelines/text/ngrams.py": ("tests/pipelines/text/test_hashing.py", "tests/pipelines/text/test_minhash.py"),
     "pipelines/text/phones.py": ("tests/pipelines/text/test_pii.py",),
     "pipelines/text/record.py": ("tests/pipelines/text/test_warc.py",),
-    "pipelines/text/recordsearch.py": ("tests/pipelines/text/test_recordstream.py",),
     "pipelines/text/recordsearch.py": (
         "tests/pipelines/text/test_recordstream.py",
         "tests/pipelines/text/test_warc.py",
