@@ -184,7 +184,9 @@ def test_what_is_installed_on_any_machine_holds_no_gpu_package():
 
 def test_lock_files_satisfy_the_project():
     """Every dependency that pyproject.toml names is pinned, to a version that it allows; the tools of the tests apart, out of the image."""
-    pins = {name: version for lock in ("", "-cuda") for name, (version, _) in locked(f"requirements{lock}.lock").items()}
+    pins = {
+        name: version for lock in ("", "-cuda") for name, (version, _) in locked(f"requirements{lock}.lock").items()
+    }
     tools = {name: version for name, (version, _) in locked("requirements-test.lock").items()}
     assert not pins.keys() & tools.keys()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

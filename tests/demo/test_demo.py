@@ -81,7 +81,7 @@ def first(start):
 
 
 def run_of(printed: str):
-    return open_run(re.search(r"^file://\S+/recipe\.yaml$", printed, re.MULTILINE)[0])
+    return open_run(re.search(r"^file://\S+/recipe\.yaml#sha256=[0-9a-f]{64}$", printed, re.MULTILINE)[0])
 
 
 def test_every_task_of_every_stage_is_done(first):

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import InputError
+from contract.manifest import File
 from training.chat import Turn
 from training.data import (
     ALPACA,
@@ -142,12 +143,13 @@ def test_documents_come_with_their_titles(make_job: Callable[..., Job]) -> None:
 def test_documents_of_several_files_in_order(make_job: Callable[..., Job]) -> None:
     job = make_job("sft")
     rows = [{"id": str(at), "title": (None, " x ")[at % 2], "text": f" t{at}", "other": 1} for at in range(600)]
+    kinds: list[str] = []
+    files: list[File] = []
     for name, part in (("a", rows[:500]), ("b", rows[500:])):
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(part), sink)
         job.store.write_bytes(f"{name}.parquet", sink.getvalue())
-    kinds: list[str] = []
-    files = [SimpleNamespace(path="a.parquet"), SimpleNamespace(path="b.parquet")]
+        files.append(File(path=f"{name}.parquet", kind="documents", bytes=len(sink.getvalue())))
     found = list(documents(job, SimpleNamespace(of=lambda kind: kinds.append(kind) or files)))  # type: ignore[arg-type]
     assert found == [Document(str(at), ("", "x")[at % 2], f" t{at}") for at in range(600)]
     assert kinds == ["documents"]
