@@ -123,9 +123,9 @@ PLACES = {
 """Name -> what the form or an event calls a recipe or run."""
 
 
-def requests(scene: Scene, bare: str) -> Iterator[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
+def requests(scene: Scene, honest: str) -> Iterator[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
     """(name, form, asset events) of every try."""
-    known = {"folder": scene.folder, "server": scene.server, "bare": bare}
+    known = {"folder": scene.folder, "server": scene.server, "bare": split_digest(honest)[0]}
     for name, override in SETTINGS.items():
         yield name, FORM | {"overrides": [override.format(**known)]}, []
     for name, place in PLACES.items():
@@ -134,7 +134,7 @@ def requests(scene: Scene, bare: str) -> Iterator[tuple[str, dict[str, Any], lis
         yield f"{name}, by an event", FORM, [{"recipe": place.format(**known)}]
     yield "crawl that is a path", FORM | {"crawl": "../../elsewhere-2024-10"}, []
     at = f"crawl.source={scene.folder}/secret"
-    yield "override on a run", FORM | {"run": bare, "overrides": [at]}, []
+    yield "override on a run", FORM | {"run": honest, "overrides": [at]}, []
     yield "event of a poll", FORM, [{"recipe_name": "prose", "overrides": [at]}]
     yield "event that names a file", FORM, [{"recipe_name": f"{scene.folder}/secret/key.yaml", "overrides": []}]
 
@@ -263,7 +263,8 @@ def link_out(held: Held) -> bool:
     os.utime(outside / "mine", (0, 0))
     held.store.write_bytes(f"crawl/{'0' * 40}/keep/x", b"")
     held.store.local(f"crawl/{'0' * 40}/all").symlink_to(held.scene.folder / "secret")
-    return _refuses(gc.collect, held.store, 0, 1e10, True) and (outside / "mine").exists()
+    removed, _ = gc.collect(held.store, gc.YOUNGEST_S, 1e10, True)
+    return bool(removed) and not held.store.exists(removed[0].path) and (outside / "mine").exists()
 
 
 def cursor(held: Held) -> bool:
@@ -326,8 +327,7 @@ def honest(held: Held) -> bool:
 
 def trigger_escapes(scene: Scene) -> tuple[int, int]:
     """(tries, those that were not refused), each printed."""
-    bare, _ = split_digest(ask("honest", FORM, []).uri)
-    escaped, tries = 0, list(requests(scene, bare))
+    escaped, tries = 0, list(requests(scene, ask("honest", FORM, []).uri))
     for name, form, events in tries:
         said = tried(scene, name.replace(" ", "-").replace(",", ""), form, events)
         escaped += not said.startswith("refused: ")

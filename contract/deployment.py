@@ -121,14 +121,26 @@ class Deployment(Settings):
 def current() -> Deployment | None:
     """The deployment that the environment names, or None. Raises SetupError for a file that says less than it should, or to the wrong people."""
     path = os.environ.get(VARIABLE)
-    if not path:
+    if path is None:
         return None
     told = f"{VARIABLE}={path}: "
+    if not path:
+        raise SetupError(f"{VARIABLE} is set and names no file; name it, or unset the variable where recipes decide")
     try:
-        if Path(path).stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        info = Path(path).stat()
+        if info.st_uid not in (0, os.getuid()):
+            raise SetupError(f"{told}belongs to user {info.st_uid}; it should be root's or this user's")
+        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise SetupError(f"{told}others than its owner may write it; run: chmod go-w {path}")
         made = Deployment.model_validate(yaml.safe_load(Path(path).read_text()))
         _ = made.places  # here, where a wrong root is told
+        home = Store(made.store)
+        if not home.is_s3:
+            store, recipes = _parts(home.root), _parts(made.recipes)
+            if _lies_below(store, recipes) or _lies_below(recipes, store):
+                raise SetupError(
+                    f"{told}store and recipes lie within one another, so that who writes the store writes recipes"
+                )
         return made
     except OSError as error:
         raise SetupError(f"{told}cannot be read ({error.strerror})") from None

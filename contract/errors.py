@@ -4,8 +4,6 @@ Every message says what is wrong, where, and what to do. A command's `main` prin
 anything else that escapes is a defect and keeps its traceback. A message shows no secret of a URI that it names.
 """
 
-import re
-
 from contract.masking import masked
 from contract.printable import printable
 
@@ -17,7 +15,7 @@ EXIT_BAD_RECIPE = 78  # sysexits EX_CONFIG: the recipe is wrong, a retry changes
 
 def _line(text: str) -> str:
     """The text as one line that no terminal obeys, whatever it quotes."""
-    return printable(re.sub(r"\s*\n\s*", " ", text.strip()))
+    return printable(" ".join(filter(None, map(str.strip, text.split("\n")))))
 
 
 class GristmillError(Exception):

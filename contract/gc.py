@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from contract.errors import InputError, StoreError
+from contract.fetch import warn
 from contract.manifest import read, read_all
 from contract.stages import STAGES
 from contract.store import Entry, Store
@@ -43,7 +44,8 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
     manifests, unreadable = read_all(store)
     listed = {f"{one.prefix}/{one.attempt}" for one in manifests}
     listed |= {f"{one[1]}/{one[2]}" for entry in entries if (one := DAMAGED.fullmatch(entry.path))}
-    listed |= {path for path in found if any(path.startswith(f"{prefix}/") or path == prefix for prefix in unreadable)}
+    unsure = set(unreadable)
+    listed |= {path for path in found if path.rpartition("/")[0] in unsure}
     old: list[Garbage] = []
     young: list[Garbage] = []
     for path in sorted(found.keys() - listed):
@@ -52,7 +54,11 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
         awake = newest_s >= now - older_than_s or (delete and _awake(store, path, now - older_than_s))
         (young if awake else old).append(garbage)
         if delete and not awake:
-            store.delete(path)
+            try:
+                store.delete(path)
+            except StoreError as error:  # a link, say, that leads out of the store: it must not keep the rest
+                warn(f"left alone: {error}")
+                old.remove(garbage)
     return old, young
 
 

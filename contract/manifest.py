@@ -51,8 +51,7 @@ class File(BaseModel):
         try:
             source = store.open_input(self.path)
         except FileNotFoundError:
-            self.compare(store, None)
-            raise
+            raise self.damaged(store, None) from None
         try:
             self.compare(store, source.size())
         except DamagedError:
@@ -60,13 +59,17 @@ class File(BaseModel):
             raise
         return source
 
-    def compare(self, store: Store, size: int | None) -> None:
-        """Raises DamagedError where the size found, None for no file, is not the committed one."""
+    def compare(self, store: Store, size: int) -> None:
+        """Raises DamagedError where the size found is not the committed one."""
         if size != self.bytes:
-            found = "is gone" if size is None else f"has {size} bytes"
-            raise DamagedError(
-                f"{store.full(self.path)}: {found}, {self.bytes} were committed; bring it back, or delete the manifest that lists it to make it anew"
-            )
+            raise self.damaged(store, size)
+
+    def damaged(self, store: Store, size: int | None) -> DamagedError:
+        """What is wrong with a file of this size, None where it is gone."""
+        found = "is gone" if size is None else f"has {size} bytes"
+        return DamagedError(
+            f"{store.full(self.path)}: {found}, {self.bytes} were committed; bring it back, or delete the manifest that lists it to make it anew"
+        )
 
 
 class Input(BaseModel):

@@ -28,10 +28,11 @@ WANTED = {
     "bool_type": "should be true or false",
 }  # where pydantic speaks of Python's types
 
-NOT_YAML = (yaml.YAMLError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
+NOT_YAML = (yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError)
 """What PyYAML raises at text: at 2024-13-45, for one, the ValueError of a date that does not exist."""
 
 MAX_BYTES = 1 << 20  # of a recipe; it takes seconds to read as many
+MAX_DIGITS = 4300  # of a number, as for Python's own; YAML 1.1 reads 1:1:1 to the base of sixty, in time that grows with the square
 MAX_DEPTH = 20  # of values within values; a recipe needs five
 TOLD = 10  # mistakes in one line
 
@@ -244,6 +245,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and len(node.value) > MAX_DIGITS:
+            told = f"a number of more than {MAX_DIGITS:,} characters"
+            raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+        return super().construct_object(node, deep)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
@@ -259,18 +266,22 @@ def _apply(values: dict[str, Any], item: str) -> None:
     path, equals, text = item.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise RecipeError(f"override {item!r}: write it as key.path=value, for example filter.min_words=40")
+        raise RecipeError(f"override {_shown(item)}: write it as key.path=value, for example filter.min_words=40")
     if len(text) > MAX_BYTES:
         raise RecipeError(f"override {path}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no value")
     try:
         value = yaml.load(text, Loader=_UniqueKeyLoader)
     except NOT_YAML:
-        raise RecipeError(f"override {item!r}: {text!r} is not a YAML value; quote it if it is a string") from None
+        raise RecipeError(
+            f"override {_shown(item)}: {_shown(text)} is not a YAML value; quote it if it is a string"
+        ) from None
     node = values
     for depth, key in enumerate(keys[:-1]):
         child = node.setdefault(key, {})
         if not isinstance(child, dict):
-            raise RecipeError(f"override {item!r}: {'.'.join(keys[: depth + 1])} is a value and has no keys below it")
+            raise RecipeError(
+                f"override {_shown(item)}: {'.'.join(keys[: depth + 1])} is a value and has no keys below it"
+            )
         node = child
     node[keys[-1]] = value
 

@@ -718,7 +718,10 @@ def _master(text: str) -> str:
 Master = Annotated[str, AfterValidator(_master)]
 
 
-SECRET_KEY = re.compile(r"secret|password|token|access[.]?key", re.IGNORECASE)  # the default of spark.redaction.regex
+SECRET_KEY = re.compile(
+    r"secret|passw(or)?d|token|(access|account)[.]?key", re.IGNORECASE
+)  # spark.redaction.regex, and Azure's
+SECRET_OPTION = re.compile(r"-D[^\s=]*(secret|passw(or)?d|token)[^\s=]*=", re.IGNORECASE)  # of Java, within a value
 NAMES_A_SECRET = re.compile(
     r"spark\.kubernetes\.(driver|executor)\.secret(s|KeyRef)\.|.*File$"
 )  # and does not hold one
@@ -727,7 +730,8 @@ NAMES_A_SECRET = re.compile(
 def _conf(conf: dict[str, str]) -> dict[str, str]:
     """A run's recipe is stored and shown, so no property of it may be a secret."""
     for key, value in conf.items():
-        if SECRET_KEY.search(key) and not NAMES_A_SECRET.match(key) and value not in ("true", "false"):
+        secret = SECRET_KEY.search(key) and not NAMES_A_SECRET.match(key) and value not in ("true", "false")
+        if secret or SECRET_OPTION.search(value):
             raise ValueError(
                 f"{key[:80]} would be stored with the run for all to read; set it in spark-defaults.conf, or hand it to "
                 "Kubernetes as a secretKeyRef (docs/security.md)"

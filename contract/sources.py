@@ -8,6 +8,7 @@ folder that was copied, moved under its own name, or touched is the same snapsho
 import datetime
 import gzip
 import hashlib
+import io
 import json
 import re
 import zlib
@@ -25,6 +26,7 @@ from contract.store import Entry, Store, split_uri
 CRAWL_FILE = re.compile(r"\.(warc|wet|arc)(\.gz)?\Z|\.warc\.wet(\.gz)?\Z")
 FEWEST_FILES = 10  # in a segment that is not the last: about 10 GB of Common Crawl
 MAX_SEGMENTS = 1000  # of a run, over all its crawls: Airflow maps no more than 1,024 tasks at once unless it is told to
+LISTING_BYTES = 64 << 20  # of a crawl's list of paths; Common Crawl's have 12 MB
 DATED_FILES = 8  # a folder's first files, asked in turn when they were captured
 SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-([0-9]{4})-([0-9]{2})\Z")
 
@@ -78,7 +80,7 @@ def list_snapshots(source: str, patience_s: float = fetch.PATIENCE_S) -> list[st
         return [_folder_snapshot(source, _folder_files(source))]
     try:
         names = [str(row["id"]) for row in json.loads(_mirror_get(source, "collinfo.json", patience_s))]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{source}/collinfo.json: is not Common Crawl's list of crawls ({error}); check crawl.source"
         ) from None
@@ -210,7 +212,7 @@ def _snapshot_files(source: str, snapshot: str, limit: int | None) -> list[Sourc
     if is_common_crawl(source):
         listed = f"crawl-data/{snapshot}/warc.paths.gz"
         try:
-            listing = gzip.decompress(_mirror_get(source, listed)).decode().split()
+            listing = _inflate(_mirror_get(source, listed)).decode().split()
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise InputError(
                 f"{source}/{listed}: is not a gzipped list of paths ({error}); check crawl.source"
@@ -228,6 +230,15 @@ def _snapshot_files(source: str, snapshot: str, limit: int | None) -> list[Sourc
     store = Store(source)
     held = content.digests(store, files[:limit])
     return [Source(store.full(file.path), file.path, file.size, held[file.path]) for file in files[:limit]]
+
+
+def _inflate(data: bytes) -> bytes:
+    """Raises OSError above LISTING_BYTES, so that a small file of a hostile mirror fills no memory."""
+    with gzip.open(io.BytesIO(data)) as file:
+        text = file.read(LISTING_BYTES + 1)
+    if len(text) > LISTING_BYTES:
+        raise OSError(f"more than {LISTING_BYTES:,} bytes")
+    return text
 
 
 def _folder_files(source: str) -> list[Entry]:

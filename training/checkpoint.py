@@ -163,7 +163,7 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
 def _newest(job: Job) -> _Opened | None:
     """The newest checkpoint that is whole, the same on every rank; None where there never was one."""
     for _ in range(LISTINGS):
-        prefixes = job.share("\n".join(one.prefix for one in committed(job)) if job.rank == 0 else "").split()
+        prefixes = job.share("\n".join(one.prefix for one in committed(job)) if job.rank == 0 else "").splitlines()
         for prefix in prefixes:
             state, opened, why = _look(job, prefix)
             worst = _agree(job, state)
@@ -207,7 +207,7 @@ def _look(job: Job, prefix: str) -> tuple[_State, _Opened | None, str]:
         local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
         check_sums(local, job.rank, job.world)
         return _State.WHOLE, _opened(job, manifest, local), ""
-    except (DamagedError, KeyError, ValueError) as error:
+    except (DamagedError, KeyError, ValueError, TypeError, AttributeError) as error:
         return _unless_gone(job, prefix, _State.DAMAGED), None, str(error)
     except (StoreError, OSError, SafetensorError) as error:
         return _unless_gone(job, prefix, _State.UNREADABLE), None, str(error)
@@ -271,7 +271,9 @@ def _refuse_to_start_over(job: Job) -> None:
 def _delete(job: Job, manifest: Manifest) -> None:
     """The manifest goes first, so that a reader never meets one whose files are gone."""
     job.store.delete(manifest.path)
-    job.store.delete(manifest.prefix)
+    job.store.delete(
+        f"{manifest.prefix}/{manifest.attempt}"
+    )  # and not the folder: a damaged attempt at this step stays
 
 
 def _wanted(job: Job, file: File) -> bool:

@@ -97,6 +97,8 @@ class Job:
             return
         for left in scratch_base().glob("*.held"):
             with contextlib.suppress(OSError), open(left, "r+", opener=open_private) as lock:
+                if os.fstat(lock.fileno()).st_uid != os.getuid():
+                    continue  # another user's, who may have named it after a folder that is not his
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left.with_suffix(""), ignore_errors=True)
                 left.unlink()
@@ -127,7 +129,7 @@ class Job:
     def download(self, file: File) -> Path:
         """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place.
 
-        Raises DamagedError where its size is not the committed one.
+        Raises DamagedError where it is gone or has another size than was committed.
         """
         if not self.store.is_s3:
             file.open(self.store).close()
@@ -136,7 +138,10 @@ class Job:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(target.name + ".lock")):
             if not target.exists():
-                part = self.store.download(file.path, target.with_name(target.name + ".part"))
+                try:
+                    part = self.store.download(file.path, target.with_name(target.name + ".part"))
+                except FileNotFoundError:
+                    raise file.damaged(self.store, None) from None
                 file.compare(self.store, part.stat().st_size)
                 os.replace(part, target)
         return target

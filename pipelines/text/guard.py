@@ -12,6 +12,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 ENV_START, ENV_END = 47, 48  # of /proc/self/stat, counted from the state on (proc_pid_stat(5): fields 50 and 51)
 LONGEST_WAIT = 8  # a page that is not getting its processor time waits this many times the limit on the clock
 PAGES_A_CHILD = 1000  # a fresh child from time to time, so that what libraries cache does not count against a page
+ANSWER_S = 30  # from one piece of an answer to the next, once it has begun
+ENDING_S = 0.5  # a child whose pipe is closed has ended by then
 MEMORY_SIGN = 0.5  # a page that failed with this share of its memory in use has failed for want of memory
 
 Work = Callable[[bytes, str], str]
@@ -78,6 +82,9 @@ class Guard:
             return self._died()
         if outcome == Outcome.MEMORY:
             self.close()
+        if outcome not in set(Outcome):  # a page has taken the child over
+            self.close()
+            return Reply(Outcome.FAILED, "no answer of ours")
         return Reply(Outcome(outcome), text)
 
     def close(self) -> int:
@@ -112,7 +119,14 @@ class Guard:
         assert self._pipe is not None
         self._pipe.close()
         self._pipe = None
-        status = os.waitpid(self._pid, 0)[1]
+        ends = time.monotonic() + ENDING_S
+        while not (ended := os.waitpid(self._pid, os.WNOHANG))[0] and time.monotonic() < ends:
+            time.sleep(0.005)
+        if not ended[0]:  # it has closed its pipe, or sends half an answer, and lives on
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            return Reply(Outcome.FAILED, "no answer of ours")
+        status = ended[1]
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number in (signal.SIGKILL, signal.SIGABRT):
@@ -132,6 +146,8 @@ class Guard:
             finally:
                 os._exit(1)
         theirs.close()
+        with socket.socket(fileno=os.dup(ours.fileno())) as end:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", ANSWER_S, 0))
         self._pipe, self._served = ours, 0
 
 

@@ -323,3 +323,24 @@ def test_a_deployment_reads_nothing_until_it_names_roots(tmp_path: Path) -> None
     assert made.refuses("/data") == "lies below none of the roots"
     assert made.refuses(Store(str(tmp_path)).uri) == "lies below none of the roots", "the store is no root by itself"
     assert deployment.WHO == WHO
+
+
+def test_a_variable_that_names_nothing_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose hands on a variable that is not set as an empty one."""
+    monkeypatch.setenv(VARIABLE, "")
+    with pytest.raises(SetupError, match="is set and names no file"):
+        current()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file away")
+def test_a_deployment_of_another_user_stops_everything(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chown(place / "deployment.yaml", 12345, -1)
+    with pytest.raises(SetupError, match="belongs to user 12345; it should be root's or this user's"):
+        current()
+
+
+@pytest.mark.parametrize(("store", "recipes"), [("a/store", "a"), ("a", "a/recipes"), ("a", "a")])
+def test_who_writes_the_store_writes_no_recipes(place: Path, store: str, recipes: str) -> None:
+    (place / "deployment.yaml").write_text(f"store: {place}/{store}\nrecipes: {place}/{recipes}\n")
+    with pytest.raises(SetupError, match="store and recipes lie within one another"):
+        current()

@@ -1,5 +1,7 @@
 """Exit codes are what Airflow's operator fails, retries or resumes by: each error has its own, and none changes."""
 
+import time
+
 import pytest
 
 from contract import errors
@@ -21,3 +23,10 @@ def test_an_error_ends_a_process_with_its_code(name: str, code: int) -> None:
     error = getattr(errors, name)
     assert issubclass(error, GristmillError)
     assert error("a").exit_code == code
+
+
+def test_a_message_is_one_line_in_time_that_grows_with_it() -> None:
+    assert str(GristmillError(" a \n\n  b\t\n c ")) == "a b c"
+    began = time.process_time()
+    GristmillError("a" + " " * 400_000 + "b")
+    assert time.process_time() - began < 2

@@ -383,8 +383,10 @@ def test_any_crawls_fit(counts: list[int]) -> None:
     [
         ("collinfo.json", b"<html>", "is not Common Crawl's list of crawls"),
         ("collinfo.json", b'{"a": 1}', "is not Common Crawl's list of crawls"),
+        ("collinfo.json", b"[" * 100_000, "is not Common Crawl's list of crawls"),
         ("warc.paths.gz", b"plain", "is not a gzipped list of paths"),
         ("warc.paths.gz", gzip.compress(b""), "lists no crawl files"),
+        ("warc.paths.gz", gzip.compress(b"a" * (65 << 20)), "more than 67,108,864 bytes"),
     ],
 )
 def test_a_mirror_that_answers_something_else_is_refused(

@@ -350,7 +350,10 @@ MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         ("[" * 100_000, "nested more than 20 deep"),
         ("- " * 100_000 + "a", "nested more than 20 deep"),
         ("name: " + "x" * (1 << 20), "has 1,048,582 characters, and more than 1,048,576 are no recipe"),
-        ("pack: {seq_len: " + "9" * 5000 + "}", "Exceeds the limit"),
+        ("pack: {seq_len: " + "9" * 5000 + "}", "a number of more than 4,300 characters at line 1"),
+        ("pack: {seq_len: " + ":".join(["1"] * 5000) + "}", "a number of more than 4,300 characters at line 1"),
+        ("pack: {seq_len: " + ":".join(["1"] * 200) + ".0}", "is not valid YAML"),
+        ('pack: {seq_len: !!int ""}', "is not valid YAML"),
     ],
 )
 def test_yaml_that_stands_for_more_than_a_recipe_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:

@@ -211,6 +211,8 @@ def test_memory_from_what_spark_wants_to_what_a_machine_has() -> None:
         "spark.ssl.keyPassword",
         "spark.io.ACCESSKEY",
         "spark.kubernetes.driverEnv.TOKEN",
+        "spark.hadoop.fs.azure.account.key.a.test",
+        "spark.ssl.keyStorePasswd",
     ],
 )
 def test_a_secret_is_refused_and_not_repeated(key: str) -> None:
@@ -218,6 +220,14 @@ def test_a_secret_is_refused_and_not_repeated(key: str) -> None:
         RecipeError, match=rf"spark\.conf: {re.escape(key)} would be stored .*spark-defaults\.conf"
     ) as error:
         parse(f"spark: {{conf: {{'{key}': 'geheim'}}}}", "here")
+    assert "geheim" not in str(error.value)
+
+
+def test_a_secret_within_a_value_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"spark\.driver\.extraJavaOptions would be stored") as error:
+        parse(
+            "spark: {conf: {spark.driver.extraJavaOptions: '-Xmx1g -Djavax.net.ssl.keyStorePassword=geheim'}}", "here"
+        )
     assert "geheim" not in str(error.value)
 
 

@@ -276,6 +276,22 @@ def test_a_changed_byte_is_noticed(make_job: Callable[..., Job], capsys: pytest.
     assert f"left out a damaged checkpoint ({part}: its checksum is another)" in capsys.readouterr().out
 
 
+def test_a_damaged_checkpoint_stays_when_its_step_is_saved_again_and_falls_behind(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    damaged = checkpoint.committed(job)[0]
+    for file in damaged.files:
+        job.store.write_bytes(file.path, b"damaged")
+    assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 1
+    for step in range(2, 4 + checkpoint.KEEP):
+        checkpoint.save(job, step, {"model": engine}, {})
+    left = {entry.path for entry in job.store.files(damaged.prefix)}
+    assert left == {f"{damaged.prefix}/damaged-{damaged.attempt}.json", *(file.path for file in damaged.files)}
+    assert 2 not in [one.metrics["step"] for one in checkpoint.committed(job)]
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over_in_silence(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain")
     engine = make_engine(job)

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from contract.errors import GristmillError, InputError, SetupError, StoreError
+from contract.errors import DamagedError, GristmillError, InputError, SetupError, StoreError
 from contract.manifest import find
 from contract.plan import Run
+from contract.store import Store
 from training import __main__ as main
 from training.job import Job
 
@@ -146,3 +147,15 @@ def test_a_committed_file_of_another_size_is_not_used(make_job: Callable[..., Jo
     assert job.download(file).stat().st_size == file.bytes
     with pytest.raises(StoreError, match=f"has {file.bytes} bytes, {file.bytes + 1} were committed"):
         job.download(file.model_copy(update={"bytes": file.bytes + 1}))
+
+
+def test_a_committed_file_that_s3_has_lost_is_damage(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no want of a file that may pass: a checkpoint without it is set aside, and the one before it serves."""
+    job = make_job("pretrain")
+    (file, *_) = job.files("pack", "tokens")
+    monkeypatch.setattr(Store, "is_s3", True)
+    monkeypatch.setattr(Store, "download", Mock(side_effect=FileNotFoundError))
+    with pytest.raises(DamagedError, match=f"is gone, {file.bytes} were committed"):
+        job.download(file)

@@ -76,7 +76,33 @@ def work(body: bytes, note: str) -> str:
             raise KeyError(note)
         case "pid":
             return str(os.getpid())
+        case "deaf" | "half" | "lie":  # what a page could do that has taken the child over
+            _taken_over(note)
     return body.decode("utf-8", "replace") + note
+
+
+def _taken_over(how: str) -> None:
+    (pipe,) = (
+        int(name)
+        for name in os.listdir("/proc/self/fd")
+        if os.path.realpath(f"/proc/self/fd/{name}").find("socket:") >= 0
+    )
+    if how == "half":
+        os.write(pipe, (1000).to_bytes(4, "big") + b"done")
+    elif how == "lie":
+        os.write(pipe, (3).to_bytes(4, "big") + b"lie")
+    else:
+        os.close(pipe)
+    time.sleep(3600)
+
+
+@pytest.mark.parametrize("how", ["deaf", "half", "lie"])
+def test_a_child_that_was_taken_over_costs_its_page_alone(how, monkeypatch):
+    monkeypatch.setattr(guard_module, "ANSWER_S", 1)
+    guard = Guard(work, seconds=10, memory_mb=100)
+    assert guard.call(b"", how) == Reply(Outcome.FAILED, "no answer of ours")
+    assert guard.call(b"after ", "it") == Reply(Outcome.DONE, "after it")
+    guard.close()
 
 
 @pytest.fixture
