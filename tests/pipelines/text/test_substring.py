@@ -13,6 +13,7 @@ from pipelines.text import suffixes
 from pipelines.text.hashing import buffers
 from pipelines.text.stream import Tokens, from_ids, parse, payloads, words
 from pipelines.text.substring import (
+    _all_equal,
     anchors,
     expand,
     first_equal,
@@ -208,3 +209,15 @@ def test_windows_that_a_document_is_too_short_for_have_no_hash() -> None:
 def test_runs_as_windows() -> None:
     assert expand(np.array([5, 0, 9]), np.array([2, 3, 1])).tolist() == [5, 6, 0, 1, 2, 9]
     assert expand(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("claimed", "equal"),
+    [({}, True), ({4: 0}, True), ({4: 0, 5: 1}, True), ({4: 0, 5: 1, 6: 2}, False), ({6: 2}, False), ({5: 0}, False)],
+)
+def test_windows_that_share_a_hash_are_compared(claimed: dict[int, int], equal: bool) -> None:
+    """Windows of two one-byte tokens. Behind two equal ones only the next token is looked at."""
+    data = np.frombuffer(b"abcXabcY" + bytes(16), np.uint8)
+    windows = np.arange(7)
+    first = np.array([claimed.get(window, window) for window in windows])
+    assert _all_equal(data, windows, windows, windows + 2, first) == equal
