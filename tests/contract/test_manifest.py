@@ -1,5 +1,6 @@
 """One winner for every task, readers see only its files, and a manifest whose counts do not add up is never written."""
 
+import datetime
 import errno
 import hashlib
 import os
@@ -20,6 +21,7 @@ from contract import manifest
 from contract.errors import GristmillError, NotReadyError, StoreError
 from contract.manifest import Attempt, File, Input, Manifest, Rows, find, need, read, read_all
 from contract.plan import Run
+from contract.printable import printable
 from contract.stages import STAGES
 from contract.store import Store
 
@@ -254,6 +256,31 @@ def test_what_a_failed_attempt_wrote_goes_with_its_exception(
     assert [entry.path for entry in run.store.files("crawl")] == [other.path("part.bin")]
 
 
+def test_a_failed_attempt_that_cannot_be_removed_fails_for_its_own_reason(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    write(attempt, 3)
+    monkeypatch.setattr(Store, "delete", Mock(side_effect=StoreError("the store cannot be reached")))
+    with pytest.raises(ZeroDivisionError), attempt.running():
+        raise ZeroDivisionError
+    assert "the store cannot be reached; gc removes it later" in caplog.text
+
+
+def test_an_attempt_that_has_run_for_long_beats_before_it_looks_at_its_files(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    beats: list[str] = []
+    monkeypatch.setattr(Attempt, "_beat", lambda self: beats.append(self.id))
+    young, old = (Attempt(run, run.task("crawl", f"CRAWL-2024-10.0000{number}")) for number in range(2))
+    old.started -= datetime.timedelta(seconds=manifest.BEAT_S + 1)
+    for attempt in (young, old):
+        attempt.commit(write(attempt, 1))
+    assert beats == [old.id]
+
+
 def test_what_fails_after_the_commit_takes_nothing_away(make_run: Callable[..., Run]) -> None:
     run = make_run()
     attempt = Attempt(run, run.task("crawl", SEGMENT))
@@ -485,9 +512,11 @@ def test_a_manifest_lists_only_files_of_its_own_attempt(make_run: Callable[..., 
     attempt = Attempt(run, task)
     made = attempt.commit(write(attempt, 1))
     file = File(path=path.format(own=f"{made.prefix}/{made.attempt}"), kind="x", bytes=1)
-    run.store.write_bytes(made.path, forged(made, files=(*made.files, file)).model_dump_json().encode())
-    with pytest.raises(StoreError, match=r"manifest\.json: it lists '.*', which is no file of its attempt"):
+    another = file.model_copy(update={"path": "/etc/passwd"})
+    run.store.write_bytes(made.path, forged(made, files=(*made.files, file, another)).model_dump_json().encode())
+    with pytest.raises(StoreError, match=r"manifest\.json: it lists '.*', which is no file of its attempt") as told:
         need(run.store, task)
+    assert printable(repr(file.path)) in str(told.value), "the first that is none"
     with pytest.raises(GristmillError, match="lies outside the attempt"):
         Attempt(run, run.task("crawl", "CRAWL-2024-10.00001")).commit([file])
 
