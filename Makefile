@@ -7,14 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --require-hashes
 
-.PHONY: help setup demo stop test test-slow mutants lint audit format bench bench-extract bench-dedup bench-fuzz bench-hostile
+.PHONY: help setup demo stop test test-slow mutants lint licences audit format bench bench-extract bench-dedup bench-fuzz bench-hostile
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    pages to a chat model inside Airflow; CRAWL=DIR takes your own WARC or WET files"
 	@echo "make stop    end everything that make demo started"
 	@echo "make test    the tests          make lint   style, types, architecture"
-	@echo "make audit   licences and known vulnerabilities of what is installed"
+	@echo "make audit   licences (make licences) and known vulnerabilities of what is installed"
 	@echo "make test-slow   kills, soaks and clusters"
 	@echo "make mutants     do the tests bite? small faults in the code that they must notice; SAMPLE=400 SEED=1"
 	@echo "make bench   throughput of the hot stages       make setup  only install, into .venv"
@@ -61,9 +61,11 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# Licences from the installed packages, known vulnerabilities from the Python package index, which must be in reach.
-audit: setup
+licences: setup
 	@$(BIN)/pip-licenses --partial-match --allow-only "$(LICENCES)" --ignore-packages gristmill >/dev/null && echo "licences: all allowed"
+
+# Known vulnerabilities come from the Python package index, which must be in reach.
+audit: licences
 	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
 
 format: setup
