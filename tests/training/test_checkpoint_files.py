@@ -2,14 +2,16 @@
 
 import contextlib
 import json
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from contract.errors import DamagedError
-from training.checkpoint_files import check_sums, digest, header_fits
+from training.checkpoint_files import check_sums, digest, header_fits, random_state, restore_random_state
 
 
 def test_a_header_says_how_long_its_file_is(tmp_path: Path) -> None:
@@ -51,3 +53,31 @@ def test_each_process_reads_its_own_random_state_and_its_share_of_the_rest(tmp_p
     with pytest.raises(DamagedError):
         check_sums({one: tmp_path / one for one in [*names, "sums-00000.json"]}, 0, 1)
     check_sums({one: tmp_path / one for one in names}, 0, 1)  # one that an earlier version saved
+
+
+@pytest.mark.parametrize("halfway", [True, False])
+def test_random_numbers_go_on_where_they_were(halfway: bool) -> None:
+    """Also between two Gaussian numbers, of which Python and numpy make a pair at a time."""
+
+    def draw() -> list[float]:
+        return [random.gauss(0, 1), random.random(), *np.random.standard_normal(3), *torch.rand(2).tolist()]
+
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    if halfway:
+        random.gauss(0, 1)
+        np.random.standard_normal()
+    state = random_state()
+    expected = draw()
+    draw()
+    restore_random_state(state)
+    assert draw() == expected
+
+
+def test_a_file_without_tensors_has_a_header_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({}, path)
+    assert header_fits(path)
+    path.write_bytes(path.read_bytes() + b"1")
+    assert not header_fits(path)
