@@ -100,7 +100,8 @@ class Guard:
             return 0
 
     def __del__(self) -> None:
-        self.close()
+        if os is not None:  # as at the interpreter's end, where the child goes with its parent
+            self.close()
 
     def _wait(self, began: float) -> bool:
         """True once the answer is there. Counts processor time, so that a busy machine does not drop pages."""
