@@ -91,13 +91,14 @@ class Guard:
         """End the child, if there is one, and return its wait status."""
         if self._pipe is None:
             return 0
-        self._pipe.close()
-        self._pipe = None
+        pipe, self._pipe = self._pipe, None
         try:
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self._pid, signal.SIGKILL)  # before its pipe is closed, at which it would end by itself
             return os.waitpid(self._pid, 0)[1]
         except (ProcessLookupError, ChildProcessError):
             return 0
+        finally:
+            pipe.close()
 
     def __del__(self) -> None:
         if os is not None:  # as at the interpreter's end, where the child goes with its parent
