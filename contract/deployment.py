@@ -119,7 +119,7 @@ class Deployment(Settings):
 
 
 def current() -> Deployment | None:
-    """The deployment that the environment names, or None. Raises SetupError for a file that says less than it should, or to the wrong people."""
+    """The deployment that the environment names, or None. Raises SetupError for a file that lacks a key or that others may write."""
     path = os.environ.get(VARIABLE)
     if path is None:
         return None

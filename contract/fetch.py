@@ -34,9 +34,8 @@ log = logging.getLogger(__name__)
 USER_AGENT = "gristmill (+https://commoncrawl.org/faq; a training-corpus pipeline)"
 TIMEOUT_S = (5, 60)  # to connect, and between two pieces of an answer
 PATIENCE_S = 20.0  # a busy server has answered by then, and a person still waits
-MOST_BYTES = (
-    1 << 40
-)  # of a file: a server that tells more is not believed, because the file would be cut into millions of parts
+# Of a file: a server that tells more is not believed, because the file would be cut into millions of parts.
+MOST_BYTES = 1 << 40
 AGAIN = (429, 500, 502, 503, 504)
 
 
@@ -84,8 +83,7 @@ def session(retries: int = 8) -> requests.Session:
 
 def _stay(response: requests.Response, **_: object) -> None:
     """Raises InputError before a redirect is followed that leads to where no recipe of this deployment may read."""
-    fixed = deployment.current()
-    if fixed and response.is_redirect:
+    if response.is_redirect and (fixed := deployment.current()):
         target = urljoin(response.url, response.headers["Location"])
         if why := fixed.refuses(target):
             raise InputError(f"{response.url}: redirects to {target}, which {why}; {deployment.WHO}")
@@ -144,7 +142,7 @@ def size(url: str, retries: int = 8) -> int:
 
 
 def number(told: str) -> int | None:
-    """What a header tells, or None where it is no number of at most 18 ASCII digits: `int` takes other scripts' and refuses thousands."""
+    """The number in a header, or None where it is not 1 to 18 ASCII digits. `int` also takes other scripts' digits, and raises for thousands."""
     return int(told) if told.isascii() and told.isdigit() and len(told) <= 18 else None
 
 

@@ -251,7 +251,7 @@ class Attempt:
                 )
 
     def _compare_again(self, manifest: Manifest) -> None:
-        """Between comparing and creating the machine may have slept so long that `gc` took the files away; then the manifest goes as well."""
+        """Delete the manifest again if its files are gone: the machine may have slept after `_compare` while `gc` removed them."""
         try:
             self._compare(manifest.files)
         except DamagedError:

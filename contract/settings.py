@@ -718,13 +718,10 @@ def _master(text: str) -> str:
 Master = Annotated[str, AfterValidator(_master)]
 
 
-SECRET_KEY = re.compile(
-    r"secret|passw(or)?d|token|(access|account)[.]?key", re.IGNORECASE
-)  # spark.redaction.regex, and Azure's
-SECRET_OPTION = re.compile(r"-D[^\s=]*(secret|passw(or)?d|token)[^\s=]*=", re.IGNORECASE)  # of Java, within a value
-NAMES_A_SECRET = re.compile(
-    r"spark\.kubernetes\.(driver|executor)\.secret(s|KeyRef)\.|.*File$"
-)  # and does not hold one
+# A secret by its key: as spark.redaction.regex has it, and Azure's. By an option of Java within a value. And what only names a secret.
+SECRET_KEY = re.compile(r"secret|passw(or)?d|token|(access|account)[.]?key", re.IGNORECASE)
+SECRET_OPTION = re.compile(r"-D[^\s=]*(secret|passw(or)?d|token)[^\s=]*=", re.IGNORECASE)
+NAMES_A_SECRET = re.compile(r"spark\.kubernetes\.(driver|executor)\.secret(s|KeyRef)\.|.*File$")
 
 
 def _conf(conf: dict[str, str]) -> dict[str, str]:

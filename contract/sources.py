@@ -171,8 +171,10 @@ def dump_inputs(segments: list[Segment], outside: dict[str, str]) -> bytes:
 
 
 def load_inputs(data: bytes) -> tuple[list[Segment], dict[str, str]]:
-    """The inverse of `dump_inputs`. Raises InputError for what another version of Gristmill wrote, and for a segment's name that is none:
-    paths are made of it."""
+    """The inverse of `dump_inputs`.
+
+    Raises InputError for what another version of Gristmill wrote, and for a crawl whose name is not valid, because paths are made of it.
+    """
     try:
         values = json.loads(data)
         segments = [

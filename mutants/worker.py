@@ -78,12 +78,11 @@ def _try(
     said = {fault: change(source, faulty) for fault, faulty in changed.items()}
     equivalent = [fault for fault in of_module if (module, said[fault]) in known]
     yield from ((fault, "equivalent", 0.0, said[fault]) for fault in equivalent)
-    if len(equivalent) == len(of_module):
+    left = [fault for fault in of_module if fault not in equivalent]
+    if not left:
         return
     sound = run(files, log, 600, seconds)
-    for fault in of_module:
-        if fault in equivalent:
-            continue
+    for fault in left:
         if sound.code != 0:
             yield fault, f"untried, the tests fail without a fault: {sound.said[-300:]}", sound.seconds, ""
             continue
@@ -100,10 +99,7 @@ def _state(code: int | None) -> str:
 
 
 def copy_tree(root: Path, place: Path) -> None:
-    """Copy the files that git tracks or would track, and compile them.
-
-    Python compares the compiled code with the content of its source, so that a changed file counts at once.
-    """
+    """Copy the files that git tracks or would track, and compile them."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -114,6 +110,11 @@ def copy_tree(root: Path, place: Path) -> None:
         if name and (root / name).is_file():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, place / name)
+    compile_tree(place)
+
+
+def compile_tree(place: Path) -> None:
+    """Python compares the compiled code with the content of its source, so that a changed file counts at once."""
     compiling = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "."]
     subprocess.run(compiling, cwd=place, check=True)
 

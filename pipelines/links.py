@@ -271,7 +271,7 @@ def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: Minha
 
 
 def buckets_for(keys: int, paired: bool) -> int:
-    """In how many places so many keys meet, so that each holds some 250 MB. `paired`: links are checked, which takes more of each key."""
+    """The number of buckets for so many keys, so that each holds some 250 MB. paired: links are checked, which takes more memory a key."""
     return -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS))
 
 

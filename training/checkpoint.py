@@ -271,9 +271,7 @@ def _refuse_to_start_over(job: Job) -> None:
 def _delete(job: Job, manifest: Manifest) -> None:
     """The manifest goes first, so that a reader never meets one whose files are gone."""
     job.store.delete(manifest.path)
-    job.store.delete(
-        f"{manifest.prefix}/{manifest.attempt}"
-    )  # and not the folder: a damaged attempt at this step stays
+    job.store.delete(f"{manifest.prefix}/{manifest.attempt}")  # not the whole step: a damaged attempt at it stays
 
 
 def _wanted(job: Job, file: File) -> bool:

@@ -15,7 +15,10 @@ from contract.errors import DamagedError
 
 
 def header_fits(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says. The library reports an open file too many as it does a damaged header."""
+    """Whether a safetensors file is as long as its header says.
+
+    The library cannot be asked: it raises the same error for a damaged header and for too many open files.
+    """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         try:

@@ -216,7 +216,7 @@ class Job:
 
 
 def scratch_base() -> Path:
-    """Where all scratch folders of this machine lie. Users may share the one that GRISTMILL_SCRATCH names; each of its folders is private."""
+    """The folder of all scratch folders of this machine. Users may share the one that GRISTMILL_SCRATCH names; what lies in it is private."""
     given = os.environ.get("GRISTMILL_SCRATCH")
     if not given:
         return private_folder(Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}"))

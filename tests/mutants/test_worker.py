@@ -63,6 +63,7 @@ from mutants import worker
 from mutants.faults import faults
 worker.SLOW_IMPORTS = ()
 place = Path(sys.argv[1]) / "tree"
+worker.compile_tree(place)
 worker.enter(place)
 source = (place / "contract/one.py").read_text()
 kinds = {"ReplaceBinaryOperator_Mul_Div", "NumberReplacer"}
