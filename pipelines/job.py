@@ -280,10 +280,7 @@ class _Reader:
 def read_rows(
     store: Store, file: File | str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file in the store, a batch in memory at a time.
-
-    file: a committed file, whose size is compared, or the path of one that the attempt has not committed yet.
-    """
+    """The rows of a Parquet file in the store, a batch in memory. The attempt's own files, not committed yet, go by their path."""
     with file.open(store) if isinstance(file, File) else store.open_input(file) as source:
         for batch in pq.ParquetFile(source).iter_batches(batch_rows, columns=list(columns) if columns else None):
             yield from batch.to_pylist()
