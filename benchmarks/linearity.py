@@ -1,10 +1,11 @@
 """Whether patterns and readers are linear: the time for twice the input over the time for the input, on worst cases that are made here.
 
-Every pattern that `contract` and `pipelines` compile is given texts made of its own parts, repeated behind each beginning of a text that it
+Every pattern of `contract` and `pipelines` is given texts made of its own parts, repeated behind each beginning of a text that it
 matches. Every function that reads pages or their text is given the pieces below, repeated. Of all inputs those whose time grows most are
 then measured for some hundredths of a second: 2 is linear, 4 quadratic.
 """
 
+import ast
 import contextlib
 import gzip
 import importlib
@@ -74,19 +75,36 @@ def patterns() -> dict[str, Case]:
                 modules[found.name] = importlib.import_module(found.name)
     made, seen = {}, set()
     for name, module in modules.items():
+        source = Path(module.__file__ or "").read_text()
         for key, pattern in vars(module).items():
             full = f"{name}.{key}"
             if isinstance(pattern, re.Pattern) and full not in BOUNDED and pattern not in seen:
                 seen.add(pattern)
-                for way in _ways(key, Path(module.__file__ or "").read_text()):
+                for way in _ways(key, source):
                     made[f"{full}.{way}"] = Case(_asked(pattern, way), _texts_for(pattern))
+        for pattern, way in _written_in_place(source):
+            made[f"{name} {pattern.pattern!r}.{way}"] = Case(_asked(pattern, way), _texts_for(pattern))
     return made
 
 
 def _ways(name: str, source: str) -> set[str]:
     """How a module asks a pattern; as a search where it hands it on."""
     asked = re.findall(rf"\b{name}\.(match|fullmatch|search|sub|findall|finditer)\(", source)
-    return {"search" if way in ("sub", "findall", "finditer") else way for way in asked} or {"search"}
+    return {_way(one) for one in asked} or {"search"}
+
+
+def _written_in_place(source: str) -> set[tuple[re.Pattern[Any], str]]:
+    """The patterns that a module hands to `re` as literals, and how it asks them."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(ast.Attribute(ast.Name("re"), way), [ast.Constant(str(pattern)), *_]) if way != "compile":
+                found.add((re.compile(pattern), _way(way)))
+    return found
+
+
+def _way(method: str) -> str:
+    return method if method in ("match", "fullmatch") else "search"
 
 
 def _asked(pattern: re.Pattern[Any], way: str) -> Callable[[Any], Any]:
@@ -188,9 +206,12 @@ def _parts(parsed: Any) -> set[str]:
 
 def readers() -> dict[str, Case]:
     """Every function that reads strangers' bytes or text outside the killable child, and `clean`, which reads them within."""
+    from contract.errors import InputError, RecipeError
+    from contract.recipe import parse
     from contract.settings import Score
+    from contract.sources import load_inputs
     from pipelines import extract, langid
-    from pipelines.text import hashing, httpbody, minhash, ngrams, pii, spelling
+    from pipelines.text import evalset, hashing, httpbody, listfile, minhash, ngrams, pii, spelling
     from pipelines.text.scores import Tools, measure
 
     texts = {repr(piece): (lambda size, piece=piece: piece * (size // len(piece))) for piece in PIECES}
@@ -198,6 +219,7 @@ def readers() -> dict[str, Case]:
         f"3, then {piece!r}": (lambda size, piece=piece: "3" + piece * size + "likes") for piece in (" ", "\u2003")
     }
     settings, tools = Score(), Tools()
+    files = {name: (lambda size, make=make: make(size).encode()) for name, make in texts.items()}
     columns = {name: (lambda size, make=make: _column(make(size))) for name, make in texts.items()}
     made = {
         "extract.clean": Case(extract.clean, {name: make for name, make in texts.items() if "\u0301" not in make(9)}),
@@ -209,17 +231,46 @@ def readers() -> dict[str, Case]:
         "spelling.locate": Case(spelling.locate, texts),
         "hashing.shingles": Case(lambda column: hashing.shingles(*column, 5), columns),
         "minhash.signatures": Case(lambda column: minhash.signatures(*column, 5, 64, 1), columns),
+        "recipe.parse": Case(_refused(lambda text: parse(text, "it"), RecipeError), texts | _yaml()),
+        "sources.load_inputs": Case(_refused(load_inputs, InputError), files | _bodies(b'{"a":', b"[", b'"\\u0061')),
         "httpbody.dechunk": Case(httpbody.dechunk, _bodies(b"1\r\na\r\n", b"1;a\r\na", b"0", b" ", b"1\n", b"\r\n")),
         "httpbody.is_html": Case(
             lambda body: httpbody.is_html("", body), _bodies(b"<!---->", b"<!--", b" ", b"<?xml ")
         ),
         "warc.read_pages": Case(_read_file, _crawl_files(), 1 << 17),  # damage reads some KiB again
     }
+    for is_url in (False, True):
+        made[f"listfile.list_hashes {'urls' if is_url else 'domains'}"] = Case(
+            lambda data, is_url=is_url: listfile.list_hashes(data, is_url), files
+        )
+    for suffix in evalset.SUFFIXES:
+        made[f"evalset.read_members {suffix}"] = Case(
+            _refused(lambda data, suffix=suffix: list(evalset.read_members(f"a{suffix}", data)), evalset.Malformed),
+            files | _bodies(b'{"a": "b"}\n', b'["a",', b"{", b'"a,b\n",', b"a\tb\n"),
+        )
     for coding, inputs in _encoded().items():
         made[f"httpbody.decode_body {coding}"] = Case(
             lambda body, coding=coding: _decoded(httpbody, body, coding), inputs
         )
     return made
+
+
+def _refused(call: Callable[[Any], Any], error: type[Exception]) -> Callable[[Any], Any]:
+    """The call; that it refuses what it is given is as good as an answer."""
+
+    def asked(given: Any) -> None:
+        with contextlib.suppress(error):
+            call(given)
+
+    return asked
+
+
+def _yaml() -> dict[str, Callable[[int], str]]:
+    """What recipes are made of, repeated."""
+    pieces = ("a: 1\n", "- a\n", "{a: ", "[", "? a\n", "&a ", "!!a ", '"\\x61', "# a\n", "1:", "| a\n ", "%TAG ")
+    return {f"YAML {piece!r}": (lambda size, piece=piece: piece * (size // len(piece))) for piece in pieces} | {
+        "YAML keys": lambda size: "".join(f"key{number}: 1\n" for number in range(size // 10)),
+    }
 
 
 def _column(text: str) -> Any:

@@ -1,7 +1,7 @@
 """Is committed data ever lost or doubled? Faults injected one at a time into a task that commits: `python -m benchmarks.lossless`.
 
-The task writes three files and commits them, as a stage does. Every change that it makes to the store (a file opened, synced, linked,
-unlinked, a folder made) is the place of one fault of each kind: an error, a kill -9, another attempt that is faster, `gc`. Then it is run again
+The task writes three files and commits them, as a stage does. Every change that it makes to the store (a file opened, written, closed,
+synced, linked, removed, a folder made) is the place of one fault of each kind: an error, a kill -9, another attempt that is faster, `gc`. Then it is run again
 as Airflow would, and everything older than an hour is collected. Beside that: what NFS may answer to a link, files cut after they were
 written, and the same for training's checkpoints.
 
@@ -31,7 +31,14 @@ from contract.manifest import Attempt, File, Manifest, Rows, find, read_all
 from contract.plan import Run, Task, resolve
 from contract.store import Store
 
-CHANGES = ((Store, "open_output"), (os, "makedirs"), (os, "fsync"), (os, "link"), (os, "unlink"))
+CHANGES = (
+    (Store, "open_output"),
+    (Store, "delete"),
+    (os, "makedirs"),
+    (os, "fsync"),
+    (os, "link"),
+    (os, "unlink"),
+)
 CODES = (errno.EMFILE, errno.ENOSPC, errno.EIO)
 HOURS = 3600
 ROWS = 10  # of each of the three files
@@ -110,6 +117,20 @@ def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None
         setattr(owner, name, real)
 
 
+class Sink:
+    """A file that is being written: what is written to it and its end are changes too."""
+
+    def __init__(self, file: Any, counting: Callable[[Any], Any]) -> None:
+        self._file = file
+        self.write, self.close = counting(file.write), counting(file.close)
+
+    def __enter__(self) -> "Sink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 @contextlib.contextmanager
 def at_change(case: Case, number: int, strike: Callable[[], None]) -> Iterator[list[int]]:
     """Call `strike` in place of the change of this number, counted from 1, and then make the change. What `strike` changes is not counted."""
@@ -125,7 +146,8 @@ def at_change(case: Case, number: int, strike: Callable[[], None]) -> Iterator[l
                         strike()
                     finally:
                         striking[0] = False
-            return real(*given, **named)
+            made = real(*given, **named)
+            return Sink(made, counting) if hasattr(made, "write") else made
 
         return change
 

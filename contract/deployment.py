@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from contract import plainyaml
 from contract.errors import RecipeError, SetupError
 from contract.settings import Master, Settings, Text, Uri
 from contract.store import Store, split_uri
@@ -83,18 +83,14 @@ class Deployment(Settings):
 
     def impose(self, recipe: "Recipe", origin: str) -> "Recipe":
         """The recipe with the deployment's store and Spark. Raises RecipeError where it names others, or reads what lies below no root."""
-        given, spark = recipe.model_fields_set, recipe.spark
-        home = Store(self.store).uri
-        for key, named, fixed in (
-            ("store", Store(recipe.store).uri if "store" in given else home, home),
-            (
-                "spark.master",
-                spark.master if "master" in spark.model_fields_set else self.spark.master,
-                self.spark.master,
-            ),
-            ("spark.conf", spark.conf if "conf" in spark.model_fields_set else self.spark.conf, self.spark.conf),
-        ):
-            if named != fixed:
+        spark, home = recipe.spark, Store(self.store).uri
+        others = {
+            "store": "store" in recipe.model_fields_set and Store(recipe.store).uri != home,
+            "spark.master": "master" in spark.model_fields_set and spark.master != self.spark.master,
+            "spark.conf": "conf" in spark.model_fields_set and spark.conf != self.spark.conf,
+        }
+        for key, is_another in others.items():
+            if is_another:
                 raise RecipeError(
                     f"recipe {origin}: {key} is not a recipe's to choose here; leave it out, because {WHO}"
                 )
@@ -132,7 +128,7 @@ def current() -> Deployment | None:
             raise SetupError(f"{told}belongs to user {info.st_uid}; it should be root's or this user's")
         if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise SetupError(f"{told}others than its owner may write it; run: chmod go-w {path}")
-        made = Deployment.model_validate(yaml.safe_load(Path(path).read_text()))
+        made = Deployment.model_validate(plainyaml.load(Path(path).read_text()))
         _ = made.places  # here, where a wrong root is told
         home = Store(made.store)
         if not home.is_s3:
@@ -147,7 +143,7 @@ def current() -> Deployment | None:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors())
         raise SetupError(f"{told}{wrong}") from None
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except plainyaml.ERRORS:
         raise SetupError(f"{told}is not valid YAML, or one of its roots is no plain URI") from None
 
 

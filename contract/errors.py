@@ -50,7 +50,7 @@ class StoreError(GristmillError):
 
 
 class DamagedError(StoreError):
-    """A committed file is gone, or holds something else than was committed. What cannot be read for another reason is no damage."""
+    """A committed file or a manifest is gone, or holds something else than was written. What cannot be read for another reason is no damage."""
 
 
 class NotReadyError(GristmillError):

@@ -12,8 +12,10 @@ from contract.stages import STAGES
 from contract.store import Entry, Store
 
 ATTEMPT = re.compile(r".+/attempt-[0-9a-f]{32}(?=/)")
-DAMAGED = re.compile(r"(.+)/damaged-(attempt-[0-9a-f]{32})[.]json")  # a checkpoint that was set aside for a person
-LEFTOVER = re.compile(r".+/\.create-[^/]+$")  # of a manifest whose writer was killed before it had its name
+DAMAGED = re.compile(r"(.+)/damaged-[0-9a-f]+[.]json")  # the manifest of a checkpoint that was set aside for a person
+LEFTOVER = re.compile(
+    r"(.+/)?\.(create|probe)-[^/]+"
+)  # of one that was killed while it made a manifest or tried the store
 
 
 YOUNGEST_S = 3600.0  # six heartbeats of a running attempt
@@ -31,27 +33,26 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
     """(what is old enough to go, what is too young), each sorted by path. The first is deleted if `delete` says so.
 
     An attempt is as old as its newest file, which is its heartbeat where it runs for long. It goes when that was written more than
-    `older_than_s` seconds before `now`, a Unix time by the store's clock. Where a manifest cannot be read, all attempts beside it stay: it
-    may list one of them. Raises InputError for less than an hour: heartbeats may be late.
+    `older_than_s` seconds before `now`, a Unix time by the store's clock. Where a manifest cannot be read, or
+    was set aside, all attempts beside it stay: it may list one of them. Raises InputError for less than an hour: heartbeats may be late.
     """
     if not older_than_s >= YOUNGEST_S:
         raise InputError(
             f"gc: an attempt younger than an hour may still be running; ask for 1 hour or more, not for {older_than_s / 3600:g}"
         )
     # Files first, manifests after: an attempt that commits in between is found listed, never taken for garbage.
-    entries = [entry for stage in STAGES for entry in store.files(stage)]
+    entries = [*store.files("", recursive=False), *(entry for stage in STAGES for entry in store.files(stage))]
     found = _attempts(entries)
     manifests, unreadable = read_all(store)
     listed = {f"{one.prefix}/{one.attempt}" for one in manifests}
-    listed |= {f"{one[1]}/{one[2]}" for entry in entries if (one := DAMAGED.fullmatch(entry.path))}
-    unsure = set(unreadable)
+    unsure = {*unreadable, *(one[1] for entry in entries if (one := DAMAGED.fullmatch(entry.path)))}
     listed |= {path for path in found if path.rpartition("/")[0] in unsure}
     old: list[Garbage] = []
     young: list[Garbage] = []
     for path in sorted(found.keys() - listed):
-        newest_s = max(entry.modified for entry in found[path]) / 1e9
         garbage = Garbage(path, sum(entry.size for entry in found[path]))
-        awake = newest_s >= now - older_than_s or (delete and _awake(store, path, now - older_than_s))
+        since = now - older_than_s
+        awake = _written_since(found[path], since) or (delete and _awake(store, path, since))
         (young if awake else old).append(garbage)
         if delete and not awake:
             try:
@@ -65,9 +66,11 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
 def _awake(store: Store, path: str, since: float) -> bool:
     """Looked at once more, just before it goes: has an attempt written since a Unix time, or has its manifest been created?"""
     entry = store.entry(path)
-    if any(one.modified / 1e9 >= since for one in ([entry] if entry else store.files(path))):
+    if _written_since([entry] if entry else store.files(path), since):
         return True
     folder, _, name = path.rpartition("/")
+    if LEFTOVER.fullmatch(path):
+        return False
     try:
         return read(store, folder).attempt == name
     except FileNotFoundError:
@@ -76,11 +79,15 @@ def _awake(store: Store, path: str, since: float) -> bool:
         return True  # who cannot read a manifest does not know what it lists
 
 
+def _written_since(entries: Iterable[Entry], since: float) -> bool:
+    return any(entry.modified / 1e9 >= since for entry in entries)
+
+
 def _attempts(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     """The files of each attempt, and each leftover by itself."""
     found: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
-        path = ATTEMPT.match(entry.path) or LEFTOVER.match(entry.path)
+        path = ATTEMPT.match(entry.path) or LEFTOVER.fullmatch(entry.path)
         if path:
             found[path[0]].append(entry)
     return found

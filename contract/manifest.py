@@ -289,17 +289,22 @@ def need(store: Store, task: Task) -> Manifest:
 
 
 def read(store: Store, prefix: str) -> Manifest:
-    """The manifest under a prefix; raises FileNotFoundError where there is none, and StoreError for one that is not this task's own."""
-    path = f"{prefix}/manifest.json"
+    """The manifest under a prefix. Raises FileNotFoundError where there is none, and DamagedError as `parse` does."""
+    return parse(store, prefix, store.read_bytes(f"{prefix}/manifest.json"))
+
+
+def parse(store: Store, prefix: str, content: bytes) -> Manifest:
+    """The manifest that has this content and lies under a prefix. Raises DamagedError for one that is not this task's own."""
+    where = store.full(f"{prefix}/manifest.json")
     try:
-        manifest = Manifest.model_validate_json(store.read_bytes(path))
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise StoreError(
-            f"{store.full(path)}: is not a manifest of this version ({error.error_count()} fields differ); delete it to run the task again"
+        raise DamagedError(
+            f"{where}: is not a manifest of this version ({error.error_count()} fields differ); delete it to run the task again"
         ) from error
     why = foreign(manifest, prefix)
     if why:
-        raise StoreError(f"{store.full(path)}: {why}, so it was not written here; delete it to run the task again")
+        raise DamagedError(f"{where}: {why}, so it was not written here; delete it to run the task again")
     return manifest
 
 

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import ValidationError, model_validator
 
-from contract import deployment
+from contract import deployment, plainyaml
 from contract import settings as s
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
@@ -28,12 +28,7 @@ WANTED = {
     "bool_type": "should be true or false",
 }  # where pydantic speaks of Python's types
 
-NOT_YAML = (yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError)
-"""What PyYAML raises at text: at 2024-13-45, for one, the ValueError of a date that does not exist."""
-
 MAX_BYTES = 1 << 20  # of a recipe; it takes seconds to read as many
-MAX_DIGITS = 4300  # of a number, as for Python's own; YAML 1.1 reads 1:1:1 to the base of sixty, in time that grows with the square
-MAX_DEPTH = 20  # of values within values; a recipe needs five
 TOLD = 10  # mistakes in one line
 
 
@@ -194,8 +189,8 @@ def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
     if len(text) > MAX_BYTES:
         raise RecipeError(f"recipe {origin}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no recipe")
     try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except NOT_YAML as error:
+        values = plainyaml.load(text)
+    except plainyaml.ERRORS as error:
         raise RecipeError(f"recipe {origin}: is not valid YAML: {_where(error)}") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
@@ -226,42 +221,6 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json", exclude=fixed), sort_keys=False, allow_unicode=True)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets the second of two equal keys win in silence; here that is an error.
-
-    So is an alias: a few lines of them stand for more values than any machine holds. And so is nesting that no recipe needs.
-    """
-
-    _depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias is not read here; write the value out", mark)
-        if self._depth == MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
-        self._depth += 1
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and len(node.value) > MAX_DIGITS:
-            told = f"a number of more than {MAX_DIGITS:,} characters"
-            raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
-        return super().construct_object(node, deep)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
 def _apply(values: dict[str, Any], item: str) -> None:
     path, equals, text = item.partition("=")
     keys = path.strip().split(".")
@@ -270,8 +229,8 @@ def _apply(values: dict[str, Any], item: str) -> None:
     if len(text) > MAX_BYTES:
         raise RecipeError(f"override {path}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no value")
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)
-    except NOT_YAML:
+        value = plainyaml.load(text)
+    except plainyaml.ERRORS:
         raise RecipeError(
             f"override {_shown(item)}: {_shown(text)} is not a YAML value; quote it if it is a string"
         ) from None

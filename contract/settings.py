@@ -718,17 +718,22 @@ def _master(text: str) -> str:
 Master = Annotated[str, AfterValidator(_master)]
 
 
-# A secret by its key: as spark.redaction.regex has it, and Azure's. By an option of Java within a value. And what only names a secret.
+# A secret by its key: as spark.redaction.regex has it, and Azure's. And what only names a secret.
 SECRET_KEY = re.compile(r"secret|passw(or)?d|token|(access|account)[.]?key", re.IGNORECASE)
-SECRET_OPTION = re.compile(r"-D[^\s=]*(secret|passw(or)?d|token)[^\s=]*=", re.IGNORECASE)
 NAMES_A_SECRET = re.compile(r"spark\.kubernetes\.(driver|executor)\.secret(s|KeyRef)\.|.*File$")
+
+
+def _sets_a_secret(value: str) -> bool:
+    """Whether a value hands Java an option such as `-Dstore.password=x`."""
+    names = (name for word in value.split() for name in word.split("=")[:-1])
+    return any(SECRET_KEY.search(name.partition("-D")[2]) for name in names)
 
 
 def _conf(conf: dict[str, str]) -> dict[str, str]:
     """A run's recipe is stored and shown, so no property of it may be a secret."""
     for key, value in conf.items():
         secret = SECRET_KEY.search(key) and not NAMES_A_SECRET.match(key) and value not in ("true", "false")
-        if secret or SECRET_OPTION.search(value):
+        if secret or _sets_a_secret(value):
             raise ValueError(
                 f"{key[:80]} would be stored with the run for all to read; set it in spark-defaults.conf, or hand it to "
                 "Kubernetes as a secretKeyRef (docs/security.md)"

@@ -205,9 +205,11 @@ class Store:
     def clock(self) -> float:
         """The time by the store's own clock, as a Unix time in seconds: that at which it says a file written now was changed."""
         probe = f".probe-{uuid.uuid4().hex}"
-        self.write_bytes(probe, b"clock")
-        entry = self.entry(probe)
-        self.delete(probe)
+        try:
+            self.write_bytes(probe, b"clock")
+            entry = self.entry(probe)
+        finally:
+            self.delete(probe)
         if entry is None:
             raise StoreError(f"{self.full(probe)}: a file that was just written is gone; who else removes files there?")
         return entry.modified / 1e9

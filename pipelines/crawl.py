@@ -16,6 +16,7 @@ from contract.store import Store
 from pipelines.job import Counts, Job, Output, Sorter
 from pipelines.schema import PAGES, SNIPPET_CHARS, Drop
 from pipelines.text import url as urls
+from pipelines.text.confined import decode_confined
 from pipelines.text.rangefile import RangeFile
 from pipelines.text.record import Loss, Page
 from pipelines.text.warc import Span, read_pages
@@ -108,7 +109,7 @@ def read_part(part: Part, place: Place, settings: Crawl, url_filter: urls.UrlFil
     with RangeFile(
         source.uri, settings.max_bytes_per_file, settings.retries, stepwise, settings.connections_per_host
     ) as file:
-        found = read_pages(file, settings.max_payload_bytes, span)
+        found = read_pages(file, settings.max_payload_bytes, span, decode_confined)
         total = PartOutput()
         for number in range(1 << 30):
             sorter = Sorter(place.store, place.prefix, "crawl", f"{name}-{number:05d}", PAGES, "pages")

@@ -22,10 +22,11 @@ from pipelines.findings import Findings, summarise
 from pipelines.job import BATCH_ROWS, Counts, Job, Output, Sorter, TableWriter
 from pipelines.schema import DOCUMENTS, Drop
 from pipelines.session import store_errors
-from pipelines.text.contamination import MAX_PIECES, Finding, Index, build, culprits, cut, find, suspects
+from pipelines.text.contamination import Finding, Index, build, culprits, cut, find, suspects
 from pipelines.text.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_members
 
 COPIES_AT_ONCE = 8
+MAX_ROUNDS = 10  # of cutting one text
 
 
 class Benchmarks(NamedTuple):
@@ -74,7 +75,7 @@ class Judge:
 
     def _clean(self, text: str, found: Finding, guilty: npt.NDArray[np.bool_]) -> str | None:
         """What is left is searched again, because cutting puts words together that stood apart; a text that shares more each time goes."""
-        for _ in range(MAX_PIECES):
+        for _ in range(MAX_ROUNDS):
             left = cut(text, found, guilty) if self.action == "cut" else None
             if left is None:
                 return None

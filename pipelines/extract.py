@@ -155,8 +155,8 @@ def main_content(settings: Extract, languages: tuple[str, ...], page: str) -> Fo
     return found._replace(text=plain_tables(found.text))
 
 
-def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, note: str) -> str:
-    """JSON of (title, text, whether it was extracted twice), of a number where the page is skipped as foreign, or an empty string where
+def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, note: str) -> bytes:
+    """JSON of (title, text, whether it was extracted twice), of a number where the page is skipped as foreign, or nothing where
     there is no text.
 
     `note` is the page's kind and declared charset.
@@ -166,14 +166,18 @@ def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, 
     if kind == "html" and settings.prefilter_probability and languages:
         probability = foreign(page, languages, settings.prefilter_probability, model().f)
         if probability is not None:
-            return json.dumps(probability)
+            return json.dumps(probability).encode()
     if kind == "text":
-        return json.dumps([None, text, False]) if (text := clean(page)) else ""
+        return _answer([None, text, False]) if (text := clean(page)) else b""
     title = TITLE.search(page)
     found = main_content(settings, languages, page)
     cleaned = clean(found.text)
     named = unicodedata.normalize("NFC", " ".join(html.unescape(title[1]).split())) if title else None
-    return json.dumps([named, cleaned, found.twice]) if cleaned else ""
+    return _answer([named, cleaned, found.twice]) if cleaned else b""
+
+
+def _answer(value: list[Any]) -> bytes:
+    return json.dumps(value).encode()
 
 
 @lru_cache(maxsize=1)
@@ -245,7 +249,7 @@ def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sort
             row, DROPS[reply.outcome], reply.text, len(payload), snippet=payload[:200].decode("utf-8", "replace")
         )
         return False
-    found = json.loads(reply.text) if reply.text else (None, "", False)
+    found = json.loads(reply.data) if reply.data else (None, "", False)
     if isinstance(found, float | int):
         sorter.drop(
             row, Drop.LANGUAGE_PREFILTER, float(found), len(payload), snippet=payload[:200].decode("utf-8", "replace")

@@ -28,6 +28,8 @@ class Drop(StrEnum):
     # langid
     LANGUAGE = "language"
     LANGUAGE_UNSURE = "language_unsure"
+    # score
+    SCORE_TIMEOUT = "score_timeout"
     # filter
     TOO_FEW_WORDS = "too_few_words"
     TOO_MANY_WORDS = "too_many_words"

@@ -1,4 +1,4 @@
-"""score: corrects and masks each text, and measures what the filter's rules judge. No document goes here."""
+"""score: corrects and masks each text, and measures what the filter's rules judge. Only documents that take too long are dropped."""
 
 import tempfile
 from functools import lru_cache, partial
@@ -11,11 +11,13 @@ from contract.scores import SCORES
 from contract.settings import Score
 from contract.store import Store, split_uri
 from pipelines.job import Job, Output, Sorter, group_rows, read_rows
-from pipelines.schema import SCORED
+from pipelines.schema import SCORED, Drop
 from pipelines.text import badwords
+from pipelines.text.clock import TooSlow, limited
 from pipelines.text.scores import Tools, measure
 
 GROUP_ROWS = 1024  # documents of one Spark task: half a millisecond each
+SECONDS_PER_DOCUMENT = 10.0  # of processor time; the longest text takes two
 
 
 @lru_cache(maxsize=1)
@@ -50,9 +52,15 @@ def _model(uri: str) -> Any:
 def _work(store: Store, prefix: str, settings: Score, files: list[File], name: str) -> Output:
     sorter = Sorter(store, prefix, "score", name, SCORED)
     tools = tools_for(settings)
+    measure("", None, settings, tools)  # compiles where no cache has it, on no document's time
     for file in files:
         for row in read_rows(store, file):
-            text, scores = measure(row["text"], row["language"], settings, tools)
+            try:
+                with limited(SECONDS_PER_DOCUMENT):
+                    text, scores = measure(row["text"], row["language"], settings, tools)
+            except TooSlow as error:
+                sorter.drop(row, Drop.SCORE_TIMEOUT, error, len(row["text"].encode()))
+                continue
             kept = {**row, **dict.fromkeys(SCORES), **scores, "text": text}
             sorter.keep(kept, len(text.encode()), len(row["text"].encode()))
     return sorter.close()

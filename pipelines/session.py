@@ -137,10 +137,7 @@ def start_spark(run: Run, task: Task) -> Any:
     from pyspark.sql import SparkSession
 
     start_context(run, task)
-    builder = SparkSession.builder
-    for key, value in _properties(run).items():
-        builder = builder.config(key, value)
-    return builder.getOrCreate()
+    return SparkSession.builder.getOrCreate()
 
 
 def is_local(master: str) -> bool:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "deepspeed", "transformers", "pyspark", "pandas"}
 LIGHT_PLACES = ("contract", "plugins", "dags")
 CODE = ("contract", "pipelines", "training", "plugins", "dags", "demo", "benchmarks", "mutants")
-MAX_STAGE_LINES, MAX_DAG_LINES, MAX_FUNCTION_LINES = 300, 60, 50
+MAX_DAG_LINES, MAX_FUNCTION_LINES = 60, 50
 BARREN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -126,11 +126,6 @@ def test_stage_table_is_in_order():
     for name, stage in STAGES.items():
         assert set(stage.reads) <= seen, f"{name} stands before what it reads"
         seen.add(name)
-
-
-@pytest.mark.parametrize("file", sources("pipelines", "training"), ids=named)
-def test_stage_files_are_short(file):
-    assert len(file.read_text().splitlines()) <= MAX_STAGE_LINES
 
 
 @pytest.mark.parametrize("file", sources(*CODE), ids=named)

@@ -118,8 +118,19 @@ def _meeting_place(starter: int) -> Path:
 
     It is named by that process's number and its start, in ticks since the machine's, because numbers come again.
     """
-    started = Path("/proc", str(starter), "stat").read_text().rpartition(")")[2].split()[19]
-    return private_folder(scratch_base() / f"ranks-{os.getuid()}") / f"{starter}-{started}"
+    folder = private_folder(scratch_base() / f"ranks-{os.getuid()}")
+    for left in folder.iterdir():  # by ranks that were killed
+        if left.name != _started(left.name.partition("-")[0]):
+            left.unlink(missing_ok=True)
+    return folder / _started(str(starter))
+
+
+def _started(process: str) -> str:
+    """A process's number and start; its number alone where there is no such process."""
+    try:
+        return f"{process}-{Path('/proc', process, 'stat').read_text().rpartition(')')[2].split()[19]}"
+    except FileNotFoundError:
+        return process
 
 
 def _leave(job: Job) -> None:

@@ -11,6 +11,8 @@ another ZeRO stage or another micro-batch. With the same ones it goes on bit for
 own share of the parameters; gathering one parameter at a time bounds the memory.
 """
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,12 +26,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from contract.errors import DamagedError, InputError, Interrupted, StoreError
-from contract.manifest import HEARTBEAT, Attempt, File, Manifest, find, read
+from contract.manifest import HEARTBEAT, Attempt, File, Manifest, find, parse, read
 from contract.printable import printable
 from training import zero
 from training.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
 from training.engine import Engine
-from training.job import Job
+from training.job import Job, checkpoint_prefixes
 
 KEEP = 2  # one to go on from, and one in case the newest is found damaged
 LISTINGS = 5  # another attempt, which deletes its old ones, saves a checkpoint in minutes and not between two listings
@@ -106,14 +108,11 @@ def _stop_where_done(job: Job) -> None:
 
 
 def committed(job: Job) -> list[Manifest]:
-    """The task's checkpoints, newest first."""
-    base = f"{job.task.stage}/{job.task.fingerprint}"
+    """The manifests of the task's checkpoints, newest first."""
     found: list[Manifest] = []
-    for name in sorted((one for one in job.store.folders(base) if one.startswith("step-")), reverse=True):
-        try:
-            found.append(read(job.store, f"{base}/{name}"))
-        except FileNotFoundError:
-            continue  # never committed, or being deleted
+    for prefix in checkpoint_prefixes(job.store, job.task):
+        with contextlib.suppress(FileNotFoundError, DamagedError):  # never committed; or `restore` sets it aside
+            found.append(read(job.store, prefix))
     return found
 
 
@@ -131,7 +130,7 @@ class _Opened:
 def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any]]:
     """Put the newest whole checkpoint's state into the engines, the curves and the random generators; returns (step, extra).
 
-    One that is damaged is said and set aside. Where there never was any nothing changes and the answer is (0, {}). Raises, on every rank,
+    Damaged checkpoints are reported and set aside. Where there never was any, nothing changes and the answer is (0, {}). Raises, on every rank,
     InputError where all are damaged, or for one that does not fit the engines, and StoreError where one cannot be read at this time.
     """
     found = _newest(job)
@@ -163,27 +162,30 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
 def _newest(job: Job) -> _Opened | None:
     """The newest checkpoint that is whole, the same on every rank; None where there never was one."""
     for _ in range(LISTINGS):
-        prefixes = job.share("\n".join(one.prefix for one in committed(job)) if job.rank == 0 else "").splitlines()
-        for prefix in prefixes:
-            state, opened, why = _look(job, prefix)
-            worst = _agree(job, state)
+        for prefix in job.share("\n".join(_listed(job)) if job.rank == 0 else "").splitlines():
+            look = _look(job, prefix)
+            worst = _agree(job, look.state)
             if worst is _State.WHOLE:
-                return opened
+                return look.opened
             if worst is _State.GONE:
                 break  # another attempt deleted it, and has newer ones
+            why = look.why or "by another process"
             if worst is _State.UNREADABLE:
-                where = job.store.full(prefix)
-                raise StoreError(
-                    f"{where}: cannot be read ({why or 'by another process'}); nothing was changed, run again"
-                )
+                raise StoreError(f"{job.store.full(prefix)}: cannot be read ({why}); nothing was changed, run again")
             if job.rank == 0:
-                _set_aside(job, prefix, why or "by another process")
+                _set_aside(job, prefix, look.manifest, why)
         else:
             _refuse_to_start_over(job)
             return None
     raise StoreError(
         f"{job.task.stage}: its checkpoints vanish while they are read; another attempt is at work, run again"
     )
+
+
+def _listed(job: Job) -> list[str]:
+    """Where a manifest of a checkpoint lies, whatever it holds, newest first."""
+    prefixes = checkpoint_prefixes(job.store, job.task)
+    return [prefix for prefix in prefixes if job.store.exists(f"{prefix}/manifest.json")]
 
 
 class _State(IntEnum):
@@ -195,22 +197,33 @@ class _State(IntEnum):
     UNREADABLE = 3  # at this time: too many open files, a server that is away
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What one rank found of a checkpoint: its files where it is whole, what is wrong where it is not, and the manifest's bytes."""
+
+    state: _State
+    opened: _Opened | None = None
+    why: str = ""
+    manifest: bytes = b""
+
+
 def _agree(job: Job, state: _State) -> _State:
     counts = job.sum(*(float(state is one) for one in _State if one))
     return max((one for one, count in zip(list(_State)[1:], counts, strict=True) if count), default=_State.WHOLE)
 
 
-def _look(job: Job, prefix: str) -> tuple[_State, _Opened | None, str]:
-    """What this rank finds of a checkpoint, its files where it is whole, and what is wrong where it is not."""
+def _look(job: Job, prefix: str) -> _Look:
+    content = b""
     try:
-        manifest = read(job.store, prefix)
+        content = job.store.read_bytes(f"{prefix}/manifest.json")
+        manifest = parse(job.store, prefix, content)
         local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
         check_sums(local, job.rank, job.world)
-        return _State.WHOLE, _opened(job, manifest, local), ""
+        return _Look(_State.WHOLE, _opened(job, manifest, local), "", content)
     except (DamagedError, KeyError, ValueError, TypeError, AttributeError) as error:
-        return _unless_gone(job, prefix, _State.DAMAGED), None, str(error)
+        return _Look(_unless_gone(job, prefix, _State.DAMAGED), None, str(error), content)
     except (StoreError, OSError, SafetensorError) as error:
-        return _unless_gone(job, prefix, _State.UNREADABLE), None, str(error)
+        return _Look(_unless_gone(job, prefix, _State.UNREADABLE), None, str(error), content)
 
 
 def _unless_gone(job: Job, prefix: str, state: _State) -> _State:
@@ -234,37 +247,38 @@ def _opened(job: Job, manifest: Manifest, local: Mapping[str, Path]) -> _Opened:
     )
 
 
-def _set_aside(job: Job, prefix: str, why: str) -> None:
-    """Take a damaged checkpoint's manifest away under another name, or the next checkpoint of this step would be refused as a second one.
+def _set_aside(job: Job, prefix: str, content: bytes, why: str) -> None:
+    """Rename a damaged checkpoint's manifest, or the next checkpoint of this step would be refused as a second one.
 
-    Its files stay for a person to look at, until the task is done.
+    Its files stay for a person to look at, until the task is done. A manifest with another content stays: another attempt wrote it.
     """
+    path = f"{prefix}/manifest.json"
     try:
-        manifest = read(job.store, prefix)
+        if job.store.read_bytes(path) != content:
+            return
     except FileNotFoundError:
-        return  # another attempt took it away
-    aside = f"{prefix}/damaged-{manifest.attempt}.json"
-    job.store.create(aside, manifest.model_dump_json(indent=1).encode())
-    job.store.delete(manifest.path)
-    print(printable(f"left out a damaged checkpoint ({why}); it is kept as {job.store.full(aside)}"), flush=True)
+        return
+    aside = f"{prefix}/damaged-{hashlib.sha256(content).hexdigest()[:32]}.json"
+    job.store.create(aside, content)
+    job.store.delete(path)
+    print(printable(f"skipped a damaged checkpoint ({why}); its manifest is now {job.store.full(aside)}"), flush=True)
 
 
 def _refuse_to_start_over(job: Job) -> None:
     """Raises, on every rank, InputError where checkpoints were set aside, Interrupted where another attempt has deleted them at its end."""
     _stop_where_done(job)
-    base = f"{job.task.stage}/{job.task.fingerprint}"
     aside = [
         entry.path
-        for name in (job.store.folders(base) if job.rank == 0 else ())
-        if name.startswith("step-")
-        for entry in job.store.files(f"{base}/{name}", recursive=False)
+        for prefix in (checkpoint_prefixes(job.store, job.task) if job.rank == 0 else ())
+        for entry in job.store.files(prefix, recursive=False)
         if "/damaged-" in entry.path
     ]
     (count,) = job.sum(float(len(aside)))
     if count:
+        base = job.store.full(f"{job.task.stage}/{job.task.fingerprint}")
         raise InputError(
             f"{job.task.stage}: {count:g} checkpoint(s) are damaged and none is whole, so training would start over; bring their files back"
-            f" and rename damaged-*.json to manifest.json, or delete the folders {job.store.full(base)}/step-* to start over"
+            f" and rename damaged-*.json to manifest.json, or delete the folders {base}/step-* to start over"
         )
 
 

@@ -9,6 +9,7 @@ import fcntl
 import getpass
 import hashlib
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -27,6 +28,8 @@ from training.metrics import Curves
 
 if TYPE_CHECKING:
     import torch
+
+STEP = re.compile(r"step-[0-9]{8,}")
 
 
 class StopFlag:
@@ -231,10 +234,14 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def checkpoint_prefixes(store: Store, task: Task) -> list[str]:
+    """Where the task's checkpoints lie, newest first: those that are committed, and those that never were or were set aside."""
+    base = f"{task.stage}/{task.fingerprint}"
+    return [f"{base}/{name}" for name in sorted(store.folders(base), reverse=True) if STEP.fullmatch(name)]
+
+
 def clear_checkpoints(store: Store, task: Task) -> None:
     """Delete the checkpoints of a task that is done, also those that a kill right after its commit left behind."""
-    base = f"{task.stage}/{task.fingerprint}"
-    for name in store.folders(base):
-        if name.startswith("step-"):
-            store.delete(f"{base}/{name}/manifest.json")  # first, so that no manifest ever lists files that are gone
-            store.delete(f"{base}/{name}")
+    for prefix in checkpoint_prefixes(store, task):
+        store.delete(f"{prefix}/manifest.json")  # first, so that no manifest ever lists files that are gone
+        store.delete(prefix)

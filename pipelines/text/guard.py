@@ -1,8 +1,9 @@
 """A child process that may be killed: hostile pages hold C code for minutes, and no signal handler runs until it returns.
 
 One child is forked per worker and serves page after page over a pipe. A page that takes too much time or memory costs the child,
-never the worker. The child dies with its parent. A page that takes over the libraries finds no keys in the environment, no network
-where the kernel allows a namespace of its own, and can neither write to a file nor gain rights.
+never the worker. The child dies with its parent. A page that takes over the libraries finds no keys in the environment and no rights to
+gain. Where the kernel allows it, it also finds no network and cannot write, make, rename or remove a file, start a program, or signal
+another process.
 """
 
 import ctypes
@@ -22,6 +23,12 @@ from multiprocessing.connection import Connection
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+CAPABILITY_VERSION = 0x20080522  # <linux/capability.h>
+# <linux/landlock.h>; the calls have these numbers on every architecture
+LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF, LANDLOCK_VERSION = 444, 446, 1
+FILE_RIGHTS = (
+    0b111_1111_1111_0011  # execute and write files, remove, make, move and cut them; not read files and folders
+)
 ENV_START, ENV_END = 47, 48  # of /proc/self/stat, counted from the state on (proc_pid_stat(5): fields 50 and 51)
 LONGEST_WAIT = 8  # a page that is not getting its processor time waits this many times the limit on the clock
 PAGES_A_CHILD = 1000  # a fresh child from time to time, so that what libraries cache does not count against a page
@@ -29,7 +36,7 @@ ANSWER_S = 30  # from one piece of an answer to the next, once it has begun
 ENDING_S = 0.5  # a child whose pipe is closed has ended by then
 MEMORY_SIGN = 0.5  # a page that failed with this share of its memory in use has failed for want of memory
 
-Work = Callable[[bytes, str], str]
+Work = Callable[[bytes, str], bytes]
 """(body, note) -> result. Runs in the child; may raise."""
 
 
@@ -42,10 +49,18 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Reply:
-    """`text` is the result, or what went wrong."""
+    """`data` is the result, or what went wrong."""
 
     outcome: Outcome
-    text: str = ""
+    data: bytes = b""
+
+    @property
+    def text(self) -> str:
+        return self.data.decode("utf-8", "replace")
+
+
+OUTCOMES = {one.value.encode(): one for one in Outcome}
+NO_ANSWER = Reply(Outcome.FAILED, b"no answer of ours")
 
 
 class Guard:
@@ -76,16 +91,17 @@ class Guard:
             self._pipe.send_bytes(note.encode("utf-8", "replace").replace(b"\n", b" ") + b"\n" + body)
             if not self._wait(began):
                 self.close()
-                return Reply(Outcome.TIMEOUT, f"{self._seconds:g} s")
-            outcome, _, text = self._pipe.recv_bytes().decode("utf-8", "replace").partition("\n")
+                return Reply(Outcome.TIMEOUT, f"{self._seconds:g} s".encode())
+            said, _, data = self._pipe.recv_bytes().partition(b"\n")
         except (EOFError, OSError):
             return self._died()
-        if outcome == Outcome.MEMORY:
+        outcome = OUTCOMES.get(said)
+        if outcome is None:  # a page has taken the child over
             self.close()
-        if outcome not in set(Outcome):  # a page has taken the child over
+            return NO_ANSWER
+        if outcome is Outcome.MEMORY:
             self.close()
-            return Reply(Outcome.FAILED, "no answer of ours")
-        return Reply(Outcome(outcome), text)
+        return Reply(outcome, data)
 
     def close(self) -> int:
         """End the child, if there is one, and return its wait status."""
@@ -127,14 +143,14 @@ class Guard:
         if not ended[0]:  # it has closed its pipe, or sends half an answer, and lives on
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
-            return Reply(Outcome.FAILED, "no answer of ours")
+            return NO_ANSWER
         status = ended[1]
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number in (signal.SIGKILL, signal.SIGABRT):
-                return Reply(Outcome.MEMORY, signal.Signals(number).name)
-            return Reply(Outcome.FAILED, signal.Signals(number).name)
-        return Reply(Outcome.FAILED, f"exit {os.waitstatus_to_exitcode(status)}")
+                return Reply(Outcome.MEMORY, signal.Signals(number).name.encode())
+            return Reply(Outcome.FAILED, signal.Signals(number).name.encode())
+        return Reply(Outcome.FAILED, f"exit {os.waitstatus_to_exitcode(status)}".encode())
 
     def _spawn(self) -> None:
         self.close()
@@ -162,6 +178,7 @@ def _confine(pipe: int, parent: int) -> None:
     # allow neither; the child then does without. The signal at the parent's death is asked for after it, because new rights end it.
     libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc.capset(struct.pack("Ii", CAPABILITY_VERSION, 0), bytes(24))
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
@@ -180,6 +197,22 @@ def _confine(pipe: int, parent: int) -> None:
     # A limit of 0 does not hold where cores go to a program; the second does. After it /proc/self/fd may not be listed.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl(PR_SET_DUMPABLE, 0)
+    _only_read(libc)
+
+
+def _only_read(libc: ctypes.CDLL) -> None:
+    """Give up all rights on files but reading, as far as the kernel's version of Landlock knows them; without Landlock, none."""
+    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_VERSION)
+    if version < 1:
+        return
+    known = 0x1FFF if version == 1 else 0x3FFF if version == 2 else 0x7FFF  # moving came with 2, cutting with 3
+    rights = FILE_RIGHTS & known
+    ruleset = struct.pack("Q", rights)
+    if version > 5:  # TCP, and signals and sockets beyond this process
+        ruleset = struct.pack("QQQ", rights, 0b11, 0b11)
+    handle = libc.syscall(LANDLOCK_CREATE_RULESET, ruleset, ctypes.c_size_t(len(ruleset)), 0)
+    libc.syscall(LANDLOCK_RESTRICT_SELF, handle, 0)
+    os.close(handle)
 
 
 def _forget_environment() -> None:
@@ -194,21 +227,22 @@ def _forget_environment() -> None:
 def _serve(pipe: Connection, work: Work, memory: int) -> None:
     base = _address_space("VmSize")
     resource.setrlimit(resource.RLIMIT_AS, (base + memory, base + memory))
+    limit = f"{memory >> 20} MiB".encode()
     while True:
         try:
             note, _, body = pipe.recv_bytes().partition(b"\n")
         except EOFError:
             os._exit(0)
         try:
-            outcome, text = Outcome.DONE, work(body, note.decode())
+            outcome, data = Outcome.DONE, work(body, note.decode())
         except MemoryError:
-            outcome, text = Outcome.MEMORY, f"{memory >> 20} MiB"
+            outcome, data = Outcome.MEMORY, limit
         except Exception as error:
-            outcome, text = Outcome.FAILED, type(error).__name__
+            outcome, data = Outcome.FAILED, type(error).__name__.encode("utf-8", "replace")
         # Libraries turn a failed allocation into an error of their own, or into an empty result.
-        if (outcome is Outcome.FAILED or not text) and _address_space("VmPeak") - base > MEMORY_SIGN * memory:
-            outcome, text = Outcome.MEMORY, f"{memory >> 20} MiB"
-        pipe.send_bytes(f"{outcome}\n{text}".encode("utf-8", "replace"))
+        if (outcome is Outcome.FAILED or not data) and _address_space("VmPeak") - base > MEMORY_SIGN * memory:
+            outcome, data = Outcome.MEMORY, limit
+        pipe.send_bytes(outcome.encode() + b"\n" + data)
 
 
 def _address_space(field: str) -> int:

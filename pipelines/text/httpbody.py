@@ -49,7 +49,7 @@ def decode_body(body: bytes, transfer: str, content: str, limit: int) -> tuple[b
     Raises TooLarge above `limit` bytes and Undecodable for an encoding that is unknown, or more than MAX_CODINGS of them.
     """
     cut = False
-    names = [*_names(content), *_names(transfer)]
+    names = _codings(transfer, content)
     if len(names) > MAX_CODINGS:
         raise Undecodable(f"has {len(names)} encodings, and more than {MAX_CODINGS} are refused")
     for name in reversed(names):
@@ -61,8 +61,18 @@ def decode_body(body: bytes, transfer: str, content: str, limit: int) -> tuple[b
     return body, cut
 
 
+def is_plain(body: bytes, transfer: str, content: str) -> bool:
+    """Whether `decode_body` gives the body back as it is, for the reasons that hold for nearly all."""
+    names = _codings(transfer, content)
+    return not names or (len(names) <= MAX_CODINGS and _begins_as_markup(body))
+
+
+def _begins_as_markup(body: bytes) -> bool:
+    return not body or body.removeprefix(BOM).lstrip().startswith(b"<")
+
+
 def _decode(body: bytes, name: str, limit: int) -> tuple[bytes, bool]:
-    if body.removeprefix(BOM).lstrip().startswith(b"<") or not body:
+    if _begins_as_markup(body):
         return body, False
     try:
         match name:
@@ -89,6 +99,11 @@ def _is_text(body: bytes) -> bool:
         return not CONTROL.search(codecs.getincrementaldecoder("utf-8")().decode(body[:1024]))
     except UnicodeDecodeError:
         return False
+
+
+def _codings(transfer: str, content: str) -> list[str]:
+    """In the order in which they were applied."""
+    return [*_names(content), *_names(transfer)]
 
 
 def _names(header: str) -> list[str]:

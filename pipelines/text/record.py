@@ -1,13 +1,16 @@
 """One WARC or WET record: the page that it holds, or why it holds none."""
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fastwarc.warc import WarcRecord
 
 from pipelines.text.httpbody import HTML_TYPES, OPAQUE_TYPES, TooLarge, Undecodable, decode_body, is_html
 from pipelines.text.recordstream import BUFFER
+
+Decode = Callable[[bytes, str, str, int], tuple[bytes, bool]]
+"""`httpbody.decode_body`, or one that does as it does."""
 
 MAX_URL = 8192
 """Characters; servers refuse longer ones. What judges a URL looks up each of its parts that ends at a dot or a slash."""
@@ -36,7 +39,9 @@ class Loss:
     detail: str = ""
 
 
-def convert(record: WarcRecord, max_payload: int, offset: int, inner: int) -> Iterator[Page | Loss]:
+def convert(
+    record: WarcRecord, max_payload: int, offset: int, inner: int, decode: Decode = decode_body
+) -> Iterator[Page | Loss]:
     """The page that a record holds, or the reason that it holds none, and what the page lacks. Reads the record to its end.
 
     `offset` and `inner` say where it stands (see `Page`); `max_payload` is in bytes, after decoding.
@@ -57,7 +62,7 @@ def convert(record: WarcRecord, max_payload: int, offset: int, inner: int) -> It
     elif not record.is_http and not url.lower().startswith(("http://", "https://")):  # dns: and the like
         yield from _skip(record, "not_http")
     else:
-        yield from _response(record, url, max_payload, offset, inner)
+        yield from _response(record, url, max_payload, offset, inner, decode)
 
 
 def _skip(record: WarcRecord, kind: str) -> Iterator[Loss]:
@@ -97,7 +102,9 @@ def _conversion(record: WarcRecord, url: str, max_payload: int, offset: int, inn
     yield from _cut(record, url)
 
 
-def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner: int) -> Iterator[Page | Loss]:
+def _response(
+    record: WarcRecord, url: str, max_payload: int, offset: int, inner: int, decode: Decode
+) -> Iterator[Page | Loss]:
     date = _date(record)
     size = record.content_length
     try:
@@ -129,7 +136,7 @@ def _response(record: WarcRecord, url: str, max_payload: int, offset: int, inner
         yield Loss("truncated_record")
         return
     try:
-        body, cut = decode_body(
+        body, cut = decode(
             body, headers.get("Transfer-Encoding") or "", headers.get("Content-Encoding") or "", max_payload
         )
     except TooLarge:

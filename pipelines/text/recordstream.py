@@ -29,7 +29,7 @@ class Plain(io.RawIOBase):
     crawl file, so such lines alone prove nothing; they are what makes one look at the record's end worth its price.
     """
 
-    def __init__(self, file: RangeFile, start: int = 0) -> None:
+    def __init__(self, file: RangeFile, start: int) -> None:
         super().__init__()
         self._file, self._start = file, start
         file.seek(start)
@@ -140,7 +140,7 @@ class Inflated(io.RawIOBase):
     A record whose length takes in a member that begins with a record is damage too: the length is wrong.
     """
 
-    def __init__(self, file: RangeFile, start: int = 0) -> None:
+    def __init__(self, file: RangeFile, start: int) -> None:
         super().__init__()
         self._file = file
         file.seek(start)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from fastwarc.warc import ArchiveIterator, WarcRecord
 
+from pipelines.text.httpbody import decode_body
 from pipelines.text.rangefile import RangeFile
-from pipelines.text.record import Loss, Page, convert
+from pipelines.text.record import Decode, Loss, Page, convert
 from pipelines.text.recordsearch import GZIP_MAGIC, PROBE, first_record, next_member
 from pipelines.text.recordstream import Inflated, Plain
 
@@ -32,8 +33,10 @@ class Span:
     ended: int | None = None
 
 
-def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> Iterator[Page | Loss]:
-    """Every page of a WARC or WET file, or of a span of it, and every loss. `max_payload` is in bytes, after decoding."""
+def read_pages(
+    file: RangeFile, max_payload: int, span: Span | None = None, decode: Decode = decode_body
+) -> Iterator[Page | Loss]:
+    """Every page of a WARC or WET file, or of a span of it, and every loss. `max_payload` is in bytes, after decoding by `decode`."""
     span = span or Span()
     stream, quirks, refused = _open(file, span)
     if refused and not span.start:
@@ -56,7 +59,7 @@ def read_pages(file: RangeFile, max_payload: int, span: Span | None = None) -> I
                 last, end = [], position + _least_size(record)
                 if stream.bound(position, end, int(record.content_length)):
                     break
-                last = list(convert(record, max_payload, offset, inner))
+                last = list(convert(record, max_payload, offset, inner, decode))
         except BaseException as error:  # a Rust panic is no Exception
             if not isinstance(error, OSError) and type(error).__name__ != "PanicException":
                 raise

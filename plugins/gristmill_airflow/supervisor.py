@@ -116,11 +116,11 @@ def _state(pid: int) -> str:
 
 
 def _open(lock: Path, shared: bool) -> BinaryIO:
-    """The lock's file, made where it is missing. A shared one, and its folder, serve every user of the machine."""
+    """The lock's file, made where it is missing. A shared one serves every user of the machine."""
     before = os.umask(0) if shared else None
     try:
-        with contextlib.suppress(FileExistsError):
-            lock.parent.mkdir(mode=0o1777 if shared else 0o777, parents=True)
+        if not shared:
+            lock.parent.mkdir(parents=True, exist_ok=True)
         folder = _open_folder(lock.parent, shared)
         try:
             with contextlib.suppress(FileExistsError):
@@ -143,13 +143,14 @@ def _open_folder(folder: Path, shared: bool) -> int:
     info = os.fstat(opened)
     if shared and not may_share(info):
         os.close(opened)
-        raise PermissionError(errno.EPERM, f"belongs to user {info.st_uid}, who may swap the locks in it", str(folder))
+        raise PermissionError(errno.EPERM, "somebody else may swap the locks in it", str(folder))
     return opened
 
 
 def may_share(info: os.stat_result) -> bool:
-    """Is a folder root's or this user's, or sticky, so that each user's files in it stay as they are?"""
-    return info.st_uid in (0, os.getuid()) or bool(info.st_mode & stat.S_ISVTX)
+    """Whether nobody else can rename the files of a folder: it is root's or this user's, and others write in it only where it is sticky."""
+    open_to_others = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not info.st_mode & stat.S_ISVTX
+    return info.st_uid in (0, os.getuid()) and not open_to_others
 
 
 def _holder(file: BinaryIO) -> str:
@@ -188,7 +189,7 @@ def _take(lock: Path, devices: list[Path], name: str) -> list[BinaryIO] | None:
     inuse = "{} of this machine is in use by {{}}; this task goes on when that has ended"
     for one in (lock, *sorted(devices)):
         own = one == lock
-        file = acquire(one, name, same if own else inuse.format(one.stem), shared=not own)
+        file = acquire(one, name, same if own else inuse.format(one.stem.removeprefix("gristmill-")), shared=not own)
         if file is None:
             return None
         held.append(file)

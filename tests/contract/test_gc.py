@@ -85,19 +85,21 @@ def test_a_heartbeat_keeps_an_attempt_whose_files_are_old(attempt: Callable[...,
     assert one.path("deep/0") in paths(one.store)
 
 
-@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("wakes", ["commits", "beats", "meets an unreadable manifest"])
 def test_an_attempt_that_wakes_up_while_others_are_listed_stays(
-    attempt: Callable[..., Attempt], monkeypatch: pytest.MonkeyPatch, commits: bool
+    attempt: Callable[..., Attempt], monkeypatch: pytest.MonkeyPatch, wakes: str
 ) -> None:
     one = attempt(1000)
     listed = gc.read_all
 
     def waking(store: Store) -> object:
         found = listed(store)
-        if commits:
+        if wakes == "commits":
             one.commit([File(path=one.path("deep/0"), kind="x", bytes=1)])
-        else:
+        elif wakes == "beats":
             write(store, one.path(HEARTBEAT), 5, 0)
+        else:
+            store.write_bytes(f"{one.prefix}/manifest.json", b"{")
         return found
 
     monkeypatch.setattr(gc, "read_all", waking)
@@ -115,6 +117,27 @@ def test_what_a_manifest_lists_stays_however_old(attempt: Callable[..., Attempt]
     before = paths(store)
     assert collect(store, HOUR, NOW + HOUR, delete=True) == ([Garbage(f"{garbage.prefix}/{garbage.id}", 1)], [])
     assert before - paths(store) == {garbage.path("deep/0")}
+
+
+def test_what_tried_the_store_and_was_killed_goes(attempt: Callable[..., Attempt]) -> None:
+    store = attempt().store
+    old, young = (write(store, f".probe-{name}", 4, age) for name, age in (("a", 25), ("b", 23)))
+    kept = {write(store, name, 1, 1000) for name in (".probed", "probe-c", ".probe-d/x")}
+    assert collect(store, 24 * HOUR, NOW, delete=True) == ([Garbage(old, 4)], [Garbage(young, 4)])
+    assert kept <= paths(store)
+    assert old not in paths(store)
+
+
+def test_what_lies_beside_a_damaged_checkpoint_stays_for_a_person(attempt: Callable[..., Attempt]) -> None:
+    one = attempt()
+    damaged, elsewhere = (Attempt(one.run, one.run.task("pretrain"), f"step-0000001{number}") for number in range(2))
+    for each in (damaged, elsewhere):
+        write(one.store, each.path("x"), 1, 1000)
+    write(one.store, f"{damaged.prefix}/damaged-0af.json", 1, 1000)
+    for name in ("damaged-0af.json.part", "adamaged-0af.json", "damaged-.json"):
+        write(one.store, f"{elsewhere.prefix}/{name}", 1, 1000)
+    removed, young = collect(one.store, HOUR, NOW, delete=True)
+    assert (removed, young) == ([Garbage(f"{elsewhere.prefix}/{elsewhere.id}", 1)], [])
 
 
 def test_a_manifest_that_was_never_finished_goes_alone(attempt: Callable[..., Attempt]) -> None:

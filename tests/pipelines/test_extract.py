@@ -147,7 +147,7 @@ def test_wet_text_passes_as_it_is():
         "Grüße\n\nvon hier",
         False,
     ]
-    assert extract_page(Extract(), ("en",), b"  \n ", "text utf-8") == ""
+    assert extract_page(Extract(), ("en",), b"  \n ", "text utf-8") == b""
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_became_of_a_page(outcome, said, kept, dropped, twice, tmp_store, m
     payload = b"<p>" + b"x" * 400
     row = dict.fromkeys(PAGES.names) | {"id": "1", "url": "u", "offset": 5, "payload": payload}
     sorter = Sorter(tmp_store, "out", "extract", "0")
-    reply = Reply(outcome, "" if said is None else json.dumps(said))
+    reply = Reply(outcome, b"" if said is None else json.dumps(said).encode())
     assert sort_page(row, reply, Extract(min_chars=6), sorter) is twice
     output = sorter.close()
     (found,) = [row for file in output.files for row in read_rows(tmp_store, file.path)]
@@ -185,7 +185,7 @@ def test_a_page_is_foreign_only_where_somebody_asks(monkeypatch):
     monkeypatch.setattr(extract, "foreign", lambda *_: 0.75)
     page = b"<html><body><p>" + b"Some words of a page that is long enough. " * 9 + b"</p></body></html>"
     assert json.loads(extract_page(Extract(prefilter_probability=0.5), ("en",), page, "html ")) == 0.75
-    assert extract_page(Extract(prefilter_probability=0.5), ("en",), b"text", "text ") == '[null, "text", false]'
+    assert extract_page(Extract(prefilter_probability=0.5), ("en",), b"text", "text ") == b'[null, "text", false]'
     for settings, languages in ((Extract(prefilter_probability=0), ("en",)), (Extract(prefilter_probability=0.5), ())):
         assert "Some words" in json.loads(extract_page(settings, languages, page, "html "))[1]
 
@@ -220,7 +220,7 @@ def test_equal_payloads_of_a_segment_are_worked_on_once(tmp_path, tmp_store, mon
     class Counting(Guard):
         def call(self, body, note):
             worked.append((body, note))
-            return Reply(Outcome.DONE, json.dumps([None, body.decode() * 9, body == b"one"]))
+            return Reply(Outcome.DONE, json.dumps([None, body.decode() * 9, body == b"one"]).encode())
 
     pages = [["one", "two", "one"], ["two", "three"], ["one U", "four"], ["four", "one"]]
     files = []

@@ -148,7 +148,7 @@ print("said after the commit")
 def launched(run, execute, monkeypatch, tmp_path):
     """`launched(code)`: a pretraining task whose child runs this Python code."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-    monkeypatch.setattr(launch, "DEVICE_LOCKS", tmp_path / "accelerators")
+    monkeypatch.setattr(launch, "DEVICE_LOCKS", tmp_path)
     for name in ("pack", "tokenizer"):
         commit(run, name)
     return lambda code: execute("pretrain", [sys.executable, "-c", code])
@@ -166,12 +166,11 @@ def test_a_stage_ends_its_log_with_its_figures_and_keeps_its_childs_levels(run, 
     ]
     assert xcoms == {"summary": "held-out perplexity 9 -> 8"}
     assert uri.endswith("/all/manifest.json")
-    assert (tmp_path / "accelerators" / "cpu").exists()
+    assert (tmp_path / "gristmill-cpu.lock").exists()
 
 
 def test_a_stage_that_waits_for_the_accelerator_says_for_whom(run, launched, caplog, tmp_path):
-    (tmp_path / "accelerators").mkdir()
-    with (tmp_path / "accelerators" / "cpu").open("w") as held:
+    with (tmp_path / "gristmill-cpu.lock").open("w") as held:
         held.write("ppo all of file:///runs/x/recipe.yaml, process 7")
         held.flush()
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -254,7 +253,7 @@ def test_a_training_stage_takes_as_many_accelerators_as_it_has_processes(run, gp
     gpus(visible)
     assert accelerators(2) == used
     task = run.task("pretrain")
-    assert [path.name for path in device_locks(run, task)] == [f"gpu-{number}" for number in used]
+    assert [path.name for path in device_locks(run, task)] == [f"gristmill-gpu-{number}.lock" for number in used]
     where = ["--num_accelerators", "2"] if used == [0, 1] else ["--include", "localhost:5,3"]
     assert command(run, task)[1:3] == where
     assert len(device_locks(run, run.task("sft"))) == 1
@@ -265,7 +264,7 @@ def test_a_training_stage_takes_as_many_accelerators_as_it_has_processes(run, gp
 def test_a_machine_whose_devices_are_hidden_trains_on_its_cpu(run, gpus, visible):
     gpus(visible)
     assert accelerators(2) == []
-    assert [path.name for path in device_locks(run, run.task("pretrain"))] == ["cpu"]
+    assert [path.name for path in device_locks(run, run.task("pretrain"))] == ["gristmill-cpu.lock"]
 
 
 @pytest.mark.parametrize(
@@ -286,14 +285,14 @@ def test_a_machine_without_accelerators_has_one_lock_whatever_is_visible(run, mo
     monkeypatch.setattr(launch, "NVIDIA", Path("/nowhere"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     locks = {path for name in ("pretrain", "sft", "evaluate") for path in device_locks(run, run.task(name))}
-    assert locks == {launch.DEVICE_LOCKS / "cpu"}
+    assert locks == {launch.DEVICE_LOCKS / "gristmill-cpu.lock"}
     assert command(run, run.task("pretrain"))[1:3] == ["--num_accelerators", "2"]
 
 
 def test_device_locks_meet_whatever_a_tasks_home_and_temporary_folder(run, monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-    assert device_locks(run, run.task("sft"))[0].parent == Path("/tmp/gristmill-accelerators")
+    assert device_locks(run, run.task("sft")) == [Path("/tmp/gristmill-cpu.lock")]
 
 
 def test_exit_codes():

@@ -273,7 +273,7 @@ def test_a_changed_byte_is_noticed(make_job: Callable[..., Job], capsys: pytest.
     data = job.store.read_bytes(path)
     job.store.write_bytes(path, data.replace(b"5", b"6") if part == "state.json" else data[:-1] + bytes([data[-1] ^ 1]))
     assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 1
-    assert f"left out a damaged checkpoint ({part}: its checksum is another)" in capsys.readouterr().out
+    assert f"skipped a damaged checkpoint ({part}: its checksum is another)" in capsys.readouterr().out
 
 
 def test_a_damaged_checkpoint_stays_when_its_step_is_saved_again_and_falls_behind(make_job: Callable[..., Job]) -> None:
@@ -282,13 +282,16 @@ def test_a_damaged_checkpoint_stays_when_its_step_is_saved_again_and_falls_behin
     for step in (1, 2):
         checkpoint.save(job, step, {"model": engine}, {})
     damaged = checkpoint.committed(job)[0]
+    manifest = job.store.read_bytes(damaged.path)
     for file in damaged.files:
         job.store.write_bytes(file.path, b"damaged")
     assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 1
     for step in range(2, 4 + checkpoint.KEEP):
         checkpoint.save(job, step, {"model": engine}, {})
     left = {entry.path for entry in job.store.files(damaged.prefix)}
-    assert left == {f"{damaged.prefix}/damaged-{damaged.attempt}.json", *(file.path for file in damaged.files)}
+    (aside,) = left - {file.path for file in damaged.files}
+    assert aside.startswith(f"{damaged.prefix}/damaged-")
+    assert job.store.read_bytes(aside) == manifest
     assert 2 not in [one.metrics["step"] for one in checkpoint.committed(job)]
 
 
@@ -298,18 +301,15 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over_in_silence(
     for step in (1, 2):
         checkpoint.save(job, step, {"model": engine}, {})
     whole = {file.path: job.store.read_bytes(file.path) for one in checkpoint.committed(job) for file in one.files}
+    manifests = {job.store.read_bytes(one.path) for one in checkpoint.committed(job)}
     for path in whole:
         job.store.write_bytes(path, b"damaged")
     for _ in range(2):
         with pytest.raises(InputError, match=r"^pretrain: 2 checkpoint.s. are damaged and none is whole, so training"):
             checkpoint.restore(job, {"model": engine})
     left = {entry.path for entry in job.store.files(f"pretrain/{job.task.fingerprint}")}
-    assert left - whole.keys() == {
-        f"pretrain/{job.task.fingerprint}/step-0000000{step}/damaged-{path.split('/')[3]}.json"
-        for step in (1, 2)
-        for path in whole
-        if f"step-0000000{step}/" in path
-    }, "set aside, never deleted"
+    assert {job.store.read_bytes(path) for path in left - whole.keys()} == manifests, "set aside, never deleted"
+    assert all("/damaged-" in path for path in left - whole.keys())
     for path in whole:
         os.utime(f"{job.store.root}/{path}", (1_710_000_000,) * 2)
     assert gc.collect(job.store, 3600, time.time(), delete=True) == ([], [])
@@ -320,6 +320,72 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over_in_silence(
     assert checkpoint.restore(job, {"model": engine})[0] == 2
     clear_checkpoints(job.store, job.task)
     assert checkpoint.restore(job, {"model": engine}) == (0, {})
+
+
+@pytest.mark.parametrize("content", ["{", "another task's"])
+def test_a_manifest_that_was_not_written_here_is_skipped(
+    make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    newest = checkpoint.committed(job)[0]
+    if content != "{":
+        content = newest.model_copy(update={"partition": "step-00000007"}).model_dump_json()
+    job.store.write_bytes(newest.path, content.encode())
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [1]
+    assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 1
+    assert f"skipped a damaged checkpoint ({job.store.full(newest.path)}: " in capsys.readouterr().out
+    for file in newest.files:
+        os.utime(f"{job.store.root}/{file.path}", (1_710_000_000,) * 2)
+    assert gc.collect(job.store, 3600, time.time(), delete=True) == ([], []), "a person may want its files"
+    checkpoint.save(job, 2, {"model": engine}, {})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
+
+
+def test_a_checkpoint_that_replaces_a_damaged_one_is_not_set_aside(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    damaged = checkpoint.committed(job)[0]
+    job.store.write_bytes(damaged.files[0].path, b"damaged")
+    agree = checkpoint._agree
+
+    def meanwhile(one: Job, state: Any) -> Any:
+        if "/step-00000002" in checkpoint.committed(job)[0].prefix and checkpoint.committed(job)[0] == damaged:
+            job.store.delete(damaged.path)
+            checkpoint.save(job, 2, {"model": engine}, {})  # another attempt
+        return agree(one, state)
+
+    monkeypatch.setattr(checkpoint, "_agree", meanwhile)
+    checkpoint.restore(job, {"model": engine})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
+
+
+def test_a_store_that_cannot_be_asked_whether_a_checkpoint_is_gone_changes_nothing(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    (only,) = checkpoint.committed(job)
+    job.store.write_bytes(only.files[0].path, b"damaged")
+    exists, asked = Store.exists, []
+
+    def failing(store: Store, path: str) -> bool:
+        asked.append(path)
+        if len(asked) > 1:  # the first call lists the checkpoints
+            raise StoreError("503 Slow Down")
+        return exists(store, path)
+
+    monkeypatch.setattr(Store, "exists", failing)
+    with pytest.raises(StoreError, match="nothing was changed, run again"):
+        checkpoint.restore(job, {"model": engine})
+    assert checkpoint.committed(job) == [only]
 
 
 def test_a_checkpoint_that_vanishes_while_it_is_read_is_looked_for_again(
@@ -457,7 +523,7 @@ def test_a_damaged_checkpoint_is_left_out_for_the_one_before(
     resumed = make_engine(job, seed=9)
     assert checkpoint.restore(job, {"model": resumed})[0] == 2
     assert same(expected, state(resumed))
-    assert "left out a damaged checkpoint" in capsys.readouterr().out
+    assert "skipped a damaged checkpoint" in capsys.readouterr().out
     train(resumed, 2, 4)
     checkpoint.save(job, 4, {"model": resumed}, {})
     assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 4

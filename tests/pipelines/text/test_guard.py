@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,11 @@ from pipelines.text.guard import Guard, Outcome, Reply
 LEFT: list[bytes] = []
 
 
-def work(body: bytes, note: str) -> str:
+def work(body: bytes, note: str) -> bytes:
+    return act(body, note).encode("utf-8", "replace")
+
+
+def act(body: bytes, note: str) -> str:
     """Does to its process what the note says."""
     match note:
         case "nap":
@@ -36,11 +41,25 @@ def work(body: bytes, note: str) -> str:
         case "rights":
             status = dict(line.split(":", 1) for line in open("/proc/self/status"))  # noqa: SIM115
             limits = [resource.getrlimit(one) for one in (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)]
-            return f"{status['NoNewPrivs'].strip()} {limits}"
+            return f"{status['NoNewPrivs'].strip()} {status['CapEff'].strip()} {limits}"
         case "write":
             with open(body.decode(), "wb") as sink:
                 sink.write(b"x")
             return "written"
+        case "remove":
+            os.unlink(body)
+            return "removed"
+        case "cut":
+            os.truncate(body, 0)
+            return "cut"
+        case "make":
+            os.mkdir(body)
+            return "made"
+        case "start":
+            os.execv("/bin/true", ["true"])
+        case "signal":
+            os.kill(int(body), signal.SIGUSR1)
+            return "sent"
         case "network":
             with socket.create_connection(("127.0.0.1", int(body)), timeout=2) as reached:
                 return f"reached {reached}"
@@ -100,8 +119,8 @@ def _taken_over(how: str) -> None:
 def test_a_child_that_was_taken_over_costs_its_page_alone(how, monkeypatch):
     monkeypatch.setattr(guard_module, "ANSWER_S", 1)
     guard = Guard(work, seconds=10, memory_mb=100)
-    assert guard.call(b"", how) == Reply(Outcome.FAILED, "no answer of ours")
-    assert guard.call(b"after ", "it") == Reply(Outcome.DONE, "after it")
+    assert guard.call(b"", how) == Reply(Outcome.FAILED, b"no answer of ours")
+    assert guard.call(b"after ", "it") == Reply(Outcome.DONE, b"after it")
     guard.close()
 
 
@@ -115,41 +134,41 @@ def guard():
 @pytest.mark.parametrize("note", ["spin", "sleep"])
 def test_a_page_that_takes_too_long_and_the_one_after_it(note):
     guard = Guard(work, seconds=1, memory_mb=100)
-    assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
-    assert guard.call(b"", note) == Reply(Outcome.TIMEOUT, "1 s")
-    assert guard.call(b"after ", "it") == Reply(Outcome.DONE, "after it")
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, b"ab")
+    assert guard.call(b"", note) == Reply(Outcome.TIMEOUT, b"1 s")
+    assert guard.call(b"after ", "it") == Reply(Outcome.DONE, b"after it")
     guard.close()
 
 
 @pytest.mark.parametrize(
     ("note", "reply"),
     [
-        ("memory", Reply(Outcome.MEMORY, "100 MiB")),
-        ("swallowed", Reply(Outcome.MEMORY, "100 MiB")),
-        ("crash", Reply(Outcome.FAILED, "SIGSEGV")),
-        ("exit", Reply(Outcome.FAILED, "exit 3")),
-        ("raise", Reply(Outcome.FAILED, "KeyError")),
+        ("memory", Reply(Outcome.MEMORY, b"100 MiB")),
+        ("swallowed", Reply(Outcome.MEMORY, b"100 MiB")),
+        ("crash", Reply(Outcome.FAILED, b"SIGSEGV")),
+        ("exit", Reply(Outcome.FAILED, b"exit 3")),
+        ("raise", Reply(Outcome.FAILED, b"KeyError")),
     ],
 )
 def test_a_page_that_breaks_its_limits_and_the_one_after_it(guard, note, reply):
-    assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, b"ab")
     assert guard.call(b"", note) == reply
-    assert guard.call(b"after ", "it") == Reply(Outcome.DONE, "after it")
+    assert guard.call(b"after ", "it") == Reply(Outcome.DONE, b"after it")
 
 
 def test_a_page_answers_for_its_own_memory_alone(guard):
     """70 of 100 MiB: a peak that looks like want of memory in whatever has no text after it; 60 MiB that stay leave too few."""
-    assert guard.call(b"", "large") == Reply(Outcome.DONE, str(70 << 20))
-    assert guard.call(b"", "nothing") == Reply(Outcome.DONE, "")
-    assert guard.call(b"", "large") == Reply(Outcome.DONE, str(70 << 20))
-    assert guard.call(b"", "raise") == Reply(Outcome.FAILED, "KeyError")
-    assert guard.call(b"", "leave") == Reply(Outcome.DONE, "left")
-    assert guard.call(b"", "large") == Reply(Outcome.DONE, str(70 << 20))
+    assert guard.call(b"", "large") == Reply(Outcome.DONE, b"%d" % (70 << 20))
+    assert guard.call(b"", "nothing") == Reply(Outcome.DONE, b"")
+    assert guard.call(b"", "large") == Reply(Outcome.DONE, b"%d" % (70 << 20))
+    assert guard.call(b"", "raise") == Reply(Outcome.FAILED, b"KeyError")
+    assert guard.call(b"", "leave") == Reply(Outcome.DONE, b"left")
+    assert guard.call(b"", "large") == Reply(Outcome.DONE, b"%d" % (70 << 20))
 
 
 def test_large_bodies_pass_whole(guard):
     body = b"x" * (9 << 20)
-    assert guard.call(body, "") == Reply(Outcome.DONE, body.decode())
+    assert guard.call(body, "") == Reply(Outcome.DONE, body)
 
 
 def test_one_child_serves_many_pages(guard):
@@ -165,7 +184,7 @@ def test_a_fresh_child_comes_after_so_many_pages(guard, monkeypatch):
 
 
 def test_a_note_is_one_line(guard):
-    assert guard.call(b"a\nb", "two\nlines \ud800") == Reply(Outcome.DONE, "a\nbtwo lines ?")
+    assert guard.call(b"a\nb", "two\nlines \ud800") == Reply(Outcome.DONE, b"a\nbtwo lines ?")
 
 
 def test_a_closed_guard_has_no_child_and_starts_another(guard):
@@ -173,13 +192,13 @@ def test_a_closed_guard_has_no_child_and_starts_another(guard):
     assert os.WTERMSIG(guard.close()) == signal.SIGKILL
     assert not os.path.exists(f"/proc/{pid}")
     assert guard.close() == 0
-    assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, b"ab")
 
 
 def test_a_page_waits_for_its_processor_time_and_not_for_the_clock():
     """Sleep costs no processor time, so a limit that is shorter does not end it."""
     guard = Guard(work, seconds=0.4, memory_mb=100)
-    assert guard.call(b"", "nap") == Reply(Outcome.DONE, "rested")
+    assert guard.call(b"", "nap") == Reply(Outcome.DONE, b"rested")
     guard.close()
 
 
@@ -206,11 +225,48 @@ def test_the_child_has_no_environment(tmp_path):
 
 
 def test_the_child_gains_no_rights_and_writes_no_file(guard, tmp_path):
-    assert guard.call(b"", "rights") == Reply(Outcome.DONE, "1 [(0, 0), (0, 0)]")
+    assert guard.call(b"", "rights") == Reply(Outcome.DONE, b"1 0000000000000000 [(0, 0), (0, 0)]")
     target = tmp_path / "written"
-    assert guard.call(str(target).encode(), "write") == Reply(Outcome.FAILED, "OSError")
+    assert guard.call(str(target).encode(), "write").outcome is Outcome.FAILED
     assert not target.exists() or not target.stat().st_size
-    assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, b"ab")
+
+
+def landlock_version() -> int:
+    return ctypes.CDLL(None).syscall(guard_module.LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+
+
+@pytest.mark.skipif(landlock_version() < 6, reason="the kernel has no Landlock of version 6")
+@pytest.mark.parametrize("note", ["write", "remove", "cut", "make", "start", "signal"])
+def test_the_child_changes_no_file_starts_no_program_and_signals_nobody(guard, tmp_path, note):
+    target = tmp_path / ("new" if note == "make" else "old")
+    (tmp_path / "old").write_text("mine")
+    with subprocess.Popen(["sleep", "60"]) as other:
+        body = str(other.pid) if note == "signal" else str(target)
+        assert guard.call(body.encode(), note) == Reply(Outcome.FAILED, b"PermissionError")
+        assert other.poll() is None
+        other.kill()
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("old", "mine")]
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, b"ab")
+
+
+@pytest.mark.parametrize("version", [-1, 1, 2, 3, 5, 6])
+def test_each_version_of_landlock_is_asked_for_what_it_knows(version, monkeypatch):
+    asked = []
+
+    def syscall(number, *given):
+        asked.append((number, *given[:1]))
+        return version if given[0] is None else os.dup(0)
+
+    guard_module._only_read(SimpleNamespace(syscall=syscall))
+    rules = [given for number, given in asked if number == 444 and given]
+    rights = {1: 0x1FF3, 2: 0x3FF3, 3: 0x7FF3, 5: 0x7FF3, 6: 0x7FF3}
+    if version < 1:
+        assert rules == []
+    else:
+        assert int.from_bytes(rules[0][:8], "little") == rights[version]
+        assert len(rules[0]) == (24 if version == 6 else 8)
+        assert asked[-1][0] == 446
 
 
 def namespaces_allowed():
@@ -222,15 +278,15 @@ def namespaces_allowed():
 def test_the_child_reaches_no_network_and_not_its_parent(guard):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1]).encode()
-        assert work(port, "network").startswith("reached")
-        assert guard.call(port, "network") == Reply(Outcome.FAILED, "OSError")
-    assert guard.call(b"", "parent") == Reply(Outcome.FAILED, "PermissionError")
+        assert work(port, "network").startswith(b"reached")
+        assert guard.call(port, "network").text in ("OSError", "PermissionError")  # by the namespace, or by Landlock
+    assert guard.call(b"", "parent") == Reply(Outcome.FAILED, b"PermissionError")
 
 
 def test_a_child_without_namespaces_serves(monkeypatch):
     monkeypatch.setattr(guard_module, "CLONE_NEWNET", -1)  # which no kernel takes
     guard = Guard(work, seconds=10, memory_mb=100)
-    assert guard.call(b"a", "b") == Reply(Outcome.DONE, "ab")
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, b"ab")
     guard.close()
 
 

@@ -79,7 +79,7 @@ def test_members_of_nothing_and_of_little_within_a_record_take_no_memory(write, 
     """Before, the place of each of them was kept: 3 MiB for a MiB."""
     packed = [gzip.compress(page, mtime=0) for page in pages[:2]]
     with RangeFile(str(write([packed[0], gzip.compress(inner) * 20_000, packed[1]]))) as file:
-        stream = Inflated(file)
+        stream = Inflated(file, 0)
         stream.bound(0, len(pages[0]) + 20_000 * len(inner), 0)
         stream.read(10)
         tracemalloc.start()
@@ -97,7 +97,7 @@ def test_a_member_is_whole_when_its_checksum_was_right(write, pages):
     members = [gzip.compress(page, mtime=0) for page in pages[:2]]
     for tail, whole in ((members[1], True), (members[1][:-1], False), (members[1][:-5] + b"????" + b"\0", False)):
         with RangeFile(str(write([members[0], tail]))) as file:
-            stream = Inflated(file)
+            stream = Inflated(file, 0)
             stream.read(5)
             assert stream.whole(0)
             while stream.tell() <= len(pages[0]):

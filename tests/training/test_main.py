@@ -1,0 +1,38 @@
+"""Where ranks meet."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from training import __main__ as main
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRISTMILL_SCRATCH", str(tmp_path))
+    return tmp_path / f"ranks-{os.getuid()}"
+
+
+def test_ranks_of_one_starter_meet_at_one_place_and_others_elsewhere(scratch: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        places = [main._meeting_place(starter) for starter in (os.getpid(), os.getpid(), other.pid)]
+        other.kill()
+    assert places[0] == places[1] != places[2]
+    assert {place.parent for place in places} == {scratch}
+    assert scratch.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_meeting_place_of_killed_ranks_goes_and_that_of_living_ones_stays(scratch: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as living, subprocess.Popen(["sleep", "60"]) as killed:
+        places = [main._meeting_place(one.pid) for one in (living, killed)]
+        for place in places:
+            place.touch()
+        reused = scratch / f"{living.pid}-1"  # a process of that number, started at another time
+        reused.touch()
+        killed.kill()
+        killed.wait()
+        main._meeting_place(os.getpid())
+        assert list(scratch.iterdir()) == [places[0]]
+        living.kill()
