@@ -218,7 +218,7 @@ def main() -> int:
     bars.at_most("hostile_pages_unaccounted", len(silent), 0)
     bars.at_most("hostile_longest_s", longest, LIMITS.seconds_per_page + ALLOWANCE_S)
     worst = max((linearity(case), name) for name, case in cases().items())
-    print(f"least linear: {worst[1]} on {worst[0][1]}")
+    print(f"least linear: {worst[1]} on {worst[0][1][:80]}")
     bars.at_most("linearity_worst", worst[0][0], BAR)
     return bars.code
 

@@ -3,10 +3,18 @@
 import ipaddress
 import re
 import socket
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+LONG_AUTHORITY = re.compile(r"//[^/?#]{1025}")  # a host has at most 253 characters (RFC 1035)
 ADDRESS = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
 WWW = re.compile(r"^www\d{0,3}\.")
+
+
+def parse(url: str) -> SplitResult:
+    """`urlsplit`. Raises ValueError also for an authority of more than 1,024 characters, which it would normalise in quadratic time."""
+    if LONG_AUTHORITY.search(url):
+        raise ValueError("no host has so long a name")
+    return urlsplit(url)
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -15,7 +23,7 @@ def split_url(url: str) -> tuple[str, str]:
     The host is in lower case and ASCII, without port and outer dots. An IP address is in its usual form.
     """
     try:
-        parts = urlsplit(url)
+        parts = parse(url)
         host = parts.hostname or ""
     except ValueError:  # for example an unclosed IPv6 bracket
         return "", ""

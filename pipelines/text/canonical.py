@@ -2,9 +2,11 @@
 
 import ipaddress
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import idna
+
+from pipelines.text.address import parse
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 
@@ -33,7 +35,7 @@ def canonical(url: str) -> str:
     """
     url = _BLANK.sub("", url).strip()
     try:
-        parts = urlsplit(url)
+        parts = parse(url)
         port, name = parts.port, parts.hostname
     except ValueError:
         return url

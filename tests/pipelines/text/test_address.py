@@ -2,10 +2,12 @@
 
 import ipaddress
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.text.address import split_url
+from pipelines.text.canonical import canonical
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["{}", "0x{:x}", "0{:o}"]))
@@ -19,3 +21,11 @@ def test_hosts_are_brought_to_one_form():
     assert split_url("http://1.2.3.4.5/") == ("1.2.3.4.5", "/")
     assert split_url("http://999/") == ("0.0.3.231", "/")
     assert split_url("http://[x/") == ("", "")
+
+
+@pytest.mark.parametrize(("length", "host"), [(1000, "a" * 1000), (1024, "a" * 1024), (1025, "")])
+def test_a_host_of_more_characters_than_any_has_is_none(length, host):
+    assert split_url(f"http://{'a' * length}/path?query") == (host, "/path?query" if host else "")
+    assert split_url(f"http://a.test/{'a' * length}") == ("a.test", f"/{'a' * length}")
+    assert split_url(f"http://a.test?{'a' * length}") == ("a.test", f"?{'a' * length}")
+    assert canonical(f"http://{'a' * length}/b/../") == (f"https://{host}/" if host else f"http://{'a' * length}/b/../")
