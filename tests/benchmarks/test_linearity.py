@@ -37,7 +37,7 @@ def test_what_sees_windows_only_is_a_pattern_of_today():
 
 
 def test_patterns_that_are_written_in_place_are_tried():
-    assert r"pipelines.extract '\n{3,}'.search" in CASES
+    assert r"pipelines.extract '\\n{3,}'.search" in CASES
     assert "pipelines.why '[0-9a-f]{32}'.fullmatch" in CASES
 
 

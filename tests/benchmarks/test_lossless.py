@@ -18,7 +18,7 @@ def wrong(tmp_path: Path) -> Callable[[str], list[str]]:
     (tmp_path / "recipe.yaml").write_text(f"{{store: {tmp_path}/store, crawl: {{source: {tmp_path}/crawl}}}}")
 
     def run(kind: str) -> list[str]:
-        chosen = [fault for name, fault in lossless.faults(19) if name == kind]
+        chosen = [fault for name, fault in lossless.faults(25) if name == kind]
         assert chosen
         cases = [lossless.new_case(tmp_path, number) for number in range(len(chosen))]
         said = [lossless.judge(case, fault) for case, fault in zip(cases, chosen, strict=True)]
