@@ -253,12 +253,15 @@ def judge(case: Case, fault: Callable[[Case], None]) -> str:
     """What was lost or doubled when the fault happened to the case and the task was then run again."""
     with contextlib.suppress(GristmillError, OSError):
         fault(case)
-    if seen := find(case.store, case.task):
-        case.told.append(seen)
-    case.attempt()
-    case.age()
-    case.collect()
-    return case.wrong()
+    try:
+        if seen := find(case.store, case.task):
+            case.told.append(seen)
+        case.attempt()
+        case.age()
+        case.collect()
+        return case.wrong()
+    except GristmillError as error:
+        return f"the task cannot be run again: {error}"
 
 
 def new_case(folder: Path, number: int) -> Case:
