@@ -73,19 +73,19 @@ format: setup
 	@$(BIN)/ruff format .
 
 bench: setup
-	@$(BIN)/python -m benchmarks.parts stages
+	@$(BIN)/python -m perf.parts stages
 
 # Beside datatrove, in an environment of its own under .bench; DATA holds html_gold/ and lid/.
 DATA ?= ../shared/data
 bench-extract: setup
-	@$(BIN)/python -m benchmarks.parts extract --data "$(DATA)"
+	@$(BIN)/python -m perf.parts extract --data "$(DATA)"
 
 # Beside datasketch and, in an environment of its own, datatrove; DATA holds dedup/. ONLY="sign recall" takes some of the parts.
 bench-dedup: setup
-	@$(BIN)/python -m benchmarks.dedup --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python -m perf.dedup --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
 
 bench-fuzz: setup
-	@$(BIN)/python -m benchmarks.parts fuzz
+	@$(BIN)/python -m perf.parts fuzz
 
 bench-hostile: setup
-	@$(BIN)/python -m benchmarks.parts hostile
+	@$(BIN)/python -m perf.parts hostile

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from contract.settings import MINHASH_PRESETS
-from pipelines.text.minhash import found_probability, threshold
+from pipelines.dedup.minhash import found_probability, threshold
 
 
 def main() -> None:

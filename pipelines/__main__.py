@@ -14,7 +14,7 @@ from contract.headline import headline
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
-from pipelines.job import Job
+from pipelines.spark.job import Job
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,12 +11,12 @@ from contract.plan import Run
 from contract.recipe import Recipe
 from contract.stages import STAGES
 from pipelines.decontaminate import describe, load
+from pipelines.dedup.tokens import load_tokenizer
 from pipelines.filter import check_stop_words
 from pipelines.langid import check_languages
 from pipelines.score import check_tools
-from pipelines.session import check_setup
-from pipelines.text.listfile import read_lists
-from pipelines.tokens import load_tokenizer
+from pipelines.spark.session import check_setup
+from pipelines.urls.listfile import read_lists
 
 
 def crawl(recipe: Recipe) -> None:

@@ -10,16 +10,16 @@ import xxhash
 
 from contract.masking import masked
 from contract.printable import printable
+from contract.schema import PAGES, SNIPPET_CHARS, Drop
 from contract.settings import Crawl
 from contract.sources import Source, file_size
 from contract.store import Store
-from pipelines.job import Counts, Job, Output, Sorter
-from pipelines.schema import PAGES, SNIPPET_CHARS, Drop
-from pipelines.text import url as urls
-from pipelines.text.confined import decode_confined
-from pipelines.text.rangefile import RangeFile
-from pipelines.text.record import Loss, Page
-from pipelines.text.warc import Span, read_pages
+from pipelines.spark.job import Counts, Job, Output, Sorter
+from pipelines.urls import filter as urls
+from pipelines.warc.confined import decode_confined
+from pipelines.warc.pages import Span, read_pages
+from pipelines.warc.rangefile import RangeFile
+from pipelines.warc.record import Loss, Page
 
 PART_PAGES = 128  # pages in a file: the share of work that extraction hands out at once
 
@@ -78,7 +78,7 @@ class Part:
 
 @dataclass
 class PartOutput(Output):
-    """What one task made of its part, and where the part really began and ended (see `pipelines.text.warc.Span`)."""
+    """What one task made of its part, and where the part really began and ended (see `pipelines.warc.pages.Span`)."""
 
     begun: int | None = None
     ended: int | None = None

@@ -13,17 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contract.errors import InputError
+from contract.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_members
 from contract.manifest import File
 from contract.metrics import Progress
 from contract.printable import printable
+from contract.schema import DOCUMENTS, Drop
 from contract.settings import Decontaminate
 from contract.store import Store, split_uri
-from pipelines.findings import Findings, summarise
-from pipelines.job import BATCH_ROWS, Counts, Job, Output, Sorter, TableWriter
-from pipelines.schema import DOCUMENTS, Drop
-from pipelines.session import store_errors
-from pipelines.text.contamination import Finding, Index, build, culprits, cut, find, suspects
-from pipelines.text.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_members
+from pipelines.decontamination.findings import Findings, summarise
+from pipelines.decontamination.search import Finding, Index, build, culprits, cut, find, suspects
+from pipelines.spark.job import BATCH_ROWS, Counts, Job, Output, Sorter, TableWriter
+from pipelines.spark.session import store_errors
 
 COPIES_AT_ONCE = 8
 MAX_ROUNDS = 10  # of cutting one text

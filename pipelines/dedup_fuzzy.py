@@ -8,15 +8,15 @@ from typing import Any
 import pyarrow as pa
 
 from contract.manifest import File
+from contract.schema import Drop
 from contract.settings import DedupFuzzy
 from contract.store import Store
-from pipelines.components import components, spark_components
-from pipelines.exchange import column
-from pipelines.job import Job, TableWriter
-from pipelines.links import EDGES, FILE_BITS, Signed, link, read_edges, read_nodes, signed
-from pipelines.schema import Drop
-from pipelines.session import computing, store_errors
-from pipelines.survivors import drop_duplicates, parts, write_doomed
+from pipelines.dedup.links import EDGES, FILE_BITS, Signed, link, read_edges, read_nodes, signed
+from pipelines.spark.components import components, spark_components
+from pipelines.spark.exchange import column
+from pipelines.spark.job import Job, TableWriter
+from pipelines.spark.session import computing, store_errors
+from pipelines.spark.survivors import drop_duplicates, parts, write_doomed
 
 
 def facts(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 
 from contract.manifest import File
+from contract.schema import DOCUMENTS, Drop
 from contract.settings import DedupSubstring
 from contract.store import Store
-from pipelines import exchange
-from pipelines.heldout import heldout
-from pipelines.job import Job, Output, Sorter, read_rows
-from pipelines.repeats import BUCKET_BYTES, id_keys, places, save_cuts, steps
-from pipelines.schema import DOCUMENTS, Drop
-from pipelines.session import computing
-from pipelines.survivors import dropped_ids, parts
-from pipelines.text import suffixes
-from pipelines.text.substring import repeated
-from pipelines.tokens import Item, blocks, read_cuts, without
+from pipelines.dedup import suffixes
+from pipelines.dedup.repeats import BUCKET_BYTES, id_keys, places, save_cuts, steps
+from pipelines.dedup.substring import repeated
+from pipelines.dedup.tokens import Item, blocks, read_cuts, without
+from pipelines.spark import exchange
+from pipelines.spark.heldout import heldout
+from pipelines.spark.job import Job, Output, Sorter, read_rows
+from pipelines.spark.session import computing
+from pipelines.spark.survivors import dropped_ids, parts
 
 
 def find(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: float, size: int) -> list[dict[str, Any]]:

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import xxhash
 
 from contract.manifest import File
+from contract.schema import Drop
 from contract.settings import DedupUrl
 from contract.store import Store
-from pipelines.job import Job
-from pipelines.schema import Drop
-from pipelines.session import computing
-from pipelines.survivors import Part, drop_duplicates, parts, write_doomed
-from pipelines.text.canonical import canonical
+from pipelines.spark.job import Job
+from pipelines.spark.session import computing
+from pipelines.spark.survivors import Part, drop_duplicates, parts, write_doomed
+from pipelines.urls.canonical import canonical
 
 KEYS = "file int, key binary, date bigint, id string"
 

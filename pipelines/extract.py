@@ -16,15 +16,15 @@ import justext
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
+from contract.guard import Guard, Outcome, Reply
 from contract.manifest import File
+from contract.schema import PAGES, Drop
 from contract.settings import Extract
 from contract.store import Store
-from pipelines.job import Job, Output, Sorter, group_rows, read_rows
-from pipelines.schema import PAGES, Drop
+from pipelines.html.maintext import Found, find_text, quicken
+from pipelines.html.prefilter import foreign
+from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows
 from pipelines.text.fasttext_model import model
-from pipelines.text.guard import Guard, Outcome, Reply
-from pipelines.text.maintext import Found, find_text, quicken
-from pipelines.text.prefilter import foreign
 
 GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
 READ_ROWS = 16  # pages in memory at a time; one may have megabytes

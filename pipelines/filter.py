@@ -5,11 +5,11 @@ from functools import lru_cache, partial
 from contract.errors import RecipeError
 from contract.manifest import File
 from contract.recipe import Recipe
+from contract.schema import DOCUMENTS
 from contract.settings import Filter
 from contract.store import Store
-from pipelines.job import Job, Output, Sorter, group_rows, read_rows
-from pipelines.schema import DOCUMENTS
-from pipelines.text.rules import Rule, decide, rules_for
+from pipelines.rules.decide import Rule, decide, rules_for
+from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows
 from pipelines.text.stopwords import STOP_WORDS
 
 GROUP_ROWS = 4096  # documents of one Spark task: microseconds each

@@ -4,10 +4,10 @@ from functools import partial
 
 from contract.errors import RecipeError
 from contract.manifest import File
+from contract.schema import Drop
 from contract.settings import Langid
 from contract.store import Store
-from pipelines.job import Job, Output, Sorter, group_rows, read_rows
-from pipelines.schema import Drop
+from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows
 from pipelines.text.fasttext_model import LABEL, model
 
 GROUP_ROWS = 512  # documents of one Spark task: a millisecond each

@@ -17,10 +17,10 @@ from contract.manifest import File
 from contract.scores import SCORES
 from contract.settings import MinhashSign
 from contract.store import Store
+from pipelines.dedup import minhash, simhash
 from pipelines.filter import groups
-from pipelines.job import Job, Output, TableWriter
-from pipelines.survivors import number
-from pipelines.text import minhash, simhash
+from pipelines.spark.job import Job, Output, TableWriter
+from pipelines.spark.survivors import number
 from pipelines.text.hashing import buffers, shingles
 
 BATCH_ROWS = 1024

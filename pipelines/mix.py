@@ -23,13 +23,13 @@ import xxhash
 from contract import funnel
 from contract.errors import InputError
 from contract.manifest import File
+from contract.schema import DOCUMENTS, Drop
 from contract.settings import Decontaminate, Mix
 from contract.store import Store, split_uri
 from pipelines.decontaminate import Judge, describe, load
-from pipelines.findings import Findings, summarise
-from pipelines.heldout import contains, heldout, is_heldout
-from pipelines.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
-from pipelines.schema import DOCUMENTS, Drop
+from pipelines.decontamination.findings import Findings, summarise
+from pipelines.spark.heldout import contains, heldout, is_heldout
+from pipelines.spark.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
 from pipelines.text.hashing import Hashes
 
 HELDOUT = -1  # the shard of held-out documents

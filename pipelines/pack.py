@@ -11,7 +11,7 @@ from contract.manifest import File
 from contract.settings import Pack
 from contract.shards import END_OF_TEXT, HEADER, encode, token_width
 from contract.store import Store
-from pipelines.job import Job, Output, read_rows
+from pipelines.spark.job import Job, Output, read_rows
 from pipelines.tokenizer import BATCH_TEXTS, batched
 
 KINDS = {"documents": "tokens", "heldout": "heldout_tokens"}

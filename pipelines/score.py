@@ -7,14 +7,14 @@ from typing import Any
 
 from contract.errors import RecipeError
 from contract.manifest import File
+from contract.schema import SCORED, Drop
 from contract.scores import SCORES
 from contract.settings import Score
 from contract.store import Store, split_uri
-from pipelines.job import Job, Output, Sorter, group_rows, read_rows
-from pipelines.schema import SCORED, Drop
-from pipelines.text import badwords
+from pipelines.rules import badwords
+from pipelines.rules.measure import Tools, measure
+from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows
 from pipelines.text.clock import TooSlow, limited
-from pipelines.text.scores import Tools, measure
 
 GROUP_ROWS = 1024  # documents of one Spark task: half a millisecond each
 SECONDS_PER_DOCUMENT = 10.0  # of processor time; the longest text takes two

@@ -10,7 +10,7 @@ from contract.manifest import File
 from contract.metrics import Progress
 from contract.shards import SPECIAL_TOKENS
 from contract.store import Store
-from pipelines.job import Job, Output, read_rows
+from pipelines.spark.job import Job, Output, read_rows
 
 BATCH_TEXTS = 256
 

@@ -114,7 +114,7 @@ def resolve_run(tmp_path: Path) -> Callable[..., Run]:
 @pytest.fixture
 def run_stage(spark_stops: None) -> Callable[..., list[Manifest]]:
     """`run_stage(run, "extract")` runs a stage of the Spark plane over all its partitions and returns their manifests."""
-    from pipelines.job import Job
+    from pipelines.spark.job import Job
 
     def execute(run: Run, stage: str) -> list[Manifest]:
         whole = STAGES[stage].scope == "corpus"

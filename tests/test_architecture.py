@@ -19,7 +19,7 @@ from contract.stages import STAGES
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "deepspeed", "transformers", "pyspark", "pandas"}
 LIGHT_PLACES = ("contract", "plugins", "dags")
-CODE = ("contract", "pipelines", "training", "plugins", "dags", "demo", "benchmarks", "mutants")
+CODE = ("contract", "pipelines", "training", "plugins", "dags", "reports", "demo", "perf", "mutants")
 MAX_DAG_LINES, MAX_FUNCTION_LINES = 60, 50
 BARREN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 

@@ -15,7 +15,7 @@ from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
 from contract.private import private_folder
 from contract.stages import STAGES
-from training.job import Job, StopFlag, clear_checkpoints, scratch_base
+from training.engine.job import Job, StopFlag, clear_checkpoints, scratch_base
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

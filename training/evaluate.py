@@ -20,13 +20,14 @@ from contract.errors import Interrupted
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings import Evaluate
-from training import model, reward
-from training.chat import Chat, Turn, open_chat
-from training.data import TokenData
+from training import reward
+from training.chat.template import Chat, Turn, open_chat
+from training.data.reading import TokenData
+from training.engine.job import Job
 from training.gate import wilson
-from training.job import Job
-from training.lm import HeldOut
 from training.loss import log_probs
+from training.models import llama as model
+from training.models.lm import HeldOut
 from training.rollout import generate, row_seed
 
 CONFIDENCE = 0.95

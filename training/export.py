@@ -11,11 +11,11 @@ from contract.plan import Run, Task
 from contract.printable import printable
 from contract.settings import Export
 from contract.shards import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS
-from training import model
-from training.job import Job
+from training.engine.job import Job
+from training.models import llama as model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# The same tokens as training.chat places. White space is written out: Jinja would keep a line break as text.
+# The same tokens as training.chat.template places. White space is written out: Jinja would keep a line break as text.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|' + message['role'] + '|>' + message['content'] -}}"

@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 from contract.errors import InputError
 from contract.settings import Gate
-from training.job import Job
+from training.engine.job import Job
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from contract.errors import InputError
 from contract.metrics import Point, Progress
 from contract.settings import Ppo
-from training import checkpoint, loss, model, reward
-from training.chat import Chat, open_chat
-from training.data import Batch, TokenData, rows_of, share_of
-from training.engine import Engine
-from training.job import Job
-from training.model import AnyModule
+from training import loss, reward
+from training.chat.template import Chat, open_chat
+from training.data.reading import Batch, TokenData, rows_of, share_of
+from training.engine import checkpoint
+from training.engine.engine import Engine
+from training.engine.job import Job
+from training.models import llama as model
+from training.models.llama import AnyModule
 from training.reward import RewardModel
 from training.rollout import generate, response_logits, row_seed
 

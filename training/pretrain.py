@@ -6,13 +6,14 @@ import torch
 
 from contract.metrics import Progress
 from contract.settings import Pretrain
-from training import checkpoint, model
-from training.chat import Chat, open_chat
-from training.data import TokenData
-from training.engine import Engine
-from training.job import Job
-from training.lm import HeldOut, batch_loss, finite, heldout_text, learn, measure, perplexity
-from training.metrics import flops_per_token, mfu, peak_flops
+from training.chat.template import Chat, open_chat
+from training.data.reading import TokenData
+from training.engine import checkpoint
+from training.engine.engine import Engine
+from training.engine.job import Job
+from training.engine.metrics import flops_per_token, mfu, peak_flops
+from training.models import llama as model
+from training.models.lm import HeldOut, batch_loss, finite, heldout_text, learn, measure, perplexity
 
 
 def run(job: Job) -> None:

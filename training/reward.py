@@ -24,25 +24,17 @@ from contract.errors import InputError
 from contract.manifest import Manifest, Rows
 from contract.metrics import Progress
 from contract.settings import Reward
-from training import checkpoint, model
-from training.chat import Chat, Turn, open_chat
-from training.data import (
-    HH_RLHF,
-    Bad,
-    Preference,
-    documents,
-    parse_hh,
-    read_examples,
-    rows_of,
-    share_of,
-)
-from training.engine import Engine
+from training.chat.template import Chat, Turn, open_chat
+from training.data.reading import HH_RLHF, Bad, Preference, documents, parse_hh, read_examples, rows_of, share_of
+from training.data.synthetic import synthetic_instructions, synthetic_preferences
+from training.engine import checkpoint
+from training.engine.engine import Engine
+from training.engine.job import Job
 from training.gate import wilson
-from training.job import Job
-from training.lm import finite
 from training.loss import pairwise_loss
+from training.models import llama as model
+from training.models.lm import finite
 from training.rollout import left_pad, positions
-from training.synthetic import synthetic_instructions, synthetic_preferences
 
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 10

@@ -11,22 +11,14 @@ import torch
 from contract.errors import InputError
 from contract.metrics import Progress
 from contract.settings import Sft
-from training import checkpoint, model
-from training.chat import Chat, Turn, open_chat
-from training.data import (
-    ALPACA,
-    Bad,
-    Batch,
-    documents,
-    parse_alpaca,
-    read_examples,
-    rows_of,
-    share_of,
-)
-from training.engine import Engine
-from training.job import Job
-from training.lm import HeldOut, batch_loss, finite, learn, measure, perplexity
-from training.synthetic import synthetic_instructions
+from training.chat.template import Chat, Turn, open_chat
+from training.data.reading import ALPACA, Bad, Batch, documents, parse_alpaca, read_examples, rows_of, share_of
+from training.data.synthetic import synthetic_instructions
+from training.engine import checkpoint
+from training.engine.engine import Engine
+from training.engine.job import Job
+from training.models import llama as model
+from training.models.lm import HeldOut, batch_loss, finite, learn, measure, perplexity
 
 HELDOUT_SHARE = 0.05  # of a file's examples
 MAX_HELDOUT = 256

@@ -73,7 +73,7 @@ def test_a_sample_is_the_same_for_the_same_seed_and_takes_each_place_once():
 def test_every_module_is_in_one_group_and_has_tests():
     modules = [module for group in groups(ROOT) for module in group.modules]
     assert len(modules) == len(set(modules))
-    assert {"contract/manifest.py", "pipelines/mix.py", "pipelines/text/url.py", "training/ppo.py"} <= set(modules)
+    assert {"contract/manifest.py", "pipelines/mix.py", "pipelines/urls/filter.py", "training/ppo.py"} <= set(modules)
     for module in modules:
         for file in area(module, ROOT):
             assert (ROOT / file).is_file(), f"{module}: {file} does not exist"

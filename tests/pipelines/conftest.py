@@ -14,10 +14,10 @@ import pytest
 
 from contract.manifest import Attempt
 from contract.plan import Run
+from contract.schema import DOCUMENTS
 from contract.store import Store
-from pipelines import exchange
-from pipelines.job import Output, Sorter, read_rows
-from pipelines.schema import DOCUMENTS
+from pipelines.spark import exchange
+from pipelines.spark.job import Output, Sorter, read_rows
 
 DAY = datetime.datetime(2024, 3, 4, tzinfo=datetime.UTC)
 
@@ -178,7 +178,7 @@ class Here:
 def without_spark(monkeypatch: pytest.MonkeyPatch) -> Here:
     """Stages that only hand out work run it in this process, in milliseconds. Tables still need Spark."""
     here = Here()
-    monkeypatch.setattr("pipelines.job.start_context", lambda *_: here)
+    monkeypatch.setattr("pipelines.spark.job.start_context", lambda *_: here)
     return here
 
 

@@ -18,9 +18,10 @@ from contract.sources import Source, list_snapshots
 from contract.store import Store
 from pipelines import crawl
 from pipelines.__main__ import execute
-from pipelines.job import Counts
-from pipelines.text import rangefile, url
-from pipelines.text.rangefile import RangeFile
+from pipelines.spark.job import Counts
+from pipelines.urls import filter as url
+from pipelines.warc import rangefile
+from pipelines.warc.rangefile import RangeFile
 
 PAGES = 12
 SNAPSHOT = "CC-MAIN-2024-10"

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.reading import measure
 from contract.errors import InputError
+from contract.schema import PAGES, Drop
 from contract.settings import Crawl
 from contract.sources import Source
+from perf.reading import measure
 from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split, whole
-from pipelines.job import Sorter, read_rows
-from pipelines.schema import PAGES, Drop
-from pipelines.text.record import Loss
+from pipelines.spark.job import Sorter, read_rows
+from pipelines.warc.record import Loss
 
 
 def source(size=1000, name="a.warc"):

@@ -267,7 +267,7 @@ def test_without_benchmarks_everything_stays_and_no_spark_starts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("pipelines.job.start_context", lambda *_: pytest.fail("Spark was started"))
+    monkeypatch.setattr("pipelines.spark.job.start_context", lambda *_: pytest.fail("Spark was started"))
     rows = [make_document(f"text {n}") for n in range(5)]
     run = make_corpus([[rows]])
     commit_documents(run, "dedup_substring", "all", [rows[:2], rows[2:]])

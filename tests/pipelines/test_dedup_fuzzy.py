@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from contract.manifest import Attempt, File, find
 from contract.plan import Run
+from contract.schema import DOCUMENTS, Drop
 from contract.settings import MinhashSign
 from contract.sources import Segment
 from contract.store import Store
 from pipelines import minhash_sign
-from pipelines.components import components, spark_components
+from pipelines.dedup.links import Signed, id_rank, len_keys, read_edges
 from pipelines.dedup_fuzzy import facts, keep_edges, show
-from pipelines.job import Job, Sorter
-from pipelines.links import Signed, id_rank, len_keys, read_edges
-from pipelines.schema import DOCUMENTS, Drop
-from pipelines.survivors import Part
+from pipelines.spark.components import components, spark_components
+from pipelines.spark.job import Job, Sorter
+from pipelines.spark.survivors import Part
 
 Rows = list[dict[str, Any]]
 Edges = list[tuple[int, int]]
@@ -267,7 +267,7 @@ def test_scope(
 def test_components_in_spark_equal_scipys(make_corpus: Any, run_stage: Any) -> None:
     """A path (the worst case for label spreading), a star, a ring, and a random graph with many small components."""
     run = make_corpus([[]])
-    from pipelines.session import start_spark
+    from pipelines.spark.session import start_spark
 
     spark = start_spark(run, run.task("dedup_fuzzy"))
     generator = random.Random(3)

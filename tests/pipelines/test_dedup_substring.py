@@ -18,14 +18,15 @@ from tokenizers.trainers import BpeTrainer
 
 from contract.manifest import Attempt, File, need
 from contract.plan import Run
+from contract.schema import DOCUMENTS
 from contract.settings import DedupSubstring
 from contract.store import Store
-from pipelines import dedup_substring, repeats
-from pipelines.heldout import is_heldout
-from pipelines.job import Sorter, read_rows
-from pipelines.schema import DOCUMENTS
-from pipelines.survivors import Part
-from pipelines.tokens import Item, read_cuts, without
+from pipelines import dedup_substring
+from pipelines.dedup import repeats
+from pipelines.dedup.tokens import Item, read_cuts, without
+from pipelines.spark.heldout import is_heldout
+from pipelines.spark.job import Sorter, read_rows
+from pipelines.spark.survivors import Part
 
 Rows = list[dict[str, Any]]
 Texts = dict[str, list[str]]
@@ -409,7 +410,7 @@ def test_steps_equal_brute_force(
 ) -> None:
     """Whatever is hot, however documents are cut into blocks, and in whichever order batches come."""
     monkeypatch.setattr(repeats, "HOT", hot)
-    monkeypatch.setattr("pipelines.tokens.BLOCK_ROWS", block_rows)
+    monkeypatch.setattr("pipelines.dedup.tokens.BLOCK_ROWS", block_rows)
     monkeypatch.setattr(repeats, "PIECE_BYTES", 40 * hot)
     left = left_of(documents, DedupSubstring(min_tokens=8, cut=cut), files, buckets, FRACTION)
     expected = brute_force({row["id"]: row["text"].split() for row in documents}, 8, cut, FRACTION)

@@ -8,11 +8,11 @@ import pytest
 
 from contract.errors import NotReadyError, StoreError
 from contract.plan import Run
+from contract.schema import DOCUMENTS
 from contract.store import Store
 from pipelines.dedup_url import keys, show
-from pipelines.job import TableWriter
-from pipelines.schema import DOCUMENTS
-from pipelines.survivors import Part
+from pipelines.spark.job import TableWriter
+from pipelines.spark.survivors import Part
 
 Rows = list[dict[str, Any]]
 

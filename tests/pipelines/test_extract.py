@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.guard import Guard, Outcome, Reply
 from contract.manifest import File
+from contract.schema import DOCUMENTS, PAGES
 from contract.settings import Extract
 from pipelines import extract
 from pipelines.extract import clean, decode, extract_page, plain_tables, read_digests, share_out, sort_page
-from pipelines.job import Sorter, TableWriter, read_rows
-from pipelines.schema import DOCUMENTS, PAGES
-from pipelines.text import maintext
-from pipelines.text.guard import Guard, Outcome, Reply
+from pipelines.html import maintext
+from pipelines.spark.job import Sorter, TableWriter, read_rows
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 
@@ -346,9 +346,9 @@ def test_the_stage_keeps_every_copy(tmp_path, resolve_run, run_stage, rows_of, c
 
 def test_real_pages_against_their_gold_text(data_dir, tmp_path):
     """Word overlap with the article-extraction benchmark's gold text; measured .96 (F1 of 4-word shingles) over the whole of it."""
-    from pipelines.text.rangefile import RangeFile
-    from pipelines.text.record import Page
-    from pipelines.text.warc import read_pages
+    from pipelines.warc.pages import read_pages
+    from pipelines.warc.rangefile import RangeFile
+    from pipelines.warc.record import Page
 
     gold = json.loads((data_dir / "html_gold" / "aeb_ground-truth.dev.json").read_text())
     by_url = {row["url"]: row["articleBody"] for row in gold.values() if row.get("url")}

@@ -8,11 +8,11 @@ import pytest
 from contract.errors import RecipeError
 from contract.manifest import need
 from contract.recipe import parse
+from contract.schema import SCORED, Drop
 from contract.settings import C4, C4Lines, Filter, Score
 from pipelines.filter import check_stop_words
-from pipelines.schema import SCORED, Drop
-from pipelines.text.rules import decide, rules_for
-from pipelines.text.scores import Tools, measure
+from pipelines.rules.decide import decide, rules_for
+from pipelines.rules.measure import Tools, measure
 
 SENTENCES = [
     "The river bends twice before it meets the old mill on the hill.",

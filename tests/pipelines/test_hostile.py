@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from benchmarks.pages import GOOD, LIMITS, fate, hostile_pages, read, records, write
+from contract.guard import Outcome
+from perf.pages import GOOD, LIMITS, fate, hostile_pages, read, records, write
 from pipelines.extract import guard_for
-from pipelines.text.guard import Outcome
 
 LIMIT_S = LIMITS.seconds_per_page
 

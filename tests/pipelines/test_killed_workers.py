@@ -25,7 +25,7 @@ def test_the_same_result(data_dir: Path, tmp_path: Path) -> None:
         for file in short:
             few.addfile(file, source.extractfile(file))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.kills", tmp_path, archive, *cases],
+        [sys.executable, "-m", "perf.kills", tmp_path, archive, *cases],
         cwd=Path(__file__).parents[2],
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},  # executors find it by themselves
         capture_output=True,

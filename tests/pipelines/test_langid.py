@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import RecipeError
+from contract.schema import DOCUMENTS, Drop
 from contract.settings import Langid
-from pipelines.job import TableWriter, read_rows
 from pipelines.langid import UNKNOWN, _work, check_languages, identify, judge, rank
-from pipelines.schema import DOCUMENTS, Drop
+from pipelines.spark.job import TableWriter, read_rows
 from pipelines.text.fasttext_model import model
 
 

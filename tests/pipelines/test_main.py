@@ -14,7 +14,7 @@ from contract.errors import StoreError
 from contract.manifest import Attempt, need
 from pipelines import decontaminate
 from pipelines.__main__ import main
-from pipelines.job import Job
+from pipelines.spark.job import Job
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from contract.errors import InputError
 from contract.plan import Run
 from contract.settings import MinhashSign
+from pipelines.dedup.minhash import band_keys, signatures
+from pipelines.dedup.simhash import fingerprints
 from pipelines.minhash_sign import key_count, quality, sign_texts
 from pipelines.text.hashing import buffers, shingles
-from pipelines.text.minhash import band_keys, signatures
-from pipelines.text.simhash import fingerprints
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 

@@ -12,12 +12,12 @@ import pytest
 from contract.contamination import reports
 from contract.errors import InputError
 from contract.manifest import Attempt, Rows
+from contract.schema import DOCUMENTS
 from contract.settings import Mix
 from pipelines import mix as module
-from pipelines.heldout import is_heldout
-from pipelines.job import TableWriter, read_rows
 from pipelines.mix import copies, parse_curated, read_curated
-from pipelines.schema import DOCUMENTS
+from pipelines.spark.heldout import is_heldout
+from pipelines.spark.job import TableWriter, read_rows
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 

@@ -8,11 +8,11 @@ import pytest
 
 from contract.errors import InputError
 from contract.manifest import Attempt, File, Rows
+from contract.schema import DOCUMENTS
 from contract.settings import Pack
 from contract.shards import SPECIAL_TOKENS, open_shard
-from pipelines.job import TableWriter
 from pipelines.pack import load_tokenizer, measure, pack
-from pipelines.schema import DOCUMENTS
+from pipelines.spark.job import TableWriter
 from pipelines.tokenizer import train
 
 pytestmark = pytest.mark.usefixtures("without_spark")

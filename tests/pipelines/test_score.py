@@ -11,9 +11,9 @@ import pytest
 
 from contract.errors import InputError, RecipeError
 from contract.settings import Filter, GopherRepetition, Score
+from pipelines.rules.decide import decide, rules_for
+from pipelines.rules.measure import Tools, measure
 from pipelines.score import tools_for
-from pipelines.text.rules import decide, rules_for
-from pipelines.text.scores import Tools, measure
 from pipelines.text.words import Text
 
 ARPA = r"""\data\

@@ -65,7 +65,7 @@ def test_batched() -> None:
 def test_stage(
     make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.job.start_context", lambda *_: pytest.fail("Spark was started"))
+    monkeypatch.setattr("pipelines.spark.job.start_context", lambda *_: pytest.fail("Spark was started"))
     texts = [f"{chr(97 + number % 26) * 3}{chr(97 + number % 17) * 4} and more" for number in range(40)]
     rows = [make_document(text, name=str(number)) for number, text in enumerate(texts)]
     size = [len(text.encode()) for text in texts]

@@ -25,7 +25,7 @@ from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run, resolve
 from contract.shards import END_OF_TEXT, SPECIAL_TOKENS, encode
-from training.job import Job
+from training.engine.job import Job
 
 if TYPE_CHECKING:
     import torch

@@ -10,10 +10,11 @@ import torch
 
 from contract.errors import Interrupted
 from contract.manifest import Attempt, find
-from training import evaluate, gate, model, reward
-from training.chat import open_chat
-from training.data import TokenData
-from training.job import Job
+from training import evaluate, gate, reward
+from training.chat.template import open_chat
+from training.data.reading import TokenData
+from training.engine.job import Job
+from training.models import llama as model
 
 
 def test_wins_count_a_tie_as_half() -> None:

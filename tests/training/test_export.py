@@ -8,9 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contract.manifest import Attempt, find
-from training import export, gate, model
-from training.chat import Turn, open_chat
-from training.job import Job
+from training import export, gate
+from training.chat.template import Turn, open_chat
+from training.engine.job import Job
+from training.models import llama as model
 
 
 def exported(job: Job) -> Path:

@@ -17,9 +17,9 @@ from contract.metrics import Point
 from contract.settings import Engine as EngineSettings
 from contract.settings import Ppo
 from training import loss, ppo, reward
-from training.chat import open_chat
-from training.data import Batch, TokenData, rows_of, share_of
-from training.job import Job
+from training.chat.template import open_chat
+from training.data.reading import Batch, TokenData, rows_of, share_of
+from training.engine.job import Job
 from training.rollout import left_pad, row_seed
 
 

@@ -17,10 +17,11 @@ from contract.errors import EXIT_INTERRUPTED, InputError
 from contract.manifest import Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run
-from training import checkpoint, pretrain
-from training.data import TokenData
-from training.engine import Engine
-from training.job import Job
+from training import pretrain
+from training.data.reading import TokenData
+from training.engine import checkpoint
+from training.engine.engine import Engine
+from training.engine.job import Job
 
 LONG = ("pretrain.steps=30", "pretrain.engine.checkpoint_steps=4")
 SECONDS = 240

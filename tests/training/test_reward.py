@@ -17,13 +17,14 @@ from transformers import LlamaConfig, LlamaModel
 
 from contract.errors import InputError
 from contract.settings import Reward
-from training import model, reward
-from training.chat import Turn, open_chat
-from training.data import Preference, documents, rows_of
-from training.engine import lr_at
+from training import reward
+from training.chat.template import Turn, open_chat
+from training.data.reading import Preference, documents, rows_of
+from training.data.synthetic import synthetic_instructions
+from training.engine.engine import lr_at
+from training.engine.job import Job
 from training.gate import wilson
-from training.job import Job
-from training.synthetic import synthetic_instructions
+from training.models import llama as model
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,15 @@ from contract.errors import InputError
 from contract.manifest import Attempt, need
 from contract.metrics import load_points
 from contract.settings import Sft
-from training import model, pretrain, sft
-from training.chat import Turn, open_chat
-from training.data import Bad, documents, rows_of
-from training.engine import lr_at
-from training.job import Job
-from training.lm import HeldOut, measure
+from training import pretrain, sft
+from training.chat.template import Turn, open_chat
+from training.data.reading import Bad, documents, rows_of
+from training.data.synthetic import synthetic_instructions
+from training.engine.engine import lr_at
+from training.engine.job import Job
 from training.loss import log_probs
-from training.synthetic import synthetic_instructions
+from training.models import llama as model
+from training.models.lm import HeldOut, measure
 
 PRETRAINED = ("pretrain.steps=6",)
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
 
-from pipelines.text import counting, recurrence, sentences
+from pipelines.rules import sentences
+from pipelines.text import counting, recurrence
 from pipelines.text.characters import BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED, classes, code_points
 from pipelines.text.ngrams import mix64
 from pipelines.text.words import Text, keys_of, split_words

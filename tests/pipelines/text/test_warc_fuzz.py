@@ -1,9 +1,9 @@
-"""Seconds of mutated files against the record reader; minutes of it are `python -m benchmarks.fuzz`."""
+"""Seconds of mutated files against the record reader; minutes of it are `python -m perf.fuzz`."""
 
 import os
 import random
 
-from benchmarks.fuzz import check, fuzz, mutate, seeds
+from perf.fuzz import check, fuzz, mutate, seeds
 
 SECONDS = float(os.environ.get("GRISTMILL_FUZZ_SECONDS", "4"))
 

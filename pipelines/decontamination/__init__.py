@@ -1,0 +1,1 @@
+"""Evaluation sets in the corpus: finding them, and reporting what was found."""

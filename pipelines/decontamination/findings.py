@@ -1,0 +1,174 @@
+"""What decontamination found: rows from the workers, and the report that one process makes of them.
+
+Exact leakage is told from overlap in distribution by how much of an item one document holds (`contamination.LEAKED`). What the
+driver holds grows with the benchmarks, never with the corpus: it reads the workers' rows one batch after the other.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from contract.contamination import KIND, Benchmark, Report
+from contract.evalset import Item
+from contract.manifest import File
+from contract.store import Store
+from pipelines.decontamination.search import LEAKED, Finding, Index, Ints, occurrences
+from pipelines.spark.job import Output, TableWriter, read_rows
+
+MATCHES = pa.schema(
+    [
+        ("id", pa.string()),  # of the document
+        ("url", pa.string()),
+        ("benchmark", pa.string()),
+        ("action", pa.string()),  # dropped | cut | kept
+        (
+            "covered",
+            pa.float32(),
+        ),  # the greatest part of an item of the benchmark, or of a whole text of it, that the document holds
+        ("leaked", pa.list_(pa.int32())),  # items of which it holds at least LEAKED, numbered within the benchmark
+        ("ngrams", pa.int32()),  # distinct ones of the benchmark
+        ("ngram", pa.string()),  # the first
+    ]
+)
+NGRAMS = pa.schema([("gram", pa.int64()), ("ngram", pa.string()), ("documents", pa.int64())])
+ITEMS = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("item", pa.int32()),
+        ("where", pa.string()),  # file and line
+        ("sought", pa.bool_()),  # long enough
+        ("leaking", pa.int64()),  # documents that hold at least LEAKED of it
+        ("ngrams", pa.int32()),
+        ("ngrams_found", pa.int32()),
+    ]
+)
+SHOWN = 20  # of a benchmark's most common n-grams
+
+
+class Findings:
+    """Collects what one worker finds in one file; no findings, no files."""
+
+    def __init__(self, store: Store, prefix: str, index: Index, name: str) -> None:
+        self._index = index
+        self._first = first_items(index)
+        self._matches = TableWriter(store, f"{prefix}/matches-{name}.parquet", "matches", MATCHES)
+        self._ngrams = TableWriter(store, f"{prefix}/ngrams-{name}.parquet", "ngrams", NGRAMS)
+        self._documents: Counter[int] = Counter()
+        self._texts: dict[int, str] = {}
+
+    def note(self, row: dict[str, Any], found: Finding, left: str | None) -> None:
+        """A document that shares text, and what is left of it."""
+        action = "dropped" if left is None else "kept" if left == row["text"] else "cut"
+        grams, first = np.unique(found.gram, return_index=True)
+        self._documents.update(grams.tolist())
+        self._texts |= {gram: found.ngram(at) for gram, at in zip(grams.tolist(), first.tolist(), strict=True)}
+        gram, item = owners(grams, self._index)
+        benchmark = self._index.benchmark[item]
+        for number in np.unique(benchmark).tolist():
+            mine = np.isin(found.gram, gram[benchmark == number])
+            items = self._index.benchmark[found.items] == number
+            leaked = found.items[items & (found.covered >= LEAKED)] - self._first[number]
+            self._matches.write(
+                {
+                    "id": row["id"],
+                    "url": row.get("url"),
+                    "benchmark": self._index.names[number],
+                    "action": action,
+                    "covered": float(found.covered[items].max()),
+                    "leaked": leaked.tolist(),
+                    "ngrams": len(np.unique(found.gram[mine])),
+                    "ngram": found.ngram(int(mine.argmax())),
+                }
+            )
+
+    def close(self) -> list[File]:
+        for gram, count in sorted(self._documents.items()):
+            self._ngrams.write({"gram": gram, "ngram": self._texts[gram], "documents": count})
+        return self._matches.close() + self._ngrams.close()
+
+
+def first_items(index: Index) -> Ints:
+    """The first item of each benchmark, and their number."""
+    return np.searchsorted(index.benchmark, np.arange(len(index.names) + 1))
+
+
+def owners(grams: Ints, index: Index) -> tuple[Ints, Ints]:
+    """Pairs of n-gram and item that holds it, each once, in the order of items."""
+    gram = np.repeat(grams, index.starts[grams + 1] - index.starts[grams])
+    item = index.item[index.passage[occurrences(grams, index)]].astype(np.int64)
+    pairs = np.unique(item << 32 | gram)
+    return pairs & 0xFFFFFFFF, pairs >> 32
+
+
+class Tally(NamedTuple):
+    """What was found, added up. Shapes (ngrams,), (items,); `texts` has the n-grams that were found."""
+
+    documents: Ints  # that hold each n-gram
+    leaking: Ints  # documents that hold at least LEAKED of each item
+    texts: dict[int, str]
+    seen: Counter[tuple[str, bool]]  # documents by benchmark and whether an item leaks into them
+    actions: Counter[str]  # documents
+
+
+def tally(store: Store, files: Sequence[File], index: Index) -> Tally:
+    """Add up the workers' rows."""
+    made = Tally(
+        np.zeros(len(index.grams), np.int64), np.zeros(len(index.benchmark), np.int64), {}, Counter(), Counter()
+    )
+    first = dict(zip(index.names, first_items(index).tolist(), strict=False))
+    last = None
+    for file in files:
+        for row in read_rows(store, file) if file.kind == "ngrams" else ():
+            made.documents[row["gram"]] += row["documents"]
+            made.texts[row["gram"]] = row["ngram"]
+        for row in read_rows(store, file) if file.kind == "matches" else ():
+            made.leaking[np.array(row["leaked"], np.int64) + first[row["benchmark"]]] += 1
+            made.seen[row["benchmark"], bool(row["leaked"])] += 1
+            made.actions[row["action"]] += row["id"] != last  # a document's rows follow one another
+            last = row["id"]
+    return made
+
+
+def summarise(
+    store: Store, prefix: str, sets: Sequence[tuple[str, Sequence[Item]]], index: Index, output: Output
+) -> dict[str, int]:
+    """Make the report and the table of items from the workers' files, and add both to them. Returns metrics for the manifest."""
+    made = tally(store, output.files, index)
+    gram, item = owners(np.arange(len(index.grams)), index)
+    size = len(index.benchmark)
+    ngrams = np.bincount(item, minlength=size)
+    found = np.bincount(item[made.documents[gram] > 0], minlength=size)
+    writer = TableWriter(store, f"{prefix}/items.parquet", "items", ITEMS)
+    lines = []
+    for number, (name, items) in enumerate(sets):
+        low, high = np.searchsorted(index.benchmark, [number, number + 1]).tolist()
+        for at, (where, _) in enumerate(items):
+            row = {"benchmark": name, "item": at, "where": where, "sought": bool(ngrams[low + at])}
+            counts = {"leaking": made.leaking[low + at], "ngrams": ngrams[low + at], "ngrams_found": found[low + at]}
+            writer.write(row | {key: int(value) for key, value in counts.items()})
+        leaked, touched = made.leaking[low:high] > 0, found[low:high] > 0
+        mine = np.unique(gram[(item >= low) & (item < high)])
+        hit = mine[made.documents[mine] > 0]
+        shown = hit[np.lexsort((hit, -made.documents[hit]))][:SHOWN].tolist()
+        lines.append(
+            Benchmark(
+                name=name,
+                items=len(items),
+                sought=int((ngrams[low:high] > 0).sum()),
+                leaked=int(leaked.sum()),
+                overlapping=int((touched & ~leaked).sum()),
+                documents_leaking=made.seen[name, True],
+                documents_overlapping=made.seen[name, False],
+                ngrams=len(mine),
+                ngrams_found=len(hit),
+                common=tuple((made.texts[one], int(made.documents[one])) for one in shown),
+            )
+        )
+    output.files += writer.close()
+    data = Report(benchmarks=tuple(lines)).model_dump_json(indent=1).encode()
+    store.write_bytes(f"{prefix}/{KIND}.json", data)
+    output.files.append(File(path=f"{prefix}/{KIND}.json", kind=KIND, bytes=len(data)))
+    return {"documents_cut": made.actions["cut"], "documents_spared": made.actions["kept"]}

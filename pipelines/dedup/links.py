@@ -1,0 +1,291 @@
+"""Links between near duplicates: an edge for each two documents that share a key and, where links are checked, are similar enough.
+
+Keys meet in a shuffle of arrays. In a key that many documents share, each is linked with one (or, where links are checked, with a few),
+so that the links never grow with the square of what boilerplate a million pages have in common.
+
+What a worker holds does not grow with the corpus. At the files: one batch, the links of one documents file and, where links are checked,
+SET_BYTES of shingles and those of one documents file. Where keys meet: BUCKET_KEYS keys or about, since there are as many places as that
+takes; of a key that very many documents share, links are made batch by batch, and what waits to be paired waits on the disk.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from contract.manifest import File
+from contract.settings import DedupFuzzy, MinhashSign
+from contract.store import Store
+from pipelines.dedup.linking import distinct, near_pairs, pairs, ranked, set_jaccards, stars
+from pipelines.dedup.substring import stretches
+from pipelines.spark import exchange
+from pipelines.spark.components import Nodes
+from pipelines.spark.exchange import Sent, Spill, chunks, column, gather
+from pipelines.spark.job import Job, TableWriter
+from pipelines.spark.survivors import Part, dropped_ids, number
+from pipelines.text.hashing import buffers, shingles
+
+FILE_BITS = 32  # a node is its documents file's number and, in the lower 32 bits, its row there
+BATCH_KEYS = 1 << 18
+BUCKET_KEYS = 8_000_000  # keys for each place where they meet: some 250 MB of arrays
+PAIRED_KEYS = BUCKET_KEYS // 4  # the same where links are checked, which takes more of each
+REACH = 4096  # documents of a key that all of its others' fingerprints are compared with: microseconds each
+SET_BYTES = 128 << 20
+PAIR_BYTES = 64 << 20
+EDGES = pa.schema([("big", pa.int64()), ("small", pa.int64())])
+
+
+class Signed(NamedTuple):
+    """A part, the signatures of its documents in the same order, and a number that is 0 or stands for its snapshot."""
+
+    part: Part
+    signatures: File
+    salt: int = 0
+
+
+def signed(job: Job, inputs: Sequence[Part], scope: str) -> list[Signed]:
+    """Join each documents file with the signatures file that `minhash_sign` wrote for it."""
+    files: dict[str, tuple[File, int]] = {}
+    segments = [task.segment for task in job.task.of("filter")]
+    manifests = zip(segments, job.manifests("filter"), job.manifests("minhash_sign"), strict=True)
+    for segment, documents, signatures in manifests:
+        order = documents.of("documents")
+        local = scope == "snapshot" and segment is not None
+        salt = xxhash.xxh3_64_intdigest(segment.snapshot.encode()) if local and segment else 0
+        files |= {order[number(file)].path: (file, salt) for file in signatures.of("signatures")}
+    return [Signed(part, *files[part.documents.path]) for part in inputs]
+
+
+def read_nodes(store: Store, item: Signed, file: int, *columns: str) -> Iterator[tuple[Nodes, pa.RecordBatch]]:
+    """Nodes and rows of the signatures of the documents that are left. Nodes: shape (rows,)."""
+    gone = pa.array(dropped_ids(store, item.part), pa.string())
+    row = 0
+    with item.signatures.open(store) as source:
+        signatures = pq.ParquetFile(source)
+        rows = max(1, BATCH_KEYS // signatures.schema_arrow.field("keys").type.list_size)
+        for batch in signatures.iter_batches(rows, columns=["id", *columns]):
+            alive = pc.invert(pc.is_in(batch["id"], value_set=gone))
+            nodes = (file << FILE_BITS) + np.arange(row, row + batch.num_rows, dtype=np.int64)
+            row += batch.num_rows
+            yield nodes[alive.to_numpy(zero_copy_only=False)], batch.filter(alive)
+
+
+def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:
+    """The first 64 of an id's 128 bits: an order of documents that no partitioning changes."""
+    return np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), ">u8").astype(np.uint64)[::2]
+
+
+def send_keys(
+    store: Store, items: Any, checked: bool, simhash: bool, buckets: int, file: int, _: Any
+) -> Iterator[Sent]:
+    """Step 1, at the files: each key with its document. Unchecked, documents that share a key within a batch are linked at once.
+
+    With SimHash the fingerprint is one key more: where very many share the others, equal ones still meet among themselves.
+    """
+    item: Signed = items.value[file]
+    for nodes, batch in read_nodes(store, item, file, "keys", "fingerprint"):
+        width = batch["keys"].type.list_size
+        keys = np.asarray(batch["keys"].flatten())
+        if simhash:
+            keys = np.column_stack([keys.reshape(-1, width), np.asarray(batch["fingerprint"])]).reshape(-1)
+            width += 1
+        keys = keys ^ np.uint64(item.salt)
+        rows = np.repeat(np.arange(len(nodes)), width)
+        if not checked:
+            big, small, first = stars(keys, nodes[rows])
+            yield from _edges(big, small, big % buckets)
+            rows, keys = rows[first], keys[first]
+        columns = {"key": keys, "node": nodes[rows]}
+        if checked:
+            columns |= {"rank": id_rank(batch["id"])[rows], "fingerprint": np.asarray(batch["fingerprint"])[rows]}
+        yield from exchange.split(pa.record_batch(columns), (keys % np.uint64(buckets)).astype(np.int64))
+
+
+def _edges(big: Nodes, small: Nodes, places: Nodes) -> Iterator[Sent]:
+    yield from exchange.split(pa.record_batch({"big": big, "small": small}), places)
+
+
+def meet_keys(store: Store, prefix: str, place: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 2, where keys meet: each document is linked with the smallest node of its key."""
+    held, linked = [], []
+    for batch in batches:
+        (held if "key" in batch.schema.names else linked).append(batch)
+    found = [(column(batch, "big"), column(batch, "small")) for batch in linked]
+    table = gather(iter(held))
+    if table is not None:
+        found.append(stars(column(table, "key"), column(table, "node"))[:2])
+    yield from write_edges(store, prefix, place, found)
+
+
+def meet_pairs(
+    distance: int | None, bound: int, checked: bool, _: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Sent]:
+    """Step 2, where documents are compared: the pairs that share a key, to the file of the one of smaller id where shingles are compared.
+
+    Of a key that more documents share than fit, those that others are compared with wait in memory, and the rest on the disk.
+    """
+    reach = bound if distance is None else REACH
+    heads, spilled = None, Spill()
+    for table in chunks(batches, PAIRED_KEYS * 32):
+        heads = table if heads is None else pa.concat_tables([heads, table]).combine_chunks()
+        if heads.num_rows > PAIRED_KEYS:
+            head = ranked(column(heads, "key"), column(heads, "rank")) < reach
+            spilled.add(heads.filter(pa.array(~head)))
+            heads = heads.filter(pa.array(head)).combine_chunks()
+    if heads is None:
+        return
+    tails = (behind(heads, tail) for tail in spilled.tables())
+    for table in chain([heads], tails):
+        columns = [column(table, name) for name in ("key", "rank", "node")]
+        if distance is None:
+            big, small = pairs(*columns, bound)
+        else:
+            prints = column(table, "fingerprint")
+            big, small = near_pairs(*columns, prints, distance, reach, bound if checked else None)
+        yield from _edges(big, small, (small if checked else big) >> FILE_BITS)
+
+
+def behind(heads: pa.Table, tail: pa.Table) -> pa.Table:
+    """What waited on the disk, after those of the same keys that it is compared with."""
+    hot = heads.filter(pc.is_in(heads["key"], tail["key"].combine_chunks()))
+    return pa.concat_tables([hot, tail]).combine_chunks()
+
+
+def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 3, at the files: the shingles of the document of smaller id travel to the files of those it is compared with.
+
+    Where a million documents are compared with one, one document travels.
+    """
+    for table in chunks(batches, PAIR_BYTES):
+        small, big = distinct(column(table, "small"), column(table, "big"))
+        for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(small)):
+            inside = np.isin(small, nodes)
+            one, other = small[inside], big[inside]
+            order = np.lexsort((other, one, other >> FILE_BITS))
+            one, other = one[order], other[order]
+            place = other >> FILE_BITS
+            begin, count = stretches(np.ones(len(one), bool), one, place)
+            for target in np.unique(place).tolist():
+                mine = place[begin] == target
+                asked = other[place == target]
+                yield (
+                    target,
+                    pa.record_batch(
+                        {
+                            "small": one[begin[mine]],
+                            "set": sets.take(pa.array(np.searchsorted(nodes, one[begin[mine]]))),
+                            "big": pa.LargeListArray.from_arrays(
+                                pa.array(np.cumsum([0, *count[mine]])), pa.array(asked)
+                            ),
+                        }
+                    ),
+                )
+
+
+def read_sets(store: Store, item: Signed, file: int, ngram: int, nodes: Nodes) -> Iterator[tuple[Nodes, pa.Array]]:
+    """Distinct shingles, ascending, of some documents of a file, a batch at a time."""
+    wanted, row = nodes & ((1 << FILE_BITS) - 1), 0
+    with item.part.documents.open(store) as source:
+        for batch in pq.ParquetFile(source).iter_batches(1024, columns=["text"]):
+            inside = wanted[(wanted >= row) & (wanted < row + batch.num_rows)]
+            found = shingles(*buffers(batch["text"].take(pa.array(inside - row))), ngram)
+            sets = [
+                np.unique(found.hashes[low:high]) for low, high in zip(found.bounds, found.bounds[1:], strict=False)
+            ]
+            offsets = np.cumsum([0, *map(len, sets)])
+            flat = np.concatenate(sets) if sets else np.zeros(0, np.uint64)
+            if len(inside):
+                yield (file << FILE_BITS) + inside, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat))
+            row += batch.num_rows
+
+
+def check_pairs(
+    store: Store, prefix: str, items: Any, ngram: int, least: float, file: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Sent]:
+    """Step 4, at the files: pairs whose true Jaccard similarity is high enough are linked."""
+    found: list[tuple[Nodes, Nodes]] = []
+    for table in chunks(batches, SET_BYTES):
+        big, bounds = _lists(table["big"].chunk(0))
+        at = np.repeat(np.arange(table.num_rows), np.diff(bounds))
+        small = column(table, "small")[at]
+        for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(big)):
+            inside = np.isin(big, nodes)
+            where = np.searchsorted(nodes, big[inside])
+            similarity = set_jaccards(*_lists(table["set"].chunk(0)), *_lists(sets), at[inside], where)
+            similar = similarity >= least
+            found.append((big[inside][similar], small[inside][similar]))
+    yield from write_edges(store, prefix, file, found)
+
+
+def _lists(values: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    offsets = np.asarray(values.offsets)
+    return np.asarray(values.flatten()), offsets - offsets[0]
+
+
+def write_edges(store: Store, prefix: str, place: int, found: Sequence[tuple[Nodes, Nodes]]) -> Iterator[Sent]:
+    """The distinct edges of one place in a file, because all of them together may be more than the driver holds."""
+    none = np.zeros(0, np.int64)
+    big, small = distinct(
+        np.concatenate([none, *(one for one, _ in found)]), np.concatenate([none, *(one for _, one in found)])
+    )
+    path = f"{prefix}/edges-{place:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
+    writer = TableWriter(store, path, "edges", EDGES)
+    writer.write_table(pa.table({"big": big, "small": small}, schema=EDGES))
+    for file in writer.close():
+        yield 0, pa.RecordBatch.from_pylist([file.model_dump()])
+
+
+def steps(
+    store: Store, prefix: str, items: Any, files: int, settings: DedupFuzzy, signing: MinhashSign, buckets: int
+) -> list[tuple[int, exchange.Work]]:
+    """The search as an exchange between the files and as many buckets. `items.value` is the list of Signed."""
+    simhash, checked = signing.method == "simhash", settings.min_jaccard is not None
+    meet: exchange.Work = partial(meet_keys, store, prefix)
+    if simhash or checked:
+        meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
+    made = [(files, partial(send_keys, store, items, simhash or checked, simhash, buckets)), (buckets, meet)]
+    if checked:
+        made.append((files, partial(send_sets, store, items, signing.ngram)))
+        made.append((files, partial(check_pairs, store, prefix, items, signing.ngram, settings.min_jaccard)))
+    elif simhash:
+        made.append((files, partial(link_pairs, store, prefix)))
+    return made
+
+
+def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
+    """The files of edges between documents that are near duplicates."""
+    context, shared = job.context, job.context.broadcast(list(items))
+    keys = sum(item.signatures.rows for item in items) * len_keys(job.store, items)
+    paired = signing.method == "simhash" or settings.min_jaccard is not None
+    buckets = max(context.defaultParallelism, buckets_for(keys, paired))
+    made = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
+    found = exchange.shuffle(context, made, job.store.full(job.prefix))
+    return [File(**row) for batch in found for row in batch.to_pylist()]
+
+
+def buckets_for(keys: int, paired: bool) -> int:
+    """The number of buckets for so many keys, so that each holds some 250 MB. paired: links are checked, which takes more memory a key."""
+    return -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS))
+
+
+def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 3 where a SimHash distance decides alone: all pairs are edges."""
+    yield from write_edges(store, prefix, file, [(column(batch, "big"), column(batch, "small")) for batch in batches])
+
+
+def len_keys(store: Store, items: Sequence[Signed]) -> int:
+    """Keys a document has, from the first signatures file."""
+    with items[0].signatures.open(store) as source:
+        return int(pq.ParquetFile(source).schema_arrow.field("keys").type.list_size)
+
+
+def read_edges(store: Store, file: File, _: int = 0) -> Iterator[pa.RecordBatch]:
+    with store.open_input(file.path) as source:
+        yield from pq.ParquetFile(source).iter_batches(1 << 20)

@@ -1,0 +1,256 @@
+"""Where a corpus repeats itself: the windows of k tokens that stand at two or more places, found in an exchange.
+
+Four shuffles of arrays a pass: anchors meet anchors; which ones met goes back to their file; the runs of windows that they own meet
+with their tokens and are compared; what is repeated goes back to its file. Whatever many documents share is sent once a block.
+
+What a worker holds does not grow with the corpus: at the files one block, and of one documents file the anchors that met or the cuts;
+where anchors or runs meet, their share of BUCKET_BYTES, since there are as many places as that takes. Only the windows of an anchor
+that stands very often cost more, up to `min_tokens` times their text, spread over all places. The driver holds a row a file.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from contract.settings import DedupSubstring
+from contract.store import Store
+from pipelines.dedup import stream, substring
+from pipelines.dedup.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes
+from pipelines.spark import exchange
+from pipelines.spark.exchange import Sent, column, gather
+from pipelines.spark.heldout import heldout
+from pipelines.spark.job import TableWriter
+from pipelines.text.hashing import Hashes, Offsets, buffers
+
+BUCKET_BYTES = 96 << 20  # of the corpus's text, for each place where runs meet: some 15 million tokens
+HOT = 1 << 16  # an anchor of more runs is spread over all places, window by window
+PIECE_BYTES = 32 << 20  # of tokens sent at once
+WIDTH = 4  # bytes of a tokenizer's id
+
+
+def id_keys(ids: Sequence[str]) -> tuple[Hashes, Hashes]:
+    """Document ids (32 hexadecimal digits) as two numbers that sort as they do."""
+    keys = np.frombuffer(bytes.fromhex("".join(ids)), ">u8").astype(np.uint64).reshape(-1, 2)
+    return keys[:, 0], keys[:, 1]
+
+
+def places(held: npt.NDArray[np.bool_], high: Hashes, low: Hashes, start: Offsets) -> substring.Places:
+    """What sorts as (held-out documents first, document id, token): the rank of the document among those given, and the token in it."""
+    order = np.lexsort((low, high, ~held))
+    new = (np.diff(high[order], prepend=high[order][:1]) != 0) | (np.diff(low[order], prepend=low[order][:1]) != 0)
+    rank = np.empty(len(order), np.uint64)
+    rank[order] = np.cumsum(new)
+    return (rank << np.uint64(32)) | start.astype(np.uint64)
+
+
+def send_anchors(store: Store, items: Any, settings: DedupSubstring, buckets: int, file: int, _: Any) -> Iterator[Sent]:
+    """Step 1, at the files: how often each anchor stands in each block."""
+    for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
+        runs = substring.anchors(substring.token_hashes(block.tokens), block.tokens.bounds, settings.min_tokens)
+        anchor, count = np.unique(runs.anchor, return_counts=True)
+        batch = pa.record_batch(
+            {
+                "anchor": anchor,
+                "count": count.astype(np.uint32),
+                "file": np.full(len(anchor), file, np.uint32),
+                "block": np.full(len(anchor), number, np.uint32),
+                "index": np.arange(len(anchor), dtype=np.uint32),
+            }
+        )
+        yield from exchange.split(batch, (anchor % np.uint64(buckets)).astype(np.int64))
+
+
+def meet_anchors(_: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 2, where anchors meet: which ones stand at two places, and which at very many."""
+    table = gather(batches)
+    if table is None:
+        return
+    anchor, count = column(table, "anchor"), column(table, "count")
+    order = np.argsort(anchor)
+    begin = np.flatnonzero(np.diff(anchor[order], prepend=~anchor[order][:1]))
+    total = np.zeros(len(anchor), np.int64)
+    total[order] = np.repeat(np.add.reduceat(count[order].astype(np.int64), begin), np.diff(begin, append=len(anchor)))
+    met = total > 1
+    batch = pa.record_batch(
+        {
+            "block": column(table, "block")[met],
+            "index": column(table, "index")[met],
+            "hot": (total[met] > HOT).astype(np.uint8),
+        }
+    )
+    yield from exchange.split(batch, column(table, "file")[met].astype(np.int64))
+
+
+def send_runs(
+    store: Store,
+    items: Any,
+    settings: DedupSubstring,
+    fraction: float,
+    buckets: int,
+    file: int,
+    batches: Iterator[pa.RecordBatch],
+) -> Iterator[Sent]:
+    """Step 3, at the files: the tokens of all windows that an anchor owns which stands at two places.
+
+    Of windows that are equal within the block only the first is sent, with a word that there are more (1), or more in held-out
+    documents too (2); the others are marked.
+    """
+    met = gather(batches)
+    if met is None:
+        return
+    met = met.sort_by("block")
+    block_of = column(met, "block")
+    for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
+        low, high = np.searchsorted(block_of, [number, number + 1])
+        if low < high:
+            mine = met.slice(low, high - low).combine_chunks()
+            yield from _block_runs(block, mine, settings.min_tokens, heldout(fraction, block.ids), buckets, file)
+
+
+def _block_runs(
+    block: Block, met: pa.Table, k: int, held: npt.NDArray[np.bool_], buckets: int, file: int
+) -> Iterator[Sent]:
+    tokens = block.tokens
+    hashes = substring.token_hashes(tokens)
+    runs = substring.anchors(hashes, tokens.bounds, k)
+    anchor, inverse = np.unique(runs.anchor, return_inverse=True)
+    state = np.zeros(len(anchor), np.uint8)  # 0: stands once, 1: met, 2: hot
+    state[column(met, "index")] = 1 + column(met, "hot")
+    chosen = np.flatnonzero(state[inverse])
+    windows = substring.expand(runs.first[chosen], runs.count[chosen])
+    run = np.repeat(chosen, runs.count[chosen])
+    digest = substring.window_hashes(hashes, tokens.bounds, k)[windows]
+    document = np.searchsorted(tokens.bounds, windows, side="right") - 1
+    start = windows - tokens.bounds[document]
+    high, low = id_keys(block.ids)
+    place = places(held, high, low, np.zeros(len(high)))[document] | start.astype(np.uint64)
+    first = substring.first_equal(tokens, windows, digest, place, k)
+    alone = first == np.arange(len(windows))
+    more = (np.bincount(first, minlength=len(windows)) > 1).astype(np.uint8)
+    more += np.bincount(first, held[document], len(windows)) > 1
+    marks = substring.stretches(~alone, document, np.cumsum(np.diff(windows, prepend=0) != 1))
+    yield from _marks(file, block.rows[document[marks[0]]], start[marks[0]], marks[1], buckets)
+    hot = state[inverse[run]] == 2
+    label = np.where(hot, np.arange(len(windows)), -1 - run)  # a hot anchor's windows travel one by one
+    begin, count = substring.stretches(alone, label, more)
+    ends = windows[begin] + count - 1 + k
+    sent = np.cumsum(tokens.at[ends] - tokens.at[windows[begin]]) // PIECE_BYTES
+    for piece in np.split(np.arange(len(begin)), np.flatnonzero(np.diff(sent)) + 1):
+        at = begin[piece]
+        data, offsets = stream.payloads(tokens, windows[at], ends[piece])
+        batch = pa.record_batch(
+            {
+                "high": high[document[at]],
+                "low": low[document[at]],
+                "file": np.full(len(at), file, np.uint32),
+                "row": block.rows[document[at]],
+                "first": start[at],
+                "count": count[piece],
+                "held": held[document[at]].astype(np.uint8),
+                "more": more[at],
+                "tokens": pa.LargeBinaryArray.from_buffers(
+                    pa.large_binary(), len(at), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+                ),
+            }
+        )
+        key = np.where(hot[at], digest[at], runs.anchor[run[at]])
+        yield from exchange.split(batch, (key % np.uint64(buckets)).astype(np.int64))
+
+
+def _marks(file: Any, row: Offsets, first: Offsets, count: Offsets, buckets: int | None = None) -> Iterator[Sent]:
+    """Repeated windows on their way to their file: at once, or through any place of the step between."""
+    files = np.broadcast_to(np.asarray(file, np.uint32), row.shape)
+    batch = pa.record_batch({"file": files, "row": row, "first": first, "count": count})
+    yield from exchange.split(batch, files.astype(np.int64) % (buckets or 1 << 62))
+
+
+def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+    """Step 4, where runs meet: which windows are repeated, decided token by token."""
+    held = []
+    for batch in batches:
+        if "tokens" in batch.schema.names:
+            held.append(batch)
+        else:
+            yield from exchange.split(batch, column(batch, "file").astype(np.int64))
+    table = gather(iter(held))
+    if table is None:
+        return
+    k, first, count = settings.min_tokens, column(table, "first"), column(table, "count")
+    data, offsets = buffers(table["tokens"])
+    width = None if settings.tokenizer is None else WIDTH
+    tokens = stream.parse(data[offsets[0] : offsets[-1]], offsets - offsets[0], width)
+    windows = substring.expand(tokens.bounds[:-1], count)
+    run = np.repeat(np.arange(table.num_rows), count)
+    held, more = column(table, "held").astype(bool), column(table, "more")
+    place = places(held, column(table, "high"), column(table, "low"), first)[run]
+    place += (windows - tokens.bounds[run]).astype(np.uint64)
+    digest = substring.window_hashes(substring.token_hashes(tokens), tokens.bounds, k)[windows]
+    least = substring.first_equal(tokens, windows, digest, place, k)
+    all_copies = settings.cut == "all"
+    marked = substring.repeated(least, held[run], more[run]) if all_copies else least != np.arange(len(windows))
+    begin, length = substring.stretches(marked, run)
+    run = run[begin]
+    start = first[run] + windows[begin] - tokens.bounds[run]
+    yield from _marks(column(table, "file")[run], column(table, "row")[run], start, length)
+
+
+def write_cuts(
+    store: Store, prefix: str, items: Any, settings: DedupSubstring, file: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Sent]:
+    """Step 5, at the files: repeated windows as bytes of the original text, with the cuts of earlier passes, in one file."""
+    table = gather(batches)
+    if table is not None:
+        marks = (column(table, name) for name in ("row", "first", "count"))
+        yield 0, save_cuts(store, prefix, items.value[file], settings, file, *marks)
+
+
+def save_cuts(
+    store: Store,
+    prefix: str,
+    item: Item,
+    settings: DedupSubstring,
+    file: int,
+    row: Offsets,
+    first: Offsets,
+    count: Offsets,
+) -> pa.RecordBatch:
+    """Write the cuts file of one documents file; returns its name and what was found."""
+    rows, starts, ends = substring.merge(row, first, count, settings.min_tokens)
+    before = read_cuts(store, item)
+    found: dict[int, list[tuple[int, int]]] = {}
+    ids: dict[int, str] = {}
+    for block in blocks(store, item, settings.tokenizer, np.union1d(rows, list(before)).astype(np.int64)):
+        for document, (number, key) in enumerate(zip(block.rows.tolist(), block.ids, strict=True)):
+            low, high = np.searchsorted(rows, [number, number + 1])
+            later = [to_bytes(block, document, int(starts[at]), int(ends[at])) for at in range(low, high)]
+            ids[number], cuts = key, compose(before.get(number, []), [one for one in later if one[0] < one[1]])
+            if cuts:  # repeats within one character are none
+                found[number] = cuts
+    path = f"{prefix}/cuts-{file:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
+    writer = TableWriter(store, path, "cuts", CUTS)
+    for number in sorted(found):
+        for start, end in found[number]:
+            writer.write({"row": number, "id": ids[number], "start": start, "end": end})
+    (written,) = writer.close()
+    facts = {"file": file, "path": path, "bytes": written.bytes, "rows": written.rows, "documents": len(found)}
+    return pa.RecordBatch.from_pylist([facts | {"spans": len(rows), "tokens": int((ends - starts).sum())}])
+
+
+def steps(
+    store: Store, prefix: str, items: Any, files: int, settings: DedupSubstring, fraction: float, buckets: int
+) -> list[tuple[int, exchange.Work]]:
+    """One pass as an exchange between the documents files and as many buckets.
+
+    items.value: the list of Item; fraction: of documents that are held out.
+    """
+    return [
+        (files, partial(send_anchors, store, items, settings, buckets)),
+        (buckets, meet_anchors),
+        (files, partial(send_runs, store, items, settings, fraction, buckets)),
+        (buckets, partial(meet_runs, settings)),
+        (files, partial(write_cuts, store, prefix, items, settings)),
+    ]

@@ -1,0 +1,100 @@
+"""Exact substring deduplication by one suffix array: simple, and the whole corpus in one process at 20 bytes a token or more.
+
+It answers for small corpora, and it is what the distributed search has to equal.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pydivsufsort
+
+from pipelines.dedup.stream import Tokens
+from pipelines.dedup.substring import Places
+from pipelines.text.hashing import Offsets, kernel
+
+
+def ranks(tokens: Tokens) -> Offsets:
+    """A number for each token, equal for equal bytes and for no others. Shape (tokens,)."""
+    sizes = np.diff(tokens.at)
+    out = np.zeros(len(sizes), np.int64)
+    used = 0
+    for size in np.unique(sizes):
+        chosen = np.flatnonzero(sizes == size)
+        cells = tokens.data[tokens.at[chosen][:, None] + np.arange(size)]
+        _, inverse = np.unique(cells, axis=0, return_inverse=True)
+        out[chosen] = inverse.reshape(-1) + used
+        used += int(inverse.max()) + 1
+    return out
+
+
+def join(blocks: Sequence[Tokens]) -> tuple[Tokens, Offsets]:
+    """Blocks of documents as one, and the document of each token: (tokens,)."""
+    bytes_before = np.cumsum([0, *(len(block.data) for block in blocks)])
+    tokens_before = np.cumsum([0, *(len(block.at) - 1 for block in blocks)])
+    data = np.concatenate([np.zeros(0, np.uint8), *(block.data for block in blocks)])
+    at = np.concatenate([*(block.at[:-1] + bytes_before[i] for i, block in enumerate(blocks)), bytes_before[-1:]])
+    bounds = np.concatenate(
+        [np.zeros(1, np.int64), *(block.bounds[1:] + tokens_before[i] for i, block in enumerate(blocks))]
+    )
+    return Tokens(data, at, bounds), np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+
+
+def first_equal(tokens: Tokens, places: Places, k: int) -> tuple[Offsets, Offsets]:
+    """Every window of k tokens that stands at two or more places, and for each the equal window of smallest place. (windows,)
+
+    places: for every token. Documents are divided by separators of which no two are equal, so nothing matches across them.
+    """
+    values, bounds = ranks(tokens), tokens.bounds
+    documents = len(bounds) - 1
+    text = np.empty(len(values) + documents, np.int64)
+    position = np.full(len(text), -1, np.int64)
+    inside = np.arange(len(values)) + np.repeat(np.arange(documents), np.diff(bounds))
+    text[inside], position[inside] = values + documents, np.arange(len(values))
+    text[bounds[1:] + np.arange(documents)] = np.arange(documents)
+    if not len(text):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    suffixes = pydivsufsort.divsufsort(text.astype(np.uint32)).astype(np.int64)
+    windows, first = _groups(_common_prefixes(text, suffixes), position[suffixes], places, k)
+    return windows, first
+
+
+@kernel
+def _common_prefixes(text, suffixes):
+    """Length of the prefix that each suffix shares with the one before it (Kasai et al. 2001)."""
+    size = len(text)
+    rank = np.empty(size, np.int64)
+    for at in range(size):
+        rank[suffixes[at]] = at
+    shared = np.zeros(size, np.int64)
+    length = 0
+    for at in range(size):
+        if rank[at]:
+            other = suffixes[rank[at] - 1]
+            while at + length < size and other + length < size and text[at + length] == text[other + length]:
+                length += 1
+            shared[rank[at]] = length
+            length = max(0, length - 1)
+        else:
+            length = 0
+    return shared
+
+
+@kernel
+def _groups(shared, positions, places, k):
+    windows = np.empty(len(shared), np.int64)
+    first = np.empty(len(shared), np.int64)
+    count, at = 0, 0
+    while at < len(shared):
+        stop = at + 1
+        while stop < len(shared) and shared[stop] >= k:
+            stop += 1
+        if stop - at > 1:
+            least = positions[at]
+            for index in range(at, stop):
+                if places[positions[index]] < places[least]:
+                    least = positions[index]
+            for index in range(at, stop):
+                windows[count], first[count] = positions[index], least
+                count += 1
+        at = stop
+    return windows[:count].copy(), first[:count].copy()

@@ -1,0 +1,186 @@
+"""The documents that substring deduplication looks at, as blocks of tokens, and the cuts that turn token ranges into bytes.
+
+A document's cuts are disjoint ranges [start, end) of bytes of its original text, in order. A later pass tokenises what the earlier
+ones left, so `Cuts` is all that has to be remembered between passes.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract.errors import InputError
+from contract.manifest import File
+from contract.store import Store, split_uri
+from pipelines.dedup.stream import Tokens, from_ids, words
+from pipelines.spark.survivors import Part, dropped_ids
+from pipelines.text.hashing import Offsets, buffers
+
+BLOCK_ROWS = 1024  # documents held at once, ...
+BLOCK_BYTES = 16 << 20  # ... or fewer: up to one that crosses this many bytes of text
+
+CUTS = pa.schema([("row", pa.int64()), ("id", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
+
+Ranges = list[tuple[int, int]]
+
+
+class Item(NamedTuple):
+    """A part, and the file of cuts that earlier passes found in it."""
+
+    part: Part
+    cuts: File | None = None
+
+
+class Block(NamedTuple):
+    """Neighbouring documents. rows: their rows in the documents file; texts: what earlier passes left of them; starts and ends:
+    where each token begins and ends in its text, in bytes."""
+
+    rows: Offsets
+    ids: Sequence[str]
+    texts: pa.Array
+    tokens: Tokens
+    starts: Offsets
+    ends: Offsets
+
+
+def read_cuts(store: Store, item: Item) -> dict[int, Ranges]:
+    """Row of the documents file -> its cuts."""
+    found: dict[int, Ranges] = {}
+    if item.cuts:
+        with store.open_input(item.cuts.path) as source:
+            table = pq.read_table(source, columns=["row", "start", "end"])
+        for row, start, end in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            found.setdefault(row, []).append((start, end))
+    return found
+
+
+def without(text: bytes, cuts: Ranges) -> bytes:
+    """A text's bytes without its cuts."""
+    pieces, at = [], 0
+    for start, end in cuts:
+        pieces.append(text[at:start])
+        at = end
+    return b"".join([*pieces, text[at:]])
+
+
+def compose(cuts: Ranges, later: Ranges) -> Ranges:
+    """Cuts of the original text, from those of an earlier pass and those found in what that pass left."""
+    kept: Ranges = []  # pieces of the original that the earlier pass left
+    at = 0
+    for start, end in cuts:
+        kept.append((at, start))
+        at = end
+    kept.append((at, sys.maxsize))
+    found, offset, first = list(cuts), 0, 0
+    for begin, stop in kept:
+        while first < len(later) and later[first][1] <= offset:
+            first += 1
+        at = first
+        while at < len(later) and later[at][0] < offset + stop - begin:
+            low, high = max(later[at][0], offset), min(later[at][1], offset + stop - begin)
+            if low < high:
+                found.append((begin + low - offset, begin + high - offset))
+            at += 1
+        offset += stop - begin
+    merged: Ranges = []
+    for start, end in sorted(found):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def to_bytes(block: Block, document: int, first: int, end: int) -> tuple[int, int]:
+    """The bytes that go with tokens [first, end) of a document: never part of a character, and never of a token that stays.
+
+    White space goes with the token before it, and in front of the first token with that. A cut that reaches the end takes the
+    white space before it too.
+    """
+    base, tokens = block.tokens.bounds[document], block.tokens.bounds[document + 1] - block.tokens.bounds[document]
+    starts, ends = block.starts[base:], block.ends[base:]
+    start = 0
+    if first:  # a character that the token before shares stays whole
+        start = int(starts[first]) if ends[first - 1] <= starts[first] else int(ends[first])
+    if end < tokens:
+        return start, max(start, int(starts[end]))
+    text = block.texts[document].as_py()
+    return len(text[:start].decode().rstrip().encode()) if start else 0, len(text)
+
+
+def blocks(
+    store: Store, item: Item, tokenizer: str | None, only: npt.NDArray[np.integer] | None = None
+) -> Iterator[Block]:
+    """The documents that are left of a part, cut into blocks in the same way every time. `only` names the rows to tokenise."""
+    gone = pa.array(dropped_ids(store, item.part), pa.string())
+    cuts, row = read_cuts(store, item), 0
+    with item.part.documents.open(store) as source:
+        for batch in pq.ParquetFile(source).iter_batches(BLOCK_ROWS, columns=["id", "text"]):
+            for piece in _pieces(batch):
+                rows = np.arange(row, row + piece.num_rows)
+                row += piece.num_rows
+                alive = pc.invert(pc.is_in(piece["id"], value_set=gone)).to_numpy(zero_copy_only=False)
+                if only is not None:
+                    alive &= np.isin(rows, only)
+                yield _block(piece.filter(pa.array(alive)), rows[alive], cuts, tokenizer)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch cut where a multiple of BLOCK_BYTES is crossed: a thousand books would take gigabytes."""
+    size = np.cumsum(pc.binary_length(batch["text"]).to_numpy(zero_copy_only=False).astype(np.int64))
+    ends = [*(np.flatnonzero(np.diff(size // BLOCK_BYTES)) + 1).tolist(), batch.num_rows]
+    for start, end in zip([0, *ends], ends, strict=False):
+        yield batch.slice(start, end - start)
+
+
+def _block(batch: pa.RecordBatch, rows: Offsets, cuts: dict[int, Ranges], tokenizer: str | None) -> Block:
+    texts = batch["text"].cast(pa.large_binary())
+    touched = [index for index, row in enumerate(rows.tolist()) if row in cuts]
+    if touched:
+        held = texts.to_pylist()
+        for index in touched:
+            held[index] = without(held[index], cuts[int(rows[index])])
+        texts = pa.array(held, pa.large_binary())
+    if tokenizer is None:
+        tokens, starts = words(*buffers(texts))
+        lengths = np.diff(tokens.at) - 1
+        return Block(rows, batch["id"].to_pylist(), texts, tokens, starts, starts + lengths)
+    tokens, starts, ends = _encode(tokenizer, [text.decode() for text in texts.to_pylist()])
+    return Block(rows, batch["id"].to_pylist(), texts, tokens, starts, ends)
+
+
+def _encode(uri: str, texts: list[str]) -> tuple[Tokens, Offsets, Offsets]:
+    """Texts by a tokenizer file's ids, with the bytes that each token begins and ends at."""
+    coded = load_tokenizer(uri).encode_batch(texts, add_special_tokens=False)
+    bounds = np.cumsum([0, *(len(one.ids) for one in coded)])
+    ids = np.fromiter((token for one in coded for token in one.ids), np.uint32, int(bounds[-1]))
+    starts, ends = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
+    for index, (one, text) in enumerate(zip(coded, texts, strict=True)):
+        at = np.array(one.offsets, np.int64).reshape(-1, 2)
+        if not text.isascii():  # from characters to bytes
+            at = np.cumsum([0, *(len(character.encode()) for character in text)])[at]
+        starts[bounds[index] : bounds[index + 1]], ends[bounds[index] : bounds[index + 1]] = at[:, 0], at[:, 1]
+    return from_ids(ids, bounds), starts, ends
+
+
+@lru_cache(maxsize=1)
+def load_tokenizer(uri: str) -> Any:
+    """A Hugging Face tokenizer.json; raises InputError where it cannot be used."""
+    from tokenizers import Tokenizer  # loaded only where a recipe names one
+
+    folder, name = split_uri(uri)
+    try:
+        made = Tokenizer.from_str(folder.read_bytes(name).decode())
+    except FileNotFoundError:
+        raise InputError(f"dedup_substring.tokenizer: {uri} does not exist") from None
+    except Exception as error:
+        raise InputError(f"dedup_substring.tokenizer: {uri} is no tokenizer.json: {error}") from None
+    made.no_padding()  # a file may ask for both, and made-up or missing tokens would cut text that stands once
+    made.no_truncation()
+    return made

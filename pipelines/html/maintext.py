@@ -1,0 +1,156 @@
+"""The main text of a page. trafilatura runs without its fall-back extractors first, and with them where it seems to have missed the text.
+
+trafilatura is made faster without a change to its output: a test compares the texts with those of the library as it comes. What it
+pays for and gets nothing from: lxml asks a Python function for the class of every element; XPath expressions that ask only for tags and
+attributes (`treewalk`); a pattern of characters that no page holds, searched for over all of it; options read from a configuration for
+every page; a copy of the tree for extractors that `fast` leaves out; and in jusText a function called for every space, and a tuple of
+154,000 stop words hashed for every page.
+"""
+
+import math
+import re
+import time
+from copy import copy
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import justext.utils
+import lxml.html
+import numpy as np
+import trafilatura
+from lxml import etree
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+from trafilatura import core, external, utils, xpaths
+from trafilatura.settings import Extractor
+
+from pipelines.html.treewalk import Untranslated, Walk
+
+baseline = import_module("trafilatura.baseline")  # the package has a function of that name
+XPATH_LISTS = (
+    "RAW_TREE_PRUNE_XPATH",
+    "REMOVE_COMMENTS_XPATH",
+    "REMOVE_COMMENTS_AND_LISTS_XPATH",
+    "OVERALL_DISCARD_XPATH",
+    "TEASER_DISCARD_XPATH",
+    "DISCARD_IMAGE_ELEMENTS",
+    "BODY_XPATH",
+)
+SPACES = (b"\t", b"\n", b"\r")
+WHITE_SPACE = re.compile(r"[^\S ]\s*| \s+")  # what jusText replaces, less the single spaces, which stay what they are
+NO_CHARACTERS = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")  # U+FFFE and U+FFFF
+
+SHORT = 1000
+"""A fast text of as many characters stands. 12 % of pages have less, and only they are looked at: that costs 2 % of the time."""
+MAIN_SHARE, PAGE_SHARE = 2, 10
+"""A fast text is suspicious if it has less than half of resiliparse's main content and less than a tenth of the page's text. docs/reading.md
+shows F1 for other values. The tenth alone would extract two and a half times as many pages twice, for the same F1."""
+
+
+class Found(NamedTuple):
+    """The main text of a page, empty where there is none, and whether it was extracted twice."""
+
+    text: str
+    twice: bool
+
+
+def find_text(page: str, seconds: float = math.inf) -> Found:
+    """trafilatura's text without its fall-backs; with them where that is suspicious and they find more.
+
+    The page may take `seconds` of processor time. A text in hand is not risked: it stays where half of them are gone, or the fall-backs fail.
+    """
+    began = time.process_time()
+    fast = main_text(page, True) or ""
+    if len(fast) >= SHORT:
+        return Found(fast, False)
+    tree = HTMLTree.parse(page)
+    main = extract_plain_text(tree, main_content=True, comments=False, alt_texts=False)
+    if not suspicious(len(fast), len(main), len(extract_plain_text(tree, alt_texts=False))):
+        return Found(fast, False)
+    if fast and time.process_time() - began >= seconds / 2:
+        return Found(fast, False)
+    try:
+        return Found(max(fast, main_text(page, False) or "", key=len), True)
+    except Exception:
+        if not fast:
+            raise
+        return Found(fast, True)
+
+
+def suspicious(found: int, main: int, page: int) -> bool:
+    """Whether the extractor seems to have missed the main text.
+
+    found, main, page: characters of the fast text, of resiliparse's main content, and of all text of the page.
+    """
+    return found < SHORT and found * MAIN_SHARE < main and found * PAGE_SHARE < page
+
+
+def main_text(page: str, fast: bool) -> str | None:
+    """trafilatura's text of a page without its comments, or None where it finds none."""
+    found = trafilatura.bare_extraction(page, options=_prepared(fast))
+    return found.text if found else None  # type: ignore[union-attr]
+
+
+@lru_cache(maxsize=2)
+def _prepared(fast: bool) -> Extractor:
+    quicken()
+    return Extractor(output_format="python", fast=fast, comments=False)
+
+
+@lru_cache(maxsize=1)
+def quicken() -> None:
+    """Once a process; best before it forks, because the stop words take memory.
+
+    Lists of expressions change in place, because trafilatura's other modules hold the same lists.
+    """
+    classes = etree.ElementDefaultClassLookup(
+        element=lxml.html.HtmlElement,
+        comment=lxml.html.HtmlComment,
+        pi=lxml.html.HtmlProcessingInstruction,
+        entity=lxml.html.HtmlEntity,
+    )
+    for parser in (utils.HTML_PARSER, lxml.html.html_parser):
+        parser.set_element_class_lookup(classes)
+    for name in XPATH_LISTS:
+        expressions = getattr(xpaths, name)
+        only_first = name == "BODY_XPATH"  # of these the library takes the first element that is found
+        expressions[:] = [walked(expression, only_first) for expression in expressions]
+    baseline.BASIC_CLEAN_XPATH = walked(baseline.BASIC_CLEAN_XPATH)
+    utils.INVALID_XML_CHARS = Sought(utils.INVALID_XML_CHARS)
+    justext.utils.MULTIPLE_WHITESPACE_PATTERN = WHITE_SPACE
+    external.JT_STOPLIST = frozenset(external.jt_stoplist_init())  # type: ignore[assignment]  # which keeps its hash, as a tuple does not
+    library_prepare = core._prepare_tree
+
+    def prepare(tree: Any, options: Extractor, url: str | None) -> tuple[Any, Any]:
+        if not options.fast or options.comments:
+            return library_prepare(tree, options, url)
+        cleaned = core.tree_cleaning(copy(tree), options)
+        return core.convert_tags(cleaned, options, url), cleaned  # the second is read by what fast leaves out
+
+    core._prepare_tree = prepare
+
+
+def walked(expression: etree.XPath, only_first: bool = False) -> Walk | etree.XPath:
+    """An equal walk, or the expression itself where there is none. `.//a[x][1]` finds what `(.//a[x])[1]` finds, and then more."""
+    path = expression.path.strip()
+    if only_first and path.endswith("][1]") and not path.startswith("("):
+        path = f"({path[:-3]})[1]"
+    try:
+        return Walk(path)
+    except Untranslated:
+        return expression
+
+
+class Sought:
+    """The library's pattern of characters that XML cannot hold; runs only over a text that holds one."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+
+    def sub(self, replacement: str, text: str) -> str:
+        data = text.encode("utf-8", "surrogatepass")
+        low = np.count_nonzero(np.frombuffer(data, np.uint8) < ord(" "))
+        if low == sum(map(data.count, SPACES)) and not any(one in data for one in NO_CHARACTERS):
+            return text
+        return self._pattern.sub(replacement, text)

@@ -1,0 +1,1 @@
+"""What is measured of a text, and the rules that decide on it."""

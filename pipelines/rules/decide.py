@@ -1,0 +1,158 @@
+"""The rule sets as a table: which score is compared with which threshold, in which order, and the reason for which it drops.
+
+Deciding reads scores alone, so that a new threshold needs neither the text nor a new measurement.
+"""
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from contract.schema import Drop
+from contract.settings import C4, MC4, Bloom, Filter, FineWeb, GopherQuality, GopherRepetition
+from pipelines.text.languages import UNITS
+from pipelines.text.stopwords import FUNCTION_WORDS, STOP_WORDS
+
+# Korean characters are syllables: running text has a mean near the lower limit, which was set for English.
+MEAN_LENGTH_EXEMPT = {*UNITS, "ko"}
+Verdict = tuple[Drop, float] | None
+Scores = Mapping[str, float | None]
+
+COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Drops a document when `score side limit` holds. A score that was not measured never drops."""
+
+    group: str
+    reason: Drop
+    score: str
+    side: str
+    limit: float
+
+    def drops(self, value: float | None) -> bool:
+        return value is not None and bool(COMPARISONS[self.side](value, self.limit))
+
+
+def decide(scores: Scores, rules: Iterable[Rule]) -> Verdict:
+    """The first rule that a document breaks and the score by which it does, or None."""
+    for rule in rules:
+        value = scores.get(rule.score)
+        if value is not None and rule.drops(value):
+            return rule.reason, value
+    return None
+
+
+def rules_for(settings: Filter, language: str | None) -> list[Rule]:
+    """Every rule that a recipe switches on, as they stand for one language, in the order in which they are asked.
+
+    That order is RefinedWeb's (repetition, document-wise, line-wise), so that its funnel and ours can stand side by side; the rule
+    sets of other corpora follow.
+    """
+    made = repetition_rules(settings.gopher_repetition) if settings.gopher_repetition.enabled else []
+    made += [
+        Rule("length", Drop.TOO_FEW_WORDS, "words", "<", settings.min_words),
+        Rule("length", Drop.TOO_MANY_WORDS, "words", ">", settings.max_words),
+    ]
+    if settings.gopher_quality.enabled:
+        made += gopher_rules(settings.gopher_quality, language)
+    made.append(Rule("lines", Drop.LINES_REMOVED, "removed_word_fraction", ">", settings.max_removed_word_fraction))
+    if settings.c4.enabled:
+        made += c4_rules(settings.c4)
+    if settings.mc4.enabled:
+        made.append(Rule("mc4", Drop.MC4_FEW_LONG_LINES, "long_lines", "<", settings.mc4.min_long_lines))
+    if settings.fineweb.enabled:
+        made += fineweb_rules(settings.fineweb)
+    if settings.bloom.enabled:
+        made += bloom_rules(settings.bloom, language)
+    return made
+
+
+def repetition_rules(settings: GopherRepetition) -> list[Rule]:
+    group = "gopher_repetition"
+    return [
+        Rule(group, Drop.DUPLICATE_LINES, "duplicate_lines", ">", settings.duplicate_line_fraction),
+        Rule(group, Drop.DUPLICATE_LINE_CHARS, "duplicate_line_chars", ">", settings.duplicate_line_char_fraction),
+        Rule(group, Drop.DUPLICATE_PARAGRAPHS, "duplicate_paragraphs", ">", settings.duplicate_paragraph_fraction),
+        Rule(
+            group,
+            Drop.DUPLICATE_PARAGRAPH_CHARS,
+            "duplicate_paragraph_chars",
+            ">",
+            settings.duplicate_paragraph_char_fraction,
+        ),
+        *(
+            Rule(group, Drop.TOP_NGRAM, f"top_{n}gram", ">", limit)
+            for n, limit in sorted(settings.top_ngram_char_fraction.items())
+        ),
+        *(
+            Rule(group, Drop.DUPLICATE_NGRAMS, f"duplicate_{n}grams", ">", limit)
+            for n, limit in sorted(settings.duplicate_ngram_char_fraction.items())
+        ),
+    ]
+
+
+def gopher_rules(settings: GopherQuality, language: str | None) -> list[Rule]:
+    """Mean word length is not asked of languages whose words here are characters, stop words only of those that have a list."""
+    group = "gopher_quality"
+    made = []
+    if language not in MEAN_LENGTH_EXEMPT:
+        made += [
+            Rule(group, Drop.MEAN_WORD_LENGTH, "mean_word_chars", "<", settings.min_mean_word_chars),
+            Rule(group, Drop.MEAN_WORD_LENGTH, "mean_word_chars", ">", settings.max_mean_word_chars),
+        ]
+    made += [
+        Rule(group, Drop.HASH_RATIO, "hash_ratio", ">", settings.max_hash_ratio),
+        Rule(group, Drop.ELLIPSIS_RATIO, "ellipsis_ratio", ">", settings.max_ellipsis_ratio),
+        Rule(group, Drop.BULLET_LINES, "bullet_lines", ">", settings.max_bullet_line_fraction),
+        Rule(group, Drop.ELLIPSIS_LINES, "ellipsis_lines", ">", settings.max_ellipsis_line_fraction),
+        Rule(group, Drop.FEW_ALPHA_WORDS, "alpha_words", "<", settings.min_alpha_word_fraction),
+    ]
+    if (language or "en") in STOP_WORDS:
+        made.append(Rule(group, Drop.FEW_STOP_WORDS, "stop_words", "<", settings.min_stop_words))
+    return made
+
+
+def c4_rules(settings: C4) -> list[Rule]:
+    return [
+        Rule("c4", Drop.C4_LOREM_IPSUM, "lorem_ipsum", ">", 0),
+        Rule("c4", Drop.C4_CURLY_BRACKET, "curly_brackets", ">", 0),
+        Rule("c4", Drop.C4_BAD_WORDS, "bad_words", ">", settings.max_bad_words),
+        Rule("c4", Drop.C4_TOO_FEW_SENTENCES, "sentences", "<", settings.min_sentences),
+    ]
+
+
+def fineweb_rules(settings: FineWeb) -> list[Rule]:
+    """Thresholds are inclusive, as published (section 3.5)."""
+    group = "fineweb"
+    return [
+        Rule(group, Drop.LINE_PUNCTUATION, "punctuated_lines", "<=", settings.min_punctuated_line_fraction),
+        Rule(
+            group,
+            Drop.FINEWEB_DUPLICATE_LINE_CHARS,
+            "kept_duplicate_line_chars",
+            ">=",
+            settings.max_duplicate_line_char_fraction,
+        ),
+        Rule(group, Drop.SHORT_LINES, "short_lines", ">=", settings.max_short_line_fraction),
+    ]
+
+
+def bloom_rules(settings: Bloom, language: str | None) -> list[Rule]:
+    """The share of stop words is asked only of languages with a full list of function words."""
+    made = [
+        Rule("bloom", Drop.BLOOM_CHAR_REPETITION, "char_repetition", ">", settings.max_char_repetition),
+        Rule("bloom", Drop.BLOOM_WORD_REPETITION, "word_repetition", ">", settings.max_word_repetition),
+        Rule("bloom", Drop.BLOOM_SPECIAL_CHARS, "special_chars", ">", settings.max_special_char_fraction),
+        Rule("bloom", Drop.BLOOM_FLAGGED_WORDS, "bad_word_fraction", ">", settings.max_bad_word_fraction),
+        Rule("bloom", Drop.BLOOM_PERPLEXITY, "perplexity", ">", settings.max_perplexity),
+    ]
+    if (language or "en") in FUNCTION_WORDS:
+        made.insert(3, Rule("bloom", Drop.BLOOM_STOP_WORDS, "stop_word_fraction", "<", settings.min_stop_word_fraction))
+    return made
+
+
+def group_of(reason: str) -> str:
+    """The rule set that gives a reason, or nothing where it is no rule's."""
+    everything = Filter(c4=C4(enabled=True), mc4=MC4(enabled=True), bloom=Bloom(enabled=True))
+    return {rule.reason.value: rule.group for rule in rules_for(everything, "en")}.get(reason, "")

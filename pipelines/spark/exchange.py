@@ -1,0 +1,171 @@
+"""Work in steps with a shuffle between each two, on Arrow batches instead of rows.
+
+Spark moves the batches, writes them to disk between the steps, and runs a step again when its worker dies; Python sees only arrays.
+A step is `work(place, batches) -> (place of the next step, batch), ...`. Batches arrive in any order and cut in any way, so that a
+step's outcome must not depend on either.
+"""
+
+import gc
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from contract.errors import GristmillError, StoreError
+from pipelines.spark.session import is_local, store_errors
+
+Sent = tuple[int, pa.RecordBatch]
+Work = Callable[[int, Iterator[pa.RecordBatch]], Iterator[Sent]]
+
+
+def shuffle(context: Any, steps: Sequence[tuple[int, Work]], uri: str = "the store") -> list[pa.RecordBatch]:
+    """Run (places, work) steps one after the other and collect what the last one sends, whatever place it names.
+
+    context: the SparkContext. uri: where the steps read and write. The first step's places get no batches. Raises the GristmillError
+    that a step raised; its OSError or ArrowException is a StoreError about `uri`, once Spark has tried as often as it does.
+    """
+    rdd = None
+    tries = 1 if is_local(context.master) else int(context.getConf().get("spark.task.maxFailures", "4"))
+    for places, work in steps:
+        rdd = context.parallelize([], max(places, 1)) if rdd is None else rdd.partitionBy(max(places, 1), _same)
+        rdd = rdd.mapPartitionsWithIndex(partial(_step, work, uri, tries))
+    batches = []
+    for _, data in rdd.collect() if rdd is not None else ():
+        if isinstance(data, GristmillError):
+            raise data
+        batches.append(_decode(data))
+    return batches
+
+
+def split(batch: pa.RecordBatch, places: npt.NDArray[np.integer]) -> Iterator[Sent]:
+    """The rows of a batch by the place each belongs to."""
+    order = np.argsort(places, kind="stable")
+    edges = np.flatnonzero(np.diff(places[order], prepend=-1, append=-1))
+    ordered = batch.take(pa.array(order))
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        yield int(places[order[start]]), ordered.slice(start, end - start)
+
+
+def gather(batches: Iterator[pa.RecordBatch]) -> pa.Table | None:
+    """All batches as one table of single chunks; None where there are none."""
+    held = list(batches)
+    return pa.Table.from_batches(held).combine_chunks() if held else None
+
+
+def chunks(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """The batches in their order as tables of single chunks, each as soon as `size` bytes are there. None is empty."""
+    held: list[pa.RecordBatch] = []
+    room = size
+    for batch in batches:
+        held.append(batch)
+        room -= batch.nbytes
+        if room <= 0:
+            yield pa.Table.from_batches(held).combine_chunks()
+            held, room = [], size
+    if held:
+        yield pa.Table.from_batches(held).combine_chunks()
+
+
+class Spill:
+    """Tables that wait on the worker's own disk, in one nameless file that the system removes with the process.
+
+    It lies in a folder that Spark was given for such files (`spark.local.dir`). Raises StoreError where that is full.
+    """
+
+    def __init__(self) -> None:
+        self._folder = local_folder()
+        self._file: IO[bytes] | None = None
+        self._writer: pa.RecordBatchStreamWriter | None = None
+
+    def add(self, table: pa.Table) -> None:
+        with store_errors(self._folder):
+            if self._writer is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it outlives this call
+                self._writer = pa.ipc.new_stream(self._file, table.schema)
+            self._writer.write_table(table, max_chunksize=1 << 20)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """What was added, a million rows at a time."""
+        if self._file is not None and self._writer is not None:
+            with store_errors(self._folder):
+                self._writer.close()
+                self._file.seek(0)
+                with pa.ipc.open_stream(self._file) as reader:
+                    yield from (pa.Table.from_batches([batch]) for batch in reader)
+
+
+def local_folder() -> str:
+    """Where a worker may write: one of the folders that Spark names to it, the system's outside of Spark."""
+    folders = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")
+    return folders[os.getpid() % len(folders)] or tempfile.gettempdir()
+
+
+def column(table: pa.Table | pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    """A column of numbers without nulls as an array."""
+    values = table[name]
+    if isinstance(values, pa.ChunkedArray):
+        values = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
+    return np.asarray(values.to_numpy(zero_copy_only=False))
+
+
+def _same(place: int) -> int:
+    return place
+
+
+def _step(work: Work, uri: str, tries: int, place: int, sent: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """One place of one step. Errors meant for people travel to the driver as data: Spark would bury them in its own traceback."""
+    failed: list[GristmillError] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for _, data in sent:
+            if isinstance(data, GristmillError):
+                failed.append(data)
+            else:
+                yield _decode(data)
+
+    try:
+        with store_errors(uri):
+            for target, batch in work(place, batches()):
+                yield target, _encode(batch)
+    except StoreError as error:
+        if _attempt() < tries:
+            raise  # another node's disk, or the store in a minute, may do
+        failed.append(error)
+    except GristmillError as error:
+        failed.append(error)
+    # A worker that leaves something unread is not used again.
+    failed += [data for _, data in sent if isinstance(data, GristmillError)]
+    _settle()
+    for error in failed:
+        yield 0, error
+
+
+def _attempt() -> int:
+    """How often this task was started; 1 outside Spark."""
+    from pyspark import TaskContext
+
+    here: Any = TaskContext.get()
+    return here.attemptNumber() + 1 if here else 1
+
+
+@lru_cache(maxsize=1)
+def _settle() -> None:
+    """Spark's daemon collects garbage after every task, a tenth of a second of it the libraries, which are none."""
+    gc.freeze()
+
+
+def _encode(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def _decode(data: bytes) -> pa.RecordBatch:
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_next_batch()

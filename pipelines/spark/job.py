@@ -1,0 +1,299 @@
+"""What every Spark stage gets: its settings, its inputs' files, a writer for each worker, and one commit at the end.
+
+Spark moves keys, Python workers move documents: `Job.map_files` hands each worker one input file; the worker reads it from the
+store, writes its output files there and returns only counts. Nothing is visible until `Job.commit`.
+"""
+
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.errors import GristmillError
+from contract.manifest import Attempt, File, Manifest, Rows, need
+from contract.metrics import Progress
+from contract.plan import Run, Task
+from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
+from contract.store import Store
+from pipelines.spark.session import start_context, start_spark, store_errors, watched
+
+BATCH_ROWS = 256
+BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
+COMPRESSION = "zstd"
+
+
+@dataclass
+class Counts:
+    """What one worker saw. Adds up to `contract.manifest.Rows`."""
+
+    read: int = 0
+    kept: int = 0
+    bytes_read: int = 0
+    bytes_kept: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Counts)))
+
+    def rows(self) -> Rows:
+        return Rows(
+            read=self.read,
+            kept=self.kept,
+            dropped=self.reasons.total(),
+            bytes_read=self.bytes_read,
+            bytes_kept=self.bytes_kept,
+            reasons=dict(sorted(self.reasons.items())),
+            losses=dict(sorted(self.losses.items())),
+        )
+
+
+@dataclass
+class Output:
+    """What one worker wrote and counted; `metrics` are the stage's own counts, summed by name, for its manifest."""
+
+    files: list[File] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    metrics: Counter[str] = field(default_factory=Counter)
+
+
+class TableWriter:
+    """Rows to one Parquet file in the store, written batch by batch; no rows, no file."""
+
+    def __init__(self, store: Store, path: str, kind: str, schema: pa.Schema) -> None:
+        self._store, self._path, self._kind, self._schema = store, path, kind, schema
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+        self._count = 0
+        self._sink: pa.NativeFile | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, row: dict[str, Any], size: int = 0) -> None:
+        """`size` is the row's bytes where rows can be large."""
+        self._rows.append(row)
+        self._bytes += size
+        if len(self._rows) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
+            self._flush()
+
+    def write_table(self, table: pa.Table) -> None:
+        """Rows that are in Arrow already, in the writer's schema."""
+        self._flush()
+        if table.num_rows:
+            self._put(table)
+
+    def close(self) -> list[File]:
+        """The finished file, or nothing if no row came."""
+        self._flush()
+        if self._writer is None or self._sink is None:
+            return []
+        self._writer.close()
+        size = self._sink.tell()
+        self._sink.close()
+        return [File(path=self._path, kind=self._kind, bytes=size, rows=self._count)]
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._put(pa.Table.from_pylist(self._rows, self._schema))
+            self._rows, self._bytes = [], 0
+
+    def _put(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._sink = self._store.open_output(self._path)
+            self._writer = pq.ParquetWriter(self._sink, self._schema, compression=COMPRESSION)
+        self._writer.write_table(table)
+        self._count += table.num_rows
+
+
+class Sorter:
+    """Sorts one worker's documents into kept and dropped, and counts both. Every document it reads must leave through it."""
+
+    def __init__(
+        self, store: Store, prefix: str, stage: str, name: str, schema: pa.Schema = DOCUMENTS, kind: str = "documents"
+    ) -> None:
+        self._stage = stage
+        self._kept = TableWriter(store, f"{prefix}/{kind}-{name}.parquet", kind, schema)
+        self._dropped = TableWriter(store, f"{prefix}/drops-{name}.parquet", "drops", DROPS)
+        self.counts = Counts()
+
+    def keep(self, row: dict[str, Any], size: int, read_size: int | None = None) -> None:
+        """`size` is the bytes that stay of the document, `read_size` what it had before."""
+        self._kept.write(row, size)
+        self.counts.read += 1
+        self.counts.kept += 1
+        self.counts.bytes_kept += size
+        self.counts.bytes_read += size if read_size is None else read_size
+
+    def drop(
+        self,
+        row: dict[str, Any],
+        reason: Drop,
+        value: object = "",
+        size: int = 0,
+        duplicate_of: str | None = None,
+        snippet: str | None = None,
+    ) -> None:
+        """`value` is what crossed the threshold; `snippet` defaults to the head of the row's text."""
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        self._dropped.write(
+            {
+                "id": row["id"],
+                "url": row.get("url"),
+                "stage": self._stage,
+                "reason": reason.value,
+                "value": shown,
+                "duplicate_of": duplicate_of,
+                "snippet": (snippet if snippet is not None else row.get("text") or "")[:SNIPPET_CHARS],
+            }
+        )
+        self.counts.read += 1
+        self.counts.reasons[reason.value] += 1
+        self.counts.bytes_read += size
+
+    def lose(self, kind: str, count: int = 1) -> None:
+        """Input that never became a document: damage or a record of another type."""
+        self.counts.losses[kind] += count
+
+    def close(self) -> Output:
+        return Output(self._kept.close() + self._dropped.close(), self.counts)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task of the Spark plane. Stages read from it and end with `commit`."""
+
+    run: Run
+    task: Task
+    attempt: Attempt
+
+    @property
+    def store(self) -> Store:
+        return self.run.store
+
+    @property
+    def settings(self) -> Any:
+        """The stage's own section of the recipe; annotate it: `settings: Filter = job.settings`."""
+        return self.run.recipe.section(self.task.stage)
+
+    @property
+    def prefix(self) -> str:
+        """The attempt's folder, relative to the store."""
+        return f"{self.attempt.prefix}/{self.attempt.id}"
+
+    def manifests(self, stage: str) -> list[Manifest]:
+        """The manifests of an input stage, in segment order; raises NotReadyError if one is missing."""
+        return [need(self.store, task) for task in self.task.of(stage)]
+
+    def inputs(self, stage: str, kind: str) -> list[File]:
+        """All files of one kind that an input stage committed."""
+        return [file for manifest in self.manifests(stage) for file in manifest.of(kind)]
+
+    @cached_property
+    def context(self) -> Any:
+        """The Spark context, started on first use. See `pipelines.spark.session`."""
+        return start_context(self.run, self.task)
+
+    @cached_property
+    def spark(self) -> Any:
+        """A Spark session on top of it, where a stage works on tables."""
+        return start_spark(self.run, self.task)
+
+    def map_files(self, files: Sequence[Any], work: Callable[[Any, str], Output], unit: str = "files") -> Output:
+        """Run `work(file, name)` for every file on Spark's workers and add up what they return, with progress.
+
+        `name` is unique to the call: a retried or speculative Spark task never writes over another's file. `work` is pickled.
+        """
+        results = self.map_each(files, work, unit)
+        files = [file for one in results for file in one.files]
+        metrics: Counter[str] = Counter()
+        for one in results:
+            metrics.update(one.metrics)  # which keeps a count of 0, as `+` does not
+        return Output(files, sum((one.counts for one in results), Counts()), metrics)
+
+    def map_each(self, files: Sequence[Any], work: Callable[[Any, str], Any], unit: str = "files") -> list[Any]:
+        """`map_files` with the results as they are, in the files' order."""
+        progress = Progress(self.task.stage, self.task.partition, unit, len(files))
+        if not files:
+            progress.finish()
+            return []
+        rdd = self.context.parallelize(list(enumerate(files)), len(files))
+        with watched(self.context, progress):
+            results: list[Any] = rdd.mapPartitions(_Guarded(work, self.store.full(self.prefix))).collect()
+        for result in results:
+            if isinstance(result, GristmillError):
+                raise result
+        return results
+
+    def read_table(
+        self, items: Sequence[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]], schema: str
+    ) -> Any:
+        """A Spark DataFrame of what `read(item, number)` yields for every item, one partition each. `schema` is Spark's DDL.
+
+        Only what must meet in a shuffle belongs in it: keys, ids and numbers, never texts.
+        """
+        reader = _Reader(list(items), read, self.store.full(self.prefix))
+        return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(reader, schema)
+
+    def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
+        """Create the manifest from what the workers wrote and counted, unless a file from outside the store changed while it was read."""
+        self.run.check_inputs(self.task)
+        return self.attempt.commit(output.files, output.counts.rows(), metrics)
+
+
+class _Guarded:
+    """Runs the stage's function in a worker. Errors meant for people come back as values: Spark would bury them in its own traceback."""
+
+    def __init__(self, work: Callable[[Any, str], Output], uri: str) -> None:
+        self._work, self._uri = work, uri
+
+    def __call__(self, items: Iterable[tuple[int, Any]]) -> Iterator[Output | GristmillError]:
+        for index, item in items:
+            try:
+                with store_errors(self._uri):
+                    output = self._work(item, f"{index:05d}-{uuid.uuid4().hex[:8]}")
+                yield output
+            except GristmillError as error:
+                yield error
+            except Exception:
+                traceback.print_exc()
+                raise
+
+
+class _Reader:
+    """Turns the numbers of a partition into the Arrow batches of the items that they stand for."""
+
+    def __init__(self, items: list[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]], uri: str) -> None:
+        self._items, self._read, self._uri = items, read, uri
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                with store_errors(self._uri):
+                    yield from self._read(self._items[number], number)
+
+
+def read_rows(
+    store: Store, file: File | str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file in the store, a batch in memory. The attempt's own files, not committed yet, go by their path."""
+    with file.open(store) if isinstance(file, File) else store.open_input(file) as source:
+        for batch in pq.ParquetFile(source).iter_batches(batch_rows, columns=list(columns) if columns else None):
+            yield from batch.to_pylist()
+
+
+def group_rows(files: Sequence[File], rows: int) -> list[list[File]]:
+    """Files in order, in groups of about `rows` rows: small crawl files should not become a Spark task each."""
+    groups: list[list[File]] = []
+    held = rows
+    for file in files:
+        if held + file.rows > rows:
+            groups.append([])
+            held = 0
+        groups[-1].append(file)
+        held += file.rows
+    return groups

@@ -1,0 +1,149 @@
+"""What deduplication has left of `filter`'s documents, and the one way in which a stage drops some of them.
+
+A stage that only drops documents writes one drops file for each documents file, numbered as `Job.map_files` numbers its work. So
+whoever reads a documents file finds the drops that concern it beside it, without a shuffle and without every id in memory.
+"""
+
+import re
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract.manifest import File
+from contract.schema import Drop
+from contract.store import Store
+from pipelines.spark.job import Job, Output, Sorter, TableWriter, read_rows
+from pipelines.spark.session import store_errors
+
+_NUMBER = re.compile(r"-(\d{5,})-[0-9a-f]{8}\.parquet$")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `filter`'s documents files, and the drops that earlier stages wrote for it."""
+
+    documents: File
+    drops: tuple[File, ...] = ()
+
+    @property
+    def alive(self) -> int:
+        return self.documents.rows - sum(file.rows for file in self.drops)
+
+
+DOOMED = pa.schema([("id", pa.string()), ("stays", pa.string()), ("group", pa.string())])
+
+
+class Duplicate(NamedTuple):
+    """Why a document goes: the id that stays, and the group that both belong to."""
+
+    duplicate_of: str
+    group: str
+
+
+def number(file: File) -> int:
+    """The position, in its stage's `map_files` call, of the work that wrote a file."""
+    match = _NUMBER.search(file.path)
+    if not match:
+        raise ValueError(f"{file.path} was not written under a name that map_files gave")
+    return int(match[1])
+
+
+def parts(job: Job, *droppers: str) -> list[Part]:
+    """`filter`'s documents files in segment order, each with what the stages named have dropped from it."""
+    drops: dict[int, list[File]] = {}
+    for stage in droppers:
+        for file in job.inputs(stage, "drops"):
+            drops.setdefault(number(file), []).append(file)
+    documents = job.inputs("filter", "documents")
+    return [Part(file, tuple(drops.get(index, ()))) for index, file in enumerate(documents)]
+
+
+def dropped_ids(store: Store, part: Part) -> set[str]:
+    return {row["id"] for file in part.drops for row in read_rows(store, file, ["id"])}
+
+
+def drop_duplicates(
+    job: Job,
+    inputs: Sequence[Part],
+    doomed: Mapping[int, File],
+    reason: Drop,
+    show: Callable[[Mapping[str, Any], str], str],
+    bytes_before: int,
+) -> Output:
+    """Write a drops row for every doomed document; `doomed` has the files of `write_doomed`, by file number.
+
+    `show(row, group)` is the row's `value`.
+    Texts are read only of row groups that lose a document; `bytes_before` is what the documents held, for the counts.
+    """
+    work = partial(_drop, job.store, job.prefix, job.task.stage, reason, show)
+    output = job.map_files([(part, doomed.get(index)) for index, part in enumerate(inputs)], work)
+    output.counts.bytes_kept = bytes_before - output.counts.bytes_read
+    output.counts.bytes_read = bytes_before
+    return output
+
+
+def write_doomed(job: Job, frame: Any) -> dict[int, File]:
+    """Columns file, id, stays, group of a Spark frame as a file of DOOMED for each documents file, so that no process holds them all."""
+    ordered = frame.repartition("file").sortWithinPartitions("file", "id")
+    rows = ordered.mapInArrow(partial(_write_doomed, job.store, job.prefix), "file bigint, path string, rows bigint")
+    return {row["file"]: File(path=row["path"], kind="doomed", bytes=0, rows=row["rows"]) for row in rows.collect()}
+
+
+def _write_doomed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    writer, writing = None, None
+    with store_errors(store.full(f"{prefix}/doomed")):
+        for batch in batches:
+            for file in pc.unique(batch["file"]).to_pylist():
+                if file != writing:
+                    yield from _finished(writing, writer)
+                    path = f"{prefix}/doomed/{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
+                    writer, writing = TableWriter(store, path, "doomed", DOOMED), file
+                mine = batch.filter(pc.equal(batch["file"], file)).select(DOOMED.names)
+                writer.write_table(pa.Table.from_batches([mine]).cast(DOOMED))
+        yield from _finished(writing, writer)
+
+
+def _finished(file: int | None, writer: TableWriter | None) -> Iterator[pa.RecordBatch]:
+    for written in writer.close() if writer else ():
+        yield pa.RecordBatch.from_pylist([{"file": file, "path": written.path, "rows": written.rows}])
+
+
+def _read_doomed(store: Store, file: File) -> dict[str, Duplicate]:
+    return {row["id"]: Duplicate(row["stays"], row["group"]) for row in read_rows(store, file.path)}
+
+
+def _drop(
+    store: Store,
+    prefix: str,
+    stage: str,
+    reason: Drop,
+    show: Callable[[Mapping[str, Any], str], str],
+    item: tuple[Part, File | None],
+    name: str,
+) -> Output:
+    part, given = item
+    doomed = _read_doomed(store, given) if given else {}
+    sorter = Sorter(store, prefix, stage, name)
+    for row in _rows_of(store, part.documents, doomed) if doomed else ():
+        found = doomed[row["id"]]
+        sorter.drop(row, reason, show(row, found.group), len(row["text"].encode()), found.duplicate_of)
+    output = sorter.close()
+    output.counts.read = part.alive
+    output.counts.kept = part.alive - output.counts.reasons.total()
+    return output
+
+
+def _rows_of(store: Store, file: File, ids: Collection[str]) -> Iterator[dict[str, Any]]:
+    wanted = pa.array(ids, pa.string())
+    with file.open(store) as source:
+        parquet = pq.ParquetFile(source)
+        for group in range(parquet.num_row_groups):
+            hits = pc.is_in(parquet.read_row_group(group, ["id"])["id"], value_set=wanted)
+            if pc.any(hits).as_py():
+                yield from parquet.read_row_group(group, ["id", "url", "text"]).filter(hits).to_pylist()

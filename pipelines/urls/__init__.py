@@ -1,0 +1,1 @@
+"""URLs: which may enter, and which show the same page."""

@@ -1,0 +1,197 @@
+"""RefinedWeb's URL filter: block lists, word scores and curated hosts, decided on the URL alone (RefinedWeb, appendix G.1).
+
+Block lists are compiled once, on the driver, into one file that Spark brings to every machine and every worker maps into its memory
+(see `pipelines.urls.blocklist`).
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from contract.schema import Drop
+from contract.settings import Crawl
+from contract.store import Entry, Store
+from pipelines.urls.address import ADDRESS, WWW, split_url
+from pipelines.urls.blocklist import Blocklists, build, save
+from pipelines.urls.listfile import read_lists
+
+# RefinedWeb, appendix G.1: sources whose curated dumps are the better copy.
+CURATED_HOSTS = frozenset(
+    [
+        "arxiv.org",
+        "askubuntu.com",
+        "stackoverflow.com",
+        "stackapps.com",
+        "stackexchange.com",
+        "mathoverflow.net",
+        "exporter.nih.gov",
+        "ncbi.nlm.nih.gov",
+        "github.com",
+        "irclogs.ubuntu.com",
+        "news.ycombinator.com",
+        "courtlistener.com",
+        "reddit.com",
+        "statmt.org",
+        "uspto.gov",
+        "wikipedia.org",
+    ]
+)
+WORD = re.compile(r"[^\W_]+")
+
+
+Verdict = tuple[Drop, str] | None
+
+
+@dataclass(frozen=True)
+class UrlFilter:
+    """Everything that is needed to judge a URL. Made by `load` in this process, by `shipped` for Spark's workers."""
+
+    lists: Blocklists | None = None
+    strict_words: tuple[str, ...] = ()
+    hard_words: frozenset[str] = frozenset()
+    soft_words: frozenset[str] = frozenset()
+    curated_hosts: frozenset[str] = frozenset()
+
+    def judge(self, url: str) -> Verdict:
+        """The reason to drop a URL, with the list or the words that say so, or None."""
+        host, rest = split_url(url)
+        return self._blocked(host, rest) or self._curated(host) or self._words(url)
+
+    def _blocked(self, host: str, rest: str) -> Verdict:
+        if self.lists is None:
+            return None
+        for domain in _parents(host):
+            found = self.lists.domains.find(domain)
+            if found is not None:
+                return Drop.URL_BLOCKED_DOMAIN, f"{self.lists.names[found]}: {domain}"
+        if len(self.lists.urls):
+            for prefix in _prefixes(WWW.sub("", host) + rest):
+                found = self.lists.urls.find(prefix)
+                if found is not None:
+                    return Drop.URL_BLOCKED, f"{self.lists.names[found]}: {prefix}"
+        return None
+
+    def _curated(self, host: str) -> Verdict:
+        found = next((domain for domain in _parents(host) if domain in self.curated_hosts), None)
+        return (Drop.URL_CURATED_HOST, found) if found else None
+
+    def _words(self, url: str) -> Verdict:
+        readable = unquote(url).lower()
+        if self.strict_words:
+            joined = readable.replace("-", "").replace(".", "")
+            strict = next((word for word in self.strict_words if word in joined), None)
+            if strict:
+                return Drop.URL_STRICT_WORD, strict
+        if self.hard_words or self.soft_words:
+            tokens = set(WORD.findall(readable))
+            hard = tokens & self.hard_words
+            if hard:
+                return Drop.URL_HARD_WORD, min(hard)
+            soft = sorted(tokens & self.soft_words)
+            if len(soft) >= 2:
+                return Drop.URL_SOFT_WORDS, " ".join(soft)
+        return None
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A filter on its way to a worker: its words, and the name under which Spark's file distribution knows its lists."""
+
+    words: UrlFilter
+    file: str | None
+
+    def opened(self) -> UrlFilter:
+        """The filter in a worker; its lists are mapped once in each worker's life."""
+        return replace(self.words, lists=_mapped(self.file)) if self.file else self.words
+
+
+@lru_cache(maxsize=4)
+def _mapped(file: str) -> Blocklists:
+    from pyspark import SparkFiles  # where Spark put the file on this machine
+
+    return Blocklists(Path(SparkFiles.get(file)))
+
+
+def shipped(settings: Crawl, context: Any) -> Shipped:
+    """Compile a recipe's block lists, once in this process, and give them to every machine of a SparkContext.
+
+    They stay as long as this process: machines that join later fetch them, and Spark takes a name from one path only.
+    """
+    listing = tuple(entry for folder in settings.blocklists for entry in Store(folder).files())
+    compiled = _compiled(settings.blocklists, listing)
+    if compiled:
+        context.addFile(str(compiled))
+    return Shipped(_words(settings), compiled.name if compiled else None)
+
+
+@lru_cache(maxsize=4)
+def _compiled(folders: tuple[str, ...], listing: tuple[Entry, ...]) -> Path | None:
+    """`listing`, of the files with their sizes and times, makes changed lists others to the cache."""
+    return compile_lists(folders, Path(_folder().name))
+
+
+@lru_cache(maxsize=1)
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="gristmill-lists-")
+
+
+def load(settings: Crawl) -> UrlFilter:
+    """A recipe's filter for this process. Raises InputError for a folder of lists that is missing or holds none."""
+    with tempfile.TemporaryDirectory(prefix="gristmill-lists-") as folder:
+        compiled = compile_lists(settings.blocklists, Path(folder))
+        return replace(_words(settings), lists=Blocklists(compiled) if compiled else None)
+
+
+def _words(settings: Crawl) -> UrlFilter:
+    return UrlFilter(
+        None,
+        tuple(word.lower().replace("-", "").replace(".", "") for word in settings.strict_words),
+        frozenset(word.lower() for word in settings.hard_words),
+        frozenset(word.lower() for word in settings.soft_words),
+        CURATED_HOSTS if settings.skip_curated_hosts else frozenset(),
+    )
+
+
+def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
+    """Read folders of lists into one compiled file, named by its content; None without folders.
+
+    Raises InputError for a folder that is missing or holds no list, the lists of several categories, or a list that names nothing.
+    """
+    names: list[str] = []
+    found: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
+    for folder in folders:
+        for path, hashes in read_lists(folder).items():
+            category = path.rpartition("/")[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
+            found[path.endswith("urls")][len(names)] = hashes
+            names.append(category)
+    if not folders:
+        return None
+    made = where / "lists"
+    save(made, names, [build(tables.values(), tables) for tables in found.values()])
+    with made.open("rb") as file:
+        name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return made.rename(where / f"blocklists-{name}")
+
+
+def _parents(host: str) -> Iterator[str]:
+    """a.b.example.com, b.example.com, example.com, com. An address has no parents."""
+    if host[-1:].isdigit() and ADDRESS.fullmatch(host):
+        yield host
+        return
+    while host:
+        yield host
+        host = host.partition(".")[2]
+
+
+def _prefixes(address: str) -> Iterator[str]:
+    """host/a/b?c: the address itself and every part of it that ends before a slash or a question mark; `host/` lists all of a host."""
+    for cut in [*(match.start() for match in re.finditer(r"[/?]", address)), len(address)]:
+        yield address[:cut].rstrip("/")

@@ -1,0 +1,1 @@
+"""Crawl files: from bytes to pages, through whatever damage a file has."""

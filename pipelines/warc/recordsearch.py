@@ -1,0 +1,55 @@
+"""Where the next record of a crawl file begins, from any place on: behind damage, or in the middle of a file that is read in parts."""
+
+import re
+import zlib
+from collections.abc import Iterator
+
+from pipelines.warc.rangefile import RangeFile
+
+FIRST_READ = 1 << 13  # bytes read at once behind a seek, twice as many each time: damage may follow soon on damage
+SCAN = 1 << 20  # bytes searched at once for the next record after damage
+PROBE = 1 << 14  # bytes of a file that tell what it is
+MEMBER_PROBE = 1 << 11  # bytes inflated to see whether a gzip member holds a record: its tables take up to 600
+LEAD = 16  # bytes that tell whether a record begins
+GZIP_MAGIC = b"\x1f\x8b\x08"
+RECORD_START = re.compile(rb"WARC/\d\.\d+\r?\n")
+RECORD_HEAD = re.compile(rb"\n(WARC/\d\.\d+\r?\n(?:WARC|Content)-[A-Za-z-]+:)", re.IGNORECASE)
+
+
+def next_member(file: RangeFile, after: int, before: int | None = None) -> int | None:
+    """Offset in [after, before) of the first gzip member that inflates to a WARC record, or None."""
+    for offset, window, size in _windows(file, after, before):
+        at = window.find(GZIP_MAGIC)
+        while 0 <= at < size and (before is None or offset + at < before):
+            try:
+                if RECORD_START.match(zlib.decompressobj(31).decompress(window[at : at + MEMBER_PROBE], LEAD)):
+                    return offset + at
+            except zlib.error:
+                pass
+            at = window.find(GZIP_MAGIC, at + 1)
+    return None
+
+
+def first_record(file: RangeFile, after: int, before: int | None) -> int | None:
+    """Offset in [after, before), from 1 on, of the first line of a plain file that looks like a record's and is followed by a field."""
+    for offset, window, size in _windows(file, after - 1, before):
+        found = RECORD_HEAD.search(window)
+        if found and found.start() < size:
+            at = offset + found.start(1)
+            return at if before is None or at < before else None
+    return None
+
+
+def _windows(file: RangeFile, after: int, before: int | None) -> Iterator[tuple[int, bytes, int]]:
+    """(offset, bytes, how many of them are this window's) over a file up to `before`; the others, up to PROBE, are the next one's.
+
+    Each is twice as long as the one before, up to SCAN, because the next record is mostly near.
+    """
+    file.seek(after)
+    size = FIRST_READ
+    window = file.read_full(size + PROBE)
+    while window and (before is None or after < before):
+        yield after, window, size
+        after += size
+        window, size = window[size:], min(2 * size, SCAN)
+        window += file.read_full(size + PROBE - len(window))

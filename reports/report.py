@@ -1,0 +1,268 @@
+"""What a run's filters did, and what other thresholds would do: `python -m reports.report --recipe URI [--set filter.KEY=VALUE ...]`.
+
+Without `--set` it prints the report: the funnel beside RefinedWeb's, every reason with sampled snippets, tables by domain and
+language, and a histogram of every score with its threshold. `--output FILE.md` writes it with figures (SVG) beside the file, and
+`--no-snippets` leaves out what pages say, for a report that is passed on. With `--set filter.min_words=40` it decides again on the
+scores that are there and shows what would be kept; nothing is written to the store.
+"""
+
+import argparse
+import bisect
+import operator
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from contract import contamination
+from contract import recipe as recipes
+from contract.errors import GristmillError, NotReadyError, RecipeError
+from contract.funnel import levels
+from contract.manifest import Manifest, find
+from contract.plan import Run, open_run
+from contract.printable import printable
+from contract.scores import SCORES
+from contract.settings import Filter
+from contract.store import Store
+from pipelines.pii import mask as pii
+from pipelines.rules.decide import Rule, decide, rules_for
+from pipelines.spark.job import read_rows
+from reports import charts
+from reports.refinedweb import funnel, funnel_table
+
+SNIPPETS, SNIPPET_CHARS, TABLE_ROWS = 10, 120, 25
+STAGES = ("crawl", "extract", "langid", "filter", "dedup_url", "dedup_fuzzy", "dedup_substring", "decontaminate")
+
+
+def domain_of(url: str | None) -> str:
+    """The host of a URL without `www.`, or `-`."""
+    try:
+        host = urlsplit(url or "").hostname or "-"
+    except ValueError:
+        return "-"
+    return host.removeprefix("www.")
+
+
+def smallest_ids(rows: list[dict[str, Any]], row: dict[str, Any], size: int = SNIPPETS) -> None:
+    """Keep in `rows` the `size` rows with the smallest ids: ids are hashes, so this is a sample, and the same one in any order."""
+    bisect.insort(rows, row, key=operator.itemgetter("id"))
+    del rows[size:]
+
+
+def reason_section(drops: Iterable[dict[str, Any]], snippets: bool = True) -> list[str]:
+    """Every reason with its count and sampled snippets, the most frequent first. Personal data is masked whatever the recipe masks."""
+    counts: Counter[tuple[str, str]] = Counter()
+    samples: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in drops:
+        key = row["stage"], row["reason"]
+        counts[key] += 1
+        smallest_ids(samples[key], row)
+    if not snippets:
+        table = [f"| {stage} | {reason} | {count:,} |" for (stage, reason), count in counts.most_common()]
+        return ["", "| stage | reason | documents |", "|---|---|--:|", *table]
+    lines = []
+    for (stage, reason), count in counts.most_common():
+        lines += ["", f"### {stage}: {reason} ({count:,})", ""]
+        lines += [
+            f"- `{row['value']}` {_cell(row['url'] or '')}: {_cell(row['snippet'] or '')}"
+            for row in samples[stage, reason]
+        ]
+    return lines
+
+
+def _cell(text: str) -> str:
+    """One line that Markdown shows as it is, without personal data."""
+    text, _ = pii.mask(text, ("email", "ip", "phone"))
+    flat = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    for sign in "\\`*_[]<>|#":
+        flat = flat.replace(sign, "\\" + sign)
+    return flat[:SNIPPET_CHARS]
+
+
+def count_table(title: str, kept: Counter[str], dropped: Counter[str]) -> list[str]:
+    """Documents kept and dropped by some key, the largest first."""
+    lines = [f"| {title} | read | kept | share |", "|---|--:|--:|--:|"]
+    for key, total in (kept + dropped).most_common(TABLE_ROWS):
+        lines.append(f"| {_cell(key)} | {total:,} | {kept[key]:,} | {kept[key] / total:.1%} |")
+    return lines
+
+
+def judged(
+    columns: dict[str, np.ndarray], languages: Sequence[str], settings: Filter
+) -> tuple[dict[str, np.ndarray], list[Rule]]:
+    """(the scores, nan where the document's language is not asked a rule that another one is asked; all rules that are asked)."""
+    asked = {language: rules_for(settings, language) for language in sorted(set(languages))}
+    rules = list(dict.fromkeys(rule for one in asked.values() for rule in one))
+    names = {language: {rule.score for rule in one} for language, one in asked.items()}
+    kept = dict(columns)
+    for name in columns.keys() & {rule.score for rule in rules}:
+        kept[name] = np.where([name in names[language] for language in languages], columns[name], np.nan)
+    return kept, rules
+
+
+def score_table(columns: dict[str, np.ndarray], languages: Sequence[str], rules: Sequence[Rule]) -> list[str]:
+    """Every score in numbers: percentiles, what its rules drop alone, and in which languages it was not judged (or measured)."""
+    lines = ["| score | 1 % | median | 99 % | dropped by its rule alone | not judged |", "|---|--:|--:|--:|---|---|"]
+    for name, values in columns.items():
+        absent = np.isnan(values)
+        there = values[~absent]
+        ends = [charts.short(one) for one in np.percentile(there, [1, 50, 99])] if len(there) else ["", "", ""]
+        said = "; ".join(
+            f"{rule.reason.value} {rule.side} {rule.limit:g}: {sum(map(rule.drops, there.tolist())):,}"
+            for rule in rules
+            if rule.score == name
+        )
+        where = Counter(language for language, gone in zip(languages, absent, strict=True) if gone)
+        missing = f"{where.total():,}: {', '.join(code for code, _ in where.most_common(8))}" if where else ""
+        lines.append(f"| {name} | {' | '.join(ends)} | {said} | {missing} |")
+    return lines
+
+
+def tables(run: Run) -> list[str]:
+    """Documents by language and by domain, up to `filter`."""
+    kept: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
+    dropped: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
+    for row in _rows(run, ["langid"], "drops", ["reason", "value"]):
+        dropped["language"][row["value"].partition(" ")[0]] += 1
+    for row in _rows(run, ["filter"], "documents", ["url", "language"]):
+        kept["domain"][domain_of(row["url"])] += 1
+        kept["language"][row["language"] or "-"] += 1
+    for row in _rows(run, ["crawl", "extract", "langid", "filter"], "drops", ["url"]):
+        dropped["domain"][domain_of(row["url"])] += 1
+    scored = Counter(row["language"] or "-" for row in _rows(run, ["score"], "documents", ["language"]))
+    dropped["language"].update(scored - kept["language"])
+    lines = []
+    for key in ("language", "domain"):
+        lines += ["", f"## By {key}, up to `filter`", "", *count_table(key, kept[key], dropped[key])]
+    return lines
+
+
+def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dict[str, str]]:
+    """(the report as Markdown, its figures by name). `figures` is what their names begin with; without it histograms are drawn as text.
+
+    Raises NotReadyError before any stage is done.
+    """
+    found = levels(run)
+    if not found:
+        raise NotReadyError(f"{run.uri}: no stage is done yet; run crawl first")
+    columns, languages = scores_of(run)
+    columns, rules = judged(columns, languages, run.recipe.filter)
+    of = {name: [rule for rule in rules if rule.score == name] for name in SCORES}
+    bars = [charts.Bar(step.name, step.share, step.published and step.published / 100) for step in funnel(found)]
+    drawn = {
+        f"{figures}-funnel.svg": charts.funnel(bars, run.recipe.name, "RefinedWeb"),
+        f"{figures}-scores.svg": charts.histograms([(name, columns[name], of[name]) for name in SCORES]),
+    }
+    read = f"{len(languages):,} scored documents of {len(run.segments)} segments"
+    lines = [f"# What the filters did: {run.recipe.name}", "", f"Made by `python -m reports.report` from {read}.", ""]
+    if figures:
+        lines += [f"![what is left after each step]({figures}-funnel.svg)", ""]
+    lines += [*funnel_table(found), *tables(run)]
+    for what, searched in contamination.reports(run).items():
+        lines += ["", "## Evaluation sets", "", "```", *contamination.render(what, searched), "```"]
+    lines += ["", "## Reasons"]
+    lines += [*reason_section(_rows(run, STAGES, "drops"), snippets), "", "## Scores", ""]
+    if figures:
+        lines += [f"![a histogram of every score with its thresholds]({figures}-scores.svg)", ""]
+    lines += score_table(columns, languages, rules) if languages else []
+    for name in SCORES if languages and not figures else ():
+        lines += charts.as_text(name, columns[name], of[name])
+    return "\n".join(map(printable, lines)) + "\n", drawn if figures else {}
+
+
+def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
+    """(every score of every document, nan where it was not measured; the documents' languages), in one order."""
+    values: dict[str, list[float]] = {name: [] for name in SCORES}
+    languages = []
+    for row in _rows(run, ["score"], "documents", ["language", *SCORES]):
+        languages.append(row["language"] or "-")
+        for name in SCORES:
+            values[name].append(np.nan if row[name] is None else row[name])
+    return {name: np.array(column, dtype=float) for name, column in values.items()}, languages
+
+
+def filter_with(uri: str, overrides: Sequence[str]) -> Filter:
+    """A recipe's filter settings with others tried; raises RecipeError for a key of another section, which no new decision reads."""
+    for item in overrides:
+        if not item.startswith("filter."):
+            raise RecipeError(f"--set {item}: only filter.KEY=VALUE can be tried on scores that are there")
+    return recipes.load(uri, overrides).filter
+
+
+def what_if(run: Run, settings: Filter) -> str:
+    """What other settings of the filter would keep of the documents that are scored already."""
+    now, then = (lru_cache(maxsize=None)(partial(rules_for, one)) for one in (run.recipe.filter, settings))
+    moves: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[str] = Counter()
+    for row in _rows(run, ["score"], "documents", ["language", *SCORES]):
+        before, after = decide(row, now(row["language"])), decide(row, then(row["language"]))
+        moves[before[0].value if before else "kept", after[0].value if after else "kept"] += 1
+        for name, verdict in (("now", before), ("then", after)):
+            sizes[name] += 0 if verdict else int(row["kept_words"])
+    if not moves and not all(find(run.store, task) for (stage, _), task in run.tasks().items() if stage == "score"):
+        raise NotReadyError(f"{run.uri}: score is not done; run: python -m pipelines score --recipe {run.uri}")
+    kept_now = sum(count for (before, _), count in moves.items() if before == "kept")
+    kept_then = sum(count for (_, after), count in moves.items() if after == "kept")
+    lines = [
+        f"{moves.total():,} documents scored",
+        f"kept now      {kept_now:>10,} documents {sizes['now']:>14,} words",
+        f"kept then     {kept_then:>10,} documents {sizes['then']:>14,} words",
+    ]
+    changed = [(pair, count) for pair, count in moves.most_common() if pair[0] != pair[1]]
+    lines += [f"{before:>32} -> {after:<32}{count:>8,}" for (before, after), count in changed]
+    return "\n".join(lines)
+
+
+def _rows(run: Run, stages: Iterable[str], kind: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    store: Store = run.store
+    for (stage, _), task in run.tasks().items():
+        manifest: Manifest | None = find(store, task) if stage in stages else None
+        for file in manifest.of(kind) if manifest else ():
+            yield from read_rows(store, file, columns)
+
+
+def write(target: Path, files: Mapping[str, str]) -> None:
+    """The report and its figures, by name, into the target's folder, which is made. Raises GristmillError where that cannot be."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            target.with_name(name).write_text(content)
+    except OSError as error:
+        raise GristmillError(f"--output {target}: {error}") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m reports.report", description=__doc__)
+    parser.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
+    parser.add_argument(
+        "--output", help="Markdown file for the report; its figures go beside it. Default: standard output"
+    )
+    parser.add_argument("--no-snippets", action="store_true", help="leave out what pages say")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="try filter.KEY=VALUE"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        run = open_run(given.recipe)
+        if given.overrides:
+            print(what_if(run, filter_with(given.recipe, given.overrides)))
+            return 0
+        target = Path(given.output) if given.output else None
+        markdown, figures = report(run, not given.no_snippets, target.stem if target else "")
+        if target is None:
+            print(markdown, end="")
+        else:
+            write(target, {target.name: markdown, **figures})
+    except GristmillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Why a page is not in the corpus, or what was cut from it: `python -m reports.why --recipe URI URL_OR_ID`.
+
+It reads what the stages committed, and needs no Spark. Without an id it looks through the drops of the whole run.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract.errors import GristmillError
+from contract.manifest import Manifest, find
+from contract.plan import Run, open_run
+from contract.printable import printable
+from contract.schema import Drop
+from contract.stages import STAGES
+from contract.store import Store
+from pipelines.text.hashing import buffers, shingles
+from pipelines.urls.canonical import canonical
+
+INDENT = " " * 34
+SHOWN = 10  # cuts of a document
+CHARS = 60  # of each
+
+
+def explain(run: Run, asked: str) -> Iterator[str]:
+    """One line for each thing that happened to the captures of an address, or to the document of an id, in pipeline order."""
+    is_id = re.fullmatch("[0-9a-f]{32}", asked) is not None
+    column, named = ("id", [asked]) if is_id else ("url", spellings(asked))
+    ids: dict[str, str] = {}  # id -> the last stage that wrote it
+    gone: set[str] = set()
+    for done in committed(run):
+        for row in rows(run.store, done, "documents", column, named, ["id"]):
+            ids[row["id"]] = done.stage
+        for row in rows(run.store, done, "drops", column, named):
+            gone.add(row["id"])
+            yield f"{row['id']}  {done.stage}: dropped, {row['reason']} {row['value'] or ''}".rstrip()
+            yield from twins(run, done, row)
+        for row in rows(run.store, done, "matches", column, named):
+            if row["action"] != "dropped":
+                yield f"{row['id']}  {done.stage}: {row['action']}, {row['benchmark']}: {row['ngram']}"
+        for row in rows(run.store, done, "heldout", column, named, ["id"]):
+            ids[row["id"]] = done.stage
+            yield f"{row['id']}  {done.stage}: held out of training"
+        for key in sorted(ids):
+            yield from passages(run, done, key)
+    for key in sorted(ids.keys() - gone):
+        yield f"{key}  kept; {ids[key]} was the last to write it"
+
+
+def spellings(url: str) -> list[str]:
+    """What the address of a page may be written as in the crawl: as asked, and in its canonical form by either scheme."""
+    form = canonical(url if "://" in url else f"https://{url}")
+    return sorted({url, form, form.replace("https://", "http://", 1)})
+
+
+def passages(run: Run, done: Manifest, key: str) -> Iterator[str]:
+    """What was cut from a document, in bytes of the text that `filter` wrote, with the first words of each passage."""
+    cuts = list(rows(run.store, done, "cuts", "id", [key]))
+    if cuts:
+        yield f"{key}  {done.stage}: {sum(cut['end'] - cut['start'] for cut in cuts)} bytes cut"
+        data = (text_of(run, key) or "").encode()
+        for cut in cuts[:SHOWN]:
+            text = " ".join(data[cut["start"] : cut["end"]].decode().split())
+            yield f"{INDENT}{cut['start']}-{cut['end']}: {text[:CHARS]}{'...' if len(text) > CHARS else ''}"
+        if len(cuts) > SHOWN:
+            yield f"{INDENT}and {len(cuts) - SHOWN} more passages"
+
+
+def text_of(run: Run, key: str) -> str | None:
+    """A document as `filter` wrote it."""
+    found = (
+        rows(run.store, done, "documents", "id", [key], ["text"]) for done in committed(run) if done.stage == "filter"
+    )
+    return next((row["text"] for some in found for row in some), None)
+
+
+def similarity(one: str, other: str, ngram: int) -> float:
+    """Jaccard similarity of the sets of word n-grams, as `dedup_fuzzy` checks it."""
+    hashes, bounds = shingles(*buffers(pa.array([one, other])), ngram)
+    sets = np.unique(hashes[: bounds[1]]), np.unique(hashes[bounds[1] :])
+    return len(np.intersect1d(*sets)) / len(np.union1d(*sets))
+
+
+def twins(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:
+    """The document that stays for a dropped duplicate, and the size of its cluster."""
+    if not row["duplicate_of"]:
+        return
+    url = next(
+        (
+            found["url"]
+            for one in committed(run)
+            for found in rows(run.store, one, "documents", "id", [row["duplicate_of"]])
+        ),
+        None,
+    )
+    yield f"{INDENT}it stays: {row['duplicate_of']} {url or ''}".rstrip()
+    cluster = 1 + sum(1 for _ in rows(run.store, done, "drops", "value", [row["value"]], ["id"]))
+    texts = [text_of(run, key) for key in (row["id"], row["duplicate_of"])]
+    if row["reason"] == Drop.NEAR_DUPLICATE and texts[0] is not None and texts[1] is not None:
+        ngram = run.recipe.minhash_sign.ngram
+        yield f"{INDENT}similarity of the two: {similarity(*texts, ngram):.2f} (shared {ngram}-word shingles)"
+    yield f"{INDENT}documents in the cluster: {cluster}"
+
+
+def committed(run: Run) -> Iterator[Manifest]:
+    """What the stages before the mixture have committed."""
+    for task in run.tasks().values():
+        if STAGES[task.stage].plane == "spark" and (done := find(run.store, task)):
+            yield done
+
+
+def rows(
+    store: Store, done: Manifest, kind: str, column: str, values: Sequence[str], columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of one kind of a manifest's files where a column has one of some values."""
+    for file in done.of(kind):
+        with file.open(store) as source:
+            if column in pq.read_schema(source).names:
+                source.seek(0)
+                yield from pq.read_table(source, columns=columns, filters=pc.field(column).isin(values)).to_pylist()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m reports.why", description=__doc__)
+    parser.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
+    parser.add_argument("page", metavar="URL_OR_ID")
+    given = parser.parse_args(arguments)
+    try:
+        lines = list(explain(open_run(given.recipe), given.page))
+    except GristmillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(*map(printable, lines or [f"no stage of this run has seen {given.page}"]), sep="\n")
+    return 0 if lines else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,575 @@
+"""A run that stops and goes on must be the run that never stopped: weights, moments, random states, curves."""
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from contract import gc
+from contract.errors import InputError, Interrupted, StoreError
+from contract.manifest import Attempt, File
+from contract.settings import Engine as EngineSettings
+from contract.settings import Model, Optim
+from contract.store import Store
+from training.engine import checkpoint, zero
+from training.engine.engine import Engine
+from training.engine.job import Job, clear_checkpoints
+from training.models import llama as model
+
+SHAPE = Model(layers=1, d_model=16, heads=2, kv_heads=1, d_ff=32)
+OPTIM = Optim(lr=0.01, warmup_fraction=0.0)
+BATCHES = list(torch.randint(0, 50, (6, 4, 16), generator=torch.Generator().manual_seed(3)))
+
+
+def make_engine(job: Job, zero_stage: int = 0, seed: int = 0, dtype: str = "fp32", shape: Model = SHAPE) -> Engine:
+    settings = EngineSettings(micro_batch=4, zero_stage=zero_stage, dtype=dtype)
+    return Engine(job, model.build(shape, 50, 16, seed), OPTIM, settings, 4, len(BATCHES))
+
+
+def train(engine: Engine, first: int, last: int) -> None:
+    for batch in BATCHES[first:last]:
+        engine.backward(engine(input_ids=batch, labels=batch).loss)
+        engine.step()
+
+
+def state(engine: Engine) -> dict[str, torch.Tensor]:
+    return {f"{name}/{key}": value.clone() for name, one in zero.read(engine.deepspeed) for key, value in one.items()}
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler of the code under test sees it."""
+
+
+def kill_at_change(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Of all changes to the store from now on, counted from 1, this one does not happen any more, nor one after it."""
+    counted = itertools.count(1)
+
+    def counting(change: Callable[..., object]) -> Callable[..., object]:
+        def counted_change(*given: object) -> object:
+            if next(counted) >= number:
+                raise Killed
+            return change(*given)
+
+        return counted_change
+
+    for name in ("write_bytes", "upload", "persist", "create", "delete"):
+        monkeypatch.setattr(Store, name, counting(getattr(Store, name)))
+
+
+class Peer(Job):
+    """One of several processes, alone: the others add nothing to a sum, and rank 0 shares what it would."""
+
+    def sum(self, *values: float) -> list[float]:
+        return list(values)
+
+    def share(self, value: str) -> str:
+        return "attempt-one" if value.startswith("attempt") else "\n".join(a.prefix for a in checkpoint.committed(self))
+
+    def barrier(self) -> None:
+        written = len(self.store.files(f"{self.task.stage}/{self.task.fingerprint}"))
+        self.__dict__.setdefault("waited", []).append((written, len(checkpoint.committed(self))))
+
+    def download(self, file: File) -> Path:
+        self.__dict__.setdefault("asked", []).append(Path(file.path).name)
+        return super().download(file)
+
+
+def peer(job: Job, rank: int, world: int) -> Peer:
+    return Peer(job.run, job.task, job.attempt, rank, rank, world)
+
+
+@pytest.mark.parametrize(
+    ("step", "last", "every", "stopping", "expected"),
+    [
+        (4, 10, 4, False, True),
+        (8, 10, 4, False, True),
+        (3, 10, 4, False, False),
+        (5, 10, 4, False, False),
+        (3, 10, 4, True, True),
+        (4, 10, 4, True, True),
+        (9, 10, 4, True, True),
+        (10, 10, 5, False, False),  # what follows is the result
+        (10, 10, 4, True, False),
+        (1, 10, 1, False, True),
+    ],
+)
+def test_when_a_checkpoint_is_due(step: int, last: int, every: int, stopping: bool, expected: bool) -> None:
+    assert checkpoint.due(step, last, every, stopping) is expected
+
+
+def test_a_task_that_is_to_stop_saves_first(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain", "pretrain.engine.checkpoint_steps=3")
+    engine = make_engine(job)
+    steps = lambda: [one.metrics["step"] for one in checkpoint.committed(job)]  # noqa: E731
+    for step in (1, 2, 3, 4):
+        checkpoint.save_when_due(job, step, 6, {"model": engine}, {"tokens": step})
+    assert steps() == [3]
+    job.stop.raised = True
+    with pytest.raises(Interrupted, match=r"^pretrain: stopped after step 5 of 6; run again to go on$"):
+        checkpoint.save_when_due(job, 5, 6, {"model": engine}, {"tokens": 5})
+    assert steps() == [5, 3]
+    assert checkpoint.restore(job, {"model": engine}) == (5, {"tokens": 5})
+    checkpoint.save_when_due(job, 6, 6, {"model": engine}, {})
+    assert steps() == [5, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (1, [2, 1]),  # before the upload
+        (2, [2, 1]),  # uploaded, not yet on the disk
+        (3, [2, 1]),  # all there but the manifest
+        (4, [3, 2, 1]),  # the manifest is there, its name not yet on the disk
+        (5, [3, 2, 1]),  # nothing old is deleted
+        (6, [3, 2]),  # the old manifest is gone, its files are not
+        (7, [3, 2]),  # there is no seventh
+    ],
+)
+def test_a_save_killed_at_any_change_leaves_whole_checkpoints(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, change: int, left: list[int]
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    with monkeypatch.context() as patch:
+        kill_at_change(patch, change)
+        with pytest.raises(Killed) if change < 7 else contextlib.nullcontext():
+            checkpoint.save(job, 3, {"model": engine}, {})
+    found = checkpoint.committed(job)
+    assert [one.metrics["step"] for one in found] == left
+    assert all(job.store.size(file.path) == file.bytes for one in found for file in one.files)
+    assert checkpoint.restore(job, {"model": engine})[0] == left[0]
+
+
+def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_job: Callable[..., Job]) -> None:
+    alone = make_job("pretrain")
+    engine = make_engine(alone)
+    train(engine, 0, 1)
+    alone.curves.add(1, loss=2.0)
+    for rank in (1, 0):  # rank 0 commits when all have written
+        torch.manual_seed(10 + rank)
+        one = peer(alone, rank, 2)
+        one.curves.add(1, loss=2.0)
+        checkpoint.save(one, 1, {"model": engine}, {})
+        # All wait twice: with their own files written and nothing committed, and when rank 0 has committed.
+        assert one.__dict__["waited"] == ([(3, 0), (3, 0)] if rank else [(8, 0), (9, 1)])
+    (manifest,) = checkpoint.committed(alone)
+    assert manifest.metrics == {"step": 1, "processes": 2}
+    kinds = {Path(file.path).name: file.kind for file in manifest.files}
+    shards = [f"shard-0000{rank}-of-00002.safetensors" for rank in range(2)]
+    sums = ["sums-00000.json", "sums-00001.json"]
+    others = ["random-00000.safetensors", "random-00001.safetensors", "state.json", *sums]
+    assert kinds == {"metrics.jsonl": "metrics"} | dict.fromkeys([*shards, *others], "checkpoint")
+    written = [
+        load_file(alone.download(file)) for name in shards for file in manifest.files if file.path.endswith(name)
+    ]
+    names = [{key.rpartition("/")[0] for key in one} for one in written]
+    assert not names[0] & names[1]
+    assert len(names[0]) - len(names[1]) in (0, 1)
+    together = {key.removeprefix("model/"): value for one in written for key, value in one.items()}
+    assert same(together, state(engine))
+
+    for rank in range(3):
+        torch.manual_seed(99)
+        one, resumed = peer(alone, rank, 3), make_engine(alone, seed=9)
+        assert checkpoint.restore(one, {"model": resumed}) == (1, {})
+        assert same(state(resumed), state(engine))
+        expected = torch.rand(4, generator=torch.Generator().manual_seed(10 + rank if rank < 2 else 99))
+        assert torch.equal(torch.rand(4), expected), "the third process saved none, so nothing is taken up"
+        assert {name for name in one.__dict__["asked"] if "random" in name} == {f"random-0000{rank}.safetensors"} & {
+            *others
+        }
+        assert len(one.curves.points) == (rank == 0), "curves are kept on rank 0"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_is_damaged_for_one_process_is_left_out_by_all(make_job: Callable[..., Job], rank: int) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    one = peer(job, rank, 2)
+    said = iter([[1.0, 0.0, 0.0], [0.0], [1.0]])  # damaged for the other; the task is not done; one was set aside
+    one.sum = lambda *values: next(said)  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"1 checkpoint.s. are damaged and none is whole"):
+        checkpoint.restore(one, {"model": engine})
+    assert len(checkpoint.committed(job)) == rank, "rank 0 alone sets it aside"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_one_process_cannot_read_is_left_alone_by_all(make_job: Callable[..., Job], rank: int) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    one = peer(job, rank, 2)
+    one.sum = lambda *values: [0.0, 0.0, 1.0]  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match=r"cannot be read .by another process.; nothing was changed, run again"):
+        checkpoint.restore(one, {"model": engine})
+    assert len(checkpoint.committed(job)) == 1
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ESTALE, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("place", ["contract.store.Store.open_input", "pathlib.Path.open"])
+def test_what_cannot_be_read_at_this_time_is_not_damaged(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, code: int, place: str
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    owner, _, name = place.rpartition(".")
+    opened = getattr(Store if "Store" in owner else Path, name)
+
+    def failing(one: Store | Path, *given: Any, **named: Any) -> Any:
+        if str(given[0] if isinstance(one, Store) else one).endswith(".safetensors"):
+            raise OSError(code, os.strerror(code))
+        return opened(one, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, failing)
+        with pytest.raises(StoreError, match=r"cannot be read .*; nothing was changed, run again$"):
+            checkpoint.restore(job, {"model": engine})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
+    assert checkpoint.restore(job, {"model": engine})[0] == 2
+
+
+def test_a_file_that_the_library_calls_missing_is_not_damaged(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    for error in (FileNotFoundError("No such file or directory"), SafetensorError("too many open files")):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "load_file", Mock(side_effect=error))
+            with pytest.raises(StoreError, match="nothing was changed"):
+                checkpoint.restore(job, {"model": engine})
+    assert checkpoint.restore(job, {"model": engine})[0] == 1
+
+
+@pytest.mark.parametrize("part", ["shard-00000-of-00001.safetensors", "state.json", "random-00000.safetensors"])
+def test_a_changed_byte_is_noticed(make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str], part: str) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {"value": 5})
+    (path,) = [file.path for file in checkpoint.committed(job)[0].files if file.path.endswith(part)]
+    data = job.store.read_bytes(path)
+    job.store.write_bytes(path, data.replace(b"5", b"6") if part == "state.json" else data[:-1] + bytes([data[-1] ^ 1]))
+    assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 1
+    assert f"skipped a damaged checkpoint ({part}: its checksum is another)" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_stays_when_its_step_is_saved_again_and_falls_behind(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    damaged = checkpoint.committed(job)[0]
+    manifest = job.store.read_bytes(damaged.path)
+    for file in damaged.files:
+        job.store.write_bytes(file.path, b"damaged")
+    assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 1
+    for step in range(2, 4 + checkpoint.KEEP):
+        checkpoint.save(job, step, {"model": engine}, {})
+    left = {entry.path for entry in job.store.files(damaged.prefix)}
+    (aside,) = left - {file.path for file in damaged.files}
+    assert aside.startswith(f"{damaged.prefix}/damaged-")
+    assert job.store.read_bytes(aside) == manifest
+    assert 2 not in [one.metrics["step"] for one in checkpoint.committed(job)]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over_in_silence(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    whole = {file.path: job.store.read_bytes(file.path) for one in checkpoint.committed(job) for file in one.files}
+    manifests = {job.store.read_bytes(one.path) for one in checkpoint.committed(job)}
+    for path in whole:
+        job.store.write_bytes(path, b"damaged")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"^pretrain: 2 checkpoint.s. are damaged and none is whole, so training"):
+            checkpoint.restore(job, {"model": engine})
+    left = {entry.path for entry in job.store.files(f"pretrain/{job.task.fingerprint}")}
+    assert {job.store.read_bytes(path) for path in left - whole.keys()} == manifests, "set aside, never deleted"
+    assert all("/damaged-" in path for path in left - whole.keys())
+    for path in whole:
+        os.utime(f"{job.store.root}/{path}", (1_710_000_000,) * 2)
+    assert gc.collect(job.store, 3600, time.time(), delete=True) == ([], [])
+    for path, data in whole.items():  # a person brings them back
+        job.store.write_bytes(path, data)
+    for path in left - whole.keys():
+        os.rename(f"{job.store.root}/{path}", f"{job.store.root}/{path.rpartition('/')[0]}/manifest.json")
+    assert checkpoint.restore(job, {"model": engine})[0] == 2
+    clear_checkpoints(job.store, job.task)
+    assert checkpoint.restore(job, {"model": engine}) == (0, {})
+
+
+@pytest.mark.parametrize("content", ["{", "another task's"])
+def test_a_manifest_that_was_not_written_here_is_skipped(
+    make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    newest = checkpoint.committed(job)[0]
+    if content != "{":
+        content = newest.model_copy(update={"partition": "step-00000007"}).model_dump_json()
+    job.store.write_bytes(newest.path, content.encode())
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [1]
+    assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 1
+    assert f"skipped a damaged checkpoint ({job.store.full(newest.path)}: " in capsys.readouterr().out
+    for file in newest.files:
+        os.utime(f"{job.store.root}/{file.path}", (1_710_000_000,) * 2)
+    assert gc.collect(job.store, 3600, time.time(), delete=True) == ([], []), "a person may want its files"
+    checkpoint.save(job, 2, {"model": engine}, {})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
+
+
+def test_a_checkpoint_that_replaces_a_damaged_one_is_not_set_aside(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2):
+        checkpoint.save(job, step, {"model": engine}, {})
+    damaged = checkpoint.committed(job)[0]
+    job.store.write_bytes(damaged.files[0].path, b"damaged")
+    agree = checkpoint._agree
+
+    def meanwhile(one: Job, state: Any) -> Any:
+        if "/step-00000002" in checkpoint.committed(job)[0].prefix and checkpoint.committed(job)[0] == damaged:
+            job.store.delete(damaged.path)
+            checkpoint.save(job, 2, {"model": engine}, {})  # another attempt
+        return agree(one, state)
+
+    monkeypatch.setattr(checkpoint, "_agree", meanwhile)
+    checkpoint.restore(job, {"model": engine})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
+
+
+def test_a_store_that_cannot_be_asked_whether_a_checkpoint_is_gone_changes_nothing(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    (only,) = checkpoint.committed(job)
+    job.store.write_bytes(only.files[0].path, b"damaged")
+    exists, asked = Store.exists, []
+
+    def failing(store: Store, path: str) -> bool:
+        asked.append(path)
+        if len(asked) > 1:  # the first call lists the checkpoints
+            raise StoreError("503 Slow Down")
+        return exists(store, path)
+
+    monkeypatch.setattr(Store, "exists", failing)
+    with pytest.raises(StoreError, match="nothing was changed, run again"):
+        checkpoint.restore(job, {"model": engine})
+    assert checkpoint.committed(job) == [only]
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read_is_looked_for_again(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    checkpoint.save(job, 2, {"model": engine}, {})
+    download, vanished = Job.download, []
+
+    def slow(self: Job, file: File) -> Path:
+        if "step-00000002" in file.path and not vanished:
+            vanished.append(file)
+            for step in (3, 4):
+                checkpoint.save(job, step, {"model": engine}, {})  # another attempt, which keeps two
+        return download(self, file)
+
+    monkeypatch.setattr(Job, "download", slow)
+    assert checkpoint.restore(job, {"model": engine})[0] == 4
+    assert vanished
+    monkeypatch.setattr(
+        Job, "download", Mock(side_effect=lambda file: clear_checkpoints(job.store, job.task) or download(job, file))
+    )
+    Attempt(job.run, job.task).commit([])
+    with pytest.raises(Interrupted, match="another attempt has finished this task; its result stands, this one stops"):
+        checkpoint.restore(job, {"model": engine})
+
+
+def test_an_attempt_whose_task_is_done_saves_no_checkpoint(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    Attempt(job.run, job.task).commit([])
+    clear_checkpoints(job.store, job.task)
+    with pytest.raises(Interrupted, match=r"^pretrain: another attempt has finished this task"):
+        checkpoint.save(job, 2, {"model": engine}, {})
+    assert not [name for name in job.store.folders(f"pretrain/{job.task.fingerprint}") if name.startswith("step-")]
+
+
+def test_weights_that_are_no_numbers_are_never_saved(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    elsewhere = peer(job, 0, 2)
+    elsewhere.sum = lambda *values: [value + 1 for value in values]  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="weights are no numbers after step 2; training diverged"):
+        checkpoint.save(elsewhere, 2, {"model": engine}, {})
+    with torch.no_grad():
+        next(iter(engine.module.parameters()))[0, 0] = torch.inf
+    with pytest.raises(InputError, match="weights are no numbers after step 2"):
+        checkpoint.save(job, 2, {"model": engine}, {})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [1]
+
+
+@pytest.mark.parametrize(("zero_stage", "dtype"), [(0, "fp32"), (2, "fp32"), (2, "bf16"), (3, "fp32")])
+def test_going_on_gives_the_same_bits(make_job: Callable[..., Job], zero_stage: int, dtype: str) -> None:
+    job = make_job("pretrain")
+    whole = make_engine(job, zero_stage, dtype=dtype)
+    train(whole, 0, 3)
+    checkpoint.save(job, 3, {"model": whole}, {"tokens": 7})
+    train(whole, 3, 6)
+
+    resumed = make_engine(job, zero_stage, seed=9, dtype=dtype)  # other weights: all must come from the checkpoint
+    step, extra = checkpoint.restore(job, {"model": resumed})
+    assert (step, extra, resumed.steps_done) == (3, {"tokens": 7}, 3)
+    train(resumed, 3, 6)
+    assert same(state(whole), state(resumed))
+    assert len(state(whole)) == 3 * len(list(whole.module.parameters()))
+    for one, two in zip(whole.module.parameters(), resumed.module.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 2), (2, 0)])
+def test_a_checkpoint_fits_any_zero_stage(make_job: Callable[..., Job], before: int, after: int) -> None:
+    job = make_job("pretrain")
+    saved = make_engine(job, before)
+    train(saved, 0, 3)
+    checkpoint.save(job, 3, {"model": saved}, {})
+    restored = make_engine(job, after, seed=9)
+    checkpoint.restore(job, {"model": restored})
+    assert same(state(saved), state(restored))
+    train(saved, 3, 5)
+    train(restored, 3, 5)
+    for key, value in state(saved).items():
+        torch.testing.assert_close(state(restored)[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_several_engines_extras_random_states_and_curves_come_back(make_job: Callable[..., Job]) -> None:
+    job = make_job("ppo")
+    engines = {"policy": make_engine(job, 0, seed=1), "value": make_engine(job, 2, seed=2)}
+    train(engines["value"], 0, 2)
+    job.curves.add(1, loss=2.5)
+    random.gauss(0, 1), np.random.standard_normal()  # both make two numbers at a time and keep one for the next call
+    checkpoint.save(job, 1, engines, {"kl_coef": 0.1})
+    drawn = torch.rand(3), np.random.standard_normal(3), [random.gauss(0, 1) for _ in range(3)]
+    expected = {name: state(engine) for name, engine in engines.items()}
+
+    other = make_job("ppo")
+    fresh = {"policy": make_engine(other, 0, seed=3), "value": make_engine(other, 2, seed=4)}
+    torch.rand(5), np.random.rand(5), random.gauss(0, 1), random.random()
+    step, extra = checkpoint.restore(other, fresh)
+    again = torch.rand(3), np.random.standard_normal(3), [random.gauss(0, 1) for _ in range(3)]
+    assert step == 1
+    assert extra == {"kl_coef": 0.1}
+    assert {name: engine.steps_done for name, engine in fresh.items()} == {"policy": 0, "value": 2}
+    assert all(same(expected[name], state(fresh[name])) for name in fresh)
+    assert torch.equal(drawn[0], again[0])
+    assert np.array_equal(drawn[1], again[1])
+    assert drawn[2] == again[2]
+    (manifest,) = checkpoint.committed(job)
+    (path,) = [file.path for file in manifest.files if file.path.endswith("state.json")]
+    plain = {"step": 1, "updates": {"policy": 0, "value": 2}, "extra": {"kl_coef": 0.1}}
+    assert json.loads(job.store.read_bytes(path)) == plain
+    assert [(one.step, one.name, one.value) for one in other.curves.points] == [(1, "loss", 2.5)]
+
+
+@pytest.mark.parametrize("part", ["shard-00000-of-00001.safetensors", "state.json", "random-00000.safetensors"])
+@pytest.mark.parametrize("left", [None, 40])
+def test_a_damaged_checkpoint_is_left_out_for_the_one_before(
+    make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str], part: str, left: int | None
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    train(engine, 0, 2)
+    checkpoint.save(job, 2, {"model": engine}, {})
+    expected = state(engine)
+    train(engine, 2, 4)
+    checkpoint.save(job, 4, {"model": engine}, {})
+    (path,) = [file.path for file in checkpoint.committed(job)[0].files if file.path.endswith(part)]
+    data = job.store.read_bytes(path)
+    job.store.delete(path)
+    if left is not None:
+        job.store.write_bytes(path, data[:left])
+    resumed = make_engine(job, seed=9)
+    assert checkpoint.restore(job, {"model": resumed})[0] == 2
+    assert same(expected, state(resumed))
+    assert "skipped a damaged checkpoint" in capsys.readouterr().out
+    train(resumed, 2, 4)
+    checkpoint.save(job, 4, {"model": resumed}, {})
+    assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 4
+
+
+def test_two_are_kept_and_none_after_the_end(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    for step in (1, 2, 3):
+        checkpoint.save(job, step, {"model": engine}, {})
+    assert [one.partition for one in checkpoint.committed(job)] == ["step-00000003", "step-00000002"]
+    assert not job.store.files(f"pretrain/{job.task.fingerprint}/step-00000001")
+    clear_checkpoints(job.store, job.task)
+    assert checkpoint.committed(job) == []
+    Attempt(job.run, job.task).commit([])
+    assert checkpoint.committed(job) == [], "the stage's own result is no checkpoint"
+    job.store.delete(job.task.prefix)
+    assert not job.store.files(f"pretrain/{job.task.fingerprint}")
+
+
+def test_what_was_never_committed_is_never_restored(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    killed = Attempt(job.run, job.task, "step-00000002")
+    job.store.write_bytes(killed.path("state.json"), b"{")
+    assert checkpoint.restore(job, {"model": engine})[0] == 1
+
+
+def test_nothing_to_restore_changes_nothing(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    before = state(engine)
+    assert checkpoint.restore(job, {"model": engine}) == (0, {})
+    assert same(before, state(engine))
+
+
+def test_a_checkpoint_of_another_model_is_refused(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    checkpoint.save(job, 1, {"model": make_engine(job)}, {})
+    wider = make_engine(job, shape=SHAPE.model_copy(update={"d_ff": 64}))
+    with pytest.raises(InputError, match=r"does not fit the model .*mlp.*delete it to start afresh"):
+        checkpoint.restore(job, {"model": wider})
+    deeper = make_engine(job, shape=SHAPE.model_copy(update={"layers": 2}))
+    with pytest.raises(InputError, match=r"does not fit the model .*no model.layers.1"):
+        checkpoint.restore(job, {"model": deeper})
+    with pytest.raises(InputError, match=r"holds \['model'\], this stage needs \['policy'\]"):
+        checkpoint.restore(job, {"policy": make_engine(job)})

@@ -1,0 +1,83 @@
+"""Damage is told from files alone: a header that does not fit, a checksum that is another."""
+
+import contextlib
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from contract.errors import DamagedError
+from training.engine.checkpoint_files import check_sums, digest, header_fits, random_state, restore_random_state
+
+
+def test_a_header_says_how_long_its_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(3), "b": torch.zeros(5)}, path, {"made": "here"})
+    data = path.read_bytes()
+    assert header_fits(path)
+    for wrong in (
+        data[:-1],
+        data + b"1",
+        b"",
+        data[:7],
+        bytes(8),
+        data.replace(b"data_offsets", b"data_offsetz"),
+        b"\xff" * 8 + data[8:],
+        data[:8] + b"[" + data[9:],
+        (2).to_bytes(8, "little") + b"[]",
+    ):
+        path.write_bytes(wrong)
+        assert not header_fits(path), wrong
+
+
+def test_each_process_reads_its_own_random_state_and_its_share_of_the_rest(tmp_path: Path) -> None:
+    names = ["random-00000", "random-00001", "shard-00000", "shard-00001", "state"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    (tmp_path / "sums-00000.json").write_text(json.dumps({name: digest(tmp_path / name) for name in names}))
+    readers = {"random-00000": 0, "random-00001": 1, "shard-00000": 0, "shard-00001": 1, "state": 0}
+    for name, reader in readers.items():
+        (tmp_path / name).write_text("another")
+        for rank in range(2):
+            mine = [one for one in names if "random" not in one or one.endswith(str(rank))]
+            noticed = pytest.raises(DamagedError, match=rf"^{name}: its checksum is another$")
+            with noticed if rank == reader else contextlib.nullcontext():
+                check_sums({one: tmp_path / one for one in [*mine, "sums-00000.json"]}, rank, 2)
+        (tmp_path / name).write_text(name)
+    check_sums({one: tmp_path / one for one in [*names, "sums-00000.json"]}, 0, 1)
+    (tmp_path / "state").write_text("another")
+    with pytest.raises(DamagedError):
+        check_sums({one: tmp_path / one for one in [*names, "sums-00000.json"]}, 0, 1)
+    check_sums({one: tmp_path / one for one in names}, 0, 1)  # one that an earlier version saved
+
+
+@pytest.mark.parametrize("halfway", [True, False])
+def test_random_numbers_go_on_where_they_were(halfway: bool) -> None:
+    """Also between two Gaussian numbers, of which Python and numpy make a pair at a time."""
+
+    def draw() -> list[float]:
+        return [random.gauss(0, 1), random.random(), *np.random.standard_normal(3), *torch.rand(2).tolist()]
+
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    if halfway:
+        random.gauss(0, 1)
+        np.random.standard_normal()
+    state = random_state()
+    expected = draw()
+    draw()
+    restore_random_state(state)
+    assert draw() == expected
+
+
+def test_a_file_without_tensors_has_a_header_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({}, path)
+    assert header_fits(path)
+    path.write_bytes(path.read_bytes() + b"1")
+    assert not header_fits(path)

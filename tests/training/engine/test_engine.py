@@ -1,0 +1,155 @@
+"""The learning rate's schedule by hand; DeepSpeed's stages, accumulation and precisions against plain PyTorch."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from contract.errors import InputError, RecipeError
+from contract.settings import Engine as EngineSettings
+from contract.settings import Model, Optim
+from training.engine import zero
+from training.engine.engine import Engine, decay_groups, lr_at
+from training.engine.job import Job
+from training.models import llama as model
+
+SHAPE = Model(layers=1, d_model=16, heads=2, kv_heads=1, d_ff=32)
+OPTIM = Optim(lr=0.01, warmup_fraction=0.0, weight_decay=0.1, clip=0.5)
+
+
+def test_warm_up_rises_in_equal_steps_and_cosine_ends_at_the_floor() -> None:
+    optim = Optim(lr=1.0, warmup_fraction=0.1, min_lr_fraction=0.1)
+    assert [lr_at(step, 40, optim) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert lr_at(21, 40, optim) == pytest.approx(0.1 + 0.9 * 0.5)  # 18 of 36 decaying updates: half-way
+    assert lr_at(12, 40, optim) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+    assert lr_at(39, 40, optim) == pytest.approx(0.1)
+
+
+def test_linear_and_constant_schedules() -> None:
+    linear = Optim(lr=1.0, warmup_fraction=0.0, schedule="linear", min_lr_fraction=0.0)
+    assert [lr_at(step, 4, linear) for step in range(4)] == pytest.approx([0.75, 0.5, 0.25, 0.0])
+    constant = Optim(lr=1.0, warmup_fraction=0.5, schedule="constant")
+    assert [lr_at(step, 4, constant) for step in range(4)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
+
+
+def test_norms_are_not_decayed() -> None:
+    matrices, vectors = decay_groups(model.build(SHAPE, 50, 16, 0), 0.1)
+    assert matrices["weight_decay"] == 0.1
+    assert vectors["weight_decay"] == 0.0
+    assert {one.dim() for one in matrices["params"]} == {2}
+    assert len(vectors["params"]) == 3  # two norms in the layer, one at the end
+
+
+def train(engine: Engine, batches: list[torch.Tensor]) -> tuple[list[float], list[float]]:
+    """Losses and gradient norms of one update a batch."""
+    losses, norms = [], []
+    for batch in batches:
+        parts = []
+        for part in batch.split(engine.micro_batch):
+            loss = engine(input_ids=part, labels=part).loss
+            engine.backward(loss)
+            parts.append(float(loss.detach()))
+        losses.append(sum(parts) / len(parts))
+        norms.append(engine.step())
+    return losses, norms
+
+
+def reference(batches: list[torch.Tensor]) -> tuple[list[float], list[float]]:
+    """The same updates in plain PyTorch."""
+    module = model.build(SHAPE, 50, 16, seed=0)
+    adam = torch.optim.AdamW(decay_groups(module, OPTIM.weight_decay), betas=OPTIM.betas)
+    losses, norms = [], []
+    for step, batch in enumerate(batches):
+        for group in adam.param_groups:
+            group["lr"] = lr_at(step, len(batches), OPTIM)
+        loss = module(input_ids=batch, labels=batch).loss
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(module.parameters(), OPTIM.clip)))
+        adam.step()
+        adam.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses, norms
+
+
+@pytest.fixture
+def batches() -> list[torch.Tensor]:
+    return list(torch.randint(0, 50, (4, 8, 16), generator=torch.Generator().manual_seed(3)))
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "dtype", "micro_batch", "tolerance"),
+    [(0, "fp32", 8, 1e-5), (0, "fp32", 2, 1e-5), (2, "fp32", 4, 1e-5), (3, "fp32", 4, 1e-5), (0, "bf16", 8, 2e-2)],
+)
+def test_every_way_of_running_makes_the_same_updates(
+    make_job: Callable[..., Job],
+    batches: list[torch.Tensor],
+    zero_stage: int,
+    dtype: str,
+    micro_batch: int,
+    tolerance: float,
+) -> None:
+    settings = EngineSettings(zero_stage=zero_stage, dtype=dtype, micro_batch=micro_batch)
+    engine = Engine(make_job("pretrain"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, len(batches))
+    losses, norms = train(engine, batches)
+    expected_losses, expected_norms = reference(batches)
+    assert losses == pytest.approx(expected_losses, rel=tolerance)
+    assert norms == pytest.approx(expected_norms, rel=5 * tolerance)
+    assert expected_norms[0] > OPTIM.clip, "the clipping was part of it"
+
+
+@pytest.mark.parametrize(("zero_stage", "dtype"), [(0, "fp32"), (2, "fp32"), (3, "fp32"), (2, "bf16")])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_gradients_that_are_no_numbers_stop_the_run_and_leave_the_weights(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], zero_stage: int, dtype: str, bad: float
+) -> None:
+    settings = EngineSettings(zero_stage=zero_stage, dtype=dtype, micro_batch=8)
+    engine = Engine(make_job("reward"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 4)
+    train(engine, batches[:1])
+    before = [{key: value.clone() for key, value in one.items()} for _, one in zero.read(engine.deepspeed)]
+    engine.backward(engine(input_ids=batches[1], labels=batches[1]).loss * bad)
+    with pytest.raises(InputError, match=r"reward: the gradients' norm is (nan|inf) in update \d; .* clip of reward"):
+        engine.step()
+    for old, (_, new) in zip(before, zero.read(engine.deepspeed), strict=True):
+        assert all(torch.equal(old[key], new[key]) for key in old)
+
+
+def test_activation_checkpointing_recomputes_in_a_model_that_was_loaded(
+    make_job: Callable[..., Job], batches: list[torch.Tensor]
+) -> None:
+    settings = EngineSettings(micro_batch=8, activation_checkpointing=True)
+    loaded = model.build(SHAPE, 50, 16, seed=0).eval()  # as from_pretrained leaves it
+    engine = Engine(make_job("sft"), loaded, OPTIM, settings, 8, 4)
+    calls: list[int] = []
+    loaded.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    engine.backward(engine(input_ids=batches[0], labels=batches[0]).loss)
+    assert len(calls) == 2, "once forward, and once more on the way back"
+
+
+def test_two_engines_in_one_process_do_not_meet(make_job: Callable[..., Job], batches: list[torch.Tensor]) -> None:
+    job, settings = make_job("ppo"), EngineSettings(zero_stage=2, micro_batch=8)
+    one, two = (Engine(job, model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 4) for _ in range(2))
+    alone, _ = train(one, batches[:2])
+    before = [value.clone() for value in two.module.parameters()]
+    assert all(torch.equal(*pair) for pair in zip(before, two.module.parameters(), strict=True))
+    again, _ = train(two, batches[:2])
+    assert again == alone
+
+
+def test_rotary_frequencies_stay_exact_in_bf16(make_job: Callable[..., Job]) -> None:
+    module = model.build(SHAPE, 50, 16, seed=0)
+    exact = module.model.rotary_emb.inv_freq.clone()
+    engine = Engine(make_job("pretrain"), module, OPTIM, EngineSettings(dtype="bf16", micro_batch=8), 8, 4)
+    assert next(engine.module.parameters()).dtype == torch.bfloat16
+    assert torch.equal(engine.module.model.rotary_emb.inv_freq, exact)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_the_keys_to_change(make_job: Callable[..., Job]) -> None:
+    with pytest.raises(RecipeError, match=r"batch 8 is no multiple of 1 processes x engine.micro_batch 3"):
+        Engine(make_job("pretrain"), model.build(SHAPE, 50, 16, 0), OPTIM, EngineSettings(micro_batch=3), 8, 4)
+
+
+def test_a_step_before_the_batch_is_whole_is_a_defect(make_job: Callable[..., Job]) -> None:
+    engine = Engine(make_job("pretrain"), model.build(SHAPE, 50, 16, 0), OPTIM, EngineSettings(micro_batch=4), 8, 4)
+    with pytest.raises(RuntimeError, match="after 0 of 2 parts"):
+        engine.step()

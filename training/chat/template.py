@@ -1,0 +1,129 @@
+"""Chats as token ids, in one format that sft, reward, ppo and evaluate share.
+
+    <|system|>text<|user|>text<|assistant|>text<|endoftext|><|user|>text<|assistant|>text<|endoftext|>
+
+Each turn begins with its role's token; an assistant turn ends with end-of-text. Only special tokens that this module places are
+special: `<|user|>` typed into a text stays the characters that it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from contract.errors import InputError
+from contract.shards import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS, SYSTEM, USER
+from training.engine.job import Job
+
+Role = Literal["system", "user", "assistant"]
+ROLES: dict[Role, str] = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+
+
+@dataclass(frozen=True)
+class Turn:
+    role: Role
+    text: str
+
+
+class Chat:
+    """A tokenizer that knows the chat format."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputError for a file that is no tokenizer or lacks a special token."""
+        self.path = path
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the tokenizers library raises nothing narrower
+            raise InputError(f"{path}: is not a tokenizer ({error}); run tokenizer again") from error
+        self._tokenizer.encode_special_tokens = True  # special tokens in a text are read as plain characters
+        missing = [token for token in SPECIAL_TOKENS if self._tokenizer.token_to_id(token) is None]
+        if missing:
+            raise InputError(f"{path}: lacks the special tokens {', '.join(missing)}; run tokenizer again")
+
+    @cached_property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    @cached_property
+    def end_of_text(self) -> int:
+        return self._id(END_OF_TEXT)
+
+    @cached_property
+    def pad(self) -> int:
+        return self._id(PAD)
+
+    def role(self, role: Role) -> int:
+        """The id of the token that opens a turn."""
+        return self._id(ROLES[role])
+
+    def text(self, text: str) -> list[int]:
+        """Ids of plain text; never a special token."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def prompt(self, turns: Sequence[Turn], max_tokens: int) -> list[int]:
+        """The ids that a reply is sampled after: the turns, then the assistant's token. At most `max_tokens`, see `cut_prompt`."""
+        pieces = [self._turn(turn)[0] for turn in turns]
+        return cut_prompt([*pieces, [self.role("assistant")]], max_tokens)
+
+    def response(self, text: str, max_tokens: int) -> list[int]:
+        """Ids of a reply with its end-of-text. One that is too long loses its tail, and with it the end-of-text: it did not end."""
+        return [*self.text(text), self.end_of_text][:max_tokens]
+
+    def encode(self, turns: Sequence[Turn], max_tokens: int) -> tuple[list[int], list[int]]:
+        """A chat that ends with an assistant turn, as ids and loss mask, both at most `max_tokens` long.
+
+        The mask is 1 on the assistant's words and its end-of-text, 0 on all else. The last reply may take what the rest leaves, and
+        half of the room at least; the rest is cut as a prompt is, its oldest part first.
+        """
+        if not turns or turns[-1].role != "assistant":
+            raise ValueError("a chat to learn from ends with an assistant turn")
+        *before, last = turns
+        pieces = [self._turn(turn) for turn in before]
+        room = max_tokens - min(sum(len(ids) for ids, _ in pieces) + 1, max_tokens // 2)
+        response = self.response(last.text, room)
+        head = [*pieces, ([self.role("assistant")], [0])]
+        ids = cut_prompt([ids for ids, _ in head], max_tokens - len(response))
+        mask = cut_prompt([mask for _, mask in head], max_tokens - len(response))
+        return ids + response, mask + [1] * len(response)
+
+    def token_bytes(self) -> npt.NDArray[np.int64]:
+        """Bytes that each token spells, by id; 0 for special tokens. In a byte-level vocabulary one character stands for one byte."""
+        lengths = np.zeros(self.vocab_size, np.int64)
+        for token, index in self._tokenizer.get_vocab(with_added_tokens=True).items():
+            lengths[index] = 0 if token in SPECIAL_TOKENS else len(token)
+        return lengths
+
+    def _turn(self, turn: Turn) -> tuple[list[int], list[int]]:
+        words = self.text(turn.text)
+        if turn.role == "assistant":
+            return [self.role("assistant"), *words, self.end_of_text], [0] + [1] * (len(words) + 1)
+        return [self.role(turn.role), *words], [0] * (len(words) + 1)
+
+    def _id(self, token: str) -> int:
+        return int(self._tokenizer.token_to_id(token))
+
+
+def cut_prompt(turns: Sequence[Sequence[int]], max_tokens: int) -> list[int]:
+    """The turns joined, cut to `max_tokens` from the left. The turn that is cut into keeps its first entry, which is its role's token."""
+    kept: list[int] = []
+    for turn in reversed(turns):
+        room = max_tokens - len(kept)
+        if len(turn) > room:
+            return [turn[0], *turn[len(turn) - room + 1 :], *kept] if room > 0 else kept
+        kept = [*turn, *kept]
+    return kept
+
+
+def open_chat(job: Job) -> Chat:
+    """The run's tokenizer."""
+    (file,) = job.files("tokenizer", "tokenizer")
+    return Chat(job.download(file))

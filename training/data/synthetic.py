@@ -1,0 +1,78 @@
+"""Instructions and preferences made by rule from the corpus itself, so that a run needs no data but a crawl.
+
+They exercise every stage and teach a model little; a recipe that is meant seriously names real files instead.
+"""
+
+import random
+import re
+from collections.abc import Iterable, Iterator
+
+from training.chat.template import Turn
+from training.data.reading import Document, Preference
+
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+MIN_REPLY_CHARS = 20
+MAX_PER_DOCUMENT = 8
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of running text, split after . ! or ? and at line breaks; lines without any such end, such as headings, are left out."""
+    found = (one.strip() for line in text.splitlines() for one in SENTENCE_END.split(line))
+    return [one for one in found if one[-1:] in (".", "!", "?")]
+
+
+def synthetic_instructions(texts: Iterable[Document], seed: int) -> Iterator[list[Turn]]:
+    """Instructions whose replies are the corpus's own sentences, at most MAX_PER_DOCUMENT a document. The same seed gives the same ones."""
+    for document in texts:
+        rng = random.Random(f"{seed}:{document.id}")  # noqa: S311 - has to repeat, not to be secret
+        found = sentences(document.text)
+        made = []
+        if document.title and len(found) >= 2:
+            ask = rng.choice(('Write the opening of a text titled "{}".', 'How does a page called "{}" begin?'))
+            made.append((ask.format(document.title), " ".join(found[:2])))
+        for index in range(0, len(found) - 2, 3):
+            rule = rng.choice((_continue, _complete, _between))
+            made.append(rule(found[index : index + 3], rng))
+        usable = [(ask, reply) for ask, reply in made if len(reply) >= MIN_REPLY_CHARS]
+        rng.shuffle(usable)
+        for ask, reply in usable[:MAX_PER_DOCUMENT]:
+            yield [Turn("user", ask), Turn("assistant", reply)]
+
+
+def _continue(three: list[str], rng: random.Random) -> tuple[str, str]:
+    ask = rng.choice(("Continue: {}", "What comes after this sentence?\n{}", "Go on from here: {}"))
+    return ask.format(three[0]), " ".join(three[1:])
+
+
+def _complete(three: list[str], rng: random.Random) -> tuple[str, str]:
+    words = three[1].split()
+    cut = max(1, len(words) // 2)
+    ask = rng.choice(("Complete the sentence: {}", "Finish what was begun: {}"))
+    return ask.format(" ".join((three[0], *words[:cut]))), " ".join(words[cut:])
+
+
+def _between(three: list[str], rng: random.Random) -> tuple[str, str]:
+    ask = rng.choice(("Which sentence stands between these two?\n1. {}\n2. {}", "Fill the gap.\nBefore: {}\nAfter: {}"))
+    return ask.format(three[0], three[2]), three[1]
+
+
+def synthetic_preferences(texts: Iterable[Document], seed: int) -> Iterator[Preference]:
+    """The true reply of each synthetic instruction against the same one with its words shuffled, cut short, or repeating itself."""
+    for index, (ask, reply) in enumerate(synthetic_instructions(texts, seed)):
+        rng = random.Random(f"{seed}:{index}:{ask.text}")  # noqa: S311 - has to repeat, not to be secret
+        worse = rng.choice((_shuffled, _truncated, _repeated))(reply.text.split(), rng)
+        if worse != reply.text:
+            yield Preference((ask,), reply.text, worse)
+
+
+def _shuffled(words: list[str], rng: random.Random) -> str:
+    return " ".join(rng.sample(words, len(words)))
+
+
+def _truncated(words: list[str], rng: random.Random) -> str:
+    return " ".join(words[: max(1, len(words) // rng.randint(3, 5))])
+
+
+def _repeated(words: list[str], rng: random.Random) -> str:
+    size = min(len(words), rng.randint(2, 4))
+    return " ".join((words[:size] * len(words))[: len(words)])

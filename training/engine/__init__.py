@@ -1,0 +1,1 @@
+"""How training runs: processes, DeepSpeed, checkpoints and curves."""

@@ -1,0 +1,305 @@
+"""Checkpoints: everything that the next step depends on, committed like any result, under `step-<n>` beside the stage's own partition.
+
+    shard-00000-of-00004.safetensors   float32 weights and AdamW's two moments of every fourth parameter, whole
+    random-00000.safetensors           one process's random states
+    state.json                         step, update counts, and what the stage itself needs to go on (small values)
+    metrics.jsonl                      the curves so far
+    sums-00000.json                    digests of the files that one process wrote
+
+Tensors are stored whole, parameter by parameter, whatever ZeRO stage cut them up: a run may go on with another number of processes,
+another ZeRO stage or another micro-batch. With the same ones it goes on bit for bit. Nothing is pickled. Each process writes and uploads its
+own share of the parameters; gathering one parameter at a time bounds the memory.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from contract.errors import DamagedError, InputError, Interrupted, StoreError
+from contract.manifest import HEARTBEAT, Attempt, File, Manifest, find, parse, read
+from contract.printable import printable
+from training.engine import zero
+from training.engine.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
+from training.engine.engine import Engine
+from training.engine.job import Job, checkpoint_prefixes
+
+KEEP = 2  # one to go on from, and one in case the newest is found damaged
+LISTINGS = 5  # another attempt, which deletes its old ones, saves a checkpoint in minutes and not between two listings
+
+
+def due(step: int, last: int, every: int, stopping: bool) -> bool:
+    """Whether to save a checkpoint after update `step`: every `every` updates, and when the task is asked to stop.
+
+    Never after the last update, because the result is committed there.
+    """
+    return step < last and (stopping or step % every == 0)
+
+
+def save_when_due(job: Job, step: int, last: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
+    """Save a checkpoint if one is `due`; every rank calls this after every update.
+
+    Raises Interrupted after the save where the task was asked to stop.
+    """
+    stopping = job.stopping()
+    if not due(step, last, job.settings.engine.checkpoint_steps, stopping):
+        return
+    save(job, step, engines, extra)
+    if stopping:
+        raise Interrupted(f"{job.task.stage}: stopped after step {step} of {last}; run again to go on")
+
+
+def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
+    """Write, upload and commit the state after `step` updates; then delete all but the newest checkpoints. Every rank calls it.
+
+    `extra` maps names to JSON values, the same on every rank. Raises, on every rank, InputError where a weight or a moment is no number,
+    because what goes on from there is lost, and Interrupted where another attempt, on a machine that was cut off, has finished the task.
+    """
+    shard = _shard(job, engines)
+    if job.sum(float(not all(bool(value.isfinite().all()) for value in shard.values())))[0]:
+        raise InputError(
+            f"{job.task.stage}: weights are no numbers after step {step}; training diverged, lower the learning rate or clip of {job.task.stage}"
+        )
+    _stop_where_done(job)
+    attempt = Attempt(job.run, job.task, f"step-{step:08d}")
+    attempt.id = job.share(attempt.id)
+    folder = job.fresh(f"checkpoint-{job.rank}")
+    save_file(shard, folder / f"shard-{job.rank:05d}-of-{job.world:05d}.safetensors")
+    save_file(random_state(), folder / f"random-{job.rank:05d}.safetensors")
+    if job.rank == 0:
+        updates = {name: engine.steps_done for name, engine in engines.items()}
+        (folder / "state.json").write_text(json.dumps({"step": step, "updates": updates, "extra": dict(extra)}))
+        (folder / "metrics.jsonl").write_bytes(job.curves.dump())
+    sums = {path.name: digest(path) for path in sorted(folder.iterdir())}
+    (folder / f"sums-{job.rank:05d}.json").write_text(json.dumps(sums))
+    with job.leading(attempt):
+        job.store.upload(folder, f"{attempt.prefix}/{attempt.id}")
+        job.barrier()
+        if job.rank == 0:
+            _commit(job, attempt, step)
+        job.barrier()
+
+
+def _commit(job: Job, attempt: Attempt, step: int) -> None:
+    files = [
+        File(path=entry.path, kind="metrics" if entry.path.endswith(".jsonl") else "checkpoint", bytes=entry.size)
+        for entry in job.store.files(f"{attempt.prefix}/{attempt.id}")
+        if not entry.path.endswith(f"/{HEARTBEAT}")
+    ]
+    attempt.commit(files, metrics={"step": step, "processes": job.world})
+    for old in committed(job)[KEEP:]:
+        _delete(job, old)
+
+
+def _stop_where_done(job: Job) -> None:
+    if job.sum(float(job.rank == 0 and find(job.store, job.task) is not None))[0]:
+        raise Interrupted(
+            f"{job.task.stage}: another attempt has finished this task; its result stands, this one stops"
+        )
+
+
+def committed(job: Job) -> list[Manifest]:
+    """The manifests of the task's checkpoints, newest first."""
+    found: list[Manifest] = []
+    for prefix in checkpoint_prefixes(job.store, job.task):
+        with contextlib.suppress(FileNotFoundError, DamagedError):  # never committed; or `restore` sets it aside
+            found.append(read(job.store, prefix))
+    return found
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """One checkpoint's files as one rank reads them."""
+
+    manifest: Manifest
+    state: dict[str, Any]
+    shards: Shards
+    random: dict[str, Tensor]
+    curves: bytes
+
+
+def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any]]:
+    """Put the newest whole checkpoint's state into the engines, the curves and the random generators; returns (step, extra).
+
+    Damaged checkpoints are reported and set aside. Where there never was any, nothing changes and the answer is (0, {}). Raises, on every rank,
+    InputError where all are damaged, or for one that does not fit the engines, and StoreError where one cannot be read at this time.
+    """
+    found = _newest(job)
+    if found is None:
+        return 0, {}
+    manifest, state = found.manifest, found.state
+    if state["updates"].keys() != engines.keys():
+        raise InputError(
+            f"{job.store.full(manifest.path)}: holds {sorted(state['updates'])}, this stage needs {sorted(engines)}; delete it to start afresh"
+        )
+    for name, engine in engines.items():
+        try:
+            zero.write(engine.deepspeed, partial(found.shards.tensors, name), state["updates"][name])
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"{job.store.full(manifest.path)}: does not fit the model ({error}); delete it to start afresh"
+            ) from error
+        except (OSError, SafetensorError) as error:  # its header was read and it was whole
+            raise StoreError(f"{job.store.full(manifest.path)}: cannot be read ({error}); run again") from error
+        engine.steps_done = state["updates"][name]
+    if found.random:
+        restore_random_state(found.random)
+    if job.rank == 0:
+        job.curves.restore(found.curves)
+        print(f"resumed {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
+    return int(state["step"]), state["extra"]
+
+
+def _newest(job: Job) -> _Opened | None:
+    """The newest checkpoint that is whole, the same on every rank; None where there never was one."""
+    for _ in range(LISTINGS):
+        for prefix in job.share("\n".join(_listed(job)) if job.rank == 0 else "").splitlines():
+            look = _look(job, prefix)
+            worst = _agree(job, look.state)
+            if worst is _State.WHOLE:
+                return look.opened
+            if worst is _State.GONE:
+                break  # another attempt deleted it, and has newer ones
+            why = look.why or "by another process"
+            if worst is _State.UNREADABLE:
+                raise StoreError(f"{job.store.full(prefix)}: cannot be read ({why}); nothing was changed, run again")
+            if job.rank == 0:
+                _set_aside(job, prefix, look.manifest, why)
+        else:
+            _refuse_to_start_over(job)
+            return None
+    raise StoreError(
+        f"{job.task.stage}: its checkpoints vanish while they are read; another attempt is at work, run again"
+    )
+
+
+def _listed(job: Job) -> list[str]:
+    """Where a manifest of a checkpoint lies, whatever it holds, newest first."""
+    prefixes = checkpoint_prefixes(job.store, job.task)
+    return [prefix for prefix in prefixes if job.store.exists(f"{prefix}/manifest.json")]
+
+
+class _State(IntEnum):
+    """What one rank finds of a checkpoint, from good to bad: the worst of all ranks' counts."""
+
+    WHOLE = 0
+    DAMAGED = 1  # a file has the wrong size, checksum or header
+    GONE = 2
+    UNREADABLE = 3  # at this time: too many open files, a server that is away
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one rank found of a checkpoint: its files where it is whole, what is wrong where it is not, and the manifest's bytes."""
+
+    state: _State
+    opened: _Opened | None = None
+    why: str = ""
+    manifest: bytes = b""
+
+
+def _agree(job: Job, state: _State) -> _State:
+    counts = job.sum(*(float(state is one) for one in _State if one))
+    return max((one for one, count in zip(list(_State)[1:], counts, strict=True) if count), default=_State.WHOLE)
+
+
+def _look(job: Job, prefix: str) -> _Look:
+    content = b""
+    try:
+        content = job.store.read_bytes(f"{prefix}/manifest.json")
+        manifest = parse(job.store, prefix, content)
+        local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
+        check_sums(local, job.rank, job.world)
+        return _Look(_State.WHOLE, _opened(job, manifest, local), "", content)
+    except (DamagedError, KeyError, ValueError, TypeError, AttributeError) as error:
+        return _Look(_unless_gone(job, prefix, _State.DAMAGED), None, str(error), content)
+    except (StoreError, OSError, SafetensorError) as error:
+        return _Look(_unless_gone(job, prefix, _State.UNREADABLE), None, str(error), content)
+
+
+def _unless_gone(job: Job, prefix: str, state: _State) -> _State:
+    try:
+        return state if job.store.exists(f"{prefix}/manifest.json") else _State.GONE
+    except StoreError:
+        return _State.UNREADABLE
+
+
+def _opened(job: Job, manifest: Manifest, local: Mapping[str, Path]) -> _Opened:
+    for path in local.values():
+        if path.suffix == ".safetensors" and not header_fits(path):
+            raise DamagedError(f"{path.name}: its header does not describe it")
+    drawn = local.get(f"random-{job.rank:05d}.safetensors")
+    return _Opened(
+        manifest,
+        json.loads(local["state.json"].read_text()),
+        Shards(path for name, path in local.items() if name.startswith("shard-")),
+        load_file(drawn) if drawn else {},
+        local["metrics.jsonl"].read_bytes(),
+    )
+
+
+def _set_aside(job: Job, prefix: str, content: bytes, why: str) -> None:
+    """Rename a damaged checkpoint's manifest, or the next checkpoint of this step would be refused as a second one.
+
+    Its files stay for a person to look at, until the task is done. A manifest with another content stays: another attempt wrote it.
+    """
+    path = f"{prefix}/manifest.json"
+    try:
+        if job.store.read_bytes(path) != content:
+            return
+    except FileNotFoundError:
+        return
+    aside = f"{prefix}/damaged-{hashlib.sha256(content).hexdigest()[:32]}.json"
+    job.store.create(aside, content)
+    job.store.delete(path)
+    print(printable(f"skipped a damaged checkpoint ({why}); its manifest is now {job.store.full(aside)}"), flush=True)
+
+
+def _refuse_to_start_over(job: Job) -> None:
+    """Raises, on every rank, InputError where checkpoints were set aside, Interrupted where another attempt has deleted them at its end."""
+    _stop_where_done(job)
+    aside = [
+        entry.path
+        for prefix in (checkpoint_prefixes(job.store, job.task) if job.rank == 0 else ())
+        for entry in job.store.files(prefix, recursive=False)
+        if "/damaged-" in entry.path
+    ]
+    (count,) = job.sum(float(len(aside)))
+    if count:
+        base = job.store.full(f"{job.task.stage}/{job.task.fingerprint}")
+        raise InputError(
+            f"{job.task.stage}: {count:g} checkpoint(s) are damaged and none is whole, so training would start over; bring their files back"
+            f" and rename damaged-*.json to manifest.json, or delete the folders {base}/step-* to start over"
+        )
+
+
+def _delete(job: Job, manifest: Manifest) -> None:
+    """The manifest goes first, so that a reader never meets one whose files are gone."""
+    job.store.delete(manifest.path)
+    job.store.delete(f"{manifest.prefix}/{manifest.attempt}")  # not the whole step: a damaged attempt at it stays
+
+
+def _wanted(job: Job, file: File) -> bool:
+    name = Path(file.path).name
+    return not name.startswith("random-") or name == f"random-{job.rank:05d}.safetensors"
+
+
+def _shard(job: Job, engines: Mapping[str, Engine]) -> dict[str, Tensor]:
+    """This rank's share of the state. Every rank takes part in gathering every parameter, and keeps each world-th."""
+    kept: dict[str, Tensor] = {}
+    index = 0
+    for name, engine in engines.items():
+        for parameter, tensors in zero.read(engine.deepspeed):
+            if index % job.world == job.rank:
+                kept.update({f"{name}/{parameter}/{key}": value.cpu() for key, value in tensors.items()})
+            index += 1
+    return kept

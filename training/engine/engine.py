@@ -1,0 +1,166 @@
+"""DeepSpeed, wrapped so that a stage's loop reads: loss, backward, step. The engine is called and never calls back.
+
+The batch is fixed by the recipe. Processes and micro-batches only split it: each process takes batch / processes rows in
+`accumulation` parts, and the gradients are averaged over all parts of all processes.
+"""
+
+import math
+from typing import Any
+
+import deepspeed
+import torch
+from torch import Tensor, nn
+
+from contract import settings
+from contract.errors import InputError, RecipeError
+from training.engine.job import Job
+
+
+def lr_at(step: int, total: int, optim: settings.Optim) -> float:
+    """The learning rate of update `step`, counted from 0, of `total`.
+
+    Linear warm-up that ends at `lr` after warmup_fraction x total updates, then cosine or linear decay that reaches
+    `lr x min_lr_fraction` with the last update (Radford et al. 2018; Brown et al. 2020, appendix B), or none.
+    """
+    warmup = math.ceil(total * optim.warmup_fraction)
+    if step < warmup:
+        return optim.lr * (step + 1) / warmup
+    if optim.schedule == "constant":
+        return optim.lr
+    done = (step - warmup + 1) / max(total - warmup, 1)
+    left = (1 + math.cos(math.pi * done)) / 2 if optim.schedule == "cosine" else 1 - done
+    return optim.lr * (optim.min_lr_fraction + (1 - optim.min_lr_fraction) * left)
+
+
+def deepspeed_config(engine: settings.Engine, clip: float, micro_batch: int, accumulation: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration.
+
+    bf16 and offloading go through ZeRO, whose optimizer keeps the float32 master weights; where the recipe asks for none it is stage 2,
+    because stage 1 in bf16 compiles C++ when it starts.
+    """
+    half = engine.dtype == "bf16"
+    zero: dict[str, Any] = {"stage": engine.zero_stage or (2 if half or engine.offload_optimizer else 0)}
+    if engine.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clip,
+        "bf16": {"enabled": half},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW on the CPU: slower than DeepSpeed's, which compiles at run time
+        "steps_per_print": None,
+    }
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices only, none on norms and biases (Brown et al. 2020; nanoGPT's practice)."""
+    trained = [one for one in module.parameters() if one.requires_grad]
+    return [
+        {"params": [one for one in trained if one.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [one for one in trained if one.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+class Engine:
+    """One module in training. Several can live in one process."""
+
+    def __init__(
+        self,
+        job: Job,
+        module: nn.Module,
+        optim: settings.Optim,
+        engine: settings.Engine,
+        batch: int,
+        total_steps: int,
+    ) -> None:
+        """`batch` rows make one update, over all processes; `total_steps` updates make the schedule.
+
+        Raises RecipeError where the processes and the micro-batch do not divide the batch.
+        """
+        if batch % (job.world * engine.micro_batch):
+            raise RecipeError(
+                f"{job.task.stage}: batch {batch} is no multiple of {job.world} processes x engine.micro_batch {engine.micro_batch};"
+                " change engine.processes, engine.micro_batch or the batch"
+            )
+        self.accumulation = batch // (job.world * engine.micro_batch)
+        self.micro_batch = engine.micro_batch
+        self.optim, self.total_steps, self.steps_done = optim, total_steps, 0
+        self._stage = job.task.stage
+        module.to(job.device)
+        module.train()  # loaded models come in evaluation mode, in which no layer recomputes its activations
+        buffers = {name: value.clone() for name, value in module.named_buffers()}
+        if engine.activation_checkpointing:
+            module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        adam = torch.optim.AdamW(decay_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas, fused=True)
+        config = deepspeed_config(engine, optim.clip, engine.micro_batch, self.accumulation)
+        self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=adam, config=config)
+        for name, buffer in self.module.named_buffers():
+            # bf16 would round the rotary frequencies as well, which bends long positions
+            buffer.data = buffers[name].to(buffer.device)
+        self._micro = 0
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return lr_at(self.steps_done, self.total_steps, self.optim)
+
+    @property
+    def zero_stage(self) -> int:
+        """The stage in force, which bf16 and offloading raise from 0."""
+        return int(self.deepspeed.zero_optimization_stage())
+
+    @property
+    def module(self) -> nn.Module:
+        """The bare module, for evaluation, sampling and saving."""
+        return self.deepspeed.module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The forward pass that `backward` belongs to."""
+        return self.deepspeed(*args, **kwargs)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one micro-batch. Its loss counts 1 / (accumulation x processes) in the update."""
+        self._micro += 1
+        if self._micro > self.accumulation:
+            raise RuntimeError(
+                f"backward was called {self._micro} times before step; this batch has {self.accumulation} parts"
+            )
+        self.deepspeed.backward(loss)
+        if self._micro < self.accumulation:
+            self.deepspeed.step()  # counts the part; DeepSpeed updates on the last one only
+
+    def step(self) -> float:
+        """Clip, update the weights at this update's learning rate, and return the gradients' norm before clipping.
+
+        Raises InputError, on every process, where that norm is no number; the weights are then those before the update.
+        """
+        if self._micro != self.accumulation:
+            raise RuntimeError(f"step was called after {self._micro} of {self.accumulation} parts of the batch")
+        norm = self._grad_norm()
+        if norm is not None:
+            self._check(float(norm))
+        rate = self.lr
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = rate
+        self.deepspeed.step()
+        self.steps_done += 1
+        self._micro = 0
+        found = float(self.deepspeed.get_global_grad_norm() if norm is None else norm)
+        self._check(
+            found
+        )  # ZeRO leaves out an update whose gradients overflow, and then says that their norm is infinite
+        return found
+
+    def _check(self, norm: float) -> None:
+        if not math.isfinite(norm):
+            raise InputError(
+                f"{self._stage}: the gradients' norm is {norm} in update {self.steps_done + 1}; training diverged, lower the learning rate or clip of {self._stage}"
+            )
+
+    def _grad_norm(self) -> Tensor | None:
+        """Without ZeRO DeepSpeed clips but does not say the norm; with it the norm is known after the step."""
+        if self.zero_stage > 0:
+            return None
+        return torch.nn.utils.get_total_norm([one.grad for one in self.module.parameters() if one.grad is not None])

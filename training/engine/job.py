@@ -1,0 +1,247 @@
+"""What every stage of the GPU plane gets: its settings, its inputs, its place among the processes, and one commit at the end.
+
+Every process of a stage holds a Job and calls the same methods in the same order; only rank 0 writes what is committed. torch is
+imported where it is used, so that a stage without a model starts in a moment.
+"""
+
+import contextlib
+import fcntl
+import getpass
+import hashlib
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contract.errors import GristmillError
+from contract.manifest import Attempt, File, Manifest, Rows, need
+from contract.plan import Run, Task
+from contract.private import open_private, private_folder
+from contract.store import Store
+from training.engine.metrics import Curves
+
+if TYPE_CHECKING:
+    import torch
+
+STEP = re.compile(r"step-[0-9]{8,}")
+
+
+class StopFlag:
+    """Set by SIGTERM or SIGINT; the second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def install(self) -> "StopFlag":
+        signal.signal(signal.SIGTERM, self._raise)
+        signal.signal(signal.SIGINT, self._raise)
+        return self
+
+    def _raise(self, number: int, _: object) -> None:
+        if number == signal.SIGINT and self.raised:
+            raise KeyboardInterrupt
+        self.raised = True
+
+
+@dataclass
+class Job:
+    """One task of the GPU plane in one process. `rank` counts over all machines, `local_rank` on this one."""
+
+    run: Run
+    task: Task
+    attempt: Attempt
+    rank: int = 0
+    local_rank: int = 0
+    world: int = 1
+    stop: StopFlag = field(default_factory=StopFlag)
+    curves: Curves = field(default_factory=Curves)
+    """Rows of the stage's curves so far; they travel with every checkpoint and end in the committed result."""
+
+    @property
+    def store(self) -> Store:
+        return self.run.store
+
+    @property
+    def settings(self) -> Any:
+        """The stage's own section of the recipe; annotate it: `settings: Pretrain = job.settings`."""
+        return self.run.recipe.section(self.task.stage)
+
+    @cached_property
+    def device(self) -> "torch.device":
+        import torch
+
+        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+    @cached_property
+    def workdir(self) -> Path:
+        """This attempt's scratch folder on this machine, shared by its processes: no other attempt and no other store's run meets it."""
+        own = hashlib.sha256(f"{self.store.uri}\n{self.attempt.id}".encode()).hexdigest()
+        return private_folder(scratch_base() / f"{self.task.stage}-{own[:24]}")
+
+    def leading(self, attempt: Attempt) -> contextlib.AbstractContextManager[None]:
+        """Around the work of an attempt, on every rank: rank 0 alone keeps it from `gc`, and takes its files away where it fails."""
+        return attempt.running() if self.rank == 0 else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[None]:
+        """Hold the scratch folder: removed at the end, whatever happened. Every process calls it, before any file is asked for.
+
+        Folders that killed attempts left behind go first: a lock that nobody holds marks them.
+        """
+        self.attempt.id = self.share(self.attempt.id)
+        if self.local_rank:
+            yield
+            return
+        for left in scratch_base().glob("*.held"):
+            with contextlib.suppress(OSError), open(left, "r+", opener=open_private) as lock:
+                if os.fstat(lock.fileno()).st_uid != os.getuid():
+                    continue  # another user's, who may have named it after a folder that is not his
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                left.unlink()
+        held = self.workdir.with_name(self.workdir.name + ".held")
+        with open(held, "w", opener=open_private) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                shutil.rmtree(self.workdir, ignore_errors=True)
+                held.unlink(missing_ok=True)
+
+    def manifest(self, stage: str) -> Manifest:
+        """The manifest of an input stage; raises NotReadyError where it is missing."""
+        (task,) = self.task.of(stage)
+        return need(self.store, task)
+
+    def files(self, stage: str, *kinds: str) -> list[File]:
+        """The files of these kinds that an input stage committed; raises GristmillError where there is none."""
+        manifest = self.manifest(stage)
+        found = manifest.of(*kinds)
+        if not found:
+            raise GristmillError(
+                f"{self.store.full(manifest.path)} lists no file of kind {' or '.join(kinds)}; run {stage} again"
+            )
+        return found
+
+    def download(self, file: File) -> Path:
+        """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place.
+
+        Raises DamagedError where it is gone or has another size than was committed.
+        """
+        if not self.store.is_s3:
+            file.open(self.store).close()
+            return self.store.local(file.path)
+        target = self.workdir / "inputs" / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(target.name + ".lock")):
+            if not target.exists():
+                try:
+                    part = self.store.download(file.path, target.with_name(target.name + ".part"))
+                except FileNotFoundError:
+                    raise file.damaged(self.store, None) from None
+                file.compare(self.store, part.stat().st_size)
+                os.replace(part, target)
+        return target
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value added up over all processes, in float64."""
+        if self.world == 1:
+            return list(values)
+        import torch
+
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.tolist()
+
+    def stopping(self) -> bool:
+        """Whether any process was asked to stop. All get the same answer, so all stop after the same step."""
+        return self.sum(float(self.stop.raised))[0] > 0
+
+    def barrier(self) -> None:
+        self.sum(0.0)
+
+    def share(self, value: str) -> str:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        import torch
+
+        text = value.encode() if self.rank == 0 else b""
+        (size,) = self.sum(len(text))
+        data = torch.tensor(list(text) or [0] * int(size), dtype=torch.uint8, device=self.device)
+        if size:
+            torch.distributed.broadcast(data, 0)
+        return bytes(data.tolist()).decode()
+
+    def commit(
+        self,
+        folder: Path,
+        metrics: Mapping[str, Any],
+        kinds: Mapping[str, str] | None = None,
+        rows: Rows | None = None,
+    ) -> None:
+        """Upload a folder and the curves, create the manifest and delete the task's checkpoints, on rank 0; the others wait.
+
+        Raises InputError where a file from outside the store changed while the stage ran.
+        A file is of kind `model` unless `kinds` has another for its name.
+        """
+        if self.rank == 0:
+            (folder / "metrics.jsonl").write_bytes(self.curves.dump())
+            known = {"metrics.jsonl": "metrics", **(kinds or {})}
+            files = [
+                File(
+                    path=self.attempt.path(path.relative_to(folder).as_posix()),
+                    kind=known.get(path.name, "model"),
+                    bytes=path.stat().st_size,
+                    rows=len(self.curves.points) if path.name == "metrics.jsonl" else 0,
+                )
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            ]
+            self.store.upload(folder, f"{self.attempt.prefix}/{self.attempt.id}")
+            self.run.check_inputs(self.task)  # again: a file that changed while it was read
+            self.attempt.commit(files, rows, metrics)
+            clear_checkpoints(self.store, self.task)
+        self.barrier()
+
+    def fresh(self, name: str) -> Path:
+        """An empty folder in the scratch folder."""
+        folder = self.workdir / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+
+def scratch_base() -> Path:
+    """The folder of all scratch folders of this machine. Users may share the one that GRISTMILL_SCRATCH names; what lies in it is private."""
+    given = os.environ.get("GRISTMILL_SCRATCH")
+    if not given:
+        return private_folder(Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}"))
+    Path(given).mkdir(parents=True, exist_ok=True)
+    return Path(given)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def checkpoint_prefixes(store: Store, task: Task) -> list[str]:
+    """Where the task's checkpoints lie, newest first: those that are committed, and those that never were or were set aside."""
+    base = f"{task.stage}/{task.fingerprint}"
+    return [f"{base}/{name}" for name in sorted(store.folders(base), reverse=True) if STEP.fullmatch(name)]
+
+
+def clear_checkpoints(store: Store, task: Task) -> None:
+    """Delete the checkpoints of a task that is done, also those that a kill right after its commit left behind."""
+    for prefix in checkpoint_prefixes(store, task):
+        store.delete(f"{prefix}/manifest.json")  # first, so that no manifest ever lists files that are gone
+        store.delete(prefix)

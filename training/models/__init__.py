@@ -1,0 +1,1 @@
+"""The language model: built, loaded, saved, and measured."""

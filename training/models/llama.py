@@ -1,0 +1,112 @@
+"""The decoder: Hugging Face's LLaMA, built from the recipe or loaded from a committed result."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from contract import settings
+from contract.errors import InputError
+from contract.manifest import Manifest
+from contract.shards import END_OF_TEXT, PAD, SPECIAL_TOKENS
+from training.engine.job import Job
+
+transformers_logging.disable_progress_bar()
+
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+Dtype = Literal["fp32", "bf16"]
+
+
+def attention(dtype: Dtype) -> str:
+    """flash-attn where it is installed, there is a GPU and the model computes in bf16; PyTorch's SDPA elsewhere.
+
+    flash-attn's kernels take half precision only.
+    """
+    flash = dtype == "bf16" and importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
+    return "flash_attention_2" if flash else "sdpa"
+
+
+def cast(module: AnyModule, dtype: Dtype) -> AnyModule:
+    """The module with its parameters in that precision. Buffers keep theirs: bf16 would round the rotary frequencies."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+    return module
+
+
+def build(model: settings.Model, vocab_size: int, seq_len: int, seed: int, dtype: Dtype = "fp32") -> LlamaForCausalLM:
+    """A freshly initialised model in float32 on the CPU, which is to compute in `dtype`. The same seed gives the same weights."""
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=model.d_model,
+        intermediate_size=model.d_ff,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads,
+        max_position_embeddings=seq_len,
+        rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
+        tie_word_embeddings=model.tie_embeddings,
+        bos_token_id=SPECIAL_TOKENS.index(END_OF_TEXT),
+        eos_token_id=SPECIAL_TOKENS.index(END_OF_TEXT),
+        pad_token_id=SPECIAL_TOKENS.index(PAD),
+        use_cache=False,
+        attn_implementation=attention(dtype),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def load(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForCausalLM:
+    """The model that a stage committed, in float32 on the CPU, which is to compute in `dtype`."""
+    folder = fetch(job, manifest)
+    try:
+        return LlamaForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation=attention(dtype),
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{job.store.full(manifest.path)}: its model cannot be loaded ({error}); run {manifest.stage} again"
+        ) from error
+
+
+def fetch(job: Job, manifest: Manifest) -> Path:
+    """A local folder that holds a committed model's files. Raises InputError where the manifest lists no model."""
+    files = [job.download(file) for file in manifest.of("model")]
+    if not any(path.name == "config.json" for path in files):
+        raise InputError(f"{job.store.full(manifest.path)}: lists no model; run {manifest.stage} again")
+    return files[0].parent
+
+
+def save(module: nn.Module, folder: Path, tokenizer: Path, rank: int = 0) -> None:
+    """Write safetensors, config.json and tokenizer files that `transformers` loads. Every rank calls it; rank 0 writes.
+
+    Under ZeRO 3 the weights are gathered first. Raises InputError, on every rank, where a weight is no number.
+    """
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=None):
+        if not all(bool(one.isfinite().all()) for one in module.parameters()):
+            raise InputError("the model's weights are no numbers: training diverged; lower the learning rate or clip")
+        if rank == 0:
+            module.save_pretrained(folder)
+    if rank == 0:
+        shutil.copyfile(tokenizer, folder / "tokenizer.json")
+        describe = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT, "pad_token": PAD}
+        (folder / "tokenizer_config.json").write_text(json.dumps(describe, indent=1))
+
+
+def parameters(module: nn.Module) -> int:
+    """How many parameters there are, a tied embedding counted once; under ZeRO 3 the whole ones."""
+    return sum(getattr(one, "ds_numel", one.numel()) for one in module.parameters())

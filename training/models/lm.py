@@ -1,0 +1,113 @@
+"""Next-token prediction on a batch of tokens: what pretrain, sft and the held-out measurements have in common."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from contract.errors import InputError
+from training.data.reading import Batch, TokenData
+from training.engine.engine import Engine
+from training.engine.job import Job
+from training.loss import log_probs, masked_mean
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Sums over held-out text. nll in nats; bytes are those that the predicted tokens spell."""
+
+    nll: float
+    tokens: float
+    bytes: float
+
+    @property
+    def loss(self) -> float:
+        """Nats a token."""
+        return self.nll / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(mean nll)."""
+        return perplexity(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """nll / ln 2 / bytes: comparable across tokenizers, unlike perplexity. None where no byte was predicted."""
+        return self.nll / math.log(2) / self.bytes if self.bytes else None
+
+
+def perplexity(loss: float) -> float:
+    """exp of nats a token; infinite where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
+    """Forward and backward over one process's rows of a batch, part by part; the caller steps. Returns the sum of their nll.
+
+    Gradients are averaged over the parts of all processes; the divisor makes that the mean over all tokens that the batch predicts,
+    however unevenly they are spread.
+    """
+    count = batch.count / (engine.accumulation * job.world)
+    total = torch.zeros((), dtype=torch.float64, device=job.device)
+    for tokens, mask in _parts(batch, engine.micro_batch, job.device):
+        logits = engine(input_ids=tokens[:, :-1], use_cache=False).logits
+        loss = masked_mean(-log_probs(logits, tokens[:, 1:]), mask, count)
+        engine.backward(loss)
+        total += loss.detach() * count
+    return total
+
+
+def batch_loss(job: Job, step: int, nll: Tensor, batch: Batch) -> float:
+    """Nats a token over all processes, read before the update of step `step`. Raises InputError when that is no number."""
+    return finite(job, job.sum(float(nll))[0] / batch.count, f"loss is {{}} at step {step}")
+
+
+def finite(job: Job, value: float, what: str) -> float:
+    """The value, where it is a number; raises InputError otherwise, for a model that diverged is never saved and no retry mends it."""
+    if not math.isfinite(value):
+        raise InputError(
+            f"{job.task.stage}: the {what.format(value)}; training diverged, lower {job.task.stage}.optim.lr or .clip"
+        )
+    return value
+
+
+@torch.no_grad()
+def measure(
+    job: Job, module: nn.Module, batches: Iterable[Batch], micro_batch: int, token_bytes: npt.NDArray[np.int64]
+) -> HeldOut | None:
+    """Sums over all processes' batches, or None where they predict no token. Every process calls it with as many batches."""
+    lengths = torch.from_numpy(token_bytes).to(job.device)
+    nll = torch.zeros((), dtype=torch.float64, device=job.device)
+    tokens_seen = bytes_seen = 0.0
+    training = module.training
+    module.eval()
+    for batch in batches:
+        for tokens, mask in _parts(batch, micro_batch, job.device):
+            logits = module(input_ids=tokens[:, :-1], use_cache=False).logits
+            nll -= (log_probs(logits, tokens[:, 1:]) * mask).sum()
+            tokens_seen += float(mask.sum())
+            bytes_seen += float((lengths[tokens[:, 1:]] * mask).sum())
+    module.train(training)
+    total = HeldOut(*job.sum(float(nll), tokens_seen, bytes_seen))
+    return total if total.tokens else None
+
+
+def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:
+    """The first `sequences` held-out sequences, dealt out to the processes; each gets as many batches, the last ones maybe empty of mask."""
+    count = min(sequences, len(data))
+    for start in range(0, count, micro_batch * job.world):
+        indices = list(range(start, start + micro_batch * job.world))[job.rank :: job.world]
+        batch = data.rows([min(index, count - 1) for index in indices])
+        for row, index in enumerate(indices):
+            if index >= count:
+                batch.mask[row] = 0  # a filler, so that every process makes the same calls
+        yield batch
+
+
+def _parts(batch: Batch, size: int, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
+    for tokens, mask in zip(batch.tokens.split(size), batch.mask.split(size), strict=True):
+        yield tokens.to(device), mask.to(device)
