@@ -363,7 +363,7 @@ def code_version() -> str:
         return described.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         digest = hashlib.sha256()
-        for package in ("contract", "pipelines", "training"):
+        for package in ("contract", "pipelines", "training", "reports"):
             for file in sorted((root / package).rglob("*.py")):
                 digest.update(file.read_bytes())
         return f"sources-{digest.hexdigest()[:12]}"

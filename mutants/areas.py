@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-MIRRORS = {
+PACKAGES = {
     "contract": "tests/contract",
-    "pipelines/text": "tests/pipelines/text",
     "pipelines": "tests/pipelines",
     "training": "tests/training",
+    "reports": "tests/reports",
     "plugins/gristmill_airflow": "tests/plugins",
 }
-"""Folder of modules -> folder of their tests: `pipelines/mix.py` is tested by `tests/pipelines/test_mix.py`."""
+"""Folder of modules -> folder of their tests: `pipelines/dedup/links.py` is tested by `tests/pipelines/dedup/test_links.py`."""
 
-TRAINING = ("loss", "ppo", "reward", "sft", "data", "checkpoint", "checkpoint_files", "rollout")
+TRAINING = ("loss", "ppo", "reward", "sft", "reading", "checkpoint", "checkpoint_files", "rollout")
 
 ALSO = {
     "contract/settings.py": ("tests/contract/test_recipe.py",),
@@ -82,7 +82,7 @@ OBJECTIVES = Group("objective functions", ("training/loss.py",), bar=0.95, share
 def groups(root: Path) -> list[Group]:
     """Every module once: the two groups of the higher bar, and all others."""
     strict = {*PROTECTS_DATA.modules, *OBJECTIVES.modules}
-    found = [file.relative_to(root).as_posix() for folder in MIRRORS for file in sorted((root / folder).glob("*.py"))]
+    found = [file.relative_to(root).as_posix() for folder in PACKAGES for file in sorted((root / folder).rglob("*.py"))]
     wanted = [one for one in found if not one.startswith("training/") or Path(one).stem in TRAINING]
     others = tuple(one for one in wanted if one not in strict and Path(one).name not in ("__init__.py",))
     return [PROTECTS_DATA, OBJECTIVES, Group("everything else", others, bar=0.85, share=0.7)]
@@ -90,8 +90,9 @@ def groups(root: Path) -> list[Group]:
 
 def area(module: str, root: Path) -> list[str]:
     """The test files of a module's own area, the quickest first. Raises FileNotFoundError where there are none."""
-    folder, _, name = module.rpartition("/")
-    mirrored = f"{MIRRORS[folder]}/test_{name.removesuffix('.py').strip('_')}.py"
+    package = next(folder for folder in PACKAGES if module.startswith(f"{folder}/"))
+    below, _, name = f"{PACKAGES[package]}{module.removeprefix(package)}".rpartition("/")
+    mirrored = f"{below}/test_{name.removesuffix('.py').strip('_')}.py"
     files = [*([mirrored] if (root / mirrored).exists() else []), *ALSO.get(module, ())]
     if not files:
         raise FileNotFoundError(f"{module}: {mirrored} does not exist and ALSO names no other test")

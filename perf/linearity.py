@@ -22,7 +22,7 @@ from re import _parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("contract", "pipelines", "pipelines.text")
+PACKAGES = ("contract", "pipelines")
 # These never see a whole text: what calls them cuts a window of so many characters out of it.
 BOUNDED = {
     "pipelines.extract.META_CHARSET": 4096,
@@ -70,7 +70,7 @@ def patterns() -> dict[str, Case]:
     """A case for each compiled pattern of a module and each way in which the code asks it, unless it only sees windows."""
     modules = {}
     for package in map(importlib.import_module, PACKAGES):
-        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.ispkg and not found.name.endswith("__main__"):
                 modules[found.name] = importlib.import_module(found.name)
     made, seen = {}, set()

@@ -142,7 +142,7 @@ def test_functions_are_short_and_modules_say_what_they_are(file):
     assert file.stem not in BARREN_NAMES, "name a module after what it does"
 
 
-@pytest.mark.parametrize("package", ["contract", "pipelines", "training", "gristmill_airflow"])
+@pytest.mark.parametrize("package", ["contract", "pipelines", "training", "reports", "gristmill_airflow"])
 def test_packages_are_installed_from_this_checkout(package):
     found = importlib.util.find_spec(package)
     assert found is not None

@@ -214,11 +214,11 @@ def test_the_child_has_no_environment(tmp_path):
     """Asked in a process that was started with a key, because its first environment lies where no variable is set or unset later."""
     code = (
         "import os; os.environ['AWS_SESSION_TOKEN'] = 'later-key';"
-        "from tests.pipelines.text.test_guard import Guard, work;"
+        "from tests.contract.test_guard import Guard, work;"
         "guard = Guard(work, 10, 100); print(guard.call(b'', 'environment').text); guard.close();"
         "print(os.environ['AWS_SECRET_ACCESS_KEY'], os.environ['AWS_SESSION_TOKEN'])"
     )
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     environment = os.environ | {"AWS_SECRET_ACCESS_KEY": "first-key", "PYTHONPATH": str(root)}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=root)
     assert said.stdout.splitlines() == ["{} b''", "first-key later-key"], said.stderr
