@@ -19,7 +19,8 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from contract import plainyaml
 from contract.errors import RecipeError, SetupError
-from contract.settings import Master, Settings, Text, Uri
+from contract.settings.base import Settings, Text, Uri
+from contract.settings.spark import Master
 from contract.store import Store, split_uri
 
 if TYPE_CHECKING:

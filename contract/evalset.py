@@ -10,7 +10,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ MAX_UNPACKED = 1 << 30  # bytes, of all that one file holds; the largest publish
 MAX_LAYERS = 3  # of packing, as in .jsonl.gz within .tar.xz
 PIECE, PARQUET_ROWS = 1 << 20, 1024  # read at once
 
-_PACKED: tuple[tuple[bytes, str, Callable[[Any], IO[bytes]]], ...] = (
+_PACKED: tuple[tuple[bytes, str, Any], ...] = (
     (b"\x1f\x8b", ".gz", gzip.open),
     (b"\xfd7zXZ\x00", ".xz", lzma.open),
     (b"BZh", ".bz2", bz2.open),

@@ -14,11 +14,12 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from contract import deployment, plainyaml
-from contract import settings as s
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
-from contract.settings import Settings, runtime_only
+from contract.settings import corpus, training
+from contract.settings.base import Settings, Text, Uri, runtime_only
+from contract.settings.spark import Spark
 from contract.store import split_uri
 
 WANTED = {
@@ -35,33 +36,33 @@ TOLD = 10  # mistakes in one line
 class Recipe(Settings):
     """Everything a run needs to know, one section a stage."""
 
-    name: s.Text = runtime_only("unnamed")
-    store: s.Uri = runtime_only("home/store")
+    name: Text = runtime_only("unnamed")
+    store: Uri = runtime_only("home/store")
     """A folder or `s3://bucket/prefix`."""
-    snapshots: tuple[s.Text, ...] = ()
+    snapshots: tuple[Text, ...] = ()
     """The crawls that make the corpus. Empty: the newest that the source offers."""
-    spark: s.Spark = runtime_only(s.Spark())
+    spark: Spark = runtime_only(Spark())
 
-    crawl: s.Crawl = s.Crawl()
-    extract: s.Extract = s.Extract()
-    langid: s.Langid = s.Langid()
-    score: s.Score = s.Score()
-    filter: s.Filter = s.Filter()
-    minhash_sign: s.MinhashSign = s.MinhashSign()
-    dedup_url: s.DedupUrl = s.DedupUrl()
-    dedup_fuzzy: s.DedupFuzzy = s.DedupFuzzy()
-    dedup_substring: s.DedupSubstring = s.DedupSubstring()
-    decontaminate: s.Decontaminate = s.Decontaminate()
-    mix: s.Mix = s.Mix()
-    tokenizer: s.Tokenizer = s.Tokenizer()
-    pack: s.Pack = s.Pack()
-    pretrain: s.Pretrain = s.Pretrain()
-    sft: s.Sft = s.Sft()
-    reward: s.Reward = s.Reward()
-    gate: s.Gate = s.Gate()
-    ppo: s.Ppo = s.Ppo()
-    evaluate: s.Evaluate = s.Evaluate()
-    export: s.Export = s.Export()
+    crawl: corpus.Crawl = corpus.Crawl()
+    extract: corpus.Extract = corpus.Extract()
+    langid: corpus.Langid = corpus.Langid()
+    score: corpus.Score = corpus.Score()
+    filter: corpus.Filter = corpus.Filter()
+    minhash_sign: corpus.MinhashSign = corpus.MinhashSign()
+    dedup_url: corpus.DedupUrl = corpus.DedupUrl()
+    dedup_fuzzy: corpus.DedupFuzzy = corpus.DedupFuzzy()
+    dedup_substring: corpus.DedupSubstring = corpus.DedupSubstring()
+    decontaminate: corpus.Decontaminate = corpus.Decontaminate()
+    mix: corpus.Mix = corpus.Mix()
+    tokenizer: corpus.Tokenizer = corpus.Tokenizer()
+    pack: corpus.Pack = corpus.Pack()
+    pretrain: training.Pretrain = training.Pretrain()
+    sft: training.Sft = training.Sft()
+    reward: training.Reward = training.Reward()
+    gate: training.Gate = training.Gate()
+    ppo: training.Ppo = training.Ppo()
+    evaluate: training.Evaluate = training.Evaluate()
+    export: training.Export = training.Export()
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
@@ -78,7 +79,7 @@ class Recipe(Settings):
             ("reward", self.reward.batch),
             ("ppo", self.ppo.minibatch),
         ):
-            engine: s.Engine = getattr(self, name).engine
+            engine: training.Engine = getattr(self, name).engine
             share = engine.processes * engine.micro_batch
             if batch % share:
                 key = "minibatch" if name == "ppo" else "batch"
@@ -113,9 +114,9 @@ class Recipe(Settings):
         decides = self.section(stage).identity()
         if stage == "extract" and self.extract.prefilter_probability and self.langid.languages:
             decides["languages"] = sorted(self.langid.languages)  # the language prefilter's
-            decides["model"] = s.LANGUAGE_MODEL
+            decides["model"] = corpus.LANGUAGE_MODEL
         if stage == "langid":
-            decides["model"] = s.LANGUAGE_MODEL
+            decides["model"] = corpus.LANGUAGE_MODEL
         if stage == "dedup_substring":
             decides["heldout_fraction"] = self.mix.heldout_fraction  # whose text no training text may cut
         return decides

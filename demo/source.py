@@ -7,7 +7,7 @@ from contract import recipe as recipes
 from contract import sources
 from contract.errors import GristmillError
 from contract.recipe import Recipe
-from contract.settings import Crawl
+from contract.settings.corpus import Crawl
 from contract.store import Store
 from demo import crawl_pydoc
 from demo.follow import Screen

@@ -1,6 +1,6 @@
 """Prints the table of docs/filters.md from the rules themselves: `python -m docs.filters`. Between its marks the file holds exactly this."""
 
-from contract.settings import C4, MC4, Bloom, Filter
+from contract.settings.corpus import C4, MC4, Bloom, Filter
 from pipelines.rules.decide import rules_for
 
 BEGIN, END = "<!-- rules -->", "<!-- end of rules -->"

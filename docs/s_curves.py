@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contract.settings import MINHASH_PRESETS
+from contract.settings.corpus import MINHASH_PRESETS
 from pipelines.dedup.minhash import found_probability, threshold
 
 

@@ -9,7 +9,7 @@ def render() -> str:
         "# Stages",
         "",
         "Made from [contract/stages.py](../contract/stages.py), which also makes the DAGs' edges and the fingerprints. Settings of each",
-        "stage: the class of its name in [contract/settings.py](../contract/settings.py). A new version makes results of the old one stale.",
+        "stage: the class of its name in [contract/settings/](../contract/settings). A new version makes results of the old one stale.",
         "",
         "| stage | version | what it does | runs on | once for each | reads |",
         "|---|---|---|---|---|---|",

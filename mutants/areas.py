@@ -15,7 +15,10 @@ PACKAGES = {
 TRAINING = ("loss", "ppo", "reward", "sft", "reading", "checkpoint", "checkpoint_files", "rollout")
 
 ALSO = {
-    "contract/settings.py": ("tests/contract/test_recipe.py",),
+    "contract/settings/base.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
+    "contract/settings/corpus.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
+    "contract/settings/spark.py": ("tests/contract/test_settings.py",),
+    "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/sources.py": ("tests/contract/test_plan.py",),
     "pipelines/spark/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
     "pipelines/dedup/repeats.py": ("tests/pipelines/test_dedup_substring.py",),

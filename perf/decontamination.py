@@ -18,7 +18,7 @@ from typing import Any
 from contract.contamination import KIND, Report, render
 from contract.manifest import File
 from contract.schema import DOCUMENTS
-from contract.settings import Decontaminate
+from contract.settings.corpus import Decontaminate
 from contract.store import Store
 from perf.bars import Bars
 from pipelines.decontaminate import Benchmarks, Judge, load, search

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from contract.manifest import Attempt, File, need
 from contract.plan import Run, open_run
-from contract.settings import MINHASH_PRESETS
+from contract.settings.corpus import MINHASH_PRESETS
 from contract.store import Store
 from perf import synthetic
 from perf.bars import Bars

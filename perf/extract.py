@@ -20,7 +20,7 @@ from typing import Any
 
 from contract.guard import Outcome
 from contract.recipe import Recipe
-from contract.settings import C4, Extract, Filter
+from contract.settings.corpus import C4, Extract, Filter
 from perf.bars import Bars
 from pipelines.extract import guard_for
 from pipelines.langid import identify, judge

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from contract.settings import Langid
+from contract.settings.corpus import Langid
 from perf.bars import Bars
 from pipelines.langid import identify
 

@@ -209,7 +209,7 @@ def readers() -> dict[str, Case]:
     from contract import evalset
     from contract.errors import InputError, RecipeError
     from contract.recipe import parse
-    from contract.settings import Score
+    from contract.settings.corpus import Score
     from contract.sources import load_inputs
     from pipelines import extract, langid
     from pipelines.dedup import minhash

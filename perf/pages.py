@@ -19,7 +19,7 @@ import brotli
 import pyarrow as pa
 
 from contract.guard import Guard, Outcome
-from contract.settings import Extract, Score
+from contract.settings.corpus import Extract, Score
 from perf.bars import Bars
 from perf.linearity import BAR, cases, linearity
 from pipelines.extract import MAX_CHARS, guard_for

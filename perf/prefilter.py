@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.recipe import Recipe
-from contract.settings import Extract
+from contract.settings.corpus import Extract
 from perf.bars import Bars
 from pipelines.extract import clean, decode, main_content
 from pipelines.html.prefilter import foreign

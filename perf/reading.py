@@ -56,7 +56,7 @@ def peak_mb() -> float:
 
 def work(file: Path, where: Path) -> dict[str, float]:
     """What a Spark worker does with a crawl file, in this process: peak memory, pages, losses, seconds."""
-    from contract.settings import Crawl
+    from contract.settings.corpus import Crawl
     from contract.sources import Source
     from contract.store import Store
     from pipelines import crawl

@@ -48,7 +48,7 @@ def documents(data: Path, where: Path) -> list[tuple[str, str]]:
 
 def parts() -> dict[str, Part]:
     """What is measured, the whole first."""
-    from contract.settings import Score
+    from contract.settings.corpus import Score
     from pipelines.pii import mask as pii
     from pipelines.rules import lines, quality, repetition
     from pipelines.rules.measure import Tools, measure, measure_bloom

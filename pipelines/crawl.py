@@ -11,7 +11,7 @@ import xxhash
 from contract.masking import masked
 from contract.printable import printable
 from contract.schema import PAGES, SNIPPET_CHARS, Drop
-from contract.settings import Crawl
+from contract.settings.corpus import Crawl
 from contract.sources import Source, file_size
 from contract.store import Store
 from pipelines.spark.job import Counts, Job, Output, Sorter

@@ -18,7 +18,7 @@ from contract.manifest import File
 from contract.metrics import Progress
 from contract.printable import printable
 from contract.schema import DOCUMENTS, Drop
-from contract.settings import Decontaminate
+from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.decontamination.search import Finding, Index, build, culprits, cut, find, suspects

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from contract.manifest import File
 from contract.schema import Drop
-from contract.settings import DedupFuzzy
+from contract.settings.corpus import DedupFuzzy
 from contract.store import Store
 from pipelines.dedup.links import EDGES, FILE_BITS, Signed, link, read_edges, read_nodes, signed
 from pipelines.spark.components import components, spark_components

@@ -8,7 +8,7 @@ import numpy as np
 
 from contract.manifest import File
 from contract.schema import DOCUMENTS, Drop
-from contract.settings import DedupSubstring
+from contract.settings.corpus import DedupSubstring
 from contract.store import Store
 from pipelines.dedup import suffixes
 from pipelines.dedup.repeats import BUCKET_BYTES, id_keys, places, save_cuts, steps

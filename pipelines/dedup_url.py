@@ -10,7 +10,7 @@ import xxhash
 
 from contract.manifest import File
 from contract.schema import Drop
-from contract.settings import DedupUrl
+from contract.settings.corpus import DedupUrl
 from contract.store import Store
 from pipelines.spark.job import Job
 from pipelines.spark.session import computing

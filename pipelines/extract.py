@@ -19,7 +19,7 @@ from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from contract.guard import Guard, Outcome, Reply
 from contract.manifest import File
 from contract.schema import PAGES, Drop
-from contract.settings import Extract
+from contract.settings.corpus import Extract
 from contract.store import Store
 from pipelines.html.maintext import Found, find_text, quicken
 from pipelines.html.prefilter import foreign

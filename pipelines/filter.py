@@ -6,7 +6,7 @@ from contract.errors import RecipeError
 from contract.manifest import File
 from contract.recipe import Recipe
 from contract.schema import DOCUMENTS
-from contract.settings import Filter
+from contract.settings.corpus import Filter
 from contract.store import Store
 from pipelines.rules.decide import Rule, decide, rules_for
 from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows

@@ -5,7 +5,7 @@ from functools import partial
 from contract.errors import RecipeError
 from contract.manifest import File
 from contract.schema import Drop
-from contract.settings import Langid
+from contract.settings.corpus import Langid
 from contract.store import Store
 from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows
 from pipelines.text.fasttext_model import LABEL, model

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from contract.errors import InputError
 from contract.manifest import File
 from contract.scores import SCORES
-from contract.settings import MinhashSign
+from contract.settings.corpus import MinhashSign
 from contract.store import Store
 from pipelines.dedup import minhash, simhash
 from pipelines.filter import groups

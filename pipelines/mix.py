@@ -24,7 +24,7 @@ from contract import funnel
 from contract.errors import InputError
 from contract.manifest import File
 from contract.schema import DOCUMENTS, Drop
-from contract.settings import Decontaminate, Mix
+from contract.settings.corpus import Decontaminate, Mix
 from contract.store import Store, split_uri
 from pipelines.decontaminate import Judge, describe, load
 from pipelines.decontamination.findings import Findings, summarise

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from contract.errors import InputError
 from contract.manifest import File
-from contract.settings import Pack
+from contract.settings.corpus import Pack
 from contract.shards import END_OF_TEXT, HEADER, encode, token_width
 from contract.store import Store
 from pipelines.spark.job import Job, Output, read_rows

@@ -9,7 +9,7 @@ from contract.errors import RecipeError
 from contract.manifest import File
 from contract.schema import SCORED, Drop
 from contract.scores import SCORES
-from contract.settings import Score
+from contract.settings.corpus import Score
 from contract.store import Store, split_uri
 from pipelines.rules import badwords
 from pipelines.rules.measure import Tools, measure

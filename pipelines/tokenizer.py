@@ -5,9 +5,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from contract import settings as s
 from contract.manifest import File
 from contract.metrics import Progress
+from contract.settings.corpus import Tokenizer as TokenizerSettings
 from contract.shards import SPECIAL_TOKENS
 from contract.store import Store
 from pipelines.spark.job import Job, Output, read_rows
@@ -70,7 +70,7 @@ def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def run(job: Job) -> None:
-    settings: s.Tokenizer = job.settings
+    settings: TokenizerSettings = job.settings
     progress = Progress(job.task.stage, job.task.partition, "tokenizers", 1)
     sample = Sample(job.store, job.inputs("mix", "documents"), settings.sample_bytes)
     tokenizer = train(sample, settings.vocab_size, settings.min_frequency)

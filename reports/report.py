@@ -27,7 +27,7 @@ from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
 from contract.printable import printable
 from contract.scores import SCORES
-from contract.settings import Filter
+from contract.settings.corpus import Filter
 from contract.store import Store
 from pipelines.pii import mask as pii
 from pipelines.rules.decide import Rule, decide, rules_for

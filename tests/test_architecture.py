@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from contract.recipe import Recipe
-from contract.settings import Settings
+from contract.settings.base import Settings
 from contract.stages import STAGES
 
 ROOT = Path(__file__).parents[1]

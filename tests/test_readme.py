@@ -9,7 +9,7 @@ import pytest
 
 from contract import recipe as recipes
 from contract.recipe import Recipe
-from contract.settings import Settings
+from contract.settings.base import Settings
 from demo import crawl_pydoc
 from docs import filters
 

@@ -19,7 +19,7 @@ from torch import nn
 from contract.errors import Interrupted
 from contract.manifest import Manifest
 from contract.metrics import Progress
-from contract.settings import Evaluate
+from contract.settings.training import Evaluate
 from training import reward
 from training.chat.template import Chat, Turn, open_chat
 from training.data.reading import TokenData

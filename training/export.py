@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from contract.manifest import Manifest, find
 from contract.plan import Run, Task
 from contract.printable import printable
-from contract.settings import Export
+from contract.settings.training import Export
 from contract.shards import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS
 from training.engine.job import Job
 from training.models import llama as model

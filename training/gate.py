@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 from contract.errors import InputError
-from contract.settings import Gate
+from contract.settings.training import Gate
 from training.engine.job import Job
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from contract.errors import InputError
 from contract.metrics import Point, Progress
-from contract.settings import Ppo
+from contract.settings.training import Ppo
 from training import loss, reward
 from training.chat.template import Chat, open_chat
 from training.data.reading import Batch, TokenData, rows_of, share_of

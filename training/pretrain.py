@@ -5,7 +5,7 @@ import time
 import torch
 
 from contract.metrics import Progress
-from contract.settings import Pretrain
+from contract.settings.training import Pretrain
 from training.chat.template import Chat, open_chat
 from training.data.reading import TokenData
 from training.engine import checkpoint

@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaModel
 from contract.errors import InputError
 from contract.manifest import Manifest, Rows
 from contract.metrics import Progress
-from contract.settings import Reward
+from contract.settings.training import Reward
 from training.chat.template import Chat, Turn, open_chat
 from training.data.reading import HH_RLHF, Bad, Preference, documents, parse_hh, read_examples, rows_of, share_of
 from training.data.synthetic import synthetic_instructions, synthetic_preferences

@@ -10,7 +10,7 @@ import torch
 
 from contract.errors import InputError
 from contract.metrics import Progress
-from contract.settings import Sft
+from contract.settings.training import Sft
 from training.chat.template import Chat, Turn, open_chat
 from training.data.reading import ALPACA, Bad, Batch, documents, parse_alpaca, read_examples, rows_of, share_of
 from training.data.synthetic import synthetic_instructions

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from contract.manifest import File
-from contract.settings import DedupFuzzy, MinhashSign
+from contract.settings.corpus import DedupFuzzy, MinhashSign
 from contract.store import Store
 from pipelines.dedup.linking import distinct, near_pairs, pairs, ranked, set_jaccards, stars
 from pipelines.dedup.substring import stretches

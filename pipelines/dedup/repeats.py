@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from contract.settings import DedupSubstring
+from contract.settings.corpus import DedupSubstring
 from contract.store import Store
 from pipelines.dedup import stream, substring
 from pipelines.dedup.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from contract.schema import Drop
-from contract.settings import C4, MC4, Bloom, Filter, FineWeb, GopherQuality, GopherRepetition
+from contract.settings.corpus import C4, MC4, Bloom, Filter, FineWeb, GopherQuality, GopherRepetition
 from pipelines.text.languages import UNITS
 from pipelines.text.stopwords import FUNCTION_WORDS, STOP_WORDS
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.settings import LineCorrection
+from contract.settings.corpus import LineCorrection
 from pipelines.text import counting
 from pipelines.text.characters import classes
 from pipelines.text.words import Text, split_words

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from contract.settings import Score
+from contract.settings.corpus import Score
 from pipelines.pii import mask as pii
 from pipelines.rules import bloom, lines, quality, repetition, sentences
 from pipelines.rules.badwords import BadWords

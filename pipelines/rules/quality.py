@@ -2,7 +2,7 @@
 
 import re
 
-from contract.settings import C4Lines
+from contract.settings.corpus import C4Lines
 from pipelines.rules.repetition import duplicates
 from pipelines.text import counting
 from pipelines.text.characters import classes

@@ -21,7 +21,7 @@ import pyarrow as pa
 from contract import errors
 from contract.metrics import Progress
 from contract.plan import Run, Task
-from contract.settings import Spark, memory_bytes
+from contract.settings.spark import Spark, memory_bytes
 from contract.store import explain
 
 LOG = Path(__file__).parent / "log4j2.properties"

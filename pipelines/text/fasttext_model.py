@@ -9,7 +9,7 @@ from typing import Any
 import fasttext
 
 from contract.errors import SetupError
-from contract.settings import LANGUAGE_MODEL
+from contract.settings.corpus import LANGUAGE_MODEL
 
 LABEL = "__label__"
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from contract.schema import Drop
-from contract.settings import Crawl
+from contract.settings.corpus import Crawl
 from contract.store import Entry, Store
 from pipelines.urls.address import ADDRESS, WWW, split_url
 from pipelines.urls.blocklist import Blocklists, build, save

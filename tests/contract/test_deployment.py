@@ -17,7 +17,8 @@ from contract.digest import split_digest, with_digest
 from contract.errors import InputError, RecipeError, SetupError
 from contract.plan import open_run, resolve
 from contract.recipe import Recipe
-from contract.settings import MixSource, Settings, Uri
+from contract.settings.base import Settings, Uri
+from contract.settings.corpus import MixSource
 from contract.stages import STAGES
 from contract.store import Store
 

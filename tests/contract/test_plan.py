@@ -22,7 +22,8 @@ from contract.digest import split_digest, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.plan import Run, fingerprint, open_run, plan
 from contract.recipe import Recipe
-from contract.settings import MixSource, Settings
+from contract.settings.base import Settings
+from contract.settings.corpus import MixSource
 from contract.sources import (
     MAX_SEGMENTS,
     Segment,

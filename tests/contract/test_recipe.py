@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from contract import recipe
 from contract.errors import RecipeError
 from contract.recipe import Recipe, dump, load, parse
-from contract.settings import LANGUAGE_MODEL, Settings
+from contract.settings.base import Settings
+from contract.settings.corpus import LANGUAGE_MODEL
 from contract.stages import STAGES
 
 RECIPES = Path(__file__).parents[2] / "recipes"

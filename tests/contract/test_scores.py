@@ -1,7 +1,7 @@
 """The names of what is measured are columns of files and keys of recipes: none goes, none comes twice."""
 
 from contract.scores import NEEDED, SCORES
-from contract.settings import Score
+from contract.settings.corpus import Score
 
 
 def test_repetition_is_measured_for_these_ngrams() -> None:

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from contract.errors import RecipeError
 from contract.recipe import Recipe, parse
-from contract.settings import (
+from contract.settings.base import Settings
+from contract.settings.corpus import (
     Crawl,
     Decontaminate,
     DedupSubstring,
@@ -22,11 +23,10 @@ from contract.settings import (
     GopherQuality,
     GopherRepetition,
     MinhashSign,
-    Model,
     Score,
-    Settings,
-    memory_bytes,
 )
+from contract.settings.spark import memory_bytes
+from contract.settings.training import Model
 
 SCHEMA = Path(__file__).with_name("recipe_schema.json")
 

@@ -12,7 +12,7 @@ from contract import fetch, sources
 from contract.content import WHOLE_BYTES, digests
 from contract.errors import InputError, StoreError
 from contract.recipe import Recipe
-from contract.settings import Decontaminate
+from contract.settings.corpus import Decontaminate
 from contract.sources import (
     MAX_SEGMENTS,
     Segment,

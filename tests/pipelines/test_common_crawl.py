@@ -13,7 +13,7 @@ from contract import fetch
 from contract.errors import InputError, StoreError
 from contract.manifest import need
 from contract.plan import open_run
-from contract.settings import Crawl
+from contract.settings.corpus import Crawl
 from contract.sources import Source, list_snapshots
 from contract.store import Store
 from pipelines import crawl

@@ -13,7 +13,7 @@ import pytest
 
 from contract.errors import InputError
 from contract.schema import PAGES, Drop
-from contract.settings import Crawl
+from contract.settings.corpus import Crawl
 from contract.sources import Source
 from perf.reading import measure
 from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split, whole

@@ -14,7 +14,7 @@ from contract.errors import InputError, RecipeError
 from contract.manifest import Manifest
 from contract.plan import Run
 from contract.recipe import parse
-from contract.settings import Decontaminate
+from contract.settings.corpus import Decontaminate
 from pipelines.decontaminate import Judge, describe, load, read_benchmark
 
 pytestmark = pytest.mark.usefixtures("without_spark")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contract.manifest import Attempt, File, find
 from contract.plan import Run
 from contract.schema import DOCUMENTS, Drop
-from contract.settings import MinhashSign
+from contract.settings.corpus import MinhashSign
 from contract.sources import Segment
 from contract.store import Store
 from pipelines import minhash_sign

@@ -19,7 +19,7 @@ from tokenizers.trainers import BpeTrainer
 from contract.manifest import Attempt, File, need
 from contract.plan import Run
 from contract.schema import DOCUMENTS
-from contract.settings import DedupSubstring
+from contract.settings.corpus import DedupSubstring
 from contract.store import Store
 from pipelines import dedup_substring
 from pipelines.dedup import repeats

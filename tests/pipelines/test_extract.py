@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contract.guard import Guard, Outcome, Reply
 from contract.manifest import File
 from contract.schema import DOCUMENTS, PAGES
-from contract.settings import Extract
+from contract.settings.corpus import Extract
 from pipelines import extract
 from pipelines.extract import clean, decode, extract_page, plain_tables, read_digests, share_out, sort_page
 from pipelines.html import maintext

@@ -9,7 +9,7 @@ from contract.errors import RecipeError
 from contract.manifest import need
 from contract.recipe import parse
 from contract.schema import SCORED, Drop
-from contract.settings import C4, C4Lines, Filter, Score
+from contract.settings.corpus import C4, C4Lines, Filter, Score
 from pipelines.filter import check_stop_words
 from pipelines.rules.decide import decide, rules_for
 from pipelines.rules.measure import Tools, measure

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contract.errors import RecipeError
 from contract.schema import DOCUMENTS, Drop
-from contract.settings import Langid
+from contract.settings.corpus import Langid
 from pipelines.langid import UNKNOWN, _work, check_languages, identify, judge, rank
 from pipelines.spark.job import TableWriter, read_rows
 from pipelines.text.fasttext_model import model

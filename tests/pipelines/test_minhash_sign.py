@@ -8,7 +8,7 @@ import pytest
 
 from contract.errors import InputError
 from contract.plan import Run
-from contract.settings import MinhashSign
+from contract.settings.corpus import MinhashSign
 from pipelines.dedup.minhash import band_keys, signatures
 from pipelines.dedup.simhash import fingerprints
 from pipelines.minhash_sign import key_count, quality, sign_texts

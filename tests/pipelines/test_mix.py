@@ -13,7 +13,7 @@ from contract.contamination import reports
 from contract.errors import InputError
 from contract.manifest import Attempt, Rows
 from contract.schema import DOCUMENTS
-from contract.settings import Mix
+from contract.settings.corpus import Mix
 from pipelines import mix as module
 from pipelines.mix import copies, parse_curated, read_curated
 from pipelines.spark.heldout import is_heldout

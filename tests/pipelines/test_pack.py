@@ -9,7 +9,7 @@ import pytest
 from contract.errors import InputError
 from contract.manifest import Attempt, File, Rows
 from contract.schema import DOCUMENTS
-from contract.settings import Pack
+from contract.settings.corpus import Pack
 from contract.shards import SPECIAL_TOKENS, open_shard
 from pipelines.pack import load_tokenizer, measure, pack
 from pipelines.spark.job import TableWriter

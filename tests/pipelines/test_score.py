@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import InputError, RecipeError
-from contract.settings import Filter, GopherRepetition, Score
+from contract.settings.corpus import Filter, GopherRepetition, Score
 from pipelines.rules.decide import decide, rules_for
 from pipelines.rules.measure import Tools, measure
 from pipelines.score import tools_for

@@ -14,7 +14,7 @@ from contract.funnel import Level
 from contract.manifest import Attempt
 from contract.schema import SCORED, Drop
 from contract.scores import SCORES
-from contract.settings import Filter
+from contract.settings.corpus import Filter
 from pipelines.rules.decide import Rule, group_of
 from pipelines.spark.job import Sorter
 from reports import charts

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.settings import Gate
+from contract.settings.training import Gate
 from training.gate import decide, wilson
 
 

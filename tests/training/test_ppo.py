@@ -14,8 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 from contract.errors import InputError
 from contract.manifest import find, need
 from contract.metrics import Point
-from contract.settings import Engine as EngineSettings
-from contract.settings import Ppo
+from contract.settings.training import Engine as EngineSettings
+from contract.settings.training import Ppo
 from training import loss, ppo, reward
 from training.chat.template import open_chat
 from training.data.reading import Batch, TokenData, rows_of, share_of

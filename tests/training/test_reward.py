@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaModel
 
 from contract.errors import InputError
-from contract.settings import Reward
+from contract.settings.training import Reward
 from training import reward
 from training.chat.template import Turn, open_chat
 from training.data.reading import Preference, documents, rows_of

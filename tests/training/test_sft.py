@@ -13,7 +13,7 @@ import torch
 from contract.errors import InputError
 from contract.manifest import Attempt, need
 from contract.metrics import load_points
-from contract.settings import Sft
+from contract.settings.training import Sft
 from training import pretrain, sft
 from training.chat.template import Turn, open_chat
 from training.data.reading import Bad, documents, rows_of

@@ -11,12 +11,13 @@ import deepspeed
 import torch
 from torch import Tensor, nn
 
-from contract import settings
 from contract.errors import InputError, RecipeError
+from contract.settings.training import Engine as EngineSettings
+from contract.settings.training import Optim
 from training.engine.job import Job
 
 
-def lr_at(step: int, total: int, optim: settings.Optim) -> float:
+def lr_at(step: int, total: int, optim: Optim) -> float:
     """The learning rate of update `step`, counted from 0, of `total`.
 
     Linear warm-up that ends at `lr` after warmup_fraction x total updates, then cosine or linear decay that reaches
@@ -32,7 +33,7 @@ def lr_at(step: int, total: int, optim: settings.Optim) -> float:
     return optim.lr * (optim.min_lr_fraction + (1 - optim.min_lr_fraction) * left)
 
 
-def deepspeed_config(engine: settings.Engine, clip: float, micro_batch: int, accumulation: int) -> dict[str, Any]:
+def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accumulation: int) -> dict[str, Any]:
     """DeepSpeed's own configuration.
 
     bf16 and offloading go through ZeRO, whose optimizer keeps the float32 master weights; where the recipe asks for none it is stage 2,
@@ -70,8 +71,8 @@ class Engine:
         self,
         job: Job,
         module: nn.Module,
-        optim: settings.Optim,
-        engine: settings.Engine,
+        optim: Optim,
+        engine: EngineSettings,
         batch: int,
         total_steps: int,
     ) -> None:

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from contract import settings
 from contract.errors import InputError
 from contract.manifest import Manifest
+from contract.settings.training import Model
 from contract.shards import END_OF_TEXT, PAD, SPECIAL_TOKENS
 from training.engine.job import Job
 
@@ -41,7 +41,7 @@ def cast(module: AnyModule, dtype: Dtype) -> AnyModule:
     return module
 
 
-def build(model: settings.Model, vocab_size: int, seq_len: int, seed: int, dtype: Dtype = "fp32") -> LlamaForCausalLM:
+def build(model: Model, vocab_size: int, seq_len: int, seed: int, dtype: Dtype = "fp32") -> LlamaForCausalLM:
     """A freshly initialised model in float32 on the CPU, which is to compute in `dtype`. The same seed gives the same weights."""
     config = LlamaConfig(
         vocab_size=vocab_size,

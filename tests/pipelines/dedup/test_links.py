@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from contract.manifest import File
 from contract.schema import DOCUMENTS
-from contract.settings import DedupFuzzy, MinhashSign
+from contract.settings.corpus import DedupFuzzy, MinhashSign
 from contract.store import Store
 from pipelines.dedup import links
 from pipelines.dedup.linking import near_pairs, pairs

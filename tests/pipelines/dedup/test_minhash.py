@@ -11,7 +11,7 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.settings import MINHASH_PRESETS
+from contract.settings.corpus import MINHASH_PRESETS
 from pipelines.dedup.minhash import band_keys, found_probability, minima, permutations, signatures, threshold
 from pipelines.text.hashing import buffers, shingles
 from pipelines.text.ngrams import mix64, ngram_hashes, normalize, word_hashes

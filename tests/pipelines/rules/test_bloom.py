@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contract.errors import InputError
 from contract.schema import Drop
-from contract.settings import Bloom
+from contract.settings.corpus import Bloom
 from pipelines.rules import badwords, bloom
 from pipelines.rules.decide import bloom_rules, decide
 from pipelines.rules.measure import Tools, measure_bloom

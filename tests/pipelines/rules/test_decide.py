@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contract.schema import Drop
 from contract.scores import SCORES
-from contract.settings import Filter
+from contract.settings.corpus import Filter
 from pipelines.rules.decide import Rule, decide, rules_for
 from pipelines.text.languages import UNITS, unit
 from pipelines.text.stopwords import STOP_WORDS

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.schema import Drop
-from contract.settings import Filter, LineCorrection
+from contract.settings.corpus import Filter, LineCorrection
 from pipelines.rules.decide import decide, rules_for
 from pipelines.rules.lines import Corrected, correct
 from pipelines.text.words import Text, split_words

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.scores import SCORES
-from contract.settings import C4Lines, LineCorrection, Score
+from contract.settings.corpus import C4Lines, LineCorrection, Score
 from pipelines.rules.lines import COUNTER, PHRASES, Corrected, correct
 from pipelines.rules.measure import Tools, measure, perplexity
 from pipelines.rules.sentences import BEFORE_NAME, SHORTENED

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.schema import Drop
-from contract.settings import C4, C4Lines, Filter, FineWeb, GopherQuality
+from contract.settings.corpus import C4, C4Lines, Filter, FineWeb, GopherQuality
 from pipelines.rules.decide import c4_rules, decide, fineweb_rules, gopher_rules, rules_for
 from pipelines.rules.quality import (
     c4_lines,

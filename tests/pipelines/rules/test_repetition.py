@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.schema import Drop
-from contract.settings import GopherRepetition
+from contract.settings.corpus import GopherRepetition
 from pipelines.rules.decide import decide, repetition_rules
 from pipelines.rules.repetition import duplicate_fraction, duplicates, measure, top_fraction
 from pipelines.text.words import Text

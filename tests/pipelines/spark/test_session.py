@@ -15,7 +15,7 @@ import pytest
 
 from contract.errors import GristmillError, RecipeError, SetupError
 from contract.metrics import Progress
-from contract.settings import Spark
+from contract.settings.spark import Spark
 from pipelines.__main__ import main
 from pipelines.spark.session import check_setup, masters, starting, watched
 

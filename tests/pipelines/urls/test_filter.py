@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contract.errors import InputError
 from contract.schema import Drop
-from contract.settings import Crawl
+from contract.settings.corpus import Crawl
 from pipelines.urls import filter as url_module
 from pipelines.urls import listfile
 from pipelines.urls.blocklist import Blocklists

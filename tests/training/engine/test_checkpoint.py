@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from contract import gc
 from contract.errors import InputError, Interrupted, StoreError
 from contract.manifest import Attempt, File
-from contract.settings import Engine as EngineSettings
-from contract.settings import Model, Optim
+from contract.settings.training import Engine as EngineSettings
+from contract.settings.training import Model, Optim
 from contract.store import Store
 from training.engine import checkpoint, zero
 from training.engine.engine import Engine

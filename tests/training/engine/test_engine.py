@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from contract.errors import InputError, RecipeError
-from contract.settings import Engine as EngineSettings
-from contract.settings import Model, Optim
+from contract.settings.training import Engine as EngineSettings
+from contract.settings.training import Model, Optim
 from training.engine import zero
 from training.engine.engine import Engine, decay_groups, lr_at
 from training.engine.job import Job

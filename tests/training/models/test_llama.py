@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contract.errors import InputError
-from contract.settings import Model
+from contract.settings.training import Model
 from training import reward
 from training.chat.template import open_chat
 from training.engine.job import Job

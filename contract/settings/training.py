@@ -1,0 +1,173 @@
+"""The settings of the stages that train, evaluate and export models."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from contract.settings.base import (
+    Batch,
+    BelowOne,
+    Fraction,
+    Length,
+    Passes,
+    Positive,
+    Rate,
+    Real,
+    Rows,
+    Seed,
+    Settings,
+    Uri,
+    Weight,
+    runtime_only,
+)
+
+
+class Model(Settings):
+    """A LLaMA-style decoder: RMSNorm before each block, SwiGLU, rotary positions, grouped-query attention."""
+
+    layers: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
+    d_model: Annotated[int, Field(gt=0, le=1 << 17, strict=True)] = 768
+    heads: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
+    kv_heads: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
+    d_ff: Annotated[int, Field(gt=0, le=1 << 19, strict=True)] = 2048
+    """The upper bounds are about eight times Llama 3.1 405B's 126 layers, 16,384, 128 heads and 53,248."""
+    rope_theta: Annotated[Real, Field(gt=1, le=1e9)] = 10_000.0
+    """Llama 3: 500,000. At 1 every position is rotated alike."""
+    tie_embeddings: bool = True
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Model":
+        if self.d_model % self.heads or self.heads % self.kv_heads:
+            raise ValueError(
+                f"heads {self.heads} must divide d_model {self.d_model}, and kv_heads {self.kv_heads} must divide heads"
+            )
+        return self
+
+
+class Optim(Settings):
+    """AdamW and its schedule. Defaults are GPT-3's and LLaMA's (betas 0.9/0.95, weight decay 0.1, clip 1.0)."""
+
+    lr: Rate = 3e-4
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
+    weight_decay: Annotated[Real, Field(ge=0, le=10)] = 0.1
+    clip: Annotated[Real, Field(gt=0, le=1e12)] = 1.0
+    warmup_fraction: Fraction = 0.02
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    min_lr_fraction: Fraction = 0.1
+
+
+class Engine(Settings):
+    """How DeepSpeed runs a stage. The batch is fixed by the recipe; the number of processes only splits it."""
+
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = runtime_only(0)
+    offload_optimizer: bool = runtime_only(False)
+    processes: Annotated[int, Field(gt=0, le=1024, strict=True)] = runtime_only(1)
+    """Processes that `deepspeed` starts on this machine: one a GPU, or CPU processes where there is none."""
+    micro_batch: Batch = runtime_only(8)
+    """Sequences a process holds at once; the rest of the batch is accumulated."""
+    activation_checkpointing: bool = runtime_only(False)
+    checkpoint_steps: Positive = runtime_only(200)
+
+
+class Pretrain(Settings):
+    """Next-token prediction on the packed corpus."""
+
+    model: Model = Model()
+    optim: Optim = Optim()
+    engine: Engine = Engine()
+    steps: Positive = 10_000
+    batch: Batch = 256
+    """Sequences a step, over all processes."""
+    eval_sequences: Rows = 256
+    seed: Seed = 0
+
+
+class Examples(Settings):
+    """What a model is tuned on."""
+
+    data: Literal["synthetic"] | Uri = "synthetic"
+    """A file of examples, or `synthetic`: made by rule from the corpus itself."""
+    max_examples: Positive | None = None
+
+    def outside(self) -> dict[str, str]:
+        return {} if self.data == "synthetic" else {"data": self.data}
+
+
+class Sft(Examples):
+    """Instruction tuning on JSONL or JSON in the Alpaca format; loss on the response tokens only."""
+
+    optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
+    engine: Engine = Engine()
+    epochs: Passes = 2
+    batch: Batch = 64
+    max_tokens: Length = 1024
+    seed: Seed = 0
+
+
+class Reward(Examples):
+    """Pairwise reward model on JSONL with `chosen` and `rejected` (hh-rlhf): loss = -log sigmoid(r_chosen - r_rejected)."""
+
+    heldout_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.2
+    optim: Optim = Optim(lr=1e-5, weight_decay=0.0)
+    engine: Engine = Engine()
+    epochs: Passes = 1
+    batch: Batch = 32
+    """Pairs a step, over all processes."""
+    max_tokens: Length = 512
+    seed: Seed = 0
+
+
+class Gate(Settings):
+    """PPO starts only when the reward model's held-out accuracy is this good at the interval's lower end."""
+
+    min_accuracy: Fraction = 0.55
+    confidence: Annotated[Real, Field(gt=0, lt=1)] = 0.95
+
+
+class Ppo(Settings):
+    """InstructGPT's objective: reward, a KL penalty per token against the SFT model, and a share of pretraining loss."""
+
+    steps: Positive = 1000
+    rollout_batch: Batch = 64
+    """Prompts a step, over all processes."""
+    minibatch: Batch = 32
+    inner_epochs: Passes = 2
+    max_prompt_tokens: Length = 256
+    max_response_tokens: Length = 128
+    temperature: Annotated[Real, Field(ge=0.01, le=100)] = 1.0
+    """From all but greedy to all but uniform."""
+    gamma: Fraction = 1.0
+    lam: Fraction = 0.95
+    clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
+    value_clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
+    value_coef: Weight = 0.5
+    entropy_coef: Weight = 0.0
+    kl_coef: Weight = 0.05
+    kl_target: Annotated[Real, Field(gt=0, le=1e6)] | None = None
+    """Adaptive KL coefficient (Ziegler et al. 2019) towards this many nats a response; unset keeps it fixed."""
+    ptx_coef: Weight = 0.0
+    ptx_sequences: Batch = 4
+    no_eot_penalty: Weight = 1.0
+    whiten_rewards: bool = False
+    policy_optim: Optim = Optim(lr=1e-6, weight_decay=0.0, schedule="constant")
+    value_optim: Optim = Optim(lr=5e-6, weight_decay=0.0, schedule="constant")
+    engine: Engine = Engine()
+    seed: Seed = 0
+
+
+class Evaluate(Settings):
+    """Every model of the run on the same held-out text and prompts."""
+
+    sequences: Rows = 256
+    prompts: Rows = 64
+    max_response_tokens: Length = 128
+    samples: Rows = 3
+    engine: Engine = Engine()
+    seed: Seed = 0
+
+
+class Export(Settings):
+    """The last model as a folder that `transformers` loads."""
+
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
