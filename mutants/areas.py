@@ -15,6 +15,7 @@ MIRRORS = {
 TRAINING = ("loss", "ppo", "reward", "sft", "data", "checkpoint", "checkpoint_files", "rollout")
 
 ALSO = {
+    "contract/plan.py": ("tests/contract/test_deployment.py",),
     "contract/settings.py": ("tests/contract/test_recipe.py",),
     "contract/sources.py": ("tests/contract/test_plan.py",),
     "pipelines/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
