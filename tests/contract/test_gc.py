@@ -180,5 +180,6 @@ def test_no_link_leads_gc_out_of_the_store(
     later = attempt(1000)
     removed, _ = collect(store, HOUR, NOW, delete=True)
     assert f"{later.prefix}/{later.id}" in {one.path for one in removed}, "the rest goes all the same"
+    assert f"crawl/{'0' * 40}/all/{made.id}" not in {one.path for one in removed}, "what stays is not told as removed"
     assert "a link leads out of the store" in caplog.text
     assert (outside / "file").read_text() == "mine"

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from contract import manifest
+from contract import gc, manifest
 from contract.errors import GristmillError, NotReadyError, StoreError
 from contract.manifest import Attempt, File, Input, Manifest, Rows, find, need, read, read_all
 from contract.plan import Run
@@ -221,10 +221,28 @@ def test_a_running_attempt_writes_its_heartbeat_and_takes_it_away(
         attempt.path("part.bin"),
         need(run.store, attempt.task).path,
     ]
-    assert manifest.BEAT_S * 6 <= 3600
 
 
-def test_a_heartbeat_that_fails_ends_no_attempt(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gc_waits_for_six_heartbeats() -> None:
+    assert manifest.BEAT_S * 6 <= gc.YOUNGEST_S
+
+
+def test_an_attempt_that_never_beat_deletes_nothing_and_holds_nobody_up(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    deleted: list[str] = []
+    monkeypatch.setattr(Store, "delete", lambda store, path: deleted.append(path))
+    with attempt.running():
+        assert all(one.daemon for one in threading.enumerate() if one is not threading.main_thread())
+        attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
+    assert deleted == [], "a request to the store is not free"
+
+
+def test_a_heartbeat_that_fails_ends_no_attempt(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(manifest, "BEAT_S", 0.01)
     run = make_run()
     attempt = Attempt(run, run.task("crawl", SEGMENT))
@@ -238,6 +256,7 @@ def test_a_heartbeat_that_fails_ends_no_attempt(make_run: Callable[..., Run], mo
         patch.setattr(Store, "write_bytes", failing)
         assert tried.acquire(timeout=10)
         assert tried.acquire(timeout=10), "it goes on after the first"
+        assert "warning: the store cannot be reached" in caplog.text
         patch.undo()
         attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
     assert need(run.store, attempt.task).attempt == attempt.id

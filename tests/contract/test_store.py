@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from contract.errors import RecipeError, SetupError, StoreError
 from contract.store import Entry, Store, _endpoint, _region, _s3_client, explain, split_uri
@@ -317,6 +318,20 @@ def test_etags_are_those_below_the_prefix(s3_store: Store) -> None:
     assert below.etags() == {"a": tags["in/a"], "b/c": tags["in/b/c"]}
     bucket, _, name = s3_store.root.partition("/")
     assert Store(f"s3://{bucket}").etags(f"{name}/in/") == {f"{name}/{path}": tags[path] for path in ("in/a", "in/b/c")}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError({"Error": {"Code": "SlowDown", "Message": "slow"}}, "ListObjectsV2"),
+        EndpointConnectionError(endpoint_url="http://a.test"),
+    ],
+)
+def test_a_listing_that_fails_is_an_error_of_the_store(error: Exception) -> None:
+    store = Store("s3://bucket/prefix")
+    store.__dict__["_s3"] = Mock(get_paginator=Mock(return_value=Mock(paginate=Mock(side_effect=error))))
+    with pytest.raises(StoreError, match=r"^s3://bucket/prefix/in: "):
+        store.etags("in")
 
 
 def test_a_created_file_is_whole_on_the_disk_before_it_has_its_name(

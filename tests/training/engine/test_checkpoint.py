@@ -114,7 +114,7 @@ def test_when_a_checkpoint_is_due(step: int, last: int, every: int, stopping: bo
     assert checkpoint.due(step, last, every, stopping) is expected
 
 
-def test_a_task_that_is_to_stop_saves_first(make_job: Callable[..., Job]) -> None:
+def test_a_task_that_is_to_stop_saves_first(make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str]) -> None:
     job = make_job("pretrain", "pretrain.engine.checkpoint_steps=3")
     engine = make_engine(job)
     steps = lambda: [one.metrics["step"] for one in checkpoint.committed(job)]  # noqa: E731
@@ -126,6 +126,7 @@ def test_a_task_that_is_to_stop_saves_first(make_job: Callable[..., Job]) -> Non
         checkpoint.save_when_due(job, 5, 6, {"model": engine}, {"tokens": 5})
     assert steps() == [5, 3]
     assert checkpoint.restore(job, {"model": engine}) == (5, {"tokens": 5})
+    assert "resumed pretrain from step 5: file://" in capsys.readouterr().out
     checkpoint.save_when_due(job, 6, 6, {"model": engine}, {})
     assert steps() == [5, 3]
 
@@ -365,6 +366,13 @@ def test_a_checkpoint_that_replaces_a_damaged_one_is_not_set_aside(
     monkeypatch.setattr(checkpoint, "_agree", meanwhile)
     checkpoint.restore(job, {"model": engine})
     assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
+
+
+def test_a_damaged_checkpoint_that_another_attempt_has_set_aside_is_left_to_it(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    prefix = f"pretrain/{job.task.fingerprint}/step-00000002"
+    checkpoint._set_aside(job, prefix, b"manifest", "damaged")
+    assert job.store.files(prefix) == []
 
 
 def test_a_store_that_cannot_be_asked_whether_a_checkpoint_is_gone_changes_nothing(

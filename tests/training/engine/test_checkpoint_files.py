@@ -11,7 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from contract.errors import DamagedError
+<<<<<<< HEAD:tests/training/engine/test_checkpoint_files.py
 from training.engine.checkpoint_files import check_sums, digest, header_fits, random_state, restore_random_state
+=======
+from training.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
+>>>>>>> main:tests/training/test_checkpoint_files.py
 
 
 def test_a_header_says_how_long_its_file_is(tmp_path: Path) -> None:
@@ -32,6 +36,30 @@ def test_a_header_says_how_long_its_file_is(tmp_path: Path) -> None:
     ):
         path.write_bytes(wrong)
         assert not header_fits(path), wrong
+
+
+def test_shards_find_each_parameters_parts_in_whatever_file_they_lie(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    save_file({"model/a/weight": torch.ones(2), "model/b/weight": torch.zeros(1)}, one)
+    save_file({"model/a/exp_avg": torch.full((2,), 3.0)}, two)
+    found = Shards([one, two]).tensors("model", "a")
+    assert {part: value.tolist() for part, value in found.items()} == {"weight": [1, 1], "exp_avg": [3, 3]}
+    with pytest.raises(KeyError, match="no c"):
+        Shards([one, two]).tensors("model", "c")
+
+
+def test_the_state_of_a_gpus_generator_is_kept_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cuda" not in random_state()
+    restored: list[list[int]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.tensor([7]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: restored.append(state.tolist()))
+    states = random_state()
+    restore_random_state(states)
+    assert restored == [[7]]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    restore_random_state(states)
+    assert restored == [[7]], "saved on a GPU, restored without one"
 
 
 def test_each_process_reads_its_own_random_state_and_its_share_of_the_rest(tmp_path: Path) -> None:
