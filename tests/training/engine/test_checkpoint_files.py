@@ -11,11 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from contract.errors import DamagedError
-<<<<<<< HEAD:tests/training/engine/test_checkpoint_files.py
-from training.engine.checkpoint_files import check_sums, digest, header_fits, random_state, restore_random_state
-=======
-from training.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
->>>>>>> main:tests/training/test_checkpoint_files.py
+from training.engine.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
 
 
 def test_a_header_says_how_long_its_file_is(tmp_path: Path) -> None:
