@@ -211,7 +211,7 @@ def readers() -> dict[str, Case]:
     from contract.settings import Score
     from contract.sources import load_inputs
     from pipelines import extract, langid
-    from pipelines.text import evalset, hashing, httpbody, listfile, minhash, ngrams, pii, spelling
+    from pipelines.text import hashing, httpbody, minhash, ngrams, pii, spelling
     from pipelines.text.scores import Tools, measure
 
     texts = {repr(piece): (lambda size, piece=piece: piece * (size // len(piece))) for piece in PIECES}
@@ -241,14 +241,22 @@ def readers() -> dict[str, Case]:
         ),
         "warc.read_pages": Case(_read_file, _crawl_files(), 1 << 17),  # damage reads some KiB again
     }
+    return made | _files(files)
+
+
+def _files(texts: dict[str, Callable[[int], bytes]]) -> dict[str, Case]:
+    """Readers of whole files and bodies; `texts` are the pieces as bytes."""
+    from pipelines.text import evalset, httpbody, listfile
+
+    made: dict[str, Case] = {}
     for is_url in (False, True):
         made[f"listfile.list_hashes {'urls' if is_url else 'domains'}"] = Case(
-            lambda data, is_url=is_url: listfile.list_hashes(data, is_url), files
+            lambda data, is_url=is_url: listfile.list_hashes(data, is_url), texts
         )
     for suffix in evalset.SUFFIXES:
         made[f"evalset.read_members {suffix}"] = Case(
             _refused(lambda data, suffix=suffix: list(evalset.read_members(f"a{suffix}", data)), evalset.Malformed),
-            files | _bodies(b'{"a": "b"}\n', b'["a",', b"{", b'"a,b\n",', b"a\tb\n"),
+            texts | _bodies(b'{"a": "b"}\n', b'["a",', b"{", b'"a,b\n",', b"a\tb\n"),
         )
     for coding, inputs in _encoded().items():
         made[f"httpbody.decode_body {coding}"] = Case(
