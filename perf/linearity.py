@@ -206,7 +206,6 @@ def _parts(parsed: Any) -> set[str]:
 
 def readers() -> dict[str, Case]:
     """Every function that reads strangers' bytes or text outside the killable child, and `clean`, which reads them within."""
-    from contract import evalset
     from contract.errors import InputError, RecipeError
     from contract.recipe import parse
     from contract.settings.corpus import Score
@@ -216,7 +215,6 @@ def readers() -> dict[str, Case]:
     from pipelines.pii import mask as pii
     from pipelines.rules.measure import Tools, measure
     from pipelines.text import hashing, ngrams, spelling
-    from pipelines.urls import listfile
     from pipelines.warc import httpbody
 
     texts = {repr(piece): (lambda size, piece=piece: piece * (size // len(piece))) for piece in PIECES}
@@ -246,14 +244,24 @@ def readers() -> dict[str, Case]:
         ),
         "warc.read_pages": Case(_read_file, _crawl_files(), 1 << 17),  # damage reads some KiB again
     }
+    return made | _files(files)
+
+
+def _files(texts: dict[str, Callable[[int], bytes]]) -> dict[str, Case]:
+    """Readers of whole files and bodies; `texts` are the pieces as bytes."""
+    from contract import evalset
+    from pipelines.urls import listfile
+    from pipelines.warc import httpbody
+
+    made: dict[str, Case] = {}
     for is_url in (False, True):
         made[f"listfile.list_hashes {'urls' if is_url else 'domains'}"] = Case(
-            lambda data, is_url=is_url: listfile.list_hashes(data, is_url), files
+            lambda data, is_url=is_url: listfile.list_hashes(data, is_url), texts
         )
     for suffix in evalset.SUFFIXES:
         made[f"evalset.read_members {suffix}"] = Case(
             _refused(lambda data, suffix=suffix: list(evalset.read_members(f"a{suffix}", data)), evalset.Malformed),
-            files | _bodies(b'{"a": "b"}\n', b'["a",', b"{", b'"a,b\n",', b"a\tb\n"),
+            texts | _bodies(b'{"a": "b"}\n', b'["a",', b"{", b'"a,b\n",', b"a\tb\n"),
         )
     for coding, inputs in _encoded().items():
         made[f"httpbody.decode_body {coding}"] = Case(
