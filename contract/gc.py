@@ -12,10 +12,11 @@ from contract.stages import STAGES
 from contract.store import Entry, Store
 
 ATTEMPT = re.compile(r".+/attempt-[0-9a-f]{32}(?=/)")
-DAMAGED = re.compile(r"(.+)/damaged-[0-9a-f]+[.]json")  # the manifest of a checkpoint that was set aside for a person
-LEFTOVER = re.compile(
-    r"(.+/)?\.(create|probe)-[^/]+"
-)  # of one that was killed while it made a manifest or tried the store
+DAMAGED = re.compile(
+    r"(.+)/damaged-(?:attempt-)?[0-9a-f]{32}[.]json"
+)  # the manifest of a checkpoint that was set aside for a person
+# Left by a process that was killed while it created a file or probed the store.
+LEFTOVER = re.compile(r"(.+/)?\.(create|probe)-[0-9a-f]{32}")
 
 
 YOUNGEST_S = 3600.0  # six heartbeats of a running attempt

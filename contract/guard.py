@@ -1,14 +1,9 @@
 """A child process that may be killed: hostile pages hold C code for minutes, and no signal handler runs until it returns.
 
 One child is forked per worker and serves page after page over a pipe. A page that takes too much time or memory costs the child,
-never the worker. The child dies with its parent. A page that takes over the libraries finds no keys in the environment and no rights to
-gain. Where the kernel allows it, it also finds no network and cannot write, make, rename or remove a file, start a program, or signal
-another process.
+never the worker. The child dies with its parent. A page that takes over the libraries finds itself confined (`contract.confinement`).
 """
 
-import ctypes
-import faulthandler
-import gc
 import multiprocessing
 import os
 import resource
@@ -21,18 +16,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Connection
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-CAPABILITY_VERSION = 0x20080522  # <linux/capability.h>
-# <linux/landlock.h>; the calls have these numbers on every architecture
-LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF, LANDLOCK_VERSION = 444, 446, 1
-FILE_RIGHTS = (
-    0b111_1111_1111_0011  # execute and write files, remove, make, move and cut them; not read files and folders
-)
-ENV_START, ENV_END = 47, 48  # of /proc/self/stat, counted from the state on (proc_pid_stat(5): fields 50 and 51)
+from contract.confinement import confine
+
 LONGEST_WAIT = 8  # a page that is not getting its processor time waits this many times the limit on the clock
 PAGES_A_CHILD = 1000  # a fresh child from time to time, so that what libraries cache does not count against a page
-ANSWER_S = 30  # from one piece of an answer to the next, once it has begun
+ANSWER_S = 30  # from one piece to the next, of a page that is sent or an answer that has begun
 ENDING_S = 0.5  # a child whose pipe is closed has ended by then
 MEMORY_SIGN = 0.5  # a page that failed with this share of its memory in use has failed for want of memory
 
@@ -92,7 +80,7 @@ class Guard:
             if not self._wait(began):
                 self.close()
                 return Reply(Outcome.TIMEOUT, f"{self._seconds:g} s".encode())
-            said, _, data = self._pipe.recv_bytes().partition(b"\n")
+            said, _, data = self._pipe.recv_bytes(self._memory).partition(b"\n")
         except (EOFError, OSError):
             return self._died()
         outcome = OUTCOMES.get(said)
@@ -159,69 +147,15 @@ class Guard:
         self._pid = os.fork()
         if self._pid == 0:
             try:
-                _confine(theirs.fileno(), parent)
+                confine(theirs.fileno(), parent)
                 _serve(theirs, self._work, self._memory)
             finally:
                 os._exit(1)
         theirs.close()
         with socket.socket(fileno=os.dup(ours.fileno())) as end:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", ANSWER_S, 0))
+            for way in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                end.setsockopt(socket.SOL_SOCKET, way, struct.pack("ll", ANSWER_S, 0))
         self._pipe, self._served = ours, 0
-
-
-def _confine(pipe: int, parent: int) -> None:
-    """In the child: die with the parent, keep nothing of it open, clean up none of its objects, write nothing, reach nobody."""
-    libc = ctypes.CDLL(None)
-    prctl = libc.prctl
-    _forget_environment()
-    # Without network, and in a namespace of users that has no right to look into the parent's memory. Some kernels and containers
-    # allow neither; the child then does without. The signal at the parent's death is asked for after it, because new rights end it.
-    libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.capset(struct.pack("Ii", CAPABILITY_VERSION, 0), bytes(24))
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != pipe:
-            try:
-                os.close(int(name))
-            except OSError:  # the descriptor of the listing itself
-                continue
-    gc.freeze()  # the parent's sockets and loggers must not be finalised here: their descriptors are closed, their locks may be held
-    faulthandler.disable()  # its descriptor is closed too, and the number may be in use again
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # which does not hold for root
-    # A limit of 0 does not hold where cores go to a program; the second does. After it /proc/self/fd may not be listed.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    prctl(PR_SET_DUMPABLE, 0)
-    _only_read(libc)
-
-
-def _only_read(libc: ctypes.CDLL) -> None:
-    """Give up all rights on files but reading, as far as the kernel's version of Landlock knows them; without Landlock, none."""
-    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_VERSION)
-    if version < 1:
-        return
-    known = 0x1FFF if version == 1 else 0x3FFF if version == 2 else 0x7FFF  # moving came with 2, cutting with 3
-    rights = FILE_RIGHTS & known
-    ruleset = struct.pack("Q", rights)
-    if version > 5:  # TCP, and signals and sockets beyond this process
-        ruleset = struct.pack("QQQ", rights, 0b11, 0b11)
-    handle = libc.syscall(LANDLOCK_CREATE_RULESET, ruleset, ctypes.c_size_t(len(ruleset)), 0)
-    libc.syscall(LANDLOCK_RESTRICT_SELF, handle, 0)
-    os.close(handle)
-
-
-def _forget_environment() -> None:
-    """No key stays where a process keeps its environment, /proc/self/environ included. `clear` alone leaves the bytes of the first one."""
-    os.environ.clear()
-    with open("/proc/self/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    start, end = int(fields[ENV_START]), int(fields[ENV_END])
-    ctypes.memset(start, 0, end - start)
 
 
 def _serve(pipe: Connection, work: Work, memory: int) -> None:

@@ -8,6 +8,7 @@ manifest lists only files of its own attempt: one that names another task than t
 import datetime
 import errno
 import hashlib
+import json
 import re
 import subprocess
 import threading
@@ -66,9 +67,9 @@ class File(BaseModel):
 
     def damaged(self, store: Store, size: int | None) -> DamagedError:
         """What is wrong with a file of this size, None where it is gone."""
-        found = "is gone" if size is None else f"has {size} bytes"
+        found = "is gone" if size is None else f"has {size:,} bytes"
         return DamagedError(
-            f"{store.full(self.path)}: {found}, {self.bytes} were committed; bring it back, or delete the manifest that lists it to make it anew"
+            f"{store.full(self.path)}: {found}, {self.bytes:,} bytes were committed; bring it back, or delete the manifest that lists it to make it anew"
         )
 
 
@@ -289,23 +290,38 @@ def need(store: Store, task: Task) -> Manifest:
 
 
 def read(store: Store, prefix: str) -> Manifest:
-    """The manifest under a prefix. Raises FileNotFoundError where there is none, and DamagedError as `parse` does."""
+    """The manifest under a prefix. Raises FileNotFoundError where there is none, and what `parse` does."""
     return parse(store, prefix, store.read_bytes(f"{prefix}/manifest.json"))
 
 
 def parse(store: Store, prefix: str, content: bytes) -> Manifest:
-    """The manifest that has this content and lies under a prefix. Raises DamagedError for one that is not this task's own."""
+    """The manifest that has this content and lies under a prefix.
+
+    Raises DamagedError for one that is not this task's own, and StoreError for one that another version of Gristmill has written.
+    """
     where = store.full(f"{prefix}/manifest.json")
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise DamagedError(
-            f"{where}: is not a manifest of this version ({error.error_count()} fields differ); delete it to run the task again"
-        ) from error
+        if _claims(content, prefix):
+            raise StoreError(
+                f"{where}: was written by another version of Gristmill ({error.error_count()} fields differ); use that version, or "
+                "delete it to run the task again"
+            ) from error
+        raise DamagedError(f"{where}: is no manifest; delete it to run the task again") from error
     why = foreign(manifest, prefix)
     if why:
         raise DamagedError(f"{where}: {why}, so it was not written here; delete it to run the task again")
     return manifest
+
+
+def _claims(content: bytes, prefix: str) -> bool:
+    """Whether a manifest that cannot be read as one of this version names the task under whose prefix it lies."""
+    try:
+        values = json.loads(content)
+        return f"{values['stage']}/{values['fingerprint']}/{values['partition']}" == prefix
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def foreign(manifest: Manifest, prefix: str) -> str | None:

@@ -116,20 +116,22 @@ def join() -> tuple[int, int, int]:
 def _meeting_place(starter: int) -> Path:
     """The file in which the ranks that one process has started find each other; torch removes it when the last one leaves.
 
-    It is named by that process's number and its start, in ticks since the machine's, because numbers come again.
+    It is named by the machine's start, the container, that process's number and its start, because numbers come again.
     """
     folder = private_folder(scratch_base() / f"ranks-{os.getuid()}")
-    for left in folder.iterdir():  # by ranks that were killed
-        if left.name != _started(left.name.partition("-")[0]):
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    here = f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"  # others' numbers mean nothing in this container
+    for left in folder.glob(f"{here}-*"):  # by ranks that were killed
+        if left.name.removeprefix(f"{here}-") != _started(left.name.split("-")[2]):
             left.unlink(missing_ok=True)
-    return folder / _started(str(starter))
+    return folder / f"{here}-{_started(str(starter))}"
 
 
 def _started(process: str) -> str:
     """A process's number and start; its number alone where there is no such process."""
     try:
         return f"{process}-{Path('/proc', process, 'stat').read_text().rpartition(')')[2].split()[19]}"
-    except FileNotFoundError:
+    except OSError:
         return process
 
 

@@ -47,14 +47,15 @@ Master = Annotated[str, AfterValidator(_master)]
 
 
 # A secret by its key: as spark.redaction.regex has it, and Azure's. And what only names a secret.
-SECRET_KEY = re.compile(r"secret|passw(or)?d|token|(access|account)[.]?key", re.IGNORECASE)
+SECRET_KEY = re.compile(r"secret|passw(or)?d|token(?!iz)|(access|account)[.]?key", re.IGNORECASE)
 NAMES_A_SECRET = re.compile(r"spark\.kubernetes\.(driver|executor)\.secret(s|KeyRef)\.|.*File$")
 
 
 def _sets_a_secret(value: str) -> bool:
     """Whether a value hands Java an option such as `-Dstore.password=x`."""
     names = (name for word in value.split() for name in word.split("=")[:-1])
-    return any(SECRET_KEY.search(name.partition("-D")[2]) for name in names)
+    options = (name.partition("-D")[2] for name in names)
+    return any(SECRET_KEY.search(option) and not NAMES_A_SECRET.match(option) for option in options)
 
 
 def _conf(conf: dict[str, str]) -> dict[str, str]:

@@ -10,7 +10,9 @@ from contract.guard import Guard, Outcome
 from pipelines.warc.httpbody import TooLarge, Undecodable, decode_body, is_plain
 
 SECONDS = 10.0  # of processor time; a gibibyte inflates in four
-OWN_MB = 64  # of the decoders, beside the body and what they make of it
+OWN_MB = (
+    192  # for the decoders themselves, beside the body and its decoded forms: Zstandard looks back over up to 128 MiB
+)
 WHOLE, CUT, TOO_LARGE, UNDECODABLE = b"w", b"c", b"l", b"u"  # the first byte of an answer
 
 
@@ -26,13 +28,15 @@ def decode_confined(body: bytes, transfer: str, content: str, limit: int) -> tup
         raise TooLarge
     if mark == UNDECODABLE:
         raise Undecodable(data.decode("utf-8", "replace"))
+    if mark not in (WHOLE, CUT):
+        raise Undecodable("its decoder gave no answer of ours")
     return data, mark == CUT
 
 
 @lru_cache(maxsize=1)
 def guard_for(limit: int) -> Guard:
     """This worker's child, kept from task to task."""
-    return Guard(_decode, SECONDS, OWN_MB + (4 * limit >> 20))
+    return Guard(_decode, SECONDS, OWN_MB + (6 * limit >> 20))
 
 
 def _decode(body: bytes, note: str) -> bytes:

@@ -20,7 +20,8 @@ GRACE_S: dict[Plane, int] = {"spark": 20, "gpu": 600, "local": 60}
 """How long a child may take to stop well: a Spark driver ends its executors, a training stage finishes its step and its checkpoint."""
 
 NVIDIA = Path("/dev/nvidiactl")  # there is such a device where the driver is loaded
-DEVICE_LOCKS = Path("/tmp")  # noqa: S108 (where all tasks of a machine meet, whatever their user and TMPDIR)
+LOCKS = "GRISTMILL_LOCKS"
+DEVICE_LOCKS = "/tmp"  # noqa: S108 (where all tasks of a machine meet, whatever their user and TMPDIR)
 
 
 def accelerators(processes: int) -> list[int]:
@@ -51,7 +52,8 @@ def device_locks(run: Run, task: Task) -> list[Path]:
         return []
     used = accelerators(_processes(run, task))
     names = [f"gpu-{number}" for number in used] or ["cpu"]
-    return [DEVICE_LOCKS / f"gristmill-{name}.lock" for name in names]
+    folder = Path(os.environ.get(LOCKS) or DEVICE_LOCKS)
+    return [folder / f"gristmill-{name}.lock" for name in names]
 
 
 def _processes(run: Run, task: Task) -> int:

@@ -38,6 +38,9 @@ MARK = "GRISTMILL_LOCK"
 POLL_S = 0.2
 LEAVING_S = 3.0
 STUCK_S = 10.0  # a process that was killed is gone within milliseconds, unless it waits in the kernel
+UNSAFE = (
+    "others could replace the locks in it; run: chmod +t {}, or name a folder of root or this user in GRISTMILL_LOCKS"
+)
 NOTE_BYTES = 500  # of a lock's note on its holder
 
 _stop_requested = False
@@ -143,7 +146,7 @@ def _open_folder(folder: Path, shared: bool) -> int:
     info = os.fstat(opened)
     if shared and not may_share(info):
         os.close(opened)
-        raise PermissionError(errno.EPERM, "somebody else may swap the locks in it", str(folder))
+        raise PermissionError(errno.EPERM, UNSAFE.format(folder), str(folder))
     return opened
 
 
@@ -273,9 +276,8 @@ def main() -> int:
     try:
         held = _take(given.lock, given.device, given.name)
     except OSError as error:
-        _say(
-            f"{error.filename or given.lock}: {error.strerror}; a lock must be a file that this user may write", "error"
-        )
+        told = "" if error.errno == errno.EPERM else "; a lock must be a file that this user may write"
+        _say(f"{error.filename or given.lock}: {error.strerror}{told}", "error")
         return 1
     if held is None:
         return 128 + signal.SIGTERM

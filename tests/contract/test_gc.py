@@ -121,20 +121,21 @@ def test_what_a_manifest_lists_stays_however_old(attempt: Callable[..., Attempt]
 
 def test_what_tried_the_store_and_was_killed_goes(attempt: Callable[..., Attempt]) -> None:
     store = attempt().store
-    old, young = (write(store, f".probe-{name}", 4, age) for name, age in (("a", 25), ("b", 23)))
-    kept = {write(store, name, 1, 1000) for name in (".probed", "probe-c", ".probe-d/x")}
+    old, young = (write(store, f".probe-{name * 32}", 4, age) for name, age in (("a", 25), ("b", 23)))
+    kept = {write(store, name, 1, 1000) for name in (".probed", "probe-c", ".probe-config", ".probe-d/x")}
     assert collect(store, 24 * HOUR, NOW, delete=True) == ([Garbage(old, 4)], [Garbage(young, 4)])
     assert kept <= paths(store)
     assert old not in paths(store)
 
 
-def test_what_lies_beside_a_damaged_checkpoint_stays_for_a_person(attempt: Callable[..., Attempt]) -> None:
+@pytest.mark.parametrize("name", ["0af1" * 8, f"attempt-{'0' * 32}"])
+def test_what_lies_beside_a_damaged_checkpoint_stays_for_a_person(attempt: Callable[..., Attempt], name: str) -> None:
     one = attempt()
     damaged, elsewhere = (Attempt(one.run, one.run.task("pretrain"), f"step-0000001{number}") for number in range(2))
     for each in (damaged, elsewhere):
         write(one.store, each.path("x"), 1, 1000)
-    write(one.store, f"{damaged.prefix}/damaged-0af.json", 1, 1000)
-    for name in ("damaged-0af.json.part", "adamaged-0af.json", "damaged-.json"):
+    write(one.store, f"{damaged.prefix}/damaged-{name}.json", 1, 1000)
+    for name in (f"damaged-{'0' * 32}.json.part", f"adamaged-{'0' * 32}.json", "damaged-.json"):
         write(one.store, f"{elsewhere.prefix}/{name}", 1, 1000)
     removed, young = collect(one.store, HOUR, NOW, delete=True)
     assert (removed, young) == ([Garbage(f"{elsewhere.prefix}/{elsewhere.id}", 1)], [])
@@ -143,8 +144,11 @@ def test_what_lies_beside_a_damaged_checkpoint_stays_for_a_person(attempt: Calla
 def test_a_manifest_that_was_never_finished_goes_alone(attempt: Callable[..., Attempt]) -> None:
     one = attempt(1)
     store, folder = one.store, one.prefix
-    old, young = (write(store, f"{folder}/.create-{name}", 4, age) for name, age in (("a", 25), ("b", 1)))
-    kept = {write(store, f"{folder}/{name}", 1, 25) for name in ("manifest.json.create", "create-c", "attempt-d/x")}
+    old, young = (write(store, f"{folder}/.create-{name * 32}", 4, age) for name, age in (("a", 25), ("b", 1)))
+    kept = {
+        write(store, f"{folder}/{name}", 1, 25)
+        for name in ("manifest.json.create", "create-c", ".create-notes.txt", "attempt-d/x")
+    }
     kept |= {write(store, f"runs/one/{name}", 1, 25) for name in (".create-e", "x")}
     removed, left = collect(store, 24 * HOUR, NOW, delete=True)
     assert (removed, left) == ([Garbage(old, 4)], [Garbage(young, 4), Garbage(f"{folder}/{one.id}", 1)])

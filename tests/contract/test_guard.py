@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import resource
 import signal
 import socket
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from contract import confinement
 from contract import guard as guard_module
 from contract.guard import Guard, Outcome, Reply
 
@@ -57,6 +59,25 @@ def act(body: bytes, note: str) -> str:
             return "made"
         case "start":
             os.execv("/bin/true", ["true"])
+        case "chmod":
+            os.chmod(body, 0)
+            return "changed"
+        case "touch":
+            os.utime(body, (0, 0))
+            return "changed"
+        case "attribute":
+            os.setxattr(body, "user.note", b"x")
+            return "changed"
+        case "socket":
+            return str(socket.socket(socket.AF_UNIX))
+        case "fork":
+            return str(os.fork())
+        case "limit":
+            resource.prlimit(int(body), resource.RLIMIT_CPU, (1, 1))
+            return "limited"
+        case "own limit":
+            resource.setrlimit(resource.RLIMIT_CPU, (3600, 3600))
+            return str(resource.getrlimit(resource.RLIMIT_CPU))
         case "signal":
             os.kill(int(body), signal.SIGUSR1)
             return "sent"
@@ -95,7 +116,7 @@ def act(body: bytes, note: str) -> str:
             raise KeyError(note)
         case "pid":
             return str(os.getpid())
-        case "deaf" | "half" | "lie":  # what a page could do that has taken the child over
+        case "deaf" | "half" | "lie" | "long":  # what a page could do that has taken the child over
             _taken_over(note)
     return body.decode("utf-8", "replace") + note
 
@@ -108,6 +129,8 @@ def _taken_over(how: str) -> None:
     )
     if how == "half":
         os.write(pipe, (1000).to_bytes(4, "big") + b"done")
+    elif how == "long":
+        os.write(pipe, (-1).to_bytes(4, "big", signed=True) + (1 << 40).to_bytes(8, "big"))
     elif how == "lie":
         os.write(pipe, (3).to_bytes(4, "big") + b"lie")
     else:
@@ -115,7 +138,7 @@ def _taken_over(how: str) -> None:
     time.sleep(3600)
 
 
-@pytest.mark.parametrize("how", ["deaf", "half", "lie"])
+@pytest.mark.parametrize("how", ["deaf", "half", "lie", "long"])
 def test_a_child_that_was_taken_over_costs_its_page_alone(how, monkeypatch):
     monkeypatch.setattr(guard_module, "ANSWER_S", 1)
     guard = Guard(work, seconds=10, memory_mb=100)
@@ -233,7 +256,7 @@ def test_the_child_gains_no_rights_and_writes_no_file(guard, tmp_path):
 
 
 def landlock_version() -> int:
-    return ctypes.CDLL(None).syscall(guard_module.LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    return ctypes.CDLL(None).syscall(confinement.LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
 
 
 @pytest.mark.skipif(landlock_version() < 6, reason="the kernel has no Landlock of version 6")
@@ -250,6 +273,63 @@ def test_the_child_changes_no_file_starts_no_program_and_signals_nobody(guard, t
     assert guard.call(b"a", "b") == Reply(Outcome.DONE, b"ab")
 
 
+@pytest.mark.skipif(platform.machine() not in confinement.ARCHITECTURES, reason="no filter for this machine")
+@pytest.mark.parametrize("note", ["chmod", "touch", "attribute", "socket", "fork", "limit", "signal", "start"])
+def test_the_child_is_refused_what_changes_files_or_reaches_others(guard, tmp_path, monkeypatch, note):
+    """By the filter alone: without Landlock and namespaces."""
+    monkeypatch.setattr(confinement, "_only_read", lambda libc: None)
+    monkeypatch.setattr(confinement, "CLONE_NEWNET", -1)
+    target = tmp_path / "old"
+    target.write_text("mine")
+    before = target.stat()
+    with subprocess.Popen(["sleep", "60"]) as other:
+        body = str(other.pid) if note in ("signal", "limit") else str(target)
+        assert guard.call(body.encode(), note) == Reply(Outcome.FAILED, b"PermissionError")
+        assert resource.prlimit(other.pid, resource.RLIMIT_CPU)[1] == resource.getrlimit(resource.RLIMIT_CPU)[1]
+        assert other.poll() is None
+        other.kill()
+    assert target.stat() == before
+    assert guard.call(b"", "own limit") == Reply(Outcome.DONE, b"(3600, 3600)")
+
+
+@pytest.mark.parametrize("machine", confinement.ARCHITECTURES)
+def test_the_filter_refuses_its_calls_and_no_others(machine):
+    """The program, run as the kernel would."""
+    program = confinement._filter(machine)
+
+    def asked(architecture, number, first=7):
+        loaded, at = 0, 0
+        values = {confinement.ARCHITECTURE_AT: architecture, confinement.NUMBER_AT: number}
+        values[confinement.FIRST_ARGUMENT_AT] = first
+        while True:
+            operation, true, false, value = program[at]
+            if operation == confinement.RETURN:
+                return value == confinement.ALLOW
+            if operation == confinement.LOAD_WORD:
+                loaded = values[value]
+                at += 1
+            else:
+                met = loaded == value if operation == confinement.JUMP_IF_EQUAL else loaded >= value
+                at += 1 + (true if met else false)
+
+    ours = confinement.ARCHITECTURES[machine]
+    refused = {number for number in range(600) if not asked(ours, number)}
+    assert refused == {*confinement.REFUSED[machine].values(), confinement.PRLIMIT[machine]}
+    assert asked(ours, confinement.PRLIMIT[machine], first=0)
+    assert not asked(ours, confinement.X32 + 1)
+    assert not asked(1, 0), "another architecture's numbers mean other calls"
+
+
+def test_a_child_that_stops_reading_costs_its_page_alone(monkeypatch):
+    monkeypatch.setattr(guard_module, "ANSWER_S", 1)
+    guard = Guard(work, seconds=10, memory_mb=100)
+    assert guard.call(b"a", "b") == Reply(Outcome.DONE, b"ab")
+    os.kill(int(guard.call(b"", "pid").text), signal.SIGSTOP)
+    assert guard.call(b"x" * (8 << 20), "") == Reply(Outcome.FAILED, b"no answer of ours")
+    assert guard.call(b"after ", "it") == Reply(Outcome.DONE, b"after it")
+    guard.close()
+
+
 @pytest.mark.parametrize("version", [-1, 1, 2, 3, 5, 6])
 def test_each_version_of_landlock_is_asked_for_what_it_knows(version, monkeypatch):
     asked = []
@@ -258,7 +338,7 @@ def test_each_version_of_landlock_is_asked_for_what_it_knows(version, monkeypatc
         asked.append((number, *given[:1]))
         return version if given[0] is None else os.dup(0)
 
-    guard_module._only_read(SimpleNamespace(syscall=syscall))
+    confinement._only_read(SimpleNamespace(syscall=syscall))
     rules = [given for number, given in asked if number == 444 and given]
     rights = {1: 0x1FF3, 2: 0x3FF3, 3: 0x7FF3, 5: 0x7FF3, 6: 0x7FF3}
     if version < 1:
@@ -284,7 +364,7 @@ def test_the_child_reaches_no_network_and_not_its_parent(guard):
 
 
 def test_a_child_without_namespaces_serves(monkeypatch):
-    monkeypatch.setattr(guard_module, "CLONE_NEWNET", -1)  # which no kernel takes
+    monkeypatch.setattr(confinement, "CLONE_NEWNET", -1)  # which no kernel takes
     guard = Guard(work, seconds=10, memory_mb=100)
     assert guard.call(b"a", "b") == Reply(Outcome.DONE, b"ab")
     guard.close()

@@ -148,7 +148,7 @@ print("said after the commit")
 def launched(run, execute, monkeypatch, tmp_path):
     """`launched(code)`: a pretraining task whose child runs this Python code."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-    monkeypatch.setattr(launch, "DEVICE_LOCKS", tmp_path)
+    monkeypatch.setenv("GRISTMILL_LOCKS", str(tmp_path))
     for name in ("pack", "tokenizer"):
         commit(run, name)
     return lambda code: execute("pretrain", [sys.executable, "-c", code])
@@ -285,7 +285,7 @@ def test_a_machine_without_accelerators_has_one_lock_whatever_is_visible(run, mo
     monkeypatch.setattr(launch, "NVIDIA", Path("/nowhere"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     locks = {path for name in ("pretrain", "sft", "evaluate") for path in device_locks(run, run.task(name))}
-    assert locks == {launch.DEVICE_LOCKS / "gristmill-cpu.lock"}
+    assert locks == {Path(launch.DEVICE_LOCKS, "gristmill-cpu.lock")}
     assert command(run, run.task("pretrain"))[1:3] == ["--num_accelerators", "2"]
 
 

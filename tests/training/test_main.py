@@ -29,10 +29,12 @@ def test_the_meeting_place_of_killed_ranks_goes_and_that_of_living_ones_stays(sc
         places = [main._meeting_place(one.pid) for one in (living, killed)]
         for place in places:
             place.touch()
-        reused = scratch / f"{living.pid}-1"  # a process of that number, started at another time
-        reused.touch()
+        here = places[0].name.rsplit("-", 2)[0]
+        reused = scratch / f"{here}-{living.pid}-1"  # a process of that number, started at another time
+        elsewhere = scratch / f"01234567-1-{killed.pid}-1"  # of another machine or container
+        reused.touch(), elsewhere.touch()
         killed.kill()
         killed.wait()
         main._meeting_place(os.getpid())
-        assert list(scratch.iterdir()) == [places[0]]
+        assert sorted(scratch.iterdir()) == sorted([places[0], elsewhere])
         living.kill()

@@ -164,7 +164,9 @@ def _newest(job: Job) -> _Opened | None:
     for _ in range(LISTINGS):
         for prefix in job.share("\n".join(_listed(job)) if job.rank == 0 else "").splitlines():
             look = _look(job, prefix)
-            worst = _agree(job, look.state)
+            own = hashlib.sha256(look.manifest).hexdigest()
+            same = job.share(own) == own  # or another attempt replaced it between two ranks' looks
+            worst = _agree(job, look.state if same else max(look.state, _State.GONE))
             if worst is _State.WHOLE:
                 return look.opened
             if worst is _State.GONE:
@@ -183,7 +185,7 @@ def _newest(job: Job) -> _Opened | None:
 
 
 def _listed(job: Job) -> list[str]:
-    """Where a manifest of a checkpoint lies, whatever it holds, newest first."""
+    """Prefixes that hold a checkpoint's manifest, whatever it says, newest first."""
     prefixes = checkpoint_prefixes(job.store, job.task)
     return [prefix for prefix in prefixes if job.store.exists(f"{prefix}/manifest.json")]
 

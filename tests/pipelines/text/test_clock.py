@@ -14,7 +14,14 @@ def spin():
         pass
 
 
-@pytest.mark.parametrize("work", [spin, lambda: re.match(r"(?:a|aa)*b", "a" * 60)])
+def swallow():
+    try:
+        spin()
+    except Exception:
+        spin()
+
+
+@pytest.mark.parametrize("work", [spin, swallow, lambda: re.match(r"(?:a|aa)*b", "a" * 60)])
 def test_work_ends_at_its_limit(work):
     began = time.process_time()
     with pytest.raises(TooSlow, match=r"^0\.2 s$"), limited(0.2):
@@ -33,3 +40,18 @@ def test_nothing_is_left_behind():
         assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] > 50
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
     assert signal.getsignal(signal.SIGVTALRM) is before
+
+
+def test_an_exception_that_was_swallowed_comes_again():
+    seen = []
+
+    def work():
+        try:
+            spin()
+        except TooSlow as error:
+            seen.append(str(error))
+        spin()
+
+    with pytest.raises(TooSlow), limited(0.1):
+        work()
+    assert seen == ["0.1 s"]

@@ -28,4 +28,8 @@ def test_a_host_of_more_characters_than_any_has_is_none(length, host):
     assert split_url(f"http://{'a' * length}/path?query") == (host, "/path?query" if host else "")
     assert split_url(f"http://a.test/{'a' * length}") == ("a.test", f"/{'a' * length}")
     assert split_url(f"http://a.test?{'a' * length}") == ("a.test", f"?{'a' * length}")
+    for rest in (f"/?next=//{'a' * length}", f"//{'a' * length}", f"/x#//{'a' * length}"):
+        assert split_url(f"http://a.test{rest}")[0] == "a.test"
+        assert canonical(f"http://a.test{rest}").startswith("https://a.test/")
+    assert split_url(f" \x00ht\ttp:/\t/{'é' * length}/")[0].startswith("é") is bool(host)
     assert canonical(f"http://{'a' * length}/b/../") == (f"https://{host}/" if host else f"http://{'a' * length}/b/../")

@@ -67,7 +67,7 @@ def test_only_what_needs_a_decoder_goes_to_the_child(monkeypatch):
     [
         (lambda *_: os.abort(), "its decoder ended: memory, SIGABRT"),
         (lambda *_: os._exit(3), "its decoder ended: failed, exit 3"),
-        (lambda *_: bytes(1 << 30), "its decoder ended: memory, 64 MiB"),
+        (lambda *_: bytes(1 << 30), "its decoder ended: memory, 192 MiB"),
         (lambda *_: deque(iter(int, 1), maxlen=0), r"its decoder ended: timeout, 0\.5 s"),
     ],
 )

@@ -80,6 +80,8 @@ class Peer(Job):
         return list(values)
 
     def share(self, value: str) -> str:
+        if len(value) == 64:  # a digest, of the same manifest everywhere
+            return value
         return "attempt-one" if value.startswith("attempt") else "\n".join(a.prefix for a in checkpoint.committed(self))
 
     def barrier(self) -> None:
