@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from contract import deployment
 from contract.errors import DamagedError, GristmillError, NotReadyError, StoreError
 from contract.fetch import warn
 from contract.masking import masked
@@ -49,6 +50,8 @@ class File(BaseModel):
 
     def open(self, store: Store) -> "pa.NativeFile":
         """A seekable reader of the file. Raises DamagedError where it is gone or has another size than was committed."""
+        if deployment.current() and not store.holds(self.path):
+            raise StoreError(f"{store.full(self.path)}: a link leads out of the store; remove that link")
         try:
             source = store.open_input(self.path)
         except FileNotFoundError:
@@ -69,8 +72,13 @@ class File(BaseModel):
         """What is wrong with a file of this size, None where it is gone."""
         found = "is gone" if size is None else f"has {size:,} bytes"
         return DamagedError(
-            f"{store.full(self.path)}: {found}, {self.bytes:,} bytes were committed; bring it back, or delete the manifest that lists it to make it anew"
+            f"{store.full(self.path)}: {found}, {self.bytes:,} bytes were committed; {self.cure(store)}"
         )
+
+    def cure(self, store: Store) -> str:
+        """What a person does about a damaged file."""
+        task = self.path.split("/attempt-")[0]
+        return f"bring it back, or delete {store.full(task)}/manifest.json and run {task.split('/')[0]} again"
 
 
 class Input(BaseModel):

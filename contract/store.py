@@ -350,15 +350,20 @@ class Store:
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with everything below it. An absent path is fine; one that a link leads out of the store is refused."""
         with self._reported(path):
-            if not self.is_s3:
-                inside, place = os.path.realpath(self.root), os.path.realpath(os.path.dirname(self._at(path)))
-                if os.path.commonpath([inside, place]) != inside:
-                    raise StoreError(f"{self.full(path)}: a link leads out of the store; remove that link")
+            if not self.holds(os.path.dirname(path)):
+                raise StoreError(f"{self.full(path)}: a link leads out of the store; remove that link")
             info = self._info(path)
             if info.is_file:
                 self.filesystem.delete_file(info.path)
             elif info.type.name == "Directory":
                 self.filesystem.delete_dir(info.path)
+
+    def holds(self, path: str) -> bool:
+        """Whether a path lies within the store also where links on the way are followed."""
+        if self.is_s3:
+            return True
+        inside, place = os.path.realpath(self.root), os.path.realpath(self._at(path))
+        return os.path.commonpath([inside, place]) == inside
 
     def upload(self, folder: Path, prefix: str) -> None:
         """Copy every file below a local folder to the same relative path below `prefix`."""

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from contract.errors import InputError
 from contract.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_members
@@ -20,6 +19,7 @@ from contract.printable import printable
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
+from contract.tables import read_batches
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.decontamination.search import Finding, Index, build, culprits, cut, find, suspects
 from pipelines.spark.job import BATCH_ROWS, Counts, Job, Output, Sorter, TableWriter
@@ -159,18 +159,17 @@ def search(store: Store, prefix: str, judge: Judge, file: File, name: str) -> Ou
     sorter = Sorter(store, prefix, "decontaminate", name)
     writer = TableWriter(store, f"{prefix}/documents-{name}.parquet", "documents", DOCUMENTS)
     findings = Findings(store, prefix, judge.index, name)
-    with file.open(store) as source:
-        for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=DOCUMENTS.names):
-            suspect = suspects(batch["text"], judge.index)
-            if suspect.any():
-                for row, at in zip(batch.to_pylist(), suspect.tolist(), strict=True):
-                    left = sift(row, judge if at else None, sorter, findings)
-                    if left:
-                        writer.write(left, len(left["text"]))
-            else:
-                size = pc.sum(pc.binary_length(batch["text"])).as_py() or 0
-                sorter.counts += Counts(read=len(batch), kept=len(batch), bytes_read=size, bytes_kept=size)
-                writer.write_table(pa.Table.from_batches([batch]).cast(DOCUMENTS))
+    for batch in read_batches(store, file, BATCH_ROWS, DOCUMENTS.names):
+        suspect = suspects(batch["text"], judge.index)
+        if suspect.any():
+            for row, at in zip(batch.to_pylist(), suspect.tolist(), strict=True):
+                left = sift(row, judge if at else None, sorter, findings)
+                if left:
+                    writer.write(left, len(left["text"]))
+        else:
+            size = pc.sum(pc.binary_length(batch["text"])).as_py() or 0
+            sorter.counts += Counts(read=len(batch), kept=len(batch), bytes_read=size, bytes_kept=size)
+            writer.write_table(pa.Table.from_batches([batch]).cast(DOCUMENTS))
     output = sorter.close()
     output.files = [*writer.close(), *output.files, *findings.close()]
     return output

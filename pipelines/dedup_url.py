@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from contract.manifest import File
 from contract.schema import Drop
 from contract.settings.corpus import DedupUrl
 from contract.store import Store
+from contract.tables import read_batches
 from pipelines.spark.job import Job
 from pipelines.spark.session import computing
 from pipelines.spark.survivors import Part, drop_duplicates, parts, write_doomed
@@ -22,17 +22,16 @@ KEYS = "file int, key binary, date bigint, id string"
 
 def keys(store: Store, part: Part, number: int) -> Iterator[pa.RecordBatch]:
     """128-bit hash of the canonical URL, capture date (seconds) and id of each document that has a URL."""
-    with part.documents.open(store) as source:
-        for batch in pq.ParquetFile(source).iter_batches(columns=["id", "url", "date"]):
-            rows = [row for row in batch.to_pylist() if row["url"]]
-            yield pa.record_batch(
-                {
-                    "file": pa.array([number] * len(rows), pa.int32()),
-                    "key": pa.array([xxhash.xxh3_128_digest(_bytes(row["url"])) for row in rows], pa.binary()),
-                    "date": pa.array([row["date"] and int(row["date"].timestamp()) for row in rows], pa.int64()),
-                    "id": pa.array([row["id"] for row in rows], pa.string()),
-                }
-            )
+    for batch in read_batches(store, part.documents, 1 << 16, ["id", "url", "date"]):
+        rows = [row for row in batch.to_pylist() if row["url"]]
+        yield pa.record_batch(
+            {
+                "file": pa.array([number] * len(rows), pa.int32()),
+                "key": pa.array([xxhash.xxh3_128_digest(_bytes(row["url"])) for row in rows], pa.binary()),
+                "date": pa.array([row["date"] and int(row["date"].timestamp()) for row in rows], pa.int64()),
+                "id": pa.array([row["id"] for row in rows], pa.string()),
+            }
+        )
 
 
 def _bytes(url: str) -> bytes:

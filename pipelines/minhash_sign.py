@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from contract.errors import InputError
 from contract.manifest import File
 from contract.scores import SCORES
 from contract.settings.corpus import MinhashSign
 from contract.store import Store
+from contract.tables import read_batches
 from pipelines.dedup import minhash, simhash
 from pipelines.filter import groups
 from pipelines.spark.job import Job, Output, TableWriter
@@ -60,8 +60,7 @@ def read_scores(store: Store, files: Sequence[File], name: str) -> pa.Table:
     """Columns id and one score, of the documents that `filter` judged for one of its files."""
     tables = []
     for file in files:
-        with file.open(store) as source:
-            tables.append(pq.read_table(source, columns=["id", name]))
+        tables.append(pa.Table.from_batches(list(read_batches(store, file, BATCH_ROWS, ["id", name]))))
     return pa.concat_tables(tables)
 
 
@@ -87,18 +86,17 @@ def sign(store: Store, prefix: str, settings: MinhashSign, item: tuple[File, Seq
     writer = TableWriter(store, f"{prefix}/signatures-{name}.parquet", "signatures", schema)
     scores = read_scores(store, scored, settings.quality_column) if scored else None
     read = ["id", "date", "text", *([] if scored else [settings.quality_column])]
-    with file.open(store) as source:
-        for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=read):
-            keys, prints = sign_texts(batch["text"], settings)
-            columns = {
-                "id": batch["id"],
-                "length": pc.utf8_length(batch["text"]).cast(pa.int64()),
-                "date": batch["date"],
-                "quality": quality(batch, scores, settings),
-                "keys": pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), keys.shape[1]),
-                "fingerprint": pa.array(prints),
-            }
-            writer.write_table(pa.table(columns, schema=schema))
+    for batch in read_batches(store, file, BATCH_ROWS, read):
+        keys, prints = sign_texts(batch["text"], settings)
+        columns = {
+            "id": batch["id"],
+            "length": pc.utf8_length(batch["text"]).cast(pa.int64()),
+            "date": batch["date"],
+            "quality": quality(batch, scores, settings),
+            "keys": pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), keys.shape[1]),
+            "fingerprint": pa.array(prints),
+        }
+        writer.write_table(pa.table(columns, schema=schema))
     return Output(writer.close())
 
 

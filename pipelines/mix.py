@@ -26,6 +26,7 @@ from contract.manifest import File
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Decontaminate, Mix
 from contract.store import Store, split_uri
+from contract.tables import read_batches
 from pipelines.decontaminate import Judge, describe, load
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.spark.heldout import contains, heldout, is_heldout
@@ -144,10 +145,9 @@ def drawn(store: Store, settings: Mix, judge: Judge | None, item: Item, _: str) 
                 verdict = judge(row["text"]) if judge else None
                 found.append(row["text"] if verdict is None else verdict.left or "")
     elif item.epochs and item.file:
-        with item.file.open(store) as source:
-            for batch in pq.ParquetFile(source).iter_batches(1024, columns=["id", "text"]):
-                chosen = heldout(settings.heldout_fraction, batch["id"].to_pylist())
-                found += batch["text"].filter(pa.array(chosen)).to_pylist()
+        for batch in read_batches(store, item.file, 1024, ["id", "text"]):
+            chosen = heldout(settings.heldout_fraction, batch["id"].to_pylist())
+            found += batch["text"].filter(pa.array(chosen)).to_pylist()
     return np.array([text_hash(text) for text in found], np.uint64)
 
 

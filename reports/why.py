@@ -21,6 +21,7 @@ from contract.printable import printable
 from contract.schema import Drop
 from contract.stages import STAGES
 from contract.store import Store
+from contract.tables import reading
 from pipelines.text.hashing import buffers, shingles
 from pipelines.urls.canonical import canonical
 
@@ -122,9 +123,13 @@ def rows(
     """The rows of one kind of a manifest's files where a column has one of some values."""
     for file in done.of(kind):
         with file.open(store) as source:
-            if column in pq.read_schema(source).names:
+            with reading(store, file):
+                if column not in pq.read_schema(source).names:
+                    continue
                 source.seek(0)
-                yield from pq.read_table(source, columns=columns, filters=pc.field(column).isin(values)).to_pylist()
+                wanted = pc.field(column).isin(values)
+                found = pq.read_table(source, columns=columns, filters=wanted, page_checksum_verification=True)
+            yield from found.to_pylist()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

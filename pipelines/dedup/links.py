@@ -23,6 +23,7 @@ import xxhash
 from contract.manifest import File
 from contract.settings.corpus import DedupFuzzy, MinhashSign
 from contract.store import Store
+from contract.tables import open_table, read_batches
 from pipelines.dedup.linking import distinct, near_pairs, pairs, ranked, set_jaccards, stars
 from pipelines.dedup.substring import stretches
 from pipelines.spark import exchange
@@ -67,14 +68,12 @@ def read_nodes(store: Store, item: Signed, file: int, *columns: str) -> Iterator
     """Nodes and rows of the signatures of the documents that are left. Nodes: shape (rows,)."""
     gone = pa.array(dropped_ids(store, item.part), pa.string())
     row = 0
-    with item.signatures.open(store) as source:
-        signatures = pq.ParquetFile(source)
-        rows = max(1, BATCH_KEYS // signatures.schema_arrow.field("keys").type.list_size)
-        for batch in signatures.iter_batches(rows, columns=["id", *columns]):
-            alive = pc.invert(pc.is_in(batch["id"], value_set=gone))
-            nodes = (file << FILE_BITS) + np.arange(row, row + batch.num_rows, dtype=np.int64)
-            row += batch.num_rows
-            yield nodes[alive.to_numpy(zero_copy_only=False)], batch.filter(alive)
+    rows = max(1, BATCH_KEYS // len_keys(store, [item]))
+    for batch in read_batches(store, item.signatures, rows, ["id", *columns]):
+        alive = pc.invert(pc.is_in(batch["id"], value_set=gone))
+        nodes = (file << FILE_BITS) + np.arange(row, row + batch.num_rows, dtype=np.int64)
+        row += batch.num_rows
+        yield nodes[alive.to_numpy(zero_copy_only=False)], batch.filter(alive)
 
 
 def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:
@@ -192,18 +191,15 @@ def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator
 def read_sets(store: Store, item: Signed, file: int, ngram: int, nodes: Nodes) -> Iterator[tuple[Nodes, pa.Array]]:
     """Distinct shingles, ascending, of some documents of a file, a batch at a time."""
     wanted, row = nodes & ((1 << FILE_BITS) - 1), 0
-    with item.part.documents.open(store) as source:
-        for batch in pq.ParquetFile(source).iter_batches(1024, columns=["text"]):
-            inside = wanted[(wanted >= row) & (wanted < row + batch.num_rows)]
-            found = shingles(*buffers(batch["text"].take(pa.array(inside - row))), ngram)
-            sets = [
-                np.unique(found.hashes[low:high]) for low, high in zip(found.bounds, found.bounds[1:], strict=False)
-            ]
-            offsets = np.cumsum([0, *map(len, sets)])
-            flat = np.concatenate(sets) if sets else np.zeros(0, np.uint64)
-            if len(inside):
-                yield (file << FILE_BITS) + inside, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat))
-            row += batch.num_rows
+    for batch in read_batches(store, item.part.documents, 1024, ["text"]):
+        inside = wanted[(wanted >= row) & (wanted < row + batch.num_rows)]
+        found = shingles(*buffers(batch["text"].take(pa.array(inside - row))), ngram)
+        sets = [np.unique(found.hashes[low:high]) for low, high in zip(found.bounds, found.bounds[1:], strict=False)]
+        offsets = np.cumsum([0, *map(len, sets)])
+        flat = np.concatenate(sets) if sets else np.zeros(0, np.uint64)
+        if len(inside):
+            yield (file << FILE_BITS) + inside, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat))
+        row += batch.num_rows
 
 
 def check_pairs(
@@ -282,8 +278,8 @@ def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.Record
 
 def len_keys(store: Store, items: Sequence[Signed]) -> int:
     """Keys a document has, from the first signatures file."""
-    with items[0].signatures.open(store) as source:
-        return int(pq.ParquetFile(source).schema_arrow.field("keys").type.list_size)
+    with open_table(store, items[0].signatures) as table:
+        return int(table.schema_arrow.field("keys").type.list_size)
 
 
 def read_edges(store: Store, file: File, _: int = 0) -> Iterator[pa.RecordBatch]:

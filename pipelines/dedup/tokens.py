@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from contract.errors import InputError
 from contract.manifest import File
 from contract.store import Store, split_uri
+from contract.tables import read_batches
 from pipelines.dedup.stream import Tokens, from_ids, words
 from pipelines.spark.survivors import Part, dropped_ids
 from pipelines.text.hashing import Offsets, buffers
@@ -120,15 +121,14 @@ def blocks(
     """The documents that are left of a part, cut into blocks in the same way every time. `only` names the rows to tokenise."""
     gone = pa.array(dropped_ids(store, item.part), pa.string())
     cuts, row = read_cuts(store, item), 0
-    with item.part.documents.open(store) as source:
-        for batch in pq.ParquetFile(source).iter_batches(BLOCK_ROWS, columns=["id", "text"]):
-            for piece in _pieces(batch):
-                rows = np.arange(row, row + piece.num_rows)
-                row += piece.num_rows
-                alive = pc.invert(pc.is_in(piece["id"], value_set=gone)).to_numpy(zero_copy_only=False)
-                if only is not None:
-                    alive &= np.isin(rows, only)
-                yield _block(piece.filter(pa.array(alive)), rows[alive], cuts, tokenizer)
+    for batch in read_batches(store, item.part.documents, BLOCK_ROWS, ["id", "text"]):
+        for piece in _pieces(batch):
+            rows = np.arange(row, row + piece.num_rows)
+            row += piece.num_rows
+            alive = pc.invert(pc.is_in(piece["id"], value_set=gone)).to_numpy(zero_copy_only=False)
+            if only is not None:
+                alive &= np.isin(rows, only)
+            yield _block(piece.filter(pa.array(alive)), rows[alive], cuts, tokenizer)
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -21,6 +21,7 @@ from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
 from contract.store import Store
+from contract.tables import read_batches
 from pipelines.spark.session import start_context, start_spark, store_errors, watched
 
 BATCH_ROWS = 256
@@ -105,7 +106,7 @@ class TableWriter:
     def _put(self, table: pa.Table) -> None:
         if self._writer is None:
             self._sink = self._store.open_output(self._path)
-            self._writer = pq.ParquetWriter(self._sink, self._schema, compression=COMPRESSION)
+            self._writer = pq.ParquetWriter(self._sink, self._schema, compression=COMPRESSION, write_page_checksum=True)
         self._writer.write_table(table)
         self._count += table.num_rows
 
@@ -281,7 +282,11 @@ def read_rows(
     store: Store, file: File | str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
 ) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file in the store, a batch in memory. The attempt's own files, not committed yet, go by their path."""
-    with file.open(store) if isinstance(file, File) else store.open_input(file) as source:
+    if isinstance(file, File):
+        for batch in read_batches(store, file, batch_rows, columns):
+            yield from batch.to_pylist()
+        return
+    with store.open_input(file) as source:
         for batch in pq.ParquetFile(source).iter_batches(batch_rows, columns=list(columns) if columns else None):
             yield from batch.to_pylist()
 

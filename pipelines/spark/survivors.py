@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from contract.manifest import File
 from contract.schema import Drop
 from contract.store import Store
+from contract.tables import open_table, reading
 from pipelines.spark.job import Job, Output, Sorter, TableWriter, read_rows
 from pipelines.spark.session import store_errors
 
@@ -141,9 +141,10 @@ def _drop(
 
 def _rows_of(store: Store, file: File, ids: Collection[str]) -> Iterator[dict[str, Any]]:
     wanted = pa.array(ids, pa.string())
-    with file.open(store) as source:
-        parquet = pq.ParquetFile(source)
-        for group in range(parquet.num_row_groups):
-            hits = pc.is_in(parquet.read_row_group(group, ["id"])["id"], value_set=wanted)
-            if pc.any(hits).as_py():
-                yield from parquet.read_row_group(group, ["id", "url", "text"]).filter(hits).to_pylist()
+    with open_table(store, file) as table:
+        for group in range(table.num_row_groups):
+            with reading(store, file):
+                hits = pc.is_in(table.read_row_group(group, ["id"])["id"], value_set=wanted)
+                rows = table.read_row_group(group, ["id", "url", "text"]) if pc.any(hits).as_py() else None
+            if rows is not None:
+                yield from rows.filter(hits).to_pylist()

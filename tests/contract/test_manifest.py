@@ -3,6 +3,7 @@
 import datetime
 import errno
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from contract import gc, manifest
-from contract.errors import GristmillError, NotReadyError, StoreError
+from contract.errors import DamagedError, GristmillError, NotReadyError, StoreError
 from contract.manifest import Attempt, File, Input, Manifest, Rows, find, need, read, read_all
 from contract.plan import Run
 from contract.printable import printable
@@ -195,11 +196,12 @@ def test_a_reader_opens_a_committed_file_only_as_it_was_committed(make_run: Call
         assert source.read() == b"xxx"
     run.store.write_bytes(file.path, b"xxxx")
     with pytest.raises(
-        StoreError, match=r"part.bin: has 4 bytes, 3 were committed; bring it back, or delete the manif"
+        StoreError,
+        match=r"part.bin: has 4 bytes, 3 bytes were committed; bring it back, or delete file:.*/manifest.json and run crawl again$",
     ):
         file.open(run.store)
     run.store.delete(file.path)
-    with pytest.raises(StoreError, match=r"part.bin: is gone, 3 were committed"):
+    with pytest.raises(StoreError, match=r"part.bin: is gone, 3 bytes were committed"):
         file.open(run.store)
 
 
@@ -467,8 +469,22 @@ def test_a_damaged_manifest_says_what_to_do(make_run: Callable[..., Run]) -> Non
     run = make_run()
     task = run.task("crawl", SEGMENT)
     run.store.write_bytes(f"{task.prefix}/manifest.json", b'{"stage": "crawl"}')
-    with pytest.raises(StoreError, match=r"is not a manifest of this version .*; delete it to run the task again"):
+    with pytest.raises(StoreError, match=r"is no manifest; delete it to run the task again$"):
         find(run.store, task)
+
+
+def test_a_manifest_of_another_version_is_no_damage(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    made = attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
+    later = {**made.model_dump(mode="json"), "learned_later": 1}
+    run.store.write_bytes(made.path, json.dumps(later).encode())
+    with pytest.raises(StoreError, match=r"was written by another version of Gristmill \(1 fields differ\)") as told:
+        find(run.store, attempt.task)
+    assert not isinstance(told.value, DamagedError), "what calls it damaged would take it away"
+    run.store.write_bytes(made.path, json.dumps(later | {"partition": "elsewhere"}).encode())
+    with pytest.raises(DamagedError, match="is no manifest"):
+        find(run.store, attempt.task)
 
 
 def test_manifests_on_s3_have_one_winner_too(make_run: Callable[..., Run], s3_store: Store) -> None:

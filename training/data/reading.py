@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from contract.errors import InputError
 from contract.manifest import Manifest
 from contract.shards import open_shard
 from contract.store import split_uri
+from contract.tables import read_batches
 from training.chat.template import Role, Turn
 from training.engine.job import Job
 
@@ -117,10 +117,9 @@ class Document:
 def documents(job: Job, manifest: Manifest, kind: str = "documents") -> Iterator[Document]:
     """The texts that `mix` committed, of kind `documents` or `heldout`, in the order of the mixture."""
     for file in manifest.of(kind):
-        with file.open(job.store) as source:
-            for part in pq.ParquetFile(source).iter_batches(256, columns=["id", "title", "text"]):
-                for row in part.to_pylist():
-                    yield Document(row["id"], (row["title"] or "").strip(), row["text"])
+        for part in read_batches(job.store, file, 256, ["id", "title", "text"]):
+            for row in part.to_pylist():
+                yield Document(row["id"], (row["title"] or "").strip(), row["text"])
 
 
 # ---------------------------------------------------------------- examples

@@ -146,7 +146,7 @@ def test_a_committed_file_of_another_size_is_not_used(make_job: Callable[..., Jo
     job = make_job("pretrain")
     (file, *_) = job.files("pack", "tokens")
     assert job.download(file).stat().st_size == file.bytes
-    with pytest.raises(StoreError, match=f"has {file.bytes} bytes, {file.bytes + 1} were committed"):
+    with pytest.raises(StoreError, match=f"has {file.bytes:,} bytes, {file.bytes + 1:,} bytes were committed"):
         job.download(file.model_copy(update={"bytes": file.bytes + 1}))
 
 
@@ -158,5 +158,5 @@ def test_a_committed_file_that_s3_has_lost_is_damage(
     (file, *_) = job.files("pack", "tokens")
     monkeypatch.setattr(Store, "is_s3", True)
     monkeypatch.setattr(Store, "download", Mock(side_effect=FileNotFoundError))
-    with pytest.raises(DamagedError, match=f"is gone, {file.bytes} were committed"):
+    with pytest.raises(DamagedError, match=f"is gone, {file.bytes:,} bytes were committed"):
         job.download(file)
