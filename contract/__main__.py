@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from contract import contamination, funnel, gc, lineage, recipe
 from contract.digest import split_digest
-from contract.errors import GristmillError, InputError, RecipeError
+from contract.errors import DamagedError, GristmillError, InputError, RecipeError
 from contract.manifest import find
 from contract.plan import Run, Task, open_run, resolve
 from contract.printable import printable
@@ -114,8 +114,11 @@ def _plan(given: argparse.Namespace) -> None:
 
 
 def _state(run: Run, task: Task) -> str:
-    if find(run.store, task):
-        return "done"
+    try:
+        if find(run.store, task):
+            return "done"
+    except DamagedError as error:
+        return f"damaged: {error}"
     gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
     return "left out: the gate is closed" if gate and not gate.metrics["open"] else "to do"
 
@@ -148,7 +151,8 @@ def _gc(given: argparse.Namespace) -> None:
     for one in old:
         done = "deleted" if given.delete else "would delete"
         print(printable(f"{done} {one.path} ({funnel.human_bytes(one.bytes)})"))
-    print(f"{len(old)} unlisted attempts, {len(young)} younger than {hours:g} hours left alone")
+    hint = "; add --delete to remove them" if old and not given.delete else ""
+    print(f"{len(old)} unlisted attempts{hint}; {len(young)} more are younger than {hours:g} hours and stay")
 
 
 _COMMANDS = {

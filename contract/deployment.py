@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from contract import plainyaml
+from contract import mistakes, plainyaml
 from contract.errors import RecipeError, SetupError
 from contract.settings.base import Settings, Text, Uri
 from contract.settings.spark import Master
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contract.recipe import Recipe
 
 VARIABLE = "GRISTMILL_DEPLOYMENT"
-WHO = f"the administrator sets it in the file that {VARIABLE} names"
+WHO = f"the administrator decides that in the file that {VARIABLE} names"
 RUN = re.compile(r"/runs/[A-Za-z0-9][A-Za-z0-9._+:-]*/recipe\.yaml")
 HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]+")
 ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -35,9 +35,18 @@ PORTS = {"http": ":80", "https": ":443"}
 
 
 def _folder(path: str) -> str:
-    if "://" in path:
-        raise ValueError("should be a folder of this machine")
+    if not path.startswith("/"):
+        raise ValueError(f"should be a folder of this machine, as an absolute path, got {path[:80]!r}")
     return path
+
+
+def _root(uri: str) -> str:
+    """Not resolved where it is a link: what a link leads to may change."""
+    try:
+        _parts(uri)
+    except ValueError as error:
+        raise ValueError(f"{uri[:80]!r} {error}") from None
+    return uri
 
 
 class SparkPlace(Settings):
@@ -53,7 +62,7 @@ class Deployment(Settings):
     store: Uri
     recipes: Annotated[Uri, AfterValidator(_folder)]
     """The folder of recipes; the trigger form takes names below it."""
-    roots: tuple[Uri, ...] = ()
+    roots: tuple[Annotated[Uri, AfterValidator(_root)], ...] = ()
     """Folders, `s3://bucket/prefix` and `https://host/path` below which lies all that a recipe may read: crawls, lists, models, examples."""
     spark: SparkPlace = SparkPlace()
 
@@ -74,7 +83,7 @@ class Deployment(Settings):
         full = store.full(name)
         if not full.startswith(home) or not RUN.fullmatch(full.removeprefix(home)):
             raise RecipeError(
-                f"recipe {place}: is neither a name below the folder of recipes nor a resolved run of the store; {WHO}"
+                f"recipe {place}: is neither a recipe in {self.recipes} nor a resolved run in {home}; {WHO}"
             )
         if digest is None:
             raise RecipeError(
@@ -130,7 +139,6 @@ def current() -> Deployment | None:
         if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise SetupError(f"{told}others than its owner may write it; run: chmod go-w {path}")
         made = Deployment.model_validate(plainyaml.load(Path(path).read_text()))
-        _ = made.places  # here, where a wrong root is told
         home = Store(made.store)
         if not home.is_s3:
             store, recipes = _parts(home.root), _parts(made.recipes)
@@ -138,14 +146,15 @@ def current() -> Deployment | None:
                 raise SetupError(
                     f"{told}store and recipes lie within one another, so that who writes the store writes recipes"
                 )
+        if not os.path.isdir(made.recipes):
+            raise SetupError(f"{told}recipes: {made.recipes} is no folder of this machine")
         return made
     except OSError as error:
         raise SetupError(f"{told}cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors())
-        raise SetupError(f"{told}{wrong}") from None
-    except plainyaml.ERRORS:
-        raise SetupError(f"{told}is not valid YAML, or one of its roots is no plain URI") from None
+        raise SetupError(told + "; ".join(mistakes.explain(one, Deployment) for one in error.errors())) from None
+    except plainyaml.ERRORS as error:
+        raise SetupError(f"{told}is not valid YAML: {mistakes.where(error)}") from None
 
 
 Parts = tuple[str, ...]

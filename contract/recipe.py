@@ -4,16 +4,14 @@
 refused as a RecipeError that names the key's path and what is allowed there.
 """
 
-import difflib
-import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
 from pydantic import ValidationError, model_validator
 
-from contract import deployment, plainyaml
+from contract import deployment, mistakes, plainyaml
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
@@ -21,13 +19,6 @@ from contract.settings import corpus, training
 from contract.settings.base import Settings, Text, Uri, runtime_only
 from contract.settings.spark import Spark
 from contract.store import split_uri
-
-WANTED = {
-    "tuple_type": "should be a list, as in [a, b]",
-    "dict_type": "should be pairs, as in {name: value}",
-    "bool_parsing": "should be true or false",
-    "bool_type": "should be true or false",
-}  # where pydantic speaks of Python's types
 
 MAX_BYTES = 1 << 20  # of a recipe; it takes seconds to read as many
 TOLD = 10  # mistakes in one line
@@ -131,14 +122,14 @@ def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Reci
     place, digest = split_digest(uri)
     data = _read(place, digest, patient)
     if digest:
-        verify(place, digest, data, _inputs(place))
+        verify(place, digest, data, _inputs(place, digest))
     return _parse_file(data, place, overrides)
 
 
 def load_run(uri: str) -> tuple[Recipe, bytes, str]:
     """(the recipe of a resolved run, its inputs.json, its URI with the digest of the two). Raises InputError where it is no resolved run."""
     place, digest = split_digest(uri)
-    data, inputs = _read(place, digest, patient=True), _inputs(place)
+    data, inputs = _read(place, digest, patient=True), _inputs(place, digest)
     if digest:
         verify(place, digest, data, inputs)
     return _parse_file(data, place), inputs, with_digest(place, data, inputs)
@@ -161,11 +152,16 @@ def _read(place: str, digest: str | None, patient: bool) -> bytes:
         raise kind(f"recipe {place}: cannot be read: {error}") from error
 
 
-def _inputs(place: str) -> bytes:
+def _inputs(place: str, digest: str | None) -> bytes:
     """What lies beside a resolved recipe."""
+    store = split_uri(place)[0]
     try:
-        return split_uri(place)[0].read_bytes("inputs.json")
+        return store.read_bytes("inputs.json")
     except FileNotFoundError:
+        if digest:
+            raise RecipeError(
+                f"{store.full('inputs.json')}: is gone since the run was resolved; resolve its recipe as a new run"
+            ) from None
         raise InputError(
             f"{place} is not a resolved run; make one with: python -m contract resolve --recipe {place}"
         ) from None
@@ -173,7 +169,7 @@ def _inputs(place: str) -> bytes:
 
 def _parse_file(data: bytes, place: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
-        return parse(data.decode(), place, overrides)
+        recipe = _validated(data.decode(), place, overrides)
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {place}: is not UTF-8 text ({error})") from error
     except RecipeError as error:
@@ -183,37 +179,37 @@ def _parse_file(data: bytes, place: str, overrides: Sequence[str] = ()) -> Recip
         raise RecipeError(
             f"{error}; another version of Gristmill resolved this run; resolve its recipe again"
         ) from None
+    return _imposed(recipe, place)
 
 
 def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe from YAML text; `origin` is what error messages call it. What a deployment fixes is as the deployment says."""
+    return _imposed(_validated(text, origin, overrides), origin)
+
+
+def _imposed(recipe: Recipe, origin: str) -> Recipe:
+    fixed = deployment.current()
+    return fixed.impose(recipe, origin) if fixed else recipe
+
+
+def _validated(text: str, origin: str, overrides: Iterable[str]) -> Recipe:
     if len(text) > MAX_BYTES:
         raise RecipeError(f"recipe {origin}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no recipe")
     try:
         values = plainyaml.load(text)
     except plainyaml.ERRORS as error:
-        raise RecipeError(f"recipe {origin}: is not valid YAML: {_where(error)}") from None
+        raise RecipeError(f"recipe {origin}: is not valid YAML: {mistakes.where(error)}") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {origin}: must hold keys and values, not a {type(values).__name__}")
     for item in overrides:
         _apply(values, item)
     try:
-        recipe = Recipe.model_validate(values)
+        return Recipe.model_validate(values)
     except ValidationError as error:
-        told = [_explain(detail) for detail in error.errors()[:TOLD]]
+        told = [mistakes.explain(detail, Recipe) for detail in error.errors()[:TOLD]]
         more = [f"and {error.error_count() - TOLD} more"] if error.error_count() > TOLD else []
         raise RecipeError(f"recipe {origin}: " + "; ".join(told + more)) from None
-    fixed = deployment.current()
-    return fixed.impose(recipe, origin) if fixed else recipe
-
-
-def _where(error: Exception) -> str:
-    """What is wrong and where, without the line itself: the file may be another one than the person meant, and hold secrets."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        at = error.problem_mark
-        return f"{error.problem} at line {at.line + 1}, column {at.column + 1}"
-    return " ".join(str(error).split())
 
 
 def dump(recipe: Recipe) -> str:
@@ -226,55 +222,26 @@ def _apply(values: dict[str, Any], item: str) -> None:
     path, equals, text = item.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise RecipeError(f"override {_shown(item)}: write it as key.path=value, for example filter.min_words=40")
+        raise RecipeError(
+            f"override {mistakes.shown(item)}: write it as key.path=value, for example filter.min_words=40"
+        )
     if len(text) > MAX_BYTES:
         raise RecipeError(f"override {path}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no value")
     try:
         value = plainyaml.load(text)
     except plainyaml.ERRORS:
         raise RecipeError(
-            f"override {_shown(item)}: {_shown(text)} is not a YAML value; quote it if it is a string"
+            f"override {mistakes.shown(item)}: {mistakes.shown(text)} is not a YAML value; quote it if it is a string"
         ) from None
     node = values
     for depth, key in enumerate(keys[:-1]):
         child = node.setdefault(key, {})
         if not isinstance(child, dict):
             raise RecipeError(
-                f"override {_shown(item)}: {'.'.join(keys[: depth + 1])} is a value and has no keys below it"
+                f"override {mistakes.shown(item)}: {'.'.join(keys[: depth + 1])} is a value and has no keys below it"
             )
         node = child
     node[keys[-1]] = value
-
-
-def _explain(detail: Any) -> str:
-    location = [part for part in detail["loc"] if part not in ("function-after", "[key]")]
-    path = ".".join(str(part) for part in location) or "recipe"
-    if detail["type"] == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{path}: unknown key; {hint}allowed here: {', '.join(allowed)}"
-    message = WANTED.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
-    got = "" if detail["type"] == "value_error" else f", got {_shown(detail['input'])}"
-    return f"{path}: {message}{got}"
-
-
-def _shown(value: Any) -> str:
-    """A refused value, which may be a file pasted in the wrong place, or a number of more digits than Python prints."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 100
-    try:
-        return short.repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-
-
-def _allowed_keys(path: list[Any]) -> list[str]:
-    node: Any = Recipe
-    for part in path:
-        # A free-form mapping such as mix.sources.<name> takes any name.
-        node = get_args(node)[1] if get_origin(node) is dict else node.model_fields[part].annotation
-    return sorted(node.model_fields)
 
 
 def _near_recipes(uri: str) -> str:

@@ -15,6 +15,8 @@ PACKAGES = {
 TRAINING = ("loss", "ppo", "reward", "sft", "reading", "checkpoint", "checkpoint_files", "rollout")
 
 ALSO = {
+    "contract/confinement.py": ("tests/contract/test_guard.py",),
+    "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),
     "contract/plan.py": ("tests/contract/test_deployment.py",),
     "contract/settings/base.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/settings/corpus.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),

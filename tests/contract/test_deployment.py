@@ -22,7 +22,7 @@ from contract.settings.corpus import MixSource
 from contract.stages import STAGES
 from contract.store import Store
 
-WHO = "the administrator sets it in the file that GRISTMILL_DEPLOYMENT names"
+WHO = "the administrator decides that in the file that GRISTMILL_DEPLOYMENT names"
 
 
 @pytest.fixture
@@ -221,7 +221,8 @@ def test_a_recipe_lies_in_its_folder_or_is_a_run_of_the_store(place: Path, uri: 
     for digest in ("", f"#sha256={'0' * 64}"):
         for read in (recipes.load, open_run):
             with pytest.raises(
-                RecipeError, match="is neither a name below the folder of recipes nor a resolved run"
+                RecipeError,
+                match=r"is neither a recipe in .*/recipes nor a resolved run in file://.*/store; the administrator decides",
             ) as told:
                 read(uri.format(place=place) + digest)
             assert "hunter2" not in str(told.value)
@@ -292,12 +293,16 @@ def test_without_the_variable_a_recipe_decides(place: Path, monkeypatch: pytest.
     ("text", "message"),
     [
         ("store: /s", "recipes: Field required"),
-        ("store: /s\nrecipes: /r\nmaster: x", "master: Extra inputs are not permitted"),
-        ("store: /s\nrecipes: s3://b/r", "recipes: Value error, should be a folder of this machine"),
-        ("store: /s\nrecipes: /r\nspark: {master: nonsense}", "spark.master: Value error, should be local"),
-        ("hunter2: [", "is not valid YAML"),
-        ("- hunter2", "the file: Input should be"),
-        ("store: /s\nrecipes: /r\nroots: ['https://h/../x']", "one of its roots is no plain URI"),
+        ("store: /s\nrecipes: /r\nmaster: x", "master: unknown key; allowed here: recipes, roots, spark, store"),
+        ("store: /s\nrecipes: s3://b/r", "recipes: should be a folder of this machine, as an absolute path"),
+        ("store: /s\nrecipes: /r\nspark: {master: nonsense}", "spark.master: should be local"),
+        ("hunter2: [", "is not valid YAML: expected the node content, but found '<stream end>' at line 1, column 11"),
+        ("store: /s\nstore: /t", "key 'store' stands twice at line 2, column 1"),
+        ("stoer: /s", "stoer: unknown key; did you mean store?"),
+        ("store: /s\nrecipes: /nowhere", "recipes: /nowhere is no folder of this machine"),
+        ("store: /s\nrecipes: /r\nroots: /data", "roots: should be a list, as in [a, b]"),
+        ("- hunter2", "must hold keys and values, not a list"),
+        ("store: /s\nrecipes: /r\nroots: ['https://h/../x']", "roots.0: 'https://h/../x' should be a plain path"),
     ],
 )
 def test_a_wrong_deployment_stops_everything(place: Path, text: str, message: str) -> None:

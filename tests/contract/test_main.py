@@ -128,16 +128,16 @@ def test_gc_prints_what_goes_and_deletes_it_when_it_is_told_to(
         run.store.write_bytes(attempt.path("x"), b"x" * 1536)
         os.utime(f"{run.store.root}/{attempt.path('x')}", (time.time() - hours_ago * 3600,) * 2)
     given, path = ["gc", "--store", run.store.uri], f"{old.prefix}/{old.id}"
-    left = "1 unlisted attempts, 1 younger than 24 hours left alone\n"
+    left = "; 1 more are younger than 24 hours and stay\n"
     assert command.main(given) == 0
-    assert capsys.readouterr().out == f"would delete {path} (1.5 KiB)\n{left}"
+    assert capsys.readouterr().out == f"would delete {path} (1.5 KiB)\n1 unlisted attempts; add --delete to remove them{left}"
     assert run.store.exists(old.path("x"))
     assert command.main([*given, "--delete"]) == 0
-    assert capsys.readouterr().out == f"deleted {path} (1.5 KiB)\n{left}"
+    assert capsys.readouterr().out == f"deleted {path} (1.5 KiB)\n1 unlisted attempts{left}"
     assert not run.store.exists(old.path("x"))
     assert run.store.exists(young.path("x"))
     assert command.main([*given, "--older-than-hours", "23.5"]) == 0
-    assert capsys.readouterr().out.endswith("1 unlisted attempts, 0 younger than 23.5 hours left alone\n")
+    assert capsys.readouterr().out.endswith("to remove them; 0 more are younger than 23.5 hours and stay\n")
 
 
 def test_gc_goes_by_the_stores_clock(
@@ -146,7 +146,7 @@ def test_gc_goes_by_the_stores_clock(
     run = make_run()
     attempt = Attempt(run, run.task("pack"))
     run.store.write_bytes(attempt.path("x"), b"x")
-    for ahead_h, said in ((23.9, "0 unlisted attempts, 1 younger"), (24.1, "1 unlisted attempts, 0 younger")):
+    for ahead_h, said in ((23.9, "0 unlisted attempts; 1 more are younger"), (24.1, "1 unlisted attempts; add --delete to remove them; 0 more")):
         monkeypatch.setattr(Store, "clock", lambda _, ahead_h=ahead_h: time.time() + ahead_h * 3600)
         assert command.main(["gc", "--store", run.store.uri]) == 0
         assert said in capsys.readouterr().out
@@ -204,4 +204,4 @@ def test_gc_of_a_store_that_is_there(
 ) -> None:
     make_run()
     assert command.main(["gc", "--store", str(tmp_path / "store")]) == 0
-    assert capsys.readouterr().out == "0 unlisted attempts, 0 younger than 24 hours left alone\n"
+    assert capsys.readouterr().out == "0 unlisted attempts; 0 more are younger than 24 hours and stay\n"

@@ -1,0 +1,62 @@
+"""What is wrong with settings that a person wrote: where, what, and what is allowed there, in a line."""
+
+import difflib
+import reprlib
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+WANTED = {
+    "tuple_type": "should be a list, as in [a, b]",
+    "dict_type": "should be pairs, as in {name: value}",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+}  # where pydantic speaks of Python's types
+
+
+def where(error: Exception) -> str:
+    """What is wrong and where, without the line itself: the file may be another one than the person meant, and hold secrets."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        at = error.problem_mark
+        return f"{error.problem} at line {at.line + 1}, column {at.column + 1}"
+    return " ".join(str(error).split())
+
+
+def explain(detail: Any, root: type[BaseModel]) -> str:
+    """One error of pydantic as what is wrong with a key, and what is allowed there. `root` is the class that refused.
+
+    What is not even keys and values is not quoted: it may be another file than was meant, and hold secrets.
+    """
+    location = [part for part in detail["loc"] if part not in ("function-after", "[key]")]
+    path = ".".join(str(part) for part in location)
+    if not path and detail["type"] == "value_error":  # of several keys together, which the message names
+        return str(detail["msg"].removeprefix("Value error, "))
+    if not path:
+        return f"must hold keys and values, not a {type(detail['input']).__name__}"
+    if detail["type"] == "extra_forbidden":
+        allowed = _allowed_keys(root, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{path}: unknown key; {hint}allowed here: {', '.join(allowed)}"
+    message = WANTED.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
+    got = "" if detail["type"] == "value_error" else f", got {shown(detail['input'])}"
+    return f"{path}: {message}{got}"
+
+
+def shown(value: Any) -> str:
+    """A refused value, which may be a file pasted in the wrong place, or a number of more digits than Python prints."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 100
+    try:
+        return short.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def _allowed_keys(root: type[BaseModel], path: list[Any]) -> list[str]:
+    node: Any = root
+    for part in path:
+        # A free-form mapping such as mix.sources.<name> takes any name.
+        node = get_args(node)[1] if get_origin(node) is dict else node.model_fields[part].annotation
+    return sorted(node.model_fields)
