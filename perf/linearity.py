@@ -63,7 +63,7 @@ class Case(NamedTuple):
 
 def cases() -> dict[str, Case]:
     """Everything, by name."""
-    return patterns() | readers()
+    return dict(sorted((patterns() | readers()).items()))
 
 
 def patterns() -> dict[str, Case]:

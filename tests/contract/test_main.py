@@ -130,7 +130,10 @@ def test_gc_prints_what_goes_and_deletes_it_when_it_is_told_to(
     given, path = ["gc", "--store", run.store.uri], f"{old.prefix}/{old.id}"
     left = "; 1 more are younger than 24 hours and stay\n"
     assert command.main(given) == 0
-    assert capsys.readouterr().out == f"would delete {path} (1.5 KiB)\n1 unlisted attempts; add --delete to remove them{left}"
+    assert (
+        capsys.readouterr().out
+        == f"would delete {path} (1.5 KiB)\n1 unlisted attempts; add --delete to remove them{left}"
+    )
     assert run.store.exists(old.path("x"))
     assert command.main([*given, "--delete"]) == 0
     assert capsys.readouterr().out == f"deleted {path} (1.5 KiB)\n1 unlisted attempts{left}"
@@ -146,7 +149,10 @@ def test_gc_goes_by_the_stores_clock(
     run = make_run()
     attempt = Attempt(run, run.task("pack"))
     run.store.write_bytes(attempt.path("x"), b"x")
-    for ahead_h, said in ((23.9, "0 unlisted attempts; 1 more are younger"), (24.1, "1 unlisted attempts; add --delete to remove them; 0 more")):
+    for ahead_h, said in (
+        (23.9, "0 unlisted attempts; 1 more are younger"),
+        (24.1, "1 unlisted attempts; add --delete to remove them; 0 more"),
+    ):
         monkeypatch.setattr(Store, "clock", lambda _, ahead_h=ahead_h: time.time() + ahead_h * 3600)
         assert command.main(["gc", "--store", run.store.uri]) == 0
         assert said in capsys.readouterr().out
