@@ -149,7 +149,7 @@ def test_documents_of_several_files_in_order(make_job: Callable[..., Job]) -> No
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(part), sink)
         job.store.write_bytes(f"{name}.parquet", sink.getvalue())
-        files.append(File(path=f"{name}.parquet", kind="documents", bytes=len(sink.getvalue())))
+        files.append(File(path=f"{name}.parquet", kind="documents", bytes=len(sink.getvalue()), rows=len(part)))
     found = list(documents(job, SimpleNamespace(of=lambda kind: kinds.append(kind) or files)))  # type: ignore[arg-type]
     assert found == [Document(str(at), ("", "x")[at % 2], f" t{at}") for at in range(600)]
     assert kinds == ["documents"]
