@@ -18,7 +18,11 @@ ALSO = {
     "contract/confinement.py": ("tests/contract/test_guard.py",),
     "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),
     "contract/plan.py": ("tests/contract/test_deployment.py",),
-    "contract/settings/base.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
+    "contract/settings/base.py": (
+        "tests/contract/test_settings.py",
+        "tests/contract/test_recipe.py",
+        "tests/contract/test_deployment.py",
+    ),
     "contract/settings/corpus.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/settings/spark.py": ("tests/contract/test_settings.py",),
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),

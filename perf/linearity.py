@@ -76,6 +76,7 @@ def patterns() -> dict[str, Case]:
     made, seen = {}, set()
     for name, module in modules.items():
         source = Path(module.__file__ or "").read_text()
+        known = {value for value in vars(module).values() if isinstance(value, re.Pattern)}
         for key, pattern in vars(module).items():
             full = f"{name}.{key}"
             if isinstance(pattern, re.Pattern) and full not in BOUNDED and pattern not in seen:
@@ -83,6 +84,8 @@ def patterns() -> dict[str, Case]:
                 for way in _ways(key, source):
                     made[f"{full}.{way}"] = Case(_asked(pattern, way), _texts_for(pattern))
         for pattern, way in _written_in_place(source):
+            if pattern in known:
+                continue
             made[f"{name} {pattern.pattern!r}.{way}"] = Case(_asked(pattern, way), _texts_for(pattern))
     return made
 
@@ -94,11 +97,11 @@ def _ways(name: str, source: str) -> set[str]:
 
 
 def _written_in_place(source: str) -> set[tuple[re.Pattern[Any], str]]:
-    """The patterns that a module hands to `re` as literals, and how it asks them."""
+    """The patterns that a module hands to `re` as literals, compiled or not, and how it asks them."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.Call(ast.Attribute(ast.Name("re"), way), [ast.Constant(str(pattern)), *_]) if way != "compile":
+            case ast.Call(ast.Attribute(ast.Name("re"), way), [ast.Constant(str(pattern) | bytes(pattern)), *_]):
                 found.add((re.compile(pattern), _way(way)))
     return found
 
@@ -365,7 +368,7 @@ def _read_file(data: bytes) -> None:
                 pass
 
 
-def linearity(case: Case, closely: int = 3, tries: int = 4) -> tuple[float, str]:
+def linearity(case: Case, closely: int = 3, tries: int = 8) -> tuple[float, str]:
     """(the worst of the ratios, on which input), of the `closely` inputs whose time grows most; infinite where a call hangs.
 
     A ratio above SURE is measured again at another size, up to `tries` times, and the least one counts: what is not linear stays above it.
