@@ -39,12 +39,12 @@ MOST_BYTES = 1 << 40
 AGAIN = (429, 500, 502, 503, 504)
 
 
-class _Told(Retry):
+class _LoggedRetry(Retry):
     """Says why it asks again, before it waits: without that, a machine without network is silent for minutes."""
 
     host = ""
 
-    def increment(self, *given: Any, **named: Any) -> "_Told":
+    def increment(self, *given: Any, **named: Any) -> "_LoggedRetry":
         """The next try's state, as urllib3 asks for it."""
         made = super().increment(*given, **named)
         made.host = getattr(named.get("_pool"), "host", "")
@@ -63,7 +63,7 @@ class _Told(Retry):
 def session(retries: int = 8) -> requests.Session:
     """A session that retries GET and waits longer each time (0.5 s doubling up to 60 s, with jitter, or the server's Retry-After, at most ten minutes)."""
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell each retry again, with the URL's secrets
-    retry = _Told(
+    retry = _LoggedRetry(
         total=retries,
         backoff_factor=0.5,
         backoff_jitter=1.0,

@@ -64,14 +64,14 @@ class Case(NamedTuple):
 
 CASES = [
     Case("url_keys", "dedup_url", {}, "table", 0),
-    Case("url_doomed", "dedup_url", {}, "doomed", 0),
+    Case("url_removed", "dedup_url", {}, "removed", 0),
     Case("url_drops", "dedup_url", {}, "files", 0, "python"),
     *(Case(f"fuzzy_step_{step + 1}", "dedup_fuzzy", {}, "step", step) for step in range(2)),
     *(Case(f"fuzzy_checked_step_{step + 1}", "dedup_fuzzy", CHECKED, "step", step) for step in range(4)),
     *(Case(f"fuzzy_spilled_step_{step + 1}", "dedup_fuzzy", SPILLED, "step", step, tight=True) for step in range(4)),
     *(Case(f"fuzzy_simhash_step_{step + 1}", "dedup_fuzzy", SIMHASH, "step", step, tight=True) for step in range(3)),
     Case("fuzzy_facts", "dedup_fuzzy", {}, "table", 0),
-    Case("fuzzy_doomed", "dedup_fuzzy", {}, "doomed", 0),
+    Case("fuzzy_removed", "dedup_fuzzy", {}, "removed", 0),
     Case("fuzzy_components", "dedup_fuzzy", ON_SPARK, "turn", 1),
     Case("fuzzy_drops", "dedup_fuzzy", {}, "files", 0, "python"),
     *(Case(f"substring_step_{step + 1}", "dedup_substring", SUBSTRING, "step", step) for step in range(5)),
@@ -160,10 +160,10 @@ class Hooks:
             exchange.shuffle,
             Job.read_table,
             Job.map_files,
-            survivors._write_doomed,
+            survivors._write_removed,
             dedup_fuzzy.keep_edges,
         )
-        shuffle, read_table, map_files, write_doomed, keep_edges = self._before
+        shuffle, read_table, map_files, write_removed, keep_edges = self._before
         hook, step = self._case.hook, self._case.step
 
         def killing_shuffle(context: Any, steps: Any, *uri: str) -> Any:
@@ -185,14 +185,14 @@ class Hooks:
             Job.read_table = killing_table  # type: ignore[method-assign]
         elif hook == "files":
             Job.map_files = killing_files  # type: ignore[method-assign]
-        elif hook == "doomed":
-            survivors._write_doomed = self._killer(write_doomed)  # type: ignore[assignment]
+        elif hook == "removed":
+            survivors._write_removed = self._killer(write_removed)  # type: ignore[assignment]
         elif hook == "turn":
             dedup_fuzzy.keep_edges = self._killer(keep_edges)  # type: ignore[assignment]
 
     def __exit__(self, *_: object) -> None:
         exchange.shuffle, Job.read_table, Job.map_files = self._before[:3]  # type: ignore[method-assign]
-        survivors._write_doomed, dedup_fuzzy.keep_edges = self._before[3:]
+        survivors._write_removed, dedup_fuzzy.keep_edges = self._before[3:]
 
 
 class Once:

@@ -14,7 +14,7 @@ from contract.schema import PAGES, SNIPPET_CHARS, Drop
 from contract.settings.corpus import Crawl
 from contract.sources import Source, file_size
 from contract.store import Store
-from pipelines.spark.job import Counts, Job, Output, Sorter
+from pipelines.spark.job import Counts, DocumentSink, Job, Output
 from pipelines.urls import filter as urls
 from pipelines.warc.confined import decode_confined
 from pipelines.warc.pages import Span, read_pages
@@ -55,16 +55,16 @@ def page_row(page: Page, snapshot: str, file: str) -> dict[str, Any]:
     }
 
 
-def sort_page(page: Page, row: dict[str, Any], url_filter: urls.UrlFilter, sorter: Sorter) -> None:
+def sort_page(page: Page, row: dict[str, Any], url_filter: urls.UrlFilter, sink: DocumentSink) -> None:
     """Keep the page, or drop it for its URL or its size."""
     snippet = page.payload[:SNIPPET_CHARS].decode("utf-8", "replace")
     verdict = url_filter.judge(page.url)
     if verdict:
-        sorter.drop(row, verdict[0], verdict[1], len(page.payload), snippet=snippet)
+        sink.drop(row, verdict[0], verdict[1], len(page.payload), snippet=snippet)
     elif page.too_large:
-        sorter.drop(row, Drop.PAYLOAD_TOO_LARGE, page.too_large, page.too_large)
+        sink.drop(row, Drop.PAYLOAD_TOO_LARGE, page.too_large, page.too_large)
     else:
-        sorter.keep(row, len(page.payload))
+        sink.keep(row, len(page.payload))
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def read_part(part: Part, place: Place, settings: Crawl, url_filter: urls.UrlFil
         found = read_pages(file, settings.max_payload_bytes, span, decode_confined)
         total = PartOutput()
         for number in range(1 << 30):
-            sorter = Sorter(place.store, place.prefix, "crawl", f"{name}-{number:05d}", PAGES, "pages")
-            ended = not _fill(found, sorter, source, place.snapshot, url_filter)
-            written = sorter.close()
+            sink = DocumentSink(place.store, place.prefix, "crawl", f"{name}-{number:05d}", PAGES, "pages")
+            ended = not _fill(found, sink, source, place.snapshot, url_filter)
+            written = sink.close()
             total.files += written.files
             total.counts += written.counts
             if ended:
@@ -124,17 +124,17 @@ def read_part(part: Part, place: Place, settings: Crawl, url_filter: urls.UrlFil
 
 
 def _fill(
-    found: Iterator[Page | Loss], sorter: Sorter, source: Source, snapshot: str, url_filter: urls.UrlFilter
+    found: Iterator[Page | Loss], sink: DocumentSink, source: Source, snapshot: str, url_filter: urls.UrlFilter
 ) -> bool:
     """Sort pages until a table is full (True) or the part ends (False)."""
     for one in found:
         if isinstance(one, Loss):
-            sorter.lose(one.kind)
+            sink.lose(one.kind)
             if one.detail:
                 print(printable(f"crawl {masked(source.uri)}: {one.kind}: {one.detail}"), flush=True)
             continue
-        sort_page(one, page_row(one, snapshot, source.name), url_filter, sorter)
-        if sorter.counts.read >= PART_PAGES:
+        sort_page(one, page_row(one, snapshot, source.name), url_filter, sink)
+        if sink.counts.read >= PART_PAGES:
             return True
     return False
 

@@ -21,8 +21,8 @@ from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
 from contract.tables import read_batches
 from pipelines.decontamination.findings import Findings, summarise
-from pipelines.decontamination.search import Finding, Index, build, culprits, cut, find, suspects
-from pipelines.spark.job import BATCH_ROWS, Counts, Job, Output, Sorter, TableWriter
+from pipelines.decontamination.search import Finding, Index, blamed_items, build, cut, find, suspects
+from pipelines.spark.job import BATCH_ROWS, Counts, DocumentSink, Job, Output, TableWriter
 from pipelines.spark.session import store_errors
 
 COPIES_AT_ONCE = 8
@@ -65,7 +65,7 @@ class Judge:
         found = find(text, self.index)
         if found is None:
             return None
-        blamed = culprits(found, self.index, self.min_coverage)
+        blamed = blamed_items(found, self.index, self.min_coverage)
         guilty = blamed >= 0
         if not guilty.any():
             return Verdict(text, "", found)
@@ -82,7 +82,7 @@ class Judge:
             again = find(left, self.index)
             if again is None:
                 return left
-            text, found, guilty = left, again, culprits(again, self.index, self.min_coverage) >= 0
+            text, found, guilty = left, again, blamed_items(again, self.index, self.min_coverage) >= 0
             if not guilty.any():
                 return text
         return None
@@ -140,7 +140,7 @@ def describe(benchmarks: Benchmarks) -> Iterator[str]:
         yield from (printable(f"{count:>9,} items in {file}") for file, count in files)
 
 
-def sift(row: dict[str, Any], judge: Judge | None, sorter: Sorter, findings: Findings) -> dict[str, Any] | None:
+def sift(row: dict[str, Any], judge: Judge | None, sink: DocumentSink, findings: Findings) -> dict[str, Any] | None:
     """A document as it stays, or None. Without a judge it stays as it is."""
     size = len(row["text"].encode())
     verdict = judge.decide(row["text"]) if judge else None
@@ -148,29 +148,29 @@ def sift(row: dict[str, Any], judge: Judge | None, sorter: Sorter, findings: Fin
     if verdict:
         findings.note(row, verdict.found, left)
     if verdict and left is None:
-        sorter.drop(row, Drop.CONTAMINATED, verdict.value, size)
+        sink.drop(row, Drop.CONTAMINATED, verdict.value, size)
         return None
-    sorter.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=len(left.encode()))
+    sink.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=len(left.encode()))
     return row | {"text": left}
 
 
 def search(store: Store, prefix: str, judge: Judge, file: File, name: str) -> Output:
     """Keep, cut or drop the documents of one file."""
-    sorter = Sorter(store, prefix, "decontaminate", name)
+    sink = DocumentSink(store, prefix, "decontaminate", name)
     writer = TableWriter(store, f"{prefix}/documents-{name}.parquet", "documents", DOCUMENTS)
     findings = Findings(store, prefix, judge.index, name)
     for batch in read_batches(store, file, BATCH_ROWS, DOCUMENTS.names):
         suspect = suspects(batch["text"], judge.index)
         if suspect.any():
             for row, at in zip(batch.to_pylist(), suspect.tolist(), strict=True):
-                left = sift(row, judge if at else None, sorter, findings)
+                left = sift(row, judge if at else None, sink, findings)
                 if left:
                     writer.write(left, len(left["text"]))
         else:
             size = pc.sum(pc.binary_length(batch["text"])).as_py() or 0
-            sorter.counts += Counts(read=len(batch), kept=len(batch), bytes_read=size, bytes_kept=size)
+            sink.counts += Counts(read=len(batch), kept=len(batch), bytes_read=size, bytes_kept=size)
             writer.write_table(pa.Table.from_batches([batch]).cast(DOCUMENTS))
-    output = sorter.close()
+    output = sink.close()
     output.files = [*writer.close(), *output.files, *findings.close()]
     return output
 

@@ -16,7 +16,7 @@ from pipelines.spark.components import components, spark_components
 from pipelines.spark.exchange import column
 from pipelines.spark.job import Job, TableWriter
 from pipelines.spark.session import computing, store_errors
-from pipelines.spark.survivors import drop_duplicates, parts, write_doomed
+from pipelines.spark.survivors import drop_duplicates, parts, write_removed
 
 
 def facts(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:
@@ -26,7 +26,7 @@ def facts(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch(columns | {"quality": batch["quality"]})
 
 
-def losers(members: Any, keep: str) -> Any:
+def duplicates(members: Any, keep: str) -> Any:
     """Columns file, id, stays, group (the cluster's smallest id): every document that another one of its component replaces.
 
     `longest` prefers length, then the newer; `newest` the date, then the longer; `best_quality` the quality, then the longer; ties
@@ -62,14 +62,14 @@ def find(job: Job, items: Sequence[Signed], edges: Sequence[File]) -> tuple[dict
         members = job.spark.createDataFrame(pa.table({"node": nodes, "component": labels}))
     else:
         read = partial(read_edges, job.store)
-        members = spark_components(job.read_table(edges, read, "big bigint, small bigint"), partial(settle, job))
+        members = spark_components(job.read_table(edges, read, "big bigint, small bigint"), partial(materialize, job))
     schema = "node bigint, id string, length bigint, date bigint, quality double"
     known = job.read_table(items, partial(facts, job.store), schema)
-    doomed = write_doomed(job, losers(known.join(members, "node"), settings.keep))
-    return doomed, members.count() - sum(file.rows for file in doomed.values())
+    removed = write_removed(job, duplicates(known.join(members, "node"), settings.keep))
+    return removed, members.count() - sum(file.rows for file in removed.values())
 
 
-def settle(job: Job, edges: Any, turn: int) -> Any:
+def materialize(job: Job, edges: Any, turn: int) -> Any:
     """Edges by way of the store: unlike Spark's own checkpoints they outlive the worker that computed them."""
     folder = f"{job.prefix}/turns/{turn:03d}"
     rows = edges.mapInArrow(partial(keep_edges, job.store, folder), "path string, rows bigint").collect()
@@ -91,15 +91,15 @@ def run(job: Job) -> None:
     inputs = parts(job, "dedup_url")
     items = signed(job, inputs, settings.scope)
     edges: list[File] = []
-    doomed: dict[int, File] = {}
+    removed: dict[int, File] = {}
     clusters = 0
     if items:
         with computing(job.context, job.task):
             edges = link(job, items, settings, job.run.recipe.section("minhash_sign"))
-            doomed, clusters = find(job, items, edges)
+            removed, clusters = find(job, items, edges)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))
-    output = drop_duplicates(job, inputs, doomed, Drop.NEAR_DUPLICATE, show, before)
-    for folder in ("doomed", "turns"):
+    output = drop_duplicates(job, inputs, removed, Drop.NEAR_DUPLICATE, show, before)
+    for folder in ("removed", "turns"):
         job.store.delete(f"{job.prefix}/{folder}")
     output.files.extend(edges)
     job.commit(output, clusters=clusters)

@@ -16,7 +16,7 @@ from pipelines.dedup.substring import repeated
 from pipelines.dedup.tokens import Item, blocks, read_cuts, without
 from pipelines.spark import exchange
 from pipelines.spark.heldout import heldout
-from pipelines.spark.job import Job, Output, Sorter, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, read_rows
 from pipelines.spark.session import computing
 from pipelines.spark.survivors import dropped_ids, parts
 
@@ -62,7 +62,7 @@ def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item], fracti
 def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Output:
     """Rewrite the documents of one part without what was found, and drop those of which too little is left."""
     gone, cuts = dropped_ids(store, item.part), read_cuts(store, item)
-    sorter = Sorter(store, prefix, "dedup_substring", name, DOCUMENTS)
+    sink = DocumentSink(store, prefix, "dedup_substring", name, DOCUMENTS)
     for row, document in enumerate(read_rows(store, item.part.documents)):
         if document["id"] in gone:
             continue
@@ -72,10 +72,10 @@ def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Out
         document["text"] = left.decode()
         remaining = len(document["text"].strip())
         if remaining < min_chars:
-            sorter.drop(document, Drop.SUBSTRING_TOO_SHORT, remaining, len(data), snippet=text)
+            sink.drop(document, Drop.SUBSTRING_TOO_SHORT, remaining, len(data), snippet=text)
         else:
-            sorter.keep(document, len(left), len(data))
-    return sorter.close()
+            sink.keep(document, len(left), len(data))
+    return sink.close()
 
 
 def run(job: Job) -> None:

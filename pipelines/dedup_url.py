@@ -14,7 +14,7 @@ from contract.store import Store
 from contract.tables import read_batches
 from pipelines.spark.job import Job
 from pipelines.spark.session import computing
-from pipelines.spark.survivors import Part, drop_duplicates, parts, write_doomed
+from pipelines.spark.survivors import Part, drop_duplicates, parts, write_removed
 from pipelines.urls.canonical import canonical
 
 KEYS = "file int, key binary, date bigint, id string"
@@ -38,7 +38,7 @@ def _bytes(url: str) -> bytes:
     return canonical(url).encode("utf-8", "surrogatepass")
 
 
-def losers(frame: Any, keep: str) -> Any:
+def duplicates(frame: Any, keep: str) -> Any:
     """Columns file, id, stays, group (empty): every document that another one of the same key replaces.
 
     `newest` keeps the last capture, `first` the earliest; ties go to the smallest id, and a document without a date loses.
@@ -59,12 +59,12 @@ def show(row: Mapping[str, Any], group: str) -> str:
 def run(job: Job) -> None:
     settings: DedupUrl = job.settings
     inputs = parts(job)
-    doomed: dict[int, File] = {}
+    removed: dict[int, File] = {}
     if inputs:
         with computing(job.context, job.task):
             known = job.read_table(inputs, partial(keys, job.store), KEYS)
-            doomed = write_doomed(job, losers(known, settings.keep))
+            removed = write_removed(job, duplicates(known, settings.keep))
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("filter"))
-    output = drop_duplicates(job, inputs, doomed, Drop.DUPLICATE_URL, show, before)
-    job.store.delete(f"{job.prefix}/doomed")
+    output = drop_duplicates(job, inputs, removed, Drop.DUPLICATE_URL, show, before)
+    job.store.delete(f"{job.prefix}/removed")
     job.commit(output)

@@ -23,7 +23,7 @@ from contract.settings.corpus import Extract
 from contract.store import Store
 from pipelines.html.maintext import Found, find_text, quicken
 from pipelines.html.prefilter import foreign
-from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
 from pipelines.text.fasttext_model import model
 
 GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
@@ -241,32 +241,30 @@ def read_copies(store: Store, share: Share) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sorter: Sorter) -> bool:
+def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sink: DocumentSink) -> bool:
     """Keep the page's text, or drop it for what became of it in the child; whether it was extracted twice."""
     payload = row.pop("payload")
     if reply.outcome is not Outcome.DONE:
-        sorter.drop(
-            row, DROPS[reply.outcome], reply.text, len(payload), snippet=payload[:200].decode("utf-8", "replace")
-        )
+        sink.drop(row, DROPS[reply.outcome], reply.text, len(payload), snippet=payload[:200].decode("utf-8", "replace"))
         return False
     found = json.loads(reply.data) if reply.data else (None, "", False)
     if isinstance(found, float | int):
-        sorter.drop(
+        sink.drop(
             row, Drop.LANGUAGE_PREFILTER, float(found), len(payload), snippet=payload[:200].decode("utf-8", "replace")
         )
         return False
     title, text, twice = found
     if not settings.min_chars <= len(text) <= MAX_CHARS:
         reason = Drop.EXTRACT_EMPTY if len(text) < settings.min_chars else Drop.TEXT_TOO_LONG
-        sorter.drop(row, reason, len(text), len(payload), snippet=text or title or "")
+        sink.drop(row, reason, len(text), len(payload), snippet=text or title or "")
         return bool(twice)
     document = {key: row[key] for key in ("id", "url", "snapshot", "date", "file", "offset", "digest")}
-    sorter.keep({**document, "title": title, "source": "crawl", "text": text}, len(text.encode()), len(payload))
+    sink.keep({**document, "title": title, "source": "crawl", "text": text}, len(text.encode()), len(payload))
     return bool(twice)
 
 
 def _work(store: Store, prefix: str, settings: Extract, languages: tuple[str, ...], share: Share, name: str) -> Output:
-    sorter = Sorter(store, prefix, "extract", name)
+    sink = DocumentSink(store, prefix, "extract", name)
     guard = guard_for(settings, languages)
     copies = read_copies(store, share)
     twice = 0
@@ -274,14 +272,14 @@ def _work(store: Store, prefix: str, settings: Extract, languages: tuple[str, ..
         skip = share.skip.get(file.path, ())
         for number, row in enumerate(read_rows(store, file, batch_rows=READ_ROWS)):
             if number not in skip:
-                twice += sort_equals(row, copies.pop(row["digest"], []), guard, settings, sorter)
-    output = sorter.close()
+                twice += sort_equals(row, copies.pop(row["digest"], []), guard, settings, sink)
+    output = sink.close()
     output.metrics["extracted_twice"] = twice
     return output
 
 
 def sort_equals(
-    row: dict[str, Any], copies: list[dict[str, Any]], guard: Guard, settings: Extract, sorter: Sorter
+    row: dict[str, Any], copies: list[dict[str, Any]], guard: Guard, settings: Extract, sink: DocumentSink
 ) -> int:
     """Keep or drop a page and its copies; how many were extracted twice. Their payload is extracted once a kind and declared charset."""
     payload, replies, twice = row["payload"], dict[str, Reply](), 0
@@ -289,7 +287,7 @@ def sort_equals(
         note = f"{page['kind']} {page['charset'] or ''}"
         if note not in replies:
             replies[note] = guard.call(payload, note)
-        twice += sort_page(page | {"payload": payload}, replies[note], settings, sorter)
+        twice += sort_page(page | {"payload": payload}, replies[note], settings, sink)
     return twice
 
 

@@ -9,7 +9,7 @@ from contract.schema import DOCUMENTS
 from contract.settings.corpus import Filter
 from contract.store import Store
 from pipelines.rules.decide import Rule, decide, rules_for
-from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
 from pipelines.text.stopwords import STOP_WORDS
 
 GROUP_ROWS = 4096  # documents of one Spark task: microseconds each
@@ -27,7 +27,7 @@ def check_stop_words(recipe: Recipe) -> None:
 
 
 def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: str) -> Output:
-    sorter = Sorter(store, prefix, "filter", name)
+    sink = DocumentSink(store, prefix, "filter", name)
     rules = lru_cache(maxsize=None)(partial(rules_for, settings))
     for file in files:
         for row in read_rows(store, file):
@@ -35,10 +35,10 @@ def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: 
             found: list[Rule] = rules(row["language"])
             verdict = decide(row, found)
             if verdict:
-                sorter.drop(row, *verdict, size)
+                sink.drop(row, *verdict, size)
             else:
-                sorter.keep({column: row[column] for column in DOCUMENTS.names}, size)
-    return sorter.close()
+                sink.keep({column: row[column] for column in DOCUMENTS.names}, size)
+    return sink.close()
 
 
 def groups(job: Job) -> list[list[File]]:

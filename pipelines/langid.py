@@ -7,7 +7,7 @@ from contract.manifest import File
 from contract.schema import Drop
 from contract.settings.corpus import Langid
 from contract.store import Store
-from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
 from pipelines.text.fasttext_model import LABEL, model
 
 GROUP_ROWS = 512  # documents of one Spark task: a millisecond each
@@ -54,19 +54,19 @@ def check_languages(settings: Langid) -> None:
 
 
 def _work(store: Store, prefix: str, settings: Langid, files: list[File], name: str) -> Output:
-    sorter = Sorter(store, prefix, "langid", name)
+    sink = DocumentSink(store, prefix, "langid", name)
     for file in files:
         for row in read_rows(store, file):
             languages, probabilities = zip(*rank(row["text"][: settings.sample_chars]), strict=True)
             size = len(row["text"].encode())
             verdict = judge(languages[0], probabilities[0], settings)
             if verdict:
-                sorter.drop(row, *verdict, size)
+                sink.drop(row, *verdict, size)
             else:
                 first = {"language": languages[0], "language_probability": probabilities[0]}
                 ranked = {"languages": list(languages), "language_probabilities": list(probabilities)}
-                sorter.keep({**row, **first, **ranked}, size)
-    return sorter.close()
+                sink.keep({**row, **first, **ranked}, size)
+    return sink.close()
 
 
 def run(job: Job) -> None:

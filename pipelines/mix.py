@@ -30,11 +30,11 @@ from contract.tables import read_batches
 from pipelines.decontaminate import Judge, describe, load
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.spark.heldout import contains, heldout, is_heldout
-from pipelines.spark.job import COMPRESSION, Counts, Job, Output, Sorter, TableWriter, read_rows
+from pipelines.spark.job import COMPRESSION, Counts, DocumentSink, Job, Output, TableWriter, read_rows
 from pipelines.text.hashing import Hashes
 
 HELDOUT = -1  # the shard of held-out documents
-HAND_BYTES = 64 << 20  # texts a worker holds before it writes them out
+HELD_BYTES = 64 << 20  # texts a worker holds before it writes them out
 
 DEALT = pa.schema([("order", pa.uint64()), *DOCUMENTS])
 
@@ -92,7 +92,7 @@ def parse_curated(source: str, number: int, line: bytes) -> dict[str, Any] | Non
     return row | {"id": key, "url": url if isinstance(url, str) else None, "source": source, "text": text}
 
 
-class Hands:
+class ShardedRows:
     """Rows on their way to shards, in one Parquet file: every row group belongs to one shard, and the metadata says to which."""
 
     def __init__(self, store: Store, path: str) -> None:
@@ -103,11 +103,11 @@ class Hands:
         self._sink: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
 
-    def give(self, shard: int, row: dict[str, Any], size: int) -> None:
+    def add(self, shard: int, row: dict[str, Any], size: int) -> None:
         self._rows.setdefault(shard, []).append(row)
         self._held += size
         self._count += 1
-        if self._held >= HAND_BYTES:
+        if self._held >= HELD_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -157,34 +157,34 @@ def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: An
     `judge` finds benchmark text in curated documents; the crawl's have passed it. held.value: the hashes of all held-out texts,
     ascending; whatever document has one is held out, so that no text is on both sides.
     """
-    sorter = Sorter(store, prefix, "mix", name)
-    hands = Hands(store, f"{prefix}/scratch/dealt-{name}.parquet")
+    sink = DocumentSink(store, prefix, "mix", name)
+    sharded = ShardedRows(store, f"{prefix}/scratch/dealt-{name}.parquet")
     findings = Findings(store, prefix, judge.index, name) if judge else None
     for row in read_rows(store, item.file) if item.file else read_curated(item.source, item.uri):
         if row is None:
-            sorter.lose(f"{item.source}: line without text")
+            sink.lose(f"{item.source}: line without text")
             continue
         size = len(row["text"].encode())
         verdict = judge(row["text"]) if judge and item.uri else None
         if verdict and findings:
             findings.note(row, verdict.found, verdict.left)
             if verdict.left is None:
-                sorter.drop(row, Drop.CONTAMINATED, verdict.value, size)
+                sink.drop(row, Drop.CONTAMINATED, verdict.value, size)
                 continue
             row["text"] = verdict.left
         is_held = contains(held.value, text_hash(row["text"]))
         count = copies(item.epochs, settings.seed, row["id"])
         if not count:
-            sorter.drop(row, Drop.MIX_EPOCHS, item.epochs, size)
+            sink.drop(row, Drop.MIX_EPOCHS, item.epochs, size)
             continue
         kept_size = len(row["text"].encode())
-        sorter.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=kept_size)
+        sink.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=kept_size)
         for copy in range(1 if is_held else count):
             order = draw(settings.seed, f"order {copy}", row["id"])
-            hands.give(HELDOUT if is_held else order % settings.shards, row | {"order": order}, kept_size)
-    output = sorter.close()
+            sharded.add(HELDOUT if is_held else order % settings.shards, row | {"order": order}, kept_size)
+    output = sink.close()
     output.files += findings.close() if findings else []
-    output.files += hands.close()
+    output.files += sharded.close()
     return output
 
 

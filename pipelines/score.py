@@ -13,7 +13,7 @@ from contract.settings.corpus import Score
 from contract.store import Store, split_uri
 from pipelines.rules import badwords
 from pipelines.rules.measure import Tools, measure
-from pipelines.spark.job import Job, Output, Sorter, group_rows, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
 from pipelines.text.clock import TooSlow, limited
 
 GROUP_ROWS = 1024  # documents of one Spark task: half a millisecond each
@@ -50,7 +50,7 @@ def _model(uri: str) -> Any:
 
 
 def _work(store: Store, prefix: str, settings: Score, files: list[File], name: str) -> Output:
-    sorter = Sorter(store, prefix, "score", name, SCORED)
+    sink = DocumentSink(store, prefix, "score", name, SCORED)
     tools = tools_for(settings)
     measure("", None, settings, tools)  # compiles where no cache has it, on no document's time
     for file in files:
@@ -59,11 +59,11 @@ def _work(store: Store, prefix: str, settings: Score, files: list[File], name: s
                 with limited(SECONDS_PER_DOCUMENT):
                     text, scores = measure(row["text"], row["language"], settings, tools)
             except TooSlow as error:
-                sorter.drop(row, Drop.SCORE_TIMEOUT, error, len(row["text"].encode()))
+                sink.drop(row, Drop.SCORE_TIMEOUT, error, len(row["text"].encode()))
                 continue
             kept = {**row, **dict.fromkeys(SCORES), **scores, "text": text}
-            sorter.keep(kept, len(text.encode()), len(row["text"].encode()))
-    return sorter.close()
+            sink.keep(kept, len(text.encode()), len(row["text"].encode()))
+    return sink.close()
 
 
 def run(job: Job) -> None:

@@ -42,7 +42,7 @@ def explain(run: Run, asked: str) -> Iterator[str]:
         for row in rows(run.store, done, "drops", column, named):
             gone.add(row["id"])
             yield f"{row['id']}  {done.stage}: dropped, {row['reason']} {row['value'] or ''}".rstrip()
-            yield from twins(run, done, row)
+            yield from cluster_members(run, done, row)
         for row in rows(run.store, done, "matches", column, named):
             if row["action"] != "dropped":
                 yield f"{row['id']}  {done.stage}: {row['action']}, {row['benchmark']}: {row['ngram']}"
@@ -89,7 +89,7 @@ def similarity(one: str, other: str, ngram: int) -> float:
     return len(np.intersect1d(*sets)) / len(np.union1d(*sets))
 
 
-def twins(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:
+def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:
     """The document that stays for a dropped duplicate, and the size of its cluster."""
     if not row["duplicate_of"]:
         return

@@ -230,7 +230,7 @@ def _coverage(grams: Ints, index: Index) -> tuple[Ints, npt.NDArray[np.float64]]
     return items.astype(np.int64), covered
 
 
-def culprits(found: Finding, index: Index, min_coverage: float) -> Ints:
+def blamed_items(found: Finding, index: Index, min_coverage: float) -> Ints:
     """For each n-gram of a finding the first item that holds it and of which the text holds this part, or -1."""
     guilty = np.zeros(len(index.benchmark), bool)
     guilty[found.items[found.covered >= min_coverage]] = True

@@ -117,7 +117,7 @@ def quicken() -> None:
         only_first = name == "BODY_XPATH"  # of these the library takes the first element that is found
         expressions[:] = [walked(expression, only_first) for expression in expressions]
     baseline.BASIC_CLEAN_XPATH = walked(baseline.BASIC_CLEAN_XPATH)
-    utils.INVALID_XML_CHARS = Sought(utils.INVALID_XML_CHARS)
+    utils.INVALID_XML_CHARS = SearchFirst(utils.INVALID_XML_CHARS)
     justext.utils.MULTIPLE_WHITESPACE_PATTERN = WHITE_SPACE
     external.JT_STOPLIST = frozenset(external.jt_stoplist_init())  # type: ignore[assignment]  # which keeps its hash, as a tuple does not
     library_prepare = core._prepare_tree
@@ -142,7 +142,7 @@ def walked(expression: etree.XPath, only_first: bool = False) -> Walk | etree.XP
         return expression
 
 
-class Sought:
+class SearchFirst:
     """The library's pattern of characters that XML cannot hold; runs only over a text that holds one."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:

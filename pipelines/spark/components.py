@@ -21,17 +21,17 @@ def components(big: Nodes, small: Nodes) -> tuple[Nodes, Nodes]:
     return nodes, nodes[first][labels]
 
 
-def spark_components(edges: Any, settle: Callable[[Any, int], Any]) -> Any:
+def spark_components(edges: Any, materialize: Callable[[Any, int], Any]) -> Any:
     """The same as `components`, for more edges than the driver holds: columns node, component.
 
     Large-star and small-star in turn until nothing changes (Kiveris et al. 2014, "Connected Components in MapReduce and Beyond").
-    `settle(frame, round)` computes a frame and gives it back where it has no past that would be computed again.
+    `materialize(frame, round)` computes a frame and gives it back where it has no past that would be computed again.
     """
     from pyspark.sql import functions as f
 
     before = None
     for turn in count():
-        edges = settle(_small_star(_large_star(edges)), turn)
+        edges = materialize(_small_star(_large_star(edges)), turn)
         now = edges.agg(f.count("*"), f.sum(f.xxhash64("big", "small").cast("decimal(38,0)"))).first()
         if now == before:
             break

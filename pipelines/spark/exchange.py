@@ -140,7 +140,7 @@ def _step(work: Work, uri: str, tries: int, place: int, sent: Iterator[tuple[int
         failed.append(error)
     # A worker that leaves something unread is not used again.
     failed += [data for _, data in sent if isinstance(data, GristmillError)]
-    _settle()
+    _freeze_libraries()
     for error in failed:
         yield 0, error
 
@@ -154,7 +154,7 @@ def _attempt() -> int:
 
 
 @lru_cache(maxsize=1)
-def _settle() -> None:
+def _freeze_libraries() -> None:
     """Spark's daemon collects garbage after every task, a tenth of a second of it the libraries, which are none."""
     gc.freeze()
 

@@ -111,7 +111,7 @@ class TableWriter:
         self._count += table.num_rows
 
 
-class Sorter:
+class DocumentSink:
     """Sorts one worker's documents into kept and dropped, and counts both. Every document it reads must leave through it."""
 
     def __init__(

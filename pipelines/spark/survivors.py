@@ -18,7 +18,7 @@ from contract.manifest import File
 from contract.schema import Drop
 from contract.store import Store
 from contract.tables import open_table, reading
-from pipelines.spark.job import Job, Output, Sorter, TableWriter, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, TableWriter, read_rows
 from pipelines.spark.session import store_errors
 
 _NUMBER = re.compile(r"-(\d{5,})-[0-9a-f]{8}\.parquet$")
@@ -36,7 +36,7 @@ class Part:
         return self.documents.rows - sum(file.rows for file in self.drops)
 
 
-DOOMED = pa.schema([("id", pa.string()), ("stays", pa.string()), ("group", pa.string())])
+REMOVED = pa.schema([("id", pa.string()), ("stays", pa.string()), ("group", pa.string())])
 
 
 class Duplicate(NamedTuple):
@@ -71,41 +71,41 @@ def dropped_ids(store: Store, part: Part) -> set[str]:
 def drop_duplicates(
     job: Job,
     inputs: Sequence[Part],
-    doomed: Mapping[int, File],
+    removed: Mapping[int, File],
     reason: Drop,
     show: Callable[[Mapping[str, Any], str], str],
     bytes_before: int,
 ) -> Output:
-    """Write a drops row for every doomed document; `doomed` has the files of `write_doomed`, by file number.
+    """Write a drops row for every removed document; `removed` has the files of `write_removed`, by file number.
 
     `show(row, group)` is the row's `value`.
     Texts are read only of row groups that lose a document; `bytes_before` is what the documents held, for the counts.
     """
     work = partial(_drop, job.store, job.prefix, job.task.stage, reason, show)
-    output = job.map_files([(part, doomed.get(index)) for index, part in enumerate(inputs)], work)
+    output = job.map_files([(part, removed.get(index)) for index, part in enumerate(inputs)], work)
     output.counts.bytes_kept = bytes_before - output.counts.bytes_read
     output.counts.bytes_read = bytes_before
     return output
 
 
-def write_doomed(job: Job, frame: Any) -> dict[int, File]:
-    """Columns file, id, stays, group of a Spark frame as a file of DOOMED for each documents file, so that no process holds them all."""
+def write_removed(job: Job, frame: Any) -> dict[int, File]:
+    """Columns file, id, stays, group of a Spark frame as a file of REMOVED for each documents file, so that no process holds them all."""
     ordered = frame.repartition("file").sortWithinPartitions("file", "id")
-    rows = ordered.mapInArrow(partial(_write_doomed, job.store, job.prefix), "file bigint, path string, rows bigint")
-    return {row["file"]: File(path=row["path"], kind="doomed", bytes=0, rows=row["rows"]) for row in rows.collect()}
+    rows = ordered.mapInArrow(partial(_write_removed, job.store, job.prefix), "file bigint, path string, rows bigint")
+    return {row["file"]: File(path=row["path"], kind="removed", bytes=0, rows=row["rows"]) for row in rows.collect()}
 
 
-def _write_doomed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _write_removed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     writer, writing = None, None
-    with store_errors(store.full(f"{prefix}/doomed")):
+    with store_errors(store.full(f"{prefix}/removed")):
         for batch in batches:
             for file in pc.unique(batch["file"]).to_pylist():
                 if file != writing:
                     yield from _finished(writing, writer)
-                    path = f"{prefix}/doomed/{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
-                    writer, writing = TableWriter(store, path, "doomed", DOOMED), file
-                mine = batch.filter(pc.equal(batch["file"], file)).select(DOOMED.names)
-                writer.write_table(pa.Table.from_batches([mine]).cast(DOOMED))
+                    path = f"{prefix}/removed/{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
+                    writer, writing = TableWriter(store, path, "removed", REMOVED), file
+                mine = batch.filter(pc.equal(batch["file"], file)).select(REMOVED.names)
+                writer.write_table(pa.Table.from_batches([mine]).cast(REMOVED))
         yield from _finished(writing, writer)
 
 
@@ -114,7 +114,7 @@ def _finished(file: int | None, writer: TableWriter | None) -> Iterator[pa.Recor
         yield pa.RecordBatch.from_pylist([{"file": file, "path": written.path, "rows": written.rows}])
 
 
-def _read_doomed(store: Store, file: File) -> dict[str, Duplicate]:
+def _read_removed(store: Store, file: File) -> dict[str, Duplicate]:
     return {row["id"]: Duplicate(row["stays"], row["group"]) for row in read_rows(store, file.path)}
 
 
@@ -128,12 +128,12 @@ def _drop(
     name: str,
 ) -> Output:
     part, given = item
-    doomed = _read_doomed(store, given) if given else {}
-    sorter = Sorter(store, prefix, stage, name)
-    for row in _rows_of(store, part.documents, doomed) if doomed else ():
-        found = doomed[row["id"]]
-        sorter.drop(row, reason, show(row, found.group), len(row["text"].encode()), found.duplicate_of)
-    output = sorter.close()
+    removed = _read_removed(store, given) if given else {}
+    sink = DocumentSink(store, prefix, stage, name)
+    for row in _rows_of(store, part.documents, removed) if removed else ():
+        found = removed[row["id"]]
+        sink.drop(row, reason, show(row, found.group), len(row["text"].encode()), found.duplicate_of)
+    output = sink.close()
     output.counts.read = part.alive
     output.counts.kept = part.alive - output.counts.reasons.total()
     return output

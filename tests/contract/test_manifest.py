@@ -66,7 +66,7 @@ def test_racing_writers_give_one_winner_and_readers_see_only_its_files(
     assert stands.rows.kept in sizes
     assert [len(run.store.read_bytes(file.path)) for file in stands.files] == [stands.rows.kept]
     assert {entry.path.split("/")[3] for entry in run.store.files("crawl")} == {stands.attempt, "manifest.json"}, (
-        "losers clean up"
+        "duplicates clean up"
     )
 
 

@@ -85,7 +85,9 @@ def test_create_has_one_winner_whose_bytes_stand(store: Store) -> None:
         assert len(results) == 16
         assert len(winners) == 1
         assert store.read_bytes(f"race/{round_}") == winners[0]
-    assert [entry.path for entry in store.files()] == [f"race/{one}" for one in range(rounds)], "losers leave nothing"
+    assert [entry.path for entry in store.files()] == [f"race/{one}" for one in range(rounds)], (
+        "duplicates leave nothing"
+    )
 
 
 def test_a_store_travels_to_workers_as_its_uri(store: Store) -> None:

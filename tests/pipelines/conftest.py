@@ -17,7 +17,7 @@ from contract.plan import Run
 from contract.schema import DOCUMENTS
 from contract.store import Store
 from pipelines.spark import exchange
-from pipelines.spark.job import Output, Sorter, read_rows
+from pipelines.spark.job import DocumentSink, Output, read_rows
 
 DAY = datetime.datetime(2024, 3, 4, tzinfo=datetime.UTC)
 
@@ -125,10 +125,10 @@ def write(attempt: Attempt, kind: str, files: Sequence[Sequence[Mapping[str, Any
     total = Output()
     for number, rows in enumerate(files):
         name = f"{number:05d}-{number:08x}"
-        sorter = Sorter(attempt.store, f"{attempt.prefix}/{attempt.id}", attempt.task.stage, name, DOCUMENTS, kind)
+        sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", attempt.task.stage, name, DOCUMENTS, kind)
         for row in rows:
-            sorter.keep(dict(row), len(row["text"].encode()))
-        one = sorter.close()
+            sink.keep(dict(row), len(row["text"].encode()))
+        one = sink.close()
         total.files += one.files
         total.counts += one.counts
     return total

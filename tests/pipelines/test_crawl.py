@@ -17,7 +17,7 @@ from contract.settings.corpus import Crawl
 from contract.sources import Source
 from perf.reading import measure
 from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split, whole
-from pipelines.spark.job import Sorter, read_rows
+from pipelines.spark.job import DocumentSink, read_rows
 from pipelines.warc.record import Loss
 
 
@@ -91,7 +91,7 @@ def page(url="https://example.org/", payload=b"<p>text", **columns):
 
 def test_a_page_is_kept_or_goes_for_its_address_or_its_size(tmp_store):
     judge = SimpleNamespace(judge=lambda url: (Drop.URL_BLOCKED, "list: x") if "blocked" in url else None)
-    sorter = Sorter(tmp_store, "out", "crawl", "0", PAGES, "pages")
+    sink = DocumentSink(tmp_store, "out", "crawl", "0", PAGES, "pages")
     pages = [
         page(),
         page("https://blocked.test/", b"y" * 300),
@@ -99,8 +99,8 @@ def test_a_page_is_kept_or_goes_for_its_address_or_its_size(tmp_store):
         page("https://example.org/large", b"", too_large=9000),
     ]
     for one in pages:
-        sort_page(one, page_row(one, "S", "a.warc"), judge, sorter)
-    output = sorter.close()
+        sort_page(one, page_row(one, "S", "a.warc"), judge, sink)
+    output = sink.close()
     kept, dropped = ([*read_rows(tmp_store, file.path)] for file in output.files)
     assert [(row["url"], row["payload"], row["file"], row["snapshot"]) for row in kept] == [
         ("https://example.org/", b"<p>text", "a.warc", "S")
@@ -116,9 +116,9 @@ def test_damage_is_counted_and_told_and_a_table_has_its_fill_of_pages(tmp_store,
     monkeypatch.setattr("pipelines.crawl.PART_PAGES", 2)
     found = iter([Loss("torn", "at 5"), page(), Loss("other", ""), page(), page()])
     judge = SimpleNamespace(judge=lambda url: None)
-    sorters = [Sorter(tmp_store, "out", "crawl", f"{at}", PAGES, "pages") for at in range(3)]
-    assert [_fill(found, sorter, source(), "S", judge) for sorter in sorters] == [True, False, False]
-    assert [sorter.counts.read for sorter in sorters] == [2, 1, 0]
+    sorters = [DocumentSink(tmp_store, "out", "crawl", f"{at}", PAGES, "pages") for at in range(3)]
+    assert [_fill(found, sink, source(), "S", judge) for sink in sorters] == [True, False, False]
+    assert [sink.counts.read for sink in sorters] == [2, 1, 0]
     assert dict(sorters[0].counts.losses) == {"torn": 1, "other": 1}
     assert capsys.readouterr().out == "crawl file:///crawl/a.warc: torn: at 5\n"
 

@@ -21,7 +21,7 @@ from pipelines import minhash_sign
 from pipelines.dedup.links import Signed, id_rank, len_keys, read_edges
 from pipelines.dedup_fuzzy import facts, keep_edges, show
 from pipelines.spark.components import components, spark_components
-from pipelines.spark.job import Job, Sorter
+from pipelines.spark.job import DocumentSink, Job
 from pipelines.spark.survivors import Part
 
 Rows = list[dict[str, Any]]
@@ -54,12 +54,12 @@ def test_what_decides_which_document_stays(tmp_store: Store, make_document: Any)
         make_document(text, id=f"{at:032x}", day=at, language_probability=at / 4)
         for at, text in enumerate(("é", "ab", "abc"))
     ]
-    sorter = Sorter(tmp_store, "in", "filter", "00003-0123abcd", DOCUMENTS)
+    sink = DocumentSink(tmp_store, "in", "filter", "00003-0123abcd", DOCUMENTS)
     for row in rows:
-        sorter.keep(row, 0)
-    (file,) = sorter.close().files
+        sink.keep(row, 0)
+    (file,) = sink.close().files
     signatures = minhash_sign.sign(tmp_store, "in", MinhashSign(), (file, []), "00003-0123abcd").files[0]
-    gone = Sorter(tmp_store, "in", "dedup_url", "00003-0123abcd")
+    gone = DocumentSink(tmp_store, "in", "dedup_url", "00003-0123abcd")
     gone.drop(rows[1], Drop.DUPLICATE_URL)
     item = Signed(Part(file, tuple(gone.close().files)), signatures)
     found = [row for batch in facts(tmp_store, item, 3) for row in batch.to_pylist()]

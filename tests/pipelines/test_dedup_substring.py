@@ -25,7 +25,7 @@ from pipelines import dedup_substring
 from pipelines.dedup import repeats
 from pipelines.dedup.tokens import Item, read_cuts, without
 from pipelines.spark.heldout import is_heldout
-from pipelines.spark.job import Sorter, read_rows
+from pipelines.spark.job import DocumentSink, read_rows
 from pipelines.spark.survivors import Part
 
 Rows = list[dict[str, Any]]
@@ -323,10 +323,10 @@ def left_of(tmp_store: Store, in_process: Any) -> Callable[..., dict[str, str]]:
     ) -> dict[str, str]:
         place, items = uuid.uuid4().hex, []
         for number in range(files):
-            sorter = Sorter(tmp_store, place, "filter", f"{number:05d}-{number:08x}", DOCUMENTS)
+            sink = DocumentSink(tmp_store, place, "filter", f"{number:05d}-{number:08x}", DOCUMENTS)
             for row in documents[number::files]:
-                sorter.keep(row, 0)
-            items += [Item(Part(file)) for file in sorter.close().files]
+                sink.keep(row, 0)
+            items += [Item(Part(file)) for file in sink.close().files]
         for number in range(settings.passes):
             shared = SimpleNamespace(value=items)
             made = repeats.steps(tmp_store, place, shared, len(items), settings, fraction, buckets)

@@ -103,7 +103,7 @@ def test_what_goes_is_not_held_by_the_driver(
     run = make_corpus([[captures[:4]], [captures[4:6], captures[6:]]])
     (done,) = run_stage(run, "dedup_url")
     assert done.rows.dropped == 4
-    assert not [entry.path for entry in run.store.files(run.task("dedup_url").prefix) if "doomed" in entry.path]
+    assert not [entry.path for entry in run.store.files(run.task("dedup_url").prefix) if "removed" in entry.path]
 
 
 def test_a_segment_without_documents(captures: Rows, make_corpus: Callable[..., Run], run_stage: Any) -> None:

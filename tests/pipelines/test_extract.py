@@ -15,7 +15,7 @@ from contract.settings.corpus import Extract
 from pipelines import extract
 from pipelines.extract import clean, decode, extract_page, plain_tables, read_digests, share_out, sort_page
 from pipelines.html import maintext
-from pipelines.spark.job import Sorter, TableWriter, read_rows
+from pipelines.spark.job import DocumentSink, TableWriter, read_rows
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 
@@ -169,10 +169,10 @@ def test_what_became_of_a_page(outcome, said, kept, dropped, twice, tmp_store, m
     monkeypatch.setattr(extract, "MAX_CHARS", 44)
     payload = b"<p>" + b"x" * 400
     row = dict.fromkeys(PAGES.names) | {"id": "1", "url": "u", "offset": 5, "payload": payload}
-    sorter = Sorter(tmp_store, "out", "extract", "0")
+    sink = DocumentSink(tmp_store, "out", "extract", "0")
     reply = Reply(outcome, b"" if said is None else json.dumps(said).encode())
-    assert sort_page(row, reply, Extract(min_chars=6), sorter) is twice
-    output = sorter.close()
+    assert sort_page(row, reply, Extract(min_chars=6), sink) is twice
+    output = sink.close()
     (found,) = [row for file in output.files for row in read_rows(tmp_store, file.path)]
     if dropped:
         assert (found["reason"], found["value"], found["snippet"]) == dropped

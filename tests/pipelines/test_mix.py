@@ -261,7 +261,7 @@ def test_many_row_groups_a_shard(
     tmp_store: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "HAND_BYTES", 200)
+    monkeypatch.setattr(module, "HELD_BYTES", 200)
     settings = Mix(shards=2, heldout_fraction=0.0)
     writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
     for row in crawl:
@@ -269,11 +269,11 @@ def test_many_row_groups_a_shard(
     (file,) = writer.close()
     none = SimpleNamespace(value=np.zeros(0, np.uint64))
     dealt = module.deal(tmp_store, "out", settings, None, none, module.Item("crawl", 2.0, file), "00000-a")
-    (hands,) = dealt.files
-    shards = [module.collect(tmp_store, "out", [hands.path], shard, f"{shard}") for shard in range(2)]
+    (sharded,) = dealt.files
+    shards = [module.collect(tmp_store, "out", [sharded.path], shard, f"{shard}") for shard in range(2)]
     rows = [row for shard in shards for file in shard.files for row in read_rows(tmp_store, file.path)]
     assert sorted(row["id"] for row in rows) == sorted([row["id"] for row in crawl] * 2)
-    assert hands.rows == 240
+    assert sharded.rows == 240
 
 
 def test_a_line_without_text_ends_nothing(tmp_store: Any, tmp_path: Path) -> None:
@@ -285,10 +285,15 @@ def test_a_line_without_text_ends_nothing(tmp_store: Any, tmp_path: Path) -> Non
     output = module.deal(tmp_store, "out", Mix(shards=2), None, held, item, "00000-a")
     assert dict(output.counts.losses) == {"books: line without text": 2}
     assert (output.counts.read, output.counts.kept, output.counts.bytes_read, output.counts.bytes_kept) == (2, 2, 7, 7)
-    (hands,) = output.files
-    assert (hands.path, hands.kind, hands.bytes, hands.rows) == ("out/scratch/dealt-00000-a.parquet", "dealt", 0, 3)
+    (sharded,) = output.files
+    assert (sharded.path, sharded.kind, sharded.bytes, sharded.rows) == (
+        "out/scratch/dealt-00000-a.parquet",
+        "dealt",
+        0,
+        3,
+    )
     shards = {
-        shard: module.collect(tmp_store, "out", [hands.path], shard, "x").files for shard in (0, 1, module.HELDOUT)
+        shard: module.collect(tmp_store, "out", [sharded.path], shard, "x").files for shard in (0, 1, module.HELDOUT)
     }
     texts = {
         shard: [row["text"] for file in files for row in read_rows(tmp_store, file.path)]

@@ -16,7 +16,7 @@ from contract.schema import SCORED, Drop
 from contract.scores import SCORES
 from contract.settings.corpus import Filter
 from pipelines.rules.decide import Rule, group_of
-from pipelines.spark.job import Sorter
+from pipelines.spark.job import DocumentSink
 from reports import charts
 from reports.refinedweb import funnel, funnel_table
 from reports.report import (
@@ -52,14 +52,14 @@ def run(make_document, make_corpus):
     run = make_corpus([[[make_document("kept", name="a"), make_document("kept", name="b")]]])
     partition = run.segments[0].partition
     attempt = Attempt(run, run.task("score", partition))
-    sorter = Sorter(attempt.store, f"{attempt.prefix}/{attempt.id}", "score", "x", SCORED)
+    sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", "score", "x", SCORED)
     rows = [
         scored(make_document, "a"), scored(make_document, "b", "de", short_lines=0.5),
         scored(make_document, "c", words=45), scored(make_document, "d", words=30),
     ]  # fmt: skip
     for row in rows:
-        sorter.keep(row, 10)
-    done = sorter.close()
+        sink.keep(row, 10)
+    done = sink.close()
     attempt.commit(done.files, done.counts.rows())
     return run
 
@@ -173,14 +173,14 @@ def test_a_report_is_of_a_run(capsys):
 
 def test_documents_by_language_and_domain(run, make_document):
     from contract.manifest import Attempt
-    from pipelines.spark.job import Sorter
+    from pipelines.spark.job import DocumentSink
 
     partition = run.segments[0].partition
     attempt = Attempt(run, run.task("langid", partition))
-    sorter = Sorter(attempt.store, f"{attempt.prefix}/{attempt.id}", "langid", "x")
+    sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", "langid", "x")
     for value, url in (("de 0.97", "https://www.a.test/1"), ("fr 0.80", "https://a.test/2"), ("fr 0.90", None)):
-        sorter.drop(make_document("weg", name=value, url=url), Drop.LANGUAGE, value)
-    done = sorter.close()
+        sink.drop(make_document("weg", name=value, url=url), Drop.LANGUAGE, value)
+    done = sink.close()
     attempt.commit(done.files, done.counts.rows())
     assert tables(run) == [
         "", "## By language, up to `filter`", "",
@@ -357,10 +357,10 @@ def test_what_pages_say_reaches_no_terminal_raw(make_document, make_corpus):
     partition = run.segments[0].partition
     for stage, reason in (("langid", Drop.LANGUAGE), ("score", Drop.TOO_FEW_WORDS)):
         attempt = Attempt(run, run.task(stage, partition))
-        sorter = Sorter(attempt.store, f"{attempt.prefix}/{attempt.id}", stage, "x", SCORED)
+        sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", stage, "x", SCORED)
         row = scored(make_document, "b", f"e{evil}") | {"url": f"https://b{evil}.test/"}
-        sorter.drop(row, reason, f"{evil} 0.9") if stage == "langid" else sorter.keep(row, 1)
-        done = sorter.close()
+        sink.drop(row, reason, f"{evil} 0.9") if stage == "langid" else sink.keep(row, 1)
+        done = sink.close()
         attempt.commit(done.files, done.counts.rows())
     text, figures = report(run, True, "r")
     assert "https://b" in text

@@ -13,8 +13,8 @@ from contract.evalset import Item
 from pipelines.decontamination.search import (
     Index,
     _filter_of,
+    blamed_items,
     build,
-    culprits,
     cut,
     find,
     occurrences,
@@ -212,7 +212,7 @@ def test_an_index_by_hand() -> None:
     assert found is not None
     assert (found.first.tolist(), found.length.tolist(), found.items.tolist()) == ([1], [2], [1, 2])
     assert occurrences(found.gram, index).tolist() == sorted(at for at in range(4) if index.passage[at] in (1, 2))
-    assert culprits(found, index, 1.0).tolist() == [1]
+    assert blamed_items(found, index, 1.0).tolist() == [1]
 
 
 def test_culprits() -> None:
@@ -220,13 +220,13 @@ def test_culprits() -> None:
     found = find(f"{words('q', 20)} {words('t', 30)}", index)
     assert found is not None
     assert found.ngram(0) == words("q", 13)
-    assert np.unique(culprits(found, index, 0.0)).tolist() == [0, 1]
-    assert np.unique(culprits(found, index, 0.5)).tolist() == [0, 1]
-    assert culprits(found, index, 0.8).tolist() == [-1] * 8 + [1] * 18
-    assert (culprits(found, index, 1.0) >= 0).sum() == 18
+    assert np.unique(blamed_items(found, index, 0.0)).tolist() == [0, 1]
+    assert np.unique(blamed_items(found, index, 0.5)).tolist() == [0, 1]
+    assert blamed_items(found, index, 0.8).tolist() == [-1] * 8 + [1] * 18
+    assert (blamed_items(found, index, 1.0) >= 0).sum() == 18
     half = find(words("q", 20), index)
     assert half is not None
-    assert culprits(half, index, 0.8).tolist() == [-1] * 8
+    assert blamed_items(half, index, 0.8).tolist() == [-1] * 8
 
 
 def test_one_page_with_a_whole_benchmark() -> None:
@@ -236,7 +236,7 @@ def test_one_page_with_a_whole_benchmark() -> None:
     found = find(" ".join(items), index)
     assert found is not None
     began = time.process_time()
-    blamed = culprits(found, index, 0.9)
+    blamed = blamed_items(found, index, 0.9)
     assert time.process_time() - began < 2
     assert blamed.tolist() == np.repeat(np.arange(4000), 20).tolist()
 

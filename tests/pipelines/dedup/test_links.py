@@ -21,7 +21,7 @@ from pipelines.dedup.linking import near_pairs, pairs
 from pipelines.dedup.links import FILE_BITS, Signed, meet_pairs, steps
 from pipelines.minhash_sign import sign
 from pipelines.spark.components import components
-from pipelines.spark.job import Sorter, read_rows
+from pipelines.spark.job import DocumentSink, read_rows
 from pipelines.spark.survivors import Part
 
 Rows = list[dict[str, Any]]
@@ -38,10 +38,10 @@ def edges_of(tmp_store: Store, in_process: Any) -> Callable[..., list[tuple[str,
         items = []
         for number in range(files):
             name = f"{number:05d}-{number:08x}"
-            sorter = Sorter(tmp_store, f"in{files}", "filter", name, DOCUMENTS)
+            sink = DocumentSink(tmp_store, f"in{files}", "filter", name, DOCUMENTS)
             for row in documents[number::files]:
-                sorter.keep(row, 0)
-            (file,) = sorter.close().files
+                sink.keep(row, 0)
+            (file,) = sink.close().files
             items.append(Signed(Part(file), sign(tmp_store, f"in{files}", signing, (file, []), name).files[0]))
         made = steps(tmp_store, f"out{files}", SimpleNamespace(value=items), files, settings, signing, buckets)
         found = [row for file in in_process(made, seed=files) for row in read_rows(tmp_store, File(**file).path)]

@@ -26,7 +26,7 @@ from pipelines.dedup.tokens import (
     to_bytes,
     without,
 )
-from pipelines.spark.job import Sorter, TableWriter
+from pipelines.spark.job import DocumentSink, TableWriter
 from pipelines.spark.survivors import Part
 
 TEXT = st.text("ab é漢🙂\n\u3000", max_size=30)
@@ -94,7 +94,7 @@ def test_blocks_have_what_is_left_of_what_is_left(tmp_store: Store, make_documen
     for row in rows:
         writer.write(row)
     (file,) = writer.close()
-    drops = Sorter(tmp_store, "out", "dedup_url", "00000-0123abcd")
+    drops = DocumentSink(tmp_store, "out", "dedup_url", "00000-0123abcd")
     drops.drop(rows[1], Drop.DUPLICATE_URL)
     cuts = TableWriter(tmp_store, "cuts.parquet", "cuts", CUTS)
     for row, start, end in ((0, 0, 3), (2, 0, 2), (2, 4, 5)):

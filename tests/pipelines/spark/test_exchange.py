@@ -151,7 +151,7 @@ def test_outside_of_spark_a_task_is_started_once() -> None:
 def test_libraries_are_no_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen: list[int] = []
     monkeypatch.setattr("gc.freeze", lambda: frozen.append(1))
-    exchange._settle.cache_clear()
+    exchange._freeze_libraries.cache_clear()
     for _ in range(2):
         list(exchange._step(lambda *_: iter(()), "the store", 1, 0, iter(())))
     assert frozen == [1]

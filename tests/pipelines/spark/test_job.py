@@ -20,7 +20,7 @@ from contract.manifest import Rows as ManifestRows
 from contract.metrics import PROGRESS
 from contract.schema import DOCUMENTS, Drop
 from contract.store import Store
-from pipelines.spark.job import Counts, Job, Output, Sorter, TableWriter, _Guarded, _Reader, group_rows, read_rows
+from pipelines.spark.job import Counts, DocumentSink, Job, Output, TableWriter, _Guarded, _Reader, group_rows, read_rows
 from pipelines.spark.session import computing, start_spark
 from pipelines.spark.survivors import number
 
@@ -113,17 +113,17 @@ def test_columns_and_batches_that_are_read(tmp_store: Store, make_document: Any)
 
 
 def test_every_document_leaves_through_the_sorter(tmp_store: Store, make_document: Any) -> None:
-    sorter = Sorter(tmp_store, "stage/try", "filter", "00003-0123abcd")
+    sink = DocumentSink(tmp_store, "stage/try", "filter", "00003-0123abcd")
     rows = [make_document(f"{at} " + "x" * 300) for at in range(5)]
-    sorter.keep(rows[0], 100)
-    sorter.keep(rows[1], 70, 90)
-    sorter.keep(rows[2], 5, 0)
-    sorter.drop(rows[3], Drop.TOP_NGRAM, 0.123456, 40)
-    sorter.drop({"id": "x", "text": None}, Drop.LANGUAGE, "de 0.50", duplicate_of="y")
-    sorter.drop(rows[4] | {"url": None}, Drop.LANGUAGE, 12345, 2, snippet="")
-    sorter.lose("damaged")
-    sorter.lose("damaged", 3)
-    output = sorter.close()
+    sink.keep(rows[0], 100)
+    sink.keep(rows[1], 70, 90)
+    sink.keep(rows[2], 5, 0)
+    sink.drop(rows[3], Drop.TOP_NGRAM, 0.123456, 40)
+    sink.drop({"id": "x", "text": None}, Drop.LANGUAGE, "de 0.50", duplicate_of="y")
+    sink.drop(rows[4] | {"url": None}, Drop.LANGUAGE, 12345, 2, snippet="")
+    sink.lose("damaged")
+    sink.lose("damaged", 3)
+    output = sink.close()
     kept, dropped = output.files
     assert [file.path for file in output.files] == [
         f"stage/try/{kind}-00003-0123abcd.parquet" for kind in ("documents", "drops")

@@ -12,19 +12,19 @@ from contract.manifest import Attempt, File
 from contract.schema import DOCUMENTS, Drop
 from contract.store import Store
 from pipelines.spark import survivors
-from pipelines.spark.job import Job, Sorter, TableWriter, read_rows
+from pipelines.spark.job import DocumentSink, Job, TableWriter, read_rows
 from pipelines.spark.survivors import (
-    DOOMED,
+    REMOVED,
     Duplicate,
     Part,
-    _read_doomed,
+    _read_removed,
     _rows_of,
-    _write_doomed,
+    _write_removed,
     drop_duplicates,
     dropped_ids,
     number,
     parts,
-    write_doomed,
+    write_removed,
 )
 
 Rows = list[dict[str, Any]]
@@ -39,15 +39,15 @@ def stored(store: Store, name: str, rows: Rows) -> File:
 
 def dropped(store: Store, folder: str, index: int, rows: Rows) -> File:
     """The drops file that a stage wrote for the documents file of this position."""
-    sorter = Sorter(store, folder, "dedup_url", f"{index:05d}-0123abcd")
+    sink = DocumentSink(store, folder, "dedup_url", f"{index:05d}-0123abcd")
     for row in rows:
-        sorter.drop(row, Drop.DUPLICATE_URL)
-    (file,) = sorter.close().files
+        sink.drop(row, Drop.DUPLICATE_URL)
+    (file,) = sink.close().files
     return file
 
 
-def doomed(store: Store, index: int, rows: Mapping[str, tuple[str, str]]) -> File:
-    writer = TableWriter(store, f"doomed/{index:05d}-0123abcd.parquet", "doomed", DOOMED)
+def removed(store: Store, index: int, rows: Mapping[str, tuple[str, str]]) -> File:
+    writer = TableWriter(store, f"removed/{index:05d}-0123abcd.parquet", "removed", REMOVED)
     for key, (stays, group) in rows.items():
         writer.write({"id": key, "stays": stays, "group": group})
     (file,) = writer.close()
@@ -58,7 +58,7 @@ def doomed(store: Store, index: int, rows: Mapping[str, tuple[str, str]]) -> Fil
     ("path", "expected"),
     [
         ("a/drops-00000-0123abcd.parquet", 0),
-        ("a/doomed-1/drops-00012-deadbeef.parquet", 12),
+        ("a/removed-1/drops-00012-deadbeef.parquet", 12),
         ("x-123456-00000000.parquet", 123456),
     ],
 )
@@ -124,25 +124,25 @@ def line(file: int, key: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_doomed_documents_of_each_file_in_a_file_of_their_own(tmp_store: Store, first: int) -> None:
+def test_removed_documents_of_each_file_in_a_file_of_their_own(tmp_store: Store, first: int) -> None:
     frame = Frame([line(first, "a"), line(first, "b"), line(4, "c")], [line(4, "d")], [line(7, "e")])
-    found = write_doomed(SimpleNamespace(store=tmp_store, prefix="stage/try"), frame)  # type: ignore[arg-type]
+    found = write_removed(SimpleNamespace(store=tmp_store, prefix="stage/try"), frame)  # type: ignore[arg-type]
     assert {at: [row["id"] for row in read_rows(tmp_store, file.path)] for at, file in found.items()} == {
         first: ["a", "b"], 4: ["c", "d"], 7: ["e"],
     }  # fmt: skip
     assert {at: (file.kind, file.bytes, file.rows) for at, file in found.items()} == {
-        first: ("doomed", 0, 2), 4: ("doomed", 0, 2), 7: ("doomed", 0, 1),
+        first: ("removed", 0, 2), 4: ("removed", 0, 2), 7: ("removed", 0, 1),
     }  # fmt: skip
-    assert all(file.path.startswith("stage/try/doomed/") for file in found.values())
+    assert all(file.path.startswith("stage/try/removed/") for file in found.values())
     assert all(
-        number(File(path=file.path.replace("doomed/", "doomed/x-"), kind="", bytes=0)) == at
+        number(File(path=file.path.replace("removed/", "removed/x-"), kind="", bytes=0)) == at
         for at, file in found.items()
     )
-    assert _read_doomed(tmp_store, found[4]) == {"c": Duplicate("not c", "g"), "d": Duplicate("not d", "g")}
+    assert _read_removed(tmp_store, found[4]) == {"c": Duplicate("not c", "g"), "d": Duplicate("not d", "g")}
 
 
-def test_nothing_doomed_writes_nothing(tmp_store: Store) -> None:
-    assert list(_write_doomed(tmp_store, "stage", iter([]))) == []
+def test_nothing_removed_writes_nothing(tmp_store: Store) -> None:
+    assert list(_write_removed(tmp_store, "stage", iter([]))) == []
     assert list(tmp_store.files("stage")) == []
 
 
@@ -173,7 +173,7 @@ def test_duplicates_leave_and_are_counted(make_document: Any, make_corpus: Any, 
     first, second = job.inputs("filter", "documents")
     inputs = [Part(first), Part(second, (dropped(run.store, "dedup_url", 1, rows[5:]),))]
     keys = [row["id"] for row in rows]
-    plan = {1: doomed(run.store, 1, {keys[4]: (keys[0], "group")})}
+    plan = {1: removed(run.store, 1, {keys[4]: (keys[0], "group")})}
     output = drop_duplicates(job, inputs, plan, Drop.NEAR_DUPLICATE, lambda row, group: f"{group} {row['url']}", 1000)
     (file,) = output.files
     assert (file.kind, file.rows, number(file)) == ("drops", 1, 1)
