@@ -1,1 +1,1 @@
-"""What the Spark plane, the GPU plane and Airflow agree on: recipe, stages, store, manifest, metrics, token shards."""
+"""What the Spark plane, the GPU plane and Airflow share: recipe, stages, store, manifest, metrics, token shards."""

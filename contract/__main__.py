@@ -1,4 +1,6 @@
-"""Commands that need neither Spark nor a GPU: `python -m contract resolve | plan | funnel | lineage | snapshots | gc`."""
+"""Commands that need neither Spark nor a GPU:
+`python -m contract resolve | plan | funnel | lineage | snapshots | gc`.
+"""
 
 import argparse
 import datetime
@@ -23,14 +25,14 @@ from contract.store import Store, split_uri
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("contract").setLevel(logging.INFO)  # which server or store is being asked
+    logging.getLogger("contract").setLevel(logging.INFO)  # shows which server or store is being asked
     try:
         _COMMANDS[given.command](given)
-        sys.stdout.flush()  # here, where a reader that is gone is no error
+        sys.stdout.flush()  # flush here, so that a closed pipe is caught below
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # for example `| head` has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
@@ -95,7 +97,7 @@ def _resolve(given: argparse.Namespace) -> None:
 
 
 def _new_name(of: str) -> str:
-    """Sorts by time. The digits at its end are random, because two runs may begin in the same second."""
+    """A name that sorts by time. Its random end keeps runs apart that begin in the same second."""
     return f"{of}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
@@ -109,7 +111,8 @@ def _plan(given: argparse.Namespace) -> None:
     print(f"{'stage':<16}{'partition':<28}{'fingerprint':<14}{'plane':<7}state")
     for task in run.tasks().values():
         print(
-            f"{task.stage:<16}{task.partition:<28}{task.fingerprint[:12]:<14}{STAGES[task.stage].plane:<7}{_state(run, task)}"
+            f"{task.stage:<16}{task.partition:<28}{task.fingerprint[:12]:<14}"
+            f"{STAGES[task.stage].plane:<7}{_state(run, task)}"
         )
 
 
@@ -133,11 +136,11 @@ def _lineage(given: argparse.Namespace) -> None:
 
 
 def _snapshots(given: argparse.Namespace) -> None:
-    print("\n".join(list_snapshots(given.source, patience_s=5)))  # there is nothing else to wait for
+    print("\n".join(list_snapshots(given.source, patience_s=5)))  # a person waits
 
 
 def _existing(uri: str) -> Store:
-    """A store that is there: a misspelt one would be an empty one."""
+    """A store that has content. A misspelt URI would otherwise look like an empty store."""
     store = Store(uri)
     store.reach()
     if not {"runs", *STAGES} & set(store.folders()):

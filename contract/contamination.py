@@ -1,4 +1,4 @@
-"""What decontamination found, by benchmark: items that leaked into the corpus apart from text that merely shares some words with them."""
+"""Reports of decontamination by benchmark: which items leaked into the corpus, and which only share n-grams with it."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,39 +6,39 @@ from contract.manifest import find
 from contract.plan import Run
 from contract.printable import printable
 
-KIND = "contamination"  # of the file that holds a report
+KIND = "contamination"  # the kind of a report's file
 STAGES = {"decontaminate": "the crawl", "mix": "the curated sources"}
-COMMON = 3  # n-grams that a table shows
+COMMON = 3  # so many of the most common n-grams are shown per benchmark
 
 
 class Benchmark(BaseModel):
-    """One evaluation set. An item leaks where one document holds 80 % of it, or of a text that makes up its better part."""
+    """One evaluation set. An item leaks if a document holds 80 % of it, or of one text that is half of it or more."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     items: int
     sought: int
-    """Items long enough to be looked for."""
+    """Items that are long enough to be searched for."""
     leaked: int
     overlapping: int
-    """Items that did not leak, but share an n-gram with a document."""
+    """Items that did not leak but share an n-gram with a document."""
     documents_leaking: int
     documents_overlapping: int
     ngrams: int
     ngrams_found: int
     common: tuple[tuple[str, int], ...]
-    """The n-grams that stand in most documents, each with their number."""
+    """The n-grams found in the most documents, each with the number of documents."""
 
 
 class Report(BaseModel):
-    """What one stage found. A document that shares text with two benchmarks counts for both."""
+    """The report of one stage. A document that shares text with two benchmarks counts for both."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     benchmarks: tuple[Benchmark, ...]
 
 
 def reports(run: Run) -> dict[str, Report]:
-    """The reports that a run has, by what was searched."""
+    """The reports of a run: the text that was searched, a value of STAGES -> report."""
     found: dict[str, Report] = {}
     for stage, what in STAGES.items():
         manifest = find(run.store, run.task(stage))
@@ -49,13 +49,16 @@ def reports(run: Run) -> dict[str, Report]:
 
 
 def tables(run: Run) -> list[str]:
-    """The lines of every report that a run has, each after an empty one."""
+    """The lines of all reports of a run, with an empty line before each report."""
     return [line for what, report in reports(run).items() for line in ("", *render(what, report))]
 
 
 def render(what: str, report: Report) -> list[str]:
     """A report as a table for the terminal."""
-    head = f"{'items':>9}{'sought':>9}{'leaked':>9}{'overlap':>9}{'documents leaking':>20}{'overlapping':>13}{'n-grams found':>18}"
+    head = (
+        f"{'items':>9}{'sought':>9}{'leaked':>9}{'overlap':>9}"
+        f"{'documents leaking':>20}{'overlapping':>13}{'n-grams found':>18}"
+    )
     lines = [f"{'benchmarks in ' + what:<36}{head}"]
     for one in report.benchmarks:
         ngrams = f"{one.ngrams_found:,} of {one.ngrams:,}"

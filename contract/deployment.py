@@ -1,9 +1,9 @@
-"""What the administrator of a deployment fixes, and no recipe, form, event or override may change.
+"""The deployment: settings that the administrator fixes, and that no recipe, form, event or override may change.
 
-That is the store, where Spark runs, the folder of recipes, and the roots of whatever recipes may read. It stands in a YAML file that the
-environment variable GRISTMILL_DEPLOYMENT names, for everything that runs Gristmill: Airflow's components and its workers. Who may trigger
-a DAG can then choose among what recipes offer, but cannot run code as the worker or use its keys elsewhere. Without the variable a recipe
-decides everything, as on a laptop.
+They are the store, where Spark runs, the folder of recipes, and the roots below which recipes may read. They stand in
+a YAML file that the environment variable GRISTMILL_DEPLOYMENT names; set it for everything that runs Gristmill, that
+is, Airflow's components and its workers. A user who may trigger a DAG can then choose among the recipes, but cannot run
+code as the worker or use its keys elsewhere. Without the variable a recipe decides everything, as on a laptop.
 """
 
 import os
@@ -41,7 +41,7 @@ def _folder(path: str) -> str:
 
 
 def _root(uri: str) -> str:
-    """Not resolved where it is a link: what a link leads to may change."""
+    """The root as written; its links are followed only when it is used, because their targets may change."""
     try:
         _parts(uri)
     except ValueError as error:
@@ -57,24 +57,30 @@ class SparkPlace(Settings):
 
 
 class Deployment(Settings):
-    """What the file holds. Memory and partitions of Spark stay the recipe's."""
+    """The content of the deployment's file. Spark's memory and partitions are still set by recipes."""
 
     store: Uri
     recipes: Annotated[Uri, AfterValidator(_folder)]
-    """The folder of recipes; the trigger form takes names below it."""
+    """The folder of recipes; the trigger form takes names of files below it."""
     roots: tuple[Annotated[Uri, AfterValidator(_root)], ...] = ()
-    """Folders, `s3://bucket/prefix` and `https://host/path` below which lies all that a recipe may read: crawls, lists, models, examples."""
+    """Folders, `s3://bucket/prefix` and `https://host/path`.
+
+    A recipe may read only what lies below one of them: crawls, lists, models, examples.
+    """
     spark: SparkPlace = SparkPlace()
 
     @cached_property
     def places(self) -> tuple["Parts", ...]:
-        """The roots as URIs are held against them."""
+        """The roots, split into parts to compare URIs with."""
         return tuple(_parts(root) for root in self.roots)
 
     def check_recipe(self, place: str, digest: str | None) -> None:
-        """Raises RecipeError, before anything is read, for a URI that is no recipe of the folder and no resolved run of the store.
+        """Raise RecipeError for a URI that is neither a recipe in the folder nor a resolved run in the store.
 
-        Who may write the store may have changed a run since: only the digest in its URI tells, so it is demanded.
+        It reads nothing.
+
+        A resolved run needs a digest: anyone who can write the store may have changed the run since it was resolved,
+        and only the digest shows it.
         """
         store, name = split_uri(place)
         if not store.is_s3 and _lies_below(_parts(f"{store.root}/{name}"), _parts(self.recipes)):
@@ -92,7 +98,10 @@ class Deployment(Settings):
             )
 
     def impose(self, recipe: "Recipe", origin: str) -> "Recipe":
-        """The recipe with the deployment's store and Spark. Raises RecipeError where it names others, or reads what lies below no root."""
+        """The recipe with the deployment's store and Spark settings.
+
+        Raises RecipeError if the recipe names others, or reads something that lies below no root.
+        """
         spark, home = recipe.spark, Store(self.store).uri
         others = {
             "store": "store" in recipe.model_fields_set and Store(recipe.store).uri != home,
@@ -110,13 +119,13 @@ class Deployment(Settings):
         return recipe.model_copy(update={"store": home, "spark": spark.model_copy(update=dict(self.spark))})
 
     def check_files(self, uris: Iterable[str]) -> None:
-        """Raises RecipeError for the first crawl file that lies below no root, which a list or a link can name."""
+        """Raise RecipeError for the first crawl file below no root; a list of paths or a link can name such files."""
         for uri in uris:
             if why := self.refuses(uri):
                 raise RecipeError(f"crawl file {uri} {why}; {WHO}")
 
     def refuses(self, uri: str) -> str | None:
-        """Why a recipe may not read a URI or path; None where it lies below a root."""
+        """Why a recipe may not read a URI or path, or None if it lies below a root."""
         try:
             parts = _parts(uri)
         except ValueError as error:
@@ -125,51 +134,54 @@ class Deployment(Settings):
 
 
 def current() -> Deployment | None:
-    """The deployment that the environment names, or None. Raises SetupError for a file that lacks a key or that others may write."""
+    """The deployment that the environment names, or None.
+
+    Raises SetupError if its file is missing or invalid, or if others may write it.
+    """
     path = os.environ.get(VARIABLE)
     if path is None:
         return None
-    told = f"{VARIABLE}={path}: "
+    prefix = f"{VARIABLE}={path}: "
     if not path:
         raise SetupError(f"{VARIABLE} is set and names no file; name it, or unset the variable where recipes decide")
     try:
         info = Path(path).stat()
         if info.st_uid not in (0, os.getuid()):
-            raise SetupError(f"{told}belongs to user {info.st_uid}; it should be root's or this user's")
+            raise SetupError(f"{prefix}belongs to user {info.st_uid}; it should be root's or this user's")
         if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise SetupError(f"{told}others than its owner may write it; run: chmod go-w {path}")
-        made = Deployment.model_validate(plainyaml.load(Path(path).read_text()))
-        home = Store(made.store)
+            raise SetupError(f"{prefix}others than its owner may write it; run: chmod go-w {path}")
+        deployment = Deployment.model_validate(plainyaml.load(Path(path).read_text()))
+        home = Store(deployment.store)
         if not home.is_s3:
-            store, recipes = _parts(home.root), _parts(made.recipes)
+            store, recipes = _parts(home.root), _parts(deployment.recipes)
             if _lies_below(store, recipes) or _lies_below(recipes, store):
                 raise SetupError(
-                    f"{told}store and recipes lie within one another, so that who writes the store writes recipes"
+                    f"{prefix}store and recipes lie within one another, so that who writes the store writes recipes"
                 )
-        if not os.path.isdir(made.recipes):
-            raise SetupError(f"{told}recipes: {made.recipes} is no folder of this machine")
-        return made
+        if not os.path.isdir(deployment.recipes):
+            raise SetupError(f"{prefix}recipes: {deployment.recipes} is no folder of this machine")
+        return deployment
     except OSError as error:
-        raise SetupError(f"{told}cannot be read ({error.strerror})") from None
+        raise SetupError(f"{prefix}cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        raise SetupError(told + "; ".join(mistakes.explain(one, Deployment) for one in error.errors())) from None
+        raise SetupError(prefix + "; ".join(mistakes.explain(one, Deployment) for one in error.errors())) from None
     except plainyaml.ERRORS as error:
-        raise SetupError(f"{told}is not valid YAML: {mistakes.where(error)}") from None
+        raise SetupError(f"{prefix}is not valid YAML: {mistakes.where(error)}") from None
 
 
 Parts = tuple[str, ...]
 
 
 def _lies_below(parts: Parts, root: Parts) -> bool:
-    """Name by name, so that `s3://a` is no root of `s3://ab`."""
+    """Whether a place lies below a root. Compares whole names, so that `s3://ab` does not lie below `s3://a`."""
     return parts[: len(root)] == root
 
 
 def _parts(uri: str) -> Parts:
-    """Scheme, host and the names of a path. Raises ValueError for what one reader may take for another place than the next.
+    """Split a URI or path into scheme, host and the names of its path. Raises ValueError for an ambiguous one.
 
-    A local path is the file's one path without links and dots. Elsewhere nobody can be asked: dots and empty names, plain or encoded, and
-    names before a host are refused.
+    A local path is first resolved to the real path, without links and dots. A remote path cannot be resolved, so dots
+    and empty names, plain or encoded, and user names before a host are refused: two servers may read them differently.
     """
     scheme, separator, rest = uri.partition("://")
     scheme = scheme.lower()
@@ -189,7 +201,7 @@ def _parts(uri: str) -> Parts:
 
 
 def _ambiguous(path: str) -> bool:
-    """Whether a server may read the path as another one. What is encoded twice is decoded by some."""
+    """Whether servers may differ on what the path means. Some decode names that are encoded twice."""
     read = unquote(path)
     names: Iterator[Any] = (name for text in (path, read) if text for name in text.split("/"))
     return any(name in ("", ".", "..") for name in names) or "\\" in read or bool(ENCODED.search(read))

@@ -1,7 +1,7 @@
 """Errors that a person can act on, and the exit codes by which a parent process tells them apart.
 
-Every message says what is wrong, where, and what to do. A command's `main` prints it as one line and exits with `exit_code`;
-anything else that escapes is a defect and keeps its traceback. A message shows no secret of a URI that it names.
+Every message says what is wrong, where, and what to do. A command's `main` prints it as one line and exits with
+`exit_code`; any other exception is a defect and keeps its traceback. Messages mask the secrets of URIs.
 """
 
 from contract.masking import masked
@@ -14,7 +14,7 @@ EXIT_BAD_RECIPE = 78  # sysexits EX_CONFIG: the recipe is wrong, a retry changes
 
 
 def _line(text: str) -> str:
-    """The text as one line that no terminal obeys, whatever it quotes."""
+    """The text as one line without control characters, whatever it quotes."""
     return printable(" ".join(filter(None, map(str.strip, text.split("\n")))))
 
 
@@ -34,23 +34,26 @@ class RecipeError(GristmillError):
 
 
 class SetupError(GristmillError):
-    """The machine lacks what the recipe's settings need; the message says what to install or to change."""
+    """The machine lacks something that the recipe's settings need; the message says what to install or change."""
 
     exit_code = EXIT_BAD_RECIPE
 
 
 class InputError(GristmillError):
-    """The data that a stage was given is missing, empty or of the wrong kind."""
+    """Input data is missing, empty or of the wrong kind."""
 
     exit_code = EXIT_BAD_INPUT
 
 
 class StoreError(GristmillError):
-    """The store cannot be reached, is full, or refuses the credentials. Worth a retry."""
+    """The store cannot be reached, is full, or refuses the credentials. A retry may succeed."""
 
 
 class DamagedError(StoreError):
-    """A committed file or a manifest is gone, or holds something else than was written. What cannot be read for another reason is no damage."""
+    """A committed file or a manifest is gone or does not hold what was written.
+
+    A file that cannot be read for another reason raises StoreError itself.
+    """
 
 
 class NotReadyError(GristmillError):

@@ -1,4 +1,7 @@
-"""Evaluation sets as files hold them: bytes to items, each the texts of one question. JSONL, JSON, CSV, TSV, Parquet, packed or not."""
+"""Reads evaluation sets: turns the bytes of a file into items, each with the texts of one question.
+
+Formats are JSONL, JSON, CSV, TSV and Parquet, packed or not.
+"""
 
 import bz2
 import csv
@@ -19,13 +22,13 @@ import pyarrow.parquet as pq
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz")
 IDENTIFIERS = frozenset({"", "id", "_id", "uid", "qid", "idx", "index", "task_id", "question_id", "example_id"})
-"""Keys and columns that name an item and are no part of its text."""
+"""Keys and columns that identify an item and are not part of its text."""
 HEADER = frozenset({"question", "prompt", "input", "problem", "text", "context"})
-"""A CSV file whose first row has one of these has a header; MMLU's have none."""
+"""A CSV file has a header if its first row contains one of these. MMLU's files have no header."""
 
-MAX_UNPACKED = 1 << 30  # bytes, of all that one file holds; the largest published sets have some hundred MB
-MAX_LAYERS = 3  # of packing, as in .jsonl.gz within .tar.xz
-PIECE, PARQUET_ROWS = 1 << 20, 1024  # read at once
+MAX_UNPACKED = 1 << 30  # bytes per file; the largest published sets have a few hundred MB
+MAX_LAYERS = 3  # of packing; a .jsonl.gz within a .tar.xz has three
+PIECE, PARQUET_ROWS = 1 << 20, 1024  # bytes and rows read at once
 
 _PACKED: tuple[tuple[bytes, str, Any], ...] = (
     (b"\x1f\x8b", ".gz", gzip.open),
@@ -33,24 +36,24 @@ _PACKED: tuple[tuple[bytes, str, Any], ...] = (
     (b"BZh", ".bz2", bz2.open),
 )
 _DAMAGE = (
-    EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException, NotImplementedError,
-    RecursionError,
+    EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException,
+    NotImplementedError, RecursionError,
 )  # fmt: skip
 
 
 class Item(NamedTuple):
-    """One question: where it stands in its benchmark, as `file:line` or `file#number`, and its texts, in order."""
+    """One question: its place in the benchmark, as `file:line` or `file#number`, and its texts in order."""
 
     where: str
     fields: tuple[str, ...]
 
 
 class Malformed(ValueError):
-    """A file is not what its name says; the message begins with the file and, where there is one, the line."""
+    """A file is not in the format that its name says; the message begins with the file and, if known, the line."""
 
 
 def read_members(name: str, data: bytes) -> Iterator[tuple[str, tuple[Item, ...]]]:
-    """The name and the items of a file, or of each member of an archive that ends in one of SUFFIXES. Raises Malformed."""
+    """Yield (name, items) of a file, or of each archive member that `is_named_like_one` accepts. Raises Malformed."""
     budget = _Budget(name)
     try:
         for member, content in _members(name, data, budget):
@@ -60,19 +63,19 @@ def read_members(name: str, data: bytes) -> Iterator[tuple[str, tuple[Item, ...]
 
 
 class _Budget:
-    """What a file may still unpack to: a few kilobytes can hold terabytes."""
+    """The number of bytes that a file may still unpack to; a few packed kilobytes can hold terabytes."""
 
     def __init__(self, name: str) -> None:
         self._name, self._left = name, MAX_UNPACKED
 
     def take(self, size: int) -> None:
-        """Raises Malformed where nothing is left."""
+        """Use `size` bytes of the budget. Raises Malformed if it is exceeded."""
         self._left -= size
         if self._left < 0:
             raise Malformed(f"{self._name} cannot be read: unpacked, it has more than {MAX_UNPACKED:,} bytes")
 
     def read(self, stream: IO[bytes]) -> bytes:
-        """All of a stream, if it may have so much."""
+        """Read a whole stream within the budget. Raises Malformed if it is exceeded."""
         data = bytearray()
         while piece := stream.read(PIECE):
             self.take(len(piece))
@@ -81,9 +84,9 @@ class _Budget:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every string value in a JSON value, in order; keys are not text, and neither are identifiers."""
+    """Yield every string in a JSON value, in order, without keys and the values of IDENTIFIERS."""
     if isinstance(value, str):
-        yield value.encode("utf-8", "replace").decode()  # a lone surrogate is no character
+        yield value.encode("utf-8", "replace").decode()  # replaces lone surrogates, which are not characters
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             if str(key).lower() not in IDENTIFIERS:
@@ -94,7 +97,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def is_named_like_one(path: str) -> bool:
-    """Whether a file in a folder or an archive is read: by its suffix, and not the hidden files that some programs pack."""
+    """Whether a file in a folder or archive is read: it has a known suffix, and no part of its path is hidden."""
     parts = path.split("/")
     last = parts[-1].lower()
     for _, suffix, _ in _PACKED:
@@ -105,7 +108,7 @@ def is_named_like_one(path: str) -> bool:
 def _members(
     name: str, data: bytes, budget: _Budget, layers: int = MAX_LAYERS, within: bool = False
 ) -> Iterator[tuple[str, bytes]]:
-    """`layers` is how often it may still be unpacked, `within` whether it lies in an archive."""
+    """Yield (name, content) of a file's members, unpacked at most `layers` times. `within`: it lies in an archive."""
     zipped, tarred = data.startswith(b"PK\x03\x04"), data[257:262] == b"ustar"
     packed = next((kind for kind in _PACKED if data.startswith(kind[0])), None)
     if within and (zipped or tarred):
@@ -118,7 +121,7 @@ def _members(
             yield from _members(name.removesuffix(suffix), budget.read(stream), budget, layers - 1, within)
     elif zipped:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in sorted(archive.infolist(), key=lambda one: one.filename):
+            for info in sorted(archive.infolist(), key=lambda info: info.filename):
                 if is_named_like_one(info.filename) and not info.is_dir():
                     if info.flag_bits & 1:
                         raise Malformed(f"{name}/{info.filename} cannot be read: it is encrypted; unpack it first")
@@ -126,7 +129,7 @@ def _members(
                         yield from _members(f"{name}/{info.filename}", budget.read(stream), budget, layers - 1, True)
     elif tarred:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            for entry in sorted(archive, key=lambda one: one.name):
+            for entry in sorted(archive, key=lambda entry: entry.name):
                 content = archive.extractfile(entry) if entry.isfile() and is_named_like_one(entry.name) else None
                 if content:
                     yield from _members(f"{name}/{entry.name}", budget.read(content), budget, layers - 1, True)
@@ -169,11 +172,11 @@ def _lines(name: str, text: str) -> Iterator[Item]:
 
 
 def _document(name: str, text: str) -> Iterator[Item]:
-    """A list has an item in each element. So has an object in each element of its lists; what else it holds is one more."""
+    """Yield one item per element of a list; of an object, one per element of each list in it, and one for the rest."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSONL under the wrong name, which is common
+        if error.msg == "Extra data":  # JSONL named .json, which is common
             yield from _lines(name, text)
             return
         raise Malformed(f"{name} line {error.lineno} is not JSON: {error}") from None
@@ -192,7 +195,7 @@ def _document(name: str, text: str) -> Iterator[Item]:
 def _table(name: str, text: str, delimiter: str) -> Iterator[Item]:
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     keys: list[str] | None = None
-    csv.field_size_limit(sys.maxsize)  # a cell may hold a whole article; csv stops at 128 KiB
+    csv.field_size_limit(sys.maxsize)  # a cell may hold a whole article; the default limit is 128 KiB
     try:
         for row in rows:
             if keys is None:

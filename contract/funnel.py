@@ -9,7 +9,7 @@ from contract.plan import Run
 from contract.printable import printable
 from contract.stages import STAGES
 
-REASONS = 6  # of a stage, the most frequent first
+REASONS = 6  # so many of a stage's most frequent reasons are shown
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Level:
 
 
 def levels(run: Run) -> list[Level]:
-    """One level for each stage that judges documents and has finished, in pipeline order. Training judges pairs, not documents."""
+    """One level for each finished Spark stage that judges documents, in pipeline order."""
     made: list[Level] = []
     tasks = run.tasks()
     for name in (stage.name for stage in STAGES.values() if stage.plane == "spark"):

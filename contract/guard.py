@@ -1,7 +1,8 @@
-"""A child process that may be killed: hostile pages hold C code for minutes, and no signal handler runs until it returns.
+"""Runs work in a child process that can be killed: a hostile page can keep C code busy for minutes, deaf to signals.
 
-One child is forked per worker and serves page after page over a pipe. A page that takes too much time or memory costs the child,
-never the worker. The child dies with its parent. A page that takes over the libraries finds itself confined (`contract.confinement`).
+Each worker forks one child, which serves page after page over a pipe. A page that takes too much time or memory costs
+the child, never the worker. The child dies with its parent. A page that exploits a library to run code is confined to
+the child's sandbox (`contract.confinement`).
 """
 
 import multiprocessing
@@ -18,11 +19,11 @@ from multiprocessing.connection import Connection
 
 from contract.confinement import confine
 
-LONGEST_WAIT = 8  # a page that is not getting its processor time waits this many times the limit on the clock
-PAGES_A_CHILD = 1000  # a fresh child from time to time, so that what libraries cache does not count against a page
-ANSWER_S = 30  # from one piece to the next, of a page that is sent or an answer that has begun
-ENDING_S = 0.5  # a child whose pipe is closed has ended by then
-MEMORY_SIGN = 0.5  # a page that failed with this share of its memory in use has failed for want of memory
+LONGEST_WAIT = 8  # on a busy machine a page waits at most this many times its limit, by the wall clock
+PAGES_A_CHILD = 1000  # then a fresh child is forked, so that libraries' caches do not count against a page's memory
+ANSWER_S = 30  # longest gap between two pieces of a page being sent or an answer being received
+ENDING_S = 0.5  # a child that closed its pipe by ending has exited within this time
+MEMORY_SIGN = 0.5  # a page that failed with more than this share of its memory used failed for lack of memory
 
 Work = Callable[[bytes, str], bytes]
 """(body, note) -> result. Runs in the child; may raise."""
@@ -37,7 +38,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Reply:
-    """`data` is the result, or what went wrong."""
+    """`data` is the result, or a description of the failure."""
 
     outcome: Outcome
     data: bytes = b""
@@ -47,7 +48,7 @@ class Reply:
         return self.data.decode("utf-8", "replace")
 
 
-OUTCOMES = {one.value.encode(): one for one in Outcome}
+OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 NO_ANSWER = Reply(Outcome.FAILED, b"no answer of ours")
 
 
@@ -61,10 +62,10 @@ class Guard:
         self._served = 0
 
     def call(self, body: bytes, note: str) -> Reply:
-        """The child's answer; never raises for what the work does.
+        """Return the child's answer; an exception in `work` becomes a reply too.
 
-        A page that wants memory in a child that has served others is asked again of a fresh one: what they left counts against it,
-        and a process's peak never goes down.
+        A page that runs out of memory in a child that has served other pages is tried again in a fresh child: memory
+        that the others left counts against it, and a process's peak never goes down.
         """
         reply = self._ask(body, note)
         return self._ask(body, note) if reply.outcome is Outcome.MEMORY and self._served > 1 else reply
@@ -97,7 +98,7 @@ class Guard:
             return 0
         pipe, self._pipe = self._pipe, None
         try:
-            os.kill(self._pid, signal.SIGKILL)  # before its pipe is closed, at which it would end by itself
+            os.kill(self._pid, signal.SIGKILL)  # before the pipe is closed, or the child would exit by itself
             return os.waitpid(self._pid, 0)[1]
         except (ProcessLookupError, ChildProcessError):
             return 0
@@ -105,11 +106,11 @@ class Guard:
             pipe.close()
 
     def __del__(self) -> None:
-        if os is not None:  # as at the interpreter's end, where the child goes with its parent
+        if os is not None:  # it is None at the interpreter's end, and then the child dies with its parent
             self.close()
 
     def _wait(self, began: float) -> bool:
-        """True once the answer is there. Counts processor time, so that a busy machine does not drop pages."""
+        """Wait for the answer; False if time is up. Processor time counts, so that a busy machine drops no pages."""
         assert self._pipe is not None
         deadline = time.monotonic() + LONGEST_WAIT * self._seconds
         left = self._seconds
@@ -121,14 +122,14 @@ class Guard:
         return True
 
     def _died(self) -> Reply:
-        """The child ended by itself: the kernel's memory killer, a crash in C code, or a library's abort."""
+        """The reply for a child that ended by itself: killed for memory, crashed in C code, or aborted by a library."""
         assert self._pipe is not None
         self._pipe.close()
         self._pipe = None
         ends = time.monotonic() + ENDING_S
         while not (ended := os.waitpid(self._pid, os.WNOHANG))[0] and time.monotonic() < ends:
             time.sleep(0.005)
-        if not ended[0]:  # it has closed its pipe, or sends half an answer, and lives on
+        if not ended[0]:  # the child lives on: it closed its pipe or sent half an answer
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             return NO_ANSWER
@@ -173,7 +174,7 @@ def _serve(pipe: Connection, work: Work, memory: int) -> None:
             outcome, data = Outcome.MEMORY, limit
         except Exception as error:
             outcome, data = Outcome.FAILED, type(error).__name__.encode("utf-8", "replace")
-        # Libraries turn a failed allocation into an error of their own, or into an empty result.
+        # Libraries may turn a failed allocation into an error of their own or an empty result.
         if (outcome is Outcome.FAILED or not data) and _address_space("VmPeak") - base > MEMORY_SIGN * memory:
             outcome, data = Outcome.MEMORY, limit
         pipe.send_bytes(outcome.encode() + b"\n" + data)
@@ -186,5 +187,8 @@ def _address_space(field: str) -> int:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used, in seconds, by its own clock (clock_getcpuclockid(3): ~pid << 3 | CPUCLOCK_SCHED)."""
+    """Seconds of processor time that a process has used.
+
+    Its clock id is ~pid << 3 | CPUCLOCK_SCHED, see clock_getcpuclockid(3).
+    """
     return time.clock_gettime(~pid << 3 | 2)

@@ -1,4 +1,4 @@
-"""What a finished task came to, in one sentence made from its manifest alone: for logs, for XCom and for the demo's screen."""
+"""Sums up a finished task in one sentence, from its manifest alone, for logs, for XCom and for the demo's screen."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from contract.manifest import Manifest
 from contract.printable import printable
 
 REASONS = 3  # of dropped documents, the most frequent first
-MODELS = ("pretrain", "sft", "ppo")  # in the order in which each is made from the one before
+MODELS = ("pretrain", "sft", "ppo")  # each is trained from the one before
 
 NOTHING_HELD_OUT = "nothing was held out to measure on"
 
@@ -22,7 +22,7 @@ def headline(manifest: Manifest) -> str:
 
 
 def warnings(manifest: Manifest) -> list[str]:
-    """What a person should look at although the task succeeded: a model that fell behind the one that it was made from."""
+    """Warnings of a task that succeeded: a model is worse than the one that it was trained from."""
     return [
         f"{late} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
         for early, late in pairwise(MODELS)
@@ -36,15 +36,15 @@ def left_out(gate: Manifest) -> str:
 
 
 def number(value: object) -> str:
-    """Three significant digits, or whole from 1000 on; a dash for a figure that is missing."""
+    """Three significant digits, or a whole number from 1000 on; a dash if the figure is missing."""
     if not isinstance(value, int | float):
         return "-"
     short = f"{value:.3g}"
-    return f"{Decimal(short):f}" if abs(float(short)) < 1000 else f"{value:,.0f}"  # a Decimal shows no exponent
+    return f"{Decimal(short):f}" if abs(float(short)) < 1000 else f"{value:,.0f}"  # without an exponent
 
 
 def documents(manifest: Manifest) -> str:
-    """How many documents stay, and why the others do not."""
+    """How many documents were kept, and why the others were dropped."""
     rows = manifest.rows
     said = f"{rows.kept:,} of {rows.read:,} documents kept"
     dropped = Counter(rows.reasons)
@@ -119,7 +119,7 @@ def _export(manifest: Manifest) -> str:
 
 
 def _fall(manifest: Manifest, early: str, late: str) -> str:
-    """In what a model fell behind: PPO's in the reward where its win rate says so, any other in perplexity."""
+    """How much worse a model is: for PPO by its win rate if that is below one half, otherwise by perplexity."""
     high = manifest.metrics.get("win_rate_high")
     if late == "ppo" and isinstance(high, int | float) and high < 0.5:
         return _win_rate(manifest)
@@ -154,4 +154,4 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "evaluate": _evaluate,
     "export": _export,
 }
-"""The stages whose figures are more, or others, than documents kept and dropped."""
+"""The stages that show other or more figures than documents kept and dropped."""

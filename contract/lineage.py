@@ -1,4 +1,4 @@
-"""Where a result came from and what was made of it: the chain of manifests, in both directions."""
+"""Lineage: the chain of manifests from a result back to its sources and forward to everything made from it."""
 
 import os
 from collections.abc import Iterable
@@ -15,10 +15,10 @@ Key = tuple[str, str, str]
 def trace(store: Store, uri: str) -> list[str]:
     """Printable lines that show a manifest's chain back to the crawl files and forward to the models.
 
-    `uri` is a manifest's URI or its folder's, or the URI of a crawl file; a path will do, also over links, and of a manifest the one
-    below the store. Raises InputError where nothing in the store matches.
+    `uri` is the URI of a manifest, of its folder, or of a crawl file. It may also be a local path, with links in it, or
+    a manifest's path relative to the store. Raises InputError if nothing in the store matches.
     """
-    uri = masked(uri)  # as the manifests name it
+    uri = masked(uri)  # manifests hold masked URIs
     manifests = {_key(one): one for one in read_all(store)[0]}
     place = _place(uri)
     named = dict.fromkeys(source for one in manifests.values() for source in one.sources)
@@ -38,7 +38,7 @@ def trace(store: Store, uri: str) -> list[str]:
 
 
 def _place(uri: str) -> str:
-    """A local path or file URI as the file's one path without links, dots and `~`; another URI as it is."""
+    """The real path, without links, dots and `~`, of a local path or file URI; any other URI unchanged."""
     path = uri.removeprefix("file://")
     return uri.rstrip("/") if "://" in path else os.path.realpath(os.path.expanduser(path))
 
@@ -82,4 +82,5 @@ def _walk(starts: Iterable[Key], edges: dict[Key, list[Key]], manifests: dict[Ke
 
 def _describe(manifest: Manifest) -> str:
     rows = f", {manifest.rows.kept:,} of {manifest.rows.read:,} documents" if manifest.rows.read else ""
-    return f"{manifest.stage} {manifest.partition} {manifest.fingerprint[:12]} ({manifest.finished:%Y-%m-%d %H:%M}, code {manifest.code}{rows})"
+    made = f"{manifest.finished:%Y-%m-%d %H:%M}, code {manifest.code}{rows}"
+    return f"{manifest.stage} {manifest.partition} {manifest.fingerprint[:12]} ({made})"

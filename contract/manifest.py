@@ -1,8 +1,10 @@
-"""The manifest: what a finished task left behind. It is written last and created once, so that it exists means done.
+"""The manifest records what a finished task wrote. It is written last and created once, so a task whose
+manifest exists is done.
 
-A task writes below `<stage>/<fingerprint>/<partition>/attempt-<uuid>/` and commits `manifest.json` beside its attempts. A second
-writer of the same task is refused and its attempt is garbage that `gc` removes. Readers open only files that a manifest lists, and a
-manifest lists only files of its own attempt: one that names another task than the place where it lies, or other files, is refused.
+A task writes below `<stage>/<fingerprint>/<partition>/attempt-<uuid>/` and commits `manifest.json` beside its attempts.
+A second writer of the same task is refused, and its attempt is garbage that `gc` removes. Readers open only files that
+a manifest lists. A manifest may list only files of its own attempt: a manifest that lies under another task's prefix,
+or that lists other files, is refused.
 """
 
 import datetime
@@ -32,15 +34,15 @@ from contract.store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-HEARTBEAT = "heartbeat"  # a file of a running attempt, beside those that it writes
-BEAT_S = 600.0  # six in the hour that `gc` waits at least
+HEARTBEAT = "heartbeat"  # a file in the folder of a running attempt
+BEAT_S = 600.0  # six beats in an hour, the shortest time that `gc` waits
 ATTEMPT = re.compile(r"attempt-[0-9a-z]+")
 TAKEN = (".lock", ".part")
-"""What a name may not end in: training puts a lock and an unfinished download of these names beside each file that it fetches."""
+"""A file's name may not end in these: training puts its lock and its unfinished download beside each fetched file."""
 
 
 class File(BaseModel):
-    """One committed file: its path relative to the store, what it holds, its bytes and rows."""
+    """One committed file: its path relative to the store, its kind, its size in bytes, and its number of rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
@@ -49,7 +51,7 @@ class File(BaseModel):
     rows: int = 0
 
     def open(self, store: Store) -> "pa.NativeFile":
-        """A seekable reader of the file. Raises DamagedError where it is gone or has another size than was committed."""
+        """Return a seekable reader. Raises DamagedError if the file is gone or its size is not the committed one."""
         if deployment.current() and not store.holds(self.path):
             raise StoreError(f"{store.full(self.path)}: a link leads out of the store; remove that link")
         try:
@@ -64,25 +66,25 @@ class File(BaseModel):
         return source
 
     def compare(self, store: Store, size: int) -> None:
-        """Raises DamagedError where the size found is not the committed one."""
+        """Raise DamagedError if `size` is not the committed one."""
         if size != self.bytes:
             raise self.damaged(store, size)
 
     def damaged(self, store: Store, size: int | None) -> DamagedError:
-        """What is wrong with a file of this size, None where it is gone."""
-        found = "is gone" if size is None else f"has {size:,} bytes"
+        """The error for a file that has `size` bytes in the store; None means that the file is gone."""
+        state = "is gone" if size is None else f"has {size:,} bytes"
         return DamagedError(
-            f"{store.full(self.path)}: {found}, {self.bytes:,} bytes were committed; {self.cure(store)}"
+            f"{store.full(self.path)}: {state}, {self.bytes:,} bytes were committed; {self.cure(store)}"
         )
 
     def cure(self, store: Store) -> str:
-        """What a person does about a damaged file."""
+        """What a person can do about a damaged file, as the end of an error message."""
         task = self.path.split("/attempt-")[0]
         return f"bring it back, or delete {store.full(task)}/manifest.json and run {task.split('/')[0]} again"
 
 
 class Input(BaseModel):
-    """A manifest that this one was made from."""
+    """The task whose result was an input of this one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     stage: str
@@ -91,7 +93,7 @@ class Input(BaseModel):
 
 
 class Rows(BaseModel):
-    """Documents in, kept and dropped. `check` holds for every stage that judges documents."""
+    """Documents read, kept and dropped. `check` passes for every stage that keeps or drops documents."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     read: int = 0
@@ -100,18 +102,20 @@ class Rows(BaseModel):
     bytes_read: int = 0
     bytes_kept: int = 0
     reasons: dict[str, int] = {}
-    """Why documents were dropped: `schema.Drop` value -> documents."""
+    """Reason (a `schema.Drop` value) -> number of documents dropped for it."""
     losses: dict[str, int] = {}
-    """Input that never became a document: kind of damage or of skipped record -> records."""
+    """Kind of damage or of skipped record -> number of records that never became a document."""
 
     def check(self) -> None:
+        """Raise GristmillError if the counts do not add up."""
         if self.read != self.kept + self.dropped:
             raise GristmillError(
                 f"{self.read} documents read, but {self.kept} kept + {self.dropped} dropped; nothing was committed"
             )
         if self.dropped != sum(self.reasons.values()):
             raise GristmillError(
-                f"{self.dropped} documents dropped, but the reasons add up to {sum(self.reasons.values())}; nothing was committed"
+                f"{self.dropped} documents dropped, but the reasons add up to {sum(self.reasons.values())}; "
+                "nothing was committed"
             )
 
 
@@ -127,7 +131,7 @@ class Manifest(BaseModel):
     files: tuple[File, ...]
     inputs: tuple[Input, ...]
     sources: tuple[str, ...] = ()
-    """URIs of the crawl files, without their secrets, for the one stage that reads them."""
+    """URIs of the crawl files, without secrets; only the stage `crawl` has them."""
     settings: dict[str, Any]
     rows: Rows = Rows()
     metrics: dict[str, float | int | str | bool | None] = {}
@@ -150,15 +154,16 @@ class Manifest(BaseModel):
 
 
 class Attempt:
-    """One try at a task. `path` names files under it; `commit` makes them the task's result, or reports that another try won."""
+    """One try at a task. `path` names its files; `commit` makes them the task's result, unless another attempt
+    was faster."""
 
     def __init__(self, run: Run, task: Task, partition: str | None = None) -> None:
-        """`partition` differs from the task's only for checkpoints, which are committed like any result, under `step-<n>`."""
+        """`partition` is the task's unless given. Checkpoints give `step-<n>`: they are committed like any result."""
         self.run, self.task, self.store = run, task, run.store
         self.partition = partition or task.partition
         self.id = f"attempt-{uuid.uuid4().hex}"
         self.started = datetime.datetime.now(datetime.UTC)
-        self._may_stand = False  # the manifest: from then on the files are its own, whatever the store answered
+        self._may_stand = False  # True once the manifest may exist, whatever the store answered: then the files stay
         self._beaten = False
 
     @property
@@ -166,13 +171,16 @@ class Attempt:
         return f"{self.task.stage}/{self.task.fingerprint}/{self.partition}"
 
     def path(self, name: str) -> str:
-        """Where a file of this attempt belongs, relative to the store."""
+        """The path of a file of this attempt, relative to the store."""
         return f"{self.prefix}/{self.id}/{name}"
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around the work of a stage. A file beside what it writes tells `gc`, every BEAT_S, that the attempt lives, however long one file
-        takes. What it wrote goes with the exception that ends it, so that a full disk is no fuller at the next try."""
+        """Context for the work of a stage.
+
+        A heartbeat file is rewritten every BEAT_S seconds, so that `gc` sees a live attempt even if one file takes
+        hours. If the work raises, the attempt's files are deleted, so that retries do not fill the disk.
+        """
         ended = threading.Event()
         heart = threading.Thread(target=self._beat_until, args=(ended,), daemon=True)
         heart.start()
@@ -197,7 +205,7 @@ class Attempt:
         try:
             self.store.write_bytes(self.path(HEARTBEAT), b"alive")
         except (GristmillError, OSError) as error:
-            warn(str(error))  # the next one may arrive; `commit` compares what `gc` has left
+            warn(str(error))  # the next beat may succeed; `commit` checks that `gc` has removed no file
 
     def _remove(self, path: str) -> None:
         try:
@@ -208,9 +216,10 @@ class Attempt:
     def commit(
         self, files: Sequence[File], rows: Rows | None = None, metrics: Mapping[str, Any] | None = None
     ) -> Manifest:
-        """Create the manifest. Returns the one that stands: this attempt's, or that of the attempt that was faster.
+        """Create the manifest and return the one that the store now holds: this attempt's, or a faster attempt's.
 
-        Raises DamagedError where the store holds a file with another size than was written: cut by a full disk, or removed by somebody.
+        Raises GristmillError if the counts in `rows` do not add up or a file lies outside the attempt, and DamagedError
+        if a file in the store is missing or its size is not the written one, for example after a full disk cut it.
         """
         rows = rows or Rows()
         rows.check()
@@ -239,28 +248,29 @@ class Attempt:
             finished=datetime.datetime.now(datetime.UTC),
         )
         if (manifest.finished - self.started).total_seconds() > BEAT_S:
-            self._beat()  # after a long sleep of the machine `gc` may be at these very files
+            self._beat()  # if the machine has slept for long, `gc` may be about to delete these files
         self._compare(files)
-        self.store.persist([file.path for file in files])  # before the manifest that vouches for them
+        self.store.persist([file.path for file in files])  # the manifest may list only files that survive a power cut
         if self._create(manifest):
             self._compare_again(manifest)
             return manifest
         stands = read(self.store, self.prefix)
-        if stands.attempt != self.id:  # or the answer to our own first try was lost
+        if stands.attempt != self.id:  # equal if the answer to this attempt's own first request was lost
             self.store.delete(f"{self.prefix}/{self.id}")
         return stands
 
     def _compare(self, files: Sequence[File]) -> None:
-        found = self.store.sizes(f"{self.prefix}/{self.id}", [file.path for file in files]) if files else {}
+        sizes = self.store.sizes(f"{self.prefix}/{self.id}", [file.path for file in files]) if files else {}
         for file in files:
-            if found.get(file.path) != file.bytes:
-                there = f"has {found[file.path]} bytes" if file.path in found else "is gone"
+            if sizes.get(file.path) != file.bytes:
+                state = f"has {sizes[file.path]} bytes" if file.path in sizes else "is gone"
                 raise DamagedError(
-                    f"{self.store.full(file.path)}: {there}, {file.bytes} were written; nothing was committed, run again"
+                    f"{self.store.full(file.path)}: {state}, {file.bytes} were written; "
+                    "nothing was committed, run again"
                 )
 
     def _compare_again(self, manifest: Manifest) -> None:
-        """Delete the manifest again if its files are gone: the machine may have slept after `_compare` while `gc` removed them."""
+        """Delete the manifest if its files are gone: `gc` may have run while the machine slept after `_compare`."""
         try:
             self._compare(manifest.files)
         except DamagedError:
@@ -273,14 +283,14 @@ class Attempt:
         try:
             return self.store.create(manifest.path, manifest.model_dump_json(indent=1).encode())
         except StoreError as error:
-            # A request whose answer was lost may yet arrive; a full disk took none.
+            # A request whose answer was lost may still be carried out; a request that a full disk refused is not.
             full = getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
             self._may_stand = not full or self.store.exists(manifest.path)
             raise
 
 
 def find(store: Store, task: Task) -> Manifest | None:
-    """The task's manifest, or None while it is not done."""
+    """The task's manifest, or None if the task is not done."""
     try:
         return read(store, task.prefix)
     except FileNotFoundError:
@@ -292,20 +302,22 @@ def need(store: Store, task: Task) -> Manifest:
     manifest = find(store, task)
     if manifest is None:
         raise NotReadyError(
-            f"{task.stage} {task.partition} is not done: {store.full(task.prefix)}/manifest.json does not exist; run {task.stage} first"
+            f"{task.stage} {task.partition} is not done: {store.full(task.prefix)}/manifest.json does not exist; "
+            f"run {task.stage} first"
         )
     return manifest
 
 
 def read(store: Store, prefix: str) -> Manifest:
-    """The manifest under a prefix. Raises FileNotFoundError where there is none, and what `parse` does."""
+    """The manifest under a prefix. Raises FileNotFoundError if it does not exist, and the errors of `parse`."""
     return parse(store, prefix, store.read_bytes(f"{prefix}/manifest.json"))
 
 
 def parse(store: Store, prefix: str, content: bytes) -> Manifest:
-    """The manifest that has this content and lies under a prefix.
+    """Parse the content of the manifest file under a prefix.
 
-    Raises DamagedError for one that is not this task's own, and StoreError for one that another version of Gristmill has written.
+    Raises DamagedError if the content is not a manifest of the task with this prefix, and StoreError if another version
+    of Gristmill wrote it.
     """
     where = store.full(f"{prefix}/manifest.json")
     try:
@@ -313,8 +325,8 @@ def parse(store: Store, prefix: str, content: bytes) -> Manifest:
     except ValidationError as error:
         if _claims(content, prefix):
             raise StoreError(
-                f"{where}: was written by another version of Gristmill ({error.error_count()} fields differ); use that version, or "
-                "delete it to run the task again"
+                f"{where}: was written by another version of Gristmill ({error.error_count()} fields differ); "
+                "use that version, or delete it to run the task again"
             ) from error
         raise DamagedError(f"{where}: is no manifest; delete it to run the task again") from error
     why = foreign(manifest, prefix)
@@ -324,7 +336,7 @@ def parse(store: Store, prefix: str, content: bytes) -> Manifest:
 
 
 def _claims(content: bytes, prefix: str) -> bool:
-    """Whether a manifest that cannot be read as one of this version names the task under whose prefix it lies."""
+    """Whether content that this version cannot parse names the task of this prefix, like another version's manifest."""
     try:
         values = json.loads(content)
         return f"{values['stage']}/{values['fingerprint']}/{values['partition']}" == prefix
@@ -333,7 +345,7 @@ def _claims(content: bytes, prefix: str) -> bool:
 
 
 def foreign(manifest: Manifest, prefix: str) -> str | None:
-    """Why a manifest that lies under `prefix` cannot be the one that a task committed there; None where it can."""
+    """Why a manifest under `prefix` cannot be the one that a task committed there, or None if it can be."""
     if manifest.prefix != prefix:
         return f"it is the manifest of {manifest.prefix}"
     if not ATTEMPT.fullmatch(manifest.attempt):
@@ -343,16 +355,16 @@ def foreign(manifest: Manifest, prefix: str) -> str | None:
 
 
 def lies_below(path: str, folder: str) -> bool:
-    """Whether a path relative to the store names a file below a folder of it, by a name that nothing else may have."""
+    """Whether `path` is a plain path below `folder` (both relative to the store) that ends in none of TAKEN."""
     below = path.removeprefix(f"{folder}/")
     return below != path and not {"", ".", ".."} & set(below.split("/")) and not path.endswith(TAKEN)
 
 
 def read_all(store: Store) -> tuple[list[Manifest], list[str]]:
-    """(every manifest in the store, checkpoints included; the prefixes of those that cannot be read).
+    """Return (every manifest in the store, checkpoints' included; the prefixes of manifests that cannot be read).
 
-    A warning names each of the second: foreign, damaged, of another version, or gone since it was listed. They stop nobody who looks at
-    the whole store.
+    An unreadable manifest is foreign, damaged, of another version, or gone since it was listed. Each is reported as
+    a warning and skipped, so that one bad manifest does not stop a command that reads the whole store.
     """
     found: list[Manifest] = []
     unreadable: list[str] = []
@@ -373,7 +385,7 @@ def read_all(store: Store) -> tuple[list[Manifest], list[str]]:
 
 @cache
 def code_version() -> str:
-    """The package's version with git's description of the checkout, or with a hash of the sources where there is no git."""
+    """What `git describe` says of the checkout, or a hash of the sources if git or its data is missing."""
     root = Path(__file__).parent.parent
     try:
         described = subprocess.run(

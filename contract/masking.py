@@ -1,18 +1,18 @@
-"""What may be shown of a URI: everything but the name and password before its host, and the query in which signatures travel.
+"""Masks the secrets of URIs: the name and password before the host, and the query, which may hold a signature.
 
-Every GristmillError masks its message, and so must every line that names a source and is no error.
+Every GristmillError masks its message. Code that shows a source's URI in any other way must mask it, too.
 """
 
 import re
 from urllib.parse import parse_qsl, unquote
 
-# Everything that follows a scheme matches, whether it is secret or not, so that the search is linear in the text. A quotation mark or a
-# bracket ends a URI within a sentence; an apostrophe does not, because a password may hold one.
+# Everything that follows a scheme matches, secret or not, so that the search is linear in the text. A quotation mark or
+# a bracket ends a URI within a sentence. An apostrophe does not end the user part, because a password may hold one.
 _URI = re.compile(
     r"""(?P<scheme>[A-Za-z0-9+.-]{0,20}://)(?P<user>[^\s/?#"<>]*@)?(?P<place>[^\s?"'<>]*)(?P<query>\?[^\s"'<>]*)?"""
 )
-_HTTP = ("http://", "https://")  # elsewhere a question mark is part of a file's name
-_SENTENCE = ":;,.)"  # what belongs to the sentence around a URI, not to its query
+_HTTP = ("http://", "https://")  # in other schemes a question mark is part of the file's name
+_SENTENCE = ":;,.)"  # at a URI's end, these belong to the sentence around it
 
 
 def masked(text: str) -> str:
@@ -43,11 +43,14 @@ def _mask(found: re.Match[str]) -> str:
 
 
 def secrets_in(text: str) -> list[str]:
-    """The secrets that `masked` hides: each password, or the name where it stands alone, both as written and decoded; each query and its values."""
+    """The secrets that `masked` hides, without duplicates.
+
+    They are each password, or the name if it has none, as written and decoded, and each query and its values.
+    """
     found: list[str] = []
     for one in _URI.finditer(text):
         name, colon, word = (one["user"] or "").removesuffix("@").partition(":")
-        password = word if colon else name  # a token is given as a name
+        password = word if colon else name  # a token is given as a name without password
         found += [password, unquote(password)]
         if one["scheme"].lower().endswith(_HTTP):
             query = (one["query"] or "").lstrip("?").rstrip(_SENTENCE)

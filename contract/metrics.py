@@ -1,6 +1,6 @@
-"""What a stage tells the outside while it runs: progress lines on standard output, and metric rows for curves.
+"""What a stage reports while it runs: progress lines on standard output, and metric rows for curves.
 
-A progress line looks the same from every stage, so that the operator's log, `make demo` and a person read the same thing:
+All stages print them in one format, for the operator's log, for `make demo` and for people:
 
     progress extract CC-MAIN-2024-10.00000 1,200/5,000 documents 85.3/s 0:45 left
 """
@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import TextIO
 
 PROGRESS = re.compile(
-    r"progress (?P<stage>\w+) (?P<partition>\S+) (?P<done>[\d,]+)(?:/(?P<total>[\d,]+))? (?P<unit>\w+) (?P<rate>[\d.,]+)/s(?: (?P<left>[\d:]+) left)?(?: (?P<note>.+))?$"
+    r"progress (?P<stage>\w+) (?P<partition>\S+) (?P<done>[\d,]+)(?:/(?P<total>[\d,]+))? (?P<unit>\w+)"
+    r" (?P<rate>[\d.,]+)/s(?: (?P<left>[\d:]+) left)?(?: (?P<note>.+))?$"
 )
 
 
@@ -23,10 +24,10 @@ GROWTH = 0.02
 
 
 class Progress:
-    """Prints a progress line at most every `every_s` seconds, and always the last one.
+    """Prints a progress line at most every `every_s` seconds, and always a last one.
 
-    The longer it has run, the longer it waits, up to a minute: a line every two seconds is 216,000 lines in five days, for a figure that
-    then hardly moves from one to the next.
+    The longer the stage has run, the longer the time between two lines, up to a minute: a line every two seconds would
+    be 216,000 lines in five days, with figures that hardly change from one line to the next.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Progress:
         every_s: float = 2.0,
         out: TextIO | None = None,
     ) -> None:
-        """`start` is what a resumed task had done before: it counts as done but not towards the rate."""
+        """`start` is the number of units done before a resume: they count as done but not towards the rate."""
         self.stage, self.partition, self.unit, self.total = stage, partition, unit, total
         self.done = self._start = start
         self._every_s, self._out = every_s, out
@@ -59,7 +60,8 @@ class Progress:
         self._said = now
         seconds = max(now - self._began, 1e-9)
         rate = (self.done - self._start) / seconds
-        line = f"progress {self.stage} {self.partition} {self.done:,}{f'/{self.total:,}' if self.total is not None else ''} {self.unit} {rate:,.1f}/s"
+        total = f"/{self.total:,}" if self.total is not None else ""
+        line = f"progress {self.stage} {self.partition} {self.done:,}{total} {self.unit} {rate:,.1f}/s"
         if self.total is not None and rate > 0:
             line += f" {clock((self.total - self.done) / rate)} left"
         print(f"{line} {note}".rstrip(), file=self._out or sys.stdout, flush=True)

@@ -1,4 +1,4 @@
-"""What is wrong with settings that a person wrote: where, what, and what is allowed there, in a line."""
+"""Explains a mistake in settings in one line: where it is, what is wrong, and what is allowed there."""
 
 import difflib
 import reprlib
@@ -12,25 +12,25 @@ WANTED = {
     "dict_type": "should be pairs, as in {name: value}",
     "bool_parsing": "should be true or false",
     "bool_type": "should be true or false",
-}  # where pydantic speaks of Python's types
+}  # instead of pydantic's messages, which name Python's types
 
 
 def where(error: Exception) -> str:
-    """What is wrong and where, without the line itself: the file may be another one than the person meant, and hold secrets."""
+    """What is wrong and where, without quoting the line: it may be the wrong file, and hold secrets."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        at = error.problem_mark
-        return f"{error.problem} at line {at.line + 1}, column {at.column + 1}"
+        mark = error.problem_mark
+        return f"{error.problem} at line {mark.line + 1}, column {mark.column + 1}"
     return " ".join(str(error).split())
 
 
 def explain(detail: Any, root: type[BaseModel]) -> str:
-    """One error of pydantic as what is wrong with a key, and what is allowed there. `root` is the class that refused.
+    """What is wrong with a key, and what is allowed there. `detail` is one of pydantic's errors for the class `root`.
 
-    What is not even keys and values is not quoted: it may be another file than was meant, and hold secrets.
+    A value that should hold keys and values but does not is not quoted: it may be the wrong file, and hold secrets.
     """
     location = [part for part in detail["loc"] if part not in ("function-after", "[key]")]
     path = ".".join(str(part) for part in location)
-    if not path and detail["type"] == "value_error":  # of several keys together, which the message names
+    if not path and detail["type"] == "value_error":  # about several keys; the message names them
         return str(detail["msg"].removeprefix("Value error, "))
     if not path:
         return f"must hold keys and values, not a {type(detail['input']).__name__}"
@@ -45,7 +45,7 @@ def explain(detail: Any, root: type[BaseModel]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A refused value, which may be a file pasted in the wrong place, or a number of more digits than Python prints."""
+    """A refused value, shortened: it may be a whole file, or a number with more digits than Python prints."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 100
     try:

@@ -1,7 +1,7 @@
-"""YAML as a person writes settings: plain values, each key once.
+"""YAML for settings: plain values, each key once.
 
-YAML lets the second of two equal keys win in silence; here that is an error. So is an alias, because a few lines of aliases stand for more
-values than any machine holds, and nesting that no settings need.
+Of two equal keys YAML silently takes the second; here they are an error. Aliases are an error, too, because a few lines
+of them can stand for more values than any machine holds, and so is nesting deeper than settings need.
 """
 
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 
 ERRORS = (yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError)
-"""What PyYAML raises at text: at 2024-13-45, for one, the ValueError of a date that does not exist."""
+"""What PyYAML may raise for a text; for 2024-13-45, for example, the ValueError of a date that does not exist."""
 
-MAX_DIGITS = 4300  # of a number, as for Python's own; YAML 1.1 reads 1:1:1 to the base of sixty, in time that grows with the square
-MAX_DEPTH = 20  # of values within values; a recipe needs five
+# Python's own limit for int; YAML 1.1 also reads 1:1:1 to the base of sixty, in time quadratic in the length.
+MAX_DIGITS = 4300
+MAX_DEPTH = 20  # levels of nesting; a recipe needs five
 
 
 def load(text: str) -> Any:
@@ -36,8 +37,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and len(node.value) > MAX_DIGITS:
-            told = f"a number of more than {MAX_DIGITS:,} characters"
-            raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+            problem = f"a number of more than {MAX_DIGITS:,} characters"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_object(node, deep)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

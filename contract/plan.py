@@ -1,8 +1,9 @@
-"""What a run consists of: for a recipe and its segments, every task with its fingerprint, before any of it has run.
+"""The plan of a run: every task of a recipe and its segments, with its fingerprint, before any task has run.
 
-fingerprint = sha256 of (stage, version, settings without run-time-only fields, the inputs' fingerprints). The same recipe over
-the same files gives the same fingerprints, so a task whose manifest exists is done. A file is known by its name below the source and
-by what it holds: a crawl folder that was copied, moved or touched is the same crawl. A mirror's files are known by their URI, less its secrets.
+fingerprint = sha256 of (stage, version, settings without run-time-only fields, the inputs' fingerprints). The same
+recipe over the same files gives the same fingerprints, so a task whose manifest exists is done. A file in a folder is
+identified by its name below the source and by its content, so a crawl folder that was copied, moved or touched is the
+same crawl. A mirror's file is identified by its URI without secrets.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from contract.sources import (
 from contract.stages import STAGES
 from contract.store import Store
 
-WHOLE = "all"  # the one partition of a corpus stage
+WHOLE = "all"  # the only partition of a corpus stage
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,20 @@ class Task:
 
     @property
     def prefix(self) -> str:
-        """Where the task's attempts and manifest lie, relative to the store."""
+        """The folder of the task's attempts and manifest, relative to the store."""
         return f"{self.stage}/{self.fingerprint}/{self.partition}"
 
     def of(self, stage: str) -> list["Task"]:
-        """The inputs that one stage made, in segment order."""
+        """The inputs that are tasks of one stage, in segment order."""
         return [task for task in self.inputs if task.stage == stage]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A resolved recipe, and the crawl files and other files it was resolved against."""
+    """A resolved recipe with the crawl files and the outside files that it was resolved against.
+
+    `outside` is what `contract.sources.list_outside` returned then: `stage.key` -> digest.
+    """
 
     uri: str
     recipe: Recipe
@@ -70,38 +74,41 @@ class Run:
         return plan(self.recipe, self.segments, self.outside)
 
     def tasks(self) -> dict[tuple[str, str], Task]:
-        """Every task by (stage, partition), in an order in which each comes after its inputs."""
+        """Every task by (stage, partition), ordered so that each task comes after its inputs."""
         return self._tasks
 
     def check_inputs(self, task: Task) -> None:
-        """Raises InputError where a file that the task reads from outside the store is not what it was when the run was resolved."""
+        """Raise InputError if a file that the task reads from outside the store changed since the run was resolved."""
         if task.segment and not task.inputs:
             check_crawl_files(task.segment)
         self.check_outside(task.stage)
 
     def check_outside(self, stage: str) -> None:
-        """The same for the files that the stage's settings name, which are read for it; the crawl's files are left out."""
+        """Raise InputError if a file that the stage's settings name changed since the run was resolved.
+
+        The digests of all of these files are computed anew. Crawl files are not checked.
+        """
         reads = [stage]
         if stage == "mix" and self.recipe.mix.sources:
-            reads.append("decontaminate")  # curated sources are searched for its benchmarks
-        for key, now in (pair for one in reads for pair in stage_outside(self.recipe, one).items()):
+            reads.append("decontaminate")  # `mix` searches curated sources for the benchmarks
+        for key, now in (pair for name in reads for pair in stage_outside(self.recipe, name).items()):
             if now != self.outside.get(key):
                 raise InputError(f"{key}: the file changed since the run was resolved; start a new run")
 
     def task(self, stage: str, partition: str = WHOLE) -> Task:
-        """One task; raises RecipeError when the stage or the partition does not exist."""
+        """One task. Raises RecipeError if the stage or the partition does not exist."""
         if stage not in STAGES:
             raise RecipeError(f"stage {stage!r} does not exist; there are {', '.join(STAGES)}")
         tasks = self.tasks()
         if (stage, partition) not in tasks:
-            known = [name for at, name in tasks if at == stage]
+            known = [name for owner, name in tasks if owner == stage]
             shown = ", ".join(known[:5]) + (f", ... {known[-1]}" if len(known) > 5 else "")
             raise RecipeError(f"stage {stage} has no partition {partition!r}; there are {shown}")
         return tasks[stage, partition]
 
 
 def fingerprint(stage: str, settings: dict[str, Any], inputs: Sequence[str]) -> str:
-    """40 hexadecimal digits. `inputs` are the inputs' fingerprints, in order."""
+    """The fingerprint of a task, 40 hexadecimal digits. `inputs` are the inputs' fingerprints, in order."""
     identity = {
         "stage": stage,
         "version": STAGES[stage].version,
@@ -114,9 +121,9 @@ def fingerprint(stage: str, settings: dict[str, Any], inputs: Sequence[str]) -> 
 def plan(
     recipe: Recipe, segments: Sequence[Segment], outside: Mapping[str, str] | None = None
 ) -> dict[tuple[str, str], Task]:
-    """Every task of a run by (stage, partition), inputs before those that read them.
+    """Every task of a run by (stage, partition), each after its inputs.
 
-    `outside` identifies the content of files that a section names (see `contract.sources.list_outside`).
+    `outside` identifies the content of the files that settings name (see `contract.sources.list_outside`).
     """
     done: dict[str, list[Task]] = {}
     for stage in STAGES.values():
@@ -138,9 +145,10 @@ def plan(
 
 
 def resolve(uri: str, run: str, overrides: Sequence[str] = (), snapshots: Sequence[str] = ()) -> Run:
-    """Turn a recipe and its overrides into a run: validate, check the store, list the crawl, write both under `runs/<run>/`.
+    """Turn a recipe and its overrides into a run: validate it, check the store, list the crawl, write `runs/<run>/`.
 
-    A run that was resolved before with the same outcome is simply opened; with another outcome it is refused.
+    The folder gets recipe.yaml and inputs.json. If it has them already with the same content, the run is opened. Raises
+    RecipeError if their content differs.
     """
     recipe = recipes.load(uri, overrides)
     if snapshots:
@@ -163,10 +171,10 @@ def resolve(uri: str, run: str, overrides: Sequence[str] = (), snapshots: Sequen
 
 
 def open_run(uri: str) -> Run:
-    """Open a run by the URI of its resolved recipe (`<store>/runs/<run>/recipe.yaml`), with or without the digest that follows it.
+    """Open a run by the URI of its resolved recipe, `<store>/runs/<run>/recipe.yaml`, with or without a digest.
 
-    The run's own URI has the digest, so that whoever gets it from here opens the same run or none. Raises RecipeError where the digest
-    of a given URI is not that of the run's files.
+    The returned run's `uri` has the digest, so that a later task that opens it gets the same run or an error. Raises
+    RecipeError if the digest in `uri` is not that of the run's files.
     """
     recipe, inputs, uri = recipes.load_run(uri)
     segments, outside = load_inputs(inputs)

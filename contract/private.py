@@ -1,4 +1,4 @@
-"""Folders of this user alone, at names that anybody can guess: in a shared /tmp somebody else may have been there first."""
+"""Private folders and files with predictable names: in a shared /tmp another user may have created them first."""
 
 import os
 import stat
@@ -9,9 +9,9 @@ from contract.errors import SetupError
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder, or take the one that is there, and return its path. Folders above it are made where they are missing.
+    """Return the path of a folder that only this user may write, and make it and its parents if they are missing.
 
-    Raises SetupError where it is a link or no folder, belongs to another user, or others may write in it.
+    Raises SetupError if the path is a link or not a folder, belongs to another user, or others may write in it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -31,5 +31,5 @@ def private_folder(path: Path) -> Path:
 
 
 def open_private(path: str, flags: int) -> int:
-    """An opener for `open`: this user's alone where it is made, and never through a link."""
+    """An opener for `open`: a new file is readable and writable by this user only, and links are never followed."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

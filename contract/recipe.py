@@ -1,7 +1,7 @@
 """The recipe: one YAML file that holds differences from the defaults, read into one frozen tree.
 
-`load` reads a file, `override` applies `key.path=value` strings (the command line's and the trigger form's), and every mistake is
-refused as a RecipeError that names the key's path and what is allowed there.
+`load` reads a file and applies overrides, strings such as `key.path=value` from the command line or the trigger form.
+Every mistake raises a RecipeError that names the key's path and what is allowed there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,18 +20,18 @@ from contract.settings.base import Settings, Text, Uri, runtime_only
 from contract.settings.spark import Spark
 from contract.store import split_uri
 
-MAX_BYTES = 1 << 20  # of a recipe; it takes seconds to read as many
-TOLD = 10  # mistakes in one line
+MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
+TOLD = 10  # at most so many mistakes in one error message
 
 
 class Recipe(Settings):
-    """Everything a run needs to know, one section a stage."""
+    """All settings of a run, with one section per stage."""
 
     name: Text = runtime_only("unnamed")
     store: Uri = runtime_only("home/store")
     """A folder or `s3://bucket/prefix`."""
     snapshots: tuple[Text, ...] = ()
-    """The crawls that make the corpus. Empty: the newest that the source offers."""
+    """The crawls that make the corpus. If empty, the newest that the source offers."""
     spark: Spark = runtime_only(Spark())
 
     crawl: corpus.Crawl = corpus.Crawl()
@@ -62,7 +62,8 @@ class Recipe(Settings):
         )
         if longest > self.pack.seq_len:
             raise ValueError(
-                f"pack.seq_len {self.pack.seq_len} is shorter than the longest chat that sft, reward or ppo allow ({longest} tokens)"
+                f"pack.seq_len {self.pack.seq_len} is shorter than the longest chat that sft, reward or ppo allow "
+                f"({longest} tokens)"
             )
         for name, batch in (
             ("pretrain", self.pretrain.batch),
@@ -75,7 +76,8 @@ class Recipe(Settings):
             if batch % share:
                 key = "minibatch" if name == "ppo" else "batch"
                 raise ValueError(
-                    f"{name}.{key} {batch} is no multiple of engine.processes x engine.micro_batch = {engine.processes} x {engine.micro_batch}"
+                    f"{name}.{key} {batch} is no multiple of engine.processes x engine.micro_batch = "
+                    f"{engine.processes} x {engine.micro_batch}"
                 )
         if self.ppo.rollout_batch % self.ppo.minibatch:
             raise ValueError(
@@ -83,7 +85,8 @@ class Recipe(Settings):
             )
         if self.ppo.ptx_coef and self.ppo.ptx_sequences % self.ppo.engine.processes:
             raise ValueError(
-                f"ppo.ptx_sequences {self.ppo.ptx_sequences} is no multiple of ppo.engine.processes {self.ppo.engine.processes}"
+                f"ppo.ptx_sequences {self.ppo.ptx_sequences} is no multiple of "
+                f"ppo.engine.processes {self.ppo.engine.processes}"
             )
         return self
 
@@ -101,23 +104,26 @@ class Recipe(Settings):
         return section
 
     def stage_identity(self, stage: str) -> dict[str, Any]:
-        """What decides a stage's output: its section, and what it reads of others'."""
+        """The settings that decide a stage's output: its own section, and what it uses of other sections."""
         decides = self.section(stage).identity()
         if stage == "extract" and self.extract.prefilter_probability and self.langid.languages:
-            decides["languages"] = sorted(self.langid.languages)  # the language prefilter's
+            decides["languages"] = sorted(self.langid.languages)  # the language prefilter uses them
             decides["model"] = corpus.LANGUAGE_MODEL
         if stage == "langid":
             decides["model"] = corpus.LANGUAGE_MODEL
         if stage == "dedup_substring":
-            decides["heldout_fraction"] = self.mix.heldout_fraction  # whose text no training text may cut
+            decides["heldout_fraction"] = (
+                self.mix.heldout_fraction
+            )  # held-out text is not cut because training text repeats it
         return decides
 
 
 def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Recipe:
     """Read a recipe from a local path, `file://` or `s3://` URI and apply overrides such as `filter.min_words=40`.
 
-    `patient` is for tasks, which give a store a minute to be reached; a person who starts a run is told in seconds that it cannot be.
-    Raises RecipeError where a resolved run's URI carries a digest and its files hold something else.
+    Tasks set `patient`: they retry a store for a minute. Without it, an unreachable store is an error within seconds,
+    for the person who starts a run. Raises RecipeError for an invalid recipe, and if the URI of a resolved run ends in
+    a digest that does not match the run's files.
     """
     place, digest = split_digest(uri)
     data = _read(place, digest, patient)
@@ -127,7 +133,10 @@ def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Reci
 
 
 def load_run(uri: str) -> tuple[Recipe, bytes, str]:
-    """(the recipe of a resolved run, its inputs.json, its URI with the digest of the two). Raises InputError where it is no resolved run."""
+    """Return (the recipe of a resolved run, its inputs.json, its URI with the digest of both files).
+
+    Raises InputError if the URI is not a resolved run's.
+    """
     place, digest = split_digest(uri)
     data, inputs = _read(place, digest, patient=True), _inputs(place, digest)
     if digest:
@@ -147,13 +156,13 @@ def _read(place: str, digest: str | None, patient: bool) -> bytes:
         return store.read_bytes(name)
     except FileNotFoundError:
         raise RecipeError(f"recipe {place}: no such file{_near_recipes(place)}") from None
-    except StoreError as error:  # a folder, say; what keeps S3 from answering may pass
+    except StoreError as error:  # a local path may be a folder, which no retry helps; a failure of S3 may pass
         kind = StoreError if store.is_s3 else RecipeError
         raise kind(f"recipe {place}: cannot be read: {error}") from error
 
 
 def _inputs(place: str, digest: str | None) -> bytes:
-    """What lies beside a resolved recipe."""
+    """The content of the inputs.json beside a resolved recipe."""
     store = split_uri(place)[0]
     try:
         return store.read_bytes("inputs.json")
@@ -174,7 +183,7 @@ def _parse_file(data: bytes, place: str, overrides: Sequence[str] = ()) -> Recip
         raise RecipeError(f"recipe {place}: is not UTF-8 text ({error})") from error
     except RecipeError as error:
         store, _ = split_uri(place)
-        if overrides or not store.exists("inputs.json"):  # which lies beside a resolved recipe
+        if overrides or not store.exists("inputs.json"):  # inputs.json lies beside a resolved recipe
             raise
         raise RecipeError(
             f"{error}; another version of Gristmill resolved this run; resolve its recipe again"
@@ -183,7 +192,7 @@ def _parse_file(data: bytes, place: str, overrides: Sequence[str] = ()) -> Recip
 
 
 def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe from YAML text; `origin` is what error messages call it. What a deployment fixes is as the deployment says."""
+    """A recipe from YAML text; error messages call it `origin`. The deployment, if there is one, sets what it fixes."""
     return _imposed(_validated(text, origin, overrides), origin)
 
 
@@ -207,13 +216,16 @@ def _validated(text: str, origin: str, overrides: Iterable[str]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        told = [mistakes.explain(detail, Recipe) for detail in error.errors()[:TOLD]]
+        texts = [mistakes.explain(detail, Recipe) for detail in error.errors()[:TOLD]]
         more = [f"and {error.error_count() - TOLD} more"] if error.error_count() > TOLD else []
-        raise RecipeError(f"recipe {origin}: " + "; ".join(told + more)) from None
+        raise RecipeError(f"recipe {origin}: " + "; ".join(texts + more)) from None
 
 
 def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every value written out but Spark's master and conf where a deployment fixes them: it may change them."""
+    """The resolved recipe as YAML with every value written out.
+
+    If a deployment is in force, Spark's master and conf are left out: the deployment fixes them and may change them.
+    """
     fixed = {"spark": {"master", "conf"}} if deployment.current() else None
     return yaml.safe_dump(recipe.model_dump(mode="json", exclude=fixed), sort_keys=False, allow_unicode=True)
 

@@ -1,4 +1,4 @@
-"""The columns of every table the Spark plane writes, and the one list of reasons for which a document is dropped."""
+"""The columns of every table that the Spark plane writes, and all reasons for which a document is dropped."""
 
 from enum import StrEnum
 
@@ -71,16 +71,16 @@ class Drop(StrEnum):
 
 PAGES = pa.schema(
     [
-        ("id", pa.string()),  # 32 hexadecimal digits, from snapshot, file and offset: the same page has it in every run
+        ("id", pa.string()),  # 32 hexadecimal digits, from snapshot, file and offset, so the same in every run
         ("url", pa.string()),
         ("snapshot", pa.string()),
         ("date", pa.timestamp("s", "UTC")),  # of the capture
-        ("file", pa.string()),  # crawl file's name within its snapshot
+        ("file", pa.string()),  # the crawl file's name within its snapshot
         ("offset", pa.int64()),  # of the record in that file
         ("digest", pa.string()),  # of the payload, hexadecimal
-        ("charset", pa.string()),  # what the HTTP header says, or null
+        ("charset", pa.string()),  # from the HTTP header, or null
         ("kind", pa.string()),  # html | text (WET)
-        ("payload", pa.binary()),  # decoded of transfer and content encoding, not of the character set
+        ("payload", pa.binary()),  # transfer and content encoding are decoded, the character set is not
     ]
 )
 
@@ -96,19 +96,15 @@ DOCUMENTS = pa.schema(
         ("title", pa.string()),
         ("language", pa.string()),  # null before langid
         ("language_probability", pa.float32()),
-        (
-            "languages",
-            pa.list_(pa.string()),
-        ),  # langid's three likeliest, `language` first; kept up to `mix`, not packed
-        ("language_probabilities", pa.list_(pa.float32())),  # theirs, in the same order
+        ("languages", pa.list_(pa.string())),  # langid's three likeliest, `language` first; `pack` drops them
+        ("language_probabilities", pa.list_(pa.float32())),  # of `languages`, in the same order
         ("source", pa.string()),  # `crawl`, or the name of a curated source of the mixture
         ("text", pa.string()),
     ]
 )
 
-SCORED = pa.schema(
-    [*DOCUMENTS, *((name, pa.float64()) for name in SCORES)]
-)  # what `score` writes: a rule reads only numbers
+# The table that `score` writes; the rules of `filter` read only its numbers.
+SCORED = pa.schema([*DOCUMENTS, *((name, pa.float64()) for name in SCORES)])
 
 DROPS = pa.schema(
     [
@@ -116,9 +112,9 @@ DROPS = pa.schema(
         ("url", pa.string()),
         ("stage", pa.string()),
         ("reason", pa.string()),  # a Drop
-        ("value", pa.string()),  # what crossed the threshold: a number, a word, a language
-        ("duplicate_of", pa.string()),  # id of the document that stays, for duplicates
-        ("snippet", pa.string()),  # the first SNIPPET_CHARS characters
+        ("value", pa.string()),  # the number, word or language that crossed the threshold
+        ("duplicate_of", pa.string()),  # for duplicates, the id of the document that was kept
+        ("snippet", pa.string()),  # the text's first SNIPPET_CHARS characters
     ]
 )
 

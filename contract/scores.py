@@ -1,7 +1,7 @@
-"""What `score` measures of every document: the numbers that the rules of `filter` judge, and that a recipe may name."""
+"""The scores that `score` computes for every document; rules of `filter` judge them, and a recipe may name them."""
 
 SCORES = (
-    # of the text as it was extracted
+    # of the extracted text
     "duplicate_lines",
     "duplicate_line_chars",
     "duplicate_paragraphs",
@@ -15,26 +15,26 @@ SCORES = (
     "bullet_lines",
     "ellipsis_lines",
     "alpha_words",
-    "stop_words",  # distinct ones; null for a language without a list
+    "stop_words",  # distinct stop words; null for a language without a list
     "lorem_ipsum",
     "curly_brackets",
-    "bad_words",  # null where the recipe names no lists
+    "bad_words",  # null if the recipe names no lists
     "long_lines",
     "char_repetition",
     "word_repetition",
     "special_chars",
     "stop_word_fraction",
     "bad_word_fraction",
-    "perplexity",  # null where the recipe names no model
-    # of what line corrections and C4's line rules, where those are on, left of it
+    "perplexity",  # null if the recipe names no model
+    # of the text after line corrections and C4's line rules, if they are enabled
     "removed_word_fraction",  # by line corrections
     "kept_words",
     "sentences",
     "punctuated_lines",
     "kept_duplicate_line_chars",
     "short_lines",
-    "masked",  # e-mail addresses, IP addresses, telephone numbers
+    "masked",  # number of e-mail addresses, IP addresses and telephone numbers
 )
 
 NEEDED = {"perplexity": "perplexity_model", "bad_words": "bad_words", "bad_word_fraction": "bad_words"}
-"""Scores that are measured only where this setting of `score` names something."""
+"""Score -> the setting of `score` that must be set for it to be computed."""

@@ -1,8 +1,9 @@
-"""Which crawl files a snapshot consists of, cut into segments. Their names and sizes are the root of every fingerprint.
+"""The crawl files of each snapshot, cut into segments. Their identities are the root of every fingerprint.
 
-A source is a Common Crawl mirror (it has `collinfo.json` and `crawl-data/<snapshot>/warc.paths.gz`) or a folder or store prefix.
-A folder is one snapshot, named after itself and the week in which its first file was captured. A file is known by what it holds, so a
-folder that was copied, moved under its own name, or touched is the same snapshot of the same files (see `contract.content`).
+A source is a Common Crawl mirror (it has `collinfo.json` and `crawl-data/<snapshot>/warc.paths.gz`), or a folder or
+store prefix. A folder is one snapshot, named after the folder and the week in which its first file was captured. A
+folder's file is identified by its content, so a folder that was copied, touched, or moved without a new name is the
+same snapshot of the same files (see `contract.content`).
 """
 
 import datetime
@@ -25,18 +26,18 @@ from contract.store import Entry, Store, split_uri
 
 CRAWL_FILE = re.compile(r"\.(warc|wet|arc)(\.gz)?\Z|\.warc\.wet(\.gz)?\Z")
 FEWEST_FILES = 10  # in a segment that is not the last: about 10 GB of Common Crawl
-MAX_SEGMENTS = 1000  # of a run, over all its crawls: Airflow maps no more than 1,024 tasks at once unless it is told to
-LISTING_BYTES = 64 << 20  # of a crawl's list of paths; Common Crawl's have 12 MB
-DATED_FILES = 8  # a folder's first files, asked in turn when they were captured
+MAX_SEGMENTS = 1000  # of a run, over all its crawls: by default Airflow maps at most 1,024 tasks at once
+LISTING_BYTES = 64 << 20  # of an unpacked list of paths; Common Crawl's lists have 12 MB
+DATED_FILES = 8  # so many of a folder's first files are searched for a capture date
 SNAPSHOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*-([0-9]{4})-([0-9]{2})\Z")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One crawl file. `name` identifies it within its snapshot, `content` tells what it holds (see `contract.content`).
+    """One crawl file. `name` identifies it within its snapshot, `content` is a digest (see `contract.content`).
 
-    A mirror's list tells neither size nor content: they are 0 and empty. Such files never change, and their URI identifies them,
-    less its secrets: a new password or signature is no new file.
+    A mirror's list gives neither size nor digest, so they are 0 and empty. Such files never change; their URI without
+    secrets identifies them, so that a new password or signature does not make a new file.
     """
 
     uri: str
@@ -46,13 +47,13 @@ class Source:
 
     @property
     def identity(self) -> str:
-        """What a fingerprint knows of the file."""
+        """The file's part of a fingerprint."""
         return f"{self.name}:{self.size}:{self.content}" if self.content else masked(self.uri)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The unit that runs, fails and is cleared alone: some files of one snapshot."""
+    """Some files of one snapshot: the unit that runs, fails and is cleared by itself."""
 
     snapshot: str
     index: int
@@ -64,7 +65,10 @@ class Segment:
 
 
 def snapshot_date(key: str) -> datetime.date:
-    """The Monday of the ISO week that a snapshot's name ends in: CC-MAIN-2024-10 -> 2024-03-04. Raises InputError for other names."""
+    """The Monday of the ISO week at the end of a snapshot's name: CC-MAIN-2024-10 -> 2024-03-04.
+
+    Raises InputError for a name without year and week.
+    """
     match = SNAPSHOT_NAME.match(key)
     if not match:
         raise InputError(f"crawl {key!r}: a name ends in year and ISO week, for example CC-MAIN-2024-10")
@@ -75,7 +79,7 @@ def snapshot_date(key: str) -> datetime.date:
 
 
 def list_snapshots(source: str, patience_s: float = fetch.PATIENCE_S) -> list[str]:
-    """The snapshots that a source offers, newest first. A source that cannot be reached is asked for `patience_s`."""
+    """The snapshots that a source offers, newest first. Retries an unreachable source for `patience_s` seconds."""
     if not is_common_crawl(source):
         return [_folder_snapshot(source, _folder_files(source))]
     try:
@@ -84,22 +88,22 @@ def list_snapshots(source: str, patience_s: float = fetch.PATIENCE_S) -> list[st
         raise InputError(
             f"{source}/collinfo.json: is not Common Crawl's list of crawls ({error}); check crawl.source"
         ) from None
-    # Common Crawl's earliest crawls are named otherwise and are ARC, which is refused anyway.
+    # Common Crawl's earliest crawls have other names. They are ARC files, which are refused anyway.
     return sorted((name for name in names if SNAPSHOT_NAME.match(name)), key=snapshot_date, reverse=True)
 
 
 def list_segments(recipe: Recipe) -> list[Segment]:
-    """Every segment of every snapshot of the recipe, or of the newest one where the recipe names none."""
+    """Every segment of every snapshot that the recipe names, or of the source's newest one if it names none."""
     crawl = recipe.crawl
     snapshots = tuple(dict.fromkeys(recipe.snapshots)) or tuple(list_snapshots(crawl.source)[:1])
-    found: dict[str, list[Source]] = {}
+    files_of: dict[str, list[Source]] = {}
     for snapshot in snapshots:
         snapshot_date(snapshot)
-        found[snapshot] = _snapshot_files(crawl.source, snapshot, crawl.max_files)
-    step = crawl.files_per_segment or segment_size([len(files) for files in found.values()])
+        files_of[snapshot] = _snapshot_files(crawl.source, snapshot, crawl.max_files)
+    step = crawl.files_per_segment or segment_size([len(files) for files in files_of.values()])
     segments = [
         Segment(snapshot, start // step, tuple(files[start : start + step]))
-        for snapshot, files in found.items()
+        for snapshot, files in files_of.items()
         for start in range(0, len(files), step)
     ]
     if not segments:
@@ -108,9 +112,9 @@ def list_segments(recipe: Recipe) -> list[Segment]:
 
 
 def segment_size(counts: Sequence[int]) -> int:
-    """Files a segment, for crawls of so many files each: 10, doubled until all of them make at most MAX_SEGMENTS.
+    """Files per segment, given each crawl's number of files: 10, doubled until there are at most MAX_SEGMENTS segments.
 
-    It doubles so that a source that grows keeps its segments, and what was made of them, until it has twice the files.
+    Doubling lets a source grow up to twice its files before its segments, and with them the finished tasks, change.
     """
     size = FEWEST_FILES
     while size < max(counts, default=0) and sum(-(-count // size) for count in counts) > MAX_SEGMENTS:
@@ -119,31 +123,31 @@ def segment_size(counts: Sequence[int]) -> int:
 
 
 def list_outside(recipe: Recipe) -> dict[str, str]:
-    """What the files hold that a recipe names beside the crawl: `stage.key` -> a digest of their names and contents.
+    """The files that a recipe names besides the crawl: `stage.key` -> digest of their names and contents.
 
-    Raises InputError naming the key of a file that does not exist, or of a folder without files.
+    Raises InputError that names the key if a file does not exist or a folder has no files.
     """
     return {key: value for stage in STAGES for key, value in stage_outside(recipe, stage).items()}
 
 
 def stage_outside(recipe: Recipe, stage: str) -> dict[str, str]:
     """`list_outside` for the files of one stage."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for key, uri in recipe.section(stage).outside().items():
         store, name = split_uri(uri)
-        alone = store.entry(name)
-        entries = [alone] if alone else store.files(name)
+        file = store.entry(name)
+        entries = [file] if file else store.files(name)
         if not entries:
             why = "holds no readable file" if store.exists(name) else "does not exist"
             raise InputError(f"{stage}.{key}: {uri} {why}; check the path, or leave the key out")
-        held = content.digests(store, entries, name, content.WHOLE_BYTES)
-        listing = "".join(f"{entry.path}:{entry.size}:{held[entry.path]}\n" for entry in entries)
-        found[f"{stage}.{key}"] = hashlib.sha256(listing.encode()).hexdigest()[:16]
-    return found
+        digest_of = content.digests(store, entries, name, content.WHOLE_BYTES)
+        listing = "".join(f"{entry.path}:{entry.size}:{digest_of[entry.path]}\n" for entry in entries)
+        digests[f"{stage}.{key}"] = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    return digests
 
 
 def check_crawl_files(segment: Segment) -> None:
-    """Raises InputError where a crawl file is gone or not what it was when the run was resolved. Common Crawl's never change."""
+    """Raise InputError if a crawl file is gone or changed since the run was resolved; mirrors are not checked."""
     for file in segment.files:
         if not file.content:
             continue
@@ -156,7 +160,7 @@ def check_crawl_files(segment: Segment) -> None:
 
 
 def file_size(source: Source, retries: int = 8) -> int:
-    """Bytes of a crawl file, asked for where the listing does not say; 0 where nobody tells."""
+    """Bytes of a crawl file, from its server or store if the listing had no size; 0 if the server does not say."""
     if source.size:
         return source.size
     if source.uri.startswith(("http://", "https://")):
@@ -166,14 +170,15 @@ def file_size(source: Source, retries: int = 8) -> int:
 
 
 def dump_inputs(segments: list[Segment], outside: dict[str, str]) -> bytes:
-    """What a run was resolved against, as JSON for the run's folder in the store."""
+    """The crawl files and outside files that a run was resolved against, as the JSON of its inputs.json."""
     return json.dumps({"segments": [asdict(segment) for segment in segments], "outside": outside}, indent=1).encode()
 
 
 def load_inputs(data: bytes) -> tuple[list[Segment], dict[str, str]]:
     """The inverse of `dump_inputs`.
 
-    Raises InputError for what another version of Gristmill wrote, and for a crawl whose name is not valid, because paths are made of it.
+    Raises InputError for JSON that another version of Gristmill wrote, and for an invalid snapshot name, because paths
+    are built from it.
     """
     try:
         values = json.loads(data)
@@ -230,12 +235,12 @@ def _snapshot_files(source: str, snapshot: str, limit: int | None) -> list[Sourc
     if snapshot != only:
         raise InputError(f"{source} holds the crawl {only}, not {snapshot}; leave `snapshots` empty or name {only}")
     store = Store(source)
-    held = content.digests(store, files[:limit])
-    return [Source(store.full(file.path), file.path, file.size, held[file.path]) for file in files[:limit]]
+    digest_of = content.digests(store, files[:limit])
+    return [Source(store.full(file.path), file.path, file.size, digest_of[file.path]) for file in files[:limit]]
 
 
 def _inflate(data: bytes) -> bytes:
-    """Raises OSError above LISTING_BYTES, so that a small file of a hostile mirror fills no memory."""
+    """Unpack gzip. Raises OSError above LISTING_BYTES, so that a hostile mirror's small file cannot fill the memory."""
     with gzip.open(io.BytesIO(data)) as file:
         text = file.read(LISTING_BYTES + 1)
     if len(text) > LISTING_BYTES:
@@ -261,13 +266,14 @@ def _folder_files(source: str) -> list[Entry]:
 
 
 def _folder_snapshot(source: str, files: list[Entry]) -> str:
-    """A folder's name, and the week in which the first of its files was captured that says so: more files leave it as it is.
+    """A folder's snapshot name: the folder's name and the week of the first capture date in its first files.
 
-    Where none of the first ones tells, the oldest file's time of change has to do.
+    Files that are added later do not change it, unless they sort first. If none of the first DATED_FILES files has a
+    capture date, the oldest modification time is used.
     """
     base = re.sub(r"[^A-Za-z0-9]+", "-", source.rstrip("/").rpartition("/")[2]).strip("-").upper() or "FOLDER"
     store = Store(source)
-    told = (content.capture_date(store, file.path) for file in files[:DATED_FILES])
+    dates = (content.capture_date(store, file.path) for file in files[:DATED_FILES])
     oldest = datetime.datetime.fromtimestamp(min(file.modified for file in files) / 1e9, datetime.UTC)
-    week = (next(filter(None, told), None) or oldest.date()).isocalendar()
+    week = (next(filter(None, dates), None) or oldest.date()).isocalendar()
     return f"{base}-{week.year}-{week.week:02d}"

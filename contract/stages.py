@@ -1,7 +1,7 @@
-"""The stage table: the whole pipeline, readable in one place.
+"""The stage table: the whole pipeline in one place.
 
-DAG edges, fingerprints and the documentation's table come from these rows. Raise a stage's `version` when its code starts to
-produce something else from the same settings and inputs: that is what makes old results stale.
+DAG edges, fingerprints and the documentation's table come from these rows. Raise a stage's `version` if a change of its
+code changes its output for the same settings and inputs; the new version makes old results stale.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Scope = Literal["snapshot", "corpus"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One row.
+    """One row of the table.
 
     plane: `spark` runs in `pipelines`, `gpu` under DeepSpeed in `training`, `local` in `training` as one process.
     scope: `snapshot` runs once for every segment of every crawl, `corpus` once over everything.

@@ -1,10 +1,11 @@
-"""The store: where every task's data lives, on a local folder or an S3-compatible service, behind one small class.
+"""The store holds every task's data, in a local folder or an S3-compatible service, behind one small class.
 
-Data goes through `pyarrow.fs`, which streams and retries. What must be created exactly once (manifests) goes through `create`:
-a hard link on a file system, a conditional put (`If-None-Match: *`) on S3. Endpoint and credentials come from the usual AWS
-environment variables (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...), never from a URI.
+Data goes through `pyarrow.fs`, which streams and retries. Manifests must be created exactly once, so they go through
+`create`: a hard link on a file system, a conditional put (`If-None-Match: *`) on S3. Endpoint and credentials
+come from the usual AWS environment variables (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...), never from a URI.
 
-pyarrow is imported where it is used: Airflow reads the DAG files, which know of stores, every few seconds and opens none.
+pyarrow is imported inside the functions that use it: Airflow parses the DAG files, which import this module, every few
+seconds without opening a store.
 """
 
 import errno
@@ -44,14 +45,14 @@ DENIED = (
     "SignatureDoesNotMatch",
 )
 
-# Several S3-compatible servers (Ceph among them) refuse the checksums that newer AWS SDKs add unasked.
+# Several S3-compatible servers (Ceph among them) refuse the checksums that newer AWS SDKs add by default.
 os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
 os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file under a prefix. `path` is relative to the store; `modified` is a Unix time in nanoseconds, exact to the second."""
+    """One file. `path` is relative to the store; `modified` is a Unix time in nanoseconds, exact to the second."""
 
     path: str
     size: int
@@ -60,10 +61,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Store:
-    """A root URI and the operations on paths below it. Holds no connection until used, so it pickles to workers.
+    """A root URI and the operations on paths below it. It connects at first use, so it can be pickled to workers.
 
-    Paths are relative, with `/`. Every method raises StoreError with the full URI when the service fails, and FileNotFoundError
-    when a path that must exist does not.
+    Paths are relative, with `/`. Every method raises StoreError with the full URI if the service fails, and
+    FileNotFoundError if a path that must exist does not.
     """
 
     uri: str
@@ -71,8 +72,8 @@ class Store:
     def __post_init__(self) -> None:
         scheme, separator, rest = self.uri.partition("://")
         if separator and scheme not in ("file", "s3"):
-            told = f"store {self.uri}: scheme {scheme}:// is not supported; use a folder, file:// or s3://"
-            raise RecipeError(masked_words(told))
+            message = f"store {self.uri}: scheme {scheme}:// is not supported; use a folder, file:// or s3://"
+            raise RecipeError(masked_words(message))
         if scheme == "s3" and separator:
             if "@" in rest.partition("/")[0]:
                 raise RecipeError(
@@ -122,7 +123,7 @@ class Store:
         return {"uri": self.uri}
 
     def local(self, path: str) -> Path:
-        """Where a file of a store that is a folder lies, for libraries that open files themselves."""
+        """The path of a file in a store that is a local folder, for libraries that open files themselves."""
         return Path(self._at(path))
 
     def _at(self, path: str) -> str:
@@ -144,8 +145,11 @@ class Store:
             raise StoreError(explain(self.full(path), error, self.uri)) from error
 
     def check(self) -> None:
-        """Prove, before any work starts, that the store can be written and that it creates a file only once; fails within seconds where it
-        cannot be reached. Raises StoreError where a second file replaces the first: two attempts at a task would both win."""
+        """Check that the store can be written and refuses to create a file twice, before any work starts.
+
+        Raises StoreError within seconds if the store cannot be reached, or if a second file replaces the first: then
+        two attempts at a task would both win.
+        """
         self.reach()
         probe = f".probe-{uuid.uuid4().hex}"
         with self._reported(""):
@@ -158,12 +162,15 @@ class Store:
             self.delete(probe)
         if created != [True, False]:
             raise StoreError(
-                f"{self.uri}: the service overwrites what it was asked to create once; commits need one that honours If-None-Match: * on a put"
+                f"{self.uri}: the service overwrites what it was asked to create once; "
+                "commits need one that honours If-None-Match: * on a put"
             )
 
     def reach(self) -> None:
-        """Raises StoreError within seconds where the service cannot be reached. Every other method tries for a minute, which is too long
-        for a person who waits. Any answer counts, a refusal too."""
+        """Raise StoreError within seconds if the service cannot be reached; any answer counts, even a refusal.
+
+        Every other method retries for a minute, which is too long for a person who waits.
+        """
         if self.is_s3:
             _reach(self.root.partition("/")[0], self.uri, _endpoint())
 
@@ -172,18 +179,18 @@ class Store:
             return bool(self._info(path).type.name != "NotFound")
 
     def size(self, path: str) -> int:
-        """Bytes of a file, 0 where there is none."""
+        """Bytes of a file, or 0 if it does not exist."""
         entry = self.entry(path)
         return entry.size if entry else 0
 
     def entry(self, path: str) -> Entry | None:
-        """One file, or None where there is none."""
+        """The file at a path, or None if it does not exist."""
         with self._reported(path):
             info = self._info(path)
         return Entry(path, info.size, info.mtime_ns) if info.is_file else None
 
     def files(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
-        """Files below a prefix, sorted by path; an absent prefix is an empty list."""
+        """Files below a prefix, sorted by path; an empty list if the prefix does not exist."""
         with self._reported(prefix):
             infos = self._infos(prefix, recursive)
         files = (info for info in infos if info.is_file)
@@ -193,8 +200,11 @@ class Store:
         )
 
     def sizes(self, prefix: str, paths: Iterable[str]) -> dict[str, int]:
-        """Bytes of the files named, all below a prefix, without those that are missing. On a file system each is opened: NFS then asks its
-        server, while it may list from memory what other machines have changed."""
+        """Path -> bytes of the given files, all below a prefix; missing files are left out.
+
+        On a file system each file is opened, because NFS then asks its server; an NFS listing may come from a cache
+        that misses the changes of other machines.
+        """
         if self.is_s3:
             return {entry.path: entry.size for entry in self.files(prefix)}
         found: dict[str, int] = {}
@@ -204,7 +214,7 @@ class Store:
         return found
 
     def clock(self) -> float:
-        """The time by the store's own clock, as a Unix time in seconds: that at which it says a file written now was changed."""
+        """The store's own time as a Unix time in seconds, read off the modification time of a file written now."""
         probe = f".probe-{uuid.uuid4().hex}"
         try:
             self.write_bytes(probe, b"clock")
@@ -217,11 +227,13 @@ class Store:
         return entry.modified / 1e9
 
     def etags(self, prefix: str = "") -> dict[str, str]:
-        """On S3, the ETag of every object whose path begins with `prefix`: a thousand a request."""
+        """On S3, path -> ETag of every object whose path begins with `prefix`; one request lists a thousand objects."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, _, key = self._at(prefix).partition("/")
-        begins = f"{key}/" if key and not prefix else key  # the store's own folder, not what is named alike
+        begins = (
+            f"{key}/" if key and not prefix else key
+        )  # the store's own folder, not its siblings whose names begin alike
         skipped = len(self.root.partition("/")[2]) + 1 if "/" in self.root else 0
         pages = self._s3.get_paginator("list_objects_v2")
         with self._reported(prefix):
@@ -252,30 +264,30 @@ class Store:
         return list(self.filesystem.get_file_info(selector))
 
     def _walk(self, folder: str) -> "Iterator[pafs.FileInfo]":
-        """Everything below a local folder, each folder once: links are followed last, and not to what was listed, such as the folder itself."""
+        """Everything below a local folder. Links come last; no folder is listed twice."""
         from pyarrow.fs import FileSelector
 
         folders, seen = [folder], set()
         links: list[str] = []
         while folders or links:
-            one = folders.pop() if folders else links.pop(0)
-            if (real := os.path.realpath(one)) in seen:
+            current = folders.pop() if folders else links.pop(0)
+            if (real := os.path.realpath(current)) in seen:
                 continue
             seen.add(real)
             for info in sorted(
-                self.filesystem.get_file_info(FileSelector(one, allow_not_found=True)), key=lambda info: info.path
+                self.filesystem.get_file_info(FileSelector(current, allow_not_found=True)), key=lambda info: info.path
             ):
                 yield info
                 if info.type.name == "Directory":
                     (links if os.path.islink(info.path) else folders).append(info.path)
 
     def open_input(self, path: str) -> "pa.NativeFile":
-        """A seekable reader that does not decompress anything by itself."""
+        """Return a seekable reader of a file's bytes as they are stored, even if the file is compressed."""
         with self._reported(path):
             return self.filesystem.open_input_file(self._at(path))
 
     def open_output(self, path: str) -> "pa.NativeFile":
-        """A writer; the file appears on S3 when closed. The folder is made where the store needs one."""
+        """Return a writer. On S3 the file appears when the writer is closed; elsewhere missing folders are made."""
         with self._reported(path):
             if not self.is_s3:
                 os.makedirs(os.path.dirname(self._at(path)), exist_ok=True)
@@ -286,12 +298,12 @@ class Store:
             return bytes(source.read())
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write or overwrite; for what must never be overwritten there is `create`."""
+        """Write a file, or overwrite it; use `create` for files that must never be overwritten."""
         with self._reported(path), self.open_output(path) as sink:
             sink.write(data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Create a file whole, or return False and change nothing if it exists already. Never leaves part of a file."""
+        """Create a whole file, or change nothing and return False if it exists already. Never leaves part of a file."""
         with self._reported(path):
             return self._create_s3(path, data, self._s3) if self.is_s3 else self._create_local(path, data)
 
@@ -299,17 +311,17 @@ class Store:
         target = self._at(path)
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
-        except FileNotFoundError as error:  # as /proc answers; for a caller it would mean that a file is missing
+        except FileNotFoundError as error:  # /proc raises this; to a caller it would mean that a file is missing
             raise PermissionError(error.errno, "no folder can be made here", error.filename) from None
         temporary = f"{os.path.dirname(target)}/.create-{uuid.uuid4().hex}"
-        with open(temporary, "xb") as file:  # by `open`, so that the umask decides who may read it
+        with open(temporary, "xb") as file:  # `open` applies the umask, which decides who may read the file
             try:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
                 made = _link(temporary, target)
             finally:
-                with suppress(OSError):  # `gc` removes it too, and the new file stands already
+                with suppress(OSError):  # `gc` removes it too, and the target exists already
                     os.unlink(temporary)
         if made:
             self.persist([path])
@@ -326,7 +338,7 @@ class Store:
             except ClientError as error:
                 code = error.response.get("Error", {}).get("Code")
                 if code == "PreconditionFailed":
-                    # A retried put may meet its own first try: the bytes decide who won.
+                    # A retried put may find the object of its own first try: equal bytes mean that it won.
                     return self.read_bytes(path) == data
                 if code != "ConditionalRequestConflict" or attempt == ATTEMPTS - 1:
                     raise OSError(str(error)) from error
@@ -336,7 +348,7 @@ class Store:
         raise AssertionError("the last attempt returns or raises")
 
     def persist(self, paths: Iterable[str]) -> None:
-        """Force written files, and their names, to the disk, so that no power cut takes them back. S3 did so before a write returned."""
+        """Sync files and their folders to the disk, so that they survive a power cut. S3 does so at every write."""
         if self.is_s3:
             return
         for path in sorted({*paths, *(os.path.dirname(path) for path in paths)}):
@@ -348,7 +360,10 @@ class Store:
                     os.close(handle)
 
     def delete(self, path: str) -> None:
-        """Delete a file, or a folder with everything below it. An absent path is fine; one that a link leads out of the store is refused."""
+        """Delete a file, or a folder with everything below it; do nothing if the path does not exist.
+
+        Raises StoreError for a path that leads out of the store through a link.
+        """
         with self._reported(path):
             if not self.holds(os.path.dirname(path)):
                 raise StoreError(f"{self.full(path)}: a link leads out of the store; remove that link")
@@ -359,7 +374,7 @@ class Store:
                 self.filesystem.delete_dir(info.path)
 
     def holds(self, path: str) -> bool:
-        """Whether a path lies within the store also where links on the way are followed."""
+        """Whether a path still lies within the store after its links are followed."""
         if self.is_s3:
             return True
         inside, place = os.path.realpath(self.root), os.path.realpath(self._at(path))
@@ -381,10 +396,11 @@ class Store:
 
 
 def _link(temporary: str, target: str) -> bool:
-    """Give a file its second name, whole and at once; False where another file has that name.
+    """Hard-link `temporary` to `target`, which is atomic; return False if another file has that name.
 
-    NFS may lose the answer of a link that it made: its second try then answers that the name exists, or that the server failed. So the
-    number of the file's names decides, asked through a new open, which NFS answers from the server and not from memory.
+    NFS may lose the answer to a link that it made; its second try then reports that the name exists, or that the server
+    failed. So the file's link count decides. It is read through a new `open`, which NFS answers from the server and not
+    from its cache.
     """
     try:
         os.link(temporary, target)
@@ -399,7 +415,7 @@ def _link(temporary: str, target: str) -> bool:
 
 @lru_cache
 def _reach(bucket: str, uri: str, endpoint: str | None) -> None:
-    """`Store.reach`, once a process: what was reached is not asked again."""
+    """`Store.reach`, cached: a process asks a reachable service only once."""
     from botocore import UNSIGNED
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -408,13 +424,13 @@ def _reach(bucket: str, uri: str, endpoint: str | None) -> None:
         _s3_client(quick=True, signature_version=UNSIGNED).head_bucket(Bucket=bucket)
     except BotoCoreError as error:
         raise StoreError(explain(uri, error)) from error
-    except ClientError:  # an answer
+    except ClientError:  # the service answered, so it can be reached
         return
 
 
 def _s3_client(quick: bool = False, **options: Any) -> Any:
-    """A client with the patience of a task, or with that of a person who waits."""
-    import boto3  # imported here: only S3 stores pay for it
+    """An S3 client with timeouts and retries for a task, or, if `quick`, for a person who waits."""
+    import boto3  # imported here, so that only S3 stores pay for it
     from botocore.config import Config
 
     config = Config(
@@ -436,12 +452,12 @@ def _endpoint() -> str | None:
 
 
 def _region() -> str:
-    """Named even where no AWS is involved: without one pyarrow asks AWS itself, and hangs where AWS is out of reach."""
+    """A region even for servers that need none: without one pyarrow asks AWS, and hangs if AWS cannot be reached."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 
 
 def split_uri(uri: str) -> tuple[Store, str]:
-    """A file's URI as the store of its folder and its name, to read one file that may lie anywhere."""
+    """Split a file's URI into (a store of its folder, its name), to read a single file from anywhere."""
     folder, slash, name = uri.rstrip("/").rpartition("/")
     if folder in ("", "file:/", "file://"):
         return Store("/" if slash else "."), name
@@ -449,16 +465,17 @@ def split_uri(uri: str) -> tuple[Store, str]:
 
 
 def explain(uri: str, error: Exception, store: str | None = None) -> str:
-    """What a failed operation on a URI means and what to do about it, in one line.
+    """One line that says what a failed operation on a URI means and what to do about it.
 
-    Without `store`, it is read off a URI that lies in a task's folder.
+    If `store` is not given, the store's URI is taken from `uri`, if that lies in a task's folder.
     """
     text = str(error).replace("\n", " ")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         below = TASK_FOLDER.search(uri)
         root = store or (uri[: below.start()] if below else None)
         return (
-            f"{uri}: the disk is full; free space and run again, finished work is kept; what killed tasks left behind goes with: "
+            f"{uri}: the disk is full; free space and run again, finished work is kept; "
+            "what killed tasks left behind goes with: "
             f"python -m contract gc --store {shlex.quote(root) if root else 'STORE'} --delete"
         )
     if isinstance(error, PermissionError) or any(sign in text for sign in DENIED):

@@ -1,4 +1,4 @@
-"""Committed Parquet files, read with their checksums: a disk may change what lies on it without changing its size."""
+"""Reads committed Parquet files and verifies their checksums: a disk may corrupt a file without changing its size."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_table(store: Store, file: File) -> "Iterator[pq.ParquetFile]":
-    """A committed Parquet file. Raises DamagedError where it is not what was committed; read from it within `reading`."""
+    """Open a committed Parquet file, to be read within `reading`. Raises DamagedError if it is not as committed."""
     import pyarrow.parquet as pq
 
     with file.open(store) as source:
@@ -23,7 +23,8 @@ def open_table(store: Store, file: File) -> "Iterator[pq.ParquetFile]":
             table = pq.ParquetFile(source, page_checksum_verification=True)
         if table.metadata.num_rows != file.rows:
             raise DamagedError(
-                f"{store.full(file.path)}: holds {table.metadata.num_rows:,} rows, {file.rows:,} were committed; {file.cure(store)}"
+                f"{store.full(file.path)}: holds {table.metadata.num_rows:,} rows, {file.rows:,} were committed; "
+                f"{file.cure(store)}"
             )
         yield table
 
@@ -31,7 +32,7 @@ def open_table(store: Store, file: File) -> "Iterator[pq.ParquetFile]":
 def read_batches(
     store: Store, file: File, rows: int, columns: Sequence[str] | None = None
 ) -> "Iterator[pa.RecordBatch]":
-    """The file in batches of at most so many rows. Raises DamagedError where it is not what was committed."""
+    """Yield the file in batches of at most `rows` rows. Raises DamagedError if it is not what was committed."""
     with open_table(store, file) as table:
         batches = table.iter_batches(rows, columns=list(columns) if columns else None)
         while True:
@@ -44,7 +45,10 @@ def read_batches(
 
 @contextmanager
 def reading(store: Store, file: File) -> Iterator[None]:
-    """Around what reads of a committed file, and nothing else: what cannot be decoded is damage, what cannot be reached may pass."""
+    """Context for reads of a committed file, and for nothing else.
+
+    Raises DamagedError if the data cannot be decoded, and StoreError if the store fails.
+    """
     import pyarrow as pa
 
     where = store.full(file.path)

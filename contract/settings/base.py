@@ -1,4 +1,4 @@
-"""What all settings have in common: the frozen class, bounded numbers, plain text, and URIs."""
+"""The types that all settings share: the frozen base class, bounded numbers, plain text, and URIs."""
 
 import os
 from collections.abc import Iterator
@@ -14,72 +14,74 @@ from pydantic import (
 
 from contract.printable import HIDDEN
 
-MOST = 1 << 40  # of pages, bytes, tokens, steps: more than anybody has, and it still adds up in 64 bits
+MOST = 1 << 40  # pages, bytes, tokens or steps: more than anybody has, and sums of it still fit into 64 bits
 
 
 def _number(given: Any) -> Any:
-    """YAML's `true` is no number."""
+    """Refuse YAML's `true` and `false`, which pydantic would take for 1 and 0."""
     if isinstance(given, bool):
         raise ValueError(f"should be a number, not {str(given).lower()}")
     return given
 
 
 def _plain(text: str) -> str:
-    """No file, server or table can be named with a control character, and a line of a log would be torn by it."""
+    """Refuse control characters: no name of a file, server or table needs them, and they would break lines of a log."""
     if HIDDEN.search(text):
         raise ValueError(f"should hold no control characters, got {text[:80]!r}")
     return text
 
 
 def _absolute(uri: str) -> str:
-    """A relative path means the same to every later task, wherever it runs."""
+    """Make a local path absolute, so that it means the same to every later task, wherever the task runs."""
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
 
 def _public(uri: str) -> str:
-    """A source's address is copied into Airflow's database and into recipes, so it holds no secret; and paths are put after it."""
+    """Refuse an HTTP address with a secret, because recipes and Airflow's database store it, or with a query.
+
+    A query is refused because paths are appended to the address.
+    """
     if uri.lower().startswith(("http://", "https://")) and set(uri) & set("@?#"):
         raise ValueError(
-            "should be a plain address, without user:password@, ? and #; put name and password into ~/.netrc, where they are found"
+            "should be a plain address, without user:password@, ? and #; "
+            "put name and password into ~/.netrc, where they are found"
         )
     return uri
 
 
 Real = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[Real, Field(ge=0, le=1)]
-BelowOne = Annotated[Real, Field(ge=0, lt=1)]  # a share that leaves some; AdamW's betas, of which it refuses 1
-NotNegative = Annotated[Real, Field(ge=0, le=1e12)]  # a threshold that nothing reaches switches its rule off
-Weight = Annotated[Real, Field(ge=0, le=1e6)]  # of a term in a loss; beyond it the other terms vanish in float32
-Rate = Annotated[Real, Field(gt=0, le=1)]  # AdamW moves a weight by about this much a step
-Epochs = Annotated[Real, Field(ge=0, le=100)]  # of text; more than 40 add nothing (Muennighoff et al. 2023)
-Positive = Annotated[int, Field(gt=0, le=MOST, strict=True)]  # strict: `true` is no number
+BelowOne = Annotated[Real, Field(ge=0, lt=1)]  # a share that is not all; also AdamW's betas, which must be below 1
+NotNegative = Annotated[Real, Field(ge=0, le=1e12)]  # a threshold; one that no document reaches switches its rule off
+Weight = Annotated[Real, Field(ge=0, le=1e6)]  # of a loss term; above it the other terms vanish in float32
+Rate = Annotated[Real, Field(gt=0, le=1)]  # a learning rate: AdamW moves a weight by about this much per step
+Epochs = Annotated[Real, Field(ge=0, le=100)]  # passes over text; more than 40 add nothing (Muennighoff et al. 2023)
+Positive = Annotated[int, Field(gt=0, le=MOST, strict=True)]  # strict, because pydantic takes `true` for 1
 Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=1 << 32, strict=True)]  # what every generator of random numbers takes
-Batch = Annotated[int, Field(gt=0, le=1 << 20, strict=True)]  # rows of a step; GPT-3's had 1,600 sequences
-Rows = Annotated[int, Field(gt=0, le=1 << 24, strict=True)]  # held in one process's memory
-Length = Annotated[int, Field(gt=0, le=1 << 20, strict=True)]  # tokens in one sequence, which attention reads at once
+Seed = Annotated[int, Field(ge=0, lt=1 << 32, strict=True)]  # the range that every random number generator accepts
+Batch = Annotated[int, Field(gt=0, le=1 << 20, strict=True)]  # rows per step; GPT-3 had 1,600 sequences per step
+Rows = Annotated[int, Field(gt=0, le=1 << 24, strict=True)]  # rows that one process holds in memory
+Length = Annotated[int, Field(gt=0, le=1 << 20, strict=True)]  # tokens per sequence; attention reads them all at once
 Passes = Annotated[int, Field(gt=0, le=1000, strict=True)]  # over the same data
-Pieces = Annotated[
-    int, Field(gt=0, le=100_000, strict=True)
-]  # tasks or files, of each of which a driver keeps a record
+Pieces = Annotated[int, Field(gt=0, le=100_000, strict=True)]  # tasks or files; a driver keeps a record of each
 Text = Annotated[str, AfterValidator(_plain)]
 _ABSOLUTE = AfterValidator(_absolute)
 Uri = Annotated[str, Field(min_length=1), AfterValidator(_plain), _ABSOLUTE]
-"""What is read or written somewhere, as `Settings.uris` lists it. Whatever is opened has this type."""
+"""A URI or path. Every setting that names something to open has this type, so that `Settings.uris` lists it."""
 
 
 def runtime_only(default: Any, **constraints: Any) -> Any:
-    """A field that changes speed or place but not output; `fingerprint` leaves it out."""
+    """A field that changes speed or place but not output; fingerprints leave it out."""
     return Field(default, json_schema_extra={"runtime_only": True}, **constraints)
 
 
 class Settings(BaseModel):
-    """Frozen, and strict about names: a misspelt key is an error, never ignored."""
+    """The base of all settings: frozen, and a misspelt key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the output, as plain JSON values, without the run-time-only ones."""
+        """The settings that decide the output, as plain JSON values: all but the run-time-only ones."""
         kept: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
@@ -92,30 +94,33 @@ class Settings(BaseModel):
         return kept
 
     def outside(self) -> dict[str, str]:
-        """Files or folders that the stage reads from outside the pipeline: key of the setting -> URI. They are part of its identity."""
+        """Key of a setting -> URI of the file or folder outside the pipeline that it names.
+
+        The content of these files is part of the fingerprint of the stage that reads them.
+        """
         return {}
 
     def uris(self, above: str = "") -> Iterator[tuple[str, str]]:
-        """(dotted key, URI) of everything that these settings and those below them say to open."""
+        """Yield (dotted key, URI) of everything that these settings, and settings nested in them, name to open."""
         for name, field in type(self).model_fields.items():
             yield from _uris(f"{above}{name}", getattr(self, name), (field.annotation, *field.metadata))
 
 
 def _uris(key: str, value: Any, kind: tuple[Any, ...]) -> Iterator[tuple[str, str]]:
-    """`kind` is the field's annotation and what stands beside it."""
+    """Yield (dotted key, URI) of a value. `kind` is the field's annotation and metadata."""
     if isinstance(value, Settings):
         yield from value.uris(f"{key}.")
     elif isinstance(value, dict | tuple):
-        for name, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _uris(f"{key}.{name}", one, kind)
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _uris(f"{key}.{name}", item, kind)
     elif isinstance(value, str):
         parts = list(_parts_of(kind))
-        if _ABSOLUTE in parts and value not in parts:  # a word that the type itself names is no URI
+        if _ABSOLUTE in parts and value not in parts:  # words that the type itself lists are not URIs
             yield key, value
 
 
 def _parts_of(kind: tuple[Any, ...]) -> Iterator[Any]:
-    """What a type is made of, down to its validators and literals."""
-    for one in kind:
-        yield one
-        yield from _parts_of(get_args(one))
+    """Yield every part of a type, down to its validators and literals."""
+    for part in kind:
+        yield part
+        yield from _parts_of(get_args(part))

@@ -26,79 +26,89 @@ from contract.settings.base import (
 
 
 class Crawl(Settings):
-    """Where the pages come from, how much of them, and which URLs are refused before anything is stored."""
+    """Which pages are read, how many of them, and which URLs are dropped before anything is stored."""
 
     source: Annotated[Uri, AfterValidator(_public)] = runtime_only("https://data.commoncrawl.org")
-    """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files. Names and passwords of HTTP servers
-    stand in `~/.netrc`, never here.
+    """A Common Crawl mirror (http, https, s3), or a folder or store prefix that holds WARC or WET files.
 
-    A folder's files are part of a result's identity by what they hold, wherever it lies; a mirror's by their address, without password
-    and query (see `contract.sources.Source`).
+    Names and passwords of HTTP servers belong in `~/.netrc`, never here. In fingerprints, a folder's files are
+    identified by their content, wherever the folder lies, and a mirror's files by their URI without password and query
+    (see `contract.sources.Source`).
     """
     files_per_segment: Pieces | None = runtime_only(None)
-    """None: 10, doubled until a run has at most `contract.sources.MAX_SEGMENTS` of them."""
+    """If unset: 10, doubled until a run has at most `contract.sources.MAX_SEGMENTS` segments."""
     max_files: Positive | None = runtime_only(None)
-    """How many files, and so which segments there are; a segment's identity is its own files."""
+    """Read only so many files of each crawl. It is in no fingerprint: segments are identified by their own files."""
     max_bytes_per_file: Positive | None = None
-    """Read only the head of each file; the last, cut record is not counted as damage."""
+    """Read only the first bytes of each file; the record that this cuts is not counted as damage."""
     max_payload_bytes: Annotated[int, Field(gt=0, le=1 << 30, strict=True)] = 8 << 20
-    """At most 1 GiB, because a worker holds a page whole. A larger page is dropped with its reason; 99.99 % of Common Crawl's pages are under 1 MiB, which it truncates at."""
-    blocklists: tuple[Uri, ...] = ()
-    """The folder of each category to block, with lists named `domains`, `urls` or `hosts`: [ut1/adult, ut1/phishing]. UT1 as a whole is refused.
+    """A page with a larger payload is dropped. At most 1 GiB, because a worker holds whole pages in memory.
 
-    A line of `domains` or `hosts` is a domain, a line of a hosts file, or a filter `||a.com^`; a line of `urls` is a URL.
+    99.99 % of Common Crawl's pages are under 1 MiB, at which it truncates them.
+    """
+    blocklists: tuple[Uri, ...] = ()
+    """The folder of each category to block, with lists named `domains`, `urls` or `hosts`: [ut1/adult, ut1/phishing].
+
+    UT1's top folder is refused; name its categories. A line of `domains` or `hosts` is a domain, a line of a hosts
+    file, or a filter `||a.com^`; a line of `urls` is a URL.
     """
     strict_words: tuple[Text, ...] = ()
-    """RefinedWeb: dropped when the URL without `-` and `.` contains one, whatever the case."""
+    """RefinedWeb: drop a page if its URL without `-` and `.` contains one of these words, in upper or lower case."""
     hard_words: tuple[Text, ...] = ()
-    """RefinedWeb: dropped when one stands in the URL as a whole word."""
+    """RefinedWeb: drop a page if its URL contains one of these as a whole word."""
     soft_words: tuple[Text, ...] = ()
-    """RefinedWeb: dropped when two distinct ones stand in the URL as whole words."""
+    """RefinedWeb: drop a page if its URL contains two distinct ones of these as whole words."""
     skip_curated_hosts: bool = True
-    """RefinedWeb: leave out hosts whose curated dumps are the better copy (Wikipedia, arXiv, GitHub, ...)."""
+    """RefinedWeb: drop pages of hosts whose curated dumps are better (Wikipedia, arXiv, GitHub, ...)."""
     retries: Annotated[int, Field(gt=0, le=100, strict=True)] = runtime_only(8)
-    """Of a download. They wait up to a minute each: a hundred are an hour and a half."""
+    """Retries per download. Each waits up to a minute, so a hundred take an hour and a half."""
     connections_per_host: Annotated[int, Field(gt=0, le=256, strict=True)] = runtime_only(8)
-    """Downloads from one host that are open at a time on one machine, over all of its workers."""
+    """Downloads from one host that may be open at a time on one machine, over all of its workers."""
     split_bytes: Annotated[int, Field(ge=1024, le=MOST, strict=True)] = runtime_only(256 << 20)
-    """A larger file is read by several Spark tasks, each the records that begin in its stretch; one gzip member cannot be split."""
+    """Several Spark tasks read a larger file; each takes the records that begin in its range.
+
+    A file that is a single gzip member cannot be split.
+    """
 
     def outside(self) -> dict[str, str]:
         return {f"blocklists.{index}": uri for index, uri in enumerate(self.blocklists)}
 
 
 class Extract(Settings):
-    """Main content from HTML."""
+    """Extraction of the main content from HTML."""
 
     extractor: Literal["trafilatura", "resiliparse", "justext"] = "trafilatura"
-    """trafilatura asks its fall-back extractors (readability, jusText) only for pages whose text it seems to have missed: F1 on the article
-    benchmark .957 (never .957, always .952), on trafilatura's multilingual set .922 (.918, .923), in a tenth more time than never."""
+    """trafilatura runs its fall-backs (readability, jusText) only on pages whose text it seems to have missed.
+
+    F1 is .957 on the article benchmark (never running them: .957, always: .952) and .922 on trafilatura's multilingual
+    set (never: .918, always: .923). It takes a tenth more time than never running them.
+    """
     min_chars: Positive = 25
     prefilter_probability: Fraction = 0.1
-    """Skip pages whose plain text is in none of `langid.languages` with at least this probability; 0 extracts every page."""
+    """Drop a page if none of `langid.languages` reaches this probability on its plain text; 0 switches the rule off."""
     seconds_per_page: Annotated[Real, Field(ge=0.001, le=3600)] = 10.0
-    """Of processor time, from a millisecond, below which the system's clock means no limit, to an hour."""
+    """Processor time, from 1 ms to an hour; the system's clock takes less than 1 ms to mean no limit."""
     memory_mb_per_page: Annotated[int, Field(gt=0, le=1 << 20, strict=True)] = 1024
     """At most a tebibyte."""
 
 
 LANGUAGE_MODEL = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
-"""sha256 of lid.176.ftz, fastText's language identification model: part of what decides a page's language."""
+"""sha256 of lid.176.ftz, fastText's language identification model: part of the fingerprints of stages that use it."""
 
 
 class Langid(Settings):
-    """fastText lid.176 on the extracted text."""
+    """Language identification with fastText lid.176 on the extracted text."""
 
     languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = ("en",)
     """ISO 639 codes to keep; an empty list keeps every language."""
     min_probability: Fraction = 0.65
     """RefinedWeb 0.65; BLOOM 0.8; CCNet 0.5."""
     sample_chars: Positive = 2000
-    """Only the first characters are classified: 3.5 times as fast, the same answer on 99.1 % of pages."""
+    """Only so many first characters are classified: 3.5 times as fast, with the same answer on 99.1 % of pages."""
 
 
 class LineCorrection(Settings):
-    """RefinedWeb's line-wise corrections. What they may take of a document is `filter.max_removed_word_fraction`."""
+    """RefinedWeb's line-wise corrections. `filter.max_removed_word_fraction` limits how much they may remove."""
 
     enabled: bool = True
     max_upper_case_fraction: Fraction = 0.5
@@ -106,7 +116,7 @@ class LineCorrection(Settings):
 
 
 class C4Lines(Settings):
-    """C4's line rules. Minimum words as C4's paper has them (3; its released code and DCLM say 5)."""
+    """C4's line rules. The minimum of 3 words is from C4's paper; its released code and DCLM have 5."""
 
     enabled: bool = False
     terminal_punctuation: bool = True
@@ -115,20 +125,23 @@ class C4Lines(Settings):
 
 
 class Score(Settings):
-    """Corrects and masks the text, then measures everything that a rule of `filter` may judge. No document goes here."""
+    """Corrects and masks the text, then computes all scores that rules of `filter` judge. `score` applies no rule."""
 
     lines: LineCorrection = LineCorrection()
     c4_lines: C4Lines = C4Lines()
     short_line_chars: Positive = 30
     """FineWeb: a line of fewer characters is short."""
     long_line_chars: Positive = 200
-    """mC4: a line of as many characters is long."""
+    """mC4: a line of at least as many characters is long."""
     mask: tuple[Literal["email", "ip", "phone"], ...] = ("email", "ip", "phone")
-    """Personal data that is replaced by a placeholder. Of IP addresses only public ones are masked."""
+    """Kinds of personal data that are replaced by placeholders. Only public IP addresses are masked."""
     bad_words: Uri | None = None
-    """A folder with one file a language, named by its code, one word or phrase a line (the format of LDNOOBW, which C4 used)."""
+    """A folder with one file per language, named by its code.
+
+    A line is a word or phrase (the format of LDNOOBW, which C4 used).
+    """
     perplexity_model: Uri | None = None
-    """A KenLM model (ARPA or binary) over lower-cased words; needs the package kenlm. Without one perplexity is not measured."""
+    """A KenLM model (ARPA or binary) over lower-cased words; needs the package kenlm. If unset, perplexity is null."""
 
     def outside(self) -> dict[str, str]:
         named = {"bad_words": self.bad_words, "perplexity_model": self.perplexity_model}
@@ -140,7 +153,7 @@ DuplicateN = Annotated[int, Field(ge=5, le=10, strict=True)]
 
 
 class GopherRepetition(Settings):
-    """Gopher (MassiveText) table A1: drop when a fraction is above its threshold."""
+    """Gopher (MassiveText) table A1: drop a document if a fraction is above its threshold."""
 
     enabled: bool = True
     duplicate_line_fraction: Fraction = 0.30
@@ -149,7 +162,7 @@ class GopherRepetition(Settings):
     duplicate_paragraph_char_fraction: Fraction = 0.20
     top_ngram_char_fraction: dict[TopN, Fraction] = {2: 0.20, 3: 0.18, 4: 0.16}
     duplicate_ngram_char_fraction: dict[DuplicateN, Fraction] = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
-    """By n; a recipe that names one n keeps the others. 1.0 switches an n off."""
+    """n -> threshold. A recipe that sets one n keeps the others' defaults; 1.0 switches an n off."""
 
     @field_validator("top_ngram_char_fraction", "duplicate_ngram_char_fraction", mode="before")
     @classmethod
@@ -161,7 +174,7 @@ class GopherRepetition(Settings):
 
 
 class GopherQuality(Settings):
-    """Gopher's document quality rules, without the word count, which is `filter.min_words` and `filter.max_words`."""
+    """Gopher's document quality rules, but for the word count: that is `filter.min_words` and `filter.max_words`."""
 
     enabled: bool = True
     min_mean_word_chars: NotNegative = 3
@@ -177,29 +190,33 @@ class GopherQuality(Settings):
     def _ordered(self) -> "GopherQuality":
         if self.min_mean_word_chars > self.max_mean_word_chars:
             raise ValueError(
-                f"min_mean_word_chars {self.min_mean_word_chars} is above max_mean_word_chars {self.max_mean_word_chars}"
+                f"min_mean_word_chars {self.min_mean_word_chars} is above "
+                f"max_mean_word_chars {self.max_mean_word_chars}"
             )
         return self
 
 
 class C4(Settings):
-    """C4's document rules; its line rules are `score.c4_lines`. Minimum sentences as C4's paper has them (5; DCLM says 3)."""
+    """C4's document rules; its line rules are `score.c4_lines`. The minimum of 5 sentences is C4's; DCLM has 3."""
 
     enabled: bool = False
     min_sentences: Count = 5
     max_bad_words: Count = 0
-    """Occurrences of a listed word; judged where `score.bad_words` names lists."""
+    """Most occurrences of listed words; applies only if `score.bad_words` is set."""
 
 
 class MC4(Settings):
-    """mC4's rule, for languages whose sentences end in other signs than C4's: enough lines of `score.long_line_chars`."""
+    """mC4's rule: enough lines of at least `score.long_line_chars`.
+
+    It suits languages whose sentences end in other punctuation than C4's rules look for.
+    """
 
     enabled: bool = False
     min_long_lines: Count = 3
 
 
 class FineWeb(Settings):
-    """FineWeb's additional rules. 0.1 for characters in duplicated lines is the paper's value."""
+    """FineWeb's additional rules. The 0.1 for characters in duplicated lines is from its paper."""
 
     enabled: bool = True
     min_punctuated_line_fraction: Fraction = 0.12
@@ -217,17 +234,20 @@ class Bloom(Settings):
     min_stop_word_fraction: Fraction = 0.3
     max_bad_word_fraction: Fraction = 0.01
     max_perplexity: Annotated[Real, Field(gt=0, le=1e12)] = 1500
-    """Judged where `score.perplexity_model` names a model."""
+    """Applies only if `score.perplexity_model` is set."""
 
 
 class Filter(Settings):
-    """Which rule sets judge a document, and their thresholds, in RefinedWeb's order: repetition, length and quality, line corrections."""
+    """The rule sets that judge a document, and their thresholds.
+
+    They apply in RefinedWeb's order: repetition, length and quality, line corrections.
+    """
 
     min_words: Count = 50
     max_words: Positive = 100_000
-    """Gopher: 50 to 100,000 words. In scripts without spaces, as many characters as that many words have on average."""
+    """Gopher: 50 to 100,000 words. In scripts without spaces, as many characters as so many words have on average."""
     max_removed_word_fraction: Fraction = 0.05
-    """RefinedWeb: drop when more than this fraction of the words fell to line corrections."""
+    """RefinedWeb: drop a document if line corrections removed more than this fraction of its words."""
     gopher_repetition: GopherRepetition = GopherRepetition()
     gopher_quality: GopherQuality = GopherQuality()
     c4: C4 = C4()
@@ -247,34 +267,37 @@ MINHASH_PRESETS: dict[str, dict[str, int]] = {
     "refinedweb": {"ngram": 5, "bands": 450, "rows": 20},
     "slimpajama": {"ngram": 13, "bands": 9, "rows": 13},
 }
-"""Words a shingle, bands and rows. SlimPajama's are what datasketch derives from a threshold of 0.8 and 128 permutations."""
+"""Words per shingle, bands and rows. datasketch derives SlimPajama's from a threshold of 0.8 and 128 permutations."""
 
 
 def _measured(name: str) -> str:
     known = ("language_probability", *SCORES)
     if name.removeprefix("-") not in known:
         raise ValueError(
-            f"{name[:80]!r} is not measured; there are {', '.join(known)}, and each with a minus before it where less is better"
+            f"{name[:80]!r} is not measured; there are {', '.join(known)}, "
+            "and each with a minus before it where less is better"
         )
     return name
 
 
 class MinhashSign(Settings):
-    """The keys under which near duplicates meet: MinHash bands, or SimHash."""
+    """How documents are hashed to keys that near duplicates share: MinHash bands, or SimHash."""
 
     method: Literal["minhash", "simhash"] = "minhash"
     preset: Literal["fineweb", "refinedweb", "slimpajama"] | None = None
-    """Sets ngram, bands and rows: 5, 14 x 8 (also the default), 5, 450 x 20, or 13, 9 x 13."""
+    """Sets ngram and bands x rows: fineweb 5, 14 x 8 (the default); refinedweb 5, 450 x 20; slimpajama 13, 9 x 13."""
     ngram: Annotated[int, Field(gt=0, le=128, strict=True)] = 5
-    """Words a shingle; pages share no longer ones but where `dedup_substring` finds them."""
+    """Words per shingle. Longer repetitions than the bound allows are found by `dedup_substring`."""
     bands: Annotated[int, Field(gt=0, le=4096, strict=True)] = 14
     rows: Annotated[int, Field(gt=0, le=256, strict=True)] = 8
-    """bands x rows hashes are computed of each shingle: at most 65,536, seven times RefinedWeb's."""
+    """bands x rows hashes are computed per shingle: at most 65,536, seven times RefinedWeb's number."""
     distance: Annotated[int, Field(ge=1, le=8, strict=True)] = 4
-    """SimHash: at most this many of 64 bits differ (BLOOM: 4, with ngram 6)."""
+    """SimHash: two documents are near if at most this many of 64 bits differ (BLOOM: 4, with ngram 6)."""
     quality: Annotated[str, AfterValidator(_measured)] = "language_probability"
-    """What `dedup_fuzzy.keep: best_quality` compares: this, or a score (`contract/scores.py`). More is better; with a minus before
-    its name, as in `-perplexity`, less is."""
+    """What `dedup_fuzzy.keep: best_quality` compares: language_probability or a score (`contract/scores.py`).
+
+    More is better; with a minus before the name, as in `-perplexity`, less is better.
+    """
     seed: Seed = 1
 
     @property
@@ -313,50 +336,63 @@ class DedupFuzzy(Settings):
 
     keep: Literal["longest", "newest", "best_quality", "smallest_id"] = "longest"
     scope: Literal["snapshot", "global"] = "snapshot"
-    """Compare documents of one crawl (FineWeb), or of all crawls of the run."""
+    """Compare documents within each crawl (FineWeb), or over all crawls of the run."""
     min_jaccard: Annotated[Real, Field(gt=0, le=1)] | None = None
-    """Link two candidates only if their shingles' true Jaccard similarity is at least this; unset links all candidates."""
+    """Link two candidates only if the exact Jaccard similarity of their shingles is at least this; unset links all."""
     pairs_per_document: Pieces = 16
-    """Where links are checked, and more documents than this share a key (with SimHash: and are near), each is compared with this many."""
+    """If links are checked, each document is compared with at most this many of those that share a key with it.
+
+    With SimHash, only documents that are also near count.
+    """
     driver_edge_limit: Annotated[int, Field(gt=0, lt=1 << 31, strict=True)] = runtime_only(20_000_000)
-    """Up to this many edges the driver finds the components with scipy, whose indices have 31 bits; above it Spark does."""
+    """Up to this many edges the driver finds the components with scipy, which has 31-bit indices; above, Spark does."""
 
 
 class DedupSubstring(Settings):
-    """Lee et al. 2021: cut what stands at two or more places."""
+    """Lee et al. 2021: cut text that stands at two or more places."""
 
     min_tokens: Annotated[int, Field(ge=2, le=1 << 20, strict=True)] = 50
     cut: Literal["all", "keep_first"] = "keep_first"
-    """Of a held-out document only what held-out ones repeat among themselves is cut; it counts as first."""
+    """Held-out documents count as first: they lose only text that held-out documents repeat among themselves."""
     passes: Passes = 1
-    """Cutting can make new matches; 2 reproduces the paper."""
+    """A cut can create new matches, which the next pass cuts. The paper has 2 passes."""
     min_chars: Count = 20
-    """A document with less text left is dropped."""
+    """A document with fewer characters left is dropped."""
     tokenizer: Uri | None = None
-    """A tokenizer.json whose ids are the tokens; without one, tokens are the words that white space separates, which finds nothing in
-    languages written without spaces."""
+    """A tokenizer.json whose ids are the tokens compared.
+
+    If unset, tokens are words between white space, which finds nothing in languages written without spaces.
+    """
     one_process_bytes: Annotated[int, Field(ge=0, lt=1 << 31, strict=True)] = runtime_only(48 << 20)
-    """Up to this much text, at most 2 GiB, one suffix array on the driver does it; above it Spark's workers search together."""
+    """Up to this much text, at most 2 GiB, the driver builds one suffix array; above, Spark's workers do the search."""
 
     def outside(self) -> dict[str, str]:
         return {"tokenizer": self.tokenizer} if self.tokenizer else {}
 
 
 class Decontaminate(Settings):
-    """Keep evaluation sets out: documents that share words in a row with one are dropped or cut."""
+    """Keeps evaluation sets out: documents that share an n-gram of words with one are dropped or cut."""
 
     benchmarks: dict[Text, Uri] = {}
-    """Name of the benchmark -> a file or folder of JSONL, JSON, CSV, TSV or Parquet, packed (gz, xz, bz2, zip, tar) or not. Each line,
-    element or row is one item; its strings are its text."""
+    """Name of the benchmark -> a file or folder of JSONL, JSON, CSV, TSV or Parquet.
+
+    Files may be packed (gz, xz, bz2, zip, tar). Each line, element or row is one item, and its strings are the item's
+    text.
+    """
     ngram: Annotated[int, Field(ge=8, le=50, strict=True)] = 13
-    """Words in a row. GPT-3: 13."""
+    """Words per n-gram. GPT-3: 13."""
     min_words: Annotated[int, Field(ge=5, le=50, strict=True)] = 8
-    """An item, or a text of one, that is shorter than `ngram` is sought as a whole, down to this many words. GPT-3's smallest n: 8."""
+    """An item, or one of its texts, with fewer words than `ngram` is sought as a whole, down to this many words.
+
+    GPT-3's smallest n: 8.
+    """
     action: Literal["drop", "cut"] = "drop"
-    """`cut` removes what matches and 200 characters on either side, and keeps pieces of at least 200 characters (GPT-3)."""
+    """`cut` removes a match and 200 characters on either side, and keeps pieces of at least 200 characters (GPT-3)."""
     min_coverage: Fraction = 0.0
-    """Act only where a document holds this part of an item or of a whole text of it: 0 is any n-gram (GPT-3), 0.8 is exact leakage
-    (Llama 2). The report tells the two apart in any case."""
+    """Act only if a document holds this fraction of an item or of one of its texts.
+
+    0 means any n-gram (GPT-3); 0.8 means leakage (Llama 2). The report counts the two separately in any case.
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> "Decontaminate":
@@ -369,20 +405,23 @@ class Decontaminate(Settings):
 
 
 class MixSource(Settings):
-    """One curated source beside the crawl: JSONL (gz or not) with a `text` field."""
+    """One curated source besides the crawl: JSONL (gz or not) with a `text` field."""
 
     uri: Uri
     epochs: Epochs = 1.0
 
 
 class Mix(Settings):
-    """What the corpus is made of, how often each source is seen, and what is held out."""
+    """The sources of the corpus, how often each is repeated, and how much is held out."""
 
     crawl_epochs: Epochs = 1.0
     sources: dict[Text, MixSource] = {}
     heldout_fraction: BelowOne = 0.05
-    """Of the documents that the epochs take, and whatever has the same text as one. The same ones in every run, whatever the seed;
-    `dedup_substring` cuts no text of theirs for training text's sake."""
+    """Fraction of the documents that the epochs take; every document with the same text is held out as well.
+
+    The same documents are held out in every run, whatever the seed. `dedup_substring` does not cut them because
+    training text repeats theirs.
+    """
     seed: Seed = 0
     shards: Pieces = 8
 
@@ -401,14 +440,14 @@ class Tokenizer(Settings):
     """Byte-level BPE trained on the mixture. Special tokens take the first ids."""
 
     vocab_size: Annotated[int, Field(ge=300, le=1 << 20, strict=True)] = 32_000
-    """At most a million; the largest published vocabularies have a quarter of that."""
+    """At most 2^20; the largest published vocabularies have a quarter of that."""
     sample_bytes: Positive = 1 << 30
     min_frequency: Positive = 2
 
 
 class Pack(Settings):
-    """Documents as token ids, one after the other with end-of-text between, in sequences of equal length."""
+    """Packing: documents as token ids, separated by end-of-text, in sequences of equal length."""
 
     seq_len: Annotated[int, Field(ge=8, le=1 << 20, strict=True)] = 2048
     shard_tokens: Annotated[int, Field(gt=0, le=1 << 32, strict=True)] = 1 << 27
-    """At most 16 GiB, which a worker writes as one file."""
+    """Tokens per file, which one worker writes: at most 2^32, or 16 GiB."""

@@ -30,9 +30,9 @@ class Model(Settings):
     heads: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
     kv_heads: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
     d_ff: Annotated[int, Field(gt=0, le=1 << 19, strict=True)] = 2048
-    """The upper bounds are about eight times Llama 3.1 405B's 126 layers, 16,384, 128 heads and 53,248."""
+    """Upper bounds: about eight times Llama 3.1 405B's 126 layers, d_model 16,384, 128 heads and d_ff 53,248."""
     rope_theta: Annotated[Real, Field(gt=1, le=1e9)] = 10_000.0
-    """Llama 3: 500,000. At 1 every position is rotated alike."""
+    """Llama 3: 500,000. It must be above 1, because at 1 all dimensions would rotate alike."""
     tie_embeddings: bool = True
 
     @model_validator(mode="after")
@@ -57,15 +57,15 @@ class Optim(Settings):
 
 
 class Engine(Settings):
-    """How DeepSpeed runs a stage. The batch is fixed by the recipe; the number of processes only splits it."""
+    """How DeepSpeed runs a stage. The recipe fixes the global batch; `processes` only decides how it is split."""
 
     dtype: Literal["fp32", "bf16"] = "fp32"
     zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = runtime_only(0)
     offload_optimizer: bool = runtime_only(False)
     processes: Annotated[int, Field(gt=0, le=1024, strict=True)] = runtime_only(1)
-    """Processes that `deepspeed` starts on this machine: one a GPU, or CPU processes where there is none."""
+    """Processes that `deepspeed` starts on this machine: one per GPU, or CPU processes if there is no GPU."""
     micro_batch: Batch = runtime_only(8)
-    """Sequences a process holds at once; the rest of the batch is accumulated."""
+    """Sequences that a process runs at once; gradients are accumulated over the rest of the batch."""
     activation_checkpointing: bool = runtime_only(False)
     checkpoint_steps: Positive = runtime_only(200)
 
@@ -78,16 +78,16 @@ class Pretrain(Settings):
     engine: Engine = Engine()
     steps: Positive = 10_000
     batch: Batch = 256
-    """Sequences a step, over all processes."""
+    """Sequences per step, over all processes."""
     eval_sequences: Rows = 256
     seed: Seed = 0
 
 
 class Examples(Settings):
-    """What a model is tuned on."""
+    """The examples on which a model is tuned."""
 
     data: Literal["synthetic"] | Uri = "synthetic"
-    """A file of examples, or `synthetic`: made by rule from the corpus itself."""
+    """A file of examples, or `synthetic`: examples that rules make from the corpus."""
     max_examples: Positive | None = None
 
     def outside(self) -> dict[str, str]:
@@ -95,7 +95,7 @@ class Examples(Settings):
 
 
 class Sft(Examples):
-    """Instruction tuning on JSONL or JSON in the Alpaca format; loss on the response tokens only."""
+    """Instruction tuning on JSONL or JSON in the Alpaca format. The loss covers only the response tokens."""
 
     optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
     engine: Engine = Engine()
@@ -106,37 +106,40 @@ class Sft(Examples):
 
 
 class Reward(Examples):
-    """Pairwise reward model on JSONL with `chosen` and `rejected` (hh-rlhf): loss = -log sigmoid(r_chosen - r_rejected)."""
+    """Pairwise reward model on JSONL with `chosen` and `rejected` (hh-rlhf).
+
+    loss = -log sigmoid(r_chosen - r_rejected).
+    """
 
     heldout_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.2
     optim: Optim = Optim(lr=1e-5, weight_decay=0.0)
     engine: Engine = Engine()
     epochs: Passes = 1
     batch: Batch = 32
-    """Pairs a step, over all processes."""
+    """Pairs per step, over all processes."""
     max_tokens: Length = 512
     seed: Seed = 0
 
 
 class Gate(Settings):
-    """PPO starts only when the reward model's held-out accuracy is this good at the interval's lower end."""
+    """PPO starts only if the lower confidence bound of the reward model's held-out accuracy reaches `min_accuracy`."""
 
     min_accuracy: Fraction = 0.55
     confidence: Annotated[Real, Field(gt=0, lt=1)] = 0.95
 
 
 class Ppo(Settings):
-    """InstructGPT's objective: reward, a KL penalty per token against the SFT model, and a share of pretraining loss."""
+    """InstructGPT's objective: reward, KL penalty per token against the SFT model, and a share of pretraining loss."""
 
     steps: Positive = 1000
     rollout_batch: Batch = 64
-    """Prompts a step, over all processes."""
+    """Prompts per step, over all processes."""
     minibatch: Batch = 32
     inner_epochs: Passes = 2
     max_prompt_tokens: Length = 256
     max_response_tokens: Length = 128
     temperature: Annotated[Real, Field(ge=0.01, le=100)] = 1.0
-    """From all but greedy to all but uniform."""
+    """The bounds reach from almost greedy to almost uniform sampling."""
     gamma: Fraction = 1.0
     lam: Fraction = 0.95
     clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
@@ -145,7 +148,7 @@ class Ppo(Settings):
     entropy_coef: Weight = 0.0
     kl_coef: Weight = 0.05
     kl_target: Annotated[Real, Field(gt=0, le=1e6)] | None = None
-    """Adaptive KL coefficient (Ziegler et al. 2019) towards this many nats a response; unset keeps it fixed."""
+    """If set, `kl_coef` adapts towards this KL in nats per response (Ziegler et al. 2019); unset, it is fixed."""
     ptx_coef: Weight = 0.0
     ptx_sequences: Batch = 4
     no_eot_penalty: Weight = 1.0
@@ -157,7 +160,7 @@ class Ppo(Settings):
 
 
 class Evaluate(Settings):
-    """Every model of the run on the same held-out text and prompts."""
+    """Evaluation of every model of the run on the same held-out text and prompts."""
 
     sequences: Rows = 256
     prompts: Rows = 64
@@ -168,6 +171,6 @@ class Evaluate(Settings):
 
 
 class Export(Settings):
-    """The last model as a folder that `transformers` loads."""
+    """Export of the last model as a folder that `transformers` loads."""
 
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
