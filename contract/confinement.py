@@ -73,7 +73,7 @@ def confine(pipe: int, parent: int) -> None:
                 os.close(int(name))
             except OSError:  # the descriptor of the listing itself
                 continue
-    # The parent's sockets and loggers must not be finalised here: their descriptors are closed, their locks may be held.
+    # Nothing may finalise the parent's sockets and loggers here: their descriptors are closed, their locks may be held.
     gc.freeze()
     faulthandler.disable()  # its descriptor is closed too, and the number may be reused
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

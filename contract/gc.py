@@ -60,7 +60,7 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
         if delete and not awake:
             try:
                 store.delete(path)
-            except StoreError as error:  # for example a link that leads out of the store; delete the rest all the same
+            except StoreError as error:  # for example a link out of the store; go on with the rest
                 warn(f"left alone: {error}")
                 old.remove(garbage)
     return old, young
