@@ -1,4 +1,4 @@
-"""Cuts every run of `min_tokens` tokens that stands at two or more places, anywhere in the corpus (Lee et al. 2021)."""
+"""Cuts every run of `min_tokens` tokens that occurs two or more times anywhere in the corpus (Lee et al. 2021)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +22,10 @@ from pipelines.spark.survivors import dropped_ids, parts
 
 
 def find(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: float, size: int) -> list[dict[str, Any]]:
-    """One pass over the shuffles, of `size` bytes of text: a row for each documents file in which something is repeated."""
+    """Find the repeats of one pass on Spark, by shuffles. size: bytes of text in the corpus.
+
+    Returns a row for each documents file with repeats.
+    """
     context = job.context
     buckets = context.defaultParallelism * max(1, -(-size // (BUCKET_BYTES * context.defaultParallelism)))
     shared = context.broadcast(list(items))
@@ -34,7 +37,7 @@ def find(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: fl
 
 
 def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: float) -> list[dict[str, Any]]:
-    """The same by one suffix array, in this process."""
+    """The same as `find`, by one suffix array in this process."""
     held = [(file, block) for file, item in enumerate(items) for block in blocks(job.store, item, settings.tokenizer)]
     tokens, owner = suffixes.join([block.tokens for _, block in held])
     row = np.concatenate([block.rows for _, block in held] or [np.zeros(0, np.int64)])
@@ -60,7 +63,7 @@ def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item], fracti
 
 
 def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Output:
-    """Rewrite the documents of one part without what was found, and drop those of which too little is left."""
+    """Rewrite the documents of one part without the repeats, and drop those with too little text left."""
     gone, cuts = dropped_ids(store, item.part), read_cuts(store, item)
     sink = DocumentSink(store, prefix, "dedup_substring", name, DOCUMENTS)
     for row, document in enumerate(read_rows(store, item.part.documents)):
@@ -81,7 +84,7 @@ def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Out
 def run(job: Job) -> None:
     settings: DedupSubstring = job.settings
     items = [Item(part) for part in parts(job, "dedup_url", "dedup_fuzzy")]
-    # Of text, which Parquet packs 2 to 100 times.
+    # Bytes of text: Parquet files are 2 to 100 times smaller, so their sizes say little.
     size = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_fuzzy"))
     fraction = job.run.recipe.section("mix").heldout_fraction
     small = size <= settings.one_process_bytes

@@ -37,7 +37,8 @@ META_CHARSET = re.compile(
 UTF8_BEGINS = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
 # Browsers decode these labels with larger character sets than Python does (https://encoding.spec.whatwg.org/#indexes).
 WIDER = {
-    "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs", "gbk": "gb18030", "gb2312": "gb18030", "iso8859-11": "cp874",
+    "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs", "gbk": "gb18030", "gb2312": "gb18030",
+    "iso8859-11": "cp874",
 }  # fmt: skip
 TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
 # Text in scripts without spaces, such as Chinese, can follow a URL directly. So a path matches only ASCII, and the last
