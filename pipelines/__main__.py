@@ -1,6 +1,6 @@
 """Run one stage of the Spark plane: `python -m pipelines STAGE --recipe URI [--partition PARTITION]`.
 
-`check` is no stage: it refuses, before the first one, what a later one would refuse.
+`check` is not a stage: before the first stage runs, it refuses what a later stage would refuse.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = open_run(given.recipe)
         if given.stage == "check":
-            importlib.import_module("pipelines.check").check(run)  # here, because it loads every stage
+            importlib.import_module("pipelines.check").check(run)  # imported here because it loads every stage
             print(f"checked {given.recipe}: no stage refuses its settings")
             return 0
         tasks = (
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def execute(run: Run, task: Task) -> str:
-    """Run one task unless it is done; what became of it, as one line."""
+    """Run a task unless it is already done. Returns one line about the result."""
     said, done = f"{task.stage} {task.partition}: ", find(run.store, task)
     if done:
         return f"done {said}{headline(done)}; {run.store.full(done.path)} exists, skipped"
