@@ -109,11 +109,11 @@ def read_part(part: Part, place: Place, settings: Crawl, url_filter: urls.UrlFil
     with RangeFile(
         source.uri, settings.max_bytes_per_file, settings.retries, stepwise, settings.connections_per_host
     ) as file:
-        found = read_pages(file, settings.max_payload_bytes, span, decode_confined)
+        results = read_pages(file, settings.max_payload_bytes, span, decode_confined)
         total = PartOutput()
         for number in range(1 << 30):
             sink = DocumentSink(place.store, place.prefix, "crawl", f"{name}-{number:05d}", PAGES, "pages")
-            ended = not _fill(found, sink, source, place.snapshot, url_filter)
+            ended = not _fill(results, sink, source, place.snapshot, url_filter)
             written = sink.close()
             total.files += written.files
             total.counts += written.counts
@@ -124,16 +124,16 @@ def read_part(part: Part, place: Place, settings: Crawl, url_filter: urls.UrlFil
 
 
 def _fill(
-    found: Iterator[Page | Loss], sink: DocumentSink, source: Source, snapshot: str, url_filter: urls.UrlFilter
+    results: Iterator[Page | Loss], sink: DocumentSink, source: Source, snapshot: str, url_filter: urls.UrlFilter
 ) -> bool:
     """Sort pages until a table is full (True) or the part ends (False)."""
-    for one in found:
-        if isinstance(one, Loss):
-            sink.lose(one.kind)
-            if one.detail:
-                print(printable(f"crawl {masked(source.uri)}: {one.kind}: {one.detail}"), flush=True)
+    for result in results:
+        if isinstance(result, Loss):
+            sink.lose(result.kind)
+            if result.detail:
+                print(printable(f"crawl {masked(source.uri)}: {result.kind}: {result.detail}"), flush=True)
             continue
-        sort_page(one, page_row(one, snapshot, source.name), url_filter, sink)
+        sort_page(result, page_row(result, snapshot, source.name), url_filter, sink)
         if sink.counts.read >= PART_PAGES:
             return True
     return False
@@ -151,14 +151,17 @@ def whole(
     If the parts of a file do not meet, one of them mistook bytes of a page for a record. Then `again` reads the file as
     a single part.
     """
-    made: dict[Source, list[PartOutput]] = {}
+    by_source: dict[Source, list[PartOutput]] = {}
     for part, output in zip(parts, outputs, strict=True):
-        made.setdefault(part.source, []).append(output)
-    torn = [source for source, pieces in made.items() if not meet(pieces)]
-    gone = [piece for source in torn for piece in made[source]]
+        by_source.setdefault(part.source, []).append(output)
+    torn = [source for source, pieces in by_source.items() if not meet(pieces)]
+    replaced = [piece for source in torn for piece in by_source[source]]
     if torn:
-        made |= {source: [one] for source, one in zip(torn, again([Part(source) for source in torn]), strict=True)}
-    return [piece for pieces in made.values() for piece in pieces], gone
+        by_source |= {
+            source: [output_of_all]
+            for source, output_of_all in zip(torn, again([Part(source) for source in torn]), strict=True)
+        }
+    return [piece for pieces in by_source.values() for piece in pieces], replaced
 
 
 def run(job: Job) -> None:

@@ -102,7 +102,7 @@ def read_benchmark(name: str, uri: str) -> list[tuple[str, tuple[Item, ...]]]:
     store, path = split_uri(uri)
     alone = any(entry.path == path for entry in store.files(recursive=False))
     names = [""] if alone else [entry.path[len(path) + 1 :] for entry in store.files(path)]
-    wanted = [one for one in names if alone or is_named_like_one(one)]
+    wanted = [file for file in names if alone or is_named_like_one(file)]
     if not wanted:
         why = (
             "there is no such file, or it is an empty folder"
@@ -110,19 +110,19 @@ def read_benchmark(name: str, uri: str) -> list[tuple[str, tuple[Item, ...]]]:
             else f"none of its {len(names)} files ends in {', '.join(SUFFIXES)}, packed or not"
         )
         raise InputError(f"decontaminate.benchmarks.{name}: {uri} cannot be read: {why}")
-    found: list[tuple[str, tuple[Item, ...]]] = []
-    for one in wanted:
+    contents: list[tuple[str, tuple[Item, ...]]] = []
+    for file in wanted:
         try:
-            members = [*read_members(one or path, store.read_bytes(f"{path}/{one}" if one else path))]
-            found += members or [(one or path, ())]
+            members = [*read_members(file or path, store.read_bytes(f"{path}/{file}" if file else path))]
+            contents += members or [(file or path, ())]
         except Malformed as error:
             where = uri.rpartition("/")[0] if alone else uri
             raise InputError(f"decontaminate.benchmarks.{name}: {where}/{error}") from None
-    if not any(items for _, items in found):
+    if not any(items for _, items in contents):
         raise InputError(
             f"decontaminate.benchmarks.{name}: {uri} holds no item; check the path, or leave the benchmark out"
         )
-    return found
+    return contents
 
 
 def load(settings: Decontaminate) -> Benchmarks:
@@ -139,7 +139,7 @@ def load(settings: Decontaminate) -> Benchmarks:
                 f"can be looked for: a text needs {settings.min_words} words and half of its item; "
                 "lower decontaminate.min_words or leave the benchmark out"
             )
-    files = {name: [(file, len(items)) for file, items in one] for name, one in read.items()}
+    files = {name: [(file, len(items)) for file, items in members] for name, members in read.items()}
     return Benchmarks(sets, index, files, sought)
 
 
@@ -173,8 +173,8 @@ def search(store: Store, prefix: str, judge: Judge, file: File, name: str) -> Ou
     for batch in read_batches(store, file, BATCH_ROWS, DOCUMENTS.names):
         suspect = suspects(batch["text"], judge.index)
         if suspect.any():
-            for row, at in zip(batch.to_pylist(), suspect.tolist(), strict=True):
-                left = sift(row, judge if at else None, sink, findings)
+            for row, is_suspect in zip(batch.to_pylist(), suspect.tolist(), strict=True):
+                left = sift(row, judge if is_suspect else None, sink, findings)
                 if left:
                     writer.write(left, len(left["text"]))
         else:
@@ -194,7 +194,7 @@ def copy(job: Job) -> Output:
     inputs = job.inputs("dedup_substring", "documents")
     progress = Progress(job.task.stage, job.task.partition, "files", len(inputs))
 
-    def one(numbered: tuple[int, File]) -> File:
+    def copy_file(numbered: tuple[int, File]) -> File:
         number, file = numbered
         path = f"{job.prefix}/documents-{number:05d}.parquet"
         with (
@@ -207,7 +207,7 @@ def copy(job: Job) -> Output:
 
     with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
         files = []
-        for file in pool.map(one, enumerate(inputs)):
+        for file in pool.map(copy_file, enumerate(inputs)):
             files.append(file)
             progress.advance()
     progress.finish()

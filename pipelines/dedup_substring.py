@@ -29,10 +29,10 @@ def find(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: fl
     context = job.context
     buckets = context.defaultParallelism * max(1, -(-size // (BUCKET_BYTES * context.defaultParallelism)))
     shared = context.broadcast(list(items))
-    made = steps(job.store, job.prefix, shared, len(items), settings, fraction, buckets)
+    work = steps(job.store, job.prefix, shared, len(items), settings, fraction, buckets)
     with computing(context, job.task):
         return [
-            row for batch in exchange.shuffle(context, made, job.store.full(job.prefix)) for row in batch.to_pylist()
+            row for batch in exchange.shuffle(context, work, job.store.full(job.prefix)) for row in batch.to_pylist()
         ]
 
 
@@ -47,27 +47,27 @@ def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item], fracti
     start = np.arange(len(owner)) - tokens.bounds[owner]
     rank = places(held_out, *id_keys(ids), np.zeros(len(ids)))
     windows, first = suffixes.first_equal(tokens, rank[owner] | start.astype(np.uint64), settings.min_tokens)
-    gone = windows != first
+    removed = windows != first
     if settings.cut == "all":
         groups = np.unique(first, return_inverse=True)[1]
-        gone = repeated(groups, held_out[owner[windows]], np.zeros(len(windows), np.uint8))
-    marked = np.sort(windows[gone])
+        removed = repeated(groups, held_out[owner[windows]], np.zeros(len(windows), np.uint8))
+    marked = np.sort(windows[removed])
     file, row, start = file[owner[marked]], row[owner[marked]], start[marked]
-    found = []
+    rows = []
     for number in np.unique(file).tolist():
-        at = file == number
-        ones = np.ones(at.sum(), np.int64)
-        facts = save_cuts(job.store, job.prefix, items[number], settings, number, row[at], start[at], ones)
-        found += facts.to_pylist()
-    return found
+        in_file = file == number
+        ones = np.ones(in_file.sum(), np.int64)
+        facts = save_cuts(job.store, job.prefix, items[number], settings, number, row[in_file], start[in_file], ones)
+        rows += facts.to_pylist()
+    return rows
 
 
 def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Output:
     """Rewrite the documents of one part without the repeats, and drop those with too little text left."""
-    gone, cuts = dropped_ids(store, item.part), read_cuts(store, item)
+    dropped, cuts = dropped_ids(store, item.part), read_cuts(store, item)
     sink = DocumentSink(store, prefix, "dedup_substring", name, DOCUMENTS)
     for row, document in enumerate(read_rows(store, item.part.documents)):
-        if document["id"] in gone:
+        if document["id"] in dropped:
             continue
         text = document["text"]
         data = text.encode()
@@ -91,14 +91,14 @@ def run(job: Job) -> None:
     documents: dict[int, int] = {}
     spans = tokens = 0
     for _ in range(settings.passes if items else 0):
-        found = find_alone(job, settings, items, fraction) if small else find(job, settings, items, fraction, size)
-        if not found:
+        rows = find_alone(job, settings, items, fraction) if small else find(job, settings, items, fraction, size)
+        if not rows:
             break
-        for one in found:
-            file = File(path=one["path"], kind="cuts", bytes=one["bytes"], rows=one["rows"])
-            items[one["file"]] = Item(items[one["file"]].part, file)
-            spans, tokens = spans + one["spans"], tokens + one["tokens"]
-            documents[one["file"]] = one["documents"]
+        for row in rows:
+            file = File(path=row["path"], kind="cuts", bytes=row["bytes"], rows=row["rows"])
+            items[row["file"]] = Item(items[row["file"]].part, file)
+            spans, tokens = spans + row["spans"], tokens + row["tokens"]
+            documents[row["file"]] = row["documents"]
     output = job.map_files(items, partial(cut, job.store, job.prefix, settings.min_chars))
     output.files.extend(item.cuts for item in items if item.cuts)
     job.commit(output, spans=spans, tokens_cut=tokens, documents_cut=sum(documents.values()))

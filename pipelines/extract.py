@@ -96,10 +96,10 @@ def _python_encoding(label: str | None) -> str | None:
     """
     name = map_encoding_to_html5(label, fallback_utf8=False) if label else None
     try:
-        found = None if name is None else "utf-8" if name.startswith("utf-16") else codecs.lookup(name).name
+        codec = None if name is None else "utf-8" if name.startswith("utf-16") else codecs.lookup(name).name
     except LookupError:
         return None
-    return WIDER.get(found, found) if found else None
+    return WIDER.get(codec, codec) if codec else None
 
 
 def _strictly(payload: bytes, encoding: str) -> str | None:
@@ -162,8 +162,8 @@ def main_content(settings: Extract, languages: tuple[str, ...], page: str) -> Fo
         return Found(str(text), False)
     if settings.extractor == "justext":
         return Found(justext_paragraphs(page, languages), False)
-    found = find_text(page, settings.seconds_per_page)
-    return found._replace(text=plain_tables(found.text))
+    result = find_text(page, settings.seconds_per_page)
+    return result._replace(text=plain_tables(result.text))
 
 
 def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, note: str) -> bytes:
@@ -181,10 +181,10 @@ def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, 
     if kind == "text":
         return _answer([None, text, False]) if (text := clean(page)) else b""
     title = TITLE.search(page)
-    found = main_content(settings, languages, page)
-    cleaned = clean(found.text)
+    result = main_content(settings, languages, page)
+    cleaned = clean(result.text)
     named = unicodedata.normalize("NFC", " ".join(html.unescape(title[1]).split())) if title else None
-    return _answer([named, cleaned, found.twice]) if cleaned else b""
+    return _answer([named, cleaned, result.twice]) if cleaned else b""
 
 
 def _answer(value: list[Any]) -> bytes:
@@ -244,13 +244,13 @@ def read_digests(store: Store, files: list[File]) -> dict[str, list[str]]:
 def read_copies(store: Store, share: Share) -> dict[str, list[dict[str, Any]]]:
     """The rows of the share's copies, without their payload, by digest."""
     columns = [name for name in PAGES.names if name != "payload"]
-    found: dict[str, list[dict[str, Any]]] = {}
+    copies: dict[str, list[dict[str, Any]]] = {}
     for path, numbers in share.copies.items():
         wanted = set(numbers)
         for number, row in enumerate(read_rows(store, path, columns)):
             if number in wanted:
-                found.setdefault(row["digest"], []).append(row)
-    return found
+                copies.setdefault(row["digest"], []).append(row)
+    return copies
 
 
 def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sink: DocumentSink) -> bool:
@@ -259,13 +259,13 @@ def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sink: Docume
     if reply.outcome is not Outcome.DONE:
         sink.drop(row, DROPS[reply.outcome], reply.text, len(payload), snippet=payload[:200].decode("utf-8", "replace"))
         return False
-    found = json.loads(reply.data) if reply.data else (None, "", False)
-    if isinstance(found, float | int):
+    answer = json.loads(reply.data) if reply.data else (None, "", False)
+    if isinstance(answer, float | int):
         sink.drop(
-            row, Drop.LANGUAGE_PREFILTER, float(found), len(payload), snippet=payload[:200].decode("utf-8", "replace")
+            row, Drop.LANGUAGE_PREFILTER, float(answer), len(payload), snippet=payload[:200].decode("utf-8", "replace")
         )
         return False
-    title, text, twice = found
+    title, text, twice = answer
     if not settings.min_chars <= len(text) <= MAX_CHARS:
         reason = Drop.EXTRACT_EMPTY if len(text) < settings.min_chars else Drop.TEXT_TOO_LONG
         sink.drop(row, reason, len(text), len(payload), snippet=text or title or "")

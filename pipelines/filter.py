@@ -36,8 +36,8 @@ def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: 
     for file in files:
         for row in read_rows(store, file):
             size = len(row["text"].encode())
-            found: list[Rule] = rules(row["language"])
-            verdict = decide(row, found)
+            applicable: list[Rule] = rules(row["language"])
+            verdict = decide(row, applicable)
             if verdict:
                 sink.drop(row, *verdict, size)
             else:

@@ -24,8 +24,8 @@ def rank(text: str) -> list[tuple[str, float]]:
     if not any(character.isalpha() for character in line):
         return [UNKNOWN]
     # Calls the binding `f`, because its arguments are the same in every package that provides this module.
-    found = model().f.predict(line + "\n", TOP, 0.0, "strict")
-    return [(label.removeprefix(LABEL), min(1.0, float(probability))) for probability, label in found] or [UNKNOWN]
+    labels = model().f.predict(line + "\n", TOP, 0.0, "strict")
+    return [(label.removeprefix(LABEL), min(1.0, float(probability))) for probability, label in labels] or [UNKNOWN]
 
 
 def identify(text: str) -> tuple[str, float]:

@@ -71,16 +71,16 @@ def quality(batch: pa.RecordBatch, scores: pa.Table | None, settings: MinhashSig
     is missing in `scores`.
     """
     if scores is None:
-        found = batch[settings.quality_column]
+        values = batch[settings.quality_column]
     else:
         rows = pc.index_in(batch["id"], value_set=scores["id"])
         if rows.null_count:
             raise InputError(
                 f"minhash_sign.quality: {rows.null_count} documents are not in the files that `filter` read"
             )
-        found = scores[settings.quality_column].take(rows).combine_chunks()
-    found = found.cast(pa.float64())
-    return pc.negate(found) if settings.quality.startswith("-") else found
+        values = scores[settings.quality_column].take(rows).combine_chunks()
+    values = values.cast(pa.float64())
+    return pc.negate(values) if settings.quality.startswith("-") else values
 
 
 def sign(store: Store, prefix: str, settings: MinhashSign, item: tuple[File, Sequence[File]], name: str) -> Output:

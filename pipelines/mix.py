@@ -145,17 +145,17 @@ def drawn(store: Store, settings: Mix, judge: Judge | None, item: Item, _: str) 
 
     Crawled documents are drawn by id, which stays the same when a stage cuts the text; curated ones by their text.
     """
-    found: list[str] = []
+    texts: list[str] = []
     if item.epochs and item.uri:
         for row in read_curated(item.source, item.uri):
             if row and is_heldout(settings.heldout_fraction, row["text"]):
                 verdict = judge(row["text"]) if judge else None
-                found.append(row["text"] if verdict is None else verdict.left or "")
+                texts.append(row["text"] if verdict is None else verdict.left or "")
     elif item.epochs and item.file:
         for batch in read_batches(store, item.file, 1024, ["id", "text"]):
             chosen = heldout(settings.heldout_fraction, batch["id"].to_pylist())
-            found += batch["text"].filter(pa.array(chosen)).to_pylist()
-    return np.array([text_hash(text) for text in found], np.uint64)
+            texts += batch["text"].filter(pa.array(chosen)).to_pylist()
+    return np.array([text_hash(text) for text in texts], np.uint64)
 
 
 def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: Any, item: Item, name: str) -> Output:

@@ -27,10 +27,10 @@ def load_tokenizer(data: bytes) -> Tokenizer:
 def encode_documents(store: Store, file: File, tokenizer: Tokenizer, end: int) -> Iterator[tuple[str, np.ndarray, int]]:
     """Yield for each document of a file: its id, its token ids followed by `end`, and its bytes of UTF-8."""
     for rows in batched(read_rows(store, file, ["id", "text"]), BATCH_TEXTS):
-        for row, one in zip(
+        for row, encoding in zip(
             rows, tokenizer.encode_batch_fast([row["text"] for row in rows], add_special_tokens=False), strict=True
         ):
-            yield row["id"], np.array([*one.ids, end], np.uint32), len(row["text"].encode())
+            yield row["id"], np.array([*encoding.ids, end], np.uint32), len(row["text"].encode())
 
 
 def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, file: File, name: str) -> Output:

@@ -94,8 +94,8 @@ def suspicious(found: int, main: int, page: int) -> bool:
 
 def main_text(page: str, fast: bool) -> str | None:
     """trafilatura's text of a page without readers' comments, or None if it finds no text."""
-    found = trafilatura.bare_extraction(page, options=_prepared(fast))
-    return found.text if found else None  # type: ignore[union-attr]
+    document = trafilatura.bare_extraction(page, options=_prepared(fast))
+    return document.text if document else None  # type: ignore[union-attr]
 
 
 @lru_cache(maxsize=2)

@@ -33,13 +33,13 @@ def spark_components(edges: Any, materialize: Callable[[Any, int], Any]) -> Any:
     """
     from pyspark.sql import functions as f
 
-    before = None
+    previous = None
     for turn in count():
         edges = materialize(_small_star(_large_star(edges)), turn)
-        now = edges.agg(f.count("*"), f.sum(f.xxhash64("big", "small").cast("decimal(38,0)"))).first()
-        if now == before:
+        fingerprint = edges.agg(f.count("*"), f.sum(f.xxhash64("big", "small").cast("decimal(38,0)"))).first()
+        if fingerprint == previous:
             break
-        before = now
+        previous = fingerprint
     stars = edges.select(f.col("big").alias("node"), f.col("small").alias("component"))
     return stars.union(stars.select(f.col("component").alias("node"), "component").distinct())
 

@@ -157,8 +157,8 @@ def _attempt() -> int:
     """The number of this attempt at the task, from 1; 1 outside Spark."""
     from pyspark import TaskContext
 
-    here: Any = TaskContext.get()
-    return here.attemptNumber() + 1 if here else 1
+    task: Any = TaskContext.get()
+    return task.attemptNumber() + 1 if task else 1
 
 
 @lru_cache(maxsize=1)

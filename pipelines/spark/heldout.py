@@ -17,8 +17,8 @@ def is_heldout(fraction: float, key: str) -> bool:
 
 def contains(ordered: npt.NDArray[np.uint64], value: int) -> bool:
     """Whether an ascending array contains a value."""
-    at = int(np.searchsorted(ordered, np.uint64(value)))
-    return at < len(ordered) and int(ordered[at]) == value
+    index = int(np.searchsorted(ordered, np.uint64(value)))
+    return index < len(ordered) and int(ordered[index]) == value
 
 
 def heldout(fraction: float, keys: Iterable[str]) -> npt.NDArray[np.bool_]:

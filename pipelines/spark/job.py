@@ -218,11 +218,11 @@ class Job:
         of another. `work` must be picklable.
         """
         results = self.map_each(files, work, unit)
-        files = [file for one in results for file in one.files]
+        files = [file for output in results for file in output.files]
         metrics: Counter[str] = Counter()
-        for one in results:
-            metrics.update(one.metrics)  # unlike `+`, keeps counts of 0
-        return Output(files, sum((one.counts for one in results), Counts()), metrics)
+        for output in results:
+            metrics.update(output.metrics)  # unlike `+`, keeps counts of 0
+        return Output(files, sum((output.counts for output in results), Counts()), metrics)
 
     def map_each(self, files: Sequence[Any], work: Callable[[Any, str], Any], unit: str = "files") -> list[Any]:
         """Like `map_files`, but return the results as a list in the order of the files."""

@@ -59,26 +59,26 @@ def check_setup(settings: Spark) -> None:
 
     Raises SetupError if Java cannot start as the driver, GristmillError if no server answers at the master.
     """
-    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if memory_bytes(settings.driver_memory) > here:  # Java would start, then die when it uses that much
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory_bytes(settings.driver_memory) > memory:  # Java would start, then die when it uses that much
         raise errors.SetupError(
             f"spark.driver_memory {settings.driver_memory}: "
-            f"this machine has {here / (1 << 30):.1f} GiB; name less, as in 2g"
+            f"this machine has {memory / (1 << 30):.1f} GiB; name less, as in 2g"
         )
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else "java"
     try:
-        said = subprocess.run([java, f"-Xmx{settings.driver_memory}", "-version"], capture_output=True, text=True)
+        java_says = subprocess.run([java, f"-Xmx{settings.driver_memory}", "-version"], capture_output=True, text=True)
     except OSError as error:
         raise errors.SetupError(
             f"Spark needs Java {JAVA}: {java} cannot be run ({error.strerror}); {INSTALL}"
         ) from None
-    if said.returncode:
-        why = next(filter(None, said.stderr.splitlines()), f"exit code {said.returncode}")
+    if java_says.returncode:
+        why = next(filter(None, java_says.stderr.splitlines()), f"exit code {java_says.returncode}")
         raise errors.SetupError(
             f"spark.driver_memory {settings.driver_memory}: Java does not start with that ({why}); name less, as in 2g"
         )
-    version = re.search(r'version "(\d+)', said.stderr)
+    version = re.search(r'version "(\d+)', java_says.stderr)
     if version and int(version[1]) < JAVA:
         raise errors.SetupError(f"Spark needs Java {JAVA}, and {java} is Java {version[1]}; {INSTALL}")
     if not shutil.which("bash"):
@@ -96,13 +96,15 @@ def masters(master: str) -> list[tuple[str, int]]:
     """
     scheme, _, rest = master.partition("://")
     if scheme == "spark":
-        places = [urlsplit(f"//{one}") for one in rest.split(",")]
+        places = [urlsplit(f"//{address}") for address in rest.split(",")]
     elif scheme == "k8s":
         places = [urlsplit(rest if "://" in rest else f"https://{rest}")]
     else:
         return []
     try:
-        return [(one.hostname or "", one.port or (80 if one.scheme == "http" else 443)) for one in places]
+        return [
+            (address.hostname or "", address.port or (80 if address.scheme == "http" else 443)) for address in places
+        ]
     except ValueError as error:
         raise errors.RecipeError(f"spark.master {master}: {error}") from None
 
@@ -233,9 +235,9 @@ def worker_errors() -> Iterator[None]:
     except errors.GristmillError:
         raise
     except Exception as error:
-        found = re.search(r"^contract\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
-        if found:
-            raise getattr(errors, found[1])(found[2]) from None
+        match = re.search(r"^contract\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
+        if match:
+            raise getattr(errors, match[1])(match[2]) from None
         if os.strerror(errno.ENOSPC) in str(error):  # on the disk of Spark's own scratch files
             raise errors.StoreError(explain("spark.local.dir", OSError(errno.ENOSPC, ""))) from error
         raise

@@ -134,12 +134,12 @@ def _drop(
     item: tuple[Part, File | None],
     name: str,
 ) -> Output:
-    part, given = item
-    removed = _read_removed(store, given) if given else {}
+    part, removed_file = item
+    removed = _read_removed(store, removed_file) if removed_file else {}
     sink = DocumentSink(store, prefix, stage, name)
     for row in _rows_of(store, part.documents, removed) if removed else ():
-        found = removed[row["id"]]
-        sink.drop(row, reason, show(row, found.group), len(row["text"].encode()), found.duplicate_of)
+        duplicate = removed[row["id"]]
+        sink.drop(row, reason, show(row, duplicate.group), len(row["text"].encode()), duplicate.duplicate_of)
     output = sink.close()
     output.counts.read = part.alive
     output.counts.kept = part.alive - output.counts.reasons.total()

@@ -98,8 +98,8 @@ def save(path: Path, names: list[str], tables: Iterable[tuple[np.ndarray, np.nda
     base = _aligned(16 + len(head))
     with path.open("wb") as file:
         file.write(MAGIC + len(head).to_bytes(8, "little") + head)
-        for at, array in arrays:
-            file.seek(base + at)
+        for offset, array in arrays:
+            file.seek(base + offset)
             file.write(array.data)
         file.truncate(base + start)
 

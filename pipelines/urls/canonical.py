@@ -117,5 +117,5 @@ def _dots(path: str) -> str:
 
 def _query(query: str) -> str:
     parameters = [_escape(part) for part in query.split("&") if part]
-    kept = [one for one in parameters if not TRACKING.fullmatch(one.partition("=")[0])]
-    return "&".join(sorted(kept, key=lambda one: one.partition("=")[0]))
+    kept = [parameter for parameter in parameters if not TRACKING.fullmatch(parameter.partition("=")[0])]
+    return "&".join(sorted(kept, key=lambda parameter: parameter.partition("=")[0]))

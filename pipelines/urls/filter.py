@@ -69,19 +69,19 @@ class UrlFilter:
         if self.lists is None:
             return None
         for domain in _parents(host):
-            found = self.lists.domains.find(domain)
-            if found is not None:
-                return Drop.URL_BLOCKED_DOMAIN, f"{self.lists.names[found]}: {domain}"
+            number = self.lists.domains.find(domain)
+            if number is not None:
+                return Drop.URL_BLOCKED_DOMAIN, f"{self.lists.names[number]}: {domain}"
         if len(self.lists.urls):
             for prefix in _prefixes(WWW.sub("", host) + rest):
-                found = self.lists.urls.find(prefix)
-                if found is not None:
-                    return Drop.URL_BLOCKED, f"{self.lists.names[found]}: {prefix}"
+                number = self.lists.urls.find(prefix)
+                if number is not None:
+                    return Drop.URL_BLOCKED, f"{self.lists.names[number]}: {prefix}"
         return None
 
     def _curated(self, host: str) -> Verdict:
-        found = next((domain for domain in _parents(host) if domain in self.curated_hosts), None)
-        return (Drop.URL_CURATED_HOST, found) if found else None
+        curated = next((domain for domain in _parents(host) if domain in self.curated_hosts), None)
+        return (Drop.URL_CURATED_HOST, curated) if curated else None
 
     def _words(self, url: str) -> Verdict:
         readable = unquote(url).lower()
@@ -168,19 +168,19 @@ def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
     nothing.
     """
     names: list[str] = []
-    found: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
+    by_kind: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
     for folder in folders:
         for path, hashes in read_lists(folder).items():
             category = path.rpartition("/")[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
-            found[path.endswith("urls")][len(names)] = hashes
+            by_kind[path.endswith("urls")][len(names)] = hashes
             names.append(category)
     if not folders:
         return None
-    made = where / "lists"
-    save(made, names, [build(tables.values(), tables) for tables in found.values()])
-    with made.open("rb") as file:
+    compiled = where / "lists"
+    save(compiled, names, [build(tables.values(), tables) for tables in by_kind.values()])
+    with compiled.open("rb") as file:
         name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return made.rename(where / f"blocklists-{name}")
+    return compiled.rename(where / f"blocklists-{name}")
 
 
 def _parents(host: str) -> Iterator[str]:

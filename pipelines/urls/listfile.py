@@ -34,11 +34,11 @@ def read_lists(folder: str) -> dict[str, np.ndarray]:
     Raises InputError if the folder contains no list or lists of several categories, or if no line of a list names
     anything.
     """
-    store, made = Store(folder), {}
+    store, hashes = Store(folder), {}
     for path in lists_in(folder):
-        made[path], odd = list_hashes(store.read_bytes(path), path.endswith("urls"))
+        hashes[path], odd = list_hashes(store.read_bytes(path), path.endswith("urls"))
         shown = "; ".join(f"line {number}: {line[:80]!r}" for number, line in odd.first)
-        if odd.count and not len(made[path]):
+        if odd.count and not len(hashes[path]):
             raise InputError(
                 f"crawl.blocklists: {store.full(path)}: none of its {odd.count:,} lines names a "
                 f"{'URL' if path.endswith('urls') else 'domain'} ({shown}); "
@@ -47,11 +47,11 @@ def read_lists(folder: str) -> dict[str, np.ndarray]:
         if odd.count:
             left = f"{odd.count:,} lines hold what names nothing, which is left out ({shown})"
             print(printable(f"crawl.blocklists: {store.full(path)}: {left}"))
-    if not any(map(len, made.values())):
+    if not any(map(len, hashes.values())):
         raise InputError(
             f"crawl.blocklists: {folder}: its lists are empty; fill them, name another folder, or leave the key out"
         )
-    return made
+    return hashes
 
 
 def lists_in(folder: str) -> list[str]:
@@ -92,11 +92,11 @@ class OddLines:
 
 def list_hashes(data: bytes, is_url: bool) -> tuple[np.ndarray, OddLines]:
     """The hashes of a list's entries, and its odd lines. Parses one piece of some megabytes at a time."""
-    made, odd, number = [np.empty(0, np.uint64)], OddLines(), 1
+    hashes, odd, number = [np.empty(0, np.uint64)], OddLines(), 1
     for piece in _pieces(data.removeprefix(BOM_UTF8)):
-        made.append(_piece_hashes(piece, is_url, odd, number))
+        hashes.append(_piece_hashes(piece, is_url, odd, number))
         number += piece.count(b"\n")
-    return np.concatenate(made), odd
+    return np.concatenate(hashes), odd
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

@@ -69,7 +69,7 @@ def read_pages(
                 raise
             failed = error
         # A last page counts if its gzip member ended intact. Other last results may come from a cut-off record.
-        paged = any(isinstance(one, Page) for one in last)
+        paged = any(isinstance(result, Page) for result in last)
         yield from last if (stream.whole(position) if paged else not (file.cut or stream.damage)) else ()
         damage = _damage(stream, file, position, failed)
         if damage is None:
@@ -116,11 +116,11 @@ class Gaps:
         """The loss, if any, between the previous record and this one."""
         if not self._watched:
             return []
-        found = self.at_end(record.stream_pos)
+        losses = self.at_end(record.stream_pos)
         fields = sum(len(name.encode()) + len(value.encode()) + 3 for name, value in record.headers.items())
         self._end = record.stream_pos + len("WARC/1.0\n") + fields + 1 + record.content_length
         self._spare = self.SPARE
-        return found
+        return losses
 
     def at_end(self, position: int) -> list[Loss]:
         gap = position - self._end if self._watched else 0
@@ -157,10 +157,10 @@ def _look_behind(file: RangeFile) -> tuple[bool, bytes | None]:
     Returns (whether the record is in a gzip member, its first bytes or None).
     """
     member = next_member(file, 1)
-    found = first_record(file, 1, None) if member is None else member
-    if found is None:
+    offset = first_record(file, 1, None) if member is None else member
+    if offset is None:
         return False, None
-    file.seek(found)
+    file.seek(offset)
     head = file.read_full(PROBE)
     return (False, head) if member is None else (True, _first_bytes(head))
 

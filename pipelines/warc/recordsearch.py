@@ -36,10 +36,10 @@ def first_record(file: RangeFile, after: int, before: int | None) -> int | None:
     A record begins with a version line followed by a WARC or Content field.
     """
     for offset, window, size in _windows(file, after - 1, before):
-        found = RECORD_HEAD.search(window)
-        if found and found.start() < size:
-            at = offset + found.start(1)
-            return at if before is None or at < before else None
+        match = RECORD_HEAD.search(window)
+        if match and match.start() < size:
+            start = offset + match.start(1)
+            return start if before is None or start < before else None
     return None
 
 

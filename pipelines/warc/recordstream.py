@@ -83,10 +83,10 @@ class Plain(io.RawIOBase):
 
     def after(self, position: int, end: int) -> "Plain | None":
         """A stream from the first record behind the one at [position, end); None if no record follows."""
-        found = self._resume
-        if found is None:
-            found = first_record(self._file, self._start + max(1, min(end, self.tell())), None)
-        return None if found is None else Plain(self._file, found)
+        offset = self._resume
+        if offset is None:
+            offset = first_record(self._file, self._start + max(1, min(end, self.tell())), None)
+        return None if offset is None else Plain(self._file, offset)
 
     def _fill(self) -> bool:
         """Read on. Returns False at the end of the file, or if the length of the current record proves wrong.
@@ -199,8 +199,8 @@ class Inflated(io.RawIOBase):
         if self._resume is not None:
             return Inflated(self._file, self._resume)
         broken = self._raw_starts[-1] if self.damage else self.place(position)[0]
-        found = next_member(self._file, broken + 1)
-        return None if found is None else Inflated(self._file, found)
+        offset = next_member(self._file, broken + 1)
+        return None if offset is None else Inflated(self._file, offset)
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
