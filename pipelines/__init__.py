@@ -1,1 +1,1 @@
-"""The Spark plane: one file a stage, from crawl files to token shards."""
+"""The Spark plane, from crawl files to token shards. Each stage is one file in this folder."""

@@ -1,6 +1,6 @@
 """Run one stage of the Spark plane: `python -m pipelines STAGE --recipe URI [--partition PARTITION]`.
 
-`check` is no stage: it refuses, before the first one, what a later one would refuse.
+`check` is not a stage: before the first stage runs, it refuses what a later stage would refuse.
 """
 
 import argparse
@@ -28,21 +28,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--partition",
         help="segment of a snapshot stage, for example CC-MAIN-2024-10.00000; default: every segment, or all",
     )
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        run = open_run(given.recipe)
-        if given.stage == "check":
-            importlib.import_module("pipelines.check").check(run)  # here, because it loads every stage
-            print(f"checked {given.recipe}: no stage refuses its settings")
+        run = open_run(options.recipe)
+        if options.stage == "check":
+            importlib.import_module("pipelines.check").check(run)  # imported here because it loads every stage
+            print(f"checked {options.recipe}: no stage refuses its settings")
             return 0
         tasks = (
-            [run.task(given.stage, given.partition)]
-            if given.partition
-            else [task for (stage, _), task in run.tasks().items() if stage == given.stage]
+            [run.task(options.stage, options.partition)]
+            if options.partition
+            else [task for (stage, _), task in run.tasks().items() if stage == options.stage]
         )
         if not tasks:
-            raise RecipeError(f"{given.recipe} has no segments")
+            raise RecipeError(f"{options.recipe} has no segments")
         for task in tasks:
             print(execute(run, task))
     except GristmillError as error:
@@ -52,18 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def execute(run: Run, task: Task) -> str:
-    """Run one task unless it is done; what became of it, as one line."""
-    said, done = f"{task.stage} {task.partition}: ", find(run.store, task)
+    """Run a task unless it is already done. Returns one line about the result."""
+    label, done = f"{task.stage} {task.partition}: ", find(run.store, task)
     if done:
-        return f"done {said}{headline(done)}; {run.store.full(done.path)} exists, skipped"
+        return f"done {label}{headline(done)}; {run.store.full(done.path)} exists, skipped"
     run.check_inputs(task)
     attempt = Attempt(run, task)
     with attempt.running():
         importlib.import_module(f"pipelines.{task.stage}").run(Job(run, task, attempt))
-    made = need(run.store, task)
-    if made.attempt != attempt.id:
-        return f"done {said}{made.attempt} was faster, {run.store.full(made.path)} is its result"
-    return f"committed {said}{headline(made)}; {run.store.full(made.path)}"
+    committed = need(run.store, task)
+    if committed.attempt != attempt.id:
+        return f"done {label}{committed.attempt} was faster, {run.store.full(committed.path)} is its result"
+    return f"committed {label}{headline(committed)}; {run.store.full(committed.path)}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What a stage would refuse hours into a run is refused before the run: `python -m pipelines check --recipe URI`.
+"""Checks before a run what would otherwise make a stage fail hours into it: `python -m pipelines check --recipe URI`.
 
-Spark's Java, memory and master, a stage's settings, the packages they need, and the lists, evaluation sets and tokenizer that they
-name: seconds, and never a page. No file that a setting names may have changed since the run was resolved.
+Checks Spark's Java, memory and master; the settings of each stage and the packages they need; the block lists,
+evaluation sets and tokenizer that they name; and that no named file has changed since the run was resolved. Takes
+seconds and reads no page.
 """
 
 from collections.abc import Callable
@@ -42,17 +43,20 @@ CHECKS: dict[str, Callable[[Recipe], None]] = {
     "dedup_substring": dedup_substring,
     "decontaminate": decontaminate,
 }
-"""By stage: raises the RecipeError or InputError that the stage itself would raise."""
+"""The check of each stage. It raises the RecipeError or InputError that the stage itself would raise."""
 
 
 def _needs_spark(run: Run) -> bool:
-    """Is a Spark task left to do? The corpus stages tell: each was committed after all that it reads."""
+    """Whether a Spark task is left to do. Looks only at corpus stages: each is committed after everything it reads."""
     corpus = [stage.name for stage in STAGES.values() if stage.plane == "spark" and stage.scope == "corpus"]
     return any(find(run.store, run.task(name)) is None for name in corpus)
 
 
 def check(run: Run) -> None:
-    """Check Spark's set-up where Spark has work left, and the settings of every stage that has. A stage that is done has accepted its own."""
+    """Check the settings of every stage with tasks left, and Spark's setup if one of them runs on Spark.
+
+    Skips stages that are done, because they have accepted their settings.
+    """
     if _needs_spark(run):
         check_setup(run.recipe.spark)
     first = {stage: task for (stage, _), task in reversed(run.tasks().items())}

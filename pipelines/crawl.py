@@ -1,4 +1,4 @@
-"""crawl: WARC and WET files to a table of pages. Which URLs may enter is decided here, before anything is stored."""
+"""crawl: reads WARC and WET files into a table of pages. Filters URLs before it stores a page."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from pipelines.warc.pages import Span, read_pages
 from pipelines.warc.rangefile import RangeFile
 from pipelines.warc.record import Loss, Page
 
-PART_PAGES = 128  # pages in a file: the share of work that extraction hands out at once
+PART_PAGES = 128  # pages in an output file, which `extract` gives to a worker as a whole
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker's pages go and come from."""
+    """Where a worker's pages go (store and prefix) and the snapshot that they come from."""
 
     store: Store
     prefix: str
@@ -34,7 +34,7 @@ class Place:
 
 
 def page_id(snapshot: str, file: str, offset: int, inner: int = 0) -> str:
-    """32 hexadecimal digits that stay the same in every run over the same file. `inner` tells records in one gzip member apart."""
+    """32 hexadecimal digits, the same in every run over the same file. `inner` distinguishes records in one member."""
     place = f"{snapshot}|{file}|{offset}" if not inner else f"{snapshot}|{file}|{offset}+{inner}"
     return xxhash.xxh3_128_hexdigest(place.encode())
 
@@ -69,7 +69,7 @@ def sort_page(page: Page, row: dict[str, Any], url_filter: urls.UrlFilter, sink:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a crawl file, in bytes: one Spark task's work."""
+    """A range of bytes of a crawl file: the work of one Spark task."""
 
     source: Source
     start: int = 0
@@ -78,14 +78,14 @@ class Part:
 
 @dataclass
 class PartOutput(Output):
-    """What one task made of its part, and where the part really began and ended (see `pipelines.warc.pages.Span`)."""
+    """The output of one task, and where its part really began and ended (see `pipelines.warc.pages.Span`)."""
 
     begun: int | None = None
     ended: int | None = None
 
 
 def split(source: Source, settings: Crawl) -> list[Part]:
-    """The parts of a file, of equal length and at most `split_bytes` each."""
+    """Split a file into parts of equal length, at most `split_bytes` each."""
     limit = settings.max_bytes_per_file
     if limit and limit <= settings.split_bytes:
         return [Part(source)]
@@ -96,24 +96,24 @@ def split(source: Source, settings: Crawl) -> list[Part]:
 
 
 def meet(parts: Sequence[PartOutput]) -> bool:
-    """Whether the parts of a file cover it exactly: each begins where the one before it ended, and the last at its end."""
+    """Whether the parts cover a file exactly: each begins where the previous one ended, and the last ends with it."""
     read = [part for part in parts if part.begun is not None]
     starts = [*(part.begun for part in read[1:]), None]
     return not read or [part.ended for part in read] == starts
 
 
 def read_part(part: Part, place: Place, settings: Crawl, url_filter: urls.UrlFilter, name: str) -> PartOutput:
-    """A part of a crawl file to tables of PART_PAGES pages; says on standard output which damage it met."""
+    """Read a part of a crawl file into tables of PART_PAGES pages. Prints the damage that it finds."""
     source, span = part.source, Span(part.start, part.end)
     stepwise = bool(part.start or part.end)
     with RangeFile(
         source.uri, settings.max_bytes_per_file, settings.retries, stepwise, settings.connections_per_host
     ) as file:
-        found = read_pages(file, settings.max_payload_bytes, span, decode_confined)
+        results = read_pages(file, settings.max_payload_bytes, span, decode_confined)
         total = PartOutput()
         for number in range(1 << 30):
             sink = DocumentSink(place.store, place.prefix, "crawl", f"{name}-{number:05d}", PAGES, "pages")
-            ended = not _fill(found, sink, source, place.snapshot, url_filter)
+            ended = not _fill(results, sink, source, place.snapshot, url_filter)
             written = sink.close()
             total.files += written.files
             total.counts += written.counts
@@ -124,16 +124,16 @@ def read_part(part: Part, place: Place, settings: Crawl, url_filter: urls.UrlFil
 
 
 def _fill(
-    found: Iterator[Page | Loss], sink: DocumentSink, source: Source, snapshot: str, url_filter: urls.UrlFilter
+    results: Iterator[Page | Loss], sink: DocumentSink, source: Source, snapshot: str, url_filter: urls.UrlFilter
 ) -> bool:
     """Sort pages until a table is full (True) or the part ends (False)."""
-    for one in found:
-        if isinstance(one, Loss):
-            sink.lose(one.kind)
-            if one.detail:
-                print(printable(f"crawl {masked(source.uri)}: {one.kind}: {one.detail}"), flush=True)
+    for result in results:
+        if isinstance(result, Loss):
+            sink.lose(result.kind)
+            if result.detail:
+                print(printable(f"crawl {masked(source.uri)}: {result.kind}: {result.detail}"), flush=True)
             continue
-        sort_page(one, page_row(one, snapshot, source.name), url_filter, sink)
+        sort_page(result, page_row(result, snapshot, source.name), url_filter, sink)
         if sink.counts.read >= PART_PAGES:
             return True
     return False
@@ -146,15 +146,22 @@ def _work(url_filter: urls.Shipped, place: Place, settings: Crawl, part: Part, n
 def whole(
     parts: Sequence[Part], outputs: Sequence[PartOutput], again: Callable[[Sequence[Part]], Sequence[PartOutput]]
 ) -> tuple[list[PartOutput], list[PartOutput]]:
-    """(what stays, what goes). A file whose parts do not meet is read `again` as one: its parts took a page's bytes for a record."""
-    made: dict[Source, list[PartOutput]] = {}
+    """Returns (outputs to keep, outputs to delete).
+
+    If the parts of a file do not meet, one of them mistook bytes of a page for a record. Then `again` reads the file as
+    a single part.
+    """
+    by_source: dict[Source, list[PartOutput]] = {}
     for part, output in zip(parts, outputs, strict=True):
-        made.setdefault(part.source, []).append(output)
-    torn = [source for source, pieces in made.items() if not meet(pieces)]
-    gone = [piece for source in torn for piece in made[source]]
+        by_source.setdefault(part.source, []).append(output)
+    torn = [source for source, pieces in by_source.items() if not meet(pieces)]
+    replaced = [piece for source in torn for piece in by_source[source]]
     if torn:
-        made |= {source: [one] for source, one in zip(torn, again([Part(source) for source in torn]), strict=True)}
-    return [piece for pieces in made.values() for piece in pieces], gone
+        by_source |= {
+            source: [output_of_all]
+            for source, output_of_all in zip(torn, again([Part(source) for source in torn]), strict=True)
+        }
+    return [piece for pieces in by_source.values() for piece in pieces], replaced
 
 
 def run(job: Job) -> None:

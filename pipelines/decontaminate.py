@@ -1,4 +1,4 @@
-"""Drops or cuts documents that share words in a row with an evaluation set, so that evaluation measures ability and not memory."""
+"""Drops or cuts documents that share runs of words with an evaluation set, so that it does not measure memory."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ from pipelines.spark.job import BATCH_ROWS, Counts, DocumentSink, Job, Output, T
 from pipelines.spark.session import store_errors
 
 COPIES_AT_ONCE = 8
-MAX_ROUNDS = 10  # of cutting one text
+MAX_ROUNDS = 10  # cuts of one text, before it is dropped
 
 
 class Benchmarks(NamedTuple):
@@ -35,13 +35,16 @@ class Benchmarks(NamedTuple):
     sets: tuple[tuple[str, tuple[Item, ...]], ...]
     index: Index
     files: dict[str, list[tuple[str, int]]]
-    """Benchmark -> each file that was read, or member of an archive, and its number of items."""
+    """By benchmark: (name, number of items) of each file that was read, or of each member of an archive."""
     sought: dict[str, int]
-    """Benchmark -> items long enough to be looked for."""
+    """By benchmark: the number of items that are long enough to search for."""
 
 
 class Verdict(NamedTuple):
-    """What becomes of a document that shares text: what is left of it (None: it goes), why, and all that it shares."""
+    """The decision about a document that shares text with a benchmark.
+
+    left: its remaining text, or None to drop it. value: the reason, empty if nothing is cut. found: all shared text.
+    """
 
     left: str | None
     value: str
@@ -50,18 +53,18 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Judge:
-    """Decides about texts: the crawl's, and those of curated sources."""
+    """Decides about texts, from the crawl or from curated sources."""
 
     index: Index
     action: str
     min_coverage: float
 
     def __call__(self, text: str) -> Verdict | None:
-        """None for a text that shares nothing."""
+        """The verdict on a text, or None if it shares nothing."""
         return self.decide(text) if suspects(pa.array([text]), self.index)[0] else None
 
     def decide(self, text: str) -> Verdict | None:
-        """The same, for a text that is suspect already."""
+        """The same, for a text that `suspects` has already marked."""
         found = find(text, self.index)
         if found is None:
             return None
@@ -74,7 +77,10 @@ class Judge:
         return Verdict(self._clean(text, found, guilty), f"{name}: {found.ngram(first)}", found)
 
     def _clean(self, text: str, found: Finding, guilty: npt.NDArray[np.bool_]) -> str | None:
-        """What is left is searched again, because cutting puts words together that stood apart; a text that shares more each time goes."""
+        """Cut the shared text, and search the rest again, because a cut joins words that were apart.
+
+        Returns None to drop the text: if `action` is not `cut`, if too little is left, or after MAX_ROUNDS.
+        """
         for _ in range(MAX_ROUNDS):
             left = cut(text, found, guilty) if self.action == "cut" else None
             if left is None:
@@ -89,11 +95,14 @@ class Judge:
 
 
 def read_benchmark(name: str, uri: str) -> list[tuple[str, tuple[Item, ...]]]:
-    """The items of a benchmark by file and member of an archive; raises InputError naming the recipe's key, the file and the line."""
+    """The items of a benchmark, by file or member of an archive.
+
+    Raises InputError, which names the recipe's key, the file and the line, if something cannot be read.
+    """
     store, path = split_uri(uri)
     alone = any(entry.path == path for entry in store.files(recursive=False))
     names = [""] if alone else [entry.path[len(path) + 1 :] for entry in store.files(path)]
-    wanted = [one for one in names if alone or is_named_like_one(one)]
+    wanted = [file for file in names if alone or is_named_like_one(file)]
     if not wanted:
         why = (
             "there is no such file, or it is an empty folder"
@@ -101,23 +110,23 @@ def read_benchmark(name: str, uri: str) -> list[tuple[str, tuple[Item, ...]]]:
             else f"none of its {len(names)} files ends in {', '.join(SUFFIXES)}, packed or not"
         )
         raise InputError(f"decontaminate.benchmarks.{name}: {uri} cannot be read: {why}")
-    found: list[tuple[str, tuple[Item, ...]]] = []
-    for one in wanted:
+    contents: list[tuple[str, tuple[Item, ...]]] = []
+    for file in wanted:
         try:
-            members = [*read_members(one or path, store.read_bytes(f"{path}/{one}" if one else path))]
-            found += members or [(one or path, ())]
+            members = [*read_members(file or path, store.read_bytes(f"{path}/{file}" if file else path))]
+            contents += members or [(file or path, ())]
         except Malformed as error:
             where = uri.rpartition("/")[0] if alone else uri
             raise InputError(f"decontaminate.benchmarks.{name}: {where}/{error}") from None
-    if not any(items for _, items in found):
+    if not any(items for _, items in contents):
         raise InputError(
             f"decontaminate.benchmarks.{name}: {uri} holds no item; check the path, or leave the benchmark out"
         )
-    return found
+    return contents
 
 
 def load(settings: Decontaminate) -> Benchmarks:
-    """A recipe's benchmarks. Raises InputError where one of them holds nothing to look for."""
+    """Load a recipe's benchmarks. Raises InputError if one of them has no item that can be searched for."""
     read = {name: read_benchmark(name, uri) for name, uri in sorted(settings.benchmarks.items())}
     sets = tuple((name, tuple(item for _, items in files for item in items)) for name, files in read.items())
     index = build(sets, settings.ngram, settings.min_words)
@@ -126,14 +135,16 @@ def load(settings: Decontaminate) -> Benchmarks:
     for name, items in sets:
         if not sought[name]:
             raise InputError(
-                f"decontaminate.benchmarks.{name}: none of the {len(items):,} items of {settings.benchmarks[name]} can be looked for: a text needs {settings.min_words} words and half of its item; lower decontaminate.min_words or leave the benchmark out"
+                f"decontaminate.benchmarks.{name}: none of the {len(items):,} items of {settings.benchmarks[name]} "
+                f"can be looked for: a text needs {settings.min_words} words and half of its item; "
+                "lower decontaminate.min_words or leave the benchmark out"
             )
-    files = {name: [(file, len(items)) for file, items in one] for name, one in read.items()}
+    files = {name: [(file, len(items)) for file, items in members] for name, members in read.items()}
     return Benchmarks(sets, index, files, sought)
 
 
 def describe(benchmarks: Benchmarks) -> Iterator[str]:
-    """What was read, a line for each benchmark and one for each of its files, so that a file that is no part of it is seen."""
+    """Yield a line for each benchmark and for each file read, so that a file that does not belong to it is noticed."""
     for name, items in benchmarks.sets:
         files = benchmarks.files[name]
         yield f"benchmark {name}: {len(items):,} items, {benchmarks.sought[name]:,} sought, {len(files):,} files read"
@@ -141,7 +152,7 @@ def describe(benchmarks: Benchmarks) -> Iterator[str]:
 
 
 def sift(row: dict[str, Any], judge: Judge | None, sink: DocumentSink, findings: Findings) -> dict[str, Any] | None:
-    """A document as it stays, or None. Without a judge it stays as it is."""
+    """Keep, cut or drop a document. Returns the row to keep, or None. Without a judge, keeps the row unchanged."""
     size = len(row["text"].encode())
     verdict = judge.decide(row["text"]) if judge else None
     left = verdict.left if verdict else row["text"]
@@ -162,8 +173,8 @@ def search(store: Store, prefix: str, judge: Judge, file: File, name: str) -> Ou
     for batch in read_batches(store, file, BATCH_ROWS, DOCUMENTS.names):
         suspect = suspects(batch["text"], judge.index)
         if suspect.any():
-            for row, at in zip(batch.to_pylist(), suspect.tolist(), strict=True):
-                left = sift(row, judge if at else None, sink, findings)
+            for row, is_suspect in zip(batch.to_pylist(), suspect.tolist(), strict=True):
+                left = sift(row, judge if is_suspect else None, sink, findings)
                 if left:
                     writer.write(left, len(left["text"]))
         else:
@@ -176,14 +187,14 @@ def search(store: Store, prefix: str, judge: Judge, file: File, name: str) -> Ou
 
 
 def copy(job: Job) -> Output:
-    """With no benchmark there is nothing to look for: the files are streamed from store to store.
+    """Copy the documents files unchanged, for a recipe without benchmarks.
 
-    In threads of this process, because a copy waits for the store and not for a core, and starting Spark takes longer.
+    Uses threads of this process: a copy waits for the store and not for a core, and starting Spark takes longer.
     """
     inputs = job.inputs("dedup_substring", "documents")
     progress = Progress(job.task.stage, job.task.partition, "files", len(inputs))
 
-    def one(numbered: tuple[int, File]) -> File:
+    def copy_file(numbered: tuple[int, File]) -> File:
         number, file = numbered
         path = f"{job.prefix}/documents-{number:05d}.parquet"
         with (
@@ -196,7 +207,7 @@ def copy(job: Job) -> Output:
 
     with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
         files = []
-        for file in pool.map(one, enumerate(inputs)):
+        for file in pool.map(copy_file, enumerate(inputs)):
             files.append(file)
             progress.advance()
     progress.finish()

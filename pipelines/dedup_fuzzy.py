@@ -1,4 +1,4 @@
-"""One document per cluster of near duplicates: documents that share a key are linked, linked documents are a cluster."""
+"""Keeps one document of each cluster of near duplicates: the connected components of documents that share a key."""
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +20,21 @@ from pipelines.spark.survivors import drop_duplicates, parts, write_removed
 
 
 def facts(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:
-    """What decides which document of a cluster stays: node, id, length, date (milliseconds: Parquet knows no seconds), quality."""
+    """Yield columns node, id, length, date, quality, which decide the document of a cluster that stays.
+
+    date is in milliseconds, the coarsest unit of Parquet.
+    """
     for nodes, batch in read_nodes(store, item, file, "length", "date", "quality"):
         columns = {"node": nodes, "id": batch["id"], "length": batch["length"], "date": batch["date"].cast(pa.int64())}
         yield pa.record_batch(columns | {"quality": batch["quality"]})
 
 
 def duplicates(members: Any, keep: str) -> Any:
-    """Columns file, id, stays, group (the cluster's smallest id): every document that another one of its component replaces.
+    """The documents to remove, as columns file, id, stays (the id that stays), group (the cluster's smallest id).
 
-    `longest` prefers length, then the newer; `newest` the date, then the longer; `best_quality` the quality, then the longer; ties
-    always go to the smallest id.
+    members: columns node, component, and those of `facts`. keep: the rule for the document that stays. `longest`
+    compares the length, then the date; `newest` the date, then the length; `best_quality` the quality, then the length.
+    Remaining ties, and `smallest_id`, go to the smallest id.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as f
@@ -52,7 +56,7 @@ def show(row: Mapping[str, Any], group: str) -> str:
 
 
 def find(job: Job, items: Sequence[Signed], edges: Sequence[File]) -> tuple[dict[int, File], int]:
-    """Which documents to drop, by file number, and how many clusters there are."""
+    """Return the documents to drop, as files of `write_removed` by file number, and the number of clusters."""
     settings: DedupFuzzy = job.settings
     if not edges:
         return {}, 0
@@ -70,7 +74,10 @@ def find(job: Job, items: Sequence[Signed], edges: Sequence[File]) -> tuple[dict
 
 
 def materialize(job: Job, edges: Any, turn: int) -> Any:
-    """Edges by way of the store: unlike Spark's own checkpoints they outlive the worker that computed them."""
+    """Write edges to the store and read them back.
+
+    Unlike Spark's local checkpoints, the files survive the loss of the worker that computed them.
+    """
     folder = f"{job.prefix}/turns/{turn:03d}"
     rows = edges.mapInArrow(partial(keep_edges, job.store, folder), "path string, rows bigint").collect()
     files = [File(path=row["path"], kind="edges", bytes=0, rows=row["rows"]) for row in rows]

@@ -1,4 +1,4 @@
-"""Cuts every run of `min_tokens` tokens that stands at two or more places, anywhere in the corpus (Lee et al. 2021)."""
+"""Cuts every run of `min_tokens` tokens that occurs two or more times anywhere in the corpus (Lee et al. 2021)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,19 +22,22 @@ from pipelines.spark.survivors import dropped_ids, parts
 
 
 def find(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: float, size: int) -> list[dict[str, Any]]:
-    """One pass over the shuffles, of `size` bytes of text: a row for each documents file in which something is repeated."""
+    """Find the repeats of one pass on Spark, by shuffles. size: bytes of text in the corpus.
+
+    Returns a row for each documents file with repeats.
+    """
     context = job.context
     buckets = context.defaultParallelism * max(1, -(-size // (BUCKET_BYTES * context.defaultParallelism)))
     shared = context.broadcast(list(items))
-    made = steps(job.store, job.prefix, shared, len(items), settings, fraction, buckets)
+    work = steps(job.store, job.prefix, shared, len(items), settings, fraction, buckets)
     with computing(context, job.task):
         return [
-            row for batch in exchange.shuffle(context, made, job.store.full(job.prefix)) for row in batch.to_pylist()
+            row for batch in exchange.shuffle(context, work, job.store.full(job.prefix)) for row in batch.to_pylist()
         ]
 
 
 def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item], fraction: float) -> list[dict[str, Any]]:
-    """The same by one suffix array, in this process."""
+    """The same as `find`, by one suffix array in this process."""
     held = [(file, block) for file, item in enumerate(items) for block in blocks(job.store, item, settings.tokenizer)]
     tokens, owner = suffixes.join([block.tokens for _, block in held])
     row = np.concatenate([block.rows for _, block in held] or [np.zeros(0, np.int64)])
@@ -44,27 +47,27 @@ def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item], fracti
     start = np.arange(len(owner)) - tokens.bounds[owner]
     rank = places(held_out, *id_keys(ids), np.zeros(len(ids)))
     windows, first = suffixes.first_equal(tokens, rank[owner] | start.astype(np.uint64), settings.min_tokens)
-    gone = windows != first
+    removed = windows != first
     if settings.cut == "all":
         groups = np.unique(first, return_inverse=True)[1]
-        gone = repeated(groups, held_out[owner[windows]], np.zeros(len(windows), np.uint8))
-    marked = np.sort(windows[gone])
+        removed = repeated(groups, held_out[owner[windows]], np.zeros(len(windows), np.uint8))
+    marked = np.sort(windows[removed])
     file, row, start = file[owner[marked]], row[owner[marked]], start[marked]
-    found = []
+    rows = []
     for number in np.unique(file).tolist():
-        at = file == number
-        ones = np.ones(at.sum(), np.int64)
-        facts = save_cuts(job.store, job.prefix, items[number], settings, number, row[at], start[at], ones)
-        found += facts.to_pylist()
-    return found
+        in_file = file == number
+        ones = np.ones(in_file.sum(), np.int64)
+        facts = save_cuts(job.store, job.prefix, items[number], settings, number, row[in_file], start[in_file], ones)
+        rows += facts.to_pylist()
+    return rows
 
 
 def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Output:
-    """Rewrite the documents of one part without what was found, and drop those of which too little is left."""
-    gone, cuts = dropped_ids(store, item.part), read_cuts(store, item)
+    """Rewrite the documents of one part without the repeats, and drop those with too little text left."""
+    dropped, cuts = dropped_ids(store, item.part), read_cuts(store, item)
     sink = DocumentSink(store, prefix, "dedup_substring", name, DOCUMENTS)
     for row, document in enumerate(read_rows(store, item.part.documents)):
-        if document["id"] in gone:
+        if document["id"] in dropped:
             continue
         text = document["text"]
         data = text.encode()
@@ -81,21 +84,21 @@ def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Out
 def run(job: Job) -> None:
     settings: DedupSubstring = job.settings
     items = [Item(part) for part in parts(job, "dedup_url", "dedup_fuzzy")]
-    # Of text, which Parquet packs 2 to 100 times.
+    # Bytes of text: Parquet files are 2 to 100 times smaller, so their sizes say little.
     size = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_fuzzy"))
     fraction = job.run.recipe.section("mix").heldout_fraction
     small = size <= settings.one_process_bytes
     documents: dict[int, int] = {}
     spans = tokens = 0
     for _ in range(settings.passes if items else 0):
-        found = find_alone(job, settings, items, fraction) if small else find(job, settings, items, fraction, size)
-        if not found:
+        rows = find_alone(job, settings, items, fraction) if small else find(job, settings, items, fraction, size)
+        if not rows:
             break
-        for one in found:
-            file = File(path=one["path"], kind="cuts", bytes=one["bytes"], rows=one["rows"])
-            items[one["file"]] = Item(items[one["file"]].part, file)
-            spans, tokens = spans + one["spans"], tokens + one["tokens"]
-            documents[one["file"]] = one["documents"]
+        for row in rows:
+            file = File(path=row["path"], kind="cuts", bytes=row["bytes"], rows=row["rows"])
+            items[row["file"]] = Item(items[row["file"]].part, file)
+            spans, tokens = spans + row["spans"], tokens + row["tokens"]
+            documents[row["file"]] = row["documents"]
     output = job.map_files(items, partial(cut, job.store, job.prefix, settings.min_chars))
     output.files.extend(item.cuts for item in items if item.cuts)
     job.commit(output, spans=spans, tokens_cut=tokens, documents_cut=sum(documents.values()))

@@ -1,4 +1,4 @@
-"""One document per canonical URL. Spark sees a hash, an id and a date of each document; no text is read but those dropped."""
+"""Keeps one document of each canonical URL. Spark handles only hashes, ids and dates, and reads only dropped texts."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -21,7 +21,10 @@ KEYS = "file int, key binary, date bigint, id string"
 
 
 def keys(store: Store, part: Part, number: int) -> Iterator[pa.RecordBatch]:
-    """128-bit hash of the canonical URL, capture date (seconds) and id of each document that has a URL."""
+    """Yield batches of KEYS, a row for each document with a URL.
+
+    key: a 128-bit hash of the canonical URL. date: the capture date in seconds since 1970, or null.
+    """
     for batch in read_batches(store, part.documents, 1 << 16, ["id", "url", "date"]):
         rows = [row for row in batch.to_pylist() if row["url"]]
         yield pa.record_batch(
@@ -39,9 +42,10 @@ def _bytes(url: str) -> bytes:
 
 
 def duplicates(frame: Any, keep: str) -> Any:
-    """Columns file, id, stays, group (empty): every document that another one of the same key replaces.
+    """The documents to remove, as columns file, id, stays (the id that stays), group (empty). frame: columns of KEYS.
 
-    `newest` keeps the last capture, `first` the earliest; ties go to the smallest id, and a document without a date loses.
+    keep: `newest` keeps the last capture of a URL, `first` the earliest. Documents without a date come last; ties go to
+    the smallest id.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as f

@@ -1,4 +1,4 @@
-"""extract: the main text of each page. Every page is worked on in a child process that may be killed."""
+"""extract: takes the main text of each page, in a child process that can be killed if a page takes too much."""
 
 import codecs
 import gc
@@ -26,22 +26,24 @@ from pipelines.html.prefilter import foreign
 from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
 from pipelines.text.fasttext_model import model
 
-GROUP_ROWS = 128  # pages of one Spark task: small enough that progress shows and the cores end together
+GROUP_ROWS = 128  # pages of one Spark task: few, so that progress shows and all cores finish at about the same time
 READ_ROWS = 16  # pages in memory at a time; one may have megabytes
-READERS = 16  # page files whose digests are read at once: small reads that wait for the store
-MAX_CHARS = 2 << 20  # of a text: later stages are linear and unguarded, so this limits their time too (at worst 2 s)
+READERS = 16  # page files whose digests are read at once: the reads are small and mostly wait for the store
+MAX_CHARS = 2 << 20  # in a text. Bounds the later stages, too: they are linear and have no guard (at most 2 s a text)
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 META_CHARSET = re.compile(
     rb"""<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.I
 )
 UTF8_BEGINS = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
-# Python's codecs for the standard's labels know fewer characters than browsers do (https://encoding.spec.whatwg.org/#indexes).
+# Browsers decode these labels with larger character sets than Python does (https://encoding.spec.whatwg.org/#indexes).
 WIDER = {
-    "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs", "gbk": "gb18030", "gb2312": "gb18030", "iso8859-11": "cp874",
+    "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs", "gbk": "gb18030", "gb2312": "gb18030",
+    "iso8859-11": "cp874",
 }  # fmt: skip
 TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
-# A path is ASCII, and a host's last label of no script written without spaces: a Chinese sentence goes on behind a URL without one.
-URL_PART = r"[!#-'*-;=?-Z\\^-~]*"  # no quote, no <>; brackets only in pairs, of which none stands in another
+# Text in scripts without spaces, such as Chinese, can follow a URL directly. So a path matches only ASCII, and the last
+# label of a host only scripts written with spaces.
+URL_PART = r"[!#-'*-;=?-Z\\^-~]*"  # no quotes, no <>, no brackets: URL adds these in pairs that are not nested
 URL = re.compile(
     r"(?<![A-Za-z0-9_])(?:(?:https?|ftp)://(?:[!#-.0-;=A-Z^-~]{1,99}@)?|www\.)"
     r"(?:\[[0-9A-F:.]+\]|(?:[\w-]{1,63}\.){0,20}[0-9A-Za-z_\u00c0-\u0dff-]+)(?::[0-9]+)?"
@@ -62,11 +64,15 @@ DROPS = {
 
 
 def decode(payload: bytes, declared: str | None) -> str:
-    """Bytes to text without lone surrogates: byte order mark, then what the HTTP header says, then `<meta>`, then detection.
+    """Decode a page to text without lone surrogates. Never fails: undecodable bytes become U+FFFD.
 
-    Bytes that are valid UTF-8 beyond ASCII, or all but a few of them, are UTF-8 whatever is declared: servers declare ISO-8859-1 by
-    default, and text in another encoding is never valid UTF-8 by chance for long. A declared encoding that does not fit the bytes
-    is passed over; one that fits all but a few is taken where no other fits whole.
+    declared: the charset of the HTTP header. The first of these that applies decides:
+    1. A byte order mark.
+    2. Non-ASCII bytes that are valid UTF-8, except for a few: UTF-8, whatever is declared. Servers declare ISO-8859-1
+       by default, and longer text in another encoding is never valid UTF-8 by chance.
+    3. The header's charset, then that of `<meta>`, if every byte decodes.
+    4. The same two in the same order, if all but a few bytes decode.
+    5. Detection.
     """
     for mark, encoding in BOMS:
         if payload.startswith(mark):
@@ -84,20 +90,20 @@ def decode(payload: bytes, declared: str | None) -> str:
 
 
 def _python_encoding(label: str | None) -> str | None:
-    """The codec that browsers use for a label, None for a label that they do not know.
+    """The codec that browsers use for a label, or None if they do not know the label.
 
-    A page whose `<meta>` could be read is no UTF-16, whatever the label: browsers take it as UTF-8.
+    Labels of UTF-16 mean UTF-8, as in browsers: a `<meta>` tag that could be read as ASCII is not in UTF-16.
     """
     name = map_encoding_to_html5(label, fallback_utf8=False) if label else None
     try:
-        found = None if name is None else "utf-8" if name.startswith("utf-16") else codecs.lookup(name).name
+        codec = None if name is None else "utf-8" if name.startswith("utf-16") else codecs.lookup(name).name
     except LookupError:
         return None
-    return WIDER.get(found, found) if found else None
+    return WIDER.get(codec, codec) if codec else None
 
 
 def _strictly(payload: bytes, encoding: str) -> str | None:
-    """The payload decoded, None where a part of it does not decode; a character cut off at its very end is left out."""
+    """The decoded payload, or None if some bytes do not decode. Leaves out a character that is cut off at the end."""
     try:
         return codecs.getincrementaldecoder(encoding)("strict").decode(payload, False)
     except (UnicodeError, LookupError):
@@ -105,9 +111,10 @@ def _strictly(payload: bytes, encoding: str) -> str | None:
 
 
 def _nearly(payload: bytes, encoding: str, sure: int = 1) -> str | None:
-    """The payload decoded with U+FFFD for what does not fit, None where that is a hundredth of the characters or more.
+    """The payload decoded with U+FFFD for invalid bytes, or None if these are 1% of the characters or more.
 
-    In UTF-8 `sure` times as many characters must begin as UTF-8's do: a page in Latin script has few characters beyond ASCII.
+    For UTF-8, the payload must also contain at least `sure` valid starts of multi-byte characters for each U+FFFD: a
+    page in Latin script has few characters beyond ASCII, so the 1% alone proves little.
     """
     try:
         text = payload.decode(encoding, "replace")
@@ -120,46 +127,50 @@ def _nearly(payload: bytes, encoding: str, sure: int = 1) -> str | None:
 
 
 def clean(text: str) -> str:
-    """Without URLs and control characters, no space at line ends, at most two consecutive newlines (RefinedWeb, section 3.1); in NFC.
+    """Remove URLs, control characters, space at line ends, and newlines after two (RefinedWeb, section 3.1); apply NFC.
 
-    Unicode lets an é be one character or two. Later stages compare texts and count characters, so each is written in one way here.
+    Unicode can write é as one character or two. NFC makes texts comparable and character counts consistent for later
+    stages.
     """
-    text = CONTROL.sub("", "\n".join(text.splitlines()))  # at every line break that Unicode has, form feeds among them
-    if "://" in text or "www." in text.lower():  # most texts have none: the search costs more than this
+    text = CONTROL.sub("", "\n".join(text.splitlines()))  # every line break of Unicode, such as a form feed
+    if "://" in text or "www." in text.lower():  # most texts have no URL; this test is cheaper than the search
         text = URL.sub("", text)
     lines = [re.sub(r"[ \t\u00a0]+", " ", line).strip() for line in text.split("\n")]
     return unicodedata.normalize("NFC", re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip())
 
 
 def plain_tables(text: str) -> str:
-    """trafilatura's tables without their frame: no row that holds nothing, no `|---|`, no backslash before a `|` of the text."""
+    """Remove the frames of trafilatura's tables: empty rows, `|---|` rows, and backslashes before a `|` of the text."""
     rows = [line for line in text.split("\n") if not TABLE_FRAME.fullmatch(line.rstrip())]
     return "\n".join(rows).replace("\\|", "|")
 
 
 def justext_paragraphs(page: str, languages: tuple[str, ...]) -> str:
-    """jusText's good paragraphs, by the stop words of the first wanted language that it has a list for (English where it has none)."""
+    """The paragraphs that jusText does not take for boilerplate.
+
+    Uses the stop words of the first language in `languages` that jusText has a list for, else those of English.
+    """
     names = (JUSTEXT_NAMES.get(language) for language in languages)
     stop_words = justext.get_stoplist(next((name for name in names if name), "English"))
     return "\n".join(part.text for part in justext.justext(page, stop_words) if not part.is_boilerplate)
 
 
 def main_content(settings: Extract, languages: tuple[str, ...], page: str) -> Found:
-    """The extractor's text of a page as it comes."""
+    """The text of a page from the configured extractor, not yet cleaned (trafilatura's without table frames)."""
     if settings.extractor == "resiliparse":
         text = extract_plain_text(page, main_content=True, comments=False, alt_texts=False, preserve_formatting=True)
         return Found(str(text), False)
     if settings.extractor == "justext":
         return Found(justext_paragraphs(page, languages), False)
-    found = find_text(page, settings.seconds_per_page)
-    return found._replace(text=plain_tables(found.text))
+    result = find_text(page, settings.seconds_per_page)
+    return result._replace(text=plain_tables(result.text))
 
 
 def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, note: str) -> bytes:
-    """JSON of (title, text, whether it was extracted twice), of a number where the page is skipped as foreign, or nothing where
-    there is no text.
+    """Extract a page, in the child process. `note` is the page's kind and declared charset, separated by a space.
 
-    `note` is the page's kind and declared charset.
+    Returns JSON: a list (title, text, whether the page was extracted twice), or a number, the probability of the wanted
+    languages, for a page skipped as foreign. Returns empty bytes for a page without text.
     """
     kind, _, charset = note.partition(" ")
     page = decode(payload, charset)
@@ -170,10 +181,10 @@ def extract_page(settings: Extract, languages: tuple[str, ...], payload: bytes, 
     if kind == "text":
         return _answer([None, text, False]) if (text := clean(page)) else b""
     title = TITLE.search(page)
-    found = main_content(settings, languages, page)
-    cleaned = clean(found.text)
+    result = main_content(settings, languages, page)
+    cleaned = clean(result.text)
     named = unicodedata.normalize("NFC", " ".join(html.unescape(title[1]).split())) if title else None
-    return _answer([named, cleaned, found.twice]) if cleaned else b""
+    return _answer([named, cleaned, result.twice]) if cleaned else b""
 
 
 def _answer(value: list[Any]) -> bytes:
@@ -182,21 +193,22 @@ def _answer(value: list[Any]) -> bytes:
 
 @lru_cache(maxsize=1)
 def guard_for(settings: Extract, languages: tuple[str, ...]) -> Guard:
-    """This worker's child, kept from task to task."""
+    """This worker's child process, kept from task to task."""
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs each page it cannot read
     logging.getLogger("htmldate").setLevel(logging.CRITICAL)
     if settings.prefilter_probability and languages:
-        model()  # before the fork: every child shares it, and what the next line loads
+        model()  # load before the fork, so that all children share the memory; quicken() likewise
     quicken()
-    gc.freeze()  # Spark's daemon collects garbage after every task: what the libraries hold is none
+    gc.freeze()  # Spark's daemon collects garbage after every task; do not let it scan the libraries
     return Guard(partial(extract_page, settings, languages), settings.seconds_per_page, settings.memory_mb_per_page)
 
 
 @dataclass
 class Share:
-    """One Spark task: page files, which of their rows are copies of a row before, and all copies of the rows that are not.
+    """The work of one Spark task. A payload that many pages share is extracted once, where it first appears.
 
-    Both by page file: row numbers. A payload that many pages have is worked on once, where it comes first.
+    files: the page files to work on. skip: by path of a page file, the numbers of its rows whose payload appeared
+    before. copies: by path of any page file, the numbers of the rows that repeat a payload first seen in `files`.
     """
 
     files: list[File]
@@ -205,7 +217,7 @@ class Share:
 
 
 def share_out(groups: list[list[File]], digests: dict[str, list[str]]) -> list[Share]:
-    """The groups with their copies; `digests` are those of each file's rows, by path."""
+    """Make a Share of each group of files. `digests` has the payload digests of each file's rows, by path."""
     shares = [Share(files) for files in groups]
     first: dict[str, Share] = {}
     for share in shares:
@@ -220,7 +232,7 @@ def share_out(groups: list[list[File]], digests: dict[str, list[str]]) -> list[S
 
 
 def read_digests(store: Store, files: list[File]) -> dict[str, list[str]]:
-    """The payload digests of each page file, by path: nothing else of the files is read."""
+    """The payload digests of each page file, by path. Reads no other column."""
 
     def read(file: File) -> list[str]:
         return [row["digest"] for row in read_rows(store, file, ["digest"])]
@@ -230,30 +242,30 @@ def read_digests(store: Store, files: list[File]) -> dict[str, list[str]]:
 
 
 def read_copies(store: Store, share: Share) -> dict[str, list[dict[str, Any]]]:
-    """The share's copies by digest, without their payload."""
+    """The rows of the share's copies, without their payload, by digest."""
     columns = [name for name in PAGES.names if name != "payload"]
-    found: dict[str, list[dict[str, Any]]] = {}
+    copies: dict[str, list[dict[str, Any]]] = {}
     for path, numbers in share.copies.items():
         wanted = set(numbers)
         for number, row in enumerate(read_rows(store, path, columns)):
             if number in wanted:
-                found.setdefault(row["digest"], []).append(row)
-    return found
+                copies.setdefault(row["digest"], []).append(row)
+    return copies
 
 
 def sort_page(row: dict[str, Any], reply: Reply, settings: Extract, sink: DocumentSink) -> bool:
-    """Keep the page's text, or drop it for what became of it in the child; whether it was extracted twice."""
+    """Keep or drop a page according to the child's reply. Returns whether the page was extracted twice."""
     payload = row.pop("payload")
     if reply.outcome is not Outcome.DONE:
         sink.drop(row, DROPS[reply.outcome], reply.text, len(payload), snippet=payload[:200].decode("utf-8", "replace"))
         return False
-    found = json.loads(reply.data) if reply.data else (None, "", False)
-    if isinstance(found, float | int):
+    answer = json.loads(reply.data) if reply.data else (None, "", False)
+    if isinstance(answer, float | int):
         sink.drop(
-            row, Drop.LANGUAGE_PREFILTER, float(found), len(payload), snippet=payload[:200].decode("utf-8", "replace")
+            row, Drop.LANGUAGE_PREFILTER, float(answer), len(payload), snippet=payload[:200].decode("utf-8", "replace")
         )
         return False
-    title, text, twice = found
+    title, text, twice = answer
     if not settings.min_chars <= len(text) <= MAX_CHARS:
         reason = Drop.EXTRACT_EMPTY if len(text) < settings.min_chars else Drop.TEXT_TOO_LONG
         sink.drop(row, reason, len(text), len(payload), snippet=text or title or "")
@@ -281,7 +293,10 @@ def _work(store: Store, prefix: str, settings: Extract, languages: tuple[str, ..
 def sort_equals(
     row: dict[str, Any], copies: list[dict[str, Any]], guard: Guard, settings: Extract, sink: DocumentSink
 ) -> int:
-    """Keep or drop a page and its copies; how many were extracted twice. Their payload is extracted once a kind and declared charset."""
+    """Keep or drop a page and its copies. Returns how many of them were extracted twice.
+
+    Extracts their common payload once for each kind and declared charset.
+    """
     payload, replies, twice = row["payload"], dict[str, Reply](), 0
     for page in (row, *copies):
         note = f"{page['kind']} {page['charset'] or ''}"

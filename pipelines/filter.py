@@ -1,4 +1,7 @@
-"""filter: judges each document by its scores: line corrections, length, repetition, quality. The first broken rule counts."""
+"""filter: judges each document by its scores (line corrections, length, repetition, quality).
+
+A dropped document counts under the first rule that it breaks.
+"""
 
 from functools import lru_cache, partial
 
@@ -16,12 +19,13 @@ GROUP_ROWS = 4096  # documents of one Spark task: microseconds each
 
 
 def check_stop_words(recipe: Recipe) -> None:
-    """Raises RecipeError when a language that the recipe names has no stop words: the rule would pass all or drop all of it."""
+    """Raise RecipeError if a language of the recipe has no stop words: the rule would pass or drop all of it."""
     rule = recipe.filter.gopher_quality
     missing = [code for code in recipe.langid.languages if code not in STOP_WORDS]
     if rule.enabled and rule.min_stop_words and missing:
         raise RecipeError(
-            f"langid.languages: there are no stop words for {', '.join(missing)}; set filter.gopher_quality.min_stop_words=0, "
+            f"langid.languages: there are no stop words for {', '.join(missing)}; "
+            "set filter.gopher_quality.min_stop_words=0, "
             f"or add them to pipelines/text/stopwords.py (there are {', '.join(sorted(STOP_WORDS))})"
         )
 
@@ -32,8 +36,8 @@ def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: 
     for file in files:
         for row in read_rows(store, file):
             size = len(row["text"].encode())
-            found: list[Rule] = rules(row["language"])
-            verdict = decide(row, found)
+            applicable: list[Rule] = rules(row["language"])
+            verdict = decide(row, applicable)
             if verdict:
                 sink.drop(row, *verdict, size)
             else:
@@ -42,7 +46,7 @@ def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: 
 
 
 def groups(job: Job) -> list[list[File]]:
-    """The files of scores that each piece of work reads, in the order that numbers what it writes."""
+    """The files of `score` in the groups that `run` maps, in the same order, which numbers the output files."""
     return group_rows(job.inputs("score", "documents"), GROUP_ROWS)
 
 

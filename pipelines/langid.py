@@ -1,4 +1,4 @@
-"""langid: the language of each document by fastText's lid.176; documents in other languages go."""
+"""langid: identifies the language of each document with fastText's lid.176, and drops unwanted languages."""
 
 from functools import partial
 
@@ -16,25 +16,25 @@ UNKNOWN = ("und", 0.0)  # ISO 639: undetermined
 
 
 def rank(text: str) -> list[tuple[str, float]]:
-    """The TOP likeliest (ISO 639 code, probability) of a text, or UNKNOWN alone where it has no letter.
+    """The TOP likeliest (ISO 639 code, probability) of a text, or only UNKNOWN if it has no letter.
 
-    fastText judges one line: newlines become spaces.
+    Newlines become spaces, because fastText judges only one line.
     """
     line = " ".join(text.encode("utf-8", "ignore").decode().split())
     if not any(character.isalpha() for character in line):
         return [UNKNOWN]
-    # The binding below `predict` takes the same arguments in every package that installs this module.
-    found = model().f.predict(line + "\n", TOP, 0.0, "strict")
-    return [(label.removeprefix(LABEL), min(1.0, float(probability))) for probability, label in found] or [UNKNOWN]
+    # Calls the binding `f`, because its arguments are the same in every package that provides this module.
+    labels = model().f.predict(line + "\n", TOP, 0.0, "strict")
+    return [(label.removeprefix(LABEL), min(1.0, float(probability))) for probability, label in labels] or [UNKNOWN]
 
 
 def identify(text: str) -> tuple[str, float]:
-    """The likeliest of `rank`."""
+    """The likeliest (ISO 639 code, probability) of a text."""
     return rank(text)[0]
 
 
 def judge(language: str, probability: float, settings: Langid) -> tuple[Drop, object] | None:
-    """Whether a document goes for its language, and what was found instead."""
+    """The reason to drop a document for its language and what was identified, or None to keep it."""
     if settings.languages and language not in settings.languages:
         return Drop.LANGUAGE, f"{language} {probability:.2f}"
     if probability < settings.min_probability:
@@ -43,8 +43,8 @@ def judge(language: str, probability: float, settings: Langid) -> tuple[Drop, ob
 
 
 def check_languages(settings: Langid) -> None:
-    """Raises RecipeError for a code that lid.176 never answers: a recipe with it would drop every document."""
-    answers = model().f.predict("a\n", 1000, -1.0, "strict")  # below probability 0: every label there is
+    """Raise RecipeError for a code that lid.176 does not know: such a language would match no document."""
+    answers = model().f.predict("a\n", 1000, -1.0, "strict")  # below every probability: returns all labels
     known = {label.removeprefix(LABEL) for _, label in answers}
     unknown = [code for code in settings.languages if code not in known]
     if unknown:

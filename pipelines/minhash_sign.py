@@ -1,6 +1,6 @@
-"""The keys under which near duplicates of a document meet, for `dedup_fuzzy` to compare without reading a text again.
+"""Computes keys that near duplicates share, so that `dedup_fuzzy` compares documents without reading texts again.
 
-They stay with their segment: when a new crawl is deduplicated against old ones, only the new one is signed.
+The keys are stored by segment: to deduplicate a new crawl against old ones, only the new one must be signed.
 """
 
 from collections.abc import Sequence
@@ -27,19 +27,19 @@ BATCH_ROWS = 1024
 
 
 def key_count(settings: MinhashSign) -> int:
-    """Keys a document has."""
+    """The number of keys of a document."""
     return simhash.key_count(settings.distance) if settings.method == "simhash" else settings.bands
 
 
 def signatures_schema(settings: MinhashSign) -> pa.Schema:
-    """One row a document, in the order of its documents file."""
+    """The columns of a signatures file: one row for each document, in the order of the documents file."""
     return pa.schema(
         [
             ("id", pa.string()),
             ("length", pa.int64()),  # characters
             ("date", pa.timestamp("s", "UTC")),
             ("quality", pa.float64()),  # by `minhash_sign.quality`; more is better
-            ("keys", pa.list_(pa.uint64(), key_count(settings))),  # two documents that share one are candidates
+            ("keys", pa.list_(pa.uint64(), key_count(settings))),  # documents that share a key are candidates
             ("fingerprint", pa.uint64()),  # SimHash's 64 bits; 0 for MinHash
         ]
     )
@@ -57,7 +57,7 @@ def sign_texts(texts: pa.Array, settings: MinhashSign) -> tuple[npt.NDArray[np.u
 
 
 def read_scores(store: Store, files: Sequence[File], name: str) -> pa.Table:
-    """Columns id and one score, of the documents that `filter` judged for one of its files."""
+    """Columns id and the score `name` from files of `score`: all documents that `filter` read for one of its files."""
     tables = []
     for file in files:
         tables.append(pa.Table.from_batches(list(read_batches(store, file, BATCH_ROWS, ["id", name]))))
@@ -65,22 +65,29 @@ def read_scores(store: Store, files: Sequence[File], name: str) -> pa.Table:
 
 
 def quality(batch: pa.RecordBatch, scores: pa.Table | None, settings: MinhashSign) -> pa.Array:
-    """What `minhash_sign.quality` names for each document, such that more is better; null where it was not measured."""
+    """The quality of each document by `minhash_sign.quality`, more is better; null if it was not measured.
+
+    scores: the table of `read_scores`, or None if the batch has the quality's column. Raises InputError if a document
+    is missing in `scores`.
+    """
     if scores is None:
-        found = batch[settings.quality_column]
+        values = batch[settings.quality_column]
     else:
         rows = pc.index_in(batch["id"], value_set=scores["id"])
         if rows.null_count:
             raise InputError(
                 f"minhash_sign.quality: {rows.null_count} documents are not in the files that `filter` read"
             )
-        found = scores[settings.quality_column].take(rows).combine_chunks()
-    found = found.cast(pa.float64())
-    return pc.negate(found) if settings.quality.startswith("-") else found
+        values = scores[settings.quality_column].take(rows).combine_chunks()
+    values = values.cast(pa.float64())
+    return pc.negate(values) if settings.quality.startswith("-") else values
 
 
 def sign(store: Store, prefix: str, settings: MinhashSign, item: tuple[File, Sequence[File]], name: str) -> Output:
-    """The signatures of one documents file; beside it the files of scores that it was filtered from, or none if it holds the quality."""
+    """Write the signatures of one documents file.
+
+    item: the documents file, and the files of `score` that it was filtered from, empty if it has the quality itself.
+    """
     file, scored = item
     schema = signatures_schema(settings)
     writer = TableWriter(store, f"{prefix}/signatures-{name}.parquet", "signatures", schema)

@@ -1,8 +1,9 @@
-"""Joins the crawl with decontaminated curated sources, repeats each source for its epochs, holds some documents out, and shuffles the rest.
+"""Joins the crawl with decontaminated curated sources, repeats each source for its epochs, holds out some documents,
+and shuffles the rest.
 
-The shuffle goes through the store and needs no Spark shuffle: every file is dealt into one row group a shard, then every shard
-collects its row groups and sorts them by a hash of seed, document and copy. One shard must fit into a worker's memory, and 8 bytes
-for each held-out document.
+The shuffle goes through the store instead of Spark. First, each input file is dealt into row groups, each for one
+shard. Then each shard collects its row groups from all files and sorts the rows by a hash of seed, document and copy.
+A worker's memory must hold one shard, and 8 bytes for each held-out document.
 """
 
 import gzip
@@ -34,14 +35,14 @@ from pipelines.spark.job import COMPRESSION, Counts, DocumentSink, Job, Output, 
 from pipelines.text.hashing import Hashes
 
 HELDOUT = -1  # the shard of held-out documents
-HELD_BYTES = 64 << 20  # texts a worker holds before it writes them out
+HELD_BYTES = 64 << 20  # bytes of text that a worker buffers before it writes them
 
 DEALT = pa.schema([("order", pa.uint64()), *DOCUMENTS])
 
 
 @dataclass(frozen=True)
 class Item:
-    """One file to mix: of the crawl, or a curated source's JSONL at `uri`."""
+    """One input file: `file` of the crawl, or the JSONL file of a curated source at `uri`."""
 
     source: str
     epochs: float
@@ -50,18 +51,21 @@ class Item:
 
 
 def draw(seed: int, what: str, key: str) -> int:
-    """64 bits that depend on nothing but the arguments."""
+    """64 pseudo-random bits, a pure function of the arguments."""
     return xxhash.xxh3_64_intdigest(f"{seed} {what} {key}".encode())
 
 
 def copies(epochs: float, seed: int, key: str) -> int:
-    """How often a document is taken: 2.5 epochs take each twice, and a third time where its hash falls into the lower half."""
+    """How often to take a document. With 2.5 epochs: twice, and a third time if its hash is in the lower half."""
     whole = int(epochs)
     return whole + (draw(seed, "epochs", key) < (epochs - whole) * 2**64)
 
 
 def read_curated(source: str, uri: str) -> Iterator[dict[str, Any] | None]:
-    """Documents of a JSONL file (gz or not), None for a line without a usable `text`. Ids come from source and line number."""
+    """Yield the documents of a JSONL file (gzip or plain), and None for each line without a usable `text`.
+
+    A document's id is a hash of source and line number. Raises InputError if the file cannot be read.
+    """
     folder, name = split_uri(uri)
     try:
         with folder.open_input(name) as raw:
@@ -76,12 +80,12 @@ def read_curated(source: str, uri: str) -> Iterator[dict[str, Any] | None]:
 
 
 def parse_curated(source: str, number: int, line: bytes) -> dict[str, Any] | None:
-    """One line as a row of DOCUMENTS; None when it is not a JSON object with a non-empty string `text` of valid Unicode."""
+    """One line as a row of DOCUMENTS; None if it is not a JSON object with a non-empty `text` of valid Unicode."""
     try:
         value = json.loads(line)
         text = value["text"]
         text.encode()
-        text = unicodedata.normalize("NFC", text)  # as `extract` writes the crawl's
+        text = unicodedata.normalize("NFC", text)  # like the texts of `extract`
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not text.strip():
@@ -93,7 +97,7 @@ def parse_curated(source: str, number: int, line: bytes) -> dict[str, Any] | Non
 
 
 class ShardedRows:
-    """Rows on their way to shards, in one Parquet file: every row group belongs to one shard, and the metadata says to which."""
+    """Writes rows to one Parquet file in which each row group belongs to one shard; the metadata lists these shards."""
 
     def __init__(self, store: Store, path: str) -> None:
         self._store, self._path = store, path
@@ -132,30 +136,34 @@ class ShardedRows:
 
 
 def text_hash(text: str) -> int:
-    """64 bits."""
+    """A 64-bit hash of a text."""
     return xxhash.xxh3_64_intdigest(text.encode())
 
 
 def drawn(store: Store, settings: Mix, judge: Judge | None, item: Item, _: str) -> Hashes:
-    """Hashes of the texts of one file that are held out: of pages drawn by id, which no cut changes, of curated texts by themselves."""
-    found: list[str] = []
+    """Hashes of the held-out texts of one file, shape (held-out documents,).
+
+    Crawled documents are drawn by id, which stays the same when a stage cuts the text; curated ones by their text.
+    """
+    texts: list[str] = []
     if item.epochs and item.uri:
         for row in read_curated(item.source, item.uri):
             if row and is_heldout(settings.heldout_fraction, row["text"]):
                 verdict = judge(row["text"]) if judge else None
-                found.append(row["text"] if verdict is None else verdict.left or "")
+                texts.append(row["text"] if verdict is None else verdict.left or "")
     elif item.epochs and item.file:
         for batch in read_batches(store, item.file, 1024, ["id", "text"]):
             chosen = heldout(settings.heldout_fraction, batch["id"].to_pylist())
-            found += batch["text"].filter(pa.array(chosen)).to_pylist()
-    return np.array([text_hash(text) for text in found], np.uint64)
+            texts += batch["text"].filter(pa.array(chosen)).to_pylist()
+    return np.array([text_hash(text) for text in texts], np.uint64)
 
 
 def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: Any, item: Item, name: str) -> Output:
-    """Sort one file's documents into shards: into the held-out one, or as many times as its epochs say into the others.
+    """Sort one file's documents into shards: once into the held-out shard, or one row for each copy into the others.
 
-    `judge` finds benchmark text in curated documents; the crawl's have passed it. held.value: the hashes of all held-out texts,
-    ascending; whatever document has one is held out, so that no text is on both sides.
+    judge: finds benchmark text in curated documents; the crawl has been decontaminated already. held.value: the hashes
+    of all held-out texts, ascending. Every document with one of these hashes is held out, so that no text is in both
+    the training and the held-out documents.
     """
     sink = DocumentSink(store, prefix, "mix", name)
     sharded = ShardedRows(store, f"{prefix}/scratch/dealt-{name}.parquet")
@@ -189,7 +197,7 @@ def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: An
 
 
 def collect(store: Store, prefix: str, dealt: list[str], shard: int, name: str) -> Output:
-    """One shard: its row groups from all dealt files, in the order of their hashes."""
+    """Write one shard: the rows of its row groups from all dealt files, sorted by their `order` hash, then by id."""
     tables = []
     for path in dealt:
         with store.open_input(path) as source:
@@ -206,33 +214,44 @@ def collect(store: Store, prefix: str, dealt: list[str], shard: int, name: str) 
 
 
 def explain_empty(job: Job, dealt: Counts) -> str:
-    """Which stage dropped the last documents, and why. `dealt` is what this one has counted."""
+    """A message that names the stage that dropped the last documents, and why. `dealt` has the counts of `mix`."""
     if dealt.read:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in dealt.reasons.most_common())
-        return f"mix dropped all {dealt.read:,} documents that reached it ({reasons}); raise mix.crawl_epochs or a source's epochs, or name a larger source"
+        return (
+            f"mix dropped all {dealt.read:,} documents that reached it ({reasons}); "
+            "raise mix.crawl_epochs or a source's epochs, or name a larger source"
+        )
     for level in funnel.levels(job.run):
         if level.read and not level.kept:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(3))
-            return f"{level.stage} dropped all {level.read:,} documents that reached it ({reasons}); loosen its settings or name a larger crawl"
+            return (
+                f"{level.stage} dropped all {level.read:,} documents that reached it ({reasons}); "
+                "loosen its settings or name a larger crawl"
+            )
         if level.losses and not level.read:
             losses = ", ".join(f"{kind} {count:,}" for kind, count in level.losses.most_common(5))
-            return f"{level.stage} found no page in the crawl files ({losses}; its log names the files); name other files as crawl.source"
+            return (
+                f"{level.stage} found no page in the crawl files ({losses}; its log names the files); "
+                "name other files as crawl.source"
+            )
     return "no stage read a document; check crawl.source, or give mix.sources an epochs above 0"
 
 
 def check(job: Job, settings: Mix, files: list[File], dealt: Counts) -> None:
-    """Raises InputError where training or evaluation would have nothing to read."""
+    """Raise InputError if training or evaluation would have nothing to read."""
     train = sum(file.rows for file in files if file.kind == "documents")
     heldout = sum(file.rows for file in files if file.kind == "heldout")
     if not train and not heldout:
         raise InputError(f"mix: the corpus is empty: {explain_empty(job, dealt)}")
     if not train:
         raise InputError(
-            f"mix: all {heldout:,} documents were held out at mix.heldout_fraction {settings.heldout_fraction:g}; lower it or name a larger crawl"
+            f"mix: all {heldout:,} documents were held out at mix.heldout_fraction {settings.heldout_fraction:g}; "
+            "lower it or name a larger crawl"
         )
     if not heldout and settings.heldout_fraction:
         raise InputError(
-            f"mix: none of {train:,} documents was held out at mix.heldout_fraction {settings.heldout_fraction:g}; raise it or name a larger crawl"
+            f"mix: none of {train:,} documents was held out at mix.heldout_fraction {settings.heldout_fraction:g}; "
+            "raise it or name a larger crawl"
         )
 
 

@@ -1,4 +1,4 @@
-"""Encodes the mixture into token shards: every document, then end-of-text, cut into sequences of equal length."""
+"""Encodes the mixture into token shards: the documents, each with end-of-text, cut into sequences of equal length."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -18,23 +18,23 @@ KINDS = {"documents": "tokens", "heldout": "heldout_tokens"}
 
 
 def load_tokenizer(data: bytes) -> Tokenizer:
-    """The tokenizer, set to read `<|user|>` and the like in a document as the plain text that they are there."""
+    """Load the tokenizer, set to encode special tokens that occur in documents, such as `<|user|>`, as plain text."""
     tokenizer = Tokenizer.from_buffer(data)
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
 def encode_documents(store: Store, file: File, tokenizer: Tokenizer, end: int) -> Iterator[tuple[str, np.ndarray, int]]:
-    """Id, token ids ending in `end`, and bytes of UTF-8 of each document of a file."""
+    """Yield for each document of a file: its id, its token ids followed by `end`, and its bytes of UTF-8."""
     for rows in batched(read_rows(store, file, ["id", "text"]), BATCH_TEXTS):
-        for row, one in zip(
+        for row, encoding in zip(
             rows, tokenizer.encode_batch_fast([row["text"] for row in rows], add_special_tokens=False), strict=True
         ):
-            yield row["id"], np.array([*one.ids, end], np.uint32), len(row["text"].encode())
+            yield row["id"], np.array([*encoding.ids, end], np.uint32), len(row["text"].encode())
 
 
 def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, file: File, name: str) -> Output:
-    """Shards of at least `shard_tokens` tokens from one file of documents; the last holds the rest."""
+    """Write one file of documents as shards of at least `shard_tokens` tokens; the last shard may have fewer."""
     tokenizer = load_tokenizer(vocabulary)
     end, size = tokenizer.token_to_id(END_OF_TEXT), tokenizer.get_vocab_size()
     output = Output()
@@ -66,7 +66,10 @@ def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, file: Fil
 
 
 def measure(store: Store, files: list[File], kind: str, prefix: str = "") -> dict[str, int]:
-    """Tokens, sequences and documents of the shards of one kind, from the headers that were written. `prefix` goes before the names."""
+    """Total tokens, sequences and documents in the shards of one kind, read from their headers.
+
+    `prefix` is prepended to the keys.
+    """
     headers = []
     for file in files:
         if file.kind == kind:
@@ -87,7 +90,7 @@ def run(job: Job) -> None:
         data = source.read()
     output = job.map_files(files, partial(pack, job.store, job.prefix, settings, data))
     size = output.counts.bytes_read
-    output.counts.bytes_read = 0  # pack judges no document, so it is no level of the funnel
+    output.counts.bytes_read = 0  # pack drops no documents, so it is not a level of the funnel
     train = measure(job.store, output.files, "tokens")
     heldout = measure(job.store, output.files, "heldout_tokens", "heldout_")
     job.commit(

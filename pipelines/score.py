@@ -1,4 +1,4 @@
-"""score: corrects and masks each text, and measures what the filter's rules judge. Only documents that take too long are dropped."""
+"""score: corrects and masks texts, and measures the scores for `filter`. Drops only documents that take too long."""
 
 import tempfile
 from functools import lru_cache, partial
@@ -22,13 +22,16 @@ SECONDS_PER_DOCUMENT = 10.0  # of processor time; the longest text takes two
 
 @lru_cache(maxsize=1)
 def tools_for(settings: Score) -> Tools:
-    """This worker's lists and model, loaded once. Raises InputError for a folder without lists, RecipeError without kenlm."""
+    """This worker's lists and model, loaded once.
+
+    Raises InputError if the folder has no lists, RecipeError if a model is set and kenlm is not installed.
+    """
     lists = badwords.load(settings.bad_words) if settings.bad_words else {}
     return Tools(lists, _model(settings.perplexity_model) if settings.perplexity_model else None)
 
 
 def check_tools(settings: Score) -> None:
-    """Raises what `tools_for` does, without loading the model, which may have gigabytes."""
+    """Raise the errors of `tools_for` without loading the model, which can have gigabytes."""
     if settings.bad_words:
         badwords.load(settings.bad_words)
     if settings.perplexity_model:
@@ -52,7 +55,7 @@ def _model(uri: str) -> Any:
 def _work(store: Store, prefix: str, settings: Score, files: list[File], name: str) -> Output:
     sink = DocumentSink(store, prefix, "score", name, SCORED)
     tools = tools_for(settings)
-    measure("", None, settings, tools)  # compiles where no cache has it, on no document's time
+    measure("", None, settings, tools)  # compiles, if not cached, outside the time limit of a document
     for file in files:
         for row in read_rows(store, file):
             try:

@@ -1,4 +1,4 @@
-"""Trains a byte-level BPE on the mixture: every text can be encoded, and decoding gives back its bytes."""
+"""Trains a byte-level BPE tokenizer on the mixture. It can encode every text, and decoding restores the bytes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -16,7 +16,10 @@ BATCH_TEXTS = 256
 
 
 class Sample:
-    """Texts from the front of the shards until `limit` bytes of UTF-8. The mixture is shuffled, so its front is a fair sample."""
+    """Texts from the start of the shards, up to about `limit` bytes of UTF-8.
+
+    The mixture is shuffled, so its start is a fair sample.
+    """
 
     def __init__(self, store: Store, files: Sequence[File], limit: int) -> None:
         self._store, self._files, self._limit = store, files, limit
@@ -33,7 +36,7 @@ class Sample:
 
 
 def train(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
-    """A byte-level BPE (GPT-2's pre-tokenization). The special tokens take the first ids, the 256 bytes the next."""
+    """Train a byte-level BPE (GPT-2's pre-tokenization). Special tokens get the first ids, the 256 bytes the next."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -49,7 +52,7 @@ def train(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenize
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Iterable[str]) -> float | None:
-    """UTF-8 bytes over tokens, or None without a text. The texts' own special tokens count as plain text."""
+    """UTF-8 bytes per token, or None without texts. Special tokens that occur in the texts count as plain text."""
     tokenizer.encode_special_tokens = True
     total = tokens = 0
     for batch in batched(texts, BATCH_TEXTS):

@@ -1,1 +1,1 @@
-"""HTML pages: their main text, and whether their language is wanted."""
+"""HTML pages: extracts their main text, and skips those in unwanted languages."""

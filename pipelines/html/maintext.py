@@ -1,10 +1,14 @@
-"""The main text of a page. trafilatura runs without its fall-back extractors first, and with them where it seems to have missed the text.
+"""Extracts the main text of a page with trafilatura: first without its fall-back extractors, then, if it seems to have
+missed the text, with them.
 
-trafilatura is made faster without a change to its output: a test compares the texts with those of the library as it comes. What it
-pays for and gets nothing from: lxml asks a Python function for the class of every element; XPath expressions that ask only for tags and
-attributes (`treewalk`); a pattern of characters that no page holds, searched for over all of it; options read from a configuration for
-every page; a copy of the tree for extractors that `fast` leaves out; and in jusText a function called for every space, and a tuple of
-154,000 stop words hashed for every page.
+`quicken` makes trafilatura faster without changing its output; a test compares the texts with those of the unchanged
+library. It removes this overhead:
+- lxml calls a Python function for the class of every element;
+- XPath expressions that test only tags and attributes run slowly in libxml2 (see `treewalk`);
+- a pattern searches each page for characters that pages do not contain;
+- options are read from a configuration for every page;
+- the tree is copied for extractors that `fast` skips;
+- jusText calls a function for every space, and hashes a tuple of 154,000 stop words for every page.
 """
 
 import math
@@ -27,7 +31,7 @@ from trafilatura.settings import Extractor
 
 from pipelines.html.treewalk import Untranslated, Walk
 
-baseline = import_module("trafilatura.baseline")  # the package has a function of that name
+baseline = import_module("trafilatura.baseline")  # the package also exports a function `baseline`
 XPATH_LISTS = (
     "RAW_TREE_PRUNE_XPATH",
     "REMOVE_COMMENTS_XPATH",
@@ -38,27 +42,29 @@ XPATH_LISTS = (
     "BODY_XPATH",
 )
 SPACES = (b"\t", b"\n", b"\r")
-WHITE_SPACE = re.compile(r"[^\S ]\s*| \s+")  # what jusText replaces, less the single spaces, which stay what they are
+WHITE_SPACE = re.compile(r"[^\S ]\s*| \s+")  # jusText's pattern without single spaces, which do not change
 NO_CHARACTERS = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")  # U+FFFE and U+FFFF
 
 SHORT = 1000
-"""A fast text of as many characters stands. 12 % of pages have less, and only they are looked at: that costs 2 % of the time."""
+"""A fast text of this many characters is accepted. The other 12 % of pages are checked, which takes 2 % of the time."""
 MAIN_SHARE, PAGE_SHARE = 2, 10
-"""A fast text is suspicious if it has less than half of resiliparse's main content and less than a tenth of the page's text. docs/reading.md
-shows F1 for other values. The tenth alone would extract two and a half times as many pages twice, for the same F1."""
+"""A fast text is suspicious if it has less than half of resiliparse's main content and less than a tenth of the page's
+text. docs/reading.md shows F1 for other values. Without the half, two and a half times as many pages would be extracted
+twice, for the same F1."""
 
 
 class Found(NamedTuple):
-    """The main text of a page, empty where there is none, and whether it was extracted twice."""
+    """The main text of a page, empty if there is none, and whether the page was extracted twice."""
 
     text: str
     twice: bool
 
 
 def find_text(page: str, seconds: float = math.inf) -> Found:
-    """trafilatura's text without its fall-backs; with them where that is suspicious and they find more.
+    """trafilatura's text without its fall-backs, or with them if that text is suspicious and they find more.
 
-    The page may take `seconds` of processor time. A text in hand is not risked: it stays where half of them are gone, or the fall-backs fail.
+    seconds: the processor time that the page may take. A text that was found without the fall-backs is kept if half of
+    this time has passed, or if the fall-backs fail.
     """
     began = time.process_time()
     fast = main_text(page, True) or ""
@@ -87,9 +93,9 @@ def suspicious(found: int, main: int, page: int) -> bool:
 
 
 def main_text(page: str, fast: bool) -> str | None:
-    """trafilatura's text of a page without its comments, or None where it finds none."""
-    found = trafilatura.bare_extraction(page, options=_prepared(fast))
-    return found.text if found else None  # type: ignore[union-attr]
+    """trafilatura's text of a page without readers' comments, or None if it finds no text."""
+    document = trafilatura.bare_extraction(page, options=_prepared(fast))
+    return document.text if document else None  # type: ignore[union-attr]
 
 
 @lru_cache(maxsize=2)
@@ -100,9 +106,9 @@ def _prepared(fast: bool) -> Extractor:
 
 @lru_cache(maxsize=1)
 def quicken() -> None:
-    """Once a process; best before it forks, because the stop words take memory.
+    """Patch trafilatura for speed, once in each process; best before a fork, so that children share the stop words.
 
-    Lists of expressions change in place, because trafilatura's other modules hold the same lists.
+    Changes the lists of expressions in place, because other modules of trafilatura refer to the same lists.
     """
     classes = etree.ElementDefaultClassLookup(
         element=lxml.html.HtmlElement,
@@ -114,25 +120,29 @@ def quicken() -> None:
         parser.set_element_class_lookup(classes)
     for name in XPATH_LISTS:
         expressions = getattr(xpaths, name)
-        only_first = name == "BODY_XPATH"  # of these the library takes the first element that is found
+        only_first = name == "BODY_XPATH"  # the library uses only the first element found
         expressions[:] = [walked(expression, only_first) for expression in expressions]
     baseline.BASIC_CLEAN_XPATH = walked(baseline.BASIC_CLEAN_XPATH)
     utils.INVALID_XML_CHARS = SearchFirst(utils.INVALID_XML_CHARS)
     justext.utils.MULTIPLE_WHITESPACE_PATTERN = WHITE_SPACE
-    external.JT_STOPLIST = frozenset(external.jt_stoplist_init())  # type: ignore[assignment]  # which keeps its hash, as a tuple does not
+    # Unlike a tuple, a frozenset computes its hash only once.
+    external.JT_STOPLIST = frozenset(external.jt_stoplist_init())  # type: ignore[assignment]
     library_prepare = core._prepare_tree
 
     def prepare(tree: Any, options: Extractor, url: str | None) -> tuple[Any, Any]:
         if not options.fast or options.comments:
             return library_prepare(tree, options, url)
         cleaned = core.tree_cleaning(copy(tree), options)
-        return core.convert_tags(cleaned, options, url), cleaned  # the second is read by what fast leaves out
+        return core.convert_tags(cleaned, options, url), cleaned  # only extractors that `fast` skips read the second
 
     core._prepare_tree = prepare
 
 
 def walked(expression: etree.XPath, only_first: bool = False) -> Walk | etree.XPath:
-    """An equal walk, or the expression itself where there is none. `.//a[x][1]` finds what `(.//a[x])[1]` finds, and then more."""
+    """A Walk equal to the expression, or the expression itself if it cannot be translated.
+
+    With `only_first`, a final `[1]` becomes that of the whole path: `.//a[x][1]` finds first what `(.//a[x])[1]` finds.
+    """
     path = expression.path.strip()
     if only_first and path.endswith("][1]") and not path.startswith("("):
         path = f"({path[:-3]})[1]"
@@ -143,7 +153,7 @@ def walked(expression: etree.XPath, only_first: bool = False) -> Walk | etree.XP
 
 
 class SearchFirst:
-    """The library's pattern of characters that XML cannot hold; runs only over a text that holds one."""
+    """The library's pattern for characters that XML forbids. Runs only over texts that contain such a character."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern = pattern

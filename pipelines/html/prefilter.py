@@ -1,7 +1,7 @@
-"""The language of a page before its main text is known: from samples of all its text, in a fraction of an extraction's time.
+"""Guesses the language of a page before extraction, from samples of its whole text, in a fraction of the time.
 
-Navigation and boilerplate are mostly written in the page's language, but not always, so samples spread over the whole page vote and the
-threshold is low: it errs towards extracting the page. The text is classified again after extraction.
+Navigation and boilerplate are usually in the language of the page, but not always. So samples from the whole page vote,
+and the threshold is low: a doubtful page is extracted. The text is classified again after extraction.
 """
 
 from collections.abc import Collection
@@ -13,12 +13,12 @@ from pipelines.text.fasttext_model import LABEL
 
 SAMPLES = 10
 SAMPLE_CHARS = 200
-MIN_CHARS = 100  # with less text than this a page says nothing about its language
-FLOOR = 0.01  # a label below this is not looked for, which saves fastText most of its tree
+MIN_CHARS = 100  # less text does not show a page's language
+FLOOR = 0.01  # fastText skips labels below this probability, and so most of its tree
 
 
 def samples(text: str, count: int = SAMPLES, chars: int = SAMPLE_CHARS) -> list[str]:
-    """Up to `count` pieces of `chars` characters, evenly spread; a short text is one piece."""
+    """Up to `count` pieces of `chars` characters, spread evenly. A shorter text is cut into adjacent pieces."""
     if len(text) <= count * chars:
         return [text[start : start + chars] for start in range(0, len(text), chars)]
     step = (len(text) - chars) / (count - 1)
@@ -26,9 +26,10 @@ def samples(text: str, count: int = SAMPLES, chars: int = SAMPLE_CHARS) -> list[
 
 
 def wanted_probability(text: str, languages: Collection[str], model: Any, enough: float = 1.0) -> float:
-    """Mean over the samples of the probability that lid.176 gives to the wanted languages together, between 0 and 1.
+    """The total probability of the wanted languages by lid.176, between 0 and 1, as a mean over samples of the text.
 
-    Stops asking as soon as the mean cannot be below `enough`, which is then what comes back, or less than the mean.
+    Stops as soon as the mean is certain to reach `enough`. The result is then a value between `enough` and the mean.
+    model: fastText's `f`.
     """
     pieces = samples(text)
     total = 0.0
@@ -44,7 +45,10 @@ def wanted_probability(text: str, languages: Collection[str], model: Any, enough
 
 
 def foreign(page: str, languages: Collection[str], threshold: float, model: Any) -> float | None:
-    """The probability by which a page is skipped as foreign, or None where it is to be extracted. `model` is fastText's `f`."""
+    """The probability of the wanted languages if it is below `threshold`, so that the page is skipped; else None.
+
+    Also None for a page with too little text. model: fastText's `f`.
+    """
     text = " ".join(extract_plain_text(page, main_content=False, alt_texts=False, links=False).split())
     if len(text) < MIN_CHARS:
         return None

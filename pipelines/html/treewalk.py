@@ -1,7 +1,8 @@
-"""XPath expressions that ask only for tags and attributes, answered by one walk in Python: several times as fast as libxml2.
+"""Evaluates XPath expressions that test only tags and attributes, by one walk, several times as fast as libxml2.
 
-libxml2 allocates a set of nodes for every `self::div` and `@class`, and lxml hands the pattern of `re:test` over as a fresh string for
-every element. A walk asks each element for its few attributes, and the answers for their values are remembered, because pages repeat them.
+libxml2 allocates a set of nodes for every `self::div` and `@class`, and lxml passes the pattern of `re:test` as a new
+string for every element. The walk reads the few attributes of each element and caches the result for each value,
+because pages repeat values.
 """
 
 import re
@@ -11,20 +12,20 @@ from itertools import islice
 from typing import Any
 
 TOKEN = re.compile(r"\s*(?:('[^']*'|\"[^\"]*\")|(re:test|starts-with|self::|\.//|[\w-]+)|(.))", re.DOTALL)
-MEMORY = 1 << 14  # values remembered for each attribute of an expression: a few megabytes in all
+MEMORY = 1 << 14  # cached values for each attribute of an expression: a few megabytes in all
 NO, YES, PERHAPS = 0, 1, 2  # PERHAPS: true if this attribute stands before the others of a `@a|@b`
 
 Value = Callable[[str | None], bool]
-"""A test of an attribute's value; None is an attribute that is not there."""
+"""A test of an attribute's value, which is None if the attribute is missing."""
 
 
 class Untranslated(Exception):
-    """The expression asks for something else."""
+    """The expression does more than a walk can do."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A test of the attribute that stands first in the tag among some, or of the element where it names none."""
+    """A test of the attribute among `names` that comes first in the tag; without names, a test of the element."""
 
     names: tuple[str, ...]
     test: Callable[[Any], bool]
@@ -42,7 +43,7 @@ class Step:
 
 
 class _Answers(dict[str, int]):
-    """What one attribute's value says, by value."""
+    """A cache of NO, YES or PERHAPS by the value of one attribute."""
 
     def __init__(self, alone: Iterable[Value], among: Iterable[Value]) -> None:
         self._alone, self._among = tuple(alone), tuple(among)
@@ -56,7 +57,7 @@ class _Answers(dict[str, int]):
 
 
 class _Tests:
-    """All that is asked of the elements with one tag. `whole` steps ask for nothing more than a tag or one list of tests."""
+    """The tests for the elements with one tag: those in the first predicate of each step."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.always = any(not step.predicates for step in steps)
@@ -79,7 +80,10 @@ class _Tests:
 
 
 class Walk:
-    """Called like an XPath: the elements below a tree that the expression finds, in document order."""
+    """Called like an XPath expression. Returns the matching elements below a tree, in document order.
+
+    Raises Untranslated for an expression that a walk cannot evaluate.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -117,12 +121,12 @@ class Walk:
 
 
 def _plain(asked: Asked) -> bool:
-    """Whether it asks attributes alone, and nothing of an element without them."""
+    """Whether a test reads only attributes, and is false for an element without them."""
     return bool(asked.names) and not asked.test(None)
 
 
 def _first(element: Any, names: tuple[str, ...]) -> str | None:
-    """The value that XPath takes for `@a|@b`: that of the attribute which stands first in the tag."""
+    """The value of `@a|@b` in XPath: that of the attribute that comes first in the tag."""
     if len(names) == 1:
         value: str | None = element.get(names[0])
         return value
@@ -130,13 +134,13 @@ def _first(element: Any, names: tuple[str, ...]) -> str | None:
 
 
 class _Parser:
-    """A recursive descent over the part of XPath that trafilatura's expressions use; Untranslated for all else."""
+    """A recursive-descent parser of the XPath subset that trafilatura uses. Raises Untranslated for anything else."""
 
     def __init__(self, path: str) -> None:
         self._tokens = [match[1] or match[2] or match[3] for match in TOKEN.finditer(path.strip())]
 
     def steps(self) -> tuple[list[Step], bool]:
-        """The steps of a union, and whether only the first element that they find is asked for."""
+        """The steps of a union, and whether only the first matching element is wanted."""
         first = self._take("(")
         steps = [self._step()]
         while self._take("|"):
@@ -160,7 +164,7 @@ class _Parser:
         return step
 
     def _tags_alone(self) -> tuple[str, ...]:
-        """`self::a or self::b]` as tags; nothing, and nothing taken, for another predicate."""
+        """Consume `self::a or self::b]` and return its tags. For any other predicate, consume and return nothing."""
         inside = self._tokens[: self._tokens.index("]")] if "]" in self._tokens else []
         if len(inside) % 3 != 2 or set(inside[::3]) != {"self::"} or set(inside[2::3]) - {"or"}:
             return ()
@@ -168,7 +172,7 @@ class _Parser:
         return tuple(inside[1::3])
 
     def _any(self) -> list[Asked]:
-        """Tests joined by `or`."""
+        """Parse tests joined by `or`."""
         tests = [self._test()]
         while self._take("or"):
             tests.append(self._test())
@@ -214,7 +218,7 @@ class _Parser:
         return Asked(names, lambda value: search(value or "") is not None)
 
     def _value(self) -> tuple[tuple[str, ...], dict[int, int]]:
-        """`@a|@b`, or `translate` of it with its table."""
+        """Parse `@a|@b`, or `translate` of it. Returns (attribute names, table for `str.translate`)."""
         table: dict[int, int] = {}
         translated = self._take("translate")
         if translated:

@@ -1,1 +1,1 @@
-"""How Spark runs a stage: its job, its session, exchanges between workers, and who survives deduplication."""
+"""How Spark runs a stage: jobs, sessions, exchanges between workers, and the documents left after deduplication."""

@@ -1,4 +1,4 @@
-"""Connected components: by scipy where the driver can hold the edges, by large-star and small-star on Spark where it cannot."""
+"""Connected components: by scipy if the driver can hold the edges, else by large-star and small-star on Spark."""
 
 from collections.abc import Callable
 from itertools import count
@@ -13,7 +13,10 @@ Nodes = npt.NDArray[np.int64]
 
 
 def components(big: Nodes, small: Nodes) -> tuple[Nodes, Nodes]:
-    """Every node of an edge, ascending, and the smallest node of its component."""
+    """Return all nodes, ascending, and for each the smallest node of its component.
+
+    big, small: the two ends of each edge, shape (edges,).
+    """
     nodes, ends = np.unique(np.concatenate([big, small]), return_inverse=True)
     graph = coo_array((np.ones(len(big), bool), (ends[: len(big)], ends[len(big) :])), (len(nodes), len(nodes)))
     _, labels = connected_components(graph, directed=False)
@@ -22,26 +25,27 @@ def components(big: Nodes, small: Nodes) -> tuple[Nodes, Nodes]:
 
 
 def spark_components(edges: Any, materialize: Callable[[Any, int], Any]) -> Any:
-    """The same as `components`, for more edges than the driver holds: columns node, component.
+    """`components` for more edges than the driver can hold, as a frame with the columns node and component.
 
-    Large-star and small-star in turn until nothing changes (Kiveris et al. 2014, "Connected Components in MapReduce and Beyond").
-    `materialize(frame, round)` computes a frame and gives it back where it has no past that would be computed again.
+    Alternates large-star and small-star until the edges stop changing (Kiveris et al. 2014, "Connected Components in
+    MapReduce and Beyond"). `materialize(frame, round)` computes a frame and returns it without its lineage, so that
+    later rounds do not compute it again.
     """
     from pyspark.sql import functions as f
 
-    before = None
+    previous = None
     for turn in count():
         edges = materialize(_small_star(_large_star(edges)), turn)
-        now = edges.agg(f.count("*"), f.sum(f.xxhash64("big", "small").cast("decimal(38,0)"))).first()
-        if now == before:
+        fingerprint = edges.agg(f.count("*"), f.sum(f.xxhash64("big", "small").cast("decimal(38,0)"))).first()
+        if fingerprint == previous:
             break
-        before = now
+        previous = fingerprint
     stars = edges.select(f.col("big").alias("node"), f.col("small").alias("component"))
     return stars.union(stars.select(f.col("component").alias("node"), "component").distinct())
 
 
 def _large_star(edges: Any) -> Any:
-    """Each node links its larger neighbours to the smallest of its neighbours and itself."""
+    """Link the larger neighbours of each node to the smallest among the node and all its neighbours."""
     from pyspark.sql import Window
     from pyspark.sql import functions as f
 
@@ -52,7 +56,7 @@ def _large_star(edges: Any) -> Any:
 
 
 def _small_star(edges: Any) -> Any:
-    """Each node links itself and its smaller neighbours to the smallest of them."""
+    """Link each node and its smaller neighbours to the smallest of these neighbours."""
     from pyspark.sql import Window
     from pyspark.sql import functions as f
 

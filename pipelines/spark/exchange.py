@@ -1,8 +1,9 @@
-"""Work in steps with a shuffle between each two, on Arrow batches instead of rows.
+"""Runs steps with a shuffle between each step and the next, on Arrow batches instead of rows.
 
-Spark moves the batches, writes them to disk between the steps, and runs a step again when its worker dies; Python sees only arrays.
-A step is `work(place, batches) -> (place of the next step, batch), ...`. Batches arrive in any order and cut in any way, so that a
-step's outcome must not depend on either.
+Spark moves the batches, writes them to disk between the steps, and runs a step again when its worker dies; Python code
+handles only arrays. A place is one partition of a step. A step is `work(place, batches)`, which yields pairs of a place
+of the next step and a batch for it. The order of the batches and the row counts are arbitrary, so the result of a step
+must not depend on them.
 """
 
 import gc
@@ -24,10 +25,11 @@ Work = Callable[[int, Iterator[pa.RecordBatch]], Iterator[Sent]]
 
 
 def shuffle(context: Any, steps: Sequence[tuple[int, Work]], uri: str = "the store") -> list[pa.RecordBatch]:
-    """Run (places, work) steps one after the other and collect what the last one sends, whatever place it names.
+    """Run the steps in order and return all batches that the last one sends, whatever place it names.
 
-    context: the SparkContext. uri: where the steps read and write. The first step's places get no batches. Raises the GristmillError
-    that a step raised; its OSError or ArrowException is a StoreError about `uri`, once Spark has tried as often as it does.
+    context: the SparkContext. steps: the number of places and the work of each step; the first step receives no
+    batches. uri: where the steps read and write, for error messages. Raises the GristmillError that a step raised. An
+    OSError or ArrowException in a step becomes a StoreError about `uri`, raised when Spark's last attempt has failed.
     """
     rdd = None
     tries = 1 if is_local(context.master) else int(context.getConf().get("spark.task.maxFailures", "4"))
@@ -43,7 +45,7 @@ def shuffle(context: Any, steps: Sequence[tuple[int, Work]], uri: str = "the sto
 
 
 def split(batch: pa.RecordBatch, places: npt.NDArray[np.integer]) -> Iterator[Sent]:
-    """The rows of a batch by the place each belongs to."""
+    """Split a batch by the place of each row. places: shape (rows,)."""
     order = np.argsort(places, kind="stable")
     edges = np.flatnonzero(np.diff(places[order], prepend=-1, append=-1))
     ordered = batch.take(pa.array(order))
@@ -52,13 +54,16 @@ def split(batch: pa.RecordBatch, places: npt.NDArray[np.integer]) -> Iterator[Se
 
 
 def gather(batches: Iterator[pa.RecordBatch]) -> pa.Table | None:
-    """All batches as one table of single chunks; None where there are none."""
+    """Join all batches into one table whose columns have a single chunk; None if there is no batch."""
     held = list(batches)
     return pa.Table.from_batches(held).combine_chunks() if held else None
 
 
 def chunks(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
-    """The batches in their order as tables of single chunks, each as soon as `size` bytes are there. None is empty."""
+    """Join batches, in order, into tables of at least `size` bytes whose columns have a single chunk.
+
+    The last table may be smaller. No table is yielded if there is no batch.
+    """
     held: list[pa.RecordBatch] = []
     room = size
     for batch in batches:
@@ -72,9 +77,9 @@ def chunks(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
 
 
 class Spill:
-    """Tables that wait on the worker's own disk, in one nameless file that the system removes with the process.
+    """Tables kept on the worker's local disk, in an unnamed temporary file that disappears with the process.
 
-    It lies in a folder that Spark was given for such files (`spark.local.dir`). Raises StoreError where that is full.
+    The file is in one of Spark's scratch folders (`spark.local.dir`). Raises StoreError if that disk is full.
     """
 
     def __init__(self) -> None:
@@ -85,12 +90,12 @@ class Spill:
     def add(self, table: pa.Table) -> None:
         with store_errors(self._folder):
             if self._writer is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it outlives this call
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - stays open after this call
                 self._writer = pa.ipc.new_stream(self._file, table.schema)
             self._writer.write_table(table, max_chunksize=1 << 20)
 
     def tables(self) -> Iterator[pa.Table]:
-        """What was added, a million rows at a time."""
+        """Yield the added rows, at most 2^20 at a time."""
         if self._file is not None and self._writer is not None:
             with store_errors(self._folder):
                 self._writer.close()
@@ -100,13 +105,13 @@ class Spill:
 
 
 def local_folder() -> str:
-    """Where a worker may write: one of the folders that Spark names to it, the system's outside of Spark."""
+    """A scratch folder for this process: one of those that Spark assigns to a worker, else the system's."""
     folders = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")
     return folders[os.getpid() % len(folders)] or tempfile.gettempdir()
 
 
 def column(table: pa.Table | pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    """A column of numbers without nulls as an array."""
+    """Return a numeric column without nulls as an array."""
     values = table[name]
     if isinstance(values, pa.ChunkedArray):
         values = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
@@ -118,7 +123,10 @@ def _same(place: int) -> int:
 
 
 def _step(work: Work, uri: str, tries: int, place: int, sent: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-    """One place of one step. Errors meant for people travel to the driver as data: Spark would bury them in its own traceback."""
+    """Run one place of one step.
+
+    A GristmillError travels to the driver as data, because Spark would bury its message in a traceback.
+    """
     failed: list[GristmillError] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -134,11 +142,11 @@ def _step(work: Work, uri: str, tries: int, place: int, sent: Iterator[tuple[int
                 yield target, _encode(batch)
     except StoreError as error:
         if _attempt() < tries:
-            raise  # another node's disk, or the store in a minute, may do
+            raise  # a retry may succeed: on another node's disk, or after a short outage of the store
         failed.append(error)
     except GristmillError as error:
         failed.append(error)
-    # A worker that leaves something unread is not used again.
+    # Spark reuses a worker only if it has read all its input.
     failed += [data for _, data in sent if isinstance(data, GristmillError)]
     _freeze_libraries()
     for error in failed:
@@ -146,16 +154,19 @@ def _step(work: Work, uri: str, tries: int, place: int, sent: Iterator[tuple[int
 
 
 def _attempt() -> int:
-    """How often this task was started; 1 outside Spark."""
+    """The number of this attempt at the task, from 1; 1 outside Spark."""
     from pyspark import TaskContext
 
-    here: Any = TaskContext.get()
-    return here.attemptNumber() + 1 if here else 1
+    task: Any = TaskContext.get()
+    return task.attemptNumber() + 1 if task else 1
 
 
 @lru_cache(maxsize=1)
 def _freeze_libraries() -> None:
-    """Spark's daemon collects garbage after every task, a tenth of a second of it the libraries, which are none."""
+    """Exempt the loaded libraries from garbage collection.
+
+    Spark's daemon collects garbage after every task; scanning the libraries takes a tenth of a second, frees nothing.
+    """
     gc.freeze()
 
 

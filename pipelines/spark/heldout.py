@@ -1,4 +1,4 @@
-"""Which documents the mixture holds out, known long before it is made: what is cut and dropped on the way depends on it."""
+"""Decides which documents the mixture holds out. Stages long before `mix` need this to decide what to cut and drop."""
 
 from collections.abc import Iterable
 
@@ -8,16 +8,19 @@ import xxhash
 
 
 def is_heldout(fraction: float, key: str) -> bool:
-    """The same documents in every run, and with a larger fraction those and more. key: a crawled document's id, a curated one's text."""
+    """Whether a document is held out. A pure function of its arguments; a larger fraction only adds documents.
+
+    key: the id of a crawled document, or the text of a curated one.
+    """
     return xxhash.xxh3_64_intdigest(f"heldout {key}".encode()) < fraction * 2**64
 
 
 def contains(ordered: npt.NDArray[np.uint64], value: int) -> bool:
-    """Whether an ascending array has a value."""
-    at = int(np.searchsorted(ordered, np.uint64(value)))
-    return at < len(ordered) and int(ordered[at]) == value
+    """Whether an ascending array contains a value."""
+    index = int(np.searchsorted(ordered, np.uint64(value)))
+    return index < len(ordered) and int(ordered[index]) == value
 
 
 def heldout(fraction: float, keys: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """The same of many. Shape (keys,)."""
+    """`is_heldout` of each key. Shape (keys,)."""
     return np.fromiter((is_heldout(fraction, key) for key in keys), bool)

@@ -1,7 +1,8 @@
-"""What every Spark stage gets: its settings, its inputs' files, a writer for each worker, and one commit at the end.
+"""The interface between Spark and a stage: settings, input files, a writer for each worker, and one commit at the end.
 
-Spark moves keys, Python workers move documents: `Job.map_files` hands each worker one input file; the worker reads it from the
-store, writes its output files there and returns only counts. Nothing is visible until `Job.commit`.
+Spark shuffles only keys; documents go between workers and the store. `Job.map_files` gives each worker one input file;
+the worker reads it from the store, writes its output files there and returns only counts. Other stages see no output
+until `Job.commit`.
 """
 
 import traceback
@@ -31,7 +32,7 @@ COMPRESSION = "zstd"
 
 @dataclass
 class Counts:
-    """What one worker saw. Adds up to `contract.manifest.Rows`."""
+    """The counts of one worker. Their sum over all workers becomes a `contract.manifest.Rows`."""
 
     read: int = 0
     kept: int = 0
@@ -57,7 +58,7 @@ class Counts:
 
 @dataclass
 class Output:
-    """What one worker wrote and counted; `metrics` are the stage's own counts, summed by name, for its manifest."""
+    """The files and counts of one worker. `metrics` are the stage's own counts for its manifest, summed by name."""
 
     files: list[File] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
@@ -65,7 +66,7 @@ class Output:
 
 
 class TableWriter:
-    """Rows to one Parquet file in the store, written batch by batch; no rows, no file."""
+    """Writes rows to one Parquet file in the store, batch by batch. Creates no file if there is no row."""
 
     def __init__(self, store: Store, path: str, kind: str, schema: pa.Schema) -> None:
         self._store, self._path, self._kind, self._schema = store, path, kind, schema
@@ -76,20 +77,20 @@ class TableWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, row: dict[str, Any], size: int = 0) -> None:
-        """`size` is the row's bytes where rows can be large."""
+        """Add a row. Give its `size` in bytes if rows can be large, so that the buffer stays bounded."""
         self._rows.append(row)
         self._bytes += size
         if len(self._rows) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
             self._flush()
 
     def write_table(self, table: pa.Table) -> None:
-        """Rows that are in Arrow already, in the writer's schema."""
+        """Add a table that has the writer's schema."""
         self._flush()
         if table.num_rows:
             self._put(table)
 
     def close(self) -> list[File]:
-        """The finished file, or nothing if no row came."""
+        """Finish the file and return it; an empty list if no row was written."""
         self._flush()
         if self._writer is None or self._sink is None:
             return []
@@ -112,7 +113,10 @@ class TableWriter:
 
 
 class DocumentSink:
-    """Sorts one worker's documents into kept and dropped, and counts both. Every document it reads must leave through it."""
+    """Writes and counts the kept and the dropped documents of one worker.
+
+    The worker must pass every document that it reads to `keep` or `drop`.
+    """
 
     def __init__(
         self, store: Store, prefix: str, stage: str, name: str, schema: pa.Schema = DOCUMENTS, kind: str = "documents"
@@ -123,7 +127,7 @@ class DocumentSink:
         self.counts = Counts()
 
     def keep(self, row: dict[str, Any], size: int, read_size: int | None = None) -> None:
-        """`size` is the bytes that stay of the document, `read_size` what it had before."""
+        """Keep a document. `size` is its bytes now, `read_size` its bytes when it was read (default: `size`)."""
         self._kept.write(row, size)
         self.counts.read += 1
         self.counts.kept += 1
@@ -139,7 +143,10 @@ class DocumentSink:
         duplicate_of: str | None = None,
         snippet: str | None = None,
     ) -> None:
-        """`value` is what crossed the threshold; `snippet` defaults to the head of the row's text."""
+        """Drop a document of `size` bytes.
+
+        `value` is the measurement that crossed the threshold; `snippet` defaults to the head of the row's text.
+        """
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         self._dropped.write(
             {
@@ -157,7 +164,7 @@ class DocumentSink:
         self.counts.bytes_read += size
 
     def lose(self, kind: str, count: int = 1) -> None:
-        """Input that never became a document: damage or a record of another type."""
+        """Count input that never became a document: damage, or a record of another type."""
         self.counts.losses[kind] += count
 
     def close(self) -> Output:
@@ -166,7 +173,7 @@ class DocumentSink:
 
 @dataclass(frozen=True)
 class Job:
-    """One task of the Spark plane. Stages read from it and end with `commit`."""
+    """One task of the Spark plane. A stage gets its inputs from the job and ends with `commit`."""
 
     run: Run
     task: Task
@@ -178,7 +185,7 @@ class Job:
 
     @property
     def settings(self) -> Any:
-        """The stage's own section of the recipe; annotate it: `settings: Filter = job.settings`."""
+        """The stage's section of the recipe. Annotate the variable: `settings: Filter = job.settings`."""
         return self.run.recipe.section(self.task.stage)
 
     @property
@@ -201,23 +208,24 @@ class Job:
 
     @cached_property
     def spark(self) -> Any:
-        """A Spark session on top of it, where a stage works on tables."""
+        """A Spark session on top of the context, for stages that work on tables."""
         return start_spark(self.run, self.task)
 
     def map_files(self, files: Sequence[Any], work: Callable[[Any, str], Output], unit: str = "files") -> Output:
-        """Run `work(file, name)` for every file on Spark's workers and add up what they return, with progress.
+        """Run `work(file, name)` for every file on Spark's workers, report progress, and add up the outputs.
 
-        `name` is unique to the call: a retried or speculative Spark task never writes over another's file. `work` is pickled.
+        `name` is unique to each call of `work`, so that a retried or speculative Spark task never overwrites the files
+        of another. `work` must be picklable.
         """
         results = self.map_each(files, work, unit)
-        files = [file for one in results for file in one.files]
+        files = [file for output in results for file in output.files]
         metrics: Counter[str] = Counter()
-        for one in results:
-            metrics.update(one.metrics)  # which keeps a count of 0, as `+` does not
-        return Output(files, sum((one.counts for one in results), Counts()), metrics)
+        for output in results:
+            metrics.update(output.metrics)  # unlike `+`, keeps counts of 0
+        return Output(files, sum((output.counts for output in results), Counts()), metrics)
 
     def map_each(self, files: Sequence[Any], work: Callable[[Any, str], Any], unit: str = "files") -> list[Any]:
-        """`map_files` with the results as they are, in the files' order."""
+        """Like `map_files`, but return the results as a list in the order of the files."""
         progress = Progress(self.task.stage, self.task.partition, unit, len(files))
         if not files:
             progress.finish()
@@ -233,21 +241,27 @@ class Job:
     def read_table(
         self, items: Sequence[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]], schema: str
     ) -> Any:
-        """A Spark DataFrame of what `read(item, number)` yields for every item, one partition each. `schema` is Spark's DDL.
+        """A Spark DataFrame of the batches that `read(item, number)` yields, with one partition for each item.
 
-        Only what must meet in a shuffle belongs in it: keys, ids and numbers, never texts.
+        `schema` is in Spark's DDL. Put only what a shuffle needs into the frame: keys, ids and numbers, never texts.
         """
         reader = _Reader(list(items), read, self.store.full(self.prefix))
         return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(reader, schema)
 
     def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
-        """Create the manifest from what the workers wrote and counted, unless a file from outside the store changed while it was read."""
+        """Create the manifest from the files and counts of the workers.
+
+        Raises InputError if an input file from outside the store has changed since the run was resolved.
+        """
         self.run.check_inputs(self.task)
         return self.attempt.commit(output.files, output.counts.rows(), metrics)
 
 
 class _Guarded:
-    """Runs the stage's function in a worker. Errors meant for people come back as values: Spark would bury them in its own traceback."""
+    """Runs the stage's function in a worker.
+
+    A GristmillError comes back as a value, because Spark would bury its message in a traceback.
+    """
 
     def __init__(self, work: Callable[[Any, str], Output], uri: str) -> None:
         self._work, self._uri = work, uri
@@ -266,7 +280,7 @@ class _Guarded:
 
 
 class _Reader:
-    """Turns the numbers of a partition into the Arrow batches of the items that they stand for."""
+    """Replaces the item numbers in a partition with the Arrow batches of these items."""
 
     def __init__(self, items: list[Any], read: Callable[[Any, int], Iterator[pa.RecordBatch]], uri: str) -> None:
         self._items, self._read, self._uri = items, read, uri
@@ -281,7 +295,10 @@ class _Reader:
 def read_rows(
     store: Store, file: File | str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file in the store, a batch in memory. The attempt's own files, not committed yet, go by their path."""
+    """Yield the rows of a Parquet file in the store, with one batch in memory at a time.
+
+    `file` is a path for files that this attempt wrote and has not committed yet.
+    """
     if isinstance(file, File):
         for batch in read_batches(store, file, batch_rows, columns):
             yield from batch.to_pylist()
@@ -292,7 +309,7 @@ def read_rows(
 
 
 def group_rows(files: Sequence[File], rows: int) -> list[list[File]]:
-    """Files in order, in groups of about `rows` rows: small crawl files should not become a Spark task each."""
+    """Group files, in order, up to about `rows` rows, so that small crawl files do not become a Spark task each."""
     groups: list[list[File]] = []
     held = rows
     for file in files:

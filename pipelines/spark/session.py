@@ -1,4 +1,4 @@
-"""The Spark session of a stage, the progress of what it computes, and its errors as a person should see them."""
+"""Starts the Spark session of a stage, reports its progress, and turns its errors into messages for people."""
 
 import errno
 import os
@@ -26,18 +26,21 @@ from contract.store import explain
 
 LOG = Path(__file__).parent / "log4j2.properties"
 LOCAL = {
-    "spark.driver.host": "127.0.0.1",  # elsewhere the driver listens where the network reaches it
-    "spark.shuffle.compress": "false",  # no network to spare; `spark.conf` turns it on where the disk is small
-    "spark.executorEnv.MALLOC_MMAP_MAX_": "0",  # a worker's next array takes the pages of its last, not new ones
+    "spark.driver.host": "127.0.0.1",  # on a cluster, the driver must listen on the network
+    "spark.shuffle.compress": "false",  # saves no network traffic here; enable it in `spark.conf` if the disk is small
+    "spark.executorEnv.MALLOC_MMAP_MAX_": "0",  # a worker reuses the memory pages of freed arrays
     "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(512 << 20),
 }
-JAVA = 17  # the oldest that Spark 4 runs on
+JAVA = 17  # the oldest version that Spark 4 supports
 INSTALL = f"install Java {JAVA}, or name its folder in JAVA_HOME"
-JVM = "-XX:TieredStopAtLevel=1"  # it moves bytes: compiling it further costs two cores more than that gives back
+JVM = "-XX:TieredStopAtLevel=1"  # the JVM only moves bytes: the optimizing compiler would take two cores and gain less
 
 
 def start_context(run: Run, task: Task) -> Any:
-    """A Spark context with the recipe's settings. Workers use this Python, and find this code wherever they share its path."""
+    """Start a Spark context with the recipe's settings, or return the running one.
+
+    Workers run this Python interpreter, so it and this code must be at the same paths on their machines.
+    """
     from pyspark import SparkConf, SparkContext  # a JVM starts here: only stages that need Spark pay for it
 
     if SparkContext._active_spark_context is None:
@@ -52,29 +55,30 @@ def start_context(run: Run, task: Task) -> Any:
 
 
 def check_setup(settings: Spark) -> None:
-    """Raises SetupError where Java cannot start as the driver, and GristmillError where no server answers at the master, within seconds.
+    """Check within seconds that Spark can start; Spark itself would try for a minute and then print long traces.
 
-    Spark itself takes a minute to give up, and then prints pages.
+    Raises SetupError if Java cannot start as the driver, GristmillError if no server answers at the master.
     """
-    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if memory_bytes(settings.driver_memory) > here:  # Java would start, and be killed when it uses it
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory_bytes(settings.driver_memory) > memory:  # Java would start, then die when it uses that much
         raise errors.SetupError(
-            f"spark.driver_memory {settings.driver_memory}: this machine has {here / (1 << 30):.1f} GiB; name less, as in 2g"
+            f"spark.driver_memory {settings.driver_memory}: "
+            f"this machine has {memory / (1 << 30):.1f} GiB; name less, as in 2g"
         )
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else "java"
     try:
-        said = subprocess.run([java, f"-Xmx{settings.driver_memory}", "-version"], capture_output=True, text=True)
+        java_says = subprocess.run([java, f"-Xmx{settings.driver_memory}", "-version"], capture_output=True, text=True)
     except OSError as error:
         raise errors.SetupError(
             f"Spark needs Java {JAVA}: {java} cannot be run ({error.strerror}); {INSTALL}"
         ) from None
-    if said.returncode:
-        why = next(filter(None, said.stderr.splitlines()), f"exit code {said.returncode}")
+    if java_says.returncode:
+        why = next(filter(None, java_says.stderr.splitlines()), f"exit code {java_says.returncode}")
         raise errors.SetupError(
             f"spark.driver_memory {settings.driver_memory}: Java does not start with that ({why}); name less, as in 2g"
         )
-    version = re.search(r'version "(\d+)', said.stderr)
+    version = re.search(r'version "(\d+)', java_says.stderr)
     if version and int(version[1]) < JAVA:
         raise errors.SetupError(f"Spark needs Java {JAVA}, and {java} is Java {version[1]}; {INSTALL}")
     if not shutil.which("bash"):
@@ -86,16 +90,21 @@ def check_setup(settings: Spark) -> None:
 
 
 def masters(master: str) -> list[tuple[str, int]]:
-    """(host, port) of each server that may answer for a `spark.master`; none where Spark needs no server, or finds it by itself."""
+    """(host, port) of each server that a `spark.master` names.
+
+    Empty if Spark needs no server or finds it by itself. Raises RecipeError for an invalid address.
+    """
     scheme, _, rest = master.partition("://")
     if scheme == "spark":
-        places = [urlsplit(f"//{one}") for one in rest.split(",")]
+        places = [urlsplit(f"//{address}") for address in rest.split(",")]
     elif scheme == "k8s":
         places = [urlsplit(rest if "://" in rest else f"https://{rest}")]
     else:
         return []
     try:
-        return [(one.hostname or "", one.port or (80 if one.scheme == "http" else 443)) for one in places]
+        return [
+            (address.hostname or "", address.port or (80 if address.scheme == "http" else 443)) for address in places
+        ]
     except ValueError as error:
         raise errors.RecipeError(f"spark.master {master}: {error}") from None
 
@@ -115,7 +124,10 @@ def _ask(master: str, hosts: list[tuple[str, int]]) -> None:
 
 @contextmanager
 def starting(settings: Spark) -> Iterator[None]:
-    """Around the start of a session: what Spark refuses of its own settings is one line. What else keeps it from starting may pass."""
+    """Turns any error at the start of a session into one line.
+
+    Raises SetupError if Spark rejects its settings, and GristmillError for other failures, which a retry may fix.
+    """
     try:
         yield
     except Exception as error:
@@ -127,13 +139,13 @@ def starting(settings: Spark) -> Iterator[None]:
 
 
 def _java_message(error: Exception) -> str:
-    """What a Java exception says, without its stack; empty for others."""
+    """The message of a Java exception, without its stack trace; empty for other exceptions."""
     thrown = getattr(error, "java_exception", None)
     return str(thrown.toString()) if thrown is not None else ""
 
 
 def start_spark(run: Run, task: Task) -> Any:
-    """A session on top of the context, for tables; it takes a second or two more."""
+    """Start a session, for work on tables. It takes a second or two more than the context alone."""
     from pyspark.sql import SparkSession
 
     start_context(run, task)
@@ -141,7 +153,10 @@ def start_spark(run: Run, task: Task) -> Any:
 
 
 def is_local(master: str) -> bool:
-    """Whether driver and workers are one machine's, and a task that fails is not tried again; `local-cluster` is neither."""
+    """Whether driver and workers share one machine and Spark does not retry failed tasks.
+
+    False for `local-cluster`, which retries them.
+    """
     return master == "local" or master.startswith("local[")
 
 
@@ -152,7 +167,7 @@ def _properties(run: Run) -> dict[str, str]:
         **(LOCAL if local else {}),
         "spark.driver.memory": settings.driver_memory,
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG.as_uri()} {JVM if local else ''}".rstrip(),
-        "spark.driver.maxResultSize": "0",  # what a stage collects is bounded by the stage, not by Spark's 1 GiB
+        "spark.driver.maxResultSize": "0",  # no limit (Spark's default: 1 GiB): each stage bounds what it collects
         "spark.executor.memory": settings.executor_memory,
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -165,7 +180,10 @@ def _properties(run: Run) -> dict[str, str]:
 
 @contextmanager
 def watched(context: Any, progress: Progress) -> Iterator[None]:
-    """Reports the tasks that Spark has finished of the jobs run inside. Asking Spark leaves every worker free to run ahead."""
+    """Reports how many tasks of the jobs started inside the block Spark has finished.
+
+    Polls Spark's status, so that no worker has to wait for the report.
+    """
     group = uuid.uuid4().hex
     context.setJobGroup(group, f"{progress.stage} {progress.partition}")
     ended = threading.Event()
@@ -197,33 +215,36 @@ def watched(context: Any, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Around work on open files of the store, below or at `uri`: a disk that fills up or a store that breaks off is a StoreError."""
+    """Turns OSError and ArrowException from work on open files at or below `uri` into StoreError.
+
+    Examples are a full disk and a lost connection to the store.
+    """
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        if not isinstance(error, OSError):  # Arrow complains of our defects as it does of damaged files
+        if not isinstance(error, OSError):  # may be a defect in this code: Arrow raises the same errors for it
             traceback.print_exc()
         raise errors.StoreError(explain(uri, error)) from error
 
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Around what makes Spark compute: an error meant for people, or a full disk, leaves as itself, not as Spark's traceback of it."""
+    """Unwraps the GristmillError of a worker from Spark's error; a full scratch disk becomes a StoreError."""
     try:
         yield
     except errors.GristmillError:
         raise
     except Exception as error:
-        found = re.search(r"^contract\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
-        if found:
-            raise getattr(errors, found[1])(found[2]) from None
-        if os.strerror(errno.ENOSPC) in str(error):  # where Spark itself writes
+        match = re.search(r"^contract\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
+        if match:
+            raise getattr(errors, match[1])(match[2]) from None
+        if os.strerror(errno.ENOSPC) in str(error):  # on the disk of Spark's own scratch files
             raise errors.StoreError(explain("spark.local.dir", OSError(errno.ENOSPC, ""))) from error
         raise
 
 
 @contextmanager
 def computing(context: Any, task: Task) -> Iterator[None]:
-    """Around what makes Spark compute a `read_table`: tells progress in Spark's tasks, and errors as `worker_errors` does."""
+    """For code that makes Spark compute a `Job.read_table`: reports progress in tasks and applies `worker_errors`."""
     with worker_errors(), watched(context, Progress(task.stage, task.partition, "tasks")):
         yield

@@ -1,7 +1,8 @@
-"""What deduplication has left of `filter`'s documents, and the one way in which a stage drops some of them.
+"""The documents of `filter` that remain after each deduplication stage, and how such a stage drops documents.
 
-A stage that only drops documents writes one drops file for each documents file, numbered as `Job.map_files` numbers its work. So
-whoever reads a documents file finds the drops that concern it beside it, without a shuffle and without every id in memory.
+A stage that only drops documents writes one drops file for each documents file, with the number that `Job.map_files`
+gave to the documents file. So a reader finds the drops of a documents file by its number, without a shuffle and
+without holding every id in memory.
 """
 
 import re
@@ -26,7 +27,7 @@ _NUMBER = re.compile(r"-(\d{5,})-[0-9a-f]{8}\.parquet$")
 
 @dataclass(frozen=True)
 class Part:
-    """One of `filter`'s documents files, and the drops that earlier stages wrote for it."""
+    """One of `filter`'s documents files, and the drops files that earlier stages wrote for it."""
 
     documents: File
     drops: tuple[File, ...] = ()
@@ -40,14 +41,17 @@ REMOVED = pa.schema([("id", pa.string()), ("stays", pa.string()), ("group", pa.s
 
 
 class Duplicate(NamedTuple):
-    """Why a document goes: the id that stays, and the group that both belong to."""
+    """Why a document is removed: the id of the document kept instead, and the group of both."""
 
     duplicate_of: str
     group: str
 
 
 def number(file: File) -> int:
-    """The position, in its stage's `map_files` call, of the work that wrote a file."""
+    """The index, in its stage's `map_files` call, of the work that wrote a file.
+
+    Raises ValueError if the file's name does not come from `map_files`.
+    """
     match = _NUMBER.search(file.path)
     if not match:
         raise ValueError(f"{file.path} was not written under a name that map_files gave")
@@ -55,7 +59,7 @@ def number(file: File) -> int:
 
 
 def parts(job: Job, *droppers: str) -> list[Part]:
-    """`filter`'s documents files in segment order, each with what the stages named have dropped from it."""
+    """`filter`'s documents files in segment order, each with the drops files of the stages `droppers` for it."""
     drops: dict[int, list[File]] = {}
     for stage in droppers:
         for file in job.inputs(stage, "drops"):
@@ -76,10 +80,10 @@ def drop_duplicates(
     show: Callable[[Mapping[str, Any], str], str],
     bytes_before: int,
 ) -> Output:
-    """Write a drops row for every removed document; `removed` has the files of `write_removed`, by file number.
+    """Write a drops row for every removed document, and return the files and counts.
 
-    `show(row, group)` is the row's `value`.
-    Texts are read only of row groups that lose a document; `bytes_before` is what the documents held, for the counts.
+    removed: the files of `write_removed`, by file number. show: `show(row, group)` is the drops row's `value`.
+    bytes_before: the bytes of all documents, for the counts. Reads texts only from row groups that lose a document.
     """
     work = partial(_drop, job.store, job.prefix, job.task.stage, reason, show)
     output = job.map_files([(part, removed.get(index)) for index, part in enumerate(inputs)], work)
@@ -89,7 +93,10 @@ def drop_duplicates(
 
 
 def write_removed(job: Job, frame: Any) -> dict[int, File]:
-    """Columns file, id, stays, group of a Spark frame as a file of REMOVED for each documents file, so that no process holds them all."""
+    """Write the rows of a Spark frame (columns file, id, stays, group) to one file of REMOVED for each documents file.
+
+    Returns the files by file number. No process ever holds all rows.
+    """
     ordered = frame.repartition("file").sortWithinPartitions("file", "id")
     rows = ordered.mapInArrow(partial(_write_removed, job.store, job.prefix), "file bigint, path string, rows bigint")
     return {row["file"]: File(path=row["path"], kind="removed", bytes=0, rows=row["rows"]) for row in rows.collect()}
@@ -127,12 +134,12 @@ def _drop(
     item: tuple[Part, File | None],
     name: str,
 ) -> Output:
-    part, given = item
-    removed = _read_removed(store, given) if given else {}
+    part, removed_file = item
+    removed = _read_removed(store, removed_file) if removed_file else {}
     sink = DocumentSink(store, prefix, stage, name)
     for row in _rows_of(store, part.documents, removed) if removed else ():
-        found = removed[row["id"]]
-        sink.drop(row, reason, show(row, found.group), len(row["text"].encode()), found.duplicate_of)
+        duplicate = removed[row["id"]]
+        sink.drop(row, reason, show(row, duplicate.group), len(row["text"].encode()), duplicate.duplicate_of)
     output = sink.close()
     output.counts.read = part.alive
     output.counts.kept = part.alive - output.counts.reasons.total()

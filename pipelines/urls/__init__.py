@@ -1,1 +1,1 @@
-"""URLs: which may enter, and which show the same page."""
+"""Filters URLs, and recognizes URLs of the same page."""

@@ -1,13 +1,12 @@
-"""A URL taken apart into its host and the rest, both in one form, so that names meet whatever way they are written."""
+"""Splits a URL into its host and the rest, and normalizes the host, so that all spellings of a name compare equal."""
 
 import ipaddress
 import re
 import socket
 from urllib.parse import SplitResult, urlsplit
 
-LONG_AUTHORITY = re.compile(
-    r"(?:[A-Za-z][A-Za-z0-9+.-]*+:)?//[^/?#]{1025}"
-)  # a host has at most 253 characters (RFC 1035)
+# A host has at most 253 characters (RFC 1035).
+LONG_AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*+:)?//[^/?#]{1025}")
 BLANK = str.maketrans("", "", "\t\r\n")
 LEADING = "".join(map(chr, range(33)))
 ADDRESS = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
@@ -15,16 +14,19 @@ WWW = re.compile(r"^www\d{0,3}\.")
 
 
 def parse(url: str) -> SplitResult:
-    """`urlsplit`. Raises ValueError also for an authority of more than 1,024 characters, which it would normalise in quadratic time."""
-    if LONG_AUTHORITY.match(url.translate(BLANK).lstrip(LEADING)):  # what `urlsplit` leaves out first
+    """`urlsplit` that also raises ValueError for an authority of more than 1,024 characters.
+
+    `urlsplit` normalizes an authority in quadratic time.
+    """
+    if LONG_AUTHORITY.match(url.translate(BLANK).lstrip(LEADING)):  # `urlsplit` removes them first
         raise ValueError("no host has so long a name")
     return urlsplit(url)
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """(host, everything behind it) of a URL; both are empty where it cannot be parsed.
+    """(host, path and query) of a URL; both are empty if the URL cannot be parsed.
 
-    The host is in lower case and ASCII, without port and outer dots. An IP address is in its usual form.
+    The host is in lower case and, if possible, ASCII, without port and outer dots. An IP address is in its usual form.
     """
     try:
         parts = parse(url)
@@ -39,7 +41,7 @@ def split_url(url: str) -> tuple[str, str]:
     host = host.strip(".")
     try:
         if ADDRESS.fullmatch(host):
-            host = socket.inet_ntoa(socket.inet_aton(host))  # 0x7f.1 and 2130706433 are 127.0.0.1 to every browser
+            host = socket.inet_ntoa(socket.inet_aton(host))  # browsers read 0x7f.1 and 2130706433 as 127.0.0.1
         elif ":" in host:
             host = ipaddress.IPv6Address(host).compressed
     except (OSError, ValueError):

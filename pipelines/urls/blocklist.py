@@ -1,9 +1,10 @@
-"""Millions of names in one file that every worker maps into memory, each with the list that holds it; found in constant time.
+"""A file of millions of names, each with its list, which every worker maps into memory. A look-up takes constant time.
 
-The file holds the names' 64-bit hashes in ascending order, the number of each one's list, and a directory: for every value of the
-hash's leading bits, where in the order they begin. There are as many values as names, so that a look-up reads one place of the
-directory and compares one or two hashes, however many names there are. UT1's 4.6 million domains take 80 MB of file, which the workers of
-a machine share through its page cache. A name that no list holds is taken for a listed one with probability n / 2^64: 3e-13.
+The file has three arrays: the 64-bit hashes of the names, ascending; the number of the list of each name; and a
+directory with, for every value of the leading bits of a hash, the index of the first hash with these bits. The
+directory has about as many entries as there are names, so a look-up reads one entry and compares one or two hashes,
+however many names there are. UT1's 4.6 million domains take 80 MB, which the workers of a machine share through its
+page cache. A name that is in no list is found with probability n / 2^64, here 3e-13.
 """
 
 import json
@@ -20,12 +21,12 @@ MAGIC = b"GMLIST01"
 
 
 def digest(name: bytes) -> int:
-    """The hash under which a name is kept."""
+    """The 64-bit hash of a name."""
     return xxhash.xxh3_64_intdigest(name)
 
 
 class Table:
-    """One mapped table: `find` gives the number of the list that holds a name."""
+    """One mapped table. `find` returns the number of the list that contains a name, or None."""
 
     def __init__(self, hashes: memoryview, lists: memoryview, directory: memoryview) -> None:
         self._hashes, self._lists, self._directory = hashes, lists, directory
@@ -44,7 +45,10 @@ class Table:
 
 
 class Blocklists:
-    """A compiled file, mapped read-only: the lists' names, and one table each of domains and of URLs."""
+    """A compiled file, mapped read-only: the names of the lists, a table of domains and a table of URLs.
+
+    Raises InputError if the file was not written by `save`.
+    """
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -63,7 +67,10 @@ class Blocklists:
 
 
 def build(hashes: Iterable[np.ndarray], numbers: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(hashes, lists, directory) of one table from each list's hashes and number. Of a name in several lists the first counts."""
+    """Build one table from the hashes and the number of each list. Returns its arrays (hashes, lists, directory).
+
+    A name in several lists belongs to the first of them.
+    """
     pieces = [np.empty(0, np.uint64), *hashes]
     lists = np.repeat(np.array([0, *numbers], np.uint16), [len(piece) for piece in pieces])
     ordered, first = np.unique(np.concatenate(pieces), return_index=True)
@@ -74,7 +81,10 @@ def build(hashes: Iterable[np.ndarray], numbers: Iterable[int]) -> tuple[np.ndar
 
 
 def save(path: Path, names: list[str], tables: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
-    """Write what `Blocklists` maps: magic, length of the head, head (JSON: the lists' names, the arrays' places behind it), arrays."""
+    """Write the file that `Blocklists` maps: magic, length of the head, head, arrays.
+
+    The head is JSON: the names of the lists, and start, end and type of each array, in bytes from the end of the head.
+    """
     start = 0
     places: list[list[tuple[int, int, str]]] = []
     arrays: list[tuple[int, np.ndarray]] = []
@@ -88,8 +98,8 @@ def save(path: Path, names: list[str], tables: Iterable[tuple[np.ndarray, np.nda
     base = _aligned(16 + len(head))
     with path.open("wb") as file:
         file.write(MAGIC + len(head).to_bytes(8, "little") + head)
-        for at, array in arrays:
-            file.seek(base + at)
+        for offset, array in arrays:
+            file.seek(base + offset)
             file.write(array.data)
         file.truncate(base + start)
 

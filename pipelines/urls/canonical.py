@@ -1,4 +1,4 @@
-"""Canonical URLs: addresses that surely show the same page become one string (RFC 3986 section 6, and what trackers append)."""
+"""Turns URLs that surely show the same page into one string (RFC 3986, section 6; without tracking parameters)."""
 
 import ipaddress
 import re
@@ -11,13 +11,16 @@ from pipelines.urls.address import parse
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 TRACKING = re.compile(
-    r"utm_\w+|utm|mtm_\w+|pk_(campaign|kwd|keyword|source|medium|content|cid)|piwik_\w+|mc_[ce]id|mkt_tok|_hs(enc|mi)|__hs\w+|hsctatracking"
-    r"|_ga|_gl|gcl(id|src)|gad_(source|campaignid)|dclid|gbraid|wbraid|srsltid|fbclid|fb_(action_ids|action_types|source|ref)|msclkid|ysclid|yclid"
-    r"|_openstat|rb_clickid|twclid|ttclid|li_fat_id|igshid|igsh|epik|irclickid|s_kwcid|oly_(anon|enc)_id|vero_\w+|wickedid|ml_subscriber(_hash)?"
+    r"utm_\w+|utm|mtm_\w+|pk_(campaign|kwd|keyword|source|medium|content|cid)|piwik_\w+|mc_[ce]id|mkt_tok"
+    r"|_hs(enc|mi)|__hs\w+|hsctatracking"
+    r"|_ga|_gl|gcl(id|src)|gad_(source|campaignid)|dclid|gbraid|wbraid|srsltid"
+    r"|fbclid|fb_(action_ids|action_types|source|ref)|msclkid|ysclid|yclid"
+    r"|_openstat|rb_clickid|twclid|ttclid|li_fat_id|igshid|igsh|epik|irclickid|s_kwcid|oly_(anon|enc)_id"
+    r"|vero_\w+|wickedid|ml_subscriber(_hash)?"
     r"|_branch_match_id|phpsessid|jsessionid|aspsessionid\w*|cfid|cftoken",
     re.IGNORECASE,
 )
-"""Query parameters that say where a visitor came from or who they are, never what the page shows."""
+"""Query parameters that identify a visitor or the link they came from, and never change the page."""
 
 _SESSION_PATH = re.compile(r";(jsessionid|phpsessid)=[^/?;]*", re.IGNORECASE)
 _NOT_IN_HOST = re.compile(r"[\s\x00-\x20\x7f#%/:?@\[\\\]^|<>]")
@@ -28,10 +31,11 @@ _ALLOWED = _UNRESERVED | frozenset("!$&'()*+,;=:@/?%[]|")
 
 
 def canonical(url: str) -> str:
-    """The canonical form of an absolute URL; of what cannot be parsed, the same without white space around it. Never raises.
+    """The canonical form of an absolute URL. A URL that cannot be parsed only loses outer white space. Never raises.
 
-    `http` counts as `https`: few hosts show two pages under them. Parameters are sorted by name, because programs that build links
-    keep no order; those of one name keep theirs, because it can matter there. A path keeps its case and its last slash.
+    `http` becomes `https`, because few hosts serve different pages for them. Parameters are sorted by name, because
+    programs that build links use any order; parameters of the same name keep their order, because it can matter. A path
+    keeps its case and its last slash.
     """
     url = _BLANK.sub("", url).strip()
     try:
@@ -50,26 +54,29 @@ def canonical(url: str) -> str:
 
 
 def _host(host: str) -> str:
-    """Lower case, in Punycode, without the root's dot; an IPv6 address in its short form. Hosts that only browsers allow count too."""
+    """The host in lower case and Punycode without a final dot, or an IPv6 address in its short form.
+
+    Accepts all hosts that browsers accept, even if standards forbid them.
+    """
     if ":" in host:
         try:
             return f"[{ipaddress.IPv6Address(host).compressed}]"
         except ValueError:
             return f"[{host.lower()}]"
     plain = unquote(host, errors="replace")
-    if _NOT_IN_HOST.search(plain):  # no name that anything resolves
+    if _NOT_IN_HOST.search(plain):  # not a resolvable name
         return host.lower().rstrip(".")
     host = plain.lower().rstrip(".")
     if host.isascii():
         return host
     try:
         return idna.encode(host, uts46=True).decode().rstrip(".")
-    except idna.IDNAError:  # an underscore, an emoji: what IDNA 2008 refuses and the web has
+    except idna.IDNAError:  # for example an underscore or an emoji: IDNA 2008 forbids them, the web uses them
         return ".".join(map(_punycode, re.split("[.。．｡]", host))).rstrip(".")
 
 
 def _punycode(label: str) -> str:
-    """One label as UTS 46 maps it, whatever IDNA 2008 thinks of it."""
+    """One label as UTS 46 maps it, without the checks of IDNA 2008."""
     try:
         mapped = idna.uts46_remap(label, std3_rules=False)
         return mapped if mapped.isascii() else f"xn--{mapped.encode('punycode').decode()}"
@@ -78,7 +85,7 @@ def _punycode(label: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Percent-encoding in one form: nothing that may stand plain is encoded, all else is, with capital digits."""
+    """Normalize percent-encoding: decode unreserved characters, encode forbidden ones, and use capital digits."""
 
     def one(match: re.Match[str]) -> str:
         character = chr(int(match[1], 16))
@@ -110,5 +117,5 @@ def _dots(path: str) -> str:
 
 def _query(query: str) -> str:
     parameters = [_escape(part) for part in query.split("&") if part]
-    kept = [one for one in parameters if not TRACKING.fullmatch(one.partition("=")[0])]
-    return "&".join(sorted(kept, key=lambda one: one.partition("=")[0]))
+    kept = [parameter for parameter in parameters if not TRACKING.fullmatch(parameter.partition("=")[0])]
+    return "&".join(sorted(kept, key=lambda parameter: parameter.partition("=")[0]))

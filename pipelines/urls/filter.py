@@ -1,7 +1,7 @@
-"""RefinedWeb's URL filter: block lists, word scores and curated hosts, decided on the URL alone (RefinedWeb, appendix G.1).
+"""RefinedWeb's URL filter: judges the URL alone, by block lists, words and curated hosts (RefinedWeb, appendix G.1).
 
-Block lists are compiled once, on the driver, into one file that Spark brings to every machine and every worker maps into its memory
-(see `pipelines.urls.blocklist`).
+The driver compiles the block lists once into one file. Spark copies it to every machine, and every worker maps it into
+memory (see `pipelines.urls.blocklist`).
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from pipelines.urls.address import ADDRESS, WWW, split_url
 from pipelines.urls.blocklist import Blocklists, build, save
 from pipelines.urls.listfile import read_lists
 
-# RefinedWeb, appendix G.1: sources whose curated dumps are the better copy.
+# RefinedWeb, appendix G.1: sources of which a curated dump exists that is better than the crawl's pages.
 CURATED_HOSTS = frozenset(
     [
         "arxiv.org",
@@ -52,7 +52,7 @@ Verdict = tuple[Drop, str] | None
 
 @dataclass(frozen=True)
 class UrlFilter:
-    """Everything that is needed to judge a URL. Made by `load` in this process, by `shipped` for Spark's workers."""
+    """The lists and words that judge a URL. `load` makes a filter for this process, `shipped` for Spark's workers."""
 
     lists: Blocklists | None = None
     strict_words: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class UrlFilter:
     curated_hosts: frozenset[str] = frozenset()
 
     def judge(self, url: str) -> Verdict:
-        """The reason to drop a URL, with the list or the words that say so, or None."""
+        """The reason to drop a URL and the list entry or words that matched, or None to keep it."""
         host, rest = split_url(url)
         return self._blocked(host, rest) or self._curated(host) or self._words(url)
 
@@ -69,19 +69,19 @@ class UrlFilter:
         if self.lists is None:
             return None
         for domain in _parents(host):
-            found = self.lists.domains.find(domain)
-            if found is not None:
-                return Drop.URL_BLOCKED_DOMAIN, f"{self.lists.names[found]}: {domain}"
+            number = self.lists.domains.find(domain)
+            if number is not None:
+                return Drop.URL_BLOCKED_DOMAIN, f"{self.lists.names[number]}: {domain}"
         if len(self.lists.urls):
             for prefix in _prefixes(WWW.sub("", host) + rest):
-                found = self.lists.urls.find(prefix)
-                if found is not None:
-                    return Drop.URL_BLOCKED, f"{self.lists.names[found]}: {prefix}"
+                number = self.lists.urls.find(prefix)
+                if number is not None:
+                    return Drop.URL_BLOCKED, f"{self.lists.names[number]}: {prefix}"
         return None
 
     def _curated(self, host: str) -> Verdict:
-        found = next((domain for domain in _parents(host) if domain in self.curated_hosts), None)
-        return (Drop.URL_CURATED_HOST, found) if found else None
+        curated = next((domain for domain in _parents(host) if domain in self.curated_hosts), None)
+        return (Drop.URL_CURATED_HOST, curated) if curated else None
 
     def _words(self, url: str) -> Verdict:
         readable = unquote(url).lower()
@@ -103,27 +103,28 @@ class UrlFilter:
 
 @dataclass(frozen=True)
 class Shipped:
-    """A filter on its way to a worker: its words, and the name under which Spark's file distribution knows its lists."""
+    """A filter to send to a worker: its words, and the name of its block lists in Spark's file distribution."""
 
     words: UrlFilter
     file: str | None
 
     def opened(self) -> UrlFilter:
-        """The filter in a worker; its lists are mapped once in each worker's life."""
+        """The filter in a worker. Each worker maps the lists once."""
         return replace(self.words, lists=_mapped(self.file)) if self.file else self.words
 
 
 @lru_cache(maxsize=4)
 def _mapped(file: str) -> Blocklists:
-    from pyspark import SparkFiles  # where Spark put the file on this machine
+    from pyspark import SparkFiles  # knows where Spark put the file on this machine
 
     return Blocklists(Path(SparkFiles.get(file)))
 
 
 def shipped(settings: Crawl, context: Any) -> Shipped:
-    """Compile a recipe's block lists, once in this process, and give them to every machine of a SparkContext.
+    """Compile a recipe's block lists, once in this process, and distribute them to every machine of a SparkContext.
 
-    They stay as long as this process: machines that join later fetch them, and Spark takes a name from one path only.
+    The compiled file stays as long as this process: machines that join later fetch it, and Spark accepts only one path
+    for each file name. Raises InputError like `compile_lists`.
     """
     listing = tuple(entry for folder in settings.blocklists for entry in Store(folder).files())
     compiled = _compiled(settings.blocklists, listing)
@@ -134,7 +135,7 @@ def shipped(settings: Crawl, context: Any) -> Shipped:
 
 @lru_cache(maxsize=4)
 def _compiled(folders: tuple[str, ...], listing: tuple[Entry, ...]) -> Path | None:
-    """`listing`, of the files with their sizes and times, makes changed lists others to the cache."""
+    """`listing` has the files' sizes and times. It is part of the cache's key, so changed lists are compiled again."""
     return compile_lists(folders, Path(_folder().name))
 
 
@@ -144,7 +145,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def load(settings: Crawl) -> UrlFilter:
-    """A recipe's filter for this process. Raises InputError for a folder of lists that is missing or holds none."""
+    """A recipe's filter for this process. Raises InputError like `compile_lists`."""
     with tempfile.TemporaryDirectory(prefix="gristmill-lists-") as folder:
         compiled = compile_lists(settings.blocklists, Path(folder))
         return replace(_words(settings), lists=Blocklists(compiled) if compiled else None)
@@ -161,28 +162,29 @@ def _words(settings: Crawl) -> UrlFilter:
 
 
 def compile_lists(folders: Sequence[str], where: Path) -> Path | None:
-    """Read folders of lists into one compiled file, named by its content; None without folders.
+    """Compile folders of lists into one file in `where`, named by a hash of its content; None without folders.
 
-    Raises InputError for a folder that is missing or holds no list, the lists of several categories, or a list that names nothing.
+    Raises InputError if a folder is missing, contains no list or lists of several categories, or if a list names
+    nothing.
     """
     names: list[str] = []
-    found: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
+    by_kind: dict[bool, dict[int, np.ndarray]] = {False: {}, True: {}}
     for folder in folders:
         for path, hashes in read_lists(folder).items():
             category = path.rpartition("/")[0].rpartition("/")[2] or folder.rstrip("/").rpartition("/")[2]
-            found[path.endswith("urls")][len(names)] = hashes
+            by_kind[path.endswith("urls")][len(names)] = hashes
             names.append(category)
     if not folders:
         return None
-    made = where / "lists"
-    save(made, names, [build(tables.values(), tables) for tables in found.values()])
-    with made.open("rb") as file:
+    compiled = where / "lists"
+    save(compiled, names, [build(tables.values(), tables) for tables in by_kind.values()])
+    with compiled.open("rb") as file:
         name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return made.rename(where / f"blocklists-{name}")
+    return compiled.rename(where / f"blocklists-{name}")
 
 
 def _parents(host: str) -> Iterator[str]:
-    """a.b.example.com, b.example.com, example.com, com. An address has no parents."""
+    """Yield a host and its parent domains: a.example.com, example.com, com. An IP address has no parents."""
     if host[-1:].isdigit() and ADDRESS.fullmatch(host):
         yield host
         return
@@ -192,6 +194,9 @@ def _parents(host: str) -> Iterator[str]:
 
 
 def _prefixes(address: str) -> Iterator[str]:
-    """host/a/b?c: the address itself and every part of it that ends before a slash or a question mark; `host/` lists all of a host."""
+    """Yield an address such as host/a/b?c, and every part of it that ends before a slash or a question mark.
+
+    A list blocks a whole host with the entry `host/`.
+    """
     for cut in [*(match.start() for match in re.finditer(r"[/?]", address)), len(address)]:
         yield address[:cut].rstrip("/")

@@ -1,6 +1,6 @@
-"""What the lines of a block list name: domains and URLs as UT1's lists have them, hosts files, filters of whole domains.
+"""Parses block lists: domains and URLs in UT1's form, hosts files, and filters that block whole domains.
 
-Names and the hosts of URLs are brought to one form (`pipelines.urls.address`). Every pattern is linear in a line, which may be of any length.
+Normalizes host names with `pipelines.urls.address`. Lines can have any length; every pattern takes linear time.
 """
 
 import ipaddress
@@ -17,61 +17,69 @@ from contract.store import Store
 from pipelines.urls.address import WWW, split_url
 from pipelines.urls.blocklist import digest
 
-LABEL = rb"[0-9]*+[a-z-][a-z0-9-]*+"  # not of digits alone: that may be an address
+LABEL = rb"[0-9]*+[a-z-][a-z0-9-]*+"  # not only digits: that can be an address
 PLAIN_HOST = re.compile(rb"^%b(?:\.[a-z0-9-]++)*+$" % LABEL, re.MULTILINE)
 HOSTS_LINE = re.compile(rb"^(?:0\.0\.0\.0|127\.0\.0\.1)[ \t]++(%b(?:\.[a-z0-9-]++)++)$" % LABEL, re.MULTILINE)
 HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*")
-FILTER = re.compile(r"\|\|([^/^$*|]+)\^")  # ||a.com^, the one form of a filter that blocks a whole domain
+FILTER = re.compile(r"\|\|([^/^$*|]+)\^")  # ||a.com^: the only form of filter that blocks a whole domain
 REMARK = re.compile(r"(?<!\s)\s++#.*")
-SHOWN_LINES = 3  # of the odd ones
-LISTS = ("domains", "urls", "hosts")  # UT1's two names, and that of a list in the form of /etc/hosts
-PIECE_BYTES = 4 << 20  # of a list, taken apart at once
+SHOWN_LINES = 3  # odd lines of a list that a message quotes
+LISTS = ("domains", "urls", "hosts")  # file names: UT1's two, and that of a list in the form of /etc/hosts
+PIECE_BYTES = 4 << 20  # bytes of a list that are parsed at once
 
 
 def read_lists(folder: str) -> dict[str, np.ndarray]:
-    """The hashes of each list of one category's folder, by its path; says on standard output how many lines hold what names nothing.
+    """The hashes of each list in the folder of one category, by path. Prints how many lines of a list name nothing.
 
-    Raises InputError where the folder holds no list or several categories', and for a list of which no line names anything.
+    Raises InputError if the folder contains no list or lists of several categories, or if no line of a list names
+    anything.
     """
-    store, made = Store(folder), {}
+    store, hashes = Store(folder), {}
     for path in lists_in(folder):
-        made[path], odd = list_hashes(store.read_bytes(path), path.endswith("urls"))
+        hashes[path], odd = list_hashes(store.read_bytes(path), path.endswith("urls"))
         shown = "; ".join(f"line {number}: {line[:80]!r}" for number, line in odd.first)
-        if odd.count and not len(made[path]):
+        if odd.count and not len(hashes[path]):
             raise InputError(
                 f"crawl.blocklists: {store.full(path)}: none of its {odd.count:,} lines names a "
-                f"{'URL' if path.endswith('urls') else 'domain'} ({shown}); see docs/reading.md for what a list may hold"
+                f"{'URL' if path.endswith('urls') else 'domain'} ({shown}); "
+                "see docs/reading.md for what a list may hold"
             )
         if odd.count:
             left = f"{odd.count:,} lines hold what names nothing, which is left out ({shown})"
             print(printable(f"crawl.blocklists: {store.full(path)}: {left}"))
-    if not any(map(len, made.values())):
+    if not any(map(len, hashes.values())):
         raise InputError(
             f"crawl.blocklists: {folder}: its lists are empty; fill them, name another folder, or leave the key out"
         )
-    return made
+    return hashes
 
 
 def lists_in(folder: str) -> list[str]:
-    """The lists of one category's folder, as paths below it; raises InputError where it holds none, or several categories'."""
+    """The paths of the lists in the folder of one category, relative to the folder.
+
+    Raises InputError if the folder contains no list, or lists of several categories.
+    """
     lists = [entry.path for entry in Store(folder).files() if entry.path.rpartition("/")[2] in LISTS]
     if not lists:
         raise InputError(
-            f"crawl.blocklists: {folder} is missing or holds no list; a category is a folder with `domains`, `urls` or `hosts`: "
+            f"crawl.blocklists: {folder} is missing or holds no list; "
+            "a category is a folder with `domains`, `urls` or `hosts`: "
             "put one there, name another, or leave the key out"
         )
     categories = sorted({path.rpartition("/")[0] for path in lists})
     if len(categories) > 1:
         raise InputError(
-            f"crawl.blocklists: {folder} holds {len(categories)} categories, and UT1's are not all meant for blocking (press, shopping): "
-            f"name the folder of each that is, as {Store(folder).full(categories[-1])}; there are {', '.join(filter(None, categories))}"
+            f"crawl.blocklists: {folder} holds {len(categories)} categories, "
+            "and UT1's are not all meant for blocking (press, shopping): "
+            f"name the folder of each that is, as {Store(folder).full(categories[-1])}; "
+            f"there are {', '.join(filter(None, categories))}"
         )
     return lists
 
 
 @dataclass
 class OddLines:
-    """The lines of a list with something that names nothing: how many, and the first ones with their numbers."""
+    """The odd lines of a list, which contain something that names nothing: their count, and the first with numbers."""
 
     count: int = 0
     first: list[tuple[int, str]] = field(default_factory=list)
@@ -83,12 +91,12 @@ class OddLines:
 
 
 def list_hashes(data: bytes, is_url: bool) -> tuple[np.ndarray, OddLines]:
-    """The hashes of a list's entries, made of some megabytes of it at a time, and its odd lines."""
-    made, odd, number = [np.empty(0, np.uint64)], OddLines(), 1
+    """The hashes of a list's entries, and its odd lines. Parses one piece of some megabytes at a time."""
+    hashes, odd, number = [np.empty(0, np.uint64)], OddLines(), 1
     for piece in _pieces(data.removeprefix(BOM_UTF8)):
-        made.append(_piece_hashes(piece, is_url, odd, number))
+        hashes.append(_piece_hashes(piece, is_url, odd, number))
         number += piece.count(b"\n")
-    return np.concatenate(made), odd
+    return np.concatenate(hashes), odd
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
@@ -100,9 +108,10 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 
 
 def _piece_hashes(data: bytes, is_url: bool, odd: OddLines, number: int) -> np.ndarray:
-    """The hashes of one piece of a list; `number` is that of its first line.
+    """The hashes of one piece of a list. `number` is the line number of its first line. Adds odd lines to `odd`.
 
-    Nearly all lines of domains are in their usual form already. Only the others are parsed, because that costs 20 times as much.
+    Nearly all domains are in their usual form already. Only other lines are parsed, because that costs 20 times as
+    much.
     """
     plain: list[bytes] = []
     if not is_url:
@@ -119,7 +128,10 @@ def _piece_hashes(data: bytes, is_url: bool, odd: OddLines, number: int) -> np.n
 
 
 def _entries(line: str, is_url: bool) -> tuple[list[str], bool]:
-    """What a line of a list names, as `UrlFilter` looks it up, and whether all of the line names something or is a remark."""
+    """Parse a line of a list. Returns (its entries, as `UrlFilter` looks them up; False if the line is odd).
+
+    A line that is empty or only a remark is not odd.
+    """
     if not line or line.startswith(("#", "!")):
         return [], True
     line = REMARK.sub("", line)
@@ -132,12 +144,12 @@ def _entries(line: str, is_url: bool) -> tuple[list[str], bool]:
     filtered = FILTER.fullmatch(first)
     name = filtered[1] if filtered else first
     host, rest = split_url(name if "://" in name else f"http://{name}")
-    # A path, or `a.com##.banner`, is of something on the host: the host itself is not to be blocked for it.
+    # An entry with a path, or like `a.com##.banner`, is about a part of the host, so it must not block the whole host.
     return ([host], True) if _is_host(host) and rest in ("", "/") and "#" not in name else ([], False)
 
 
 def _hosts_entries(address: str, names: list[str]) -> tuple[list[str], bool]:
-    """Of a hosts file's line: an address, and the names that it shall stand for; those without a dot are the machine's own."""
+    """`_entries` of a line of a hosts file: an address and its names. Names without a dot are local and are ignored."""
     if not _is_address(address.partition("%")[0]):
         return [], False
     dotted = [split_url(f"http://{name}")[0] for name in names if "." in name.strip(".")]

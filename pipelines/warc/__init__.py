@@ -1,1 +1,1 @@
-"""Crawl files: from bytes to pages, through whatever damage a file has."""
+"""Reads pages from crawl files, and continues behind any damage."""

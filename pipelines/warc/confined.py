@@ -1,6 +1,6 @@
-"""Decoding in a child that may be killed: the C code of the decoders reads what strangers wrote.
+"""Decodes bodies in a child process that can be killed, because decoders in C read untrusted bytes.
 
-Common Crawl stores bodies without their encodings, so few pages are sent to the child.
+Common Crawl stores bodies already decoded, so few pages go to the child.
 """
 
 import json
@@ -9,15 +9,13 @@ from functools import lru_cache
 from contract.guard import Guard, Outcome
 from pipelines.warc.httpbody import TooLarge, Undecodable, decode_body, is_plain
 
-SECONDS = 10.0  # of processor time; a gibibyte inflates in four
-OWN_MB = (
-    192  # for the decoders themselves, beside the body and its decoded forms: Zstandard looks back over up to 128 MiB
-)
+SECONDS = 10.0  # of processor time; inflating 1 GiB takes four
+OWN_MB = 192  # memory of the decoders themselves, without the bodies: Zstandard's window alone can take 128 MiB
 WHOLE, CUT, TOO_LARGE, UNDECODABLE = b"w", b"c", b"l", b"u"  # the first byte of an answer
 
 
 def decode_confined(body: bytes, transfer: str, content: str, limit: int) -> tuple[bytes, bool]:
-    """`httpbody.decode_body`. Raises Undecodable also where that takes too much time or memory, or crashes."""
+    """`httpbody.decode_body` in the child. Raises Undecodable also if that takes too much time or memory, or dies."""
     if is_plain(body, transfer, content):
         return body, False
     reply = guard_for(limit).call(body, json.dumps([transfer, content, limit]))
@@ -35,7 +33,7 @@ def decode_confined(body: bytes, transfer: str, content: str, limit: int) -> tup
 
 @lru_cache(maxsize=1)
 def guard_for(limit: int) -> Guard:
-    """This worker's child, kept from task to task."""
+    """This worker's child process, kept from task to task."""
     return Guard(_decode, SECONDS, OWN_MB + (6 * limit >> 20))
 
 

@@ -1,4 +1,4 @@
-"""HTTP bodies as archives hold them: without their encodings, where those are still there, and whether they are HTML."""
+"""Decodes HTTP bodies from archives, which may be stored with or without their encodings, and recognizes HTML."""
 
 import codecs
 import re
@@ -8,16 +8,14 @@ import brotli
 import pyarrow as pa
 
 BUFFER = 1 << 18
-FIRST_PIECE = (
-    1 << 12
-)  # bytes given to a decoder at once, twice as many each time up to BUFFER: what it leaves of them is copied
-MAX_CODINGS = 5  # one upon the other; servers send one or two
+FIRST_PIECE = 1 << 12  # bytes given to a decoder at once, doubled each time up to BUFFER: it copies the unused bytes
+MAX_CODINGS = 5  # nested encodings; servers send one or two
 BOM = b"\xef\xbb\xbf"
 GZIP_MAGIC = b"\x1f\x8b"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 OPAQUE_TYPES = ("", "text/plain", "text/xml", "application/xml", "application/octet-stream", "unknown/unknown")
-# Possessive: a comment ends at its first `-->`. Taken back and tried longer, n comments would be read in 2^n ways.
+# Possessive, so that a comment ends at its first `-->`. With backtracking, n comments could match in 2^n ways.
 HTML_START = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*+>\s*+)?+(?:<!--.*?-->\s*+)*+<(?:!doctype\s+html|html|head|title|meta|body)\b",
     re.IGNORECASE | re.DOTALL,
@@ -27,15 +25,15 @@ CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
 class Undecodable(Exception):
-    """A body that says it is encoded in a way that it is not, or that is unknown."""
+    """A body whose declared encoding is unknown or does not match its bytes."""
 
 
 class TooLarge(Exception):
-    """A body that is larger than the limit once decoded."""
+    """A body that exceeds the limit when decoded."""
 
 
 def is_html(mime: str, body: bytes) -> bool:
-    """Whether a body is HTML: the header says so and the first bytes do not contradict it, or the first bytes say so."""
+    """Whether a body is HTML: its first bytes show it, or `mime` says so and the first bytes do not contradict it."""
     head = body[:1024].lstrip()
     if not head or BINARY_START.match(head):
         return False
@@ -43,10 +41,11 @@ def is_html(mime: str, body: bytes) -> bool:
 
 
 def decode_body(body: bytes, transfer: str, content: str, limit: int) -> tuple[bytes, bool]:
-    """(a body without its transfer and content encodings, whether a part of it is missing).
+    """Remove the transfer and content encodings of a body. Returns (the decoded body, whether a part of it is missing).
 
-    Many archives store bodies decoded already and keep the header, so an encoding that the bytes do not show is taken as removed.
-    Raises TooLarge above `limit` bytes and Undecodable for an encoding that is unknown, or more than MAX_CODINGS of them.
+    Many archives store decoded bodies but keep the header. So a declared encoding that the bytes do not show counts as
+    already removed. Raises TooLarge above `limit` bytes. Raises Undecodable if an encoding is unknown, does not decode,
+    or if there are more than MAX_CODINGS.
     """
     cut = False
     names = _codings(transfer, content)
@@ -62,7 +61,7 @@ def decode_body(body: bytes, transfer: str, content: str, limit: int) -> tuple[b
 
 
 def is_plain(body: bytes, transfer: str, content: str) -> bool:
-    """Whether `decode_body` gives the body back as it is, for the reasons that hold for nearly all."""
+    """Whether `decode_body` surely returns the body unchanged. Covers nearly all pages, without decoding."""
     names = _codings(transfer, content)
     return not names or (len(names) <= MAX_CODINGS and _begins_as_markup(body))
 
@@ -94,7 +93,7 @@ def _decode(body: bytes, name: str, limit: int) -> tuple[bytes, bool]:
 
 
 def _is_text(body: bytes) -> bool:
-    """Whether the first bytes are UTF-8 without control characters, as those of no encoded body are."""
+    """Whether the first bytes are UTF-8 without control characters, which rules out an encoded body."""
     try:
         return not CONTROL.search(codecs.getincrementaldecoder("utf-8")().decode(body[:1024]))
     except UnicodeDecodeError:
@@ -102,7 +101,7 @@ def _is_text(body: bytes) -> bool:
 
 
 def _codings(transfer: str, content: str) -> list[str]:
-    """In the order in which they were applied."""
+    """The names of the encodings in the order in which the server applied them."""
     return [*_names(content), *_names(transfer)]
 
 
@@ -111,9 +110,9 @@ def _names(header: str) -> list[str]:
 
 
 def dechunk(body: bytes) -> tuple[bytes, bool]:
-    """(a chunked body joined, whether it ends before its last chunk does).
+    """Join the chunks of a body. Returns (the body, whether it ends before its last chunk does).
 
-    A body that is not chunked comes back as it is; from a wrong chunk size on, the rest stays as it stands.
+    From an invalid chunk size on, the rest stays unchanged; so a body without chunks comes back unchanged.
     """
     parts: list[bytes] = []
     position = 0
@@ -136,7 +135,7 @@ def dechunk(body: bytes) -> tuple[bytes, bool]:
 
 
 def _unzip(body: bytes, window_bits: int, limit: int) -> tuple[bytes, bool]:
-    """Inflate every member, keeping what came before damage or a missing end, and say whether there was one."""
+    """Inflate all members up to damage or a missing end. Returns (the data, whether the end is damaged or missing)."""
     engine, step = zlib.decompressobj(window_bits), FIRST_PIECE
     parts: list[bytes] = []
     size = at = 0
@@ -164,7 +163,7 @@ def _deflate(body: bytes, limit: int) -> tuple[bytes, bool]:
     try:
         return _unzip(body, 15, limit)
     except Undecodable:
-        return _unzip(body, -15, limit)  # raw deflate, which some servers send under the same name
+        return _unzip(body, -15, limit)  # some servers send raw deflate under this name
 
 
 def _brotli(body: bytes, limit: int) -> tuple[bytes, bool]:
@@ -190,7 +189,7 @@ def _brotli(body: bytes, limit: int) -> tuple[bytes, bool]:
 
 
 def _zstd(body: bytes, limit: int) -> tuple[bytes, bool]:
-    """Read in steps, so that what came before a missing end stays."""
+    """Decompress in steps, which keeps the data before damage. Returns (the data, whether the end is damaged)."""
     stream = pa.CompressedInputStream(pa.BufferReader(body), "zstd")
     data = bytearray()
     try:

@@ -1,6 +1,6 @@
-"""Reading WARC and WET files record by record (`pipelines.warc.record`), through whatever damage a file has.
+"""Reads WARC and WET files record by record (see `pipelines.warc.record`) and continues behind any damage.
 
-`read_pages` never fails on content. What does not become a page comes out as a `Loss` with its kind, so that nothing vanishes unseen.
+The content of a file never makes `read_pages` fail. It reports everything that does not become a page as a `Loss`.
 """
 
 import re
@@ -21,10 +21,11 @@ LINE_FEEDS = re.compile(rb"WARC/\d\.\d+\n")
 
 @dataclass
 class Span:
-    """A stretch of a file that is read alone: the records, or the gzip members, that begin in [start, end).
+    """A stretch of a file that is read on its own: the records, or the gzip members, that begin in [start, end).
 
-    Reading fills in where the first of them was found, and where the first one behind them stands (None at the file's end). A search
-    from the middle of a file can mistake bytes of a page for a record; then what one stretch ended at is not what the next began at.
+    Reading sets `begun`, the offset of the first of them, and `ended`, the offset of the first one behind them (None at
+    the end of the file). A search from the middle of a file can mistake bytes of a page for a record. Then `ended` of
+    one span differs from `begun` of the next.
     """
 
     start: int = 0
@@ -36,15 +37,18 @@ class Span:
 def read_pages(
     file: RangeFile, max_payload: int, span: Span | None = None, decode: Decode = decode_body
 ) -> Iterator[Page | Loss]:
-    """Every page of a WARC or WET file, or of a span of it, and every loss. `max_payload` is in bytes, after decoding by `decode`."""
+    """Yield every page and every loss of a WARC or WET file, or of a span of it.
+
+    max_payload: the largest payload in bytes, after decoding by `decode`. Raises InputError and StoreError of `file`.
+    """
     span = span or Span()
     stream, quirks, refused = _open(file, span)
     if refused and not span.start:
         yield refused
-    unsure: list[Loss] = []  # damage or the cut through a record's head: only a record behind it tells
+    unsure: list[Loss] = []  # near the read limit: damage if a record follows, else only the limit's cut
     while stream is not None:
         position = end = 0  # of the record read last
-        last: list[Page | Loss] = []  # of the record read last: only its successor proves that it is whole
+        last: list[Page | Loss] = []  # results of the record read last, held until the next record proves it whole
         gaps = Gaps(quirks)
         failed: BaseException | None = None
         try:
@@ -60,12 +64,12 @@ def read_pages(
                 if stream.bound(position, end, int(record.content_length)):
                     break
                 last = list(convert(record, max_payload, offset, inner, decode))
-        except BaseException as error:  # a Rust panic is no Exception
+        except BaseException as error:  # a panic in Rust code is not an Exception
             if not isinstance(error, OSError) and type(error).__name__ != "PanicException":
                 raise
             failed = error
-        # A page is checked against its length and its checksum; what else the stream ended in may be half of anything.
-        paged = any(isinstance(one, Page) for one in last)
+        # A last page counts if its gzip member ended intact. Other last results may come from a cut-off record.
+        paged = any(isinstance(result, Page) for result in last)
         yield from last if (stream.whole(position) if paged else not (file.cut or stream.damage)) else ()
         damage = _damage(stream, file, position, failed)
         if damage is None:
@@ -79,7 +83,7 @@ def read_pages(
 
 
 def _damage(stream: Inflated | Plain, file: RangeFile, position: int, failed: BaseException | None) -> Loss | None:
-    """Why a stream ended before the file, or None where nothing is damaged. `failed` is what its reader failed with."""
+    """Why a stream ended before the file, or None if there is no damage. `failed` is the exception of the reader."""
     if failed is None:
         return Loss(stream.damage, f"near byte {file.tell():,}") if stream.damage else None
     kind = (stream.damage or "bad_warc_header") if isinstance(failed, OSError) else "reader_panic"
@@ -87,18 +91,21 @@ def _damage(stream: Inflated | Plain, file: RangeFile, position: int, failed: Ba
 
 
 def _least_size(record: WarcRecord) -> int:
-    """Bytes that a record takes up at least: white space in its head is not told, and its characters may be of several bytes."""
+    """The least bytes that a record can take up.
+
+    The real size is larger if its head has extra white space, or characters of several bytes.
+    """
     fields = sum(len(name) + len(value) + len(":\n") for name, value in record.headers.items())
     return len("WARC/1.0\n") + fields + len("\n") + int(record.content_length)
 
 
 class Gaps:
-    """Bytes between the records of a file whose lines end in a bare line feed.
+    """Finds bad records in a file whose lines end in a bare line feed, by the gaps that they leave.
 
-    FastWARC reads such files only in a mode that passes over bad records without a word, so what they took up tells of them.
+    FastWARC reads such files only in a mode that silently skips bad records.
     """
 
-    # Bytes: blank lines, and behind a record white space in its head that its fields do not tell.
+    # Bytes that a gap may have without a bad record: blank lines, and white space in the head of the record before.
     FIRST_SPARE, SPARE = 8, 64
 
     def __init__(self, watched: bool) -> None:
@@ -106,14 +113,14 @@ class Gaps:
         self._end, self._spare = 0, self.FIRST_SPARE
 
     def before(self, record: WarcRecord) -> list[Loss]:
-        """What was passed over between the record before and this one."""
+        """The loss, if any, between the previous record and this one."""
         if not self._watched:
             return []
-        found = self.at_end(record.stream_pos)
+        losses = self.at_end(record.stream_pos)
         fields = sum(len(name.encode()) + len(value.encode()) + 3 for name, value in record.headers.items())
         self._end = record.stream_pos + len("WARC/1.0\n") + fields + 1 + record.content_length
         self._spare = self.SPARE
-        return found
+        return losses
 
     def at_end(self, position: int) -> list[Loss]:
         gap = position - self._end if self._watched else 0
@@ -121,14 +128,18 @@ class Gaps:
 
 
 def _open(file: RangeFile, span: Span) -> tuple[Inflated | Plain | None, bool, Loss | None]:
-    """(the stream from the span's first record on, or None where it has none; whether its lines end in a bare line feed; why the file is refused)."""
+    """Find the first record of a span, and set `span.begun`.
+
+    Returns (a stream from that record on, or None if there is none; whether lines end in a bare line feed; why the file
+    is refused, or None).
+    """
     head = file.read_full(PROBE)
     zipped = head.startswith(GZIP_MAGIC)
     plain = _first_bytes(head) if zipped else head
     refused = _refuse(head, plain)
     if refused and (zipped or refused.kind != "not_warc"):
         return None, False, refused
-    if refused and not zipped:  # damage to its first bytes makes a WARC look like something else
+    if refused and not zipped:  # it may be a WARC file whose first bytes are damaged
         zipped, plain = _look_behind(file)
     if not (refused or span.start):
         span.begun = 0
@@ -141,18 +152,24 @@ def _open(file: RangeFile, span: Span) -> tuple[Inflated | Plain | None, bool, L
 
 
 def _look_behind(file: RangeFile) -> tuple[bool, bytes | None]:
-    """(whether the first record behind a file's damaged first bytes is a gzip member's, its first bytes): the same for all spans."""
+    """Find the first record behind a file's damaged start. Does not depend on the span.
+
+    Returns (whether the record is in a gzip member, its first bytes or None).
+    """
     member = next_member(file, 1)
-    found = first_record(file, 1, None) if member is None else member
-    if found is None:
+    offset = first_record(file, 1, None) if member is None else member
+    if offset is None:
         return False, None
-    file.seek(found)
+    file.seek(offset)
     head = file.read_full(PROBE)
     return (False, head) if member is None else (True, _first_bytes(head))
 
 
 def _first_bytes(head: bytes) -> bytes | None:
-    """What the head of a gzip file inflates to, or None where that fails. A flipped bit can make the whole head a field before the data."""
+    """The inflated head of a gzip file, or None if it does not inflate.
+
+    A flipped bit can also turn the whole head into a header field of gzip, so that no data comes out.
+    """
     engine = zlib.decompressobj(31)
     try:
         return engine.decompress(head, 512) or (b"" if engine.eof else None)

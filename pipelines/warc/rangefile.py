@@ -1,4 +1,4 @@
-"""One crawl file as a byte stream that can start anywhere: a local path, an object in a store, or a URL read by range requests."""
+"""Reads a crawl file from any offset on: a local path, an object in a store, or a URL by range requests."""
 
 import io
 import random
@@ -17,23 +17,23 @@ from contract.store import split_uri
 LONGEST_WAIT_S = 60.0
 BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 REMOTE = ("http://", "https://", "s3://")
-FIRST_STEP, LONGEST_STEP = 1 << 20, 64 << 20  # bytes asked for at once where only a stretch of a file is read
+FIRST_STEP, LONGEST_STEP = 1 << 20, 64 << 20  # bytes per request when only a stretch of a file is read
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 class Body(Protocol):
-    """Bytes from one position on."""
+    """A stream of bytes from one position on."""
 
     def read(self, size: int, /) -> bytes: ...
     def close(self) -> None: ...
 
 
 class RangeFile(io.RawIOBase):
-    """Reads `uri` up to `limit` bytes. Seeking reopens it there; a broken download goes on from the byte where it broke.
+    """Reads `uri` up to `limit` bytes. A seek reopens it at the new offset. Retries resume a broken download.
 
-    `stepwise` is for reading a stretch: requests then name their end, a mebibyte behind a seek and twice as much each time after.
-    At most `connections` downloads from one host are open at a time on this machine (see `contract.fetch.connection`).
-    Raises InputError when the file does not exist, StoreError when it cannot be read any further.
+    stepwise: for reading only a stretch of a file. Each request then names its end: 1 MiB after a seek, doubled with
+    each further request. connections: the most downloads from one host that are open at a time on this machine (see
+    `contract.fetch.connection`). Raises InputError if the file does not exist, StoreError if `retries` retries fail.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RangeFile(io.RawIOBase):
         self._body: Body | None = None
         self._held = ExitStack()
         self.cut = False
-        """True once reading, since the last seek, stopped at `limit` and not at the file's end."""
+        """Whether reading has stopped at `limit`, and not at the end of the file, since the last seek."""
 
     def readable(self) -> bool:
         return True
@@ -80,7 +80,7 @@ class RangeFile(io.RawIOBase):
         return len(data)
 
     def read_full(self, size: int) -> bytes:
-        """Exactly `size` bytes, fewer only at the end."""
+        """Read exactly `size` bytes; fewer only at the end."""
         parts: list[bytes] = []
         while size and (part := self.read(size)):
             parts.append(part)
@@ -88,7 +88,10 @@ class RangeFile(io.RawIOBase):
         return b"".join(parts)
 
     def peek(self, offset: int, size: int) -> bytes:
-        """`size` bytes from any offset, also behind the limit; fewer only at the file's end. Does not move the place where reading goes on."""
+        """Read `size` bytes from any offset, even behind the limit, without moving the position.
+
+        Returns fewer bytes only at the end of the file.
+        """
         position, cut, limit = self._position, self.cut, self._limit
         self.seek(offset)
         self._limit = offset + size
@@ -117,7 +120,7 @@ class RangeFile(io.RawIOBase):
                 data = self._body.read(size)
                 if data or not isinstance(self._body, _UrlBody) or not self._body.more:
                     return data
-                self._shut()  # the answer has ended and the file has not: ask for what follows
+                self._shut()  # the response has ended before the file: request the next range
             except FileNotFoundError:
                 raise InputError(f"{self.uri}: no such file; it was there when the run was resolved") from None
             except BROKEN as error:
@@ -127,7 +130,8 @@ class RangeFile(io.RawIOBase):
                         f"{self.uri}: broke off at byte {self._position:,}: {fetch.root(error)}"
                     ) from error
                 fetch.warn(
-                    f"{self.uri}: broke off at byte {self._position:,}: {fetch.root(error)}; retry {attempt + 1} of {self._retries}"
+                    f"{self.uri}: broke off at byte {self._position:,}: {fetch.root(error)}; "
+                    f"retry {attempt + 1} of {self._retries}"
                 )
                 time.sleep(random.uniform(0, min(LONGEST_WAIT_S, 0.5 * 2**attempt)))  # noqa: S311
                 attempt += 1
@@ -151,9 +155,9 @@ class RangeFile(io.RawIOBase):
 
 
 class _UrlBody:
-    """The body of an answer as it came over the wire, closed with its connection. An answer that ends too early is an error.
+    """The raw body of a response. Closing it closes the connection. Raises OSError if the response ends too early.
 
-    `start` is where in the file it begins, `asked` the end that was asked for, if any.
+    start: the offset in the file at which the body begins. asked: the end of the requested range, if any.
     """
 
     def __init__(self, response: requests.Response, start: int, asked: int | None) -> None:
@@ -167,7 +171,7 @@ class _UrlBody:
 
     @property
     def more(self) -> bool:
-        """Whether the file goes on behind the answer, as far as the answer tells."""
+        """Whether the body was read to its end and the file continues behind it, according to the headers."""
         return self._behind and self.position == self._end
 
     def read(self, size: int, /) -> bytes:
@@ -182,13 +186,13 @@ class _UrlBody:
 
 
 def _open_url(url: str, start: int, end: int | None, retries: int) -> Body:
-    # Without `identity` some servers would compress, and the ranges would count compressed bytes.
+    # Without `identity`, some servers compress the response, and ranges count compressed bytes.
     headers = {"Accept-Encoding": "identity"}
     if start or end is not None:
         headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
     try:
         response = fetch.session(retries).get(url, headers=headers, stream=True, timeout=fetch.TIMEOUT_S)
-    except requests.RequestException as error:  # after the session's own retries; asking again would multiply them
+    except requests.RequestException as error:  # the session has retried already; do not retry again
         raise StoreError(
             f"{url}: cannot be reached after {retries} retries; check the network ({fetch.root(error)})"
         ) from error
@@ -209,7 +213,11 @@ def _open_url(url: str, start: int, end: int | None, retries: int) -> Body:
 
 
 def _at(response: requests.Response, start: int, end: int | None) -> Body:
-    """The body from `start` on: a server that knows no ranges sends everything, and some answer with another range than they were asked for."""
+    """The body of a response, advanced to `start`.
+
+    A server without range support sends the whole file, and some servers send another range than the requested one.
+    Raises OSError if the response begins behind `start`.
+    """
     ranged = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
     begins = 0 if response.status_code == 200 else int(ranged[1]) if ranged else start
     if begins > start:

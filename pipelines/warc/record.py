@@ -1,4 +1,4 @@
-"""One WARC or WET record: the page that it holds, or why it holds none."""
+"""Converts a WARC or WET record to the page that it contains, or to the reason why it contains none."""
 
 import datetime
 from collections.abc import Callable, Iterator
@@ -10,15 +10,19 @@ from pipelines.warc.httpbody import HTML_TYPES, OPAQUE_TYPES, TooLarge, Undecoda
 from pipelines.warc.recordstream import BUFFER
 
 Decode = Callable[[bytes, str, str, int], tuple[bytes, bool]]
-"""`httpbody.decode_body`, or one that does as it does."""
+"""`httpbody.decode_body`, or a function with the same arguments and results."""
 
 MAX_URL = 8192
-"""Characters; servers refuse longer ones. What judges a URL looks up each of its parts that ends at a dot or a slash."""
+"""Characters; servers refuse longer URLs. Bounds the URL filter, which looks up every part up to a dot or slash."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """One captured page. `inner` is the record's distance from the start of its gzip member, 0 in a file compressed per record."""
+    """One captured page.
+
+    offset: of the record's gzip member in the file, or of the record if the file is not compressed. inner: the record's
+    distance from the start of its gzip member, in inflated bytes; 0 in a file compressed per record.
+    """
 
     url: str
     date: datetime.datetime | None
@@ -28,12 +32,12 @@ class Page:
     charset: str | None
     payload: bytes
     too_large: int = 0
-    """The size of a payload that was not read because it is above the limit."""
+    """The size in bytes of a payload that was not read because it exceeds the limit, else 0."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Something in the file that is no page: a record of another type, or damage."""
+    """Something in the file that did not become a page: a record of another type, or damage."""
 
     kind: str
     detail: str = ""
@@ -42,9 +46,10 @@ class Loss:
 def convert(
     record: WarcRecord, max_payload: int, offset: int, inner: int, decode: Decode = decode_body
 ) -> Iterator[Page | Loss]:
-    """The page that a record holds, or the reason that it holds none, and what the page lacks. Reads the record to its end.
+    """Yield the page of a record and a Loss if its end is missing, or only the Loss that explains why there is no page.
 
-    `offset` and `inner` say where it stands (see `Page`); `max_payload` is in bytes, after decoding.
+    Reads the record to its end. offset, inner: the place of the record (see `Page`). max_payload: in bytes, after
+    decoding.
     """
     kind = str(record.record_type)
     if kind not in ("response", "conversion"):
@@ -59,7 +64,7 @@ def convert(
         return
     if kind == "conversion":
         yield from _conversion(record, url, max_payload, offset, inner)
-    elif not record.is_http and not url.lower().startswith(("http://", "https://")):  # dns: and the like
+    elif not record.is_http and not url.lower().startswith(("http://", "https://")):  # for example dns:
         yield from _skip(record, "not_http")
     else:
         yield from _response(record, url, max_payload, offset, inner, decode)
@@ -79,7 +84,7 @@ def _consume(record: WarcRecord) -> int:
 
 
 def _date(record: WarcRecord) -> datetime.datetime | None:
-    """The capture's time in UTC; None for one that leaves the calendar there (year 1 east of Greenwich, year 9999 west of it)."""
+    """The capture's time in UTC; None if missing or, in UTC, outside the years 1 to 9999."""
     try:
         date: datetime.datetime | None = record.record_date
         return date and date.astimezone(datetime.UTC)
@@ -128,7 +133,7 @@ def _response(
         if _consume(record) < size:
             yield Loss("truncated_record")
             return
-        # A body of unknown type that is too large to look into is not called a page.
+        # A body of unknown type that is too large to inspect does not count as a page.
         yield Page(url, date, offset, inner, "html", None, b"", size) if mime in HTML_TYPES else Loss("not_html")
         return
     body = record.reader.read()
@@ -153,6 +158,6 @@ def _response(
 
 
 def _cut(record: WarcRecord, url: str, known: bool = False) -> Iterator[Loss]:
-    """That a page lacks its end, if the body shows it or the crawler wrote it down."""
+    """Yield a Loss if the end of a page is missing, according to the body (`known`) or to the crawler's header."""
     if known or record.headers.get("WARC-Truncated"):
         yield Loss("truncated_body", url)

@@ -1,4 +1,4 @@
-"""Where the next record of a crawl file begins, from any place on: behind damage, or in the middle of a file that is read in parts."""
+"""Finds the next record of a crawl file from any offset: behind damage, or at the start of a part of the file."""
 
 import re
 import zlib
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from pipelines.warc.rangefile import RangeFile
 
-FIRST_READ = 1 << 13  # bytes read at once behind a seek, twice as many each time: damage may follow soon on damage
-SCAN = 1 << 20  # bytes searched at once for the next record after damage
-PROBE = 1 << 14  # bytes of a file that tell what it is
-MEMBER_PROBE = 1 << 11  # bytes inflated to see whether a gzip member holds a record: its tables take up to 600
-LEAD = 16  # bytes that tell whether a record begins
+FIRST_READ = 1 << 13  # bytes read at once after a seek, doubled each time: the next damage may be near
+SCAN = 1 << 20  # most bytes searched at once for the next record
+PROBE = 1 << 14  # bytes at the start of a file that show its type
+MEMBER_PROBE = 1 << 11  # compressed bytes enough to see a member's first record: Huffman tables take up to 600
+LEAD = 16  # bytes that show whether a record begins
 GZIP_MAGIC = b"\x1f\x8b\x08"
 RECORD_START = re.compile(rb"WARC/\d\.\d+\r?\n")
 RECORD_HEAD = re.compile(rb"\n(WARC/\d\.\d+\r?\n(?:WARC|Content)-[A-Za-z-]+:)", re.IGNORECASE)
@@ -31,19 +31,23 @@ def next_member(file: RangeFile, after: int, before: int | None = None) -> int |
 
 
 def first_record(file: RangeFile, after: int, before: int | None) -> int | None:
-    """Offset in [after, before), from 1 on, of the first line of a plain file that looks like a record's and is followed by a field."""
+    """Offset in [after, before) of the first record in an uncompressed file, or None. `after` is at least 1.
+
+    A record begins with a version line followed by a WARC or Content field.
+    """
     for offset, window, size in _windows(file, after - 1, before):
-        found = RECORD_HEAD.search(window)
-        if found and found.start() < size:
-            at = offset + found.start(1)
-            return at if before is None or at < before else None
+        match = RECORD_HEAD.search(window)
+        if match and match.start() < size:
+            start = offset + match.start(1)
+            return start if before is None or start < before else None
     return None
 
 
 def _windows(file: RangeFile, after: int, before: int | None) -> Iterator[tuple[int, bytes, int]]:
-    """(offset, bytes, how many of them are this window's) over a file up to `before`; the others, up to PROBE, are the next one's.
+    """Yield the windows of a file from `after` to `before` as (offset, bytes, size of the window).
 
-    Each is twice as long as the one before, up to SCAN, because the next record is mostly near.
+    The bytes include up to PROBE bytes of the next window. Each window is twice as long as the one before, up to SCAN,
+    because the next record is usually near.
     """
     file.seek(after)
     size = FIRST_READ

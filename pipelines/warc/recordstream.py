@@ -1,4 +1,4 @@
-"""A crawl file, plain or of gzip members, as a stream of records that ends at damage and can be taken up again behind it."""
+"""Streams over crawl files, uncompressed or of gzip members, that end at damage and can continue behind it."""
 
 import bisect
 import io
@@ -12,21 +12,22 @@ from pipelines.warc.rangefile import RangeFile
 from pipelines.warc.recordsearch import FIRST_READ, LEAD, RECORD_HEAD, RECORD_START, first_record, next_member
 
 BUFFER = 1 << 18
-FIRST_PIECE = 1 << 12  # bytes of a member inflated at once, twice as many each time: what is left of them is copied
+FIRST_PIECE = 1 << 12  # bytes of a member inflated at once, doubled each time: zlib copies the bytes it does not use
 WRONG_LENGTH = "wrong_length"
 LINE_BEFORE = b"\nWARC/"
-HEAD_BYTES = 4 << 10  # of a record's head: a longer one is taken at its word
-READ_AHEAD = 4 << 20  # bytes that readers hold at most before they say which record they are of
+HEAD_BYTES = 4 << 10  # the longest record head whose declared length is checked
+READ_AHEAD = 4 << 20  # the most bytes that a reader buffers before it reports their record with `bound`
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 RECORD_END = re.compile(rb"(?:\r?\n){2}|[\r\n]*(?:WARC/\d|\Z)")
 PADDING = re.compile(rb"\0*+")
 
 
 class Plain(io.RawIOBase):
-    """An uncompressed crawl file, read as a stream from one offset on. It ends at a record whose length is wrong; `after` finds the next one.
+    """An uncompressed crawl file as a stream from an offset on. Ends at a record with a wrong length; see `after`.
 
-    A length is wrong where it takes in lines that look like a record's first and does not end as a record does. A page may well hold a
-    crawl file, so such lines alone prove nothing; they are what makes one look at the record's end worth its price.
+    A declared length is wrong if the record contains lines that look like the start of a record, and the bytes at its
+    declared end do not look like the end of a record. Such lines alone prove nothing, because a page can contain a
+    crawl file. But they are rare, so only they trigger the costly look at the declared end.
     """
 
     def __init__(self, file: RangeFile, start: int) -> None:
@@ -34,10 +35,10 @@ class Plain(io.RawIOBase):
         self._file, self._start = file, start
         file.seek(start)
         self._step = FIRST_READ
-        self._window, self._at, self._ready = b"", 0, 0  # read and searched; from _at up to _ready it can be handed out
+        self._window, self._at, self._ready = b"", 0, 0  # bytes read and searched; [_at, _ready) can be handed out
         self._position = 0
-        self._heads = array("q")  # first bytes of records that are read and not yet told of
-        self._bodies = array("q")  # where their heads end, 0 for unknown
+        self._heads = array("q")  # starts of possible record heads that were read but not yet reported with `bound`
+        self._bodies = array("q")  # ends of these heads, 0 if unknown
         self._bounds = (0, 0)
         self._resume: int | None = None
         self.damage: str | None = None
@@ -62,11 +63,14 @@ class Plain(io.RawIOBase):
         return self._start + position, 0
 
     def whole(self, position: int) -> bool:
-        """True: no checksum tells of an uncompressed file's damage."""
+        """Always True: an uncompressed file has no checksums."""
         return True
 
     def bound(self, position: int, end: int, length: int) -> bool:
-        """Tell the stream where a record begins, where it ends at the earliest, and its length. True where what is read shows the length wrong."""
+        """Report a record: its position, its earliest possible end, and its declared length.
+
+        Returns True if the bytes read so far show that the length is wrong.
+        """
         index = bisect.bisect_right(self._heads, position)
         known = index and self._heads[index - 1] == position and self._bodies[index - 1]
         self._bounds = (position, known + length) if known else (position, 0)
@@ -78,16 +82,17 @@ class Plain(io.RawIOBase):
         return False
 
     def after(self, position: int, end: int) -> "Plain | None":
-        """The stream from the first record behind the one that takes up [position, end) on; None where there is none."""
-        found = self._resume
-        if found is None:
-            found = first_record(self._file, self._start + max(1, min(end, self.tell())), None)
-        return None if found is None else Plain(self._file, found)
+        """A stream from the first record behind the one at [position, end); None if no record follows."""
+        offset = self._resume
+        if offset is None:
+            offset = first_record(self._file, self._start + max(1, min(end, self.tell())), None)
+        return None if offset is None else Plain(self._file, offset)
 
     def _fill(self) -> bool:
-        """Read on; False at the end, and where the length of the record that is being read proves wrong.
+        """Read on. Returns False at the end of the file, or if the length of the current record proves wrong.
 
-        The last HEAD_BYTES bytes wait for those behind them, so that a head is known before its first byte is handed out.
+        Holds back the last HEAD_BYTES bytes until more are read, so that a whole head is seen before its first byte is
+        handed out.
         """
         passed = bisect.bisect_left(self._heads, self._position - READ_AHEAD)
         del self._heads[:passed], self._bodies[:passed]
@@ -106,7 +111,7 @@ class Plain(io.RawIOBase):
         return self._ready > 0
 
     def _heads_within(self) -> Iterator[int]:
-        """Where in the window lines stand that look like a record's first, of those that can be handed out or follow on them."""
+        """Indexes in the window, below _ready or right there, of lines that look like the start of a record."""
         if not self._position and RECORD_HEAD.match(b"\n" + self._window[:HEAD_BYTES]):
             yield 0
         at = self._window.find(LINE_BEFORE, 0, self._ready + len(LINE_BEFORE) - 1)
@@ -116,41 +121,42 @@ class Plain(io.RawIOBase):
             at = self._window.find(LINE_BEFORE, at + 1)
 
     def _body(self, at: int) -> int:
-        """Where the head that begins in the window ends, as a position in the stream; 0 where another begins first."""
+        """The position in the stream where the head at index `at` ends; 0 if another head begins before its end."""
         other = self._window.find(LINE_BEFORE, at, at + HEAD_BYTES)
         blank = HEAD_END.search(self._window, at, at + HEAD_BYTES if other < 0 else other + 1)
         return self._position + blank.end() if blank else 0
 
     def _breaks(self, head: int) -> bool:
-        """Whether a head within the record that is being read is the next record's: the record itself does not end where it says."""
+        """Whether a head inside the current record belongs to the next one: no record ends at the declared end."""
         position, end = self._bounds
         if not position < head < end:
             return False
         tail = self._file.peek(self._start + end - 1, 1 + LEAD)
         if tail and RECORD_END.match(tail, 1):
-            self._bounds = (end, end)  # what it holds is its own
+            self._bounds = (end, end)  # the length is right: the heads inside are content
             return False
         self.damage, self._resume = WRONG_LENGTH, self._start + head
         return True
 
 
 class Inflated(io.RawIOBase):
-    """A crawl file of gzip members as one stream. It ends at damage, and `after` goes on behind it.
+    """A crawl file of gzip members as one stream. Ends at damage; `after` continues behind it.
 
-    A record whose length takes in a member that begins with a record is damage too: the length is wrong.
+    A record whose declared length includes a gzip member that begins with a record has a wrong length; this is damage,
+    too.
     """
 
     def __init__(self, file: RangeFile, start: int) -> None:
         super().__init__()
         self._file = file
         file.seek(start)
-        self._raw, self._at = b"", 0  # read; inflated up to _at
+        self._raw, self._at = b"", 0  # compressed bytes, inflated up to _at
         self._raw_end = start
         self._read_step, self._piece = FIRST_READ, FIRST_PIECE
         self._inflate: Any = None
         self._position = 0
         self._plain_starts, self._raw_starts = array("q", [0]), array("q", [start])
-        self._lead: bytes | None = None  # of a member, until they tell whether it begins with a record
+        self._lead: bytes | None = None  # first bytes of a member, until they show whether it begins with a record
         self._record_starts = array("q")
         self._bounds = (0, 0)
         self._resume: int | None = None
@@ -168,7 +174,7 @@ class Inflated(io.RawIOBase):
         return self._raw_starts[index], position - self._plain_starts[index]
 
     def whole(self, position: int) -> bool:
-        """Whether the gzip member of a position ended with the right checksum. Reads on to its end, where that is not read yet."""
+        """Whether the gzip member at a position ended with the right checksum. Reads on to the end of the member."""
         members = bisect.bisect_right(self._plain_starts, position)
         rest = bytearray(BUFFER)
         while members == len(self._plain_starts) and self._inflate is not None and self.readinto(rest):
@@ -176,22 +182,25 @@ class Inflated(io.RawIOBase):
         return members < len(self._plain_starts) or self._inflate is None
 
     def bound(self, position: int, end: int, length: int) -> bool:
-        """Tell the stream where a record begins and where it ends at the earliest.
+        """Report a record: its position and its earliest possible end.
 
-        True where a gzip member within it, read already, begins with another record: then its length is wrong. A member that is read
-        later ends the stream.
+        Returns True if a gzip member inside it that was already read begins with another record: then its length is
+        wrong. If such a member is read later, the stream ends there.
         """
         self._bounds = (position, end)
         index = bisect.bisect_right(self._record_starts, position)
         return index < len(self._record_starts) and self._breaks(self._record_starts[index])
 
     def after(self, position: int, end: int) -> "Inflated | None":
-        """The stream from the first intact member on behind the damage or, without damage, behind a position's member."""
+        """A stream from the first intact member behind the damage, or without damage behind the member at `position`.
+
+        None if no member follows.
+        """
         if self._resume is not None:
             return Inflated(self._file, self._resume)
         broken = self._raw_starts[-1] if self.damage else self.place(position)[0]
-        found = next_member(self._file, broken + 1)
-        return None if found is None else Inflated(self._file, found)
+        offset = next_member(self._file, broken + 1)
+        return None if offset is None else Inflated(self._file, offset)
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
@@ -217,9 +226,9 @@ class Inflated(io.RawIOBase):
 
     def _open_member(self) -> bool:
         if self._raw[self._at] == 0:  # padding, which gzip allows between members and at the end
-            self._at = PADDING.match(self._raw, self._at).end()  # type: ignore[union-attr]  # which always matches
+            self._at = PADDING.match(self._raw, self._at).end()  # type: ignore[union-attr]  # always matches
             return False
-        # Nobody asks for the place of a member that holds nothing, or that begins within the record that is being read.
+        # `place` is never asked about an empty member, nor about one that begins inside the current record.
         last = self._plain_starts[-1]
         if last == self._position or self._bounds[0] < last < self._bounds[1]:
             del self._plain_starts[-1], self._raw_starts[-1]
@@ -230,7 +239,7 @@ class Inflated(io.RawIOBase):
         return True
 
     def _starts_within_a_record(self, data: bytes) -> bool:
-        """Look at the first bytes of a member; whether they are a record's and stand within the record that is being read."""
+        """Inspect the first bytes of a member. Returns whether they start a record inside the current record."""
         assert self._lead is not None
         self._lead += data[: LEAD - len(self._lead)]
         start = self._plain_starts[-1]
