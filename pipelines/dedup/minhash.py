@@ -26,9 +26,10 @@ def threshold(bands: int, rows: int) -> float:
 
 @lru_cache(maxsize=4)
 def permutations(count: int, seed: int) -> tuple[Words32, Words32]:
-    """Multipliers (odd, so that each map is a bijection) and offsets of `count` affine maps modulo 2^32. Shapes (count,).
+    """Multipliers and offsets of `count` affine maps modulo 2^32. Shapes (count,).
 
-    They are drawn like those of datasketch's `affine32` scheme, so that signatures are comparable with other tools.
+    Multipliers are odd, so each map is a bijection. All are drawn as in datasketch's `affine32` scheme, so that
+    signatures are comparable with other tools.
     """
     generator = np.random.RandomState(seed)
     multipliers = generator.randint(0, 1 << 31, count, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
