@@ -54,11 +54,11 @@ def funnel(found: Sequence[Level]) -> list[Step]:
     Pages skipped by the language prefilter count as dropped by `language`, not by `extraction`. The stage `filter`
     becomes RefinedWeb's three filter steps and one for the other rule sets; the stage `score` is left out.
     """
-    made: list[tuple[str, str, int]] = []
+    steps: list[tuple[str, str, int]] = []
     for level in found:
         if level.stage == "extract":
             skipped = level.reasons[Drop.LANGUAGE_PREFILTER]
-            made.append(("extract", "extraction", level.kept + skipped))
+            steps.append(("extract", "extraction", level.kept + skipped))
         elif level.stage == "filter":
             left = level.read
             for name in FILTER_STEPS:
@@ -67,11 +67,11 @@ def funnel(found: Sequence[Level]) -> list[Step]:
                     for reason, count in level.reasons.items()
                     if STEP_OF_GROUP.get(group_of(reason), "other rule sets") == name
                 )
-                made.append(("filter", name, left))
+                steps.append(("filter", name, left))
         elif level.stage != "score":
-            made.append((level.stage, STEP_OF_STAGE.get(level.stage, level.stage), level.kept))
+            steps.append((level.stage, STEP_OF_STAGE.get(level.stage, level.stage), level.kept))
     first = max(found[0].read, 1) if found else 1
-    return [Step(stage, name, kept, kept / first, REFINEDWEB.get(name)) for stage, name, kept in made]
+    return [Step(stage, name, kept, kept / first, REFINEDWEB.get(name)) for stage, name, kept in steps]
 
 
 def funnel_table(found: Sequence[Level]) -> list[str]:

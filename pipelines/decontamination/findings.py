@@ -113,21 +113,21 @@ class Tally(NamedTuple):
 
 def tally(store: Store, files: Sequence[File], index: Index) -> Tally:
     """Sum the workers' rows."""
-    made = Tally(
+    totals = Tally(
         np.zeros(len(index.grams), np.int64), np.zeros(len(index.benchmark), np.int64), {}, Counter(), Counter()
     )
     first = dict(zip(index.names, first_items(index).tolist(), strict=False))
     last = None
     for file in files:
         for row in read_rows(store, file) if file.kind == "ngrams" else ():
-            made.documents[row["gram"]] += row["documents"]
-            made.texts[row["gram"]] = row["ngram"]
+            totals.documents[row["gram"]] += row["documents"]
+            totals.texts[row["gram"]] = row["ngram"]
         for row in read_rows(store, file) if file.kind == "matches" else ():
-            made.leaking[np.array(row["leaked"], np.int64) + first[row["benchmark"]]] += 1
-            made.seen[row["benchmark"], bool(row["leaked"])] += 1
-            made.actions[row["action"]] += row["id"] != last  # a document's rows are consecutive
+            totals.leaking[np.array(row["leaked"], np.int64) + first[row["benchmark"]]] += 1
+            totals.seen[row["benchmark"], bool(row["leaked"])] += 1
+            totals.actions[row["action"]] += row["id"] != last  # a document's rows are consecutive
             last = row["id"]
-    return made
+    return totals
 
 
 def summarise(
@@ -137,23 +137,23 @@ def summarise(
 
     sets: the benchmarks as (name, items). Returns metrics for the manifest.
     """
-    made = tally(store, output.files, index)
+    totals = tally(store, output.files, index)
     gram, item = owners(np.arange(len(index.grams)), index)
     size = len(index.benchmark)
     ngrams = np.bincount(item, minlength=size)
-    found = np.bincount(item[made.documents[gram] > 0], minlength=size)
+    found = np.bincount(item[totals.documents[gram] > 0], minlength=size)
     writer = TableWriter(store, f"{prefix}/items.parquet", "items", ITEMS)
     lines = []
     for number, (name, items) in enumerate(sets):
         low, high = np.searchsorted(index.benchmark, [number, number + 1]).tolist()
         for at, (where, _) in enumerate(items):
             row = {"benchmark": name, "item": at, "where": where, "sought": bool(ngrams[low + at])}
-            counts = {"leaking": made.leaking[low + at], "ngrams": ngrams[low + at], "ngrams_found": found[low + at]}
+            counts = {"leaking": totals.leaking[low + at], "ngrams": ngrams[low + at], "ngrams_found": found[low + at]}
             writer.write(row | {key: int(value) for key, value in counts.items()})
-        leaked, touched = made.leaking[low:high] > 0, found[low:high] > 0
+        leaked, touched = totals.leaking[low:high] > 0, found[low:high] > 0
         mine = np.unique(gram[(item >= low) & (item < high)])
-        hit = mine[made.documents[mine] > 0]
-        shown = hit[np.lexsort((hit, -made.documents[hit]))][:SHOWN].tolist()
+        hit = mine[totals.documents[mine] > 0]
+        shown = hit[np.lexsort((hit, -totals.documents[hit]))][:SHOWN].tolist()
         lines.append(
             Benchmark(
                 name=name,
@@ -161,15 +161,15 @@ def summarise(
                 sought=int((ngrams[low:high] > 0).sum()),
                 leaked=int(leaked.sum()),
                 overlapping=int((touched & ~leaked).sum()),
-                documents_leaking=made.seen[name, True],
-                documents_overlapping=made.seen[name, False],
+                documents_leaking=totals.seen[name, True],
+                documents_overlapping=totals.seen[name, False],
                 ngrams=len(mine),
                 ngrams_found=len(hit),
-                common=tuple((made.texts[one], int(made.documents[one])) for one in shown),
+                common=tuple((totals.texts[one], int(totals.documents[one])) for one in shown),
             )
         )
     output.files += writer.close()
     data = Report(benchmarks=tuple(lines)).model_dump_json(indent=1).encode()
     store.write_bytes(f"{prefix}/{KIND}.json", data)
     output.files.append(File(path=f"{prefix}/{KIND}.json", kind=KIND, bytes=len(data)))
-    return {"documents_cut": made.actions["cut"], "documents_spared": made.actions["kept"]}
+    return {"documents_cut": totals.actions["cut"], "documents_spared": totals.actions["kept"]}

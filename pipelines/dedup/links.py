@@ -256,13 +256,13 @@ def steps(
     meet: exchange.Work = partial(meet_keys, store, prefix)
     if simhash or checked:
         meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
-    made = [(files, partial(send_keys, store, items, simhash or checked, simhash, buckets)), (buckets, meet)]
+    work = [(files, partial(send_keys, store, items, simhash or checked, simhash, buckets)), (buckets, meet)]
     if checked:
-        made.append((files, partial(send_sets, store, items, signing.ngram)))
-        made.append((files, partial(check_pairs, store, prefix, items, signing.ngram, settings.min_jaccard)))
+        work.append((files, partial(send_sets, store, items, signing.ngram)))
+        work.append((files, partial(check_pairs, store, prefix, items, signing.ngram, settings.min_jaccard)))
     elif simhash:
-        made.append((files, partial(link_pairs, store, prefix)))
-    return made
+        work.append((files, partial(link_pairs, store, prefix)))
+    return work
 
 
 def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
@@ -271,8 +271,8 @@ def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: Minha
     keys = sum(item.signatures.rows for item in items) * len_keys(job.store, items)
     paired = signing.method == "simhash" or settings.min_jaccard is not None
     buckets = max(context.defaultParallelism, buckets_for(keys, paired))
-    made = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
-    found = exchange.shuffle(context, made, job.store.full(job.prefix))
+    work = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
+    found = exchange.shuffle(context, work, job.store.full(job.prefix))
     return [File(**row) for batch in found for row in batch.to_pylist()]
 
 

@@ -49,23 +49,23 @@ def rules_for(settings: Filter, language: str | None) -> list[Rule]:
     RefinedWeb's rules come first, in its order (repetition, document-wise, line-wise), so that the two funnels can be
     compared step by step. The rule sets of other corpora follow.
     """
-    made = repetition_rules(settings.gopher_repetition) if settings.gopher_repetition.enabled else []
-    made += [
+    rules = repetition_rules(settings.gopher_repetition) if settings.gopher_repetition.enabled else []
+    rules += [
         Rule("length", Drop.TOO_FEW_WORDS, "words", "<", settings.min_words),
         Rule("length", Drop.TOO_MANY_WORDS, "words", ">", settings.max_words),
     ]
     if settings.gopher_quality.enabled:
-        made += gopher_rules(settings.gopher_quality, language)
-    made.append(Rule("lines", Drop.LINES_REMOVED, "removed_word_fraction", ">", settings.max_removed_word_fraction))
+        rules += gopher_rules(settings.gopher_quality, language)
+    rules.append(Rule("lines", Drop.LINES_REMOVED, "removed_word_fraction", ">", settings.max_removed_word_fraction))
     if settings.c4.enabled:
-        made += c4_rules(settings.c4)
+        rules += c4_rules(settings.c4)
     if settings.mc4.enabled:
-        made.append(Rule("mc4", Drop.MC4_FEW_LONG_LINES, "long_lines", "<", settings.mc4.min_long_lines))
+        rules.append(Rule("mc4", Drop.MC4_FEW_LONG_LINES, "long_lines", "<", settings.mc4.min_long_lines))
     if settings.fineweb.enabled:
-        made += fineweb_rules(settings.fineweb)
+        rules += fineweb_rules(settings.fineweb)
     if settings.bloom.enabled:
-        made += bloom_rules(settings.bloom, language)
-    return made
+        rules += bloom_rules(settings.bloom, language)
+    return rules
 
 
 def repetition_rules(settings: GopherRepetition) -> list[Rule]:
@@ -98,13 +98,13 @@ def gopher_rules(settings: GopherQuality, language: str | None) -> list[Rule]:
     Mean word length does not apply to MEAN_LENGTH_EXEMPT; stop words apply only to languages that have a list.
     """
     group = "gopher_quality"
-    made = []
+    rules = []
     if language not in MEAN_LENGTH_EXEMPT:
-        made += [
+        rules += [
             Rule(group, Drop.MEAN_WORD_LENGTH, "mean_word_chars", "<", settings.min_mean_word_chars),
             Rule(group, Drop.MEAN_WORD_LENGTH, "mean_word_chars", ">", settings.max_mean_word_chars),
         ]
-    made += [
+    rules += [
         Rule(group, Drop.HASH_RATIO, "hash_ratio", ">", settings.max_hash_ratio),
         Rule(group, Drop.ELLIPSIS_RATIO, "ellipsis_ratio", ">", settings.max_ellipsis_ratio),
         Rule(group, Drop.BULLET_LINES, "bullet_lines", ">", settings.max_bullet_line_fraction),
@@ -112,8 +112,8 @@ def gopher_rules(settings: GopherQuality, language: str | None) -> list[Rule]:
         Rule(group, Drop.FEW_ALPHA_WORDS, "alpha_words", "<", settings.min_alpha_word_fraction),
     ]
     if (language or "en") in STOP_WORDS:
-        made.append(Rule(group, Drop.FEW_STOP_WORDS, "stop_words", "<", settings.min_stop_words))
-    return made
+        rules.append(Rule(group, Drop.FEW_STOP_WORDS, "stop_words", "<", settings.min_stop_words))
+    return rules
 
 
 def c4_rules(settings: C4) -> list[Rule]:
@@ -143,7 +143,7 @@ def fineweb_rules(settings: FineWeb) -> list[Rule]:
 
 def bloom_rules(settings: Bloom, language: str | None) -> list[Rule]:
     """BLOOM's rules. The share of stop words applies only to languages with a full list of function words."""
-    made = [
+    rules = [
         Rule("bloom", Drop.BLOOM_CHAR_REPETITION, "char_repetition", ">", settings.max_char_repetition),
         Rule("bloom", Drop.BLOOM_WORD_REPETITION, "word_repetition", ">", settings.max_word_repetition),
         Rule("bloom", Drop.BLOOM_SPECIAL_CHARS, "special_chars", ">", settings.max_special_char_fraction),
@@ -151,8 +151,10 @@ def bloom_rules(settings: Bloom, language: str | None) -> list[Rule]:
         Rule("bloom", Drop.BLOOM_PERPLEXITY, "perplexity", ">", settings.max_perplexity),
     ]
     if (language or "en") in FUNCTION_WORDS:
-        made.insert(3, Rule("bloom", Drop.BLOOM_STOP_WORDS, "stop_word_fraction", "<", settings.min_stop_word_fraction))
-    return made
+        rules.insert(
+            3, Rule("bloom", Drop.BLOOM_STOP_WORDS, "stop_word_fraction", "<", settings.min_stop_word_fraction)
+        )
+    return rules
 
 
 def group_of(reason: str) -> str:
