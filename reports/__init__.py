@@ -1,1 +1,1 @@
-"""What people ask of a run: why a page was dropped, what the filters did, as text and charts."""
+"""Reports on a run, as text and charts: why a page was dropped, and what the filters did."""

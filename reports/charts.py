@@ -1,6 +1,6 @@
-"""The report's figures as SVG, written by hand: a funnel beside a published one, and a histogram of every score with its thresholds.
+"""The report's figures as SVG: a funnel next to a published one, and a histogram of each score with its thresholds.
 
-Self-contained: no script, no font and no picture from elsewhere, readable on light and dark pages.
+The SVG is self-contained, without scripts, external fonts or images, and readable on light and dark pages.
 """
 
 import math
@@ -19,14 +19,14 @@ OURS, THEIRS, GONE = "#2b6cb0", "#b8c4d0", "#d9534f"
 BINS, COLUMNS = 32, 4
 TEXT_BINS, TEXT_CHARS = 12, 30
 PANEL_WIDTH, PANEL_HEIGHT, LEFT, TOP = 250, 132, 14, 34
-# Counts over several powers of ten.
+# Scores that range over several powers of ten.
 LOGARITHMIC = {"words", "kept_words", "sentences", "perplexity", "long_lines"}
 Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One step of a funnel: shares of all documents, between 0 and 1."""
+    """One step of a funnel: the shares of all documents that are left, between 0 and 1."""
 
     label: str
     ours: float
@@ -35,10 +35,14 @@ class Bar:
 
 def document(width: int, height: int, parts: Sequence[str]) -> str:
     """A whole SVG file."""
-    style = f"text{{font-family:system-ui,'DejaVu Sans',sans-serif;font-size:11px;fill:{INK}}}.faint{{fill:{FAINT}}}.gone{{fill:{GONE}}}.title{{font-weight:600;font-size:12px}}"
+    style = (
+        f"text{{font-family:system-ui,'DejaVu Sans',sans-serif;font-size:11px;fill:{INK}}}"
+        f".faint{{fill:{FAINT}}}.gone{{fill:{GONE}}}.title{{font-weight:600;font-size:12px}}"
+    )
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}">',
             f"<style>{style}</style>",
             f'<rect width="{width}" height="{height}" fill="{PAPER}"/>',
             *parts,
@@ -56,7 +60,7 @@ def box(x: float, y: float, width: float, height: float, colour: str) -> str:
 
 
 def funnel(bars: Sequence[Bar], name: str, their_name: str) -> str:
-    """Horizontal bars: what is left after each step, the published share below ours."""
+    """A bar chart of the share of documents left after each step, with the published share below this run's."""
     width, left, row = 820, 210, 38
     full = width - left - 80
     parts = [
@@ -83,7 +87,10 @@ def funnel(bars: Sequence[Bar], name: str, their_name: str) -> str:
 
 
 def histograms(scores: Sequence[tuple[str, Values, Sequence[Rule]]]) -> str:
-    """A panel for each score; nan is a document in which it was not measured. What a threshold drops alone is red."""
+    """A histogram of each score. The documents that a threshold alone would drop are red.
+
+    scores: (name, values, rules). A value is nan if the score was not measured in that document.
+    """
     rows = math.ceil(len(scores) / COLUMNS)
     width = COLUMNS * PANEL_WIDTH + LEFT
     parts = [
@@ -91,7 +98,8 @@ def histograms(scores: Sequence[tuple[str, Values, Sequence[Rule]]]) -> str:
         text(
             LEFT + 150,
             16,
-            "height: square root of the count; red: what the threshold alone would drop; the first and the last bar hold what lies beyond them",
+            "height: square root of the count; red: what the threshold alone would drop; "
+            "the first and the last bar hold what lies beyond them",
             "faint",
         ),
     ]
@@ -105,11 +113,14 @@ def histograms(scores: Sequence[tuple[str, Values, Sequence[Rule]]]) -> str:
 
 
 def panel(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
-    """One histogram, 1st to 99th percentile and the thresholds near them. What lies beyond is in the first and the last bar."""
+    """One histogram, from the 1st to the 99th percentile, extended to thresholds near these.
+
+    The first and last bars include the values beyond.
+    """
     width, base = PANEL_WIDTH - 24, 94
     parts = [text(0, 10, name, "title")]
-    said = "; ".join(f"{rule.side} {rule.limit:g}: {share(values, rule):.1%}" for rule in rules)
-    parts.append(text(0, 24, said or "no rule", "gone" if said else "faint"))
+    summary = "; ".join(f"{rule.side} {rule.limit:g}: {share(values, rule):.1%}" for rule in rules)
+    parts.append(text(0, 24, summary or "no rule", "gone" if summary else "faint"))
     if not len(values):
         return [*parts, box(0, base, width, 1, GRID), text(width / 2, base - 20, "not measured", "faint", "middle")]
     logarithmic = name in LOGARITHMIC
@@ -137,17 +148,17 @@ def panel(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
 
 
 def short(value: float) -> str:
-    """A number in three digits, from a hundred on whole."""
+    """Format a number with three significant digits, or as a whole number from 100 on."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def share(values: Values, rule: Rule) -> float:
-    """What part of the documents one rule would drop alone."""
+    """The share of documents that one rule alone would drop."""
     return sum(map(rule.drops, values.tolist())) / len(values) if len(values) else 0.0
 
 
 def bounds(values: Values, rules: Sequence[Rule], logarithmic: bool) -> tuple[float, float]:
-    """The first and last value that a panel shows; never equal."""
+    """The lowest and highest value that a panel shows. They are never equal."""
     if logarithmic:
         low, high = (max(float(one), 1.0) for one in np.percentile(values, [1, 99]))
         near = [rule.limit for rule in rules if low / 10 <= rule.limit <= high * 10]
@@ -161,21 +172,22 @@ def bounds(values: Values, rules: Sequence[Rule], logarithmic: bool) -> tuple[fl
 
 
 def place(value: float, low: float, high: float, logarithmic: bool) -> float:
-    """Where between the ends a value stands, 0 to 1."""
+    """The position of a value between the ends of the axis, from 0 to 1."""
     if logarithmic:
         return math.log(value / low) / math.log(high / low)
     return (value - low) / (high - low)
 
 
 def as_text(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
-    """The same for a terminal: documents by score, 1st to 99th percentile in equal bins, what each threshold drops alone.
+    """A histogram for a terminal, in equal bins from the 1st to the 99th percentile, and what each rule alone drops.
 
-    What lies beyond is in the first and the last bin, which say so.
+    The first and last bins include the values beyond and print how many these are.
     """
     measured = values[~np.isnan(values)]
     lines = ["", f"#### {name}", ""]
     lines += [
-        f"{rule.reason.value}: drops when {rule.side} {rule.limit:g}, {sum(map(rule.drops, measured)):,} of {len(measured):,}"
+        f"{rule.reason.value}: drops when {rule.side} {rule.limit:g}, "
+        f"{sum(map(rule.drops, measured)):,} of {len(measured):,}"
         for rule in rules
     ]
     if not len(measured):

@@ -1,4 +1,4 @@
-"""Our funnel in the steps of RefinedWeb's, so that both can stand side by side."""
+"""A run's funnel in RefinedWeb's steps, so that the two can be compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from contract.funnel import Level
 from contract.schema import Drop
 from pipelines.rules.decide import group_of
 
-# RefinedWeb, figure 2: cumulative percentage of documents that are left; exact deduplication counts tokens.
+# RefinedWeb, figure 2: cumulative percentage of documents left; for exact deduplication, of tokens.
 REFINEDWEB = {
     "URL filter": 97.76,
     "extraction": 96.31,
@@ -36,7 +36,10 @@ FILTER_STEPS = ("repetition", "document-wise", "line-wise", "other rule sets")
 
 @dataclass(frozen=True)
 class Step:
-    """What is left after one step: documents, their share of all that were read, and the share that RefinedWeb printed."""
+    """What is left after one step.
+
+    kept: documents; share: their share of all documents read; published: RefinedWeb's percentage, None if it has none.
+    """
 
     stage: str
     name: str
@@ -46,12 +49,16 @@ class Step:
 
 
 def funnel(found: Sequence[Level]) -> list[Step]:
-    """Our stages in RefinedWeb's steps: pages that the language prefilter skips count under language, and `filter` is three steps and one."""
-    made: list[tuple[str, str, int]] = []
+    """Convert a run's stages to RefinedWeb's steps.
+
+    Pages skipped by the language prefilter count as dropped by `language`, not by `extraction`. The stage `filter`
+    becomes RefinedWeb's three filter steps and one for the other rule sets; the stage `score` is left out.
+    """
+    steps: list[tuple[str, str, int]] = []
     for level in found:
         if level.stage == "extract":
             skipped = level.reasons[Drop.LANGUAGE_PREFILTER]
-            made.append(("extract", "extraction", level.kept + skipped))
+            steps.append(("extract", "extraction", level.kept + skipped))
         elif level.stage == "filter":
             left = level.read
             for name in FILTER_STEPS:
@@ -60,15 +67,15 @@ def funnel(found: Sequence[Level]) -> list[Step]:
                     for reason, count in level.reasons.items()
                     if STEP_OF_GROUP.get(group_of(reason), "other rule sets") == name
                 )
-                made.append(("filter", name, left))
+                steps.append(("filter", name, left))
         elif level.stage != "score":
-            made.append((level.stage, STEP_OF_STAGE.get(level.stage, level.stage), level.kept))
+            steps.append((level.stage, STEP_OF_STAGE.get(level.stage, level.stage), level.kept))
     first = max(found[0].read, 1) if found else 1
-    return [Step(stage, name, kept, kept / first, REFINEDWEB.get(name)) for stage, name, kept in made]
+    return [Step(stage, name, kept, kept / first, REFINEDWEB.get(name)) for stage, name, kept in steps]
 
 
 def funnel_table(found: Sequence[Level]) -> list[str]:
-    """The funnel in cumulative percent of documents, RefinedWeb's beside it."""
+    """The funnel as a Markdown table, in cumulative percent of documents, next to RefinedWeb's."""
     lines = ["| stage | step | documents | left | RefinedWeb |", "|---|---|--:|--:|--:|"]
     for step in funnel(found):
         published = "" if step.published is None else f"{step.published:.2f} %"

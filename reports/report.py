@@ -1,9 +1,11 @@
-"""What a run's filters did, and what other thresholds would do: `python -m reports.report --recipe URI [--set filter.KEY=VALUE ...]`.
+"""Report what a run's filters did, or what other thresholds would do.
 
-Without `--set` it prints the report: the funnel beside RefinedWeb's, every reason with sampled snippets, tables by domain and
-language, and a histogram of every score with its threshold. `--output FILE.md` writes it with figures (SVG) beside the file, and
-`--no-snippets` leaves out what pages say, for a report that is passed on. With `--set filter.min_words=40` it decides again on the
-scores that are there and shows what would be kept; nothing is written to the store.
+Usage: `python -m reports.report --recipe URI [--set filter.KEY=VALUE ...]`. Without `--set`, it prints the report: the
+funnel next to RefinedWeb's, every drop reason with sampled snippets, tables by domain and language, and a histogram of
+every score with its thresholds. `--output FILE.md` writes the report to a file, with figures (SVG) in the same folder.
+`--no-snippets` leaves out text of pages, for a report that is passed on. With `--set`, for example
+`--set filter.min_words=40`, it decides again on the existing scores and prints what would be kept. Nothing is written
+to the store.
 """
 
 import argparse
@@ -40,7 +42,7 @@ STAGES = ("crawl", "extract", "langid", "filter", "dedup_url", "dedup_fuzzy", "d
 
 
 def domain_of(url: str | None) -> str:
-    """The host of a URL without `www.`, or `-`."""
+    """The host of a URL without `www.`, or `-` if it has none."""
     try:
         host = urlsplit(url or "").hostname or "-"
     except ValueError:
@@ -49,13 +51,19 @@ def domain_of(url: str | None) -> str:
 
 
 def smallest_ids(rows: list[dict[str, Any]], row: dict[str, Any], size: int = SNIPPETS) -> None:
-    """Keep in `rows` the `size` rows with the smallest ids: ids are hashes, so this is a sample, and the same one in any order."""
+    """Insert a row, and keep in `rows` only the `size` rows of smallest id.
+
+    Ids are hashes, so these rows are a random sample that does not depend on the order of insertion.
+    """
     bisect.insort(rows, row, key=operator.itemgetter("id"))
     del rows[size:]
 
 
 def reason_section(drops: Iterable[dict[str, Any]], snippets: bool = True) -> list[str]:
-    """Every reason with its count and sampled snippets, the most frequent first. Personal data is masked whatever the recipe masks."""
+    """Every drop reason with its count and sampled snippets, the most frequent first.
+
+    Personal data in snippets is masked, even if the recipe does not mask it.
+    """
     counts: Counter[tuple[str, str]] = Counter()
     samples: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in drops:
@@ -76,7 +84,7 @@ def reason_section(drops: Iterable[dict[str, Any]], snippets: bool = True) -> li
 
 
 def _cell(text: str) -> str:
-    """One line that Markdown shows as it is, without personal data."""
+    """Text as one line, escaped for Markdown, cut to SNIPPET_CHARS and with personal data masked."""
     text, _ = pii.mask(text, ("email", "ip", "phone"))
     flat = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     for sign in "\\`*_[]<>|#":
@@ -85,7 +93,7 @@ def _cell(text: str) -> str:
 
 
 def count_table(title: str, kept: Counter[str], dropped: Counter[str]) -> list[str]:
-    """Documents kept and dropped by some key, the largest first."""
+    """A table of documents read and kept by key, for the TABLE_ROWS most frequent keys."""
     lines = [f"| {title} | read | kept | share |", "|---|--:|--:|--:|"]
     for key, total in (kept + dropped).most_common(TABLE_ROWS):
         lines.append(f"| {_cell(key)} | {total:,} | {kept[key]:,} | {kept[key] / total:.1%} |")
@@ -95,7 +103,10 @@ def count_table(title: str, kept: Counter[str], dropped: Counter[str]) -> list[s
 def judged(
     columns: dict[str, np.ndarray], languages: Sequence[str], settings: Filter
 ) -> tuple[dict[str, np.ndarray], list[Rule]]:
-    """(the scores, nan where the document's language is not asked a rule that another one is asked; all rules that are asked)."""
+    """Set scores to nan in documents whose language has no rule for them, if another language has one.
+
+    columns: scores by name, in the order of `languages`. Returns the scores, and all rules of these languages.
+    """
     asked = {language: rules_for(settings, language) for language in sorted(set(languages))}
     rules = list(dict.fromkeys(rule for one in asked.values() for rule in one))
     names = {language: {rule.score for rule in one} for language, one in asked.items()}
@@ -106,25 +117,25 @@ def judged(
 
 
 def score_table(columns: dict[str, np.ndarray], languages: Sequence[str], rules: Sequence[Rule]) -> list[str]:
-    """Every score in numbers: percentiles, what its rules drop alone, and in which languages it was not judged (or measured)."""
+    """A table of scores: percentiles, what each rule alone drops, and in which languages a score was not judged."""
     lines = ["| score | 1 % | median | 99 % | dropped by its rule alone | not judged |", "|---|--:|--:|--:|---|---|"]
     for name, values in columns.items():
         absent = np.isnan(values)
         there = values[~absent]
         ends = [charts.short(one) for one in np.percentile(there, [1, 50, 99])] if len(there) else ["", "", ""]
-        said = "; ".join(
+        drops = "; ".join(
             f"{rule.reason.value} {rule.side} {rule.limit:g}: {sum(map(rule.drops, there.tolist())):,}"
             for rule in rules
             if rule.score == name
         )
         where = Counter(language for language, gone in zip(languages, absent, strict=True) if gone)
         missing = f"{where.total():,}: {', '.join(code for code, _ in where.most_common(8))}" if where else ""
-        lines.append(f"| {name} | {' | '.join(ends)} | {said} | {missing} |")
+        lines.append(f"| {name} | {' | '.join(ends)} | {drops} | {missing} |")
     return lines
 
 
 def tables(run: Run) -> list[str]:
-    """Documents by language and by domain, up to `filter`."""
+    """Tables of documents by language and by domain, for the stages up to `filter`."""
     kept: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
     dropped: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
     for row in _rows(run, ["langid"], "drops", ["reason", "value"]):
@@ -143,9 +154,10 @@ def tables(run: Run) -> list[str]:
 
 
 def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dict[str, str]]:
-    """(the report as Markdown, its figures by name). `figures` is what their names begin with; without it histograms are drawn as text.
+    """Make the report. Returns it as Markdown, and its figures (SVG) by file name.
 
-    Raises NotReadyError before any stage is done.
+    figures: the prefix of the figures' names; if empty, histograms are drawn as text and no figures are returned.
+    Raises NotReadyError if no stage is done.
     """
     found = levels(run)
     if not found:
@@ -176,7 +188,7 @@ def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dic
 
 
 def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
-    """(every score of every document, nan where it was not measured; the documents' languages), in one order."""
+    """Scores by name, nan if not measured, and the documents' languages, all in the same document order."""
     values: dict[str, list[float]] = {name: [] for name in SCORES}
     languages = []
     for row in _rows(run, ["score"], "documents", ["language", *SCORES]):
@@ -187,7 +199,7 @@ def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def filter_with(uri: str, overrides: Sequence[str]) -> Filter:
-    """A recipe's filter settings with others tried; raises RecipeError for a key of another section, which no new decision reads."""
+    """A recipe's filter settings with overrides. Raises RecipeError for a key outside `filter`."""
     for item in overrides:
         if not item.startswith("filter."):
             raise RecipeError(f"--set {item}: only filter.KEY=VALUE can be tried on scores that are there")
@@ -195,7 +207,7 @@ def filter_with(uri: str, overrides: Sequence[str]) -> Filter:
 
 
 def what_if(run: Run, settings: Filter) -> str:
-    """What other settings of the filter would keep of the documents that are scored already."""
+    """Compare what the recipe's and other filter settings keep of the scored documents. Returns the text to print."""
     now, then = (lru_cache(maxsize=None)(partial(rules_for, one)) for one in (run.recipe.filter, settings))
     moves: Counter[tuple[str, str]] = Counter()
     sizes: Counter[str] = Counter()
@@ -227,7 +239,10 @@ def _rows(run: Run, stages: Iterable[str], kind: str, columns: Sequence[str] | N
 
 
 def write(target: Path, files: Mapping[str, str]) -> None:
-    """The report and its figures, by name, into the target's folder, which is made. Raises GristmillError where that cannot be."""
+    """Write the report and its figures, by name, to the target's folder, which is created if missing.
+
+    Raises GristmillError if that fails.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():

@@ -1,6 +1,6 @@
-"""Why a page is not in the corpus, or what was cut from it: `python -m reports.why --recipe URI URL_OR_ID`.
+"""Explain why a page is not in the corpus, or what was cut from it: `python -m reports.why --recipe URI URL_OR_ID`.
 
-It reads what the stages committed, and needs no Spark. Without an id it looks through the drops of the whole run.
+It searches the files that the stages committed and does not need Spark.
 """
 
 import argparse
@@ -26,12 +26,15 @@ from pipelines.text.hashing import buffers, shingles
 from pipelines.urls.canonical import canonical
 
 INDENT = " " * 34
-SHOWN = 10  # cuts of a document
-CHARS = 60  # of each
+SHOWN = 10  # most cuts of a document that are printed
+CHARS = 60  # characters of each
 
 
 def explain(run: Run, asked: str) -> Iterator[str]:
-    """One line for each thing that happened to the captures of an address, or to the document of an id, in pipeline order."""
+    """Yield a line for each event of the captures of a URL, or of the document with an id, in pipeline order.
+
+    asked: a URL, or an id of 32 hexadecimal digits.
+    """
     is_id = re.fullmatch("[0-9a-f]{32}", asked) is not None
     column, named = ("id", [asked]) if is_id else ("url", spellings(asked))
     ids: dict[str, str] = {}  # id -> the last stage that wrote it
@@ -56,13 +59,13 @@ def explain(run: Run, asked: str) -> Iterator[str]:
 
 
 def spellings(url: str) -> list[str]:
-    """What the address of a page may be written as in the crawl: as asked, and in its canonical form by either scheme."""
+    """The forms in which a crawl may have a URL: as given, and canonical with either scheme."""
     form = canonical(url if "://" in url else f"https://{url}")
     return sorted({url, form, form.replace("https://", "http://", 1)})
 
 
 def passages(run: Run, done: Manifest, key: str) -> Iterator[str]:
-    """What was cut from a document, in bytes of the text that `filter` wrote, with the first words of each passage."""
+    """Yield lines on what was cut from a document: byte ranges in the text that `filter` wrote, with first words."""
     cuts = list(rows(run.store, done, "cuts", "id", [key]))
     if cuts:
         yield f"{key}  {done.stage}: {sum(cut['end'] - cut['start'] for cut in cuts)} bytes cut"
@@ -75,7 +78,7 @@ def passages(run: Run, done: Manifest, key: str) -> Iterator[str]:
 
 
 def text_of(run: Run, key: str) -> str | None:
-    """A document as `filter` wrote it."""
+    """A document's text as `filter` wrote it, or None."""
     found = (
         rows(run.store, done, "documents", "id", [key], ["text"]) for done in committed(run) if done.stage == "filter"
     )
@@ -83,14 +86,14 @@ def text_of(run: Run, key: str) -> str | None:
 
 
 def similarity(one: str, other: str, ngram: int) -> float:
-    """Jaccard similarity of the sets of word n-grams, as `dedup_fuzzy` checks it."""
+    """Jaccard similarity of two texts' sets of word n-grams, computed like the check of `dedup_fuzzy`."""
     hashes, bounds = shingles(*buffers(pa.array([one, other])), ngram)
     sets = np.unique(hashes[: bounds[1]]), np.unique(hashes[bounds[1] :])
     return len(np.intersect1d(*sets)) / len(np.union1d(*sets))
 
 
 def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:
-    """The document that stays for a dropped duplicate, and the size of its cluster."""
+    """Yield lines on the document that is kept instead of a dropped duplicate, and on the size of their cluster."""
     if not row["duplicate_of"]:
         return
     url = next(
@@ -111,7 +114,7 @@ def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[s
 
 
 def committed(run: Run) -> Iterator[Manifest]:
-    """What the stages before the mixture have committed."""
+    """Manifests that the Spark stages, those before the mixture, have committed."""
     for task in run.tasks().values():
         if STAGES[task.stage].plane == "spark" and (done := find(run.store, task)):
             yield done
@@ -120,7 +123,7 @@ def committed(run: Run) -> Iterator[Manifest]:
 def rows(
     store: Store, done: Manifest, kind: str, column: str, values: Sequence[str], columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one kind of a manifest's files where a column has one of some values."""
+    """Rows of a manifest's files of one kind in which `column` has one of `values`. Files without it are skipped."""
     for file in done.of(kind):
         with file.open(store) as source:
             with reading(store, file):

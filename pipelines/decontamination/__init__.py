@@ -1,1 +1,1 @@
-"""Evaluation sets in the corpus: finding them, and reporting what was found."""
+"""Find the items of evaluation sets in the corpus and report the findings."""

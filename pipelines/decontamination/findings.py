@@ -1,7 +1,7 @@
-"""What decontamination found: rows from the workers, and the report that one process makes of them.
+"""Findings of decontamination: the rows that workers write, and the report that the driver makes of them.
 
-Exact leakage is told from overlap in distribution by how much of an item one document holds (`contamination.LEAKED`). What the
-driver holds grows with the benchmarks, never with the corpus: it reads the workers' rows one batch after the other.
+An item leaks into a document that contains at least `search.LEAKED` of it; a smaller share is overlap. The driver's
+memory grows with the benchmarks but not with the corpus, because it reads the workers' rows in batches.
 """
 
 from collections import Counter
@@ -20,17 +20,15 @@ from pipelines.spark.job import Output, TableWriter, read_rows
 
 MATCHES = pa.schema(
     [
-        ("id", pa.string()),  # of the document
+        ("id", pa.string()),  # document id
         ("url", pa.string()),
         ("benchmark", pa.string()),
         ("action", pa.string()),  # dropped | cut | kept
-        (
-            "covered",
-            pa.float32(),
-        ),  # the greatest part of an item of the benchmark, or of a whole text of it, that the document holds
-        ("leaked", pa.list_(pa.int32())),  # items of which it holds at least LEAKED, numbered within the benchmark
-        ("ngrams", pa.int32()),  # distinct ones of the benchmark
-        ("ngram", pa.string()),  # the first
+        # The largest share of one of the benchmark's items, or of one of an item's texts, that the document contains.
+        ("covered", pa.float32()),
+        ("leaked", pa.list_(pa.int32())),  # items with a share of at least LEAKED, numbered within the benchmark
+        ("ngrams", pa.int32()),  # distinct n-grams of the benchmark in the document
+        ("ngram", pa.string()),  # the first of them
     ]
 )
 NGRAMS = pa.schema([("gram", pa.int64()), ("ngram", pa.string()), ("documents", pa.int64())])
@@ -39,17 +37,17 @@ ITEMS = pa.schema(
         ("benchmark", pa.string()),
         ("item", pa.int32()),
         ("where", pa.string()),  # file and line
-        ("sought", pa.bool_()),  # long enough
-        ("leaking", pa.int64()),  # documents that hold at least LEAKED of it
+        ("sought", pa.bool_()),  # whether the item is long enough to be searched for
+        ("leaking", pa.int64()),  # documents that contain at least LEAKED of it
         ("ngrams", pa.int32()),
         ("ngrams_found", pa.int32()),
     ]
 )
-SHOWN = 20  # of a benchmark's most common n-grams
+SHOWN = 20  # n-grams of a benchmark in the report, the most common first
 
 
 class Findings:
-    """Collects what one worker finds in one file; no findings, no files."""
+    """Collects a worker's findings in one documents file. Without findings, no file is written."""
 
     def __init__(self, store: Store, prefix: str, index: Index, name: str) -> None:
         self._index = index
@@ -60,7 +58,7 @@ class Findings:
         self._texts: dict[int, str] = {}
 
     def note(self, row: dict[str, Any], found: Finding, left: str | None) -> None:
-        """A document that shares text, and what is left of it."""
+        """Record a document's finding. left: the text that is left of the document, None if it was dropped."""
         action = "dropped" if left is None else "kept" if left == row["text"] else "cut"
         grams, first = np.unique(found.gram, return_index=True)
         self._documents.update(grams.tolist())
@@ -91,12 +89,12 @@ class Findings:
 
 
 def first_items(index: Index) -> Ints:
-    """The first item of each benchmark, and their number."""
+    """The index of each benchmark's first item, then the number of all items. Shape (benchmarks + 1,)."""
     return np.searchsorted(index.benchmark, np.arange(len(index.names) + 1))
 
 
 def owners(grams: Ints, index: Index) -> tuple[Ints, Ints]:
-    """Pairs of n-gram and item that holds it, each once, in the order of items."""
+    """Distinct pairs of an n-gram and an item that contains it, ordered by item. Returns (n-grams, items)."""
     gram = np.repeat(grams, index.starts[grams + 1] - index.starts[grams])
     item = index.item[index.passage[occurrences(grams, index)]].astype(np.int64)
     pairs = np.unique(item << 32 | gram)
@@ -104,55 +102,58 @@ def owners(grams: Ints, index: Index) -> tuple[Ints, Ints]:
 
 
 class Tally(NamedTuple):
-    """What was found, added up. Shapes (ngrams,), (items,); `texts` has the n-grams that were found."""
+    """Totals over all workers' findings."""
 
-    documents: Ints  # that hold each n-gram
-    leaking: Ints  # documents that hold at least LEAKED of each item
-    texts: dict[int, str]
-    seen: Counter[tuple[str, bool]]  # documents by benchmark and whether an item leaks into them
-    actions: Counter[str]  # documents
+    documents: Ints  # documents that contain each n-gram, (ngrams,)
+    leaking: Ints  # documents that contain at least LEAKED of each item, (items,)
+    texts: dict[int, str]  # the n-grams that were found, by number
+    seen: Counter[tuple[str, bool]]  # documents by benchmark and by whether an item leaks into them
+    actions: Counter[str]  # documents by action
 
 
 def tally(store: Store, files: Sequence[File], index: Index) -> Tally:
-    """Add up the workers' rows."""
-    made = Tally(
+    """Sum the workers' rows."""
+    totals = Tally(
         np.zeros(len(index.grams), np.int64), np.zeros(len(index.benchmark), np.int64), {}, Counter(), Counter()
     )
     first = dict(zip(index.names, first_items(index).tolist(), strict=False))
     last = None
     for file in files:
         for row in read_rows(store, file) if file.kind == "ngrams" else ():
-            made.documents[row["gram"]] += row["documents"]
-            made.texts[row["gram"]] = row["ngram"]
+            totals.documents[row["gram"]] += row["documents"]
+            totals.texts[row["gram"]] = row["ngram"]
         for row in read_rows(store, file) if file.kind == "matches" else ():
-            made.leaking[np.array(row["leaked"], np.int64) + first[row["benchmark"]]] += 1
-            made.seen[row["benchmark"], bool(row["leaked"])] += 1
-            made.actions[row["action"]] += row["id"] != last  # a document's rows follow one another
+            totals.leaking[np.array(row["leaked"], np.int64) + first[row["benchmark"]]] += 1
+            totals.seen[row["benchmark"], bool(row["leaked"])] += 1
+            totals.actions[row["action"]] += row["id"] != last  # a document's rows are consecutive
             last = row["id"]
-    return made
+    return totals
 
 
 def summarise(
     store: Store, prefix: str, sets: Sequence[tuple[str, Sequence[Item]]], index: Index, output: Output
 ) -> dict[str, int]:
-    """Make the report and the table of items from the workers' files, and add both to them. Returns metrics for the manifest."""
-    made = tally(store, output.files, index)
+    """Make the report and the table of items from the workers' files, and add both to `output`.
+
+    sets: the benchmarks as (name, items). Returns metrics for the manifest.
+    """
+    totals = tally(store, output.files, index)
     gram, item = owners(np.arange(len(index.grams)), index)
     size = len(index.benchmark)
     ngrams = np.bincount(item, minlength=size)
-    found = np.bincount(item[made.documents[gram] > 0], minlength=size)
+    found = np.bincount(item[totals.documents[gram] > 0], minlength=size)
     writer = TableWriter(store, f"{prefix}/items.parquet", "items", ITEMS)
     lines = []
     for number, (name, items) in enumerate(sets):
         low, high = np.searchsorted(index.benchmark, [number, number + 1]).tolist()
         for at, (where, _) in enumerate(items):
             row = {"benchmark": name, "item": at, "where": where, "sought": bool(ngrams[low + at])}
-            counts = {"leaking": made.leaking[low + at], "ngrams": ngrams[low + at], "ngrams_found": found[low + at]}
+            counts = {"leaking": totals.leaking[low + at], "ngrams": ngrams[low + at], "ngrams_found": found[low + at]}
             writer.write(row | {key: int(value) for key, value in counts.items()})
-        leaked, touched = made.leaking[low:high] > 0, found[low:high] > 0
+        leaked, touched = totals.leaking[low:high] > 0, found[low:high] > 0
         mine = np.unique(gram[(item >= low) & (item < high)])
-        hit = mine[made.documents[mine] > 0]
-        shown = hit[np.lexsort((hit, -made.documents[hit]))][:SHOWN].tolist()
+        hit = mine[totals.documents[mine] > 0]
+        shown = hit[np.lexsort((hit, -totals.documents[hit]))][:SHOWN].tolist()
         lines.append(
             Benchmark(
                 name=name,
@@ -160,15 +161,15 @@ def summarise(
                 sought=int((ngrams[low:high] > 0).sum()),
                 leaked=int(leaked.sum()),
                 overlapping=int((touched & ~leaked).sum()),
-                documents_leaking=made.seen[name, True],
-                documents_overlapping=made.seen[name, False],
+                documents_leaking=totals.seen[name, True],
+                documents_overlapping=totals.seen[name, False],
                 ngrams=len(mine),
                 ngrams_found=len(hit),
-                common=tuple((made.texts[one], int(made.documents[one])) for one in shown),
+                common=tuple((totals.texts[one], int(totals.documents[one])) for one in shown),
             )
         )
     output.files += writer.close()
     data = Report(benchmarks=tuple(lines)).model_dump_json(indent=1).encode()
     store.write_bytes(f"{prefix}/{KIND}.json", data)
     output.files.append(File(path=f"{prefix}/{KIND}.json", kind=KIND, bytes=len(data)))
-    return {"documents_cut": made.actions["cut"], "documents_spared": made.actions["kept"]}
+    return {"documents_cut": totals.actions["cut"], "documents_spared": totals.actions["kept"]}

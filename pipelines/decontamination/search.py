@@ -1,8 +1,10 @@
-"""Runs of words that a text shares with evaluation sets, and how much of an item they make up.
+"""Find the runs of words that a text shares with evaluation sets, and the share of each item that they cover.
 
-What a word is says `pipelines.text.spelling`. An item is looked for as several passages: each of its texts, all of them one after the other, and the same with the letters A, B, C, ... before all but
-the first, as answers are printed; both also without the letter of the right answer, where that is the last text. A passage of n words or
-more is found by any n of them in a row, a shorter one only as a whole, and only where it is at least half of its item.
+`pipelines.text.spelling` defines what a word is. Because pages print items in different ways, an item is searched for
+as several passages: each of its texts; all texts concatenated; and all texts with the letters A, B, C, ... before all
+but the first, as answers are printed. If the last text is the letter of the right answer, the concatenations are also
+searched for without it. A passage of at least n words is found by any n consecutive words. A shorter passage is found
+only as a whole, and only if it is at least half of its item.
 """
 
 import re
@@ -22,58 +24,58 @@ from pipelines.text.spelling import Words, locate, split
 Ints = npt.NDArray[np.int64]
 
 LEAKED = 0.8
-"""Llama 2, appendix A.6: a sample is dirty when 80 % of its tokens stand in shared runs."""
+"""Llama 2, appendix A.6: a sample is dirty if 80 % of its tokens are in shared runs."""
 WINDOW_CHARS = 200
-"""GPT-3, appendix C: cut so much on either side of a match, drop pieces that are shorter, ..."""
+"""GPT-3, appendix C: characters cut on either side of a match, and the least length of a piece that is kept."""
 MAX_PIECES = 10
-"""... and drop a document that falls into more pieces."""
+"""GPT-3, appendix C: a document that is cut into more pieces is dropped."""
 ANSWER_KEY = re.compile(r"\W*[A-K]\W*")
-FILTER_BITS = 16  # for each n-gram; one lookup in 16 goes on to the sorted keys
+FILTER_BITS = 16  # bits per n-gram; at most one lookup in 16 of other n-grams goes on to the sorted keys
 
 
 class Index(NamedTuple):
-    """The n-grams of all benchmarks; some 50 bytes each.
+    """The n-grams of all benchmarks, at about 50 bytes each.
 
-    An n-gram is known by a 64-bit hash of its words, in `grams`, and looked up only in texts that hold one of `keys`: hashes of another
-    function, for which all numbers are equal. At 10^7 n-grams a text of 1,000 words that shares nothing is found with a probability
-    of 1e-17, and one that shares all but the numbers with 3e-9.
+    `grams` identifies an n-gram by a 64-bit hash of its words. It is looked up only in texts that contain one of
+    `keys`, hashes by another function that treats all numbers as equal. With 10^7 n-grams, the probability of a false
+    finding in a text of 1,000 words is 1e-17 if the text shares nothing, and 3e-9 if it differs only in its numbers.
     """
 
     names: tuple[str, ...]
     lengths: tuple[int, ...]  # in words
     keys: Hashes  # ascending
-    filter: npt.NDArray[np.uint8]  # a bit for the uppermost bits of each key
+    filter: npt.NDArray[np.uint8]  # a bitmap of the keys' upper bits
     grams: Hashes  # ascending
-    length: npt.NDArray[np.uint8]  # of each gram
-    starts: Ints  # where each gram's occurrences begin, and their number
-    passage: npt.NDArray[np.int32]  # of each occurrence
-    place: npt.NDArray[np.int32]  # of each occurrence: its first word
-    item: npt.NDArray[np.int32]  # of each passage
-    words: npt.NDArray[np.int32]  # of each passage
-    benchmark: npt.NDArray[np.uint16]  # of each item
+    length: npt.NDArray[np.uint8]  # words of each n-gram
+    starts: Ints  # index of each n-gram's first occurrence, (ngrams + 1,)
+    passage: npt.NDArray[np.int32]  # passage of each occurrence
+    place: npt.NDArray[np.int32]  # first word of each occurrence, as an index in its passage
+    item: npt.NDArray[np.int32]  # item of each passage
+    words: npt.NDArray[np.int32]  # number of words of each passage
+    benchmark: npt.NDArray[np.uint16]  # benchmark of each item
 
 
 class Finding(NamedTuple):
-    """What one text shares. `first` and `length` are runs of its words; `covered` says how much of each item touched they make up."""
+    """The n-grams that one text shares with the benchmarks, and the items that contain them."""
 
     words: Words
-    first: Ints
-    length: Ints
-    gram: Ints
+    first: Ints  # index of each n-gram's first word in the text
+    length: Ints  # words of each n-gram
+    gram: Ints  # number of each n-gram in the index
     items: Ints  # ascending
-    covered: npt.NDArray[np.float64]  # of each of `items`: the greatest part of a passage
+    covered: npt.NDArray[np.float64]  # the largest covered share of a passage, for each of `items`
 
     def ngram(self, at: int) -> str:
         return " ".join(self.words.words[self.first[at] : self.first[at] + self.length[at]])
 
 
 def passages(fields: Sequence[str]) -> Iterator[str]:
-    """The ways in which a page may print an item."""
+    """The texts as which a page may print an item."""
     texts = [field for field in fields if field.strip()]
     yield "\n".join(texts)
     if len(texts) > 1:
         yield from texts
-    if len(texts) > 2 and ANSWER_KEY.fullmatch(texts[-1]):  # printed elsewhere, or not at all
+    if len(texts) > 2 and ANSWER_KEY.fullmatch(texts[-1]):  # the key may be printed elsewhere, or not at all
         texts = texts[:-1]
         yield "\n".join(texts)
     if 2 < len(texts) <= 12:
@@ -100,7 +102,8 @@ def _lay_out(items: Sequence[Item], n: int, min_words: int) -> _Passages:
         for text in dict.fromkeys(passages(item.fields)):
             found = split(text)
             whole = whole or len(found)
-            # Letters make no item longer; who has seen a few words of it, as of one wrong answer, has not seen it.
+            # Answer letters do not count towards an item's length. A passage shorter than half of its item, such as
+            # one wrong answer, does not give the item away.
             if min(len(found), whole) >= min_words and len(found) >= min(n, whole / 2):
                 texts.append(text)
                 words += found
@@ -111,7 +114,10 @@ def _lay_out(items: Sequence[Item], n: int, min_words: int) -> _Passages:
 
 
 def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: int) -> Index:
-    """The n-grams of all benchmarks, given as pairs of name and items, for n words in a row; shorter than `min_words` nothing is sought."""
+    """Index the n-grams of all benchmarks, given as (name, items), for n consecutive words.
+
+    Passages of fewer than `min_words` words are not searched for.
+    """
     laid = _lay_out([item for _, items in benchmarks for item in items], n, min_words)
     words = np.diff(laid.bounds)
     size = np.minimum(words, n)
@@ -158,7 +164,7 @@ def _filter_of(keys: Hashes) -> npt.NDArray[np.uint8]:
 
 
 def suspects(texts: pa.Array, index: Index) -> npt.NDArray[np.bool_]:
-    """Which texts hold the key of an n-gram; `find` decides about those."""
+    """Whether each text contains the key of an n-gram. `find` must confirm these texts. Shape (texts,)."""
     words, bounds = hashing.word_hashes(*hashing.buffers(texts))
     shift = np.uint64(64 - (len(index.filter).bit_length() + 2))
     return _suspects(words, bounds, np.array(index.lengths, np.int64), index.keys, index.filter, shift)
@@ -186,7 +192,7 @@ def _suspects(words, bounds, lengths, keys, bits, shift):
 
 
 def find(text: str, index: Index) -> Finding | None:
-    """Everything that a text shares with the benchmarks."""
+    """Find everything that a text shares with the benchmarks, or None."""
     words = locate(text)
     hashes = word_hashes(words.words)
     first, length, gram = [], [], []
@@ -207,18 +213,18 @@ def find(text: str, index: Index) -> Finding | None:
 
 
 def occurrences(grams: Ints, index: Index) -> Ints:
-    """The numbers of all occurrences of some n-grams."""
+    """Indices of all occurrences of the given n-grams, concatenated."""
     count = index.starts[grams + 1] - index.starts[grams]
     return np.repeat(index.starts[grams], count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
 
 
 def _coverage(grams: Ints, index: Index) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """The items that hold some of the n-grams, and the greatest part of a passage of each that they make up."""
+    """Items that contain any of the n-grams, and for each the largest share of one of its passages that they cover."""
     at = occurrences(grams, index)
     passage, place = index.passage[at].astype(np.int64), index.place[at].astype(np.int64)
     order = np.lexsort((place, passage))
     passage, place = passage[order], place[order]
-    # A passage's n-grams are equally long, so each adds its length or its distance from the next, whichever is less.
+    # A passage's n-grams have the same length, so each covers its length or the distance to the next, if that is less.
     length = np.repeat(index.length[grams], index.starts[grams + 1] - index.starts[grams])[order].astype(np.int64)
     same = np.append(passage[1:] == passage[:-1], False)
     gain = np.where(same, np.minimum(length, np.append(place[1:], 0) - place), length)
@@ -231,7 +237,7 @@ def _coverage(grams: Ints, index: Index) -> tuple[Ints, npt.NDArray[np.float64]]
 
 
 def blamed_items(found: Finding, index: Index, min_coverage: float) -> Ints:
-    """For each n-gram of a finding the first item that holds it and of which the text holds this part, or -1."""
+    """For each n-gram of a finding, the first item that contains it and has at least `min_coverage` covered, or -1."""
     guilty = np.zeros(len(index.benchmark), bool)
     guilty[found.items[found.covered >= min_coverage]] = True
     grams, inverse = np.unique(found.gram, return_inverse=True)
@@ -242,9 +248,10 @@ def blamed_items(found: Finding, index: Index, min_coverage: float) -> Ints:
 
 
 def cut(text: str, found: Finding, which: npt.NDArray[np.bool_]) -> str | None:
-    """The text without some of its shared runs and WINDOW_CHARS around each, or None where too little or too much in pieces is left.
+    """Cut the chosen shared runs from a text, with WINDOW_CHARS around each. which: mask of the finding's n-grams.
 
-    Cuts begin where a word does and end where another begins, so what is left are whole words of the text, byte by byte.
+    Cuts start and end at the start of a word, so the rest consists of unchanged whole words. Pieces shorter than
+    WINDOW_CHARS are dropped. Returns None if no piece or more than MAX_PIECES are left.
     """
     start = found.words.start
     pieces, at = [], 0

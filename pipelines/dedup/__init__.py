@@ -1,1 +1,1 @@
-"""Duplicates: near ones by MinHash or SimHash, repeated passages by their exact words."""
+"""Deduplication: near-duplicate documents by MinHash or SimHash, repeated passages by exact match."""

@@ -1,4 +1,4 @@
-"""Which documents are linked by the keys that they share. Pure and on arrays; whether the keys are all there is the caller's affair."""
+"""Edges between documents that share keys: pure functions on arrays. The caller must bring all documents of a key."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,17 +10,17 @@ Nodes = npt.NDArray[np.int64]
 
 
 def stars(keys: Hashes, nodes: Nodes) -> tuple[Nodes, Nodes, Offsets]:
-    """Each key's documents linked with the smallest of them, which connects as well as all pairs do.
+    """Link each key's documents with the smallest of them, which gives the same components as linking all pairs.
 
-    Returns the ends of the edges, and for each distinct key the index of its smallest node.
+    Returns both ends of the edges, and for each distinct key the index of its smallest node.
     """
     return _stars(np.argsort(keys), keys, nodes)
 
 
 def pairs(keys: Hashes, ranks: Hashes, nodes: Nodes, bound: int) -> tuple[Nodes, Nodes]:
-    """Pairs of documents that share a key: (larger rank, smaller rank), as (node, node), each once.
+    """Distinct pairs of nodes that share a key: (the node of larger rank, the node of smaller rank).
 
-    In a key of more than `bound` documents each is paired with the `bound` of smallest rank only.
+    If more than `bound` documents share a key, each is paired with the `bound` documents of smallest rank only.
     """
     return distinct(*_pairs(np.lexsort((ranks, keys)), keys, nodes, bound))
 
@@ -28,10 +28,11 @@ def pairs(keys: Hashes, ranks: Hashes, nodes: Nodes, bound: int) -> tuple[Nodes,
 def near_pairs(
     keys: Hashes, ranks: Hashes, nodes: Nodes, fingerprints: Hashes, distance: int, reach: int, bound: int | None
 ) -> tuple[Nodes, Nodes]:
-    """The `pairs` of which the fingerprints differ in at most `distance` bits; of each key the `reach` of smallest rank are compared with all.
+    """The `pairs` whose fingerprints differ in at most `distance` bits.
 
-    With a `bound` a document is paired with that many of them, those of smallest rank. Without one it is paired with as many as connect
-    what all of its pairs would: the edges of a key are fewer than its documents, unless more than `reach` share it.
+    Within a key, every document is compared with the `reach` documents of smallest rank. With a `bound`, a document is
+    paired with at most that many of them, those of smallest rank. Without one, a pair is left out if its documents are
+    connected already: a key then has fewer edges than documents, unless more than `reach` documents share it.
     """
     return distinct(
         *_near_pairs(
@@ -41,7 +42,7 @@ def near_pairs(
 
 
 def distinct(big: Nodes, small: Nodes) -> tuple[Nodes, Nodes]:
-    """Each pair once, ascending."""
+    """Sort pairs and drop repetitions."""
     order = np.lexsort((small, big))
     big, small = big[order], small[order]
     new = np.ones(len(big), bool)
@@ -50,7 +51,7 @@ def distinct(big: Nodes, small: Nodes) -> tuple[Nodes, Nodes]:
 
 
 def ranked(keys: Hashes, ranks: Hashes) -> Nodes:
-    """How many documents of the same key have a smaller rank. Shape (documents,)."""
+    """For each document, how many documents of the same key have a smaller rank. Shape (documents,)."""
     order = np.lexsort((ranks, keys))
     start = np.flatnonzero(np.diff(keys[order], prepend=~keys[order][:1]))
     out = np.empty(len(keys), np.int64)
@@ -110,9 +111,9 @@ def _near_pairs(order, keys, nodes, fingerprints, distance, reach, bound):
     while at < len(order):
         stop = _end(order, keys, at)
         heads = min(stop - at, reach)
-        parent = np.arange(heads)  # heads that are connected have one root
-        linked = np.full(heads, -1)  # by root: the last one behind the heads that was paired with such a head
-        parts = 1  # how many roots there are
+        parent = np.arange(heads)  # union-find: connected heads have the same root
+        linked = np.full(heads, -1)  # per root: the last non-head that was paired with one of its heads
+        parts = 1  # number of roots among the heads seen so far
         for index in range(at + 1, stop):
             one, made = order[index], 0
             for head in range(min(index - at, heads)):
@@ -143,7 +144,7 @@ def _near_pairs(order, keys, nodes, fingerprints, distance, reach, bound):
 
 @kernel
 def _end(order, keys, at):
-    """Where the documents of the key at `at` end."""
+    """End of the run of documents that share the key at position `at`."""
     stop = at + 1
     while stop < len(order) and keys[order[stop]] == keys[order[at]]:
         stop += 1
@@ -160,7 +161,10 @@ def _root(parent, at):
 
 @kernel
 def set_jaccards(one, one_bounds, other, other_bounds, left, right):
-    """Jaccard similarities of pairs of sets: sets one[left[i]] and other[right[i]], each ascending and distinct. Shape (pairs,)."""
+    """Jaccard similarities of set left[i] of `one` and set right[i] of `other`. Shape (pairs,).
+
+    Set j of `one` is one[one_bounds[j]:one_bounds[j + 1]], ascending and distinct; `other` likewise.
+    """
     out = np.zeros(len(left), np.float64)
     for pair in range(len(left)):
         a, a_end = one_bounds[left[pair]], one_bounds[left[pair] + 1]

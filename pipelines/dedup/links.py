@@ -1,11 +1,12 @@
-"""Links between near duplicates: an edge for each two documents that share a key and, where links are checked, are similar enough.
+"""Links between near duplicates: edges between documents that share a key and, if checked, are similar enough.
 
-Keys meet in a shuffle of arrays. In a key that many documents share, each is linked with one (or, where links are checked, with a few),
-so that the links never grow with the square of what boilerplate a million pages have in common.
+Keys are grouped by a shuffle of arrays. If many documents share a key, each is linked with one of them (with a few, if
+links are checked), so that boilerplate on a million pages does not make a quadratic number of links.
 
-What a worker holds does not grow with the corpus. At the files: one batch, the links of one documents file and, where links are checked,
-SET_BYTES of shingles and those of one documents file. Where keys meet: BUCKET_KEYS keys or about, since there are as many places as that
-takes; of a key that very many documents share, links are made batch by batch, and what waits to be paired waits on the disk.
+A worker's memory does not grow with the corpus. At the files, it holds one batch, the links of one documents file and,
+if links are checked, SET_BYTES of received shingles and a batch of the file's own. Where keys meet, it holds about
+BUCKET_KEYS keys, because the number of buckets grows with the keys. If very many documents share a key, their links are
+made batch by batch, and the documents still to be paired are spilled to disk.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,18 +34,21 @@ from pipelines.spark.job import Job, TableWriter
 from pipelines.spark.survivors import Part, dropped_ids, number
 from pipelines.text.hashing import buffers, shingles
 
-FILE_BITS = 32  # a node is its documents file's number and, in the lower 32 bits, its row there
+FILE_BITS = 32  # a node is the number of its documents file and, in the lower 32 bits, its row there
 BATCH_KEYS = 1 << 18
-BUCKET_KEYS = 8_000_000  # keys for each place where they meet: some 250 MB of arrays
-PAIRED_KEYS = BUCKET_KEYS // 4  # the same where links are checked, which takes more of each
-REACH = 4096  # documents of a key that all of its others' fingerprints are compared with: microseconds each
+BUCKET_KEYS = 8_000_000  # keys per bucket: about 250 MB of arrays
+PAIRED_KEYS = BUCKET_KEYS // 4  # keys per bucket if documents are compared, which takes more memory per key
+REACH = 4096  # a key's documents are compared with this many of smallest rank, at microseconds per document
 SET_BYTES = 128 << 20
 PAIR_BYTES = 64 << 20
 EDGES = pa.schema([("big", pa.int64()), ("small", pa.int64())])
 
 
 class Signed(NamedTuple):
-    """A part, the signatures of its documents in the same order, and a number that is 0 or stands for its snapshot."""
+    """A part and the signatures of its documents, in the same order.
+
+    salt: a hash of the snapshot's name if links stay within a snapshot, else 0.
+    """
 
     part: Part
     signatures: File
@@ -52,7 +56,7 @@ class Signed(NamedTuple):
 
 
 def signed(job: Job, inputs: Sequence[Part], scope: str) -> list[Signed]:
-    """Join each documents file with the signatures file that `minhash_sign` wrote for it."""
+    """Match each documents file with the signatures file that `minhash_sign` wrote for it."""
     files: dict[str, tuple[File, int]] = {}
     segments = [task.segment for task in job.task.of("filter")]
     manifests = zip(segments, job.manifests("filter"), job.manifests("minhash_sign"), strict=True)
@@ -65,7 +69,7 @@ def signed(job: Job, inputs: Sequence[Part], scope: str) -> list[Signed]:
 
 
 def read_nodes(store: Store, item: Signed, file: int, *columns: str) -> Iterator[tuple[Nodes, pa.RecordBatch]]:
-    """Nodes and rows of the signatures of the documents that are left. Nodes: shape (rows,)."""
+    """Read signatures of the surviving documents, in batches: (nodes of shape (rows,), rows with `columns`)."""
     gone = pa.array(dropped_ids(store, item.part), pa.string())
     row = 0
     rows = max(1, BATCH_KEYS // len_keys(store, [item]))
@@ -77,16 +81,17 @@ def read_nodes(store: Store, item: Signed, file: int, *columns: str) -> Iterator
 
 
 def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:
-    """The first 64 of an id's 128 bits: an order of documents that no partitioning changes."""
+    """The first 64 of each id's 128 bits: an order of documents that does not depend on partitioning."""
     return np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), ">u8").astype(np.uint64)[::2]
 
 
 def send_keys(
     store: Store, items: Any, checked: bool, simhash: bool, buckets: int, file: int, _: Any
 ) -> Iterator[Sent]:
-    """Step 1, at the files: each key with its document. Unchecked, documents that share a key within a batch are linked at once.
+    """Step 1, at the files: send each key with its document.
 
-    With SimHash the fingerprint is one key more: where very many share the others, equal ones still meet among themselves.
+    If documents are not compared, those that share a key within a batch are linked here. With SimHash, the fingerprint
+    is an additional key, so that equal fingerprints meet even if very many documents share the other keys.
     """
     item: Signed = items.value[file]
     for nodes, batch in read_nodes(store, item, file, "keys", "fingerprint"):
@@ -112,7 +117,7 @@ def _edges(big: Nodes, small: Nodes, places: Nodes) -> Iterator[Sent]:
 
 
 def meet_keys(store: Store, prefix: str, place: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
-    """Step 2, where keys meet: each document is linked with the smallest node of its key."""
+    """Step 2, where keys meet: link each document with the smallest node of its key."""
     held, linked = [], []
     for batch in batches:
         (held if "key" in batch.schema.names else linked).append(batch)
@@ -126,9 +131,11 @@ def meet_keys(store: Store, prefix: str, place: int, batches: Iterator[pa.Record
 def meet_pairs(
     distance: int | None, bound: int, checked: bool, _: int, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[Sent]:
-    """Step 2, where documents are compared: the pairs that share a key, to the file of the one of smaller id where shingles are compared.
+    """Step 2 if documents are compared: make the pairs that share a key.
 
-    Of a key that more documents share than fit, those that others are compared with wait in memory, and the rest on the disk.
+    If links are checked, a pair is sent to the file of its document of smaller id, whose shingles are then sent on.
+    If the documents of a bucket do not fit in memory, only each key's heads, the documents of smallest rank that all
+    others are compared with, stay there; the rest are spilled to disk.
     """
     reach = bound if distance is None else REACH
     heads, spilled = None, Spill()
@@ -152,15 +159,15 @@ def meet_pairs(
 
 
 def behind(heads: pa.Table, tail: pa.Table) -> pa.Table:
-    """What waited on the disk, after those of the same keys that it is compared with."""
+    """Prepend to spilled documents the heads that share a key with them."""
     hot = heads.filter(pc.is_in(heads["key"], tail["key"].combine_chunks()))
     return pa.concat_tables([hot, tail]).combine_chunks()
 
 
 def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
-    """Step 3, at the files: the shingles of the document of smaller id travel to the files of those it is compared with.
+    """Step 3, at the files: send the shingles of each pair's document of smaller id to the other document's file.
 
-    Where a million documents are compared with one, one document travels.
+    The shingles are sent once per file, so comparing a million documents with one does not send a million documents.
     """
     for table in chunks(batches, PAIR_BYTES):
         small, big = distinct(column(table, "small"), column(table, "big"))
@@ -189,7 +196,7 @@ def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator
 
 
 def read_sets(store: Store, item: Signed, file: int, ngram: int, nodes: Nodes) -> Iterator[tuple[Nodes, pa.Array]]:
-    """Distinct shingles, ascending, of some documents of a file, a batch at a time."""
+    """Read the shingles of the given nodes of a file, in batches: (nodes, their distinct ascending shingles)."""
     wanted, row = nodes & ((1 << FILE_BITS) - 1), 0
     for batch in read_batches(store, item.part.documents, 1024, ["text"]):
         inside = wanted[(wanted >= row) & (wanted < row + batch.num_rows)]
@@ -205,7 +212,7 @@ def read_sets(store: Store, item: Signed, file: int, ngram: int, nodes: Nodes) -
 def check_pairs(
     store: Store, prefix: str, items: Any, ngram: int, least: float, file: int, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[Sent]:
-    """Step 4, at the files: pairs whose true Jaccard similarity is high enough are linked."""
+    """Step 4, at the files: link pairs whose exact Jaccard similarity is at least `least`."""
     found: list[tuple[Nodes, Nodes]] = []
     for table in chunks(batches, SET_BYTES):
         big, bounds = _lists(table["big"].chunk(0))
@@ -226,7 +233,7 @@ def _lists(values: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
 
 
 def write_edges(store: Store, prefix: str, place: int, found: Sequence[tuple[Nodes, Nodes]]) -> Iterator[Sent]:
-    """The distinct edges of one place in a file, because all of them together may be more than the driver holds."""
+    """Write one worker's distinct edges to a file, because the driver may not have memory for all edges."""
     none = np.zeros(0, np.int64)
     big, small = distinct(
         np.concatenate([none, *(one for one, _ in found)]), np.concatenate([none, *(one for _, one in found)])
@@ -241,43 +248,49 @@ def write_edges(store: Store, prefix: str, place: int, found: Sequence[tuple[Nod
 def steps(
     store: Store, prefix: str, items: Any, files: int, settings: DedupFuzzy, signing: MinhashSign, buckets: int
 ) -> list[tuple[int, exchange.Work]]:
-    """The search as an exchange between the files and as many buckets. `items.value` is the list of Signed."""
+    """The steps of the search, as an exchange between `files` files and `buckets` buckets.
+
+    items.value: the list of Signed.
+    """
     simhash, checked = signing.method == "simhash", settings.min_jaccard is not None
     meet: exchange.Work = partial(meet_keys, store, prefix)
     if simhash or checked:
         meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
-    made = [(files, partial(send_keys, store, items, simhash or checked, simhash, buckets)), (buckets, meet)]
+    work = [(files, partial(send_keys, store, items, simhash or checked, simhash, buckets)), (buckets, meet)]
     if checked:
-        made.append((files, partial(send_sets, store, items, signing.ngram)))
-        made.append((files, partial(check_pairs, store, prefix, items, signing.ngram, settings.min_jaccard)))
+        work.append((files, partial(send_sets, store, items, signing.ngram)))
+        work.append((files, partial(check_pairs, store, prefix, items, signing.ngram, settings.min_jaccard)))
     elif simhash:
-        made.append((files, partial(link_pairs, store, prefix)))
-    return made
+        work.append((files, partial(link_pairs, store, prefix)))
+    return work
 
 
 def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
-    """The files of edges between documents that are near duplicates."""
+    """Find the near duplicates. Returns the files of edges between them."""
     context, shared = job.context, job.context.broadcast(list(items))
     keys = sum(item.signatures.rows for item in items) * len_keys(job.store, items)
     paired = signing.method == "simhash" or settings.min_jaccard is not None
     buckets = max(context.defaultParallelism, buckets_for(keys, paired))
-    made = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
-    found = exchange.shuffle(context, made, job.store.full(job.prefix))
+    work = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
+    found = exchange.shuffle(context, work, job.store.full(job.prefix))
     return [File(**row) for batch in found for row in batch.to_pylist()]
 
 
 def buckets_for(keys: int, paired: bool) -> int:
-    """The number of buckets for so many keys, so that each holds some 250 MB. paired: links are checked, which takes more memory a key."""
+    """The number of buckets at which each holds about 250 MB.
+
+    paired: whether documents are compared, which takes more memory per key.
+    """
     return -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS))
 
 
 def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
-    """Step 3 where a SimHash distance decides alone: all pairs are edges."""
+    """Step 3 if SimHash distance alone decides: every pair is an edge."""
     yield from write_edges(store, prefix, file, [(column(batch, "big"), column(batch, "small")) for batch in batches])
 
 
 def len_keys(store: Store, items: Sequence[Signed]) -> int:
-    """Keys a document has, from the first signatures file."""
+    """Number of keys per document, from the schema of the first signatures file."""
     with open_table(store, items[0].signatures) as table:
         return int(table.schema_arrow.field("keys").type.list_size)
 

@@ -1,4 +1,4 @@
-"""MinHash signatures of word n-grams (Broder 1997) and the band keys under which similar documents meet."""
+"""MinHash signatures of word n-grams (Broder 1997), and the band keys that similar documents share."""
 
 from functools import lru_cache
 from typing import Any
@@ -12,20 +12,24 @@ Words32 = npt.NDArray[np.uint32]
 
 
 def found_probability(jaccard: Any, bands: int, rows: int) -> Any:
-    """The probability that two documents of this Jaccard similarity (a number or an array) share a band: 1 - (1 - s^rows)^bands."""
+    """Probability that two documents of Jaccard similarity s share at least one band: 1 - (1 - s^rows)^bands.
+
+    jaccard: s, a number or an array. The result has the same shape.
+    """
     return 1 - (1 - jaccard**rows) ** bands
 
 
 def threshold(bands: int, rows: int) -> float:
-    """The Jaccard similarity that is found half of the time: where the S-curve is about steepest."""
+    """The Jaccard similarity at which half of the pairs share a band; the S-curve is about steepest there."""
     return (1 - 0.5 ** (1 / bands)) ** (1 / rows)
 
 
 @lru_cache(maxsize=4)
 def permutations(count: int, seed: int) -> tuple[Words32, Words32]:
-    """Multipliers (odd, so that each map is a bijection) and offsets of `count` affine maps modulo 2^32. Shapes (count,).
+    """Multipliers and offsets of `count` affine maps modulo 2^32. Shapes (count,).
 
-    Drawn as datasketch's `affine32` scheme draws them, so that signatures can be compared with other tools'.
+    Multipliers are odd, so each map is a bijection. All are drawn as in datasketch's `affine32` scheme, so that
+    signatures are comparable with other tools.
     """
     generator = np.random.RandomState(seed)
     multipliers = generator.randint(0, 1 << 31, count, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -33,14 +37,17 @@ def permutations(count: int, seed: int) -> tuple[Words32, Words32]:
 
 
 def signatures(data: Bytes, offsets: Offsets, ngram: int, count: int, seed: int) -> Words32:
-    """For each text and permutation the smallest value over all its shingles. Shape (texts, count)."""
+    """The smallest value over a text's shingles, for each text and permutation. Shape (texts, count)."""
     found = shingles(data, offsets, ngram)
     return minima(found.hashes.astype(np.uint32), found.bounds, *permutations(count, seed))
 
 
 @kernel
 def minima(hashes, bounds, multipliers, offsets):
-    """min over h of a * mix32(h) + b modulo 2^32, for each set hashes[bounds[i]:bounds[i + 1]] and each (a, b). Shape (sets, maps)."""
+    """Minimum over h of a * mix32(h) + b modulo 2^32, for each set and each map (a, b). Shape (sets, maps).
+
+    Set i is hashes[bounds[i]:bounds[i + 1]]. An empty set gives 2^32 - 1.
+    """
     out = np.empty((len(bounds) - 1, len(multipliers)), np.uint32)
     mixed = np.empty(len(hashes), np.uint32)
     for at in range(len(hashes)):
@@ -65,7 +72,7 @@ def _mix32(value):
 
 @kernel
 def band_keys(signatures, bands):
-    """One 64-bit key a band, from its number and rows; equal bands of two documents have equal keys. Shape (texts, bands)."""
+    """Hash each band's number and rows to a 64-bit key; equal bands have equal keys. Shape (texts, bands)."""
     rows = signatures.shape[1] // bands
     out = np.empty((len(signatures), bands), np.uint64)
     for text in range(len(signatures)):

@@ -1,11 +1,13 @@
-"""Where a corpus repeats itself: the windows of k tokens that stand at two or more places, found in an exchange.
+"""Distributed exact substring deduplication: find the windows of k tokens that occur at least twice in a corpus.
 
-Four shuffles of arrays a pass: anchors meet anchors; which ones met goes back to their file; the runs of windows that they own meet
-with their tokens and are compared; what is repeated goes back to its file. Whatever many documents share is sent once a block.
+A pass has four shuffles of arrays. The files send anchors to buckets; buckets send back which anchors occur at least
+twice; the files send the runs of windows of those anchors, with their tokens, to buckets, which compare them; buckets
+send the repeated windows back to their files. A passage that many documents share is sent once per block.
 
-What a worker holds does not grow with the corpus: at the files one block, and of one documents file the anchors that met or the cuts;
-where anchors or runs meet, their share of BUCKET_BYTES, since there are as many places as that takes. Only the windows of an anchor
-that stands very often cost more, up to `min_tokens` times their text, spread over all places. The driver holds a row a file.
+A worker's memory does not grow with the corpus. At the files, it holds one block, and one documents file's repeated
+anchors or cuts. In a bucket, it holds the anchors or runs of about BUCKET_BYTES of text, because the number of buckets
+grows with the corpus. The windows of a very frequent anchor take more, up to `min_tokens` times their text, but they
+are spread over all buckets. The driver holds one row per file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,20 +28,23 @@ from pipelines.spark.heldout import heldout
 from pipelines.spark.job import TableWriter
 from pipelines.text.hashing import Hashes, Offsets, buffers
 
-BUCKET_BYTES = 96 << 20  # of the corpus's text, for each place where runs meet: some 15 million tokens
-HOT = 1 << 16  # an anchor of more runs is spread over all places, window by window
-PIECE_BYTES = 32 << 20  # of tokens sent at once
-WIDTH = 4  # bytes of a tokenizer's id
+BUCKET_BYTES = 96 << 20  # bytes of the corpus's text per bucket: about 15 million tokens
+HOT = 1 << 16  # an anchor with more runs is hot: its windows are spread over all buckets one by one
+PIECE_BYTES = 32 << 20  # bytes of tokens sent at once
+WIDTH = 4  # bytes per tokenizer id
 
 
 def id_keys(ids: Sequence[str]) -> tuple[Hashes, Hashes]:
-    """Document ids (32 hexadecimal digits) as two numbers that sort as they do."""
+    """Document ids (32 hexadecimal digits) as two uint64 arrays, (high, low), that sort like the ids."""
     keys = np.frombuffer(bytes.fromhex("".join(ids)), ">u8").astype(np.uint64).reshape(-1, 2)
     return keys[:, 0], keys[:, 1]
 
 
 def places(held: npt.NDArray[np.bool_], high: Hashes, low: Hashes, start: Offsets) -> substring.Places:
-    """What sorts as (held-out documents first, document id, token): the rank of the document among those given, and the token in it."""
+    """Sort keys ordered by (held-out documents first, document id, token).
+
+    A key has the document's rank among the given ones in its upper 32 bits and the token's index below.
+    """
     order = np.lexsort((low, high, ~held))
     new = (np.diff(high[order], prepend=high[order][:1]) != 0) | (np.diff(low[order], prepend=low[order][:1]) != 0)
     rank = np.empty(len(order), np.uint64)
@@ -48,7 +53,7 @@ def places(held: npt.NDArray[np.bool_], high: Hashes, low: Hashes, start: Offset
 
 
 def send_anchors(store: Store, items: Any, settings: DedupSubstring, buckets: int, file: int, _: Any) -> Iterator[Sent]:
-    """Step 1, at the files: how often each anchor stands in each block."""
+    """Step 1, at the files: count how often each anchor occurs in each block."""
     for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
         runs = substring.anchors(substring.token_hashes(block.tokens), block.tokens.bounds, settings.min_tokens)
         anchor, count = np.unique(runs.anchor, return_counts=True)
@@ -65,7 +70,7 @@ def send_anchors(store: Store, items: Any, settings: DedupSubstring, buckets: in
 
 
 def meet_anchors(_: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
-    """Step 2, where anchors meet: which ones stand at two places, and which at very many."""
+    """Step 2, where anchors meet: find those that occur at least twice, and which of them are hot."""
     table = gather(batches)
     if table is None:
         return
@@ -94,10 +99,10 @@ def send_runs(
     file: int,
     batches: Iterator[pa.RecordBatch],
 ) -> Iterator[Sent]:
-    """Step 3, at the files: the tokens of all windows that an anchor owns which stands at two places.
+    """Step 3, at the files: send the tokens of all windows whose anchor occurs at least twice.
 
-    Of windows that are equal within the block only the first is sent, with a word that there are more (1), or more in held-out
-    documents too (2); the others are marked.
+    Of equal windows in a block, only the first is sent; the others are marked as repeated here. The field `more` is 1
+    if a sent window has such copies, 2 if some of the copies are in held-out documents too.
     """
     met = gather(batches)
     if met is None:
@@ -118,7 +123,7 @@ def _block_runs(
     hashes = substring.token_hashes(tokens)
     runs = substring.anchors(hashes, tokens.bounds, k)
     anchor, inverse = np.unique(runs.anchor, return_inverse=True)
-    state = np.zeros(len(anchor), np.uint8)  # 0: stands once, 1: met, 2: hot
+    state = np.zeros(len(anchor), np.uint8)  # 0: occurs once, 1: occurs at least twice, 2: hot
     state[column(met, "index")] = 1 + column(met, "hot")
     chosen = np.flatnonzero(state[inverse])
     windows = substring.expand(runs.first[chosen], runs.count[chosen])
@@ -135,7 +140,7 @@ def _block_runs(
     marks = substring.stretches(~alone, document, np.cumsum(np.diff(windows, prepend=0) != 1))
     yield from _marks(file, block.rows[document[marks[0]]], start[marks[0]], marks[1], buckets)
     hot = state[inverse[run]] == 2
-    label = np.where(hot, np.arange(len(windows)), -1 - run)  # a hot anchor's windows travel one by one
+    label = np.where(hot, np.arange(len(windows)), -1 - run)  # windows of a hot anchor are sent singly
     begin, count = substring.stretches(alone, label, more)
     ends = windows[begin] + count - 1 + k
     sent = np.cumsum(tokens.at[ends] - tokens.at[windows[begin]]) // PIECE_BYTES
@@ -162,14 +167,14 @@ def _block_runs(
 
 
 def _marks(file: Any, row: Offsets, first: Offsets, count: Offsets, buckets: int | None = None) -> Iterator[Sent]:
-    """Repeated windows on their way to their file: at once, or through any place of the step between."""
+    """Send repeated windows to their file: directly, or through a bucket of the step between if `buckets` is given."""
     files = np.broadcast_to(np.asarray(file, np.uint32), row.shape)
     batch = pa.record_batch({"file": files, "row": row, "first": first, "count": count})
     yield from exchange.split(batch, files.astype(np.int64) % (buckets or 1 << 62))
 
 
 def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
-    """Step 4, where runs meet: which windows are repeated, decided token by token."""
+    """Step 4, where runs meet: compare windows byte by byte and send on the repeated ones."""
     held = []
     for batch in batches:
         if "tokens" in batch.schema.names:
@@ -201,7 +206,7 @@ def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch
 def write_cuts(
     store: Store, prefix: str, items: Any, settings: DedupSubstring, file: int, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[Sent]:
-    """Step 5, at the files: repeated windows as bytes of the original text, with the cuts of earlier passes, in one file."""
+    """Step 5, at the files: convert repeated windows to byte ranges and write them with the earlier passes' cuts."""
     table = gather(batches)
     if table is not None:
         marks = (column(table, name) for name in ("row", "first", "count"))
@@ -218,7 +223,10 @@ def save_cuts(
     first: Offsets,
     count: Offsets,
 ) -> pa.RecordBatch:
-    """Write the cuts file of one documents file; returns its name and what was found."""
+    """Write the cuts of one documents file. Returns the path, size and counts of the cuts file.
+
+    row, first, count: runs of repeated windows; first is a token index in the document. Shapes (runs,).
+    """
     rows, starts, ends = substring.merge(row, first, count, settings.min_tokens)
     before = read_cuts(store, item)
     found: dict[int, list[tuple[int, int]]] = {}
@@ -228,7 +236,7 @@ def save_cuts(
             low, high = np.searchsorted(rows, [number, number + 1])
             later = [to_bytes(block, document, int(starts[at]), int(ends[at])) for at in range(low, high)]
             ids[number], cuts = key, compose(before.get(number, []), [one for one in later if one[0] < one[1]])
-            if cuts:  # repeats within one character are none
+            if cuts:  # a repeat inside one character gives an empty cut, which was dropped
                 found[number] = cuts
     path = f"{prefix}/cuts-{file:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
     writer = TableWriter(store, path, "cuts", CUTS)
@@ -243,9 +251,9 @@ def save_cuts(
 def steps(
     store: Store, prefix: str, items: Any, files: int, settings: DedupSubstring, fraction: float, buckets: int
 ) -> list[tuple[int, exchange.Work]]:
-    """One pass as an exchange between the documents files and as many buckets.
+    """The steps of one pass, as an exchange between `files` documents files and `buckets` buckets.
 
-    items.value: the list of Item; fraction: of documents that are held out.
+    items.value: the list of Item; fraction: share of documents that are held out.
     """
     return [
         (files, partial(send_anchors, store, items, settings, buckets)),

@@ -1,7 +1,8 @@
-"""SimHash (Charikar 2002; Manku et al. 2007): 64 bits a document, near duplicates differ in few of them.
+"""SimHash (Charikar 2002; Manku et al. 2007): a 64-bit fingerprint per document; near duplicates differ in few bits.
 
-The keys under which candidates meet come from the pigeonhole principle: of `distance` + KEPT blocks of a fingerprint at least KEPT are
-untouched when at most `distance` bits differ, so two such fingerprints agree on one of the C(distance + KEPT, KEPT) choices of blocks.
+Candidate keys follow from the pigeonhole principle. A fingerprint is divided into `distance` + KEPT blocks. If two
+fingerprints differ in at most `distance` bits, at least KEPT of their blocks are equal, so the two agree on at least
+one of the C(distance + KEPT, KEPT) choices of blocks. Each choice is one key.
 """
 
 from itertools import combinations, pairwise
@@ -18,7 +19,10 @@ KEPT = 3
 
 @kernel
 def fingerprints(hashes, bounds):
-    """Bit i is set where more of a text's shingles have it set than not. Shape (texts,) uint64."""
+    """SimHash fingerprints: bit i is set if more than half of a text's shingles have it set. Shape (texts,) uint64.
+
+    Text i has the shingles hashes[bounds[i]:bounds[i + 1]].
+    """
     out = np.zeros(len(bounds) - 1, np.uint64)
     votes = np.empty(64, np.int64)
     for text in range(len(bounds) - 1):
@@ -35,12 +39,15 @@ def fingerprints(hashes, bounds):
 
 
 def key_count(distance: int) -> int:
-    """Keys a fingerprint has."""
+    """Number of keys per fingerprint."""
     return comb(distance + KEPT, KEPT)
 
 
 def keys(prints: npt.NDArray[np.uint64], distance: int) -> npt.NDArray[np.uint64]:
-    """Fingerprints that differ in at most `distance` bits share at least one key. Shape (texts, key_count(distance))."""
+    """Candidate keys of fingerprints. Shape (texts, key_count(distance)).
+
+    Two fingerprints that differ in at most `distance` bits share at least one key.
+    """
     edges = np.linspace(0, BITS, distance + KEPT + 1).astype(int).tolist()
     masks = [((1 << end) - (1 << start)) for start, end in pairwise(edges)]
     chosen = np.array([sum(choice) for choice in combinations(masks, KEPT)], np.uint64)
@@ -58,7 +65,7 @@ def _keys(prints, masks):
 
 @kernel
 def near(one, other, distance):
-    """Do two fingerprints differ in at most so many bits? Each turn takes away the lowest that is left."""
+    """Whether two fingerprints differ in at most `distance` bits. Each iteration clears the lowest differing bit."""
     left = one ^ other
     for _ in range(distance):
         left &= left - np.uint64(1)

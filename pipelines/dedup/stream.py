@@ -1,7 +1,7 @@
 """Documents as one stream of tokens in flat arrays.
 
-A token is what its bytes say: a word with one space after it, or a tokenizer's id as four bytes. A window's bytes are those of its
-tokens one after the other, so equal bytes are equal tokens.
+A token is stored as bytes: a word followed by one space, or a tokenizer id in four bytes. A window's bytes are its
+tokens' bytes concatenated, so two windows have equal bytes exactly if they have equal tokens.
 """
 
 from typing import NamedTuple
@@ -12,14 +12,17 @@ import numpy.typing as npt
 from pipelines.text.hashing import Bytes, Offsets, kernel
 
 BLANK, MAYBE = 1, 2
-_KINDS = np.zeros(256, np.uint8)  # what a byte can begin: white space in ASCII, or perhaps beyond it
+_KINDS = np.zeros(256, np.uint8)  # by first byte: ASCII white space (BLANK), perhaps other white space (MAYBE), or 0
 _KINDS[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32]] = BLANK
 _KINDS[[0xC2, 0xE1, 0xE2, 0xE3]] = MAYBE
 
 
 class Tokens(NamedTuple):
-    """Documents as tokens. data: uint8 bytes of all tokens; at: where each token begins, (tokens + 1,); bounds: tokens of each
-    document, (documents + 1,)."""
+    """Documents as tokens.
+
+    data: uint8 bytes of all tokens; at: offset of each token in data, (tokens + 1,);
+    bounds: index of each document's first token, (documents + 1,).
+    """
 
     data: Bytes
     at: Offsets
@@ -27,8 +30,11 @@ class Tokens(NamedTuple):
 
 
 def words(data: Bytes, offsets: Offsets) -> tuple[Tokens, Offsets]:
-    """Texts as the words that white space separates, as `str.split` sees them; and where each word begins in its text, in bytes."""
-    spaces = np.flatnonzero((data <= 32) | (data == 0xC2) | (data - np.uint8(0xE1) < 3))  # what may be one
+    """Split texts into words at white space, as `str.split` does.
+
+    Text i is data[offsets[i]:offsets[i + 1]]. Returns the tokens and each word's byte offset in its text, (tokens,).
+    """
+    spaces = np.flatnonzero((data <= 32) | (data == 0xC2) | (data - np.uint8(0xE1) < 3))  # possible white space
     stream = np.empty(offsets[-1] - offsets[0] + len(offsets) + 7, np.uint8)
     stream_eights = np.ndarray(len(stream) - 7, np.dtype("<u8"), stream, strides=(1,))
     written, at, bounds, starts = _split(data, eights(data), offsets, spaces, _KINDS, stream, stream_eights)
@@ -36,22 +42,22 @@ def words(data: Bytes, offsets: Offsets) -> tuple[Tokens, Offsets]:
 
 
 def eights(data: Bytes) -> npt.NDArray[np.uint64]:
-    """The eight bytes from each place on, as a number; zeros follow the last."""
+    """The eight bytes from each offset on as a little-endian uint64, zero-padded past the end. Shape (bytes + 1,)."""
     return np.ndarray(len(data) + 1, np.dtype("<u8"), np.append(data, np.zeros(8, np.uint8)), strides=(1,))
 
 
 def from_ids(ids: npt.NDArray[np.uint32], bounds: Offsets) -> Tokens:
-    """A tokenizer's ids; any vocabulary up to 2^32."""
+    """Store a tokenizer's ids as four-byte tokens. Any vocabulary of up to 2^32 ids fits."""
     return Tokens(ids.astype("<u4").view(np.uint8), np.arange(len(ids) + 1, dtype=np.int64) * 4, bounds)
 
 
 def payloads(tokens: Tokens, first: Offsets, end: Offsets) -> tuple[Bytes, Offsets]:
-    """The bytes of token ranges [first, end), one after the other, and where each begins: (ranges + 1,)."""
+    """Concatenate the bytes of token ranges [first, end). Also returns each range's offset: (ranges + 1,)."""
     return _copy(tokens.data, tokens.at[first], tokens.at[end])
 
 
 def parse(data: Bytes, offsets: Offsets, width: int | None) -> Tokens:
-    """The tokens of payloads, each as a document of its own. `width` is the bytes of a token, None for words."""
+    """Read the tokens back from payloads, each as one document. width: bytes per token, or None for words."""
     if width is None:
         at = np.append(0, np.flatnonzero(data == 32) + 1)
         return Tokens(data, at, np.searchsorted(at, offsets))
@@ -60,7 +66,7 @@ def parse(data: Bytes, offsets: Offsets, width: int | None) -> Tokens:
 
 @kernel
 def _wide_space(data, at, end):
-    """Bytes of the white space character outside ASCII that begins at a place; 0 where none does."""
+    """Length in bytes of the non-ASCII white space character that starts at data[at]; 0 if there is none."""
     if data[at] == 0xC2:
         return 2 if at + 1 < end and (data[at + 1] == 0x85 or data[at + 1] == 0xA0) else 0
     if at + 2 >= end:
@@ -72,7 +78,7 @@ def _wide_space(data, at, end):
 
 @kernel
 def _split(data, eight, offsets, spaces, kinds, out, out_eight):
-    """A word is copied by eight bytes; what that writes behind its end is written over."""
+    """Copy words eight bytes at a time; the next word overwrites the bytes written past a word's end."""
     texts = len(offsets) - 1
     at = np.zeros(len(spaces) + texts + 1, np.int64)
     starts = np.empty(len(spaces) + texts + 1, np.int64)

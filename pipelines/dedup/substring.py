@@ -1,8 +1,9 @@
-"""Exact substring deduplication: runs of k tokens that stand at two or more places (Lee et al. 2021), found without a suffix array.
+"""Exact substring deduplication: find the runs of k tokens that occur at least twice, without a suffix array.
 
-Two equal windows of k tokens have the same leftmost smallest q-gram hash among their q-grams, their anchor. So only windows whose
-anchor stands at two places can be repeated; those are grouped by a hash and compared byte by byte. Everything here works on blocks
-of documents as flat arrays; where blocks meet is the caller's affair.
+The definition is that of Lee et al. 2021. The anchor of a window of k tokens is the smallest hash among its q-grams
+(the leftmost, if several are equal). Equal windows have equal anchors, so a window can be repeated only if its anchor
+occurs at least twice. Such windows are grouped by a hash and compared byte by byte. All functions work on one block of
+documents as flat arrays; the caller brings blocks together.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,10 @@ Places = npt.NDArray[np.uint64]
 
 
 class Runs(NamedTuple):
-    """Neighbouring windows with one anchor: its hash, the first window's token index in the block, the number of windows. (runs,)"""
+    """Runs of consecutive windows that share an anchor. Shapes (runs,).
+
+    anchor: its hash; first: token index of the run's first window in the block; count: number of windows.
+    """
 
     anchor: Hashes
     first: Offsets
@@ -30,25 +34,26 @@ def token_hashes(tokens: Tokens) -> Hashes:
 
 
 def anchors(hashes: Hashes, bounds: Offsets, k: int) -> Runs:
-    """All windows of k tokens grouped by anchor, in order; each window is in exactly one run, and equal windows are in different runs."""
+    """Group all windows of k tokens by anchor, in order. Each is in one run; equal windows are in different runs."""
     return Runs(*_anchors(hashes, bounds, k, max(1, k // 3)))
 
 
 def window_hashes(hashes: Hashes, bounds: Offsets, k: int) -> Hashes:
-    """A hash of the window that begins at each token; 0 where the document ends too soon. Shape (tokens,)."""
+    """A hash of the window that starts at each token; 0 if the document has no k tokens from there. Shape (tokens,)."""
     return _window_hashes(hashes, bounds, k)
 
 
 def expand(first: Offsets, count: Offsets) -> Offsets:
-    """The windows of runs, one after the other: first, first + 1, ... Shape (count.sum(),)."""
+    """The windows of all runs, concatenated: first, first + 1, ... for each run. Shape (count.sum(),)."""
     ends = np.cumsum(count)
     return np.repeat(first - (ends - count), count) + np.arange(ends[-1] if len(ends) else 0)
 
 
 def first_equal(tokens: Tokens, windows: Offsets, hashes: Hashes, places: Places, k: int) -> Offsets:
-    """For each window the index, among `windows`, of the equal window of smallest place; its own where it is that one. (windows,)
+    """For each window, the index in `windows` of its equal window of smallest place, itself included. Shape (windows,).
 
-    Only windows of equal hash are compared, and those byte by byte: a hash that collides costs time, never a wrong answer.
+    windows: the first token of each; hashes, places: hash and sort key of each window, (windows,). Windows of equal
+    hash are compared byte by byte, so a hash collision costs time but never gives a wrong answer.
     """
     order = np.argsort(hashes)
     begin, end = tokens.at[windows], tokens.at[windows + k]
@@ -61,9 +66,10 @@ def first_equal(tokens: Tokens, windows: Offsets, hashes: Hashes, places: Places
 
 
 def repeated(first: Offsets, held: npt.NDArray[np.bool_], more: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Which windows have a copy that counts: for one of a held-out document only those of held-out documents do. Shape (windows,).
+    """Whether each window is repeated. Shape (windows,). For held-out documents, only held-out copies count.
 
-    first: equal for equal windows; more: 1 where a window stands for others too, 2 where held-out ones are among those.
+    first: equal for equal windows; held: whether the window's document is held out; more: 1 if the window also
+    represents further equal windows, 2 if some of these are in held-out documents, else 0.
     """
     copies = np.bincount(first) + np.bincount(first, more > 0)
     in_held = np.bincount(first, held) + np.bincount(first, more > 1)
@@ -71,14 +77,17 @@ def repeated(first: Offsets, held: npt.NDArray[np.bool_], more: npt.NDArray[np.u
 
 
 def merge(rows: Offsets, first: Offsets, count: Offsets, k: int) -> tuple[Offsets, Offsets, Offsets]:
-    """Runs of windows as the tokens they cover: row, start, end of disjoint ranges in order; overlapping and touching ones merge."""
+    """Convert runs of windows into the token ranges that they cover.
+
+    Overlapping and adjacent ranges are merged. Returns row, start and end of disjoint ascending ranges.
+    """
     order = np.lexsort((first, rows))
     return _merge(rows[order], first[order], count[order], k)
 
 
 @kernel
 def _hash_tokens(eight, at):
-    """Tokens of less than eight bytes never collide: mix64 is one to one."""
+    """Hash each token. Tokens shorter than eight bytes never collide, because mix64 is a bijection."""
     out = np.empty(len(at) - 1, np.uint64)
     multiplier = np.uint64(0x9E3779B97F4A7C15)
     for token in range(len(at) - 1):
@@ -94,7 +103,7 @@ def _hash_tokens(eight, at):
 
 @kernel
 def _anchors(hashes, bounds, k, q):
-    """Leftmost minimum over the k - q + 1 q-gram hashes of each window; looked for again only when it leaves the window."""
+    """Leftmost minimum of each window's k - q + 1 q-gram hashes, searched anew only when it leaves the window."""
     anchor = np.empty(len(hashes), np.uint64)
     first = np.empty(len(hashes), np.int64)
     count = np.empty(len(hashes), np.int64)
@@ -133,14 +142,14 @@ def _window_hashes(hashes, bounds, k):
 @kernel
 def _same(data, one, other, size):
     different = False
-    for offset in range(size):  # without an early exit, so that it is compared a vector at a time
+    for offset in range(size):  # no early exit, so that the loop is vectorised
         different |= data[one + offset] != data[other + offset]
     return not different
 
 
 @kernel
 def _smallest(order, hashes, places):
-    """For each window the one of smallest place among those of its hash."""
+    """For each window, the window of smallest place among those of equal hash."""
     first = np.empty(len(order), np.int64)
     at = 0
     while at < len(order):
@@ -157,7 +166,10 @@ def _smallest(order, hashes, places):
 
 @kernel
 def _all_equal(data, windows, begin, end, first):
-    """Whether every window equals its first. After two windows that are equal, their next ones are when their last tokens are."""
+    """Whether every window equals windows[first].
+
+    If the previous window equalled its own first and both pairs are consecutive, only the last tokens are compared.
+    """
     for one in range(len(first)):
         least = first[one]
         if least == one:
@@ -184,7 +196,7 @@ def _first_equal(data, begin, end, order, hashes, places):
         stop = at + 1
         while stop < len(order) and hashes[order[stop]] == hashes[order[at]]:
             stop += 1
-        while at < stop:  # as a rule once; again for windows that share the hash and nothing else
+        while at < stop:  # usually one iteration; one more for each set of unequal windows with the same hash
             least = order[at]
             for index in range(at + 1, stop):
                 if places[order[index]] < places[least]:
@@ -217,7 +229,7 @@ def _merge(rows, first, count, k):
 
 
 def stretches(chosen: npt.NDArray[np.bool_], *labels: npt.NDArray[np.integer]) -> tuple[Offsets, Offsets]:
-    """Begin and length of each longest stretch of chosen neighbours that agree on every label. Shapes (stretches,)."""
+    """Start and length of each maximal run of chosen elements that agree on every label. Shapes (stretches,)."""
     new = np.zeros(len(chosen), bool)
     new[:1] = True
     for label in (chosen, *labels):

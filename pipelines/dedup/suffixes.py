@@ -1,6 +1,6 @@
-"""Exact substring deduplication by one suffix array: simple, and the whole corpus in one process at 20 bytes a token or more.
+"""Exact substring deduplication with one suffix array: the simple reference that the distributed search must equal.
 
-It answers for small corpora, and it is what the distributed search has to equal.
+It holds the whole corpus in one process, at 20 bytes or more per token, so it suits small corpora only.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pipelines.text.hashing import Offsets, kernel
 
 
 def ranks(tokens: Tokens) -> Offsets:
-    """A number for each token, equal for equal bytes and for no others. Shape (tokens,)."""
+    """Number the tokens so that two numbers are equal exactly if the tokens' bytes are. Shape (tokens,)."""
     sizes = np.diff(tokens.at)
     out = np.zeros(len(sizes), np.int64)
     used = 0
@@ -28,7 +28,7 @@ def ranks(tokens: Tokens) -> Offsets:
 
 
 def join(blocks: Sequence[Tokens]) -> tuple[Tokens, Offsets]:
-    """Blocks of documents as one, and the document of each token: (tokens,)."""
+    """Concatenate blocks of documents. Also returns the document index of each token, of shape (tokens,)."""
     bytes_before = np.cumsum([0, *(len(block.data) for block in blocks)])
     tokens_before = np.cumsum([0, *(len(block.at) - 1 for block in blocks)])
     data = np.concatenate([np.zeros(0, np.uint8), *(block.data for block in blocks)])
@@ -40,9 +40,10 @@ def join(blocks: Sequence[Tokens]) -> tuple[Tokens, Offsets]:
 
 
 def first_equal(tokens: Tokens, places: Places, k: int) -> tuple[Offsets, Offsets]:
-    """Every window of k tokens that stands at two or more places, and for each the equal window of smallest place. (windows,)
+    """Find the windows of k tokens that occur at least twice, and for each one its equal window of smallest place.
 
-    places: for every token. Documents are divided by separators of which no two are equal, so nothing matches across them.
+    places: the sort key of every token, shape (tokens,). Returns two arrays of token indices, each of shape (windows,).
+    Each document ends with a separator of its own, so no match crosses a document boundary.
     """
     values, bounds = ranks(tokens), tokens.bounds
     documents = len(bounds) - 1
@@ -60,7 +61,7 @@ def first_equal(tokens: Tokens, places: Places, k: int) -> tuple[Offsets, Offset
 
 @kernel
 def _common_prefixes(text, suffixes):
-    """Length of the prefix that each suffix shares with the one before it (Kasai et al. 2001)."""
+    """Length of the prefix that each suffix shares with its predecessor in the suffix array (Kasai et al. 2001)."""
     size = len(text)
     rank = np.empty(size, np.int64)
     for at in range(size):

@@ -1,7 +1,7 @@
-"""The documents that substring deduplication looks at, as blocks of tokens, and the cuts that turn token ranges into bytes.
+"""Documents as blocks of tokens for substring deduplication, and the conversion of token ranges into byte ranges.
 
-A document's cuts are disjoint ranges [start, end) of bytes of its original text, in order. A later pass tokenises what the earlier
-ones left, so `Cuts` is all that has to be remembered between passes.
+A document's cuts are disjoint, ascending byte ranges [start, end) of its original text. Each pass tokenises the text
+that the earlier passes left, so the cuts are the only state kept between passes.
 """
 
 import sys
@@ -23,8 +23,8 @@ from pipelines.dedup.stream import Tokens, from_ids, words
 from pipelines.spark.survivors import Part, dropped_ids
 from pipelines.text.hashing import Offsets, buffers
 
-BLOCK_ROWS = 1024  # documents held at once, ...
-BLOCK_BYTES = 16 << 20  # ... or fewer: up to one that crosses this many bytes of text
+BLOCK_ROWS = 1024  # most documents in a block
+BLOCK_BYTES = 16 << 20  # bytes of text in a block, about: the document that crosses this limit ends the block
 
 CUTS = pa.schema([("row", pa.int64()), ("id", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
 
@@ -32,15 +32,18 @@ Ranges = list[tuple[int, int]]
 
 
 class Item(NamedTuple):
-    """A part, and the file of cuts that earlier passes found in it."""
+    """A part, and the file of the cuts that earlier passes made in it."""
 
     part: Part
     cuts: File | None = None
 
 
 class Block(NamedTuple):
-    """Neighbouring documents. rows: their rows in the documents file; texts: what earlier passes left of them; starts and ends:
-    where each token begins and ends in its text, in bytes."""
+    """Consecutive documents of one file.
+
+    rows: their rows in the documents file; texts: the bytes that earlier passes left of them;
+    starts, ends: byte offsets of each token in its own text, shape (tokens,).
+    """
 
     rows: Offsets
     ids: Sequence[str]
@@ -51,7 +54,7 @@ class Block(NamedTuple):
 
 
 def read_cuts(store: Store, item: Item) -> dict[int, Ranges]:
-    """Row of the documents file -> its cuts."""
+    """Map each row of the documents file that has cuts to them."""
     found: dict[int, Ranges] = {}
     if item.cuts:
         with store.open_input(item.cuts.path) as source:
@@ -62,7 +65,7 @@ def read_cuts(store: Store, item: Item) -> dict[int, Ranges]:
 
 
 def without(text: bytes, cuts: Ranges) -> bytes:
-    """A text's bytes without its cuts."""
+    """Remove the cuts from a text."""
     pieces, at = [], 0
     for start, end in cuts:
         pieces.append(text[at:start])
@@ -71,8 +74,8 @@ def without(text: bytes, cuts: Ranges) -> bytes:
 
 
 def compose(cuts: Ranges, later: Ranges) -> Ranges:
-    """Cuts of the original text, from those of an earlier pass and those found in what that pass left."""
-    kept: Ranges = []  # pieces of the original that the earlier pass left
+    """Combine an earlier pass's cuts with `later`, cuts of the text it left, into cuts of the original text."""
+    kept: Ranges = []  # ranges of the original text that the earlier pass left
     at = 0
     for start, end in cuts:
         kept.append((at, start))
@@ -99,15 +102,16 @@ def compose(cuts: Ranges, later: Ranges) -> Ranges:
 
 
 def to_bytes(block: Block, document: int, first: int, end: int) -> tuple[int, int]:
-    """The bytes that go with tokens [first, end) of a document: never part of a character, and never of a token that stays.
+    """Byte range [start, end) to cut for tokens [first, end) of a document.
 
-    White space goes with the token before it, and in front of the first token with that. A cut that reaches the end takes the
-    white space before it too.
+    The range never splits a character and never takes bytes of a token that stays. White space is cut together with
+    the token before it; leading white space is cut together with the first token. A cut that reaches the end of the
+    text also takes the white space before the cut.
     """
     base, tokens = block.tokens.bounds[document], block.tokens.bounds[document + 1] - block.tokens.bounds[document]
     starts, ends = block.starts[base:], block.ends[base:]
     start = 0
-    if first:  # a character that the token before shares stays whole
+    if first:  # a character shared with the previous token is kept whole
         start = int(starts[first]) if ends[first - 1] <= starts[first] else int(ends[first])
     if end < tokens:
         return start, max(start, int(starts[end]))
@@ -118,7 +122,10 @@ def to_bytes(block: Block, document: int, first: int, end: int) -> tuple[int, in
 def blocks(
     store: Store, item: Item, tokenizer: str | None, only: npt.NDArray[np.integer] | None = None
 ) -> Iterator[Block]:
-    """The documents that are left of a part, cut into blocks in the same way every time. `only` names the rows to tokenise."""
+    """Read the surviving documents of a part in blocks. Block boundaries are the same on every call.
+
+    only: the rows of the documents file to tokenise; all rows if None.
+    """
     gone = pa.array(dropped_ids(store, item.part), pa.string())
     cuts, row = read_cuts(store, item), 0
     for batch in read_batches(store, item.part.documents, BLOCK_ROWS, ["id", "text"]):
@@ -132,7 +139,7 @@ def blocks(
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """A batch cut where a multiple of BLOCK_BYTES is crossed: a thousand books would take gigabytes."""
+    """Split a batch at each multiple of BLOCK_BYTES of text, because a thousand books would take gigabytes."""
     size = np.cumsum(pc.binary_length(batch["text"]).to_numpy(zero_copy_only=False).astype(np.int64))
     ends = [*(np.flatnonzero(np.diff(size // BLOCK_BYTES)) + 1).tolist(), batch.num_rows]
     for start, end in zip([0, *ends], ends, strict=False):
@@ -156,14 +163,14 @@ def _block(batch: pa.RecordBatch, rows: Offsets, cuts: dict[int, Ranges], tokeni
 
 
 def _encode(uri: str, texts: list[str]) -> tuple[Tokens, Offsets, Offsets]:
-    """Texts by a tokenizer file's ids, with the bytes that each token begins and ends at."""
+    """Tokenise texts with a tokenizer file. Returns the tokens and the byte offsets where each starts and ends."""
     coded = load_tokenizer(uri).encode_batch(texts, add_special_tokens=False)
     bounds = np.cumsum([0, *(len(one.ids) for one in coded)])
     ids = np.fromiter((token for one in coded for token in one.ids), np.uint32, int(bounds[-1]))
     starts, ends = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
     for index, (one, text) in enumerate(zip(coded, texts, strict=True)):
         at = np.array(one.offsets, np.int64).reshape(-1, 2)
-        if not text.isascii():  # from characters to bytes
+        if not text.isascii():  # convert character offsets to byte offsets
             at = np.cumsum([0, *(len(character.encode()) for character in text)])[at]
         starts[bounds[index] : bounds[index + 1]], ends[bounds[index] : bounds[index + 1]] = at[:, 0], at[:, 1]
     return from_ids(ids, bounds), starts, ends
@@ -171,16 +178,17 @@ def _encode(uri: str, texts: list[str]) -> tuple[Tokens, Offsets, Offsets]:
 
 @lru_cache(maxsize=1)
 def load_tokenizer(uri: str) -> Any:
-    """A Hugging Face tokenizer.json; raises InputError where it cannot be used."""
-    from tokenizers import Tokenizer  # loaded only where a recipe names one
+    """Load a Hugging Face tokenizer.json. Raises InputError if it is missing or unusable."""
+    from tokenizers import Tokenizer  # imported only if a recipe names a tokenizer
 
     folder, name = split_uri(uri)
     try:
-        made = Tokenizer.from_str(folder.read_bytes(name).decode())
+        tokenizer = Tokenizer.from_str(folder.read_bytes(name).decode())
     except FileNotFoundError:
         raise InputError(f"dedup_substring.tokenizer: {uri} does not exist") from None
     except Exception as error:
         raise InputError(f"dedup_substring.tokenizer: {uri} is no tokenizer.json: {error}") from None
-    made.no_padding()  # a file may ask for both, and made-up or missing tokens would cut text that stands once
-    made.no_truncation()
-    return made
+    # A tokenizer.json may enable both; padded or truncated tokens would then cut text that occurs only once.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

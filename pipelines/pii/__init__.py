@@ -1,1 +1,1 @@
-"""Personal data in a text: e-mail addresses, phone numbers and IP addresses are masked."""
+"""Masking of personal data in texts: e-mail addresses, telephone numbers and IP addresses."""

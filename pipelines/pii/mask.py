@@ -1,7 +1,7 @@
-"""Personal data in running text: e-mail addresses, public IP addresses and telephone numbers become placeholders.
+"""Replace e-mail addresses, public IP addresses and telephone numbers in running text by placeholders.
 
-The placeholders are reserved for documentation (RFC 2606, 5737, 3849) or for fiction (555-0100), so masking twice changes nothing.
-Private, loopback and reserved IP addresses stay: they name nobody.
+The placeholders are reserved for documentation (RFC 2606, 5737, 3849) or fiction (555-0100). Masking recognises them,
+so masking twice changes nothing. Private, loopback and reserved IP addresses are kept, because they identify nobody.
 """
 
 import ipaddress
@@ -18,16 +18,20 @@ PHONE_PLACEHOLDER = phones.PLACEHOLDER
 
 IPV4 = re.compile(rf"\d(?<![{LATIN}_.].)(?<!::.)\d{{0,2}}+(?:\.\d{{1,3}}){{3}}(?!\w|\.\w)", re.ASCII)
 IPV6 = re.compile(rf"[0-9A-Fa-f:](?<![{LATIN}_:.-].)[0-9A-Fa-f]{{0,3}}:[0-9A-Fa-f:]{{1,35}}+(?![\w:]|\.\d)", re.ASCII)
-# Four numbers after one of these are a version.
+# Four numbers after one of these words are a version, not an IP address.
 VERSION = re.compile(
-    r"(?:\b(?:version|versione|versi[oó]n|vers[aã]o|wersja|версия|ver|v|release|build|firmware|rev)|版本|バージョン)[.:：]?\s{0,2}\Z",
+    r"(?:\b(?:version|versione|versi[oó]n|vers[aã]o|wersja|версия|ver|v|release|build|firmware|rev)|版本|バージョン)"
+    r"[.:：]?\s{0,2}\Z",
     re.IGNORECASE,
 )
 VERSION_CHARS = 12
 
 
 def mask(text: str, kinds: Collection[str]) -> tuple[str, int]:
-    """(text with placeholders, how many stand for something). `kinds` are `email`, `ip` and `phone`."""
+    """Mask personal data. Returns the masked text and the number of replacements.
+
+    kinds: any of `email`, `ip` and `phone`. A placeholder that is in the text already is kept and not counted.
+    """
     count = 0
     if "email" in kinds and ("@" in text or "＠" in text):
         text, found = _put(EMAIL_PLACEHOLDER, text, emails.spans(text))
@@ -45,7 +49,7 @@ def mask(text: str, kinds: Collection[str]) -> tuple[str, int]:
 
 
 def is_public(address: str) -> bool:
-    """Whether a string is an IP address that is routed on the Internet; `::` alone, versions and times are not."""
+    """Whether a string is an IP address routed on the public Internet. `::` alone, versions and times are not."""
     try:
         return ipaddress.ip_address(address).is_global
     except ValueError:

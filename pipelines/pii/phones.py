@@ -1,7 +1,8 @@
-"""Telephone numbers in running text: where they stand, in whatever digits, separators and brackets they are written.
+"""Find telephone numbers in running text, in the digits, separators and brackets of any script.
 
-A run of digits and separators is read as ASCII first. A number in it is told by an international prefix, by a national writing that
-dates, prices and serial numbers do not have, or by what stands before it: a word that announces one ("Tel."), or a number in a list.
+Each run of digits and separators is first translated to ASCII. A number in it is recognised by an international prefix,
+by a national format that dates, prices and serial numbers do not have, or by what precedes it: a word that announces a
+number ("Tel."), or another number of a list.
 """
 
 import re
@@ -12,16 +13,16 @@ from pipelines.text.characters import LATIN
 PLACEHOLDER = "+1 555-555-0100"
 MIN_DIGITS, MAX_DIGITS = 7, 15  # ITU-T E.164: at most 15
 MAX_NATIONAL_DIGITS = 13
-MIN_DIGITS_00 = 10  # 0055/2005 is no number of Brazil
+MIN_DIGITS_00 = 10  # fewest digits of a number with the prefix 00; 0055/2005 is not a number in Brazil
 
-# The zero of every script of the basic plane; its nine other digits follow it.
+# The zero of every script in the Basic Multilingual Plane; the script's other nine digits follow it.
 ZEROS = "0٠۰߀०০੦૦୦௦౦೦൦෦๐໐༠၀႐០᠐᥆᧐᪀᪐᭐᮰᱀᱐꘠꣐꤀꧐꧰꩐꯰０"
 _SPACES, _DASHES = "\u00a0\u2002-\u200a\u202f\u3000", "\u2010-\u2015\u2212\uff0d"
 _DIGITS = "".join(f"{zero}-{chr(ord(zero) + 9)}" for zero in ZEROS)
-# Every number stands within one such run; only there is it worth looking closer. Python looks plain ranges up in a table, which is
-# faster than asking of every character whether it is a digit.
+# Every number is inside such a run, so only runs are examined further. The ranges are explicit because `re` looks them
+# up in a table, which is faster than testing whether each character is a digit.
 RUN = re.compile(rf"[+＋(（{_DIGITS}][+＋()（）./．／ \-{_SPACES}{_DASHES}{_DIGITS}]{{{MIN_DIGITS - 1},}}+")
-# One character for one, so that places stay.
+# Each character maps to one character, so that offsets stay valid.
 ASCII = {ord(zero) + value: str(value) for zero in ZEROS for value in range(10)}
 ASCII |= {ord(wide): chr(ord(wide) - 0xFEE0) for wide in "（）＋．／－"}
 ASCII |= dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-")
@@ -30,47 +31,60 @@ ASCII |= dict.fromkeys((0xA0, *range(0x2002, 0x200B), 0x202F, 0x3000), " ")
 GLUES = re.compile(rf"[{LATIN}_]")
 WORD = re.compile(r"(?:\A|\s)[^\W\d_]{2,24}\Z")
 WORD_CHARS = 26
-_OTHER = r"\d\d?[./]\d\d?[./]\d\d|(?:19|20)\d\d(?!\d)|0\d\d"  # a date, a year or another number
-_WIDE = rf"(?:[ ./-]|(?:[ ][/-][ ]?|[/-][ ]|[ ][ ])(?!{_OTHER}))"  # between the parts of a number, where an area code may end
+_OTHER = r"\d\d?[./]\d\d?[./]\d\d|(?:19|20)\d\d(?!\d)|0\d\d"  # a date, a year or a further number
+# The separator that may follow an area code.
+_WIDE = rf"(?:[ ./-]|(?:[ ][/-][ ]?|[/-][ ]|[ ][ ])(?!{_OTHER}))"
 _EXTENSION = r"(?:(?:-|[ ]-[ ]?|-[ ]|/)(?!(?:19|20)\d\d(?!\d))\d{1,4}+(?!/))?"
-_WORLD_REST = rf"(?:{_WIDE}?\(\d{{1,5}}\)[.]?)?+(?:(?<=[).]){_WIDE}?\d++)?+(?:{_WIDE}\d{{1,5}}+(?!\d)){{0,3}}(?:{_WIDE}\d++)?(?:[ ./-]\d++){{0,8}}{_EXTENSION}"
+_WORLD_REST = (
+    rf"(?:{_WIDE}?\(\d{{1,5}}\)[.]?)?+(?:(?<=[).]){_WIDE}?\d++)?+(?:{_WIDE}\d{{1,5}}+(?!\d)){{0,3}}"
+    rf"(?:{_WIDE}\d++)?(?:[ ./-]\d++){{0,8}}{_EXTENSION}"
+)
 _END = r"(?![\dx,:]|[.-]\d)"
-# The text that this searches has one character before a run and one after it, made by `_before` and `_after`. Every repetition is
-# possessive or has a bound, so that the search is linear.
+# The searched text is a run between one character from `_before` and one from `_after`. Every repetition is possessive
+# or bounded, which keeps the search linear.
 PHONE = re.compile(
     rf"""(?P<world>(?:\((?<![\d+x]\()[+][ ]?[1-9]\d{{0,2}}(?:[ -]\d{{1,4}})?\)            # (+48) 22 123 45 67
         | [+](?<![\d+xpw][+])[ ]?0?[1-9]\d*+ | [+](?<=[pw][+])(?=(?:[ ().-]{{0,3}}\d){{10}})[1-9]\d*+
-        | 0(?<![\d+xpw./-]0)0[1-9]\d{{0,3}}(?=[ ./(-])) {_WORLD_REST}                        # +49 (0)30 / 123 45-67, 0049 30 1234567
+        | 0(?<![\d+xpw./-]0)0[1-9]\d{{0,3}}(?=[ ./(-])) {_WORLD_REST}           # +49 (0)30 / 123 45-67, 0049 30 1234567
         (?: {_END} | (?<=\d\d\d)(?=x) ) )
       | (?P<national>\d(?<![\d+xpw./-].)(?:
-        (?<=0)(?:[ ]?[1-9]\d?(?:[ ]\d\d)?(?=[ ]?/) | [ ]?\(\d{{2,5}}\)(?=[ /-]) | [1-9](?![ ]\d[ ])\d{{0,4}}+)                       # 030/1234-0, 0 61 51 / 12 34 56
-            (?:[ /-]|[ ][/-][ ]?|[/-][ ]|(?<=0\d\d)[.](?=\d{{4}})|(?<=0\d\d\d)[.](?=\d{{4}}))\d{{1,9}}+(?:[ -]\d{{1,4}}+(?!\d)){{0,5}}{_EXTENSION}
+        (?<=0)(?:[ ]?[1-9]\d?(?:[ ]\d\d)?(?=[ ]?/) | [ ]?\(\d{{2,5}}\)(?=[ /-])
+            | [1-9](?![ ]\d[ ])\d{{0,4}}+)                                             # 030/1234-0, 0 61 51 / 12 34 56
+            (?:[ /-]|[ ][/-][ ]?|[/-][ ]|(?<=0\d\d)[.](?=\d{{4}})|(?<=0\d\d\d)[.](?=\d{{4}}))
+            \d{{1,9}}+(?:[ -]\d{{1,4}}+(?!\d)){{0,5}}{_EXTENSION}
       | (?<=8)(?:[ ]?\(\d{{3,5}}\)[ ]?|[ -]\d{{3}}[ -])\d{{2,3}}(?P<ru>[ -]?)\d\d(?P=ru)\d\d # 8 (495) 123-45-67
       | (?<=1)(?P<us>[.-])\d{{3}}(?P=us)\d{{3}}(?P=us)\d{{4}}(?!-x)                          # 1-800-555-0199
       | (?<=1)[ ]?\(\d{{3}}\)[ -]?\d{{3}}[ .-]\d{{4}}(?:-\d{{1,2}})?(?!-x)                    # 1 (876) 555-0123-4
-      | \d\d(?:(?P<sep>[-.])\d{{3}}(?P=sep)|[/ ]\d{{3}}-)\d{{4}}(?:-\d{{1,2}})?(?!-x)                          # 555-123-4567
-      | (?<=0)[1-9](?:(?:\.\d\d){{4}}|\d{{1,2}}\.\d{{3}}\.\d{{3,4}})                           # 06.12.34.56.78, 0984.555.123
+      | \d\d(?:(?P<sep>[-.])\d{{3}}(?P=sep)|[/ ]\d{{3}}-)\d{{4}}(?:-\d{{1,2}})?(?!-x)        # 555-123-4567
+      | (?<=0)[1-9](?:(?:\.\d\d){{4}}|\d{{1,2}}\.\d{{3}}\.\d{{3,4}})                # 06.12.34.56.78, 0984.555.123
       ) {_END} )
       | (?P<glued>0(?<=w0)[1-9]\d{{1,3}}(?:[ ]\d{{2,4}}){{2,4}} {_END})                       # Call0800 123 45 67
       | (?P<bracket>\((?<![\d+./-]\()(?:
         \d{{3}}\)[ ]?-?\d{{3}}[ .-]\d{{4}}(?:-\d{{1,2}})?(?!-x)                                # (555) 123-4567
-      | (?:0\d{{1,4}}|0\d?[ ]\d\d(?:[ ]\d\d)?)\)[ ]?[/-]?[ ]?\d{{1,9}}+(?:[ -]\d{{1,5}}+){{0,4}}{_EXTENSION}  # (0 30) 12 34-0
-      | (?<!\d[ ]\()\d{{2,5}}\)[ .\-/]?(?:\d{{3}}(?P<at>[ -])\d\d(?P=at)\d\d | (?:9[ ])?\d{{3,5}}(?:[ .\-/]?\d{{2,5}})?)  # (11) 98765-4321
+      | (?:0\d{{1,4}}|0\d?[ ]\d\d(?:[ ]\d\d)?)\)[ ]?[/-]?[ ]?\d{{1,9}}+
+            (?:[ -]\d{{1,5}}+){{0,4}}{_EXTENSION}                                                  # (0 30) 12 34-0
+      | (?<!\d[ ]\()\d{{2,5}}\)[ .\-/]?(?:\d{{3}}(?P<at>[ -])\d\d(?P=at)\d\d
+            | (?:9[ ])?\d{{3,5}}(?:[ .\-/]?\d{{2,5}})?)                                      # (11) 98765-4321
       ) {_END} )""",
     re.VERBOSE,
 )
-# Any writing, where something announces a number.
+# Any format, for numbers that are announced.
 ANNOUNCED = re.compile(
-    rf"(?:\d{{8,12}}|\(?(?<![xpw]\()\d{{1,12}}+\)?(?:{_WIDE}?\(\d{{1,5}}\))?+(?:{_WIDE}\d{{1,12}}+)?(?:[ .-]\d{{1,5}}+){{0,5}}){_EXTENSION}{_END}"
+    rf"(?:\d{{8,12}}|\(?(?<![xpw]\()\d{{1,12}}+\)?(?:{_WIDE}?\(\d{{1,5}}\))?+(?:{_WIDE}\d{{1,12}}+)?"
+    rf"(?:[ .-]\d{{1,5}}+){{0,5}}){_EXTENSION}{_END}"
 )
-LISTED = re.compile(rf"[ /]{{0,3}}(\d{{8,11}}){_END}")  # behind a number in the same run
+LISTED = re.compile(rf"[ /]{{0,3}}(\d{{8,11}}){_END}")  # follows a number in the same run
 
 ANNOUNCING = re.compile(
     r"""(?:(?:\b(?:
-          t[eé]l(?:[eé](?:f[oó]n|ph?on|fax|phone)\w{0,8}|f|s)? | tlf|tlph|tfn | (?:tele)?phones? | (?:tele)?(?:fax|faks)(?:nummer|nr|as|e)?
-        | (?:mobil|handy|cell|cel|m[oó]vil|mob)(?:e|telefon|phone|nummer|nr|ular|ulares|\sphone)? | celulare?s? | fon[eo]? | (?:ph|gsm|info)(?=[.:])
-        | (?:hot|help|info)line|rufnummer|switchboard|whats?app|viber|sms|puh(?:elin)?|v[aä]xel|numero\sverde|telepon|điện\sthoại|sđt|đt
-        | s[ií]m(?:i|a|ar)|tālr(?:u\w{1,4})?|тел(?:ефон\w{0,3})?|факс|моб(?:ильный)?|τηλ(?:[eέ]φωνο)?|φαξ|טלפון|טל|נייד|פקס
+          t[eé]l(?:[eé](?:f[oó]n|ph?on|fax|phone)\w{0,8}|f|s)? | tlf|tlph|tfn | (?:tele)?phones?
+        | (?:tele)?(?:fax|faks)(?:nummer|nr|as|e)?
+        | (?:mobil|handy|cell|cel|m[oó]vil|mob)(?:e|telefon|phone|nummer|nr|ular|ulares|\sphone)? | celulare?s?
+        | fon[eo]? | (?:ph|gsm|info)(?=[.:])
+        | (?:hot|help|info)line|rufnummer|switchboard|whats?app|viber|sms|puh(?:elin)?|v[aä]xel|numero\sverde
+        | telepon|điện\sthoại|sđt|đt
+        | s[ií]m(?:i|a|ar)|tālr(?:u\w{1,4})?|тел(?:ефон\w{0,3})?|факс|моб(?:ильный)?
+        | τηλ(?:[eέ]φωνο)?|φαξ|טלפון|טל|נייד|פקס
         | هاتف|تلفن|تليفون|فاكس|جوال|موبایل|फ़?ोन|मोबाइल
         ) | 电话|電話|手机|手機|热线|熱線|传真|傳真|携帯|来电|โทร(?:ศัพท์|สาร)?|แฟกซ์|전화|휴대폰|팩스|연락처)
       [.:]?[\s-]?(?:(?:nr|no|num(?:ber|mer|ero)|n[uú]mero|n[°º]|番号|号码|號碼|번호)[.:]?)?(?:\s?\([^()\n]{1,40}\))?
@@ -83,25 +97,26 @@ ANNOUNCING = re.compile(
 ANNOUNCING_CHARS = 80
 BETWEEN_LISTED = re.compile(r"\s{0,2}(?:[,;/|、]|\b(?:or|and|und|oder|ou|et|o|y|e|или|и)\b)?\s{0,2}")
 BETWEEN_CHARS = 9
-# After these the same digits number a thing or an account.
+# Digits after one of these identify a thing or an account.
 NUMBERING = re.compile(
-    r"(?:\b(?:isbn|issn|ean|iban|blz|kto|konto|account|sku|ssn|cas|art|artikel|article|order|invoice|ref|serial|part)(?:[ .-]{0,2}(?:nr|no))?|[#№])[.:]?\s{0,2}\Z",
+    r"(?:\b(?:isbn|issn|ean|iban|blz|kto|konto|account|sku|ssn|cas|art|artikel|article|order|invoice|ref|serial|part)"
+    r"(?:[ .-]{0,2}(?:nr|no))?|[#№])[.:]?\s{0,2}\Z",
     re.IGNORECASE,
 )
 NUMBERING_CHARS = 20
-ACCOUNT = re.compile(r"(?:\d{4}|[xpw]\d{1,4}) \Z")  # groups of four, or a group that begins with letters
+ACCOUNT = re.compile(r"(?:\d{4}|[xpw]\d{1,4}) \Z")  # a group of four, or one that begins with letters
 
-# +1 000 000, and +12 345 678, which is too short for a number of a country of two digits.
+# Signed numbers with grouped thousands: +1 000 000, and +12 345 678, too short for a two-digit country code.
 THOUSANDS = re.compile(r"\+\d{1,3}(?:([ .])\d{3}(?:\1\d{3})*)")
 YEAR = re.compile(r"(?:19|20)\d\d")
 TIMES = re.compile(r"\d\d?\.\d\d ?- ?\d\d?\.\d\d")
-# An ISSN, a postal code of Japan, a social security number of the United States, a dump of bytes, a file's number, a star's.
+# An ISSN, a Japanese postal code, a US social security number, a byte dump, a file number, a star catalogue number.
 OTHERS = re.compile(r"\d{4}-\d{4}|0\d\d-\d{4}|\d{3}-\d\d-\d{4}|\d\d(?: \d\d){5,}|0\d{4}[/-]\d{4}|0\d{3}-\d{3}")
 LAST_GROUP = re.compile(r"(?<!\D)\D++\d++$")
 
 
 def spans(text: str) -> Iterator[tuple[int, int]]:
-    """(start, end) of every telephone number, in order; a placeholder is none."""
+    """Yield (start, end) of every telephone number except placeholders, in order."""
     last = -BETWEEN_CHARS
     for run in RUN.finditer(text):
         start = run.start()
@@ -113,9 +128,10 @@ def spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def phone(found: str, most: int = MAX_DIGITS) -> str:
-    """What of a match in ASCII is a telephone number, or nothing: its head of at most so many digits.
+    """The leading part of a match in ASCII that is a telephone number of at most `most` digits, or "".
 
-    Nothing where it reads as a date, a year in brackets, times, or a signed number with its thousands apart.
+    The result is "" if that part has too few digits or reads as a date, a year in brackets, a time range, or a signed
+    number with grouped thousands.
     """
     while sum(map(str.isdigit, found)) > most:
         cut = LAST_GROUP.search(found)
@@ -133,19 +149,19 @@ def phone(found: str, most: int = MAX_DIGITS) -> str:
 
 
 def _numbers(plain: str, before: str, listed: bool) -> Iterator[tuple[int, int]]:
-    """(start, end) of the numbers of a run that has one character before it and one after it."""
+    """Yield (start, end) of the numbers in a run that is enclosed by one character from `_before` and `_after` each."""
     at = 1
     if plain[0] != "x" and not PHONE.match(plain, 1) and (match := ANNOUNCED.match(plain, 1)):
         number = phone(match[0], MAX_NATIONAL_DIGITS)
         if number and (listed or ANNOUNCING.search(before)):
             at = 1 + len(number)
             yield 1, at
-    end = at if at > 1 else 0  # of the number before, where there is one
+    end = at if at > 1 else 0  # end of the previous number, 0 if there is none
     while match := PHONE.search(plain, at):
         start = match.start()
         number = _judge(match, before if start == 1 else "", bool(end) and plain[end:start].strip(" /") == "")
         at = start + len(number) if number else match.end()
-        end = at if number else 0  # what is no number stands between it and the next
+        end = at if number else 0  # a rejected match breaks a list of numbers
         if number:
             yield start, at
             while follower := LISTED.match(plain, at):
@@ -154,7 +170,7 @@ def _numbers(plain: str, before: str, listed: bool) -> Iterator[tuple[int, int]]
 
 
 def _judge(match: re.Match[str], before: str, listed: bool) -> str:
-    """What of a match is a telephone number, by its shape and by what stands before it."""
+    """The leading part of a match that is a telephone number, judged by its shape and the text before it, or ""."""
     if match[0].startswith(PLACEHOLDER):
         return ""
     if match.lastgroup == "world" and match[0][0] != "0":
@@ -171,7 +187,11 @@ def _judge(match: re.Match[str], before: str, listed: bool) -> str:
 
 
 def _before(text: str, start: int) -> str:
-    """`x` glues every number, `p` all but long international ones, `w` a word that was not parted from its number, a space none."""
+    """A character for the text before a run. PHONE's look-behinds test it to reject numbers at the run's start.
+
+    `x`: a digit or a plus sign; `w`: a word written together with its number; `p`: other text that makes a number
+    unlikely, so that only long international and bracketed ones are accepted; a space: no objection.
+    """
     one = text[start - 1 : start]
     if one in ("+", "＋") or one.isdecimal():
         return "x"
@@ -184,7 +204,10 @@ def _before(text: str, start: int) -> str:
 
 
 def _after(text: str, end: int) -> str:
-    """What goes on behind a run: `x` a word, a comma or a colon other digits, a space nothing."""
+    """A character for the text after a run.
+
+    `x`: a word continues; a comma or a colon: digits follow after it; a space: anything else.
+    """
     one, two = text[end : end + 1], text[end + 1 : end + 2]
     if GLUES.match(one):
         return "x"

@@ -1,1 +1,1 @@
-"""What is measured of a text, and the rules that decide on it."""
+"""Scores of a text, and the rules that drop documents by their scores."""

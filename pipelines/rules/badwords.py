@@ -1,4 +1,4 @@
-"""Lists of bad words, one a language, and how often a text uses them."""
+"""Lists of bad words, one per language, and the count of their occurrences in a text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from pipelines.text.characters import PUNCTUATION
 from pipelines.text.languages import UNITS
 from pipelines.text.words import Text, keys_of, split_words
 
-SIGNS = "$*@#&+%_"  # may stand for letters, as in a$$ and f***
+SIGNS = "$*@#&+%_"  # may replace letters, as in a$$ and f***
 AROUND = "".join(sign for sign in PUNCTUATION if sign not in SIGNS)
 
 
 @dataclass(frozen=True)
 class BadWords:
-    """One language's list. Words of spaced languages match whole; in scripts without spaces a phrase matches anywhere."""
+    """One language's list. Phrases match whole words, or any substring in scripts without spaces between words."""
 
     phrases: Mapping[str, tuple[tuple[str, ...], ...]]
-    """First word -> every phrase that begins with it, in words, longest first."""
+    """First word -> all phrases that begin with it, each as a tuple of words, longest first."""
     substrings: tuple[str, ...] = ()
 
     @staticmethod
@@ -37,13 +37,13 @@ class BadWords:
 
     @cached_property
     def first_words(self) -> frozenset[str]:
-        """What a text's bare words must hold for a phrase to begin anywhere."""
+        """First words of all phrases, without punctuation. A text with none of them contains no phrase."""
         return frozenset(first.strip(PUNCTUATION) for first in self.phrases)
 
     def count(self, document: Text) -> int:
-        """Occurrences in a text, in lower case, whatever punctuation stands around its words.
+        """Count occurrences in a text, ignoring case and the punctuation around words.
 
-        A word matches with the signs at its ends that may stand for letters and without them: `a$$` as such, `*darn*` as `darn`.
+        A word is tried both with and without the SIGNS at its ends: `a$$` matches as it is, `*darn*` matches `darn`.
         """
         if self.substrings:
             return sum(document.lowered.count(entry) for entry in self.substrings)
@@ -53,7 +53,7 @@ class BadWords:
         return sum(self._begins(words, index) for index in range(len(words)))
 
     def _begins(self, words: Sequence[tuple[str, str]], index: int) -> bool:
-        """Whether a phrase begins at a word; each word comes in its two forms."""
+        """Whether a phrase begins at words[index]. Each word is given as (with signs, without signs)."""
         return any(
             len(phrase) <= len(words) - index
             and all(part in words[index + offset] for offset, part in enumerate(phrase))
@@ -63,7 +63,7 @@ class BadWords:
 
 
 def load(folder: str) -> dict[str, BadWords]:
-    """The list of every language in a folder; raises InputError where it holds none."""
+    """Load the lists of a folder, by language code. Raises InputError if the folder has no list."""
     store = Store(folder)
     lists = {}
     for entry in store.files(recursive=False):

@@ -1,4 +1,4 @@
-"""BLOOM's document measures (ROOTS corpus, appendix A): repetition of characters and words, special characters, function words."""
+"""BLOOM's document scores (ROOTS corpus, appendix A): repetition, special characters and function words."""
 
 import math
 
@@ -13,7 +13,10 @@ WORD_N = 5
 
 
 def char_repetition(document: Text, n: int = CHARACTER_N) -> float:
-    """Share of the most frequent character n-grams among all: of D distinct ones the sqrt(D) largest that occur more than once."""
+    """Share of all character n-grams that belong to the most frequent ones.
+
+    Of D distinct n-grams, the sqrt(D) most frequent count, as far as they occur more than once.
+    """
     grams = counting.ngram_keys(document.codes.astype(np.uint64), n)
     counts = recurrence.occurrences(grams)
     repeated = counts[counts > 1]
@@ -22,14 +25,14 @@ def char_repetition(document: Text, n: int = CHARACTER_N) -> float:
 
 
 def word_repetition(document: Text, n: int = WORD_N) -> float:
-    """Share of word n-grams, lower case, that occur more than once. n counts words of the language."""
+    """Share of lower-cased word n-grams that occur more than once. n is in words of the language."""
     grams = counting.ngram_keys(document.lowered_words[0].keys, n * document.unit)
     counts = recurrence.occurrences(grams)
     return float(counts[counts > 1].sum() / max(len(grams), 1))
 
 
 def special_chars(document: Text) -> float:
-    """Share of characters that are neither letters nor marks on letters: digits, punctuation, white space, symbols."""
+    """Share of characters that are neither letters nor combining marks, such as digits, punctuation and white space."""
     if not document.text:
         return 0.0
     whole = np.array([0]), np.array([len(document.codes)])
@@ -37,6 +40,6 @@ def special_chars(document: Text) -> float:
 
 
 def share_of(document: Text, known: frozenset[str]) -> float:
-    """Share of the words, bare of punctuation and in lower case, that a list holds."""
+    """Share of the words that are in `known`, compared in lower case and without surrounding punctuation."""
     bare = document.lowered_words[1].keys
     return counting.listed(bare, keys_of(known))[0] / max(len(bare), 1)

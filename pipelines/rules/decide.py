@@ -1,6 +1,6 @@
-"""The rule sets as a table: which score is compared with which threshold, in which order, and the reason for which it drops.
+"""The rule sets as an ordered table: the score, the comparison, the threshold and the drop reason of each rule.
 
-Deciding reads scores alone, so that a new threshold needs neither the text nor a new measurement.
+Decisions read scores only, so a new threshold can be tried without the text and without measuring again.
 """
 
 import operator
@@ -12,7 +12,7 @@ from contract.settings.corpus import C4, MC4, Bloom, Filter, FineWeb, GopherQual
 from pipelines.text.languages import UNITS
 from pipelines.text.stopwords import FUNCTION_WORDS, STOP_WORDS
 
-# Korean characters are syllables: running text has a mean near the lower limit, which was set for English.
+# A Korean character is a syllable, so mean word length is near the lower limit, which was set for English.
 MEAN_LENGTH_EXEMPT = {*UNITS, "ko"}
 Verdict = tuple[Drop, float] | None
 Scores = Mapping[str, float | None]
@@ -22,7 +22,7 @@ COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": oper
 
 @dataclass(frozen=True)
 class Rule:
-    """Drops a document when `score side limit` holds. A score that was not measured never drops."""
+    """Drops a document if the comparison `score side limit` is true. A score that was not measured never drops."""
 
     group: str
     reason: Drop
@@ -35,7 +35,7 @@ class Rule:
 
 
 def decide(scores: Scores, rules: Iterable[Rule]) -> Verdict:
-    """The first rule that a document breaks and the score by which it does, or None."""
+    """The drop reason of the first rule that drops the document, with the score's value; None to keep it."""
     for rule in rules:
         value = scores.get(rule.score)
         if value is not None and rule.drops(value):
@@ -44,28 +44,28 @@ def decide(scores: Scores, rules: Iterable[Rule]) -> Verdict:
 
 
 def rules_for(settings: Filter, language: str | None) -> list[Rule]:
-    """Every rule that a recipe switches on, as they stand for one language, in the order in which they are asked.
+    """The rules that a recipe enables for one language, in the order of evaluation.
 
-    That order is RefinedWeb's (repetition, document-wise, line-wise), so that its funnel and ours can stand side by side; the rule
-    sets of other corpora follow.
+    RefinedWeb's rules come first, in its order (repetition, document-wise, line-wise), so that the two funnels can be
+    compared step by step. The rule sets of other corpora follow.
     """
-    made = repetition_rules(settings.gopher_repetition) if settings.gopher_repetition.enabled else []
-    made += [
+    rules = repetition_rules(settings.gopher_repetition) if settings.gopher_repetition.enabled else []
+    rules += [
         Rule("length", Drop.TOO_FEW_WORDS, "words", "<", settings.min_words),
         Rule("length", Drop.TOO_MANY_WORDS, "words", ">", settings.max_words),
     ]
     if settings.gopher_quality.enabled:
-        made += gopher_rules(settings.gopher_quality, language)
-    made.append(Rule("lines", Drop.LINES_REMOVED, "removed_word_fraction", ">", settings.max_removed_word_fraction))
+        rules += gopher_rules(settings.gopher_quality, language)
+    rules.append(Rule("lines", Drop.LINES_REMOVED, "removed_word_fraction", ">", settings.max_removed_word_fraction))
     if settings.c4.enabled:
-        made += c4_rules(settings.c4)
+        rules += c4_rules(settings.c4)
     if settings.mc4.enabled:
-        made.append(Rule("mc4", Drop.MC4_FEW_LONG_LINES, "long_lines", "<", settings.mc4.min_long_lines))
+        rules.append(Rule("mc4", Drop.MC4_FEW_LONG_LINES, "long_lines", "<", settings.mc4.min_long_lines))
     if settings.fineweb.enabled:
-        made += fineweb_rules(settings.fineweb)
+        rules += fineweb_rules(settings.fineweb)
     if settings.bloom.enabled:
-        made += bloom_rules(settings.bloom, language)
-    return made
+        rules += bloom_rules(settings.bloom, language)
+    return rules
 
 
 def repetition_rules(settings: GopherRepetition) -> list[Rule]:
@@ -93,15 +93,18 @@ def repetition_rules(settings: GopherRepetition) -> list[Rule]:
 
 
 def gopher_rules(settings: GopherQuality, language: str | None) -> list[Rule]:
-    """Mean word length is not asked of languages whose words here are characters, stop words only of those that have a list."""
+    """Gopher's quality rules.
+
+    Mean word length does not apply to MEAN_LENGTH_EXEMPT; stop words apply only to languages that have a list.
+    """
     group = "gopher_quality"
-    made = []
+    rules = []
     if language not in MEAN_LENGTH_EXEMPT:
-        made += [
+        rules += [
             Rule(group, Drop.MEAN_WORD_LENGTH, "mean_word_chars", "<", settings.min_mean_word_chars),
             Rule(group, Drop.MEAN_WORD_LENGTH, "mean_word_chars", ">", settings.max_mean_word_chars),
         ]
-    made += [
+    rules += [
         Rule(group, Drop.HASH_RATIO, "hash_ratio", ">", settings.max_hash_ratio),
         Rule(group, Drop.ELLIPSIS_RATIO, "ellipsis_ratio", ">", settings.max_ellipsis_ratio),
         Rule(group, Drop.BULLET_LINES, "bullet_lines", ">", settings.max_bullet_line_fraction),
@@ -109,8 +112,8 @@ def gopher_rules(settings: GopherQuality, language: str | None) -> list[Rule]:
         Rule(group, Drop.FEW_ALPHA_WORDS, "alpha_words", "<", settings.min_alpha_word_fraction),
     ]
     if (language or "en") in STOP_WORDS:
-        made.append(Rule(group, Drop.FEW_STOP_WORDS, "stop_words", "<", settings.min_stop_words))
-    return made
+        rules.append(Rule(group, Drop.FEW_STOP_WORDS, "stop_words", "<", settings.min_stop_words))
+    return rules
 
 
 def c4_rules(settings: C4) -> list[Rule]:
@@ -123,7 +126,7 @@ def c4_rules(settings: C4) -> list[Rule]:
 
 
 def fineweb_rules(settings: FineWeb) -> list[Rule]:
-    """Thresholds are inclusive, as published (section 3.5)."""
+    """FineWeb's rules. Thresholds are inclusive, as published (section 3.5)."""
     group = "fineweb"
     return [
         Rule(group, Drop.LINE_PUNCTUATION, "punctuated_lines", "<=", settings.min_punctuated_line_fraction),
@@ -139,8 +142,8 @@ def fineweb_rules(settings: FineWeb) -> list[Rule]:
 
 
 def bloom_rules(settings: Bloom, language: str | None) -> list[Rule]:
-    """The share of stop words is asked only of languages with a full list of function words."""
-    made = [
+    """BLOOM's rules. The share of stop words applies only to languages with a full list of function words."""
+    rules = [
         Rule("bloom", Drop.BLOOM_CHAR_REPETITION, "char_repetition", ">", settings.max_char_repetition),
         Rule("bloom", Drop.BLOOM_WORD_REPETITION, "word_repetition", ">", settings.max_word_repetition),
         Rule("bloom", Drop.BLOOM_SPECIAL_CHARS, "special_chars", ">", settings.max_special_char_fraction),
@@ -148,11 +151,13 @@ def bloom_rules(settings: Bloom, language: str | None) -> list[Rule]:
         Rule("bloom", Drop.BLOOM_PERPLEXITY, "perplexity", ">", settings.max_perplexity),
     ]
     if (language or "en") in FUNCTION_WORDS:
-        made.insert(3, Rule("bloom", Drop.BLOOM_STOP_WORDS, "stop_word_fraction", "<", settings.min_stop_word_fraction))
-    return made
+        rules.insert(
+            3, Rule("bloom", Drop.BLOOM_STOP_WORDS, "stop_word_fraction", "<", settings.min_stop_word_fraction)
+        )
+    return rules
 
 
 def group_of(reason: str) -> str:
-    """The rule set that gives a reason, or nothing where it is no rule's."""
+    """The rule set that a drop reason belongs to, or "" if no rule has this reason."""
     everything = Filter(c4=C4(enabled=True), mc4=MC4(enabled=True), bloom=Bloom(enabled=True))
     return {rule.reason.value: rule.group for rule in rules_for(everything, "en")}.get(reason, "")

@@ -1,4 +1,4 @@
-"""RefinedWeb's line-wise corrections (appendix G.2): lines that are navigation or counters go, and so do a few phrases."""
+"""RefinedWeb's line-wise corrections (appendix G.2): remove navigation lines, counter lines and a few phrases."""
 
 import re
 from dataclasses import dataclass
@@ -11,25 +11,26 @@ from pipelines.text.characters import classes
 from pipelines.text.words import Text, split_words
 
 COUNTED = (
-    "likes?|dislikes?|shares?|comments?|views?|replies|reply|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?|followers?"
-    "|following|subscribers?|votes?|claps?|reactions?|ratings?|reviews?|downloads?|plays?|photos?|posts?|tweets?|answers?"
+    "likes?|dislikes?|shares?|comments?|views?|replies|reply|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?"
+    "|followers?|following|subscribers?|votes?|claps?|reactions?|ratings?|reviews?|downloads?|plays?|photos?|posts?|tweets?"
+    "|answers?"
 )
 COUNTER = re.compile(
     rf"\W*+\d[\d.,]*+\s*+[kKmM]?+\+?+\s*+(?:{COUNTED})\W*+", re.IGNORECASE
-)  # possessive, so that it is linear
-COUNTER_LETTERS = len("kSubscribers")  # no counter has more
+)  # possessive quantifiers keep the match linear
+COUNTER_LETTERS = len("kSubscribers")  # the most letters that a counter can have
 SIGN_IN = re.compile(r"^\W*sign[- ]in\b\W*", re.IGNORECASE)
-# Without dots the words are a link only where nothing else stands on the line.
+# Without trailing dots, "read more" is a link only if it is alone on its line.
 READ_MORE = re.compile(r"\bread more ?(?:\.{2,}|…)\s*$|^\W*read more\W*$", re.IGNORECASE)
 ITEMS_IN_CART = re.compile(r"\b(?:\d{1,6} )?items? in (?:your )?cart\b", re.IGNORECASE)
-SEPARATORS = frozenset(".,:;/|()[]-–—·•…«»‹›'’")  # between numerals; signs that make a formula are not among them
+SEPARATORS = frozenset(".,:;/|()[]-–—·•…«»‹›'’")  # allowed between numerals; operators of formulas are not included
 PHRASES = (SIGN_IN, READ_MORE, ITEMS_IN_CART)
-IN_PHRASES = ("sign", "read more", "cart")  # a line with none of them, in lower case, has no phrase
+IN_PHRASES = ("sign", "read more", "cart")  # every phrase contains one of these, in lower case
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """A text after its corrections, and how many of its words they took."""
+    """A corrected text. words: number of words before correction; removed: how many of them were removed."""
 
     text: str
     words: int
@@ -41,9 +42,10 @@ class Corrected:
 
 
 def correct(document: Text, settings: LineCorrection) -> Corrected:
-    """Apply the corrections line by line. Blank lines stay, two newlines in a row at most.
+    """Apply the corrections line by line. Blank lines are kept, but at most two newlines in a row.
 
-    A line goes whole when it is one word, mainly upper case, only numerals and what separates them, or a counter such as "3 likes".
+    A line is removed if it is one word, mainly upper case, only numerals and SEPARATORS, or a counter such as
+    "3 likes". Phrases are removed from short lines.
     """
     starts, ends, words, letters, upper, digits = counting.raw_lines(document.codes, classes()).T
     units = _units(document, starts, ends)
@@ -71,7 +73,7 @@ def correct(document: Text, settings: LineCorrection) -> Corrected:
 
 
 def _units(document: Text, starts: counting.Places, ends: counting.Places) -> np.ndarray:
-    """How many counted words make a word of each line: one where no character of an unspaced script stands."""
+    """Counted words per word of the language, for each line; 1 for lines without characters of an unspaced script."""
     if document.unit == 1:
         return np.ones(len(starts), np.int64)
     unspaced = np.concatenate(([0], np.cumsum((classes()[document.codes] & counting.UNSPACED) > 0)))
@@ -85,7 +87,7 @@ def _numerals(line: str) -> bool:
 def _shorten(
     document: Text, settings: LineCorrection, starts: counting.Places, ends: counting.Places, short: np.ndarray
 ) -> dict[int, str]:
-    """The short lines that hold a phrase, by their number, without it."""
+    """Remove the phrases from short lines. Returns the changed lines by line index."""
     if not any(part in document.lowered for part in IN_PHRASES):
         return {}
     found = {}

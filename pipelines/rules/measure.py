@@ -1,4 +1,4 @@
-"""The text as its corrections and masks leave it, and every score that a rule may judge, measured once."""
+"""Correct and mask a text, and measure once every score that a rule may use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,17 +14,18 @@ from pipelines.text.words import Text
 
 @dataclass(frozen=True)
 class Tools:
-    """What measuring needs beside the text: lists of bad words by language, and a KenLM model."""
+    """Resources for measuring. bad_words: lists by language; perplexity: a KenLM model or None."""
 
     bad_words: Mapping[str, BadWords] = field(default_factory=dict)
     perplexity: Any = None
 
 
 def measure(text: str, language: str | None, settings: Score, tools: Tools) -> tuple[str, dict[str, float | None]]:
-    """(final text, scores by the names of `contract.scores`).
+    """Returns the final text, and the scores by their names in `contract.scores`.
 
-    In RefinedWeb's order: repetition and quality are measured on the text as it was extracted, with BLOOM's and mC4's rules; what
-    stays are the lines as they are after corrections and C4's line rules, and FineWeb's rules, which follow C4's, judge those.
+    The order is RefinedWeb's. Repetition, quality, BLOOM's and mC4's scores are measured on the extracted text. Then
+    the line corrections and C4's line rules are applied. FineWeb's scores, the sentences and `kept_words` are measured
+    on the result, before masking.
     """
     document = Text(text, language)
     scores = {
@@ -48,7 +49,7 @@ def measure(text: str, language: str | None, settings: Score, tools: Tools) -> t
 
 
 def measure_bloom(document: Text, tools: Tools) -> dict[str, float | None]:
-    """BLOOM's scores. Those that need a list or a model that is not there are None."""
+    """BLOOM's scores. A score is None if its list or model is missing."""
     listed = tools.bad_words.get(document.language)
     known = FUNCTION_WORDS.get(document.language)
     bad = listed.count(document) if listed else None
@@ -64,6 +65,9 @@ def measure_bloom(document: Text, tools: Tools) -> dict[str, float | None]:
 
 
 def perplexity(document: Text, model: Any) -> float:
-    """10 to the mean negative log10 probability of a word, lower case and bare, end of sentence included; 0 for a text without words."""
+    """Perplexity per word: 10 to the power of the mean negative log10 probability; 0 for a text without words.
+
+    Words are lower-cased and stripped of punctuation; the end of sentence counts as a word.
+    """
     words = [word for word in document.bare_words() if word]
     return float(model.perplexity(" ".join(words))) if words else 0.0

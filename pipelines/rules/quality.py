@@ -1,4 +1,4 @@
-"""What the rule sets measure on a document as a whole: Gopher's quality rules, C4's, mC4's, and FineWeb's additions. Pure functions."""
+"""Document scores of Gopher's quality rules, of C4, mC4 and FineWeb, and C4's line rules. Pure functions."""
 
 import re
 
@@ -23,7 +23,10 @@ CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]", re.IGNORECASE)
 
 
 def measure_gopher(document: Text) -> dict[str, float | None]:
-    """Gopher (MassiveText, A1.1): per word, per line, and distinct stop words. A text without words has the mean length 0."""
+    """Gopher's quality scores (MassiveText, A1.1): ratios per word and per line, and the number of distinct stop words.
+
+    `stop_words` is None for languages without a list. A text without words has mean word length 0.
+    """
     total, rows = max(len(document.words.keys), 1), max(len(document.lines.keys), 1)
     hashes, ellipses = counting.marks(document.codes)
     bullets, ellipsis_lines, _ = line_marks(document)
@@ -44,14 +47,17 @@ def measure_gopher(document: Text) -> dict[str, float | None]:
 
 
 def line_marks(document: Text) -> tuple[int, int, int]:
-    """Lines that begin with a bullet, that end in an ellipsis, that end in punctuation."""
+    """Number of lines that begin with a bullet, that end in an ellipsis, and that end in punctuation."""
     bullets, ellipses, ends = counting.line_marks(document.codes, classes(), document.lines.starts, document.lines.ends)
     return int(bullets), int(ellipses), int(ends)
 
 
 def c4_lines(text: str, settings: C4Lines, unit: int = 1) -> str:
-    """C4's line rules: citations go, then lines without terminal punctuation (an ellipsis is none), with few words, with a word too
-    long, with code or policy talk. `unit` is how many counted words make one of the language's."""
+    """Apply C4's line rules: remove citations, then unwanted lines.
+
+    A line is removed if it has too few words or a too long word, mentions JavaScript or a policy, or has no terminal
+    punctuation; an ellipsis does not count as such. unit: counted words per word of the language.
+    """
     kept = []
     for line in CITATION.sub("", text).split("\n"):
         stripped = line.strip()
@@ -72,17 +78,17 @@ def c4_lines(text: str, settings: C4Lines, unit: int = 1) -> str:
 
 
 def measure_c4_page(document: Text) -> dict[str, float | None]:
-    """C4's signs of placeholder text and of code, on the page before its line rules."""
+    """C4's counts of placeholder text and curly brackets, on the page before C4's line rules."""
     return {"lorem_ipsum": document.lowered.count("lorem ipsum"), "curly_brackets": document.text.count("{")}
 
 
 def measure_mc4_page(document: Text, long_line_chars: int) -> dict[str, float | None]:
-    """mC4 (section 3.1): how many lines are long. In scripts without spaces a line is as long with fewer characters."""
+    """mC4's number of long lines (section 3.1). Scripts without spaces need fewer characters for a long line."""
     return {"long_lines": int((document.lines.lengths * document.unit >= long_line_chars).sum())}
 
 
 def measure_fineweb(document: Text, short_line_chars: int) -> dict[str, float | None]:
-    """FineWeb's three additions (section 3.5). A text without lines ends none of them in punctuation."""
+    """FineWeb's three scores (section 3.5). For a text without lines, `punctuated_lines` is 0."""
     lines = document.lines
     rows = max(len(lines.keys), 1)
     return {

@@ -1,8 +1,11 @@
-"""Gopher's repetition rules (MassiveText, table A1).
+"""Gopher's repetition scores (MassiveText, table A1).
 
-Peers count these differently; here a line, paragraph or n-gram is a duplicate from its second occurrence on, fractions are of the
-document's characters, an n-gram reaches from its first word's first character to its last word's last, a most frequent n-gram that
-occurs once scores 0, and a character that several duplicate n-grams cover counts once.
+Implementations differ in how they count. The definitions here:
+- A line, paragraph or n-gram is a duplicate from its second occurrence on.
+- An n-gram spans from the first character of its first word to the last character of its last word.
+- Character fractions are relative to all characters of the document.
+- If the most frequent n-gram occurs only once, its score is 0.
+- A character covered by several duplicate n-grams counts once.
 """
 
 from pipelines.text import counting, recurrence
@@ -13,19 +16,19 @@ DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
 
 
 def duplicates(parts: Spans) -> tuple[int, int]:
-    """(number, characters) of the parts that stood before already."""
+    """Number and total characters of the parts that occurred earlier in the document."""
     count, size = recurrence.repeated(parts.keys, parts.starts, parts.ends)
     return int(count), int(size)
 
 
 def top_fraction(document: Text, n: int) -> float:
-    """Occurrences x characters of the most frequent n-gram (of several, the longest) over the document's characters."""
+    """Occurrences x characters of the most frequent n-gram (the longest, if tied), over the document's characters."""
     starts, ends, keys = document.words
     return float(recurrence.top_ngram(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1))
 
 
 def duplicate_fraction(document: Text, n: int) -> float:
-    """Characters covered by n-grams that stood before already, over the document's characters."""
+    """Characters covered by n-grams that occurred earlier, over the document's characters."""
     starts, ends, keys = document.words
     return float(
         recurrence.covered_by_repeats(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1)
@@ -33,7 +36,10 @@ def duplicate_fraction(document: Text, n: int) -> float:
 
 
 def measure(document: Text) -> dict[str, float | None]:
-    """Every score of the table: fractions of lines and paragraphs, and of characters for all else. n counts words of the language."""
+    """All scores of the table: fractions of lines and paragraphs; all others are fractions of characters.
+
+    n-gram sizes are in words of the language.
+    """
     characters = max(len(document.text), 1)
     scores: dict[str, float | None] = {}
     for name, parts in (("lines", document.lines), ("paragraphs", document.paragraphs)):
@@ -44,7 +50,7 @@ def measure(document: Text) -> dict[str, float | None]:
         scores[f"top_{n}gram"] = top_fraction(document, n * document.unit)
     some = True
     for n in DUPLICATE_SIZES:
-        # A repeated n-gram has a repeated (n-1)-gram in it.
+        # A repeated n-gram contains a repeated (n-1)-gram, so larger n can be skipped after a 0.
         found = duplicate_fraction(document, n * document.unit) if some else 0.0
         scores[f"duplicate_{n}grams"], some = found, found > 0
     return scores

@@ -1,1 +1,1 @@
-"""Pure functions over text, URLs and crawl records, which know nothing of Spark."""
+"""Pure functions on texts, independent of Spark."""

@@ -1,4 +1,4 @@
-"""What each character is: the table that `pipelines.text.counting` looks up, and a text as code points."""
+"""The table of character classes for `pipelines.text.counting`, and texts as arrays of code points."""
 
 import sys
 import unicodedata
@@ -10,20 +10,24 @@ import numpy as np
 from pipelines.text import counting
 
 # Thai to Tibetan, Burmese, Khmer, kana, Han with its extensions.
-UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-# In a pattern's brackets: digits and letters, ASCII and accented Latin ones, that glue to what stands beside them. Scripts that put no
-# space between words are not among them.
+UNSPACED = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003134f"
+)
+# For a pattern's brackets: ASCII digits and letters and accented Latin letters. An address or number next to one of
+# these is a part of a longer word; next to a letter of a script without spaces it is not.
 LATIN = r"0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«»„“”‘’‚‹›…–—¿¡、。，！？；：（）「」『』【】《》·"
 BULLETS = "•‣▶◀◦■□▪▫–-*·●○"
-# Ends of lines of running text, with the quotation marks and brackets that may follow, in the scripts that stop words cover.
+# Characters that end a line of running text, with the quotation marks and brackets that may follow, in the scripts of
+# the stop words.
 LINE_ENDS = ".!?…\"'”’»)]。！？」』）؟۔।॥։።།"
 STOPS, FULL_STOPS, AFTER_STOPS = ".!?", "。！？؟۔।", "\"”’')]"
 
 
 @lru_cache(maxsize=1)
 def classes() -> counting.Classes:
-    """The bits of every code point. Takes about 0.3 s and 2 MiB, once a worker."""
+    """The class bits of every code point. Takes about 0.3 s and 2 MiB, once per worker."""
     points = "".join(map(chr, range(sys.maxunicode + 1)))
     table = np.zeros(len(points), np.uint16)
 
@@ -52,5 +56,5 @@ def classes() -> counting.Classes:
 
 def code_points(text: str) -> counting.Codes:
     """A text as an array of shape (characters,), lone surrogates included."""
-    # One NUL more: numpy refuses an empty buffer.
+    # A NUL is appended because numpy rejects an empty buffer.
     return np.frombuffer((text + "\0").encode("utf-32-le", "surrogatepass"), np.uint32)[:-1]

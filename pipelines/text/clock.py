@@ -1,7 +1,7 @@
 """A limit of processor time on the work for one document.
 
-Python's own code and its patterns look for signals while they run, so a timer ends them. Compiled kernels look for none; each is a loop
-that reads its text a fixed number of times.
+A timer signal interrupts Python code and regular expressions, because the interpreter checks for signals while it runs
+them. Compiled kernels do not check for signals, but each reads its text a fixed number of times.
 """
 
 import signal
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 
 class TooSlow(BaseException):
-    """The work took longer than it may. No `except Exception` of a library takes it for its own."""
+    """The work exceeded its limit. A BaseException, so that no library's `except Exception` catches it."""
 
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raises TooSlow within the block once it has used so many seconds of processor time outside the kernel, and each second after that.
+    """Raise TooSlow in the block once it has used `seconds` of user-mode processor time, and every second after that.
 
-    Works in a process's main thread alone.
+    Works only in the main thread of a process.
     """
     over = False
 

@@ -1,8 +1,8 @@
-"""Compiled counting over the code points of a text: its words, lines, paragraphs and sentences.
+"""Compiled counting of a text's words, lines, paragraphs and sentences, in time linear in its code points.
 
-A part of a text is a span [start, end) of code points; equal parts have equal 64-bit keys. Everything here is linear in the text.
-A kernel calls kernels and takes constants of this one file, because numba's cache notices a change of the file that a kernel is in and of
-no other. The first process that ever calls them compiles for about three seconds; later ones load machine code from the cache.
+A part of a text is a span [start, end) of code points; equal parts have equal 64-bit keys. Kernels use only kernels and
+constants of this file, because numba's cache detects changes only in the file that defines a kernel. The first process
+that calls the kernels compiles them for about three seconds; later processes load them from the cache.
 """
 
 import numba
@@ -14,18 +14,18 @@ Classes = npt.NDArray[np.uint16]
 Places = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 
-# What a code point is: the bits of an entry in `characters.classes()`.
+# Character classes: the bits of an entry in `characters.classes()`.
 SPACE, LETTER, MARK, UPPER, DIGIT, WORD, UNSPACED = 1, 2, 4, 8, 16, 32, 64
 TRIM, BULLET, LINE_END, STOP, FULL_STOP, AFTER_STOP = 128, 256, 512, 1024, 2048, 4096
 NEWLINE, DOT, ELLIPSIS, HASH, CAPITAL_I = 0x0A, 0x2E, 0x2026, 0x23, 0x49
-ABBREVIATION = 16  # letters and dots; no abbreviation has more
+ABBREVIATION = 16  # the most letters and dots that an abbreviation can have
 
 kernel = numba.njit(cache=True, nogil=True)
 
 
 @kernel
 def _mix(value):
-    """MurmurHash3's 64-bit finalizer; never 0, which marks an empty slot of a hash table."""
+    """MurmurHash3's 64-bit finalizer with the lowest bit set, because 0 marks an empty slot of a hash table."""
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return (value ^ (value >> np.uint64(33))) | np.uint64(1)
@@ -33,7 +33,7 @@ def _mix(value):
 
 @kernel
 def _next_word(codes, classes, at, stop):
-    """The first word in codes[at:stop] as (start, end); start is `stop` where there is none."""
+    """(start, end) of the first word in codes[at:stop]; start is `stop` if there is no word."""
     while at < stop and classes[codes[at]] & SPACE:
         at += 1
     start = at
@@ -62,7 +62,7 @@ def words(codes, classes):
 
 @kernel
 def trimmed(codes, classes, starts, ends):
-    """The spans without the punctuation around them; what is nothing else becomes empty."""
+    """Strip surrounding punctuation from spans. Spans of punctuation only become empty. Returns (starts, ends)."""
     firsts, lasts = starts.copy(), ends.copy()
     for index in range(len(starts)):
         first, last = starts[index], ends[index]
@@ -76,7 +76,7 @@ def trimmed(codes, classes, starts, ends):
 
 @kernel
 def lines_and_paragraphs(codes, classes):
-    """(starts, ends, starts of paragraphs, ends of paragraphs), blank lines left out, none with white space around it."""
+    """(starts, ends) of non-blank lines and (starts, ends) of paragraphs, all without surrounding white space."""
     size = len(codes) // 2 + 1
     starts, ends, firsts, lasts = np.empty((4, size), np.int64)
     lines = paragraphs = at = 0
@@ -104,7 +104,7 @@ def lines_and_paragraphs(codes, classes):
 
 @kernel
 def keys(codes, starts, ends):
-    """A key of each span."""
+    """The key of each span. Shape (spans,)."""
     made = np.empty(len(starts), np.uint64)
     for index in range(len(starts)):
         made[index] = key_of(codes, starts[index], ends[index])
@@ -121,7 +121,7 @@ def key_of(codes, start, end):
 
 @kernel
 def ngram_keys(parts, n):
-    """A key of each run of n parts; `parts` are keys, or code points as 64-bit integers."""
+    """The key of each run of n parts. parts: keys, or code points as 64-bit integers."""
     multiplier, power, total = np.uint64(0x9E3779B97F4A7C15), np.uint64(1), np.uint64(0)
     for _ in range(n):
         power *= multiplier
@@ -137,7 +137,7 @@ def ngram_keys(parts, n):
 
 @kernel
 def listed(parts, known):
-    """(parts that a list holds, how many of the list's entries there are). `known` are the list's keys, ascending."""
+    """(number of parts that are in a list, number of the list's entries that occur). known: its keys, ascending."""
     found = np.zeros(len(known), np.bool_)
     count = 0
     for part in parts:
@@ -150,7 +150,7 @@ def listed(parts, known):
 
 @kernel
 def marks(codes):
-    """(number signs, ellipses) of a text; of dots in a row every three are one ellipsis."""
+    """Count number signs and ellipses. In a run of dots, every three are one ellipsis."""
     hashes = ellipses = dots = 0
     for code in codes:
         dots = dots + 1 if code == DOT else 0
@@ -166,7 +166,7 @@ def marks(codes):
 
 @kernel
 def letters(codes, classes, starts, ends):
-    """(spans with a letter or a mark, letters and marks in all of them)."""
+    """(number of spans with a letter or mark, number of letters and marks in all spans)."""
     spans = total = 0
     for index in range(len(starts)):
         before = total
@@ -179,7 +179,7 @@ def letters(codes, classes, starts, ends):
 
 @kernel
 def line_marks(codes, classes, starts, ends):
-    """(lines that begin with a bullet, that end in an ellipsis, that end in punctuation)."""
+    """Number of lines that begin with a bullet, that end in an ellipsis, and that end in punctuation."""
     bullets = ellipses = punctuated = 0
     for index in range(len(starts)):
         start, last = starts[index], ends[index] - 1
@@ -192,7 +192,7 @@ def line_marks(codes, classes, starts, ends):
 
 @kernel
 def raw_lines(codes, classes):
-    """For each line, blank ones too: start, end, words, letters, upper-case letters, digits; shape (lines, 6)."""
+    """Start, end, words, letters, upper-case letters and digits of each line, even if blank. Shape (lines, 6)."""
     size = 1 + (codes == NEWLINE).sum()
     found = np.zeros((size, 6), np.int64)
     start = 0
@@ -221,7 +221,7 @@ def _holds(known, key):
 
 @kernel
 def _abbreviates(codes, classes, dot, before_name, shortened):
-    """Whether the dot at a place only marks an abbreviation, and no end of a sentence. At a line's end it is both."""
+    """Whether codes[dot] marks an abbreviation but not the end of a sentence. A dot at a line's end always ends one."""
     after = dot + 1
     while after < len(codes) and codes[after] != NEWLINE and classes[codes[after]] & SPACE:
         after += 1
@@ -243,8 +243,12 @@ def _abbreviates(codes, classes, dot, before_name, shortened):
 
 @kernel
 def sentence_ends(codes, classes, before_name, shortened):
-    """Runs of full stops that nothing of a word follows; in scripts with their own full stop, every run of those. A dot behind an
-    initial or one of the keys `before_name` is none; behind letters with dots (e.g., U.S.) or `shortened` it is one before upper case."""
+    """Count the ends of sentences.
+
+    A run of full stops ends a sentence if no word continues right after it; a run of another script's own full stops
+    always does. A single dot after an initial or one of the keys `before_name` does not. A single dot after dotted
+    letters (e.g., U.S.) or one of the keys `shortened` does only before upper case.
+    """
     count, at = 0, 0
     while at < len(codes):
         kind = classes[codes[at]] & (STOP | FULL_STOP)

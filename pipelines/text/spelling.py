@@ -1,4 +1,7 @@
-"""The words of a text as decontamination compares them, and where each stands: as in `ngrams.normalize`, but numbers keep their digits."""
+"""The words of a text as decontamination compares them, with their offsets.
+
+Words are those of `ngrams.normalize`, except that numbers keep their digits.
+"""
 
 import unicodedata
 from typing import NamedTuple
@@ -7,7 +10,7 @@ from pipelines.text.ngrams import blank_markup, fold
 
 
 class Words(NamedTuple):
-    """The words of a text and the characters between which each stands."""
+    """The words of a text, and the character offsets where each starts and ends."""
 
     words: list[str]
     start: list[int]
@@ -15,7 +18,7 @@ class Words(NamedTuple):
 
 
 def spell(character: str) -> str:
-    """`ngrams.fold`, but a digit of any script stays the digit that it is."""
+    """Fold a character like `ngrams.fold`, but map a digit of any script to its ASCII digit."""
     return str(unicodedata.digit(character)) if unicodedata.category(character) == "Nd" else fold(character)
 
 
@@ -34,15 +37,15 @@ def split(text: str) -> list[str]:
 
 
 def locate(text: str) -> Words:
-    """`split`, and where each word stands."""
+    """The words of `split`, with their offsets in the text."""
     found = Words([], [], [])
-    word: list[str] = []  # the one that is being read
+    word: list[str] = []  # the current word
     for at, character in enumerate(blank_markup(text)):
         folded = _SPELLINGS[ord(character)]
         if not folded:
             continue
         alone = folded.strip()
-        if alone == folded:  # of a word that begins or goes on
+        if alone == folded:  # part of a word
             if not word:
                 found.start.append(at)
             word.append(folded)

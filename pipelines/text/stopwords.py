@@ -1,7 +1,8 @@
 """The most frequent function words of each language, for Gopher's rule that running text has at least two of them.
 
-English is Gopher's own list. The others are articles, prepositions, conjunctions, pronouns and forms of "to be" that hardly any
-paragraph of the language does without. Languages written without spaces list characters, as their words are characters here.
+The English list is Gopher's own. The other lists have articles, prepositions, conjunctions, pronouns and forms of "to
+be" that occur in almost every paragraph. Lists of languages written without spaces have characters, because the rules
+count characters as words there.
 """
 
 _LISTS = {
@@ -53,16 +54,17 @@ _LISTS = {
 
 STOP_WORDS: dict[str, frozenset[str]] = {language: frozenset(words.split()) for language, words in _LISTS.items()}
 
-# BLOOM's rule is about the share of function words in running text, so a list must hold every one that a text may use.
+# BLOOM's rule limits the share of function words in running text, so its lists must be complete.
 _ENGLISH = """
-a about above after again against all also although always am among an and another any are around as at be because been before
-being below between both but by can cannot could did do does doing done down during each either else enough ever every few first
-for from further get had has have having he her here hers herself him himself his how however i if in into is it its itself just
-last least less like made make many may me might more most much must my myself near neither never no nor not now of off often on
-once one only onto or other others our ours ourselves out over own per perhaps quite rather same she should since so some still
-such than that the their theirs them themselves then there therefore these they this those though through thus to together too
-toward two under until up upon us very via was we well were what whatever when where whether which while who whom whose why will
-with within without would yet you your yours yourself yourselves
+a about above after again against all also although always am among an and another any are around as at be because been
+before being below between both but by can cannot could did do does doing done down during each either else enough ever
+every few first for from further get had has have having he her here hers herself him himself his how however i if in
+into is it its itself just last least less like made make many may me might more most much must my myself near neither
+never no nor not now of off often on once one only onto or other others our ours ourselves out over own per perhaps
+quite rather same she should since so some still such than that the their theirs them themselves then there therefore
+these they this those though through thus to together too toward two under until up upon us very via was we well were
+what whatever when where whether which while who whom whose why will with within without would yet you your yours
+yourself yourselves
 """
 FUNCTION_WORDS: dict[str, frozenset[str]] = {"en": frozenset(_ENGLISH.split())}
-"""The languages with a full list; BLOOM's rule is asked of no other."""
+"""Full lists of function words. BLOOM's rule applies only to these languages."""

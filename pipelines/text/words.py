@@ -1,9 +1,10 @@
-"""What a word, a line and a paragraph are, for every rule that counts them.
+"""Definitions of a word, a line and a paragraph, for every rule that counts them.
 
-A word is a run of characters without white space. Scripts that are written without spaces (Chinese, Japanese, Thai, Lao, Khmer,
-Burmese, Tibetan) have a character for a word, with the punctuation behind it, as in other scripts. A dictionary would cut them
-better and cost more than all rules together; instead whatever counts words (length, n-grams) or the characters of a line takes
-`languages.unit` characters for a word of the language, so that a threshold means about the same in all of them.
+A word is a run of characters without white space. In scripts written without spaces (Chinese, Japanese, Thai, Lao,
+Khmer, Burmese, Tibetan), each character is a word, together with the punctuation after it. A dictionary would split
+these scripts better but would cost more than all rules together. Instead, rules that count words, n-grams or the
+characters of a line take `languages.unit` characters for a word of the language, so that a threshold means about the
+same in all languages.
 """
 
 import re
@@ -21,12 +22,12 @@ WORD = re.compile(rf"[{UNSPACED}][^\w\s{UNSPACED}]*|[^\s{UNSPACED}]+")
 
 def split_words(text: str) -> list[str]:
     """The words of a text, in order, with their punctuation."""
-    # Splitting on white space is several times as fast and the same where no unspaced script occurs.
+    # For ASCII text, splitting on white space gives the same words several times as fast.
     return text.split() if text.isascii() else WORD.findall(text)
 
 
 class Spans(NamedTuple):
-    """Parts of a text: where they start and end, in characters, and keys that are equal where the parts are."""
+    """Parts of a text: start and end offsets in characters, and 64-bit keys that are equal for equal parts."""
 
     starts: counting.Places
     ends: counting.Places
@@ -38,7 +39,7 @@ class Spans(NamedTuple):
 
 
 class Text:
-    """A text with its words, lines and paragraphs, each found once and only when a rule asks."""
+    """A text with its words, lines and paragraphs, each computed once, on first use."""
 
     def __init__(self, text: str, language: str | None = None) -> None:
         self.text = text
@@ -60,7 +61,7 @@ class Text:
 
     @cached_property
     def lowered_words(self) -> tuple[Spans, Spans]:
-        """The words in lower case, as they stand and bare of the punctuation around them."""
+        """The lower-cased words, with and without their surrounding punctuation."""
         codes = characters.code_points(self.lowered)
         starts, ends = counting.words(codes, characters.classes())
         bare = counting.trimmed(codes, characters.classes(), starts, ends)
@@ -74,21 +75,21 @@ class Text:
 
     @property
     def lines(self) -> Spans:
-        """Lines that are not blank, without surrounding white space."""
+        """Non-blank lines, without surrounding white space."""
         return self._lines_and_paragraphs[0]
 
     @property
     def paragraphs(self) -> Spans:
-        """What stands between blank lines, without surrounding white space."""
+        """Runs of text between blank lines, without surrounding white space."""
         return self._lines_and_paragraphs[1]
 
     def bare_words(self) -> list[str]:
-        """The words as strings, in lower case and without the punctuation around them: for what no kernel does."""
+        """The lower-cased words without surrounding punctuation, as strings, for code outside the kernels."""
         return [word.strip(PUNCTUATION) for word in split_words(self.lowered)]
 
 
 @lru_cache(maxsize=256)
 def keys_of(words: frozenset[str]) -> counting.Keys:
-    """The keys of some words, ascending."""
+    """The keys of the words, ascending. Shape (words,)."""
     codes = [characters.code_points(word) for word in words]
     return np.array(sorted(counting.keys(one, np.array([0]), np.array([len(one)]))[0] for one in codes), np.uint64)
