@@ -102,7 +102,7 @@ def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[
     Every process returns all replies.
     """
     settings: Evaluate = job.settings
-    # Processes exchange results as sums. float64 holds ids exactly; ids are stored plus 1, so that 0 means no token.
+    # Processes exchange results as sums; float64 holds ids exactly. Ids are stored plus 1, so 0 means no token.
     ids = torch.zeros(len(prompts), settings.max_response_tokens, dtype=torch.float64)
     rewards = torch.zeros(len(prompts), dtype=torch.float64)
     for rows in parts(job, len(prompts)):
@@ -184,6 +184,6 @@ def load(job: Job, manifest: Manifest) -> nn.Module:
 
 
 def drops(stages: Sequence[str], losses: dict[str, list[float]], win_rate_high: float | None) -> set[str]:
-    """Stages whose model is worse, beyond noise, than that of the stage before: in held-out perplexity or PPO's reward."""
+    """Stages whose model is worse, beyond noise, than that of the stage before, in held-out loss or PPO's reward."""
     worse = {late for early, late in pairwise(stages) if early in losses and got_worse(losses[early], losses[late])}
     return worse | ({"ppo"} if win_rate_high is not None and win_rate_high < 0.5 else set())

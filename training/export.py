@@ -54,7 +54,7 @@ def ancestors(task: Task) -> list[Task]:
 
 
 def model_card(run: Run, task: Task, source: Manifest, made: list[Manifest]) -> str:
-    """The model card. `made` are the manifests of the task's ancestors; `source` is the one that lists the weights."""
+    """The model card. `made` holds the manifests of the task's ancestors; `source` is the one of the weights."""
     crawl_files = [uri for one in made for uri in one.sources]
     measured = "\n".join(f"| {name} | {_shown(value)} |" for name, value in source.metrics.items())
     lineage = "\n".join(

@@ -1,10 +1,10 @@
 """PPO with InstructGPT's objective: E[r - beta log(pi_RL / pi_SFT)] + gamma E_pretrain[log pi_RL].
 
 Each step in `run` samples replies, scores them, turns rewards into advantages, and improves policy and critic. Sampling
-and scoring are split over the processes. Then every process gets the whole batch's experience (a few numbers per token),
-so whitening, minibatches and figures do not depend on the number of processes. All randomness follows from the recipe's
-seed and the step. A resume therefore needs only weights, optimizers, the KL coefficient and the step, and continues bit
-for bit.
+and scoring are split over the processes. Then every process gets the experience of the whole batch (a few numbers per
+token), so whitening, minibatches and figures do not depend on the number of processes. All randomness follows from the
+recipe's seed and the step. A resume therefore needs only weights, optimizers, the KL coefficient and the step, and
+continues bit for bit.
 """
 
 import os

@@ -109,7 +109,7 @@ def is_heldout(turn: str, fraction: float) -> bool:
 def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error (Guo et al. 2017, eq. 3) of sigmoid(|margin|) as the probability that the ranking is right.
 
-    A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1], in bins of equal width; a tie counts as half right.
+    A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1], in bins of equal width; a tie is half right.
     """
     if not margins:
         return 0.0
@@ -149,7 +149,7 @@ def read_pairs(job: Job) -> Pairs:
 
 
 def split(pairs: Sequence[Preference], fraction: float) -> tuple[list[Preference], list[Preference]]:
-    """(training pairs, held-out pairs), which share no first turn. Raises InputError if either list would be empty."""
+    """(training pairs, held-out pairs), which share no first turn. Raises InputError if either list is empty."""
     train = [pair for pair in pairs if not is_heldout(pair.prompt[0].text, fraction)]
     heldout = [pair for pair in pairs if is_heldout(pair.prompt[0].text, fraction)]
     if not train or not heldout:

@@ -46,7 +46,7 @@ def split(chats: Sequence[list[Turn]], seed: int) -> tuple[list[list[Turn]], lis
 
 
 def collate(examples: Sequence[Encoded], pad: int, count: int | None = None) -> Batch:
-    """Pad chats on the right, where causal attention never sees the padding. `count` defaults to these chats' own."""
+    """Chats padded on the right, where causal attention never sees it. `count` defaults to these chats' own."""
     longest = max(len(ids) for ids, _ in examples)
     tokens = torch.full((len(examples), longest), pad, dtype=torch.long)
     mask = torch.zeros(len(examples), longest - 1)

@@ -162,7 +162,7 @@ class Engine:
             )
 
     def _grad_norm(self) -> Tensor | None:
-        """The gradients' norm without ZeRO, where DeepSpeed clips but does not give it; None with ZeRO, until the step."""
+        """The gradients' norm without ZeRO, where DeepSpeed does not give it. With ZeRO None: known after the step."""
         if self.zero_stage > 0:
             return None
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
