@@ -125,7 +125,7 @@ def compare(before: Replies, after: Replies) -> dict[str, float]:
 
 
 def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], chat: Chat, count: int) -> bytes:
-    """The first `count` prompts with the replies before and after PPO, as JSON lines; without PPO the second is null."""
+    """The first `count` prompts with the replies before and after PPO, as JSON lines; null without PPO."""
     lines = []
     for row, turns in enumerate(asked[:count]):
         shown: dict[str, Any] = {"prompt": "\n\n".join(turn.text for turn in turns)}

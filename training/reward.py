@@ -107,9 +107,10 @@ def is_heldout(turn: str, fraction: float) -> bool:
 
 
 def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3) of sigmoid(|margin|) as the probability that the ranking is right.
+    """Expected calibration error of sigmoid(|margin|) as the probability that the ranking is right.
 
-    A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1], in bins of equal width; a tie is half right.
+    Guo et al. 2017, eq. 3. A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1], in bins of equal width. A tie
+    is half right.
     """
     if not margins:
         return 0.0
@@ -154,7 +155,8 @@ def split(pairs: Sequence[Preference], fraction: float) -> tuple[list[Preference
     heldout = [pair for pair in pairs if is_heldout(pair.prompt[0].text, fraction)]
     if not train or not heldout:
         raise InputError(
-            f"{len(pairs)} preference pairs are too few to hold out {fraction:g} of their prompts; give reward.data more"
+            f"{len(pairs)} preference pairs are too few to hold out {fraction:g} of their prompts; "
+            "give reward.data more"
         )
     return train, heldout
 

@@ -57,7 +57,7 @@ def collate(examples: Sequence[Encoded], pad: int, count: int | None = None) -> 
 
 
 def predicted(examples: Sequence[Encoded]) -> int:
-    """Number of tokens with loss: replies and their end-of-text, without a chat's first token, which nothing predicts."""
+    """Number of tokens with loss: replies and their end-of-text, except a first token, which nothing predicts."""
     return sum(sum(learned[1:]) for _, learned in examples)
 
 

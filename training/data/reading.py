@@ -56,7 +56,7 @@ def share_of(rows: list[T], rank: int, world: int) -> list[T]:
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens (B, T), int64; mask (B, T - 1), 1 where the next token is predicted; count: ones in all masks of a step."""
+    """tokens (B, T), int64; mask (B, T - 1), 1 where the next token is predicted; count: ones in a step's masks."""
 
     tokens: Tensor
     mask: Tensor
@@ -224,7 +224,7 @@ def parse_alpaca(row: Any) -> list[Turn]:
 
 
 def parse_hh(row: Any) -> Preference:
-    """{chosen, rejected} (Bai et al. 2022): dialogues that differ in the last reply; the turns before are the prompt."""
+    """{chosen, rejected} (Bai et al. 2022): dialogues that differ in the last reply; earlier turns are the prompt."""
     chosen, rejected = (parse_dialogue(_texts(row, key)) for key in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1]:
         raise Unusable("prompts_differ")
