@@ -1,6 +1,6 @@
 """`make demo` and `make stop`: from pages to a chat model on one machine, watched from the terminal.
 
-start: find pages, start Airflow, run the recipe through the DAGs corpus, pretrain, align and evaluate, and say what came of it.
+start: find pages, start Airflow, run the recipe through the DAGs corpus, pretrain, align, evaluate, and show the result.
 stop: end everything that start left running.
 """
 
@@ -129,7 +129,7 @@ def _overrides(given: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _form_default(where: Path, recipe: str, overrides: Sequence[str]) -> Path:
-    """Write the demo's recipe to one file: as the form's default, it gives new runs, polls and backfills the same pages."""
+    """Write the demo's recipe to a file, from which the form, polls and backfills get the same pages by default."""
     file = where / "demo.yaml"
     draft = file.with_suffix(".new")
     draft.write_text(recipes.dump(recipes.load(recipe, overrides)))
@@ -154,7 +154,8 @@ def _prepare(airflow: Airflow, screen: Screen) -> None:
         errors = airflow.import_errors()
         if errors or time.monotonic() > deadline:
             raise GristmillError(
-                f"Airflow does not offer the DAGs {', '.join(sorted(missing))}: {'; '.join(errors) or 'no reason given'}"
+                f"Airflow does not offer the DAGs {', '.join(sorted(missing))}: "
+                f"{'; '.join(errors) or 'no reason given'}"
             )
         time.sleep(1)
     for dag in CHAIN:

@@ -1,7 +1,7 @@
 """Crawl Python's own documentation server into WARC files: pages for a machine that cannot reach Common Crawl.
 
-`python -m pydoc -p PORT` serves the documentation of every standard module on loopback. The pages are fetched over HTTP as any
-crawler would, and each leaves three WARC/1.0 records: request, response (the bytes as received) and metadata.
+`python -m pydoc -p PORT` serves the documentation of every standard module on loopback. Pages are fetched over HTTP, as
+by any crawler. Each page gives three WARC/1.0 records: request, response (the bytes as received) and metadata.
 """
 
 import base64

@@ -24,7 +24,7 @@ HANDOVER_S = 90  # an asset event starts the next DAG within seconds; after this
 
 
 class Screen:
-    """Permanent lines, and changing lines below them. If the output is not a terminal, these are printed now and then."""
+    """Permanent lines, and changing lines below them. Without a terminal, changing lines are printed now and then."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out = out
@@ -61,7 +61,7 @@ class TaskFailed(GristmillError):
 
 
 class Follower:
-    """Follows one run of the recipe through all its DAG runs. `run` is None until the first task resolves the recipe."""
+    """Follows a run of the recipe through all its DAG runs. `run` is None until the first task resolves the recipe."""
 
     def __init__(self, airflow: Airflow, screen: Screen) -> None:
         self._airflow, self._screen = airflow, screen

@@ -1,4 +1,4 @@
-"""Checks that this machine can run Gristmill. Runs before anything is installed, so it needs only the standard library."""
+"""Checks that this machine can run Gristmill. Standard library only, because it runs before anything is installed."""
 
 import importlib.util
 import re

@@ -37,7 +37,8 @@ class Airflow:
                 # An interrupted POST may have had its effect: repeating it could start a second run.
                 if method == "POST" or time.monotonic() > deadline:
                     raise GristmillError(
-                        f"Airflow at {self.url} no longer answers; look into airflow.log, or start again with: make demo"
+                        f"Airflow at {self.url} no longer answers; look into airflow.log, "
+                        "or start again with: make demo"
                     ) from error
                 time.sleep(1)
         if not response.ok:
@@ -120,7 +121,7 @@ class Airflow:
         return row
 
     def newest_run(self, dag: str, partition_key: str, after: str, recipe: str) -> dict[str, Any] | None:
-        """The newest run of a partition that a result of `recipe` started and that was queued after `after` (ISO 8601)."""
+        """The newest run of a partition that a result of `recipe` started, queued after `after` (ISO 8601)."""
         rows = self.call(
             "GET", f"dags/{dag}/dagRuns", order_by="-run_after", limit=20, partition_key_pattern=partition_key
         )["dag_runs"]

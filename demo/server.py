@@ -1,4 +1,4 @@
-"""Starts Airflow's standalone server in a process group of its own, finds it again, and ends it with all its children."""
+"""Starts Airflow's standalone server in its own process group, finds it again, and ends it with all its children."""
 
 import contextlib
 import errno
@@ -57,8 +57,9 @@ def _recorded(folder: Path) -> tuple[int, int] | None:
 
 
 def start(folder: Path, port: int, recipe: Path | None = None) -> Server:
-    """Start Airflow and wait until scheduler and DAG processor are healthy. Raises GristmillError with the end of its log.
+    """Start Airflow and wait until scheduler and DAG processor are healthy.
 
+    Raises GristmillError with the end of Airflow's log if they do not become healthy.
     `recipe` becomes the default of the trigger forms, unless GRISTMILL_RECIPE names another.
     """
     check_port(port)

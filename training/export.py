@@ -55,6 +55,7 @@ def ancestors(task: Task) -> list[Task]:
 
 def model_card(run: Run, task: Task, source: Manifest, made: list[Manifest]) -> str:
     """The model card. `made` holds the manifests of the task's ancestors; `source` is the one of the weights."""
+    crawls = ", ".join(run.recipe.snapshots) or "a crawl"
     crawl_files = [uri for one in made for uri in one.sources]
     measured = "\n".join(f"| {name} | {_shown(value)} |" for name, value in source.metrics.items())
     lineage = "\n".join(
@@ -68,7 +69,7 @@ pipeline_tag: text-generation
 
 # {run.recipe.name}
 
-A language model made by Gristmill from {", ".join(run.recipe.snapshots) or "a crawl"}. The weights are those of the stage
+A language model made by Gristmill from {crawls}. The weights are those of the stage
 `{source.stage}`, fingerprint `{source.fingerprint}`.
 
 ```python

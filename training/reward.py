@@ -109,8 +109,8 @@ def is_heldout(turn: str, fraction: float) -> bool:
 def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error of sigmoid(|margin|) as the probability that the ranking is right.
 
-    Guo et al. 2017, eq. 3. A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1], in bins of equal width. A tie
-    is half right.
+    Guo et al. 2017, eq. 3. A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1], in bins of equal width; a
+    tie is half right.
     """
     if not margins:
         return 0.0

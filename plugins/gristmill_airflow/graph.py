@@ -119,9 +119,9 @@ def publish_last(asset: Asset, stage: str, otherwise: str) -> Any:
 def poll() -> list[str]:
     """Publish each new crawl of the recipe's source under its name; the first poll publishes only the newest.
 
-    Airflow publishes after the task has succeeded. If a poll is killed before that, the next poll finds the same crawls
-    again. Recipe, overrides and source are kept with the crawls for backfills. A person's form is kept for the schedule,
-    which sends none.
+    Airflow publishes after the task has succeeded. If a poll is killed before, the next poll finds the same crawls
+    again. Recipe, overrides and source are kept with the crawls for backfills. A person's form is kept for the
+    schedule, which sends none.
     """
     context = get_current_context()
     state = context["asset_state_store"][CRAWL]

@@ -217,7 +217,8 @@ def _agrees(request: Request, recipe: Recipe) -> bool:
     if request.crawl and recipe.snapshots and request.crawl != newest_crawl(recipe):
         raise RecipeError(
             f"crawl {request.crawl}: the recipe {request.run or request.recipe} names "
-            f"{', '.join(recipe.snapshots)} and runs as {newest_crawl(recipe)}; leave `snapshots` empty to take any crawl"
+            f"{', '.join(recipe.snapshots)} and runs as {newest_crawl(recipe)}; "
+            "leave `snapshots` empty to take any crawl"
         )
     return bool(recipe.snapshots)
 
