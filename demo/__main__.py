@@ -1,6 +1,6 @@
 """`make demo` and `make stop`: from pages to a chat model on one machine, watched from the terminal.
 
-start: find pages, start Airflow, run the recipe through the DAGs corpus, pretrain, align, evaluate, and show the result.
+start: find pages, start Airflow, run the recipe through the DAGs corpus, pretrain, align, evaluate, and show results.
 stop: end everything that start left running.
 """
 
