@@ -1,6 +1,6 @@
 """A base model to a chat model: instruction tuning, reward model, gate, PPO.
 
-Where the gate finds the reward model too weak, PPO is left out and the tuned model goes on as it is.
+If the gate finds the reward model too weak, PPO is skipped and the tuned model is the result.
 """
 
 from airflow.sdk import DAG

@@ -1,9 +1,10 @@
 """One crawl to packed training sequences: the Spark plane.
 
-The first stages run once for each segment of the crawl, so that a segment fails, retries and is cleared alone; the rest run over the
-whole corpus. What is done already is skipped.
+The first stages run once for each segment of the crawl, so that each segment fails, retries and is cleared by itself;
+the rest run over the whole corpus. Finished tasks are skipped.
 
-A backfill covers the crawls that `crawl_refresh` has seen, so switch that on, or trigger it once, before the first.
+A backfill covers the crawls that `crawl_refresh` has seen. Before the first backfill, switch that DAG on or trigger it
+once.
 """
 
 from airflow.sdk import DAG, task_group

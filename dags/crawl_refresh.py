@@ -1,7 +1,7 @@
 """Asks the recipe's source for new crawls, and starts the DAG `corpus` for each.
 
-The first poll starts it for the newest crawl only; the older ones are known from then on, and a backfill of `corpus` runs them, with the
-recipe, overrides and source of the poll. The schedule polls with what you last told this DAG when you triggered it.
+The first poll starts it for the newest crawl only and records the older ones. A backfill of `corpus` runs these, with
+the recipe, overrides and source of the poll. The schedule polls with the recipe and overrides of your last trigger.
 """
 
 from airflow.sdk import DAG

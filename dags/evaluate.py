@@ -1,4 +1,4 @@
-"""Every model of a run on the same held-out data, and the last one as a folder that `transformers` loads."""
+"""Measures every model of a run on the same held-out data, and exports the last one as a folder for `transformers`."""
 
 from airflow.sdk import DAG
 

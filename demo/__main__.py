@@ -1,6 +1,6 @@
 """`make demo` and `make stop`: from pages to a chat model on one machine, watched from the terminal.
 
-start: find pages, start Airflow, run the recipe through the DAGs corpus, pretrain, align and evaluate, and say what came of it.
+start: find pages, start Airflow, run the recipe through the DAGs corpus, pretrain, align, evaluate, and show results.
 stop: end everything that start left running.
 """
 
@@ -27,7 +27,7 @@ from gristmill_airflow.environment import create_pools, password, token
 DISK_GIB = 2.0
 PARSE_S = 120
 WHERE = Path("home")  # and the Makefile's
-NAME = "demo__"  # how the demo's runs of `corpus` begin, by which a later demo knows them
+NAME = "demo__"  # start of the ids of the demo's runs of `corpus`, by which a later demo recognises them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            f"\nThe run goes on inside Airflow. `make demo` takes it up where it stands; `{_how_to_stop(given.where)}` ends it.",
+            "\nThe run goes on inside Airflow. `make demo` takes it up where it stands; "
+            f"`{_how_to_stop(given.where)}` ends it.",
             file=sys.stderr,
         )
         return 130
@@ -72,7 +73,7 @@ def _stop(where: Path) -> None:
 
 
 def _how_to_stop(where: Path) -> str:
-    """The command that ends what was started in a folder."""
+    """The command that ends the demo of a folder."""
     return "make stop" if where == WHERE else f"make stop WHERE={shlex.quote(str(where))}"
 
 
@@ -120,7 +121,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
 
 
 def _overrides(given: argparse.Namespace) -> tuple[str, ...]:
-    """Those of the command line; the store lies in the demo's folder unless the recipe or an override puts it elsewhere."""
+    """The command line's overrides, and the store in the demo's folder unless recipe or overrides name another."""
     overrides = tuple(given.set.split())
     recipe = recipes.load(given.recipe, overrides)
     default = recipe.store == Recipe().store
@@ -128,29 +129,33 @@ def _overrides(given: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _form_default(where: Path, recipe: str, overrides: Sequence[str]) -> Path:
-    """The demo's recipe as one file, whose pages a person then gets from the trigger form, a poll or a backfill without naming them."""
+    """Write the demo's recipe to a file, from which the form, polls and backfills get the same pages by default."""
     file = where / "demo.yaml"
     draft = file.with_suffix(".new")
     draft.write_text(recipes.dump(recipes.load(recipe, overrides)))
-    draft.replace(file)  # whole or not at all: a task of an Airflow that runs already may read it now
+    draft.replace(file)  # atomically, because a task of a running Airflow may read it now
     return file
 
 
 def _form_line(form: Path, in_force: str) -> str:
-    """What the trigger forms offer first."""
+    """The line on the trigger forms' default recipe."""
     if in_force == str(form.resolve()):
         return f"{form}, this recipe with these pages, is the default of Airflow's trigger forms"
-    return f"the default of Airflow's trigger forms is {in_force}, as GRISTMILL_RECIPE says; this recipe with these pages is {form}"
+    return (
+        f"the default of Airflow's trigger forms is {in_force}, as GRISTMILL_RECIPE says; "
+        f"this recipe with these pages is {form}"
+    )
 
 
 def _prepare(airflow: Airflow, screen: Screen) -> None:
-    """Wait until the DAGs are parsed, end what an interrupted demo left unfinished, and let the DAGs start."""
+    """Wait until the DAGs are parsed, end the unfinished runs of an interrupted demo, and unpause the DAGs."""
     deadline = time.monotonic() + PARSE_S
     while missing := set(CHAIN) - airflow.dags():
         errors = airflow.import_errors()
         if errors or time.monotonic() > deadline:
             raise GristmillError(
-                f"Airflow does not offer the DAGs {', '.join(sorted(missing))}: {'; '.join(errors) or 'no reason given'}"
+                f"Airflow does not offer the DAGs {', '.join(sorted(missing))}: "
+                f"{'; '.join(errors) or 'no reason given'}"
             )
         time.sleep(1)
     for dag in CHAIN:
@@ -164,7 +169,7 @@ def _prepare(airflow: Airflow, screen: Screen) -> None:
 
 @contextlib.contextmanager
 def _alone(where: Path) -> Iterator[None]:
-    """Hold the folder's lock, or refuse. The lock goes with the process, however it ends."""
+    """Hold the folder's lock; raise GristmillError if another demo holds it. It is freed when the process ends."""
     where.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (owner := where.stat().st_uid) != os.getuid():
         raise GristmillError(f"{where} belongs to user {owner}; choose a folder of your own: make demo WHERE=DIR")
@@ -174,7 +179,8 @@ def _alone(where: Path) -> Iterator[None]:
     except BlockingIOError:
         other = os.read(handle, 20).decode().strip() or "?"
         raise GristmillError(
-            f"another `make demo` (process {other}) runs in {where}; wait for it, or use a folder and port of your own: make demo WHERE=DIR PORT=8090"
+            f"another `make demo` (process {other}) runs in {where}; "
+            "wait for it, or use a folder and port of your own: make demo WHERE=DIR PORT=8090"
         ) from None
     try:
         os.ftruncate(handle, 0)

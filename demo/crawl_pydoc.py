@@ -1,7 +1,7 @@
 """Crawl Python's own documentation server into WARC files: pages for a machine that cannot reach Common Crawl.
 
-`python -m pydoc -p PORT` serves the documentation of every standard module on loopback. The pages are fetched over HTTP as any
-crawler would, and each leaves three WARC/1.0 records: request, response (the bytes as received) and metadata.
+`python -m pydoc -p PORT` serves the documentation of every standard module on loopback. Pages are fetched over HTTP, as
+by any crawler. Each page gives three WARC/1.0 records: request, response (the bytes as received) and metadata.
 """
 
 import base64
@@ -34,7 +34,10 @@ LINK = re.compile(rb'<a href="([^"#]+)')
 
 
 def crawl(folder: Path, max_pages: int, say: Callable[[str], None] = lambda _: None) -> int:
-    """Fetch up to `max_pages` pages into `folder`/pydoc-*.warc.gz and return their number. The folder appears complete or not at all."""
+    """Fetch up to `max_pages` pages into `folder`/pydoc-*.warc.gz and return their number.
+
+    The folder appears only when it is complete.
+    """
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     partial.mkdir(parents=True)
     count = 0
@@ -105,7 +108,7 @@ def walk(origin: str, max_pages: int) -> Iterator[tuple[str, bytes, bytes]]:
         try:
             request, response = fetch(url)
         except OSError:
-            continue  # some modules cannot be imported on some machines, and end the connection
+            continue  # modules that cannot be imported on this machine end the connection
         found += 1
         yield url, request, response
         for link in links(url, response):
@@ -129,7 +132,8 @@ def fetch(url: str) -> tuple[bytes, bytes]:
     """One GET over HTTP/1.0: the bytes that were sent and the bytes that came back, unchanged. Raises OSError."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    request = f"GET {target} HTTP/1.0\r\nHost: {parts.netloc}\r\nUser-Agent: {USER_AGENT}\r\nAccept: text/html\r\n\r\n".encode()
+    headers = f"Host: {parts.netloc}\r\nUser-Agent: {USER_AGENT}\r\nAccept: text/html\r\n"
+    request = f"GET {target} HTTP/1.0\r\n{headers}\r\n".encode()
     with socket.create_connection((parts.hostname or "", parts.port or 80), TIMEOUT_S) as connection:
         connection.sendall(request)
         pieces = []

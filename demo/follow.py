@@ -19,12 +19,12 @@ from demo.rest import Airflow, healthy
 
 CHAIN = ("corpus", "pretrain", "align", "evaluate")
 POLL_S = 1.0
-PLAIN_EVERY_S = 15.0  # between progress lines where output is no terminal
-HANDOVER_S = 90  # an asset event starts the next DAG within seconds; a scheduler that is silent for longer is gone
+PLAIN_EVERY_S = 15.0  # between progress lines if the output is not a terminal
+HANDOVER_S = 90  # an asset event starts the next DAG within seconds; after this silence the scheduler is gone
 
 
 class Screen:
-    """Lines that stay, and below them some that change. Where output is no terminal what changes is printed now and then."""
+    """Permanent lines, and changing lines below them. Without a terminal, changing lines are printed now and then."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out = out
@@ -34,8 +34,8 @@ class Screen:
 
     def say(self, line: str = "") -> None:
         """A line that stays."""
-        told = "\n".join(map(printable, line.split("\n")))
-        print(f"{self._clear()}{told}", file=self._out, flush=True)
+        text = "\n".join(map(printable, line.split("\n")))
+        print(f"{self._clear()}{text}", file=self._out, flush=True)
         self._shown = ()
 
     def show(self, *lines: str) -> None:
@@ -50,7 +50,7 @@ class Screen:
             self._last, self._shown = time.monotonic(), lines
 
     def _clear(self) -> str:
-        """What takes a terminal to the first of the lines shown, and wipes them."""
+        """The control codes that move a terminal to the first changing line and wipe all of them."""
         if not self._live:
             return ""
         return "\r" + f"\x1b[{len(self._shown) - 1}A" * (len(self._shown) > 1) + "\x1b[J"
@@ -61,14 +61,14 @@ class TaskFailed(GristmillError):
 
 
 class Follower:
-    """Follows one run of the recipe through all its DAG runs. `run` is known once the first task has resolved the recipe."""
+    """Follows a run of the recipe through all its DAG runs. `run` is None until the first task resolves the recipe."""
 
     def __init__(self, airflow: Airflow, screen: Screen) -> None:
         self._airflow, self._screen = airflow, screen
         self.run: Run | None = None
 
     def follow_chain(self, corpus_run: str, key: str) -> Run:
-        """Follow `corpus` and the DAGs after it until all are done; raises TaskFailed where one fails."""
+        """Follow `corpus` and the DAGs after it until all are done; raises TaskFailed if one fails."""
         after = datetime.datetime.now(datetime.UTC).isoformat()
         run_id = corpus_run
         for position, dag in enumerate(CHAIN):
@@ -86,7 +86,7 @@ class Follower:
         return self.run
 
     def _wait_for_run(self, dag: str, key: str, after: str, recipe: str) -> str:
-        """The id of the run that our results start. However busy the scheduler is, it is waited for while it reports."""
+        """The id of the run that our results start. Waits for a busy scheduler as long as it reports."""
         began = reported = time.monotonic()
         while (run := self._airflow.newest_run(dag, key, after, recipe)) is None:
             now = time.monotonic()
@@ -94,16 +94,18 @@ class Follower:
                 reported = now
             elif now - reported > HANDOVER_S:
                 raise GristmillError(
-                    f"{dag} did not start, and Airflow's scheduler has been silent for {HANDOVER_S} s; look into airflow.log, or run: make stop demo"
+                    f"{dag} did not start, and Airflow's scheduler has been silent for {HANDOVER_S} s; "
+                    "look into airflow.log, or run: make stop demo"
                 )
             self._screen.show(
-                f"  {dag}: waiting for the asset event that starts it ({clock(now - began)}); see {self._airflow.url}/assets"
+                f"  {dag}: waiting for the asset event that starts it ({clock(now - began)}); "
+                f"see {self._airflow.url}/assets"
             )
             time.sleep(POLL_S)
         return str(run["dag_run_id"])
 
     def follow_run(self, dag: str, run_id: str) -> None:
-        """Show a DAG run's tasks as they go until it ends; raises TaskFailed when it failed."""
+        """Show a DAG run's tasks until the run ends; raises TaskFailed if it failed."""
         told: dict[tuple[str, int], tuple[str, int]] = {}
         while True:
             state = self._airflow.run(dag, run_id)["state"]  # before the tasks, so that at the end they are final
@@ -153,7 +155,7 @@ class Follower:
         return f"{_stage(task)} {self._partition(task)}".rstrip()
 
     def _partition(self, task: dict[str, Any]) -> str:
-        """The segment of a mapped task: they are mapped in the run's order."""
+        """The segment of a mapped task; tasks are mapped in the order of the run's segments."""
         if task["map_index"] < 0:
             return ""
         return self.run.segments[task["map_index"]].partition if self.run else str(task["map_index"])
@@ -171,7 +173,7 @@ EXCEPTION = re.compile(r"(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception|Inte
 
 
 def reason(lines: Iterable[str]) -> str:
-    """The line of a task's log that says why it failed: ours if there is one, else the last exception that is not Airflow's own."""
+    """The line of a task's log that says why it failed: our error line, else the last exception not of Airflow."""
     said = [line.strip() for line in lines if line.strip() and not line.startswith("::")]
     ours = [found[1] for line in said if (found := re.match(r"error: (.+)", line))]
     if ours:
@@ -182,7 +184,7 @@ def reason(lines: Iterable[str]) -> str:
 
 
 def latest_progress(lines: Iterable[str]) -> str | None:
-    """What the last progress line of a log says, in the words of the terminal."""
+    """The last progress line of a log, in the terminal's format; None if there is none."""
     found = None
     for line in lines:
         found = PROGRESS.search(line) or found

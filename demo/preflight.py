@@ -1,4 +1,4 @@
-"""Is this machine fit for Gristmill? Runs before anything is installed, so it uses the standard library alone."""
+"""Checks that this machine can run Gristmill. Standard library only, because it runs before anything is installed."""
 
 import importlib.util
 import re
@@ -13,14 +13,17 @@ SETUP_GIB = (
 
 
 def problem(folder: Path, free_gib: float = SETUP_GIB) -> str | None:
-    """What is missing, as one line that says what to do, or None."""
+    """One line on what is missing and how to install it, or None."""
     return python_problem() or java_problem() or compiler_problem() or disk_problem(folder, free_gib)
 
 
 def python_problem(version: tuple[int, ...] = sys.version_info[:2]) -> str | None:
     """Airflow, Spark and DeepSpeed are pinned to versions that were tried together on 3.11 only."""
     if tuple(version) != (3, 11):
-        return f"this is Python {'.'.join(map(str, version))}, 3.11 is needed; install it and run: make PYTHON=/path/to/python3.11 ..."
+        return (
+            f"this is Python {'.'.join(map(str, version))}, 3.11 is needed; "
+            "install it and run: make PYTHON=/path/to/python3.11 ..."
+        )
     if importlib.util.find_spec("ensurepip") is None:
         return "this Python cannot make virtual environments; on Debian: apt-get install python3.11-venv"
     return None
@@ -49,13 +52,16 @@ def compiler_problem() -> str | None:
 
 
 def disk_problem(folder: Path, free_gib: float) -> str | None:
-    """`folder` need not exist yet; the nearest parent that does is asked."""
+    """`folder` need not exist yet; its nearest existing parent is checked."""
     at = folder.absolute()
     while not at.exists():
         at = at.parent
     free = shutil.disk_usage(at).free / (1 << 30)
     if free < free_gib:
-        return f"{at}: {free:.1f} GiB of disk are free, {free_gib:g} GiB are needed; make room or choose another folder with WHERE=DIR"
+        return (
+            f"{at}: {free:.1f} GiB of disk are free, {free_gib:g} GiB are needed; "
+            "make room or choose another folder with WHERE=DIR"
+        )
     return None
 
 

@@ -11,12 +11,15 @@ import requests
 from contract.errors import GristmillError
 
 TIMEOUT_S = 30
-PAGE = 100  # Airflow cuts longer pages to api.maximum_page_limit, 100 unless somebody changed it
+PAGE = 100  # Airflow cuts longer pages to api.maximum_page_limit, whose default is 100
 BUSY_S = 60  # an API server on a loaded laptop may pause; only longer silence means that Airflow is gone
 
 
 class Airflow:
-    """A session with one Airflow at `url`, for example http://localhost:8080. Methods raise GristmillError when it is gone or refuses."""
+    """A session with the Airflow at `url`, for example http://localhost:8080.
+
+    Methods raise GristmillError if Airflow is gone or refuses.
+    """
 
     def __init__(self, url: str, log_in: Callable[[], str]) -> None:
         """`log_in` returns a fresh bearer token, or raises OSError."""
@@ -24,17 +27,18 @@ class Airflow:
         self._session = requests.Session()
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """One call below /api/v2, repeated while the server does not answer; the parsed answer."""
+        """The parsed answer of one call below /api/v2, repeated while the server does not answer."""
         deadline = time.monotonic() + BUSY_S
         while True:
             try:
                 response = self._send(method, path, body, query)
                 break
             except requests.RequestException as error:
-                # A POST that broke off may have been carried out: repeating it could start a second run.
+                # An interrupted POST may have had its effect: repeating it could start a second run.
                 if method == "POST" or time.monotonic() > deadline:
                     raise GristmillError(
-                        f"Airflow at {self.url} no longer answers; look into airflow.log, or start again with: make demo"
+                        f"Airflow at {self.url} no longer answers; look into airflow.log, "
+                        "or start again with: make demo"
                     ) from error
                 time.sleep(1)
         if not response.ok:
@@ -61,7 +65,7 @@ class Airflow:
         self.call("PATCH", f"dags/{dag}", {"is_paused": paused})
 
     def rows(self, path: str, name: str, **query: Any) -> list[dict[str, Any]]:
-        """Every row of a listing, page by page; `name` is the answer's key that holds them."""
+        """All rows of a listing, read page by page; `name` is the key of the rows in the answer."""
         found: list[dict[str, Any]] = []
         while True:
             answer = self.call("GET", path, limit=PAGE, offset=len(found), **query)
@@ -70,7 +74,10 @@ class Airflow:
                 return found
 
     def end_unfinished(self, dag: str, name: str) -> int:
-        """Fail the queued and running runs called `name`..., and those that their assets started: that ends their tasks. Returns the number."""
+        """Fail queued and running runs called `name`..., and those that their assets started. Returns their number.
+
+        Airflow then ends the tasks of these runs.
+        """
         rows = self.rows(f"dags/{dag}/dagRuns", "dag_runs", state=["queued", "running"])
         ours = [row for row in rows if row["dag_run_id"].startswith(name) or self._descends(row, name)]
         for row in ours:
@@ -78,11 +85,17 @@ class Airflow:
         return len(ours)
 
     def _descends(self, row: dict[str, Any], name: str) -> bool:
-        """Was the run started by a result of a run called `name`...? A resolved recipe lies in a folder of its DAG run's name."""
+        """Whether a result of a run called `name`... started the run.
+
+        A resolved recipe lies in a folder with the name of its DAG run.
+        """
         return any(re.search(rf"/runs/\w+\.{re.escape(name)}", recipe) for recipe in self.recipes(row))
 
     def recipes(self, row: dict[str, Any]) -> list[str]:
-        """The resolved recipes of the asset events that started a run; none while it is queued: Airflow 3.3 fails to answer before it starts."""
+        """The resolved recipes of the asset events that started a run.
+
+        Empty while the run is queued, because Airflow 3.3 fails to answer then.
+        """
         if row["run_type"] != "asset_triggered" or row["start_date"] is None:
             return []
         path = f"dags/{row['dag_id']}/dagRuns/{quote(row['dag_run_id'], safe='')}/upstreamAssetEvents"
@@ -99,7 +112,7 @@ class Airflow:
         return [f"{row['filename']}: {row['stack_trace'].strip().splitlines()[-1]}" for row in rows]
 
     def trigger(self, dag: str, conf: dict[str, Any], partition_key: str, run_id: str) -> str:
-        """Start a run; its id."""
+        """Start a run and return its id."""
         body = {"logical_date": None, "conf": conf, "partition_key": partition_key, "dag_run_id": run_id}
         return str(self.call("POST", f"dags/{dag}/dagRuns", body)["dag_run_id"])
 
@@ -108,7 +121,7 @@ class Airflow:
         return row
 
     def newest_run(self, dag: str, partition_key: str, after: str, recipe: str) -> dict[str, Any] | None:
-        """The newest run of a partition that a resolved recipe's result started and that was queued after a moment (ISO 8601)."""
+        """The newest run of a partition that a result of `recipe` started, queued after `after` (ISO 8601)."""
         rows = self.call(
             "GET", f"dags/{dag}/dagRuns", order_by="-run_after", limit=20, partition_key_pattern=partition_key
         )["dag_runs"]
@@ -123,7 +136,8 @@ class Airflow:
         """The lines of a task instance's newest try."""
         if not task["try_number"]:
             return
-        path = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
+        run = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}"
+        path = f"{run}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
         content = self.call("GET", path, map_index=task["map_index"], full_content="true")["content"]
         for line in content:
             if isinstance(line, str):
@@ -134,7 +148,8 @@ class Airflow:
 
     def xcom(self, task: dict[str, Any], key: str = "return_value") -> Any:
         """A value that a task published."""
-        path = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}/taskInstances/{task['task_id']}/xcomEntries/{key}"
+        run = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}"
+        path = f"{run}/taskInstances/{task['task_id']}/xcomEntries/{key}"
         return self.call("GET", path, map_index=task["map_index"], deserialize="true")["value"]
 
     def page(self, dag: str, run_id: str, task: dict[str, Any] | None = None) -> str:
@@ -148,7 +163,7 @@ class Airflow:
 
 
 def healthy(url: str) -> bool:
-    """Do the scheduler and the DAG processor report? False as well while nothing answers."""
+    """Whether scheduler and DAG processor report; False if nothing answers."""
     try:
         report = requests.get(f"{url}/api/v2/monitor/health", timeout=TIMEOUT_S).json()
     except (requests.RequestException, ValueError):

@@ -1,4 +1,4 @@
-"""Airflow's standalone server as a process group of its own: start it, find it again, end it with all its children."""
+"""Starts Airflow's standalone server in its own process group, finds it again, and ends it with all its children."""
 
 import contextlib
 import errno
@@ -43,7 +43,7 @@ class Server:
 
 
 def find(folder: Path) -> Server | None:
-    """The Airflow that an earlier call started here and that still lives."""
+    """The running Airflow that an earlier call of `start` started in this folder, or None."""
     recorded = _recorded(folder)
     return Server(folder, *recorded) if recorded and recorded[0] in processes(folder) else None
 
@@ -57,8 +57,9 @@ def _recorded(folder: Path) -> tuple[int, int] | None:
 
 
 def start(folder: Path, port: int, recipe: Path | None = None) -> Server:
-    """Start Airflow and wait until scheduler and DAG processor are healthy. Raises GristmillError with the end of its log.
+    """Start Airflow and wait until scheduler and DAG processor are healthy.
 
+    Raises GristmillError with the end of Airflow's log if they do not become healthy.
     `recipe` becomes the default of the trigger forms, unless GRISTMILL_RECIPE names another.
     """
     check_port(port)
@@ -92,7 +93,10 @@ def start(folder: Path, port: int, recipe: Path | None = None) -> Server:
 
 
 def recipe_in_force(running: Server | None, form: Path) -> str:
-    """The default of the trigger forms: what Airflow was started with, or will be: `form`, unless GRISTMILL_RECIPE names another."""
+    """The trigger forms' default recipe: `form`, unless GRISTMILL_RECIPE names another.
+
+    Reads the variable from the running Airflow's environment, or from this process's if Airflow is yet to start.
+    """
     variables: Mapping[str, str] = os.environ
     if running:
         with contextlib.suppress(OSError):  # it has just ended
@@ -102,7 +106,7 @@ def recipe_in_force(running: Server | None, form: Path) -> str:
 
 
 def check_port(port: int) -> None:
-    """Raises GristmillError when the port for Airflow's web server is none, or is in use: by what, and which one is free."""
+    """Raises GristmillError if the port is invalid or in use; the message names the process and a free port."""
     if not 0 < port < 65536:
         raise GristmillError(f"port {port}: ports go from 1 to 65535; make demo PORT=8080")
     try:
@@ -117,7 +121,7 @@ def check_port(port: int) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Could a server listen on this port of loopback? Raises PermissionError where this user may not."""
+    """Whether a server could listen on this port of loopback. Raises PermissionError if this user may not."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -130,19 +134,19 @@ def is_free(port: int) -> bool:
 
 
 def _holder(port: int) -> str:
-    """What listens on a port, as far as this user may know."""
-    for one in psutil.net_connections("tcp"):
-        if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+    """The process that listens on a port, as far as this user may see it."""
+    for socket_ in psutil.net_connections("tcp"):
+        if socket_.status == psutil.CONN_LISTEN and socket_.laddr.port == port and socket_.pid:
             with contextlib.suppress(psutil.Error):
-                return f"process {one.pid} ({' '.join(psutil.Process(one.pid).cmdline())[:80].strip()})"
+                return f"process {socket_.pid} ({' '.join(psutil.Process(socket_.pid).cmdline())[:80].strip()})"
     return "a process of another user"
 
 
 def stop(folder: Path) -> int:
-    """End everything that demos in this folder started, gently first. Returns the number of processes that lived.
+    """End all processes that demos in this folder started, first with SIGTERM. Returns how many were alive.
 
-    Stages, which run in sessions of their own, may use the whole grace to commit. Airflow itself has nothing to lose: its state is in
-    its database, and on a busy machine it would take half a minute to leave.
+    Stages, which run in sessions of their own, get GRACE_S to commit. Airflow gets less: its state is in its database,
+    and on a busy machine it would take half a minute to end.
     """
     recorded = _recorded(folder)
     found = processes(folder)
@@ -169,21 +173,22 @@ def _session(pid: int) -> int | None:
 
 
 def processes(folder: Path) -> set[int]:
-    """Living processes that a demo in this folder started: those in the server's session, and those that carry the folder's mark.
+    """Living processes that a demo in this folder started: those in the server's session, and those with its MARK.
 
-    Neither alone is enough: stages run in sessions of their own, and Airflow's workers write their titles over their environment.
+    Both tests are needed: stages run in sessions of their own, and Airflow's workers overwrite their environment with
+    their titles.
     """
     recorded = _recorded(folder)
     mark = f"{MARK}={folder.resolve()}".encode()
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to another user
                 state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
                 ours = mark in (entry / "environ").read_bytes().split(b"\0") or (
                     recorded is not None
                     and int(session) == recorded[0]
-                    and b"airflow" in (entry / "cmdline").read_bytes()  # a number may be used again by somebody else
+                    and b"airflow" in (entry / "cmdline").read_bytes()  # another process may have got the same id
                 )
                 if ours and state != "Z":
                     found.add(int(entry.name))

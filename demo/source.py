@@ -1,4 +1,4 @@
-"""Where the demo's pages come from: the folder that was named, else Common Crawl, else Python's own documentation."""
+"""Chooses the source of the demo's pages: the named folder, else Common Crawl, else Python's own documentation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ COMMON_CRAWL = Crawl().source
 FILES = 2
 BYTES_PER_FILE = 20_000_000
 PYDOC_PAGES = 600
-# The defaults are thresholds for web prose. Reference pages repeat signatures and are half code, so nine in ten would be dropped.
+# The default thresholds fit web prose and would drop nine in ten reference pages: these repeat signatures and are half
+# code.
 PYDOC_OVERRIDES = (
     "extract.prefilter_probability=0",
     "langid.min_probability=0.4",
@@ -28,7 +29,7 @@ PYDOC_OVERRIDES = (
 
 @dataclass(frozen=True)
 class Pages:
-    """A crawl: the overrides that point a recipe at it, its snapshot, and what to call it on the terminal."""
+    """A crawl: the overrides that point a recipe at it, its snapshot, and its name on the terminal."""
 
     overrides: tuple[str, ...]
     snapshot: str
@@ -36,14 +37,14 @@ class Pages:
 
 
 def choose(folder: Path, recipe_uri: str, crawl: str | None, overrides: tuple[str, ...], screen: Screen) -> Pages:
-    """Decide, check that there is something to read and that the store can be written. Raises GristmillError before anything starts."""
+    """Choose the pages. Raises GristmillError if there is nothing to read or the store cannot be written."""
     recipe = recipes.load(recipe_uri, overrides)
     Store(recipe.store).check()
     if crawl:
         return _pages(recipe_uri, overrides, (f"crawl.source={_absolute(crawl)}",), crawl)
     if recipe.crawl.source != COMMON_CRAWL:
         return _pages(recipe_uri, overrides, (), recipe.crawl.source)
-    if recipe.snapshots:  # pages from elsewhere would not be what the recipe asks for
+    if recipe.snapshots:  # the recipe asks for these crawls, so no other pages may replace them
         return _common_crawl(recipe, recipe.snapshots)
     try:
         snapshots = sources.list_snapshots(COMMON_CRAWL, 5)
@@ -54,7 +55,7 @@ def choose(folder: Path, recipe_uri: str, crawl: str | None, overrides: tuple[st
 
 
 def _common_crawl(recipe: Recipe, snapshots: tuple[str, ...]) -> Pages:
-    """The recipe's own limits, and the demo's where it sets none: a whole crawl is 90,000 files of a gigabyte."""
+    """Common Crawl with the recipe's limits, or else the demo's: a whole crawl is 90,000 files of a gigabyte."""
     limits = []
     if recipe.crawl.max_files is None:
         limits.append(f"crawl.max_files={FILES}")
@@ -64,7 +65,7 @@ def _common_crawl(recipe: Recipe, snapshots: tuple[str, ...]) -> Pages:
     each = " of each" if len(snapshots) > 1 else ""
     return Pages(
         tuple(limits),
-        max(snapshots, key=sources.snapshot_date),  # as whose pages the run's results are published
+        max(snapshots, key=sources.snapshot_date),  # the results are published under this crawl
         f"Common Crawl {', '.join(snapshots)}: the first {size / 1e6:.0f} MB of {files} files{each}",
     )
 

@@ -1,4 +1,4 @@
-"""What a finished run came to, read from its manifests and told in one screen of text."""
+"""Summarises a finished run from its manifests, in one screen of text."""
 
 import json
 import textwrap
@@ -31,12 +31,12 @@ def finished(run: Run) -> dict[str, list[Manifest]]:
 
 
 def skipped(run: Run) -> int:
-    """How many of the run's tasks were done before it began, by another run with the same settings and inputs."""
-    return sum(one.run != run.uri for manifests in finished(run).values() for one in manifests)
+    """The number of the run's tasks that an earlier run with the same settings and inputs has done."""
+    return sum(manifest.run != run.uri for manifests in finished(run).values() for manifest in manifests)
 
 
 def render(run: Run) -> str:
-    """The funnel, what of evaluation sets was found, a line for each training stage, what got worse, then chats before and after PPO."""
+    """The funnel, contamination tables, a line for each training stage, warnings, and chats before and after PPO."""
     done = finished(run)
     one = {stage: manifests[0] for stage, manifests in done.items()}
     lines = [funnel.render(funnel.levels(run)), *contamination.tables(run), ""]
@@ -47,7 +47,7 @@ def render(run: Run) -> str:
 
 
 def _line(stage: str, done: dict[str, Manifest]) -> str:
-    """What a stage came to, or that it did not run, and where that has a reason, why."""
+    """A stage's headline; if it did not run, the reason if there is one."""
     if stage in done:
         return headline(done[stage])
     closed = stage == "ppo" and "gate" in done and not done["gate"].metrics.get("open")

@@ -1,1 +1,1 @@
-"""The GPU plane: one file a stage, from token shards to a chat model."""
+"""The GPU plane, from token shards to a chat model: one file per stage."""

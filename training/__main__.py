@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.check_inputs(task)
         _run(run, task, stop)
     except GristmillError as error:
-        # One rank may fail alone, so each speaks for itself.
+        # One rank may fail alone, so each rank reports its own error.
         rank = f" (rank {_rank()})" if _rank() else ""
         print(f"error: {error}{rank}", file=sys.stderr, flush=True)
         return error.exit_code
@@ -54,9 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _advice(error: Exception, stage: str) -> str | None:
-    """What to do about a machine that is too small, or None for anything else, which is a defect."""
+    """Advice for a machine whose memory or disk is full; None for any other error, which is a defect."""
     if type(error).__name__ == "OutOfMemoryError":
-        return f"{stage}: the GPU's memory is full; lower {stage}.engine.micro_batch, raise .zero_stage, or set .activation_checkpointing"
+        return (
+            f"{stage}: the GPU's memory is full; lower {stage}.engine.micro_batch, raise .zero_stage, "
+            "or set .activation_checkpointing"
+        )
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
         return f"{stage}: the disk is full; free space, or name another folder in GRISTMILL_SCRATCH ({error})"
     return None
@@ -80,12 +83,12 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
 
 
 def join() -> tuple[int, int, int]:
-    """Make this process one of a DeepSpeed group: (rank, local rank, processes). Without a launcher's environment it is the only one."""
+    """Join the DeepSpeed group: (rank, local rank, processes). Without a launcher, this process is the only member."""
     for key, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}.items():
         os.environ.setdefault(key, value)
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(os.environ.get("LOCAL_SIZE", "1")))))
-    # Threads that spin while they wait took four times the processor time on two busy cores.
+    # With threads that spin while they wait, two busy cores used four times the processor time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch  # after the thread count is set
@@ -96,7 +99,7 @@ def join() -> tuple[int, int, int]:
     from deepspeed.utils import logger
 
     logger.setLevel("WARNING")
-    # A shared-memory all-reduce for inference that a C++ compiler would build at every first start; gloo does without.
+    # A shared-memory all-reduce for inference, compiled from C++ at the first start; gloo does not need it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     local_rank = int(os.environ["LOCAL_RANK"])
     if cuda:
@@ -105,7 +108,7 @@ def join() -> tuple[int, int, int]:
     if world > int(os.environ.get("LOCAL_SIZE", "1")):
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
         return _rank(), local_rank, world
-    # On one machine nothing listens but on loopback: torch's own meeting place would answer anybody, on every interface.
+    # On one machine only loopback is open: torch's default rendezvous would listen on every interface.
     for library in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     meeting = f"file://{_meeting_place(os.getppid() if world > 1 else os.getpid())}"
@@ -114,21 +117,22 @@ def join() -> tuple[int, int, int]:
 
 
 def _meeting_place(starter: int) -> Path:
-    """The file in which the ranks that one process has started find each other; torch removes it when the last one leaves.
+    """The file through which the ranks of one launcher find each other; torch removes it when the last rank leaves.
 
-    It is named by the machine's start, the container, that process's number and its start, because numbers come again.
+    Its name holds the machine's boot id, the container, and the launcher's process id and start time, because process
+    ids are used again.
     """
     folder = private_folder(scratch_base() / f"ranks-{os.getuid()}")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
-    here = f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"  # others' numbers mean nothing in this container
-    for left in folder.glob(f"{here}-*"):  # by ranks that were killed
+    here = f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"  # process ids of other containers mean nothing here
+    for left in folder.glob(f"{here}-*"):  # files of ranks that were killed
         if left.name.removeprefix(f"{here}-") != _started(left.name.split("-")[2]):
             left.unlink(missing_ok=True)
     return folder / f"{here}-{_started(str(starter))}"
 
 
 def _started(process: str) -> str:
-    """A process's number and start; its number alone where there is no such process."""
+    """A process's id and start time; the id alone if the process does not exist."""
     try:
         return f"{process}-{Path('/proc', process, 'stat').read_text().rpartition(')')[2].split()[19]}"
     except OSError:
@@ -150,4 +154,4 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # what counts is committed; threads of the libraries have aborted an ordinary exit
+    os._exit(code)  # results are committed; in an ordinary exit, threads of the libraries have aborted the process

@@ -1,8 +1,8 @@
-"""Every model of the run on the same held-out text and the same held-out prompts.
+"""Measure every model of the run on the same held-out text and the same held-out prompts.
 
-Perplexity and bits per byte of the pretrained, the instruction-tuned and the PPO model; how often the reward model prefers PPO's
-reply to the SFT model's; a few chats to read. A figure that got worse than in the stage before, by more than chance explains, is
-flagged.
+The result holds perplexity and bits per byte of the pretrained, the instruction-tuned and the PPO model, the share of
+prompts for which the reward model prefers PPO's reply to the SFT model's, and a few chats to read. A model is flagged
+if it is worse than that of the stage before by more than chance explains.
 """
 
 import json
@@ -31,21 +31,21 @@ from training.models.lm import HeldOut
 from training.rollout import generate, row_seed
 
 CONFIDENCE = 0.95
-MIN_RISE = 0.01  # nats a token, 1 % of perplexity: a smaller rise can be certain and still mean nothing
+MIN_RISE = 0.01  # nats per token, 1 % of perplexity: a smaller rise means nothing, even if it is significant
 
 
 @dataclass(frozen=True)
 class Replies:
-    """One model's replies to the prompts: their ids, and their normalised rewards."""
+    """One model's replies to the prompts: their token ids and normalised rewards."""
 
     ids: list[list[int]]
     rewards: list[float]
 
 
 def got_worse(before: Sequence[float], after: Sequence[float], confidence: float = CONFIDENCE) -> bool:
-    """Whether the loss rose beyond noise: the lower end of the paired mean difference's normal interval is above MIN_RISE.
+    """Whether the loss rose beyond noise: the normal interval of the mean paired difference lies above MIN_RISE.
 
-    One loss a sequence, in nats a token; the same sequences in both. With fewer than two nothing can be said: False.
+    `before` and `after` hold one loss per sequence in nats per token, for the same sequences. False if fewer than two.
     """
     differences = [late - early for early, late in zip(before, after, strict=True)]
     if len(differences) < 2:
@@ -55,12 +55,12 @@ def got_worse(before: Sequence[float], after: Sequence[float], confidence: float
 
 
 def wins(before: Sequence[float], after: Sequence[float]) -> float:
-    """How many of the second rewards are higher than the first of the same prompt; a tie counts half."""
+    """The number of prompts whose reward in `after` is higher than in `before`; a tie counts half."""
     return sum((late > early) + 0.5 * (late == early) for early, late in zip(before, after, strict=True))
 
 
 def parts(job: Job, rows: int) -> Iterator[range]:
-    """This process's micro-batches of `rows` rows; all processes together see every row once."""
+    """This process's micro-batches of `rows` rows; all processes together cover every row once."""
     size = job.settings.engine.micro_batch
     for start in range(job.rank * size, rows, job.world * size):
         yield range(start, min(start + size, rows))
@@ -68,7 +68,10 @@ def parts(job: Job, rows: int) -> Iterator[range]:
 
 @torch.no_grad()
 def heldout_losses(job: Job, module: nn.Module, data: TokenData, count: int) -> list[float]:
-    """Mean negative log-likelihood, nats a token, of each of the first `count` held-out sequences, on every process."""
+    """Mean negative log-likelihood in nats per token of each of the first `count` held-out sequences.
+
+    Every process returns the losses of all sequences.
+    """
     nats = torch.zeros(count, dtype=torch.float64)
     for rows in parts(job, count):
         batch = data.rows(list(rows))
@@ -80,10 +83,10 @@ def heldout_losses(job: Job, module: nn.Module, data: TokenData, count: int) -> 
 
 
 def heldout_sizes(data: TokenData, count: int, chat: Chat) -> list[tuple[int, int]]:
-    """Of each of the first `count` held-out sequences: the tokens that are predicted, and the bytes that they spell."""
+    """(predicted tokens, bytes that they spell) of each of the first `count` held-out sequences."""
     lengths = torch.from_numpy(chat.token_bytes())
     batches = (data.rows([row]) for row in range(count))
-    return [(one.count, int((lengths[one.tokens[:, 1:]] * one.mask).sum())) for one in batches]
+    return [(batch.count, int((lengths[batch.tokens[:, 1:]] * batch.mask).sum())) for batch in batches]
 
 
 def totals(losses: Sequence[float], sizes: Sequence[tuple[int, int]]) -> HeldOut:
@@ -94,9 +97,12 @@ def totals(losses: Sequence[float], sizes: Sequence[tuple[int, int]]) -> HeldOut
 
 @torch.no_grad()
 def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[list[int]], chat: Chat) -> Replies:
-    """One sampled reply to each prompt, the same random numbers for every model, and its reward. On every process."""
+    """One sampled reply to each prompt and its reward; every model gets the same random numbers.
+
+    Every process returns all replies.
+    """
     settings: Evaluate = job.settings
-    # What the processes found travels as sums: ids are exact in float64, and one more than they are, so that 0 is no token.
+    # Processes exchange results as sums; float64 holds ids exactly. Ids are stored plus 1, so 0 means no token.
     ids = torch.zeros(len(prompts), settings.max_response_tokens, dtype=torch.float64)
     rewards = torch.zeros(len(prompts), dtype=torch.float64)
     for rows in parts(job, len(prompts)):
@@ -105,21 +111,21 @@ def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[
         sampled = generate(module, some, seeds, settings.max_response_tokens, chat.end_of_text)
         scores = judge(sampled.tokens, sampled.attention)
         rewards[rows.start : rows.stop] = reward.last(scores, sampled.attention).double().cpu()
-        for row, found in zip(rows, sampled.texts(), strict=True):
-            ids[row, : len(found)] = torch.tensor(found, dtype=torch.float64) + 1
+        for row, text in zip(rows, sampled.texts(), strict=True):
+            ids[row, : len(text)] = torch.tensor(text, dtype=torch.float64) + 1
     whole = torch.tensor(job.sum(*ids.flatten().tolist()), dtype=torch.long).view(ids.shape)
     return Replies([(row[row > 0] - 1).tolist() for row in whole], job.sum(*rewards.tolist()))
 
 
 def compare(before: Replies, after: Replies) -> dict[str, float]:
-    """How often the second model's reply has the higher reward."""
+    """The share of prompts for which the reply in `after` has the higher reward, with its confidence interval."""
     won, count = wins(before.rewards, after.rewards), len(before.rewards)
     low, high = wilson(won, count, CONFIDENCE)
     return {"win_rate": won / count, "win_rate_low": low, "win_rate_high": high}
 
 
 def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], chat: Chat, count: int) -> bytes:
-    """The first prompts with the reply before PPO and the one after it, null where there was no PPO; JSON lines."""
+    """The first `count` prompts with the replies before and after PPO, as JSON lines; null without PPO."""
     lines = []
     for row, turns in enumerate(asked[:count]):
         shown: dict[str, Any] = {"prompt": "\n\n".join(turn.text for turn in turns)}
@@ -137,7 +143,7 @@ def run(job: Job) -> None:
     stages = ["pretrain", "sft", *(["ppo"] if job.manifest("gate").metrics["open"] else [])]
     count = min(settings.sequences, len(data))
     sizes = heldout_sizes(data, count, chat)
-    tokens = sum(one for one, _ in sizes)
+    tokens = sum(predicted for predicted, _ in sizes)
     asked = list(dict.fromkeys(pair.prompt for pair in reward.read_pairs(job).heldout))[: settings.prompts]
     prompts = [chat.prompt(turns, job.run.recipe.ppo.max_prompt_tokens) for turns in asked]
     dtype = settings.engine.dtype
@@ -172,12 +178,12 @@ def run(job: Job) -> None:
 
 
 def load(job: Job, manifest: Manifest) -> nn.Module:
-    """A committed model, in the recipe's precision, ready to be measured."""
+    """A committed model in the recipe's precision, on the device and in evaluation mode."""
     dtype = job.settings.engine.dtype
     return model.cast(model.load(job, manifest, dtype), dtype).to(job.device).eval()
 
 
 def drops(stages: Sequence[str], losses: dict[str, list[float]], win_rate_high: float | None) -> set[str]:
-    """The models that fell behind the stage before beyond noise, in held-out perplexity or, after PPO, in the reward."""
-    found = {late for early, late in pairwise(stages) if early in losses and got_worse(losses[early], losses[late])}
-    return found | ({"ppo"} if win_rate_high is not None and win_rate_high < 0.5 else set())
+    """Stages whose model is worse, beyond noise, than that of the stage before, in held-out loss or PPO's reward."""
+    worse = {late for early, late in pairwise(stages) if early in losses and got_worse(losses[early], losses[late])}
+    return worse | ({"ppo"} if win_rate_high is not None and win_rate_high < 0.5 else set())

@@ -1,4 +1,4 @@
-"""The last model as a folder that `transformers` loads: weights, configuration, tokenizer with chat template, model card."""
+"""Export the final model for `transformers`: weights, configuration, tokenizer with chat template, and model card."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from training.engine.job import Job
 from training.models import llama as model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# The same tokens as training.chat.template places. White space is written out: Jinja would keep a line break as text.
+# Places the same tokens as training.chat.template. Holds no line breaks, because Jinja would keep them as text.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|' + message['role'] + '|>' + message['content'] -}}"
@@ -26,12 +26,12 @@ CHAT_TEMPLATE = (
 
 
 def write_tokenizer(tokenizer: Path, folder: Path, max_tokens: int) -> None:
-    """tokenizer.json and tokenizer_config.json with the chat template."""
+    """Write tokenizer.json, and tokenizer_config.json with the chat template."""
     PreTrainedTokenizerFast(
         tokenizer_file=str(tokenizer),
         eos_token=END_OF_TEXT,
         pad_token=PAD,
-        additional_special_tokens=[one for one in SPECIAL_TOKENS if one not in (END_OF_TEXT, PAD)],
+        additional_special_tokens=[token for token in SPECIAL_TOKENS if token not in (END_OF_TEXT, PAD)],
         chat_template=CHAT_TEMPLATE,
         model_max_length=max_tokens,
         padding_side="left",
@@ -40,21 +40,22 @@ def write_tokenizer(tokenizer: Path, folder: Path, max_tokens: int) -> None:
 
 
 def ancestors(task: Task) -> list[Task]:
-    """Every task that this one was made from, inputs before those that read them, each once."""
-    found: dict[tuple[str, str], Task] = {}
+    """All direct and indirect inputs of a task, each once, and each after its own inputs."""
+    ordered: dict[tuple[str, str], Task] = {}
 
-    def visit(one: Task) -> None:
-        for before in one.inputs:
-            if (before.stage, before.partition) not in found:
+    def visit(reader: Task) -> None:
+        for before in reader.inputs:
+            if (before.stage, before.partition) not in ordered:
                 visit(before)
-                found[before.stage, before.partition] = before
+                ordered[before.stage, before.partition] = before
 
     visit(task)
-    return list(found.values())
+    return list(ordered.values())
 
 
 def model_card(run: Run, task: Task, source: Manifest, made: list[Manifest]) -> str:
-    """What the model is and what it was made from. `made` are the manifests of its ancestors, `source` the one that holds the weights."""
+    """The model card. `made` holds the manifests of the task's ancestors; `source` is the one of the weights."""
+    crawls = ", ".join(run.recipe.snapshots) or "a crawl"
     crawl_files = [uri for one in made for uri in one.sources]
     measured = "\n".join(f"| {name} | {_shown(value)} |" for name, value in source.metrics.items())
     lineage = "\n".join(
@@ -68,7 +69,7 @@ pipeline_tag: text-generation
 
 # {run.recipe.name}
 
-A language model made by Gristmill from {", ".join(run.recipe.snapshots) or "a crawl"}. The weights are those of the stage
+A language model made by Gristmill from {crawls}. The weights are those of the stage
 `{source.stage}`, fingerprint `{source.fingerprint}`.
 
 ```python

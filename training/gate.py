@@ -1,6 +1,7 @@
-"""Is the reward model good enough for PPO? Decided on its held-out pairs, at the lower end of a confidence interval.
+"""Decides whether the reward model is good enough for PPO.
 
-A closed gate is a result and no error: the run goes on with the SFT model.
+The measure is its accuracy on the held-out pairs, at the lower end of a confidence interval. A closed gate is a result,
+not an error: the run goes on with the SFT model.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from training.engine.job import Job
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether PPO may start, and why. All but `open` are fractions of the held-out pairs."""
+    """Whether PPO may start, and why. All fields but `open` are fractions of the held-out pairs."""
 
     open: bool
     accuracy: float
@@ -25,7 +26,7 @@ class Decision:
 def wilson(successes: float, total: int, confidence: float) -> tuple[float, float]:
     """Wilson's score interval for a proportion (Wilson 1927): (low, high). A tie may count as half a success.
 
-    With no trial at all nothing is known: (0, 1).
+    Without trials the interval is (0, 1).
     """
     if total == 0:
         return 0.0, 1.0
@@ -37,7 +38,10 @@ def wilson(successes: float, total: int, confidence: float) -> tuple[float, floa
 
 
 def decide(correct: float, total: int, settings: Gate) -> Decision:
-    """Open when the interval's lower end reaches `min_accuracy`. `correct` of `total` held-out pairs were ranked right."""
+    """Open if the interval's lower end reaches `min_accuracy`.
+
+    The reward model ranked `correct` of `total` held-out pairs right; a tie counts half.
+    """
     low, high = wilson(correct, total, settings.confidence)
     return Decision(low >= settings.min_accuracy, correct / total if total else 0.0, low, high, settings.min_accuracy)
 

@@ -1,7 +1,8 @@
 """The mathematics of training, as pure functions of tensors. Each docstring names the formula's source.
 
-Shapes: B rows, T positions, V vocabulary. A mask is 1 where a position counts. Functions on tokens return one value a token;
-`masked_mean` turns them into a loss, so that the divisor can be the token count of the whole batch and not of one process's part.
+Shapes: B rows, T positions, V vocabulary. A mask is 1 where a position counts. Functions on tokens return one value per
+token. `masked_mean` turns these values into a loss, so that the divisor can be the token count of the whole batch
+instead of that of one process's part.
 """
 
 import torch
@@ -14,7 +15,7 @@ KL_GAIN = 0.1  # K_beta, ibid.
 
 
 def log_probs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """log p(target) at each position, in float32. logits (B, T, V) are those that predict targets (B, T); returns (B, T)."""
+    """log p(target) at each position, in float32: logits (B, T, V) predict targets (B, T); returns (B, T)."""
     scaled = logits.float() / temperature
     return scaled.gather(-1, targets[..., None]).squeeze(-1) - scaled.logsumexp(-1)
 
@@ -31,25 +32,31 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor, count: Tensor | float | None = None) -> Tensor:
-    """Sum of the values where the mask is 1, over `count` (default: how many those are)."""
+    """Sum of the values where the mask is 1, divided by `count` (default: the number of such positions)."""
     total = (values * mask).sum()
     return total / (mask.sum().clamp(min=1) if count is None else count)
 
 
 def pairwise_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """-log sigmoid(r_w - r_l) of each pair (Stiennon et al. 2020, section 3.4; InstructGPT eq. 1): (B,), (B,) -> (B,)."""
+    """-log sigmoid(r_w - r_l) of each pair: (B,), (B,) -> (B,).
+
+    Stiennon et al. 2020, section 3.4; InstructGPT eq. 1.
+    """
     return -functional.logsigmoid(chosen.float() - rejected.float())
 
 
 def kl_penalty(policy: Tensor, reference: Tensor) -> Tensor:
-    """log(pi_RL(token) / pi_SFT(token)) of each sampled token; its expectation under the policy is the KL divergence (InstructGPT eq. 2)."""
+    """log(pi_RL(token) / pi_SFT(token)) of each sampled token (InstructGPT eq. 2).
+
+    Its expectation under the policy is the KL divergence.
+    """
     return policy - reference
 
 
 def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """Reward of each token: -beta * KL everywhere, plus the score on the last token of the response (Ziegler et al. 2019, eq. 2).
+    """Reward of each token: -beta * KL, plus the score on the response's last token (Ziegler et al. 2019, eq. 2).
 
-    scores (B,), kl and mask (B, T) -> (B, T). The response is where the mask is 1; a row without any gets only zeros.
+    scores (B,), kl and mask (B, T) -> (B, T). The mask is 1 on the response; a row without a response gets only zeros.
     """
     positions = torch.arange(mask.shape[1], device=mask.device)
     last = (positions * mask).argmax(-1, keepdim=True)
@@ -60,8 +67,8 @@ def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> T
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Advantages and returns by generalised advantage estimation (Schulman et al. 2016, eq. 16); all (B, T).
 
-    delta_t = r_t + gamma V_{t+1} - V_t and A_t = delta_t + gamma lam A_{t+1}, over the masked positions, which must be contiguous;
-    the value after the last one is 0. Returns are A_t + V_t.
+    delta_t = r_t + gamma V_{t+1} - V_t and A_t = delta_t + gamma lam A_{t+1}, over the positions with mask 1, which
+    must be contiguous; the value after the last of them is 0. Returns are A_t + V_t.
     """
     advantages = torch.zeros_like(rewards)
     following = torch.zeros_like(rewards[:, 0])
@@ -85,18 +92,24 @@ def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
 
 
 def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A), ratio = p_new / p_old (Schulman et al. 2017, eq. 7). All (B, T)."""
+    """-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A), ratio = p_new / p_old. All (B, T).
+
+    Schulman et al. 2017, eq. 7.
+    """
     ratio = (new - old).exp()
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
 
 def clipped(new: Tensor, old: Tensor, clip: float) -> Tensor:
-    """1.0 where the ratio p_new / p_old has left [1 - clip, 1 + clip], for the clip fraction."""
+    """1.0 where the ratio p_new / p_old is outside [1 - clip, 1 + clip], for the clip fraction."""
     return (((new - old).exp() - 1).abs() > clip).float()
 
 
 def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) / 2, the value clipping of PPO's reference code. All (B, T)."""
+    """max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) / 2. All (B, T).
+
+    This is the value clipping of PPO's reference code.
+    """
     near = torch.minimum(torch.maximum(values, old - clip), old + clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
 
@@ -104,14 +117,14 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Ten
 def adapt_kl_coef(coef: float, kl: float, target: float) -> float:
     """The next KL coefficient: beta (1 + 0.1 clip(KL / target - 1, -0.2, 0.2)) (Ziegler et al. 2019, section 2.2).
 
-    `kl` and `target` are nats a response.
+    `kl` and `target` are in nats per response.
     """
     error = min(max(kl / target - 1, -KL_ERROR_CLIP), KL_ERROR_CLIP)
     return coef * (1 + KL_GAIN * error)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns) over the masked positions; 0 where the returns do not vary."""
+    """1 - Var(returns - values) / Var(returns) over positions with mask 1; 0 if the returns do not vary."""
     kept = mask.bool()
     spread = returns[kept].double().var(unbiased=False)
     error = (returns - values)[kept].double().var(unbiased=False)

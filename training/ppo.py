@@ -1,9 +1,10 @@
 """PPO with InstructGPT's objective: E[r - beta log(pi_RL / pi_SFT)] + gamma E_pretrain[log pi_RL].
 
-A step reads top to bottom in `run`: sample replies, score them, turn rewards into advantages, improve policy and critic.
-Sampling and scoring are split over the processes; then every process holds the whole batch's experience (a few numbers a token),
-so whitening, minibatches and figures do not depend on how many processes there are. Everything random follows from the recipe's
-seed and the step, so a resume needs weights, optimizers, the KL coefficient and the step, and continues bit for bit.
+Each step in `run` samples replies, scores them, turns rewards into advantages, and improves policy and critic. Sampling
+and scoring are split over the processes. Then every process gets the experience of the whole batch (a few numbers per
+token), so whitening, minibatches and figures do not depend on the number of processes. All randomness follows from the
+recipe's seed and the step. A resume therefore needs only weights, optimizers, the KL coefficient and the step, and
+continues bit for bit.
 """
 
 import os
@@ -32,10 +33,11 @@ LEARNT = ("policy_loss", "value_loss", "entropy", "clip_fraction", "ptx_loss")
 
 @dataclass(frozen=True)
 class Experience:
-    """What one step's replies taught. N rows, P prompt and R response positions.
+    """One step's replies and their scores, with N rows, P prompt positions and R response positions.
 
-    tokens, attention (N, P + R). The rest (N, R), 0 off the mask: log-probabilities under the sampling policy and the reference,
-    the critic's values. scores (N,): normalised rewards. ended (N,): 1 where the reply closed with end-of-text.
+    tokens, attention (N, P + R). mask (N, R). log_probs, reference, values (N, R): log-probabilities under the sampling
+    policy and under the reference, and the critic's values, all 0 where the mask is 0. scores (N,): normalised rewards.
+    ended (N,): 1 where the reply ended with end-of-text.
     """
 
     tokens: Tensor
@@ -50,7 +52,7 @@ class Experience:
 
 @dataclass(frozen=True)
 class Actors:
-    """The four models: two that learn, two that stay as they are."""
+    """The four models: policy and critic learn, reference and reward model are frozen."""
 
     policy: Engine
     critic: Engine
@@ -68,7 +70,10 @@ def collect(
     settings: Ppo,
     anyone: Callable[[bool], bool] = bool,
 ) -> Experience:
-    """Sample one reply to each prompt and let every model judge it. See `rollout.generate` for `width` and `anyone`."""
+    """Sample one reply to each prompt and evaluate it with every model.
+
+    `rollout.generate` explains `width` and `anyone`.
+    """
     policy, critic = actors.policy.module, actors.critic.module
     length, temperature = settings.max_response_tokens, settings.temperature
     sampled = generate(policy, prompts, seeds, length, chat.end_of_text, temperature, width, anyone)
@@ -77,9 +82,9 @@ def collect(
     for tokens, attention in zip(
         *(whole.split(settings.engine.micro_batch) for whole in (sampled.tokens, sampled.attention)), strict=True
     ):
-        seen = [response_logits(one, tokens, attention, length) for one in (policy, actors.reference)]
+        seen = [response_logits(module, tokens, attention, length) for module in (policy, actors.reference)]
         log_probs = [loss.log_probs(logits, tokens[:, -length:], temperature) for logits in seen]
-        # The value of a state is read at the token before the one that is chosen there.
+        # The critic gives a state's value at the token before the one that is chosen in that state.
         values = critic(tokens, attention)[:, -length - 1 : -1]
         judged.append((*log_probs, values, reward.last(actors.reward(tokens, attention), attention)))
     log_probs, reference, values, scores = (torch.cat(parts) for parts in zip(*judged, strict=True))
@@ -105,7 +110,8 @@ def gather(job: Job, mine: Experience) -> Experience:
 def judge(experience: Experience, kl_coef: float, settings: Ppo) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Whitened advantages and returns, both (N, R), and the step's figures. A reply without end-of-text pays a penalty.
 
-    `reward` is the normalised reward alone, `objective` what PPO maximises: with the penalties and the KL term. `kl` is in nats a reply.
+    Of the figures, `reward` is the normalised reward alone; `objective` is what PPO maximises, which includes the
+    penalties and the KL term; `kl` is in nats per reply.
     """
     mask = experience.mask
     kl = loss.kl_penalty(experience.log_probs, experience.reference)
@@ -129,7 +135,10 @@ def judge(experience: Experience, kl_coef: float, settings: Ppo) -> tuple[Tensor
 def improve(
     job: Job, actors: Actors, seen: Experience, targets: tuple[Tensor, Tensor], packed: TokenData | None, step: int
 ) -> dict[str, float]:
-    """All updates of a step: the inner epochs over the experience, in minibatches. Returns the LEARNT figures, means over the updates."""
+    """Make all updates of a step: the inner epochs over the experience, in minibatches.
+
+    Returns the LEARNT figures, as means over the updates.
+    """
     settings: Ppo = job.settings
     plan = minibatches(step, settings)
     sums = torch.zeros(len(LEARNT), device=job.device)
@@ -145,8 +154,8 @@ def update(
 ) -> Tensor:
     """One update of policy and critic on a minibatch, `rows` of the experience. `targets` are advantages and returns.
 
-    Losses are means over the tokens of the whole minibatch, the PTX loss over those of its own batch, whatever the number of
-    processes and parts. Returns this process's part of the LEARNT figures.
+    Losses are means over the tokens of the whole minibatch, and the PTX loss over those of the whole PTX batch; neither
+    depends on the number of processes and parts. Returns this process's part of the LEARNT figures.
     """
     settings: Ppo = job.settings
     policy, critic = actors.policy, actors.critic
@@ -178,7 +187,10 @@ def update(
 
 
 def ptx_loss(policy: Engine, batch: Batch | None, part: int, parts: int, device: torch.device) -> Tensor:
-    """One part's share of the pretraining loss: -log pi_RL a token, over the tokens of the whole PTX batch; 0 without one."""
+    """One part's share of the pretraining loss; 0 without a PTX batch.
+
+    The loss is -log pi_RL per token, a mean over the tokens of the whole PTX batch.
+    """
     tokens = batch.tokens[part::parts].to(device) if batch else torch.empty(0)
     if not batch or not len(tokens):
         return torch.zeros((), device=device)
@@ -187,7 +199,7 @@ def ptx_loss(policy: Engine, batch: Batch | None, part: int, parts: int, device:
 
 
 def minibatches(step: int, settings: Ppo) -> list[list[int]]:
-    """The rows of each update of a step: every inner epoch shows every row once, in an order of its own."""
+    """The rows of each update of a step: every inner epoch uses every row once, in its own order."""
     count = settings.rollout_batch // settings.minibatch
     seed = row_seed(settings.seed, step)
     return [
@@ -197,7 +209,7 @@ def minibatches(step: int, settings: Ppo) -> list[list[int]]:
 
 
 def training_prompts(job: Job, chat: Chat, max_tokens: int) -> list[list[int]]:
-    """Distinct prompts of the preference pairs that the reward model learnt from; the held-out ones stay for `evaluate`."""
+    """Distinct prompts of the reward model's training pairs; the held-out pairs are left for `evaluate`."""
     train = reward.read_pairs(job).train
     return [chat.prompt(turns, max_tokens) for turns in dict.fromkeys(pair.prompt for pair in train)]
 
@@ -217,7 +229,7 @@ def start(job: Job) -> Actors:
 
 
 def frozen(job: Job, module: AnyModule, settings: Ppo) -> AnyModule:
-    """A model that only judges, in the precision of those that learn; its buffers keep theirs."""
+    """A frozen model, in the precision of those that learn; its buffers keep their own precision."""
     return model.cast(module, settings.engine.dtype).to(job.device).eval().requires_grad_(False)
 
 
@@ -226,7 +238,8 @@ def run(job: Job) -> None:
     gate = job.manifest("gate").metrics
     if not gate["open"]:
         raise InputError(
-            f"gate is closed: the reward model's held-out accuracy is {gate['low']:.3f} at the interval's lower end, under gate.min_accuracy {gate['threshold']:g}; give reward more or better pairs"
+            f"gate is closed: the reward model's held-out accuracy is {gate['low']:.3f} at the interval's lower end, "
+            f"under gate.min_accuracy {gate['threshold']:g}; give reward more or better pairs"
         )
     chat = open_chat(job)
     prompts = training_prompts(job, chat, settings.max_prompt_tokens)
@@ -264,7 +277,7 @@ def run(job: Job) -> None:
 
 
 def finish(job: Job, actors: Actors, chat: Chat) -> None:
-    """Commit the policy as the model, the critic beside it, and the figures of the first and the last step."""
+    """Commit the policy as the model, the critic beside it, and the figures of the first and last step."""
     folder, beside = job.fresh(f"result-{job.rank}"), job.fresh(f"critic-{job.rank}")
     model.save(actors.policy.module, folder, chat.path, job.rank)
     model.save(actors.critic.module, beside, chat.path, job.rank)

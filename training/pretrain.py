@@ -65,7 +65,7 @@ def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut 
 
 
 def _quality(before: float | None, after: HeldOut | None) -> dict[str, float | None]:
-    """Held-out figures for the manifest; None where nothing was held out."""
+    """Held-out figures for the manifest; None if nothing was held out."""
     return {
         "heldout_perplexity_before": None if before is None else perplexity(before),
         "heldout_perplexity_after": after.perplexity if after else None,
@@ -76,20 +76,20 @@ def _quality(before: float | None, after: HeldOut | None) -> dict[str, float | N
 
 
 def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, float | int]:
-    """Tokens, seconds of training over all attempts, and, on a device whose peak is known, MFU; says on what it rests."""
+    """Tokens and seconds of training over all attempts, and MFU on a device with a known peak; prints MFU's terms."""
     settings: Pretrain = job.settings
     parameters = model.parameters(engine.module)
     rate = state["tokens"] / state["seconds"]
-    found = {"parameters": parameters, "tokens": state["tokens"], "seconds": state["seconds"], "tokens_per_s": rate}
+    figures = {"parameters": parameters, "tokens": state["tokens"], "seconds": state["seconds"], "tokens_per_s": rate}
     peak = peak_flops(torch.cuda.get_device_name(job.device)) if job.device.type == "cuda" else None
     if peak:
         shape = settings.model
         flops = flops_per_token(parameters, shape.layers, shape.d_model, job.run.recipe.pack.seq_len)
-        found["mfu"] = mfu(rate, flops, peak, job.world)
+        figures["mfu"] = mfu(rate, flops, peak, job.world)
         if job.rank == 0:
             print(
-                f"MFU {found['mfu']:.1%} = (6 N + 12 L d_model T) x tokens/s / peak; N {parameters:,}, "
+                f"MFU {figures['mfu']:.1%} = (6 N + 12 L d_model T) x tokens/s / peak; N {parameters:,}, "
                 f"{rate:,.0f} tokens/s, peak {peak:.3g} FLOP/s x {job.world}",
                 flush=True,
             )
-    return found
+    return figures

@@ -1,8 +1,9 @@
-"""The reward model: which of two replies people prefer, learnt from pairs.
+"""The reward model learns from preference pairs which of two replies people prefer.
 
-It starts from the SFT model; a scalar head takes the place of the unembedding. One convention everywhere: **the reward of a chat is
-the head's output at its last token**, which is the end-of-text token of a complete response. The saved head gives normalised
-rewards: on held-out preferred replies their mean is 0 and their standard deviation 1, so PPO's numbers mean the same in every run.
+It starts from the SFT model, with a scalar head in place of the unembedding. One convention holds everywhere: **the
+reward of a chat is the head's output at its last token**, which is the end-of-text token of a complete response. The
+saved head gives normalised rewards: on held-out preferred replies their mean is 0 and their standard deviation 1, so
+that PPO's numbers mean the same in every run.
 """
 
 import hashlib
@@ -41,10 +42,13 @@ CALIBRATION_BINS = 10
 
 
 class RewardModel(nn.Module):
-    """A decoder without its unembedding, and a linear head that gives one number a position."""
+    """A decoder without its unembedding, and a linear head that gives one number per position."""
 
     def __init__(self, decoder: nn.Module, seed: int) -> None:
-        """`decoder` maps tokens to hidden states. The head starts as N(0, 1 / (d_model + 1)) (Stiennon et al. 2020, appendix B.1)."""
+        """`decoder` maps tokens to hidden states.
+
+        The head's weights start as N(0, 1 / (d_model + 1)) (Stiennon et al. 2020, appendix B.1).
+        """
         super().__init__()
         width = int(decoder.config.hidden_size)
         self.decoder = decoder
@@ -55,14 +59,14 @@ class RewardModel(nn.Module):
             self.head.bias.zero_()
 
     def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
-        """One number a position, in float32: tokens and attention (B, T) -> (B, T). As a critic: the value of each state."""
+        """One number per position, in float32: tokens and attention (B, T) -> (B, T). A critic's are state values."""
         output: Any = self.decoder(
             input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
         )
         return self.head(output.last_hidden_state).squeeze(-1).float()
 
     def save_pretrained(self, folder: Path) -> None:
-        """model.safetensors and config.json; `load` reads them."""
+        """Write model.safetensors and config.json, which `load` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         save_file(tensors, folder / "model.safetensors")
@@ -86,7 +90,7 @@ def last(values: Tensor, attention: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs to learn from, pairs to judge by, and the rows that could not be used."""
+    """Training pairs, held-out pairs, and the unusable rows."""
 
     train: list[Preference]
     heldout: list[Preference]
@@ -94,15 +98,19 @@ class Pairs:
 
 
 def is_heldout(turn: str, fraction: float) -> bool:
-    """Whether the pairs whose dialogue opens with this turn are held out: data sets hold a dialogue several times, at several lengths."""
+    """Whether the pairs whose dialogue opens with this turn are held out.
+
+    The first turn decides, because data sets hold the same dialogue several times, at several lengths.
+    """
     digest = hashlib.sha256(turn.encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8]) < fraction * 2**64
 
 
 def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3) of sigmoid(|margin|) as the probability that the ranking is right.
+    """Expected calibration error of sigmoid(|margin|) as the probability that the ranking is right.
 
-    A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1] and are cut into bins of equal width; a tie is half right.
+    Guo et al. 2017, eq. 3. A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1], in bins of equal width; a
+    tie is half right.
     """
     if not margins:
         return 0.0
@@ -115,7 +123,7 @@ def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) ->
 
 
 def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
-    """The reward model that `reward` committed, in float32 on the CPU, which is to compute in `dtype`."""
+    """The reward model that `reward` committed, in float32 on the CPU, prepared to compute in `dtype`."""
     folder = model.fetch(job, manifest)
     config = LlamaConfig.from_json_file(folder / "config.json")
     config._attn_implementation = model.attention(dtype)
@@ -130,9 +138,9 @@ def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardMod
 
 
 def read_pairs(job: Job) -> Pairs:
-    """The recipe's preference pairs: its file's, split by their first turns, or synthetic ones made from the corpus.
+    """The recipe's preference pairs: from its file, split by their first turns, or synthetic ones from the corpus.
 
-    Raises InputError where there is none to learn from or none to judge by.
+    Raises InputError if there is no training pair or no held-out pair.
     """
     settings = job.run.recipe.reward
     if settings.data == "synthetic":
@@ -142,18 +150,22 @@ def read_pairs(job: Job) -> Pairs:
 
 
 def split(pairs: Sequence[Preference], fraction: float) -> tuple[list[Preference], list[Preference]]:
-    """Pairs to learn from and pairs to judge by, which share no first turn. Raises InputError where either would be empty."""
+    """(training pairs, held-out pairs), which share no first turn. Raises InputError if either list is empty."""
     train = [pair for pair in pairs if not is_heldout(pair.prompt[0].text, fraction)]
     heldout = [pair for pair in pairs if is_heldout(pair.prompt[0].text, fraction)]
     if not train or not heldout:
         raise InputError(
-            f"{len(pairs)} preference pairs are too few to hold out {fraction:g} of their prompts; give reward.data more"
+            f"{len(pairs)} preference pairs are too few to hold out {fraction:g} of their prompts; "
+            "give reward.data more"
         )
     return train, heldout
 
 
 def _synthetic(job: Job, settings: Reward) -> Pairs:
-    """Pairs of the mixture's training documents, and of its held-out ones without any prompt that SFT or the reward model learns."""
+    """Training pairs from the mixture's training documents, held-out pairs from its held-out documents.
+
+    The held-out pairs contain no prompt that SFT or the reward model learns from.
+    """
     mixture, limit, share = job.manifest("mix"), settings.max_examples, settings.heldout_fraction
     wanted = None if limit is None else max(1, round(limit * share))
     made = synthetic_preferences(documents(job, mixture), settings.seed)
@@ -172,7 +184,7 @@ def _synthetic(job: Job, settings: Reward) -> Pairs:
 
 
 def encode(chat: Chat, pairs: Sequence[Preference], max_tokens: int) -> list[list[int]]:
-    """Token ids of the chats: those with the chosen replies, then those with the rejected ones."""
+    """Token ids of the chats: first all with the chosen replies, then all with the rejected ones."""
     replies = [(pair, pair.chosen) for pair in pairs] + [(pair, pair.rejected) for pair in pairs]
     return [chat.encode([*pair.prompt, Turn("assistant", reply)], max_tokens)[0] for pair, reply in replies]
 
@@ -185,12 +197,12 @@ def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: to
 
 @torch.no_grad()
 def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) -> tuple[list[float], list[float]]:
-    """Rewards of the chosen and of the rejected replies, in the order of the pairs, on every process."""
+    """(rewards of the chosen replies, rewards of the rejected ones), in the order of the pairs, on every process."""
     settings: Reward = job.settings
     rewards = torch.zeros(2, len(pairs), dtype=torch.float64)
     starts = range(0, len(pairs), settings.engine.micro_batch)
     for turn in range(math.ceil(len(starts) / job.world)):
-        # A process without work of its own repeats the last part: under ZeRO 3 all must take part in every forward pass.
+        # A process without work repeats the last part: under ZeRO 3, every process must join every forward pass.
         index = turn * job.world + job.rank
         start = starts[min(index, len(starts) - 1)]
         part = pairs[start : start + settings.engine.micro_batch]
@@ -202,7 +214,10 @@ def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) 
 
 
 def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | int]:
-    """Held-out figures; a tie counts as half right. `reward_mean` and `reward_std` are of the chosen replies, before normalisation."""
+    """Held-out figures; a tie counts as half right.
+
+    `reward_mean` and `reward_std` describe the chosen replies before normalisation.
+    """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     correct = sum((margin > 0) + 0.5 * (margin == 0) for margin in margins)
     low, high = wilson(correct, len(margins), CONFIDENCE)

@@ -1,7 +1,7 @@
-"""Sampling from a policy: left-padded prompts, a key-value cache, temperature, and one random stream a row.
+"""Sampling from a policy: left-padded prompts, a key-value cache, temperature, and one random stream per row.
 
-A row draws from its own generator, so its response does not depend on which rows it shares a batch or a process with, and
-nothing random has to be saved for a resume: the seed says it all.
+Each row draws from its own generator. So its response does not depend on the other rows of its batch or process, and a
+resume needs no saved random state: the seed determines all draws.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Rollout:
-    """Prompts and sampled responses, P prompt positions and R response positions.
+    """Prompts and sampled responses, with P prompt positions and R response positions.
 
-    tokens and attention (B, P + R): prompts end at P, responses begin there, attention is 0 on padding at both ends.
-    mask (B, R): 1 on response tokens, the end-of-text included.
+    tokens and attention (B, P + R): responses begin at position P; attention is 0 on padding at both ends.
+    mask (B, R): 1 on response tokens, including the end-of-text token.
     """
 
     tokens: Tensor
@@ -30,7 +30,7 @@ class Rollout:
         return self.tokens[:, -self.mask.shape[1] :]
 
     def ended(self, end_of_text: int) -> Tensor:
-        """Which responses closed with an end-of-text token: (B,) bool."""
+        """Whether each response ended with an end-of-text token: (B,) bool."""
         return ((self.responses == end_of_text) & self.mask.bool()).any(-1)
 
     def texts(self) -> list[list[int]]:
@@ -39,14 +39,20 @@ class Rollout:
 
 
 def row_seed(*parts: int) -> int:
-    """One seed for a row from what identifies it, such as (recipe's seed, step, row). Distinct parts give unrelated streams."""
+    """The seed of a row, from numbers that identify it, such as (recipe's seed, step, row).
+
+    Distinct parts give unrelated streams.
+    """
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def left_pad(
     rows: Sequence[Sequence[int]], pad: int, device: torch.device | str, width: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Rows of unequal length, flush right: tokens and attention, both (B, width); the default width is the longest row's."""
+    """Rows of unequal length, aligned right: (tokens, attention), both (B, width).
+
+    The default width is the longest row's.
+    """
     width = width or max(len(row) for row in rows)
     tokens = torch.full((len(rows), width), pad, dtype=torch.long)
     attention = torch.zeros((len(rows), width), dtype=torch.long)
@@ -57,12 +63,12 @@ def left_pad(
 
 
 def positions(attention: Tensor) -> Tensor:
-    """Position of each token counted from its row's first real one: (B, T) -> (B, T)."""
+    """Position of each token, counted from the first real token of its row: (B, T) -> (B, T)."""
     return (attention.cumsum(-1) - 1).clamp(min=0)
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """One index a row by inverting the cumulative distribution: (B, V), (B,) in [0, 1) -> (B,)."""
+    """Sample one index per row by inverting the cumulative distribution: (B, V), (B,) in [0, 1) -> (B,)."""
     cumulative = probabilities.double().cumsum(-1)
     chosen = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
     return chosen.squeeze(-1).clamp(max=probabilities.shape[-1] - 1)
@@ -81,9 +87,9 @@ def generate(
 ) -> Rollout:
     """Sample a response of at most `max_tokens` tokens for each prompt; a response ends with its end-of-text token.
 
-    `seeds` has one seed a row, see `row_seed`. `width` is the number of prompt positions, by default the longest prompt's.
-    `anyone` tells whether something is true in any process: all go on until all are done, so all return equally many positions.
-    The model is called in evaluation mode and left as it was.
+    `seeds` has one seed per row, see `row_seed`. `width` is the number of prompt positions, by default the longest
+    prompt's. `anyone` returns whether its argument is true in any process: every process samples until all are done,
+    so all return the same number of positions. The model runs in evaluation mode; its own mode is restored afterwards.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -112,7 +118,7 @@ def generate(
         feed = chosen[:, None]
         tokens = torch.cat((tokens, feed), dim=1)
         attention = torch.cat((attention, alive[:, None].long()), dim=1)
-        alive = chosen != end_of_text  # a row that ended before has one here as well
+        alive = chosen != end_of_text  # also False for rows that ended earlier
         if not anyone(bool(alive.any())):
             break
     model.train(training)

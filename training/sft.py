@@ -28,9 +28,9 @@ Encoded = tuple[list[int], list[int]]
 
 
 def split(chats: Sequence[list[Turn]], seed: int) -> tuple[list[list[Turn]], list[list[Turn]]]:
-    """(training, held out). Chats with the same first turn stay on one side, so no held-out prompt was learned.
+    """(training, held out). Chats with the same first turn stay on one side, so training sees no held-out prompt.
 
-    A group larger than what is still wanted is learned from: one instruction may stand before all rows of a file.
+    A group that is larger than the room left in the held-out set goes to training: all rows may share one instruction.
     """
     groups: dict[str, list[list[Turn]]] = {}
     for chat in chats:
@@ -46,7 +46,7 @@ def split(chats: Sequence[list[Turn]], seed: int) -> tuple[list[list[Turn]], lis
 
 
 def collate(examples: Sequence[Encoded], pad: int, count: int | None = None) -> Batch:
-    """Chats flush left, padded on the right: causal attention never sees the padding. `count` defaults to these chats' own."""
+    """Chats padded on the right, where causal attention never sees it. `count` defaults to these chats' own."""
     longest = max(len(ids) for ids, _ in examples)
     tokens = torch.full((len(examples), longest), pad, dtype=torch.long)
     mask = torch.zeros(len(examples), longest - 1)
@@ -57,7 +57,7 @@ def collate(examples: Sequence[Encoded], pad: int, count: int | None = None) -> 
 
 
 def predicted(examples: Sequence[Encoded]) -> int:
-    """Tokens that are learned from: replies and their end-of-text, without what would be predicted from nothing."""
+    """Number of tokens with loss: replies and their end-of-text, except a first token, which nothing predicts."""
     return sum(sum(learned[1:]) for _, learned in examples)
 
 
@@ -105,7 +105,7 @@ def run(job: Job) -> None:
 
 
 def _examples(job: Job, settings: Sft, chat: Chat) -> tuple[list[Encoded], list[Encoded], Bad]:
-    """(training, held out, rows that could not be used). Synthetic ones come from the mixture's training and held-out documents."""
+    """(training, held out, unusable rows). Synthetic chats come from the mixture's training and held-out documents."""
     bad = Bad()
     if settings.data == "synthetic":
         mixture = job.manifest("mix")
@@ -126,7 +126,7 @@ def _encode(chat: Chat, chats: Sequence[list[Turn]], max_tokens: int) -> list[En
 
 
 def _judge(job: Job, engine: Engine, heldout: list[Encoded], chat: Chat) -> HeldOut | None:
-    """Held-out loss on reply tokens, the examples dealt out to the processes in equally many batches."""
+    """Held-out loss on reply tokens. Each process gets the same number of batches."""
     return measure(
         job, engine.module, _deal(job, heldout, engine.micro_batch, chat), engine.micro_batch, chat.token_bytes()
     )

@@ -1,1 +1,4 @@
-"""Gristmill inside Airflow: operators, timetables and assets. Importing the package loads nothing; `plugin` registers it."""
+"""Gristmill inside Airflow: operators, timetables and assets.
+
+Importing the package loads nothing; `plugin` registers it.
+"""

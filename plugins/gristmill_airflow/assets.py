@@ -1,4 +1,4 @@
-"""The assets that join the DAGs. A crawl's name is their partition key, and carries on from each to the next."""
+"""The assets that connect the DAGs. Their partition key is the crawl's name, which each passes on to the next."""
 
 from airflow.sdk import Asset
 
@@ -11,5 +11,5 @@ RESOLVED = Asset(
     name="run", uri="gristmill://run", group="gristmill"
 )  # starts no DAG; its events become the notes of runs
 
-SEEN = "seen"  # key in CRAWL's state store, kept by the DAG crawl_refresh; gristmill_airflow.known says what it holds
-TOLD = "told"  # beside it: {"run": "", "recipe_name": "", "overrides": []}, what a person last told crawl_refresh
+SEEN = "seen"  # key in CRAWL's state store, written by the DAG crawl_refresh; its value: gristmill_airflow.known
+TOLD = "told"  # beside it, the last form of crawl_refresh: {"run": "", "recipe_name": "", "overrides": []}

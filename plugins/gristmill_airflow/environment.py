@@ -1,6 +1,6 @@
-"""How a standalone Airflow runs Gristmill on one machine: its environment variables, its pools and its login. Standard library only.
+"""Environment variables, pools and login of a standalone Airflow that runs Gristmill on one machine.
 
-A company's Airflow needs of this only the two pools; everything else there is its own business.
+Standard library only. An Airflow of your own needs only the two pools.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ PASSWORDS = "simple_auth_manager_passwords.json.generated"  # Airflow's own name
 
 
 def pools(cores: int | None = None) -> dict[str, tuple[int, str]]:
-    """Name -> (slots, description). One task at a time holds the accelerators; Spark drivers share the cores."""
+    """Pool name -> (slots, description). One task at a time holds the accelerators; Spark drivers share the cores."""
     cores = cores or os.cpu_count() or 2
     return {
         "gpu": (1, "training stages: one at a time holds this machine's accelerators"),
@@ -29,10 +29,11 @@ def pools(cores: int | None = None) -> dict[str, tuple[int, str]]:
 
 
 def standalone_environment(home: Path, port: int) -> dict[str, str]:
-    """The variables to start `python -m gristmill_airflow.standalone` with, on top of those of this process. Makes `home` and its secret if absent.
+    """This process's environment plus the variables for `python -m gristmill_airflow.standalone`.
 
-    Relative paths in recipes refer to the folder that Airflow is started in. Start it in a session of its own and end all of that: a
-    signal to the first process alone leaves its children running.
+    Creates `home` and its secret if absent. Relative paths in recipes refer to the folder in which Airflow starts.
+    Start it in a session of its own and end the whole session: a signal to the first process alone leaves its children
+    running.
     """
     home = home.resolve()
     url = f"http://127.0.0.1:{port}"
@@ -50,7 +51,7 @@ def standalone_environment(home: Path, port: int) -> dict[str, str]:
         "API__INSTANCE_NAME": "Gristmill",
         "API_AUTH__JWT_SECRET": _secret(home),
         "DAG_PROCESSOR__REFRESH_INTERVAL": 5,
-        # A busy laptop's API server may stall for a minute or two: that must not end a training task.
+        # The API server of a busy laptop may stall for a minute or two, which must not end a training task.
         "WORKERS__MAX_FAILED_HEARTBEATS": 30,
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": 600,
     }
@@ -62,7 +63,7 @@ def standalone_environment(home: Path, port: int) -> dict[str, str]:
 
 
 def password(home: Path) -> str:
-    """The password that Airflow made up for `admin` when it first started in this home. Raises FileNotFoundError before that."""
+    """The password that Airflow made for `admin` at its first start in this home; FileNotFoundError before that."""
     made: dict[str, str] = json.loads((home / PASSWORDS).read_text() or "{}")
     if USER not in made:
         raise FileNotFoundError(f"{home / PASSWORDS}: Airflow has not filled it yet")
@@ -76,7 +77,7 @@ def token(home: Path, port: int) -> str:
 
 
 def create_pools(home: Path, port: int) -> None:
-    """Create the pools that do not exist yet; slots that somebody changed stay as they are."""
+    """Create the missing pools; existing ones keep their slots, which somebody may have changed."""
     bearer = token(home, port)
     for name, (slots, description) in pools().items():
         body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
@@ -96,12 +97,11 @@ def _call(url: str, method: str, body: dict[str, Any], bearer: str | None = None
 
 
 def _secret(home: Path) -> str:
-    """A secret that all of Airflow's processes share and that outlives a restart; readable by its owner only, as the password is."""
+    """A secret that all Airflow processes share across restarts; only its owner may read it, and the password."""
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
-    (home / PASSWORDS).touch(
-        mode=0o600
-    )  # Airflow fills the file that it finds; one that it makes is for everybody to read
+    # Airflow fills an existing file; a file that it creates itself is readable by everybody.
+    (home / PASSWORDS).touch(mode=0o600)
     (home / PASSWORDS).chmod(0o600)
     file = home / "jwt_secret"
     if not file.exists():

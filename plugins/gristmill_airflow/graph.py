@@ -1,4 +1,4 @@
-"""What the DAG files are made of: their slices of the stage table, its edges, and the few tasks that are no stages."""
+"""The parts of the DAG files: operators and edges from the stage table, and the few tasks that are not stages."""
 
 import logging
 from collections.abc import Iterable
@@ -30,22 +30,22 @@ RETRIES: dict[str, Any] = {
 
 
 def connect(operators: dict[str, Any], first: Any) -> None:
-    """Draw the stage table's edges between the stages of one DAG; `first` comes before those that read nothing in it."""
+    """Draw the stage table's edges between the stages of one DAG; stages without inputs in it follow `first`."""
     for name, operator in operators.items():
         inside = [operators[read] for read in STAGES[name].reads if read in operators]
         operator.set_upstream(inside or [first])
 
 
 def stages(names: Iterable[str], **options: dict[str, Any]) -> dict[str, StageOperator]:
-    """One operator for each stage, by name; `options` are further arguments of single stages."""
+    """One operator for each stage, by name; `options` holds further arguments of single stages."""
     return {name: StageOperator(stage=name, **options.get(name, {})) for name in names}
 
 
 @task(inlets=[CRAWL], outlets=[RESOLVED])
 def resolve() -> str:
-    """The URI of the run's resolved recipe: of the run that the upstream DAG used, of the one that the form names, or of a new one.
+    """The URI of the run's resolved recipe: of the upstream DAG's run, of the run that the form names, or of a new run.
 
-    As an inlet CRAWL opens its state store, where polls keep what they saw; RESOLVED's event becomes the note of the DAG run.
+    The inlet CRAWL gives access to its state store with the polls' records. RESOLVED's event becomes the run's note.
     """
     context = get_current_context()
     events = sorted(
@@ -77,7 +77,10 @@ def resolve() -> str:
 
 @task(pool=POOLS["spark"])  # where Spark can start
 def segments(recipe: str) -> list[str]:
-    """The partitions over which the per-segment stages are mapped; before any of them what a later stage would refuse is refused."""
+    """The partitions over which the per-segment stages are mapped.
+
+    First refuses settings that a later stage would refuse.
+    """
     with reported():
         run = open_run(recipe)
         for line in check(recipe):
@@ -87,15 +90,16 @@ def segments(recipe: str) -> list[str]:
     if len(names) > most:
         files = sum(len(segment.files) for segment in run.segments)
         raise AirflowFailException(
-            f"{files} files in {len(names)} segments are more than the {most} that Airflow maps at once (core.max_map_length); "
-            f"set crawl.files_per_segment={-(-files // most)} or more, or crawl.max_files to read a part of the crawl"
+            f"{files} files in {len(names)} segments are more than the {most} that Airflow maps at once "
+            f"(core.max_map_length); set crawl.files_per_segment={-(-files // most)} or more, "
+            "or crawl.max_files to read a part of the crawl"
         )
     log.info("%d segments: %s", len(names), ", ".join(names))
     return names
 
 
 def publish_last(asset: Asset, stage: str, otherwise: str) -> Any:
-    """A task that publishes `stage`'s manifest, or `otherwise`'s where that stage was left out."""
+    """A task that publishes the manifest of `stage`, or that of `otherwise` if `stage` was left out."""
 
     @task(task_id="publish", outlets=[asset], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     def announce(recipe: str) -> str:
@@ -113,10 +117,11 @@ def publish_last(asset: Asset, stage: str, otherwise: str) -> Any:
 
 @task(outlets=[CRAWL])
 def poll() -> list[str]:
-    """New crawls of the recipe's source, each published under its name. The first poll of a source publishes only the newest.
+    """Publish each new crawl of the recipe's source under its name; the first poll publishes only the newest.
 
-    Airflow publishes when the task has succeeded. What a poll that was killed before that had found is found again. Recipe, overrides
-    and source are kept beside the crawls, for backfills; and what a person says is kept for the schedule, which sends no form.
+    Airflow publishes after the task has succeeded. If a poll is killed before, the next poll finds the same crawls
+    again. Recipe, overrides and source are kept with the crawls for backfills. A person's form is kept for the
+    schedule, which sends none.
     """
     context = get_current_context()
     state = context["asset_state_store"][CRAWL]
@@ -146,12 +151,15 @@ def poll() -> list[str]:
 
 
 def _watched(dag_run: Any) -> bool:
-    """Has a person sent the form, who is told at once what went wrong? A run that nobody watches is worth a retry."""
+    """Whether a person sent the form and so sees an error at once. Only a run that nobody watches is worth a retry."""
     return dag_run.run_type == "manual" and bool(dag_run.conf)
 
 
 def _published(last: dict[str, Any] | None, context: Any) -> list[str] | None:
-    """The crawls that need no publishing, from the last poll's note: without what it found where it did not end well. None: no poll yet."""
+    """The crawls that are already published, from the last poll's record; None if there was no poll yet.
+
+    If the last poll did not end well, the new crawls that it found do not count as published.
+    """
     if last is None:
         return None
     ended_well = last["run"] != context["run_id"] and context["ti"].get_dr_count(

@@ -1,7 +1,8 @@
-"""The crawls that `crawl_refresh` knows, each with the recipe, overrides and source by which it was seen.
+"""The crawls that `crawl_refresh` knows, each with the recipe, overrides and source of the poll that saw it.
 
-Airflow gives a backfill no form unless a person asks for it, so that its runs find here what to run. All of it lies in CRAWL's state
-store under SEEN: {source: {"run": the last poll's, "offered": [crawl], "fresh": [crawl], "recipe_name": "", "overrides": []}}.
+Airflow gives a backfill no form unless a person asks for it, so its runs take their recipe from here. The records lie
+in CRAWL's state store under SEEN:
+{source: {"run": the last poll's, "offered": [crawl], "fresh": [crawl], "recipe_name": "", "overrides": []}}.
 """
 
 import math
@@ -21,16 +22,16 @@ SOURCE = "crawl.source="
 
 @dataclass(frozen=True)
 class Kept:
-    """How a crawl was seen: the recipe, and overrides that name the source whatever the recipe says by now."""
+    """The recipe of a poll, and its overrides, which name the source even if the recipe has changed since."""
 
     recipe: str
     overrides: tuple[str, ...]
 
 
 def kept(seen: Mapping[str, Mapping[str, Any]], crawl: str) -> Kept | None:
-    """The recipe and overrides by which a crawl was seen, or None if no poll has seen it.
+    """The recipe and overrides of the poll that saw a crawl, or None if no poll has seen it.
 
-    Raises RecipeError where several sources offer a crawl of that name.
+    Raises RecipeError if several sources offer a crawl of that name.
     """
     seen = _complete(seen)
     sources = [source for source, poll in seen.items() if crawl in poll["offered"]]
@@ -46,19 +47,19 @@ def kept(seen: Mapping[str, Mapping[str, Any]], crawl: str) -> Kept | None:
 
 
 def _complete(seen: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The notes that say what to run; one that an earlier version took counts as none until its source is polled again."""
+    """The complete records. A record of an earlier version is ignored until its source is polled again."""
     return {source: poll for source, poll in seen.items() if {"offered", "recipe_name", "overrides"} <= poll.keys()}
 
 
 def at_source(overrides: Sequence[str], source: str) -> list[str]:
-    """The overrides with the source where a crawl was seen: a recipe that names another by now must not be asked there."""
-    plain = re.fullmatch(r"(/|\w+://)[\w./:-]*\w/?", source)  # what YAML reads as it stands
+    """The overrides with the source that offered a crawl, in case the recipe names another source by now."""
+    plain = re.fullmatch(r"(/|\w+://)[\w./:-]*\w/?", source)  # needs no quotes in YAML
     others = [line for line in overrides if not line.startswith(SOURCE)]
     return [*others, SOURCE + (source if plain else yaml.safe_dump(source, default_style='"', width=math.inf).strip())]
 
 
 def report(seen: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """One line for each source: the crawls that a backfill can run now, and with what."""
+    """One line for each source: the crawls that a backfill can run now, with their recipe and overrides."""
     seen = _complete(seen)
     for source, poll in seen.items():
         overrides = [line for line in poll["overrides"] if not line.startswith(SOURCE)]

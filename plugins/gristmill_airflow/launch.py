@@ -1,4 +1,4 @@
-"""The child process that does a task's work: its command line, its start under the supervisor, its output and what its end means."""
+"""The child process that does a task's work: command line, start under the supervisor, output and exit code."""
 
 import hashlib
 import os
@@ -17,37 +17,37 @@ from contract.stages import STAGES, Plane
 from gristmill_airflow.output import ending
 
 GRACE_S: dict[Plane, int] = {"spark": 20, "gpu": 600, "local": 60}
-"""How long a child may take to stop well: a Spark driver ends its executors, a training stage finishes its step and its checkpoint."""
+"""Seconds that a child may take to stop: a Spark driver ends its executors, a training stage saves a checkpoint."""
 
-NVIDIA = Path("/dev/nvidiactl")  # there is such a device where the driver is loaded
+NVIDIA = Path("/dev/nvidiactl")  # exists while the driver is loaded
 LOCKS = "GRISTMILL_LOCKS"
-DEVICE_LOCKS = "/tmp"  # noqa: S108 (where all tasks of a machine meet, whatever their user and TMPDIR)
+DEVICE_LOCKS = "/tmp"  # noqa: S108 (the same for all tasks of a machine, whatever their user and TMPDIR)
 
 
 def accelerators(processes: int) -> list[int]:
-    """The numbers of the accelerators that the ranks use; empty where they run on the CPU.
+    """The numbers of the accelerators that the ranks use; empty if they run on the CPU.
 
-    They are the first of CUDA_VISIBLE_DEVICES where that is set, and the first of the machine elsewhere.
-
-    Raises RecipeError where CUDA_VISIBLE_DEVICES names too few, or names them in a way that DeepSpeed's launcher does not read.
+    They are the first of CUDA_VISIBLE_DEVICES if that is set, else the first of the machine. Raises RecipeError if
+    CUDA_VISIBLE_DEVICES names too few, or in a form that DeepSpeed's launcher does not read.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not NVIDIA.exists() or visible in ("", "-1"):  # set to these, it hides every device
+    if not NVIDIA.exists() or visible in ("", "-1"):  # these values hide every device
         return []
     if visible is None:
         return list(range(processes))
-    named = [one.strip() for one in visible.split(",")]
-    if not all(one.isdecimal() for one in named):
+    named = [number.strip() for number in visible.split(",")]
+    if not all(number.isdecimal() for number in named):
         raise RecipeError(f"CUDA_VISIBLE_DEVICES={visible}: name the devices by number, for example 0,1")
     if len(named) < processes:
         raise RecipeError(
-            f"CUDA_VISIBLE_DEVICES={visible} names {len(named)} devices, engine.processes asks for {processes}; lower it or name more"
+            f"CUDA_VISIBLE_DEVICES={visible} names {len(named)} devices, engine.processes asks for {processes}; "
+            "lower it or name more"
         )
-    return [int(one) for one in named[:processes]]
+    return [int(number) for number in named[:processes]]
 
 
 def device_locks(run: Run, task: Task) -> list[Path]:
-    """The locks of the accelerators that a task uses, of the CPU as one where the machine has none; no lock for other planes."""
+    """The locks of the accelerators that a GPU task uses, or of the CPU if it uses none; no locks for other planes."""
     if STAGES[task.stage].plane != "gpu":
         return []
     used = accelerators(_processes(run, task))
@@ -62,7 +62,7 @@ def _processes(run: Run, task: Task) -> int:
 
 
 def command(run: Run, task: Task) -> list[str]:
-    """The command line of a task, with this environment's own Python."""
+    """The command line of a task, with the Python of this environment."""
     plane = STAGES[task.stage].plane
     recipe = ["--recipe", run.uri]
     if plane == "spark":
@@ -71,14 +71,14 @@ def command(run: Run, task: Task) -> list[str]:
         return [sys.executable, "-m", "training", task.stage, *recipe]
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     where = _where(_processes(run, task))
-    here = ["--hostfile", os.devnull]  # else ranks start wherever /job/hostfile says, which others may have left
-    quiet = ["--log_level", "error"]  # else its own settings fill a screen before the stage says a word
+    here = ["--hostfile", os.devnull]  # else a stray /job/hostfile decides where ranks start
+    quiet = ["--log_level", "error"]  # else the launcher's settings fill a screen before the stage's output
     module = ["--master_port", str(_free_port()), "--module", "training", task.stage]
     return [launcher, *where, *here, *quiet, *module, *recipe]
 
 
 def _where(processes: int) -> list[str]:
-    """The launcher's option that says on which devices the ranks run.
+    """The launcher's option for the devices of the ranks.
 
     Given only a number of ranks, the launcher ignores CUDA_VISIBLE_DEVICES and takes the machine's first devices.
     """
@@ -89,9 +89,9 @@ def _where(processes: int) -> list[str]:
 
 
 def check(recipe: str) -> list[str]:
-    """Let the Spark plane refuse a run before it begins, in a process of its own, and return the lines that it prints.
+    """Let the Spark plane check a run before it begins, in a process of its own, and return the lines that it prints.
 
-    Raises GristmillError as that process ended.
+    Raises GristmillError with that process's message and exit code if it refuses the run.
     """
     arguments = [sys.executable, "-m", "pipelines", "check", "--recipe", recipe]
     done = subprocess.run(arguments, capture_output=True, env=child_environment())
@@ -104,12 +104,12 @@ def check(recipe: str) -> list[str]:
 
 
 def _line(said: bytes) -> str:
-    """What a child said in one line. Only a line feed ends it: at a `\\r` that a page's URL holds, what follows is no line of ours."""
+    """One line of a child's output, printable. Only a line feed ends a line: a page's URL may hold a `\\r`."""
     return printable(said.decode(errors="replace").expandtabs().rstrip())
 
 
 def _free_port() -> int:
-    """For the ranks to meet on: with the launcher's fixed one, two runs on a machine would collide."""
+    """A port for the ranks' rendezvous: with the launcher's fixed port, two runs on a machine would collide."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -117,14 +117,14 @@ def _free_port() -> int:
 
 
 def lock_path(run: Run, task: Task) -> Path:
-    """The lock by which two attempts at a task on one machine exclude each other. Airflow's home is shared by its tasks."""
+    """The lock that keeps two attempts at a task on one machine apart. All tasks share Airflow's home."""
     home = Path(os.environ.get("AIRFLOW_HOME") or Path.home() / "airflow")
     store = hashlib.sha256(run.store.uri.encode()).hexdigest()[:8]
     return home / "locks" / f"{task.stage}-{task.partition}-{task.fingerprint[:16]}-{store}.lock"
 
 
 def child_environment() -> dict[str, str]:
-    """This process's variables without Airflow's settings, connections and variables, which hold its secrets."""
+    """This process's environment without Airflow's settings, connections and variables, which hold its secrets."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW"))}
 
 
@@ -132,7 +132,7 @@ class Child:
     """A running child and its supervisor. Read `lines` to the end, then `code`."""
 
     def __init__(self, arguments: list[str], lock: Path, grace_s: int, name: str, devices: Sequence[Path] = ()) -> None:
-        """`name` tells others who holds the locks: that of the task, and those of the accelerators that it uses."""
+        """`name` is the holder's name in the locks, for others that wait. `devices` are the accelerators' locks."""
         supervisor = Path(__file__).with_name("supervisor.py")
         options = ["--lock", str(lock), "--name", name, "--grace", str(grace_s), "--parent", str(os.getpid())]
         for device in devices:
@@ -148,7 +148,7 @@ class Child:
         )
 
     def lines(self) -> Iterator[str]:
-        """What the child prints, as it prints it, printable and without empty lines. Remembers its `error:` lines."""
+        """The child's output, line by line, printable and without empty lines. `error:` lines are kept in `errors`."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             text = _line(line)
@@ -163,12 +163,12 @@ class Child:
         return self._process.wait()
 
     def stop(self) -> None:
-        """Ask the supervisor, unless it has ended, to stop the child well, and do not wait."""
+        """Ask the supervisor, unless it has ended, to stop the child cleanly; do not wait."""
         self._process.send_signal(signal.SIGTERM)
 
 
 def verdict(code: int) -> str:
-    """What an exit code asks for: done, fail (a retry changes nothing), resume (at once) or retry (after a pause)."""
+    """The action for an exit code: done, fail (a retry changes nothing), resume (at once) or retry (after a pause)."""
     if code == 0:
         return "done"
     if code in (EXIT_BAD_INPUT, EXIT_BAD_RECIPE):

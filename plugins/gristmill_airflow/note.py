@@ -1,7 +1,7 @@
-"""Writes what a run uses into its note, where the web UI shows it beside the run's name.
+"""Writes a run's recipe, crawl and source into its note, which the web UI shows beside the run's name.
 
-A task cannot write notes: Airflow's task SDK has no call for that. It can publish asset events, and Airflow calls this listener for
-each in the API server, after the event is stored.
+A task cannot write notes, because Airflow's task SDK has no call for that. But it can publish asset events; for each,
+Airflow calls this listener in the API server after the event is stored.
 """
 
 import re
@@ -13,12 +13,12 @@ from gristmill_airflow.assets import RESOLVED
 
 USES = "uses "
 OURS = re.compile(USES + r"(run|recipe) [^,]+, (crawl .+|the newest crawl) of ")
-"""How a note's first line begins where it is ours: as `params.uses` words it."""
+"""The start of a note's first line if `params.uses` made that line."""
 MAX_CHARS = 1000  # of a note, in Airflow's database
 
 
 def noted(note: str | None, line: str) -> str:
-    """The note with `line` as its first line. It replaces the line of an earlier try; what a person wrote is kept below it."""
+    """The note with `line` as its first line, in place of an earlier try's line; a person's own text stays below it."""
     lines = (note or "").splitlines()
     others = "\n".join(lines[1:] if lines and OURS.match(lines[0]) else lines)
     if not others:

@@ -1,6 +1,6 @@
-"""Turns what a child process prints, and how it ends, into lines of a task's log.
+"""Turns a child process's output and exit code into lines of a task's log.
 
-Each line keeps its level. What Spark, DeepSpeed and torch print at every start is left out.
+Each line keeps its level. Lines that Spark, DeepSpeed and torch print at every start are left out.
 """
 
 import logging
@@ -12,12 +12,12 @@ LEVELS = {
     "I": logging.INFO,
     "W": logging.WARNING,
     "E": logging.ERROR,
-    "F": logging.CRITICAL,  # FATAL, as Spark and glog have it
+    "F": logging.CRITICAL,  # FATAL, of Spark and glog
     "C": logging.CRITICAL,
     "D": logging.DEBUG,
     "T": logging.DEBUG,  # Spark's TRACE
 }
-"""By the first letter of the level's name."""
+"""Levels by the first letter of their names."""
 
 LEVEL = re.compile(
     r"(?:\[rank\d+\]: ?)?"  # torch marks what a rank says of its end
@@ -31,7 +31,7 @@ LEVEL = re.compile(
     r"|(?P<ends>Traceback \(most recent call last\):|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b(?=:|$))"
     r")"
 )
-"""How the loggers in a child begin a line: ours, Python's, DeepSpeed's, Spark's, torch's, Python's warnings; and an exception."""
+"""The start of a line from ours, Python's, DeepSpeed's, Spark's or torch's logger, of a warning, or of an exception."""
 
 SAID_AT_EVERY_START = re.compile(
     r"WARNING: Using incubator modules: "
@@ -45,12 +45,12 @@ SAID_AT_EVERY_START = re.compile(
     r"|Detected VISIBLE_DEVICES="
     r"|\[Gloo\] Rank \d+ is connected to "
 )
-"""Lines of Spark, DeepSpeed and torch that tell nothing about this run: the defaults that they chose, the processes that they started, and
-the exit code of a process that has itself printed why it ended."""
+"""Lines of Spark, DeepSpeed and torch that say nothing about this run: their defaults, the processes that they started,
+and the exit code of a process that has itself printed why it ended."""
 
 
 def graded(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """(level, line) of what a child prints. An indented line, such as one of a stack trace, has the level of the line before."""
+    """(level, line) of a child's output. An indented line, as in a stack trace, has the level of the line before."""
     level = logging.INFO
     for line in lines:
         if SAID_AT_EVERY_START.match(line):
@@ -61,21 +61,21 @@ def graded(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def level_of(line: str) -> int:
-    """The level at which a line was said, as `logging` counts them; INFO where it does not say."""
-    found = LEVEL.match(line)
-    if not found:
+    """A line's level, as a number of `logging`; INFO if the line names none."""
+    match = LEVEL.match(line)
+    if not match:
         return logging.INFO
-    return logging.ERROR if found["ends"] else LEVELS[next(filter(None, found.groups()))[0].upper()]
+    return logging.ERROR if match["ends"] else LEVELS[next(filter(None, match.groups()))[0].upper()]
 
 
 OFTEN = {"SIGKILL": "often out of memory", "SIGBUS": "often a full disk or full shared memory"}
 
 
 def ending(code: int) -> str:
-    """What became of a process, after its name: `was killed by signal 9 (SIGKILL), often out of memory`.
+    """How a process ended, to stand after its name: `was killed by signal 9 (SIGKILL), often out of memory`.
 
-    A signal n arrives as -n from Python, as 128 + n from a shell and our supervisor, as 256 - n from a launcher that exits with Python's
-    -n. 255 is what programs exit with that mean -1, and no signal.
+    A signal n arrives as -n from Python, as 128 + n from a shell and our supervisor, and as 256 - n from a launcher
+    that exits with Python's -n. 255 is not a signal: programs that exit with -1 give it.
     """
     number = -code if code < 0 else code - 128 if code <= 192 else 256 - code
     try:

@@ -1,4 +1,4 @@
-"""The trigger form, the same few fields on every DAG, and how a run turns what they say into a resolved recipe."""
+"""The trigger form, with the same few fields on every DAG, and the steps from a filled form to a resolved recipe."""
 
 import os
 import re
@@ -28,7 +28,7 @@ DEFAULT_RECIPE = os.environ.get("GRISTMILL_RECIPE", "sample")
 
 
 def recipes_folder() -> Path:
-    """Where named recipes lie: the deployment says so, or GRISTMILL_RECIPES."""
+    """The folder of named recipes: the deployment's if one is set, else RECIPES."""
     fixed = deployment.current()
     return Path(fixed.recipes) if fixed else RECIPES
 
@@ -39,12 +39,13 @@ def recipe_names() -> list[str]:
 
 
 def recipe_uri(name: str) -> str:
-    """A name from the recipes folder as its path; a path or URI as it is."""
+    """The path of a name from the recipes folder; a path or URI is returned unchanged."""
     named = "/" not in name and not name.endswith(".yaml")
     file = recipes_folder() / f"{name}.yaml"
     if named and not file.exists():
         raise RecipeError(
-            f"recipe {name!r}: no such file in {file.parent}; there are {', '.join(recipe_names())}; or give a path or URI that ends in .yaml"
+            f"recipe {name!r}: no such file in {file.parent}; there are {', '.join(recipe_names())}; "
+            "or give a path or URI that ends in .yaml"
         )
     return str(file) if named else name
 
@@ -87,8 +88,8 @@ def stage_params() -> dict[str, Param]:
             type=["null", "string"],
             title="Resolved run",
             description_md=(
-                "Instead of a recipe: the URI of an earlier run's `recipe.yaml`. Goes on with that run; with overrides, makes a new run "
-                "of the same crawl from its recipe and them."
+                "Instead of a recipe: the URI of an earlier run's `recipe.yaml`. Goes on with that run; "
+                "with overrides, makes a new run of the same crawl from its recipe and them."
             ),
         ),
     }
@@ -96,9 +97,9 @@ def stage_params() -> dict[str, Param]:
 
 @dataclass(frozen=True)
 class Request:
-    """What a DAG run asks for, whoever started it: a resolved run or a recipe, changed by overrides, over one crawl or the newest.
+    """A DAG run's request: a resolved run or a recipe, changed by overrides, for one crawl or the newest.
 
-    origin: who says so, in words for the log.
+    origin: where the request comes from, in words for the log.
     """
 
     run: str | None
@@ -115,16 +116,18 @@ def read_request(
     said: Mapping[str, Any] | None = None,
     seen: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Request:
-    """Combine the form, the partition key, the extras of the triggering asset events (oldest first) and what polls kept of crawls.
+    """Combine the form, the partition key, the triggering asset events' extras (oldest first) and the polls' records.
 
-    An event of a finished stage carries the `recipe` URI of its run. An event of a new crawl carries `recipe_name` and `overrides`. A run
-    started by hand or as a backfill has no event. `said` is what of the form a person sent: all of it from the web UI's trigger form,
-    nothing from a backfill unless its parameters were ticked. Where it names no recipe, the one that a poll kept beside the crawl
-    counts, and overrides come on top of the kept ones. Raises RecipeError where form and key name different crawls, where the form
-    names a resolved run together with a crawl, and where several sources offer the crawl.
+    An event of a finished stage carries the `recipe` URI of its run; an event of a new crawl carries `recipe_name` and
+    `overrides`. A run started by hand or as a backfill has no event. `said` holds the fields that a person sent: all of
+    them from the web UI's trigger form, none from a backfill unless its parameters were ticked. If `said` names no
+    recipe, the recipe that a poll kept for the crawl in `seen` is used, and overrides come on top of the kept ones.
+
+    Raises RecipeError if form and key name different crawls, if the form names both a resolved run and a crawl, and if
+    several sources offer the crawl.
     """
     said = params if said is None else said
-    extra = next((dict(one) for one in reversed(events) if one), {})
+    extra = next((dict(event) for event in reversed(events) if event), {})
     crawl = params.get("crawl") or None
     if crawl and partition_key and crawl != partition_key:
         raise RecipeError(f"crawl {crawl}: the run's partition key is {partition_key}; leave one of the two empty")
@@ -147,7 +150,7 @@ def read_request(
 
 @dataclass(frozen=True)
 class Told:
-    """What `crawl_refresh` goes by: a recipe and overrides, and the run by which a person said so; None where nobody has."""
+    """The recipe and overrides of `crawl_refresh`, and the run in which a person set them; None if nobody has."""
 
     run: str | None
     recipe_name: str
@@ -157,7 +160,10 @@ class Told:
 def told(
     params: Mapping[str, Any], said: Mapping[str, Any] | None, last: Mapping[str, Any] | None, run_id: str
 ) -> tuple[Told, str]:
-    """What a poll goes by, and who says so. The schedule sends no form: it does what a person last said, and only else the default."""
+    """A poll's recipe and overrides, and their origin in words.
+
+    The schedule sends no form: it uses what a person last sent, or the form's default if nobody has sent anything.
+    """
     if not said and last:
         return Told(last["run"], last["recipe_name"], _lines(last["overrides"])), f"as {last['run']} was told"
     origin = FORM if said else "the form's default, because nobody has triggered this DAG by hand"
@@ -169,9 +175,9 @@ def _lines(overrides: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def uses(request: Request, recipe: Recipe, crawls: str = "") -> str:
-    """What a run uses, in one line for its log and its note: recipe or run, crawl, source, who says so, and overrides.
+    """One line for a run's log and note: its recipe or resolved run, crawl, source, origin and overrides.
 
-    `crawls`: what to call them where the run is of no single one.
+    `crawls`: the words for a run that is not of a single crawl.
     """
     what = f"run {request.run}" if request.run else f"recipe {request.recipe}"
     named = ", ".join(recipe.snapshots) or request.crawl
@@ -182,16 +188,15 @@ def uses(request: Request, recipe: Recipe, crawls: str = "") -> str:
 
 
 def wanted(request: Request) -> Recipe:
-    """The recipe that a request asks for, before its crawl is listed. Raises GristmillError."""
+    """The recipe of a request, before its crawl is listed. Raises GristmillError."""
     return recipes.load(_uri(request), request.overrides)
 
 
 def fulfil(request: Request, recipe: Recipe, name: str) -> Run:
-    """The run that a request asks for: the resolved one as it is, or a new one named after `name`. Raises GristmillError.
+    """The run of a request: the resolved one unchanged, or a new one named after `name`. Raises GristmillError.
 
-    recipe: what `wanted` has read for the request.
-
-    Results are published under the newest crawl of the recipe's list, so a key or form that names another is refused.
+    recipe: the result of `wanted` for the request. Results are published under the newest crawl of the recipe's list,
+    so a key or form that names another crawl is refused.
     """
     named = _agrees(request, recipe)
     if request.run and not request.overrides:
@@ -206,19 +211,23 @@ def _uri(request: Request) -> str:
 
 
 def _agrees(request: Request, recipe: Recipe) -> bool:
-    """Does the recipe name its crawls itself? Raises RecipeError where the request's crawl is not the newest of them."""
+    """Whether the recipe names its crawls. Raises RecipeError if the request's crawl is not the newest of them."""
     if request.crawl:
         snapshot_date(request.crawl)
     if request.crawl and recipe.snapshots and request.crawl != newest_crawl(recipe):
         raise RecipeError(
-            f"crawl {request.crawl}: the recipe {request.run or request.recipe} names {', '.join(recipe.snapshots)} and runs as "
-            f"{newest_crawl(recipe)}; leave `snapshots` empty to take any crawl"
+            f"crawl {request.crawl}: the recipe {request.run or request.recipe} names "
+            f"{', '.join(recipe.snapshots)} and runs as {newest_crawl(recipe)}; "
+            "leave `snapshots` empty to take any crawl"
         )
     return bool(recipe.snapshots)
 
 
 def run_name(name: str) -> str:
-    """An Airflow run's name as a folder's: `corpus.manual__2026-11-20T14:00:00+00:00` -> `corpus.manual__2026-11-20T14-00-00-00-00`."""
+    """The folder name for an Airflow run's name.
+
+    Example: `corpus.manual__2026-11-20T14:00:00+00:00` -> `corpus.manual__2026-11-20T14-00-00-00-00`.
+    """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 

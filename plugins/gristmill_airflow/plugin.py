@@ -1,4 +1,4 @@
-"""What Airflow loads at start: the timetables and the partition mapper of our DAGs, and the listener that writes the notes of runs."""
+"""The plugin that Airflow loads at start: timetables and partition mapper of the DAGs, and the listener for notes."""
 
 from airflow.plugins_manager import AirflowPlugin
 

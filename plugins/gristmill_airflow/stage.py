@@ -1,4 +1,4 @@
-"""`StageOperator`: one stage over one partition. Finds the manifest and skips, or launches the work and waits for the manifest."""
+"""`StageOperator` runs one stage over one partition: if no manifest exists, it launches the work and waits."""
 
 import logging
 from collections.abc import Iterator
@@ -28,21 +28,22 @@ SLICES: dict[str, tuple[str, ...]] = {
     "align": ("sft", "reward", "gate", "ppo"),
     "evaluate": ("evaluate", "export"),
 }
-"""The stages of each DAG: the stage table, cut where a result is worth having of its own."""
+"""The stages of each DAG: the stage table, cut after each result that is useful by itself."""
 
 POOLS = {"spark": "spark", "gpu": "gpu", "local": "default_pool"}
 SUMMARY = "summary"  # XCom key: the stage's headline, or why it was left out
-RUN = "{{ ti.xcom_pull(task_ids='resolve', map_indexes=None) }}"  # a template and no XComArg: that would draw an edge to every stage
+# A template instead of an XComArg, which would draw an edge to every stage.
+RUN = "{{ ti.xcom_pull(task_ids='resolve', map_indexes=None) }}"
 RESUME_AT_ONCE = ExceptionRetryPolicy(
     [RetryRule(Interrupted, RetryAction.RETRY, timedelta(0), "stopped after committing its progress")]
 )
 
 
 class StageOperator(BaseOperator):
-    """Runs one stage of the table; its XCom is the manifest's URI, and under the key `summary` what the stage came to.
+    """Runs one stage of the table; its XCom is the manifest's URI, and under the key `summary` the stage's headline.
 
     recipe: URI of the resolved run, from the DAG's first task. partition: a segment of a crawl, or the whole corpus.
-    needs_open_gate: leave the stage out when the gate's manifest says that the reward model is not good enough.
+    needs_open_gate: skip the stage if the gate's manifest says that the reward model is not good enough.
     """
 
     template_fields = ("recipe", "partition")
@@ -87,12 +88,15 @@ class StageOperator(BaseOperator):
             self._child.stop()
 
     def _require_inputs(self, run: Run, task: Task) -> None:
-        """What other DAGs make must be there; edges see to the rest. Only PPO may be missing: the gate may have left it out."""
-        for one in task.inputs:
-            dag = next(name for name, stages in SLICES.items() if one.stage in stages)
-            if dag != self.dag_id and one.stage != "ppo" and find(run.store, one) is None:
+        """Raise NotReadyError if an input of another DAG is missing; edges ensure inputs of the same DAG.
+
+        Only PPO may be missing, because the gate may have skipped it.
+        """
+        for needed in task.inputs:
+            dag = next(name for name, stages in SLICES.items() if needed.stage in stages)
+            if dag != self.dag_id and needed.stage != "ppo" and find(run.store, needed) is None:
                 raise NotReadyError(
-                    f"{one.stage} {one.partition} is not done; start the DAG {dag} for this crawl first"
+                    f"{needed.stage} {needed.partition} is not done; start the DAG {dag} for this crawl first"
                 )
 
     def _require_gate(self, context: Any, run: Run) -> None:
@@ -127,16 +131,16 @@ class StageOperator(BaseOperator):
 
 
 def hide(text: str) -> None:
-    """Have Airflow mask, in everything that it shows, the secrets of the URIs in a text."""
+    """Have Airflow mask the secrets of the URIs in a text, in all its output."""
     for secret in secrets_in(text):
         mask_secret(secret)
 
 
 @contextmanager
 def reported(again: bool = True) -> Iterator[None]:
-    """Errors for people as Airflow's own: what a retry cannot change fails at once. Keeps the one line, drops the traceback.
+    """Turn GristmillErrors into Airflow's: errors that a retry cannot change fail at once. Drops the traceback.
 
-    again: False where a person waits and the work has tried for as long as they do, so that no error is worth a retry.
+    again: False if a person is waiting, so that no error is worth a retry.
     """
     try:
         yield
@@ -149,7 +153,7 @@ def reported(again: bool = True) -> Iterator[None]:
 
 
 def publish(context: Any, run: Run, manifest: str) -> None:
-    """Tell the DAGs downstream, through the task's outlets, under the crawl's name."""
+    """Publish an event for each of the task's outlets, under the crawl's name, for the DAGs downstream."""
     for asset in context["task"].outlets:
         event = context["outlet_events"][asset]
         event.extra = {"recipe": run.uri, "manifest": manifest}

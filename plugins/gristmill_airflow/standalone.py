@@ -1,7 +1,8 @@
 """`airflow standalone` without its two log servers: python -m gristmill_airflow.standalone.
 
-Airflow 3.3 lets them listen on every interface of the machine and has no setting for that (airflow/utils/serve_logs/core.py). On one
-machine nobody needs them: all logs lie in a folder that the web server reads itself.
+In Airflow 3.3 these listen on every interface of the machine, and no setting changes that
+(airflow/utils/serve_logs/core.py). One machine does not need them: all logs lie in a folder that the web server reads
+itself.
 """
 
 import sys
@@ -14,12 +15,12 @@ SERVE_LOGS = ("scheduler", "triggerer")  # the components that would start a log
 
 
 class FolderLogs(LocalExecutor):
-    """Runs tasks as LocalExecutor does, and keeps the web server from asking a log server for what a running task prints."""
+    """A LocalExecutor with which the web server does not ask a log server for a running task's output."""
 
     serve_logs = False
 
     def get_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[str]]:
-        """(where a log was looked for, its lines): naming a place ends the search, and the lines are those of the folder."""
+        """(places searched for the log, its lines). A place ends the search; the web server then reads the folder."""
         return ["this machine's folder of logs"], []
 
 

@@ -1,21 +1,23 @@
-"""Runs one command for a task and outlives the task by as long as the command needs to stop well. Standard library only.
+"""Runs one command for a task, and outlives the task until the command has stopped cleanly. Standard library only.
 
     python supervisor.py --lock FILE [--device FILE]... --name TEXT --grace SECONDS --parent PID -- COMMAND...
 
-Airflow kills a task within seconds; a training step with its checkpoint takes longer, and a launcher such as `deepspeed` kills its ranks
-when it is signalled itself. So the task starts this process in a session of its own, and
+Airflow kills a task within seconds, but a training step with its checkpoint takes longer, and a launcher such as
+`deepspeed` kills its ranks when it gets a signal itself. So the task starts this process in a session of its own:
 
-- on SIGTERM, or when the task dies, the ranks alone are asked to stop; after the grace period everything is killed;
-- the lock is held until nothing of the command is left, so a retry waits here, and then resumes from what was committed;
-- so are the locks of the accelerators that the command uses: Airflow gives a killed task's slot away while its ranks still save;
-- whatever the command starts carries its locks in GRISTMILL_LOCK in its environment, by which it is found even after its parent is gone;
-- the command's output never meets a closed pipe: what comes after the task's death is shown by the next attempt.
+- On SIGTERM, or when the task dies, it asks only the ranks to stop; after the grace period it kills everything.
+- It holds the task's lock until all processes of the command are gone. A retry waits for the lock, then resumes.
+- It also holds the locks of the command's accelerators, because Airflow gives a killed task's slot to another task
+  while the ranks still save.
+- Every process of the command has the locks' paths in its environment variable GRISTMILL_LOCK, so it can be found even
+  after its parent is gone.
+- The command's output never goes to a closed pipe: the next attempt shows the output after the task's death.
 
-A lock says who holds it, for those that wait. Everyone takes the task's lock first, then those of accelerators in the order of their
-names, so no two wait for each other. The kernel frees the locks of a supervisor that is killed; who takes them next first kills what its
-command has left.
+A lock's file names the holder, for those that wait. Each supervisor takes the task's lock first, then those of
+accelerators in the order of their names, so no two wait for each other. When a supervisor is killed, the kernel frees
+its locks; the next holder first kills the processes that the command has left.
 
-Exits with the command's code, 128 + n where signal n ended it.
+Exits with the command's code, or 128 + n if signal n ended the command.
 """
 
 import argparse
@@ -37,11 +39,11 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 MARK = "GRISTMILL_LOCK"
 POLL_S = 0.2
 LEAVING_S = 3.0
-STUCK_S = 10.0  # a process that was killed is gone within milliseconds, unless it waits in the kernel
+STUCK_S = 10.0  # a killed process is gone within milliseconds, unless it waits in the kernel
 UNSAFE = (
     "others could replace the locks in it; run: chmod +t {}, or name a folder of root or this user in GRISTMILL_LOCKS"
 )
-NOTE_BYTES = 500  # of a lock's note on its holder
+NOTE_BYTES = 500  # that are read of a lock's note on its holder
 
 _stop_requested = False
 
@@ -62,7 +64,7 @@ def _say(text: str, kind: str = "supervisor") -> None:
 
 def marked(lock: Path) -> dict[int, dict[str, str]]:
     """Living processes that were started under this lock: process id -> environment."""
-    found: dict[int, dict[str, str]] = {}
+    processes: dict[int, dict[str, str]] = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -70,12 +72,12 @@ def marked(lock: Path) -> dict[int, dict[str, str]]:
             raw = Path("/proc", entry, "environ").read_bytes()  # a zombie's is empty
             values = dict(pair.split("=", 1) for pair in raw.decode(errors="replace").split("\0") if "=" in pair)
             if str(lock) in values.get(MARK, "").split("\n"):
-                found[int(entry)] = values
-    return found
+                processes[int(entry)] = values
+    return processes
 
 
 def ranks(processes: dict[int, dict[str, str]]) -> list[int]:
-    """Those that a distributed launcher started as ranks, without the helpers that the ranks started themselves."""
+    """The ranks that a distributed launcher started, without the helper processes that the ranks started."""
     inside = {pid for pid, values in processes.items() if "RANK" in values}
     return sorted(pid for pid in inside if _parent(pid) not in inside)
 
@@ -93,9 +95,9 @@ def _signal(pids: list[int], number: int) -> None:
 
 
 def sweep(lock: Path) -> int:
-    """Kill everything that is left of the command, and return how many processes that were.
+    """Kill all remaining processes of the command, and return their number.
 
-    One that waits in the kernel, for a disk or a server that does not answer, is left to die there: it runs none of its code any more.
+    A killed process that waits in the kernel for a disk or a server is left to die: it runs no more of its code.
     """
     seen: set[int] = set()
     deadline = time.monotonic() + STUCK_S
@@ -104,7 +106,8 @@ def sweep(lock: Path) -> int:
         _signal(list(left), signal.SIGKILL)
         if time.monotonic() > deadline and all(_state(pid) == "D" for pid in left):
             _say(
-                f"{', '.join(map(str, sorted(left)))}: killed, but still waiting for a disk or a server; going on without"
+                f"{', '.join(map(str, sorted(left)))}: killed, but still waiting for a disk or a server; "
+                "going on without"
             )
             break
         time.sleep(0.05)
@@ -112,14 +115,14 @@ def sweep(lock: Path) -> int:
 
 
 def _state(pid: int) -> str:
-    """One letter, D where the process is in a sleep that no signal ends; empty where there is none."""
+    """The process's state letter, D in a sleep that no signal ends; empty if there is no such process."""
     with contextlib.suppress(OSError, IndexError):
         return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
     return ""
 
 
 def _open(lock: Path, shared: bool) -> BinaryIO:
-    """The lock's file, made where it is missing. A shared one serves every user of the machine."""
+    """Open the lock's file and create it if it is missing. A shared lock serves every user of the machine."""
     before = os.umask(0) if shared else None
     try:
         if not shared:
@@ -128,12 +131,12 @@ def _open(lock: Path, shared: bool) -> BinaryIO:
         try:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(lock.name, os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder))
-            # Made above and not here: in a folder for all, Linux refuses O_CREAT on another user's file.
+            # Without O_CREAT: in a sticky folder, Linux refuses it on another user's file.
             return os.fdopen(os.open(lock.name, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder), "r+b", buffering=0)
         finally:
             os.close(folder)
     except OSError as error:
-        error.filename = str(lock.parent / (error.filename or lock.name))  # one that is whole already stays
+        error.filename = str(lock.parent / (error.filename or lock.name))  # an absolute filename stays as it is
         raise
     finally:
         if before is not None:
@@ -141,7 +144,7 @@ def _open(lock: Path, shared: bool) -> BinaryIO:
 
 
 def _open_folder(folder: Path, shared: bool) -> int:
-    """The folder's descriptor. A shared one must be no link, and nobody else may be able to swap the locks in it."""
+    """The folder's descriptor. A shared folder must not be a link, nor let other users replace the locks in it."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | (os.O_NOFOLLOW if shared else 0))
     info = os.fstat(opened)
     if shared and not may_share(info):
@@ -151,31 +154,35 @@ def _open_folder(folder: Path, shared: bool) -> int:
 
 
 def may_share(info: os.stat_result) -> bool:
-    """Whether nobody else can rename the files of a folder: it is root's or this user's, and others write in it only where it is sticky."""
+    """Whether no other user can rename the files of a folder.
+
+    The folder must belong to root or to this user, and must be sticky if others may write in it.
+    """
     open_to_others = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not info.st_mode & stat.S_ISVTX
     return info.st_uid in (0, os.getuid()) and not open_to_others
 
 
 def _holder(file: BinaryIO) -> str:
-    """What the lock says of its holder, as one line: any user of the machine may have written it."""
-    said = os.pread(file.fileno(), NOTE_BYTES, 0).decode(errors="replace")
-    return "".join(one for one in said if one.isprintable()) or "another process"
+    """The lock's note on its holder, as one printable line, because any user of the machine may have written it."""
+    note = os.pread(file.fileno(), NOTE_BYTES, 0).decode(errors="replace")
+    return "".join(character for character in note if character.isprintable()) or "another process"
 
 
 def acquire(lock: Path, name: str, awaited: str, shared: bool = False) -> BinaryIO | None:
     """The lock's open file, or None when asked to stop while waiting for it.
 
-    name: what others read who wait for it. awaited: says what this one waits for; `{}` stands for the holder.
+    name: the holder's name for those that wait. awaited: the message of this process while it waits; `{}` stands for
+    the holder.
     """
     file = _open(lock, shared)
-    told = None
+    reported = None
     while not _stop_requested:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if (holder := _holder(file)) != told:
+            if (holder := _holder(file)) != reported:
                 _say(awaited.format(holder))
-            told = holder
+            reported = holder
             time.sleep(POLL_S)
         else:
             note = f"{name}, process {os.getpid()}".encode()
@@ -186,23 +193,26 @@ def acquire(lock: Path, name: str, awaited: str, shared: bool = False) -> Binary
 
 
 def _take(lock: Path, devices: list[Path], name: str) -> list[BinaryIO] | None:
-    """The task's lock, then those of its accelerators, each without what a dead holder left; None when asked to stop meanwhile."""
+    """Take the task's lock, then those of its accelerators; None when asked to stop meanwhile.
+
+    After taking each lock, kill the processes that a dead holder left behind.
+    """
     held = []
     same = "{} is still at this very task; this one goes on when that has ended"
     inuse = "{} of this machine is in use by {{}}; this task goes on when that has ended"
-    for one in (lock, *sorted(devices)):
-        own = one == lock
-        file = acquire(one, name, same if own else inuse.format(one.stem.removeprefix("gristmill-")), shared=not own)
+    for path in (lock, *sorted(devices)):
+        own = path == lock
+        file = acquire(path, name, same if own else inuse.format(path.stem.removeprefix("gristmill-")), shared=not own)
         if file is None:
             return None
         held.append(file)
-        if left := sweep(one):
+        if left := sweep(path):
             _say(f"killed {left} process(es) that an earlier {'attempt' if own else 'task'} had left behind")
     return held
 
 
 def _forward(source: BinaryIO, rest: Path) -> None:
-    """Copy the command's output, line by line, to ours; once that is closed, to the file that the next attempt shows."""
+    """Copy the command's output to stdout line by line; once that is closed, to a file that the next attempt shows."""
     sink: BinaryIO = sys.stdout.buffer
     for line in source:
         try:
@@ -225,7 +235,7 @@ def _supervise(child: "subprocess.Popen[bytes]", lock: Path, held: list[BinaryIO
     deadline = None
     while child.poll() is None:
         for file in held:
-            os.utime(file.fileno())  # /tmp is swept of what is old: another task would lock a new file of the same name
+            os.utime(file.fileno())  # else /tmp's cleaner removes it as old, and another task locks a new file
         if _stop_requested and deadline is None:
             processes = marked(lock)
             targets = ranks(processes) or [child.pid]
@@ -245,7 +255,7 @@ def _supervise(child: "subprocess.Popen[bytes]", lock: Path, held: list[BinaryIO
 
 
 def _let_end(lock: Path) -> None:
-    """Give what the command leaves a moment to end by itself: Spark's JVM is still removing its files when the driver has gone."""
+    """Give remaining processes a moment to end: Spark's JVM still removes its files after the driver has gone."""
     deadline = time.monotonic() + LEAVING_S
     while marked(lock) and time.monotonic() < deadline and not _stop_requested:
         time.sleep(POLL_S)

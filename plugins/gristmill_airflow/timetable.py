@@ -1,6 +1,6 @@
-"""When DAGs run: `crawl_refresh` by the clock, the others once for every crawl whose upstream asset has arrived, or as a backfill.
+"""Timetables: `crawl_refresh` runs by the clock, the other DAGs once per crawl when their upstream asset arrives.
 
-A crawl is a partition: its name is the key, the Monday of its week is the date by which a backfill chooses it.
+A crawl is a partition: its name is the key, and a backfill selects it by the Monday of its week.
 """
 
 import datetime
@@ -34,13 +34,19 @@ def key_to_date(key: str) -> DateTime:
 
 
 def partition_date(key: str) -> DateTime:
-    """`key_to_date` and under a second that only this key has: Airflow takes runs of one date for runs of one partition, and a backfill
-    would leave out all but one of the crawls that several sources made in a week."""
+    """`key_to_date` plus a fraction of a second that depends on the key.
+
+    Airflow takes runs of the same date for runs of the same partition. Without the fraction, a backfill would run only
+    one of the crawls that several sources made in a week.
+    """
     return key_to_date(key).add(microseconds=zlib.crc32(key.encode()) % 1_000_000)
 
 
 def known_crawls() -> list[str]:
-    """Every crawl that `crawl_refresh` has ever seen, oldest first. Reads Airflow's database: for the scheduler, API server and CLI only."""
+    """Every crawl that `crawl_refresh` has ever seen, oldest first.
+
+    Reads Airflow's database, so only the scheduler, API server and CLI can call it.
+    """
     from airflow.models.asset import AssetModel
     from airflow.models.asset_state_store import AssetStateStoreModel
     from airflow.utils.session import create_session
@@ -58,13 +64,13 @@ def known_crawls() -> list[str]:
 
 
 class CrawlPollTimetable(CronTriggerTimetable):
-    """By the clock; which partitions there are, the run itself finds out."""
+    """Runs by the clock; the run itself finds its partitions."""
 
     partitioned_at_runtime = True
 
 
 class CrawlKeyMapper(IdentityMapper):
-    """The key stays as it is, if it is a crawl's name, and gives the run its date."""
+    """Keeps the key, which must be a crawl's name, and derives the run's date from it."""
 
     def to_downstream(self, key: str) -> str:
         key_to_date(key)
@@ -75,12 +81,12 @@ class CrawlKeyMapper(IdentityMapper):
 
 
 class CrawlAssetTimetable(PartitionedAssetTimetable):
-    """Once for every crawl that arrives at the asset; a backfill covers the known crawls between two dates."""
+    """Runs once for every crawl that arrives at the asset; a backfill covers the known crawls between two dates."""
 
-    periodic = True  # what allows backfills, from the command line and the UI
+    periodic = True  # allows backfills, from the command line and the UI
 
     def __init__(self, asset: Asset | Any) -> None:
-        """`asset` also comes in Airflow's own form, when the timetable is read back from the database."""
+        """`asset` may also be in Airflow's serialized form, when the timetable is read back from the database."""
         super().__init__(assets=ensure_serialized_asset(asset), default_partition_mapper=CrawlKeyMapper())
 
     @property
@@ -113,7 +119,7 @@ class CrawlAssetTimetable(PartitionedAssetTimetable):
                 )
 
     def generate_run_id(self, *, run_type: Any, run_after: DateTime, data_interval: Any, **extra: Any) -> str:
-        """`backfill__CC-MAIN-2024-10__x1Y2z3`: the crawl is what a person looks for; the suffix lets it run again."""
+        """`backfill__CC-MAIN-2024-10__x1Y2z3`: people look for the crawl; the suffix lets it run again."""
         made: str = run_type.generate_run_id(
             suffix=f"{extra.get('partition_key') or run_after.isoformat()}__{get_random_string()}"
         )
@@ -121,10 +127,10 @@ class CrawlAssetTimetable(PartitionedAssetTimetable):
 
 
 def new_crawls(offered: Iterable[str], seen: Iterable[str] | None) -> list[str]:
-    """Which of the crawls that a source offers are to be run, oldest first.
+    """The crawls of those `offered` by a source that should run, oldest first.
 
-    `seen` is what an earlier poll of that source saw, None before the first, which takes only the newest crawl: the ones before it are
-    history, for a backfill.
+    `seen` holds the crawls that an earlier poll of the source saw, or is None at the first poll. The first poll takes
+    only the newest crawl; older ones are left to a backfill.
     """
     known = [] if seen is None else list(seen)
     fresh = sorted(set(offered) - set(known), key=lambda key: (key_to_date(key), key))

@@ -175,7 +175,7 @@ def test_an_update_that_ruins_the_weights_is_in_no_checkpoint_and_no_result(
 
     monkeypatch.setattr(Engine, "step", ruin)
     job = make_job("pretrain")
-    with pytest.raises(InputError, match="weights are no numbers after step 4; training diverged"):
+    with pytest.raises(InputError, match="weights contain NaN or Inf after step 4; training diverged"):
         pretrain.run(job)
     assert checkpoint.committed(job) == []
     last = make_job("pretrain", "pretrain.steps=4")

@@ -2,8 +2,8 @@
 
     <|system|>text<|user|>text<|assistant|>text<|endoftext|><|user|>text<|assistant|>text<|endoftext|>
 
-Each turn begins with its role's token; an assistant turn ends with end-of-text. Only special tokens that this module places are
-special: `<|user|>` typed into a text stays the characters that it is.
+Each turn begins with its role's token; an assistant turn ends with end-of-text. Special tokens come only from this
+module: `<|user|>` typed in a text is encoded as plain characters.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Chat:
     """A tokenizer that knows the chat format."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError for a file that is no tokenizer or lacks a special token."""
+        """Raises InputError if the file is not a tokenizer or lacks a special token."""
         self.path = path
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
@@ -62,7 +62,7 @@ class Chat:
         return self._id(ROLES[role])
 
     def text(self, text: str) -> list[int]:
-        """Ids of plain text; never a special token."""
+        """Ids of plain text, without any special token."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -70,19 +70,19 @@ class Chat:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def prompt(self, turns: Sequence[Turn], max_tokens: int) -> list[int]:
-        """The ids that a reply is sampled after: the turns, then the assistant's token. At most `max_tokens`, see `cut_prompt`."""
+        """Ids of a prompt for a reply: the turns, then the assistant's token, cut to `max_tokens` by `cut_prompt`."""
         pieces = [self._turn(turn)[0] for turn in turns]
         return cut_prompt([*pieces, [self.role("assistant")]], max_tokens)
 
     def response(self, text: str, max_tokens: int) -> list[int]:
-        """Ids of a reply with its end-of-text. One that is too long loses its tail, and with it the end-of-text: it did not end."""
+        """Ids of a reply with its end-of-text. A reply that is too long loses its tail, including the end-of-text."""
         return [*self.text(text), self.end_of_text][:max_tokens]
 
     def encode(self, turns: Sequence[Turn], max_tokens: int) -> tuple[list[int], list[int]]:
         """A chat that ends with an assistant turn, as ids and loss mask, both at most `max_tokens` long.
 
-        The mask is 1 on the assistant's words and its end-of-text, 0 on all else. The last reply may take what the rest leaves, and
-        half of the room at least; the rest is cut as a prompt is, its oldest part first.
+        The mask is 1 on the assistant's words and its end-of-text, 0 elsewhere. The last reply gets the room that the
+        other turns leave, but at least half of `max_tokens`. The other turns are cut by `cut_prompt`, oldest first.
         """
         if not turns or turns[-1].role != "assistant":
             raise ValueError("a chat to learn from ends with an assistant turn")
@@ -96,7 +96,10 @@ class Chat:
         return ids + response, mask + [1] * len(response)
 
     def token_bytes(self) -> npt.NDArray[np.int64]:
-        """Bytes that each token spells, by id; 0 for special tokens. In a byte-level vocabulary one character stands for one byte."""
+        """The number of bytes that each token spells, by id; 0 for special tokens.
+
+        In a byte-level vocabulary one character stands for one byte.
+        """
         lengths = np.zeros(self.vocab_size, np.int64)
         for token, index in self._tokenizer.get_vocab(with_added_tokens=True).items():
             lengths[index] = 0 if token in SPECIAL_TOKENS else len(token)
@@ -113,7 +116,10 @@ class Chat:
 
 
 def cut_prompt(turns: Sequence[Sequence[int]], max_tokens: int) -> list[int]:
-    """The turns joined, cut to `max_tokens` from the left. The turn that is cut into keeps its first entry, which is its role's token."""
+    """The turns joined and cut from the left to `max_tokens`.
+
+    A turn that is cut in the middle keeps its first entry, which is its role's token.
+    """
     kept: list[int] = []
     for turn in reversed(turns):
         room = max_tokens - len(kept)

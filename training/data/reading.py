@@ -1,6 +1,7 @@
-"""What the models learn from: packed tokens, the corpus's documents, and files of instructions and preferences.
+"""Reads training data: packed tokens, the corpus's documents, and files of instructions and preferences.
 
-Which rows make up a step is a pure function of the step, so a resumed run reads on exactly where it stopped, on any number of processes.
+The rows of a step are a pure function of the step. So a resumed run continues exactly where it stopped, on any number
+of processes.
 """
 
 import gzip
@@ -39,13 +40,13 @@ def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 
 def rows_of(step: int, batch: int, count: int, seed: int) -> list[int]:
-    """Which of `count` rows make up step `step`, counted from 0: each epoch shows every row once, in an order of its own."""
+    """The rows, of `count`, of step `step`, counted from 0. Each epoch uses every row once, in its own order."""
     positions = range(step * batch, (step + 1) * batch)
-    return [int(_permutation(count, seed, one // count)[one % count]) for one in positions]
+    return [int(_permutation(count, seed, position // count)[position % count]) for position in positions]
 
 
 def share_of(rows: list[T], rank: int, world: int) -> list[T]:
-    """One process's contiguous share of a step's rows, whose number `world` divides."""
+    """One process's contiguous share of a step's rows, whose number must be a multiple of `world`."""
     size = len(rows) // world
     return rows[rank * size : (rank + 1) * size]
 
@@ -55,7 +56,7 @@ def share_of(rows: list[T], rank: int, world: int) -> list[T]:
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens (B, T) int64; mask (B, T - 1), 1 where the next token is to be predicted; count: ones in the masks of all processes."""
+    """tokens (B, T), int64; mask (B, T - 1), 1 where the next token is predicted; count: ones in a step's masks."""
 
     tokens: Tensor
     mask: Tensor
@@ -63,10 +64,13 @@ class Batch:
 
 
 class TokenData:
-    """The shards of one kind, memory-mapped. Attention is causal over the whole sequence: documents packed together see each other."""
+    """The shards of one kind, memory-mapped.
+
+    Attention is causal over the whole sequence, so it crosses the boundaries of documents packed together.
+    """
 
     def __init__(self, job: Job, kind: str, seed: int = 0) -> None:
-        """`kind` is `tokens` or `heldout_tokens`. Raises InputError where there is not one sequence of the first kind."""
+        """`kind` is `tokens` or `heldout_tokens`. Raises InputError if there is no sequence of kind `tokens`."""
         manifest = job.manifest("pack")
         self._shards = [open_shard(job.download(file)) for file in manifest.of(kind)]
         self._starts = np.cumsum([0, *(len(shard.tokens) for shard in self._shards)])
@@ -75,20 +79,20 @@ class TokenData:
             raise InputError(f"{job.store.full(manifest.path)}: lists no token; the corpus is empty, check the funnel")
 
     def __len__(self) -> int:
-        """Sequences."""
+        """The number of sequences."""
         return int(self._starts[-1])
 
     def rows(self, indices: list[int]) -> Batch:
-        """These sequences, on the CPU, with the count of these alone."""
-        found = [self._row(index) for index in indices]
-        tokens = torch.from_numpy(np.stack([row for row, _ in found]).astype(np.int64))
+        """These sequences, on the CPU; `count` covers only these."""
+        sequences = [self._row(index) for index in indices]
+        tokens = torch.from_numpy(np.stack([row for row, _ in sequences]).astype(np.int64))
         mask = torch.zeros(tokens.shape[0], tokens.shape[1] - 1)
-        for index, (_, used) in enumerate(found):
+        for index, (_, used) in enumerate(sequences):
             mask[index, : max(used - 1, 0)] = 1
         return Batch(tokens, mask, int(mask.sum()))
 
     def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> Batch:
-        """One process's rows of a step; `count` is the step's, over all processes."""
+        """One process's rows of a step; `count` covers the rows of all processes."""
         indices = rows_of(step, batch, len(self), self._seed)
         part = self.rows(share_of(indices, rank, world))
         return Batch(part.tokens, part.mask, sum(max(self._used(index) - 1, 0) for index in indices))
@@ -98,7 +102,7 @@ class TokenData:
         return self._shards[shard].tokens[index - self._starts[shard]], self._used(index)
 
     def _used(self, index: int) -> int:
-        """Tokens of a sequence that are no padding: less than all only at a shard's end."""
+        """The number of tokens of a sequence without padding, which occurs only at a shard's end."""
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         tokens = self._shards[shard].tokens
         return min(tokens.shape[1], self._shards[shard].used - int(index - self._starts[shard]) * tokens.shape[1])
@@ -136,7 +140,7 @@ class Preference:
 
 @dataclass
 class Bad:
-    """Rows of a file that could not be used: reason -> rows; `first` says where the first one stands and what is wrong there."""
+    """Counts of a file's unusable rows by reason; `first` is the place of the first one and its fault."""
 
     reasons: Counter[str] = field(default_factory=Counter)
     first: str = ""
@@ -151,30 +155,30 @@ class Unusable(ValueError):
 
 
 def read_examples(uri: str, parse: Callable[[Any], T], allowed: str, limit: int | None = None) -> tuple[list[T], Bad]:
-    """Examples from JSONL or a JSON array, gzip or not, or from every such file of a folder; and what was wrong with the others.
+    """Examples, and the unusable rows, of JSONL or a JSON array, gzipped or not, or of every such file in a folder.
 
-    `parse` turns one row into an example or raises Unusable. Raises InputError where nothing is left; it names the first bad line and
-    what is `allowed`.
+    `parse` turns one row into an example or raises Unusable. Raises InputError if no example is left; the message names
+    the first bad row and what is `allowed`.
     """
-    found: list[T] = []
+    examples: list[T] = []
     bad = Bad()
     for where, row in _json_rows(uri, bad):
         try:
-            found.append(parse(row))
+            examples.append(parse(row))
         except Unusable as error:
             bad.add(where, str(error))
-        if limit is not None and len(found) >= limit:
+        if limit is not None and len(examples) >= limit:
             break
-    if not found:
+    if not examples:
         raise InputError(f"{uri}: holds no usable row ({bad.first or 'it is empty'}); allowed: {allowed}")
-    return found, bad
+    return examples, bad
 
 
 def _json_rows(uri: str, bad: Bad) -> Iterator[tuple[str, Any]]:
     store, name = split_uri(uri)
     paths = [name]
     if name in store.folders():
-        paths = [one.path for one in store.files(name) if re.search(r"\.jsonl?(\.gz)?$", one.path)]
+        paths = [entry.path for entry in store.files(name) if re.search(r"\.jsonl?(\.gz)?$", entry.path)]
         if not paths:
             raise InputError(f"{uri}: the folder holds no file named .json, .jsonl, .json.gz or .jsonl.gz")
     for path in paths:
@@ -204,17 +208,23 @@ def _json_rows(uri: str, bad: Bad) -> Iterator[tuple[str, Any]]:
 
 
 ALPACA = 'one object a line or in an array, {"instruction": text, "input": text or absent, "output": text}'
-HH_RLHF = 'one object a line, {"chosen": dialogue, "rejected": dialogue}, a dialogue being "\\n\\nHuman: ...\\n\\nAssistant: ..."'
+HH_RLHF = (
+    'one object a line, {"chosen": dialogue, "rejected": dialogue}, '
+    'a dialogue being "\\n\\nHuman: ...\\n\\nAssistant: ..."'
+)
 
 
 def parse_alpaca(row: Any) -> list[Turn]:
-    """{instruction, input, output} (Taori et al. 2023) as one user and one assistant turn; the input follows the instruction."""
+    """{instruction, input, output} (Taori et al. 2023) as one user turn and one assistant turn.
+
+    The input follows the instruction.
+    """
     instruction, extra, output = _texts(row, "instruction"), _texts(row, "input", ""), _texts(row, "output")
     return [Turn("user", f"{instruction}\n\n{extra}" if extra else instruction), Turn("assistant", output)]
 
 
 def parse_hh(row: Any) -> Preference:
-    """{chosen, rejected} (Bai et al. 2022): dialogues that share all but the last reply. The shared turns are the prompt."""
+    """{chosen, rejected} (Bai et al. 2022): dialogues that differ in the last reply; earlier turns are the prompt."""
     chosen, rejected = (parse_dialogue(_texts(row, key)) for key in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1]:
         raise Unusable("prompts_differ")
@@ -224,7 +234,7 @@ def parse_hh(row: Any) -> Preference:
 
 
 def parse_dialogue(text: str) -> list[Turn]:
-    """Turns of a dialogue whose speakers are marked `Human:` and `Assistant:`; it must end with a reply that is not empty."""
+    """Turns of a dialogue with the marks `Human:` and `Assistant:`. It must end with a non-empty reply."""
     pieces = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
     names: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
     turns = [Turn(names[name], words.strip()) for name, words in zip(pieces[1::2], pieces[2::2], strict=True)]

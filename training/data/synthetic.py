@@ -1,6 +1,6 @@
-"""Instructions and preferences made by rule from the corpus itself, so that a run needs no data but a crawl.
+"""Makes instructions and preferences by rules from the corpus itself, so that a run needs no data but a crawl.
 
-They exercise every stage and teach a model little; a recipe that is meant seriously names real files instead.
+They exercise every stage but teach a model little; a recipe for a useful model names real files instead.
 """
 
 import random
@@ -16,13 +16,19 @@ MAX_PER_DOCUMENT = 8
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences of running text, split after . ! or ? and at line breaks; lines without any such end, such as headings, are left out."""
-    found = (one.strip() for line in text.splitlines() for one in SENTENCE_END.split(line))
-    return [one for one in found if one[-1:] in (".", "!", "?")]
+    """Sentences of running text, split after . ! or ? and at line breaks.
+
+    Pieces that end otherwise, such as headings, are left out.
+    """
+    pieces = (piece.strip() for line in text.splitlines() for piece in SENTENCE_END.split(line))
+    return [piece for piece in pieces if piece[-1:] in (".", "!", "?")]
 
 
 def synthetic_instructions(texts: Iterable[Document], seed: int) -> Iterator[list[Turn]]:
-    """Instructions whose replies are the corpus's own sentences, at most MAX_PER_DOCUMENT a document. The same seed gives the same ones."""
+    """Instructions whose replies are the corpus's own sentences, at most MAX_PER_DOCUMENT per document.
+
+    The same seed gives the same instructions.
+    """
     for document in texts:
         rng = random.Random(f"{seed}:{document.id}")  # noqa: S311 - has to repeat, not to be secret
         found = sentences(document.text)
@@ -57,7 +63,7 @@ def _between(three: list[str], rng: random.Random) -> tuple[str, str]:
 
 
 def synthetic_preferences(texts: Iterable[Document], seed: int) -> Iterator[Preference]:
-    """The true reply of each synthetic instruction against the same one with its words shuffled, cut short, or repeating itself."""
+    """Prefers the true reply of each synthetic instruction to a version with words shuffled, cut off or repeated."""
     for index, (ask, reply) in enumerate(synthetic_instructions(texts, seed)):
         rng = random.Random(f"{seed}:{index}:{ask.text}")  # noqa: S311 - has to repeat, not to be secret
         worse = rng.choice((_shuffled, _truncated, _repeated))(reply.text.split(), rng)

@@ -1,14 +1,14 @@
-"""Checkpoints: everything that the next step depends on, committed like any result, under `step-<n>` beside the stage's own partition.
+"""Checkpoints hold all state that the next step needs. They are committed as results are, in folders `step-<n>`.
 
     shard-00000-of-00004.safetensors   float32 weights and AdamW's two moments of every fourth parameter, whole
     random-00000.safetensors           one process's random states
-    state.json                         step, update counts, and what the stage itself needs to go on (small values)
+    state.json                         step, update counts, and small values that the stage itself needs to resume
     metrics.jsonl                      the curves so far
     sums-00000.json                    digests of the files that one process wrote
 
-Tensors are stored whole, parameter by parameter, whatever ZeRO stage cut them up: a run may go on with another number of processes,
-another ZeRO stage or another micro-batch. With the same ones it goes on bit for bit. Nothing is pickled. Each process writes and uploads its
-own share of the parameters; gathering one parameter at a time bounds the memory.
+Tensors are stored whole, parameter by parameter, under any ZeRO stage. So a run may resume with another number of
+processes, another ZeRO stage or another micro-batch; with the same ones it continues bit for bit. Nothing is pickled.
+Each process writes and uploads its own share of the parameters; gathering one parameter at a time bounds the memory.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ from training.engine.checkpoint_files import Shards, check_sums, digest, header_
 from training.engine.engine import Engine
 from training.engine.job import Job, checkpoint_prefixes
 
-KEEP = 2  # one to go on from, and one in case the newest is found damaged
-LISTINGS = 5  # another attempt, which deletes its old ones, saves a checkpoint in minutes and not between two listings
+KEEP = 2  # the newest, and one in case the newest is damaged
+LISTINGS = 5  # tries; another attempt deletes old checkpoints once in minutes, not between any two listings
 
 
 def due(step: int, last: int, every: int, stopping: bool) -> bool:
     """Whether to save a checkpoint after update `step`: every `every` updates, and when the task is asked to stop.
 
-    Never after the last update, because the result is committed there.
+    Never after the last update, because the stage then commits its result.
     """
     return step < last and (stopping or step % every == 0)
 
@@ -48,7 +48,7 @@ def due(step: int, last: int, every: int, stopping: bool) -> bool:
 def save_when_due(job: Job, step: int, last: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
     """Save a checkpoint if one is `due`; every rank calls this after every update.
 
-    Raises Interrupted after the save where the task was asked to stop.
+    Raises Interrupted after the save if the task was asked to stop.
     """
     stopping = job.stopping()
     if not due(step, last, job.settings.engine.checkpoint_steps, stopping):
@@ -59,15 +59,17 @@ def save_when_due(job: Job, step: int, last: int, engines: Mapping[str, Engine],
 
 
 def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
-    """Write, upload and commit the state after `step` updates; then delete all but the newest checkpoints. Every rank calls it.
+    """Write, upload and commit the state after `step` updates; then delete all but the newest KEEP checkpoints.
 
-    `extra` maps names to JSON values, the same on every rank. Raises, on every rank, InputError where a weight or a moment is no number,
-    because what goes on from there is lost, and Interrupted where another attempt, on a machine that was cut off, has finished the task.
+    Every rank calls it. `extra` maps names to JSON values, the same on every rank. Raises, on every rank, InputError if
+    a weight or a moment is NaN or infinite, because training cannot recover from that state, and Interrupted if another
+    attempt, on a machine that was cut off, has finished the task.
     """
     shard = _shard(job, engines)
     if job.sum(float(not all(bool(value.isfinite().all()) for value in shard.values())))[0]:
         raise InputError(
-            f"{job.task.stage}: weights are no numbers after step {step}; training diverged, lower the learning rate or clip of {job.task.stage}"
+            f"{job.task.stage}: weights contain NaN or Inf after step {step}; training diverged, "
+            f"lower the learning rate or clip of {job.task.stage}"
         )
     _stop_where_done(job)
     attempt = Attempt(job.run, job.task, f"step-{step:08d}")
@@ -109,16 +111,16 @@ def _stop_where_done(job: Job) -> None:
 
 def committed(job: Job) -> list[Manifest]:
     """The manifests of the task's checkpoints, newest first."""
-    found: list[Manifest] = []
+    manifests: list[Manifest] = []
     for prefix in checkpoint_prefixes(job.store, job.task):
-        with contextlib.suppress(FileNotFoundError, DamagedError):  # never committed; or `restore` sets it aside
-            found.append(read(job.store, prefix))
-    return found
+        with contextlib.suppress(FileNotFoundError, DamagedError):  # not committed, or damaged: `restore` handles that
+            manifests.append(read(job.store, prefix))
+    return manifests
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """One checkpoint's files as one rank reads them."""
+    """The contents of one checkpoint that one rank needs."""
 
     manifest: Manifest
     state: dict[str, Any]
@@ -128,10 +130,11 @@ class _Opened:
 
 
 def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any]]:
-    """Put the newest whole checkpoint's state into the engines, the curves and the random generators; returns (step, extra).
+    """Put the newest undamaged checkpoint's state into engines, curves and random generators; returns (step, extra).
 
-    Damaged checkpoints are reported and set aside. Where there never was any, nothing changes and the answer is (0, {}). Raises, on every rank,
-    InputError where all are damaged, or for one that does not fit the engines, and StoreError where one cannot be read at this time.
+    Damaged checkpoints are reported and set aside. If the task never had a checkpoint, nothing changes and the result
+    is (0, {}). Raises, on every rank, InputError if all checkpoints are damaged or the checkpoint does not fit the
+    engines, and StoreError if one cannot be read at this time.
     """
     found = _newest(job)
     if found is None:
@@ -139,7 +142,8 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
     manifest, state = found.manifest, found.state
     if state["updates"].keys() != engines.keys():
         raise InputError(
-            f"{job.store.full(manifest.path)}: holds {sorted(state['updates'])}, this stage needs {sorted(engines)}; delete it to start afresh"
+            f"{job.store.full(manifest.path)}: holds {sorted(state['updates'])}, this stage needs {sorted(engines)}; "
+            "delete it to start afresh"
         )
     for name, engine in engines.items():
         try:
@@ -148,7 +152,7 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
             raise InputError(
                 f"{job.store.full(manifest.path)}: does not fit the model ({error}); delete it to start afresh"
             ) from error
-        except (OSError, SafetensorError) as error:  # its header was read and it was whole
+        except (OSError, SafetensorError) as error:  # not damage: the header was already read and checked
             raise StoreError(f"{job.store.full(manifest.path)}: cannot be read ({error}); run again") from error
         engine.steps_done = state["updates"][name]
     if found.random:
@@ -160,17 +164,17 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
 
 
 def _newest(job: Job) -> _Opened | None:
-    """The newest checkpoint that is whole, the same on every rank; None where there never was one."""
+    """The newest undamaged checkpoint, the same on every rank; None if there never was one."""
     for _ in range(LISTINGS):
         for prefix in job.share("\n".join(_listed(job)) if job.rank == 0 else "").splitlines():
             look = _look(job, prefix)
             own = hashlib.sha256(look.manifest).hexdigest()
-            same = job.share(own) == own  # or another attempt replaced it between two ranks' looks
+            same = job.share(own) == own  # if not, another attempt replaced it between two ranks' reads
             worst = _agree(job, look.state if same else max(look.state, _State.GONE))
             if worst is _State.WHOLE:
                 return look.opened
             if worst is _State.GONE:
-                break  # another attempt deleted it, and has newer ones
+                break  # another attempt deleted it and has newer ones: list again
             why = look.why or "by another process"
             if worst is _State.UNREADABLE:
                 raise StoreError(f"{job.store.full(prefix)}: cannot be read ({why}); nothing was changed, run again")
@@ -185,23 +189,23 @@ def _newest(job: Job) -> _Opened | None:
 
 
 def _listed(job: Job) -> list[str]:
-    """Prefixes that hold a checkpoint's manifest, whatever it says, newest first."""
+    """Prefixes that hold a checkpoint's manifest, damaged ones included, newest first."""
     prefixes = checkpoint_prefixes(job.store, job.task)
     return [prefix for prefix in prefixes if job.store.exists(f"{prefix}/manifest.json")]
 
 
 class _State(IntEnum):
-    """What one rank finds of a checkpoint, from good to bad: the worst of all ranks' counts."""
+    """The state of a checkpoint as one rank finds it, from good to bad; the worst over all ranks decides."""
 
     WHOLE = 0
     DAMAGED = 1  # a file has the wrong size, checksum or header
     GONE = 2
-    UNREADABLE = 3  # at this time: too many open files, a server that is away
+    UNREADABLE = 3  # for now: for example too many open files, or a server that does not answer
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What one rank found of a checkpoint: its files where it is whole, what is wrong where it is not, and the manifest's bytes."""
+    """One rank's view of a checkpoint: its contents if it is whole, else what is wrong, and the manifest's bytes."""
 
     state: _State
     opened: _Opened | None = None
@@ -252,7 +256,8 @@ def _opened(job: Job, manifest: Manifest, local: Mapping[str, Path]) -> _Opened:
 def _set_aside(job: Job, prefix: str, content: bytes, why: str) -> None:
     """Rename a damaged checkpoint's manifest, or the next checkpoint of this step would be refused as a second one.
 
-    Its files stay for a person to look at, until the task is done. A manifest with another content stays: another attempt wrote it.
+    The checkpoint's files stay for inspection until the task is done. A manifest that no longer holds `content` is left
+    alone, because another attempt wrote it.
     """
     path = f"{prefix}/manifest.json"
     try:
@@ -267,7 +272,10 @@ def _set_aside(job: Job, prefix: str, content: bytes, why: str) -> None:
 
 
 def _refuse_to_start_over(job: Job) -> None:
-    """Raises, on every rank, InputError where checkpoints were set aside, Interrupted where another attempt has deleted them at its end."""
+    """Raise InputError if checkpoints were set aside, Interrupted if another attempt has finished and deleted them.
+
+    Every rank raises the same error.
+    """
     _stop_where_done(job)
     aside = [
         entry.path
@@ -279,15 +287,16 @@ def _refuse_to_start_over(job: Job) -> None:
     if count:
         base = job.store.full(f"{job.task.stage}/{job.task.fingerprint}")
         raise InputError(
-            f"{job.task.stage}: {count:g} checkpoint(s) are damaged and none is whole, so training would start over; bring their files back"
-            f" and rename damaged-*.json to manifest.json, or delete the folders {base}/step-* to start over"
+            f"{job.task.stage}: {count:g} checkpoint(s) are damaged and none is whole, so training would start over; "
+            "bring their files back and rename damaged-*.json to manifest.json, "
+            f"or delete the folders {base}/step-* to start over"
         )
 
 
 def _delete(job: Job, manifest: Manifest) -> None:
-    """The manifest goes first, so that a reader never meets one whose files are gone."""
+    """Delete the manifest first, so that no reader finds a manifest whose files are gone."""
     job.store.delete(manifest.path)
-    job.store.delete(f"{manifest.prefix}/{manifest.attempt}")  # not the whole step: a damaged attempt at it stays
+    job.store.delete(f"{manifest.prefix}/{manifest.attempt}")  # not the whole step: a damaged attempt in it stays
 
 
 def _wanted(job: Job, file: File) -> bool:
@@ -296,7 +305,7 @@ def _wanted(job: Job, file: File) -> bool:
 
 
 def _shard(job: Job, engines: Mapping[str, Engine]) -> dict[str, Tensor]:
-    """This rank's share of the state. Every rank takes part in gathering every parameter, and keeps each world-th."""
+    """This rank's share of the state. All ranks gather every parameter together; each keeps every world-th one."""
     kept: dict[str, Tensor] = {}
     index = 0
     for name, engine in engines.items():

@@ -1,4 +1,4 @@
-"""The files of a checkpoint on this machine: what lies in them, and whether they are whole."""
+"""Reads the local files of a checkpoint and checks that they are undamaged."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from contract.errors import DamagedError
 def header_fits(path: Path) -> bool:
     """Whether a safetensors file is as long as its header says.
 
-    The library cannot be asked: it raises the same error for a damaged header and for too many open files.
+    The library cannot tell: it raises the same error for a damaged header and for too many open files.
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -31,8 +31,10 @@ def header_fits(path: Path) -> bool:
 
 
 def check_sums(local: Mapping[str, Path], rank: int, world: int) -> None:
-    """Raises DamagedError where a file's digest is another. Each rank of `world` reads its own random state and its
-    share of the rest."""
+    """Raises DamagedError if a file's digest differs from the recorded one.
+
+    Each rank of `world` checks its own random state and its share of the other files.
+    """
     sums = [
         pair
         for name, path in local.items()
@@ -51,7 +53,7 @@ def digest(path: Path) -> str:
 
 
 class Shards:
-    """The tensors of all shards, read when asked for: no process holds a whole checkpoint."""
+    """The tensors of all shards, each read on request, so that no process holds a whole checkpoint."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._where: dict[str, dict[str, Path]] = {}  # engine/parameter -> part -> file
@@ -65,11 +67,11 @@ class Shards:
         name = f"{engine}/{parameter}"
         if name not in self._where:
             raise KeyError(f"no {parameter}")
-        found = {}
+        tensors = {}
         for part, path in self._where[name].items():
             with safe_open(path, "pt") as file:
-                found[part] = file.get_tensor(f"{name}/{part}")
-        return found
+                tensors[part] = file.get_tensor(f"{name}/{part}")
+        return tensors
 
 
 def random_state() -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
-"""DeepSpeed, wrapped so that a stage's loop reads: loss, backward, step. The engine is called and never calls back.
+"""Wraps DeepSpeed so that a stage's loop is: loss, backward, step. The engine never calls back into the stage.
 
-The batch is fixed by the recipe. Processes and micro-batches only split it: each process takes batch / processes rows in
+The recipe fixes the batch. Processes and micro-batches only split it: each process takes batch / processes rows in
 `accumulation` parts, and the gradients are averaged over all parts of all processes.
 """
 
@@ -21,7 +21,7 @@ def lr_at(step: int, total: int, optim: Optim) -> float:
     """The learning rate of update `step`, counted from 0, of `total`.
 
     Linear warm-up that ends at `lr` after warmup_fraction x total updates, then cosine or linear decay that reaches
-    `lr x min_lr_fraction` with the last update (Radford et al. 2018; Brown et al. 2020, appendix B), or none.
+    `lr x min_lr_fraction` with the last update (Radford et al. 2018; Brown et al. 2020, appendix B), or no decay.
     """
     warmup = math.ceil(total * optim.warmup_fraction)
     if step < warmup:
@@ -36,8 +36,8 @@ def lr_at(step: int, total: int, optim: Optim) -> float:
 def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accumulation: int) -> dict[str, Any]:
     """DeepSpeed's own configuration.
 
-    bf16 and offloading go through ZeRO, whose optimizer keeps the float32 master weights; where the recipe asks for none it is stage 2,
-    because stage 1 in bf16 compiles C++ when it starts.
+    bf16 and offloading need ZeRO, whose optimizer keeps the float32 master weights. If the recipe sets no ZeRO stage
+    for them, the stage is 2, because stage 1 in bf16 compiles C++ when it starts.
     """
     half = engine.dtype == "bf16"
     zero: dict[str, Any] = {"stage": engine.zero_stage or (2 if half or engine.offload_optimizer else 0)}
@@ -50,22 +50,23 @@ def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accu
         "bf16": {"enabled": half},
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": zero,
-        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW on the CPU: slower than DeepSpeed's, which compiles at run time
+        # On the CPU, torch's AdamW is slower than DeepSpeed's, but DeepSpeed's compiles at run time.
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices only, none on norms and biases (Brown et al. 2020; nanoGPT's practice)."""
-    trained = [one for one in module.parameters() if one.requires_grad]
+    """Apply weight decay to matrices, but not to norms and biases (Brown et al. 2020; nanoGPT's practice)."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [
-        {"params": [one for one in trained if one.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [one for one in trained if one.dim() < 2], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.dim() < 2], "weight_decay": 0.0},
     ]
 
 
 class Engine:
-    """One module in training. Several can live in one process."""
+    """One module in training. A process may hold several engines."""
 
     def __init__(
         self,
@@ -76,21 +77,21 @@ class Engine:
         batch: int,
         total_steps: int,
     ) -> None:
-        """`batch` rows make one update, over all processes; `total_steps` updates make the schedule.
+        """`batch` is the rows of one update over all processes, `total_steps` the length of the schedule in updates.
 
-        Raises RecipeError where the processes and the micro-batch do not divide the batch.
+        Raises RecipeError if the batch is not a multiple of processes x micro-batch.
         """
         if batch % (job.world * engine.micro_batch):
             raise RecipeError(
-                f"{job.task.stage}: batch {batch} is no multiple of {job.world} processes x engine.micro_batch {engine.micro_batch};"
-                " change engine.processes, engine.micro_batch or the batch"
+                f"{job.task.stage}: batch {batch} is no multiple of {job.world} processes x engine.micro_batch "
+                f"{engine.micro_batch}; change engine.processes, engine.micro_batch or the batch"
             )
         self.accumulation = batch // (job.world * engine.micro_batch)
         self.micro_batch = engine.micro_batch
         self.optim, self.total_steps, self.steps_done = optim, total_steps, 0
         self._stage = job.task.stage
         module.to(job.device)
-        module.train()  # loaded models come in evaluation mode, in which no layer recomputes its activations
+        module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         if engine.activation_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -98,7 +99,7 @@ class Engine:
         config = deepspeed_config(engine, optim.clip, engine.micro_batch, self.accumulation)
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=adam, config=config)
         for name, buffer in self.module.named_buffers():
-            # bf16 would round the rotary frequencies as well, which bends long positions
+            # bf16 would also round the rotary frequencies, which distorts long positions
             buffer.data = buffers[name].to(buffer.device)
         self._micro = 0
 
@@ -109,7 +110,7 @@ class Engine:
 
     @property
     def zero_stage(self) -> int:
-        """The stage in force, which bf16 and offloading raise from 0."""
+        """The ZeRO stage in use; bf16 and offloading raise stage 0 to 2."""
         return int(self.deepspeed.zero_optimization_stage())
 
     @property
@@ -118,11 +119,11 @@ class Engine:
         return self.deepspeed.module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The forward pass that `backward` belongs to."""
+        """The forward pass whose loss `backward` takes."""
         return self.deepspeed(*args, **kwargs)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of one micro-batch. Its loss counts 1 / (accumulation x processes) in the update."""
+        """Add the gradients of one micro-batch. Its loss has weight 1 / (accumulation x processes) in the update."""
         self._micro += 1
         if self._micro > self.accumulation:
             raise RuntimeError(
@@ -130,12 +131,12 @@ class Engine:
             )
         self.deepspeed.backward(loss)
         if self._micro < self.accumulation:
-            self.deepspeed.step()  # counts the part; DeepSpeed updates on the last one only
+            self.deepspeed.step()  # only counts the part; DeepSpeed updates on the last part
 
     def step(self) -> float:
         """Clip, update the weights at this update's learning rate, and return the gradients' norm before clipping.
 
-        Raises InputError, on every process, where that norm is no number; the weights are then those before the update.
+        Raises InputError on every process if that norm is NaN or infinite; the weights then stay as before the update.
         """
         if self._micro != self.accumulation:
             raise RuntimeError(f"step was called after {self._micro} of {self.accumulation} parts of the batch")
@@ -148,20 +149,21 @@ class Engine:
         self.deepspeed.step()
         self.steps_done += 1
         self._micro = 0
-        found = float(self.deepspeed.get_global_grad_norm() if norm is None else norm)
-        self._check(
-            found
-        )  # ZeRO leaves out an update whose gradients overflow, and then says that their norm is infinite
-        return found
+        total = float(self.deepspeed.get_global_grad_norm() if norm is None else norm)
+        # ZeRO skips an update whose gradients overflow, and then gives their norm as infinite.
+        self._check(total)
+        return total
 
     def _check(self, norm: float) -> None:
         if not math.isfinite(norm):
             raise InputError(
-                f"{self._stage}: the gradients' norm is {norm} in update {self.steps_done + 1}; training diverged, lower the learning rate or clip of {self._stage}"
+                f"{self._stage}: the gradients' norm is {norm} in update {self.steps_done + 1}; "
+                f"training diverged, lower the learning rate or clip of {self._stage}"
             )
 
     def _grad_norm(self) -> Tensor | None:
-        """Without ZeRO DeepSpeed clips but does not say the norm; with it the norm is known after the step."""
+        """The gradients' norm without ZeRO, where DeepSpeed does not give it. With ZeRO None: known after the step."""
         if self.zero_stage > 0:
             return None
-        return torch.nn.utils.get_total_norm([one.grad for one in self.module.parameters() if one.grad is not None])
+        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)

@@ -1,7 +1,7 @@
-"""What every stage of the GPU plane gets: its settings, its inputs, its place among the processes, and one commit at the end.
+"""A Job gives a stage of the GPU plane its settings, its inputs, its rank among the processes, and its commit.
 
-Every process of a stage holds a Job and calls the same methods in the same order; only rank 0 writes what is committed. torch is
-imported where it is used, so that a stage without a model starts in a moment.
+Every process of a stage holds a Job and calls the same methods in the same order; only rank 0 writes the result. torch
+is imported where it is used, so that a stage without a model starts quickly.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ class Job:
     world: int = 1
     stop: StopFlag = field(default_factory=StopFlag)
     curves: Curves = field(default_factory=Curves)
-    """Rows of the stage's curves so far; they travel with every checkpoint and end in the committed result."""
+    """The stage's curves so far, stored in every checkpoint and in the committed result."""
 
     @property
     def store(self) -> Store:
@@ -80,19 +80,26 @@ class Job:
 
     @cached_property
     def workdir(self) -> Path:
-        """This attempt's scratch folder on this machine, shared by its processes: no other attempt and no other store's run meets it."""
+        """This attempt's scratch folder on this machine, shared by its processes.
+
+        Its name holds a digest of store and attempt, so no other attempt and no other store's run uses it.
+        """
         own = hashlib.sha256(f"{self.store.uri}\n{self.attempt.id}".encode()).hexdigest()
         return private_folder(scratch_base() / f"{self.task.stage}-{own[:24]}")
 
     def leading(self, attempt: Attempt) -> contextlib.AbstractContextManager[None]:
-        """Around the work of an attempt, on every rank: rank 0 alone keeps it from `gc`, and takes its files away where it fails."""
+        """Context for the work of an attempt, on every rank.
+
+        Rank 0 alone protects the attempt from `gc`, and deletes its files if it fails.
+        """
         return attempt.running() if self.rank == 0 else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[None]:
-        """Hold the scratch folder: removed at the end, whatever happened. Every process calls it, before any file is asked for.
+        """Hold the scratch folder and remove it at the end, also after an error.
 
-        Folders that killed attempts left behind go first: a lock that nobody holds marks them.
+        Every process enters it before it asks for any file. Folders that killed attempts left behind are removed
+        first: their lock files are not locked.
         """
         self.attempt.id = self.share(self.attempt.id)
         if self.local_rank:
@@ -101,7 +108,7 @@ class Job:
         for left in scratch_base().glob("*.held"):
             with contextlib.suppress(OSError), open(left, "r+", opener=open_private) as lock:
                 if os.fstat(lock.fileno()).st_uid != os.getuid():
-                    continue  # another user's, who may have named it after a folder that is not his
+                    continue  # another user made it, and may have named it after somebody else's folder
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left.with_suffix(""), ignore_errors=True)
                 left.unlink()
@@ -115,24 +122,25 @@ class Job:
                 held.unlink(missing_ok=True)
 
     def manifest(self, stage: str) -> Manifest:
-        """The manifest of an input stage; raises NotReadyError where it is missing."""
+        """The manifest of an input stage; raises NotReadyError if it is missing."""
         (task,) = self.task.of(stage)
         return need(self.store, task)
 
     def files(self, stage: str, *kinds: str) -> list[File]:
-        """The files of these kinds that an input stage committed; raises GristmillError where there is none."""
+        """The files of these kinds that an input stage committed; raises GristmillError if there is none."""
         manifest = self.manifest(stage)
-        found = manifest.of(*kinds)
-        if not found:
+        files = manifest.of(*kinds)
+        if not files:
             raise GristmillError(
                 f"{self.store.full(manifest.path)} lists no file of kind {' or '.join(kinds)}; run {stage} again"
             )
-        return found
+        return files
 
     def download(self, file: File) -> Path:
-        """A local path of a committed file. Fetched once a machine, whichever process asks first; a local store's file is used in place.
+        """A local path of a committed file.
 
-        Raises DamagedError where it is gone or has another size than was committed.
+        Files of a local store are used in place; others are fetched once per machine, by the first process that asks.
+        Raises DamagedError if the file is gone or its size differs from the committed one.
         """
         if not self.store.is_s3:
             file.open(self.store).close()
@@ -186,10 +194,10 @@ class Job:
         kinds: Mapping[str, str] | None = None,
         rows: Rows | None = None,
     ) -> None:
-        """Upload a folder and the curves, create the manifest and delete the task's checkpoints, on rank 0; the others wait.
+        """Upload a folder and the curves, create the manifest and delete the task's checkpoints.
 
-        Raises InputError where a file from outside the store changed while the stage ran.
-        A file is of kind `model` unless `kinds` has another for its name.
+        Rank 0 does this while the others wait. `kinds` maps file names to kinds; the default is `model`. Raises
+        InputError if a file from outside the store changed while the stage ran.
         """
         if self.rank == 0:
             (folder / "metrics.jsonl").write_bytes(self.curves.dump())
@@ -205,7 +213,7 @@ class Job:
                 if path.is_file()
             ]
             self.store.upload(folder, f"{self.attempt.prefix}/{self.attempt.id}")
-            self.run.check_inputs(self.task)  # again: a file that changed while it was read
+            self.run.check_inputs(self.task)  # again, because a file may have changed while it was read
             self.attempt.commit(files, rows, metrics)
             clear_checkpoints(self.store, self.task)
         self.barrier()
@@ -219,12 +227,15 @@ class Job:
 
 
 def scratch_base() -> Path:
-    """The folder of all scratch folders of this machine. Users may share the one that GRISTMILL_SCRATCH names; what lies in it is private."""
-    given = os.environ.get("GRISTMILL_SCRATCH")
-    if not given:
+    """The parent of all scratch folders of this machine.
+
+    Users may share the folder that GRISTMILL_SCRATCH names; the folders in it are private.
+    """
+    shared = os.environ.get("GRISTMILL_SCRATCH")
+    if not shared:
         return private_folder(Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}"))
-    Path(given).mkdir(parents=True, exist_ok=True)
-    return Path(given)
+    Path(shared).mkdir(parents=True, exist_ok=True)
+    return Path(shared)
 
 
 @contextlib.contextmanager
@@ -235,13 +246,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def checkpoint_prefixes(store: Store, task: Task) -> list[str]:
-    """Where the task's checkpoints lie, newest first: those that are committed, and those that never were or were set aside."""
+    """The folders of the task's checkpoints, newest first: committed ones, uncommitted ones and those set aside."""
     base = f"{task.stage}/{task.fingerprint}"
     return [f"{base}/{name}" for name in sorted(store.folders(base), reverse=True) if STEP.fullmatch(name)]
 
 
 def clear_checkpoints(store: Store, task: Task) -> None:
-    """Delete the checkpoints of a task that is done, also those that a kill right after its commit left behind."""
+    """Delete the checkpoints of a finished task, also if it was killed right after its commit."""
     for prefix in checkpoint_prefixes(store, task):
-        store.delete(f"{prefix}/manifest.json")  # first, so that no manifest ever lists files that are gone
+        store.delete(f"{prefix}/manifest.json")  # first, so that no manifest lists files that are gone
         store.delete(prefix)

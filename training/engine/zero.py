@@ -1,6 +1,6 @@
-"""The state of a DeepSpeed engine as whole float32 tensors, one parameter at a time, whichever way ZeRO has cut it up.
+"""Reads and writes a DeepSpeed engine's state as whole float32 tensors, one parameter at a time, under any ZeRO stage.
 
-Every process must call these functions together: under ZeRO 1 to 3 each parameter is gathered from all of them.
+All processes must call these functions together: under ZeRO 1 to 3 each parameter is gathered from all of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
 
 
 def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Each trained parameter's name with its `weight` and, once an update was made, its two moments."""
+    """Each trained parameter's name with its `weight` and, after the first update, its two moments."""
     stage = engine.zero_optimization_stage()
     begun = bool(_adam(engine).state)
     if begun:
@@ -39,9 +39,10 @@ def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
 
 
 def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: int) -> None:
-    """Put back what `read` gave, asked for one parameter at a time. `updates` is how many AdamW has made, for its bias correction.
+    """Put back the state that `read` gave. `lookup` returns the tensors of one parameter, by its name.
 
-    Raises RuntimeError where a parameter has another shape, and whatever `lookup` raises for one that it does not know.
+    `updates` is the number of updates that AdamW has made, for its bias correction. Raises RuntimeError if a shape
+    differs, and whatever `lookup` raises for an unknown parameter.
     """
     stage = engine.zero_optimization_stage()
     _begin(engine, updates)
@@ -72,7 +73,7 @@ def _write_moment(engine: Any, parameter: Tensor, key: str, value: Tensor) -> No
 
 
 def _begin(engine: Any, updates: int) -> None:
-    """Give AdamW the empty state that it would make in its first update, with the count of updates."""
+    """Give AdamW the zero moments that it would make in its first update, and the number of updates."""
     adam = _adam(engine)
     adam.state.clear()
     if not updates:
@@ -86,8 +87,11 @@ def _begin(engine: Any, updates: int) -> None:
 
 
 def _link(engine: Any) -> None:
-    """ZeRO 1 and 2 find moments through links that DeepSpeed makes once, after the first parameter group's first update, when the
-    other groups have no moments yet; so they are made again here."""
+    """Make DeepSpeed's links to the moments again.
+
+    ZeRO 1 and 2 find moments through links. DeepSpeed makes them once, after the first parameter group's first update,
+    when the other groups have no moments yet.
+    """
     link = getattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
     if link:
         engine.optimizer._hp_optimizer_states_linked = False
@@ -95,7 +99,7 @@ def _link(engine: Any) -> None:
 
 
 def _adam(engine: Any) -> torch.optim.Optimizer:
-    """torch's AdamW below whatever DeepSpeed wrapped around it."""
+    """torch's AdamW inside DeepSpeed's wrappers."""
     return engine.basic_optimizer
 
 
@@ -111,7 +115,7 @@ def _optimised(engine: Any) -> list[Tensor]:
 
 
 def _trained(engine: Any) -> Iterator[tuple[str, Any]]:
-    return ((name, one) for name, one in engine.module.named_parameters() if one.requires_grad)
+    return ((name, parameter) for name, parameter in engine.module.named_parameters() if parameter.requires_grad)
 
 
 def _shape(parameter: Any) -> torch.Size:

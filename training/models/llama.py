@@ -26,7 +26,7 @@ Dtype = Literal["fp32", "bf16"]
 
 
 def attention(dtype: Dtype) -> str:
-    """flash-attn where it is installed, there is a GPU and the model computes in bf16; PyTorch's SDPA elsewhere.
+    """flash-attn if it is installed, there is a GPU and the model computes in bf16; else PyTorch's SDPA.
 
     flash-attn's kernels take half precision only.
     """
@@ -35,14 +35,17 @@ def attention(dtype: Dtype) -> str:
 
 
 def cast(module: AnyModule, dtype: Dtype) -> AnyModule:
-    """The module with its parameters in that precision. Buffers keep theirs: bf16 would round the rotary frequencies."""
+    """The module, with its parameters cast to `dtype`. Buffers stay: bf16 would round the rotary frequencies."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
     return module
 
 
 def build(model: Model, vocab_size: int, seq_len: int, seed: int, dtype: Dtype = "fp32") -> LlamaForCausalLM:
-    """A freshly initialised model in float32 on the CPU, which is to compute in `dtype`. The same seed gives the same weights."""
+    """A freshly initialised model in float32 on the CPU, prepared to compute in `dtype`.
+
+    The same seed gives the same weights.
+    """
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=model.d_model,
@@ -65,7 +68,10 @@ def build(model: Model, vocab_size: int, seq_len: int, seed: int, dtype: Dtype =
 
 
 def load(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForCausalLM:
-    """The model that a stage committed, in float32 on the CPU, which is to compute in `dtype`."""
+    """The model that a stage committed, in float32 on the CPU, prepared to compute in `dtype`.
+
+    Raises InputError if the manifest lists no model, or one that cannot be loaded.
+    """
     folder = fetch(job, manifest)
     try:
         return LlamaForCausalLM.from_pretrained(
@@ -82,7 +88,7 @@ def load(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForCausalL
 
 
 def fetch(job: Job, manifest: Manifest) -> Path:
-    """A local folder that holds a committed model's files. Raises InputError where the manifest lists no model."""
+    """A local folder that holds a committed model's files. Raises InputError if the manifest lists no model."""
     files = [job.download(file) for file in manifest.of("model")]
     if not any(path.name == "config.json" for path in files):
         raise InputError(f"{job.store.full(manifest.path)}: lists no model; run {manifest.stage} again")
@@ -92,13 +98,15 @@ def fetch(job: Job, manifest: Manifest) -> Path:
 def save(module: nn.Module, folder: Path, tokenizer: Path, rank: int = 0) -> None:
     """Write safetensors, config.json and tokenizer files that `transformers` loads. Every rank calls it; rank 0 writes.
 
-    Under ZeRO 3 the weights are gathered first. Raises InputError, on every rank, where a weight is no number.
+    Under ZeRO 3 the weights are gathered first. Raises InputError on every rank if a weight is NaN or infinite.
     """
     import deepspeed
 
     with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=None):
-        if not all(bool(one.isfinite().all()) for one in module.parameters()):
-            raise InputError("the model's weights are no numbers: training diverged; lower the learning rate or clip")
+        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+            raise InputError(
+                "the model's weights contain NaN or Inf: training diverged; lower the learning rate or clip"
+            )
         if rank == 0:
             module.save_pretrained(folder)
     if rank == 0:
@@ -108,5 +116,5 @@ def save(module: nn.Module, folder: Path, tokenizer: Path, rank: int = 0) -> Non
 
 
 def parameters(module: nn.Module) -> int:
-    """How many parameters there are, a tied embedding counted once; under ZeRO 3 the whole ones."""
-    return sum(getattr(one, "ds_numel", one.numel()) for one in module.parameters())
+    """The number of parameters; a tied embedding counts once, and under ZeRO 3 each parameter counts whole."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in module.parameters())

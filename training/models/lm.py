@@ -1,4 +1,4 @@
-"""Next-token prediction on a batch of tokens: what pretrain, sft and the held-out measurements have in common."""
+"""Next-token prediction on a batch of tokens, shared by pretrain, sft and the held-out measurements."""
 
 import math
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from training.loss import log_probs, masked_mean
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Sums over held-out text. nll in nats; bytes are those that the predicted tokens spell."""
+    """Sums over held-out text: nll in nats, predicted tokens, and the bytes that these tokens spell."""
 
     nll: float
     tokens: float
@@ -26,7 +26,7 @@ class HeldOut:
 
     @property
     def loss(self) -> float:
-        """Nats a token."""
+        """Nats per token."""
         return self.nll / self.tokens
 
     @property
@@ -36,20 +36,21 @@ class HeldOut:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """nll / ln 2 / bytes: comparable across tokenizers, unlike perplexity. None where no byte was predicted."""
+        """nll / ln 2 / bytes: comparable across tokenizers, unlike perplexity. None if no byte was predicted."""
         return self.nll / math.log(2) / self.bytes if self.bytes else None
 
 
 def perplexity(loss: float) -> float:
-    """exp of nats a token; infinite where that overflows."""
+    """exp of a loss in nats per token; infinite if that overflows."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
 def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
-    """Forward and backward over one process's rows of a batch, part by part; the caller steps. Returns the sum of their nll.
+    """Forward and backward over one process's rows of a batch, part by part; returns their summed nll.
 
-    Gradients are averaged over the parts of all processes; the divisor makes that the mean over all tokens that the batch predicts,
-    however unevenly they are spread.
+    The caller makes the step.
+    The engine averages gradients over the parts of all processes. The divisor turns this into the mean over all tokens
+    that the batch predicts, however unevenly they are spread over the parts.
     """
     count = batch.count / (engine.accumulation * job.world)
     total = torch.zeros((), dtype=torch.float64, device=job.device)
@@ -62,12 +63,15 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
 
 
 def batch_loss(job: Job, step: int, nll: Tensor, batch: Batch) -> float:
-    """Nats a token over all processes, read before the update of step `step`. Raises InputError when that is no number."""
+    """Nats per token over all processes, before the update of step `step`. Raises InputError if NaN or infinite."""
     return finite(job, job.sum(float(nll))[0] / batch.count, f"loss is {{}} at step {step}")
 
 
 def finite(job: Job, value: float, what: str) -> float:
-    """The value, where it is a number; raises InputError otherwise, for a model that diverged is never saved and no retry mends it."""
+    """Return the value; raise InputError if it is NaN or infinite.
+
+    A diverged model is never saved, and no retry repairs it.
+    """
     if not math.isfinite(value):
         raise InputError(
             f"{job.task.stage}: the {what.format(value)}; training diverged, lower {job.task.stage}.optim.lr or .clip"
@@ -79,7 +83,10 @@ def finite(job: Job, value: float, what: str) -> float:
 def measure(
     job: Job, module: nn.Module, batches: Iterable[Batch], micro_batch: int, token_bytes: npt.NDArray[np.int64]
 ) -> HeldOut | None:
-    """Sums over all processes' batches, or None where they predict no token. Every process calls it with as many batches."""
+    """Sums over all processes' batches; None if they predict no token.
+
+    Every process calls it with the same number of batches.
+    """
     lengths = torch.from_numpy(token_bytes).to(job.device)
     nll = torch.zeros((), dtype=torch.float64, device=job.device)
     tokens_seen = bytes_seen = 0.0
@@ -97,7 +104,10 @@ def measure(
 
 
 def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:
-    """The first `sequences` held-out sequences, dealt out to the processes; each gets as many batches, the last ones maybe empty of mask."""
+    """This process's part of the first `sequences` held-out sequences.
+
+    Every process gets the same number of batches; the mask of filler rows in the last batch is 0.
+    """
     count = min(sequences, len(data))
     for start in range(0, count, micro_batch * job.world):
         indices = list(range(start, start + micro_batch * job.world))[job.rank :: job.world]
