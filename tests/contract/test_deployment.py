@@ -345,6 +345,12 @@ def test_a_deployment_of_another_user_stops_everything(place: Path, monkeypatch:
         current()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root owns what root may give")
+def test_roots_deployment_holds_for_every_user(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    assert current() is not None
+
+
 @pytest.mark.parametrize(("store", "recipes"), [("a/store", "a"), ("a", "a/recipes"), ("a", "a")])
 def test_who_writes_the_store_writes_no_recipes(place: Path, store: str, recipes: str) -> None:
     (place / "deployment.yaml").write_text(f"store: {place}/{store}\nrecipes: {place}/{recipes}\n")

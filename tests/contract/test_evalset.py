@@ -182,6 +182,11 @@ def encrypted_zip() -> bytes:
             gzip.compress(gzip.compress(gzip.compress(gzip.compress(LINES)))),
             "a.jsonl cannot be read: it is packed more than 3 times over",
         ),
+        (
+            "a.zip",
+            gzip.compress(gzip.compress(gzip.compress(packed_zip({"c.jsonl": LINES})))),
+            "a.zip cannot be read: it is packed more than 3 times over",
+        ),
         ("a.json", b"[" + b"9" * 5000 + b"]", "a.json line 1 is not JSON: Exceeds the limit"),
     ],
 )

@@ -48,6 +48,8 @@ def test_a_stage_that_read_nothing_kept_nothing() -> None:
     assert render([]).splitlines() == ["stage             documents    kept  of all     bytes  dropped because"]
     [_, line] = render([level(0, 0)]).splitlines()
     assert line == "extract                   0    0.0%    0.0%   2.0 KiB  -"
+    [_, first, last] = render([level(200, 100), level(0, 0)]).splitlines()
+    assert (first.split()[2:4], last.split()[2:4]) == (["50.0%", "50.0%"], ["0.0%", "0.0%"])
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,9 @@ def test_find_equals_the_plain_definition(items: list[tuple[str, ...]], before: 
 def test_passages() -> None:
     assert list(passages(("q", " ", "x", "y"))) == ["q\nx\ny", "q", "x", "y", "q\nA\nx\nB\ny"]
     assert list(passages(("q", "x"))) == ["q\nx", "q", "x"]
+    lettered = "q\n" + "\n".join(f"{letter}\n{number}" for number, letter in enumerate("ABCDEFGHIJK"))
+    assert list(passages(("q", *map(str, range(11)))))[-1] == lettered, "as many choices as there are letters"
+    assert list(passages(("q", *map(str, range(12)))))[-1] == "11"
     assert list(passages(("q",))) == ["q"]
     assert list(passages(("q", "x", "y", "(B)"))) == ["q\nx\ny\n(B)", "q", "x", "y", "(B)", "q\nx\ny", "q\nA\nx\nB\ny"]
 

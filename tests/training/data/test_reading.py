@@ -5,6 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,6 +154,8 @@ def test_documents_of_several_files_in_order(make_job: Callable[..., Job]) -> No
     found = list(documents(job, SimpleNamespace(of=lambda kind: kinds.append(kind) or files)))  # type: ignore[arg-type]
     assert found == [Document(str(at), ("", "x")[at % 2], f" t{at}") for at in range(600)]
     assert kinds == ["documents"]
+    with pytest.raises(FrozenInstanceError):
+        found[0].text = "another"  # type: ignore[misc]
 
 
 def test_alpaca_rows() -> None:
