@@ -572,6 +572,17 @@ def test_nothing_to_restore_changes_nothing(make_job: Callable[..., Job]) -> Non
     assert same(before, state(engine))
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, os.strerror(errno.EIO)), SafetensorError("too many open files")])
+def test_a_tensor_that_cannot_be_read_at_this_time_is_not_called_unfit(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    job = make_job("pretrain")
+    checkpoint.save(job, 1, {"model": make_engine(job)}, {})
+    monkeypatch.setattr(checkpoint.Shards, "tensors", Mock(side_effect=error))
+    with pytest.raises(StoreError, match=r"manifest\.json: cannot be read \(.*\); run again$"):
+        checkpoint.restore(job, {"model": make_engine(job)})
+
+
 def test_a_checkpoint_of_another_model_is_refused(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain")
     checkpoint.save(job, 1, {"model": make_engine(job)}, {})
