@@ -52,9 +52,9 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
     listed |= {path for path in attempts if path.rpartition("/")[0] in unsure}
     old: list[Garbage] = []
     young: list[Garbage] = []
+    since = now - older_than_s
     for path in sorted(attempts.keys() - listed):
         garbage = Garbage(path, sum(entry.size for entry in attempts[path]))
-        since = now - older_than_s
         awake = _written_since(attempts[path], since) or (delete and _awake(store, path, since))
         (young if awake else old).append(garbage)
         if delete and not awake:
@@ -71,9 +71,9 @@ def _awake(store: Store, path: str, since: float) -> bool:
     entry = store.entry(path)
     if _written_since([entry] if entry else store.files(path), since):
         return True
-    folder, _, name = path.rpartition("/")
     if LEFTOVER.fullmatch(path):
         return False
+    folder, _, name = path.rpartition("/")
     try:
         return read(store, folder).attempt == name
     except FileNotFoundError:

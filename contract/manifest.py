@@ -52,7 +52,7 @@ class File(BaseModel):
 
     def open(self, store: Store) -> "pa.NativeFile":
         """Return a seekable reader. Raises DamagedError if the file is gone or its size is not the committed one."""
-        if deployment.current() and not store.holds(self.path):
+        if not store.holds(self.path) and deployment.current():
             raise StoreError(f"{store.full(self.path)}: a link leads out of the store; remove that link")
         try:
             source = store.open_input(self.path)

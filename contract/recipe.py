@@ -112,9 +112,8 @@ class Recipe(Settings):
         if stage == "langid":
             decides["model"] = corpus.LANGUAGE_MODEL
         if stage == "dedup_substring":
-            decides["heldout_fraction"] = (
-                self.mix.heldout_fraction
-            )  # held-out text is not cut because training text repeats it
+            # Held-out text is not cut because training text repeats it.
+            decides["heldout_fraction"] = self.mix.heldout_fraction
         return decides
 
 

@@ -34,13 +34,20 @@ def read_batches(
 ) -> "Iterator[pa.RecordBatch]":
     """Yield the file in batches of at most `rows` rows. Raises DamagedError if it is not what was committed."""
     with open_table(store, file) as table:
-        batches = table.iter_batches(rows, columns=list(columns) if columns else None)
-        while True:
-            with reading(store, file):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
+        yield from batches_of(store, file, table, rows, columns)
+
+
+def batches_of(
+    store: Store, file: File, table: "pq.ParquetFile", rows: int, columns: Sequence[str] | None = None
+) -> "Iterator[pa.RecordBatch]":
+    """`read_batches` of a table that is open already."""
+    batches = table.iter_batches(rows, columns=list(columns) if columns else None)
+    while True:
+        with reading(store, file):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 @contextmanager

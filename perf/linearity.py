@@ -237,9 +237,8 @@ def readers() -> dict[str, Case]:
         "spelling.locate": Case(spelling.locate, texts),
         "hashing.shingles": Case(lambda column: hashing.shingles(*column, 5), columns),
         "minhash.signatures": Case(lambda column: minhash.signatures(*column, 5, 64, 1), columns),
-        "recipe.parse": Case(
-            _refused(lambda text: parse(text, "it"), RecipeError), texts | _yaml(), 1 << 13
-        ),  # PyYAML looks back over 1,024 characters
+        # PyYAML looks back over 1,024 characters, so smaller texts say nothing.
+        "recipe.parse": Case(_refused(lambda text: parse(text, "it"), RecipeError), texts | _yaml(), 1 << 13),
         "sources.load_inputs": Case(_refused(load_inputs, InputError), files | _bodies(b'{"a":', b"[", b'"\\u0061')),
         "httpbody.dechunk": Case(httpbody.dechunk, _bodies(b"1\r\na\r\n", b"1;a\r\na", b"0", b" ", b"1\n", b"\r\n")),
         "httpbody.is_html": Case(

@@ -24,7 +24,7 @@ import xxhash
 from contract.manifest import File
 from contract.settings.corpus import DedupFuzzy, MinhashSign
 from contract.store import Store
-from contract.tables import open_table, read_batches
+from contract.tables import batches_of, open_table, read_batches
 from pipelines.dedup.linking import distinct, near_pairs, pairs, ranked, set_jaccards, stars
 from pipelines.dedup.substring import stretches
 from pipelines.spark import exchange
@@ -72,12 +72,13 @@ def read_nodes(store: Store, item: Signed, file: int, *columns: str) -> Iterator
     """Read signatures of the surviving documents, in batches: (nodes of shape (rows,), rows with `columns`)."""
     gone = pa.array(dropped_ids(store, item.part), pa.string())
     row = 0
-    rows = max(1, BATCH_KEYS // len_keys(store, [item]))
-    for batch in read_batches(store, item.signatures, rows, ["id", *columns]):
-        alive = pc.invert(pc.is_in(batch["id"], value_set=gone))
-        nodes = (file << FILE_BITS) + np.arange(row, row + batch.num_rows, dtype=np.int64)
-        row += batch.num_rows
-        yield nodes[alive.to_numpy(zero_copy_only=False)], batch.filter(alive)
+    with open_table(store, item.signatures) as table:
+        rows = max(1, BATCH_KEYS // keys_per_document(table))
+        for batch in batches_of(store, item.signatures, table, rows, ["id", *columns]):
+            alive = pc.invert(pc.is_in(batch["id"], value_set=gone))
+            nodes = (file << FILE_BITS) + np.arange(row, row + batch.num_rows, dtype=np.int64)
+            row += batch.num_rows
+            yield nodes[alive.to_numpy(zero_copy_only=False)], batch.filter(alive)
 
 
 def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:
@@ -292,7 +293,11 @@ def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.Record
 def len_keys(store: Store, items: Sequence[Signed]) -> int:
     """Number of keys per document, from the schema of the first signatures file."""
     with open_table(store, items[0].signatures) as table:
-        return int(table.schema_arrow.field("keys").type.list_size)
+        return keys_per_document(table)
+
+
+def keys_per_document(signatures: pq.ParquetFile) -> int:
+    return int(signatures.schema_arrow.field("keys").type.list_size)
 
 
 def read_edges(store: Store, file: File, _: int = 0) -> Iterator[pa.RecordBatch]:
