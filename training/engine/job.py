@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from contract.errors import GristmillError
 from contract.manifest import Attempt, File, Manifest, Rows, need
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 STEP = re.compile(r"step-[0-9]{8,}")
+Value = TypeVar("Value")
 
 
 class StopFlag:
@@ -169,23 +170,40 @@ class Job:
 
     def stopping(self) -> bool:
         """Whether any process was asked to stop. All get the same answer, so all stop after the same step."""
+        # Asked at every step: a sum takes 0.5 ms between two processes, gathered objects take 1.7 ms.
         return self.sum(float(self.stop.raised))[0] > 0
 
     def barrier(self) -> None:
         self.sum(0.0)
 
-    def share(self, value: str) -> str:
+    def share(self, value: Value) -> Value:
         """Rank 0's value, on every rank."""
         if self.world == 1:
             return value
         import torch
 
-        text = value.encode() if self.rank == 0 else b""
-        (size,) = self.sum(len(text))
-        data = torch.tensor(list(text) or [0] * int(size), dtype=torch.uint8, device=self.device)
-        if size:
-            torch.distributed.broadcast(data, 0)
-        return bytes(data.tolist()).decode()
+        # The values are pickled: ranks run one user's code on one network, and bytes of the store are never unpickled.
+        shared = [value]
+        torch.distributed.broadcast_object_list(shared, 0)
+        return shared[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        """Each rank's value, in the order of the ranks, on every rank."""
+        if self.world == 1:
+            return [value]
+        import torch
+
+        values = [value] * self.world
+        torch.distributed.all_gather_object(values, value)  # pickled, as in `share`
+        return values
+
+    def rows(self, own: Mapping[int, Value]) -> list[Value]:
+        """The values of all ranks' rows, in the order of the row numbers, on every rank.
+
+        `own` maps the numbers of this rank's rows to their values.
+        """
+        values = {row: value for part in self.gather(own) for row, value in part.items()}
+        return [values[row] for row in sorted(values)]
 
     def commit(
         self,
