@@ -5,7 +5,6 @@ is imported where it is used, so that a stage without a model starts quickly.
 """
 
 import contextlib
-import fcntl
 import getpass
 import hashlib
 import os
@@ -19,10 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from filelock import Timeout
+
 from contract.errors import GristmillError
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.plan import Run, Task
-from contract.private import open_private, private_folder
+from contract.private import private_folder, private_lock
 from contract.store import Store
 from training.engine.metrics import Curves
 
@@ -107,15 +108,12 @@ class Job:
             yield
             return
         for left in scratch_base().glob("*.held"):
-            with contextlib.suppress(OSError), open(left, "r+", opener=open_private) as lock:
-                if os.fstat(lock.fileno()).st_uid != os.getuid():
-                    continue  # another user made it, and may have named it after somebody else's folder
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another user's file may be named after somebody else's folder.
+            with contextlib.suppress(OSError, Timeout), private_lock(left, timeout=0):
                 shutil.rmtree(left.with_suffix(""), ignore_errors=True)
                 left.unlink()
         held = self.workdir.with_name(self.workdir.name + ".held")
-        with open(held, "w", opener=open_private) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with private_lock(held):
             try:
                 yield
             finally:
@@ -148,7 +146,7 @@ class Job:
             return self.store.local(file.path)
         target = self.workdir / "inputs" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(target.name + ".lock")):
+        with private_lock(target.with_name(target.name + ".lock")):
             if not target.exists():
                 try:
                     part = self.store.download(file.path, target.with_name(target.name + ".part"))
@@ -254,13 +252,6 @@ def scratch_base() -> Path:
         return private_folder(Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}"))
     Path(shared).mkdir(parents=True, exist_ok=True)
     return Path(shared)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def checkpoint_prefixes(store: Store, task: Task) -> list[str]:

@@ -45,6 +45,19 @@ def test_a_failed_attempt_leaves_nothing_and_a_killed_one_is_cleared_by_the_next
     assert not [one for one in after.workdir.parent.iterdir() if not one.name.startswith("ranks-")]
 
 
+def test_another_users_mark_removes_no_folder(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    killed, after = make_job("pretrain"), make_job("pretrain")
+    (killed.fresh("checkpoint-0") / "weights").write_text("somebody's")
+    held = killed.workdir.with_name(killed.workdir.name + ".held")
+    held.touch()
+    monkeypatch.setattr("contract.private.os.getuid", lambda: os.stat(held).st_uid + 1)
+    monkeypatch.setattr("training.engine.job.private_folder", lambda path: path)
+    with pytest.raises(PermissionError), after.scratch():  # its own lock is another user's, too, by then
+        pass
+    assert (killed.workdir / "checkpoint-0" / "weights").read_text() == "somebody's"
+    assert held.exists()
+
+
 def test_every_rank_says_why_it_failed(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
