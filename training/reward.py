@@ -125,8 +125,7 @@ def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) ->
 def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
     """The reward model that `reward` committed, in float32 on the CPU, prepared to compute in `dtype`."""
     folder = model.fetch(job, manifest)
-    config = LlamaConfig.from_json_file(folder / "config.json")
-    config._attn_implementation = model.attention(dtype)
+    config = LlamaConfig.from_pretrained(folder, attn_implementation=model.attention(dtype), local_files_only=True)
     module = RewardModel(LlamaModel(config), seed=0)
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))

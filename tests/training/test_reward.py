@@ -317,3 +317,15 @@ def test_real_comparisons(align: Callable[..., Job], data_dir: Path) -> None:
     assert len(ids) == 100
     assert all(len(one) <= 48 for one in ids)
     assert not {one.prompt[0] for one in pairs.train} & {one.prompt[0] for one in pairs.heldout}
+
+
+def test_a_loaded_model_computes_with_the_attention_of_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    reward.RewardModel(LlamaModel(LlamaConfig(vocab_size=50, **shape)), seed=0).save_pretrained(tmp_path)
+    monkeypatch.setattr(model, "fetch", lambda job, manifest: tmp_path)
+    monkeypatch.setattr(model, "attention", lambda dtype: {"bf16": "eager", "fp32": "sdpa"}[dtype])
+    for dtype, attention in (("bf16", "eager"), ("fp32", "sdpa")):
+        loaded = reward.load(None, None, dtype)  # type: ignore[arg-type]
+        assert loaded.decoder.config._attn_implementation == attention

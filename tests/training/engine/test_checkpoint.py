@@ -588,13 +588,17 @@ def test_a_tensor_that_cannot_be_read_at_this_time_is_not_called_unfit(
         checkpoint.restore(job, {"model": make_engine(job)})
 
 
-def test_a_checkpoint_of_another_model_is_refused(make_job: Callable[..., Job]) -> None:
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_checkpoint_of_another_model_is_refused(make_job: Callable[..., Job], zero_stage: int) -> None:
     job = make_job("pretrain")
-    checkpoint.save(job, 1, {"model": make_engine(job)}, {})
-    wider = make_engine(job, shape=SHAPE.model_copy(update={"d_ff": 64}))
-    with pytest.raises(InputError, match=r"does not fit the model .*mlp.*delete it to start afresh"):
+    checkpoint.save(job, 1, {"model": make_engine(job, zero_stage)}, {})
+    wider = make_engine(job, zero_stage, shape=SHAPE.model_copy(update={"d_ff": 64}))
+    with pytest.raises(
+        InputError,
+        match=r"does not fit the model .*mlp.*: shape \(32, 16\), the model has \(64, 16\)\); delete it to start",
+    ):
         checkpoint.restore(job, {"model": wider})
-    deeper = make_engine(job, shape=SHAPE.model_copy(update={"layers": 2}))
+    deeper = make_engine(job, zero_stage, shape=SHAPE.model_copy(update={"layers": 2}))
     with pytest.raises(InputError, match=r"does not fit the model .*no model.layers.1"):
         checkpoint.restore(job, {"model": deeper})
     with pytest.raises(InputError, match=r"holds \['model'\], this stage needs \['policy'\]"):
