@@ -335,11 +335,11 @@ def parse(store: Store, prefix: str, content: bytes) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         if (written := _format(content, prefix)) is not None:
-            why = f"has format {written}, and this version of Gristmill reads format {FORMAT}"
+            other = f"has format {written}, and this version of Gristmill reads format {FORMAT}"
             if written == FORMAT:
-                why = f"was written by another version of Gristmill ({error.error_count()} fields differ)"
+                other = f"was written by another version of Gristmill ({error.error_count()} fields differ)"
             raise StoreError(
-                f"{where}: {why}; use the version that wrote it, or delete it to run the task again"
+                f"{where}: {other}; use the version that wrote it, or delete it to run the task again"
             ) from error
         raise DamagedError(f"{where}: is no manifest; delete it to run the task again") from error
     why = foreign(manifest, prefix)
