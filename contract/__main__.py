@@ -1,5 +1,5 @@
 """Commands that need neither Spark nor a GPU:
-`python -m contract resolve | plan | funnel | lineage | snapshots | gc`.
+`python -m contract resolve | plan | funnel | lineage | verify | snapshots | gc`.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from contract import contamination, funnel, gc, lineage, recipe
+from contract import contamination, funnel, gc, lineage, recipe, verify
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError
 from contract.manifest import find
@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--store", required=True)
     one.add_argument("uri")
 
+    one = commands.add_parser(
+        "verify", help="recompute fingerprints and checksums of a result and of all that it was made from"
+    )
+    one.add_argument("uri", help="URI of a manifest, or of a resolved run's recipe.yaml")
+
     one = commands.add_parser("snapshots", help="the crawls that a source offers, newest first")
     one.add_argument("--source", default="https://data.commoncrawl.org")
 
@@ -135,6 +140,19 @@ def _lineage(given: argparse.Namespace) -> None:
     print("\n".join(lineage.trace(_existing(given.store), given.uri)))
 
 
+def _verify(given: argparse.Namespace) -> None:
+    verdict = verify.verify(given.uri)
+    for line in verdict.wrong:
+        print(printable(line))
+    read = f"{verdict.manifests:,} manifests, {verdict.files:,} files, {funnel.human_bytes(verdict.bytes)}"
+    if verdict.wrong:
+        raise DamagedError(
+            f"{read}: {len(verdict.wrong)} faults, named above; bring the files back, "
+            "or delete the manifests that list them and run their stages again"
+        )
+    print(f"{read}: all as committed")
+
+
 def _snapshots(given: argparse.Namespace) -> None:
     print("\n".join(list_snapshots(given.source, patience_s=5)))  # a person waits
 
@@ -163,6 +181,7 @@ _COMMANDS = {
     "plan": _plan,
     "funnel": _funnel,
     "lineage": _lineage,
+    "verify": _verify,
     "snapshots": _snapshots,
     "gc": _gc,
 }
