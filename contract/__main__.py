@@ -10,6 +10,7 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from contract import contamination, funnel, gc, lineage, recipe, verify
 from contract.digest import split_digest
@@ -41,26 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m contract", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    one = commands.add_parser(
-        "resolve", help="validate a recipe, list its crawl, write runs/<run>/recipe.yaml and print its URI"
-    )
-    one.add_argument("--recipe", required=True)
-    one.add_argument("--run", help="name of the run; default: recipe name, time and six random digits")
-    one.add_argument(
-        "--snapshot",
-        action="append",
-        default=[],
-        help="crawl to use, may be repeated; default: the recipe's, or the newest",
-    )
-    one.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override, for example filter.min_words=40",
-    )
-
+    _add_resolve(commands)
     for name, text in (
         ("plan", "every task of a run, its fingerprint, and whether it is done"),
         ("funnel", "documents after each stage, why they were dropped, and what of evaluation sets was in them"),
@@ -92,6 +74,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--delete", action="store_true", help="really delete; without it the attempts are only listed")
     return parser
+
+
+def _add_resolve(commands: Any) -> None:
+    one = commands.add_parser(
+        "resolve", help="validate a recipe, list its crawl, write runs/<run>/recipe.yaml and print its URI"
+    )
+    one.add_argument("--recipe", required=True)
+    one.add_argument("--run", help="name of the run; default: recipe name, time and six random digits")
+    one.add_argument(
+        "--snapshot",
+        action="append",
+        default=[],
+        help="crawl to use, may be repeated; default: the recipe's, or the newest",
+    )
+    one.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override, for example filter.min_words=40",
+    )
 
 
 def _resolve(given: argparse.Namespace) -> None:
