@@ -227,7 +227,7 @@ def _snapshot_files(source: str, snapshot: str, limit: int | None) -> list[Sourc
         astray = next((path for path in listing[:limit] if {"", ".", ".."} & set(unquote(path).split("/"))), None)
         if astray is not None:
             raise InputError(
-                f"{source}/{listed}: lists {astray!r}, which is no path below the source; check crawl.source"
+                f"{source}/{listed}: lists {astray!r}, which is not a path below the source; check crawl.source"
             )
         return [Source(f"{source.rstrip('/')}/{path}", path, 0, "") for path in listing[:limit]]
     files = _folder_files(source)

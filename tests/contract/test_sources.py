@@ -271,7 +271,7 @@ def test_a_mirrors_list_names_only_files_below_it(mirror: Path, path: str) -> No
     listing = gzip.compress(f"crawl-data/{CRAWL}/0.warc.gz\n{path}\n".encode())
     (mirror / "crawl-data" / CRAWL / "warc.paths.gz").write_bytes(listing)
     with pytest.raises(
-        InputError, match=r"warc\.paths\.gz: lists '.*', which is no path below the source; check crawl\.source"
+        InputError, match=r"warc\.paths\.gz: lists '.*', which is not a path below the source; check crawl\.source"
     ):
         segments_of(mirror)
     assert len(segments_of(mirror, max_files=1)) == 1
