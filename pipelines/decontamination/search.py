@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from contract.evalset import Item
 from pipelines.text import hashing
+from pipelines.text.kernels import kernel
 from pipelines.text.ngrams import Hashes, ngram_hashes, word_hashes
 from pipelines.text.spelling import Words, locate, split
 
@@ -170,7 +171,7 @@ def suspects(texts: pa.Array, index: Index) -> npt.NDArray[np.bool_]:
     return _suspects(words, bounds, np.array(index.lengths, np.int64), index.keys, index.filter, shift)
 
 
-@hashing.kernel
+@kernel
 def _suspects(words, bounds, lengths, keys, bits, shift):
     texts = len(bounds) - 1
     found = np.zeros(texts, np.bool_)

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.dedup.simhash import near
-from pipelines.text.hashing import Hashes, Offsets, kernel
+from pipelines.text.hashing import Hashes, Offsets
+from pipelines.text.kernels import kernel
 
 Nodes = npt.NDArray[np.int64]
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.hashing import Bytes, Offsets, kernel, mix64, shingles
+from pipelines.text.hashing import Bytes, Offsets, mix64, shingles
+from pipelines.text.kernels import kernel
 
 Words32 = npt.NDArray[np.uint32]
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.hashing import Bytes, Offsets, kernel
+from pipelines.text.hashing import Bytes, Offsets
+from pipelines.text.kernels import kernel
 
 BLANK, MAYBE = 1, 2
 _KINDS = np.zeros(256, np.uint8)  # by first byte: ASCII white space (BLANK), perhaps other white space (MAYBE), or 0

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.dedup.stream import Tokens, eights
-from pipelines.text.hashing import Hashes, Offsets, kernel, mix64, rolling
+from pipelines.text.hashing import Hashes, Offsets, mix64, rolling
+from pipelines.text.kernels import kernel
 
 Places = npt.NDArray[np.uint64]
 

@@ -10,7 +10,8 @@ import pydivsufsort
 
 from pipelines.dedup.stream import Tokens
 from pipelines.dedup.substring import Places
-from pipelines.text.hashing import Offsets, kernel
+from pipelines.text.hashing import Offsets
+from pipelines.text.kernels import kernel
 
 
 def ranks(tokens: Tokens) -> Offsets:

@@ -1,13 +1,13 @@
 """Compiled counting of a text's words, lines, paragraphs and sentences, in time linear in its code points.
 
-A part of a text is a span [start, end) of code points; equal parts have equal 64-bit keys. Kernels use only kernels and
-constants of this file, because numba's cache detects changes only in the file that defines a kernel. The first process
-that calls the kernels compiles them for about three seconds; later processes load them from the cache.
+A part of a text is a span [start, end) of code points; equal parts have equal 64-bit keys. The first process that calls
+the kernels compiles them for about three seconds; later processes load them from the cache.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from pipelines.text.kernels import kernel
 
 Codes = npt.NDArray[np.uint32]
 Classes = npt.NDArray[np.uint16]
@@ -19,8 +19,6 @@ SPACE, LETTER, MARK, UPPER, DIGIT, WORD, UNSPACED = 1, 2, 4, 8, 16, 32, 64
 TRIM, BULLET, LINE_END, STOP, FULL_STOP, AFTER_STOP = 128, 256, 512, 1024, 2048, 4096
 NEWLINE, DOT, ELLIPSIS, HASH, CAPITAL_I = 0x0A, 0x2E, 0x2026, 0x23, 0x49
 ABBREVIATION = 16  # the most letters and dots that an abbreviation can have
-
-kernel = numba.njit(cache=True, nogil=True)
 
 
 @kernel

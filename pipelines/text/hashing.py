@@ -8,11 +8,11 @@ shape (texts + 1,).
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.text.kernels import kernel
 from pipelines.text.ngrams import fold
 
 Bytes = npt.NDArray[np.uint8]
@@ -23,8 +23,6 @@ TABLED = 0x30000  # size of the table; above are only Han, tags, variation selec
 SPACE, GONE, ALONE = -1, 0, 1 << 24
 LESS, EQUALS, GREATER, SLASH = 0x3C, 0x3D, 0x3E, 0x2F
 _LONGER = -2  # entries from here down refer to several code points
-
-kernel = numba.njit(cache=True, nogil=True)
 
 
 class Folding(NamedTuple):

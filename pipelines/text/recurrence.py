@@ -1,12 +1,11 @@
 """Compiled counting of the parts of a text that occur more than once, in time linear in the number of parts.
 
-A part is the span [start, end) of code points, identified by a 64-bit key. Parts are in the order of the text. As in
-`pipelines.text.counting`, a kernel calls only kernels of this file.
+A part is the span [start, end) of code points, identified by a 64-bit key. Parts are in the order of the text.
 """
 
 import numpy as np
 
-from pipelines.text.counting import kernel
+from pipelines.text.kernels import kernel
 
 
 @kernel

@@ -1,16 +1,11 @@
 """The table of characters against Python's own answers, and texts as code points."""
 
-import ast
-import inspect
 import unicodedata
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba.core.dispatcher import Dispatcher
 
-from pipelines.rules import sentences
 from pipelines.text import counting, recurrence
 from pipelines.text.characters import BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED, classes, code_points
 from pipelines.text.ngrams import mix64
@@ -91,18 +86,3 @@ def test_a_table_that_fills_counts_every_key(parts):
 def test_what_a_list_holds(parts, known):
     count, entries = counting.listed(np.array(parts, np.uint64), np.array(sorted(known), np.uint64))
     assert (count, entries) == (sum(one in known for one in parts), len(known & set(parts)))
-
-
-@pytest.mark.parametrize("module", [counting, recurrence, sentences])
-def test_a_kernel_takes_nothing_but_numpy_from_another_file(module):
-    """numba's cache notices a change of the kernel's own file only."""
-    kernels = [one.py_func for one in vars(module).values() if isinstance(one, Dispatcher)]
-    kernels = [one for one in kernels if one.__module__ == module.__name__]
-    assert bool(kernels) == (module is not sentences)
-    imported = {
-        alias.asname or alias.name
-        for node in ast.walk(ast.parse(inspect.getsource(module)))
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert {name for one in kernels for name in one.__code__.co_names} & imported == set()
