@@ -36,7 +36,7 @@ ALSO = {
     "pipelines/urls/listfile.py": ("tests/pipelines/urls/test_filter.py",),
     "pipelines/text/fasttext_model.py": ("tests/pipelines/html/test_prefilter.py", "tests/pipelines/test_langid.py"),
     "pipelines/text/languages.py": ("tests/pipelines/rules/test_quality.py",),
-    "pipelines/text/ngrams.py": ("tests/pipelines/text/test_hashing.py", "tests/pipelines/dedup/test_minhash.py"),
+    "pipelines/text/folding.py": ("tests/pipelines/text/test_hashing.py",),
     "pipelines/pii/phones.py": ("tests/pipelines/pii/test_mask.py",),
     "pipelines/warc/record.py": ("tests/pipelines/warc/test_pages.py",),
     "pipelines/warc/recordsearch.py": (

@@ -4,8 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.dedup.simhash import near
-from pipelines.text.hashing import Hashes, Offsets
+from pipelines.text.hashing import Offsets
 from pipelines.text.kernels import kernel
+from pipelines.text.mixing import Hashes
 
 Nodes = npt.NDArray[np.int64]
 

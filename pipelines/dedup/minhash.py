@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.hashing import Bytes, Offsets, mix64, shingles
+from pipelines.text.hashing import Bytes, Offsets, shingles
 from pipelines.text.kernels import kernel
+from pipelines.text.mixing import MULTIPLIER, mix64
 
 Words32 = npt.NDArray[np.uint32]
 
@@ -80,6 +81,6 @@ def band_keys(signatures, bands):
         for band in range(bands):
             state = mix64(np.uint64(band + 1))
             for row in range(rows):
-                state = mix64(state ^ np.uint64(signatures[text, band * rows + row])) + np.uint64(0x9E3779B97F4A7C15)
+                state = mix64(state ^ np.uint64(signatures[text, band * rows + row])) + MULTIPLIER
             out[text, band] = state
     return out

@@ -11,8 +11,8 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.hashing import mix64
 from pipelines.text.kernels import kernel
+from pipelines.text.mixing import mix64
 
 BITS = 64
 KEPT = 3

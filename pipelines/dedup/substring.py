@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.dedup.stream import Tokens, eights
-from pipelines.text.hashing import Hashes, Offsets, mix64, rolling
+from pipelines.text.hashing import Offsets
 from pipelines.text.kernels import kernel
+from pipelines.text.mixing import MULTIPLIER, Hashes, mix64, rolling
 
 Places = npt.NDArray[np.uint64]
 
@@ -90,11 +91,10 @@ def merge(rows: Offsets, first: Offsets, count: Offsets, k: int) -> tuple[Offset
 def _hash_tokens(eight, at):
     """Hash each token. Tokens shorter than eight bytes never collide, because mix64 is a bijection."""
     out = np.empty(len(at) - 1, np.uint64)
-    multiplier = np.uint64(0x9E3779B97F4A7C15)
     for token in range(len(at) - 1):
         place, left, state = at[token], at[token + 1] - at[token], np.uint64(0)
         while left >= 8:
-            state = (state ^ eight[place]) * multiplier
+            state = (state ^ eight[place]) * MULTIPLIER
             state ^= state >> np.uint64(32)
             place, left = place + 8, left - 8
         rest = eight[place] & ((np.uint64(1) << np.uint64(8 * left)) - np.uint64(1))

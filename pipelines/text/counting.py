@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.text.kernels import kernel
+from pipelines.text.mixing import START, mix64, ngram_hashes, take
 
 Codes = npt.NDArray[np.uint32]
 Classes = npt.NDArray[np.uint16]
@@ -19,14 +20,6 @@ SPACE, LETTER, MARK, UPPER, DIGIT, WORD, UNSPACED = 1, 2, 4, 8, 16, 32, 64
 TRIM, BULLET, LINE_END, STOP, FULL_STOP, AFTER_STOP = 128, 256, 512, 1024, 2048, 4096
 NEWLINE, DOT, ELLIPSIS, HASH, CAPITAL_I = 0x0A, 0x2E, 0x2026, 0x23, 0x49
 ABBREVIATION = 16  # the most letters and dots that an abbreviation can have
-
-
-@kernel
-def _mix(value):
-    """MurmurHash3's 64-bit finalizer with the lowest bit set, because 0 marks an empty slot of a hash table."""
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return (value ^ (value >> np.uint64(33))) | np.uint64(1)
 
 
 @kernel
@@ -111,25 +104,19 @@ def keys(codes, starts, ends):
 
 @kernel
 def key_of(codes, start, end):
-    state = np.uint64(0x243F6A8885A308D3)
+    """The key of codes[start:end]. Its lowest bit is set, because 0 marks an empty slot of a hash table."""
+    state = START
     for at in range(start, end):
-        state = (state ^ np.uint64(codes[at])) * np.uint64(0x9E3779B97F4A7C15) ^ (state >> np.uint64(29))
-    return _mix(state)
+        state = take(state, codes[at])
+    return mix64(state) | np.uint64(1)
 
 
 @kernel
 def ngram_keys(parts, n):
     """The key of each run of n parts. parts: keys, or code points as 64-bit integers."""
-    multiplier, power, total = np.uint64(0x9E3779B97F4A7C15), np.uint64(1), np.uint64(0)
-    for _ in range(n):
-        power *= multiplier
-    made = np.empty(max(len(parts) - n + 1, 0), np.uint64)
-    for at in range(len(parts)):
-        total = total * multiplier + parts[at]
-        if at >= n:
-            total -= parts[at - n] * power
-        if at >= n - 1:
-            made[at - n + 1] = _mix(total)
+    made = ngram_hashes(parts, n)
+    for at in range(len(made)):
+        made[at] |= np.uint64(1)
     return made
 
 

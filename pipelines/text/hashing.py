@@ -1,6 +1,6 @@
-"""Words and word n-grams as 64-bit hashes, computed directly from UTF-8: the compiled twin of `pipelines.text.ngrams`.
+"""Words and word n-grams as 64-bit hashes, computed directly from UTF-8: the compiled twin of `folding.normalize`.
 
-Both modules fold a text character by character with the same table, so they find the same words. This one creates no
+Both fold a text character by character with the same table, so they find the same words. This one creates no
 Python objects for them. Kernels take the two buffers of an Arrow string column: `data`, uint8, and `offsets`, int64 of
 shape (texts + 1,).
 """
@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.text.folding import fold
 from pipelines.text.kernels import kernel
-from pipelines.text.ngrams import fold
+from pipelines.text.mixing import START, Hashes, mix64, rolling, take
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
 
 TABLED = 0x30000  # size of the table; above are only Han, tags, variation selectors and private use
 SPACE, GONE, ALONE = -1, 0, 1 << 24
@@ -45,7 +45,7 @@ class Shingles(NamedTuple):
 
 @lru_cache(maxsize=1)
 def folding() -> Folding:
-    """The table of `ngrams.fold` for every code point below TABLED. Takes about 0.3 s, once per worker."""
+    """The table of `folding.fold` for every code point below TABLED. Takes about 0.3 s, once per worker."""
     one = np.zeros(TABLED, np.int32)
     several: list[int] = []
     for code in range(TABLED):
@@ -84,19 +84,6 @@ def shingles(data: Bytes, offsets: Offsets, n: int) -> Shingles:
     """
     words, bounds = _all_words(data, offsets, *folding())
     return Shingles(*_all_shingles(data, offsets, words, bounds, n))
-
-
-@kernel
-def mix64(value: np.uint64) -> np.uint64:
-    """MurmurHash3's 64-bit finalizer."""
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ (value >> np.uint64(33))
-
-
-@kernel
-def _take(state, code):
-    return (state ^ np.uint64(code)) * np.uint64(0x9E3779B97F4A7C15) ^ (state >> np.uint64(29))
 
 
 @kernel
@@ -154,7 +141,7 @@ def _past_blanks(data, at, end):
 
 @kernel
 def _past_markup(data, at, end):
-    """The end of the tag that starts with the `<` at data[at], or `at` if there is none. Twin of `ngrams.MARKUP`."""
+    """The end of the tag that starts with the `<` at data[at], or `at` if there is none. Twin of `folding.MARKUP`."""
     here = at + 2 if at + 1 < end and data[at + 1] == SLASH else at + 1
     if here >= end or not _letter(data[here]):
         return at
@@ -178,8 +165,7 @@ def _past_markup(data, at, end):
 @kernel
 def _words(data, start, end, one, several, out, count):
     """Write the hashes of the words of data[start:end] to out[count:]. Returns the new count."""
-    empty = np.uint64(0x243F6A8885A308D3)
-    state, length, digits, at = empty, 0, False, start
+    state, length, digits, at = START, 0, False, start
     while at < end:
         past = _past_markup(data, at, end) if data[at] == LESS else at
         if past > at:
@@ -194,18 +180,18 @@ def _words(data, start, end, one, several, out, count):
                 out[count] = mix64(state)
                 count += 1
             if folded != SPACE:
-                out[count] = mix64(_take(empty, folded ^ ALONE))
+                out[count] = mix64(take(START, folded ^ ALONE))
                 count += 1
-            state, length, digits = empty, 0, False
+            state, length, digits = START, 0, False
         elif folded > 0:
             if folded != 48 or not digits:  # a run of digits is folded to a single 0
-                state = _take(state, folded)
+                state = take(state, folded)
                 length += 1
             digits = folded == 48
         else:
             place = _LONGER - folded
             while several[place]:
-                state = _take(state, several[place])
+                state = take(state, several[place])
                 place += 1
             length += 1
             digits = False
@@ -227,27 +213,6 @@ def _all_words(data, offsets, one, several):
 
 
 @kernel
-def rolling(hashes, start, end, n, out, count):
-    """Write a hash of every run of n values of hashes[start:end] to out[count:]. Returns the new count.
-
-    The hashes are those of `ngrams.ngram_hashes`.
-    """
-    multiplier = np.uint64(0x9E3779B97F4A7C15)
-    power = np.uint64(1)
-    for _ in range(n):
-        power *= multiplier
-    total = np.uint64(0)
-    for at in range(start, end):
-        total = total * multiplier + hashes[at]
-        if at - start >= n:
-            total -= hashes[at - n] * power
-        if at - start >= n - 1:
-            out[count] = mix64(total)
-            count += 1
-    return count
-
-
-@kernel
 def _all_shingles(data, offsets, words, bounds, n):
     texts = len(offsets) - 1
     out = np.empty(len(words) + texts, np.uint64)
@@ -259,7 +224,7 @@ def _all_shingles(data, offsets, words, bounds, n):
             continue
         state = np.uint64(0x13198A2E03707344)
         for at in range(offsets[text], offsets[text + 1]):
-            state = _take(state, data[at])
+            state = take(state, data[at])
         out[ends[text]] = mix64(state)
         ends[text + 1] = ends[text] + 1
     return out[: ends[texts]].copy(), ends

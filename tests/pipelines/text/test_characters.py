@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipelines.text import counting, recurrence
 from pipelines.text.characters import BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED, classes, code_points
-from pipelines.text.ngrams import mix64
+from pipelines.text.mixing import mix64, ngram_hashes
 from pipelines.text.words import Text, keys_of, split_words
 
 ANY = st.characters(categories=["L", "M", "N", "P", "S", "Z", "Cc", "Cf", "Cs", "Cn"])
@@ -61,16 +61,18 @@ def test_equal_runs_have_equal_keys(parts, n):
     )
 
 
-def test_keys_are_mixed_by_murmur_hash_3s_finalizer():
-    assert int(counting._mix(np.uint64(1))) == 0xB456BCFC34C2CB2C | 1
-    assert int(counting._mix(np.uint64(2**64 - 1))) == int(mix64(np.array([2**64 - 1], np.uint64))[0]) | 1
+def test_a_runs_key_is_its_hash_with_the_lowest_bit_set():
+    parts = np.arange(40, dtype=np.uint64)
+    keys = counting.ngram_keys(parts, 3)
+    assert keys.tolist() == [one | 1 for one in ngram_hashes(parts, 3).tolist()]
+    assert keys.tolist() != ngram_hashes(parts, 3).tolist()
 
 
 def test_a_key_is_that_of_its_code_points():
     state = 0x243F6A8885A308D3
     for letter in "abé":
         state = ((state ^ ord(letter)) * 0x9E3779B97F4A7C15 % 2**64) ^ (state >> 29)
-    assert keys_of(frozenset(["abé"])).tolist() == [int(counting._mix(np.uint64(state)))]
+    assert keys_of(frozenset(["abé"])).tolist() == [mix64(np.uint64(state)) | 1]
 
 
 @settings(deadline=None)
