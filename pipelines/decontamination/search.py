@@ -179,7 +179,9 @@ def suspects(texts: pa.Array, index: Index) -> npt.NDArray[np.bool_]:
 
 
 @kernel
-def _suspects(words, bounds, lengths, keys, bits, shift):
+def _suspects(
+    words: Hashes, bounds: Ints, lengths: Ints, keys: Hashes, bits: npt.NDArray[np.uint8], shift: np.uint64
+) -> npt.NDArray[np.bool_]:
     texts = len(bounds) - 1
     found = np.zeros(texts, np.bool_)
     held = np.empty(np.max(np.append(np.diff(bounds), 1)), np.uint64)

@@ -60,7 +60,7 @@ def first_equal(tokens: Tokens, places: Places, k: int) -> tuple[Offsets, Offset
 
 
 @kernel
-def _groups(shared, positions, places, k):
+def _groups(shared: Offsets, positions: Offsets, places: Places, k: int) -> tuple[Offsets, Offsets]:
     """The windows and first windows of `first_equal`. shared: length of the prefix shared with the next suffix."""
     windows = np.empty(len(shared), np.int64)
     first = np.empty(len(shared), np.int64)

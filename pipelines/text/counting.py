@@ -23,7 +23,7 @@ ABBREVIATION = 16  # the most letters and dots that an abbreviation can have
 
 
 @kernel
-def _next_word(codes, classes, at, stop):
+def _next_word(codes: Codes, classes: Classes, at: int, stop: int) -> tuple[int, int]:
     """(start, end) of the first word in codes[at:stop]; start is `stop` if there is no word."""
     while at < stop and classes[codes[at]] & SPACE:
         at += 1
@@ -39,7 +39,7 @@ def _next_word(codes, classes, at, stop):
 
 
 @kernel
-def words(codes, classes):
+def words(codes: Codes, classes: Classes) -> tuple[Places, Places]:
     """(starts, ends) of the words."""
     starts, ends = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
     count, at = 0, 0
@@ -52,7 +52,7 @@ def words(codes, classes):
 
 
 @kernel
-def trimmed(codes, classes, starts, ends):
+def trimmed(codes: Codes, classes: Classes, starts: Places, ends: Places) -> tuple[Places, Places]:
     """Strip surrounding punctuation from spans. Spans of punctuation only become empty. Returns (starts, ends)."""
     firsts, lasts = starts.copy(), ends.copy()
     for index in range(len(starts)):
@@ -66,7 +66,7 @@ def trimmed(codes, classes, starts, ends):
 
 
 @kernel
-def lines_and_paragraphs(codes, classes):
+def lines_and_paragraphs(codes: Codes, classes: Classes) -> tuple[Places, Places, Places, Places]:
     """(starts, ends) of non-blank lines and (starts, ends) of paragraphs, all without surrounding white space."""
     size = len(codes) // 2 + 1
     starts, ends, firsts, lasts = np.empty((4, size), np.int64)
@@ -94,7 +94,7 @@ def lines_and_paragraphs(codes, classes):
 
 
 @kernel
-def keys(codes, starts, ends):
+def keys(codes: Codes, starts: Places, ends: Places) -> Keys:
     """The key of each span. Shape (spans,)."""
     made = np.empty(len(starts), np.uint64)
     for index in range(len(starts)):
@@ -103,7 +103,7 @@ def keys(codes, starts, ends):
 
 
 @kernel
-def key_of(codes, start, end):
+def key_of(codes: Codes, start: int, end: int) -> np.uint64:
     """The key of codes[start:end]. Its lowest bit is set, because 0 marks an empty slot of a hash table."""
     state = START
     for at in range(start, end):
@@ -112,7 +112,7 @@ def key_of(codes, start, end):
 
 
 @kernel
-def ngram_keys(parts, n):
+def ngram_keys(parts: Keys, n: int) -> Keys:
     """The key of each run of n parts. parts: keys, or code points as 64-bit integers."""
     made = ngram_hashes(parts, n)
     for at in range(len(made)):
@@ -121,7 +121,7 @@ def ngram_keys(parts, n):
 
 
 @kernel
-def listed(parts, known):
+def listed(parts: Keys, known: Keys) -> tuple[int, int]:
     """(number of parts that are in a list, number of the list's entries that occur). known: its keys, ascending."""
     found = np.zeros(len(known), np.bool_)
     count = 0
@@ -134,7 +134,7 @@ def listed(parts, known):
 
 
 @kernel
-def marks(codes):
+def marks(codes: Codes) -> tuple[int, int]:
     """Count number signs and ellipses. In a run of dots, every three are one ellipsis."""
     hashes = ellipses = dots = 0
     for code in codes:
@@ -150,7 +150,7 @@ def marks(codes):
 
 
 @kernel
-def letters(codes, classes, starts, ends):
+def letters(codes: Codes, classes: Classes, starts: Places, ends: Places) -> tuple[int, int]:
     """(number of spans with a letter or mark, number of letters and marks in all spans)."""
     spans = total = 0
     for index in range(len(starts)):
@@ -163,7 +163,7 @@ def letters(codes, classes, starts, ends):
 
 
 @kernel
-def line_marks(codes, classes, starts, ends):
+def line_marks(codes: Codes, classes: Classes, starts: Places, ends: Places) -> tuple[int, int, int]:
     """Number of lines that begin with a bullet, that end in an ellipsis, and that end in punctuation."""
     bullets = ellipses = punctuated = 0
     for index in range(len(starts)):
@@ -176,7 +176,7 @@ def line_marks(codes, classes, starts, ends):
 
 
 @kernel
-def raw_lines(codes, classes):
+def raw_lines(codes: Codes, classes: Classes) -> Places:
     """Start, end, words, letters, upper-case letters and digits of each line, even if blank. Shape (lines, 6)."""
     size = 1 + (codes == NEWLINE).sum()
     found = np.zeros((size, 6), np.int64)
@@ -199,13 +199,13 @@ def raw_lines(codes, classes):
 
 
 @kernel
-def _holds(known, key):
+def _holds(known: Keys, key: np.uint64) -> bool:
     at = np.searchsorted(known, key)
-    return at < len(known) and known[at] == key
+    return bool(at < len(known) and known[at] == key)
 
 
 @kernel
-def _abbreviates(codes, classes, dot, before_name, shortened):
+def _abbreviates(codes: Codes, classes: Classes, dot: int, before_name: Keys, shortened: Keys) -> bool:
     """Whether codes[dot] marks an abbreviation but not the end of a sentence. A dot at a line's end always ends one."""
     after = dot + 1
     while after < len(codes) and codes[after] != NEWLINE and classes[codes[after]] & SPACE:
@@ -219,15 +219,15 @@ def _abbreviates(codes, classes, dot, before_name, shortened):
     if start == dot:
         return False
     if dot - start == 1 and classes[codes[start]] & UPPER:
-        return codes[start] != CAPITAL_I
+        return bool(codes[start] != CAPITAL_I)
     key = key_of(codes, start, dot)
     if _holds(before_name, key):
         return True
-    return (dots > 0 or _holds(shortened, key)) and not classes[codes[after]] & UPPER
+    return bool((dots > 0 or _holds(shortened, key)) and not classes[codes[after]] & UPPER)
 
 
 @kernel
-def sentence_ends(codes, classes, before_name, shortened):
+def sentence_ends(codes: Codes, classes: Classes, before_name: Keys, shortened: Keys) -> int:
     """Count the ends of sentences.
 
     A run of full stops ends a sentence if no word continues right after it; a run of another script's own full stops

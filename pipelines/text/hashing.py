@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from pipelines.text.folding import fold
 from pipelines.text.kernels import kernel
-from pipelines.text.mixing import START, Hashes, mix64, rolling, take
+from pipelines.text.mixing import START, Hashes, Integer, mix64, rolling, take
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
 
 TABLED = 0x30000  # size of the table; above are only Han, tags, variation selectors and private use
 SPACE, GONE, ALONE = -1, 0, 1 << 24
@@ -32,8 +33,8 @@ class Folding(NamedTuple):
     stands for the code points in `several` from index i to the next 0.
     """
 
-    one: npt.NDArray[np.int32]
-    several: npt.NDArray[np.int32]
+    one: Codes
+    several: Codes
 
 
 class Shingles(NamedTuple):
@@ -87,7 +88,7 @@ def shingles(data: Bytes, offsets: Offsets, n: int) -> Shingles:
 
 
 @kernel
-def _decode(data, at, end):
+def _decode(data: Bytes, at: int, end: int) -> tuple[Integer, int]:
     """The code point at data[at] and the offset of the next. Bytes invalid in UTF-8 decode to their own value."""
     lead = np.int64(data[at])
     if lead < 0x80:
@@ -108,24 +109,24 @@ def _decode(data, at, end):
 
 
 @kernel
-def _fold_code(code, one):
+def _fold_code(code: Integer, one: Codes) -> Integer:
     """The table's entry of a code point, or its folding by rule if it is above the table."""
     if code < TABLED:
         return np.int64(one[code])
     if code < 0x40000:
         return code | ALONE
     if 0xE0000 <= code < 0xE1000:
-        return np.int64(GONE)
+        return GONE
     return code
 
 
 @kernel
-def _letter(byte):
+def _letter(byte: np.uint8) -> np.bool_:
     return 0x61 <= byte | 0x20 <= 0x7A
 
 
 @kernel
-def _past_name(data, at, end):
+def _past_name(data: Bytes, at: int, end: int) -> int:
     """The end of the run of letters, digits, `:`, `-` and `_` that starts at data[at]."""
     while at < end and (_letter(data[at]) or 0x30 <= data[at] <= 0x3A or data[at] == 0x2D or data[at] == 0x5F):
         at += 1
@@ -133,14 +134,14 @@ def _past_name(data, at, end):
 
 
 @kernel
-def _past_blanks(data, at, end):
+def _past_blanks(data: Bytes, at: int, end: int) -> int:
     while at < end and (data[at] == 0x20 or (0x09 <= data[at] <= 0x0D and data[at] != 0x0B)):
         at += 1
     return at
 
 
 @kernel
-def _past_markup(data, at, end):
+def _past_markup(data: Bytes, at: int, end: int) -> int:
     """The end of the tag that starts with the `<` at data[at], or `at` if there is none. Twin of `folding.MARKUP`."""
     here = at + 2 if at + 1 < end and data[at + 1] == SLASH else at + 1
     if here >= end or not _letter(data[here]):
@@ -163,13 +164,14 @@ def _past_markup(data, at, end):
 
 
 @kernel
-def _words(data, start, end, one, several, out, count):
+def _words(data: Bytes, start: int, end: int, one: Codes, several: Codes, out: Hashes, count: int) -> int:
     """Write the hashes of the words of data[start:end] to out[count:]. Returns the new count."""
     state, length, digits, at = START, 0, False, start
+    folded: Integer
     while at < end:
         past = _past_markup(data, at, end) if data[at] == LESS else at
         if past > at:
-            folded, at = np.int64(SPACE), past
+            folded, at = SPACE, past
         else:
             code, at = _decode(data, at, end)
             folded = _fold_code(code, one)
@@ -202,7 +204,7 @@ def _words(data, start, end, one, several, out, count):
 
 
 @kernel
-def _all_words(data, offsets, one, several):
+def _all_words(data: Bytes, offsets: Offsets, one: Codes, several: Codes) -> tuple[Hashes, Offsets]:
     """Hashes of the words of all texts, and the bounds of each text's hashes."""
     texts = len(offsets) - 1
     out = np.empty(offsets[texts] - offsets[0] + 1, np.uint64)  # each word takes at least one byte
@@ -213,7 +215,7 @@ def _all_words(data, offsets, one, several):
 
 
 @kernel
-def _all_shingles(data, offsets, words, bounds, n):
+def _all_shingles(data: Bytes, offsets: Offsets, words: Hashes, bounds: Offsets, n: int) -> tuple[Hashes, Offsets]:
     texts = len(offsets) - 1
     out = np.empty(len(words) + texts, np.uint64)
     ends = np.zeros(texts + 1, np.int64)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pipelines.text.kernels import kernel
 
 Hashes = npt.NDArray[np.uint64]
+Integer = int | np.int64  # one type in a kernel
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: a bijection modulo 2^64
 START = np.uint64(0x243F6A8885A308D3)  # the first 64 bits of the fraction of pi
@@ -23,7 +24,7 @@ def mix64(value: np.uint64) -> np.uint64:
 
 
 @kernel
-def take(state: np.uint64, code: int) -> np.uint64:
+def take(state: np.uint64, code: Integer) -> np.uint64:
     """The state after one more code, as of a character. Begin with START; the hash is `mix64` of the last state."""
     return (state ^ np.uint64(code)) * MULTIPLIER ^ (state >> np.uint64(29))
 
