@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.text.kernels import kernel
-from pipelines.text.mixing import START, mix64, ngram_hashes, take
+from pipelines.text.mixing import START, mix64, take
 
 Codes = npt.NDArray[np.uint32]
 Classes = npt.NDArray[np.uint16]
@@ -104,20 +104,11 @@ def keys(codes: Codes, starts: Places, ends: Places) -> Keys:
 
 @kernel
 def key_of(codes: Codes, start: int, end: int) -> np.uint64:
-    """The key of codes[start:end]. Its lowest bit is set, because 0 marks an empty slot of a hash table."""
+    """The key of codes[start:end]."""
     state = START
     for at in range(start, end):
         state = take(state, codes[at])
-    return mix64(state) | np.uint64(1)
-
-
-@kernel
-def ngram_keys(parts: Keys, n: int) -> Keys:
-    """The key of each run of n parts. parts: keys, or code points as 64-bit integers."""
-    made = ngram_hashes(parts, n)
-    for at in range(len(made)):
-        made[at] |= np.uint64(1)
-    return made
+    return mix64(state)
 
 
 @kernel

@@ -8,6 +8,8 @@ import numpy as np
 from pipelines.text.counting import Keys, Places
 from pipelines.text.kernels import kernel
 
+TAKEN = np.uint64(1)  # is set in every key of a table, because 0 marks an empty slot
+
 
 @kernel
 def _slot(table: Keys, key: np.uint64) -> np.int64:
@@ -33,11 +35,12 @@ def repeated(parts: Keys, starts: Places, ends: Places) -> tuple[int, int]:
     seen = np.zeros(_table_size(len(parts)), np.uint64)
     count = size = 0
     for index in range(len(parts)):
-        at = _slot(seen, parts[index])
+        key = parts[index] | TAKEN
+        at = _slot(seen, key)
         if seen[at]:
             count += 1
             size += ends[index] - starts[index]
-        seen[at] = parts[index]
+        seen[at] = key
     return count, size
 
 
@@ -48,9 +51,10 @@ def top_ngram(grams: Keys, starts: Places, ends: Places, n: int) -> int:
     counts, first = np.zeros(len(seen), np.int64), np.zeros(len(seen), np.int64)
     most = 0
     for index in range(len(grams)):
-        at = _slot(seen, grams[index])
+        key = grams[index] | TAKEN
+        at = _slot(seen, key)
         if not seen[at]:
-            seen[at], first[at] = grams[index], index
+            seen[at], first[at] = key, index
         counts[at] += 1
         most = max(most, counts[at])
     longest = 0
@@ -67,12 +71,13 @@ def covered_by_repeats(grams: Keys, starts: Places, ends: Places, n: int) -> int
     seen = np.zeros(_table_size(len(grams)), np.uint64)
     reached = size = 0
     for index in range(len(grams)):
-        at = _slot(seen, grams[index])
+        key = grams[index] | TAKEN
+        at = _slot(seen, key)
         if seen[at]:
             end = ends[index + n - 1]
             size += end - max(starts[index], reached)
             reached = end
-        seen[at] = grams[index]
+        seen[at] = key
     return size
 
 
@@ -82,7 +87,8 @@ def occurrences(grams: Keys) -> Places:
     seen = np.zeros(_table_size(len(grams)), np.uint64)
     counts = np.zeros(len(seen), np.int64)
     for index in range(len(grams)):
-        at = _slot(seen, grams[index])
-        seen[at] = grams[index]
+        key = grams[index] | TAKEN
+        at = _slot(seen, key)
+        seen[at] = key
         counts[at] += 1
     return counts[counts > 0]
