@@ -30,6 +30,8 @@ ALSO = {
     "pipelines/spark/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
     "pipelines/dedup/repeats.py": ("tests/pipelines/test_dedup_substring.py",),
     "pipelines/spark/session.py": ("tests/pipelines/spark/test_exchange.py", "tests/pipelines/spark/test_job.py"),
+    "pipelines/html/maintext.py": ("tests/pipelines/html/test_patches.py",),
+    "pipelines/html/treewalk.py": ("tests/pipelines/html/test_patches.py",),
     "pipelines/rules/badwords.py": ("tests/pipelines/rules/test_bloom.py", "tests/pipelines/rules/test_measure.py"),
     "pipelines/text/counting.py": ("tests/pipelines/text/test_characters.py", "tests/pipelines/rules/test_measure.py"),
     "pipelines/pii/emails.py": ("tests/pipelines/pii/test_mask.py",),
