@@ -18,6 +18,7 @@ from contract.scores import NEEDED
 from contract.settings import corpus, training
 from contract.settings.base import Settings, Text, Uri, runtime_only
 from contract.settings.spark import Spark
+from contract.stages import STAGES
 from contract.store import split_uri
 
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
@@ -76,16 +77,16 @@ class Recipe(Settings):
             if batch % share:
                 key = "minibatch" if name == "ppo" else "batch"
                 raise ValueError(
-                    f"{name}.{key} {batch} is no multiple of engine.processes x engine.micro_batch = "
+                    f"{name}.{key} {batch} is not a multiple of engine.processes x engine.micro_batch = "
                     f"{engine.processes} x {engine.micro_batch}"
                 )
         if self.ppo.rollout_batch % self.ppo.minibatch:
             raise ValueError(
-                f"ppo.rollout_batch {self.ppo.rollout_batch} is no multiple of ppo.minibatch {self.ppo.minibatch}"
+                f"ppo.rollout_batch {self.ppo.rollout_batch} is not a multiple of ppo.minibatch {self.ppo.minibatch}"
             )
         if self.ppo.ptx_coef and self.ppo.ptx_sequences % self.ppo.engine.processes:
             raise ValueError(
-                f"ppo.ptx_sequences {self.ppo.ptx_sequences} is no multiple of "
+                f"ppo.ptx_sequences {self.ppo.ptx_sequences} is not a multiple of "
                 f"ppo.engine.processes {self.ppo.engine.processes}"
             )
         return self
@@ -103,18 +104,46 @@ class Recipe(Settings):
         section: Settings = getattr(self, stage)
         return section
 
-    def stage_identity(self, stage: str) -> dict[str, Any]:
-        """The settings that decide a stage's output: its own section, and what it uses of other sections."""
-        decides = self.section(stage).identity()
-        if stage == "extract" and self.extract.prefilter_probability and self.langid.languages:
-            decides["languages"] = sorted(self.langid.languages)  # the language prefilter uses them
-            decides["model"] = corpus.LANGUAGE_MODEL
-        if stage == "langid":
-            decides["model"] = corpus.LANGUAGE_MODEL
-        if stage == "dedup_substring":
-            # Held-out text is not cut because training text repeats it.
-            decides["heldout_fraction"] = self.mix.heldout_fraction
+    def identity(self, stage: str) -> dict[str, Any]:
+        """The settings that decide a stage's output and differ from the defaults: dotted key -> JSON value.
+
+        They are the stage's own section and what the stage table declares of other sections.
+        """
+        decides: dict[str, Any] = {}
+        for key in (stage, *STAGES[stage].settings):
+            value, usual = self.at(key), DEFAULTS.at(key)
+            if isinstance(value, Settings):
+                decides |= value.differences(usual, f"{key}.")
+            elif value != usual:
+                section, _, name = key.rpartition(".")
+                owner = self.at(section) if section else self
+                decides[key] = owner.model_dump(mode="json", include={name})[name]
         return decides
+
+    def at(self, key: str) -> Any:
+        """The value at a dotted key, for example `langid.languages`."""
+        value: Any = self
+        for name in key.split("."):
+            value = getattr(value, name)
+        return value
+
+
+class StageSettings:
+    """What one stage may read of a recipe: its own section, and what the stage table declares of other sections."""
+
+    def __init__(self, recipe: Recipe, stage: str) -> None:
+        self.own = recipe.section(stage)
+        self._stage = stage
+        self._declared = {key: recipe.at(key) for key in STAGES[stage].settings}
+
+    def of(self, key: str) -> Any:
+        """A declared setting of another section. Raises KeyError otherwise, for it would not be in the fingerprint."""
+        if key not in self._declared:
+            raise KeyError(f"{self._stage} reads {key}, which its row in contract/stages.py does not declare")
+        return self._declared[key]
+
+
+DEFAULTS = Recipe()
 
 
 def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Recipe:
@@ -151,7 +180,7 @@ def _read(place: str, digest: str | None, patient: bool) -> bytes:
         if not patient:
             store.reach()
         if (size := store.size(name)) > MAX_BYTES:
-            raise RecipeError(f"recipe {place}: has {size:,} bytes, and more than {MAX_BYTES:,} are no recipe")
+            raise RecipeError(f"recipe {place}: has {size:,} bytes; a recipe has at most {MAX_BYTES:,}")
         return store.read_bytes(name)
     except FileNotFoundError:
         raise RecipeError(f"recipe {place}: no such file{_near_recipes(place)}") from None
@@ -202,7 +231,7 @@ def _imposed(recipe: Recipe, origin: str) -> Recipe:
 
 def _validated(text: str, origin: str, overrides: Iterable[str]) -> Recipe:
     if len(text) > MAX_BYTES:
-        raise RecipeError(f"recipe {origin}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no recipe")
+        raise RecipeError(f"recipe {origin}: has {len(text):,} characters; a recipe has at most {MAX_BYTES:,}")
     try:
         values = plainyaml.load(text)
     except plainyaml.ERRORS as error:
@@ -237,7 +266,7 @@ def _apply(values: dict[str, Any], item: str) -> None:
             f"override {mistakes.shown(item)}: write it as key.path=value, for example filter.min_words=40"
         )
     if len(text) > MAX_BYTES:
-        raise RecipeError(f"override {path}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no value")
+        raise RecipeError(f"override {path}: has {len(text):,} characters; a value has at most {MAX_BYTES:,}")
     try:
         value = plainyaml.load(text)
     except plainyaml.ERRORS:
