@@ -15,10 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from contract.evalset import Item
 from pipelines.text import hashing
-from pipelines.text.ngrams import Hashes, ngram_hashes, word_hashes
+from pipelines.text.kernels import kernel
+from pipelines.text.mixing import Hashes, ngram_hashes, rolling
 from pipelines.text.spelling import Words, locate, split
 
 Ints = npt.NDArray[np.int64]
@@ -110,7 +112,13 @@ def _lay_out(items: Sequence[Item], n: int, min_words: int) -> _Passages:
                 bounds.append(len(words))
                 owner.append(number)
     folded = hashing.word_hashes(*hashing.buffers(pa.array(texts, pa.large_string()))).hashes
-    return _Passages(word_hashes(words), folded, np.array(bounds), np.array(owner, np.int64))
+    return _Passages(_exact_hashes(words), folded, np.array(bounds), np.array(owner, np.int64))
+
+
+def _exact_hashes(words: Sequence[str]) -> Hashes:
+    """xxh3 of each word's UTF-8 bytes. Shape (words,)."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(word.encode()) for word in words), np.uint64, len(words))
 
 
 def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: int) -> Index:
@@ -170,14 +178,16 @@ def suspects(texts: pa.Array, index: Index) -> npt.NDArray[np.bool_]:
     return _suspects(words, bounds, np.array(index.lengths, np.int64), index.keys, index.filter, shift)
 
 
-@hashing.kernel
-def _suspects(words, bounds, lengths, keys, bits, shift):
+@kernel
+def _suspects(
+    words: Hashes, bounds: Ints, lengths: Ints, keys: Hashes, bits: npt.NDArray[np.uint8], shift: np.uint64
+) -> npt.NDArray[np.bool_]:
     texts = len(bounds) - 1
     found = np.zeros(texts, np.bool_)
     held = np.empty(np.max(np.append(np.diff(bounds), 1)), np.uint64)
     for text in range(texts):
         for length in lengths:
-            count = hashing.rolling(words, bounds[text], bounds[text + 1], length, held, 0)
+            count = rolling(words, bounds[text], bounds[text + 1], length, held, 0)
             for at in range(count):
                 slot = held[at] >> shift
                 if not (bits[slot >> np.uint64(3)] >> np.uint8(slot & np.uint64(7))) & 1:
@@ -194,7 +204,7 @@ def _suspects(words, bounds, lengths, keys, bits, shift):
 def find(text: str, index: Index) -> Finding | None:
     """Find everything that a text shares with the benchmarks, or None."""
     words = locate(text)
-    hashes = word_hashes(words.words)
+    hashes = _exact_hashes(words.words)
     first, length, gram = [], [], []
     for size in index.lengths:
         ngrams = ngram_hashes(hashes, size)
