@@ -19,10 +19,10 @@ from contract.printable import printable
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
-from contract.tables import read_batches
+from contract.tables import BATCH_ROWS, read_batches
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.decontamination.search import Finding, Index, blamed_items, build, cut, find, suspects
-from pipelines.spark.job import BATCH_ROWS, Counts, DocumentSink, Job, Output, TableWriter
+from pipelines.spark.job import Counts, DocumentSink, Job, Output, TableWriter
 from pipelines.spark.session import store_errors
 
 COPIES_AT_ONCE = 8

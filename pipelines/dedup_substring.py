@@ -10,13 +10,14 @@ from contract.manifest import File
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import DedupSubstring
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.dedup import suffixes
 from pipelines.dedup.repeats import BUCKET_BYTES, id_keys, places, save_cuts, steps
 from pipelines.dedup.substring import repeated
 from pipelines.dedup.tokens import Item, blocks, read_cuts, without
 from pipelines.spark import exchange
 from pipelines.spark.heldout import heldout
-from pipelines.spark.job import DocumentSink, Job, Output, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output
 from pipelines.spark.session import computing
 from pipelines.spark.survivors import dropped_ids, parts
 

@@ -11,7 +11,8 @@ from contract.manifest import File
 from contract.settings.corpus import Pack
 from contract.shards import END_OF_TEXT, HEADER, encode, token_width
 from contract.store import Store
-from pipelines.spark.job import Job, Output, read_rows
+from contract.tables import read_rows
+from pipelines.spark.job import Job, Output
 from pipelines.tokenizer import BATCH_TEXTS, batched
 
 KINDS = {"documents": "tokens", "heldout": "heldout_tokens"}

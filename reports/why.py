@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -22,7 +20,7 @@ from contract.schema import Drop
 from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import reading
-from pipelines.text.hashing import buffers, shingles
+from pipelines.text.ngrams import shingles
 from pipelines.urls.canonical import canonical
 
 INDENT = " " * 34
@@ -87,9 +85,8 @@ def text_of(run: Run, key: str) -> str | None:
 
 def similarity(one: str, other: str, ngram: int) -> float:
     """Jaccard similarity of two texts' sets of word n-grams, computed like the check of `dedup_fuzzy`."""
-    hashes, bounds = shingles(*buffers(pa.array([one, other])), ngram)
-    sets = np.unique(hashes[: bounds[1]]), np.unique(hashes[bounds[1] :])
-    return len(np.intersect1d(*sets)) / len(np.union1d(*sets))
+    sets = shingles(one, ngram), shingles(other, ngram)
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
 def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:

@@ -83,6 +83,16 @@ def test_importing_the_light_places_loads_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_reports_load_neither_a_compiler_nor_an_engine():
+    """They also run in a web server, which starts in a second and may have none of these installed."""
+    script = "import sys, reports.report, reports.why; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "pipelines.rules.decide" in loaded
+    assert not loaded & {"numba", "scipy", "airflow", *HEAVY}
+
+
 @pytest.mark.parametrize("file", sources("dags"), ids=named)
 def test_dags_contain_no_work(file):
     """A DAG file draws a graph: it opens no plane and no file, and stays short."""

@@ -15,8 +15,9 @@ from contract.contamination import KIND, Benchmark, Report
 from contract.evalset import Item
 from contract.manifest import File
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.decontamination.search import LEAKED, Finding, Index, Ints, occurrences
-from pipelines.spark.job import Output, TableWriter, read_rows
+from pipelines.spark.job import Output, TableWriter
 
 MATCHES = pa.schema(
     [

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from contract.manifest import File
 from contract.schema import Drop
 from contract.store import Store
-from contract.tables import open_table, reading
-from pipelines.spark.job import DocumentSink, Job, Output, TableWriter, read_rows
+from contract.tables import open_table, read_rows, reading
+from pipelines.spark.job import DocumentSink, Job, Output, TableWriter
 from pipelines.spark.session import store_errors
 
 _NUMBER = re.compile(r"-(\d{5,})-[0-9a-f]{8}\.parquet$")
