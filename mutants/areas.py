@@ -7,6 +7,7 @@ PACKAGES = {
     "contract": "tests/contract",
     "pipelines": "tests/pipelines",
     "training": "tests/training",
+    "evals": "tests/evals",
     "reports": "tests/reports",
     "plugins/gristmill_airflow": "tests/plugins",
 }

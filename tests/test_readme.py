@@ -45,7 +45,7 @@ def test_nothing_is_left_to_fill_in():
 
 def test_named_variables_and_files_exist():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    planes = ("contract/", "pipelines/", "training/", "plugins/", "demo/")
+    planes = ("contract/", "pipelines/", "training/", "evals/", "plugins/", "demo/")
     code = "\n".join((ROOT / name).read_text() for name in tracked if name.startswith(planes) and name.endswith(".py"))
     named = set(re.findall(r"`([^`\n]+)`", README + CONTRIBUTING))
     variables = {name for name in named if name.startswith("GRISTMILL_")}
