@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def test_make_targets_exist():
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README + CONTRIBUTING))))
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
+
+
+def test_every_extra_is_explained():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {name for text in re.findall(r'"\.\[([a-z,]+)\]"', README) for name in text.split(",")} == set(extras)
+    for package in extras["cuda"]:
+        assert f"\n- {re.split('[=<>]', package)[0]} " in README
 
 
 def test_nothing_is_left_to_fill_in():
