@@ -54,6 +54,28 @@ def test_arrows_between_the_planes():
     assert checked.returncode == 0, checked.stdout
 
 
+@pytest.mark.parametrize("plane", ["pipelines", "training"])
+def test_rooms_import_no_stage(plane):
+    """A stage uses rooms; a room that used a stage would tie together all that use the room."""
+    stages = {f"{plane}.{name}" for name in (*STAGES, "check", "__main__")}
+    rooms = [file for file in sources(plane) if file.parent.name != plane]
+    assert len(rooms) > 10
+    assert {named(file): found for file in rooms if (found := sorted(stages & named_modules(file.read_text())))} == {}
+
+
+def named_modules(text: str) -> set[str]:
+    """All modules that a file may mean by its imports: `from a import b` may mean a and a.b."""
+    nodes = list(ast.walk(ast.parse(text)))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    from_ = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    return plain | {f"{node.module}{end}" for node in from_ for end in ("", *(f".{one.name}" for one in node.names))}
+
+
+def test_a_stage_is_seen_however_it_is_imported():
+    text = "from training import gate\ndef f():\n  import pipelines.filter\nfrom pipelines.check import check"
+    assert {"training.gate", "pipelines.filter", "pipelines.check"} <= named_modules(text)
+
+
 @pytest.mark.parametrize("file", sources(*LIGHT_PLACES), ids=named)
 def test_nothing_heavy_is_imported_at_module_level(file):
     assert HEAVY.isdisjoint(imported_at_load(ast.parse(file.read_text())))
