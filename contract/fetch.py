@@ -108,7 +108,9 @@ def get(url: str, patience_s: float = PATIENCE_S) -> bytes:
             response = session(retries=0).get(url, timeout=(TIMEOUT_S[0], max(1.0, patience_s / 2)))
         except ValueError as error:
             why = "" if "@" in url else f" ({root(error)})"  # the error may quote a part of a password
-            raise InputError(f"{masked_words(url)}: is no address that can be asked; check crawl.source{why}") from None
+            raise InputError(
+                f"{masked_words(url)}: is not an address that can be requested; check crawl.source{why}"
+            ) from None
         except requests.RequestException as error:
             why = root(error)
         else:
