@@ -135,7 +135,7 @@ class StageSettings:
     """What one stage may read of a recipe: its own section, and what the stage table declares of other sections."""
 
     def __init__(self, recipe: Recipe, stage: str) -> None:
-        self.own = recipe.section(stage)
+        self.own: Any = recipe.section(stage)
         self._stage = stage
         self._declared = {key: recipe.at(key) for key in STAGES[stage].settings}
 

@@ -35,7 +35,7 @@ class Benchmarks(NamedTuple):
     """The evaluation sets of a recipe, each a pair of name and items. Workers need only the index."""
 
     sets: tuple[tuple[str, tuple[Item, ...]], ...]
-    index: Index
+    index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     files: dict[str, list[tuple[str, int]]]
     """By benchmark: (name, number of items) of each file that was read, or of each member of an archive."""
     sought: dict[str, int]
@@ -157,12 +157,13 @@ def sift(row: dict[str, Any], judge: Judge | None, sink: DocumentSink, findings:
     """Keep, cut or drop a document. Returns the row to keep, or None. Without a judge, keeps the row unchanged."""
     size = len(row["text"].encode())
     verdict = judge.decide(row["text"]) if judge else None
-    left = verdict.left if verdict else row["text"]
+    left: str = row["text"]
     if verdict:
-        findings.note(row, verdict.found, left)
-    if verdict and left is None:
-        sink.drop(row, Drop.CONTAMINATED, verdict.value, size)
-        return None
+        findings.note(row, verdict.found, verdict.left)
+        if verdict.left is None:
+            sink.drop(row, Drop.CONTAMINATED, verdict.value, size)
+            return None
+        left = verdict.left
     sink.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=len(left.encode()))
     return row | {"text": left}
 

@@ -41,6 +41,7 @@ def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, file: Fil
     """Write one file of documents as shards of at least `shard_tokens` tokens; the last shard may have fewer."""
     tokenizer = load_tokenizer(vocabulary)
     end, size = tokenizer.token_to_id(END_OF_TEXT), tokenizer.get_vocab_size()
+    assert end is not None, "the stage tokenizer puts it first"
     output = Output()
     documents: list[np.ndarray] = []
     ids: list[str] = []

@@ -43,7 +43,7 @@ from training.rollout import left_pad, positions
 class RewardModel(nn.Module):
     """A decoder without its unembedding, and a linear head that gives one number per position."""
 
-    def __init__(self, decoder: nn.Module, seed: int) -> None:
+    def __init__(self, decoder: Any, seed: int) -> None:
         """`decoder` maps tokens to hidden states.
 
         The head's weights start as N(0, 1 / (d_model + 1)) (Stiennon et al. 2020, appendix B.1).
@@ -62,7 +62,8 @@ class RewardModel(nn.Module):
         output: Any = self.decoder(
             input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
         )
-        return self.head(output.last_hidden_state).squeeze(-1).float()
+        values: Tensor = self.head(output.last_hidden_state).squeeze(-1).float()
+        return values
 
     def save_pretrained(self, folder: Path) -> None:
         """Write model.safetensors and config.json, which `load` reads."""

@@ -100,7 +100,8 @@ def _link(engine: Any) -> None:
 
 def _adam(engine: Any) -> torch.optim.Optimizer:
     """torch's AdamW inside DeepSpeed's wrappers."""
-    return engine.basic_optimizer
+    adam: torch.optim.Optimizer = engine.basic_optimizer
+    return adam
 
 
 def _optimised(engine: Any) -> list[Tensor]:
@@ -119,7 +120,8 @@ def _trained(engine: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _shape(parameter: Any) -> torch.Size:
-    return getattr(parameter, "ds_shape", parameter.shape)
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
 
 
 def _partition(parameter: Any, value: Tensor) -> Tensor:
