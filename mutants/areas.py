@@ -7,6 +7,7 @@ PACKAGES = {
     "contract": "tests/contract",
     "pipelines": "tests/pipelines",
     "training": "tests/training",
+    "evals": "tests/evals",
     "reports": "tests/reports",
     "plugins/gristmill_airflow": "tests/plugins",
 }
@@ -38,6 +39,7 @@ ALSO = {
     "pipelines/rules/badwords.py": ("tests/pipelines/rules/test_bloom.py", "tests/pipelines/rules/test_measure.py"),
     "pipelines/text/counting.py": ("tests/pipelines/text/test_characters.py", "tests/pipelines/rules/test_measure.py"),
     "pipelines/pii/emails.py": ("tests/pipelines/pii/test_mask.py",),
+    "pipelines/pii/latin.py": ("tests/pipelines/pii/test_mask.py",),
     "pipelines/urls/listfile.py": ("tests/pipelines/urls/test_filter.py",),
     "pipelines/text/fasttext_model.py": ("tests/pipelines/html/test_prefilter.py", "tests/pipelines/test_langid.py"),
     "pipelines/text/languages.py": ("tests/pipelines/rules/test_quality.py",),

@@ -139,7 +139,7 @@ def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: i
         made = (ngram_hashes(laid.exact, length)[at], ngram_hashes(laid.folded, length)[at], passage, place)
         for column, values in zip(columns, (*made, np.full(len(at), length)), strict=True):
             column.append(values)
-    exact, folded, passage, place, length = (
+    exact, folded, passage, place, lengths = (
         np.concatenate(column) if column else np.zeros(0, np.uint64) for column in columns
     )
     order = np.argsort(exact, kind="stable")
@@ -151,7 +151,7 @@ def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: i
         keys,
         _filter_of(keys),
         grams,
-        length[order][first].astype(np.uint8),
+        lengths[order][first].astype(np.uint8),
         np.append(first, len(order)).astype(np.int64),
         passage[order].astype(np.int32),
         place[order].astype(np.int32),
@@ -225,7 +225,8 @@ def find(text: str, index: Index) -> Finding | None:
 def occurrences(grams: Ints, index: Index) -> Ints:
     """Indices of all occurrences of the given n-grams, concatenated."""
     count = index.starts[grams + 1] - index.starts[grams]
-    return np.repeat(index.starts[grams], count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    within: Ints = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(index.starts[grams], count) + within
 
 
 def _coverage(grams: Ints, index: Index) -> tuple[Ints, npt.NDArray[np.float64]]:

@@ -37,10 +37,10 @@ def special_chars(document: Text) -> float:
     if not document.text:
         return 0.0
     whole = np.array([0]), np.array([len(document.codes)])
-    return 1 - counting.letters(document.codes, classes(), *whole)[1] / len(document.codes)
+    return float(1 - counting.letters(document.codes, classes(), *whole)[1] / len(document.codes))
 
 
 def share_of(document: Text, known: frozenset[str]) -> float:
     """Share of the words that are in `known`, compared in lower case and without surrounding punctuation."""
     bare = document.lowered_words[1].keys
-    return counting.listed(bare, keys_of(known))[0] / max(len(bare), 1)
+    return float(counting.listed(bare, keys_of(known))[0] / max(len(bare), 1))

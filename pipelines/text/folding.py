@@ -64,3 +64,12 @@ def normalize(text: str) -> str:
     The result is in lower case, with single spaces, every number as 0, and no tags, punctuation, symbols or diacritics.
     """
     return " ".join(_ZEROS.sub("0", blank_markup(text).translate(_FOLDS)).split())
+
+
+def shingles(text: str, n: int) -> set[tuple[str, ...]]:
+    """Every run of n words of a normalised text; at least one, as in `pipelines.text.hashing.shingles`.
+
+    A text of fewer than n words has one shingle of all its words. A text without words has itself as its only shingle.
+    """
+    words = normalize(text).split() or [text]
+    return {tuple(words[at : at + n]) for at in range(max(len(words) - n + 1, 1))}

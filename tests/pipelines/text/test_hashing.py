@@ -8,6 +8,7 @@ import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipelines.text import folding
 from pipelines.text.folding import normalize
 from pipelines.text.hashing import buffers, shingles, word_hashes
 from pipelines.text.mixing import mix64, ngram_hashes
@@ -94,3 +95,18 @@ def test_buffers_of_every_kind_of_string_array() -> None:
     assert (bytes(data), offsets.tolist()) == (b"abc", [0, 1, 2, 3])
     data, offsets = buffers(pa.array([], pa.string()))
     assert (len(data), offsets.tolist()) == (0, [0])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "b", "7", "!", "é"]), max_size=8).map(" ".join), min_size=2, max_size=2),
+    st.integers(1, 4),
+)
+@example(["!", "?"], 2)
+@example(["a b", "a  B!"], 3)
+@example(["", "a"], 1)
+def test_two_texts_share_as_many_compiled_shingles_as_plain_ones(texts: list[str], n: int) -> None:
+    found = shingles(*buffers(pa.array(texts)), n)
+    one, other = (set(found.hashes[low:high].tolist()) for low, high in pairwise(found.bounds))
+    plain, also = (folding.shingles(text, n) for text in texts)
+    assert (len(one), len(other), len(one & other)) == (len(plain), len(also), len(plain & also))
