@@ -9,9 +9,9 @@ from contract.errors import RecipeError
 from contract.manifest import File
 from contract.recipe import Recipe
 from contract.schema import DOCUMENTS
-from contract.settings.corpus import Filter
+from contract.settings.filter import Filter, Rule
 from contract.store import Store
-from pipelines.rules.decide import Rule, decide, rules_for
+from pipelines.rules.decide import decide, rules_for
 from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
 from pipelines.text.stopwords import STOP_WORDS
 
@@ -20,9 +20,9 @@ GROUP_ROWS = 4096  # documents of one Spark task: microseconds each
 
 def check_stop_words(recipe: Recipe) -> None:
     """Raise RecipeError if a language of the recipe has no stop words: the rule would pass or drop all of it."""
-    rule = recipe.filter.gopher_quality
+    asked = any(rule.score == "stop_words" for rule in recipe.filter.rules())
     missing = [code for code in recipe.langid.languages if code not in STOP_WORDS]
-    if rule.enabled and rule.min_stop_words and missing:
+    if asked and missing:
         raise RecipeError(
             f"langid.languages: there are no stop words for {', '.join(missing)}; "
             "set filter.gopher_quality.min_stop_words=0, "

@@ -35,7 +35,7 @@ def duplicate_fraction(document: Text, n: int) -> float:
     )
 
 
-def measure(document: Text) -> dict[str, float | None]:
+def repetition_scores(document: Text) -> dict[str, float | None]:
     """All scores of the table: fractions of lines and paragraphs; all others are fractions of characters.
 
     n-gram sizes are in words of the language.

@@ -21,6 +21,7 @@ from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
+from contract.settings.filter import Reason
 from contract.store import Store
 from contract.tables import read_batches
 from pipelines.spark.session import start_context, start_spark, store_errors, watched
@@ -137,7 +138,7 @@ class DocumentSink:
     def drop(
         self,
         row: dict[str, Any],
-        reason: Drop,
+        reason: Drop | Reason,
         value: object = "",
         size: int = 0,
         duplicate_of: str | None = None,
@@ -153,14 +154,14 @@ class DocumentSink:
                 "id": row["id"],
                 "url": row.get("url"),
                 "stage": self._stage,
-                "reason": reason.value,
+                "reason": str(reason),
                 "value": shown,
                 "duplicate_of": duplicate_of,
                 "snippet": (snippet if snippet is not None else row.get("text") or "")[:SNIPPET_CHARS],
             }
         )
         self.counts.read += 1
-        self.counts.reasons[reason.value] += 1
+        self.counts.reasons[str(reason)] += 1
         self.counts.bytes_read += size
 
     def lose(self, kind: str, count: int = 1) -> None:

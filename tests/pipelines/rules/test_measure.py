@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from contract.scores import SCORES
 from contract.settings.corpus import C4Lines, LineCorrection, Score
 from pipelines.rules.lines import COUNTER, PHRASES, Corrected, correct
-from pipelines.rules.measure import Tools, measure, perplexity
+from pipelines.rules.measure import Tools, clean_and_score, perplexity
 from pipelines.rules.sentences import BEFORE_NAME, SHORTENED
 from pipelines.text.characters import AFTER_STOPS, BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED
 from pipelines.text.languages import UNITS, unit
@@ -203,7 +203,7 @@ def equal(found, expected):
 @settings(max_examples=400, deadline=None)
 @given(TEXTS, LANGUAGES)
 def test_every_score_equals_its_plain_definition(text, language):
-    kept, scores = measure(text, language, PLAIN, Tools())
+    kept, scores = clean_and_score(text, language, PLAIN, Tools())
     assert kept == text
     equal(scores, plain_scores(text, language or "en"))
     assert set(scores) == set(SCORES)
@@ -227,7 +227,7 @@ def test_words_are_what_the_pattern_finds(text, language):
 
 @pytest.mark.parametrize("text", ["", "\n", "\n\n\n", " \t ", "\0", "a", "漢", "\ud800"])
 def test_texts_of_almost_nothing(text):
-    equal(measure(text, "en", PLAIN, Tools())[1], plain_scores(text, "en"))
+    equal(clean_and_score(text, "en", PLAIN, Tools())[1], plain_scores(text, "en"))
 
 
 def real_texts(data_dir):
@@ -243,14 +243,14 @@ def test_every_score_of_real_pages_equals_its_plain_definition(data_dir):
     texts = list(real_texts(data_dir))
     assert len(texts) >= 90
     for text in texts:
-        equal(measure(text[:6000], "en", PLAIN, Tools())[1], plain_scores(text[:6000], "en"))
+        equal(clean_and_score(text[:6000], "en", PLAIN, Tools())[1], plain_scores(text[:6000], "en"))
         assert correct(Text(text, "en"), LineCorrection()) == plain_correct(text, LineCorrection(), 1)
 
 
 def test_repetition_and_quality_are_measured_before_lines_go_and_fineweb_after():
     menu = "Home\nNEWS\n"
     body = "The river bends twice before it meets the old mill and the weir."
-    kept, scores = measure(menu * 3 + body, "en", Score(), Tools())
+    kept, scores = clean_and_score(menu * 3 + body, "en", Score(), Tools())
     assert kept == body
     assert scores["duplicate_lines"] == 4 / 7
     assert (scores["words"], scores["kept_words"]) == (19, 13)
@@ -258,18 +258,18 @@ def test_repetition_and_quality_are_measured_before_lines_go_and_fineweb_after()
     assert scores["kept_duplicate_line_chars"] == 0
     assert scores["punctuated_lines"] == 1
     with_c4 = Score(c4_lines=C4Lines(enabled=True))
-    kept, scores = measure(f"{body}\nNo end to this line", "en", with_c4, Tools())
+    kept, scores = clean_and_score(f"{body}\nNo end to this line", "en", with_c4, Tools())
     assert (kept, scores["words"], scores["kept_words"], scores["punctuated_lines"]) == (body, 18, 13, 1)
 
 
 def test_scripts_without_spaces_count_words_of_their_own_size():
     text = "河流在这里转弯，" * 2  # seven words of two characters; the commas belong to the character before
-    scores = measure(text, "zh", PLAIN, Tools())[1]
+    scores = clean_and_score(text, "zh", PLAIN, Tools())[1]
     assert scores["words"] == 7
     assert scores["alpha_words"] == 1
     assert scores["duplicate_5grams"] == 0, "five words are ten characters"
     assert scores["short_lines"] == 0, "16 characters are as long as 32"
-    assert measure(text, "en", PLAIN, Tools())[1]["duplicate_5grams"] == 8 / 16
+    assert clean_and_score(text, "en", PLAIN, Tools())[1]["duplicate_5grams"] == 8 / 16
     assert set(UNITS) >= {"zh", "ja", "th"}
 
 
@@ -283,5 +283,5 @@ class FakeModel:
 def test_perplexity_is_asked_of_bare_words_in_lower_case():
     assert perplexity(Text('He said: "No!" -- and left.'), FakeModel()) == len("he said no and left")
     assert perplexity(Text(" -- "), FakeModel()) == 0.0
-    scores = measure("One two", "en", Score(), Tools(perplexity=FakeModel()))[1]
+    scores = clean_and_score("One two", "en", Score(), Tools(perplexity=FakeModel()))[1]
     assert scores["perplexity"] == 7
