@@ -2,11 +2,11 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from contract.kinds import Kind
 from contract.manifest import find
 from contract.plan import Run
 from contract.printable import printable
 
-KIND = "contamination"  # the kind of a report's file
 STAGES = {"decontaminate": "the crawl", "mix": "the curated sources"}
 COMMON = 3  # so many of the most common n-grams are shown per benchmark
 
@@ -42,7 +42,7 @@ def reports(run: Run) -> dict[str, Report]:
     found: dict[str, Report] = {}
     for stage, what in STAGES.items():
         manifest = find(run.store, run.task(stage))
-        for file in manifest.of(KIND) if manifest else ():
+        for file in manifest.of(Kind.CONTAMINATION) if manifest else ():
             with file.open(run.store) as source:
                 found[what] = Report.model_validate_json(source.read())
     return found

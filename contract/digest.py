@@ -6,6 +6,7 @@ to task through Airflow's database, so each task can check that the files are th
 
 import hashlib
 import re
+from pathlib import Path
 
 from contract.errors import RecipeError
 
@@ -30,6 +31,12 @@ def verify(place: str, digest: str, recipe: bytes, inputs: bytes) -> None:
             f"recipe {place}: it or the inputs.json beside it changed since the run was resolved, "
             "as the digest in the run's URI tells; find out who wrote there, and start a new run"
         )
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(recipe: bytes, inputs: bytes) -> str:

@@ -28,7 +28,7 @@ def levels(run: Run) -> list[Level]:
     """One level for each finished Spark stage that judges documents, in pipeline order."""
     made: list[Level] = []
     tasks = run.tasks()
-    for name in (stage.name for stage in STAGES.values() if stage.plane == "spark"):
+    for name in (stage.name for stage in STAGES.values() if stage.drops):
         done = [
             manifest
             for (stage, _), task in tasks.items()

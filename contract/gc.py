@@ -48,6 +48,8 @@ def collect(store: Store, older_than_s: float, now: float, delete: bool = False)
     attempts = _attempts(entries)
     manifests, unreadable = read_all(store)
     listed = {f"{manifest.prefix}/{manifest.attempt}" for manifest in manifests}
+    # A manifest may list files of a stage before, whose own manifest may have been deleted since.
+    listed |= {match[0] for one in manifests for file in one.files if (match := ATTEMPT.match(file.path))}
     unsure = {*unreadable, *(match[1] for entry in entries if (match := DAMAGED.fullmatch(entry.path)))}
     listed |= {path for path in attempts if path.rpartition("/")[0] in unsure}
     old: list[Garbage] = []

@@ -3,8 +3,8 @@ manifest exists is done.
 
 A task writes below `<stage>/<fingerprint>/<partition>/attempt-<uuid>/` and commits `manifest.json` beside its attempts.
 A second writer of the same task is refused, and its attempt is garbage that `gc` removes. Readers open only files that
-a manifest lists. A manifest may list only files of its own attempt: a manifest that lies under another task's prefix,
-or that lists other files, is refused.
+a manifest lists: those of its own attempt, and those that an input lists and this stage leaves as they are. A manifest
+that lies under another task's prefix, or that lists other files, is refused.
 """
 
 import datetime
@@ -19,16 +19,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract import deployment
 from contract.errors import DamagedError, GristmillError, NotReadyError, StoreError
 from contract.fetch import warn
+from contract.identity import Identity, Input
+from contract.kinds import Kind
 from contract.masking import masked
 from contract.plan import Run, Task
-from contract.stages import STAGES
+from contract.stages import STAGES, upstream
 from contract.store import Store
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 HEARTBEAT = "heartbeat"  # a file in the folder of a running attempt
 BEAT_S = 600.0  # six beats in an hour, the shortest time that `gc` waits
 ATTEMPT = re.compile(r"attempt-[0-9a-z]+")
+UPSTREAM = re.compile(r"([a-z_]+)/[0-9a-f]{40}/[^/]+/attempt-[0-9a-z]+")
+FORMAT: Final = 2  # of manifests; a manifest of another format is skipped with a line that says so
 TAKEN = (".lock", ".part")
 """A file's name may not end in these: training puts its lock and its unfinished download beside each fetched file."""
 
@@ -46,9 +50,13 @@ class File(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
-    kind: str
+    kind: Kind
     bytes: int
     rows: int = 0
+    sha256: str = ""
+    """64 hexadecimal digits; empty for a file that is not committed yet."""
+    part: int | None = None
+    """Which files of a manifest belong together: a documents file and what is said of its rows have the same number."""
 
     def open(self, store: Store) -> "pa.NativeFile":
         """Return a seekable reader. Raises DamagedError if the file is gone or its size is not the committed one."""
@@ -83,15 +91,6 @@ class File(BaseModel):
         return f"bring it back, or delete {store.full(task)}/manifest.json and run {task.split('/')[0]} again"
 
 
-class Input(BaseModel):
-    """The task whose result was an input of this one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    stage: str
-    partition: str
-    fingerprint: str
-
-
 class Rows(BaseModel):
     """Documents read, kept and dropped. `check` passes for every stage that keeps or drops documents."""
 
@@ -123,16 +122,16 @@ class Manifest(BaseModel):
     """What a task read, wrote, counted and measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[2] = FORMAT
     stage: str
-    version: int
     fingerprint: str
     partition: str
     attempt: str
+    identity: Identity
+    """All that the fingerprint was computed from."""
     files: tuple[File, ...]
-    inputs: tuple[Input, ...]
     sources: tuple[str, ...] = ()
     """URIs of the crawl files, without secrets; only the stage `crawl` has them."""
-    settings: dict[str, Any]
     rows: Rows = Rows()
     metrics: dict[str, float | int | str | bool | None] = {}
     run: str
@@ -148,7 +147,11 @@ class Manifest(BaseModel):
     def path(self) -> str:
         return f"{self.prefix}/manifest.json"
 
-    def of(self, *kinds: str) -> list[File]:
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        return self.identity.inputs
+
+    def of(self, *kinds: Kind) -> list[File]:
         """The files of these kinds, in the order in which they were written."""
         return [file for file in self.files if file.kind in kinds]
 
@@ -218,28 +221,23 @@ class Attempt:
     ) -> Manifest:
         """Create the manifest and return the one that the store now holds: this attempt's, or a faster attempt's.
 
-        Raises GristmillError if the counts in `rows` do not add up or a file lies outside the attempt, and DamagedError
-        if a file in the store is missing or its size is not the written one, for example after a full disk cut it.
+        `files` lie in the attempt, or an input's manifest lists them. Raises GristmillError if one does neither or the
+        counts in `rows` do not add up, and DamagedError if a file in the store is missing or its size is not the
+        written one, for example after a full disk cut it.
         """
         rows = rows or Rows()
         rows.check()
-        stray = [file.path for file in files if not lies_below(file.path, f"{self.prefix}/{self.id}")]
-        if stray:
-            raise GristmillError(f"{stray[0]} lies outside the attempt {self.prefix}/{self.id}; nothing was committed")
+        own = [file for file in files if lies_below(file.path, f"{self.prefix}/{self.id}")]
+        self._check_upstream([file for file in files if file not in own])
         segment = self.task.segment
         manifest = Manifest(
             stage=self.task.stage,
-            version=STAGES[self.task.stage].version,
             fingerprint=self.task.fingerprint,
             partition=self.partition,
             attempt=self.id,
+            identity=self.task.identity,
             files=tuple(files),
-            inputs=tuple(
-                Input(stage=task.stage, partition=task.partition, fingerprint=task.fingerprint)
-                for task in self.task.inputs
-            ),
             sources=tuple(masked(file.uri) for file in segment.files) if segment and not self.task.inputs else (),
-            settings=self.run.recipe.section(self.task.stage).identity(),
             rows=rows,
             metrics=dict(metrics or {}),
             run=self.run.uri,
@@ -249,10 +247,10 @@ class Attempt:
         )
         if (manifest.finished - self.started).total_seconds() > BEAT_S:
             self._beat()  # if the machine has slept for long, `gc` may be about to delete these files
-        self._compare(files)
-        self.store.persist([file.path for file in files])  # the manifest may list only files that survive a power cut
+        self._compare(own)
+        self.store.persist([file.path for file in own])  # the manifest may list only files that survive a power cut
         if self._create(manifest):
-            self._compare_again(manifest)
+            self._compare_again(manifest, own)
             return manifest
         stands = read(self.store, self.prefix)
         if stands.attempt != self.id:  # equal if the answer to this attempt's own first request was lost
@@ -269,10 +267,23 @@ class Attempt:
                     "nothing was committed, run again"
                 )
 
-    def _compare_again(self, manifest: Manifest) -> None:
+    def _check_upstream(self, files: Sequence[File]) -> None:
+        """Raise GristmillError unless each of these files, which lie outside the attempt, is listed by an input."""
+        if not files:
+            return
+        inputs = [need(self.store, task) for task in self.task.inputs]
+        listed = {file.model_copy(update={"part": None}) for manifest in inputs for file in manifest.files}
+        for file in files:
+            if file.model_copy(update={"part": None}) not in listed:
+                raise GristmillError(
+                    f"{file.path} lies outside the attempt {self.prefix}/{self.id}, and no input lists it; "
+                    "nothing was committed"
+                )
+
+    def _compare_again(self, manifest: Manifest, own: Sequence[File]) -> None:
         """Delete the manifest if its files are gone: `gc` may have run while the machine slept after `_compare`."""
         try:
-            self._compare(manifest.files)
+            self._compare(own)
         except DamagedError:
             self.store.delete(manifest.path)
             self._may_stand = False
@@ -323,10 +334,12 @@ def parse(store: Store, prefix: str, content: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        if _claims(content, prefix):
+        if (written := _format(content, prefix)) is not None:
+            other = f"has format {written}, and this version of Gristmill reads format {FORMAT}"
+            if written == FORMAT:
+                other = f"was written by another version of Gristmill ({error.error_count()} fields differ)"
             raise StoreError(
-                f"{where}: was written by another version of Gristmill ({error.error_count()} fields differ); "
-                "use that version, or delete it to run the task again"
+                f"{where}: {other}; use the version that wrote it, or delete it to run the task again"
             ) from error
         raise DamagedError(f"{where}: is no manifest; delete it to run the task again") from error
     why = foreign(manifest, prefix)
@@ -335,13 +348,14 @@ def parse(store: Store, prefix: str, content: bytes) -> Manifest:
     return manifest
 
 
-def _claims(content: bytes, prefix: str) -> bool:
-    """Whether content that this version cannot parse names the task of this prefix, like another version's manifest."""
+def _format(content: bytes, prefix: str) -> object:
+    """The format of a manifest of this prefix that this version cannot parse; None if the content is no manifest."""
     try:
         values = json.loads(content)
-        return f"{values['stage']}/{values['fingerprint']}/{values['partition']}" == prefix
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
+        claims = f"{values['stage']}/{values['fingerprint']}/{values['partition']}" == prefix
+        return values.get("format", 1) if claims else None  # format 1 had no number
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def foreign(manifest: Manifest, prefix: str) -> str | None:
@@ -350,8 +364,16 @@ def foreign(manifest: Manifest, prefix: str) -> str | None:
         return f"it is the manifest of {manifest.prefix}"
     if not ATTEMPT.fullmatch(manifest.attempt):
         return f"its attempt is called {manifest.attempt!r}"
-    stray = [file.path for file in manifest.files if not lies_below(file.path, f"{prefix}/{manifest.attempt}")]
-    return f"it lists {stray[0]!r}, which is no file of its attempt" if stray else None
+    stray = [file.path for file in manifest.files if not _may_list(manifest, file.path)]
+    return f"it lists {stray[0]!r}, which is no file of its attempt or of a stage before" if stray else None
+
+
+def _may_list(manifest: Manifest, path: str) -> bool:
+    """Whether a path lies below the manifest's attempt, or below an attempt at one of the stages before."""
+    if lies_below(path, f"{manifest.prefix}/{manifest.attempt}"):
+        return True
+    folder = UPSTREAM.match(path)
+    return folder is not None and folder[1] in upstream(manifest.stage) and lies_below(path, folder[0])
 
 
 def lies_below(path: str, folder: str) -> bool:

@@ -1,22 +1,21 @@
 """The plan of a run: every task of a recipe and its segments, with its fingerprint, before any task has run.
 
-fingerprint = sha256 of (stage, version, settings without run-time-only fields, the inputs' fingerprints). The same
-recipe over the same files gives the same fingerprints, so a task whose manifest exists is done. A file in a folder is
-identified by its name below the source and by its content, so a crawl folder that was copied, moved or touched is the
-same crawl. A mirror's file is identified by its URI without secrets.
+The same recipe over the same files gives the same fingerprints, so a task whose manifest exists is done
+(`contract.identity` says what a fingerprint holds). A file in a folder is identified by its name below the source and
+by its content, so a crawl folder that was copied, moved or touched is the same crawl. A mirror's file is identified by
+its URI without secrets.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from contract import deployment
 from contract import recipe as recipes
+from contract.constants import CONSTANTS
 from contract.digest import with_digest
 from contract.errors import InputError, RecipeError
+from contract.identity import Identity, Input
 from contract.recipe import Recipe
 from contract.sources import (
     Segment,
@@ -27,7 +26,7 @@ from contract.sources import (
     load_inputs,
     stage_outside,
 )
-from contract.stages import STAGES
+from contract.stages import STAGES, sections
 from contract.store import Store
 
 WHOLE = "all"  # the only partition of a corpus stage
@@ -39,9 +38,13 @@ class Task:
 
     stage: str
     partition: str
-    fingerprint: str
+    identity: Identity = field(repr=False)
     inputs: tuple["Task", ...] = field(repr=False)
     segment: Segment | None = field(default=None, repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.identity.fingerprint()
 
     @property
     def prefix(self) -> str:
@@ -88,12 +91,10 @@ class Run:
 
         The digests of all of these files are computed anew. Crawl files are not checked.
         """
-        reads = [stage]
-        if stage == "mix" and self.recipe.mix.sources:
-            reads.append("decontaminate")  # `mix` searches curated sources for the benchmarks
-        for key, now in (pair for name in reads for pair in stage_outside(self.recipe, name).items()):
-            if now != self.outside.get(key):
-                raise InputError(f"{key}: the file changed since the run was resolved; start a new run")
+        for name in sections(stage):
+            for key, now in stage_outside(self.recipe, name).items():
+                if now != self.outside.get(key):
+                    raise InputError(f"{key}: the file changed since the run was resolved; start a new run")
 
     def task(self, stage: str, partition: str = WHOLE) -> Task:
         """One task. Raises RecipeError if the stage or the partition does not exist."""
@@ -107,17 +108,6 @@ class Run:
         return tasks[stage, partition]
 
 
-def fingerprint(stage: str, settings: dict[str, Any], inputs: Sequence[str]) -> str:
-    """The fingerprint of a task, 40 hexadecimal digits. `inputs` are the inputs' fingerprints, in order."""
-    identity = {
-        "stage": stage,
-        "version": STAGES[stage].version,
-        "settings": settings,
-        "inputs": list(inputs),
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:40]
-
-
 def plan(
     recipe: Recipe, segments: Sequence[Segment], outside: Mapping[str, str] | None = None
 ) -> dict[tuple[str, str], Task]:
@@ -127,8 +117,17 @@ def plan(
     """
     done: dict[str, list[Task]] = {}
     for stage in STAGES.values():
-        settings = recipe.stage_identity(stage.name)
-        files = [f"{key}:{value}" for key, value in sorted((outside or {}).items()) if key.startswith(f"{stage.name}.")]
+        alike = Identity(
+            stage=stage.name,
+            version=stage.version,
+            settings=recipe.identity(stage.name),
+            constants={name: CONSTANTS[name] for name in stage.constants},
+            outside={
+                key: value
+                for key, value in sorted((outside or {}).items())
+                if key.partition(".")[0] in sections(stage.name)
+            },
+        )
         made = done[stage.name] = []
         for index, segment in enumerate(segments) if stage.scope == "snapshot" else ((0, None),):
             inputs = tuple(
@@ -136,12 +135,17 @@ def plan(
                 for name in stage.reads
                 for task in (done[name] if segment is None else done[name][index : index + 1])
             )
-            reads = [*files, *(task.fingerprint for task in inputs)]
+            own: dict[str, object] = {"inputs": tuple(map(as_input, inputs))}
             if segment and not inputs:
-                reads += [segment.partition, *(file.identity for file in segment.files)]
-            key = fingerprint(stage.name, settings, reads)
-            made.append(Task(stage.name, segment.partition if segment else WHOLE, key, inputs, segment))
+                files = tuple(file.identity for file in segment.files)
+                own |= {"segment": segment.partition, "crawl_files": files}
+            partition = segment.partition if segment else WHOLE
+            made.append(Task(stage.name, partition, alike.model_copy(update=own), inputs, segment))
     return {(task.stage, task.partition): task for tasks in done.values() for task in tasks}
+
+
+def as_input(task: Task) -> Input:
+    return Input(stage=task.stage, partition=task.partition, fingerprint=task.fingerprint)
 
 
 def resolve(uri: str, run: str, overrides: Sequence[str] = (), snapshots: Sequence[str] = ()) -> Run:

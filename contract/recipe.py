@@ -19,6 +19,7 @@ from contract.settings import corpus, training
 from contract.settings.base import Settings, Text, Uri, runtime_only
 from contract.settings.filter import Filter
 from contract.settings.spark import Spark
+from contract.stages import STAGES
 from contract.store import split_uri
 
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
@@ -104,18 +105,46 @@ class Recipe(Settings):
         section: Settings = getattr(self, stage)
         return section
 
-    def stage_identity(self, stage: str) -> dict[str, Any]:
-        """The settings that decide a stage's output: its own section, and what it uses of other sections."""
-        decides = self.section(stage).identity()
-        if stage == "extract" and self.extract.prefilter_probability and self.langid.languages:
-            decides["languages"] = sorted(self.langid.languages)  # the language prefilter uses them
-            decides["model"] = corpus.LANGUAGE_MODEL
-        if stage == "langid":
-            decides["model"] = corpus.LANGUAGE_MODEL
-        if stage == "dedup_substring":
-            # Held-out text is not cut because training text repeats it.
-            decides["heldout_fraction"] = self.mix.heldout_fraction
+    def identity(self, stage: str) -> dict[str, Any]:
+        """The settings that decide a stage's output and differ from the defaults: dotted key -> JSON value.
+
+        They are the stage's own section and what the stage table declares of other sections.
+        """
+        decides: dict[str, Any] = {}
+        for key in (stage, *STAGES[stage].settings):
+            value, usual = self.at(key), DEFAULTS.at(key)
+            if isinstance(value, Settings):
+                decides |= value.differences(usual, f"{key}.")
+            elif value != usual:
+                section, _, name = key.rpartition(".")
+                owner = self.at(section) if section else self
+                decides[key] = owner.model_dump(mode="json", include={name})[name]
         return decides
+
+    def at(self, key: str) -> Any:
+        """The value at a dotted key, for example `langid.languages`."""
+        value: Any = self
+        for name in key.split("."):
+            value = getattr(value, name)
+        return value
+
+
+class StageSettings:
+    """What one stage may read of a recipe: its own section, and what the stage table declares of other sections."""
+
+    def __init__(self, recipe: Recipe, stage: str) -> None:
+        self.own = recipe.section(stage)
+        self._stage = stage
+        self._declared = {key: recipe.at(key) for key in STAGES[stage].settings}
+
+    def of(self, key: str) -> Any:
+        """A declared setting of another section. Raises KeyError otherwise, for it would not be in the fingerprint."""
+        if key not in self._declared:
+            raise KeyError(f"{self._stage} reads {key}, which its row in contract/stages.py does not declare")
+        return self._declared[key]
+
+
+DEFAULTS = Recipe()
 
 
 def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Recipe:

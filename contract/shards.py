@@ -23,13 +23,6 @@ from contract.errors import InputError
 MAGIC = b"GRISTTOK"
 VERSION = 1
 HEADER = struct.Struct("<8sIIQQQQ16x")  # 64 bytes
-END_OF_TEXT = "<|endoftext|>"
-PAD = "<|pad|>"
-USER = "<|user|>"
-ASSISTANT = "<|assistant|>"
-SYSTEM = "<|system|>"
-SPECIAL_TOKENS = (END_OF_TEXT, PAD, USER, ASSISTANT, SYSTEM)  # a tokenizer's first ids, in this order
-
 WIDTHS: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 
 

@@ -1,7 +1,8 @@
 """The stage table: the whole pipeline in one place.
 
-DAG edges, fingerprints and the documentation's table come from these rows. Raise a stage's `version` if a change of its
-code changes its output for the same settings and inputs; the new version makes old results stale.
+The DAGs and their edges, fingerprints, checks and the documentation's table come from these rows. Raise a stage's
+`version` if a change of its code changes its output for the same settings and inputs; the new version makes old results
+stale.
 """
 
 from dataclasses import dataclass
@@ -9,102 +10,138 @@ from typing import Literal
 
 Plane = Literal["spark", "gpu", "local"]
 Scope = Literal["snapshot", "corpus"]
+Dag = Literal["corpus", "pretrain", "align", "evaluate"]
 
 
 @dataclass(frozen=True)
 class Stage:
     """One row of the table.
 
-    plane: `spark` runs in `pipelines`, `gpu` under DeepSpeed in `training`, `local` in `training` as one process.
-    scope: `snapshot` runs once for every segment of every crawl, `corpus` once over everything.
-    reads: the stages whose manifests it opens; a snapshot stage reads the same segment, a corpus stage all segments.
+    dag: the DAG that runs it. plane: `spark` runs in `pipelines`, `gpu` under DeepSpeed in `training`, `local` in
+    `training` as one process. scope: `snapshot` runs once for every segment of every crawl, `corpus` once over
+    everything. reads: the stages whose manifests it opens; a snapshot stage reads the same segment, a corpus stage all
+    segments. settings: what it reads of the recipe besides its own section, as dotted keys; a job gives it nothing
+    else. constants: the names in `contract.constants` of what else decides its output. drops: whether it drops
+    documents, so that reports have a row for it. checks: whether its module has a function `check`, which refuses
+    settings before a run starts.
     """
 
     name: str
+    dag: Dag
     plane: Plane
     scope: Scope
     reads: tuple[str, ...]
     version: int
     summary: str
+    settings: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
+    drops: bool = False
+    checks: bool = False
 
 
 STAGES: dict[str, Stage] = {
     row.name: row
     for row in (
-        Stage("crawl", "spark", "snapshot", (), 6, "WARC or WET records to pages; URL filter"),
         Stage(
-            "extract", "spark", "snapshot", ("crawl",), 5, "main content of each page, behind a time and memory guard"
-        ),
-        Stage("langid", "spark", "snapshot", ("extract",), 2, "language of each text; keeps the recipe's languages"),
-        Stage(
-            "score", "spark", "snapshot", ("langid",), 2, "line corrections, masks, and every score that a rule judges"
+            "crawl", "corpus", "spark", "snapshot", (), 6, "WARC or WET records to pages; URL filter",
+            drops=True, checks=True,
         ),
         Stage(
-            "filter", "spark", "snapshot", ("score",), 2, "repetition and quality rules, decided on the scores alone"
+            "extract", "corpus", "spark", "snapshot", ("crawl",), 5,
+            "main content of each page, behind a time and memory guard",
+            settings=("langid.languages",), constants=("language_model",), drops=True,
         ),
         Stage(
-            "minhash_sign",
-            "spark",
-            "snapshot",
-            ("filter", "score"),
-            3,
+            "langid", "corpus", "spark", "snapshot", ("extract",), 2,
+            "language of each text; keeps the recipe's languages",
+            constants=("language_model",), drops=True, checks=True,
+        ),
+        Stage(
+            "score", "corpus", "spark", "snapshot", ("langid",), 2,
+            "line corrections, masks, and every score that a rule judges",
+            drops=True, checks=True,
+        ),
+        Stage(
+            "filter", "corpus", "spark", "snapshot", ("score",), 2,
+            "repetition and quality rules, decided on the scores alone",
+            settings=("langid.languages",), drops=True, checks=True,
+        ),
+        Stage(
+            "minhash_sign", "corpus", "spark", "snapshot", ("filter", "score"), 3,
             "MinHash signature and band keys of each document",
         ),
-        Stage("dedup_url", "spark", "corpus", ("filter",), 3, "one document per canonical URL"),
         Stage(
-            "dedup_fuzzy",
-            "spark",
-            "corpus",
-            ("minhash_sign", "filter", "dedup_url"),
-            4,
+            "dedup_url", "corpus", "spark", "corpus", ("filter",), 3,
+            "one document per canonical URL",
+            drops=True,
+        ),
+        Stage(
+            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "filter", "dedup_url"), 4,
             "one document per cluster of near duplicates",
+            settings=("minhash_sign",), drops=True,
         ),
         Stage(
-            "dedup_substring",
-            "spark",
-            "corpus",
-            ("filter", "dedup_url", "dedup_fuzzy"),
-            3,
+            "dedup_substring", "corpus", "spark", "corpus", ("filter", "dedup_url", "dedup_fuzzy"), 3,
             "cuts text that stands at two or more places",
+            # held-out text is not cut because training text repeats it
+            settings=("mix.heldout_fraction",), drops=True, checks=True,
         ),
         Stage(
-            "decontaminate",
-            "spark",
-            "corpus",
-            ("dedup_substring",),
-            5,
+            "decontaminate", "corpus", "spark", "corpus", ("dedup_substring",), 5,
             "drops or cuts documents that repeat evaluation sets",
+            drops=True, checks=True,
         ),
         Stage(
-            "mix", "spark", "corpus", ("decontaminate",), 3, "weighs the sources, shuffles, holds some documents out"
+            "mix", "corpus", "spark", "corpus", ("decontaminate",), 3,
+            "weighs the sources, shuffles, holds some documents out",
+            settings=("decontaminate",), drops=True,
         ),
-        Stage("tokenizer", "spark", "corpus", ("mix",), 1, "trains a byte-level BPE on the mixture"),
-        Stage("pack", "spark", "corpus", ("mix", "tokenizer"), 1, "documents to token shards of equal sequences"),
-        Stage("pretrain", "gpu", "corpus", ("pack", "tokenizer"), 1, "next-token prediction"),
-        Stage("sft", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 2, "instruction tuning"),
-        Stage("reward", "gpu", "corpus", ("sft", "tokenizer", "mix"), 2, "reward model from preference pairs"),
-        Stage("gate", "local", "corpus", ("reward",), 1, "is the reward model good enough for PPO"),
         Stage(
-            "ppo",
-            "gpu",
-            "corpus",
-            ("sft", "reward", "gate", "pack", "mix", "tokenizer"),
-            1,
+            "tokenizer", "corpus", "spark", "corpus", ("mix",), 1,
+            "trains a byte-level BPE on the mixture",
+            constants=("special_tokens",),
+        ),
+        Stage(
+            "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 1,
+            "documents to token shards of equal sequences",
+        ),
+        Stage(
+            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 1,
+            "next-token prediction",
+            settings=("pack.seq_len",),
+        ),
+        Stage(
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 2,
+            "instruction tuning",
+            constants=("chat_format",),
+        ),
+        Stage(
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "mix"), 2,
+            "reward model from preference pairs",
+            settings=("sft",), constants=("chat_format",),
+        ),
+        Stage(
+            "gate", "align", "local", "corpus", ("reward",), 1,
+            "is the reward model good enough for PPO",
+        ),
+        Stage(
+            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "mix", "tokenizer"), 1,
             "reinforcement learning from the reward model",
+            settings=("reward", "sft"), constants=("chat_format",),
         ),
         Stage(
-            "evaluate",
-            "gpu",
-            "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "mix", "tokenizer"),
-            2,
+            "evaluate", "evaluate", "gpu", "corpus",
+            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "mix", "tokenizer"), 2,
             "every model on the same held-out data",
+            settings=("reward", "sft", "ppo.max_prompt_tokens"), constants=("chat_format",),
         ),
         Stage(
-            "export", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1, "safetensors that transformers loads"
+            "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,
+            "safetensors that transformers loads",
+            settings=("name",), constants=("chat_format",),
         ),
     )
-}
+}  # fmt: skip
 
 
 def upstream(name: str) -> set[str]:
@@ -122,3 +159,13 @@ def upstream(name: str) -> set[str]:
 def downstream(name: str) -> set[str]:
     """Every stage that depends on `name`, directly or not."""
     return {other for other in STAGES if name in upstream(other)}
+
+
+def stages_of(dag: str) -> tuple[str, ...]:
+    """The stages that a DAG runs, in the order of the table."""
+    return tuple(stage.name for stage in STAGES.values() if stage.dag == dag)
+
+
+def sections(stage: str) -> set[str]:
+    """The recipe's sections that a stage reads, its own included, whole or in part."""
+    return {stage, *(key.partition(".")[0] for key in STAGES[stage].settings)}

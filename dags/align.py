@@ -5,10 +5,10 @@ If the gate finds the reward model too weak, PPO is skipped and the tuned model 
 
 from airflow.sdk import DAG
 
+from contract.stages import stages_of
 from gristmill_airflow.assets import ALIGNED, PRETRAINED
 from gristmill_airflow.graph import RETRIES, connect, publish_last, resolve, stages
 from gristmill_airflow.params import stage_params
-from gristmill_airflow.stage import SLICES
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
 with DAG(
@@ -21,6 +21,6 @@ with DAG(
     tags=["gristmill"],
     doc_md=__doc__,
 ):
-    operators = stages(SLICES["align"], ppo={"needs_open_gate": True})
+    operators = stages(stages_of("align"), ppo={"needs_open_gate": True})
     connect(operators, first=resolve())
     [operators["gate"], operators["ppo"]] >> publish_last(ALIGNED, stage="ppo", otherwise="gate")

@@ -9,15 +9,14 @@ once.
 
 from airflow.sdk import DAG, task_group
 
-from contract.stages import STAGES
+from contract.stages import STAGES, stages_of
 from gristmill_airflow.assets import CORPUS, CRAWL
 from gristmill_airflow.graph import RETRIES, connect, resolve, segments, stages
 from gristmill_airflow.params import stage_params
-from gristmill_airflow.stage import SLICES
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
-PER_SEGMENT = [name for name in SLICES["corpus"] if STAGES[name].scope == "snapshot"]
-WHOLE_CORPUS = [name for name in SLICES["corpus"] if STAGES[name].scope == "corpus"]
+PER_SEGMENT = [name for name in stages_of("corpus") if STAGES[name].scope == "snapshot"]
+WHOLE_CORPUS = [name for name in stages_of("corpus") if STAGES[name].scope == "corpus"]
 
 with DAG(
     dag_id="corpus",

@@ -2,10 +2,10 @@
 
 from airflow.sdk import DAG
 
+from contract.stages import stages_of
 from gristmill_airflow.assets import ALIGNED, EXPORTED
 from gristmill_airflow.graph import RETRIES, connect, resolve, stages
 from gristmill_airflow.params import stage_params
-from gristmill_airflow.stage import SLICES
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
 with DAG(
@@ -18,4 +18,4 @@ with DAG(
     tags=["gristmill"],
     doc_md=__doc__,
 ):
-    connect(stages(SLICES["evaluate"], export={"outlets": [EXPORTED]}), first=resolve())
+    connect(stages(stages_of("evaluate"), export={"outlets": [EXPORTED]}), first=resolve())

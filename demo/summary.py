@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from contract import contamination, funnel
 from contract.headline import headline, left_out, warnings
+from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run
 
@@ -58,7 +59,7 @@ def chats(run: Run, manifest: Manifest) -> Iterator[str]:
     """Up to three prompts with the answer before PPO (the SFT model's) and after it."""
     rows = [
         json.loads(line)
-        for file in manifest.of("samples")
+        for file in manifest.of(Kind.SAMPLES)
         for line in run.store.read_bytes(file.path).decode().splitlines()
     ][:3]
     for row in rows:

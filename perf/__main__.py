@@ -18,6 +18,7 @@ from pathlib import Path
 
 import trafilatura
 
+from contract.kinds import Kind
 from contract.manifest import Attempt, Manifest, find
 from contract.plan import Run, Task, resolve
 from contract.stages import STAGES
@@ -105,7 +106,7 @@ def _plain_extraction(run: Run) -> float:
         row["payload"]
         for done in crawled
         if done
-        for file in done.of("pages")
+        for file in done.of(Kind.PAGES)
         for row in read_rows(run.store, file.path)
     ]
     some = pages[:: max(1, len(pages) // PLAIN_PAGES)]

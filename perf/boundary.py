@@ -20,6 +20,7 @@ from contract import gc, lineage
 from contract.deployment import VARIABLE
 from contract.digest import split_digest, with_digest
 from contract.errors import GristmillError, InputError, RecipeError
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, find, need, read
 from contract.plan import Run, Task, open_run, resolve
 from contract.store import Store
@@ -205,7 +206,7 @@ def hold(scene: Scene) -> Held:
     for attempt in (done, garbage):
         run.store.write_bytes(attempt.path("part"), b"x")
         os.utime(run.store.local(attempt.path("part")), (0, 0))
-    made = done.commit([File(path=done.path("part"), kind="pages", bytes=1)])
+    made = done.commit([File(path=done.path("part"), kind=Kind.PAGES, bytes=1)])
     return Held(scene, run, task, made, garbage)
 
 
@@ -229,7 +230,7 @@ def lists(path: str) -> Callable[[Held], bool]:
     return reads(
         files=lambda held: (
             *held.made.files,
-            File(path=path.format(own=f"{held.made.prefix}/{held.made.attempt}"), kind="pages", bytes=1),
+            File(path=path.format(own=f"{held.made.prefix}/{held.made.attempt}"), kind=Kind.PAGES, bytes=1),
         )
     )
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, need
 from contract.plan import Run, open_run
 from contract.settings.corpus import MINHASH_PRESETS
@@ -131,13 +132,13 @@ def check_links(bars: Bars, folder: Path, preset: str, texts: list[str]) -> None
     everyone = {"dedup_fuzzy.pairs_per_document": len(texts)}
     run = synthetic.make_run(folder, texts, settings | everyone, len(texts) // 4 + 1)
     stages(run, "minhash_sign", "dedup_fuzzy")
-    signatures = need(run.store, run.task("minhash_sign", run.segments[0].partition)).of("signatures")
+    signatures = need(run.store, run.task("minhash_sign", run.segments[0].partition)).of(Kind.SIGNATURES)
     nodes = np.concatenate([(at << FILE_BITS) + np.arange(file.rows) for at, file in enumerate(signatures)])
     keys = np.array([row["keys"] for file in signatures for row in read_rows(run.store, file.path)], np.uint64)
     at = {node: place for place, node in enumerate(nodes.tolist())}
     edges = {
         (min(pair), max(pair))
-        for file in need(run.store, run.task("dedup_fuzzy")).of("edges")
+        for file in need(run.store, run.task("dedup_fuzzy")).of(Kind.EDGES)
         for row in read_rows(run.store, file.path)
         for pair in [(at[row["big"]], at[row["small"]])]
     }
@@ -248,16 +249,16 @@ def bench_substring(bars: Bars, folder: Path, tokens: int) -> None:
     Attempt(run, run.task("dedup_fuzzy")).commit([], part.rows)
     ours = stages(run, "dedup_substring")
     made = need(run.store, run.task("dedup_substring"))
-    real = sum(count_words(run.store, file) for file in part.of("documents"))
+    real = sum(count_words(run.store, file) for file in part.of(Kind.DOCUMENTS))
     print(f"substring, {real / 1e6:.1f} M tokens: {ours}, {made.metrics}")
     bars.at_most("substring_gib", ours.memory / GIB, 8)
-    cuts = [read_cuts(run.store, file) for file in made.of("cuts")]
+    cuts = [read_cuts(run.store, file) for file in made.of(Kind.CUTS)]
     alone = synthetic.make_run(
         folder / "alone", synthetic.texts(documents, 500), {"dedup_substring.one_process_bytes": (1 << 31) - 1}
     )
     Attempt(alone, alone.task("dedup_fuzzy")).commit([], part.rows)
     theirs = stages(alone, "dedup_substring")
-    other = [read_cuts(alone.store, file) for file in need(alone.store, alone.task("dedup_substring")).of("cuts")]
+    other = [read_cuts(alone.store, file) for file in need(alone.store, alone.task("dedup_substring")).of(Kind.CUTS)]
     print(
         f"suffix array: {theirs}; {real / ours.wall / 1e6:.1f} M tokens a second beside its {real / theirs.wall / 1e6:.2f}"
     )

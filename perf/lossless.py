@@ -26,6 +26,7 @@ from typing import Any
 
 from contract import gc
 from contract.errors import GristmillError
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, Rows, find, read_all
 from contract.plan import Run, Task, resolve
 from contract.store import Store
@@ -71,7 +72,7 @@ class Case:
     def _write(self, attempt: Attempt, number: int) -> File:
         data = content(attempt.id, number)
         self.store.write_bytes(attempt.path(f"part-{number}"), data)
-        return File(path=attempt.path(f"part-{number}"), kind="documents", bytes=len(data), rows=ROWS)
+        return File(path=attempt.path(f"part-{number}"), kind=Kind.DOCUMENTS, bytes=len(data), rows=ROWS)
 
     def age(self) -> None:
         """Everything in the store was written two hours ago."""

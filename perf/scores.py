@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contract.kinds import Kind
 from perf.bars import Bars
 
 NAMES = ("aeb", "mediacloud2020_multilang", "trafilatura_eval")
@@ -42,7 +43,7 @@ def documents(data: Path, where: Path) -> list[tuple[str, str]]:
     for one in (task.inputs[0].inputs[0], task.inputs[0], task):
         with contextlib.redirect_stdout(io.StringIO()):
             importlib.import_module(f"pipelines.{one.stage}").run(Job(run, one, Attempt(run, one)))
-    files = Job(run, run.task("score", task.partition), Attempt(run, task)).inputs("langid", "documents")
+    files = Job(run, run.task("score", task.partition), Attempt(run, task)).inputs("langid", Kind.DOCUMENTS)
     return [(row["text"], row["language"]) for file in files for row in read_rows(run.store, file.path)]
 
 

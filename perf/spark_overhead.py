@@ -15,6 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from contract.kinds import Kind
 from contract.manifest import Attempt
 from contract.plan import Run, Task, resolve
 from perf.bars import Bars
@@ -71,7 +72,7 @@ def on_pool(run: Run, task: Task, pool: "multiprocessing.pool.Pool") -> tuple[fl
 def work_of(job: Job) -> tuple[list[extract.Share], partial]:
     """The stage's tasks, but that copies are worked on like other pages: the files here are copies of each other."""
     languages = tuple(sorted(job.run.recipe.langid.languages))
-    groups = group_rows(job.inputs("crawl", "pages"), extract.GROUP_ROWS)
+    groups = group_rows(job.inputs("crawl", Kind.PAGES), extract.GROUP_ROWS)
     return [extract.Share(files) for files in groups], partial(
         extract._work, job.store, job.prefix, job.settings, languages
     )

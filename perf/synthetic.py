@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Rows
 from contract.plan import WHOLE, Run, resolve
 from contract.schema import DOCUMENTS
@@ -94,4 +95,4 @@ def _write(run: Run, attempt: Attempt, number: int, rows: list[tuple[int, str]])
     with run.store.open_output(path) as sink:
         pq.write_table(pa.table(columns, schema=DOCUMENTS), sink, compression="zstd", row_group_size=1024)
         size = sink.tell()
-    return File(path=path, kind="documents", bytes=size, rows=len(rows))
+    return File(path=path, kind=Kind.DOCUMENTS, bytes=size, rows=len(rows))

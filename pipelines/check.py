@@ -5,45 +5,13 @@ evaluation sets and tokenizer that they name; and that no named file has changed
 seconds and reads no page.
 """
 
-from collections.abc import Callable
+import importlib
 
 from contract.manifest import find
 from contract.plan import Run
-from contract.recipe import Recipe
+from contract.recipe import StageSettings
 from contract.stages import STAGES
-from pipelines.decontaminate import describe, load
-from pipelines.dedup.tokens import load_tokenizer
-from pipelines.filter import check_stop_words
-from pipelines.langid import check_languages
-from pipelines.score import check_tools
 from pipelines.spark.session import check_setup
-from pipelines.urls.listfile import read_lists
-
-
-def crawl(recipe: Recipe) -> None:
-    for folder in recipe.crawl.blocklists:
-        read_lists(folder)
-
-
-def dedup_substring(recipe: Recipe) -> None:
-    if recipe.dedup_substring.tokenizer:
-        load_tokenizer(recipe.dedup_substring.tokenizer)
-
-
-def decontaminate(recipe: Recipe) -> None:
-    if recipe.decontaminate.benchmarks:
-        print(*describe(load(recipe.decontaminate)), sep="\n", flush=True)
-
-
-CHECKS: dict[str, Callable[[Recipe], None]] = {
-    "crawl": crawl,
-    "langid": lambda recipe: check_languages(recipe.langid),
-    "score": lambda recipe: check_tools(recipe.score),
-    "filter": check_stop_words,
-    "dedup_substring": dedup_substring,
-    "decontaminate": decontaminate,
-}
-"""The check of each stage. It raises the RecipeError or InputError that the stage itself would raise."""
 
 
 def _needs_spark(run: Run) -> bool:
@@ -55,6 +23,8 @@ def _needs_spark(run: Run) -> bool:
 def check(run: Run) -> None:
     """Check the settings of every stage with tasks left, and Spark's setup if one of them runs on Spark.
 
+    The `check` of a stage raises the RecipeError or InputError that the stage itself would raise.
+
     Skips stages that are done, because they have accepted their settings.
     """
     if _needs_spark(run):
@@ -63,5 +33,5 @@ def check(run: Run) -> None:
     for stage, task in reversed(first.items()):
         if not find(run.store, task):
             run.check_outside(stage)
-            if stage in CHECKS:
-                CHECKS[stage](run.recipe)
+            if STAGES[stage].checks:
+                importlib.import_module(f"pipelines.{stage}").check(StageSettings(run.recipe, stage))

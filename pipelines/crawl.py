@@ -8,14 +8,17 @@ from typing import Any
 
 import xxhash
 
+from contract.kinds import Kind
 from contract.masking import masked
 from contract.printable import printable
+from contract.recipe import StageSettings
 from contract.schema import PAGES, SNIPPET_CHARS, Drop
 from contract.settings.corpus import Crawl
 from contract.sources import Source, file_size
 from contract.store import Store
 from pipelines.spark.job import Counts, DocumentSink, Job, Output
 from pipelines.urls import filter as urls
+from pipelines.urls.listfile import read_lists
 from pipelines.warc.confined import decode_confined
 from pipelines.warc.pages import Span, read_pages
 from pipelines.warc.rangefile import RangeFile
@@ -112,7 +115,7 @@ def read_part(part: Part, place: Place, settings: Crawl, url_filter: urls.UrlFil
         results = read_pages(file, settings.max_payload_bytes, span, decode_confined)
         total = PartOutput()
         for number in range(1 << 30):
-            sink = DocumentSink(place.store, place.prefix, "crawl", f"{name}-{number:05d}", PAGES, "pages")
+            sink = DocumentSink(place.store, place.prefix, "crawl", f"{name}-{number:05d}", PAGES, Kind.PAGES)
             ended = not _fill(results, sink, source, place.snapshot, url_filter)
             written = sink.close()
             total.files += written.files
@@ -162,6 +165,12 @@ def whole(
             for source, output_of_all in zip(torn, again([Part(source) for source in torn]), strict=True)
         }
     return [piece for pieces in by_source.values() for piece in pieces], replaced
+
+
+def check(settings: StageSettings) -> None:
+    """Raise InputError or RecipeError if a block list cannot be read."""
+    for folder in settings.own.blocklists:
+        read_lists(folder)
 
 
 def run(job: Job) -> None:

@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 
 from contract.errors import InputError
 from contract.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_members
+from contract.kinds import Kind
 from contract.manifest import File
 from contract.metrics import Progress
 from contract.printable import printable
+from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
@@ -168,7 +170,7 @@ def sift(row: dict[str, Any], judge: Judge | None, sink: DocumentSink, findings:
 def search(store: Store, prefix: str, judge: Judge, file: File, name: str) -> Output:
     """Keep, cut or drop the documents of one file."""
     sink = DocumentSink(store, prefix, "decontaminate", name)
-    writer = TableWriter(store, f"{prefix}/documents-{name}.parquet", "documents", DOCUMENTS)
+    writer = TableWriter(store, f"{prefix}/documents-{name}.parquet", Kind.DOCUMENTS, DOCUMENTS)
     findings = Findings(store, prefix, judge.index, name)
     for batch in read_batches(store, file, BATCH_ROWS, DOCUMENTS.names):
         suspect = suspects(batch["text"], judge.index)
@@ -191,7 +193,7 @@ def copy(job: Job) -> Output:
 
     Uses threads of this process: a copy waits for the store and not for a core, and starting Spark takes longer.
     """
-    inputs = job.inputs("dedup_substring", "documents")
+    inputs = job.inputs("dedup_substring", Kind.DOCUMENTS)
     progress = Progress(job.task.stage, job.task.partition, "files", len(inputs))
 
     def copy_file(numbered: tuple[int, File]) -> File:
@@ -216,6 +218,12 @@ def copy(job: Job) -> Output:
     return Output(files, Counts(read=kept, kept=kept, bytes_read=size, bytes_kept=size))
 
 
+def check(settings: StageSettings) -> None:
+    """Raise InputError if a benchmark cannot be read; print what was found of each."""
+    if settings.own.benchmarks:
+        print(*describe(load(settings.own)), sep="\n", flush=True)
+
+
 def run(job: Job) -> None:
     settings: Decontaminate = job.settings
     if not settings.benchmarks:
@@ -224,6 +232,6 @@ def run(job: Job) -> None:
     benchmarks = load(settings)
     print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, settings.action, settings.min_coverage)
-    output = job.map_files(job.inputs("dedup_substring", "documents"), partial(search, job.store, job.prefix, judge))
+    output = job.map_files(job.inputs("dedup_substring", Kind.DOCUMENTS), partial(search, job.store, job.prefix, judge))
     metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, output)
     job.commit(output, benchmark_ngrams=len(benchmarks.index.grams), **metrics)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import Drop
 from contract.settings.corpus import DedupFuzzy
@@ -80,13 +81,13 @@ def materialize(job: Job, edges: Any, turn: int) -> Any:
     """
     folder = f"{job.prefix}/turns/{turn:03d}"
     rows = edges.mapInArrow(partial(keep_edges, job.store, folder), "path string, rows bigint").collect()
-    files = [File(path=row["path"], kind="edges", bytes=0, rows=row["rows"]) for row in rows]
+    files = [File(path=row["path"], kind=Kind.EDGES, bytes=0, rows=row["rows"]) for row in rows]
     return job.read_table(files, partial(read_edges, job.store), "big bigint, small bigint")
 
 
 def keep_edges(store: Store, folder: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     with store_errors(store.full(folder)):
-        writer = TableWriter(store, f"{folder}/{uuid.uuid4().hex}.parquet", "edges", EDGES)
+        writer = TableWriter(store, f"{folder}/{uuid.uuid4().hex}.parquet", Kind.EDGES, EDGES)
         for batch in batches:
             writer.write_table(pa.Table.from_batches([batch.select(EDGES.names)]).cast(EDGES))
         for file in writer.close():
@@ -102,7 +103,7 @@ def run(job: Job) -> None:
     clusters = 0
     if items:
         with computing(job.context, job.task):
-            edges = link(job, items, settings, job.run.recipe.section("minhash_sign"))
+            edges = link(job, items, settings, job.setting("minhash_sign"))
             removed, clusters = find(job, items, edges)
     before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))
     output = drop_duplicates(job, inputs, removed, Drop.NEAR_DUPLICATE, show, before)

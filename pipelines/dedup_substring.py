@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from contract.kinds import Kind
 from contract.manifest import File
+from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import DedupSubstring
 from contract.store import Store
 from pipelines.dedup import suffixes
 from pipelines.dedup.repeats import BUCKET_BYTES, id_keys, places, save_cuts, steps
 from pipelines.dedup.substring import repeated
-from pipelines.dedup.tokens import Item, blocks, read_cuts, without
+from pipelines.dedup.tokens import Item, blocks, load_tokenizer, read_cuts, without
 from pipelines.spark import exchange
 from pipelines.spark.heldout import heldout
 from pipelines.spark.job import DocumentSink, Job, Output, read_rows
@@ -81,12 +83,18 @@ def cut(store: Store, prefix: str, min_chars: int, item: Item, name: str) -> Out
     return sink.close()
 
 
+def check(settings: StageSettings) -> None:
+    """Raise InputError if the tokenizer that the recipe names cannot be loaded."""
+    if settings.own.tokenizer:
+        load_tokenizer(settings.own.tokenizer)
+
+
 def run(job: Job) -> None:
     settings: DedupSubstring = job.settings
     items = [Item(part) for part in parts(job, "dedup_url", "dedup_fuzzy")]
     # Bytes of text: Parquet files are 2 to 100 times smaller, so their sizes say little.
     size = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_fuzzy"))
-    fraction = job.run.recipe.section("mix").heldout_fraction
+    fraction = job.setting("mix.heldout_fraction")
     small = size <= settings.one_process_bytes
     documents: dict[int, int] = {}
     spans = tokens = 0
@@ -95,7 +103,7 @@ def run(job: Job) -> None:
         if not rows:
             break
         for row in rows:
-            file = File(path=row["path"], kind="cuts", bytes=row["bytes"], rows=row["rows"])
+            file = File(path=row["path"], kind=Kind.CUTS, bytes=row["bytes"], rows=row["rows"], sha256=row["sha256"])
             items[row["file"]] = Item(items[row["file"]].part, file)
             spans, tokens = spans + row["spans"], tokens + row["tokens"]
             documents[row["file"]] = row["documents"]

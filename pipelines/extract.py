@@ -17,6 +17,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
 from contract.guard import Guard, Outcome, Reply
+from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import PAGES, Drop
 from contract.settings.corpus import Extract
@@ -308,9 +309,9 @@ def sort_equals(
 
 def run(job: Job) -> None:
     settings: Extract = job.settings
-    files = job.inputs("crawl", "pages")
+    files = job.inputs("crawl", Kind.PAGES)
     shares = share_out(group_rows(files, GROUP_ROWS), read_digests(job.store, files))
-    languages = tuple(sorted(job.run.recipe.langid.languages))
+    languages = tuple(sorted(job.setting("langid.languages")))
     output = job.map_files(shares, partial(_work, job.store, job.prefix, settings, languages), "groups")
     twice, read = output.metrics["extracted_twice"], output.counts.read
     print(f"extracted twice: {twice:,} of {read:,} pages ({twice / max(read, 1):.1%})", flush=True)

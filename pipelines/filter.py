@@ -6,8 +6,9 @@ A dropped document counts under the first rule that it breaks.
 from functools import lru_cache, partial
 
 from contract.errors import RecipeError
+from contract.kinds import Kind
 from contract.manifest import File
-from contract.recipe import Recipe
+from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS
 from contract.settings.filter import Filter, Rule
 from contract.store import Store
@@ -18,10 +19,10 @@ from pipelines.text.stopwords import STOP_WORDS
 GROUP_ROWS = 4096  # documents of one Spark task: microseconds each
 
 
-def check_stop_words(recipe: Recipe) -> None:
+def check(settings: StageSettings) -> None:
     """Raise RecipeError if a language of the recipe has no stop words: the rule would pass or drop all of it."""
-    asked = any(rule.score == "stop_words" for rule in recipe.filter.rules())
-    missing = [code for code in recipe.langid.languages if code not in STOP_WORDS]
+    asked = any(rule.score == "stop_words" for rule in settings.own.rules())
+    missing = [code for code in settings.of("langid.languages") if code not in STOP_WORDS]
     if asked and missing:
         raise RecipeError(
             f"langid.languages: there are no stop words for {', '.join(missing)}; "
@@ -47,9 +48,9 @@ def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: 
 
 def groups(job: Job) -> list[list[File]]:
     """The files of `score` in the groups that `run` maps, in the same order, which numbers the output files."""
-    return group_rows(job.inputs("score", "documents"), GROUP_ROWS)
+    return group_rows(job.inputs("score", Kind.DOCUMENTS), GROUP_ROWS)
 
 
 def run(job: Job) -> None:
-    check_stop_words(job.run.recipe)
+    check(job.declared)
     job.commit(job.map_files(groups(job), partial(_work, job.store, job.prefix, job.settings), "groups"))

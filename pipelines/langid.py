@@ -3,7 +3,9 @@
 from functools import partial
 
 from contract.errors import RecipeError
+from contract.kinds import Kind
 from contract.manifest import File
+from contract.recipe import StageSettings
 from contract.schema import Drop
 from contract.settings.corpus import Langid
 from contract.store import Store
@@ -42,11 +44,11 @@ def judge(language: str, probability: float, settings: Langid) -> tuple[Drop, ob
     return None
 
 
-def check_languages(settings: Langid) -> None:
+def check(settings: StageSettings) -> None:
     """Raise RecipeError for a code that lid.176 does not know: such a language would match no document."""
     answers = model().f.predict("a\n", 1000, -1.0, "strict")  # below every probability: returns all labels
     known = {label.removeprefix(LABEL) for _, label in answers}
-    unknown = [code for code in settings.languages if code not in known]
+    unknown = [code for code in settings.own.languages if code not in known]
     if unknown:
         raise RecipeError(
             f"langid.languages: lid.176 knows no {', '.join(unknown)}; use its ISO 639 codes, for example en, de, zh"
@@ -71,6 +73,6 @@ def _work(store: Store, prefix: str, settings: Langid, files: list[File], name: 
 
 def run(job: Job) -> None:
     settings: Langid = job.settings
-    check_languages(settings)
-    groups = group_rows(job.inputs("extract", "documents"), GROUP_ROWS)
+    check(job.declared)
+    groups = group_rows(job.inputs("extract", Kind.DOCUMENTS), GROUP_ROWS)
     job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import File
 from contract.scores import SCORES
 from contract.settings.corpus import MinhashSign
@@ -90,7 +91,7 @@ def sign(store: Store, prefix: str, settings: MinhashSign, item: tuple[File, Seq
     """
     file, scored = item
     schema = signatures_schema(settings)
-    writer = TableWriter(store, f"{prefix}/signatures-{name}.parquet", "signatures", schema)
+    writer = TableWriter(store, f"{prefix}/signatures-{name}.parquet", Kind.SIGNATURES, schema)
     scores = read_scores(store, scored, settings.quality_column) if scored else None
     read = ["id", "date", "text", *([] if scored else [settings.quality_column])]
     for batch in read_batches(store, file, BATCH_ROWS, read):
@@ -110,6 +111,6 @@ def sign(store: Store, prefix: str, settings: MinhashSign, item: tuple[File, Seq
 def run(job: Job) -> None:
     settings: MinhashSign = job.settings
     scored = groups(job) if settings.quality_column in SCORES else []
-    items = [(file, scored[number(file)] if scored else []) for file in job.inputs("filter", "documents")]
+    items = [(file, scored[number(file)] if scored else []) for file in job.inputs("filter", Kind.DOCUMENTS)]
     output = job.map_files(items, partial(sign, job.store, job.prefix, settings))
     job.commit(output, documents=sum(file.rows for file in output.files))

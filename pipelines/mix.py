@@ -23,6 +23,7 @@ import xxhash
 
 from contract import funnel
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Decontaminate, Mix
@@ -34,6 +35,7 @@ from pipelines.spark.heldout import contains, heldout, is_heldout
 from pipelines.spark.job import COMPRESSION, Counts, DocumentSink, Job, Output, TableWriter, read_rows
 from pipelines.text.hashing import Hashes
 
+KINDS = (Kind.DOCUMENTS, Kind.HELDOUT)
 HELDOUT = -1  # the shard of held-out documents
 HELD_BYTES = 64 << 20  # bytes of text that a worker buffers before it writes them
 
@@ -132,7 +134,7 @@ class ShardedRows:
         self._writer.add_key_value_metadata({"shards": json.dumps(self._groups)})
         self._writer.close()
         self._sink.close()
-        return [File(path=self._path, kind="dealt", bytes=0, rows=self._count)]
+        return [File(path=self._path, kind=Kind.DEALT, bytes=0, rows=self._count)]
 
 
 def text_hash(text: str) -> int:
@@ -204,7 +206,7 @@ def collect(store: Store, prefix: str, dealt: list[str], shard: int, name: str) 
             parquet = pq.ParquetFile(source)
             groups = json.loads(parquet.metadata.metadata[b"shards"])
             tables += [parquet.read_row_group(group) for group, owner in enumerate(groups) if owner == shard]
-    kind = "heldout" if shard == HELDOUT else "documents"
+    kind = Kind.HELDOUT if shard == HELDOUT else Kind.DOCUMENTS
     writer = TableWriter(store, f"{prefix}/{kind}-{name}.parquet", kind, DOCUMENTS)
     if tables:
         table = pa.concat_tables(tables).sort_by([("order", "ascending"), ("id", "ascending")])
@@ -239,8 +241,8 @@ def explain_empty(job: Job, dealt: Counts) -> str:
 
 def check(job: Job, settings: Mix, files: list[File], dealt: Counts) -> None:
     """Raise InputError if training or evaluation would have nothing to read."""
-    train = sum(file.rows for file in files if file.kind == "documents")
-    heldout = sum(file.rows for file in files if file.kind == "heldout")
+    train = sum(file.rows for file in files if file.kind == Kind.DOCUMENTS)
+    heldout = sum(file.rows for file in files if file.kind == Kind.HELDOUT)
     if not train and not heldout:
         raise InputError(f"mix: the corpus is empty: {explain_empty(job, dealt)}")
     if not train:
@@ -257,9 +259,9 @@ def check(job: Job, settings: Mix, files: list[File], dealt: Counts) -> None:
 
 def run(job: Job) -> None:
     settings: Mix = job.settings
-    items = [Item("crawl", settings.crawl_epochs, file) for file in job.inputs("decontaminate", "documents")]
+    items = [Item("crawl", settings.crawl_epochs, file) for file in job.inputs("decontaminate", Kind.DOCUMENTS)]
     items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
-    decontaminate: Decontaminate = job.run.recipe.section("decontaminate")
+    decontaminate: Decontaminate = job.setting("decontaminate")
     benchmarks = load(decontaminate) if decontaminate.benchmarks and settings.sources else None
     if benchmarks:
         print(*describe(benchmarks), sep="\n", flush=True)
@@ -267,13 +269,13 @@ def run(job: Job) -> None:
     chosen = job.map_each(items, partial(drawn, job.store, settings, judge)) if settings.heldout_fraction else []
     held = job.context.broadcast(np.unique(np.concatenate([np.zeros(0, np.uint64), *chosen])))
     dealt = job.map_files(items, partial(deal, job.store, job.prefix, settings, judge, held))
-    paths = [file.path for file in dealt.files if file.kind == "dealt"]
+    paths = [file.path for file in dealt.files if file.kind == Kind.DEALT]
     shards = [*range(settings.shards), HELDOUT] if paths else []
     collected = job.map_files(shards, partial(collect, job.store, job.prefix, paths), "shards")
     check(job, settings, collected.files, dealt.counts)
     metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, dealt) if benchmarks else {}
     job.store.delete(f"{job.prefix}/scratch")
-    output = Output([*collected.files, *(file for file in dealt.files if file.kind != "dealt")], dealt.counts)
-    rows = {kind: sum(file.rows for file in collected.files if file.kind == kind) for kind in ("documents", "heldout")}
-    metrics |= {"training_rows": rows["documents"], "heldout_documents": rows["heldout"]}
-    job.commit(output, extra_copies=sum(rows.values()) - dealt.counts.kept, **metrics)
+    output = Output([*collected.files, *(file for file in dealt.files if file.kind != Kind.DEALT)], dealt.counts)
+    train, heldout = (sum(file.rows for file in collected.files if file.kind == kind) for kind in KINDS)
+    metrics |= {"training_rows": train, "heldout_documents": heldout}
+    job.commit(output, extra_copies=train + heldout - dealt.counts.kept, **metrics)

@@ -6,15 +6,18 @@ from functools import partial
 import numpy as np
 from tokenizers import Tokenizer
 
+from contract.chat import END_OF_TEXT
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import File
+from contract.output import write_file
 from contract.settings.corpus import Pack
-from contract.shards import END_OF_TEXT, HEADER, encode, token_width
+from contract.shards import HEADER, encode, token_width
 from contract.store import Store
 from pipelines.spark.job import Job, Output, read_rows
 from pipelines.tokenizer import BATCH_TEXTS, batched
 
-KINDS = {"documents": "tokens", "heldout": "heldout_tokens"}
+KINDS = {Kind.DOCUMENTS: Kind.TOKENS, Kind.HELDOUT: Kind.HELDOUT_TOKENS}
 
 
 def load_tokenizer(data: bytes) -> Tokenizer:
@@ -46,9 +49,8 @@ def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, file: Fil
         nonlocal used
         path = f"{prefix}/{KINDS[file.kind]}-{name}-{len(output.files):05d}.bin"
         data = encode(documents, ids, settings.seq_len, size, end)
-        store.write_bytes(path, data)
         rows = -(-used // settings.seq_len)
-        output.files.append(File(path=path, kind=KINDS[file.kind], bytes=len(data), rows=rows))
+        output.files.append(write_file(store, path, KINDS[file.kind], data, rows))
         documents.clear()
         ids.clear()
         used = 0
@@ -81,10 +83,10 @@ def measure(store: Store, files: list[File], kind: str, prefix: str = "") -> dic
 
 def run(job: Job) -> None:
     settings: Pack = job.settings
-    (vocabulary,) = job.inputs("tokenizer", "tokenizer")
+    (vocabulary,) = job.inputs("tokenizer", Kind.TOKENIZER)
     (mixture,) = job.manifests("mix")
-    files = mixture.of("documents", "heldout")
-    if not mixture.of("documents"):
+    files = mixture.of(Kind.DOCUMENTS, Kind.HELDOUT)
+    if not mixture.of(Kind.DOCUMENTS):
         raise InputError(f"pack: {job.store.full(mixture.path)} lists no training documents; run mix again")
     with vocabulary.open(job.store) as source:
         data = source.read()

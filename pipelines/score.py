@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import RecipeError
+from contract.kinds import Kind
 from contract.manifest import File
+from contract.recipe import StageSettings
 from contract.schema import SCORED, Drop
 from contract.scores import SCORES
 from contract.settings.corpus import Score
@@ -30,11 +32,11 @@ def tools_for(settings: Score) -> Tools:
     return Tools(lists, _model(settings.perplexity_model) if settings.perplexity_model else None)
 
 
-def check_tools(settings: Score) -> None:
+def check(settings: StageSettings) -> None:
     """Raise the errors of `tools_for` without loading the model, which can have gigabytes."""
-    if settings.bad_words:
-        badwords.load_lists(settings.bad_words)
-    if settings.perplexity_model:
+    if settings.own.bad_words:
+        badwords.load_lists(settings.own.bad_words)
+    if settings.own.perplexity_model:
         _kenlm()
 
 
@@ -73,5 +75,5 @@ def run(job: Job) -> None:
     settings: Score = job.settings
     _, scores = clean_and_score("", None, settings, tools_for(settings))  # fails and compiles here, before any worker
     check_names(scores)
-    groups = group_rows(job.inputs("langid", "documents"), GROUP_ROWS)
+    groups = group_rows(job.inputs("langid", Kind.DOCUMENTS), GROUP_ROWS)
     job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))

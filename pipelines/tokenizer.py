@@ -5,10 +5,12 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from contract.chat import SPECIAL_TOKENS
+from contract.kinds import Kind
 from contract.manifest import File
 from contract.metrics import Progress
+from contract.output import write_file
 from contract.settings.corpus import Tokenizer as TokenizerSettings
-from contract.shards import SPECIAL_TOKENS
 from contract.store import Store
 from pipelines.spark.job import Job, Output, read_rows
 
@@ -75,16 +77,15 @@ def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def run(job: Job) -> None:
     settings: TokenizerSettings = job.settings
     progress = Progress(job.task.stage, job.task.partition, "tokenizers", 1)
-    sample = Sample(job.store, job.inputs("mix", "documents"), settings.sample_bytes)
+    sample = Sample(job.store, job.inputs("mix", Kind.DOCUMENTS), settings.sample_bytes)
     tokenizer = train(sample, settings.vocab_size, settings.min_frequency)
     data = tokenizer.to_str(pretty=False).encode()
-    path = f"{job.prefix}/tokenizer.json"
-    job.store.write_bytes(path, data)
-    heldout = Sample(job.store, job.inputs("mix", "heldout"), settings.sample_bytes)
+    file = write_file(job.store, f"{job.prefix}/tokenizer.json", Kind.TOKENIZER, data)
+    heldout = Sample(job.store, job.inputs("mix", Kind.HELDOUT), settings.sample_bytes)
     progress.advance()
     progress.finish()
     job.commit(
-        Output([File(path=path, kind="tokenizer", bytes=len(data))]),
+        Output([file]),
         vocab_size=tokenizer.get_vocab_size(),
         sample_bytes=sample.bytes,
         sample_documents=sample.documents,

@@ -30,6 +30,7 @@ from contract.plan import Run, open_run
 from contract.printable import printable
 from contract.scores import SCORES
 from contract.settings.filter import Filter, Rule
+from contract.stages import STAGES
 from contract.store import Store
 from pipelines.pii import mask as pii
 from pipelines.rules.decide import decide, rules_for
@@ -38,7 +39,7 @@ from reports import charts
 from reports.refinedweb import funnel, funnel_table
 
 SNIPPETS, SNIPPET_CHARS, TABLE_ROWS = 10, 120, 25
-STAGES = ("crawl", "extract", "langid", "filter", "dedup_url", "dedup_fuzzy", "dedup_substring", "decontaminate")
+DROPPING = [stage.name for stage in STAGES.values() if stage.drops]
 
 
 def domain_of(url: str | None) -> str:
@@ -178,7 +179,7 @@ def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dic
     for what, searched in contamination.reports(run).items():
         lines += ["", "## Evaluation sets", "", "```", *contamination.render(what, searched), "```"]
     lines += ["", "## Reasons"]
-    lines += [*reason_section(_rows(run, STAGES, "drops"), snippets), "", "## Scores", ""]
+    lines += [*reason_section(_rows(run, DROPPING, "drops"), snippets), "", "## Scores", ""]
     if figures:
         lines += [f"![a histogram of every score with its thresholds]({figures}-scores.svg)", ""]
     lines += score_table(columns, languages, rules) if languages else []

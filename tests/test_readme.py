@@ -57,8 +57,6 @@ def test_named_variables_and_files_exist():
 
 
 def test_code_named_for_contributors_stands_where_they_look():
-    place = re.search(r"`SLICES`, in `([^`]+)`", CONTRIBUTING)[1]
-    assert "\nSLICES" in (ROOT / place).read_text()
     fixture = re.search(r"a real Spark \(`(\w+)`\)", CONTRIBUTING)[1]
     assert f"def {fixture}(" in "".join(file.read_text() for file in ROOT.glob("tests/**/conftest.py"))
 

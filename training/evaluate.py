@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from contract.errors import Interrupted
+from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Evaluate
@@ -139,13 +140,13 @@ def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], ch
 
 def run(job: Job) -> None:
     settings: Evaluate = job.settings
-    chat, data = open_chat(job), TokenData(job, "heldout_tokens")
+    chat, data = open_chat(job), TokenData(job, Kind.HELDOUT_TOKENS)
     stages = ["pretrain", "sft", *(["ppo"] if job.manifest("gate").metrics["open"] else [])]
     count = min(settings.sequences, len(data))
     sizes = heldout_sizes(data, count, chat)
     tokens = sum(predicted for predicted, _ in sizes)
     asked = list(dict.fromkeys(pair.prompt for pair in reward.read_pairs(job).heldout))[: settings.prompts]
-    prompts = [chat.prompt(turns, job.run.recipe.ppo.max_prompt_tokens) for turns in asked]
+    prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
     dtype = settings.engine.dtype
     judge = model.cast(reward.load(job, job.manifest("reward"), dtype), dtype).to(job.device).eval()
 
@@ -174,7 +175,7 @@ def run(job: Job) -> None:
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
     folder = job.fresh(f"result-{job.rank}")
     (folder / "samples.jsonl").write_bytes(sample_rows(asked, replies, chat, settings.samples))
-    job.commit(folder, metrics, {"samples.jsonl": "samples"})
+    job.commit(folder, metrics, {"samples.jsonl": Kind.SAMPLES})
 
 
 def load(job: Job, manifest: Manifest) -> nn.Module:

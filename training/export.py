@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from contract.chat import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS
+from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run, Task
 from contract.printable import printable
 from contract.settings.training import Export
-from contract.shards import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS
 from training.engine.job import Job
 from training.models import llama as model
 
@@ -107,7 +108,7 @@ def _shown(value: float | int | str | bool | None) -> str:
 def run(job: Job) -> None:
     settings: Export = job.settings
     source = job.manifest("ppo" if job.manifest("gate").metrics["open"] else "sft")
-    (tokenizer,) = job.files("tokenizer", "tokenizer")
+    (tokenizer,) = job.files("tokenizer", Kind.TOKENIZER)
     module = model.load(job, source).to(DTYPES[settings.dtype])
     module.config.use_cache = True
     end, pad = SPECIAL_TOKENS.index(END_OF_TEXT), SPECIAL_TOKENS.index(PAD)
@@ -121,4 +122,4 @@ def run(job: Job) -> None:
     (folder / "README.md").write_text(model_card(job.run, job.task, source, made))
     (folder / "sources.txt").write_text("".join(f"{printable(uri)}\n" for one in made for uri in one.sources))
     metrics: dict[str, Any] = {"stage": source.stage, "parameters": model.parameters(module), "dtype": settings.dtype}
-    job.commit(folder, metrics, {path.name: "export" for path in folder.iterdir()})
+    job.commit(folder, metrics, {path.name: Kind.EXPORT for path in folder.iterdir()})

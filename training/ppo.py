@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.metrics import Point, Progress
 from contract.settings.training import Ppo
 from training import loss, reward
@@ -243,7 +244,7 @@ def run(job: Job) -> None:
         )
     chat = open_chat(job)
     prompts = training_prompts(job, chat, settings.max_prompt_tokens)
-    packed = TokenData(job, "tokens", settings.seed) if settings.ptx_coef else None
+    packed = TokenData(job, Kind.TOKENS, settings.seed) if settings.ptx_coef else None
     actors = start(job)
     engines = {"policy": actors.policy, "critic": actors.critic}
 
@@ -281,7 +282,7 @@ def finish(job: Job, actors: Actors, chat: Chat) -> None:
     folder, beside = job.fresh(f"result-{job.rank}"), job.fresh(f"critic-{job.rank}")
     model.save(actors.policy.module, folder, chat.path, job.rank)
     model.save(actors.critic.module, beside, chat.path, job.rank)
-    kinds = {"critic.safetensors": "critic", "critic.json": "critic"}
+    kinds = {"critic.safetensors": Kind.CRITIC, "critic.json": Kind.CRITIC}
     if job.rank == 0:
         os.replace(beside / "model.safetensors", folder / "critic.safetensors")
         os.replace(beside / "config.json", folder / "critic.json")

@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Pretrain
 from training.chat.template import Chat, open_chat
@@ -19,9 +20,9 @@ from training.models.lm import HeldOut, batch_loss, finite, heldout_text, learn,
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    train, heldout = TokenData(job, "tokens", settings.seed), TokenData(job, "heldout_tokens")
+    train, heldout = TokenData(job, Kind.TOKENS, settings.seed), TokenData(job, Kind.HELDOUT_TOKENS)
     module = model.build(
-        settings.model, chat.vocab_size, job.run.recipe.pack.seq_len, settings.seed, settings.engine.dtype
+        settings.model, chat.vocab_size, job.setting("pack.seq_len"), settings.seed, settings.engine.dtype
     )
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
 
@@ -84,7 +85,7 @@ def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, float
     peak = peak_flops(torch.cuda.get_device_name(job.device)) if job.device.type == "cuda" else None
     if peak:
         shape = settings.model
-        flops = flops_per_token(parameters, shape.layers, shape.d_model, job.run.recipe.pack.seq_len)
+        flops = flops_per_token(parameters, shape.layers, shape.d_model, job.setting("pack.seq_len"))
         figures["mfu"] = mfu(rate, flops, peak, job.world)
         if job.rank == 0:
             print(

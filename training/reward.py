@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import Manifest, Rows
 from contract.metrics import Progress
 from contract.settings.training import Reward
@@ -142,7 +143,7 @@ def read_pairs(job: Job) -> Pairs:
 
     Raises InputError if there is no training pair or no held-out pair.
     """
-    settings = job.run.recipe.reward
+    settings: Reward = job.settings if job.task.stage == "reward" else job.setting("reward")
     if settings.data == "synthetic":
         return _synthetic(job, settings)
     pairs, bad = read_examples(settings.data, parse_hh, HH_RLHF, settings.max_examples)
@@ -170,10 +171,10 @@ def _synthetic(job: Job, settings: Reward) -> Pairs:
     wanted = None if limit is None else max(1, round(limit * share))
     made = synthetic_preferences(documents(job, mixture), settings.seed)
     train = list(islice(made, None if limit is None or wanted is None else limit - wanted))
-    sft = job.run.recipe.sft
+    sft = job.setting("sft")
     tuned = islice(synthetic_instructions(documents(job, mixture), sft.seed), sft.max_examples)
     learned = {pair.prompt[0] for pair in train} | {ask for ask, _ in tuned}
-    unseen = synthetic_preferences(documents(job, mixture, "heldout"), settings.seed)
+    unseen = synthetic_preferences(documents(job, mixture, Kind.HELDOUT), settings.seed)
     heldout = list(islice((pair for pair in unseen if pair.prompt[0] not in learned), wanted))
     if not train or not heldout:
         raise InputError(

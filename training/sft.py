@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Sft
 from training.chat.template import Chat, Turn, open_chat
@@ -111,7 +112,7 @@ def _examples(job: Job, settings: Sft, chat: Chat) -> tuple[list[Encoded], list[
         mixture = job.manifest("mix")
         train, heldout = (
             list(islice(synthetic_instructions(documents(job, mixture, kind), settings.seed), limit))
-            for kind, limit in (("documents", settings.max_examples), ("heldout", MAX_HELDOUT))
+            for kind, limit in ((Kind.DOCUMENTS, settings.max_examples), (Kind.HELDOUT, MAX_HELDOUT))
         )
     else:
         chats, bad = read_examples(settings.data, parse_alpaca, ALPACA, settings.max_examples)

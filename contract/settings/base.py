@@ -80,18 +80,24 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide the output, as plain JSON values: all but the run-time-only ones."""
-        kept: dict[str, Any] = {}
+    def differences(self, default: "Settings", above: str = "") -> Iterator[tuple[str, Any]]:
+        """Yield (dotted key, JSON value) of each setting that decides the output and differs from `default`.
+
+        Settings that are run-time-only decide nothing, and neither does any other setting where `enabled` is false.
+        """
+        off = getattr(self, "enabled", True) is False
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("runtime_only"):
+            if (isinstance(extra, dict) and extra.get("runtime_only")) or (off and name != "enabled"):
                 continue
-            value = getattr(self, name)
-            kept[name] = (
-                value.identity() if isinstance(value, Settings) else self.model_dump(mode="json", include={name})[name]
-            )
-        return kept
+            value, usual = getattr(self, name), getattr(default, name)
+            if isinstance(value, Settings) and isinstance(usual, Settings):
+                yield from value.differences(usual, f"{above}{name}.")
+            elif value != usual:
+                plain = self.model_dump(mode="json", include={name})[name]
+                if isinstance(value, dict):
+                    plain = {key: _chosen(item) or plain[key] for key, item in value.items()}
+                yield f"{above}{name}", plain
 
     def outside(self) -> dict[str, str]:
         """Key of a setting -> URI of the file or folder outside the pipeline that it names.
@@ -104,6 +110,15 @@ class Settings(BaseModel):
         """Yield (dotted key, URI) of everything that these settings, and settings nested in them, name to open."""
         for name, field in type(self).model_fields.items():
             yield from _uris(f"{above}{name}", getattr(self, name), (field.annotation, *field.metadata))
+
+
+def _chosen(item: Any) -> dict[str, Any] | None:
+    """The fields of settings in a table that are required or not at their default; None for any other value."""
+    if not isinstance(item, Settings):
+        return None
+    fields = type(item).model_fields.items()
+    names = {name for name, field in fields if field.is_required() or getattr(item, name) != field.default}
+    return item.model_dump(mode="json", include=names)
 
 
 def _uris(key: str, value: Any, kind: tuple[Any, ...]) -> Iterator[tuple[str, str]]:

@@ -169,7 +169,7 @@ class MinhashSign(Settings):
     """How documents are hashed to keys that near duplicates share: MinHash bands, or SimHash."""
 
     method: Literal["minhash", "simhash"] = "minhash"
-    preset: Literal["fineweb", "refinedweb", "slimpajama"] | None = None
+    preset: Literal["fineweb", "refinedweb", "slimpajama"] | None = runtime_only(None)
     """Sets ngram and bands x rows: fineweb 5, 14 x 8 (the default); refinedweb 5, 450 x 20; slimpajama 13, 9 x 13."""
     ngram: Annotated[int, Field(gt=0, le=128, strict=True)] = 5
     """Words per shingle. Longer repetitions than the bound allows are found by `dedup_substring`."""

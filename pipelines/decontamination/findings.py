@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from contract.contamination import KIND, Benchmark, Report
+from contract.contamination import Benchmark, Report
 from contract.evalset import Item
+from contract.kinds import Kind
 from contract.manifest import File
+from contract.output import write_file
 from contract.store import Store
 from pipelines.decontamination.search import LEAKED, Finding, Index, Ints, occurrences
 from pipelines.spark.job import Output, TableWriter, read_rows
@@ -52,8 +54,8 @@ class Findings:
     def __init__(self, store: Store, prefix: str, index: Index, name: str) -> None:
         self._index = index
         self._first = first_items(index)
-        self._matches = TableWriter(store, f"{prefix}/matches-{name}.parquet", "matches", MATCHES)
-        self._ngrams = TableWriter(store, f"{prefix}/ngrams-{name}.parquet", "ngrams", NGRAMS)
+        self._matches = TableWriter(store, f"{prefix}/matches-{name}.parquet", Kind.MATCHES, MATCHES)
+        self._ngrams = TableWriter(store, f"{prefix}/ngrams-{name}.parquet", Kind.NGRAMS, NGRAMS)
         self._documents: Counter[int] = Counter()
         self._texts: dict[int, str] = {}
 
@@ -119,10 +121,10 @@ def tally(store: Store, files: Sequence[File], index: Index) -> Tally:
     first = dict(zip(index.names, first_items(index).tolist(), strict=False))
     last = None
     for file in files:
-        for row in read_rows(store, file) if file.kind == "ngrams" else ():
+        for row in read_rows(store, file) if file.kind == Kind.NGRAMS else ():
             totals.documents[row["gram"]] += row["documents"]
             totals.texts[row["gram"]] = row["ngram"]
-        for row in read_rows(store, file) if file.kind == "matches" else ():
+        for row in read_rows(store, file) if file.kind == Kind.MATCHES else ():
             totals.leaking[np.array(row["leaked"], np.int64) + first[row["benchmark"]]] += 1
             totals.seen[row["benchmark"], bool(row["leaked"])] += 1
             totals.actions[row["action"]] += row["id"] != last  # a document's rows are consecutive
@@ -142,7 +144,7 @@ def summarise(
     size = len(index.benchmark)
     ngrams = np.bincount(item, minlength=size)
     found = np.bincount(item[totals.documents[gram] > 0], minlength=size)
-    writer = TableWriter(store, f"{prefix}/items.parquet", "items", ITEMS)
+    writer = TableWriter(store, f"{prefix}/items.parquet", Kind.ITEMS, ITEMS)
     lines = []
     for number, (name, items) in enumerate(sets):
         low, high = np.searchsorted(index.benchmark, [number, number + 1]).tolist()
@@ -170,6 +172,5 @@ def summarise(
         )
     output.files += writer.close()
     data = Report(benchmarks=tuple(lines)).model_dump_json(indent=1).encode()
-    store.write_bytes(f"{prefix}/{KIND}.json", data)
-    output.files.append(File(path=f"{prefix}/{KIND}.json", kind=KIND, bytes=len(data)))
+    output.files.append(write_file(store, f"{prefix}/contamination.json", Kind.CONTAMINATION, data))
     return {"documents_cut": totals.actions["cut"], "documents_spared": totals.actions["kept"]}

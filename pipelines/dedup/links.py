@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from contract.kinds import Kind
 from contract.manifest import File
 from contract.settings.corpus import DedupFuzzy, MinhashSign
 from contract.store import Store
@@ -61,10 +62,10 @@ def signed(job: Job, inputs: Sequence[Part], scope: str) -> list[Signed]:
     segments = [task.segment for task in job.task.of("filter")]
     manifests = zip(segments, job.manifests("filter"), job.manifests("minhash_sign"), strict=True)
     for segment, documents, signatures in manifests:
-        order = documents.of("documents")
+        order = documents.of(Kind.DOCUMENTS)
         local = scope == "snapshot" and segment is not None
         salt = xxhash.xxh3_64_intdigest(segment.snapshot.encode()) if local and segment else 0
-        files |= {order[number(file)].path: (file, salt) for file in signatures.of("signatures")}
+        files |= {order[number(file)].path: (file, salt) for file in signatures.of(Kind.SIGNATURES)}
     return [Signed(part, *files[part.documents.path]) for part in inputs]
 
 
@@ -240,7 +241,7 @@ def write_edges(store: Store, prefix: str, place: int, found: Sequence[tuple[Nod
         np.concatenate([none, *(one for one, _ in found)]), np.concatenate([none, *(one for _, one in found)])
     )
     path = f"{prefix}/edges-{place:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
-    writer = TableWriter(store, path, "edges", EDGES)
+    writer = TableWriter(store, path, Kind.EDGES, EDGES)
     writer.write_table(pa.table({"big": big, "small": small}, schema=EDGES))
     for file in writer.close():
         yield 0, pa.RecordBatch.from_pylist([file.model_dump()])

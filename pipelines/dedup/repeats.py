@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from contract.kinds import Kind
 from contract.settings.corpus import DedupSubstring
 from contract.store import Store
 from pipelines.dedup import stream, substring
@@ -239,12 +240,19 @@ def save_cuts(
             if cuts:  # a repeat inside one character gives an empty cut, which was dropped
                 found[number] = cuts
     path = f"{prefix}/cuts-{file:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
-    writer = TableWriter(store, path, "cuts", CUTS)
+    writer = TableWriter(store, path, Kind.CUTS, CUTS)
     for number in sorted(found):
         for start, end in found[number]:
             writer.write({"row": number, "id": ids[number], "start": start, "end": end})
     (written,) = writer.close()
-    facts = {"file": file, "path": path, "bytes": written.bytes, "rows": written.rows, "documents": len(found)}
+    facts = {
+        "file": file,
+        "path": path,
+        "bytes": written.bytes,
+        "sha256": written.sha256,
+        "rows": written.rows,
+        "documents": len(found),
+    }
     return pa.RecordBatch.from_pylist([facts | {"spans": len(rows), "tokens": int((ends - starts).sum())}])
 
 

@@ -17,9 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract.errors import GristmillError
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.metrics import Progress
+from contract.output import Writer
 from contract.plan import Run, Task
+from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
 from contract.settings.filter import Reason
 from contract.store import Store
@@ -69,12 +72,12 @@ class Output:
 class TableWriter:
     """Writes rows to one Parquet file in the store, batch by batch. Creates no file if there is no row."""
 
-    def __init__(self, store: Store, path: str, kind: str, schema: pa.Schema) -> None:
+    def __init__(self, store: Store, path: str, kind: Kind, schema: pa.Schema) -> None:
         self._store, self._path, self._kind, self._schema = store, path, kind, schema
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
         self._count = 0
-        self._sink: pa.NativeFile | None = None
+        self._sink: Writer | None = None
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, row: dict[str, Any], size: int = 0) -> None:
@@ -96,9 +99,8 @@ class TableWriter:
         if self._writer is None or self._sink is None:
             return []
         self._writer.close()
-        size = self._sink.tell()
         self._sink.close()
-        return [File(path=self._path, kind=self._kind, bytes=size, rows=self._count)]
+        return [self._sink.file(self._kind, self._count)]
 
     def _flush(self) -> None:
         if self._rows:
@@ -107,7 +109,7 @@ class TableWriter:
 
     def _put(self, table: pa.Table) -> None:
         if self._writer is None:
-            self._sink = self._store.open_output(self._path)
+            self._sink = Writer(self._store, self._path)
             self._writer = pq.ParquetWriter(self._sink, self._schema, compression=COMPRESSION, write_page_checksum=True)
         self._writer.write_table(table)
         self._count += table.num_rows
@@ -120,11 +122,17 @@ class DocumentSink:
     """
 
     def __init__(
-        self, store: Store, prefix: str, stage: str, name: str, schema: pa.Schema = DOCUMENTS, kind: str = "documents"
+        self,
+        store: Store,
+        prefix: str,
+        stage: str,
+        name: str,
+        schema: pa.Schema = DOCUMENTS,
+        kind: Kind = Kind.DOCUMENTS,
     ) -> None:
         self._stage = stage
         self._kept = TableWriter(store, f"{prefix}/{kind}-{name}.parquet", kind, schema)
-        self._dropped = TableWriter(store, f"{prefix}/drops-{name}.parquet", "drops", DROPS)
+        self._dropped = TableWriter(store, f"{prefix}/drops-{name}.parquet", Kind.DROPS, DROPS)
         self.counts = Counts()
 
     def keep(self, row: dict[str, Any], size: int, read_size: int | None = None) -> None:
@@ -187,7 +195,16 @@ class Job:
     @property
     def settings(self) -> Any:
         """The stage's section of the recipe. Annotate the variable: `settings: Filter = job.settings`."""
-        return self.run.recipe.section(self.task.stage)
+        return self.declared.own
+
+    def setting(self, key: str) -> Any:
+        """A setting of another section that the stage table declares, by its dotted key."""
+        return self.declared.of(key)
+
+    @cached_property
+    def declared(self) -> StageSettings:
+        """All that the stage may read of the recipe."""
+        return StageSettings(self.run.recipe, self.task.stage)
 
     @property
     def prefix(self) -> str:
@@ -198,7 +215,7 @@ class Job:
         """The manifests of an input stage, in segment order; raises NotReadyError if one is missing."""
         return [need(self.store, task) for task in self.task.of(stage)]
 
-    def inputs(self, stage: str, kind: str) -> list[File]:
+    def inputs(self, stage: str, kind: Kind) -> list[File]:
         """All files of one kind that an input stage committed."""
         return [file for manifest in self.manifests(stage) for file in manifest.of(kind)]
 

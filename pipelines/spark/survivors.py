@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import Drop
 from contract.store import Store
@@ -62,9 +63,9 @@ def parts(job: Job, *droppers: str) -> list[Part]:
     """`filter`'s documents files in segment order, each with the drops files of the stages `droppers` for it."""
     drops: dict[int, list[File]] = {}
     for stage in droppers:
-        for file in job.inputs(stage, "drops"):
+        for file in job.inputs(stage, Kind.DROPS):
             drops.setdefault(number(file), []).append(file)
-    documents = job.inputs("filter", "documents")
+    documents = job.inputs("filter", Kind.DOCUMENTS)
     return [Part(file, tuple(drops.get(index, ()))) for index, file in enumerate(documents)]
 
 
@@ -99,7 +100,7 @@ def write_removed(job: Job, frame: Any) -> dict[int, File]:
     """
     ordered = frame.repartition("file").sortWithinPartitions("file", "id")
     rows = ordered.mapInArrow(partial(_write_removed, job.store, job.prefix), "file bigint, path string, rows bigint")
-    return {row["file"]: File(path=row["path"], kind="removed", bytes=0, rows=row["rows"]) for row in rows.collect()}
+    return {row["file"]: File(path=row["path"], kind=Kind.REMOVED, bytes=0, rows=row["rows"]) for row in rows.collect()}
 
 
 def _write_removed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -110,7 +111,7 @@ def _write_removed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch])
                 if file != writing:
                     yield from _finished(writing, writer)
                     path = f"{prefix}/removed/{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
-                    writer, writing = TableWriter(store, path, "removed", REMOVED), file
+                    writer, writing = TableWriter(store, path, Kind.REMOVED, REMOVED), file
                 mine = batch.filter(pc.equal(batch["file"], file)).select(REMOVED.names)
                 writer.write_table(pa.Table.from_batches([mine]).cast(REMOVED))
         yield from _finished(writing, writer)

@@ -22,14 +22,6 @@ from gristmill_airflow.params import crawl_of
 
 log = logging.getLogger(__name__)
 
-SLICES: dict[str, tuple[str, ...]] = {
-    "corpus": tuple(name for name, stage in STAGES.items() if stage.plane == "spark"),
-    "pretrain": ("pretrain",),
-    "align": ("sft", "reward", "gate", "ppo"),
-    "evaluate": ("evaluate", "export"),
-}
-"""The stages of each DAG: the stage table, cut after each result that is useful by itself."""
-
 POOLS = {"spark": "spark", "gpu": "gpu", "local": "default_pool"}
 SUMMARY = "summary"  # XCom key: the stage's headline, or why it was left out
 # A template instead of an XComArg, which would draw an edge to every stage.
@@ -93,7 +85,7 @@ class StageOperator(BaseOperator):
         Only PPO may be missing, because the gate may have skipped it.
         """
         for needed in task.inputs:
-            dag = next(name for name, stages in SLICES.items() if needed.stage in stages)
+            dag = STAGES[needed.stage].dag
             if dag != self.dag_id and needed.stage != "ppo" and find(run.store, needed) is None:
                 raise NotReadyError(
                     f"{needed.stage} {needed.partition} is not done; start the DAG {dag} for this crawl first"

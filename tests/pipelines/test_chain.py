@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from contract.chat import SPECIAL_TOKENS
 from contract.plan import Run
-from contract.shards import SPECIAL_TOKENS, open_shard
+from contract.shards import open_shard
 from contract.store import Store
 
 CHAIN = (

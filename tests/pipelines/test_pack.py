@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.chat import SPECIAL_TOKENS
 from contract.errors import InputError
 from contract.manifest import Attempt, File, Rows
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import Pack
-from contract.shards import SPECIAL_TOKENS, open_shard
+from contract.shards import open_shard
 from pipelines.pack import load_tokenizer, measure, pack
 from pipelines.spark.job import TableWriter
 from pipelines.tokenizer import train

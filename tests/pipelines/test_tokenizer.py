@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from contract.shards import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS, SYSTEM, USER
+from contract.chat import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS, SYSTEM, USER
 from pipelines.pack import load_tokenizer
 from pipelines.tokenizer import batched, bytes_per_token, train
 

@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from contract.chat import END_OF_TEXT, SPECIAL_TOKENS
 from contract.errors import Interrupted
 from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run, resolve
-from contract.shards import END_OF_TEXT, SPECIAL_TOKENS, encode
+from contract.shards import encode
 from training.engine.job import Job
 
 if TYPE_CHECKING:

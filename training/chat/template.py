@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from contract.chat import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS, SYSTEM, USER
 from contract.errors import InputError
-from contract.shards import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS, SYSTEM, USER
+from contract.kinds import Kind
 from training.engine.job import Job
 
 Role = Literal["system", "user", "assistant"]
@@ -131,5 +132,5 @@ def cut_prompt(turns: Sequence[Sequence[int]], max_tokens: int) -> list[int]:
 
 def open_chat(job: Job) -> Chat:
     """The run's tokenizer."""
-    (file,) = job.files("tokenizer", "tokenizer")
+    (file,) = job.files("tokenizer", Kind.TOKENIZER)
     return Chat(job.download(file))

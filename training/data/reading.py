@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.shards import open_shard
 from contract.store import split_uri
@@ -69,13 +70,13 @@ class TokenData:
     Attention is causal over the whole sequence, so it crosses the boundaries of documents packed together.
     """
 
-    def __init__(self, job: Job, kind: str, seed: int = 0) -> None:
+    def __init__(self, job: Job, kind: Kind, seed: int = 0) -> None:
         """`kind` is `tokens` or `heldout_tokens`. Raises InputError if there is no sequence of kind `tokens`."""
         manifest = job.manifest("pack")
         self._shards = [open_shard(job.download(file)) for file in manifest.of(kind)]
         self._starts = np.cumsum([0, *(len(shard.tokens) for shard in self._shards)])
         self._seed = seed
-        if kind == "tokens" and not len(self):
+        if kind == Kind.TOKENS and not len(self):
             raise InputError(f"{job.store.full(manifest.path)}: lists no token; the corpus is empty, check the funnel")
 
     def __len__(self) -> int:
@@ -118,7 +119,7 @@ class Document:
     text: str
 
 
-def documents(job: Job, manifest: Manifest, kind: str = "documents") -> Iterator[Document]:
+def documents(job: Job, manifest: Manifest, kind: Kind = Kind.DOCUMENTS) -> Iterator[Document]:
     """The texts that `mix` committed, of kind `documents` or `heldout`, in the order of the mixture."""
     for file in manifest.of(kind):
         for part in read_batches(job.store, file, 256, ["id", "title", "text"]):

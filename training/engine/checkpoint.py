@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from contract.errors import DamagedError, InputError, Interrupted, StoreError
+from contract.kinds import Kind
 from contract.manifest import HEARTBEAT, Attempt, File, Manifest, find, parse, read
 from contract.printable import printable
 from training.engine import zero
@@ -93,7 +94,7 @@ def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str,
 
 def _commit(job: Job, attempt: Attempt, step: int) -> None:
     files = [
-        File(path=entry.path, kind="metrics" if entry.path.endswith(".jsonl") else "checkpoint", bytes=entry.size)
+        File(path=entry.path, kind=Kind.METRICS if entry.path.endswith(".jsonl") else Kind.CHECKPOINT, bytes=entry.size)
         for entry in job.store.files(f"{attempt.prefix}/{attempt.id}")
         if not entry.path.endswith(f"/{HEARTBEAT}")
     ]

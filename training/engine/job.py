@@ -19,10 +19,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contract.digest import file_digest
 from contract.errors import GristmillError
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.plan import Run, Task
 from contract.private import open_private, private_folder
+from contract.recipe import StageSettings
 from contract.store import Store
 from training.engine.metrics import Curves
 
@@ -70,7 +73,16 @@ class Job:
     @property
     def settings(self) -> Any:
         """The stage's own section of the recipe; annotate it: `settings: Pretrain = job.settings`."""
-        return self.run.recipe.section(self.task.stage)
+        return self.declared.own
+
+    def setting(self, key: str) -> Any:
+        """A setting of another section that the stage table declares, by its dotted key."""
+        return self.declared.of(key)
+
+    @cached_property
+    def declared(self) -> StageSettings:
+        """All that the stage may read of the recipe."""
+        return StageSettings(self.run.recipe, self.task.stage)
 
     @cached_property
     def device(self) -> "torch.device":
@@ -126,7 +138,7 @@ class Job:
         (task,) = self.task.of(stage)
         return need(self.store, task)
 
-    def files(self, stage: str, *kinds: str) -> list[File]:
+    def files(self, stage: str, *kinds: Kind) -> list[File]:
         """The files of these kinds that an input stage committed; raises GristmillError if there is none."""
         manifest = self.manifest(stage)
         files = manifest.of(*kinds)
@@ -191,7 +203,7 @@ class Job:
         self,
         folder: Path,
         metrics: Mapping[str, Any],
-        kinds: Mapping[str, str] | None = None,
+        kinds: Mapping[str, Kind] | None = None,
         rows: Rows | None = None,
     ) -> None:
         """Upload a folder and the curves, create the manifest and delete the task's checkpoints.
@@ -201,12 +213,13 @@ class Job:
         """
         if self.rank == 0:
             (folder / "metrics.jsonl").write_bytes(self.curves.dump())
-            known = {"metrics.jsonl": "metrics", **(kinds or {})}
+            known = {"metrics.jsonl": Kind.METRICS, **(kinds or {})}
             files = [
                 File(
                     path=self.attempt.path(path.relative_to(folder).as_posix()),
-                    kind=known.get(path.name, "model"),
+                    kind=known.get(path.name, Kind.MODEL),
                     bytes=path.stat().st_size,
+                    sha256=file_digest(path),
                     rows=len(self.curves.points) if path.name == "metrics.jsonl" else 0,
                 )
                 for path in sorted(folder.rglob("*"))

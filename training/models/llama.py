@@ -12,10 +12,11 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from contract.chat import END_OF_TEXT, PAD, SPECIAL_TOKENS
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.settings.training import Model
-from contract.shards import END_OF_TEXT, PAD, SPECIAL_TOKENS
 from training.engine.job import Job
 
 transformers_logging.disable_progress_bar()
@@ -89,7 +90,7 @@ def load(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForCausalL
 
 def fetch(job: Job, manifest: Manifest) -> Path:
     """A local folder that holds a committed model's files. Raises InputError if the manifest lists no model."""
-    files = [job.download(file) for file in manifest.of("model")]
+    files = [job.download(file) for file in manifest.of(Kind.MODEL)]
     if not any(path.name == "config.json" for path in files):
         raise InputError(f"{job.store.full(manifest.path)}: lists no model; run {manifest.stage} again")
     return files[0].parent

@@ -1,0 +1,18 @@
+"""What decides results besides settings and inputs: values in the code that several stages share.
+
+A stage names those that it uses in the stage table, and they become part of its fingerprint: a change here makes stale
+what was made with the old value.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from contract.chat import SPECIAL_TOKENS
+from contract.settings.corpus import LANGUAGE_MODEL
+
+CONSTANTS: Mapping[str, Any] = {
+    "language_model": LANGUAGE_MODEL,
+    "special_tokens": list(SPECIAL_TOKENS),
+    # contract.chat draws this format; a change of how a chat becomes tokens is a new number
+    "chat_format": 1,
+}

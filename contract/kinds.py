@@ -1,0 +1,36 @@
+"""The kinds of file that a task commits. A manifest names the kind of each file, and readers ask for files by kind."""
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a committed file holds. Tables are Parquet; `contract.schema` has their columns."""
+
+    # tables of the corpus
+    PAGES = "pages"
+    DOCUMENTS = "documents"  # rows with a text
+    INDEX = "index"  # the rows of a documents file that are still in the corpus
+    CUTS = "cuts"  # byte ranges that are cut out of texts of a documents file
+    DROPS = "drops"  # dropped documents, each with its reason
+    HELDOUT = "heldout"  # documents that no model trains on
+    SIGNATURES = "signatures"  # keys that near duplicates share
+    EDGES = "edges"  # links between near duplicates
+    MATCHES = "matches"  # documents that share text with a benchmark
+    NGRAMS = "ngrams"  # the n-grams that a benchmark shares with documents
+    ITEMS = "items"  # the items of a benchmark, each with what was found of it
+    CONTAMINATION = "contamination"  # the report of a benchmark's leaks
+    # what training reads
+    TOKENIZER = "tokenizer"
+    TOKENS = "tokens"
+    HELDOUT_TOKENS = "heldout_tokens"
+    # models
+    MODEL = "model"
+    CRITIC = "critic"
+    EXPORT = "export"
+    CHECKPOINT = "checkpoint"
+    # what people and pages read
+    METRICS = "metrics"  # curves
+    SAMPLES = "samples"
+    # written and read within one attempt, never committed
+    DEALT = "dealt"  # documents on their way to the shards of the mixture
+    REMOVED = "removed"  # the duplicates of one documents file
