@@ -23,6 +23,7 @@ ALSO = {
         "tests/contract/test_recipe.py",
         "tests/contract/test_deployment.py",
     ),
+    "contract/settings/filter.py": ("tests/pipelines/rules/test_decide.py",),
     "contract/settings/corpus.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/settings/spark.py": ("tests/contract/test_settings.py",),
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from contract.scores import SCORES
 from contract.settings.corpus import C4Lines, LineCorrection, Score
+from contract.settings.filter import RULES
 from pipelines.rules.lines import COUNTER, PHRASES, Corrected, correct
-from pipelines.rules.measure import Tools, clean_and_score, perplexity
+from pipelines.rules.measure import Tools, check_names, clean_and_score, extracted_scores, kept_scores, perplexity
 from pipelines.rules.sentences import BEFORE_NAME, SHORTENED
 from pipelines.text.characters import AFTER_STOPS, BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED
 from pipelines.text.languages import UNITS, unit
@@ -285,3 +286,17 @@ def test_perplexity_is_asked_of_bare_words_in_lower_case():
     assert perplexity(Text(" -- "), FakeModel()) == 0.0
     scores = clean_and_score("One two", "en", Score(), Tools(perplexity=FakeModel()))[1]
     assert scores["perplexity"] == 7
+
+
+def test_each_score_is_measured_on_the_text_that_its_rule_names():
+    extracted, kept = extracted_scores(Text("A b."), Score(), Tools()), kept_scores(Text("A b."), Score())
+    assert set(extracted) == {rule.score for rule in RULES if rule.measured_on == "extracted text"}
+    assert set(kept) - {"kept_words"} == {rule.score for rule in RULES if rule.measured_on == "kept text"}
+
+
+def test_a_score_without_a_measure_or_a_rule_is_named():
+    check_names(clean_and_score("", None, Score(), Tools())[1])
+    with pytest.raises(ValueError, match=r"no measure for shouting: contract/settings/filter\.py declares"):
+        check_names(SCORES, (*SCORES, "shouting"))
+    with pytest.raises(ValueError, match=r"no rule for shouting: pipelines/rules/measure\.py measures"):
+        check_names((*SCORES, "shouting"))
