@@ -8,11 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from contract.chat import SPECIAL_TOKENS
+from contract.scores import SCORES
 from contract.settings.corpus import LANGUAGE_MODEL
+from contract.settings.filter import RULES
 
 CONSTANTS: Mapping[str, Any] = {
     "language_model": LANGUAGE_MODEL,
     "special_tokens": list(SPECIAL_TOKENS),
     # contract.chat draws this format; a change of how a chat becomes tokens is a new number
     "chat_format": 1,
+    # the columns that `score` writes
+    "scores": list(SCORES),
+    # the default of every threshold of `filter`, with its rule
+    "rules": [f"{one.setting}: {one.reason} if {one.score} {one.comparison} {one.limit}" for one in RULES],
 }

