@@ -124,7 +124,7 @@ def _page(page: Page, url_filter: urls.UrlFilter, guard: Any, recipe: Recipe, ru
         return unwanted[0].value
     _, scores = clean_and_score(found[1], language, recipe.score, Tools())
     dropped = decide(scores, rules)
-    return dropped[0].value if dropped else "kept"
+    return dropped[0] if dropped else "kept"
 
 
 def cpu_seconds() -> float:

@@ -98,7 +98,7 @@ def verdict(text, language, settings=QUALITY):
     """By length and Gopher's quality rules, of the default recipe."""
     rules = [rule for rule in rules_for(settings, language) if rule.rule_set != "fineweb"]
     found = decide(clean_and_score(text, language, Score(), Tools())[1], rules)
-    return found[0].value if found else None
+    return found[0] if found else None
 
 
 def sentences(data_dir, language):
