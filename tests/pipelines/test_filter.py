@@ -7,11 +7,11 @@ import pytest
 
 from contract.errors import RecipeError
 from contract.manifest import need
-from contract.recipe import parse
+from contract.recipe import StageSettings, parse
 from contract.schema import SCORED
 from contract.settings.corpus import C4Lines, Score
 from contract.settings.filter import C4, RULE_SETS, Filter
-from pipelines.filter import check_stop_words
+from pipelines.filter import check
 from pipelines.rules.decide import decide, rules_for
 from pipelines.rules.measure import Tools, clean_and_score
 
@@ -83,12 +83,21 @@ def test_nothing_switched_on_changes_nothing():
         assert judge(text, None, settings, untouched) == (text, None)
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "langid: {languages: [en, de, zh]}",
+        "langid: {languages: [eo]}\nfilter: {gopher_quality: {min_stop_words: 0}}",
+        "langid: {languages: [eo]}\nfilter: {gopher_quality: {enabled: false}}",
+    ],
+)
+def test_a_language_needs_stop_words_only_where_the_rule_is_asked(recipe):
+    check(StageSettings(parse(recipe, "test"), "filter"))
+
+
 def test_a_language_without_stop_words_is_refused_by_name():
-    check_stop_words(parse("langid: {languages: [en, de, zh]}", "test"))
     with pytest.raises(RecipeError, match="no stop words for eo"):
-        check_stop_words(parse("langid: {languages: [en, eo]}", "test"))
-    check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {min_stop_words: 0}}", "test"))
-    check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {enabled: false}}", "test"))
+        check(StageSettings(parse("langid: {languages: [en, eo]}", "test"), "filter"))
 
 
 def run_manifests(run, stage):
