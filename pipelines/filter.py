@@ -6,17 +6,14 @@ A dropped document counts under the first rule that it breaks.
 from functools import lru_cache, partial
 
 from contract.errors import RecipeError
-from contract.kinds import Kind
-from contract.manifest import File
 from contract.recipe import StageSettings
-from contract.schema import DOCUMENTS
+from contract.scores import SCORES
 from contract.settings.corpus import Filter
 from contract.store import Store
 from pipelines.rules.decide import Rule, decide, rules_for
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
+from pipelines.spark.documents import IndexSink, Output, Part, read_documents
+from pipelines.spark.job import Job
 from pipelines.text.stopwords import STOP_WORDS
-
-GROUP_ROWS = 4096  # documents of one Spark task: microseconds each
 
 
 def check(settings: StageSettings) -> None:
@@ -31,26 +28,20 @@ def check(settings: StageSettings) -> None:
         )
 
 
-def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: str) -> Output:
-    sink = DocumentSink(store, prefix, "filter", name)
+def _work(store: Store, prefix: str, settings: Filter, part: Part, name: str) -> Output:
+    sink = IndexSink(store, prefix, "filter", name)
     rules = lru_cache(maxsize=None)(partial(rules_for, settings))
-    for file in files:
-        for row in read_rows(store, file):
-            size = len(row["text"].encode())
-            applicable: list[Rule] = rules(row["language"])
-            verdict = decide(row, applicable)
-            if verdict:
-                sink.drop(row, *verdict, size)
-            else:
-                sink.keep({column: row[column] for column in DOCUMENTS.names}, size)
+    for row in read_documents(store, part, ["language", "bytes", *SCORES]):
+        applicable: list[Rule] = rules(row["language"])
+        verdict = decide(row, applicable)
+        if verdict:
+            sink.drop(row, *verdict, row["bytes"])
+        else:
+            sink.keep(row["row"], row["bytes"])
+    sink.finish(part)
     return sink.close()
-
-
-def groups(job: Job) -> list[list[File]]:
-    """The files of `score` in the groups that `run` maps, in the same order, which numbers the output files."""
-    return group_rows(job.inputs("score", Kind.DOCUMENTS), GROUP_ROWS)
 
 
 def run(job: Job) -> None:
     check(job.declared)
-    job.commit(job.map_files(groups(job), partial(_work, job.store, job.prefix, job.settings), "groups"))
+    job.commit(job.map_files(job.parts("score"), partial(_work, job.store, job.prefix, job.settings)))

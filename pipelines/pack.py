@@ -14,7 +14,9 @@ from contract.output import write_file
 from contract.settings.corpus import Pack
 from contract.shards import HEADER, encode, token_width
 from contract.store import Store
-from pipelines.spark.job import Job, Output, read_rows
+from pipelines.spark.documents import Output
+from pipelines.spark.job import Job
+from pipelines.spark.tables import read_rows
 from pipelines.tokenizer import BATCH_TEXTS, batched
 
 KINDS = {Kind.DOCUMENTS: Kind.TOKENS, Kind.HELDOUT: Kind.HELDOUT_TOKENS}

@@ -18,7 +18,8 @@ from contract.manifest import File
 from contract.output import write_file
 from contract.store import Store
 from pipelines.decontamination.search import LEAKED, Finding, Index, Ints, occurrences
-from pipelines.spark.job import Output, TableWriter, read_rows
+from pipelines.spark.documents import Output
+from pipelines.spark.tables import TableWriter, read_rows
 
 MATCHES = pa.schema(
     [
