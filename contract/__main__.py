@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
 
     one = commands.add_parser(
-        "lineage", help="the chain of a manifest or crawl file: back to the WARC files, forward to the models"
+        "lineage", help="the chain of a manifest or crawl file, back to the WARC files and forward to the models; or who lists a file"
     )
     one.add_argument("--store", required=True)
     one.add_argument("uri")

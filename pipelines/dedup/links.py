@@ -57,8 +57,8 @@ def signed(parts: Sequence[Part], signers: Sequence[Part]) -> list[Part]:
     for part in parts:
         if signatures.get(part.documents.path) is None:
             raise DamagedError(
-                f"{part.documents.path}: minhash_sign has not signed these documents, which were written again since; "
-                "delete the manifests of minhash_sign and run it again"
+                f"{part.documents.path}: dedup_url read these documents, and minhash_sign has not signed them; "
+                "delete the manifests of both and run them again"
             )
     return [replace(part, signatures=signatures[part.documents.path]) for part in parts]
 

@@ -17,7 +17,8 @@ from contract.settings.corpus import Crawl
 from contract.sources import Source
 from perf.reading import measure
 from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split, whole
-from pipelines.spark.job import DocumentSink, read_rows
+from pipelines.spark.documents import DocumentSink
+from pipelines.spark.tables import read_rows
 from pipelines.warc.record import Loss
 
 

@@ -11,7 +11,8 @@ from contract.store import Store
 from pipelines.decontamination import findings
 from pipelines.decontamination.findings import Findings, first_items, owners, summarise, tally
 from pipelines.decontamination.search import Index, build, find
-from pipelines.spark.job import Output, read_rows
+from pipelines.spark.documents import Output
+from pipelines.spark.tables import read_rows
 
 
 def words(begin: str, count: int) -> list[str]:
