@@ -4,13 +4,12 @@ A stage names those that it uses in the stage table, and they become part of its
 what was made with the old value.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from contract.chat import SPECIAL_TOKENS
 from contract.settings.corpus import LANGUAGE_MODEL
 
-CONSTANTS: Mapping[str, Any] = {
+CONSTANTS: dict[str, Any] = {
     "language_model": LANGUAGE_MODEL,
     "special_tokens": list(SPECIAL_TOKENS),
     # contract.chat draws this format; a change of how a chat becomes tokens is a new number

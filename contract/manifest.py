@@ -277,7 +277,7 @@ class Attempt:
         """Raise GristmillError unless each of these files, which lie outside the attempt, is listed by an input."""
         if not files:
             return
-        inputs = [need(self.store, task) for task in self.task.inputs]
+        inputs = filter(None, (find(self.store, task) for task in self.task.inputs))
         listed = {file.model_copy(update={"part": None}) for manifest in inputs for file in manifest.files}
         for file in files:
             if file.model_copy(update={"part": None}) not in listed:

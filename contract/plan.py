@@ -38,13 +38,10 @@ class Task:
 
     stage: str
     partition: str
+    fingerprint: str
     identity: Identity = field(repr=False)
     inputs: tuple["Task", ...] = field(repr=False)
     segment: Segment | None = field(default=None, repr=False)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.identity.fingerprint()
 
     @property
     def prefix(self) -> str:
@@ -140,7 +137,8 @@ def plan(
                 files = tuple(file.identity for file in segment.files)
                 own |= {"segment": segment.partition, "crawl_files": files}
             partition = segment.partition if segment else WHOLE
-            made.append(Task(stage.name, partition, alike.model_copy(update=own), inputs, segment))
+            identity = alike.model_copy(update=own)
+            made.append(Task(stage.name, partition, identity.fingerprint(), identity, inputs, segment))
     return {(task.stage, task.partition): task for tasks in done.values() for task in tasks}
 
 

@@ -167,5 +167,5 @@ def stages_of(dag: str) -> tuple[str, ...]:
 
 
 def sections(stage: str) -> set[str]:
-    """The recipe's sections that a stage reads, its own included, whole or in part."""
-    return {stage, *(key.partition(".")[0] for key in STAGES[stage].settings)}
+    """The sections of stages that a stage reads, its own included, whole or in part."""
+    return {stage, *(key.partition(".")[0] for key in STAGES[stage].settings)} & STAGES.keys()

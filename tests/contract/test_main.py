@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from contract import __main__ as command
-from contract.contamination import KIND, Report
+from contract.contamination import Report
 from contract.digest import split_digest
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run, open_run
 from contract.store import Store
@@ -94,7 +95,7 @@ def test_the_funnel_prints_its_table_and_what_was_found_of_benchmarks(
     Attempt(run, run.task("extract", run.segments[0].partition)).commit([], rows)
     attempt = Attempt(run, run.task("decontaminate"))
     run.store.write_bytes(attempt.path("report"), Report(benchmarks=()).model_dump_json().encode())
-    attempt.commit([File(path=attempt.path("report"), kind=KIND, bytes=17)])
+    attempt.commit([File(path=attempt.path("report"), kind=Kind.CONTAMINATION, bytes=17)])
     assert command.main(["funnel", "--recipe", run.uri]) == 0
     head, extract, empty, benchmarks = capsys.readouterr().out.splitlines()
     assert head.startswith("stage             documents")

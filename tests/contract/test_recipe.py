@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from contract import recipe
 from contract.errors import RecipeError
-from contract.recipe import Recipe, dump, load, parse
+from contract.recipe import Recipe, StageSettings, dump, load, parse
 from contract.settings.base import Settings
-from contract.settings.corpus import LANGUAGE_MODEL
 from contract.stages import STAGES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -154,15 +153,24 @@ def test_quality_may_be_a_score_that_is_measured() -> None:
     assert made.minhash_sign.quality_column == "perplexity"
 
 
-def test_what_a_stage_reads_of_other_sections_is_part_of_its_identity() -> None:
-    made = parse("langid: {languages: [fr, de]}\nmix: {heldout_fraction: 0.25}", "here")
-    assert made.stage_identity("extract")["languages"] == ["de", "fr"]
-    assert made.stage_identity("dedup_substring")["heldout_fraction"] == 0.25
-    assert made.stage_identity("crawl") == made.crawl.identity()
-    for off in ("extract.prefilter_probability=0", "langid.languages=[]"):
-        assert {"languages", "model"}.isdisjoint(parse("", "here", [off]).stage_identity("extract"))
-    for stage in ("extract", "langid"):
-        assert made.stage_identity(stage)["model"] == LANGUAGE_MODEL
+def test_the_identity_holds_what_differs_from_the_defaults_and_what_is_declared_of_other_sections() -> None:
+    made = parse("langid: {languages: [fr, de]}\nmix: {heldout_fraction: 0.25, sources: {a: {uri: /x}}}", "here")
+    assert made.identity("extract") == {"langid.languages": ["fr", "de"]}
+    assert made.identity("dedup_substring") == {"mix.heldout_fraction": 0.25}
+    assert made.identity("mix") == {"mix.heldout_fraction": 0.25, "mix.sources": {"a": {"uri": "/x"}}}
+    assert made.identity("crawl") == {}
+    assert parse("name: big", "here").identity("export") == {"name": "big"}
+
+
+def test_a_stage_gets_what_it_declares_and_nothing_else() -> None:
+    made = StageSettings(parse("langid: {languages: [fr]}", "here"), "extract")
+    assert made.own.extractor == "trafilatura"
+    assert made.of("langid.languages") == ("fr",)
+    for key in ("langid.min_probability", "langid", "mix.seed"):
+        with pytest.raises(
+            KeyError, match=rf"extract reads {key}, which its row in contract/stages.py does not declare"
+        ):
+            made.of(key)
 
 
 def test_the_resolved_recipe_is_written_in_the_order_of_the_stages_and_in_its_own_letters() -> None:
@@ -271,7 +279,7 @@ def test_any_value_of_any_setting_is_accepted_or_refused_by_name(path: str, monk
         monkeypatch.undo()
         section = yaml.safe_dump({path.split(".")[0]: made.model_dump(mode="json")[path.split(".")[0]]})
         assert parse(section, "resolved") == made
-        json.dumps([made.stage_identity(stage) for stage in STAGES], allow_nan=False)
+        json.dumps([made.identity(stage) for stage in STAGES], allow_nan=False)
 
 
 @pytest.mark.parametrize(

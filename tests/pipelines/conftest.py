@@ -219,9 +219,7 @@ def rows_of() -> Callable[..., list[dict[str, Any]]]:
                 row
                 for manifest in manifests
                 for part in parts_of(manifest)
-                for row in read_documents(
-                    store, part, SCORED.names if manifest.stage == "score" else DOCUMENTS.names
-                )
+                for row in read_documents(store, part, SCORED.names if manifest.stage == "score" else DOCUMENTS.names)
             ]
             return [{name: value for name, value in row.items() if name != "row"} for row in rows]
         return [row for manifest in manifests for file in manifest.of(kind) for row in read_rows(store, file.path)]

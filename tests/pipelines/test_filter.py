@@ -7,12 +7,13 @@ import pytest
 
 from contract.errors import RecipeError
 from contract.manifest import need
-from contract.recipe import parse
+from contract.recipe import StageSettings, parse
 from contract.schema import SCORED, Drop
 from contract.settings.corpus import C4, C4Lines, Filter, Score
-from pipelines.filter import check_stop_words
+from pipelines.filter import check
 from pipelines.rules.decide import decide, rules_for
 from pipelines.rules.measure import Tools, measure
+from pipelines.spark.documents import parts_of
 
 SENTENCES = [
     "The river bends twice before it meets the old mill on the hill.",
@@ -83,11 +84,14 @@ def test_nothing_switched_on_changes_nothing():
 
 
 def test_a_language_without_stop_words_is_refused_by_name():
-    check_stop_words(parse("langid: {languages: [en, de, zh]}", "test"))
+    def judged(recipe):
+        check(StageSettings(parse(recipe, "test"), "filter"))
+
+    judged("langid: {languages: [en, de, zh]}")
     with pytest.raises(RecipeError, match="no stop words for eo"):
-        check_stop_words(parse("langid: {languages: [en, eo]}", "test"))
-    check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {min_stop_words: 0}}", "test"))
-    check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {enabled: false}}", "test"))
+        judged("langid: {languages: [en, eo]}")
+    judged("langid: {languages: [eo]}\nfilter: {gopher_quality: {min_stop_words: 0}}")
+    judged("langid: {languages: [eo]}\nfilter: {gopher_quality: {enabled: false}}")
 
 
 def run_manifests(run, stage):
@@ -114,6 +118,8 @@ def test_what_is_kept_and_what_goes_is_counted(scored_run, make_document, run_st
         ("a b", "too_few_words", "2"), ("g", "too_few_words", "1"),
     ]  # fmt: skip
     assert (scores.rows.read, scores.rows.kept, scores.rows.bytes_read, scores.rows.bytes_kept) == (4, 2, 17, 13)
+    own = [file.kind for file in scores.files if file.path.startswith(scores.prefix)]
+    assert own == ["index", "drops"], "no text is written again"
 
 
 def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, rows_of):
@@ -127,7 +133,8 @@ def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, 
         assert rows.read == rows.kept + rows.dropped
         assert kept is None or rows.read == kept, f"{stage} did not read what came before it"
         assert rows.dropped == sum(file.rows for file in manifest.of("drops"))
-        assert rows.kept == sum(file.rows for file in manifest.of("documents", "pages"))
+        left = sum(part.rows for part in parts_of(manifest)) + sum(file.rows for file in manifest.of("pages"))
+        assert rows.kept == left
         kept = rows.kept
     documents = rows_of(run.store, [manifest], "documents")
     assert 15 <= len(documents) <= 60
