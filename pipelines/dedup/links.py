@@ -113,8 +113,8 @@ def send_keys(
 
 def salts(snapshots: pa.Array) -> npt.NDArray[np.uint64]:
     """A hash of the name of each document's snapshot. Shape (documents,)."""
-    names = snapshots.dictionary_encode()
-    hashes = [xxhash.xxh3_64_intdigest((name or "").encode()) for name in names.dictionary.to_pylist()]
+    names = snapshots.fill_null("").dictionary_encode()
+    hashes = [xxhash.xxh3_64_intdigest(name.encode()) for name in names.dictionary.to_pylist()]
     return np.array(hashes, np.uint64)[names.indices.to_numpy(zero_copy_only=False)]
 
 

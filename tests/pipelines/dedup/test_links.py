@@ -86,7 +86,7 @@ def test_signatures_are_those_of_the_same_documents() -> None:
     """Whatever the order and the numbers of the parts in the two manifests."""
     found = links.signed([named("b"), named("c")], [named("c", "sc"), named("a", "sa"), named("b", "sb")])
     assert [(part.documents.path, links.signatures_of(part).path) for part in found] == [("b", "sb"), ("c", "sc")]
-    with pytest.raises(DamagedError, match="^b: dedup_url read these documents, and minhash_sign has not signed them"):
+    with pytest.raises(DamagedError, match=r"^b: dedup_url read these documents, and minhash_sign has not signed them"):
         links.signed([named("b")], [named("a", "sa")])
 
 
