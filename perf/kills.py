@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from contract.kinds import Kind
 from contract.manifest import Attempt, Manifest, need
 from contract.plan import Run
+from contract.tables import read_rows
 from perf import synthetic
 from perf.bars import Bars
 from pipelines import dedup_fuzzy, dedup_substring, dedup_url, minhash_sign
@@ -28,7 +29,6 @@ from pipelines.dedup import duplicates, links
 from pipelines.spark import exchange
 from pipelines.spark.documents import parts_of, read_documents
 from pipelines.spark.job import Job
-from pipelines.spark.tables import read_rows
 
 MASTER = "local-cluster[2,1,1024]"
 CLUSTER = {

@@ -31,7 +31,7 @@ class Benchmarks(NamedTuple):
     """The evaluation sets of a recipe, each a pair of name and items. Workers need only the index."""
 
     sets: tuple[tuple[str, tuple[Item, ...]], ...]
-    index: Index
+    index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     files: dict[str, list[tuple[str, int]]]
     """By benchmark: (name, number of items) of each file that was read, or of each member of an archive."""
     sought: dict[str, int]

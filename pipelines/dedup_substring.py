@@ -49,7 +49,7 @@ def find_alone(job: Job, settings: DedupSubstring, parts: Sequence[Part], fracti
     ids = [key for _, block in held for key in block.ids]
     held_out = heldout(fraction, ids)
     start = np.arange(len(owner)) - tokens.bounds[owner]
-    rank = places(held_out, *id_keys(ids), np.zeros(len(ids)))
+    rank = places(held_out, *id_keys(ids), np.zeros(len(ids), np.int64))
     windows, first = suffixes.first_equal(tokens, rank[owner] | start.astype(np.uint64), settings.min_tokens)
     removed = windows != first
     if settings.cut == "all":

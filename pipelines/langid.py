@@ -67,7 +67,7 @@ def _work(store: Store, prefix: str, settings: Langid, parts: list[Part], name: 
             else:
                 first = {"language": languages[0], "language_probability": probabilities[0]}
                 ranked = {"languages": list(languages), "language_probabilities": list(probabilities)}
-                sink.keep(row["row"], size, **first, **ranked)
+                sink.keep(row["row"], size, columns=first | ranked)
         sink.finish(part)
     return sink.close()
 

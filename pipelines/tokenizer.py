@@ -12,9 +12,9 @@ from contract.metrics import Progress
 from contract.output import write_file
 from contract.settings.corpus import Tokenizer as TokenizerSettings
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.spark.documents import Output
 from pipelines.spark.job import Job
-from pipelines.spark.tables import read_rows
 
 BATCH_TEXTS = 256
 

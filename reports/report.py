@@ -32,10 +32,10 @@ from contract.printable import printable
 from contract.scores import SCORES
 from contract.settings.corpus import Filter
 from contract.stages import STAGES
+from contract.tables import read_rows
 from pipelines.pii import mask as pii
 from pipelines.rules.decide import Rule, decide, rules_for
 from pipelines.spark.documents import parts_of, read_documents
-from pipelines.spark.tables import read_rows
 from reports import charts
 from reports.refinedweb import funnel, funnel_table
 

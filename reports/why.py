@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,7 +24,7 @@ from contract.store import Store
 from contract.tables import reading
 from pipelines.spark.cuts import Ranges
 from pipelines.spark.documents import parts_of, read_part
-from pipelines.text.hashing import buffers, shingles
+from pipelines.text.folding import shingles
 from pipelines.urls.canonical import canonical
 
 INDENT = " " * 34
@@ -107,23 +106,22 @@ def text_of(run: Run, key: str) -> str | None:
 
 def similarity(one: str, other: str, ngram: int) -> float:
     """Jaccard similarity of two texts' sets of word n-grams, computed like the check of `dedup_fuzzy`."""
-    hashes, bounds = shingles(*buffers(pa.array([one, other])), ngram)
-    sets = np.unique(hashes[: bounds[1]]), np.unique(hashes[bounds[1] :])
-    return len(np.intersect1d(*sets)) / len(np.union1d(*sets))
+    sets = shingles(one, ngram), shingles(other, ngram)
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
 def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:
     """Yield lines on the document that is kept instead of a dropped duplicate, and on the size of their cluster."""
     if not row["duplicate_of"]:
         return
-    files = (file for one in committed(run) for file in one.of(Kind.DOCUMENTS))
+    files = (file for each in committed(run) for file in each.of(Kind.DOCUMENTS))
     url = next((found["url"] for found in rows(run.store, files, "id", [row["duplicate_of"]], ["url"])), None)
     yield f"{INDENT}it stays: {row['duplicate_of']} {url or ''}".rstrip()
     cluster = 1 + sum(1 for _ in rows(run.store, done.of(Kind.DROPS), "value", [row["value"]], ["id"]))
-    texts = [text_of(run, key) for key in (row["id"], row["duplicate_of"])]
-    if row["reason"] == Drop.NEAR_DUPLICATE and texts[0] is not None and texts[1] is not None:
+    one, other = (text_of(run, key) for key in (row["id"], row["duplicate_of"]))
+    if row["reason"] == Drop.NEAR_DUPLICATE and one is not None and other is not None:
         ngram = run.recipe.minhash_sign.ngram
-        yield f"{INDENT}similarity of the two: {similarity(*texts, ngram):.2f} (shared {ngram}-word shingles)"
+        yield f"{INDENT}similarity of the two: {similarity(one, other, ngram):.2f} (shared {ngram}-word shingles)"
     yield f"{INDENT}documents in the cluster: {cluster}"
 
 

@@ -17,9 +17,10 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.output import write_file
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.decontamination.search import LEAKED, Finding, Index, Ints, occurrences
 from pipelines.spark.documents import Output
-from pipelines.spark.tables import TableWriter, read_rows
+from pipelines.spark.tables import TableWriter
 
 MATCHES = pa.schema(
     [

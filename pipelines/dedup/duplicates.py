@@ -12,10 +12,11 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import Drop
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.spark.documents import IndexSink, Output, Part, read_documents
 from pipelines.spark.job import Job
 from pipelines.spark.session import store_errors
-from pipelines.spark.tables import TableWriter, read_rows
+from pipelines.spark.tables import TableWriter
 
 REMOVED = pa.schema([("row", pa.int64()), ("stays", pa.string()), ("group", pa.string())])
 
@@ -54,11 +55,12 @@ def write_removed(job: Job, frame: Any) -> dict[int, File]:
 
 
 def _write_removed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    writer, writing = None, None
+    writer: TableWriter | None = None
+    writing: int | None = None
     with store_errors(store.full(f"{prefix}/removed")):
         for batch in batches:
             for part in pc.unique(batch["part"]).to_pylist():
-                if part != writing:
+                if writer is None or part != writing:
                     yield from _finished(writing, writer)
                     path = f"{prefix}/removed/{part:05d}-{uuid.uuid4().hex[:8]}.parquet"
                     writer, writing = TableWriter(store, path, Kind.REMOVED, REMOVED), part

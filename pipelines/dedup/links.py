@@ -114,8 +114,8 @@ def send_keys(
 def salts(snapshots: pa.Array) -> npt.NDArray[np.uint64]:
     """A hash of the name of each document's snapshot. Shape (documents,)."""
     names = snapshots.fill_null("").dictionary_encode()
-    hashes = [xxhash.xxh3_64_intdigest(name.encode()) for name in names.dictionary.to_pylist()]
-    return np.array(hashes, np.uint64)[names.indices.to_numpy(zero_copy_only=False)]
+    hashes = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in names.dictionary.to_pylist()], np.uint64)
+    return hashes.take(np.asarray(names.indices))
 
 
 def _edges(big: Nodes, small: Nodes, places: Nodes) -> Iterator[Sent]:
@@ -124,7 +124,8 @@ def _edges(big: Nodes, small: Nodes, places: Nodes) -> Iterator[Sent]:
 
 def meet_keys(store: Store, prefix: str, place: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
     """Step 2, where keys meet: link each document with the smallest node of its key."""
-    held, linked = [], []
+    held: list[pa.RecordBatch] = []
+    linked: list[pa.RecordBatch] = []
     for batch in batches:
         (held if "key" in batch.schema.names else linked).append(batch)
     found = [(column(batch, "big"), column(batch, "small")) for batch in linked]
@@ -155,12 +156,12 @@ def meet_pairs(
         return
     tails = (behind(heads, tail) for tail in spilled.tables())
     for table in chain([heads], tails):
-        columns = [column(table, name) for name in ("key", "rank", "node")]
+        keys, ranks, nodes = (column(table, name) for name in ("key", "rank", "node"))
         if distance is None:
-            big, small = pairs(*columns, bound)
+            big, small = pairs(keys, ranks, nodes, bound)
         else:
             prints = column(table, "fingerprint")
-            big, small = near_pairs(*columns, prints, distance, reach, bound if checked else None)
+            big, small = near_pairs(keys, ranks, nodes, prints, distance, reach, bound if checked else None)
         yield from _edges(big, small, (small if checked else big) >> ROW_BITS)
 
 
@@ -254,15 +255,19 @@ def steps(
 
     parts.value: the parts with their signatures.
     """
-    simhash, checked = signing.method == "simhash", settings.min_jaccard is not None
+    simhash, least = signing.method == "simhash", settings.min_jaccard
+    checked = least is not None
     meet: exchange.Work = partial(meet_keys, store, prefix)
     if simhash or checked:
         meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
     local = settings.scope == "snapshot"
-    work = [(count, partial(send_keys, store, parts, local, simhash or checked, simhash, buckets)), (buckets, meet)]
-    if checked:
+    work: list[tuple[int, exchange.Work]] = [
+        (count, partial(send_keys, store, parts, local, simhash or checked, simhash, buckets)),
+        (buckets, meet),
+    ]
+    if least is not None:
         work.append((count, partial(send_sets, store, parts, signing.ngram)))
-        work.append((count, partial(check_pairs, store, prefix, parts, signing.ngram, settings.min_jaccard)))
+        work.append((count, partial(check_pairs, store, prefix, parts, signing.ngram, least)))
     elif simhash:
         work.append((count, partial(link_pairs, store, prefix)))
     return work

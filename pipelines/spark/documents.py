@@ -6,7 +6,7 @@ other manifest.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -19,9 +19,9 @@ from contract.kinds import Kind
 from contract.manifest import File, Manifest, Rows
 from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
 from contract.store import Store
-from contract.tables import batches_of, open_table, reading
+from contract.tables import BATCH_ROWS, batches_of, open_table, reading
 from pipelines.spark.cuts import read_cuts, without
-from pipelines.spark.tables import BATCH_ROWS, TableWriter
+from pipelines.spark.tables import TableWriter
 
 RowNumbers = npt.NDArray[np.int64]
 
@@ -287,9 +287,9 @@ class IndexSink(_Sink):
         self._kept: list[dict[str, Any]] = []
         self._untold: dict[int, dict[str, Any]] = {}
 
-    def keep(self, row: int, size: int, read_size: int | None = None, **columns: Any) -> None:
+    def keep(self, row: int, size: int, read_size: int | None = None, columns: Mapping[str, Any] | None = None) -> None:
         """Keep a document. `size` is its bytes now, `read_size` its bytes when it was read (default: `size`)."""
-        self._kept.append({"row": row, **columns})
+        self._kept.append({"row": row, **(columns or {})})
         self._count(size, read_size)
 
     def drop(

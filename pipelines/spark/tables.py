@@ -1,6 +1,6 @@
-"""Parquet files in the store: a writer for workers, and a reader of rows."""
+"""A writer of Parquet files for workers, and groups of small files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -10,9 +10,8 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.output import Writer
 from contract.store import Store
-from contract.tables import read_batches
+from contract.tables import BATCH_ROWS
 
-BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
 COMPRESSION = "zstd"
 
@@ -71,22 +70,6 @@ class TableWriter:
             self._writer = pq.ParquetWriter(self._sink, self._schema, compression=COMPRESSION, write_page_checksum=True)
         self._writer.write_table(table)
         self._count += table.num_rows
-
-
-def read_rows(
-    store: Store, file: File | str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file in the store, with one batch in memory at a time.
-
-    `file` is a path for files that this attempt wrote and has not committed yet.
-    """
-    if isinstance(file, File):
-        for batch in read_batches(store, file, batch_rows, columns):
-            yield from batch.to_pylist()
-        return
-    with store.open_input(file) as source:
-        for batch in pq.ParquetFile(source).iter_batches(batch_rows, columns=list(columns) if columns else None):
-            yield from batch.to_pylist()
 
 
 def group_rows(files: Sequence[T], rows: int) -> list[list[T]]:

@@ -16,11 +16,11 @@ from contract.manifest import Manifest, need
 from contract.plan import Run
 from contract.recipe import parse
 from contract.settings.corpus import Decontaminate
+from contract.tables import read_rows
 from pipelines.decontaminate import Judge, describe, load, read_benchmark
 from pipelines.decontaminate import search as search_part
 from pipelines.spark.cuts import write_cuts
 from pipelines.spark.documents import DocumentSink, read_documents
-from pipelines.spark.tables import read_rows
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 

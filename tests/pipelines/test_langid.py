@@ -10,9 +10,10 @@ from contract.errors import RecipeError
 from contract.recipe import StageSettings, parse
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Langid
+from contract.tables import read_rows
 from pipelines.langid import UNKNOWN, _work, check, identify, judge, rank
 from pipelines.spark.documents import Part, read_documents
-from pipelines.spark.tables import TableWriter, read_rows
+from pipelines.spark.tables import TableWriter
 from pipelines.text.fasttext_model import model
 
 

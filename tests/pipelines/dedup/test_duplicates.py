@@ -9,6 +9,7 @@ import pytest
 from contract.manifest import Attempt
 from contract.schema import Drop
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.dedup.duplicates import (
     REMOVED,
     Duplicate,
@@ -19,7 +20,7 @@ from pipelines.dedup.duplicates import (
 )
 from pipelines.spark.documents import read_documents
 from pipelines.spark.job import Job
-from pipelines.spark.tables import TableWriter, read_rows
+from pipelines.spark.tables import TableWriter
 
 Rows = list[dict[str, Any]]
 

@@ -17,13 +17,13 @@ from contract.manifest import File
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import DedupFuzzy, MinhashSign
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.dedup import links
 from pipelines.dedup.linking import near_pairs, pairs
 from pipelines.dedup.links import ROW_BITS, meet_pairs, steps
 from pipelines.minhash_sign import sign
 from pipelines.spark.components import components
 from pipelines.spark.documents import DocumentSink, Part
-from pipelines.spark.tables import read_rows
 
 Rows = list[dict[str, Any]]
 SIZE = 20_000

@@ -19,6 +19,7 @@ from contract.manifest import Rows as ManifestRows
 from contract.output import Writer
 from contract.schema import DOCUMENTS, LANGUAGES, Drop
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.spark.cuts import write_cuts
 from pipelines.spark.documents import (
     Counts,
@@ -32,7 +33,6 @@ from pipelines.spark.documents import (
     read_part,
     total,
 )
-from pipelines.spark.tables import read_rows
 
 Rows = list[dict[str, Any]]
 
@@ -164,7 +164,8 @@ def test_columns_of_the_index_and_cuts_are_applied(tmp_store: Store, make_docume
             sink.drop(rows[at] | {"row": 1}, Drop.LANGUAGE)
         else:
             first = {"language": f"l{at}", "language_probability": at / 4}
-            sink.keep(at, 9, **first, languages=[f"l{at}"], language_probabilities=[at / 4])
+            ranked = {"languages": [f"l{at}"], "language_probabilities": [at / 4]}
+            sink.keep(at, 9, columns=first | ranked)
     sink.finish(part)
     (left,) = sink.close().parts
     assert [row["language"] for row in read_documents(tmp_store, left, ["language"])] == ["l0", "l2", "l3"]

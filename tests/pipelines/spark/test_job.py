@@ -18,10 +18,11 @@ from contract.manifest import Attempt, File, find, need
 from contract.metrics import PROGRESS
 from contract.schema import DOCUMENTS
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.spark.documents import Counts, Output, Part, parts_of
 from pipelines.spark.job import Job, _Guarded, _Reader
 from pipelines.spark.session import computing, start_spark
-from pipelines.spark.tables import TableWriter, read_rows
+from pipelines.spark.tables import TableWriter
 
 
 class FullDisk(io.RawIOBase):

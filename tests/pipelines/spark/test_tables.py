@@ -9,7 +9,8 @@ import pytest
 from contract.manifest import File
 from contract.schema import DOCUMENTS
 from contract.store import Store
-from pipelines.spark.tables import TableWriter, group_rows, read_rows
+from contract.tables import read_rows
+from pipelines.spark.tables import TableWriter, group_rows
 
 
 def groups_of(store: Store, path: str) -> list[int]:
