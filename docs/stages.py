@@ -18,7 +18,7 @@ between only judge. They write which rows of a documents file are left, never th
 
 The first four make up a part, and have the same number in the manifest. A stage passes on the files of a part that it does not
 replace: its manifest lists the documents file of an earlier stage too, so a reader needs no other manifest.
-`pipelines.spark.documents.read_part` reads what is left of a part, with the cuts applied. A part that loses no document keeps its
+`contract.documents.read_part` reads what is left of a part, with the cuts applied. A part that loses no document keeps its
 index, and one that loses all is not listed any more.
 """
 

@@ -21,6 +21,7 @@ ALSO = {
     "contract/constants.py": ("tests/contract/test_plan.py",),
     "contract/kinds.py": ("tests/contract/test_manifest.py",),
     "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),
+    "contract/documents.py": ("tests/pipelines/spark/test_documents.py",),
     "contract/plan.py": ("tests/contract/test_deployment.py",),
     "contract/settings/base.py": (
         "tests/contract/test_settings.py",
@@ -89,7 +90,8 @@ PROTECTS_DATA = Group(
         "training/engine/checkpoint.py",
         "training/engine/checkpoint_files.py",
         "pipelines/dedup/duplicates.py",
-        "pipelines/spark/cuts.py",
+        "contract/cuts.py",
+        "contract/documents.py",
         "pipelines/spark/documents.py",
     ),
     bar=0.95,

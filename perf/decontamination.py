@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from contract.contamination import KIND, Report, render
+from contract.documents import Part
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import Decontaminate
 from contract.store import Store
 from perf.bars import Bars
 from pipelines.decontaminate import Benchmarks, Judge, load, search
 from pipelines.decontamination.findings import summarise
-from pipelines.spark.documents import Part
 from pipelines.spark.tables import TableWriter
 
 SETS = {

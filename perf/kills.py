@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from contract.documents import parts_of, read_documents
 from contract.kinds import Kind
 from contract.manifest import Attempt, Manifest, need
 from contract.plan import Run
@@ -27,7 +28,6 @@ from perf.bars import Bars
 from pipelines import dedup_fuzzy, dedup_substring, dedup_url, minhash_sign
 from pipelines.dedup import duplicates, links
 from pipelines.spark import exchange
-from pipelines.spark.documents import parts_of, read_documents
 from pipelines.spark.job import Job
 
 MASTER = "local-cluster[2,1,1024]"

@@ -28,9 +28,9 @@ Part = Callable[[str, str], Any]
 
 def documents(data: Path, where: Path) -> list[tuple[str, str]]:
     """(text, language) of every document that reaches `score`."""
+    from contract.documents import read_documents
     from contract.manifest import Attempt
     from contract.plan import resolve
-    from pipelines.spark.documents import read_documents
     from pipelines.spark.job import Job
 
     (where / "crawl").mkdir()

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.cuts import Ranges, compose, read_cuts, without
+from contract.documents import Part, read_documents, read_part
 from contract.errors import InputError
 from contract.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_members
 from contract.manifest import File
@@ -20,8 +22,7 @@ from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.decontamination.search import Finding, Index, blamed_items, build, cut, find, suspects
-from pipelines.spark.cuts import Ranges, compose, read_cuts, without, write_cuts
-from pipelines.spark.documents import Counts, IndexSink, Output, Part, read_documents, read_part
+from pipelines.spark.documents import Counts, IndexSink, Output, write_cuts
 from pipelines.spark.job import Job
 
 MAX_ROUNDS = 10  # cuts of one text, before it is dropped

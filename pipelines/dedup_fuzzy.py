@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from contract.documents import Part
 from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import Drop
@@ -15,7 +16,6 @@ from contract.store import Store
 from pipelines.dedup.duplicates import drop_duplicates, write_removed
 from pipelines.dedup.links import EDGES, ROW_BITS, link, read_edges, read_nodes, signed
 from pipelines.spark.components import components, spark_components
-from pipelines.spark.documents import Part
 from pipelines.spark.exchange import column
 from pipelines.spark.job import Job
 from pipelines.spark.session import computing, store_errors

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from contract.cuts import read_cuts, without
+from contract.documents import Part, read_documents
 from contract.kinds import Kind
 from contract.manifest import File
 from contract.recipe import StageSettings
@@ -18,8 +20,7 @@ from pipelines.dedup.repeats import BUCKET_BYTES, id_keys, places, save_cuts, st
 from pipelines.dedup.substring import repeated
 from pipelines.dedup.tokens import blocks, load_tokenizer
 from pipelines.spark import exchange
-from pipelines.spark.cuts import read_cuts, without
-from pipelines.spark.documents import IndexSink, Output, Part, read_documents
+from pipelines.spark.documents import IndexSink, Output
 from pipelines.spark.heldout import heldout
 from pipelines.spark.job import Job
 from pipelines.spark.session import computing

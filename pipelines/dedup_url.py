@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from contract.documents import Part, read_part
 from contract.manifest import File
 from contract.schema import Drop
 from contract.settings.corpus import DedupUrl
 from contract.store import Store
 from pipelines.dedup.duplicates import drop_duplicates, write_removed
-from pipelines.spark.documents import Part, read_part
 from pipelines.spark.job import Job
 from pipelines.spark.session import computing
 from pipelines.urls.canonical import canonical

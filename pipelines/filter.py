@@ -5,13 +5,14 @@ A dropped document counts under the first rule that it breaks.
 
 from functools import lru_cache, partial
 
+from contract.documents import Part, read_documents
 from contract.errors import RecipeError
 from contract.recipe import StageSettings
 from contract.scores import SCORES
 from contract.settings.corpus import Filter
 from contract.store import Store
 from pipelines.rules.decide import Rule, decide, rules_for
-from pipelines.spark.documents import IndexSink, Output, Part, read_documents
+from pipelines.spark.documents import IndexSink, Output
 from pipelines.spark.job import Job
 from pipelines.text.stopwords import STOP_WORDS
 

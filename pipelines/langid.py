@@ -2,12 +2,13 @@
 
 from functools import partial
 
+from contract.documents import Part, read_documents
 from contract.errors import RecipeError
 from contract.recipe import StageSettings
 from contract.schema import LANGUAGES, Drop
 from contract.settings.corpus import Langid
 from contract.store import Store
-from pipelines.spark.documents import IndexSink, Output, Part, read_documents
+from pipelines.spark.documents import IndexSink, Output
 from pipelines.spark.job import Job
 from pipelines.spark.tables import group_rows
 from pipelines.text.fasttext_model import LABEL, model

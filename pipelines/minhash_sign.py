@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.documents import Part, read_part
 from contract.kinds import Kind
 from contract.settings.corpus import MinhashSign
 from contract.store import Store
 from pipelines.dedup import minhash, simhash
-from pipelines.spark.documents import Output, Part, read_part
+from pipelines.spark.documents import Output
 from pipelines.spark.job import Job
 from pipelines.spark.tables import TableWriter
 from pipelines.text.hashing import buffers, shingles

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from contract.documents import Part, read_documents, read_part
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import File
@@ -29,7 +30,7 @@ from contract.settings.corpus import Decontaminate, Mix
 from contract.store import Store, split_uri
 from pipelines.decontaminate import Judge, describe, load
 from pipelines.decontamination.findings import Findings, summarise
-from pipelines.spark.documents import Counts, DocumentSink, Output, Part, read_documents, read_part
+from pipelines.spark.documents import Counts, DocumentSink, Output
 from pipelines.spark.heldout import contains, heldout, is_heldout
 from pipelines.spark.job import Job
 from pipelines.spark.tables import COMPRESSION, TableWriter

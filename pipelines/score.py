@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from contract.documents import Part, read_documents
 from contract.errors import RecipeError
 from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS, SCORED, Drop
@@ -13,7 +14,7 @@ from contract.settings.corpus import Score
 from contract.store import Store, split_uri
 from pipelines.rules import badwords
 from pipelines.rules.measure import Tools, measure
-from pipelines.spark.documents import DocumentSink, Output, Part, read_documents
+from pipelines.spark.documents import DocumentSink, Output
 from pipelines.spark.job import Job
 from pipelines.spark.tables import group_rows
 from pipelines.text.clock import TooSlow, limited

@@ -23,6 +23,7 @@ import numpy as np
 
 from contract import contamination
 from contract import recipe as recipes
+from contract.documents import parts_of, read_documents
 from contract.errors import GristmillError, NotReadyError, RecipeError
 from contract.funnel import levels
 from contract.kinds import Kind
@@ -35,7 +36,6 @@ from contract.stages import STAGES
 from contract.tables import read_rows
 from pipelines.pii import mask as pii
 from pipelines.rules.decide import Rule, decide, rules_for
-from pipelines.spark.documents import parts_of, read_documents
 from reports import charts
 from reports.refinedweb import funnel, funnel_table
 

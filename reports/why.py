@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from contract.cuts import Ranges
+from contract.documents import parts_of, read_part
 from contract.errors import GristmillError
 from contract.kinds import Kind
 from contract.manifest import File, Manifest, find
@@ -22,8 +24,6 @@ from contract.schema import Drop
 from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import reading
-from pipelines.spark.cuts import Ranges
-from pipelines.spark.documents import parts_of, read_part
 from pipelines.text.folding import shingles
 from pipelines.urls.canonical import canonical
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from contract.cuts import Ranges
 from contract.evalset import Item
-from pipelines.spark.cuts import Ranges
 from pipelines.text import hashing
 from pipelines.text.kernels import kernel
 from pipelines.text.mixing import Hashes, ngram_hashes, rolling

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.documents import Part, read_documents
 from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import Drop
 from contract.store import Store
 from contract.tables import read_rows
-from pipelines.spark.documents import IndexSink, Output, Part, read_documents
+from pipelines.spark.documents import IndexSink, Output
 from pipelines.spark.job import Job
 from pipelines.spark.session import store_errors
 from pipelines.spark.tables import TableWriter

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from contract.documents import Part, read_index, read_part
 from contract.errors import DamagedError
 from contract.kinds import Kind
 from contract.manifest import File
@@ -32,7 +33,6 @@ from pipelines.dedup.linking import distinct, near_pairs, pairs, ranked, set_jac
 from pipelines.dedup.substring import stretches
 from pipelines.spark import exchange
 from pipelines.spark.components import Nodes
-from pipelines.spark.documents import Part, read_index, read_part
 from pipelines.spark.exchange import Sent, Spill, chunks, column, gather
 from pipelines.spark.job import Job
 from pipelines.spark.tables import TableWriter

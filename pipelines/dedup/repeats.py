@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from contract.cuts import Ranges, compose, read_cuts
+from contract.documents import Part
 from contract.settings.corpus import DedupSubstring
 from contract.store import Store
 from pipelines.dedup import stream, substring
 from pipelines.dedup.tokens import Block, blocks, to_bytes
 from pipelines.spark import exchange
-from pipelines.spark.cuts import Ranges, compose, read_cuts, write_cuts
-from pipelines.spark.documents import Part
+from pipelines.spark.documents import write_cuts
 from pipelines.spark.exchange import Sent, column, gather
 from pipelines.spark.heldout import heldout
 from pipelines.text.hashing import Offsets, buffers

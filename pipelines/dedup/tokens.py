@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.documents import Part, read_part
 from contract.errors import InputError
 from contract.store import Store, split_uri
 from pipelines.dedup.stream import Tokens, from_ids, words
-from pipelines.spark.documents import Part, read_part
 from pipelines.spark.exchange import column
 from pipelines.text.hashing import Offsets, buffers
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from contract import funnel
+from contract.documents import Part, parts_of
 from contract.errors import GristmillError
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, need
@@ -22,7 +23,7 @@ from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.recipe import StageSettings
 from contract.store import Store
-from pipelines.spark.documents import Output, Part, parts_of, total
+from pipelines.spark.documents import Output, total
 from pipelines.spark.session import start_context, start_spark, store_errors, watched
 
 

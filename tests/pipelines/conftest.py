@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from contract.documents import parts_of, read_documents
 from contract.manifest import Attempt
 from contract.plan import Run
 from contract.schema import DOCUMENTS, SCORED
 from contract.store import Store
 from contract.tables import read_rows
 from pipelines.spark import exchange
-from pipelines.spark.documents import DocumentSink, Output, parts_of, read_documents
+from pipelines.spark.documents import DocumentSink, Output
 
 DAY = datetime.datetime(2024, 3, 4, tzinfo=datetime.UTC)
 

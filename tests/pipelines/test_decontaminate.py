@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from contract.contamination import render, reports, tables
+from contract.documents import read_documents
 from contract.errors import InputError, RecipeError
 from contract.manifest import Manifest, need
 from contract.plan import Run
@@ -19,8 +20,7 @@ from contract.settings.corpus import Decontaminate
 from contract.tables import read_rows
 from pipelines.decontaminate import Judge, describe, load, read_benchmark
 from pipelines.decontaminate import search as search_part
-from pipelines.spark.cuts import write_cuts
-from pipelines.spark.documents import DocumentSink, read_documents
+from pipelines.spark.documents import DocumentSink, write_cuts
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 

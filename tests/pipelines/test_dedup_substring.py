@@ -17,6 +17,8 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
+from contract.cuts import read_cuts, without
+from contract.documents import read_documents
 from contract.manifest import File
 from contract.plan import Run
 from contract.schema import DOCUMENTS
@@ -24,8 +26,7 @@ from contract.settings.corpus import DedupSubstring
 from contract.store import Store
 from pipelines import dedup_substring
 from pipelines.dedup import repeats
-from pipelines.spark.cuts import read_cuts, without, write_cuts
-from pipelines.spark.documents import DocumentSink, read_documents
+from pipelines.spark.documents import DocumentSink, write_cuts
 from pipelines.spark.heldout import is_heldout
 
 Rows = list[dict[str, Any]]

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from contract.documents import Part, parts_of, read_documents
 from contract.errors import NotReadyError, StoreError
 from contract.plan import Run
 from contract.schema import DOCUMENTS
 from contract.store import Store
 from pipelines.dedup_url import keys, show
-from pipelines.spark.documents import Part, parts_of, read_documents
 from pipelines.spark.tables import TableWriter
 
 Rows = list[dict[str, Any]]

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from contract.documents import parts_of
 from contract.errors import RecipeError
 from contract.manifest import need
 from contract.recipe import StageSettings, parse
@@ -13,7 +14,6 @@ from contract.settings.corpus import C4, C4Lines, Filter, Score
 from pipelines.filter import check
 from pipelines.rules.decide import decide, rules_for
 from pipelines.rules.measure import Tools, measure
-from pipelines.spark.documents import parts_of
 
 SENTENCES = [
     "The river bends twice before it meets the old mill on the hill.",

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.documents import Part, read_documents
 from contract.errors import RecipeError
 from contract.recipe import StageSettings, parse
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Langid
 from contract.tables import read_rows
 from pipelines.langid import UNKNOWN, _work, check, identify, judge, rank
-from pipelines.spark.documents import Part, read_documents
 from pipelines.spark.tables import TableWriter
 from pipelines.text.fasttext_model import model
 

@@ -11,6 +11,7 @@ import pytest
 
 from contract import funnel
 from contract.contamination import reports
+from contract.documents import Part
 from contract.errors import InputError
 from contract.manifest import Attempt, Rows
 from contract.schema import DOCUMENTS
@@ -18,7 +19,6 @@ from contract.settings.corpus import Mix
 from contract.tables import read_rows
 from pipelines import mix as module
 from pipelines.mix import copies, parse_curated, read_curated
-from pipelines.spark.documents import Part
 from pipelines.spark.heldout import is_heldout
 from pipelines.spark.tables import TableWriter
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.cuts import without
 from contract.evalset import Item
 from pipelines.decontamination.search import (
     Index,
@@ -21,7 +22,6 @@ from pipelines.decontamination.search import (
     passages,
     suspects,
 )
-from pipelines.spark.cuts import without
 from pipelines.text.spelling import split
 
 FILLER = " ".join(f"filler{number} word" for number in range(60))

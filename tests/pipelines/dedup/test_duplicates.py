@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from contract.documents import read_documents
 from contract.manifest import Attempt
 from contract.schema import Drop
 from contract.store import Store
@@ -18,7 +19,6 @@ from pipelines.dedup.duplicates import (
     drop_duplicates,
     write_removed,
 )
-from pipelines.spark.documents import read_documents
 from pipelines.spark.job import Job
 from pipelines.spark.tables import TableWriter
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from contract.documents import Part
 from contract.errors import DamagedError
 from contract.manifest import File
 from contract.schema import DOCUMENTS
@@ -23,7 +24,7 @@ from pipelines.dedup.linking import near_pairs, pairs
 from pipelines.dedup.links import ROW_BITS, meet_pairs, steps
 from pipelines.minhash_sign import sign
 from pipelines.spark.components import components
-from pipelines.spark.documents import DocumentSink, Part
+from pipelines.spark.documents import DocumentSink
 
 Rows = list[dict[str, Any]]
 SIZE = 20_000

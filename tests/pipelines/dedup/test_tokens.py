@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.cuts import without
+from contract.documents import Part
 from contract.errors import InputError
 from contract.schema import DOCUMENTS, Drop
 from contract.store import Store
 from pipelines.dedup.tokens import Block, _block, blocks, load_tokenizer, to_bytes
-from pipelines.spark.cuts import without, write_cuts
-from pipelines.spark.documents import IndexSink, Part
+from pipelines.spark.documents import IndexSink, write_cuts
 from pipelines.spark.tables import TableWriter
 
 TEXT = st.text("ab é漢🙂\n\u3000", max_size=30)

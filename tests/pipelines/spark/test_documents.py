@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from contract.documents import Part, parts_of, read_documents, read_index, read_part
 from contract.errors import DamagedError
 from contract.kinds import Kind
 from contract.manifest import File
@@ -20,19 +21,7 @@ from contract.output import Writer
 from contract.schema import DOCUMENTS, LANGUAGES, Drop
 from contract.store import Store
 from contract.tables import read_rows
-from pipelines.spark.cuts import write_cuts
-from pipelines.spark.documents import (
-    Counts,
-    DocumentSink,
-    IndexSink,
-    Output,
-    Part,
-    parts_of,
-    read_documents,
-    read_index,
-    read_part,
-    total,
-)
+from pipelines.spark.documents import Counts, DocumentSink, IndexSink, Output, total, write_cuts
 
 Rows = list[dict[str, Any]]
 
@@ -108,9 +97,10 @@ def test_files_of_a_part_have_its_number(tmp_store: Store, make_document: Any) -
 
     again = total([Output(parts=parts_of(Listing))])  # type: ignore[arg-type]
     assert again.listed() == output.listed()[:-1]
-    Listing.files = [output.listed()[2]]
-    with pytest.raises(DamagedError, match=r"^stage/0/all/manifest.json: part 1 has no documents; delete it"):
-        parts_of(Listing)  # type: ignore[arg-type]
+    for wrong in (output.listed()[2:3], [*output.listed()[:1], drops.model_copy(update={"part": 0})]):
+        Listing.files = wrong
+        with pytest.raises(DamagedError, match=r"^stage/0/all/manifest.json: part [01] has no documents or a file of"):
+            parts_of(Listing)  # type: ignore[arg-type]
 
 
 @given(

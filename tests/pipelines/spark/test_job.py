@@ -13,13 +13,14 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from contract.documents import Part, parts_of
 from contract.errors import InputError, StoreError
 from contract.manifest import Attempt, File, find, need
 from contract.metrics import PROGRESS
 from contract.schema import DOCUMENTS
 from contract.store import Store
 from contract.tables import read_rows
-from pipelines.spark.documents import Counts, Output, Part, parts_of
+from pipelines.spark.documents import Counts, Output
 from pipelines.spark.job import Job, _Guarded, _Reader
 from pipelines.spark.session import computing, start_spark
 from pipelines.spark.tables import TableWriter

@@ -6,8 +6,9 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.cuts import compose, read_cuts, without
 from contract.store import Store
-from pipelines.spark.cuts import compose, read_cuts, without, write_cuts
+from pipelines.spark.documents import write_cuts
 
 
 def ranges(size: int) -> st.SearchStrategy[list[tuple[int, int]]]:

@@ -1,15 +1,12 @@
 """Cuts: disjoint, ascending byte ranges [start, end) that are taken out of a text in UTF-8."""
 
 import sys
-from collections.abc import Mapping
 
 import pyarrow as pa
 
-from contract.kinds import Kind
 from contract.manifest import File
 from contract.store import Store
 from contract.tables import read_batches
-from pipelines.spark.tables import TableWriter
 
 CUTS = pa.schema(
     [
@@ -30,16 +27,6 @@ def read_cuts(store: Store, file: File | None) -> dict[int, Ranges]:
         for row, start, end in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             found.setdefault(row, []).append((start, end))
     return found
-
-
-def write_cuts(store: Store, path: str, cuts: Mapping[int, Ranges], ids: Mapping[int, str]) -> File:
-    """Write the cuts of one documents file. cuts, ids: by row; there is at least one cut."""
-    writer = TableWriter(store, path, Kind.CUTS, CUTS)
-    for row in sorted(cuts):
-        for start, end in cuts[row]:
-            writer.write({"row": row, "id": ids[row], "start": start, "end": end})
-    (file,) = writer.close()
-    return file
 
 
 def without(text: bytes, cuts: Ranges) -> bytes:
