@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
 
     one = commands.add_parser(
-        "lineage", help="the chain of a manifest or crawl file: back to the WARC files, forward to the models"
+        "lineage", help="the chain of a manifest or crawl file, back and forward; of a committed file, who lists it"
     )
     one.add_argument("--store", required=True)
     one.add_argument("uri")

@@ -90,7 +90,13 @@ class File(BaseModel):
     def cure(self, store: Store) -> str:
         """What a person can do about a damaged file, as the end of an error message."""
         task = self.path.split("/attempt-")[0]
-        return f"bring it back, or delete {store.full(task)}/manifest.json and run {task.split('/')[0]} again"
+        stage = task.split("/")[0]
+        if self.part is None:
+            return f"bring it back, or delete {store.full(task)}/manifest.json and run {stage} again"
+        return (  # stages pass the files of a part on, so that the manifests of later ones list it, too
+            f"bring it back, or delete all manifests that list it and run {stage} and the stages after it again; "
+            f"python -m contract lineage --store {store.uri} {self.path} names them"
+        )
 
 
 class Rows(BaseModel):

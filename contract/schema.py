@@ -75,8 +75,19 @@ DOCUMENTS = pa.schema(
     ]
 )
 
+# What `langid` says of each document, beside its row.
+LANGUAGES = pa.schema(
+    [DOCUMENTS.field(name) for name in ("language", "language_probability", "languages", "language_probabilities")]
+)
+
 # The table that `score` writes; the rules of `filter` read only its numbers.
-SCORED = pa.schema([*DOCUMENTS, *((name, pa.float64()) for name in SCORES)])
+SCORED = pa.schema(
+    [
+        *DOCUMENTS,
+        ("bytes", pa.int64()),  # of the text in UTF-8
+        *((name, pa.float64()) for name in SCORES),
+    ]
+)
 
 DROPS = pa.schema(
     [

@@ -47,47 +47,47 @@ STAGES: dict[str, Stage] = {
             drops=True, checks=True,
         ),
         Stage(
-            "extract", "corpus", "spark", "snapshot", ("crawl",), 5,
+            "extract", "corpus", "spark", "snapshot", ("crawl",), 6,
             "main content of each page, behind a time and memory guard",
             settings=("langid.languages",), facts=("language_model",), drops=True,
         ),
         Stage(
-            "langid", "corpus", "spark", "snapshot", ("extract",), 2,
+            "langid", "corpus", "spark", "snapshot", ("extract",), 3,
             "language of each text; keeps the recipe's languages",
             facts=("language_model",), drops=True, checks=True,
         ),
         Stage(
-            "score", "corpus", "spark", "snapshot", ("langid",), 2,
+            "score", "corpus", "spark", "snapshot", ("langid",), 3,
             "line corrections, masks, and every score that a rule judges",
             facts=("new_scores",), drops=True, checks=True,
         ),
         Stage(
-            "filter", "corpus", "spark", "snapshot", ("score",), 2,
+            "filter", "corpus", "spark", "snapshot", ("score",), 3,
             "repetition and quality rules, decided on the scores alone",
             settings=("langid.languages",), drops=True, checks=True,
         ),
         Stage(
-            "minhash_sign", "corpus", "spark", "snapshot", ("filter", "score"), 3,
+            "minhash_sign", "corpus", "spark", "snapshot", ("filter",), 4,
             "MinHash signature and band keys of each document",
         ),
         Stage(
-            "dedup_url", "corpus", "spark", "corpus", ("filter",), 3,
+            "dedup_url", "corpus", "spark", "corpus", ("filter",), 4,
             "one document per canonical URL",
             drops=True,
         ),
         Stage(
-            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "filter", "dedup_url"), 4,
+            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "dedup_url"), 5,
             "one document per cluster of near duplicates",
             settings=("minhash_sign",), drops=True,
         ),
         Stage(
-            "dedup_substring", "corpus", "spark", "corpus", ("filter", "dedup_url", "dedup_fuzzy"), 3,
+            "dedup_substring", "corpus", "spark", "corpus", ("dedup_fuzzy",), 4,
             "cuts text that stands at two or more places",
             # held-out text is not cut because training text repeats it
             settings=("mix.heldout_fraction",), drops=True, checks=True,
         ),
         Stage(
-            "decontaminate", "corpus", "spark", "corpus", ("dedup_substring",), 5,
+            "decontaminate", "corpus", "spark", "corpus", ("dedup_substring",), 6,
             "drops or cuts documents that repeat evaluation sets",
             drops=True, checks=True,
         ),

@@ -16,7 +16,8 @@ from contract.schema import PAGES, SNIPPET_CHARS, Drop
 from contract.settings.corpus import Crawl
 from contract.sources import Source, file_size
 from contract.store import Store
-from pipelines.spark.job import Counts, DocumentSink, Job, Output
+from pipelines.spark.documents import Counts, DocumentSink, Output
+from pipelines.spark.job import Job
 from pipelines.urls import filter as urls
 from pipelines.urls.listfile import read_lists
 from pipelines.warc.confined import decode_confined

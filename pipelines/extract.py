@@ -25,7 +25,9 @@ from contract.store import Store
 from contract.tables import read_rows
 from pipelines.html.maintext import Found, find_text, quicken
 from pipelines.html.prefilter import foreign
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows
+from pipelines.spark.documents import DocumentSink, Output
+from pipelines.spark.job import Job
+from pipelines.spark.tables import group_rows
 from pipelines.text.fasttext_model import model
 
 GROUP_ROWS = 128  # pages of one Spark task: few, so that progress shows and all cores finish at about the same time

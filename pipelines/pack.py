@@ -15,7 +15,8 @@ from contract.settings.corpus import Pack
 from contract.shards import HEADER, encode, token_width
 from contract.store import Store
 from contract.tables import read_rows
-from pipelines.spark.job import Job, Output
+from pipelines.spark.documents import Output
+from pipelines.spark.job import Job
 from pipelines.tokenizer import BATCH_TEXTS, batched
 
 KINDS = {Kind.DOCUMENTS: Kind.TOKENS, Kind.HELDOUT: Kind.HELDOUT_TOKENS}

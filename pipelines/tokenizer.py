@@ -13,7 +13,8 @@ from contract.output import write_file
 from contract.settings.corpus import Tokenizer as TokenizerSettings
 from contract.store import Store
 from contract.tables import read_rows
-from pipelines.spark.job import Job, Output
+from pipelines.spark.documents import Output
+from pipelines.spark.job import Job
 
 BATCH_TEXTS = 256
 

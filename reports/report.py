@@ -23,6 +23,7 @@ import numpy as np
 
 from contract import contamination
 from contract import recipe as recipes
+from contract.documents import parts_of, read_documents, stored_columns
 from contract.errors import GristmillError, NotReadyError, RecipeError
 from contract.funnel import levels
 from contract.kinds import Kind
@@ -32,7 +33,6 @@ from contract.printable import printable
 from contract.scores import SCORES
 from contract.settings.filter import Filter, Rule
 from contract.stages import STAGES
-from contract.store import Store
 from contract.tables import read_rows
 from pipelines.pii import mask as pii
 from pipelines.rules.decide import decide, rules_for
@@ -140,14 +140,14 @@ def tables(run: Run) -> list[str]:
     """Tables of documents by language and by domain, for the stages up to `filter`."""
     kept: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
     dropped: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
-    for row in _rows(run, ["langid"], Kind.DROPS, ["reason", "value"]):
+    for row in _drops(run, ["langid"], ["reason", "value"]):
         dropped["language"][row["value"].partition(" ")[0]] += 1
-    for row in _rows(run, ["filter"], Kind.DOCUMENTS, ["url", "language"]):
+    for row in _documents(run, "filter", ["url", "language"]):
         kept["domain"][domain_of(row["url"])] += 1
         kept["language"][row["language"] or "-"] += 1
-    for row in _rows(run, ["crawl", "extract", "langid", "filter"], Kind.DROPS, ["url"]):
+    for row in _drops(run, ["crawl", "extract", "langid", "filter"], ["url"]):
         dropped["domain"][domain_of(row["url"])] += 1
-    scored = Counter(row["language"] or "-" for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language"]))
+    scored = Counter(row["language"] or "-" for row in _documents(run, "score", ["language"]))
     dropped["language"].update(scored - kept["language"])
     lines = []
     for key in ("language", "domain"):
@@ -180,7 +180,7 @@ def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dic
     for what, searched in contamination.reports(run).items():
         lines += ["", "## Evaluation sets", "", "```", *contamination.render(what, searched), "```"]
     lines += ["", "## Reasons"]
-    lines += [*reason_section(_rows(run, DROPPING, Kind.DROPS), snippets), "", "## Scores", ""]
+    lines += [*reason_section(_drops(run, DROPPING), snippets), "", "## Scores", ""]
     if figures:
         lines += [f"![a histogram of every score with its thresholds]({figures}-scores.svg)", ""]
     lines += score_table(columns, languages, rules) if languages else []
@@ -193,7 +193,7 @@ def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
     """Scores by name, nan if not measured, and the documents' languages, all in the same document order."""
     values: dict[str, list[float]] = {name: [] for name in SCORES}
     languages = []
-    for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language", *SCORES]):
+    for row in _documents(run, "score", ["language", *SCORES]):
         languages.append(row["language"] or "-")
         for name in SCORES:
             values[name].append(np.nan if row[name] is None else row[name])
@@ -213,7 +213,8 @@ def what_if(run: Run, settings: Filter) -> str:
     now, then = (lru_cache(maxsize=None)(partial(rules_for, one)) for one in (run.recipe.filter, settings))
     moves: Counter[tuple[str, str]] = Counter()
     sizes: Counter[str] = Counter()
-    for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language", *SCORES]):
+    _require_scores(run, {rule.score for rule in settings.rules()})
+    for row in _documents(run, "score", ["language", *SCORES]):
         before, after = decide(row, now(row["language"])), decide(row, then(row["language"]))
         moves[before[0] if before else "kept", after[0] if after else "kept"] += 1
         for name, verdict in (("now", before), ("then", after)):
@@ -232,14 +233,38 @@ def what_if(run: Run, settings: Filter) -> str:
     return "\n".join(lines)
 
 
-def _rows(
-    run: Run, stages: Iterable[str], kind: Kind, columns: Sequence[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    store: Store = run.store
+def _require_scores(run: Run, names: set[str]) -> None:
+    """Raise NotReadyError if a score was added after the run's scores were made."""
+    for manifest in _done(run, ["score"]):
+        for part in parts_of(manifest):
+            if lacking := sorted(names.difference(stored_columns(run.store, part, sorted(names)))):
+                raise NotReadyError(
+                    f"{run.uri}: its scores were made before there was {', '.join(lacking)}; "
+                    "resolve the recipe with these settings as a new run, and run score there"
+                )
+
+
+def _done(run: Run, stages: Iterable[str]) -> Iterator[Manifest]:
     for (stage, _), task in run.tasks().items():
-        manifest: Manifest | None = find(store, task) if stage in stages else None
-        for file in manifest.of(kind) if manifest else ():
-            yield from read_rows(store, file, columns)
+        manifest = find(run.store, task) if stage in stages else None
+        if manifest:
+            yield manifest
+
+
+def _drops(run: Run, stages: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    for manifest in _done(run, stages):
+        for file in manifest.of(Kind.DROPS):
+            yield from read_rows(run.store, file, columns)
+
+
+def _documents(run: Run, stage: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows that a stage left. A score that a stage's result lacks, because it is newer than the result, is None."""
+    for manifest in _done(run, [stage]):
+        for part in parts_of(manifest):
+            lacking = dict.fromkeys({*SCORES}.intersection(columns).difference(stored_columns(run.store, part, SCORES)))
+            there = [name for name in columns if name not in lacking]
+            for row in read_documents(run.store, part, there):
+                yield {**row, **lacking}
 
 
 def write(target: Path, files: Mapping[str, str]) -> None:

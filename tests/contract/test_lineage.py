@@ -55,7 +55,7 @@ def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkey
     for task in (tasks[0], tasks[1], tasks[3]):
         rows = Rows(read=2000, kept=1500, dropped=500, reasons={"a": 500}) if task.stage == "extract" else None
         Attempt(run, task).commit([], rows)
-    score, filter_ = run.task("score", ONE), run.task("filter", ONE)
+    filter_ = run.task("filter", ONE)
     file = run.segments[0].files[0].uri
 
     def told(place: str) -> list[str]:
@@ -70,8 +70,27 @@ def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkey
     assert told(tasks[3].prefix) == [
         f"{sign} {done})",
         f"  from filter {ONE} {filter_.fingerprint[:12]} {elsewhere}",
-        f"  from score {ONE} {score.fingerprint[:12]} {elsewhere}",
     ]
+
+
+def test_a_committed_file_is_told_with_all_manifests_that_list_it(make_run: Callable[..., Run]) -> None:
+    """If it is damaged, all of these must be made again."""
+    run = make_run()
+    files: list[File] = []
+    for stage in ("score", "filter", "minhash_sign"):
+        attempt = Attempt(run, run.task(stage, ONE))
+        if stage != "minhash_sign":
+            run.store.write_bytes(attempt.path("x"), b"x")
+            files.append(
+                File(path=attempt.path("x"), kind="documents" if stage == "score" else "index", bytes=1, part=0)
+            )
+        attempt.commit(files)
+    score, filter_, sign = (run.store.full(run.task(one, ONE).prefix) for one in ("score", "filter", "minhash_sign"))
+    for path in (files[0].path, run.store.full(files[0].path)):
+        assert trace(run.store, path) == [
+            f"{path} is listed by", *(f"  {one}/manifest.json" for one in (score, filter_, sign)),
+        ]  # fmt: skip
+    assert trace(run.store, files[1].path)[1:] == [f"  {one}/manifest.json" for one in (filter_, sign)]
 
 
 def test_what_is_reached_on_several_ways_is_told_once(finished: Run) -> None:

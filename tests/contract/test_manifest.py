@@ -205,6 +205,11 @@ def test_a_reader_opens_a_committed_file_only_as_it_was_committed(make_run: Call
     run.store.delete(file.path)
     with pytest.raises(StoreError, match=r"part.bin: is gone, 3 bytes were committed"):
         file.open(run.store)
+    listed_by_others = file.model_copy(update={"part": 0})
+    names_them = f"python -m contract lineage --store {run.store.uri} {file.path} names them"
+    assert listed_by_others.cure(run.store) == (
+        f"bring it back, or delete all manifests that list it and run crawl and the stages after it again; {names_them}"
+    )
 
 
 def test_a_running_attempt_writes_its_heartbeat_and_takes_it_away(

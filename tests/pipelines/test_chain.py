@@ -51,6 +51,11 @@ def test_chain(
     done = {stage: run_stage(run, stage) for stage in CHAIN}
     store = run.store
 
+    for stage in CHAIN[:5]:
+        own = [
+            file.kind for manifest in done[stage] for file in manifest.files if file.path.startswith(manifest.prefix)
+        ]
+        assert "documents" not in own, f"{stage} writes texts again"
     (by_url,) = rows_of(store, done["dedup_url"], "drops")
     assert (by_url["id"], by_url["duplicate_of"], by_url["reason"]) == (plain[1]["id"], same_url["id"], "duplicate_url")
     (by_text,) = rows_of(store, done["dedup_fuzzy"], "drops")

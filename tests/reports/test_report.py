@@ -15,7 +15,7 @@ from contract.manifest import Attempt
 from contract.schema import SCORED, Drop
 from contract.scores import SCORES
 from contract.settings.filter import RULE_SETS, Filter, Rule
-from pipelines.spark.job import DocumentSink
+from pipelines.spark.documents import DocumentSink
 from reports import charts
 from reports.refinedweb import funnel, funnel_table
 from reports.report import (
@@ -59,7 +59,7 @@ def run(make_document, make_corpus):
     for row in rows:
         sink.keep(row, 10)
     done = sink.close()
-    attempt.commit(done.files, done.counts.rows())
+    attempt.commit(done.listed(), done.counts.rows())
     return run
 
 
@@ -172,7 +172,7 @@ def test_a_report_is_of_a_run(capsys):
 
 def test_documents_by_language_and_domain(run, make_document):
     from contract.manifest import Attempt
-    from pipelines.spark.job import DocumentSink
+    from pipelines.spark.documents import DocumentSink
 
     partition = run.segments[0].partition
     attempt = Attempt(run, run.task("langid", partition))
@@ -180,7 +180,7 @@ def test_documents_by_language_and_domain(run, make_document):
     for value, url in (("de 0.97", "https://www.a.test/1"), ("fr 0.80", "https://a.test/2"), ("fr 0.90", None)):
         sink.drop(make_document("weg", name=value, url=url), Drop.LANGUAGE, value)
     done = sink.close()
-    attempt.commit(done.files, done.counts.rows())
+    attempt.commit(done.listed(), done.counts.rows())
     assert tables(run) == [
         "", "## By language, up to `filter`", "",
         "| language | read | kept | share |", "|---|--:|--:|--:|",
@@ -360,7 +360,7 @@ def test_what_pages_say_reaches_no_terminal_raw(make_document, make_corpus):
         row = scored(make_document, "b", f"e{evil}") | {"url": f"https://b{evil}.test/"}
         sink.drop(row, reason, f"{evil} 0.9") if stage == "langid" else sink.keep(row, 1)
         done = sink.close()
-        attempt.commit(done.files, done.counts.rows())
+        attempt.commit(done.listed(), done.counts.rows())
     text, figures = report(run, True, "r")
     assert "https://b" in text
     for shown in (text, *figures.values(), what_if(run, Filter())):
