@@ -16,6 +16,7 @@ from contract.documents import Part, read_documents
 from contract.kinds import Kind
 from contract.manifest import File, Rows
 from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
+from contract.settings.filter import Reason
 from contract.store import Store
 from pipelines.spark.tables import TableWriter
 
@@ -103,7 +104,7 @@ class _Sink:
     def drop(
         self,
         row: dict[str, Any],
-        reason: Drop,
+        reason: Drop | Reason,
         value: object = "",
         size: int = 0,
         duplicate_of: str | None = None,
@@ -119,14 +120,14 @@ class _Sink:
                 "id": row["id"],
                 "url": row.get("url"),
                 "stage": self._stage,
-                "reason": reason.value,
+                "reason": str(reason),
                 "value": shown,
                 "duplicate_of": duplicate_of,
                 "snippet": (snippet if snippet is not None else row.get("text") or "")[:SNIPPET_CHARS],
             }
         )
         self.counts.read += 1
-        self.counts.reasons[reason.value] += 1
+        self.counts.reasons[str(reason)] += 1
         self.counts.bytes_read += size
 
     def lose(self, kind: str, count: int = 1) -> None:
@@ -188,7 +189,7 @@ class IndexSink(_Sink):
     def drop(
         self,
         row: dict[str, Any],
-        reason: Drop,
+        reason: Drop | Reason,
         value: object = "",
         size: int = 0,
         duplicate_of: str | None = None,
