@@ -19,9 +19,7 @@ from pipelines.spark.job import Job
 from pipelines.spark.tables import group_rows
 from pipelines.text.clock import TooSlow, limited
 
-GROUP_ROWS = (
-    4096  # documents of one Spark task, half a millisecond each, and of the parts that all stages after it judge
-)
+GROUP_ROWS = 4096  # documents of one Spark task, half a millisecond each, and of a part that later stages judge
 SECONDS_PER_DOCUMENT = 10.0  # of processor time; the longest text takes two
 
 

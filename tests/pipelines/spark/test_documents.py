@@ -185,7 +185,7 @@ def test_a_damaged_or_missing_file_of_a_part_says_what_to_do(tmp_store: Store, m
     listed = Part(part.documents.model_copy(update=number), part.index.model_copy(update=number))  # type: ignore[union-attr]
     data = tmp_store.read_bytes(listed.index.path)  # type: ignore[union-attr]
     tmp_store.write_bytes(listed.index.path, data[:40] + bytes([data[40] ^ 255]) + data[41:])  # type: ignore[union-attr]
-    with pytest.raises(DamagedError, match=r"x-index.parquet: holds something else than was committed"):
+    with pytest.raises(DamagedError, match=r"x-index.parquet: does not hold what was committed"):
         list(read_documents(tmp_store, listed, ["id"]))
     tmp_store.delete(listed.index.path)  # type: ignore[union-attr]
     cure = (
