@@ -166,7 +166,7 @@ def _existing(uri: str) -> Store:
     store = Store(uri)
     store.reach()
     if not {"runs", *STAGES} & set(store.folders()):
-        raise InputError(f"{store.uri}: there is no store; check --store")
+        raise InputError(f"{store.uri}: no store was found there; check --store")
     return store
 
 

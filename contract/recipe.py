@@ -4,6 +4,7 @@
 Every mistake raises a RecipeError that names the key's path and what is allowed there.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from contract.settings import corpus, training
 from contract.settings.base import Settings, Text, Uri, runtime_only
 from contract.settings.filter import Filter
 from contract.settings.spark import Spark
+from contract.shipped import shipped
 from contract.stages import STAGES
 from contract.store import split_uri
 
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
+NAMED = re.compile(r"([\w-]+)|recipes/([\w-]+)\.yaml")
 TOLD = 10  # at most so many mistakes in one error message
 
 
@@ -78,16 +81,16 @@ class Recipe(Settings):
             if batch % share:
                 key = "minibatch" if name == "ppo" else "batch"
                 raise ValueError(
-                    f"{name}.{key} {batch} is no multiple of engine.processes x engine.micro_batch = "
+                    f"{name}.{key} {batch} is not a multiple of engine.processes x engine.micro_batch = "
                     f"{engine.processes} x {engine.micro_batch}"
                 )
         if self.ppo.rollout_batch % self.ppo.minibatch:
             raise ValueError(
-                f"ppo.rollout_batch {self.ppo.rollout_batch} is no multiple of ppo.minibatch {self.ppo.minibatch}"
+                f"ppo.rollout_batch {self.ppo.rollout_batch} is not a multiple of ppo.minibatch {self.ppo.minibatch}"
             )
         if self.ppo.ptx_coef and self.ppo.ptx_sequences % self.ppo.engine.processes:
             raise ValueError(
-                f"ppo.ptx_sequences {self.ppo.ptx_sequences} is no multiple of "
+                f"ppo.ptx_sequences {self.ppo.ptx_sequences} is not a multiple of "
                 f"ppo.engine.processes {self.ppo.engine.processes}"
             )
         return self
@@ -133,7 +136,7 @@ class StageSettings:
     """What one stage may read of a recipe: its own section, and what the stage table declares of other sections."""
 
     def __init__(self, recipe: Recipe, stage: str) -> None:
-        self.own = recipe.section(stage)
+        self.own: Any = recipe.section(stage)
         self._stage = stage
         self._declared = {key: recipe.at(key) for key in STAGES[stage].settings}
 
@@ -154,7 +157,7 @@ def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Reci
     for the person who starts a run. Raises RecipeError for an invalid recipe, and if the URI of a resolved run ends in
     a digest that does not match the run's files.
     """
-    place, digest = split_digest(uri)
+    place, digest = _place(uri)
     data = _read(place, digest, patient)
     if digest:
         verify(place, digest, data, _inputs(place, digest))
@@ -166,11 +169,24 @@ def load_run(uri: str) -> tuple[Recipe, bytes, str]:
 
     Raises InputError if the URI is not a resolved run's.
     """
-    place, digest = split_digest(uri)
+    place, digest = _place(uri)
     data, inputs = _read(place, digest, patient=True), _inputs(place, digest)
     if digest:
         verify(place, digest, data, inputs)
     return _parse_file(data, place), inputs, with_digest(place, data, inputs)
+
+
+def _place(uri: str) -> tuple[str, str | None]:
+    """(place of the recipe, digest if the URI ends in one). A name without a folder is that of a recipe in `recipes/`.
+
+    A recipe in the working folder goes before the one of the same name that ships with Gristmill.
+    """
+    place, digest = split_digest(uri)
+    named = NAMED.fullmatch(place)
+    if not named or Path(place).exists():
+        return place, digest
+    found = [folder / f"{named[1] or named[2]}.yaml" for folder in (Path("recipes"), shipped("recipes"))]
+    return next((str(file) for file in found if file.exists()), place), digest
 
 
 def _read(place: str, digest: str | None, patient: bool) -> bytes:
@@ -181,7 +197,7 @@ def _read(place: str, digest: str | None, patient: bool) -> bytes:
         if not patient:
             store.reach()
         if (size := store.size(name)) > MAX_BYTES:
-            raise RecipeError(f"recipe {place}: has {size:,} bytes, and more than {MAX_BYTES:,} are no recipe")
+            raise RecipeError(f"recipe {place}: has {size:,} bytes; a recipe has at most {MAX_BYTES:,}")
         return store.read_bytes(name)
     except FileNotFoundError:
         raise RecipeError(f"recipe {place}: no such file{_near_recipes(place)}") from None
@@ -232,7 +248,7 @@ def _imposed(recipe: Recipe, origin: str) -> Recipe:
 
 def _validated(text: str, origin: str, overrides: Iterable[str]) -> Recipe:
     if len(text) > MAX_BYTES:
-        raise RecipeError(f"recipe {origin}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no recipe")
+        raise RecipeError(f"recipe {origin}: has {len(text):,} characters; a recipe has at most {MAX_BYTES:,}")
     try:
         values = plainyaml.load(text)
     except plainyaml.ERRORS as error:
@@ -267,7 +283,7 @@ def _apply(values: dict[str, Any], item: str) -> None:
             f"override {mistakes.shown(item)}: write it as key.path=value, for example filter.min_words=40"
         )
     if len(text) > MAX_BYTES:
-        raise RecipeError(f"override {path}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no value")
+        raise RecipeError(f"override {path}: has {len(text):,} characters; a value has at most {MAX_BYTES:,}")
     try:
         value = plainyaml.load(text)
     except plainyaml.ERRORS:
@@ -286,5 +302,5 @@ def _apply(values: dict[str, Any], item: str) -> None:
 
 
 def _near_recipes(uri: str) -> str:
-    known = sorted(path.as_posix() for path in Path("recipes").glob("*.yaml"))
-    return f"; there are {', '.join(known)}" if known and "://" not in uri else ""
+    known = {file.name for folder in (Path("recipes"), shipped("recipes")) for file in folder.glob("*.yaml")}
+    return "" if "://" in uri else f"; there are {', '.join(f'recipes/{name}' for name in sorted(known))}"

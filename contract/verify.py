@@ -50,7 +50,8 @@ def verify(uri: str) -> Verdict:
             known, owners = files.setdefault(file.path, (file, []))
             owners.append(manifest)
             if (known.bytes, known.sha256) != (file.bytes, file.sha256):
-                wrong.append(f"{store.full(manifest.path)}: lists {file.path} otherwise than {owners[0].path} does")
+                other = f"with another size or checksum than {owners[0].path}"
+                wrong.append(f"{store.full(manifest.path)}: lists {file.path} {other}")
     progress = Progress("verify", "all", "files", len(files))
     with ThreadPoolExecutor(READERS) as pool:
         for (file, owners), why in zip(
@@ -70,7 +71,7 @@ def _starts(uri: str) -> tuple[Store, list[str]]:
         store = Store(uri[: match.start()] or ".")
         store.reach()
         if not store.exists(f"{match['prefix']}/manifest.json"):
-            raise InputError(f"{uri}: there is no manifest")
+            raise InputError(f"{uri}: there is not a manifest")
         return store, [match["prefix"]]
     run = open_run(uri)
     done = [task.prefix for task in run.tasks().values() if run.store.exists(f"{task.prefix}/manifest.json")]

@@ -6,11 +6,9 @@ if it is worse than that of the stage before by more than chance explains.
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -21,18 +19,15 @@ from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Evaluate
+from evals.compare import drops, win_rate
+from evals.heldout import totals
 from training import reward
 from training.chat.template import Chat, Turn, open_chat
 from training.data.reading import TokenData
 from training.engine.job import Job
-from training.gate import wilson
 from training.loss import log_probs
 from training.models import llama as model
-from training.models.lm import HeldOut
 from training.rollout import generate, row_seed
-
-CONFIDENCE = 0.95
-MIN_RISE = 0.01  # nats per token, 1 % of perplexity: a smaller rise means nothing, even if it is significant
 
 
 @dataclass(frozen=True)
@@ -41,23 +36,6 @@ class Replies:
 
     ids: list[list[int]]
     rewards: list[float]
-
-
-def got_worse(before: Sequence[float], after: Sequence[float], confidence: float = CONFIDENCE) -> bool:
-    """Whether the loss rose beyond noise: the normal interval of the mean paired difference lies above MIN_RISE.
-
-    `before` and `after` hold one loss per sequence in nats per token, for the same sequences. False if fewer than two.
-    """
-    differences = [late - early for early, late in zip(before, after, strict=True)]
-    if len(differences) < 2:
-        return False
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    return fmean(differences) - z * stdev(differences) / math.sqrt(len(differences)) > MIN_RISE
-
-
-def wins(before: Sequence[float], after: Sequence[float]) -> float:
-    """The number of prompts whose reward in `after` is higher than in `before`; a tie counts half."""
-    return sum((late > early) + 0.5 * (late == early) for early, late in zip(before, after, strict=True))
 
 
 def parts(job: Job, rows: int) -> Iterator[range]:
@@ -73,14 +51,14 @@ def heldout_losses(job: Job, module: nn.Module, data: TokenData, count: int) -> 
 
     Every process returns the losses of all sequences.
     """
-    nats = torch.zeros(count, dtype=torch.float64)
+    losses: dict[int, float] = {}
     for rows in parts(job, count):
         batch = data.rows(list(rows))
         tokens, mask = batch.tokens.to(job.device), batch.mask.to(job.device)
         logits = module(input_ids=tokens[:, :-1], use_cache=False).logits
         nll = -(log_probs(logits, tokens[:, 1:]) * mask).double().sum(-1) / mask.sum(-1).clamp(min=1)
-        nats[rows.start : rows.stop] = nll.cpu()
-    return job.sum(*nats.tolist())
+        losses.update(zip(rows, nll.tolist(), strict=True))
+    return job.rows(losses)
 
 
 def heldout_sizes(data: TokenData, count: int, chat: Chat) -> list[tuple[int, int]]:
@@ -90,12 +68,6 @@ def heldout_sizes(data: TokenData, count: int, chat: Chat) -> list[tuple[int, in
     return [(batch.count, int((lengths[batch.tokens[:, 1:]] * batch.mask).sum())) for batch in batches]
 
 
-def totals(losses: Sequence[float], sizes: Sequence[tuple[int, int]]) -> HeldOut:
-    """The sums over all sequences."""
-    nats = sum(loss * tokens for loss, (tokens, _) in zip(losses, sizes, strict=True))
-    return HeldOut(nats, sum(tokens for tokens, _ in sizes), sum(size for _, size in sizes))
-
-
 @torch.no_grad()
 def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[list[int]], chat: Chat) -> Replies:
     """One sampled reply to each prompt and its reward; every model gets the same random numbers.
@@ -103,26 +75,16 @@ def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[
     Every process returns all replies.
     """
     settings: Evaluate = job.settings
-    # Processes exchange results as sums; float64 holds ids exactly. Ids are stored plus 1, so 0 means no token.
-    ids = torch.zeros(len(prompts), settings.max_response_tokens, dtype=torch.float64)
-    rewards = torch.zeros(len(prompts), dtype=torch.float64)
+    own: dict[int, tuple[list[int], float]] = {}
     for rows in parts(job, len(prompts)):
         seeds = [row_seed(settings.seed, row) for row in rows]
         some = prompts[rows.start : rows.stop]
         sampled = generate(module, some, seeds, settings.max_response_tokens, chat.end_of_text)
         scores = judge(sampled.tokens, sampled.attention)
-        rewards[rows.start : rows.stop] = reward.last(scores, sampled.attention).double().cpu()
-        for row, text in zip(rows, sampled.texts(), strict=True):
-            ids[row, : len(text)] = torch.tensor(text, dtype=torch.float64) + 1
-    whole = torch.tensor(job.sum(*ids.flatten().tolist()), dtype=torch.long).view(ids.shape)
-    return Replies([(row[row > 0] - 1).tolist() for row in whole], job.sum(*rewards.tolist()))
-
-
-def compare(before: Replies, after: Replies) -> dict[str, float]:
-    """The share of prompts for which the reply in `after` has the higher reward, with its confidence interval."""
-    won, count = wins(before.rewards, after.rewards), len(before.rewards)
-    low, high = wilson(won, count, CONFIDENCE)
-    return {"win_rate": won / count, "win_rate_low": low, "win_rate_high": high}
+        rewards = reward.last(scores, sampled.attention).tolist()
+        own.update(zip(rows, zip(sampled.texts(), rewards, strict=True), strict=True))
+    replies = job.rows(own)
+    return Replies([ids for ids, _ in replies], [value for _, value in replies])
 
 
 def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], chat: Chat, count: int) -> bytes:
@@ -170,7 +132,7 @@ def run(job: Job) -> None:
     if job.rank == 0:
         progress.finish()
     if "ppo" in replies:
-        metrics |= compare(replies["sft"], replies["ppo"])
+        metrics |= win_rate(replies["sft"].rewards, replies["ppo"].rewards)
     dropped = drops(stages, losses, metrics.get("win_rate_high"))
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
     folder = job.fresh(f"result-{job.rank}")
@@ -181,10 +143,5 @@ def run(job: Job) -> None:
 def load(job: Job, manifest: Manifest) -> nn.Module:
     """A committed model in the recipe's precision, on the device and in evaluation mode."""
     dtype = job.settings.engine.dtype
-    return model.cast(model.load(job, manifest, dtype), dtype).to(job.device).eval()
-
-
-def drops(stages: Sequence[str], losses: dict[str, list[float]], win_rate_high: float | None) -> set[str]:
-    """Stages whose model is worse, beyond noise, than that of the stage before, in held-out loss or PPO's reward."""
-    worse = {late for early, late in pairwise(stages) if early in losses and got_worse(losses[early], losses[late])}
-    return worse | ({"ppo"} if win_rate_high is not None and win_rate_high < 0.5 else set())
+    module: nn.Module = model.cast(model.load(job, manifest, dtype), dtype)
+    return module.to(job.device).eval()

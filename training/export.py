@@ -109,7 +109,8 @@ def run(job: Job) -> None:
     settings: Export = job.settings
     source = job.manifest("ppo" if job.manifest("gate").metrics["open"] else "sft")
     (tokenizer,) = job.files("tokenizer", Kind.TOKENIZER)
-    module = model.load(job, source).to(DTYPES[settings.dtype])
+    module: Any = model.load(job, source)
+    module.to(DTYPES[settings.dtype])
     module.config.use_cache = True
     end, pad = SPECIAL_TOKENS.index(END_OF_TEXT), SPECIAL_TOKENS.index(PAD)
     module.generation_config = GenerationConfig(

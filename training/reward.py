@@ -26,26 +26,24 @@ from contract.kinds import Kind
 from contract.manifest import Manifest, Rows
 from contract.metrics import Progress
 from contract.settings.training import Reward
+from evals.calibration import calibration_error
+from evals.intervals import wilson
 from training.chat.template import Chat, Turn, open_chat
 from training.data.reading import HH_RLHF, Bad, Preference, documents, parse_hh, read_examples, rows_of, share_of
 from training.data.synthetic import synthetic_instructions, synthetic_preferences
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
-from training.gate import wilson
 from training.loss import pairwise_loss
 from training.models import llama as model
 from training.models.lm import finite
 from training.rollout import left_pad, positions
 
-CONFIDENCE = 0.95
-CALIBRATION_BINS = 10
-
 
 class RewardModel(nn.Module):
     """A decoder without its unembedding, and a linear head that gives one number per position."""
 
-    def __init__(self, decoder: nn.Module, seed: int) -> None:
+    def __init__(self, decoder: Any, seed: int) -> None:
         """`decoder` maps tokens to hidden states.
 
         The head's weights start as N(0, 1 / (d_model + 1)) (Stiennon et al. 2020, appendix B.1).
@@ -64,7 +62,8 @@ class RewardModel(nn.Module):
         output: Any = self.decoder(
             input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
         )
-        return self.head(output.last_hidden_state).squeeze(-1).float()
+        values: Tensor = self.head(output.last_hidden_state).squeeze(-1).float()
+        return values
 
     def save_pretrained(self, folder: Path) -> None:
         """Write model.safetensors and config.json, which `load` reads."""
@@ -107,27 +106,10 @@ def is_heldout(turn: str, fraction: float) -> bool:
     return int.from_bytes(digest[:8]) < fraction * 2**64
 
 
-def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error of sigmoid(|margin|) as the probability that the ranking is right.
-
-    Guo et al. 2017, eq. 3. A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1], in bins of equal width; a
-    tie is half right.
-    """
-    if not margins:
-        return 0.0
-    margin = torch.tensor(margins, dtype=torch.float64)
-    confidence = margin.abs().sigmoid()
-    right = (margin > 0).double() + 0.5 * (margin == 0).double()
-    index = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, index, confidence - right)
-    return float(gaps.abs().sum() / len(margins))
-
-
 def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
     """The reward model that `reward` committed, in float32 on the CPU, prepared to compute in `dtype`."""
     folder = model.fetch(job, manifest)
-    config = LlamaConfig.from_json_file(folder / "config.json")
-    config._attn_implementation = model.attention(dtype)
+    config = LlamaConfig.from_pretrained(folder, attn_implementation=model.attention(dtype), local_files_only=True)
     module = RewardModel(LlamaModel(config), seed=0)
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))
@@ -200,7 +182,7 @@ def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: to
 def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) -> tuple[list[float], list[float]]:
     """(rewards of the chosen replies, rewards of the rejected ones), in the order of the pairs, on every process."""
     settings: Reward = job.settings
-    rewards = torch.zeros(2, len(pairs), dtype=torch.float64)
+    own: dict[int, tuple[float, float]] = {}
     starts = range(0, len(pairs), settings.engine.micro_batch)
     for turn in range(math.ceil(len(starts) / job.world)):
         # A process without work repeats the last part: under ZeRO 3, every process must join every forward pass.
@@ -209,9 +191,9 @@ def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) 
         part = pairs[start : start + settings.engine.micro_batch]
         found = rewards_of(module, encode(chat, part, settings.max_tokens), chat.pad, job.device)
         if index < len(starts):
-            rewards[:, start : start + len(part)] = found.double().cpu().view(2, -1)
-    whole = torch.tensor(job.sum(*rewards.flatten().tolist())).view(2, -1)
-    return whole[0].tolist(), whole[1].tolist()
+            own.update(enumerate(zip(*found.view(2, -1).tolist(), strict=True), start))
+    rewards = job.rows(own)
+    return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
 
 
 def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | int]:
@@ -221,7 +203,7 @@ def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, flo
     """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     correct = sum((margin > 0) + 0.5 * (margin == 0) for margin in margins)
-    low, high = wilson(correct, len(margins), CONFIDENCE)
+    low, high = wilson(correct, len(margins))
     rewards = torch.tensor(chosen, dtype=torch.float64)
     return {
         "accuracy": correct / len(margins),

@@ -12,6 +12,7 @@ from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Sft
+from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, Turn, open_chat
 from training.data.reading import ALPACA, Bad, Batch, documents, parse_alpaca, read_examples, rows_of, share_of
 from training.data.synthetic import synthetic_instructions
@@ -19,7 +20,7 @@ from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
-from training.models.lm import HeldOut, batch_loss, finite, learn, measure, perplexity
+from training.models.lm import batch_loss, finite, learn, measure
 
 HELDOUT_SHARE = 0.05  # of a file's examples
 MAX_HELDOUT = 256

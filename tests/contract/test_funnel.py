@@ -43,7 +43,7 @@ def test_a_damaged_manifest_is_left_out_with_a_warning(
     Attempt(run, one).commit([], Rows(read=2, kept=2))
     run.store.write_bytes(f"{two.prefix}/manifest.json", b"{")
     assert [level.read for level in levels(run)] == [2]
-    assert f"left out: {run.store.full(two.prefix)}/manifest.json: is no manifest" in caplog.text
+    assert f"left out: {run.store.full(two.prefix)}/manifest.json: is not a manifest" in caplog.text
 
 
 def test_shares_are_of_the_stage_and_of_the_first() -> None:

@@ -203,7 +203,7 @@ def test_a_store_that_is_not_there_is_no_empty_one(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main([arguments[0], "--store", str(tmp_path / "none"), *arguments[1:]]) == 65
-    assert capsys.readouterr().err == f"error: file://{tmp_path}/none: there is no store; check --store\n"
+    assert capsys.readouterr().err == f"error: file://{tmp_path}/none: no store was found there; check --store\n"
 
 
 def test_gc_of_a_store_that_is_there(

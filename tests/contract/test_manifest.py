@@ -3,6 +3,7 @@
 import datetime
 import errno
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -430,7 +431,23 @@ def test_code_outside_git_is_known_by_its_sources(
 ) -> None:
     if error:
         monkeypatch.setattr(subprocess, "run", Mock(side_effect=error))
-    assert _version() == f"sources-{hashlib.sha256(b'213').hexdigest()[:12]}"
+    made = hashlib.sha256(b"213").hexdigest()[:12]
+    assert _version() == f"{importlib.metadata.version('gristmill')}+sources.{made}"
+    missing = importlib.metadata.PackageNotFoundError("gristmill")
+    monkeypatch.setattr(importlib.metadata, "version", Mock(side_effect=missing))
+    assert _version() == f"unknown+sources.{made}"
+
+
+def test_code_installed_within_another_projects_checkout_is_not_that_projects(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in (["init"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-m", "theirs"]):
+        subprocess.run(["git", *command], cwd=code, check=True, capture_output=True)
+    installed = code / ".venv" / "contract" / "b.py"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    monkeypatch.setattr(manifest, "__file__", str(installed))
+    assert "+sources." in _version()
 
 
 def _version() -> str:
@@ -474,7 +491,7 @@ def test_a_damaged_manifest_says_what_to_do(make_run: Callable[..., Run]) -> Non
     run = make_run()
     task = run.task("crawl", SEGMENT)
     run.store.write_bytes(f"{task.prefix}/manifest.json", b'{"stage": "crawl"}')
-    with pytest.raises(StoreError, match=r"is no manifest; delete it to run the task again$"):
+    with pytest.raises(StoreError, match=r"is not a manifest; delete it to run the task again$"):
         find(run.store, task)
 
 
@@ -488,7 +505,7 @@ def test_a_manifest_of_another_version_is_no_damage(make_run: Callable[..., Run]
         find(run.store, attempt.task)
     assert not isinstance(told.value, DamagedError), "what calls it damaged would take it away"
     run.store.write_bytes(made.path, json.dumps(later | {"partition": "elsewhere"}).encode())
-    with pytest.raises(DamagedError, match="is no manifest"):
+    with pytest.raises(DamagedError, match="is not a manifest"):
         find(run.store, attempt.task)
 
 
@@ -554,11 +571,42 @@ def test_a_manifest_lists_only_files_of_its_own_attempt(make_run: Callable[..., 
     file = File(path=path.format(own=f"{made.prefix}/{made.attempt}"), kind="documents", bytes=1)
     another = file.model_copy(update={"path": "/etc/passwd"})
     run.store.write_bytes(made.path, forged(made, files=(*made.files, file, another)).model_dump_json().encode())
-    with pytest.raises(StoreError, match=r"manifest\.json: it lists '.*', which is no file of its attempt") as told:
+    with pytest.raises(
+        StoreError, match=r"manifest\.json: it lists '.*', which is neither a file of its attempt"
+    ) as told:
         need(run.store, task)
     assert printable(repr(file.path)) in str(told.value), "the first that is none"
     with pytest.raises(GristmillError, match="lies outside the attempt"):
         Attempt(run, run.task("crawl", "CRAWL-2024-10.00001")).commit([file])
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("extract/{f}/CRAWL-2024-10.00000/attempt-0a/x", True),
+        ("crawl/{f}/CRAWL-2024-10.00000/attempt-0a/deep/x", True),
+        ("filter/{f}/all/attempt-0a/x", False),  # stands after the stage
+        ("langid/{f}/CRAWL-2024-10.00000/attempt-0a/x", False),  # the stage itself, another attempt
+        ("extract/{f}/CRAWL-2024-10.00000/attempt-0a/../../x", False),
+        ("extract/{f}/CRAWL-2024-10.00000/attempt-0a/x.lock", False),
+        ("extract/{f}/CRAWL-2024-10.00000/x", False),
+        ("extract/f/CRAWL-2024-10.00000/attempt-0a/x", False),
+        ("/extract/{f}/CRAWL-2024-10.00000/attempt-0a/x", False),
+    ],
+)
+def test_of_other_files_a_manifest_lists_only_those_of_stages_before_it(
+    make_run: Callable[..., Run], path: str, allowed: bool
+) -> None:
+    run = make_run()
+    task = run.task("langid", SEGMENT)
+    made = Attempt(run, task).commit([])
+    file = File(path=path.format(f="0" * 40), kind="documents", bytes=1)
+    run.store.write_bytes(made.path, forged(made, files=(file,)).model_dump_json().encode())
+    if allowed:
+        assert need(run.store, task).files == (file,)
+    else:
+        with pytest.raises(StoreError, match="neither a file of its attempt nor of an earlier stage"):
+            need(run.store, task)
 
 
 def test_what_cannot_be_read_stops_nobody_who_looks_at_the_whole_store(

@@ -175,6 +175,11 @@ def test_what_a_stage_reads_of_another_section_is_part_of_its_identity() -> None
     assert tasks["extract", SEGMENTS[0].partition].identity.settings == {"langid.languages": ["de"]}
     assert tasks["mix", "all"].identity.settings == {"decontaminate.ngram": 14}
     assert tasks["mix", "all"].identity.outside == {"decontaminate.benchmarks.a": "d"}
+    recipe = parse("", "here", ["mix.heldout_fraction=0.5", "mix.sources={a: {uri: /x}}"])
+    tasks = plan(recipe, SEGMENTS, {"mix.sources.a.uri": "d"})
+    assert tasks["dedup_substring", "all"].identity.settings == {"mix.heldout_fraction": 0.5}
+    assert tasks["dedup_substring", "all"].identity.outside == {}, "it reads how much is held out, not the sources"
+    assert tasks["mix", "all"].identity.outside == {"mix.sources.a.uri": "d"}
     assert tasks["pack", "all"].identity.settings == {}
 
 

@@ -11,7 +11,7 @@ import pytest
 from contract.errors import DamagedError, StoreError
 from contract.manifest import File
 from contract.store import Store
-from contract.tables import open_table, read_batches, reading
+from contract.tables import open_table, read_batches, read_rows, reading
 
 TASK = f"score/{'0' * 40}/all"
 ROWS = [{"id": f"{number:032x}", "text": f"text {number} " * 20} for number in range(500)]
@@ -35,6 +35,14 @@ def test_rows_are_read_in_batches(committed: tuple[Store, File]) -> None:
         assert table.num_row_groups == 1
 
 
+def test_rows_of_a_path_are_read_before_anything_is_committed(committed: tuple[Store, File]) -> None:
+    store, file = committed
+    assert list(read_rows(store, file.path, ["id"], 7)) == [{"id": row["id"]} for row in ROWS]
+    assert list(read_rows(store, file)) == ROWS
+    with pytest.raises(DamagedError, match="holds 500 rows, 7 were committed"):
+        next(read_rows(store, file.model_copy(update={"rows": 7})))
+
+
 def test_every_changed_byte_of_the_data_is_noticed(committed: tuple[Store, File]) -> None:
     """Of the same size: no listing shows it. What lies behind the pages is the footer, of which some bytes say nothing."""
     store, file = committed
@@ -48,7 +56,7 @@ def test_every_changed_byte_of_the_data_is_noticed(committed: tuple[Store, File]
             for at in range(start, start + group.column(column).total_compressed_size, 37)
         ]
     assert len(places) > 50
-    begins = f"{store.full(file.path)}: holds something else than was committed ("
+    begins = f"{store.full(file.path)}: does not hold what was committed ("
     ends = f"); bring it back, or delete {store.uri}/{TASK}/manifest.json and run score again"
     for at in places:
         store.write_bytes(file.path, whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
@@ -70,7 +78,7 @@ def test_a_file_of_other_rows_is_not_the_one_that_was_committed(committed: tuple
     with pytest.raises(DamagedError, match=r"holds 500 rows, 7 were committed; bring it back"):
         next(read_batches(store, file.model_copy(update={"rows": 7}), 100))
     store.write_bytes(file.path, b"x" * file.bytes)
-    with pytest.raises(DamagedError, match="holds something else than was committed"):
+    with pytest.raises(DamagedError, match="does not hold what was committed"):
         next(read_batches(store, file, 100))
 
 

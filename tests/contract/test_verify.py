@@ -138,7 +138,9 @@ def test_a_file_that_two_manifests_list_otherwise_is_told(made: Run) -> None:
         values["files"][1]["sha256"] = hashlib.sha256(b"other").hexdigest()
 
     edit(made, made.task("langid", ONE), change)
-    assert any("lists extract/" in line and "otherwise than" in line for line in verify(made.uri).wrong)
+    assert any(
+        "lists extract/" in line and "with another size or checksum than" in line for line in verify(made.uri).wrong
+    )
 
 
 def test_a_file_without_a_checksum_is_told(made: Run) -> None:
@@ -152,7 +154,7 @@ def test_a_file_without_a_checksum_is_told(made: Run) -> None:
 
 
 def test_what_is_no_result_is_refused(made: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no manifest"):
+    with pytest.raises(InputError, match="there is not a manifest"):
         verify(made.store.full(made.task("sft").prefix))
     (tmp_path / "a.yaml").write_text("name: a")
     with pytest.raises(InputError, match="is not a resolved run"):

@@ -26,6 +26,7 @@ from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run, resolve
 from contract.shards import encode
+from tests.declared import only_declared
 from training.engine.job import Job
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def make_job(make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.M
 
     def make(stage: str, *overrides: str, name: str = "one") -> Job:
         run = make_run(*overrides, name=name)
-        return Job(run, run.task(stage), Attempt(run, run.task(stage)))
+        return Job(only_declared(run, stage), run.task(stage), Attempt(run, run.task(stage)))
 
     return make
 
@@ -253,7 +254,7 @@ def align(corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFac
         for task in run.task(stage).inputs:
             if find(run.store, task) is None:
                 importlib.import_module(f"training.{task.stage}").run(make(task.stage, *overrides))
-        return Job(run, run.task(stage), Attempt(run, run.task(stage)))
+        return Job(only_declared(run, stage), run.task(stage), Attempt(run, run.task(stage)))
 
     return make
 

@@ -17,13 +17,14 @@ from transformers import LlamaConfig, LlamaModel
 
 from contract.errors import InputError
 from contract.settings.training import Reward
+from evals.calibration import calibration_error
+from evals.intervals import wilson
 from training import reward
 from training.chat.template import Turn, open_chat
 from training.data.reading import Preference, documents, rows_of
 from training.data.synthetic import synthetic_instructions
 from training.engine.engine import lr_at
 from training.engine.job import Job
-from training.gate import wilson
 from training.models import llama as model
 
 
@@ -166,25 +167,6 @@ def test_a_split_with_an_empty_side_is_refused() -> None:
         reward.split([pair("one and only", index) for index in range(9)], 0.5)
 
 
-def test_calibration_error_by_hand() -> None:
-    # sigmoid(log 3) = 0.75: three right of four is perfect, one of four is off by a half.
-    margin = math.log(3)
-    assert reward.calibration_error([margin, margin, margin, -margin]) == pytest.approx(0.0)
-    assert reward.calibration_error([margin, -margin, -margin, -margin]) == pytest.approx(0.5)
-    # Two bins: 2 rows off by 0.25 (certainty 0.75, all right), 2 ties of certainty 0.5 that count half right.
-    assert reward.calibration_error([margin, margin, 0.0, 0.0]) == pytest.approx(0.125)
-    assert reward.calibration_error([100.0]) == pytest.approx(0.0)
-    assert reward.calibration_error([]) == 0.0
-    # In the two bins of [0.5, 0.75) and [0.75, 1]: 0.6 sure and wrong, 0.7 sure and right; 0.9 sure and wrong.
-    sure = [math.log(one / (1 - one)) for one in (0.6, 0.7, 0.9)]
-    found = reward.calibration_error([-sure[0], sure[1], -sure[2]], bins=2)
-    assert found == pytest.approx((abs(0.6 + 0.7 - 1) + 0.9) / 3)
-    # Ten bins part 0.54 from 0.56: right and wrong do not cancel out. In one bin they do.
-    near = [math.log(0.54 / 0.46), -math.log(0.56 / 0.44)]
-    assert reward.calibration_error(near) == pytest.approx((0.46 + 0.56) / 2)
-    assert reward.calibration_error(near, bins=1) == pytest.approx(0.1 / 2)
-
-
 def test_encoding_puts_all_chosen_replies_before_the_rejected_ones() -> None:
     chat = SimpleNamespace(encode=lambda turns, limit: ([turn.role[0] + turn.text for turn in turns][:limit], []))
     pairs = [pair("p", 1), pair("q", 2)]
@@ -202,7 +184,13 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
     )
     settings = Reward(engine={"micro_batch": 2}, batch=2)
     shapes: list[list[int]] = []
-    chosen, rejected = torch.zeros(count), torch.zeros(count)
+    judged: dict[int, tuple[float, float]] = {}
+
+    def rows(own: dict[int, tuple[float, float]]) -> list[tuple[float, float]]:
+        assert judged.keys().isdisjoint(own)
+        judged.update(own)
+        return [judged[row] for row in sorted(judged)]
+
     for rank in range(world):
         called: list[int] = []
 
@@ -211,13 +199,11 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
             called.append(len(tokens))
             return (tokens[:, :1] * 10 + tokens[:, 1:]).expand(-1, 2).float()
 
-        job = SimpleNamespace(settings=settings, rank=rank, world=world, device="cpu", sum=lambda *values: list(values))
+        job = SimpleNamespace(settings=settings, rank=rank, world=world, device="cpu", rows=rows)
         found = reward.judge(job, module, chat, [pair(str(index), index) for index in range(count)])  # type: ignore[arg-type]
-        chosen += torch.tensor(found[0])
-        rejected += torch.tensor(found[1])
         shapes.append(called)
-    assert chosen.tolist() == [10 * (1 + index) + 1 for index in range(count)]
-    assert rejected.tolist() == [10 * (1 + index) + 2 for index in range(count)]
+    assert found[0] == [10 * (1 + index) + 1 for index in range(count)]
+    assert found[1] == [10 * (1 + index) + 2 for index in range(count)]
     assert {len(called) for called in shapes} == {math.ceil(math.ceil(count / 2) / world)}
     assert max(max(called) for called in shapes) <= 4
 
@@ -229,7 +215,7 @@ def test_measured_figures() -> None:
     losses = [math.log1p(math.exp(-margin)) for margin in (1, 2, -1, 0)]
     assert found["heldout_loss"] == pytest.approx(sum(losses) / 4)
     assert (found["accuracy_low"], found["accuracy_high"]) == wilson(2.5, 4, 0.95)
-    assert found["ece"] == pytest.approx(reward.calibration_error([1.0, 2.0, -1.0, 0.0]))
+    assert found["ece"] == pytest.approx(calibration_error([1.0, 2.0, -1.0, 0.0]))
 
 
 def test_a_run_learns_to_rank_and_saves_normalised_rewards(
@@ -313,3 +299,15 @@ def test_real_comparisons(align: Callable[..., Job], data_dir: Path) -> None:
     assert len(ids) == 100
     assert all(len(one) <= 48 for one in ids)
     assert not {one.prompt[0] for one in pairs.train} & {one.prompt[0] for one in pairs.heldout}
+
+
+def test_a_loaded_model_computes_with_the_attention_of_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    reward.RewardModel(LlamaModel(LlamaConfig(vocab_size=50, **shape)), seed=0).save_pretrained(tmp_path)
+    monkeypatch.setattr(model, "fetch", lambda job, manifest: tmp_path)
+    monkeypatch.setattr(model, "attention", lambda dtype: {"bf16": "eager", "fp32": "sdpa"}[dtype])
+    for dtype, attention in (("bf16", "eager"), ("fp32", "sdpa")):
+        loaded = reward.load(None, None, dtype)  # type: ignore[arg-type]
+        assert loaded.decoder.config._attn_implementation == attention

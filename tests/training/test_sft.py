@@ -14,6 +14,7 @@ from contract.errors import InputError
 from contract.manifest import Attempt, need
 from contract.metrics import load_points
 from contract.settings.training import Sft
+from evals.heldout import HeldOut
 from training import pretrain, sft
 from training.chat.template import Turn, open_chat
 from training.data.reading import Bad, documents, rows_of
@@ -22,7 +23,7 @@ from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.loss import log_probs
 from training.models import llama as model
-from training.models.lm import HeldOut, measure
+from training.models.lm import measure
 
 PRETRAINED = ("pretrain.steps=6",)
 
