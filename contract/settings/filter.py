@@ -231,6 +231,14 @@ class Filter(Settings):
             raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}")
         return self
 
+    def differences(self, default: Settings, above: str = "") -> Iterator[tuple[str, Any]]:
+        """Yield the rules that are asked, as one value.
+
+        So a rule that is off changes no result, whatever its threshold; a changed default changes those that use it.
+        """
+        asked = (f"{one.reason} if {one.score} {one.comparison} {one.limit}" for one in self.rules())
+        yield f"{above}rules", list(asked)
+
     def rules(self) -> list[Rule]:
         """The rules to ask, in order: those of enabled rule sets that can drop a document."""
         disabled = {name for name, section in self if isinstance(section, RuleSet) and not section.enabled}

@@ -28,7 +28,7 @@ def defaults(stage: str) -> dict[str, Any]:
 
 
 def leaves(settings: Settings, path: str) -> Iterator[tuple[str, Any]]:
-    """The thresholds of `filter` are left out: they are in `contract.constants`, so no version need be raised."""
+    """The thresholds of `filter` are left out: its identity holds every rule that is asked, so no version need be raised."""
     for name, field in type(settings).model_fields.items():
         extra = field.json_schema_extra
         if isinstance(extra, dict) and extra.get("runtime_only"):
