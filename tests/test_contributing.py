@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,8 @@ def run_tests(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 DECIDE = """
 import json, sys
 import contract, pipelines
-from contract import constants
+from contract.facts import FACTS
+from contract.recipe import DEFAULTS
 from contract.settings.corpus import Score
 from contract.settings.filter import RULE_SETS, Filter
 from pipelines.rules.decide import decide, rules_for
@@ -79,7 +81,7 @@ json.dump(
         "from": [contract.__file__, pipelines.__file__],
         "verdict": decide(scores, rules_for(Filter(), "en")),
         "reasons": list(RULE_SETS),
-        "constants": [constants.CONSTANTS["scores"], constants.CONSTANTS["rules"]],
+        "identity": [FACTS["new_scores"](DEFAULTS), DEFAULTS.identity("filter")],
     },
     sys.stdout,
 )
@@ -92,11 +94,11 @@ My uncle once found a silver coin between the stones of the wheel pit!!!
 """
 
 
-def decided(tree: Path) -> dict[str, object]:
+def decided(tree: Path) -> dict[str, Any]:
     """What the code of a tree decides on a loud text that no other rule drops."""
     done = python(tree, "-c", DECIDE, given=LOUD)
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     assert found.pop("from") == [str(tree / name / "__init__.py") for name in ("contract", "pipelines")]
     return found
 
@@ -106,9 +108,10 @@ def a_filter_drops_for_its_reason(copy: Path) -> None:
     assert before["verdict"] is None
     assert after["verdict"] == ["shouting", pytest.approx(LOUD.count("!") / len(LOUD.split()))]
     assert set(after["reasons"]) - set(before["reasons"]) == {"shouting"}
-    assert all(old != new for old, new in zip(before["constants"], after["constants"], strict=True)), (
-        "results without the rule are stale"
-    )
+    (scores_before, rules_before), (scores_after, rules_after) = before["identity"], after["identity"]
+    assert (scores_before, scores_after) == ([], ["exclamation_ratio"]), "scores that lack it are stale"
+    new = {"filter.rules": [*rules_before["filter.rules"], "shouting if exclamation_ratio > 0.2"]}
+    assert rules_after == new, "what the old rules kept is stale"
 
 
 SHOWS = {"Add a filter": a_filter_drops_for_its_reason}
