@@ -196,7 +196,8 @@ def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
     for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language", *SCORES]):
         languages.append(row["language"] or "-")
         for name in SCORES:
-            values[name].append(np.nan if row[name] is None else row[name])
+            score = row.get(name)  # results that are older than a score lack its column
+            values[name].append(np.nan if score is None else score)
     return {name: np.array(column, dtype=float) for name, column in values.items()}, languages
 
 
@@ -209,11 +210,20 @@ def filter_with(uri: str, overrides: Sequence[str]) -> Filter:
 
 
 def what_if(run: Run, settings: Filter) -> str:
-    """Compare what the recipe's and other filter settings keep of the scored documents. Returns the text to print."""
+    """Compare what the recipe's and other filter settings keep of the scored documents. Returns the text to print.
+
+    Raises NotReadyError if there are no scores, or if they lack one that the other settings judge.
+    """
     now, then = (lru_cache(maxsize=None)(partial(rules_for, one)) for one in (run.recipe.filter, settings))
+    asked = {rule.score for rule in settings.rules()}
     moves: Counter[tuple[str, str]] = Counter()
     sizes: Counter[str] = Counter()
     for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language", *SCORES]):
+        if lacking := asked.difference(row):
+            raise NotReadyError(
+                f"{run.uri}: was scored before {', '.join(sorted(lacking))} was measured; "
+                "resolve its recipe again with these overrides, and run score"
+            )
         before, after = decide(row, now(row["language"])), decide(row, then(row["language"]))
         moves[before[0] if before else "kept", after[0] if after else "kept"] += 1
         for name, verdict in (("now", before), ("then", after)):
