@@ -196,7 +196,8 @@ def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
     for row in _documents(run, "score", ["language", *SCORES]):
         languages.append(row["language"] or "-")
         for name in SCORES:
-            values[name].append(np.nan if row[name] is None else row[name])
+            score = row.get(name)  # results that are older than a score lack its column
+            values[name].append(np.nan if score is None else score)
     return {name: np.array(column, dtype=float) for name, column in values.items()}, languages
 
 
@@ -209,12 +210,20 @@ def filter_with(uri: str, overrides: Sequence[str]) -> Filter:
 
 
 def what_if(run: Run, settings: Filter) -> str:
-    """Compare what the recipe's and other filter settings keep of the scored documents. Returns the text to print."""
+    """Compare what the recipe's and other filter settings keep of the scored documents. Returns the text to print.
+
+    Raises NotReadyError if there are no scores, or if they lack one that the other settings judge.
+    """
     now, then = (lru_cache(maxsize=None)(partial(rules_for, one)) for one in (run.recipe.filter, settings))
+    asked = {rule.score for rule in settings.rules()}
     moves: Counter[tuple[str, str]] = Counter()
     sizes: Counter[str] = Counter()
-    _require_scores(run, {rule.score for rule in settings.rules()})
     for row in _documents(run, "score", ["language", *SCORES]):
+        if lacking := asked.difference(row):
+            raise NotReadyError(
+                f"{run.uri}: was scored before {', '.join(sorted(lacking))} was measured; "
+                "resolve its recipe again with these overrides, and run score"
+            )
         before, after = decide(row, now(row["language"])), decide(row, then(row["language"]))
         moves[before[0] if before else "kept", after[0] if after else "kept"] += 1
         for name, verdict in (("now", before), ("then", after)):
@@ -233,17 +242,6 @@ def what_if(run: Run, settings: Filter) -> str:
     return "\n".join(lines)
 
 
-def _require_scores(run: Run, names: set[str]) -> None:
-    """Raise NotReadyError if a score was added after the run's scores were made."""
-    for manifest in _done(run, ["score"]):
-        for part in parts_of(manifest):
-            if lacking := sorted(names.difference(stored_columns(run.store, part, sorted(names)))):
-                raise NotReadyError(
-                    f"{run.uri}: its scores were made before there was {', '.join(lacking)}; "
-                    "resolve the recipe with these settings as a new run, and run score there"
-                )
-
-
 def _done(run: Run, stages: Iterable[str]) -> Iterator[Manifest]:
     for (stage, _), task in run.tasks().items():
         manifest = find(run.store, task) if stage in stages else None
@@ -258,13 +256,11 @@ def _drops(run: Run, stages: Iterable[str], columns: Sequence[str] | None = None
 
 
 def _documents(run: Run, stage: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows that a stage left. A score that a stage's result lacks, because it is newer than the result, is None."""
+    """The rows that a stage left. Those of a result that is older than a score lack the score's column."""
     for manifest in _done(run, [stage]):
         for part in parts_of(manifest):
-            lacking = dict.fromkeys({*SCORES}.intersection(columns).difference(stored_columns(run.store, part, SCORES)))
-            there = [name for name in columns if name not in lacking]
-            for row in read_documents(run.store, part, there):
-                yield {**row, **lacking}
+            lacking = {*SCORES}.difference(stored_columns(run.store, part, SCORES))
+            yield from read_documents(run.store, part, [name for name in columns if name not in lacking])
 
 
 def write(target: Path, files: Mapping[str, str]) -> None:

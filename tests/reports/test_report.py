@@ -48,10 +48,14 @@ def scored(make_document, name, language="en", **scores):
 @pytest.fixture
 def run(make_document, make_corpus):
     """Four scored documents: two fine, one of 45 words, one of 30."""
+    return four_scored(make_document, make_corpus, SCORED)
+
+
+def four_scored(make_document, make_corpus, schema):
     run = make_corpus([[[make_document("kept", name="a"), make_document("kept", name="b")]]])
     partition = run.segments[0].partition
     attempt = Attempt(run, run.task("score", partition))
-    sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", "score", "x", SCORED)
+    sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", "score", "x", schema)
     rows = [
         scored(make_document, "a"), scored(make_document, "b", "de", short_lines=0.5),
         scored(make_document, "c", words=45), scored(make_document, "d", words=30),
@@ -71,6 +75,18 @@ def test_what_another_threshold_would_keep(run):
     assert [line.split() for line in text.split("\n")[3:]] == [["too_few_words", "->", "kept", "1"]]
     stricter = what_if(run, Filter.model_validate({"fineweb": {"max_short_line_fraction": 0.5}}))
     assert [line.split() for line in stricter.split("\n")[3:]] == [["kept", "->", "short_lines", "1"]]
+
+
+def test_a_score_that_older_results_lack_is_not_measured_and_cannot_be_tried(make_document, make_corpus):
+    older = SCORED.remove(SCORED.get_field_index("perplexity"))
+    run = four_scored(make_document, make_corpus, older)
+    columns, languages = scores_of(run)
+    assert np.isnan(columns["perplexity"]).all()
+    assert columns["words"].tolist() == [100, 100, 45, 30]
+    assert len(languages) == 4
+    assert "4 documents scored" in what_if(run, Filter(min_words=40))
+    with pytest.raises(NotReadyError, match=r"was scored before perplexity was measured; resolve its recipe again"):
+        what_if(run, Filter.model_validate({"bloom": {"enabled": True}}))
 
 
 def test_the_command_takes_overrides_and_names_mistakes(run, capsys):
