@@ -5,14 +5,14 @@ what was made with the old value.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from contract.chat import SPECIAL_TOKENS
+from contract.chat import CHAT_FORMAT, SPECIAL_TOKENS
 from contract.settings.corpus import LANGUAGE_MODEL
 
 CONSTANTS: Mapping[str, Any] = {
     "language_model": LANGUAGE_MODEL,
-    "special_tokens": list(SPECIAL_TOKENS),
-    # contract.chat draws this format; a change of how a chat becomes tokens is a new number
-    "chat_format": 1,
+    "special_tokens": dict(SPECIAL_TOKENS),
+    "chat_format": {role: asdict(frame) for role, frame in CHAT_FORMAT.items()},
 }

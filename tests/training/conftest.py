@@ -71,13 +71,13 @@ def texts(count: int, seed: int = 0) -> list[str]:
     return made
 
 
-def train_tokenizer(vocab_size: int = 320) -> Tokenizer:
+def train_tokenizer(vocab_size: int = 384) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(SPECIAL_TOKENS.values()),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from contract.errors import InputError
 from contract.manifest import File
-from training.chat.template import Turn
+from contract.conversation import Turn
 from training.data.reading import (
     ALPACA,
     HH_RLHF,
