@@ -1,4 +1,4 @@
-"""The columns of every table that the Spark plane writes, and all reasons for which a document is dropped."""
+"""The columns of every table that the Spark plane writes, and all reasons to drop a document or an example."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ from contract.scores import SCORES
 
 
 class Drop(StrEnum):
-    """Why a document was dropped. The value is what manifests, logs and the funnel show."""
+    """Why a document or an example was dropped. The value is what manifests, logs and the funnel show."""
 
     # crawl
     URL_BLOCKED_DOMAIN = "url_blocked_domain"
@@ -67,6 +67,19 @@ class Drop(StrEnum):
     SUBSTRING_TOO_SHORT = "substring_too_short"
     CONTAMINATED = "contaminated"
     MIX_EPOCHS = "mix_epochs"
+    # instructions and preferences
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_TEXT = "missing_text"
+    NOT_A_TEXT = "not_a_text"
+    EMPTY_TEXT = "empty_text"
+    BROKEN_TEXT = "broken_text"
+    ROW_TOO_LONG = "row_too_long"
+    NOT_A_DIALOGUE = "not_a_dialogue"
+    PROMPTS_DIFFER = "prompts_differ"
+    REPLIES_ARE_EQUAL = "replies_are_equal"
+    DUPLICATE = "duplicate"
+    PROMPT_LEARNED = "prompt_learned"
 
 
 PAGES = pa.schema(
@@ -106,14 +119,24 @@ DOCUMENTS = pa.schema(
 # The table that `score` writes; the rules of `filter` read only its numbers.
 SCORED = pa.schema([*DOCUMENTS, *((name, pa.float64()) for name in SCORES)])
 
+_TURNS = pa.list_(pa.struct([("role", pa.string()), ("text", pa.string())]))
+_EXAMPLE = [
+    ("id", pa.string()),  # 32 hexadecimal digits, from the texts, so the same wherever the example stands
+    ("source", pa.string()),  # `file.jsonl line 3`, or the id of the document that the example was made of
+]
+
+CHATS = pa.schema([*_EXAMPLE, ("turns", _TURNS)])  # the last turn is an assistant's
+
+PAIRS = pa.schema([*_EXAMPLE, ("prompt", _TURNS), ("chosen", pa.string()), ("rejected", pa.string())])
+
 DROPS = pa.schema(
     [
         ("id", pa.string()),
-        ("url", pa.string()),
+        ("url", pa.string()),  # of the page; of an example, its source
         ("stage", pa.string()),
         ("reason", pa.string()),  # a Drop
         ("value", pa.string()),  # the number, word or language that crossed the threshold
-        ("duplicate_of", pa.string()),  # for duplicates, the id of the document that was kept
+        ("duplicate_of", pa.string()),  # for duplicates, the id of the document or example that was kept
         ("snippet", pa.string()),  # the text's first SNIPPET_CHARS characters
     ]
 )

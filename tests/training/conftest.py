@@ -1,4 +1,4 @@
-"""A run whose corpus is already committed: a real byte-level tokenizer and token shards of made-up text, ready for the GPU plane."""
+"""A run whose corpus is already committed: a real tokenizer, token shards of made-up text, and examples, ready for the GPU plane."""
 
 import importlib
 import io
@@ -26,6 +26,7 @@ from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run, resolve
 from contract.shards import encode
+from pipelines.spark import job as spark_job
 from training.engine.job import Job
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ RECIPE = """
 name: test
 pack: {seq_len: 64}
 mix: {heldout_fraction: 0.2}
+instructions: {max_examples: 64}
 pretrain:
   model: {layers: 2, d_model: 32, heads: 4, kv_heads: 2, d_ff: 64}
   optim: {lr: 5.0e-3, warmup_fraction: 0.1}
@@ -49,7 +51,6 @@ pretrain:
 sft:
   optim: {lr: 2.0e-3, weight_decay: 0.0}
   engine: {micro_batch: 4, checkpoint_steps: 4}
-  max_examples: 64
   epochs: 1
   batch: 8
   max_tokens: 48
@@ -145,6 +146,10 @@ def corpus_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]
         run = resolve(str(recipe), f"run-{zlib.crc32(repr(given).encode()):08x}", given)
         if not run.store.exists(f"{run.task('pack').prefix}/manifest.json"):
             commit_corpus(run)
+        for stage in ("instructions", "preferences"):
+            task = run.task(stage)
+            if find(run.store, task) is None:
+                importlib.import_module(f"pipelines.{stage}").run(spark_job.Job(run, task, Attempt(run, task)))
         return run
 
     return make

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training.data.synthetic import synthetic_instructions
 from transformers import LlamaConfig, LlamaModel
 
 from contract.errors import InputError
@@ -20,7 +21,6 @@ from contract.settings.training import Reward
 from training import reward
 from training.chat.template import Turn, open_chat
 from training.data.reading import Preference, documents, rows_of
-from training.data.synthetic import synthetic_instructions
 from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.gate import wilson

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from training.data.synthetic import synthetic_instructions
 
 from contract.errors import InputError
 from contract.manifest import Attempt, need
@@ -17,7 +18,6 @@ from contract.settings.training import Sft
 from training import pretrain, sft
 from training.chat.template import Turn, open_chat
 from training.data.reading import Bad, documents, rows_of
-from training.data.synthetic import synthetic_instructions
 from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.loss import log_probs

@@ -16,10 +16,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training.data.synthetic import sentences, synthetic_instructions, synthetic_preferences
 
+from contract.conversation import Turn
 from contract.errors import InputError
 from contract.manifest import File
-from contract.conversation import Turn
 from training.data.reading import (
     ALPACA,
     HH_RLHF,
@@ -35,7 +36,6 @@ from training.data.reading import (
     rows_of,
     share_of,
 )
-from training.data.synthetic import sentences, synthetic_instructions, synthetic_preferences
 from training.engine.job import Job
 
 TEXT = (
