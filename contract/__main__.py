@@ -1,5 +1,5 @@
 """Commands that need neither Spark nor a GPU:
-`python -m contract resolve | plan | funnel | lineage | snapshots | gc`.
+`python -m contract resolve | plan | funnel | lineage | verify | snapshots | gc`.
 """
 
 import argparse
@@ -10,8 +10,9 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from contract import contamination, funnel, gc, lineage, recipe
+from contract import contamination, funnel, gc, lineage, recipe, verify
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError
 from contract.manifest import find
@@ -41,6 +42,41 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m contract", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
+    _add_resolve(commands)
+    for name, text in (
+        ("plan", "every task of a run, its fingerprint, and whether it is done"),
+        ("funnel", "documents after each stage, why they were dropped, and what of evaluation sets was in them"),
+    ):
+        one = commands.add_parser(name, help=text)
+        one.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
+
+    one = commands.add_parser(
+        "lineage", help="the chain of a manifest or crawl file: back to the WARC files, forward to the models"
+    )
+    one.add_argument("--store", required=True)
+    one.add_argument("uri")
+
+    one = commands.add_parser(
+        "verify", help="recompute fingerprints and checksums of a result and of all that it was made from"
+    )
+    one.add_argument("uri", help="URI of a manifest, or of a resolved run's recipe.yaml")
+
+    one = commands.add_parser("snapshots", help="the crawls that a source offers, newest first")
+    one.add_argument("--source", default="https://data.commoncrawl.org")
+
+    one = commands.add_parser("gc", help="remove attempts that no manifest lists")
+    one.add_argument("--store", required=True)
+    one.add_argument(
+        "--older-than-hours",
+        type=float,
+        default=24.0,
+        help="leave younger attempts alone, at least 1: they may still be running",
+    )
+    one.add_argument("--delete", action="store_true", help="really delete; without it the attempts are only listed")
+    return parser
+
+
+def _add_resolve(commands: Any) -> None:
     one = commands.add_parser(
         "resolve", help="validate a recipe, list its crawl, write runs/<run>/recipe.yaml and print its URI"
     )
@@ -60,33 +96,6 @@ def _parser() -> argparse.ArgumentParser:
         dest="overrides",
         help="override, for example filter.min_words=40",
     )
-
-    for name, text in (
-        ("plan", "every task of a run, its fingerprint, and whether it is done"),
-        ("funnel", "documents after each stage, why they were dropped, and what of evaluation sets was in them"),
-    ):
-        one = commands.add_parser(name, help=text)
-        one.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
-
-    one = commands.add_parser(
-        "lineage", help="the chain of a manifest or crawl file: back to the WARC files, forward to the models"
-    )
-    one.add_argument("--store", required=True)
-    one.add_argument("uri")
-
-    one = commands.add_parser("snapshots", help="the crawls that a source offers, newest first")
-    one.add_argument("--source", default="https://data.commoncrawl.org")
-
-    one = commands.add_parser("gc", help="remove attempts that no manifest lists")
-    one.add_argument("--store", required=True)
-    one.add_argument(
-        "--older-than-hours",
-        type=float,
-        default=24.0,
-        help="leave younger attempts alone, at least 1: they may still be running",
-    )
-    one.add_argument("--delete", action="store_true", help="really delete; without it the attempts are only listed")
-    return parser
 
 
 def _resolve(given: argparse.Namespace) -> None:
@@ -135,6 +144,19 @@ def _lineage(given: argparse.Namespace) -> None:
     print("\n".join(lineage.trace(_existing(given.store), given.uri)))
 
 
+def _verify(given: argparse.Namespace) -> None:
+    verdict = verify.verify(given.uri)
+    for line in verdict.wrong:
+        print(printable(line))
+    read = f"{verdict.manifests:,} manifests, {verdict.files:,} files, {funnel.human_bytes(verdict.bytes)}"
+    if verdict.wrong:
+        raise DamagedError(
+            f"{read}: {len(verdict.wrong)} faults, named above; bring the files back, "
+            "or delete the manifests that list them and run their stages again"
+        )
+    print(f"{read}: all as committed")
+
+
 def _snapshots(given: argparse.Namespace) -> None:
     print("\n".join(list_snapshots(given.source, patience_s=5)))  # a person waits
 
@@ -144,7 +166,7 @@ def _existing(uri: str) -> Store:
     store = Store(uri)
     store.reach()
     if not {"runs", *STAGES} & set(store.folders()):
-        raise InputError(f"{store.uri}: there is no store; check --store")
+        raise InputError(f"{store.uri}: no store was found there; check --store")
     return store
 
 
@@ -163,6 +185,7 @@ _COMMANDS = {
     "plan": _plan,
     "funnel": _funnel,
     "lineage": _lineage,
+    "verify": _verify,
     "snapshots": _snapshots,
     "gc": _gc,
 }

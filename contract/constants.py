@@ -4,14 +4,13 @@ A stage names those that it uses in the stage table, and they become part of its
 what was made with the old value.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from contract.chat import CHAT_FORMAT, SPECIAL_TOKENS
 from contract.settings.corpus import LANGUAGE_MODEL
 
-CONSTANTS: Mapping[str, Any] = {
+CONSTANTS: dict[str, Any] = {
     "language_model": LANGUAGE_MODEL,
     "special_tokens": dict(SPECIAL_TOKENS),
     "chat_format": {role: asdict(frame) for role, frame in CHAT_FORMAT.items()},

@@ -36,7 +36,7 @@ PORTS = {"http": ":80", "https": ":443"}
 
 def _folder(path: str) -> str:
     if not path.startswith("/"):
-        raise ValueError(f"should be a folder of this machine, as an absolute path, got {path[:80]!r}")
+        raise ValueError(f"should be a folder on this machine, as an absolute path, got {path[:80]!r}")
     return path
 
 
@@ -159,7 +159,7 @@ def current() -> Deployment | None:
                     f"{prefix}store and recipes lie within one another, so that who writes the store writes recipes"
                 )
         if not os.path.isdir(deployment.recipes):
-            raise SetupError(f"{prefix}recipes: {deployment.recipes} is no folder of this machine")
+            raise SetupError(f"{prefix}recipes: {deployment.recipes} is not a folder on this machine")
         return deployment
     except OSError as error:
         raise SetupError(f"{prefix}cannot be read ({error.strerror})") from None

@@ -134,7 +134,7 @@ def _members(
                 if content:
                     yield from _members(f"{name}/{entry.name}", budget.read(content), budget, layers - 1, True)
     elif name.lower().endswith(ARCHIVES):
-        raise Malformed(f"{name} cannot be read: it is no archive, or an empty one")
+        raise Malformed(f"{name} cannot be read: it is not an archive, or it is empty")
     else:
         yield name, data
 

@@ -7,8 +7,10 @@ import textwrap
 from collections import Counter
 from dataclasses import dataclass
 
+from contract.errors import StoreError
+from contract.fetch import warn
 from contract.manifest import Manifest, find
-from contract.plan import Run
+from contract.plan import Run, Task
 from contract.printable import printable
 from contract.stages import STAGES
 
@@ -32,16 +34,19 @@ def levels(run: Run, counts: str = "documents") -> list[Level]:
     made: list[Level] = []
     tasks = run.tasks()
     for name in (stage.name for stage in STAGES.values() if stage.drops and stage.counts == counts):
-        done = [
-            manifest
-            for (stage, _), task in tasks.items()
-            if stage == name
-            for manifest in [find(run.store, task)]
-            if manifest
-        ]
+        done = list(filter(None, (_readable(run, task) for (stage, _), task in tasks.items() if stage == name)))
         if any(one.rows.read or one.rows.losses for one in done):
             made.append(_sum(name, done))
     return made
+
+
+def _readable(run: Run, task: Task) -> Manifest | None:
+    """The task's manifest; None if it is not done, and with a warning if its manifest cannot be read."""
+    try:
+        return find(run.store, task)
+    except StoreError as error:
+        warn(f"left out: {error}")
+        return None
 
 
 def _sum(stage: str, manifests: list[Manifest]) -> Level:

@@ -1,7 +1,7 @@
 """The identity of a result: everything that decides it. Its digest is the fingerprint, in the path of every result.
 
 Settings enter only where they differ from the defaults, so that a new setting, whose default keeps the old behaviour,
-makes no result stale. A changed default is a new version of the stage; `tests/contract/defaults.yaml` holds the
+makes no result stale. A changed default is a new version of the stage; `tests/contract/defaults.json` holds the
 defaults of every version.
 """
 

@@ -274,7 +274,7 @@ class Attempt:
         """Raise GristmillError unless each of these files, which lie outside the attempt, is listed by an input."""
         if not files:
             return
-        inputs = [need(self.store, task) for task in self.task.inputs]
+        inputs = filter(None, (find(self.store, task) for task in self.task.inputs))
         listed = {file.model_copy(update={"part": None}) for manifest in inputs for file in manifest.files}
         for file in files:
             if file.model_copy(update={"part": None}) not in listed:
@@ -344,7 +344,7 @@ def parse(store: Store, prefix: str, content: bytes) -> Manifest:
             raise StoreError(
                 f"{where}: {other}; use the version that wrote it, or delete it to run the task again"
             ) from error
-        raise DamagedError(f"{where}: is no manifest; delete it to run the task again") from error
+        raise DamagedError(f"{where}: is not a manifest; delete it to run the task again") from error
     why = foreign(manifest, prefix)
     if why:
         raise DamagedError(f"{where}: {why}, so it was not written here; delete it to run the task again")
@@ -352,7 +352,7 @@ def parse(store: Store, prefix: str, content: bytes) -> Manifest:
 
 
 def _format(content: bytes, prefix: str) -> object:
-    """The format of a manifest of this prefix that this version cannot parse; None if the content is no manifest."""
+    """The format of a manifest of this prefix that this version cannot parse; None if the content is not a manifest."""
     try:
         values = json.loads(content)
         claims = f"{values['stage']}/{values['fingerprint']}/{values['partition']}" == prefix
@@ -368,7 +368,7 @@ def foreign(manifest: Manifest, prefix: str) -> str | None:
     if not ATTEMPT.fullmatch(manifest.attempt):
         return f"its attempt is called {manifest.attempt!r}"
     stray = [file.path for file in manifest.files if not _may_list(manifest, file.path)]
-    return f"it lists {stray[0]!r}, which is no file of its attempt or of a stage before" if stray else None
+    return f"it lists {stray[0]!r}, which is neither a file of its attempt nor of an earlier stage" if stray else None
 
 
 def _may_list(manifest: Manifest, path: str) -> bool:

@@ -8,7 +8,7 @@ its URI without secrets.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 from contract import deployment
 from contract import recipe as recipes
@@ -24,9 +24,9 @@ from contract.sources import (
     list_outside,
     list_segments,
     load_inputs,
-    stage_outside,
+    outside_digest,
 )
-from contract.stages import STAGES, sections
+from contract.stages import STAGES, reads_setting
 from contract.store import Store
 
 WHOLE = "all"  # the only partition of a corpus stage
@@ -38,13 +38,10 @@ class Task:
 
     stage: str
     partition: str
+    fingerprint: str
     identity: Identity = field(repr=False)
     inputs: tuple["Task", ...] = field(repr=False)
     segment: Segment | None = field(default=None, repr=False)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.identity.fingerprint()
 
     @property
     def prefix(self) -> str:
@@ -91,10 +88,9 @@ class Run:
 
         The digests of all of these files are computed anew. Crawl files are not checked.
         """
-        for name in sections(stage):
-            for key, now in stage_outside(self.recipe, name).items():
-                if now != self.outside.get(key):
-                    raise InputError(f"{key}: the file changed since the run was resolved; start a new run")
+        for key in filter(partial(reads_setting, stage), self.outside):
+            if outside_digest(self.recipe, key) != self.outside[key]:
+                raise InputError(f"{key}: the file changed since the run was resolved; start a new run")
 
     def task(self, stage: str, partition: str = WHOLE) -> Task:
         """One task. Raises RecipeError if the stage or the partition does not exist."""
@@ -122,11 +118,7 @@ def plan(
             version=stage.version,
             settings=recipe.identity(stage.name),
             constants={name: CONSTANTS[name] for name in stage.constants},
-            outside={
-                key: value
-                for key, value in sorted((outside or {}).items())
-                if key.partition(".")[0] in sections(stage.name)
-            },
+            outside={key: value for key, value in sorted((outside or {}).items()) if reads_setting(stage.name, key)},
         )
         made = done[stage.name] = []
         for index, segment in enumerate(segments) if stage.scope == "snapshot" else ((0, None),):
@@ -140,7 +132,8 @@ def plan(
                 files = tuple(file.identity for file in segment.files)
                 own |= {"segment": segment.partition, "crawl_files": files}
             partition = segment.partition if segment else WHOLE
-            made.append(Task(stage.name, partition, alike.model_copy(update=own), inputs, segment))
+            identity = alike.model_copy(update=own)
+            made.append(Task(stage.name, partition, identity.fingerprint(), identity, inputs, segment))
     return {(task.stage, task.partition): task for tasks in done.values() for task in tasks}
 
 

@@ -79,16 +79,16 @@ class Recipe(Settings):
             if batch % share:
                 key = "minibatch" if name == "ppo" else "batch"
                 raise ValueError(
-                    f"{name}.{key} {batch} is no multiple of engine.processes x engine.micro_batch = "
+                    f"{name}.{key} {batch} is not a multiple of engine.processes x engine.micro_batch = "
                     f"{engine.processes} x {engine.micro_batch}"
                 )
         if self.ppo.rollout_batch % self.ppo.minibatch:
             raise ValueError(
-                f"ppo.rollout_batch {self.ppo.rollout_batch} is no multiple of ppo.minibatch {self.ppo.minibatch}"
+                f"ppo.rollout_batch {self.ppo.rollout_batch} is not a multiple of ppo.minibatch {self.ppo.minibatch}"
             )
         if self.ppo.ptx_coef and self.ppo.ptx_sequences % self.ppo.engine.processes:
             raise ValueError(
-                f"ppo.ptx_sequences {self.ppo.ptx_sequences} is no multiple of "
+                f"ppo.ptx_sequences {self.ppo.ptx_sequences} is not a multiple of "
                 f"ppo.engine.processes {self.ppo.engine.processes}"
             )
         return self
@@ -182,7 +182,7 @@ def _read(place: str, digest: str | None, patient: bool) -> bytes:
         if not patient:
             store.reach()
         if (size := store.size(name)) > MAX_BYTES:
-            raise RecipeError(f"recipe {place}: has {size:,} bytes, and more than {MAX_BYTES:,} are no recipe")
+            raise RecipeError(f"recipe {place}: has {size:,} bytes; a recipe has at most {MAX_BYTES:,}")
         return store.read_bytes(name)
     except FileNotFoundError:
         raise RecipeError(f"recipe {place}: no such file{_near_recipes(place)}") from None
@@ -233,7 +233,7 @@ def _imposed(recipe: Recipe, origin: str) -> Recipe:
 
 def _validated(text: str, origin: str, overrides: Iterable[str]) -> Recipe:
     if len(text) > MAX_BYTES:
-        raise RecipeError(f"recipe {origin}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no recipe")
+        raise RecipeError(f"recipe {origin}: has {len(text):,} characters; a recipe has at most {MAX_BYTES:,}")
     try:
         values = plainyaml.load(text)
     except plainyaml.ERRORS as error:
@@ -268,7 +268,7 @@ def _apply(values: dict[str, Any], item: str) -> None:
             f"override {mistakes.shown(item)}: write it as key.path=value, for example filter.min_words=40"
         )
     if len(text) > MAX_BYTES:
-        raise RecipeError(f"override {path}: has {len(text):,} characters, and more than {MAX_BYTES:,} are no value")
+        raise RecipeError(f"override {path}: has {len(text):,} characters; a value has at most {MAX_BYTES:,}")
     try:
         value = plainyaml.load(text)
     except plainyaml.ERRORS:

@@ -127,23 +127,26 @@ def list_outside(recipe: Recipe) -> dict[str, str]:
 
     Raises InputError that names the key if a file does not exist or a folder has no files.
     """
-    return {key: value for stage in STAGES for key, value in stage_outside(recipe, stage).items()}
+    keys = (f"{stage}.{key}" for stage in STAGES for key in recipe.section(stage).outside())
+    return {key: outside_digest(recipe, key) for key in keys}
 
 
-def stage_outside(recipe: Recipe, stage: str) -> dict[str, str]:
-    """`list_outside` for the files of one stage."""
-    digests: dict[str, str] = {}
-    for key, uri in recipe.section(stage).outside().items():
-        store, name = split_uri(uri)
-        file = store.entry(name)
-        entries = [file] if file else store.files(name)
-        if not entries:
-            why = "holds no readable file" if store.exists(name) else "does not exist"
-            raise InputError(f"{stage}.{key}: {uri} {why}; check the path, or leave the key out")
-        digest_of = content.digests(store, entries, name, content.WHOLE_BYTES)
-        listing = "".join(f"{entry.path}:{entry.size}:{digest_of[entry.path]}\n" for entry in entries)
-        digests[f"{stage}.{key}"] = hashlib.sha256(listing.encode()).hexdigest()[:16]
-    return digests
+def outside_digest(recipe: Recipe, key: str) -> str:
+    """The digest of the names and contents of the files that the setting at a dotted key names.
+
+    Raises InputError that names the key if there is no file.
+    """
+    stage, _, name_in_section = key.partition(".")
+    uri = recipe.section(stage).outside()[name_in_section]
+    store, name = split_uri(uri)
+    file = store.entry(name)
+    entries = [file] if file else store.files(name)
+    if not entries:
+        why = "holds no readable file" if store.exists(name) else "does not exist"
+        raise InputError(f"{key}: {uri} {why}; check the path, or leave the key out")
+    digest_of = content.digests(store, entries, name, content.WHOLE_BYTES)
+    listing = "".join(f"{entry.path}:{entry.size}:{digest_of[entry.path]}\n" for entry in entries)
+    return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
 
 def check_crawl_files(segment: Segment) -> None:
@@ -227,7 +230,7 @@ def _snapshot_files(source: str, snapshot: str, limit: int | None) -> list[Sourc
         astray = next((path for path in listing[:limit] if {"", ".", ".."} & set(unquote(path).split("/"))), None)
         if astray is not None:
             raise InputError(
-                f"{source}/{listed}: lists {astray!r}, which is no path below the source; check crawl.source"
+                f"{source}/{listed}: lists {astray!r}, which is not a path below the source; check crawl.source"
             )
         return [Source(f"{source.rstrip('/')}/{path}", path, 0, "") for path in listing[:limit]]
     files = _folder_files(source)

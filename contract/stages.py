@@ -178,6 +178,6 @@ def stages_of(dag: str) -> tuple[str, ...]:
     return tuple(stage.name for stage in STAGES.values() if stage.dag == dag)
 
 
-def sections(stage: str) -> set[str]:
-    """The recipe's sections that a stage reads, its own included, whole or in part."""
-    return {stage, *(key.partition(".")[0] for key in STAGES[stage].settings)}
+def reads_setting(stage: str, key: str) -> bool:
+    """Whether a stage reads the setting at a dotted key: all of its own section, and what it declares of others."""
+    return any(f"{key}.".startswith(f"{declared}.") for declared in (stage, *STAGES[stage].settings))

@@ -223,7 +223,9 @@ class Store:
             with suppress(StoreError):  # `gc` removes it too
                 self.delete(probe)
         if entry is None:
-            raise StoreError(f"{self.full(probe)}: a file that was just written is gone; who else removes files there?")
+            raise StoreError(
+                f"{self.full(probe)}: a file that was just written is gone; another program removes files there"
+            )
         return entry.modified / 1e9
 
     def etags(self, prefix: str = "") -> dict[str, str]:

@@ -65,4 +65,4 @@ def reading(store: Store, file: File) -> Iterator[None]:
         if isinstance(error, OSError) and (error.errno or "AWS Error" in str(error)):
             raise StoreError(explain(where, error)) from error
         why = " ".join(str(error).split())
-        raise DamagedError(f"{where}: holds something else than was committed ({why}); {file.cure(store)}") from error
+        raise DamagedError(f"{where}: does not hold what was committed ({why}); {file.cure(store)}") from error

@@ -15,7 +15,10 @@ PACKAGES = {
 TRAINING = ("loss", "ppo", "reward", "sft", "reading", "checkpoint", "checkpoint_files", "rollout")
 
 ALSO = {
+    "contract/chat.py": ("tests/training/chat/test_template.py",),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
+    "contract/constants.py": ("tests/contract/test_plan.py",),
+    "contract/kinds.py": ("tests/contract/test_manifest.py",),
     "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),
     "contract/plan.py": ("tests/contract/test_deployment.py",),
     "contract/settings/base.py": (

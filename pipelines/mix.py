@@ -239,7 +239,7 @@ def explain_empty(job: Job, dealt: Counts) -> str:
     return "no stage read a document; check crawl.source, or give mix.sources an epochs above 0"
 
 
-def check(job: Job, settings: Mix, files: list[File], dealt: Counts) -> None:
+def check_not_empty(job: Job, settings: Mix, files: list[File], dealt: Counts) -> None:
     """Raise InputError if training or evaluation would have nothing to read."""
     train = sum(file.rows for file in files if file.kind == Kind.DOCUMENTS)
     heldout = sum(file.rows for file in files if file.kind == Kind.HELDOUT)
@@ -272,7 +272,7 @@ def run(job: Job) -> None:
     paths = [file.path for file in dealt.files if file.kind == Kind.DEALT]
     shards = [*range(settings.shards), HELDOUT] if paths else []
     collected = job.map_files(shards, partial(collect, job.store, job.prefix, paths), "shards")
-    check(job, settings, collected.files, dealt.counts)
+    check_not_empty(job, settings, collected.files, dealt.counts)
     metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, dealt) if benchmarks else {}
     job.store.delete(f"{job.prefix}/scratch")
     output = Output([*collected.files, *(file for file in dealt.files if file.kind != Kind.DEALT)], dealt.counts)

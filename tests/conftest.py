@@ -29,6 +29,7 @@ from contract.manifest import Attempt, Manifest, need
 from contract.plan import WHOLE, Run, resolve
 from contract.stages import STAGES
 from contract.store import Store
+from tests.declared import only_declared
 
 # Airflow reads these when it is first imported, and makes files in its home: never in a developer's own.
 AIRFLOW_HOME = tempfile.TemporaryDirectory(prefix="gristmill-airflow-")
@@ -120,7 +121,7 @@ def run_stage(spark_stops: None) -> Callable[..., list[Manifest]]:
         whole = STAGES[stage].scope == "corpus"
         tasks = [run.task(stage, name) for name in ([WHOLE] if whole else [one.partition for one in run.segments])]
         for task in tasks:
-            importlib.import_module(f"pipelines.{stage}").run(Job(run, task, Attempt(run, task)))
+            importlib.import_module(f"pipelines.{stage}").run(Job(only_declared(run, stage), task, Attempt(run, task)))
         return [need(run.store, task) for task in tasks]
 
     return execute

@@ -108,7 +108,7 @@ def test_commands_without_airflow(tmp_path):
     """The block as it stands, on a few pages and a store of its own; training is left to the tests of its stages."""
     crawl_pydoc.crawl(tmp_path / "warc", 5)
     block = [line for line in commands() if "-m contract" in line or "-m pipelines" in line]
-    assert len(block) == 7
+    assert len(block) == 8
     script = "\n".join(block)
     script = script.replace(PYTHON, sys.executable).replace("home/store", f"{tmp_path}/store")
     script = script.replace("/data/warc/a.warc.gz", f"{tmp_path}/warc/pydoc-00000.warc.gz").replace(
@@ -128,6 +128,7 @@ def test_commands_without_airflow(tmp_path):
     assert re.search(r"^extract +5 ", done.stdout, re.MULTILINE)
     assert re.search(r"^ +made extract WARC-\d{4}-\d\d\.00000 ", done.stdout, re.MULTILINE)
     assert re.search(r"^checked .*/recipe\.yaml\S*: no stage refuses its settings$", done.stdout, re.MULTILINE)
+    assert re.search(r"^2 manifests, \d+ files, [\d.]+ KiB: all as committed$", done.stdout, re.MULTILINE)
     assert "0 unlisted attempts" in done.stdout
 
 

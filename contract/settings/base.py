@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    model_validator,
 )
 
 from contract.printable import HIDDEN
@@ -80,6 +81,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_own_defaults(cls, given: Any) -> Any:
+        """Let a section that sets one key of an inner section keep its own defaults for the inner section's others."""
+        if not isinstance(given, dict):
+            return given
+        inner = {
+            name: _special(field.default, given[name])
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, Settings) and isinstance(given.get(name), dict)
+        }
+        return {**given, **inner}
+
     def differences(self, default: "Settings", above: str = "") -> Iterator[tuple[str, Any]]:
         """Yield (dotted key, JSON value) of each setting that decides the output and differs from `default`.
 
@@ -95,8 +109,8 @@ class Settings(BaseModel):
                 yield from value.differences(usual, f"{above}{name}.")
             elif value != usual:
                 plain = self.model_dump(mode="json", include={name})[name]
-                if isinstance(value, dict):
-                    plain = {key: _chosen(item) or plain[key] for key, item in value.items()}
+                if isinstance(value, dict) and any(isinstance(item, Settings) for item in value.values()):
+                    plain = {key: _chosen(item) for key, item in value.items()}
                 yield f"{above}{name}", plain
 
     def outside(self) -> dict[str, str]:
@@ -112,13 +126,23 @@ class Settings(BaseModel):
             yield from _uris(f"{above}{name}", getattr(self, name), (field.annotation, *field.metadata))
 
 
-def _chosen(item: Any) -> dict[str, Any] | None:
-    """The fields of settings in a table that are required or not at their default; None for any other value."""
-    if not isinstance(item, Settings):
-        return None
+def _chosen(item: Settings) -> dict[str, Any]:
+    """The fields of an entry of a table of settings that are required or not at their default."""
     fields = type(item).model_fields.items()
     names = {name for name, field in fields if field.is_required() or getattr(item, name) != field.default}
     return item.model_dump(mode="json", include=names)
+
+
+def _special(default: Settings, given: dict[str, Any]) -> dict[str, Any]:
+    """`given` with the values of `default` that are not its type's, where `given` says nothing."""
+    merged = dict(given)
+    for name, field in type(default).model_fields.items():
+        value = getattr(default, name)
+        if isinstance(value, Settings) and isinstance(given.get(name), dict):
+            merged[name] = _special(value, given[name])
+        elif name not in given and value != field.default:
+            merged[name] = value
+    return merged
 
 
 def _uris(key: str, value: Any, kind: tuple[Any, ...]) -> Iterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ def memory_bytes(text: str) -> int:
         raise ValueError(f"should be a whole number and k, m, g or t, as in 4g, got {text[:80]!r}")
     size = int(match[1]) << {"k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
     if not LEAST_MEMORY <= size <= MOST_MEMORY:
-        raise ValueError(f"should be from 512m to 64t, got {text}")
+        raise ValueError(f"should be between 512m and 64t, got {text}")
     return size
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from pydantic import ValidationError
 
-from contract.contamination import KIND, Benchmark, Report, render, reports, tables
+from contract.contamination import Benchmark, Report, render, reports, tables
+from contract.kinds import Kind
 from contract.manifest import Attempt, File
 from contract.plan import Run
 
@@ -26,7 +27,10 @@ MMLU = Benchmark(
 def commit(run: Run, stage: str, *found: Benchmark) -> None:
     attempt = Attempt(run, run.task(stage))
     files = []
-    for kind, data in ((KIND, Report(benchmarks=found).model_dump_json().encode()), ("other", b"no report")):
+    for kind, data in (
+        (Kind.CONTAMINATION, Report(benchmarks=found).model_dump_json().encode()),
+        (Kind.SAMPLES, b"no report"),
+    ):
         run.store.write_bytes(attempt.path(kind), data)
         files.append(File(path=attempt.path(kind), kind=kind, bytes=len(data)))
     attempt.commit(files)

@@ -83,7 +83,9 @@ def test_what_is_missing_is_not_asked_twice(server: str, status: int) -> None:
 
 
 def test_what_is_no_address_is_not_asked_at_all() -> None:
-    with pytest.raises(InputError, match=r"^http://\[bad/x: is no address that can be asked; check crawl\.source"):
+    with pytest.raises(
+        InputError, match=r"^http://\[bad/x: is not an address that can be requested; check crawl\.source"
+    ):
         fetch.get("http://[bad/x")
 
 

@@ -35,6 +35,17 @@ def test_a_level_is_the_sum_of_its_segments_and_only_of_finished_ones(make_run: 
     ]
 
 
+def test_a_damaged_manifest_is_left_out_with_a_warning(
+    make_run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    one, two = (run.task("extract", segment.partition) for segment in run.segments)
+    Attempt(run, one).commit([], Rows(read=2, kept=2))
+    run.store.write_bytes(f"{two.prefix}/manifest.json", b"{")
+    assert [level.read for level in levels(run)] == [2]
+    assert f"left out: {run.store.full(two.prefix)}/manifest.json: is not a manifest" in caplog.text
+
+
 def test_shares_are_of_the_stage_and_of_the_first() -> None:
     lines = render([level(200, 100), level(100, 30, {"a": 40, "b": 30})]).splitlines()
     assert [line.split() for line in lines] == [

@@ -95,7 +95,7 @@ def test_an_attempt_that_wakes_up_while_others_are_listed_stays(
     def waking(store: Store) -> object:
         found = listed(store)
         if wakes == "commits":
-            one.commit([File(path=one.path("deep/0"), kind="x", bytes=1)])
+            one.commit([File(path=one.path("deep/0"), kind="documents", bytes=1)])
         elif wakes == "beats":
             write(store, one.path(HEARTBEAT), 5, 0)
         else:
@@ -110,13 +110,24 @@ def test_an_attempt_that_wakes_up_while_others_are_listed_stays(
 def test_what_a_manifest_lists_stays_however_old(attempt: Callable[..., Attempt]) -> None:
     done, garbage = attempt(1000), attempt(1000)
     store = done.store
-    done.commit([File(path=done.path("deep/0"), kind="x", bytes=1)])
+    done.commit([File(path=done.path("deep/0"), kind="documents", bytes=1)])
     checkpoint = Attempt(done.run, done.run.task("pretrain"), "step-00000010")
     write(store, checkpoint.path("x"), 1, 1000)
-    checkpoint.commit([File(path=checkpoint.path("x"), kind="x", bytes=1)])
+    checkpoint.commit([File(path=checkpoint.path("x"), kind="documents", bytes=1)])
     before = paths(store)
     assert collect(store, HOUR, NOW + HOUR, delete=True) == ([Garbage(f"{garbage.prefix}/{garbage.id}", 1)], [])
     assert before - paths(store) == {garbage.path("deep/0")}
+
+
+def test_what_a_later_stage_lists_stays_when_its_own_manifest_is_gone(attempt: Callable[..., Attempt]) -> None:
+    """To run a task again a person deletes its manifest; a finished stage after it may still list the task's files."""
+    first = attempt(1000)
+    reader = next(task for task in first.run.tasks().values() if first.task in task.inputs)
+    made = first.commit([File(path=first.path("deep/0"), kind="documents", bytes=1)])
+    Attempt(first.run, reader).commit(made.files)
+    first.store.delete(made.path)
+    assert collect(first.store, HOUR, NOW + HOUR, delete=True) == ([], [])
+    assert first.path("deep/0") in paths(first.store)
 
 
 def test_what_tried_the_store_and_was_killed_goes(attempt: Callable[..., Attempt]) -> None:
@@ -160,7 +171,7 @@ def test_a_manifest_that_was_never_finished_goes_alone(attempt: Callable[..., At
 def test_what_an_unreadable_manifest_might_list_stays(attempt: Callable[..., Attempt], content: bytes) -> None:
     kept, garbage = attempt(1000), attempt(1000)
     store = kept.store
-    made = kept.commit([File(path=kept.path("deep/0"), kind="x", bytes=1)])
+    made = kept.commit([File(path=kept.path("deep/0"), kind="documents", bytes=1)])
     other = Attempt(kept.run, kept.run.task("tokenizer"))
     write(store, other.path("x"), 1, 1000)
     if content == b"another task's":

@@ -5,17 +5,15 @@ import datetime
 import pytest
 
 from contract.headline import headline, left_out, number, warnings
+from contract.identity import Identity
 from contract.manifest import Manifest, Rows
 from contract.stages import STAGES
 
 NOW = datetime.datetime(2026, 11, 20, tzinfo=datetime.UTC)
 PARTS = {
-    "version": 1,
     "fingerprint": "f",
     "attempt": "a",
     "files": (),
-    "inputs": (),
-    "settings": {},
     "run": "r",
     "code": "c",
 }
@@ -25,7 +23,14 @@ def made(
     of: str, rows: Rows | None = None, /, partition: str = "all", **metrics: float | str | bool | None
 ) -> Manifest:
     return Manifest(
-        stage=of, partition=partition, rows=rows or Rows(), metrics=metrics, started=NOW, finished=NOW, **PARTS
+        stage=of,
+        partition=partition,
+        identity=Identity(stage=of, version=1),
+        rows=rows or Rows(),
+        metrics=metrics,
+        started=NOW,
+        finished=NOW,
+        **PARTS,
     )
 
 

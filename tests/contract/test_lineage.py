@@ -28,7 +28,7 @@ def finished(make_run: Callable[..., Run]) -> Run:
         attempt = Attempt(run, task)
         run.store.write_bytes(attempt.path("x"), b"x")
         attempt.commit(
-            [File(path=attempt.path("x"), kind="x", bytes=1)],
+            [File(path=attempt.path("x"), kind="documents", bytes=1)],
             Rows(read=2, kept=1, dropped=1, reasons={"language": 1}, bytes_kept=2048),
         )
     return run

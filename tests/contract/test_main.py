@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from contract import __main__ as command
-from contract.contamination import KIND, Report
+from contract.contamination import Report
 from contract.digest import split_digest
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run, open_run
 from contract.store import Store
@@ -94,7 +95,7 @@ def test_the_funnel_prints_its_table_and_what_was_found_of_benchmarks(
     Attempt(run, run.task("extract", run.segments[0].partition)).commit([], rows)
     attempt = Attempt(run, run.task("decontaminate"))
     run.store.write_bytes(attempt.path("report"), Report(benchmarks=()).model_dump_json().encode())
-    attempt.commit([File(path=attempt.path("report"), kind=KIND, bytes=17)])
+    attempt.commit([File(path=attempt.path("report"), kind=Kind.CONTAMINATION, bytes=17)])
     assert command.main(["funnel", "--recipe", run.uri]) == 0
     head, extract, empty, benchmarks = capsys.readouterr().out.splitlines()
     assert head.startswith("stage             documents")
@@ -202,7 +203,7 @@ def test_a_store_that_is_not_there_is_no_empty_one(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main([arguments[0], "--store", str(tmp_path / "none"), *arguments[1:]]) == 65
-    assert capsys.readouterr().err == f"error: file://{tmp_path}/none: there is no store; check --store\n"
+    assert capsys.readouterr().err == f"error: file://{tmp_path}/none: no store was found there; check --store\n"
 
 
 def test_gc_of_a_store_that_is_there(

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from contract import gc, manifest
 from contract.errors import DamagedError, GristmillError, NotReadyError, StoreError
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Input, Manifest, Rows, find, need, read, read_all
 from contract.plan import Run
 from contract.printable import printable
@@ -350,33 +351,36 @@ def test_what_was_committed_is_read_back(make_run: Callable[..., Run]) -> None:
     rows = Rows(read=5, kept=3, dropped=2, reasons={"words": 1, "lines": 1}, losses={"cut": 7}, bytes_kept=4)
     [documents] = write(attempt, 3)
     run.store.write_bytes(attempt.path("log"), b"1")
-    log = File(path=attempt.path("log"), kind="log", bytes=1)
+    log = File(path=attempt.path("log"), kind="samples", bytes=1)
     made = attempt.commit([log, documents], rows, {"rate": 1.5})
     stands = need(run.store, attempt.task)
     assert stands == made == read(run.store, attempt.prefix)
-    assert run.store.read_bytes(made.path).startswith(b'{\n "stage": "filter",\n'), "a person can read it too"
-    assert (stands.stage, stands.version, stands.partition) == ("filter", STAGES["filter"].version, SEGMENT)
+    assert run.store.read_bytes(made.path).startswith(b'{\n "format": 2,\n "stage": "filter",\n'), (
+        "a person can read it too"
+    )
+    assert (stands.stage, stands.identity.version, stands.partition) == ("filter", STAGES["filter"].version, SEGMENT)
     assert (stands.fingerprint, stands.attempt) == (attempt.task.fingerprint, attempt.id)
     assert (stands.files, stands.rows, stands.metrics) == ((log, documents), rows, {"rate": 1.5})
     [score] = attempt.task.inputs
     assert stands.inputs == (Input(stage="score", partition=SEGMENT, fingerprint=score.fingerprint),)
-    assert stands.settings == run.recipe.filter.identity()
+    assert stands.identity == attempt.task.identity
+    assert stands.identity.fingerprint() == stands.fingerprint
     assert (stands.run, stands.code) == (run.uri, manifest.code_version())
     assert (stands.path, stands.prefix) == (f"{attempt.prefix}/manifest.json", attempt.prefix)
-    assert stands.of("documents") == [documents]
-    assert stands.of("log", "documents") == [log, documents]
-    assert stands.of("metrics") == []
+    assert stands.of(Kind.DOCUMENTS) == [documents]
+    assert stands.of(Kind.SAMPLES, Kind.DOCUMENTS) == [log, documents]
+    assert stands.of(Kind.METRICS) == []
 
 
 def test_what_nobody_counted_is_nothing() -> None:
     assert Rows().model_dump() == {
         "read": 0, "kept": 0, "dropped": 0, "bytes_read": 0, "bytes_kept": 0, "reasons": {}, "losses": {},
     }  # fmt: skip
-    assert File(path="a", kind="b", bytes=1).rows == 0
+    assert File(path="a", kind="drops", bytes=1).rows == 0
 
 
 @pytest.mark.parametrize(
-    "one", [Rows(), File(path="a", kind="b", bytes=1), Input(stage="a", partition="b", fingerprint="c")]
+    "one", [Rows(), File(path="a", kind="drops", bytes=1), Input(stage="a", partition="b", fingerprint="c")]
 )
 def test_a_manifests_parts_are_fixed_and_have_no_others(one: BaseModel) -> None:
     name = next(iter(type(one).model_fields))
@@ -439,12 +443,11 @@ def _version() -> str:
 
 
 def test_a_manifest_says_what_it_was_made_from(make_run: Callable[..., Run]) -> None:
-    run = make_run("crawl.retries=3")
+    run = make_run("crawl.retries=3", "crawl.max_payload_bytes=9")
     made = Attempt(run, run.task("crawl", SEGMENT)).commit([], metrics={"rate": 1.5, "open": True})
     assert made.sources == (run.segments[0].files[0].uri,)
     assert made.metrics == {"rate": 1.5, "open": True}
-    assert "retries" not in made.settings, "run-time-only settings are not part of the identity"
-    assert made.settings["max_payload_bytes"] == 8 << 20
+    assert made.identity.settings == {"crawl.max_payload_bytes": 9}, "run-time-only settings and defaults are left out"
     assert made.started <= made.finished
     extract = Attempt(run, run.task("extract", SEGMENT)).commit([])
     assert [(one.stage, one.fingerprint) for one in extract.inputs] == [("crawl", made.fingerprint)]
@@ -453,7 +456,9 @@ def test_a_manifest_says_what_it_was_made_from(make_run: Callable[..., Run]) -> 
 
 def test_any_setting_is_committed_as_it_stands(make_run: Callable[..., Run]) -> None:
     run = make_run("crawl.hard_words=['http://x?a\"b\"']")
-    assert Attempt(run, run.task("crawl", SEGMENT)).commit([]).settings["hard_words"] == ['http://x?a"b"']
+    assert Attempt(run, run.task("crawl", SEGMENT)).commit([]).identity.settings["crawl.hard_words"] == [
+        'http://x?a"b"'
+    ]
 
 
 def test_a_checkpoint_is_committed_like_any_result(make_run: Callable[..., Run]) -> None:
@@ -469,7 +474,7 @@ def test_a_damaged_manifest_says_what_to_do(make_run: Callable[..., Run]) -> Non
     run = make_run()
     task = run.task("crawl", SEGMENT)
     run.store.write_bytes(f"{task.prefix}/manifest.json", b'{"stage": "crawl"}')
-    with pytest.raises(StoreError, match=r"is no manifest; delete it to run the task again$"):
+    with pytest.raises(StoreError, match=r"is not a manifest; delete it to run the task again$"):
         find(run.store, task)
 
 
@@ -483,7 +488,7 @@ def test_a_manifest_of_another_version_is_no_damage(make_run: Callable[..., Run]
         find(run.store, attempt.task)
     assert not isinstance(told.value, DamagedError), "what calls it damaged would take it away"
     run.store.write_bytes(made.path, json.dumps(later | {"partition": "elsewhere"}).encode())
-    with pytest.raises(DamagedError, match="is no manifest"):
+    with pytest.raises(DamagedError, match="is not a manifest"):
         find(run.store, attempt.task)
 
 
@@ -546,14 +551,45 @@ def test_a_manifest_lists_only_files_of_its_own_attempt(make_run: Callable[..., 
     task = run.task("crawl", SEGMENT)
     attempt = Attempt(run, task)
     made = attempt.commit(write(attempt, 1))
-    file = File(path=path.format(own=f"{made.prefix}/{made.attempt}"), kind="x", bytes=1)
+    file = File(path=path.format(own=f"{made.prefix}/{made.attempt}"), kind="documents", bytes=1)
     another = file.model_copy(update={"path": "/etc/passwd"})
     run.store.write_bytes(made.path, forged(made, files=(*made.files, file, another)).model_dump_json().encode())
-    with pytest.raises(StoreError, match=r"manifest\.json: it lists '.*', which is no file of its attempt") as told:
+    with pytest.raises(
+        StoreError, match=r"manifest\.json: it lists '.*', which is neither a file of its attempt"
+    ) as told:
         need(run.store, task)
     assert printable(repr(file.path)) in str(told.value), "the first that is none"
     with pytest.raises(GristmillError, match="lies outside the attempt"):
         Attempt(run, run.task("crawl", "CRAWL-2024-10.00001")).commit([file])
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("extract/{f}/CRAWL-2024-10.00000/attempt-0a/x", True),
+        ("crawl/{f}/CRAWL-2024-10.00000/attempt-0a/deep/x", True),
+        ("filter/{f}/all/attempt-0a/x", False),  # stands after the stage
+        ("langid/{f}/CRAWL-2024-10.00000/attempt-0a/x", False),  # the stage itself, another attempt
+        ("extract/{f}/CRAWL-2024-10.00000/attempt-0a/../../x", False),
+        ("extract/{f}/CRAWL-2024-10.00000/attempt-0a/x.lock", False),
+        ("extract/{f}/CRAWL-2024-10.00000/x", False),
+        ("extract/f/CRAWL-2024-10.00000/attempt-0a/x", False),
+        ("/extract/{f}/CRAWL-2024-10.00000/attempt-0a/x", False),
+    ],
+)
+def test_of_other_files_a_manifest_lists_only_those_of_stages_before_it(
+    make_run: Callable[..., Run], path: str, allowed: bool
+) -> None:
+    run = make_run()
+    task = run.task("langid", SEGMENT)
+    made = Attempt(run, task).commit([])
+    file = File(path=path.format(f="0" * 40), kind="documents", bytes=1)
+    run.store.write_bytes(made.path, forged(made, files=(file,)).model_dump_json().encode())
+    if allowed:
+        assert need(run.store, task).files == (file,)
+    else:
+        with pytest.raises(StoreError, match="neither a file of its attempt nor of an earlier stage"):
+            need(run.store, task)
 
 
 def test_what_cannot_be_read_stops_nobody_who_looks_at_the_whole_store(

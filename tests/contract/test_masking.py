@@ -44,7 +44,7 @@ def test_a_password_may_hold_any_sign_in_an_error_about_addresses(text: str, sho
 
 def test_an_address_that_cannot_be_asked_shows_no_password(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    with pytest.raises(InputError, match=r"^http://\*\*\*@host/x: is no address that can be asked") as error:
+    with pytest.raises(InputError, match=r"^http://\*\*\*@host/x: is not an address that can be requested") as error:
         fetch.get("http://me:gehe/im@host/x")
     assert "gehe" not in str(error.value)
     assert "gehe" not in caplog.text

@@ -14,6 +14,7 @@ from contract.contamination import Benchmark, Report
 from contract.errors import InputError, RecipeError
 from contract.funnel import Level
 from contract.headline import headline
+from contract.identity import Identity
 from contract.manifest import Manifest, Rows
 from contract.printable import printable
 from contract.recipe import parse
@@ -58,7 +59,7 @@ def test_errors_warnings_headlines_and_tables_are_printable(caplog: pytest.LogCa
     assert caplog.messages == [f"warning: {SHOWN}"]
     now = datetime.datetime(2026, 11, 20, tzinfo=datetime.UTC)
     made = Manifest(
-        stage="filter", version=1, fingerprint="a" * 40, partition="all", attempt="attempt-x", files=(), inputs=(), settings={},
+        stage="filter", identity=Identity(stage="filter", version=1), fingerprint="a" * 40, partition="all", attempt="attempt-x", files=(),
         rows=Rows(read=1, dropped=1, reasons={EVIL: 1}), run="", code="", started=now, finished=now,
     )  # fmt: skip
     assert headline(made) == f"0 of 1 documents kept; {SHOWN} 1"

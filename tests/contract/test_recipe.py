@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from contract import recipe
 from contract.errors import RecipeError
-from contract.recipe import Recipe, dump, load, parse
+from contract.recipe import Recipe, StageSettings, dump, load, parse
 from contract.settings.base import Settings
-from contract.settings.corpus import LANGUAGE_MODEL
 from contract.stages import STAGES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -89,7 +88,7 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             "mix.sources.wiki.url: unknown key; did you mean uri? allowed here: epochs, uri",
         ),
         ("mix: {sources: {crawl: {uri: a}}}", [], "mix.sources: `crawl` is the crawl's own name"),
-        ("pretrain: {batch: 10, engine: {micro_batch: 8}}", [], "pretrain.batch 10 is no multiple"),
+        ("pretrain: {batch: 10, engine: {micro_batch: 8}}", [], "pretrain.batch 10 is not a multiple"),
         ("pretrain: {model: {heads: 5}}", [], "pretrain.model: heads 5 must divide d_model 768"),
         ("pack: {seq_len: 64}", [], "pack.seq_len 64 is shorter than the longest chat"),
         ("[1, 2]", [], "must hold keys and values, not a list"),
@@ -134,16 +133,16 @@ def test_the_longest_chat_fills_a_sequence_and_no_longer_one_is_taken(longer: st
 def test_a_batch_is_shared_evenly_among_processes(stage: str, batch: str) -> None:
     engine = [f"{stage}.engine.processes=3", f"{stage}.engine.micro_batch=2", "ppo.rollout_batch=96"]
     parse("", "here", [*engine, f"{stage}.{batch}=12"])
-    with pytest.raises(RecipeError, match=rf"{stage}\.{batch} 16 is no multiple .* = 3 x 2"):
+    with pytest.raises(RecipeError, match=rf"{stage}\.{batch} 16 is not a multiple .* = 3 x 2"):
         parse("", "here", [*engine, f"{stage}.{batch}=16"])
 
 
 def test_rollouts_are_whole_minibatches_and_each_process_has_its_share_of_text() -> None:
-    with pytest.raises(RecipeError, match=r"ppo\.rollout_batch 48 is no multiple of ppo\.minibatch 32"):
+    with pytest.raises(RecipeError, match=r"ppo\.rollout_batch 48 is not a multiple of ppo\.minibatch 32"):
         parse("", "here", ["ppo.rollout_batch=48"])
     parse("", "here", ["ppo.rollout_batch=96"])
     two = ["ppo.engine.processes=2", "ppo.ptx_sequences=3"]
-    with pytest.raises(RecipeError, match=r"ppo\.ptx_sequences 3 is no multiple of ppo\.engine\.processes 2"):
+    with pytest.raises(RecipeError, match=r"ppo\.ptx_sequences 3 is not a multiple of ppo\.engine\.processes 2"):
         parse("", "here", [*two, "ppo.ptx_coef=0.5"])
     parse("", "here", two)
     parse("", "here", [two[0], "ppo.ptx_sequences=4", "ppo.ptx_coef=0.5"])
@@ -154,15 +153,24 @@ def test_quality_may_be_a_score_that_is_measured() -> None:
     assert made.minhash_sign.quality_column == "perplexity"
 
 
-def test_what_a_stage_reads_of_other_sections_is_part_of_its_identity() -> None:
-    made = parse("langid: {languages: [fr, de]}\nmix: {heldout_fraction: 0.25}", "here")
-    assert made.stage_identity("extract")["languages"] == ["de", "fr"]
-    assert made.stage_identity("dedup_substring")["heldout_fraction"] == 0.25
-    assert made.stage_identity("crawl") == made.crawl.identity()
-    for off in ("extract.prefilter_probability=0", "langid.languages=[]"):
-        assert {"languages", "model"}.isdisjoint(parse("", "here", [off]).stage_identity("extract"))
-    for stage in ("extract", "langid"):
-        assert made.stage_identity(stage)["model"] == LANGUAGE_MODEL
+def test_the_identity_holds_what_differs_from_the_defaults_and_what_is_declared_of_other_sections() -> None:
+    made = parse("langid: {languages: [fr, de]}\nmix: {heldout_fraction: 0.25, sources: {a: {uri: /x}}}", "here")
+    assert made.identity("extract") == {"langid.languages": ["fr", "de"]}
+    assert made.identity("dedup_substring") == {"mix.heldout_fraction": 0.25}
+    assert made.identity("mix") == {"mix.heldout_fraction": 0.25, "mix.sources": {"a": {"uri": "/x"}}}
+    assert made.identity("crawl") == {}
+    assert parse("name: big", "here").identity("export") == {"name": "big"}
+
+
+def test_a_stage_gets_what_it_declares_and_nothing_else() -> None:
+    made = StageSettings(parse("langid: {languages: [fr]}", "here"), "extract")
+    assert made.own.extractor == "trafilatura"
+    assert made.of("langid.languages") == ("fr",)
+    for key in ("langid.min_probability", "langid", "mix.seed"):
+        with pytest.raises(
+            KeyError, match=rf"extract reads {key}, which its row in contract/stages.py does not declare"
+        ):
+            made.of(key)
 
 
 def test_the_resolved_recipe_is_written_in_the_order_of_the_stages_and_in_its_own_letters() -> None:
@@ -271,7 +279,7 @@ def test_any_value_of_any_setting_is_accepted_or_refused_by_name(path: str, monk
         monkeypatch.undo()
         section = yaml.safe_dump({path.split(".")[0]: made.model_dump(mode="json")[path.split(".")[0]]})
         assert parse(section, "resolved") == made
-        json.dumps([made.stage_identity(stage) for stage in STAGES], allow_nan=False)
+        json.dumps([made.identity(stage) for stage in STAGES], allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -298,8 +306,8 @@ def test_text_that_is_no_value_is_refused(text: str) -> None:
         ("pretrain.model.rope_theta=-1", "pretrain.model.rope_theta: Input should be greater than 1"),
         ("langid.min_probability=true", "langid.min_probability: should be a number, not true"),
         ("spark.driver_memory=lots", "spark.driver_memory: should be a whole number and k, m, g or t, as in 4g, got 'lots'"),
-        ("spark.driver_memory=999t", "spark.driver_memory: should be from 512m to 64t, got 999t"),
-        ("spark.executor_memory=100m", "spark.executor_memory: should be from 512m to 64t, got 100m"),
+        ("spark.driver_memory=999t", "spark.driver_memory: should be between 512m and 64t, got 999t"),
+        ("spark.executor_memory=100m", "spark.executor_memory: should be between 512m and 64t, got 100m"),
         ("spark.master=bogus", "spark.master: should be local[*], local[N], spark://host:port, k8s://"),
         ("spark.master='local[0]'", "spark.master: should be local[*]"),
         ("spark.master='local[5000]'", "spark.master: should name at most 1024 cores"),
@@ -350,7 +358,7 @@ MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         ("name: " + "[" * 21 + "]" * 21, "nested more than 20 deep"),
         ("[" * 100_000, "nested more than 20 deep"),
         ("- " * 100_000 + "a", "nested more than 20 deep"),
-        ("name: " + "x" * (1 << 20), "has 1,048,582 characters, and more than 1,048,576 are no recipe"),
+        ("name: " + "x" * (1 << 20), "has 1,048,582 characters; a recipe has at most 1,048,576"),
         ("pack: {seq_len: " + "9" * 5000 + "}", "a number of more than 4,300 characters at line 1"),
         ("pack: {seq_len: " + ":".join(["1"] * 5000) + "}", "a number of more than 4,300 characters at line 1"),
         ("pack: {seq_len: " + ":".join(["1"] * 200) + ".0}", "is not valid YAML"),
@@ -371,5 +379,5 @@ def test_a_file_that_is_too_large_for_a_recipe_is_not_read(tmp_path: Path, monke
     file = tmp_path / "large.yaml"
     with file.open("wb") as sink:
         sink.truncate(1 << 40)
-    with pytest.raises(RecipeError, match=r"large\.yaml: has 1,099,511,627,776 bytes, and more than 1,048,576"):
+    with pytest.raises(RecipeError, match=r"large\.yaml: has 1,099,511,627,776 bytes; a recipe has at most 1,048,576"):
         load(str(file))

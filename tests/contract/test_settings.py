@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from contract.errors import RecipeError
-from contract.recipe import Recipe, parse
+from contract.recipe import DEFAULTS, Recipe, parse
 from contract.settings.base import Settings
 from contract.settings.corpus import (
     Crawl,
@@ -156,12 +156,31 @@ def test_other_sources_may_hold_any_sign(source: str) -> None:
 
 
 def test_identity_leaves_out_the_run_time_only_settings_and_no_other() -> None:
-    kept = set(Crawl().identity())
-    assert {"source", "files_per_segment", "max_files", "retries", "split_bytes"}.isdisjoint(kept)
-    assert {"max_bytes_per_file", "max_payload_bytes", "blocklists", "skip_curated_hosts"} <= kept
-    assert set(Crawl.model_fields) - kept == {
-        name for name, field in Crawl.model_fields.items() if (field.json_schema_extra or {}).get("runtime_only")
+    changed = Crawl(
+        source="/elsewhere", files_per_segment=7, max_files=7, retries=7, split_bytes=7000, connections_per_host=7,
+        max_bytes_per_file=7, max_payload_bytes=7, blocklists=("/b",), strict_words=("s",), hard_words=("h",),
+        soft_words=("o",), skip_curated_hosts=False,
+    )  # fmt: skip
+    assert dict(changed.differences(Crawl(), "crawl.")) == {
+        "crawl.max_bytes_per_file": 7,
+        "crawl.max_payload_bytes": 7,
+        "crawl.blocklists": ["/b"],
+        "crawl.strict_words": ["s"],
+        "crawl.hard_words": ["h"],
+        "crawl.soft_words": ["o"],
+        "crawl.skip_curated_hosts": False,
     }
+
+
+def test_a_section_keeps_its_own_defaults_of_an_inner_section() -> None:
+    """`sft.optim` has no weight decay and PPO's rates are constant: that stays so if a recipe sets another rate."""
+    recipe = parse("", "here", ["sft.optim.lr=1e-4", "ppo.policy_optim={lr: 1e-5, clip: 2}"])
+    assert recipe.sft.optim == DEFAULTS.sft.optim.model_copy(update={"lr": 1e-4})
+    assert (recipe.sft.optim.weight_decay, recipe.pretrain.optim.weight_decay) == (0.0, 0.1)
+    assert recipe.ppo.policy_optim == DEFAULTS.ppo.policy_optim.model_copy(update={"lr": 1e-5, "clip": 2.0})
+    assert recipe.ppo.policy_optim.schedule == "constant"
+    assert parse("", "here", ["sft.optim.lr=2e-5"]) == DEFAULTS
+    assert parse("", "here", ["sft.optim.weight_decay=0.1"]).identity("sft") == {"sft.optim.weight_decay": 0.1}
 
 
 def test_as_many_hashes_as_a_page_may_cost() -> None:

@@ -25,9 +25,9 @@ from contract.sources import (
     list_segments,
     list_snapshots,
     load_inputs,
+    outside_digest,
     segment_size,
     snapshot_date,
-    stage_outside,
 )
 from contract.store import Store
 
@@ -189,7 +189,7 @@ def test_what_lies_beside_the_crawl_is_known_by_names_and_contents(tmp_path: Pat
     )
     found = list_outside(recipe)
     assert list(found) == ["crawl.blocklists.0", "decontaminate.benchmarks.a"]
-    assert stage_outside(recipe, "crawl") == {"crawl.blocklists.0": found["crawl.blocklists.0"]}
+    assert outside_digest(recipe, "crawl.blocklists.0") == found["crawl.blocklists.0"]
     store = Store(str(tmp_path))
     held = digests(store, store.files("lists"), "lists", WHOLE_BYTES)
     listing = f"lists/a:3:{held['lists/a']}\nlists/deep/b:5:{held['lists/deep/b']}\n"
@@ -271,7 +271,7 @@ def test_a_mirrors_list_names_only_files_below_it(mirror: Path, path: str) -> No
     listing = gzip.compress(f"crawl-data/{CRAWL}/0.warc.gz\n{path}\n".encode())
     (mirror / "crawl-data" / CRAWL / "warc.paths.gz").write_bytes(listing)
     with pytest.raises(
-        InputError, match=r"warc\.paths\.gz: lists '.*', which is no path below the source; check crawl\.source"
+        InputError, match=r"warc\.paths\.gz: lists '.*', which is not a path below the source; check crawl\.source"
     ):
         segments_of(mirror)
     assert len(segments_of(mirror, max_files=1)) == 1

@@ -48,7 +48,7 @@ def test_every_changed_byte_of_the_data_is_noticed(committed: tuple[Store, File]
             for at in range(start, start + group.column(column).total_compressed_size, 37)
         ]
     assert len(places) > 50
-    begins = f"{store.full(file.path)}: holds something else than was committed ("
+    begins = f"{store.full(file.path)}: does not hold what was committed ("
     ends = f"); bring it back, or delete {store.uri}/{TASK}/manifest.json and run score again"
     for at in places:
         store.write_bytes(file.path, whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
@@ -70,7 +70,7 @@ def test_a_file_of_other_rows_is_not_the_one_that_was_committed(committed: tuple
     with pytest.raises(DamagedError, match=r"holds 500 rows, 7 were committed; bring it back"):
         next(read_batches(store, file.model_copy(update={"rows": 7}), 100))
     store.write_bytes(file.path, b"x" * file.bytes)
-    with pytest.raises(DamagedError, match="holds something else than was committed"):
+    with pytest.raises(DamagedError, match="does not hold what was committed"):
         next(read_batches(store, file, 100))
 
 

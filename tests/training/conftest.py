@@ -27,6 +27,7 @@ from contract.metrics import load_points
 from contract.plan import Run, resolve
 from contract.shards import encode
 from pipelines.spark import job as spark_job
+from tests.declared import only_declared
 from training.engine.job import Job
 
 if TYPE_CHECKING:
@@ -149,7 +150,9 @@ def corpus_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]
         for stage in ("instructions", "preferences"):
             task = run.task(stage)
             if find(run.store, task) is None:
-                importlib.import_module(f"pipelines.{stage}").run(spark_job.Job(run, task, Attempt(run, task)))
+                importlib.import_module(f"pipelines.{stage}").run(
+                    spark_job.Job(only_declared(run, stage), task, Attempt(run, task))
+                )
         return run
 
     return make
@@ -169,7 +172,7 @@ def make_job(make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.M
 
     def make(stage: str, *overrides: str, name: str = "one") -> Job:
         run = make_run(*overrides, name=name)
-        return Job(run, run.task(stage), Attempt(run, run.task(stage)))
+        return Job(only_declared(run, stage), run.task(stage), Attempt(run, run.task(stage)))
 
     return make
 
@@ -258,7 +261,7 @@ def align(corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFac
         for task in run.task(stage).inputs:
             if find(run.store, task) is None:
                 importlib.import_module(f"training.{task.stage}").run(make(task.stage, *overrides))
-        return Job(run, run.task(stage), Attempt(run, run.task(stage)))
+        return Job(only_declared(run, stage), run.task(stage), Attempt(run, run.task(stage)))
 
     return make
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from contract.errors import Interrupted
 from contract.manifest import Attempt, find
+from tests.declared import only_declared
 from training import evaluate, gate, reward
 from training.chat.template import open_chat
 from training.data.reading import TokenData
@@ -85,7 +87,7 @@ def test_figures_equal_a_direct_computation(align: Callable[..., Job]) -> None:
 def test_a_closed_gate_leaves_the_sft_model(align: Callable[..., Job]) -> None:
     job = align("gate", "gate.min_accuracy=1.0")
     gate.run(job)
-    run = job.run
+    run = only_declared(job.run, "evaluate")
     job = Job(run, run.task("evaluate"), Attempt(run, run.task("evaluate")))
     evaluate.run(job)
     metrics, samples = result(job)
@@ -124,3 +126,23 @@ def test_equal_models_get_equal_replies(align: Callable[..., Job]) -> None:
     assert first == again
     assert len({tuple(ids) for ids in first.ids}) == 5
     assert evaluate.compare(first, again)["win_rate"] == 0.5
+
+
+def test_two_processes_measure_what_one_does(
+    align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """The same figures and, from the same seeds, the same replies."""
+    job = align("evaluate", "evaluate.prompts=7", "evaluate.sequences=9", "evaluate.engine.micro_batch=2")
+    process = launch(job.run, "evaluate", processes=2)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    two, replies = result(job)
+    job.store.delete(f"{job.task.prefix}/manifest.json")
+    evaluate.run(job)
+    one, expected = result(job)
+    assert [row["after"] for row in replies] == [row["after"] for row in expected]
+    assert [row["reward_before"] for row in replies] == pytest.approx(
+        [row["reward_before"] for row in expected], rel=1e-4
+    )
+    assert two.keys() == one.keys()
+    assert two == pytest.approx(one, rel=1e-4)

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from contract.chat import SPECIAL_TOKENS
 from contract.conversation import Turn
 from contract.manifest import Attempt, find
+from tests.declared import only_declared
 from training import export, gate
 from training.chat.template import open_chat
 from training.engine.job import Job
@@ -111,7 +112,7 @@ def test_a_closed_gate_exports_the_sft_model_in_half_precision(align: Callable[.
     if find(job.store, job.task) is None:
         gate.run(job)
     task = job.run.task("export")
-    folder = exported(Job(job.run, task, Attempt(job.run, task)))
+    folder = exported(Job(only_declared(job.run, "export"), task, Attempt(job.run, task)))
     loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     ours = model.load(job_of(job, "export"), job_of(job, "export").manifest("sft"))
     assert loaded.dtype == torch.bfloat16
@@ -121,4 +122,4 @@ def test_a_closed_gate_exports_the_sft_model_in_half_precision(align: Callable[.
 
 def job_of(job: Job, stage: str) -> Job:
     task = job.run.task(stage)
-    return Job(job.run, task, Attempt(job.run, task))
+    return Job(only_declared(job.run, stage), task, Attempt(job.run, task))

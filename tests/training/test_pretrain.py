@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,7 +152,7 @@ def test_a_run_that_diverges_stops_and_commits_nothing(make_job: Callable[..., J
     job = make_job("pretrain", "pretrain.optim.warmup_fraction=0")
     settings = job.settings
     wild = settings.model_copy(update={"optim": settings.optim.model_copy(update={"lr": 1e30})})  # past what is allowed
-    job.run = replace(job.run, recipe=job.run.recipe.model_copy(update={"pretrain": wild}))
+    job.declared.own = wild
     with pytest.raises(
         InputError, match=r"(the loss|the gradients' norm) is (nan|inf) .* training diverged, lower .*pretrain"
     ):

@@ -104,7 +104,7 @@ def _commit(job: Job, attempt: Attempt, step: int) -> None:
 
 
 def _stop_where_done(job: Job) -> None:
-    if job.sum(float(job.rank == 0 and find(job.store, job.task) is not None))[0]:
+    if job.share(job.rank == 0 and find(job.store, job.task) is not None):
         raise Interrupted(
             f"{job.task.stage}: another attempt has finished this task; its result stands, this one stops"
         )
@@ -167,11 +167,11 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
 def _newest(job: Job) -> _Opened | None:
     """The newest undamaged checkpoint, the same on every rank; None if there never was one."""
     for _ in range(LISTINGS):
-        for prefix in job.share("\n".join(_listed(job)) if job.rank == 0 else "").splitlines():
+        for prefix in job.share(_listed(job) if job.rank == 0 else []):
             look = _look(job, prefix)
             own = hashlib.sha256(look.manifest).hexdigest()
             same = job.share(own) == own  # if not, another attempt replaced it between two ranks' reads
-            worst = _agree(job, look.state if same else max(look.state, _State.GONE))
+            worst = max(job.gather(look.state if same else max(look.state, _State.GONE)))
             if worst is _State.WHOLE:
                 return look.opened
             if worst is _State.GONE:
@@ -212,11 +212,6 @@ class _Look:
     opened: _Opened | None = None
     why: str = ""
     manifest: bytes = b""
-
-
-def _agree(job: Job, state: _State) -> _State:
-    counts = job.sum(*(float(state is one) for one in _State if one))
-    return max((one for one, count in zip(list(_State)[1:], counts, strict=True) if count), default=_State.WHOLE)
 
 
 def _look(job: Job, prefix: str) -> _Look:
@@ -284,11 +279,10 @@ def _refuse_to_start_over(job: Job) -> None:
         for entry in job.store.files(prefix, recursive=False)
         if "/damaged-" in entry.path
     ]
-    (count,) = job.sum(float(len(aside)))
-    if count:
+    if count := job.share(len(aside)):
         base = job.store.full(f"{job.task.stage}/{job.task.fingerprint}")
         raise InputError(
-            f"{job.task.stage}: {count:g} checkpoint(s) are damaged and none is whole, so training would start over; "
+            f"{job.task.stage}: {count} checkpoint(s) are damaged and none is whole, so training would start over; "
             "bring their files back and rename damaged-*.json to manifest.json, "
             f"or delete the folders {base}/step-* to start over"
         )

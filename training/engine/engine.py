@@ -83,7 +83,7 @@ class Engine:
         """
         if batch % (job.world * engine.micro_batch):
             raise RecipeError(
-                f"{job.task.stage}: batch {batch} is no multiple of {job.world} processes x engine.micro_batch "
+                f"{job.task.stage}: batch {batch} is not a multiple of {job.world} processes x engine.micro_batch "
                 f"{engine.micro_batch}; change engine.processes, engine.micro_batch or the batch"
             )
         self.accumulation = batch // (job.world * engine.micro_batch)

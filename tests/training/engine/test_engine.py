@@ -145,7 +145,7 @@ def test_rotary_frequencies_stay_exact_in_bf16(make_job: Callable[..., Job]) -> 
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_keys_to_change(make_job: Callable[..., Job]) -> None:
-    with pytest.raises(RecipeError, match=r"batch 8 is no multiple of 1 processes x engine.micro_batch 3"):
+    with pytest.raises(RecipeError, match=r"batch 8 is not a multiple of 1 processes x engine.micro_batch 3"):
         Engine(make_job("pretrain"), model.build(SHAPE, 50, 16, 0), OPTIM, EngineSettings(micro_batch=3), 8, 4)
 
 

@@ -1,0 +1,230 @@
+"""The figures that each stage commits besides its counts of documents, as one type per stage.
+
+A stage commits an instance; headlines, the gate and pages read it back with `of`. Numbers of documents kept and dropped
+are in `contract.manifest.Rows`; curves are files of kind `metrics`.
+"""
+
+from typing import TYPE_CHECKING, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contract.errors import DamagedError
+
+if TYPE_CHECKING:
+    from contract.manifest import Manifest
+
+
+class Result(BaseModel):
+    """The figures of a stage that has none of its own, and the base of the others'."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, manifest: "Manifest") -> Self:
+        """The figures in a manifest. Raises DamagedError if they are not of this type."""
+        try:
+            return cls.model_validate(manifest.metrics)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise DamagedError(
+                f"{manifest.path}: its figure {key!r} is not one of {manifest.stage} ({first['msg']}); "
+                f"delete it to run {manifest.stage} again"
+            ) from error
+
+
+class Crawl(Result):
+    files: int
+    parts: int
+    """Pieces of crawl files that were read apart."""
+
+
+class Extract(Result):
+    extracted_twice: int
+    """Pages on which trafilatura's fall-backs ran."""
+
+
+class MinhashSign(Result):
+    documents: int
+
+
+class DedupFuzzy(Result):
+    clusters: int
+
+
+class DedupSubstring(Result):
+    spans: int
+    tokens_cut: int
+    documents_cut: int
+
+
+class Decontaminate(Result):
+    benchmark_ngrams: int
+    documents_cut: int = 0
+    documents_spared: int = 0
+    """Documents that share text with a benchmark, but less than `min_coverage`."""
+
+
+class Mix(Result):
+    training_rows: int
+    heldout_documents: int
+    extra_copies: int
+    """Rows more than documents, because a source is repeated."""
+    documents_cut: int = 0
+    documents_spared: int = 0
+
+
+class Tokenizer(Result):
+    vocab_size: int
+    sample_bytes: int
+    sample_documents: int
+    heldout_bytes_per_token: float | None
+
+
+class Pack(Result):
+    tokens: int
+    sequences: int
+    documents: int
+    heldout_tokens: int
+    heldout_sequences: int
+    heldout_documents: int
+    bytes: int
+    bytes_per_token: float
+    token_bytes: int
+    """Bytes of a token id in the shards."""
+
+
+class Pretrain(Result):
+    heldout_perplexity_before: float | None
+    heldout_perplexity_after: float | None
+    heldout_loss_after: float | None
+    bits_per_byte: float | None
+    heldout_tokens: int
+    parameters: int
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    mfu: float | None = None
+    """Model FLOPs utilisation, a fraction; None on a device whose peak is not known."""
+
+
+class Sft(Result):
+    examples: int
+    heldout_examples: int
+    heldout_loss_before: float | None
+    heldout_loss_after: float | None
+    heldout_perplexity_before: float | None
+    heldout_perplexity_after: float | None
+    response_tokens: int
+    seconds: float
+
+
+class Reward(Result):
+    """Figures on the held-out pairs; a tie counts as half right."""
+
+    pairs: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    heldout_correct: float
+    heldout_pairs: int
+    heldout_loss: float
+    ece: float
+    """Expected calibration error."""
+    reward_mean: float
+    reward_std: float
+    """Of the preferred replies, before normalisation."""
+
+
+class Gate(Result):
+    """Whether PPO may start, and why. All fields but `open` are fractions of the held-out pairs."""
+
+    open: bool
+    accuracy: float
+    low: float
+    high: float
+    threshold: float
+
+
+class Ppo(Result):
+    """The first and the last value of every curve."""
+
+    reward_first: float
+    reward_last: float
+    objective_first: float
+    objective_last: float
+    kl_first: float
+    kl_last: float
+    kl_coef_first: float
+    kl_coef_last: float
+    response_length_first: float
+    response_length_last: float
+    eot_fraction_first: float
+    eot_fraction_last: float
+    explained_variance_first: float
+    explained_variance_last: float
+    policy_loss_first: float
+    policy_loss_last: float
+    value_loss_first: float
+    value_loss_last: float
+    entropy_first: float
+    entropy_last: float
+    clip_fraction_first: float
+    clip_fraction_last: float
+    ptx_loss_first: float
+    ptx_loss_last: float
+
+
+class Evaluate(Result):
+    heldout_sequences: int
+    heldout_tokens: int
+    prompts: int
+    perplexity_pretrain: float | None = None
+    perplexity_sft: float | None = None
+    perplexity_ppo: float | None = None
+    bits_per_byte_pretrain: float | None = None
+    bits_per_byte_sft: float | None = None
+    bits_per_byte_ppo: float | None = None
+    reward_sft: float
+    reward_ppo: float | None = None
+    win_rate: float | None = None
+    """Share of prompts for which the reward model prefers PPO's reply to the SFT model's."""
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+    worse_sft: bool
+    worse_ppo: bool | None = None
+
+
+class Export(Result):
+    stage: str
+    parameters: int
+    dtype: str
+
+
+class Checkpoint(Result):
+    step: int
+    processes: int
+
+
+RESULTS: dict[str, type[Result]] = {
+    "crawl": Crawl,
+    "extract": Extract,
+    "langid": Result,
+    "score": Result,
+    "filter": Result,
+    "minhash_sign": MinhashSign,
+    "dedup_url": Result,
+    "dedup_fuzzy": DedupFuzzy,
+    "dedup_substring": DedupSubstring,
+    "decontaminate": Decontaminate,
+    "mix": Mix,
+    "tokenizer": Tokenizer,
+    "pack": Pack,
+    "pretrain": Pretrain,
+    "sft": Sft,
+    "reward": Reward,
+    "gate": Gate,
+    "ppo": Ppo,
+    "evaluate": Evaluate,
+    "export": Export,
+}
