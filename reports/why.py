@@ -105,6 +105,8 @@ def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[s
         None,
     )
     yield f"{INDENT}it stays: {row['duplicate_of']} {url or ''}".rstrip()
+    if STAGES[done.stage].counts == "examples":
+        return
     cluster = 1 + sum(1 for _ in rows(run.store, done, "drops", "value", [row["value"]], ["id"]))
     texts = [text_of(run, key) for key in (row["id"], row["duplicate_of"])]
     if row["reason"] == Drop.NEAR_DUPLICATE and texts[0] is not None and texts[1] is not None:
