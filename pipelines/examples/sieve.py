@@ -1,7 +1,7 @@
 """Sifts examples: drops unusable, repeated and contaminated ones, and writes a training and a held-out table.
 
 The texts are written to the attempt's scratch file while they are read, and copied from there once it is known which
-of them stay. In memory, an example takes about 500 bytes for each of its parts, whatever its length.
+of them stay. In memory, an example takes about 1 KB for each of its parts, whatever its length.
 """
 
 from collections import Counter
