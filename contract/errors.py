@@ -39,6 +39,11 @@ class SetupError(GristmillError):
     exit_code = EXIT_BAD_RECIPE
 
 
+def not_installed(error: ModuleNotFoundError, extra: str) -> SetupError:
+    """A plane's library that this machine lacks. `extra` is the one of pyproject.toml that installs the plane's."""
+    return SetupError(f'the library {error.name} is not installed; in Gristmill\'s checkout: pip install ".[{extra}]"')
+
+
 class InputError(GristmillError):
     """Input data is missing, empty or of the wrong kind."""
 

@@ -7,9 +7,11 @@ a manifest lists: those of its own attempt, and those that an input lists and th
 that lies under another task's prefix, or that lists other files, is refused.
 """
 
+import contextlib
 import datetime
 import errno
 import hashlib
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -410,21 +412,22 @@ def read_all(store: Store) -> tuple[list[Manifest], list[str]]:
 
 @cache
 def code_version() -> str:
-    """What `git describe` says of the checkout, or a hash of the sources if git or its data is missing."""
+    """What `git describe` says of a checkout; else the installed version and its sources' hash, `0.1.0+sources.<hash>`.
+
+    The hash tells a changed copy from the release.
+    """
     root = Path(__file__).parent.parent
+    if (root / ".git").exists():  # a folder above may be another project's checkout, with our wheel in its environment
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+            asked = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True)
+            return asked.stdout.strip()
+    digest = hashlib.sha256()
+    for package in ("contract", "pipelines", "training", "evals", "reports"):
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(file.read_bytes())
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        return described.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        digest = hashlib.sha256()
-        for package in ("contract", "pipelines", "training", "reports"):
-            for file in sorted((root / package).rglob("*.py")):
-                digest.update(file.read_bytes())
-        return f"sources-{digest.hexdigest()[:12]}"
+        version = importlib.metadata.version("gristmill")
+    except importlib.metadata.PackageNotFoundError:  # a copy that was never installed
+        version = "unknown"
+    return f"{version}+sources.{digest.hexdigest()[:12]}"

@@ -4,6 +4,7 @@
 Every mistake raises a RecipeError that names the key's path and what is allowed there.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from contract.scores import NEEDED
 from contract.settings import corpus, examples, training
 from contract.settings.base import Settings, Text, Uri, runtime_only
 from contract.settings.spark import Spark
+from contract.shipped import shipped
 from contract.stages import STAGES
 from contract.store import split_uri
 
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
+NAMED = re.compile(r"([\w-]+)|recipes/([\w-]+)\.yaml")
 TOLD = 10  # at most so many mistakes in one error message
 
 
@@ -134,7 +137,7 @@ class StageSettings:
     """What one stage may read of a recipe: its own section, and what the stage table declares of other sections."""
 
     def __init__(self, recipe: Recipe, stage: str) -> None:
-        self.own = recipe.section(stage)
+        self.own: Any = recipe.section(stage)
         self._stage = stage
         self._declared = {key: recipe.at(key) for key in STAGES[stage].settings}
 
@@ -155,7 +158,7 @@ def load(uri: str, overrides: Sequence[str] = (), patient: bool = False) -> Reci
     for the person who starts a run. Raises RecipeError for an invalid recipe, and if the URI of a resolved run ends in
     a digest that does not match the run's files.
     """
-    place, digest = split_digest(uri)
+    place, digest = _place(uri)
     data = _read(place, digest, patient)
     if digest:
         verify(place, digest, data, _inputs(place, digest))
@@ -167,11 +170,24 @@ def load_run(uri: str) -> tuple[Recipe, bytes, str]:
 
     Raises InputError if the URI is not a resolved run's.
     """
-    place, digest = split_digest(uri)
+    place, digest = _place(uri)
     data, inputs = _read(place, digest, patient=True), _inputs(place, digest)
     if digest:
         verify(place, digest, data, inputs)
     return _parse_file(data, place), inputs, with_digest(place, data, inputs)
+
+
+def _place(uri: str) -> tuple[str, str | None]:
+    """(place of the recipe, digest if the URI ends in one). A name without a folder is that of a recipe in `recipes/`.
+
+    A recipe in the working folder goes before the one of the same name that ships with Gristmill.
+    """
+    place, digest = split_digest(uri)
+    named = NAMED.fullmatch(place)
+    if not named or Path(place).exists():
+        return place, digest
+    found = [folder / f"{named[1] or named[2]}.yaml" for folder in (Path("recipes"), shipped("recipes"))]
+    return next((str(file) for file in found if file.exists()), place), digest
 
 
 def _read(place: str, digest: str | None, patient: bool) -> bytes:
@@ -287,5 +303,5 @@ def _apply(values: dict[str, Any], item: str) -> None:
 
 
 def _near_recipes(uri: str) -> str:
-    known = sorted(path.as_posix() for path in Path("recipes").glob("*.yaml"))
-    return f"; there are {', '.join(known)}" if known and "://" not in uri else ""
+    known = {file.name for folder in (Path("recipes"), shipped("recipes")) for file in folder.glob("*.yaml")}
+    return "" if "://" in uri else f"; there are {', '.join(f'recipes/{name}' for name in sorted(known))}"

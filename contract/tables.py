@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contract.errors import DamagedError, StoreError
 from contract.manifest import File
@@ -11,6 +11,8 @@ from contract.store import Store, explain
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+BATCH_ROWS = 256  # documents in memory at a time; each may be large
 
 
 @contextmanager
@@ -48,6 +50,24 @@ def batches_of(
         if batch is None:
             return
         yield batch
+
+
+def read_rows(
+    store: Store, file: File | str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file in the store, with one batch in memory at a time.
+
+    `file` is a path for files that this attempt wrote and has not committed yet.
+    """
+    import pyarrow.parquet as pq
+
+    if isinstance(file, File):
+        for batch in read_batches(store, file, batch_rows, columns):
+            yield from batch.to_pylist()
+        return
+    with store.open_input(file) as source:
+        for batch in pq.ParquetFile(source).iter_batches(batch_rows, columns=list(columns) if columns else None):
+            yield from batch.to_pylist()
 
 
 @contextmanager

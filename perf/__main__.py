@@ -22,9 +22,10 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, Manifest, find
 from contract.plan import Run, Task, resolve
 from contract.stages import STAGES
+from contract.tables import read_rows
 from demo import crawl_pydoc
 from demo.source import PYDOC_OVERRIDES
-from pipelines.spark.job import Job, read_rows
+from pipelines.spark.job import Job
 
 PAGES = 600
 # Units a second and core that a stage must reach. Taken on two cores that other work shared, so a quiet machine passes with ease and

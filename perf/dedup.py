@@ -27,6 +27,7 @@ from contract.manifest import Attempt, File, need
 from contract.plan import Run, open_run
 from contract.settings.corpus import MINHASH_PRESETS
 from contract.store import Store
+from contract.tables import read_rows
 from perf import synthetic
 from perf.bars import Bars
 from perf.measure import Cost, cost
@@ -34,9 +35,9 @@ from perf.parts import BENCHES, run_parts
 from pipelines.dedup.linking import set_jaccards
 from pipelines.dedup.links import FILE_BITS
 from pipelines.dedup.minhash import band_keys, found_probability, minima, permutations, signatures
-from pipelines.spark.job import Job, read_rows
+from pipelines.spark.job import Job
+from pipelines.text.folding import normalize
 from pipelines.text.hashing import buffers, shingles
-from pipelines.text.ngrams import normalize
 
 DATATROVE = ("datatrove[processing,io]==0.10.1", "spacy", "orjson")
 CORES = 2

@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 
 from contract.manifest import Attempt, Manifest, need
 from contract.plan import Run
+from contract.tables import read_rows
 from perf import synthetic
 from perf.bars import Bars
 from pipelines import dedup_fuzzy, dedup_substring, dedup_url, minhash_sign
 from pipelines.dedup import links
 from pipelines.spark import exchange, survivors
-from pipelines.spark.job import Job, read_rows
+from pipelines.spark.job import Job
 
 MASTER = "local-cluster[2,1,1024]"
 CLUSTER = {

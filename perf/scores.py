@@ -31,7 +31,8 @@ def documents(data: Path, where: Path) -> list[tuple[str, str]]:
     """(text, language) of every document that reaches `score`."""
     from contract.manifest import Attempt
     from contract.plan import resolve
-    from pipelines.spark.job import Job, read_rows
+    from contract.tables import read_rows
+    from pipelines.spark.job import Job
 
     (where / "crawl").mkdir()
     for name in NAMES:

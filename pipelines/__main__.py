@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from contract.errors import GristmillError, RecipeError
+from contract.errors import GristmillError, RecipeError, not_installed
 from contract.headline import headline
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise RecipeError(f"{options.recipe} has no segments")
         for task in tasks:
             print(execute(run, task))
+    except ModuleNotFoundError as error:
+        print(f"error: {(lacks := not_installed(error, 'spark'))}", file=sys.stderr)
+        return lacks.exit_code
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

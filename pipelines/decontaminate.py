@@ -21,10 +21,10 @@ from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
-from contract.tables import read_batches
+from contract.tables import BATCH_ROWS, read_batches
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.decontamination.search import Finding, Index, blamed_items, build, cut, find, suspects
-from pipelines.spark.job import BATCH_ROWS, Counts, DocumentSink, Job, Output, TableWriter
+from pipelines.spark.job import Counts, DocumentSink, Job, Output, TableWriter
 from pipelines.spark.session import store_errors
 
 COPIES_AT_ONCE = 8
@@ -35,7 +35,7 @@ class Benchmarks(NamedTuple):
     """The evaluation sets of a recipe, each a pair of name and items. Workers need only the index."""
 
     sets: tuple[tuple[str, tuple[Item, ...]], ...]
-    index: Index
+    index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     files: dict[str, list[tuple[str, int]]]
     """By benchmark: (name, number of items) of each file that was read, or of each member of an archive."""
     sought: dict[str, int]
@@ -157,12 +157,13 @@ def sift(row: dict[str, Any], judge: Judge | None, sink: DocumentSink, findings:
     """Keep, cut or drop a document. Returns the row to keep, or None. Without a judge, keeps the row unchanged."""
     size = len(row["text"].encode())
     verdict = judge.decide(row["text"]) if judge else None
-    left = verdict.left if verdict else row["text"]
+    left: str = row["text"]
     if verdict:
-        findings.note(row, verdict.found, left)
-    if verdict and left is None:
-        sink.drop(row, Drop.CONTAMINATED, verdict.value, size)
-        return None
+        findings.note(row, verdict.found, verdict.left)
+        if verdict.left is None:
+            sink.drop(row, Drop.CONTAMINATED, verdict.value, size)
+            return None
+        left = verdict.left
     sink.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=len(left.encode()))
     return row | {"text": left}
 

@@ -12,13 +12,14 @@ from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import DedupSubstring
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.dedup import suffixes
 from pipelines.dedup.repeats import BUCKET_BYTES, id_keys, places, save_cuts, steps
 from pipelines.dedup.substring import repeated
 from pipelines.dedup.tokens import Item, blocks, load_tokenizer, read_cuts, without
 from pipelines.spark import exchange
 from pipelines.spark.heldout import heldout
-from pipelines.spark.job import DocumentSink, Job, Output, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output
 from pipelines.spark.session import computing
 from pipelines.spark.survivors import dropped_ids, parts
 
@@ -47,7 +48,7 @@ def find_alone(job: Job, settings: DedupSubstring, items: Sequence[Item], fracti
     ids = [key for _, block in held for key in block.ids]
     held_out = heldout(fraction, ids)
     start = np.arange(len(owner)) - tokens.bounds[owner]
-    rank = places(held_out, *id_keys(ids), np.zeros(len(ids)))
+    rank = places(held_out, *id_keys(ids), np.zeros(len(ids), np.int64))
     windows, first = suffixes.first_equal(tokens, rank[owner] | start.astype(np.uint64), settings.min_tokens)
     removed = windows != first
     if settings.cut == "all":

@@ -22,9 +22,10 @@ from contract.manifest import File
 from contract.schema import PAGES, Drop
 from contract.settings.corpus import Extract
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.html.maintext import Found, find_text, quicken
 from pipelines.html.prefilter import foreign
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, group_rows
 from pipelines.text.fasttext_model import model
 
 GROUP_ROWS = 128  # pages of one Spark task: few, so that progress shows and all cores finish at about the same time

@@ -12,8 +12,9 @@ from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import Filter
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.rules.decide import Rule, decide, rules_for
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, group_rows
 from pipelines.text.stopwords import STOP_WORDS
 
 GROUP_ROWS = 4096  # documents of one Spark task: microseconds each

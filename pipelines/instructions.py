@@ -20,7 +20,7 @@ from pipelines.examples.duplicates import Parts
 from pipelines.examples.sieve import Flags, Shape, Sieve, prompt_key
 from pipelines.examples.synthetic import MAX_EXAMPLES, documents, synthetic_instructions
 from pipelines.spark.job import Job
-from pipelines.text.ngrams import Hashes
+from pipelines.text.mixing import Hashes
 
 KEY = "instructions.data"
 

@@ -9,7 +9,8 @@ from contract.recipe import StageSettings
 from contract.schema import Drop
 from contract.settings.corpus import Langid
 from contract.store import Store
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
+from contract.tables import read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, group_rows
 from pipelines.text.fasttext_model import LABEL, model
 
 GROUP_ROWS = 512  # documents of one Spark task: a millisecond each

@@ -28,12 +28,12 @@ from contract.manifest import File
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Decontaminate, Mix
 from contract.store import Store, split_uri
-from contract.tables import read_batches
+from contract.tables import read_batches, read_rows
 from pipelines.decontaminate import Judge, describe, load
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.spark.heldout import contains, heldout, is_heldout
-from pipelines.spark.job import COMPRESSION, Counts, DocumentSink, Job, Output, TableWriter, read_rows
-from pipelines.text.hashing import Hashes
+from pipelines.spark.job import COMPRESSION, Counts, DocumentSink, Job, Output, TableWriter
+from pipelines.text.mixing import Hashes
 
 KINDS = (Kind.DOCUMENTS, Kind.HELDOUT)
 HELDOUT = -1  # the shard of held-out documents

@@ -14,7 +14,8 @@ from contract.output import write_file
 from contract.settings.corpus import Pack
 from contract.shards import HEADER, encode, token_width
 from contract.store import Store
-from pipelines.spark.job import Job, Output, read_rows
+from contract.tables import read_rows
+from pipelines.spark.job import Job, Output
 from pipelines.tokenizer import BATCH_TEXTS, batched
 
 KINDS = {Kind.DOCUMENTS: Kind.TOKENS, Kind.HELDOUT: Kind.HELDOUT_TOKENS}
@@ -40,6 +41,7 @@ def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, file: Fil
     """Write one file of documents as shards of at least `shard_tokens` tokens; the last shard may have fewer."""
     tokenizer = load_tokenizer(vocabulary)
     end, size = tokenizer.token_to_id(END_OF_TEXT), tokenizer.get_vocab_size()
+    assert end is not None, "the stage tokenizer puts it first"
     output = Output()
     documents: list[np.ndarray] = []
     ids: list[str] = []

@@ -18,10 +18,11 @@ from contract.kinds import Kind
 from contract.recipe import StageSettings
 from contract.schema import PAIRS
 from contract.settings.examples import Preferences
+from contract.tables import read_rows
 from pipelines.examples.duplicates import Parts
 from pipelines.examples.sieve import Flags, Shape, Sieve, prompt_key
 from pipelines.examples.synthetic import MAX_EXAMPLES, documents, synthetic_preferences
-from pipelines.spark.job import Job, read_rows
+from pipelines.spark.job import Job
 
 KEY = "preferences.data"
 

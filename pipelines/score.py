@@ -13,9 +13,10 @@ from contract.schema import SCORED, Drop
 from contract.scores import SCORES
 from contract.settings.corpus import Score
 from contract.store import Store, split_uri
+from contract.tables import read_rows
 from pipelines.rules import badwords
 from pipelines.rules.measure import Tools, measure
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows, read_rows
+from pipelines.spark.job import DocumentSink, Job, Output, group_rows
 from pipelines.text.clock import TooSlow, limited
 
 GROUP_ROWS = 1024  # documents of one Spark task: half a millisecond each

@@ -12,7 +12,8 @@ from contract.metrics import Progress
 from contract.output import write_file
 from contract.settings.corpus import Tokenizer as TokenizerSettings
 from contract.store import Store
-from pipelines.spark.job import Job, Output, read_rows
+from contract.tables import read_rows
+from pipelines.spark.job import Job, Output
 
 BATCH_TEXTS = 256
 

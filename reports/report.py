@@ -25,6 +25,7 @@ from contract import contamination
 from contract import recipe as recipes
 from contract.errors import GristmillError, NotReadyError, RecipeError
 from contract.funnel import levels
+from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
 from contract.printable import printable
@@ -32,9 +33,9 @@ from contract.scores import SCORES
 from contract.settings.corpus import Filter
 from contract.stages import STAGES
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.pii import mask as pii
 from pipelines.rules.decide import Rule, decide, rules_for
-from pipelines.spark.job import read_rows
 from reports import charts
 from reports.refinedweb import funnel, funnel_table
 
@@ -139,14 +140,14 @@ def tables(run: Run) -> list[str]:
     """Tables of documents by language and by domain, for the stages up to `filter`."""
     kept: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
     dropped: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
-    for row in _rows(run, ["langid"], "drops", ["reason", "value"]):
+    for row in _rows(run, ["langid"], Kind.DROPS, ["reason", "value"]):
         dropped["language"][row["value"].partition(" ")[0]] += 1
-    for row in _rows(run, ["filter"], "documents", ["url", "language"]):
+    for row in _rows(run, ["filter"], Kind.DOCUMENTS, ["url", "language"]):
         kept["domain"][domain_of(row["url"])] += 1
         kept["language"][row["language"] or "-"] += 1
-    for row in _rows(run, ["crawl", "extract", "langid", "filter"], "drops", ["url"]):
+    for row in _rows(run, ["crawl", "extract", "langid", "filter"], Kind.DROPS, ["url"]):
         dropped["domain"][domain_of(row["url"])] += 1
-    scored = Counter(row["language"] or "-" for row in _rows(run, ["score"], "documents", ["language"]))
+    scored = Counter(row["language"] or "-" for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language"]))
     dropped["language"].update(scored - kept["language"])
     lines = []
     for key in ("language", "domain"):
@@ -179,7 +180,7 @@ def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dic
     for what, searched in contamination.reports(run).items():
         lines += ["", "## Evaluation sets", "", "```", *contamination.render(what, searched), "```"]
     lines += ["", "## Reasons"]
-    lines += [*reason_section(_rows(run, DROPPING, "drops"), snippets), "", "## Scores", ""]
+    lines += [*reason_section(_rows(run, DROPPING, Kind.DROPS), snippets), "", "## Scores", ""]
     if figures:
         lines += [f"![a histogram of every score with its thresholds]({figures}-scores.svg)", ""]
     lines += score_table(columns, languages, rules) if languages else []
@@ -192,7 +193,7 @@ def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
     """Scores by name, nan if not measured, and the documents' languages, all in the same document order."""
     values: dict[str, list[float]] = {name: [] for name in SCORES}
     languages = []
-    for row in _rows(run, ["score"], "documents", ["language", *SCORES]):
+    for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language", *SCORES]):
         languages.append(row["language"] or "-")
         for name in SCORES:
             values[name].append(np.nan if row[name] is None else row[name])
@@ -212,7 +213,7 @@ def what_if(run: Run, settings: Filter) -> str:
     now, then = (lru_cache(maxsize=None)(partial(rules_for, one)) for one in (run.recipe.filter, settings))
     moves: Counter[tuple[str, str]] = Counter()
     sizes: Counter[str] = Counter()
-    for row in _rows(run, ["score"], "documents", ["language", *SCORES]):
+    for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language", *SCORES]):
         before, after = decide(row, now(row["language"])), decide(row, then(row["language"]))
         moves[before[0].value if before else "kept", after[0].value if after else "kept"] += 1
         for name, verdict in (("now", before), ("then", after)):
@@ -231,7 +232,9 @@ def what_if(run: Run, settings: Filter) -> str:
     return "\n".join(lines)
 
 
-def _rows(run: Run, stages: Iterable[str], kind: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def _rows(
+    run: Run, stages: Iterable[str], kind: Kind, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
     store: Store = run.store
     for (stage, _), task in run.tasks().items():
         manifest: Manifest | None = find(store, task) if stage in stages else None

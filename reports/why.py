@@ -9,12 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contract.errors import GristmillError
+from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
 from contract.printable import printable
@@ -22,7 +21,7 @@ from contract.schema import Drop
 from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import reading
-from pipelines.text.hashing import buffers, shingles
+from pipelines.text.folding import shingles
 from pipelines.urls.canonical import canonical
 
 INDENT = " " * 34
@@ -40,16 +39,16 @@ def explain(run: Run, asked: str) -> Iterator[str]:
     ids: dict[str, str] = {}  # id -> the last stage that wrote it
     gone: set[str] = set()
     for done in committed(run):
-        for row in rows(run.store, done, "documents", column, named, ["id"]):
+        for row in rows(run.store, done, Kind.DOCUMENTS, column, named, ["id"]):
             ids[row["id"]] = done.stage
-        for row in rows(run.store, done, "drops", column, named):
+        for row in rows(run.store, done, Kind.DROPS, column, named):
             gone.add(row["id"])
             yield f"{row['id']}  {done.stage}: dropped, {row['reason']} {row['value'] or ''}".rstrip()
             yield from cluster_members(run, done, row)
-        for row in rows(run.store, done, "matches", column, named):
+        for row in rows(run.store, done, Kind.MATCHES, column, named):
             if row["action"] != "dropped":
                 yield f"{row['id']}  {done.stage}: {row['action']}, {row['benchmark']}: {row['ngram']}"
-        for row in rows(run.store, done, "heldout", column, named, ["id"]):
+        for row in rows(run.store, done, Kind.HELDOUT, column, named, ["id"]):
             ids[row["id"]] = done.stage
             yield f"{row['id']}  {done.stage}: held out of training"
         for key in sorted(ids):
@@ -66,7 +65,7 @@ def spellings(url: str) -> list[str]:
 
 def passages(run: Run, done: Manifest, key: str) -> Iterator[str]:
     """Yield lines on what was cut from a document: byte ranges in the text that `filter` wrote, with first words."""
-    cuts = list(rows(run.store, done, "cuts", "id", [key]))
+    cuts = list(rows(run.store, done, Kind.CUTS, "id", [key]))
     if cuts:
         yield f"{key}  {done.stage}: {sum(cut['end'] - cut['start'] for cut in cuts)} bytes cut"
         data = (text_of(run, key) or "").encode()
@@ -79,17 +78,15 @@ def passages(run: Run, done: Manifest, key: str) -> Iterator[str]:
 
 def text_of(run: Run, key: str) -> str | None:
     """A document's text as `filter` wrote it, or None."""
-    found = (
-        rows(run.store, done, "documents", "id", [key], ["text"]) for done in committed(run) if done.stage == "filter"
-    )
+    filtered = (done for done in committed(run) if done.stage == "filter")
+    found = (rows(run.store, done, Kind.DOCUMENTS, "id", [key], ["text"]) for done in filtered)
     return next((row["text"] for some in found for row in some), None)
 
 
 def similarity(one: str, other: str, ngram: int) -> float:
     """Jaccard similarity of two texts' sets of word n-grams, computed like the check of `dedup_fuzzy`."""
-    hashes, bounds = shingles(*buffers(pa.array([one, other])), ngram)
-    sets = np.unique(hashes[: bounds[1]]), np.unique(hashes[bounds[1] :])
-    return len(np.intersect1d(*sets)) / len(np.union1d(*sets))
+    sets = shingles(one, ngram), shingles(other, ngram)
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
 def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:
@@ -100,18 +97,18 @@ def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[s
         (
             found["url"]
             for one in committed(run)
-            for found in rows(run.store, one, "documents", "id", [row["duplicate_of"]])
+            for found in rows(run.store, one, Kind.DOCUMENTS, "id", [row["duplicate_of"]])
         ),
         None,
     )
     yield f"{INDENT}it stays: {row['duplicate_of']} {url or ''}".rstrip()
     if STAGES[done.stage].counts == "examples":
         return
-    cluster = 1 + sum(1 for _ in rows(run.store, done, "drops", "value", [row["value"]], ["id"]))
-    texts = [text_of(run, key) for key in (row["id"], row["duplicate_of"])]
-    if row["reason"] == Drop.NEAR_DUPLICATE and texts[0] is not None and texts[1] is not None:
+    cluster = 1 + sum(1 for _ in rows(run.store, done, Kind.DROPS, "value", [row["value"]], ["id"]))
+    one, other = (text_of(run, key) for key in (row["id"], row["duplicate_of"]))
+    if row["reason"] == Drop.NEAR_DUPLICATE and one is not None and other is not None:
         ngram = run.recipe.minhash_sign.ngram
-        yield f"{INDENT}similarity of the two: {similarity(*texts, ngram):.2f} (shared {ngram}-word shingles)"
+        yield f"{INDENT}similarity of the two: {similarity(one, other, ngram):.2f} (shared {ngram}-word shingles)"
     yield f"{INDENT}documents in the cluster: {cluster}"
 
 
@@ -123,7 +120,7 @@ def committed(run: Run) -> Iterator[Manifest]:
 
 
 def rows(
-    store: Store, done: Manifest, kind: str, column: str, values: Sequence[str], columns: Sequence[str] | None = None
+    store: Store, done: Manifest, kind: Kind, column: str, values: Sequence[str], columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Rows of a manifest's files of one kind in which `column` has one of `values`. Files without it are skipped."""
     for file in done.of(kind):

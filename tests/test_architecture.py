@@ -19,7 +19,7 @@ from contract.stages import STAGES
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "deepspeed", "transformers", "pyspark", "pandas"}
 LIGHT_PLACES = ("contract", "plugins", "dags")
-CODE = ("contract", "pipelines", "training", "plugins", "dags", "reports", "demo", "perf", "mutants")
+CODE = ("contract", "pipelines", "training", "evals", "plugins", "dags", "reports", "demo", "perf", "mutants")
 MAX_DAG_LINES, MAX_FUNCTION_LINES = 60, 50
 PRIVATE = {  # names that libraries keep to themselves, where they offer no other way; another version may lack them
     "training/__main__.py": {"__compatible_ops__"},
@@ -53,10 +53,32 @@ def imported_at_load(tree: ast.AST) -> Iterator[str]:
 
 
 def test_arrows_between_the_planes():
-    """contract imports nothing of ours; pipelines, training and the plugin never import each other (see pyproject.toml)."""
+    """contract imports nothing of ours, the planes never import each other, and so on: the rules stand in pyproject.toml."""
     command = Path(sys.executable).with_name("lint-imports")
     checked = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("plane", ["pipelines", "training"])
+def test_rooms_import_no_stage(plane):
+    """A stage uses rooms; a room that used a stage would tie together all that use the room."""
+    stages = {f"{plane}.{name}" for name in (*STAGES, "check", "__main__")}
+    rooms = [file for file in sources(plane) if file.parent.name != plane]
+    assert len(rooms) > 10
+    assert {named(file): found for file in rooms if (found := sorted(stages & named_modules(file.read_text())))} == {}
+
+
+def named_modules(text: str) -> set[str]:
+    """All modules that a file may mean by its imports: `from a import b` may mean a and a.b."""
+    nodes = list(ast.walk(ast.parse(text)))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    from_ = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    return plain | {f"{node.module}{end}" for node in from_ for end in ("", *(f".{one.name}" for one in node.names))}
+
+
+def test_a_stage_is_seen_however_it_is_imported():
+    text = "from training import gate\ndef f():\n  import pipelines.filter\nfrom pipelines.check import check"
+    assert {"training.gate", "pipelines.filter", "pipelines.check"} <= named_modules(text)
 
 
 @pytest.mark.parametrize("file", sources(*LIGHT_PLACES), ids=named)
@@ -86,6 +108,16 @@ def test_importing_the_light_places_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_reports_load_neither_a_compiler_nor_an_engine():
+    """They also run in a web server, which starts in a second and may have none of these installed."""
+    script = "import sys, reports.report, reports.why; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "pipelines.rules.decide" in loaded
+    assert not loaded & {"numba", "scipy", "airflow", *HEAVY}
 
 
 @pytest.mark.parametrize("file", sources("dags"), ids=named)
@@ -184,6 +216,7 @@ def test_private_name_rule_sees_every_way_to_use_one():
 
 
 @pytest.mark.parametrize("package", ["contract", "pipelines", "training", "reports", "gristmill_airflow"])
+@pytest.mark.parametrize("package", ["contract", "pipelines", "training", "evals", "reports", "gristmill_airflow"])
 def test_packages_are_installed_from_this_checkout(package):
     found = importlib.util.find_spec(package)
     assert found is not None
@@ -219,16 +252,24 @@ def test_what_is_installed_on_any_machine_holds_no_gpu_package():
 
 
 def test_lock_files_satisfy_the_project():
-    """Every dependency that pyproject.toml names is pinned, to a version that it allows; the tools of the tests apart, out of the image."""
+    """Every dependency that pyproject.toml names is pinned, to a version that it allows; the tools of the tests apart, out of the image.
+
+    The extra `cuda` needs a GPU's compiler and is in no lock file.
+    """
     pins = {
         name: version for lock in ("", "-cuda") for name, (version, _) in locked(f"requirements{lock}.lock").items()
     }
     tools = {name: version for name, (version, _) in locked("requirements-test.lock").items()}
     assert not pins.keys() & tools.keys()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for texts, held in ((project["dependencies"], pins), (project["optional-dependencies"]["dev"], pins | tools)):
+    extras = project["optional-dependencies"]
+    planes = [text for name in ("spark", "train", "airflow", "evals") for text in extras[name]]
+    assert set(extras) == {"spark", "train", "airflow", "evals", "cuda", "dev"}
+    for texts, held in (([*project["dependencies"], *planes], pins), (extras["dev"], pins | tools)):
         for text in texts:
             wanted = Requirement(text)
             name = canonicalize_name(wanted.name)
+            if name == "gristmill":
+                continue
             assert name in held, f"{wanted.name} is in no lock file"
             assert wanted.specifier.contains(held[name]), f"{name}=={held[name]} does not satisfy {wanted}"

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,20 @@ def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
 
 
+def test_every_extra_is_explained():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {name for text in re.findall(r'"\.\[([a-z,]+)\]"', README) for name in text.split(",")} == set(extras)
+    for package in extras["cuda"]:
+        assert f"\n- {re.split('[=<>]', package)[0]} " in README
+
+
 def test_nothing_is_left_to_fill_in():
     assert "@@" not in README + CONTRIBUTING
 
 
 def test_named_variables_and_files_exist():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    planes = ("contract/", "pipelines/", "training/", "plugins/", "demo/")
+    planes = ("contract/", "pipelines/", "training/", "evals/", "plugins/", "demo/")
     code = "\n".join((ROOT / name).read_text() for name in tracked if name.startswith(planes) and name.endswith(".py"))
     named = set(re.findall(r"`([^`\n]+)`", README + CONTRIBUTING))
     variables = {name for name in named if name.startswith("GRISTMILL_")}

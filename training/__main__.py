@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from contract.errors import EXIT_FAILED, GristmillError
+from contract.errors import EXIT_FAILED, GristmillError, not_installed
 from contract.headline import headline, warnings
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rank = f" (rank {_rank()})" if _rank() else ""
         print(f"error: {error}{rank}", file=sys.stderr, flush=True)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        print(f"error: {(lacks := not_installed(error, 'train'))}", file=sys.stderr, flush=True)
+        return lacks.exit_code
     except Exception as error:
         advice = _advice(error, given.stage)
         if advice is None:

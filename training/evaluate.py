@@ -6,11 +6,9 @@ if it is worse than that of the stage before by more than chance explains.
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -22,19 +20,16 @@ from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Evaluate
+from evals.compare import drops, win_rate
+from evals.heldout import totals
 from training import reward
 from training.chat.template import Chat, open_chat
 from training.data.examples import distinct_prompts, read_pairs
 from training.data.reading import TokenData
 from training.engine.job import Job
-from training.gate import wilson
 from training.loss import log_probs
 from training.models import llama as model
-from training.models.lm import HeldOut
 from training.rollout import generate, row_seed
-
-CONFIDENCE = 0.95
-MIN_RISE = 0.01  # nats per token, 1 % of perplexity: a smaller rise means nothing, even if it is significant
 
 
 @dataclass(frozen=True)
@@ -43,23 +38,6 @@ class Replies:
 
     ids: list[list[int]]
     rewards: list[float]
-
-
-def got_worse(before: Sequence[float], after: Sequence[float], confidence: float = CONFIDENCE) -> bool:
-    """Whether the loss rose beyond noise: the normal interval of the mean paired difference lies above MIN_RISE.
-
-    `before` and `after` hold one loss per sequence in nats per token, for the same sequences. False if fewer than two.
-    """
-    differences = [late - early for early, late in zip(before, after, strict=True)]
-    if len(differences) < 2:
-        return False
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    return fmean(differences) - z * stdev(differences) / math.sqrt(len(differences)) > MIN_RISE
-
-
-def wins(before: Sequence[float], after: Sequence[float]) -> float:
-    """The number of prompts whose reward in `after` is higher than in `before`; a tie counts half."""
-    return sum((late > early) + 0.5 * (late == early) for early, late in zip(before, after, strict=True))
 
 
 def parts(job: Job, rows: int) -> Iterator[range]:
@@ -92,12 +70,6 @@ def heldout_sizes(data: TokenData, count: int, chat: Chat) -> list[tuple[int, in
     return [(batch.count, int((lengths[batch.tokens[:, 1:]] * batch.mask).sum())) for batch in batches]
 
 
-def totals(losses: Sequence[float], sizes: Sequence[tuple[int, int]]) -> HeldOut:
-    """The sums over all sequences."""
-    nats = sum(loss * tokens for loss, (tokens, _) in zip(losses, sizes, strict=True))
-    return HeldOut(nats, sum(tokens for tokens, _ in sizes), sum(size for _, size in sizes))
-
-
 @torch.no_grad()
 def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[list[int]], chat: Chat) -> Replies:
     """One sampled reply to each prompt and its reward; every model gets the same random numbers.
@@ -115,13 +87,6 @@ def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[
         own.update(zip(rows, zip(sampled.texts(), rewards, strict=True), strict=True))
     replies = job.rows(own)
     return Replies([ids for ids, _ in replies], [value for _, value in replies])
-
-
-def compare(before: Replies, after: Replies) -> dict[str, float]:
-    """The share of prompts for which the reply in `after` has the higher reward, with its confidence interval."""
-    won, count = wins(before.rewards, after.rewards), len(before.rewards)
-    low, high = wilson(won, count, CONFIDENCE)
-    return {"win_rate": won / count, "win_rate_low": low, "win_rate_high": high}
 
 
 def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], chat: Chat, count: int) -> bytes:
@@ -170,7 +135,7 @@ def run(job: Job) -> None:
     if job.rank == 0:
         progress.finish()
     if "ppo" in replies:
-        metrics |= compare(replies["sft"], replies["ppo"])
+        metrics |= win_rate(replies["sft"].rewards, replies["ppo"].rewards)
     dropped = drops(stages, losses, metrics.get("win_rate_high"))
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
     folder = job.fresh(f"result-{job.rank}")
@@ -181,10 +146,5 @@ def run(job: Job) -> None:
 def load(job: Job, manifest: Manifest) -> nn.Module:
     """A committed model in the recipe's precision, on the device and in evaluation mode."""
     dtype = job.settings.engine.dtype
-    return model.cast(model.load(job, manifest, dtype), dtype).to(job.device).eval()
-
-
-def drops(stages: Sequence[str], losses: dict[str, list[float]], win_rate_high: float | None) -> set[str]:
-    """Stages whose model is worse, beyond noise, than that of the stage before, in held-out loss or PPO's reward."""
-    worse = {late for early, late in pairwise(stages) if early in losses and got_worse(losses[early], losses[late])}
-    return worse | ({"ppo"} if win_rate_high is not None and win_rate_high < 0.5 else set())
+    module: nn.Module = model.cast(model.load(job, manifest, dtype), dtype)
+    return module.to(job.device).eval()

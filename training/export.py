@@ -102,7 +102,8 @@ def run(job: Job) -> None:
     settings: Export = job.settings
     source = job.manifest("ppo" if job.manifest("gate").metrics["open"] else "sft")
     chat = open_chat(job)
-    module = model.load(job, source).to(DTYPES[settings.dtype])
+    module: Any = model.load(job, source)
+    module.to(DTYPES[settings.dtype])
     module.config.use_cache = True
     module.generation_config = GenerationConfig(
         do_sample=True,

@@ -85,10 +85,10 @@ def collect(
         *(whole.split(settings.engine.micro_batch) for whole in (sampled.tokens, sampled.attention)), strict=True
     ):
         seen = [response_logits(module, tokens, attention, length) for module in (policy, actors.reference)]
-        log_probs = [loss.log_probs(logits, tokens[:, -length:], temperature) for logits in seen]
+        both = [loss.log_probs(logits, tokens[:, -length:], temperature) for logits in seen]
         # The critic gives a state's value at the token before the one that is chosen in that state.
         values = critic(tokens, attention)[:, -length - 1 : -1]
-        judged.append((*log_probs, values, reward.last(actors.reward(tokens, attention), attention)))
+        judged.append((*both, values, reward.last(actors.reward(tokens, attention), attention)))
     log_probs, reference, values, scores = (torch.cat(parts) for parts in zip(*judged, strict=True))
     mask, ended = sampled.mask, sampled.ended(chat.end_of_text).float()
     return Experience(

@@ -7,6 +7,7 @@ import torch
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Pretrain
+from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
 from training.data.reading import TokenData
 from training.engine import checkpoint
@@ -14,7 +15,7 @@ from training.engine.engine import Engine
 from training.engine.job import Job
 from training.engine.metrics import flops_per_token, mfu, peak_flops
 from training.models import llama as model
-from training.models.lm import HeldOut, batch_loss, finite, heldout_text, learn, measure, perplexity
+from training.models.lm import batch_loss, finite, heldout_text, learn, measure
 
 
 def run(job: Job) -> None:

@@ -24,26 +24,24 @@ from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Reward
+from evals.calibration import calibration_error
+from evals.intervals import wilson
 from training.chat.template import Chat, open_chat
 from training.data.examples import read_pairs
 from training.data.reading import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
-from training.gate import wilson
 from training.loss import pairwise_loss
 from training.models import llama as model
 from training.models.lm import finite
 from training.rollout import left_pad, positions
 
-CONFIDENCE = 0.95
-CALIBRATION_BINS = 10
-
 
 class RewardModel(nn.Module):
     """A decoder without its unembedding, and a linear head that gives one number per position."""
 
-    def __init__(self, decoder: nn.Module, seed: int) -> None:
+    def __init__(self, decoder: Any, seed: int) -> None:
         """`decoder` maps tokens to hidden states.
 
         The head's weights start as N(0, 1 / (d_model + 1)) (Stiennon et al. 2020, appendix B.1).
@@ -62,7 +60,8 @@ class RewardModel(nn.Module):
         output: Any = self.decoder(
             input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
         )
-        return self.head(output.last_hidden_state).squeeze(-1).float()
+        values: Tensor = self.head(output.last_hidden_state).squeeze(-1).float()
+        return values
 
     def save_pretrained(self, folder: Path) -> None:
         """Write model.safetensors and config.json, which `load` reads."""
@@ -85,22 +84,6 @@ def last(values: Tensor, attention: Tensor) -> Tensor:
     """The value at each row's last real token: (B, T) -> (B,)."""
     index = (torch.arange(attention.shape[1], device=attention.device) * attention).argmax(-1, keepdim=True)
     return values.gather(1, index).squeeze(1)
-
-
-def calibration_error(margins: Sequence[float], bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error of sigmoid(|margin|) as the probability that the ranking is right.
-
-    Guo et al. 2017, eq. 3. A margin is r_chosen - r_rejected. Confidences lie in [0.5, 1], in bins of equal width; a
-    tie is half right.
-    """
-    if not margins:
-        return 0.0
-    margin = torch.tensor(margins, dtype=torch.float64)
-    confidence = margin.abs().sigmoid()
-    right = (margin > 0).double() + 0.5 * (margin == 0).double()
-    index = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, index, confidence - right)
-    return float(gaps.abs().sum() / len(margins))
 
 
 def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
@@ -154,7 +137,7 @@ def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, flo
     """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     correct = sum((margin > 0) + 0.5 * (margin == 0) for margin in margins)
-    low, high = wilson(correct, len(margins), CONFIDENCE)
+    low, high = wilson(correct, len(margins))
     rewards = torch.tensor(chosen, dtype=torch.float64)
     return {
         "accuracy": correct / len(margins),

@@ -125,7 +125,7 @@ def generate(
     return Rollout(tokens, attention, torch.stack(masks, dim=1).float())
 
 
-def response_logits(model: nn.Module, tokens: Tensor, attention: Tensor, length: int) -> Tensor:
+def response_logits(model: Callable[..., Any], tokens: Tensor, attention: Tensor, length: int) -> Tensor:
     """The logits that predict the last `length` tokens, in one forward pass with gradients: (B, P + R) -> (B, R, V)."""
     output: Any = model(
         input_ids=tokens,
@@ -134,4 +134,5 @@ def response_logits(model: nn.Module, tokens: Tensor, attention: Tensor, length:
         use_cache=False,
         logits_to_keep=length + 1,
     )
-    return output.logits[:, :-1]
+    logits: Tensor = output.logits[:, :-1]
+    return logits

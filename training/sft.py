@@ -10,6 +10,7 @@ from contract.conversation import Conversation
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Sft
+from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
 from training.data.examples import read_chats
 from training.data.reading import Batch, rows_of, share_of
@@ -17,7 +18,7 @@ from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
-from training.models.lm import HeldOut, batch_loss, finite, learn, measure, perplexity
+from training.models.lm import batch_loss, finite, learn, measure
 
 Encoded = tuple[list[int], list[int]]
 """A chat's ids and loss mask, equally long."""

@@ -17,8 +17,9 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.output import write_file
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.decontamination.search import LEAKED, Finding, Index, Ints, occurrences
-from pipelines.spark.job import Output, TableWriter, read_rows
+from pipelines.spark.job import Output, TableWriter
 
 MATCHES = pa.schema(
     [

@@ -27,7 +27,8 @@ from pipelines.spark import exchange
 from pipelines.spark.exchange import Sent, column, gather
 from pipelines.spark.heldout import heldout
 from pipelines.spark.job import TableWriter
-from pipelines.text.hashing import Hashes, Offsets, buffers
+from pipelines.text.hashing import Offsets, buffers
+from pipelines.text.mixing import Hashes
 
 BUCKET_BYTES = 96 << 20  # bytes of the corpus's text per bucket: about 15 million tokens
 HOT = 1 << 16  # an anchor with more runs is hot: its windows are spread over all buckets one by one
@@ -133,7 +134,7 @@ def _block_runs(
     document = np.searchsorted(tokens.bounds, windows, side="right") - 1
     start = windows - tokens.bounds[document]
     high, low = id_keys(block.ids)
-    place = places(held, high, low, np.zeros(len(high)))[document] | start.astype(np.uint64)
+    place = places(held, high, low, np.zeros(len(high), np.int64))[document] | start.astype(np.uint64)
     first = substring.first_equal(tokens, windows, digest, place, k)
     alone = first == np.arange(len(windows))
     more = (np.bincount(first, minlength=len(windows)) > 1).astype(np.uint8)
@@ -176,13 +177,13 @@ def _marks(file: Any, row: Offsets, first: Offsets, count: Offsets, buckets: int
 
 def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
     """Step 4, where runs meet: compare windows byte by byte and send on the repeated ones."""
-    held = []
+    kept = []
     for batch in batches:
         if "tokens" in batch.schema.names:
-            held.append(batch)
+            kept.append(batch)
         else:
             yield from exchange.split(batch, column(batch, "file").astype(np.int64))
-    table = gather(iter(held))
+    table = gather(iter(kept))
     if table is None:
         return
     k, first, count = settings.min_tokens, column(table, "first"), column(table, "count")

@@ -13,7 +13,7 @@ import xxhash
 from pipelines.dedup import minhash
 from pipelines.dedup.linking import distinct, pairs
 from pipelines.spark.components import components
-from pipelines.text.ngrams import ngram_hashes, word_hashes
+from pipelines.text.mixing import Hashes, ngram_hashes
 from pipelines.text.spelling import split
 
 NGRAM, BANDS, ROWS = 5, 14, 8  # FineWeb's
@@ -35,17 +35,17 @@ def sign(examples: Sequence[Parts]) -> Signatures:
     return found.reshape(len(examples), -1, HASHES)
 
 
-def _shingles(text: str) -> npt.NDArray[np.uint64]:
+def _shingles(text: str) -> Hashes:
     """A hash of each run of NGRAM words, in which digits count. A text with fewer words, or none, is one shingle."""
-    words = split(text)
-    if not words:
-        return np.array([xxhash.xxh3_64_intdigest(text.encode())], np.uint64)
-    return ngram_hashes(word_hashes(words), min(NGRAM, len(words)))
+    words = [xxhash.xxh3_64_intdigest(word.encode()) for word in split(text) or [text]]
+    found: Hashes = ngram_hashes(np.array(words, np.uint64), min(NGRAM, len(words)))
+    return found
 
 
 def similarity(one: Signatures, other: Signatures) -> npt.NDArray[np.float64]:
     """The estimated Jaccard similarity of the least similar parts. (pairs, parts, HASHES) twice -> (pairs,)."""
-    return (one == other).mean(axis=2).min(axis=1)
+    found: npt.NDArray[np.float64] = (one == other).mean(axis=2).min(axis=1)
+    return found
 
 
 def clusters(signatures: Signatures, min_jaccard: float) -> npt.NDArray[np.int64]:

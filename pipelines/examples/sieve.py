@@ -19,9 +19,10 @@ from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.schema import DROPS, SNIPPET_CHARS, Drop
 from contract.settings.corpus import Decontaminate
+from contract.tables import read_rows
 from pipelines.decontaminate import Judge, load
 from pipelines.examples.duplicates import HASHES, Parts, Signatures, clusters, sign, similarity
-from pipelines.spark.job import Counts, Job, Output, TableWriter, read_rows
+from pipelines.spark.job import Counts, Job, Output, TableWriter
 
 SIGNED = 1024  # examples that are signed at once
 
@@ -144,7 +145,8 @@ class Sieve(Generic[T]):
         if self._min_jaccard is not None and count:
             self._signatures, self._signed = np.concatenate(self._signed), []
             self._first = clusters(self._signatures, self._min_jaccard)
-        return self._first == np.arange(count)
+        stays: Flags = self._first == np.arange(count)
+        return stays
 
     def close(self, heldout: Flags) -> Output:
         """Write the tables. `heldout` says of each example that was taken whether it belongs into the held-out one."""

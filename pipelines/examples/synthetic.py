@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from contract.conversation import Conversation, Preference, Turn
 from contract.manifest import File
 from contract.store import Store
-from pipelines.spark.job import read_rows
+from contract.tables import read_rows
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 MIN_REPLY_CHARS = 20

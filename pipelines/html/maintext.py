@@ -31,7 +31,7 @@ from trafilatura.settings import Extractor
 
 from pipelines.html.treewalk import Untranslated, Walk
 
-baseline = import_module("trafilatura.baseline")  # the package also exports a function `baseline`
+baseline: Any = import_module("trafilatura.baseline")  # the package also exports a function `baseline`
 XPATH_LISTS = (
     "RAW_TREE_PRUNE_XPATH",
     "REMOVE_COMMENTS_XPATH",
@@ -123,17 +123,18 @@ def quicken() -> None:
         only_first = name == "BODY_XPATH"  # the library uses only the first element found
         expressions[:] = [walked(expression, only_first) for expression in expressions]
     baseline.BASIC_CLEAN_XPATH = walked(baseline.BASIC_CLEAN_XPATH)
-    utils.INVALID_XML_CHARS = SearchFirst(utils.INVALID_XML_CHARS)
+    utils.INVALID_XML_CHARS = SearchFirst(utils.INVALID_XML_CHARS)  # type: ignore[assignment]
     justext.utils.MULTIPLE_WHITESPACE_PATTERN = WHITE_SPACE
     # Unlike a tuple, a frozenset computes its hash only once.
     external.JT_STOPLIST = frozenset(external.jt_stoplist_init())  # type: ignore[assignment]
+    library: Any = core
     library_prepare = core._prepare_tree
 
     def prepare(tree: Any, options: Extractor, url: str | None) -> tuple[Any, Any]:
         if not options.fast or options.comments:
             return library_prepare(tree, options, url)
-        cleaned = core.tree_cleaning(copy(tree), options)
-        return core.convert_tags(cleaned, options, url), cleaned  # only extractors that `fast` skips read the second
+        cleaned = library.tree_cleaning(copy(tree), options)
+        return library.convert_tags(cleaned, options, url), cleaned  # only extractors that `fast` skips read the second
 
     core._prepare_tree = prepare
 

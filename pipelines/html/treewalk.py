@@ -223,7 +223,7 @@ class _Parser:
         translated = self._take("translate")
         if translated:
             self._expect("(")
-        names = []
+        names: list[str] = []
         while not names or self._take("|"):
             self._expect("@")
             names.append(self._next())

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from pipelines.text.characters import LATIN
+from pipelines.pii.latin import LATIN
 
 PLACEHOLDER = "email@example.com"
 MAX_LOCAL = 64  # RFC 5321: most characters before the @

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 
 from pipelines.pii import emails, phones
-from pipelines.text.characters import LATIN
+from pipelines.pii.latin import LATIN
 
 EMAIL_PLACEHOLDER = emails.PLACEHOLDER
 IPV4_PLACEHOLDER = "192.0.2.1"

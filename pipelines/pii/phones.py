@@ -8,7 +8,7 @@ number ("Tel."), or another number of a list.
 import re
 from collections.abc import Iterator
 
-from pipelines.text.characters import LATIN
+from pipelines.pii.latin import LATIN
 
 PLACEHOLDER = "+1 555-555-0100"
 MIN_DIGITS, MAX_DIGITS = 7, 15  # ITU-T E.164: at most 15

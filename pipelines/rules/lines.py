@@ -50,11 +50,11 @@ def correct(document: Text, settings: LineCorrection) -> Corrected:
     starts, ends, words, letters, upper, digits = counting.raw_lines(document.codes, classes()).T
     units = _units(document, starts, ends)
     noise = (words <= units) | (upper > settings.max_upper_case_fraction * letters)
-    for index in np.flatnonzero(~noise & (letters == 0) & (digits > 0)):
+    for index in np.flatnonzero(~noise & (letters == 0) & (digits > 0)).tolist():
         noise[index] = _numerals(document.text[starts[index] : ends[index]])
     noise &= words > 0
     counters = ~noise & (letters <= COUNTER_LETTERS) & (digits > 0)
-    for index in np.flatnonzero(counters):
+    for index in np.flatnonzero(counters).tolist():
         noise[index] = COUNTER.fullmatch(document.text, starts[index], ends[index]) is not None
     short = (words > 0) & ~noise & (words <= settings.short_line_words * units)
     shortened = _shorten(document, settings, starts, ends, short)
@@ -63,7 +63,7 @@ def correct(document: Text, settings: LineCorrection) -> Corrected:
         return Corrected(_tidy(document.text), total, 0)
     kept: list[str] = []
     left = 0
-    for index in np.flatnonzero(~noise):
+    for index in np.flatnonzero(~noise).tolist():
         line = shortened.get(index, document.text[starts[index] : ends[index]]) if words[index] else ""
         count = len(split_words(line)) if index in shortened else int(words[index])
         if count or not words[index]:
@@ -90,8 +90,8 @@ def _shorten(
     """Remove the phrases from short lines. Returns the changed lines by line index."""
     if not any(part in document.lowered for part in IN_PHRASES):
         return {}
-    found = {}
-    for index in np.flatnonzero(short):
+    found: dict[int, str] = {}
+    for index in np.flatnonzero(short).tolist():
         line = shorter = document.text[starts[index] : ends[index]]
         for phrase in PHRASES:
             shorter = phrase.sub("", shorter)

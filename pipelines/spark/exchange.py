@@ -149,8 +149,7 @@ def _step(work: Work, uri: str, tries: int, place: int, sent: Iterator[tuple[int
     # Spark reuses a worker only if it has read all its input.
     failed += [data for _, data in sent if isinstance(data, GristmillError)]
     _freeze_libraries()
-    for error in failed:
-        yield 0, error
+    yield from ((0, error) for error in failed)
 
 
 def _attempt() -> int:
@@ -174,7 +173,8 @@ def _encode(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def _decode(data: bytes) -> pa.RecordBatch:

@@ -25,10 +25,9 @@ from contract.plan import Run, Task
 from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
 from contract.store import Store
-from contract.tables import read_batches
+from contract.tables import BATCH_ROWS
 from pipelines.spark.session import start_context, start_spark, store_errors, watched
 
-BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20  # a batch of large pages is written before it fills a worker's memory
 COMPRESSION = "zstd"
 
@@ -307,22 +306,6 @@ class _Reader:
             for number in batch.column(0).to_pylist():
                 with store_errors(self._uri):
                     yield from self._read(self._items[number], number)
-
-
-def read_rows(
-    store: Store, file: File | str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file in the store, with one batch in memory at a time.
-
-    `file` is a path for files that this attempt wrote and has not committed yet.
-    """
-    if isinstance(file, File):
-        for batch in read_batches(store, file, batch_rows, columns):
-            yield from batch.to_pylist()
-        return
-    with store.open_input(file) as source:
-        for batch in pq.ParquetFile(source).iter_batches(batch_rows, columns=list(columns) if columns else None):
-            yield from batch.to_pylist()
 
 
 def group_rows(files: Sequence[File], rows: int) -> list[list[File]]:

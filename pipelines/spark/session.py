@@ -47,7 +47,7 @@ def start_context(run: Run, task: Task) -> Any:
         check_setup(run.recipe.spark)
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     conf = SparkConf().setAppName(f"gristmill {task.stage} {task.partition}").setMaster(run.recipe.spark.master)
-    conf.setAll(_properties(run).items())
+    conf.setAll(list(_properties(run).items()))
     with starting(run.recipe.spark):
         context = SparkContext.getOrCreate(conf)
     context.setLogLevel("ERROR")

@@ -19,8 +19,8 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import Drop
 from contract.store import Store
-from contract.tables import open_table, reading
-from pipelines.spark.job import DocumentSink, Job, Output, TableWriter, read_rows
+from contract.tables import open_table, read_rows, reading
+from pipelines.spark.job import DocumentSink, Job, Output, TableWriter
 from pipelines.spark.session import store_errors
 
 _NUMBER = re.compile(r"-(\d{5,})-[0-9a-f]{8}\.parquet$")
@@ -104,11 +104,12 @@ def write_removed(job: Job, frame: Any) -> dict[int, File]:
 
 
 def _write_removed(store: Store, prefix: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    writer, writing = None, None
+    writer: TableWriter | None = None
+    writing: int | None = None
     with store_errors(store.full(f"{prefix}/removed")):
         for batch in batches:
             for file in pc.unique(batch["file"]).to_pylist():
-                if file != writing:
+                if writer is None or file != writing:
                     yield from _finished(writing, writer)
                     path = f"{prefix}/removed/{file:05d}-{uuid.uuid4().hex[:8]}.parquet"
                     writer, writing = TableWriter(store, path, Kind.REMOVED, REMOVED), file

@@ -14,9 +14,6 @@ UNSPACED = (
     "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003134f"
 )
-# For a pattern's brackets: ASCII digits and letters and accented Latin letters. An address or number next to one of
-# these is a part of a longer word; next to a letter of a script without spaces it is not.
-LATIN = r"0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«»„“”‘’‚‹›…–—¿¡、。，！？；：（）「」『』【】《》·"
 BULLETS = "•‣▶◀◦■□▪▫–-*·●○"
 # Characters that end a line of running text, with the quotation marks and brackets that may follow, in the scripts of

@@ -65,12 +65,15 @@ class Text:
         codes = characters.code_points(self.lowered)
         starts, ends = counting.words(codes, characters.classes())
         bare = counting.trimmed(codes, characters.classes(), starts, ends)
-        return Spans(starts, ends, counting.keys(codes, starts, ends)), Spans(*bare, counting.keys(codes, *bare))
+        whole = Spans(starts, ends, counting.keys(codes, starts, ends))
+        return whole, Spans(bare[0], bare[1], counting.keys(codes, *bare))
 
     @cached_property
     def _lines_and_paragraphs(self) -> tuple[Spans, Spans]:
         found = counting.lines_and_paragraphs(self.codes, characters.classes())
-        one, two = (Spans(*ends, counting.keys(self.codes, *ends)) for ends in (found[:2], found[2:]))
+        one, two = (
+            Spans(starts, ends, counting.keys(self.codes, starts, ends)) for starts, ends in (found[:2], found[2:])
+        )
         return one, two
 
     @property

@@ -14,7 +14,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from contract.shipped import shipped
+
 USER = "admin"
 PASSWORDS = "simple_auth_manager_passwords.json.generated"  # Airflow's own name for it
 
@@ -38,7 +39,7 @@ def standalone_environment(home: Path, port: int) -> dict[str, str]:
     home = home.resolve()
     url = f"http://127.0.0.1:{port}"
     settings = {
-        "CORE__DAGS_FOLDER": ROOT / "dags",
+        "CORE__DAGS_FOLDER": shipped("dags"),
         "CORE__LOAD_EXAMPLES": False,
         "CORE__EXECUTOR": "gristmill_airflow.standalone.FolderLogs",
         "CORE__PARALLELISM": 8,

@@ -53,13 +53,14 @@ def resolve() -> str:
         key=lambda event: event.timestamp,
     )
     dag_run = context["dag_run"]
+    state: Any = context["asset_state_store"][CRAWL]
     with reported(again=not _watched(dag_run)):
         request = read_request(
             context["params"],
             dag_run.partition_key,
             [event.extra for event in events],
             dag_run.conf or {},
-            context["asset_state_store"][CRAWL].get(SEEN),
+            state.get(SEEN),
         )
         hide(str(request))
         recipe = wanted(request)
@@ -127,7 +128,7 @@ def poll() -> list[str]:
     schedule, which sends none.
     """
     context = get_current_context()
-    state = context["asset_state_store"][CRAWL]
+    state: Any = context["asset_state_store"][CRAWL]
     dag_run = context["dag_run"]
     with reported(again=not _watched(dag_run)):
         asked, origin = told(context["params"], dag_run.conf, state.get(TOLD), context["run_id"])
@@ -147,7 +148,7 @@ def poll() -> list[str]:
         log.info("%s", line)
     if not fresh:
         raise AirflowSkipException(f"no new crawl; the newest of {len(offered)} is {offered[0]}")
-    event = context["outlet_events"][CRAWL]
+    event: Any = context["outlet_events"][CRAWL]
     event.extra = {**how, "overrides": at_source(asked.overrides, crawl.source)}
     event.add_partitions(fresh)
     return fresh

@@ -17,13 +17,14 @@ from contract.masking import masked
 from contract.plan import Run, open_run, resolve
 from contract.printable import printable
 from contract.recipe import Recipe
+from contract.shipped import shipped
 from contract.sources import snapshot_date
 from gristmill_airflow.known import SOURCE, kept
 from gristmill_airflow.note import USES
 
 FORM, KEPT, HANDED_ON = "as the form says", "as crawl_refresh keeps it", "as the DAG before it"
 RECIPE = "A file in the folder of recipes, or where no deployment is set, any other recipe's path or URI."
-RECIPES = Path(os.environ.get("GRISTMILL_RECIPES") or Path(__file__).resolve().parents[2] / "recipes")
+RECIPES = Path(os.environ.get("GRISTMILL_RECIPES") or shipped("recipes"))
 DEFAULT_RECIPE = os.environ.get("GRISTMILL_RECIPE", "sample")
 
 

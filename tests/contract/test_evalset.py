@@ -115,7 +115,7 @@ def test_parquet() -> None:
     ("name", "data", "message"),
     [
         ("a.jsonl", b'{"a": "b"}\n{"a": \n', r"^a\.jsonl line 2 is not JSON"),
-        ("a.json", b'{"a":\n "b",\n}', r"^a\.json line 3 is not JSON"),
+        ("a.json", b'{"a":\n "b"\n"c"}', r"^a\.json line 3 is not JSON"),
         ("a.jsonl", b'"a"\n"\xff"\n', r"^a\.jsonl line 2 is not UTF-8"),
         ("a.csv", b'x,y\n"a"b,c\n', r"^a\.csv line 2 is not CSV"),
         ("a.jsonl", b"[" * 100_000, r"^a\.jsonl line 1 is not JSON"),

@@ -3,6 +3,7 @@
 import datetime
 import errno
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -430,7 +431,23 @@ def test_code_outside_git_is_known_by_its_sources(
 ) -> None:
     if error:
         monkeypatch.setattr(subprocess, "run", Mock(side_effect=error))
-    assert _version() == f"sources-{hashlib.sha256(b'213').hexdigest()[:12]}"
+    made = hashlib.sha256(b"213").hexdigest()[:12]
+    assert _version() == f"{importlib.metadata.version('gristmill')}+sources.{made}"
+    missing = importlib.metadata.PackageNotFoundError("gristmill")
+    monkeypatch.setattr(importlib.metadata, "version", Mock(side_effect=missing))
+    assert _version() == f"unknown+sources.{made}"
+
+
+def test_code_installed_within_another_projects_checkout_is_not_that_projects(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in (["init"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-m", "theirs"]):
+        subprocess.run(["git", *command], cwd=code, check=True, capture_output=True)
+    installed = code / ".venv" / "contract" / "b.py"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    monkeypatch.setattr(manifest, "__file__", str(installed))
+    assert "+sources." in _version()
 
 
 def _version() -> str:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract import recipe
-from contract.errors import RecipeError
-from contract.recipe import Recipe, StageSettings, dump, load, parse
+from contract.errors import InputError, RecipeError
+from contract.recipe import Recipe, StageSettings, dump, load, load_run, parse
 from contract.settings.base import Settings
 from contract.stages import STAGES
 
@@ -217,8 +217,24 @@ def test_a_missing_recipe_names_those_there_are(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "big.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecipeError, match=r"recipe recipes/bog\.yaml: no such file; there are recipes/big\.yaml"):
-        load("recipes/bog.yaml")
+    there = r"no such file; there are recipes/base\.yaml, recipes/big\.yaml, recipes/sample\.yaml, recipes/tiny\.yaml$"
+    for name in ("recipes/bog.yaml", "bog", "other/tiny.yaml"):
+        with pytest.raises(RecipeError, match=rf"recipe {name}: {there}"):
+            load(name)
+
+
+def test_a_recipe_is_found_by_its_name_and_the_one_here_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load("tiny") == load("recipes/tiny.yaml") == load(str(RECIPES / "tiny.yaml"))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "tiny.yaml").write_text("name: here")
+    assert load("tiny").name == load("recipes/tiny.yaml").name == "here"
+    (tmp_path / "tiny").write_text("name: a file of that name")
+    assert load("tiny").name == "a file of that name"
+    with pytest.raises(InputError, match=r"recipes/sample\.yaml is not a resolved run"):
+        load_run("sample")
 
 
 def test_a_yaml_tag_cannot_run_code() -> None:

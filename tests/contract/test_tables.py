@@ -11,7 +11,7 @@ import pytest
 from contract.errors import DamagedError, StoreError
 from contract.manifest import File
 from contract.store import Store
-from contract.tables import open_table, read_batches, reading
+from contract.tables import open_table, read_batches, read_rows, reading
 
 TASK = f"score/{'0' * 40}/all"
 ROWS = [{"id": f"{number:032x}", "text": f"text {number} " * 20} for number in range(500)]
@@ -33,6 +33,14 @@ def test_rows_are_read_in_batches(committed: tuple[Store, File]) -> None:
     assert batch.schema.names == ["id"]
     with open_table(*committed) as table:
         assert table.num_row_groups == 1
+
+
+def test_rows_of_a_path_are_read_before_anything_is_committed(committed: tuple[Store, File]) -> None:
+    store, file = committed
+    assert list(read_rows(store, file.path, ["id"], 7)) == [{"id": row["id"]} for row in ROWS]
+    assert list(read_rows(store, file)) == ROWS
+    with pytest.raises(DamagedError, match="holds 500 rows, 7 were committed"):
+        next(read_rows(store, file.model_copy(update={"rows": 7})))
 
 
 def test_every_changed_byte_of_the_data_is_noticed(committed: tuple[Store, File]) -> None:

@@ -16,8 +16,9 @@ from contract.manifest import Attempt
 from contract.plan import Run
 from contract.schema import DOCUMENTS
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.spark import exchange
-from pipelines.spark.job import DocumentSink, Output, read_rows
+from pipelines.spark.job import DocumentSink, Output
 
 DAY = datetime.datetime(2024, 3, 4, tzinfo=datetime.UTC)
 

@@ -15,9 +15,10 @@ from contract.errors import InputError
 from contract.schema import PAGES, Drop
 from contract.settings.corpus import Crawl
 from contract.sources import Source
+from contract.tables import read_rows
 from perf.reading import measure
 from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split, whole
-from pipelines.spark.job import DocumentSink, read_rows
+from pipelines.spark.job import DocumentSink
 from pipelines.warc.record import Loss
 
 

@@ -21,11 +21,12 @@ from contract.plan import Run
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import DedupSubstring
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines import dedup_substring
 from pipelines.dedup import repeats
 from pipelines.dedup.tokens import Item, read_cuts, without
 from pipelines.spark.heldout import is_heldout
-from pipelines.spark.job import DocumentSink, read_rows
+from pipelines.spark.job import DocumentSink
 from pipelines.spark.survivors import Part
 
 Rows = list[dict[str, Any]]

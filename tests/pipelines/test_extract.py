@@ -12,10 +12,11 @@ from contract.guard import Guard, Outcome, Reply
 from contract.manifest import File
 from contract.schema import DOCUMENTS, PAGES
 from contract.settings.corpus import Extract
+from contract.tables import read_rows
 from pipelines import extract
 from pipelines.extract import clean, decode, extract_page, plain_tables, read_digests, share_out, sort_page
 from pipelines.html import maintext
-from pipelines.spark.job import DocumentSink, TableWriter, read_rows
+from pipelines.spark.job import DocumentSink, TableWriter
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 

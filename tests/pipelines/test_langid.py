@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from contract.errors import RecipeError
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Langid
+from contract.tables import read_rows
 from pipelines.langid import UNKNOWN, _work, check_languages, identify, judge, rank
-from pipelines.spark.job import TableWriter, read_rows
+from pipelines.spark.job import TableWriter
 from pipelines.text.fasttext_model import model
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_another_attempt_was_faster(
     out = capsys.readouterr().out
     assert "committed" not in out
     assert f"done decontaminate all: {rival.id} was faster" in out
+
+
+def test_a_missing_library_is_one_line_that_names_its_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = ModuleNotFoundError("No module named 'brotli'", name="brotli")
+    monkeypatch.setattr("pipelines.__main__.open_run", Mock())
+    monkeypatch.setattr("pipelines.__main__.importlib.import_module", Mock(side_effect=missing))
+    assert main(["check", "--recipe", "x"]) == 78
+    said = 'error: the library brotli is not installed; in Gristmill\'s checkout: pip install ".[spark]"\n'
+    assert capsys.readouterr().err == said
 
 
 def test_a_run_is_planned_once(run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,11 @@ from contract.errors import InputError
 from contract.manifest import Attempt, Rows
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import Mix
+from contract.tables import read_rows
 from pipelines import mix as module
 from pipelines.mix import copies, parse_curated, read_curated
 from pipelines.spark.heldout import is_heldout
-from pipelines.spark.job import TableWriter, read_rows
+from pipelines.spark.job import TableWriter
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 

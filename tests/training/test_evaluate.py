@@ -11,45 +11,13 @@ import torch
 
 from contract.errors import Interrupted
 from contract.manifest import Attempt, find
+from evals.compare import win_rate
 from tests.declared import only_declared
 from training import evaluate, gate, reward
 from training.chat.template import open_chat
 from training.data.reading import TokenData
 from training.engine.job import Job
 from training.models import llama as model
-
-
-def test_wins_count_a_tie_as_half() -> None:
-    assert evaluate.wins([0.0, 1.0, 2.0, 3.0], [1.0, 1.0, 0.0, 4.0]) == 2.5
-    found = evaluate.compare(evaluate.Replies([], [0.0] * 20), evaluate.Replies([], [0.0] * 20))
-    assert found["win_rate"] == 0.5
-    assert found["win_rate_low"] < 0.5 < found["win_rate_high"]
-
-
-def test_a_rise_is_flagged_only_beyond_noise_and_when_it_matters() -> None:
-    before = [3.0, 3.4, 2.6, 3.1]
-    assert evaluate.got_worse(before, [loss + rise for loss, rise in zip(before, (0.1, 0.12, 0.09, 0.1), strict=True)])
-    assert not evaluate.got_worse(
-        before, [loss + rise for loss, rise in zip(before, (0.5, -0.4, 0.3, -0.2), strict=True)]
-    )
-    assert not evaluate.got_worse(before, [loss + 0.009 for loss in before]), "certain, but under 1 % of perplexity"
-    assert not evaluate.got_worse(before, [loss - 0.1 for loss in before])
-    assert not evaluate.got_worse([3.0], [9.0])
-
-
-def test_drops_name_what_fell() -> None:
-    stages, flat = ["pretrain", "sft", "ppo"], [3.0, 3.1, 2.9]
-    worse = [loss + 1 for loss in flat]
-    assert evaluate.drops(stages, {"pretrain": flat, "sft": worse, "ppo": worse}, 0.7) == {"sft"}
-    assert evaluate.drops(stages, {"pretrain": flat, "sft": flat, "ppo": flat}, 0.4) == {"ppo"}
-    assert evaluate.drops(stages[:2], {}, None) == set()
-
-
-def test_totals_weigh_sequences_by_their_tokens() -> None:
-    found = evaluate.totals([2.0, 4.0], [(30, 90), (10, 10)])
-    assert (found.nll, found.tokens, found.bytes) == (100.0, 40, 100)
-    assert found.perplexity == pytest.approx(math.exp(2.5))
-    assert found.bits_per_byte == pytest.approx(1 / math.log(2))
 
 
 def result(job: Job) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -125,7 +93,7 @@ def test_equal_models_get_equal_replies(align: Callable[..., Job]) -> None:
     first, again = (evaluate.reply(job, module, judge, prompts, chat) for _ in range(2))
     assert first == again
     assert len({tuple(ids) for ids in first.ids}) == 5
-    assert evaluate.compare(first, again)["win_rate"] == 0.5
+    assert win_rate(first.rewards, again.rewards)["win_rate"] == 0.5
 
 
 def test_two_processes_measure_what_one_does(

@@ -1,8 +1,9 @@
-"""Where ranks meet."""
+"""Where ranks meet, and what is said of a machine that lacks the plane's libraries."""
 
 import os
 import subprocess
 from pathlib import Path
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -47,3 +48,15 @@ def test_the_meeting_place_of_killed_ranks_goes_and_that_of_living_ones_stays(sc
         main._meeting_place(os.getpid())
         assert sorted(scratch.iterdir()) == sorted([places[0], elsewhere])
         living.kill()
+
+
+def test_a_missing_library_is_one_line_that_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "open_run", MagicMock())
+    monkeypatch.setattr(main, "find", Mock(return_value=None))
+    monkeypatch.setattr(main, "_run", Mock(side_effect=ModuleNotFoundError("No module named 'torch'", name="torch")))
+    monkeypatch.setattr(main.StopFlag, "install", lambda flag: flag)
+    assert main.main(["pretrain", "--recipe", "x"]) == 78
+    said = 'error: the library torch is not installed; in Gristmill\'s checkout: pip install ".[train]"\n'
+    assert capsys.readouterr().err == said

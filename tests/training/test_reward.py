@@ -14,13 +14,14 @@ from transformers import LlamaConfig, LlamaModel
 from contract.conversation import Preference, Turn
 from contract.kinds import Kind
 from contract.settings.training import Reward
+from evals.calibration import calibration_error
+from evals.intervals import wilson
 from training import reward
 from training.chat.template import open_chat
 from training.data.examples import read_pairs
 from training.data.reading import rows_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
-from training.gate import wilson
 from training.models import llama as model
 
 
@@ -74,25 +75,6 @@ def test_normalisation_is_folded_into_the_head(small: reward.RewardModel) -> Non
     torch.testing.assert_close(again, before)
 
 
-def test_calibration_error_by_hand() -> None:
-    # sigmoid(log 3) = 0.75: three right of four is perfect, one of four is off by a half.
-    margin = math.log(3)
-    assert reward.calibration_error([margin, margin, margin, -margin]) == pytest.approx(0.0)
-    assert reward.calibration_error([margin, -margin, -margin, -margin]) == pytest.approx(0.5)
-    # Two bins: 2 rows off by 0.25 (certainty 0.75, all right), 2 ties of certainty 0.5 that count half right.
-    assert reward.calibration_error([margin, margin, 0.0, 0.0]) == pytest.approx(0.125)
-    assert reward.calibration_error([100.0]) == pytest.approx(0.0)
-    assert reward.calibration_error([]) == 0.0
-    # In the two bins of [0.5, 0.75) and [0.75, 1]: 0.6 sure and wrong, 0.7 sure and right; 0.9 sure and wrong.
-    sure = [math.log(one / (1 - one)) for one in (0.6, 0.7, 0.9)]
-    found = reward.calibration_error([-sure[0], sure[1], -sure[2]], bins=2)
-    assert found == pytest.approx((abs(0.6 + 0.7 - 1) + 0.9) / 3)
-    # Ten bins part 0.54 from 0.56: right and wrong do not cancel out. In one bin they do.
-    near = [math.log(0.54 / 0.46), -math.log(0.56 / 0.44)]
-    assert reward.calibration_error(near) == pytest.approx((0.46 + 0.56) / 2)
-    assert reward.calibration_error(near, bins=1) == pytest.approx(0.1 / 2)
-
-
 def test_encoding_puts_all_chosen_replies_before_the_rejected_ones() -> None:
     chat = SimpleNamespace(encode=lambda turns, limit: ([turn.role[0] + turn.text for turn in turns][:limit], []))
     pairs = [pair("p", 1), pair("q", 2)]
@@ -141,7 +123,7 @@ def test_measured_figures() -> None:
     losses = [math.log1p(math.exp(-margin)) for margin in (1, 2, -1, 0)]
     assert found["heldout_loss"] == pytest.approx(sum(losses) / 4)
     assert (found["accuracy_low"], found["accuracy_high"]) == wilson(2.5, 4, 0.95)
-    assert found["ece"] == pytest.approx(reward.calibration_error([1.0, 2.0, -1.0, 0.0]))
+    assert found["ece"] == pytest.approx(calibration_error([1.0, 2.0, -1.0, 0.0]))
 
 
 def test_a_run_learns_to_rank_and_saves_normalised_rewards(

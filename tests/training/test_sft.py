@@ -13,6 +13,7 @@ from contract.conversation import Turn
 from contract.kinds import Kind
 from contract.manifest import Attempt, need
 from contract.metrics import load_points
+from evals.heldout import HeldOut
 from training import pretrain, sft
 from training.chat.template import open_chat
 from training.data.examples import read_chats
@@ -21,7 +22,7 @@ from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.loss import log_probs
 from training.models import llama as model
-from training.models.lm import HeldOut, measure
+from training.models.lm import measure
 
 PRETRAINED = ("pretrain.steps=6",)
 

@@ -102,7 +102,9 @@ class Chat:
         return ids, [0] + [learned] * (len(ids) - 1)
 
     def _id(self, token: str) -> int:
-        return int(self._tokenizer.token_to_id(token))
+        found = self._tokenizer.token_to_id(token)
+        assert found is not None, "__init__ has looked for all of them"
+        return found
 
 
 def cut_prompt(turns: Sequence[Sequence[int]], max_tokens: int) -> list[int]:

@@ -28,7 +28,7 @@ class Examples(Sequence[T], Generic[T]):
         self._table, self._make = table, make
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return int(self._table.num_rows)
 
     @overload
     def __getitem__(self, index: int) -> T: ...

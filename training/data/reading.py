@@ -95,4 +95,5 @@ class TokenData:
         """The number of tokens of a sequence without padding, which occurs only at a shard's end."""
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         tokens = self._shards[shard].tokens
-        return min(tokens.shape[1], self._shards[shard].used - int(index - self._starts[shard]) * tokens.shape[1])
+        length = int(tokens.shape[1])
+        return min(length, self._shards[shard].used - int(index - self._starts[shard]) * length)

@@ -4,7 +4,6 @@
     random-00000.safetensors           one process's random states
     state.json                         step, update counts, and small values that the stage itself needs to resume
     metrics.jsonl                      the curves so far
-    sums-00000.json                    digests of the files that one process wrote
 
 Tensors are stored whole, parameter by parameter, under any ZeRO stage. So a run may resume with another number of
 processes, another ZeRO stage or another micro-batch; with the same ones it continues bit for bit. Nothing is pickled.
@@ -25,12 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from contract.digest import file_digest
 from contract.errors import DamagedError, InputError, Interrupted, StoreError
 from contract.kinds import Kind
-from contract.manifest import HEARTBEAT, Attempt, File, Manifest, find, parse, read
+from contract.manifest import Attempt, File, Manifest, find, parse, read
 from contract.printable import printable
 from training.engine import zero
-from training.engine.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
+from training.engine.checkpoint_files import Shards, check_digests, header_fits, random_state, restore_random_state
 from training.engine.engine import Engine
 from training.engine.job import Job, checkpoint_prefixes
 
@@ -82,22 +82,24 @@ def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str,
         updates = {name: engine.steps_done for name, engine in engines.items()}
         (folder / "state.json").write_text(json.dumps({"step": step, "updates": updates, "extra": dict(extra)}))
         (folder / "metrics.jsonl").write_bytes(job.curves.dump())
-    sums = {path.name: digest(path) for path in sorted(folder.iterdir())}
-    (folder / f"sums-{job.rank:05d}.json").write_text(json.dumps(sums))
+    own = [
+        File(
+            path=attempt.path(path.name),
+            kind=Kind.METRICS if path.suffix == ".jsonl" else Kind.CHECKPOINT,
+            bytes=path.stat().st_size,
+            sha256=file_digest(path),
+        )
+        for path in sorted(folder.iterdir())
+    ]
     with job.leading(attempt):
         job.store.upload(folder, f"{attempt.prefix}/{attempt.id}")
-        job.barrier()
+        written = [file for files in job.gather(own) for file in files]  # also waits for the other uploads
         if job.rank == 0:
-            _commit(job, attempt, step)
+            _commit(job, attempt, step, written)
         job.barrier()
 
 
-def _commit(job: Job, attempt: Attempt, step: int) -> None:
-    files = [
-        File(path=entry.path, kind=Kind.METRICS if entry.path.endswith(".jsonl") else Kind.CHECKPOINT, bytes=entry.size)
-        for entry in job.store.files(f"{attempt.prefix}/{attempt.id}")
-        if not entry.path.endswith(f"/{HEARTBEAT}")
-    ]
+def _commit(job: Job, attempt: Attempt, step: int, files: list[File]) -> None:
     attempt.commit(files, metrics={"step": step, "processes": job.world})
     for old in committed(job)[KEEP:]:
         _delete(job, old)
@@ -219,8 +221,9 @@ def _look(job: Job, prefix: str) -> _Look:
     try:
         content = job.store.read_bytes(f"{prefix}/manifest.json")
         manifest = parse(job.store, prefix, content)
-        local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
-        check_sums(local, job.rank, job.world)
+        wanted = {Path(file.path).name: file for file in manifest.files if _wanted(job, file)}
+        local = {name: job.download(file) for name, file in wanted.items()}
+        check_digests(local, {name: file.sha256 for name, file in wanted.items()}, job.rank, job.world)
         return _Look(_State.WHOLE, _opened(job, manifest, local), "", content)
     except (DamagedError, KeyError, ValueError, TypeError, AttributeError) as error:
         return _Look(_unless_gone(job, prefix, _State.DAMAGED), None, str(error), content)

@@ -116,7 +116,8 @@ class Engine:
     @property
     def module(self) -> nn.Module:
         """The bare module, for evaluation, sampling and saving."""
-        return self.deepspeed.module
+        module: nn.Module = self.deepspeed.module
+        return module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The forward pass whose loss `backward` takes."""

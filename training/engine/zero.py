@@ -101,7 +101,8 @@ def _link(engine: Any) -> None:
 
 def _adam(engine: Any) -> torch.optim.Optimizer:
     """torch's AdamW inside DeepSpeed's wrappers."""
-    return engine.basic_optimizer
+    adam: torch.optim.Optimizer = engine.basic_optimizer
+    return adam
 
 
 def _optimised(engine: Any) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,39 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from contract.errors import InputError
+from evals.heldout import HeldOut
 from training.data.reading import Batch, TokenData
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.loss import log_probs, masked_mean
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Sums over held-out text: nll in nats, predicted tokens, and the bytes that these tokens spell."""
-
-    nll: float
-    tokens: float
-    bytes: float
-
-    @property
-    def loss(self) -> float:
-        """Nats per token."""
-        return self.nll / self.tokens
-
-    @property
-    def perplexity(self) -> float:
-        """exp(mean nll)."""
-        return perplexity(self.loss)
-
-    @property
-    def bits_per_byte(self) -> float | None:
-        """nll / ln 2 / bytes: comparable across tokenizers, unlike perplexity. None if no byte was predicted."""
-        return self.nll / math.log(2) / self.bytes if self.bytes else None
-
-
-def perplexity(loss: float) -> float:
-    """exp of a loss in nats per token; infinite if that overflows."""
-    return math.exp(loss) if loss < 700 else math.inf
 
 
 def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:

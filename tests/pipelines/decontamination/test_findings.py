@@ -8,10 +8,11 @@ import pytest
 from contract.contamination import Report
 from contract.evalset import Item
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.decontamination import findings
 from pipelines.decontamination.findings import Findings, first_items, owners, summarise, tally
 from pipelines.decontamination.search import Index, build, find
-from pipelines.spark.job import Output, read_rows
+from pipelines.spark.job import Output
 
 
 def words(begin: str, count: int) -> list[str]:

@@ -16,12 +16,13 @@ from contract.manifest import File
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import DedupFuzzy, MinhashSign
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.dedup import links
 from pipelines.dedup.linking import near_pairs, pairs
 from pipelines.dedup.links import FILE_BITS, Signed, meet_pairs, steps
 from pipelines.minhash_sign import sign
 from pipelines.spark.components import components
-from pipelines.spark.job import DocumentSink, read_rows
+from pipelines.spark.job import DocumentSink
 from pipelines.spark.survivors import Part
 
 Rows = list[dict[str, Any]]

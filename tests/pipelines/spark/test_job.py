@@ -20,7 +20,8 @@ from contract.manifest import Rows as ManifestRows
 from contract.metrics import PROGRESS
 from contract.schema import DOCUMENTS, Drop
 from contract.store import Store
-from pipelines.spark.job import Counts, DocumentSink, Job, Output, TableWriter, _Guarded, _Reader, group_rows, read_rows
+from contract.tables import read_rows
+from pipelines.spark.job import Counts, DocumentSink, Job, Output, TableWriter, _Guarded, _Reader, group_rows
 from pipelines.spark.session import computing, start_spark
 from pipelines.spark.survivors import number
 

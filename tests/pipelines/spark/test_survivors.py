@@ -11,8 +11,9 @@ import pytest
 from contract.manifest import Attempt, File
 from contract.schema import DOCUMENTS, Drop
 from contract.store import Store
+from contract.tables import read_rows
 from pipelines.spark import survivors
-from pipelines.spark.job import DocumentSink, Job, TableWriter, read_rows
+from pipelines.spark.job import DocumentSink, Job, TableWriter
 from pipelines.spark.survivors import (
     REMOVED,
     Duplicate,

@@ -7,7 +7,7 @@ import pytest
 from contract.conversation import Preference, Turn
 from contract.errors import DamagedError
 from contract.kinds import Kind
-from pipelines.spark.job import read_rows
+from contract.tables import read_rows
 from training.data.examples import distinct_prompts, read_chats, read_pairs
 from training.engine.job import Job
 

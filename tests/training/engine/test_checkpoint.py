@@ -91,7 +91,13 @@ class Peer(Job):
                 return value if self.rank == 0 else 1  # checkpoints that rank 0 has set aside
 
     def gather(self, value: Any) -> list[Any]:
-        return [value]
+        """Its own value and those that peers gathered before it, where these are lists of files; all wait here too."""
+        if not isinstance(value, list):
+            return [value]
+        self.barrier()
+        earlier = self.run.__dict__.setdefault("gathered", [])
+        earlier.append(value)
+        return earlier
 
     def barrier(self) -> None:
         written = len(self.store.files(f"{self.task.stage}/{self.task.fingerprint}"))
@@ -182,13 +188,12 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
         one.curves.add(1, loss=2.0)
         checkpoint.save(one, 1, {"model": engine}, {})
         # All wait twice: with their own files written and nothing committed, and when rank 0 has committed.
-        assert one.__dict__["waited"] == ([(3, 0), (3, 0)] if rank else [(8, 0), (9, 1)])
+        assert one.__dict__["waited"] == ([(2, 0), (2, 0)] if rank else [(6, 0), (7, 1)])
     (manifest,) = checkpoint.committed(alone)
     assert manifest.metrics == {"step": 1, "processes": 2}
     kinds = {Path(file.path).name: file.kind for file in manifest.files}
     shards = [f"shard-0000{rank}-of-00002.safetensors" for rank in range(2)]
-    sums = ["sums-00000.json", "sums-00001.json"]
-    others = ["random-00000.safetensors", "random-00001.safetensors", "state.json", *sums]
+    others = ["random-00000.safetensors", "random-00001.safetensors", "state.json"]
     assert kinds == {"metrics.jsonl": "metrics"} | dict.fromkeys([*shards, *others], "checkpoint")
     written = [
         load_file(alone.download(file)) for name in shards for file in manifest.files if file.path.endswith(name)

@@ -1,0 +1,29 @@
+"""What counts as better and worse, by hand."""
+
+from evals import compare
+
+
+def test_wins_count_a_tie_as_half() -> None:
+    assert compare.wins([0.0, 1.0, 2.0, 3.0], [1.0, 1.0, 0.0, 4.0]) == 2.5
+    found = compare.win_rate([0.0] * 20, [0.0] * 20)
+    assert found["win_rate"] == 0.5
+    assert found["win_rate_low"] < 0.5 < found["win_rate_high"]
+
+
+def test_a_rise_is_flagged_only_beyond_noise_and_when_it_matters() -> None:
+    before = [3.0, 3.4, 2.6, 3.1]
+    assert compare.got_worse(before, [loss + rise for loss, rise in zip(before, (0.1, 0.12, 0.09, 0.1), strict=True)])
+    assert not compare.got_worse(
+        before, [loss + rise for loss, rise in zip(before, (0.5, -0.4, 0.3, -0.2), strict=True)]
+    )
+    assert not compare.got_worse(before, [loss + 0.009 for loss in before]), "certain, but under 1 % of perplexity"
+    assert not compare.got_worse(before, [loss - 0.1 for loss in before])
+    assert not compare.got_worse([3.0], [9.0])
+
+
+def test_drops_name_what_fell() -> None:
+    stages, flat = ["pretrain", "sft", "ppo"], [3.0, 3.1, 2.9]
+    worse = [loss + 1 for loss in flat]
+    assert compare.drops(stages, {"pretrain": flat, "sft": worse, "ppo": worse}, 0.7) == {"sft"}
+    assert compare.drops(stages, {"pretrain": flat, "sft": flat, "ppo": flat}, 0.4) == {"ppo"}
+    assert compare.drops(stages[:2], {}, None) == set()
