@@ -139,7 +139,7 @@ def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: i
         made = (ngram_hashes(laid.exact, length)[at], ngram_hashes(laid.folded, length)[at], passage, place)
         for column, values in zip(columns, (*made, np.full(len(at), length)), strict=True):
             column.append(values)
-    exact, folded, passage, place, lengths = (
+    exact, folded, passages, places, lengths = (
         np.concatenate(column) if column else np.zeros(0, np.uint64) for column in columns
     )
     order = np.argsort(exact, kind="stable")
@@ -147,14 +147,14 @@ def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: i
     keys = np.unique(folded)
     return Index(
         tuple(name for name, _ in benchmarks),
-        tuple(np.unique(length).tolist()),
+        tuple(np.unique(lengths).tolist()),
         keys,
         _filter_of(keys),
         grams,
         lengths[order][first].astype(np.uint8),
         np.append(first, len(order)).astype(np.int64),
-        passage[order].astype(np.int32),
-        place[order].astype(np.int32),
+        passages[order].astype(np.int32),
+        places[order].astype(np.int32),
         laid.item.astype(np.int32),
         words.astype(np.int32),
         np.repeat(np.arange(len(benchmarks)), [len(items) for _, items in benchmarks]).astype(np.uint16),
