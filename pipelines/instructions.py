@@ -16,6 +16,7 @@ from contract.kinds import Kind
 from contract.recipe import StageSettings
 from contract.schema import CHATS
 from contract.settings.examples import Instructions
+from pipelines.decontaminate import leaks
 from pipelines.examples.duplicates import Parts
 from pipelines.examples.sieve import Flags, Shape, Sieve, prompt_key
 from pipelines.examples.synthetic import MAX_EXAMPLES, documents, synthetic_instructions
@@ -84,7 +85,7 @@ def check(settings: StageSettings) -> None:
 
 def run(job: Job) -> None:
     settings: Instructions = job.settings
-    sieve = Sieve(job, SHAPE, settings.min_jaccard)
+    sieve = Sieve(job, SHAPE, settings.min_jaccard, leaks(job.setting("decontaminate")))
     made = settings.data == "synthetic"
     heldout = from_mixture(job, settings, sieve) if made else from_file(settings, sieve)
     output = sieve.close(heldout)

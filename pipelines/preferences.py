@@ -19,6 +19,7 @@ from contract.recipe import StageSettings
 from contract.schema import PAIRS
 from contract.settings.examples import Preferences
 from contract.tables import read_rows
+from pipelines.decontaminate import leaks
 from pipelines.examples.duplicates import Parts
 from pipelines.examples.sieve import Flags, Shape, Sieve, prompt_key
 from pipelines.examples.synthetic import MAX_EXAMPLES, documents, synthetic_preferences
@@ -91,7 +92,8 @@ def check(settings: StageSettings) -> None:
 
 def run(job: Job) -> None:
     settings: Preferences = job.settings
-    sieve, learned = Sieve(job, SHAPE, settings.min_jaccard), learned_prompts(job)
+    sieve = Sieve(job, SHAPE, settings.min_jaccard, leaks(job.setting("decontaminate")))
+    learned = learned_prompts(job)
     synthetic = settings.data == "synthetic"
     heldout = from_mixture(job, settings, sieve, learned) if synthetic else from_file(settings, sieve, learned)
     output = sieve.close(heldout)

@@ -18,9 +18,7 @@ from contract.examples import Row, Unusable
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.schema import DROPS, SNIPPET_CHARS, Drop
-from contract.settings.corpus import Decontaminate
 from contract.tables import read_rows
-from pipelines.decontaminate import Judge, load
 from pipelines.examples.duplicates import HASHES, Parts, Signatures, clusters, sign, similarity
 from pipelines.spark.job import Counts, Job, Output, TableWriter
 
@@ -59,11 +57,9 @@ def example_id(parts: Parts) -> str:
 class Sieve(Generic[T]):
     """The examples of one task. Pass each that was read to `take`, `drop` or `refuse`; then `unique` and `close`."""
 
-    def __init__(self, job: Job, shape: Shape[T], min_jaccard: float | None) -> None:
-        self._job, self._shape, self._min_jaccard = job, shape, min_jaccard
-        decontaminate: Decontaminate = job.setting("decontaminate")
-        index = load(decontaminate).index if decontaminate.benchmarks else None
-        self._judge = Judge(index, "drop", decontaminate.min_coverage) if index else None
+    def __init__(self, job: Job, shape: Shape[T], min_jaccard: float | None, leak: Callable[[str], str | None]) -> None:
+        """`leak` says what of a benchmark a text repeats. Without `min_jaccard`, near duplicates stay."""
+        self._job, self._shape, self._min_jaccard, self._leak = job, shape, min_jaccard, leak
         self._taken = TableWriter(job.store, self._path("scratch/taken"), shape.train, shape.schema)
         self._drops = TableWriter(job.store, self._path("drops"), Kind.DROPS, DROPS)
         self._progress = Progress(job.task.stage, job.task.partition, "examples")
@@ -96,9 +92,9 @@ class Sieve(Generic[T]):
         if key in self._sizes:
             self._drop(key, source, Drop.DUPLICATE, "", parts[0], key)
             return False
-        verdict = self._judge("\n\n".join(parts)) if self._judge else None
-        if verdict and verdict.left is None:
-            self._drop(key, source, Drop.CONTAMINATED, verdict.value, parts[0])
+        leaked = self._leak("\n\n".join(parts))
+        if leaked is not None:
+            self._drop(key, source, Drop.CONTAMINATED, leaked, parts[0])
             return False
         self._sizes[key] = size
         self._taken.write({"id": key, "source": source} | self._shape.row(example), size)
