@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,9 +151,9 @@ def corpus_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]
         for stage in ("instructions", "preferences"):
             task = run.task(stage)
             if find(run.store, task) is None:
-                importlib.import_module(f"pipelines.{stage}").run(
-                    spark_job.Job(only_declared(run, stage), task, Attempt(run, task))
-                )
+                made = spark_job.Job(only_declared(run, stage), task, Attempt(run, task))
+                with redirect_stdout(io.StringIO()):  # tests read what their own stage prints
+                    importlib.import_module(f"pipelines.{stage}").run(made)
         return run
 
     return make

@@ -13,7 +13,9 @@ from contract.conversation import Turn
 from contract.kinds import Kind
 from contract.manifest import Attempt, need
 from contract.metrics import load_points
+from contract.settings.training import Model
 from evals.heldout import HeldOut
+from tests.declared import only_declared
 from training import pretrain, sft
 from training.chat.template import open_chat
 from training.data.examples import read_chats
@@ -74,7 +76,7 @@ def test_the_figures_of_the_result() -> None:
 def test_the_loss_is_the_mean_over_reply_tokens_only(make_job: Callable[..., Job]) -> None:
     job = make_job("sft")
     chat = open_chat(job)
-    module = model.build(job.run.recipe.pretrain.model, chat.vocab_size, 64, 0)
+    module = model.build(Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64), chat.vocab_size, 64, 0)
     chats = [
         [Turn("user", "The mill?"), Turn("assistant", "It stands near the river.")],
         [Turn("user", "Where is the old lantern of the baker?"), Turn("assistant", "Here.")],
@@ -97,7 +99,8 @@ def run_stages(make_job: Callable[..., Job], *overrides: str, name: str = "one")
     """pretrain and sft, in this process."""
     job = make_job("pretrain", *PRETRAINED, *overrides, name=name)
     pretrain.run(job)
-    later = Job(job.run, job.run.task("sft"), Attempt(job.run, job.run.task("sft")))
+    run = only_declared(job.run, "sft")
+    later = Job(run, run.task("sft"), Attempt(run, run.task("sft")))
     sft.run(later)
     return later
 

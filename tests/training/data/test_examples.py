@@ -53,5 +53,5 @@ def test_a_table_that_a_disk_has_changed_is_refused(make_job: Callable[..., Job]
     data = bytearray(job.store.read_bytes(file.path))
     data[len(data) // 3] ^= 1
     job.store.write_bytes(file.path, bytes(data))
-    with pytest.raises(DamagedError, match="holds something else than was committed"):
+    with pytest.raises(DamagedError, match="does not hold what was committed"):
         list(read_chats(job, Kind.CHATS))
