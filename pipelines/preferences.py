@@ -87,7 +87,7 @@ def check(settings: StageSettings) -> None:
     """Raise InputError if the file is missing, damaged or of another format; say what it holds."""
     own: Preferences = settings.own
     if own.data != "synthetic":
-        print(inspect(KEY, own.data, HH_RLHF, own.max_examples), flush=True)
+        print(inspect(KEY, own.data, HH_RLHF, own.max_examples))
 
 
 def run(job: Job) -> None:

@@ -88,6 +88,11 @@ def test_why_an_instruction_cannot_be_used(row: object, said: str) -> None:
     ("chosen", "rejected", "said"),
     [
         ("Human: a\n\nAssistant: b", "Human: a\n\nAssistant: b ", "replies are equal"),
+        (
+            "Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
+            "Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
+            "replies are equal",
+        ),
         ("Human: a\n\nAssistant: b", "Human: c\n\nAssistant: d", "prompts differ"),
         ("Human: a\n\nAssistant: b", "Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d", "prompts differ"),
         ("Human: a\n\nAssistant: ", "Human: a\n\nAssistant: b", "empty text: reply"),

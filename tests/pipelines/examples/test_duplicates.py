@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.dedup import minhash
 from pipelines.examples.duplicates import HASHES, clusters, sign, similarity
+from pipelines.text.mixing import ngram_hashes
 
 LONG = " ".join(f"w{at}" for at in range(100))
 
@@ -25,6 +28,19 @@ def test_prompt_and_reply_must_both_be_alike() -> None:
     assert alike(("What is the first line?", LONG), ("Recite it to me.", LONG)) == [0, 1]
     assert alike((LONG, "yes", "no"), (LONG, "yes", "perhaps")) == [0, 1], "another comparison"
     assert alike((LONG, "yes", "no"), (LONG, "no", "yes")) == [0, 1], "another verdict"
+
+
+def test_a_signature_is_the_same_in_every_run() -> None:
+    """The least values of five-word shingles under the maps of one seed: another seed or shingle would draw other lines."""
+    signed = sign([("one two three four five six", "mill")])
+    maps = minhash.permutations(14 * 8, 1)
+    words = np.array(
+        [xxhash.xxh3_64_intdigest(word.encode()) for word in ["one", "two", "three", "four", "five", "six"]], np.uint64
+    )
+    shingles = ngram_hashes(words, 5).astype(np.uint32)
+    assert len(shingles) == 2
+    assert signed.shape == (1, 2, 112)
+    assert (signed[0, 0] == minhash.minima(shingles, np.array([0, 2]), *maps)[0]).all()
 
 
 def test_digits_count_and_case_and_punctuation_do_not() -> None:
