@@ -137,7 +137,7 @@ def _state(run: Run, task: Task) -> str:
 
 def _funnel(given: argparse.Namespace) -> None:
     run = _open(given.recipe)
-    print(funnel.render(funnel.levels(run)), *contamination.tables(run), sep="\n")
+    print(*funnel.tables(run), *contamination.tables(run), sep="\n")
 
 
 def _lineage(given: argparse.Namespace) -> None:

@@ -100,7 +100,10 @@ class File(BaseModel):
 
 
 class Rows(BaseModel):
-    """Documents read, kept and dropped. `check` passes for every stage that keeps or drops documents."""
+    """Documents read, kept and dropped, or examples: `Stage.counts` says which.
+
+    `check` passes for every stage that keeps or drops some.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     read: int = 0
@@ -109,7 +112,7 @@ class Rows(BaseModel):
     bytes_read: int = 0
     bytes_kept: int = 0
     reasons: dict[str, int] = {}
-    """Reason (a `schema.Drop` value) -> number of documents dropped for it."""
+    """Reason (a `schema.Drop` value) -> number of documents or examples dropped for it."""
     losses: dict[str, int] = {}
     """Kind of damage or of skipped record -> number of records that never became a document."""
 
@@ -117,11 +120,11 @@ class Rows(BaseModel):
         """Raise GristmillError if the counts do not add up."""
         if self.read != self.kept + self.dropped:
             raise GristmillError(
-                f"{self.read} documents read, but {self.kept} kept + {self.dropped} dropped; nothing was committed"
+                f"{self.read} rows read, but {self.kept} kept + {self.dropped} dropped; nothing was committed"
             )
         if self.dropped != sum(self.reasons.values()):
             raise GristmillError(
-                f"{self.dropped} documents dropped, but the reasons add up to {sum(self.reasons.values())}; "
+                f"{self.dropped} rows dropped, but the reasons add up to {sum(self.reasons.values())}; "
                 "nothing was committed"
             )
 

@@ -37,10 +37,10 @@ def skipped(run: Run) -> int:
 
 
 def render(run: Run) -> str:
-    """The funnel, contamination tables, a line for each training stage, warnings, and chats before and after PPO."""
+    """The funnel, examples, contamination, a line for each training stage, warnings, chats before and after PPO."""
     done = finished(run)
     one = {stage: manifests[0] for stage, manifests in done.items()}
-    lines = [funnel.render(funnel.levels(run)), *contamination.tables(run), ""]
+    lines = [*funnel.tables(run), *contamination.tables(run), ""]
     lines += [f"{title:<14} {_line(stage, one)}" for stage, title in TITLES.items()]
     lines += [f"{'Warning':<14} {said}" for manifest in one.values() for said in warnings(manifest)]
     lines += chats(run, one["evaluate"]) if "evaluate" in one else []

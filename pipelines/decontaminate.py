@@ -1,6 +1,6 @@
 """Drops or cuts documents that share runs of words with an evaluation set, so that it does not measure memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -155,6 +155,19 @@ def describe(benchmarks: Benchmarks) -> Iterator[str]:
         files = benchmarks.files[name]
         yield f"benchmark {name}: {len(items):,} items, {benchmarks.sought[name]:,} sought, {len(files):,} files read"
         yield from (printable(f"{count:>9,} items in {file}") for file, count in files)
+
+
+def leaks(settings: Decontaminate) -> Callable[[str], str | None]:
+    """A function that says what of a benchmark a text repeats, or None: for texts that are kept or dropped whole."""
+    if not settings.benchmarks:
+        return lambda _: None
+    judge = Judge(load(settings).index, "drop", settings.min_coverage)
+
+    def leak(text: str) -> str | None:
+        verdict = judge(text)
+        return verdict.value if verdict and verdict.left is None else None
+
+    return leak
 
 
 def search(store: Store, prefix: str, judge: Judge, part: Part, name: str) -> Output:

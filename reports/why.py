@@ -117,6 +117,8 @@ def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[s
     files = (file for each in committed(run) for file in each.of(Kind.DOCUMENTS))
     url = next((found["url"] for found in rows(run.store, files, "id", [row["duplicate_of"]], ["url"])), None)
     yield f"{INDENT}it stays: {row['duplicate_of']} {url or ''}".rstrip()
+    if STAGES[done.stage].counts == "examples":
+        return
     cluster = 1 + sum(1 for _ in rows(run.store, done.of(Kind.DROPS), "value", [row["value"]], ["id"]))
     one, other = (text_of(run, key) for key in (row["id"], row["duplicate_of"]))
     if row["reason"] == Drop.NEAR_DUPLICATE and one is not None and other is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from contract.conversation import Turn
 from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Manifest
@@ -22,7 +23,8 @@ from contract.settings.training import Evaluate
 from evals.compare import drops, win_rate
 from evals.heldout import totals
 from training import reward
-from training.chat.template import Chat, Turn, open_chat
+from training.chat.template import Chat, open_chat
+from training.data.examples import distinct_prompts, read_pairs
 from training.data.reading import TokenData
 from training.engine.job import Job
 from training.loss import log_probs
@@ -107,7 +109,8 @@ def run(job: Job) -> None:
     count = min(settings.sequences, len(data))
     sizes = heldout_sizes(data, count, chat)
     tokens = sum(predicted for predicted, _ in sizes)
-    asked = list(dict.fromkeys(pair.prompt for pair in reward.read_pairs(job).heldout))[: settings.prompts]
+    pairs = read_pairs(job, Kind.HELDOUT_PAIRS)
+    asked = [pairs[row].prompt for row in distinct_prompts(pairs, settings.prompts)]
     prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
     dtype = settings.engine.dtype
     judge = model.cast(reward.load(job, job.manifest("reward"), dtype), dtype).to(job.device).eval()

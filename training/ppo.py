@@ -20,6 +20,7 @@ from contract.metrics import Point, Progress
 from contract.settings.training import Ppo
 from training import loss, reward
 from training.chat.template import Chat, open_chat
+from training.data.examples import distinct_prompts, read_pairs
 from training.data.reading import Batch, TokenData, rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
@@ -209,12 +210,6 @@ def minibatches(step: int, settings: Ppo) -> list[list[int]]:
     ]
 
 
-def training_prompts(job: Job, chat: Chat, max_tokens: int) -> list[list[int]]:
-    """Distinct prompts of the reward model's training pairs; the held-out pairs are left for `evaluate`."""
-    train = reward.read_pairs(job).train
-    return [chat.prompt(turns, max_tokens) for turns in dict.fromkeys(pair.prompt for pair in train)]
-
-
 def start(job: Job) -> Actors:
     """The four models at the start: policy and reference from `sft`, critic and reward from `reward`."""
     settings: Ppo = job.settings
@@ -243,7 +238,8 @@ def run(job: Job) -> None:
             f"under gate.min_accuracy {gate['threshold']:g}; give reward more or better pairs"
         )
     chat = open_chat(job)
-    prompts = training_prompts(job, chat, settings.max_prompt_tokens)
+    pairs = read_pairs(job, Kind.PAIRS)  # the held-out pairs are left for `evaluate`
+    prompts = distinct_prompts(pairs)
     packed = TokenData(job, Kind.TOKENS, settings.seed) if settings.ptx_coef else None
     actors = start(job)
     engines = {"policy": actors.policy, "critic": actors.critic}
@@ -256,7 +252,8 @@ def run(job: Job) -> None:
     kl_coef = extra.get("kl_coef", settings.kl_coef)
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
     while step < settings.steps:
-        asked = [prompts[row] for row in rows_of(step, settings.rollout_batch, len(prompts), settings.seed)]
+        rows = rows_of(step, settings.rollout_batch, len(prompts), settings.seed)
+        asked = [chat.prompt(pairs[prompts[row]].prompt, settings.max_prompt_tokens) for row in rows]
         seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
         mine, my_seeds = (share_of(whole, job.rank, job.world) for whole in (asked, seeds))
         seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))

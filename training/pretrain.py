@@ -23,7 +23,13 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train, heldout = TokenData(job, Kind.TOKENS, settings.seed), TokenData(job, Kind.HELDOUT_TOKENS)
     module = model.build(
-        settings.model, chat.vocab_size, job.setting("pack.seq_len"), settings.seed, settings.engine.dtype
+        settings.model,
+        chat.vocab_size,
+        job.setting("pack.seq_len"),
+        settings.seed,
+        settings.engine.dtype,
+        chat.end_of_text,
+        chat.pad,
     )
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
 

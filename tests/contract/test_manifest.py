@@ -122,8 +122,8 @@ def test_a_task_killed_before_its_commit_left_nothing_to_read(make_run: Callable
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (Rows(read=3, kept=1, dropped=1, reasons={"language": 1}), "3 documents read, but 1 kept [+] 1 dropped"),
-        (Rows(read=3, kept=1, dropped=2, reasons={"language": 1}), "2 documents dropped, but the reasons add up to 1"),
+        (Rows(read=3, kept=1, dropped=1, reasons={"language": 1}), "3 rows read, but 1 kept [+] 1 dropped"),
+        (Rows(read=3, kept=1, dropped=2, reasons={"language": 1}), "2 rows dropped, but the reasons add up to 1"),
     ],
 )
 def test_counts_that_do_not_add_up_are_never_committed(make_run: Callable[..., Run], rows: Rows, message: str) -> None:

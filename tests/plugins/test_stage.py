@@ -27,7 +27,7 @@ from gristmill_airflow.launch import (
     lock_path,
     verdict,
 )
-from gristmill_airflow.stage import SLICES, StageOperator, publish, reported
+from gristmill_airflow.stage import StageOperator, publish, reported
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def execute(run, monkeypatch, xcoms):
         else:
             monkeypatch.setattr(stage, "command", lambda *_: commands)
         monkeypatch.setattr(StageOperator, "log", logging.getLogger("task"))  # Airflow's own goes past `caplog`
-        monkeypatch.setattr(StageOperator, "dag_id", next(dag for dag, names in SLICES.items() if name in names))
+        monkeypatch.setattr(StageOperator, "dag_id", STAGES[name].dag)
         operator = StageOperator(stage=name, recipe=run.uri, **options)
         ti = SimpleNamespace(xcom_push=lambda key, value: xcoms.update({key: value}))
         return StageOperator.execute.__wrapped__(operator, {"task": operator, "ti": ti})

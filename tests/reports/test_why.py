@@ -65,6 +65,13 @@ def test_what_a_page_is_called_moves_no_cursor(
     assert capsys.readouterr().out == r"no stage of this run has seen \x1b[2J" + "\n"
 
 
+def test_an_example_is_told_what_stays_and_no_cluster_of_documents(make_document: Any, make_corpus: Any) -> None:
+    run = make_corpus([[[make_document("a mill")]]], {})
+    done = Attempt(run, run.task("instructions")).commit([])
+    row = {"id": "a" * 32, "duplicate_of": "b" * 32, "reason": "near_duplicate", "value": "0.91"}
+    assert [line.strip() for line in why.cluster_members(run, done, row)] == [f"it stays: {'b' * 32}"]
+
+
 def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
     passage = " ".join(f"p{letter}" for letter in "abcdefghijklmnopqrst")
     first = " ".join(f"f{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
