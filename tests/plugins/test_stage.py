@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from contract.errors import GristmillError, Interrupted, NotReadyError, RecipeError, StoreError
 from contract.manifest import Attempt
+from contract.results import RESULTS
 from contract.stages import STAGES
 from gristmill_airflow import launch, stage
 from gristmill_airflow.assets import CORPUS
@@ -85,7 +86,7 @@ def execute(run, monkeypatch, xcoms):
 
 def commit(run, name, **metrics):
     task = run.task(name)
-    Attempt(run, task).commit([], metrics=metrics)
+    Attempt(run, task).commit([], result=RESULTS[name].model_construct(**metrics))
     return f"{run.store.full(task.prefix)}/manifest.json"
 
 
@@ -136,10 +137,11 @@ CHILD = """
 import sys
 from contract.manifest import Attempt
 from contract.plan import open_run
+from contract.results import Pretrain
 run = open_run({uri!r})
 print("WARNING:root:careful")
 print("progress pretrain all 1/2 steps 1.0/s")
-Attempt(run, run.task("pretrain")).commit([], metrics={{"heldout_perplexity_before": 9.0, "heldout_perplexity_after": 8.0}})
+Attempt(run, run.task("pretrain")).commit([], result=Pretrain.model_construct(heldout_perplexity_before=9.0, heldout_perplexity_after=8.0))
 print("said after the commit")
 """
 
