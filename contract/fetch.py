@@ -5,7 +5,6 @@ minutes. Each retry is reported as one warning. `connection` limits how many dow
 on one machine.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -20,6 +19,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from filelock import Timeout
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse
 from urllib3.util.retry import Retry
@@ -28,7 +28,7 @@ from contract import deployment
 from contract.errors import InputError, StoreError
 from contract.masking import masked, masked_words
 from contract.printable import printable
-from contract.private import open_private, private_folder
+from contract.private import private_folder, private_lock
 
 log = logging.getLogger(__name__)
 
@@ -168,16 +168,12 @@ def connection(url: str, limit: int, folder: Path | None = None) -> Iterator[Non
     places = private_folder(folder or Path(tempfile.gettempdir()) / f"gristmill-connections-{os.getuid()}")
     while True:
         for number in random.sample(range(limit), limit):
-            handle = open_private(f"{places}/{host}-{number}", os.O_RDWR | os.O_CREAT)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
+                place = private_lock(places / f"{host}-{number}", timeout=0).acquire()
+            except Timeout:
                 continue
-            try:
+            with place:
                 yield
-            finally:
-                os.close(handle)
             return
         time.sleep(random.uniform(0.05, 0.2))  # noqa: S311
 

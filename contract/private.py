@@ -1,9 +1,12 @@
-"""Private folders and files with predictable names: in a shared /tmp another user may have created them first."""
+"""Private folders and locks with predictable names: in a shared /tmp another user may have created them first."""
 
+import errno
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 from contract.errors import SetupError
 
@@ -30,6 +33,15 @@ def private_folder(path: Path) -> Path:
     )
 
 
-def open_private(path: str, flags: int) -> int:
-    """An opener for `open`: a new file is readable and writable by this user only, and links are never followed."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def private_lock(path: Path, timeout: float = -1) -> FileLock:
+    """A lock that one process holds at a time, and that ends with it; the file stays.
+
+    Use it as a context, which waits for `timeout` seconds, without end if negative, and then raises filelock.Timeout.
+    Raises OSError if the path is a link or another user's file, or if the file system has no locks.
+    """
+
+    def check(descriptor: int) -> None:
+        if (owner := os.fstat(descriptor).st_uid) != os.getuid():
+            raise PermissionError(errno.EPERM, f"belongs to user {owner}", str(path))
+
+    return FileLock(path, timeout, 0o600, fallback_to_soft=False, on_acquired=check)

@@ -7,7 +7,6 @@ stop: end everything that start left running.
 import argparse
 import contextlib
 import datetime
-import fcntl
 import os
 import shlex
 import sys
@@ -15,9 +14,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from filelock import Timeout
+
 from contract import recipe as recipes
 from contract.errors import GristmillError
 from contract.metrics import clock
+from contract.private import private_lock
 from contract.recipe import Recipe
 from demo import preflight, server, source, summary
 from demo.follow import CHAIN, Follower, Screen
@@ -173,21 +175,18 @@ def _alone(where: Path) -> Iterator[None]:
     where.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (owner := where.stat().st_uid) != os.getuid():
         raise GristmillError(f"{where} belongs to user {owner}; choose a folder of your own: make demo WHERE=DIR")
-    handle = os.open(where / "demo.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    note = where / "demo.lock"
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        other = os.read(handle, 20).decode().strip() or "?"
+        lock = private_lock(note, timeout=0).acquire()
+    except Timeout:
+        other = note.read_text().strip() or "?"
         raise GristmillError(
             f"another `make demo` (process {other}) runs in {where}; "
             "wait for it, or use a folder and port of your own: make demo WHERE=DIR PORT=8090"
         ) from None
-    try:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
+    with lock:
+        note.write_text(f"{os.getpid()}\n")
         yield
-    finally:
-        os.close(handle)
 
 
 if __name__ == "__main__":

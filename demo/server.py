@@ -99,9 +99,8 @@ def recipe_in_force(running: Server | None, form: Path) -> str:
     """
     variables: Mapping[str, str] = os.environ
     if running:
-        with contextlib.suppress(OSError):  # it has just ended
-            raw = Path("/proc", str(running.pid), "environ").read_bytes().decode(errors="replace")
-            variables = dict(pair.split("=", 1) for pair in raw.split("\0") if "=" in pair)
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            variables = psutil.Process(running.pid).environ()
     return variables.get("GRISTMILL_RECIPE") or str(form.resolve())
 
 
@@ -179,19 +178,16 @@ def processes(folder: Path) -> set[int]:
     their titles.
     """
     recorded = _recorded(folder)
-    mark = f"{MARK}={folder.resolve()}".encode()
+    mark = str(folder.resolve())
     found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to another user
-                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-                ours = mark in (entry / "environ").read_bytes().split(b"\0") or (
-                    recorded is not None
-                    and int(session) == recorded[0]
-                    and b"airflow" in (entry / "cmdline").read_bytes()  # another process may have got the same id
-                )
-                if ours and state != "Z":
-                    found.add(int(entry.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile, or belongs to another user
+            if process.environ().get(MARK) == mark or (
+                recorded is not None
+                and _session(process.pid) == recorded[0]
+                and "airflow" in " ".join(process.cmdline())  # another process may have got the same id
+            ):
+                found.add(process.pid)
     return found
 
 

@@ -34,6 +34,8 @@ ALSO = {
     "pipelines/spark/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
     "pipelines/dedup/repeats.py": ("tests/pipelines/test_dedup_substring.py",),
     "pipelines/spark/session.py": ("tests/pipelines/spark/test_exchange.py", "tests/pipelines/spark/test_job.py"),
+    "pipelines/html/maintext.py": ("tests/pipelines/html/test_patches.py",),
+    "pipelines/html/treewalk.py": ("tests/pipelines/html/test_patches.py",),
     "pipelines/rules/badwords.py": ("tests/pipelines/rules/test_bloom.py", "tests/pipelines/rules/test_measure.py"),
     "pipelines/text/counting.py": ("tests/pipelines/text/test_characters.py", "tests/pipelines/rules/test_measure.py"),
     "pipelines/pii/emails.py": ("tests/pipelines/pii/test_mask.py",),
@@ -41,7 +43,7 @@ ALSO = {
     "pipelines/urls/listfile.py": ("tests/pipelines/urls/test_filter.py",),
     "pipelines/text/fasttext_model.py": ("tests/pipelines/html/test_prefilter.py", "tests/pipelines/test_langid.py"),
     "pipelines/text/languages.py": ("tests/pipelines/rules/test_quality.py",),
-    "pipelines/text/ngrams.py": ("tests/pipelines/text/test_hashing.py", "tests/pipelines/dedup/test_minhash.py"),
+    "pipelines/text/folding.py": ("tests/pipelines/text/test_hashing.py",),
     "pipelines/pii/phones.py": ("tests/pipelines/pii/test_mask.py",),
     "pipelines/warc/record.py": ("tests/pipelines/warc/test_pages.py",),
     "pipelines/warc/recordsearch.py": (

@@ -36,8 +36,8 @@ from pipelines.dedup.linking import set_jaccards
 from pipelines.dedup.links import FILE_BITS
 from pipelines.dedup.minhash import band_keys, found_probability, minima, permutations, signatures
 from pipelines.spark.job import Job
+from pipelines.text.folding import normalize
 from pipelines.text.hashing import buffers, shingles
-from pipelines.text.ngrams import normalize
 
 DATATROVE = ("datatrove[processing,io]==0.10.1", "spacy", "orjson")
 CORES = 2

@@ -217,7 +217,7 @@ def readers() -> dict[str, Case]:
     from pipelines.dedup import minhash
     from pipelines.pii import mask as pii
     from pipelines.rules.measure import Tools, measure
-    from pipelines.text import hashing, ngrams, spelling
+    from pipelines.text import folding, hashing, spelling
     from pipelines.warc import httpbody
 
     texts = {repr(piece): (lambda size, piece=piece: piece * (size // len(piece))) for piece in PIECES}
@@ -232,7 +232,7 @@ def readers() -> dict[str, Case]:
         "langid.rank": Case(langid.rank, texts),
         "scores.measure": Case(lambda text: measure(text, "en", settings, tools), texts),
         "pii.mask": Case(lambda text: pii.mask(text, settings.mask), texts),
-        "ngrams.normalize": Case(ngrams.normalize, texts),
+        "folding.normalize": Case(folding.normalize, texts),
         "spelling.split": Case(spelling.split, texts),
         "spelling.locate": Case(spelling.locate, texts),
         "hashing.shingles": Case(lambda column: hashing.shingles(*column, 5), columns),

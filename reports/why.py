@@ -21,7 +21,7 @@ from contract.schema import Drop
 from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import reading
-from pipelines.text.ngrams import shingles
+from pipelines.text.folding import shingles
 from pipelines.urls.canonical import canonical
 
 INDENT = " " * 34

@@ -21,6 +21,11 @@ HEAVY = {"torch", "deepspeed", "transformers", "pyspark", "pandas"}
 LIGHT_PLACES = ("contract", "plugins", "dags")
 CODE = ("contract", "pipelines", "training", "evals", "plugins", "dags", "reports", "demo", "perf", "mutants")
 MAX_DAG_LINES, MAX_FUNCTION_LINES = 60, 50
+PRIVATE = {  # names that libraries keep to themselves, where they offer no other way; another version may lack them
+    "training/__main__.py": {"__compatible_ops__"},
+    "pipelines/spark/session.py": {"_active_spark_context"},
+    "pipelines/html/maintext.py": {"_prepare_tree"},
+}
 BARREN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -174,6 +179,43 @@ def test_functions_are_short_and_modules_say_what_they_are(file):
     assert file.stem not in BARREN_NAMES, "name a module after what it does"
 
 
+def private_names(tree: ast.AST) -> set[str]:
+    """Names with a leading underscore that a module uses of what it did not make itself."""
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    usual = {"_exit", "_replace", "__name__", "__file__", *dir(type), *dir(BaseException)}  # documented
+    used = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                continue
+            case ast.Attribute(attr=name):
+                used.add(name)
+            case ast.Call(
+                func=ast.Name(id="getattr" | "setattr" | "hasattr"), args=[_, ast.Constant(value=str(name)), *_]
+            ):
+                used.add(name)
+            case ast.ImportFrom(module=str(module)) if module.partition(".")[0] not in CODE:
+                used |= {*module.split("."), *(alias.name for alias in node.names)}
+            case ast.Import():
+                used |= {part for alias in node.names for part in alias.name.split(".")}
+    return {name for name in used if name.startswith("_")} - own - usual
+
+
+@pytest.mark.parametrize("file", sources("contract", "pipelines", "training", "reports"), ids=named)
+def test_private_names_of_libraries_are_used_where_the_table_says(file):
+    assert private_names(ast.parse(file.read_text())) == PRIVATE.get(named(file), set())
+
+
+def test_private_name_rule_sees_every_way_to_use_one():
+    tree = ast.parse(
+        "from torch._C import _jit\nimport pyarrow._fs\nfrom contract.plan import _own\n"
+        "engine.optimizer._linked = False\ngetattr(config, '_attn')\nself._mine\ndef _made(): ...\nhere._made()\n"
+        "os._exit(1)\ntype(error).__name__\nerror.__cause__\nops.__compatible__\nnode.public"
+    )
+    assert private_names(tree) == {"_C", "_jit", "_fs", "_linked", "_attn", "__compatible__"}
+
+
+@pytest.mark.parametrize("package", ["contract", "pipelines", "training", "reports", "gristmill_airflow"])
 @pytest.mark.parametrize("package", ["contract", "pipelines", "training", "evals", "reports", "gristmill_airflow"])
 def test_packages_are_installed_from_this_checkout(package):
     found = importlib.util.find_spec(package)

@@ -51,14 +51,14 @@ def heldout_losses(job: Job, module: nn.Module, data: TokenData, count: int) -> 
 
     Every process returns the losses of all sequences.
     """
-    nats = torch.zeros(count, dtype=torch.float64)
+    losses: dict[int, float] = {}
     for rows in parts(job, count):
         batch = data.rows(list(rows))
         tokens, mask = batch.tokens.to(job.device), batch.mask.to(job.device)
         logits = module(input_ids=tokens[:, :-1], use_cache=False).logits
         nll = -(log_probs(logits, tokens[:, 1:]) * mask).double().sum(-1) / mask.sum(-1).clamp(min=1)
-        nats[rows.start : rows.stop] = nll.cpu()
-    return job.sum(*nats.tolist())
+        losses.update(zip(rows, nll.tolist(), strict=True))
+    return job.rows(losses)
 
 
 def heldout_sizes(data: TokenData, count: int, chat: Chat) -> list[tuple[int, int]]:
@@ -75,19 +75,16 @@ def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[
     Every process returns all replies.
     """
     settings: Evaluate = job.settings
-    # Processes exchange results as sums; float64 holds ids exactly. Ids are stored plus 1, so 0 means no token.
-    ids = torch.zeros(len(prompts), settings.max_response_tokens, dtype=torch.float64)
-    rewards = torch.zeros(len(prompts), dtype=torch.float64)
+    own: dict[int, tuple[list[int], float]] = {}
     for rows in parts(job, len(prompts)):
         seeds = [row_seed(settings.seed, row) for row in rows]
         some = prompts[rows.start : rows.stop]
         sampled = generate(module, some, seeds, settings.max_response_tokens, chat.end_of_text)
         scores = judge(sampled.tokens, sampled.attention)
-        rewards[rows.start : rows.stop] = reward.last(scores, sampled.attention).double().cpu()
-        for row, text in zip(rows, sampled.texts(), strict=True):
-            ids[row, : len(text)] = torch.tensor(text, dtype=torch.float64) + 1
-    whole = torch.tensor(job.sum(*ids.flatten().tolist()), dtype=torch.long).view(ids.shape)
-    return Replies([(row[row > 0] - 1).tolist() for row in whole], job.sum(*rewards.tolist()))
+        rewards = reward.last(scores, sampled.attention).tolist()
+        own.update(zip(rows, zip(sampled.texts(), rewards, strict=True), strict=True))
+    replies = job.rows(own)
+    return Replies([ids for ids, _ in replies], [value for _, value in replies])
 
 
 def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], chat: Chat, count: int) -> bytes:

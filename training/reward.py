@@ -109,8 +109,7 @@ def is_heldout(turn: str, fraction: float) -> bool:
 def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
     """The reward model that `reward` committed, in float32 on the CPU, prepared to compute in `dtype`."""
     folder = model.fetch(job, manifest)
-    config = LlamaConfig.from_json_file(folder / "config.json")
-    config._attn_implementation = model.attention(dtype)
+    config = LlamaConfig.from_pretrained(folder, attn_implementation=model.attention(dtype), local_files_only=True)
     module = RewardModel(LlamaModel(config), seed=0)
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))
@@ -183,7 +182,7 @@ def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: to
 def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) -> tuple[list[float], list[float]]:
     """(rewards of the chosen replies, rewards of the rejected ones), in the order of the pairs, on every process."""
     settings: Reward = job.settings
-    rewards = torch.zeros(2, len(pairs), dtype=torch.float64)
+    own: dict[int, tuple[float, float]] = {}
     starts = range(0, len(pairs), settings.engine.micro_batch)
     for turn in range(math.ceil(len(starts) / job.world)):
         # A process without work repeats the last part: under ZeRO 3, every process must join every forward pass.
@@ -192,9 +191,9 @@ def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) 
         part = pairs[start : start + settings.engine.micro_batch]
         found = rewards_of(module, encode(chat, part, settings.max_tokens), chat.pad, job.device)
         if index < len(starts):
-            rewards[:, start : start + len(part)] = found.double().cpu().view(2, -1)
-    whole = torch.tensor(job.sum(*rewards.flatten().tolist())).view(2, -1)
-    return whole[0].tolist(), whole[1].tolist()
+            own.update(enumerate(zip(*found.view(2, -1).tolist(), strict=True), start))
+    rewards = job.rows(own)
+    return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
 
 
 def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | int]:

@@ -15,10 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from contract.evalset import Item
 from pipelines.text import hashing
-from pipelines.text.ngrams import Hashes, ngram_hashes, word_hashes
+from pipelines.text.kernels import kernel
+from pipelines.text.mixing import Hashes, ngram_hashes, rolling
 from pipelines.text.spelling import Words, locate, split
 
 Ints = npt.NDArray[np.int64]
@@ -110,7 +112,13 @@ def _lay_out(items: Sequence[Item], n: int, min_words: int) -> _Passages:
                 bounds.append(len(words))
                 owner.append(number)
     folded = hashing.word_hashes(*hashing.buffers(pa.array(texts, pa.large_string()))).hashes
-    return _Passages(word_hashes(words), folded, np.array(bounds), np.array(owner, np.int64))
+    return _Passages(_exact_hashes(words), folded, np.array(bounds), np.array(owner, np.int64))
+
+
+def _exact_hashes(words: Sequence[str]) -> Hashes:
+    """xxh3 of each word's UTF-8 bytes. Shape (words,)."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(word.encode()) for word in words), np.uint64, len(words))
 
 
 def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: int) -> Index:
@@ -131,7 +139,7 @@ def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: i
         made = (ngram_hashes(laid.exact, length)[at], ngram_hashes(laid.folded, length)[at], passage, place)
         for column, values in zip(columns, (*made, np.full(len(at), length)), strict=True):
             column.append(values)
-    exact, folded, passage, place, length = (
+    exact, folded, passages, places, lengths = (
         np.concatenate(column) if column else np.zeros(0, np.uint64) for column in columns
     )
     order = np.argsort(exact, kind="stable")
@@ -139,14 +147,14 @@ def build(benchmarks: Sequence[tuple[str, Sequence[Item]]], n: int, min_words: i
     keys = np.unique(folded)
     return Index(
         tuple(name for name, _ in benchmarks),
-        tuple(np.unique(length).tolist()),
+        tuple(np.unique(lengths).tolist()),
         keys,
         _filter_of(keys),
         grams,
-        length[order][first].astype(np.uint8),
+        lengths[order][first].astype(np.uint8),
         np.append(first, len(order)).astype(np.int64),
-        passage[order].astype(np.int32),
-        place[order].astype(np.int32),
+        passages[order].astype(np.int32),
+        places[order].astype(np.int32),
         laid.item.astype(np.int32),
         words.astype(np.int32),
         np.repeat(np.arange(len(benchmarks)), [len(items) for _, items in benchmarks]).astype(np.uint16),
@@ -170,14 +178,16 @@ def suspects(texts: pa.Array, index: Index) -> npt.NDArray[np.bool_]:
     return _suspects(words, bounds, np.array(index.lengths, np.int64), index.keys, index.filter, shift)
 
 
-@hashing.kernel
-def _suspects(words, bounds, lengths, keys, bits, shift):
+@kernel
+def _suspects(
+    words: Hashes, bounds: Ints, lengths: Ints, keys: Hashes, bits: npt.NDArray[np.uint8], shift: np.uint64
+) -> npt.NDArray[np.bool_]:
     texts = len(bounds) - 1
     found = np.zeros(texts, np.bool_)
     held = np.empty(np.max(np.append(np.diff(bounds), 1)), np.uint64)
     for text in range(texts):
         for length in lengths:
-            count = hashing.rolling(words, bounds[text], bounds[text + 1], length, held, 0)
+            count = rolling(words, bounds[text], bounds[text + 1], length, held, 0)
             for at in range(count):
                 slot = held[at] >> shift
                 if not (bits[slot >> np.uint64(3)] >> np.uint8(slot & np.uint64(7))) & 1:
@@ -194,7 +204,7 @@ def _suspects(words, bounds, lengths, keys, bits, shift):
 def find(text: str, index: Index) -> Finding | None:
     """Find everything that a text shares with the benchmarks, or None."""
     words = locate(text)
-    hashes = word_hashes(words.words)
+    hashes = _exact_hashes(words.words)
     first, length, gram = [], [], []
     for size in index.lengths:
         ngrams = ngram_hashes(hashes, size)
@@ -215,7 +225,8 @@ def find(text: str, index: Index) -> Finding | None:
 def occurrences(grams: Ints, index: Index) -> Ints:
     """Indices of all occurrences of the given n-grams, concatenated."""
     count = index.starts[grams + 1] - index.starts[grams]
-    return np.repeat(index.starts[grams], count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    within: Ints = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(index.starts[grams], count) + within
 
 
 def _coverage(grams: Ints, index: Index) -> tuple[Ints, npt.NDArray[np.float64]]:

@@ -4,7 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.dedup.simhash import near
-from pipelines.text.hashing import Hashes, Offsets, kernel
+from pipelines.text.hashing import Offsets
+from pipelines.text.kernels import kernel
+from pipelines.text.mixing import Hashes
 
 Nodes = npt.NDArray[np.int64]
 
@@ -60,7 +62,7 @@ def ranked(keys: Hashes, ranks: Hashes) -> Nodes:
 
 
 @kernel
-def _stars(order, keys, nodes):
+def _stars(order: Offsets, keys: Hashes, nodes: Nodes) -> tuple[Nodes, Nodes, Offsets]:
     big = np.empty(len(order), np.int64)
     small = np.empty(len(order), np.int64)
     first = np.empty(len(order), np.int64)
@@ -82,7 +84,7 @@ def _stars(order, keys, nodes):
 
 
 @kernel
-def _pairs(order, keys, nodes, bound):
+def _pairs(order: Offsets, keys: Hashes, nodes: Nodes, bound: int) -> tuple[Nodes, Nodes]:
     room = max(1024, len(order))
     big = np.empty(room, np.int64)
     small = np.empty(room, np.int64)
@@ -103,7 +105,9 @@ def _pairs(order, keys, nodes, bound):
 
 
 @kernel
-def _near_pairs(order, keys, nodes, fingerprints, distance, reach, bound):
+def _near_pairs(
+    order: Offsets, keys: Hashes, nodes: Nodes, fingerprints: Hashes, distance: int, reach: int, bound: int
+) -> tuple[Nodes, Nodes]:
     room = max(1024, len(order))
     big = np.empty(room, np.int64)
     small = np.empty(room, np.int64)
@@ -143,7 +147,7 @@ def _near_pairs(order, keys, nodes, fingerprints, distance, reach, bound):
 
 
 @kernel
-def _end(order, keys, at):
+def _end(order: Offsets, keys: Hashes, at: int) -> int:
     """End of the run of documents that share the key at position `at`."""
     stop = at + 1
     while stop < len(order) and keys[order[stop]] == keys[order[at]]:
@@ -152,7 +156,7 @@ def _end(order, keys, at):
 
 
 @kernel
-def _root(parent, at):
+def _root(parent: Offsets, at: int) -> int:
     while parent[at] != at:
         parent[at] = parent[parent[at]]
         at = parent[at]
@@ -160,7 +164,9 @@ def _root(parent, at):
 
 
 @kernel
-def set_jaccards(one, one_bounds, other, other_bounds, left, right):
+def set_jaccards(
+    one: Hashes, one_bounds: Offsets, other: Hashes, other_bounds: Offsets, left: Offsets, right: Offsets
+) -> npt.NDArray[np.float64]:
     """Jaccard similarities of set left[i] of `one` and set right[i] of `other`. Shape (pairs,).
 
     Set j of `one` is one[one_bounds[j]:one_bounds[j + 1]], ascending and distinct; `other` likewise.

@@ -120,7 +120,8 @@ def _edges(big: Nodes, small: Nodes, places: Nodes) -> Iterator[Sent]:
 
 def meet_keys(store: Store, prefix: str, place: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
     """Step 2, where keys meet: link each document with the smallest node of its key."""
-    held, linked = [], []
+    held: list[pa.RecordBatch] = []
+    linked: list[pa.RecordBatch] = []
     for batch in batches:
         (held if "key" in batch.schema.names else linked).append(batch)
     found = [(column(batch, "big"), column(batch, "small")) for batch in linked]
@@ -151,12 +152,12 @@ def meet_pairs(
         return
     tails = (behind(heads, tail) for tail in spilled.tables())
     for table in chain([heads], tails):
-        columns = [column(table, name) for name in ("key", "rank", "node")]
+        keys, ranks, nodes = (column(table, name) for name in ("key", "rank", "node"))
         if distance is None:
-            big, small = pairs(*columns, bound)
+            big, small = pairs(keys, ranks, nodes, bound)
         else:
             prints = column(table, "fingerprint")
-            big, small = near_pairs(*columns, prints, distance, reach, bound if checked else None)
+            big, small = near_pairs(keys, ranks, nodes, prints, distance, reach, bound if checked else None)
         yield from _edges(big, small, (small if checked else big) >> FILE_BITS)
 
 
@@ -254,14 +255,18 @@ def steps(
 
     items.value: the list of Signed.
     """
-    simhash, checked = signing.method == "simhash", settings.min_jaccard is not None
+    simhash, least = signing.method == "simhash", settings.min_jaccard
+    checked = least is not None
     meet: exchange.Work = partial(meet_keys, store, prefix)
     if simhash or checked:
         meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
-    work = [(files, partial(send_keys, store, items, simhash or checked, simhash, buckets)), (buckets, meet)]
-    if checked:
+    work: list[tuple[int, exchange.Work]] = [
+        (files, partial(send_keys, store, items, simhash or checked, simhash, buckets)),
+        (buckets, meet),
+    ]
+    if least is not None:
         work.append((files, partial(send_sets, store, items, signing.ngram)))
-        work.append((files, partial(check_pairs, store, prefix, items, signing.ngram, settings.min_jaccard)))
+        work.append((files, partial(check_pairs, store, prefix, items, signing.ngram, least)))
     elif simhash:
         work.append((files, partial(link_pairs, store, prefix)))
     return work

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.hashing import Bytes, Offsets, kernel, mix64, shingles
+from pipelines.text.hashing import Bytes, Offsets, shingles
+from pipelines.text.kernels import kernel
+from pipelines.text.mixing import MULTIPLIER, Hashes, mix64
 
 Words32 = npt.NDArray[np.uint32]
 
@@ -21,7 +23,7 @@ def found_probability(jaccard: Any, bands: int, rows: int) -> Any:
 
 def threshold(bands: int, rows: int) -> float:
     """The Jaccard similarity at which half of the pairs share a band; the S-curve is about steepest there."""
-    return (1 - 0.5 ** (1 / bands)) ** (1 / rows)
+    return float((1 - 0.5 ** (1 / bands)) ** (1 / rows))
 
 
 @lru_cache(maxsize=4)
@@ -43,7 +45,7 @@ def signatures(data: Bytes, offsets: Offsets, ngram: int, count: int, seed: int)
 
 
 @kernel
-def minima(hashes, bounds, multipliers, offsets):
+def minima(hashes: Words32, bounds: Offsets, multipliers: Words32, offsets: Words32) -> Words32:
     """Minimum over h of a * mix32(h) + b modulo 2^32, for each set and each map (a, b). Shape (sets, maps).
 
     Set i is hashes[bounds[i]:bounds[i + 1]]. An empty set gives 2^32 - 1.
@@ -63,7 +65,7 @@ def minima(hashes, bounds, multipliers, offsets):
 
 
 @kernel
-def _mix32(value):
+def _mix32(value: np.uint32) -> np.uint32:
     """MurmurHash3's 32-bit finalizer."""
     value = np.uint32((value ^ (value >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     value = np.uint32((value ^ (value >> np.uint32(13))) * np.uint32(0xC2B2AE35))
@@ -71,7 +73,7 @@ def _mix32(value):
 
 
 @kernel
-def band_keys(signatures, bands):
+def band_keys(signatures: Words32, bands: int) -> Hashes:
     """Hash each band's number and rows to a 64-bit key; equal bands have equal keys. Shape (texts, bands)."""
     rows = signatures.shape[1] // bands
     out = np.empty((len(signatures), bands), np.uint64)
@@ -79,6 +81,6 @@ def band_keys(signatures, bands):
         for band in range(bands):
             state = mix64(np.uint64(band + 1))
             for row in range(rows):
-                state = mix64(state ^ np.uint64(signatures[text, band * rows + row])) + np.uint64(0x9E3779B97F4A7C15)
+                state = mix64(state ^ np.uint64(signatures[text, band * rows + row])) + MULTIPLIER
             out[text, band] = state
     return out

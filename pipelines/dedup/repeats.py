@@ -27,7 +27,8 @@ from pipelines.spark import exchange
 from pipelines.spark.exchange import Sent, column, gather
 from pipelines.spark.heldout import heldout
 from pipelines.spark.job import TableWriter
-from pipelines.text.hashing import Hashes, Offsets, buffers
+from pipelines.text.hashing import Offsets, buffers
+from pipelines.text.mixing import Hashes
 
 BUCKET_BYTES = 96 << 20  # bytes of the corpus's text per bucket: about 15 million tokens
 HOT = 1 << 16  # an anchor with more runs is hot: its windows are spread over all buckets one by one

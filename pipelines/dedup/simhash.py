@@ -9,16 +9,17 @@ from itertools import combinations, pairwise
 from math import comb
 
 import numpy as np
-import numpy.typing as npt
 
-from pipelines.text.hashing import kernel, mix64
+from pipelines.text.hashing import Offsets
+from pipelines.text.kernels import kernel
+from pipelines.text.mixing import Hashes, mix64
 
 BITS = 64
 KEPT = 3
 
 
 @kernel
-def fingerprints(hashes, bounds):
+def fingerprints(hashes: Hashes, bounds: Offsets) -> Hashes:
     """SimHash fingerprints: bit i is set if more than half of a text's shingles have it set. Shape (texts,) uint64.
 
     Text i has the shingles hashes[bounds[i]:bounds[i + 1]].
@@ -43,7 +44,7 @@ def key_count(distance: int) -> int:
     return comb(distance + KEPT, KEPT)
 
 
-def keys(prints: npt.NDArray[np.uint64], distance: int) -> npt.NDArray[np.uint64]:
+def keys(prints: Hashes, distance: int) -> Hashes:
     """Candidate keys of fingerprints. Shape (texts, key_count(distance)).
 
     Two fingerprints that differ in at most `distance` bits share at least one key.
@@ -55,7 +56,7 @@ def keys(prints: npt.NDArray[np.uint64], distance: int) -> npt.NDArray[np.uint64
 
 
 @kernel
-def _keys(prints, masks):
+def _keys(prints: Hashes, masks: Hashes) -> Hashes:
     out = np.empty((len(prints), len(masks)), np.uint64)
     for text in range(len(prints)):
         for choice in range(len(masks)):
@@ -64,9 +65,9 @@ def _keys(prints, masks):
 
 
 @kernel
-def near(one, other, distance):
+def near(one: np.uint64, other: np.uint64, distance: int) -> bool:
     """Whether two fingerprints differ in at most `distance` bits. Each iteration clears the lowest differing bit."""
     left = one ^ other
     for _ in range(distance):
         left &= left - np.uint64(1)
-    return left == 0
+    return bool(left == 0)

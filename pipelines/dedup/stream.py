@@ -9,7 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.text.hashing import Bytes, Offsets, kernel
+from pipelines.text.hashing import Bytes, Offsets
+from pipelines.text.kernels import kernel
+
+Eights = npt.NDArray[np.uint64]
 
 BLANK, MAYBE = 1, 2
 _KINDS = np.zeros(256, np.uint8)  # by first byte: ASCII white space (BLANK), perhaps other white space (MAYBE), or 0
@@ -41,7 +44,7 @@ def words(data: Bytes, offsets: Offsets) -> tuple[Tokens, Offsets]:
     return Tokens(stream[:written], at, bounds), starts
 
 
-def eights(data: Bytes) -> npt.NDArray[np.uint64]:
+def eights(data: Bytes) -> Eights:
     """The eight bytes from each offset on as a little-endian uint64, zero-padded past the end. Shape (bytes + 1,)."""
     return np.ndarray(len(data) + 1, np.dtype("<u8"), np.append(data, np.zeros(8, np.uint8)), strides=(1,))
 
@@ -65,7 +68,7 @@ def parse(data: Bytes, offsets: Offsets, width: int | None) -> Tokens:
 
 
 @kernel
-def _wide_space(data, at, end):
+def _wide_space(data: Bytes, at: int, end: int) -> int:
     """Length in bytes of the non-ASCII white space character that starts at data[at]; 0 if there is none."""
     if data[at] == 0xC2:
         return 2 if at + 1 < end and (data[at + 1] == 0x85 or data[at + 1] == 0xA0) else 0
@@ -77,7 +80,9 @@ def _wide_space(data, at, end):
 
 
 @kernel
-def _split(data, eight, offsets, spaces, kinds, out, out_eight):
+def _split(
+    data: Bytes, eight: Eights, offsets: Offsets, spaces: Offsets, kinds: Bytes, out: Bytes, out_eight: Eights
+) -> tuple[int, Offsets, Offsets, Offsets]:
     """Copy words eight bytes at a time; the next word overwrites the bytes written past a word's end."""
     texts = len(offsets) - 1
     at = np.zeros(len(spaces) + texts + 1, np.int64)
@@ -111,7 +116,7 @@ def _split(data, eight, offsets, spaces, kinds, out, out_eight):
 
 
 @kernel
-def _copy(data, begin, end):
+def _copy(data: Bytes, begin: Offsets, end: Offsets) -> tuple[Bytes, Offsets]:
     offsets = np.zeros(len(begin) + 1, np.int64)
     for one in range(len(begin)):
         offsets[one + 1] = offsets[one] + end[one] - begin[one]

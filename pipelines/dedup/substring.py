@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.dedup.stream import Tokens, eights
-from pipelines.text.hashing import Hashes, Offsets, kernel, mix64, rolling
+from pipelines.dedup.stream import Eights, Tokens, eights
+from pipelines.text.hashing import Bytes, Offsets
+from pipelines.text.kernels import kernel
+from pipelines.text.mixing import MULTIPLIER, Hashes, mix64, rolling
 
 Places = npt.NDArray[np.uint64]
 
@@ -25,7 +27,7 @@ class Runs(NamedTuple):
 
     anchor: Hashes
     first: Offsets
-    count: Offsets
+    count: Offsets  # type: ignore[assignment]  # hides tuple.count, which nobody calls
 
 
 def token_hashes(tokens: Tokens) -> Hashes:
@@ -86,14 +88,13 @@ def merge(rows: Offsets, first: Offsets, count: Offsets, k: int) -> tuple[Offset
 
 
 @kernel
-def _hash_tokens(eight, at):
+def _hash_tokens(eight: Eights, at: Offsets) -> Hashes:
     """Hash each token. Tokens shorter than eight bytes never collide, because mix64 is a bijection."""
     out = np.empty(len(at) - 1, np.uint64)
-    multiplier = np.uint64(0x9E3779B97F4A7C15)
     for token in range(len(at) - 1):
         place, left, state = at[token], at[token + 1] - at[token], np.uint64(0)
         while left >= 8:
-            state = (state ^ eight[place]) * multiplier
+            state = (state ^ eight[place]) * MULTIPLIER
             state ^= state >> np.uint64(32)
             place, left = place + 8, left - 8
         rest = eight[place] & ((np.uint64(1) << np.uint64(8 * left)) - np.uint64(1))
@@ -102,7 +103,7 @@ def _hash_tokens(eight, at):
 
 
 @kernel
-def _anchors(hashes, bounds, k, q):
+def _anchors(hashes: Hashes, bounds: Offsets, k: int, q: int) -> tuple[Hashes, Offsets, Offsets]:
     """Leftmost minimum of each window's k - q + 1 q-gram hashes, searched anew only when it leaves the window."""
     anchor = np.empty(len(hashes), np.uint64)
     first = np.empty(len(hashes), np.int64)
@@ -132,7 +133,7 @@ def _anchors(hashes, bounds, k, q):
 
 
 @kernel
-def _window_hashes(hashes, bounds, k):
+def _window_hashes(hashes: Hashes, bounds: Offsets, k: int) -> Hashes:
     out = np.zeros(len(hashes), np.uint64)
     for document in range(len(bounds) - 1):
         rolling(hashes, bounds[document], bounds[document + 1], k, out, bounds[document])
@@ -140,7 +141,7 @@ def _window_hashes(hashes, bounds, k):
 
 
 @kernel
-def _same(data, one, other, size):
+def _same(data: Bytes, one: int, other: int, size: int) -> bool:
     different = False
     for offset in range(size):  # no early exit, so that the loop is vectorised
         different |= data[one + offset] != data[other + offset]
@@ -148,7 +149,7 @@ def _same(data, one, other, size):
 
 
 @kernel
-def _smallest(order, hashes, places):
+def _smallest(order: Offsets, hashes: Hashes, places: Places) -> Offsets:
     """For each window, the window of smallest place among those of equal hash."""
     first = np.empty(len(order), np.int64)
     at = 0
@@ -165,7 +166,7 @@ def _smallest(order, hashes, places):
 
 
 @kernel
-def _all_equal(data, windows, begin, end, first):
+def _all_equal(data: Bytes, windows: Offsets, begin: Offsets, end: Offsets, first: Offsets) -> bool:
     """Whether every window equals windows[first].
 
     If the previous window equalled its own first and both pairs are consecutive, only the last tokens are compared.
@@ -189,7 +190,7 @@ def _all_equal(data, windows, begin, end, first):
 
 
 @kernel
-def _first_equal(data, begin, end, order, hashes, places):
+def _first_equal(data: Bytes, begin: Offsets, end: Offsets, order: Offsets, hashes: Hashes, places: Places) -> Offsets:
     first = np.empty(len(order), np.int64)
     at = 0
     while at < len(order):
@@ -213,7 +214,7 @@ def _first_equal(data, begin, end, order, hashes, places):
 
 
 @kernel
-def _merge(rows, first, count, k):
+def _merge(rows: Offsets, first: Offsets, count: Offsets, k: int) -> tuple[Offsets, Offsets, Offsets]:
     row = np.empty(len(rows), np.int64)
     start = np.empty(len(rows), np.int64)
     end = np.empty(len(rows), np.int64)

@@ -10,7 +10,8 @@ import pydivsufsort
 
 from pipelines.dedup.stream import Tokens
 from pipelines.dedup.substring import Places
-from pipelines.text.hashing import Offsets, kernel
+from pipelines.text.hashing import Offsets
+from pipelines.text.kernels import kernel
 
 
 def ranks(tokens: Tokens) -> Offsets:
@@ -47,47 +48,26 @@ def first_equal(tokens: Tokens, places: Places, k: int) -> tuple[Offsets, Offset
     """
     values, bounds = ranks(tokens), tokens.bounds
     documents = len(bounds) - 1
-    text = np.empty(len(values) + documents, np.int64)
+    text = np.empty(len(values) + documents, np.uint32)
     position = np.full(len(text), -1, np.int64)
     inside = np.arange(len(values)) + np.repeat(np.arange(documents), np.diff(bounds))
     text[inside], position[inside] = values + documents, np.arange(len(values))
     text[bounds[1:] + np.arange(documents)] = np.arange(documents)
     if not len(text):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    suffixes = pydivsufsort.divsufsort(text.astype(np.uint32)).astype(np.int64)
-    windows, first = _groups(_common_prefixes(text, suffixes), position[suffixes], places, k)
-    return windows, first
+    order = pydivsufsort.divsufsort(text)
+    return _groups(pydivsufsort.kasai(text, order), position[order], places, k)
 
 
 @kernel
-def _common_prefixes(text, suffixes):
-    """Length of the prefix that each suffix shares with its predecessor in the suffix array (Kasai et al. 2001)."""
-    size = len(text)
-    rank = np.empty(size, np.int64)
-    for at in range(size):
-        rank[suffixes[at]] = at
-    shared = np.zeros(size, np.int64)
-    length = 0
-    for at in range(size):
-        if rank[at]:
-            other = suffixes[rank[at] - 1]
-            while at + length < size and other + length < size and text[at + length] == text[other + length]:
-                length += 1
-            shared[rank[at]] = length
-            length = max(0, length - 1)
-        else:
-            length = 0
-    return shared
-
-
-@kernel
-def _groups(shared, positions, places, k):
+def _groups(shared: Offsets, positions: Offsets, places: Places, k: int) -> tuple[Offsets, Offsets]:
+    """The windows and first windows of `first_equal`. shared: length of the prefix shared with the next suffix."""
     windows = np.empty(len(shared), np.int64)
     first = np.empty(len(shared), np.int64)
     count, at = 0, 0
     while at < len(shared):
         stop = at + 1
-        while stop < len(shared) and shared[stop] >= k:
+        while stop < len(shared) and shared[stop - 1] >= k:
             stop += 1
         if stop - at > 1:
             least = positions[at]

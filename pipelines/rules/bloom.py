@@ -6,6 +6,7 @@ import numpy as np
 
 from pipelines.text import counting, recurrence
 from pipelines.text.characters import classes
+from pipelines.text.mixing import ngram_hashes
 from pipelines.text.words import Text, keys_of
 
 CHARACTER_N = 10
@@ -17,7 +18,7 @@ def char_repetition(document: Text, n: int = CHARACTER_N) -> float:
 
     Of D distinct n-grams, the sqrt(D) most frequent count, as far as they occur more than once.
     """
-    grams = counting.ngram_keys(document.codes.astype(np.uint64), n)
+    grams = ngram_hashes(document.codes.astype(np.uint64), n)
     counts = recurrence.occurrences(grams)
     repeated = counts[counts > 1]
     largest = min(math.isqrt(len(counts)), len(repeated))
@@ -26,7 +27,7 @@ def char_repetition(document: Text, n: int = CHARACTER_N) -> float:
 
 def word_repetition(document: Text, n: int = WORD_N) -> float:
     """Share of lower-cased word n-grams that occur more than once. n is in words of the language."""
-    grams = counting.ngram_keys(document.lowered_words[0].keys, n * document.unit)
+    grams = ngram_hashes(document.lowered_words[0].keys, n * document.unit)
     counts = recurrence.occurrences(grams)
     return float(counts[counts > 1].sum() / max(len(grams), 1))
 

@@ -8,7 +8,8 @@ Implementations differ in how they count. The definitions here:
 - A character covered by several duplicate n-grams counts once.
 """
 
-from pipelines.text import counting, recurrence
+from pipelines.text import recurrence
+from pipelines.text.mixing import ngram_hashes
 from pipelines.text.words import Spans, Text
 
 TOP_SIZES = (2, 3, 4)
@@ -24,15 +25,13 @@ def duplicates(parts: Spans) -> tuple[int, int]:
 def top_fraction(document: Text, n: int) -> float:
     """Occurrences x characters of the most frequent n-gram (the longest, if tied), over the document's characters."""
     starts, ends, keys = document.words
-    return float(recurrence.top_ngram(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1))
+    return float(recurrence.top_ngram(ngram_hashes(keys, n), starts, ends, n) / max(len(document.text), 1))
 
 
 def duplicate_fraction(document: Text, n: int) -> float:
     """Characters covered by n-grams that occurred earlier, over the document's characters."""
     starts, ends, keys = document.words
-    return float(
-        recurrence.covered_by_repeats(counting.ngram_keys(keys, n), starts, ends, n) / max(len(document.text), 1)
-    )
+    return float(recurrence.covered_by_repeats(ngram_hashes(keys, n), starts, ends, n) / max(len(document.text), 1))
 
 
 def measure(document: Text) -> dict[str, float | None]:

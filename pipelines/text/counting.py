@@ -1,13 +1,14 @@
 """Compiled counting of a text's words, lines, paragraphs and sentences, in time linear in its code points.
 
-A part of a text is a span [start, end) of code points; equal parts have equal 64-bit keys. Kernels use only kernels and
-constants of this file, because numba's cache detects changes only in the file that defines a kernel. The first process
-that calls the kernels compiles them for about three seconds; later processes load them from the cache.
+A part of a text is a span [start, end) of code points; equal parts have equal 64-bit keys. The first process that calls
+the kernels compiles them for about three seconds; later processes load them from the cache.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from pipelines.text.kernels import kernel
+from pipelines.text.mixing import START, mix64, take
 
 Codes = npt.NDArray[np.uint32]
 Classes = npt.NDArray[np.uint16]
@@ -20,19 +21,9 @@ TRIM, BULLET, LINE_END, STOP, FULL_STOP, AFTER_STOP = 128, 256, 512, 1024, 2048,
 NEWLINE, DOT, ELLIPSIS, HASH, CAPITAL_I = 0x0A, 0x2E, 0x2026, 0x23, 0x49
 ABBREVIATION = 16  # the most letters and dots that an abbreviation can have
 
-kernel = numba.njit(cache=True, nogil=True)
-
 
 @kernel
-def _mix(value):
-    """MurmurHash3's 64-bit finalizer with the lowest bit set, because 0 marks an empty slot of a hash table."""
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return (value ^ (value >> np.uint64(33))) | np.uint64(1)
-
-
-@kernel
-def _next_word(codes, classes, at, stop):
+def _next_word(codes: Codes, classes: Classes, at: int, stop: int) -> tuple[int, int]:
     """(start, end) of the first word in codes[at:stop]; start is `stop` if there is no word."""
     while at < stop and classes[codes[at]] & SPACE:
         at += 1
@@ -48,7 +39,7 @@ def _next_word(codes, classes, at, stop):
 
 
 @kernel
-def words(codes, classes):
+def words(codes: Codes, classes: Classes) -> tuple[Places, Places]:
     """(starts, ends) of the words."""
     starts, ends = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
     count, at = 0, 0
@@ -61,7 +52,7 @@ def words(codes, classes):
 
 
 @kernel
-def trimmed(codes, classes, starts, ends):
+def trimmed(codes: Codes, classes: Classes, starts: Places, ends: Places) -> tuple[Places, Places]:
     """Strip surrounding punctuation from spans. Spans of punctuation only become empty. Returns (starts, ends)."""
     firsts, lasts = starts.copy(), ends.copy()
     for index in range(len(starts)):
@@ -75,7 +66,7 @@ def trimmed(codes, classes, starts, ends):
 
 
 @kernel
-def lines_and_paragraphs(codes, classes):
+def lines_and_paragraphs(codes: Codes, classes: Classes) -> tuple[Places, Places, Places, Places]:
     """(starts, ends) of non-blank lines and (starts, ends) of paragraphs, all without surrounding white space."""
     size = len(codes) // 2 + 1
     starts, ends, firsts, lasts = np.empty((4, size), np.int64)
@@ -103,7 +94,7 @@ def lines_and_paragraphs(codes, classes):
 
 
 @kernel
-def keys(codes, starts, ends):
+def keys(codes: Codes, starts: Places, ends: Places) -> Keys:
     """The key of each span. Shape (spans,)."""
     made = np.empty(len(starts), np.uint64)
     for index in range(len(starts)):
@@ -112,31 +103,16 @@ def keys(codes, starts, ends):
 
 
 @kernel
-def key_of(codes, start, end):
-    state = np.uint64(0x243F6A8885A308D3)
+def key_of(codes: Codes, start: int, end: int) -> np.uint64:
+    """The key of codes[start:end]."""
+    state = START
     for at in range(start, end):
-        state = (state ^ np.uint64(codes[at])) * np.uint64(0x9E3779B97F4A7C15) ^ (state >> np.uint64(29))
-    return _mix(state)
+        state = take(state, codes[at])
+    return mix64(state)
 
 
 @kernel
-def ngram_keys(parts, n):
-    """The key of each run of n parts. parts: keys, or code points as 64-bit integers."""
-    multiplier, power, total = np.uint64(0x9E3779B97F4A7C15), np.uint64(1), np.uint64(0)
-    for _ in range(n):
-        power *= multiplier
-    made = np.empty(max(len(parts) - n + 1, 0), np.uint64)
-    for at in range(len(parts)):
-        total = total * multiplier + parts[at]
-        if at >= n:
-            total -= parts[at - n] * power
-        if at >= n - 1:
-            made[at - n + 1] = _mix(total)
-    return made
-
-
-@kernel
-def listed(parts, known):
+def listed(parts: Keys, known: Keys) -> tuple[int, int]:
     """(number of parts that are in a list, number of the list's entries that occur). known: its keys, ascending."""
     found = np.zeros(len(known), np.bool_)
     count = 0
@@ -149,7 +125,7 @@ def listed(parts, known):
 
 
 @kernel
-def marks(codes):
+def marks(codes: Codes) -> tuple[int, int]:
     """Count number signs and ellipses. In a run of dots, every three are one ellipsis."""
     hashes = ellipses = dots = 0
     for code in codes:
@@ -165,7 +141,7 @@ def marks(codes):
 
 
 @kernel
-def letters(codes, classes, starts, ends):
+def letters(codes: Codes, classes: Classes, starts: Places, ends: Places) -> tuple[int, int]:
     """(number of spans with a letter or mark, number of letters and marks in all spans)."""
     spans = total = 0
     for index in range(len(starts)):
@@ -178,7 +154,7 @@ def letters(codes, classes, starts, ends):
 
 
 @kernel
-def line_marks(codes, classes, starts, ends):
+def line_marks(codes: Codes, classes: Classes, starts: Places, ends: Places) -> tuple[int, int, int]:
     """Number of lines that begin with a bullet, that end in an ellipsis, and that end in punctuation."""
     bullets = ellipses = punctuated = 0
     for index in range(len(starts)):
@@ -191,7 +167,7 @@ def line_marks(codes, classes, starts, ends):
 
 
 @kernel
-def raw_lines(codes, classes):
+def raw_lines(codes: Codes, classes: Classes) -> Places:
     """Start, end, words, letters, upper-case letters and digits of each line, even if blank. Shape (lines, 6)."""
     size = 1 + (codes == NEWLINE).sum()
     found = np.zeros((size, 6), np.int64)
@@ -214,13 +190,13 @@ def raw_lines(codes, classes):
 
 
 @kernel
-def _holds(known, key):
+def _holds(known: Keys, key: np.uint64) -> bool:
     at = np.searchsorted(known, key)
-    return at < len(known) and known[at] == key
+    return bool(at < len(known) and known[at] == key)
 
 
 @kernel
-def _abbreviates(codes, classes, dot, before_name, shortened):
+def _abbreviates(codes: Codes, classes: Classes, dot: int, before_name: Keys, shortened: Keys) -> bool:
     """Whether codes[dot] marks an abbreviation but not the end of a sentence. A dot at a line's end always ends one."""
     after = dot + 1
     while after < len(codes) and codes[after] != NEWLINE and classes[codes[after]] & SPACE:
@@ -234,15 +210,15 @@ def _abbreviates(codes, classes, dot, before_name, shortened):
     if start == dot:
         return False
     if dot - start == 1 and classes[codes[start]] & UPPER:
-        return codes[start] != CAPITAL_I
+        return bool(codes[start] != CAPITAL_I)
     key = key_of(codes, start, dot)
     if _holds(before_name, key):
         return True
-    return (dots > 0 or _holds(shortened, key)) and not classes[codes[after]] & UPPER
+    return bool((dots > 0 or _holds(shortened, key)) and not classes[codes[after]] & UPPER)
 
 
 @kernel
-def sentence_ends(codes, classes, before_name, shortened):
+def sentence_ends(codes: Codes, classes: Classes, before_name: Keys, shortened: Keys) -> int:
     """Count the ends of sentences.
 
     A run of full stops ends a sentence if no word continues right after it; a run of another script's own full stops

@@ -1,6 +1,6 @@
-"""Words and word n-grams as 64-bit hashes, computed directly from UTF-8: the compiled twin of `pipelines.text.ngrams`.
+"""Words and word n-grams as 64-bit hashes, computed directly from UTF-8: the compiled twin of `folding.normalize`.
 
-Both modules fold a text character by character with the same table, so they find the same words. This one creates no
+Both fold a text character by character with the same table, so they find the same words. This one creates no
 Python objects for them. Kernels take the two buffers of an Arrow string column: `data`, uint8, and `offsets`, int64 of
 shape (texts + 1,).
 """
@@ -8,23 +8,22 @@ shape (texts + 1,).
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.text.ngrams import fold
+from pipelines.text.folding import fold
+from pipelines.text.kernels import kernel
+from pipelines.text.mixing import START, Hashes, Integer, mix64, rolling, take
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
+Codes = npt.NDArray[np.int32]
 
 TABLED = 0x30000  # size of the table; above are only Han, tags, variation selectors and private use
 SPACE, GONE, ALONE = -1, 0, 1 << 24
 LESS, EQUALS, GREATER, SLASH = 0x3C, 0x3D, 0x3E, 0x2F
 _LONGER = -2  # entries from here down refer to several code points
-
-kernel = numba.njit(cache=True, nogil=True)
 
 
 class Folding(NamedTuple):
@@ -34,8 +33,8 @@ class Folding(NamedTuple):
     stands for the code points in `several` from index i to the next 0.
     """
 
-    one: npt.NDArray[np.int32]
-    several: npt.NDArray[np.int32]
+    one: Codes
+    several: Codes
 
 
 class Shingles(NamedTuple):
@@ -47,7 +46,7 @@ class Shingles(NamedTuple):
 
 @lru_cache(maxsize=1)
 def folding() -> Folding:
-    """The table of `ngrams.fold` for every code point below TABLED. Takes about 0.3 s, once per worker."""
+    """The table of `folding.fold` for every code point below TABLED. Takes about 0.3 s, once per worker."""
     one = np.zeros(TABLED, np.int32)
     several: list[int] = []
     for code in range(TABLED):
@@ -89,20 +88,7 @@ def shingles(data: Bytes, offsets: Offsets, n: int) -> Shingles:
 
 
 @kernel
-def mix64(value: np.uint64) -> np.uint64:
-    """MurmurHash3's 64-bit finalizer."""
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ (value >> np.uint64(33))
-
-
-@kernel
-def _take(state, code):
-    return (state ^ np.uint64(code)) * np.uint64(0x9E3779B97F4A7C15) ^ (state >> np.uint64(29))
-
-
-@kernel
-def _decode(data, at, end):
+def _decode(data: Bytes, at: int, end: int) -> tuple[Integer, int]:
     """The code point at data[at] and the offset of the next. Bytes invalid in UTF-8 decode to their own value."""
     lead = np.int64(data[at])
     if lead < 0x80:
@@ -123,24 +109,24 @@ def _decode(data, at, end):
 
 
 @kernel
-def _fold_code(code, one):
+def _fold_code(code: Integer, one: Codes) -> Integer:
     """The table's entry of a code point, or its folding by rule if it is above the table."""
     if code < TABLED:
         return np.int64(one[code])
     if code < 0x40000:
         return code | ALONE
     if 0xE0000 <= code < 0xE1000:
-        return np.int64(GONE)
+        return GONE
     return code
 
 
 @kernel
-def _letter(byte):
+def _letter(byte: np.uint8) -> np.bool_:
     return 0x61 <= byte | 0x20 <= 0x7A
 
 
 @kernel
-def _past_name(data, at, end):
+def _past_name(data: Bytes, at: int, end: int) -> int:
     """The end of the run of letters, digits, `:`, `-` and `_` that starts at data[at]."""
     while at < end and (_letter(data[at]) or 0x30 <= data[at] <= 0x3A or data[at] == 0x2D or data[at] == 0x5F):
         at += 1
@@ -148,15 +134,15 @@ def _past_name(data, at, end):
 
 
 @kernel
-def _past_blanks(data, at, end):
+def _past_blanks(data: Bytes, at: int, end: int) -> int:
     while at < end and (data[at] == 0x20 or (0x09 <= data[at] <= 0x0D and data[at] != 0x0B)):
         at += 1
     return at
 
 
 @kernel
-def _past_markup(data, at, end):
-    """The end of the tag that starts with the `<` at data[at], or `at` if there is none. Twin of `ngrams.MARKUP`."""
+def _past_markup(data: Bytes, at: int, end: int) -> int:
+    """The end of the tag that starts with the `<` at data[at], or `at` if there is none. Twin of `folding.MARKUP`."""
     here = at + 2 if at + 1 < end and data[at + 1] == SLASH else at + 1
     if here >= end or not _letter(data[here]):
         return at
@@ -178,14 +164,14 @@ def _past_markup(data, at, end):
 
 
 @kernel
-def _words(data, start, end, one, several, out, count):
+def _words(data: Bytes, start: int, end: int, one: Codes, several: Codes, out: Hashes, count: int) -> int:
     """Write the hashes of the words of data[start:end] to out[count:]. Returns the new count."""
-    empty = np.uint64(0x243F6A8885A308D3)
-    state, length, digits, at = empty, 0, False, start
+    state, length, digits, at = START, 0, False, start
+    folded: Integer
     while at < end:
         past = _past_markup(data, at, end) if data[at] == LESS else at
         if past > at:
-            folded, at = np.int64(SPACE), past
+            folded, at = SPACE, past
         else:
             code, at = _decode(data, at, end)
             folded = _fold_code(code, one)
@@ -196,18 +182,18 @@ def _words(data, start, end, one, several, out, count):
                 out[count] = mix64(state)
                 count += 1
             if folded != SPACE:
-                out[count] = mix64(_take(empty, folded ^ ALONE))
+                out[count] = mix64(take(START, folded ^ ALONE))
                 count += 1
-            state, length, digits = empty, 0, False
+            state, length, digits = START, 0, False
         elif folded > 0:
             if folded != 48 or not digits:  # a run of digits is folded to a single 0
-                state = _take(state, folded)
+                state = take(state, folded)
                 length += 1
             digits = folded == 48
         else:
             place = _LONGER - folded
             while several[place]:
-                state = _take(state, several[place])
+                state = take(state, several[place])
                 place += 1
             length += 1
             digits = False
@@ -218,7 +204,7 @@ def _words(data, start, end, one, several, out, count):
 
 
 @kernel
-def _all_words(data, offsets, one, several):
+def _all_words(data: Bytes, offsets: Offsets, one: Codes, several: Codes) -> tuple[Hashes, Offsets]:
     """Hashes of the words of all texts, and the bounds of each text's hashes."""
     texts = len(offsets) - 1
     out = np.empty(offsets[texts] - offsets[0] + 1, np.uint64)  # each word takes at least one byte
@@ -229,28 +215,7 @@ def _all_words(data, offsets, one, several):
 
 
 @kernel
-def rolling(hashes, start, end, n, out, count):
-    """Write a hash of every run of n values of hashes[start:end] to out[count:]. Returns the new count.
-
-    The hashes are those of `ngrams.ngram_hashes`.
-    """
-    multiplier = np.uint64(0x9E3779B97F4A7C15)
-    power = np.uint64(1)
-    for _ in range(n):
-        power *= multiplier
-    total = np.uint64(0)
-    for at in range(start, end):
-        total = total * multiplier + hashes[at]
-        if at - start >= n:
-            total -= hashes[at - n] * power
-        if at - start >= n - 1:
-            out[count] = mix64(total)
-            count += 1
-    return count
-
-
-@kernel
-def _all_shingles(data, offsets, words, bounds, n):
+def _all_shingles(data: Bytes, offsets: Offsets, words: Hashes, bounds: Offsets, n: int) -> tuple[Hashes, Offsets]:
     texts = len(offsets) - 1
     out = np.empty(len(words) + texts, np.uint64)
     ends = np.zeros(texts + 1, np.int64)
@@ -261,7 +226,7 @@ def _all_shingles(data, offsets, words, bounds, n):
             continue
         state = np.uint64(0x13198A2E03707344)
         for at in range(offsets[text], offsets[text + 1]):
-            state = _take(state, data[at])
+            state = take(state, data[at])
         out[ends[text]] = mix64(state)
         ends[text + 1] = ends[text] + 1
     return out[: ends[texts]].copy(), ends

@@ -1,12 +1,12 @@
 """The words of a text as decontamination compares them, with their offsets.
 
-Words are those of `ngrams.normalize`, except that numbers keep their digits.
+Words are those of `folding.normalize`, except that numbers keep their digits.
 """
 
 import unicodedata
 from typing import NamedTuple
 
-from pipelines.text.ngrams import blank_markup, fold
+from pipelines.text.folding import blank_markup, fold
 
 
 class Words(NamedTuple):
@@ -18,7 +18,7 @@ class Words(NamedTuple):
 
 
 def spell(character: str) -> str:
-    """Fold a character like `ngrams.fold`, but map a digit of any script to its ASCII digit."""
+    """Fold a character like `folding.fold`, but map a digit of any script to its ASCII digit."""
     return str(unicodedata.digit(character)) if unicodedata.category(character) == "Nd" else fold(character)
 
 

@@ -121,6 +121,7 @@ def _state(pid: int) -> str:
     return ""
 
 
+# Not filelock's: that opens a path, not a name in a folder already opened and checked, and takes 40 ms to import.
 def _open(lock: Path, shared: bool) -> BinaryIO:
     """Open the lock's file and create it if it is missing. A shared lock serves every user of the machine."""
     before = os.umask(0) if shared else None

@@ -73,6 +73,31 @@ def test_the_demos_recipe_is_the_default_of_the_forms_unless_another_is_named(tm
     assert str(started.value) == (named or str(tmp_path / "demo.yaml"))
 
 
+def test_a_process_that_only_waits_to_be_reaped_is_gone(tmp_path):
+    process = subprocess.Popen(["true"], env={**os.environ, server.MARK: str(tmp_path)}, start_new_session=True)
+    (tmp_path / "airflow.pid").write_text(f"{process.pid} 8080\n")
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
+        assert server.processes(tmp_path) == set()
+        assert server.find(tmp_path) is None
+    finally:
+        process.wait()
+
+
+def test_a_retitled_worker_is_found_by_its_session_and_another_of_that_session_is_not(tmp_path):
+    titled = "import time; print('up', flush=True); time.sleep(60)  # airflow worker"
+    ours, stranger = launch([sys.executable, "-c", titled]), launch(SLEEPER)
+    try:
+        for process, found in ((ours, {ours.pid}), (stranger, set())):
+            (tmp_path / "airflow.pid").write_text(f"{process.pid} 8080\n")
+            assert server.processes(tmp_path) == found
+    finally:
+        for process in (ours, stranger):
+            process.kill()
+            process.wait()
+
+
 def test_stop_kills_what_ignores_sigterm(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "GRACE_S", 0.5)
     deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)"

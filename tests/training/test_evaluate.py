@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -93,3 +94,23 @@ def test_equal_models_get_equal_replies(align: Callable[..., Job]) -> None:
     assert first == again
     assert len({tuple(ids) for ids in first.ids}) == 5
     assert win_rate(first.rewards, again.rewards)["win_rate"] == 0.5
+
+
+def test_two_processes_measure_what_one_does(
+    align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """The same figures and, from the same seeds, the same replies."""
+    job = align("evaluate", "evaluate.prompts=7", "evaluate.sequences=9", "evaluate.engine.micro_batch=2")
+    process = launch(job.run, "evaluate", processes=2)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    two, replies = result(job)
+    job.store.delete(f"{job.task.prefix}/manifest.json")
+    evaluate.run(job)
+    one, expected = result(job)
+    assert [row["after"] for row in replies] == [row["after"] for row in expected]
+    assert [row["reward_before"] for row in replies] == pytest.approx(
+        [row["reward_before"] for row in expected], rel=1e-4
+    )
+    assert two.keys() == one.keys()
+    assert two == pytest.approx(one, rel=1e-4)

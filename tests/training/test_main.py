@@ -10,6 +10,15 @@ import pytest
 from training import __main__ as main
 
 
+def test_deepspeed_still_has_the_switch_that_join_turns_off() -> None:
+    """Were it gone, every start would compile C++ without a word."""
+    import deepspeed
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    assert ShareMemCommBuilder.NAME == "deepspeed_shm_comm"
+    assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
+
+
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GRISTMILL_SCRATCH", str(tmp_path))

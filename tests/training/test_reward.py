@@ -184,7 +184,13 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
     )
     settings = Reward(engine={"micro_batch": 2}, batch=2)
     shapes: list[list[int]] = []
-    chosen, rejected = torch.zeros(count), torch.zeros(count)
+    judged: dict[int, tuple[float, float]] = {}
+
+    def rows(own: dict[int, tuple[float, float]]) -> list[tuple[float, float]]:
+        assert judged.keys().isdisjoint(own)
+        judged.update(own)
+        return [judged[row] for row in sorted(judged)]
+
     for rank in range(world):
         called: list[int] = []
 
@@ -193,13 +199,11 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
             called.append(len(tokens))
             return (tokens[:, :1] * 10 + tokens[:, 1:]).expand(-1, 2).float()
 
-        job = SimpleNamespace(settings=settings, rank=rank, world=world, device="cpu", sum=lambda *values: list(values))
+        job = SimpleNamespace(settings=settings, rank=rank, world=world, device="cpu", rows=rows)
         found = reward.judge(job, module, chat, [pair(str(index), index) for index in range(count)])  # type: ignore[arg-type]
-        chosen += torch.tensor(found[0])
-        rejected += torch.tensor(found[1])
         shapes.append(called)
-    assert chosen.tolist() == [10 * (1 + index) + 1 for index in range(count)]
-    assert rejected.tolist() == [10 * (1 + index) + 2 for index in range(count)]
+    assert found[0] == [10 * (1 + index) + 1 for index in range(count)]
+    assert found[1] == [10 * (1 + index) + 2 for index in range(count)]
     assert {len(called) for called in shapes} == {math.ceil(math.ceil(count / 2) / world)}
     assert max(max(called) for called in shapes) <= 4
 
@@ -295,3 +299,15 @@ def test_real_comparisons(align: Callable[..., Job], data_dir: Path) -> None:
     assert len(ids) == 100
     assert all(len(one) <= 48 for one in ids)
     assert not {one.prompt[0] for one in pairs.train} & {one.prompt[0] for one in pairs.heldout}
+
+
+def test_a_loaded_model_computes_with_the_attention_of_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    reward.RewardModel(LlamaModel(LlamaConfig(vocab_size=50, **shape)), seed=0).save_pretrained(tmp_path)
+    monkeypatch.setattr(model, "fetch", lambda job, manifest: tmp_path)
+    monkeypatch.setattr(model, "attention", lambda dtype: {"bf16": "eager", "fp32": "sdpa"}[dtype])
+    for dtype, attention in (("bf16", "eager"), ("fp32", "sdpa")):
+        loaded = reward.load(None, None, dtype)  # type: ignore[arg-type]
+        assert loaded.decoder.config._attn_implementation == attention

@@ -4,7 +4,6 @@
     random-00000.safetensors           one process's random states
     state.json                         step, update counts, and small values that the stage itself needs to resume
     metrics.jsonl                      the curves so far
-    sums-00000.json                    digests of the files that one process wrote
 
 Tensors are stored whole, parameter by parameter, under any ZeRO stage. So a run may resume with another number of
 processes, another ZeRO stage or another micro-batch; with the same ones it continues bit for bit. Nothing is pickled.
@@ -25,12 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from contract.digest import file_digest
 from contract.errors import DamagedError, InputError, Interrupted, StoreError
 from contract.kinds import Kind
-from contract.manifest import HEARTBEAT, Attempt, File, Manifest, find, parse, read
+from contract.manifest import Attempt, File, Manifest, find, parse, read
 from contract.printable import printable
 from training.engine import zero
-from training.engine.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
+from training.engine.checkpoint_files import Shards, check_digests, header_fits, random_state, restore_random_state
 from training.engine.engine import Engine
 from training.engine.job import Job, checkpoint_prefixes
 
@@ -82,29 +82,31 @@ def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str,
         updates = {name: engine.steps_done for name, engine in engines.items()}
         (folder / "state.json").write_text(json.dumps({"step": step, "updates": updates, "extra": dict(extra)}))
         (folder / "metrics.jsonl").write_bytes(job.curves.dump())
-    sums = {path.name: digest(path) for path in sorted(folder.iterdir())}
-    (folder / f"sums-{job.rank:05d}.json").write_text(json.dumps(sums))
+    own = [
+        File(
+            path=attempt.path(path.name),
+            kind=Kind.METRICS if path.suffix == ".jsonl" else Kind.CHECKPOINT,
+            bytes=path.stat().st_size,
+            sha256=file_digest(path),
+        )
+        for path in sorted(folder.iterdir())
+    ]
     with job.leading(attempt):
         job.store.upload(folder, f"{attempt.prefix}/{attempt.id}")
-        job.barrier()
+        written = [file for files in job.gather(own) for file in files]  # also waits for the other uploads
         if job.rank == 0:
-            _commit(job, attempt, step)
+            _commit(job, attempt, step, written)
         job.barrier()
 
 
-def _commit(job: Job, attempt: Attempt, step: int) -> None:
-    files = [
-        File(path=entry.path, kind=Kind.METRICS if entry.path.endswith(".jsonl") else Kind.CHECKPOINT, bytes=entry.size)
-        for entry in job.store.files(f"{attempt.prefix}/{attempt.id}")
-        if not entry.path.endswith(f"/{HEARTBEAT}")
-    ]
+def _commit(job: Job, attempt: Attempt, step: int, files: list[File]) -> None:
     attempt.commit(files, metrics={"step": step, "processes": job.world})
     for old in committed(job)[KEEP:]:
         _delete(job, old)
 
 
 def _stop_where_done(job: Job) -> None:
-    if job.sum(float(job.rank == 0 and find(job.store, job.task) is not None))[0]:
+    if job.share(job.rank == 0 and find(job.store, job.task) is not None):
         raise Interrupted(
             f"{job.task.stage}: another attempt has finished this task; its result stands, this one stops"
         )
@@ -167,11 +169,11 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
 def _newest(job: Job) -> _Opened | None:
     """The newest undamaged checkpoint, the same on every rank; None if there never was one."""
     for _ in range(LISTINGS):
-        for prefix in job.share("\n".join(_listed(job)) if job.rank == 0 else "").splitlines():
+        for prefix in job.share(_listed(job) if job.rank == 0 else []):
             look = _look(job, prefix)
             own = hashlib.sha256(look.manifest).hexdigest()
             same = job.share(own) == own  # if not, another attempt replaced it between two ranks' reads
-            worst = _agree(job, look.state if same else max(look.state, _State.GONE))
+            worst = max(job.gather(look.state if same else max(look.state, _State.GONE)))
             if worst is _State.WHOLE:
                 return look.opened
             if worst is _State.GONE:
@@ -214,18 +216,14 @@ class _Look:
     manifest: bytes = b""
 
 
-def _agree(job: Job, state: _State) -> _State:
-    counts = job.sum(*(float(state is one) for one in _State if one))
-    return max((one for one, count in zip(list(_State)[1:], counts, strict=True) if count), default=_State.WHOLE)
-
-
 def _look(job: Job, prefix: str) -> _Look:
     content = b""
     try:
         content = job.store.read_bytes(f"{prefix}/manifest.json")
         manifest = parse(job.store, prefix, content)
-        local = {Path(file.path).name: job.download(file) for file in manifest.files if _wanted(job, file)}
-        check_sums(local, job.rank, job.world)
+        wanted = {Path(file.path).name: file for file in manifest.files if _wanted(job, file)}
+        local = {name: job.download(file) for name, file in wanted.items()}
+        check_digests(local, {name: file.sha256 for name, file in wanted.items()}, job.rank, job.world)
         return _Look(_State.WHOLE, _opened(job, manifest, local), "", content)
     except (DamagedError, KeyError, ValueError, TypeError, AttributeError) as error:
         return _Look(_unless_gone(job, prefix, _State.DAMAGED), None, str(error), content)
@@ -284,11 +282,10 @@ def _refuse_to_start_over(job: Job) -> None:
         for entry in job.store.files(prefix, recursive=False)
         if "/damaged-" in entry.path
     ]
-    (count,) = job.sum(float(len(aside)))
-    if count:
+    if count := job.share(len(aside)):
         base = job.store.full(f"{job.task.stage}/{job.task.fingerprint}")
         raise InputError(
-            f"{job.task.stage}: {count:g} checkpoint(s) are damaged and none is whole, so training would start over; "
+            f"{job.task.stage}: {count} checkpoint(s) are damaged and none is whole, so training would start over; "
             "bring their files back and rename damaged-*.json to manifest.json, "
             f"or delete the folders {base}/step-* to start over"
         )

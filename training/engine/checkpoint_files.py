@@ -1,6 +1,5 @@
 """Reads the local files of a checkpoint and checks that they are undamaged."""
 
-import hashlib
 import json
 import random
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from contract.digest import file_digest
 from contract.errors import DamagedError
 
 
@@ -30,26 +30,17 @@ def header_fits(path: Path) -> bool:
     return 8 + size + max(ends, default=0) == path.stat().st_size
 
 
-def check_sums(local: Mapping[str, Path], rank: int, world: int) -> None:
-    """Raises DamagedError if a file's digest differs from the recorded one.
+def check_digests(local: Mapping[str, Path], committed: Mapping[str, str], rank: int, world: int) -> None:
+    """Raises DamagedError if a file's SHA-256 differs from the committed one.
 
-    Each rank of `world` checks its own random state and its share of the other files.
+    `local` maps the names of the files that this rank reads to their paths. Each rank of `world` checks its own random
+    state and its share of the files that all ranks read.
     """
-    sums = [
-        pair
-        for name, path in local.items()
-        if name.startswith("sums-")
-        for pair in json.loads(path.read_text()).items()
-    ]
-    for index, (name, expected) in enumerate(sorted(sums)):
-        mine = name.startswith("random-") or index % world == rank
-        if mine and name in local and digest(local[name]) != expected:
+    shared = sorted(name for name in local if not name.startswith("random-"))
+    mine = [name for name in local if name.startswith("random-")] + shared[rank::world]
+    for name in mine:
+        if file_digest(local[name]) != committed[name]:
             raise DamagedError(f"{name}: its checksum is another")
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 class Shards:

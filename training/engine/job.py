@@ -5,7 +5,6 @@ is imported where it is used, so that a stage without a model starts quickly.
 """
 
 import contextlib
-import fcntl
 import getpass
 import hashlib
 import os
@@ -17,14 +16,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from filelock import Timeout
 
 from contract.digest import file_digest
 from contract.errors import GristmillError
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.plan import Run, Task
-from contract.private import open_private, private_folder
+from contract.private import private_folder, private_lock
 from contract.recipe import StageSettings
 from contract.store import Store
 from training.engine.metrics import Curves
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 STEP = re.compile(r"step-[0-9]{8,}")
+Value = TypeVar("Value")
 
 
 class StopFlag:
@@ -118,15 +120,12 @@ class Job:
             yield
             return
         for left in scratch_base().glob("*.held"):
-            with contextlib.suppress(OSError), open(left, "r+", opener=open_private) as lock:
-                if os.fstat(lock.fileno()).st_uid != os.getuid():
-                    continue  # another user made it, and may have named it after somebody else's folder
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another user's file may be named after somebody else's folder.
+            with contextlib.suppress(OSError, Timeout), private_lock(left, timeout=0):
                 shutil.rmtree(left.with_suffix(""), ignore_errors=True)
                 left.unlink()
         held = self.workdir.with_name(self.workdir.name + ".held")
-        with open(held, "w", opener=open_private) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with private_lock(held):
             try:
                 yield
             finally:
@@ -159,7 +158,7 @@ class Job:
             return self.store.local(file.path)
         target = self.workdir / "inputs" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(target.name + ".lock")):
+        with private_lock(target.with_name(target.name + ".lock")):
             if not target.exists():
                 try:
                     part = self.store.download(file.path, target.with_name(target.name + ".part"))
@@ -181,23 +180,40 @@ class Job:
 
     def stopping(self) -> bool:
         """Whether any process was asked to stop. All get the same answer, so all stop after the same step."""
+        # Asked at every step: a sum takes 0.5 ms between two processes, gathered objects take 1.7 ms.
         return self.sum(float(self.stop.raised))[0] > 0
 
     def barrier(self) -> None:
         self.sum(0.0)
 
-    def share(self, value: str) -> str:
+    def share(self, value: Value) -> Value:
         """Rank 0's value, on every rank."""
         if self.world == 1:
             return value
         import torch
 
-        text = value.encode() if self.rank == 0 else b""
-        (size,) = self.sum(len(text))
-        data = torch.tensor(list(text) or [0] * int(size), dtype=torch.uint8, device=self.device)
-        if size:
-            torch.distributed.broadcast(data, 0)
-        return bytes(data.tolist()).decode()
+        # The values are pickled: ranks run one user's code on one network, and bytes of the store are never unpickled.
+        shared = [value]
+        torch.distributed.broadcast_object_list(shared, 0)
+        return shared[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        """Each rank's value, in the order of the ranks, on every rank."""
+        if self.world == 1:
+            return [value]
+        import torch
+
+        values = [value] * self.world
+        torch.distributed.all_gather_object(values, value)  # pickled, as in `share`
+        return values
+
+    def rows(self, own: Mapping[int, Value]) -> list[Value]:
+        """The values of all ranks' rows, in the order of the row numbers, on every rank.
+
+        `own` maps the numbers of this rank's rows to their values.
+        """
+        values = {row: value for part in self.gather(own) for row, value in part.items()}
+        return [values[row] for row in sorted(values)]
 
     def commit(
         self,
@@ -249,13 +265,6 @@ def scratch_base() -> Path:
         return private_folder(Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}"))
     Path(shared).mkdir(parents=True, exist_ok=True)
     return Path(shared)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def checkpoint_prefixes(store: Store, task: Task) -> list[str]:

@@ -9,8 +9,10 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.utils import (
+    lazy_init_hp_params_optimizer_state,
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
+    safe_get_local_fp32_param,
     safe_set_full_fp32_param,
     safe_set_full_optimizer_state,
     safe_set_local_fp32_param,
@@ -35,7 +37,7 @@ def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
             tensors = {"weight": safe_get_full_fp32_param(parameter)}
             if begun:
                 tensors.update({key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS})
-        yield name, {key: value.float().reshape(_shape(parameter)).contiguous() for key, value in tensors.items()}
+        yield name, {key: value.float().contiguous() for key, value in tensors.items()}
 
 
 def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: int) -> None:
@@ -48,11 +50,10 @@ def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: i
     _begin(engine, updates)
     for name, parameter in _trained(engine):
         tensors = {key: value.to(engine.device) for key, value in lookup(name).items()}
-        if tensors["weight"].shape != _shape(parameter):
-            raise RuntimeError(
-                f"{name}: shape {tuple(tensors['weight'].shape)}, the model has {tuple(_shape(parameter))}"
-            )
+        found = tuple(tensors["weight"].shape)
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=stage == 3), torch.no_grad():
+            if found != tuple(parameter.shape):
+                raise RuntimeError(f"{name}: shape {found}, the model has {tuple(parameter.shape)}")
             parameter.copy_(tensors["weight"])
         for key in MOMENTS if updates else ():
             _write_moment(engine, parameter, key, tensors[key])
@@ -87,15 +88,15 @@ def _begin(engine: Any, updates: int) -> None:
 
 
 def _link(engine: Any) -> None:
-    """Make DeepSpeed's links to the moments again.
+    """Link the parameters to their moments, where ZeRO 1 and 2 look for them.
 
-    ZeRO 1 and 2 find moments through links. DeepSpeed makes them once, after the first parameter group's first update,
-    when the other groups have no moments yet.
+    DeepSpeed makes these links once, after the first parameter group's first update, when the other groups have no
+    moments yet.
     """
-    link = getattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
-    if link:
-        engine.optimizer._hp_optimizer_states_linked = False
-        link()
+    for attribute in ("bit16_groups", "bf16_groups"):
+        if hasattr(engine.optimizer, attribute):
+            for group, flat in zip(getattr(engine.optimizer, attribute), _optimised(engine), strict=True):
+                lazy_init_hp_params_optimizer_state(group, flat, _adam(engine).state)
 
 
 def _adam(engine: Any) -> torch.optim.Optimizer:
@@ -119,14 +120,9 @@ def _trained(engine: Any) -> Iterator[tuple[str, Any]]:
     return ((name, parameter) for name, parameter in engine.module.named_parameters() if parameter.requires_grad)
 
 
-def _shape(parameter: Any) -> torch.Size:
-    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
-    return shape
-
-
 def _partition(parameter: Any, value: Tensor) -> Tensor:
     """This process's part of a whole tensor under ZeRO 3, padded with zeros as DeepSpeed pads it."""
-    size, rank = parameter.ds_tensor.ds_numel, torch.distributed.get_rank()
+    size, rank = safe_get_local_fp32_param(parameter).numel(), torch.distributed.get_rank()
     whole = torch.zeros(size * torch.distributed.get_world_size(), dtype=value.dtype, device=value.device)
     whole[: value.numel()] = value.flatten()
     return whole[size * rank : size * (rank + 1)]

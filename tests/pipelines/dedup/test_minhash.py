@@ -14,44 +14,7 @@ from hypothesis import strategies as st
 from contract.settings.corpus import MINHASH_PRESETS
 from pipelines.dedup.minhash import band_keys, found_probability, minima, permutations, signatures, threshold
 from pipelines.text.hashing import buffers, shingles
-from pipelines.text.ngrams import mix64, ngram_hashes, normalize, word_hashes
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Hello,  WORLD!\n\tTwice", "hello world twice"),
-        ("Na\u00efve caf\u00e9 \u00c5ngstr\u00f6m", "naive cafe angstrom"),
-        ("in 1999 it cost 3.14, not 2,000", "in 0 it cost 0 not 0"),
-        ("don't \u201cquote\u201d \u2014 me", "dont quote me"),
-        (
-            "\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e\u0964",
-            "\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e",
-        ),
-        ("he <b>bought</b>|sold and/or <i>kept</i><br />it, a<b", "he bought sold and or kept it a b"),
-        ("state-of-the-art don't", "stateoftheart dont"),
-        ("\u4e2d\u6587\u3002x", "\u4e2d \u6587 x"),
-        ("smile \U0001f600 now", "smile now"),
-        ("\u0661\u0662 \u0663", "0 0"),
-        ("...", ""),
-    ],
-)
-def test_normalize(text: str, expected: str) -> None:
-    assert normalize(text) == expected
-
-
-def test_ngram_hash_depends_on_its_words_and_their_order_only() -> None:
-    words = ["a", "b", "c", "d", "x", "a", "b", "c", "d", "a", "c", "b", "d"]
-    hashes = ngram_hashes(word_hashes(words), 4)
-    assert len(hashes) == 10
-    assert hashes[0] == hashes[5]
-    assert len(set(hashes.tolist())) == 9
-    assert hashes[0] == ngram_hashes(word_hashes(["a", "b", "c", "d"]), 4)[0]
-    assert ngram_hashes(word_hashes(["a"]), 2).shape == (0,)
-
-
-def test_mix64_is_murmur_hash_3s() -> None:
-    assert mix64(np.array([0, 1], np.uint64)).tolist() == [0, 0xB456BCFC34C2CB2C]
+from pipelines.text.mixing import mix64
 
 
 @settings(deadline=None, max_examples=60)
@@ -136,7 +99,7 @@ def test_recall_on_licences_follows_theory(preset: str, data_dir: Path) -> None:
 
 def test_a_bands_key_is_its_number_and_its_rows() -> None:
     def one(value: int) -> int:
-        return int(mix64(np.array([value & (2**64 - 1)], np.uint64))[0])
+        return int(mix64(np.uint64(value & (2**64 - 1))))
 
     rows = np.array([[1, 2, 3, 1, 2, 3], [4, 2, 3, 1, 2, 3]], np.uint32)
     expected = []

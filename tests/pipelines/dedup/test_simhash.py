@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.dedup.simhash import fingerprints, key_count, keys, near
-from pipelines.text.ngrams import mix64
+from pipelines.text.mixing import mix64
 
 WORD64 = st.integers(0, 2**64 - 1)
 
@@ -46,7 +46,8 @@ def test_a_key_is_its_choice_of_blocks_and_their_bits() -> None:
     one = 0x0123456789ABCDEF
     edges = [0, 16, 32, 48, 64]
     masks = [(1 << end) - (1 << start) for start, end in pairwise(edges)]
-    salt = mix64(np.arange(1, 5, dtype=np.uint64))
-    blocks = np.array([one & sum(choice) for choice in combinations(masks, 3)], np.uint64)
-    assert keys(np.array([one], np.uint64), 1).tolist() == [mix64(blocks + salt).tolist()]
+    salts = [mix64(np.uint64(choice)) for choice in range(1, 5)]
+    blocks = [one & sum(choice) for choice in combinations(masks, 3)]
+    expected = [mix64(np.uint64((block + salt) % 2**64)) for block, salt in zip(blocks, salts, strict=True)]
+    assert keys(np.array([one], np.uint64), 1).tolist() == [expected]
     assert [key_count(distance) for distance in (1, 2, 3, 4)] == [4, 10, 20, 35]

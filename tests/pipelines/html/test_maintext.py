@@ -1,9 +1,6 @@
-"""The faster trafilatura against the library as it comes, page by page, and what stands in for its parts."""
+"""When the fall-back extractors are asked, and what stands in for parts of trafilatura."""
 
-import json
 import re
-import subprocess
-import sys
 
 import pytest
 from trafilatura import xpaths
@@ -11,35 +8,6 @@ from trafilatura import xpaths
 from pipelines.html import maintext
 from pipelines.html.maintext import Found, find_text, main_text, suspicious
 from pipelines.html.treewalk import Walk
-
-PLAIN = """
-import json, sys, logging, trafilatura
-logging.disable(logging.CRITICAL)
-for line in sys.stdin:
-    page, fast = json.loads(line)
-    found = trafilatura.bare_extraction(page, fast=fast, include_comments=False)
-    print(json.dumps(found.text if found else None))
-"""
-
-
-def test_output_equals_the_library_on_real_pages(data_dir):
-    """A second process runs the library untouched."""
-    from pipelines.extract import decode
-    from pipelines.warc.pages import read_pages
-    from pipelines.warc.rangefile import RangeFile
-    from pipelines.warc.record import Page
-
-    asked = []
-    for name, step in (("aeb", 4), ("mediacloud2020_multilang", 5), ("trafilatura_eval", 12)):
-        file = RangeFile(str(data_dir / "html_gold" / f"{name}.dev.warc.gz"))
-        pages = [decode(one.payload, one.charset) for one in read_pages(file, 1 << 20) if isinstance(one, Page)]
-        asked += [(page, index % 4 != 0) for index, page in enumerate(pages[::step])]
-    assert len(asked) > 60
-    given = "\n".join(json.dumps(one) for one in asked)
-    plain = subprocess.run([sys.executable, "-c", PLAIN], input=given, capture_output=True, text=True, check=True)
-    expected = [json.loads(line) for line in plain.stdout.splitlines()]
-    assert sum(text is not None for text in expected) > 50
-    assert [main_text(page, fast) for page, fast in asked] == expected
 
 
 def test_most_expressions_are_walked():

@@ -8,9 +8,10 @@ import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.text import ngrams
+from pipelines.text import folding
+from pipelines.text.folding import normalize
 from pipelines.text.hashing import buffers, shingles, word_hashes
-from pipelines.text.ngrams import fold, mix64, ngram_hashes, normalize
+from pipelines.text.mixing import mix64, ngram_hashes
 
 MASK = 2**64 - 1
 
@@ -20,7 +21,7 @@ def hash_word(word: str) -> int:
     state = 0x243F6A8885A308D3
     for letter in word:
         state = ((state ^ ord(letter)) * 0x9E3779B97F4A7C15 & MASK) ^ (state >> 29)
-    return int(mix64(np.array([state], np.uint64))[0])
+    return int(mix64(np.uint64(state)))
 
 
 def hash_all(texts: list[str]) -> list[list[int]]:
@@ -57,28 +58,6 @@ def test_every_character() -> None:
     assert hash_all(texts) == [[hash_word(word) for word in normalize(text).split()] for text in texts]
 
 
-def test_fold() -> None:
-    folded = {
-        "É": "e",
-        "ß": "ß",
-        "ς": "σ",
-        "７": "0",
-        "!": "",
-        "'": "",
-        "-": "",
-        "<": " ",
-        ">": " ",
-        "/": " ",
-        "|": " ",
-        "\u0301": "",
-        "\u200b": "",
-        "\n": " ",
-        "漢": " 漢 ",
-        "が": " が ",
-    }
-    assert {one: fold(one) for one in folded} == folded
-
-
 def test_shingles_are_the_ngrams_of_the_words() -> None:
     texts = ["a b c d e f g", "a b", "", "?!", "a b", "one two three"]
     found = shingles(*buffers(pa.array(["cut off", *texts]).slice(1)), 3)
@@ -96,7 +75,7 @@ def hash_bytes(data: bytes) -> int:
     state = 0x13198A2E03707344
     for byte in data:
         state = ((state ^ byte) * 0x9E3779B97F4A7C15 & MASK) ^ (state >> 29)
-    return int(mix64(np.array([state], np.uint64))[0])
+    return int(mix64(np.uint64(state)))
 
 
 def test_half_a_character_at_a_texts_end_counts_as_its_byte_and_never_reads_the_next_text() -> None:
@@ -129,5 +108,5 @@ def test_buffers_of_every_kind_of_string_array() -> None:
 def test_two_texts_share_as_many_compiled_shingles_as_plain_ones(texts: list[str], n: int) -> None:
     found = shingles(*buffers(pa.array(texts)), n)
     one, other = (set(found.hashes[low:high].tolist()) for low, high in pairwise(found.bounds))
-    plain, also = (ngrams.shingles(text, n) for text in texts)
+    plain, also = (folding.shingles(text, n) for text in texts)
     assert (len(one), len(other), len(one & other)) == (len(plain), len(also), len(plain & also))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.text.ngrams import normalize
+from pipelines.text.folding import normalize
 from pipelines.text.spelling import locate, spell, split
 
 TEXT = "  Don't pay $1,234 for “Café”-bars!\n漢字x ٤٢ …"

@@ -74,15 +74,30 @@ def kill_at_change(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 class Peer(Job):
-    """One of several processes, alone: the others add nothing to a sum, and rank 0 shares what it would."""
+    """One of several processes, alone: the others find nothing amiss, and rank 0 shares what it would."""
 
     def sum(self, *values: float) -> list[float]:
         return list(values)
 
-    def share(self, value: str) -> str:
-        if len(value) == 64:  # a digest, of the same manifest everywhere
-            return value
-        return "attempt-one" if value.startswith("attempt") else "\n".join(a.prefix for a in checkpoint.committed(self))
+    def share(self, value: Any) -> Any:
+        match value:
+            case list():
+                return [one.prefix for one in checkpoint.committed(self)]
+            case str() if value.startswith("attempt"):
+                return "attempt-one"
+            case bool() | str():  # not done anywhere; a digest of the same manifest everywhere
+                return value
+            case int():
+                return value if self.rank == 0 else 1  # checkpoints that rank 0 has set aside
+
+    def gather(self, value: Any) -> list[Any]:
+        """Its own value and those that peers gathered before it, where these are lists of files; all wait here too."""
+        if not isinstance(value, list):
+            return [value]
+        self.barrier()
+        earlier = self.run.__dict__.setdefault("gathered", [])
+        earlier.append(value)
+        return earlier
 
     def barrier(self) -> None:
         written = len(self.store.files(f"{self.task.stage}/{self.task.fingerprint}"))
@@ -173,13 +188,12 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
         one.curves.add(1, loss=2.0)
         checkpoint.save(one, 1, {"model": engine}, {})
         # All wait twice: with their own files written and nothing committed, and when rank 0 has committed.
-        assert one.__dict__["waited"] == ([(3, 0), (3, 0)] if rank else [(8, 0), (9, 1)])
+        assert one.__dict__["waited"] == ([(2, 0), (2, 0)] if rank else [(6, 0), (7, 1)])
     (manifest,) = checkpoint.committed(alone)
     assert manifest.metrics == {"step": 1, "processes": 2}
     kinds = {Path(file.path).name: file.kind for file in manifest.files}
     shards = [f"shard-0000{rank}-of-00002.safetensors" for rank in range(2)]
-    sums = ["sums-00000.json", "sums-00001.json"]
-    others = ["random-00000.safetensors", "random-00001.safetensors", "state.json", *sums]
+    others = ["random-00000.safetensors", "random-00001.safetensors", "state.json"]
     assert kinds == {"metrics.jsonl": "metrics"} | dict.fromkeys([*shards, *others], "checkpoint")
     written = [
         load_file(alone.download(file)) for name in shards for file in manifest.files if file.path.endswith(name)
@@ -209,8 +223,7 @@ def test_what_is_damaged_for_one_process_is_left_out_by_all(make_job: Callable[.
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
     one = peer(job, rank, 2)
-    said = iter([[1.0, 0.0, 0.0], [0.0], [1.0]])  # damaged for the other; the task is not done; one was set aside
-    one.sum = lambda *values: next(said)  # type: ignore[method-assign]
+    one.gather = lambda state: [state, checkpoint._State.DAMAGED]  # type: ignore[method-assign]
     with pytest.raises(InputError, match=r"1 checkpoint.s. are damaged and none is whole"):
         checkpoint.restore(one, {"model": engine})
     assert len(checkpoint.committed(job)) == rank, "rank 0 alone sets it aside"
@@ -222,7 +235,7 @@ def test_what_one_process_cannot_read_is_left_alone_by_all(make_job: Callable[..
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
     one = peer(job, rank, 2)
-    one.sum = lambda *values: [0.0, 0.0, 1.0]  # type: ignore[method-assign]
+    one.gather = lambda state: [checkpoint._State.UNREADABLE, state]  # type: ignore[method-assign]
     with pytest.raises(StoreError, match=r"cannot be read .by another process.; nothing was changed, run again"):
         checkpoint.restore(one, {"model": engine})
     assert len(checkpoint.committed(job)) == 1
@@ -348,24 +361,21 @@ def test_a_manifest_that_was_not_written_here_is_skipped(
     assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
 
 
-def test_a_checkpoint_that_replaces_a_damaged_one_is_not_set_aside(
-    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_that_replaces_a_damaged_one_is_not_set_aside(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain")
     engine = make_engine(job)
     for step in (1, 2):
         checkpoint.save(job, step, {"model": engine}, {})
     damaged = checkpoint.committed(job)[0]
     job.store.write_bytes(damaged.files[0].path, b"damaged")
-    agree = checkpoint._agree
 
-    def meanwhile(one: Job, state: Any) -> Any:
+    def meanwhile(state: Any) -> list[Any]:
         if "/step-00000002" in checkpoint.committed(job)[0].prefix and checkpoint.committed(job)[0] == damaged:
             job.store.delete(damaged.path)
             checkpoint.save(job, 2, {"model": engine}, {})  # another attempt
-        return agree(one, state)
+        return [state]
 
-    monkeypatch.setattr(checkpoint, "_agree", meanwhile)
+    job.gather = meanwhile  # type: ignore[method-assign]
     checkpoint.restore(job, {"model": engine})
     assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
 
@@ -583,13 +593,17 @@ def test_a_tensor_that_cannot_be_read_at_this_time_is_not_called_unfit(
         checkpoint.restore(job, {"model": make_engine(job)})
 
 
-def test_a_checkpoint_of_another_model_is_refused(make_job: Callable[..., Job]) -> None:
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_checkpoint_of_another_model_is_refused(make_job: Callable[..., Job], zero_stage: int) -> None:
     job = make_job("pretrain")
-    checkpoint.save(job, 1, {"model": make_engine(job)}, {})
-    wider = make_engine(job, shape=SHAPE.model_copy(update={"d_ff": 64}))
-    with pytest.raises(InputError, match=r"does not fit the model .*mlp.*delete it to start afresh"):
+    checkpoint.save(job, 1, {"model": make_engine(job, zero_stage)}, {})
+    wider = make_engine(job, zero_stage, shape=SHAPE.model_copy(update={"d_ff": 64}))
+    with pytest.raises(
+        InputError,
+        match=r"does not fit the model .*mlp.*: shape \(32, 16\), the model has \(64, 16\)\); delete it to start",
+    ):
         checkpoint.restore(job, {"model": wider})
-    deeper = make_engine(job, shape=SHAPE.model_copy(update={"layers": 2}))
+    deeper = make_engine(job, zero_stage, shape=SHAPE.model_copy(update={"layers": 2}))
     with pytest.raises(InputError, match=r"does not fit the model .*no model.layers.1"):
         checkpoint.restore(job, {"model": deeper})
     with pytest.raises(InputError, match=r"holds \['model'\], this stage needs \['policy'\]"):

@@ -1,7 +1,6 @@
 """Damage is told from files alone: a header that does not fit, a checksum that is another."""
 
 import contextlib
-import json
 import random
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from contract.digest import file_digest
 from contract.errors import DamagedError
-from training.engine.checkpoint_files import Shards, check_sums, digest, header_fits, random_state, restore_random_state
+from training.engine.checkpoint_files import Shards, check_digests, header_fits, random_state, restore_random_state
 
 
 def test_a_header_says_how_long_its_file_is(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_each_process_reads_its_own_random_state_and_its_share_of_the_rest(tmp_p
     names = ["random-00000", "random-00001", "shard-00000", "shard-00001", "state"]
     for name in names:
         (tmp_path / name).write_text(name)
-    (tmp_path / "sums-00000.json").write_text(json.dumps({name: digest(tmp_path / name) for name in names}))
+    committed = {name: file_digest(tmp_path / name) for name in names}
     readers = {"random-00000": 0, "random-00001": 1, "shard-00000": 0, "shard-00001": 1, "state": 0}
     for name, reader in readers.items():
         (tmp_path / name).write_text("another")
@@ -70,13 +70,12 @@ def test_each_process_reads_its_own_random_state_and_its_share_of_the_rest(tmp_p
             mine = [one for one in names if "random" not in one or one.endswith(str(rank))]
             noticed = pytest.raises(DamagedError, match=rf"^{name}: its checksum is another$")
             with noticed if rank == reader else contextlib.nullcontext():
-                check_sums({one: tmp_path / one for one in [*mine, "sums-00000.json"]}, rank, 2)
+                check_digests({one: tmp_path / one for one in mine}, committed, rank, 2)
         (tmp_path / name).write_text(name)
-    check_sums({one: tmp_path / one for one in [*names, "sums-00000.json"]}, 0, 1)
+    check_digests({one: tmp_path / one for one in names}, committed, 0, 1)
     (tmp_path / "state").write_text("another")
     with pytest.raises(DamagedError):
-        check_sums({one: tmp_path / one for one in [*names, "sums-00000.json"]}, 0, 1)
-    check_sums({one: tmp_path / one for one in names}, 0, 1)  # one that an earlier version saved
+        check_digests({one: tmp_path / one for one in names}, committed, 0, 1)
 
 
 @pytest.mark.parametrize("halfway", [True, False])

@@ -45,6 +45,19 @@ def test_a_failed_attempt_leaves_nothing_and_a_killed_one_is_cleared_by_the_next
     assert not [one for one in after.workdir.parent.iterdir() if not one.name.startswith("ranks-")]
 
 
+def test_another_users_mark_removes_no_folder(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    killed, after = make_job("pretrain"), make_job("pretrain")
+    (killed.fresh("checkpoint-0") / "weights").write_text("somebody's")
+    held = killed.workdir.with_name(killed.workdir.name + ".held")
+    held.touch()
+    monkeypatch.setattr("contract.private.os.getuid", lambda: os.stat(held).st_uid + 1)
+    monkeypatch.setattr("training.engine.job.private_folder", lambda path: path)
+    with pytest.raises(PermissionError), after.scratch():  # its own lock is another user's, too, by then
+        pass
+    assert (killed.workdir / "checkpoint-0" / "weights").read_text() == "somebody's"
+    assert held.exists()
+
+
 def test_every_rank_says_why_it_failed(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +87,51 @@ def test_what_got_worse_is_a_warning_before_the_last_line(
     ]
 
 
+def launch(script: str, scratch: Path, processes: int = 2) -> list[str]:
+    """The sorted lines that the ranks of one machine print; each runs the script."""
+    group = f"""
+import os, subprocess, sys
+ranks = [subprocess.Popen([sys.executable, '-c', {script!r}], env={{**os.environ, 'RANK': str(n), 'LOCAL_RANK': str(n)}}) for n in range({processes})]
+sys.exit(max(one.wait() for one in ranks))
+"""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MASTER_", "GLOO_", "NCCL_"))}
+    clean |= {"WORLD_SIZE": str(processes), "LOCAL_SIZE": str(processes)}
+    clean |= {"DS_ACCELERATOR": "cpu", "GRISTMILL_SCRATCH": str(scratch)}
+    done = subprocess.run([sys.executable, "-c", group], env=clean, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return sorted(done.stdout.splitlines())
+
+
+EXCHANGING = """
+import os
+from training.__main__ import join
+from training.engine.job import Job
+job = Job(None, None, None, *join())
+said = [
+    job.share(['step-2', 'Zürich'] if job.rank == 0 else []),
+    job.share('' if job.rank == 0 else 'another'),
+    job.gather(None if job.rank else 5),
+    job.rows({1: ([7, 0], 1.5)} if job.rank == 0 else {0: ([], 0.1), 2: ([9], -2.0)}),
+    job.rows({}),
+    job.sum(0.5, job.rank),
+]
+os.write(1, f'{job.rank} {said}\\n'.encode())
+job.barrier()
+os._exit(0)
+"""
+
+
+def test_what_ranks_tell_each_other_arrives_whole_and_in_order(tmp_path: Path) -> None:
+    expected = "[['step-2', 'Zürich'], '', [5, None], [([], 0.1), ([7, 0], 1.5), ([9], -2.0)], [], [1.0, 1.0]]"
+    assert launch(EXCHANGING, tmp_path) == [f"{rank} {expected}" for rank in range(2)]
+
+
+def test_one_process_hears_itself() -> None:
+    job = Job(None, None, None)  # type: ignore[arg-type]
+    assert (job.share("a"), job.gather(7)) == ("a", [7])
+    assert job.rows({2: "c", 0: "a"}) == ["a", "c"]
+
+
 LISTENING = """
 import glob, os
 from training.__main__ import join
@@ -92,16 +150,7 @@ os._exit(0)
 
 
 def test_the_ranks_of_one_machine_meet_in_a_file_and_listen_on_loopback_alone(tmp_path: Path) -> None:
-    group = f"""
-import os, subprocess, sys
-ranks = [subprocess.Popen([sys.executable, '-c', {LISTENING!r}], env={{**os.environ, 'RANK': str(n), 'LOCAL_RANK': str(n)}}) for n in range(2)]
-sys.exit(max(one.wait() for one in ranks))
-"""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MASTER_", "GLOO_", "NCCL_"))}
-    given = {"WORLD_SIZE": "2", "LOCAL_SIZE": "2", "DS_ACCELERATOR": "cpu", "GRISTMILL_SCRATCH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", group], env=clean | given, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == [f"{rank} of 2: 2 ['0100007F']" for rank in range(2)]
+    assert launch(LISTENING, tmp_path) == [f"{rank} of 2: 2 ['0100007F']" for rank in range(2)]
     (folder,) = tmp_path.iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 

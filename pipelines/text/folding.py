@@ -1,16 +1,7 @@
-"""Words and word n-grams as 64-bit hashes, the basis of MinHash, substring search and decontamination."""
+"""Folds characters and texts for comparison, so that case, accents, numbers and punctuation make no difference."""
 
 import re
 import unicodedata
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
-import xxhash
-
-Hashes = npt.NDArray[np.uint64]
-
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: a bijection modulo 2^64
 
 # Diacritical marks, variation selectors and tags. Vowel signs of Indic scripts are kept, because dropping them would
 # change words.
@@ -82,34 +73,3 @@ def shingles(text: str, n: int) -> set[tuple[str, ...]]:
     """
     words = normalize(text).split() or [text]
     return {tuple(words[at : at + n]) for at in range(max(len(words) - n + 1, 1))}
-
-
-def word_hashes(words: Sequence[str]) -> Hashes:
-    """xxh3 of each word's UTF-8 bytes. Shape (words,)."""
-    digest = xxhash.xxh3_64_intdigest
-    return np.fromiter((digest(word.encode()) for word in words), np.uint64, len(words))
-
-
-def ngram_hashes(hashes: Hashes, n: int) -> Hashes:
-    """Hash every run of n words, given the words' hashes. Shape (max(words - n + 1, 0),).
-
-    The hash is a polynomial in MULTIPLIER modulo 2^64 (Karp and Rabin 1987), then `mix64`, so that any of its bits can
-    serve as a hash.
-    """
-    count = len(hashes) - n + 1
-    if count <= 0:
-        return np.zeros(0, np.uint64)
-    total = np.zeros(count, np.uint64)
-    for offset in range(n):
-        total *= MULTIPLIER
-        total += hashes[offset : offset + count]
-    return mix64(total)
-
-
-def mix64(values: Hashes) -> Hashes:
-    """MurmurHash3's 64-bit finalizer: a bijection in which each input bit affects about half of the output bits."""
-    values = values ^ (values >> np.uint64(33))
-    values = values * np.uint64(0xFF51AFD7ED558CCD)
-    values = values ^ (values >> np.uint64(33))
-    values = values * np.uint64(0xC4CEB9FE1A85EC53)
-    return values ^ (values >> np.uint64(33))
