@@ -29,8 +29,8 @@ class Identity(BaseModel):
     version: int
     settings: dict[str, Any] = {}
     """Dotted key -> value, of the stage's section and of what it declares of other sections, without defaults."""
-    constants: dict[str, Any] = {}
-    """Name in `contract.constants` -> value."""
+    facts: dict[str, Any] = {}
+    """Name in `contract.facts` -> value."""
     outside: dict[str, str] = {}
     """Dotted key of a setting that names a file or folder outside the store -> digest of its content."""
     segment: str | None = None

@@ -12,9 +12,9 @@ from functools import cached_property, partial
 
 from contract import deployment
 from contract import recipe as recipes
-from contract.constants import CONSTANTS
 from contract.digest import with_digest
 from contract.errors import InputError, RecipeError
+from contract.facts import FACTS
 from contract.identity import Identity, Input
 from contract.recipe import Recipe
 from contract.sources import (
@@ -117,7 +117,7 @@ def plan(
             stage=stage.name,
             version=stage.version,
             settings=recipe.identity(stage.name),
-            constants={name: CONSTANTS[name] for name in stage.constants},
+            facts={name: FACTS[name](recipe) for name in stage.facts},
             outside={key: value for key, value in sorted((outside or {}).items()) if reads_setting(stage.name, key)},
         )
         made = done[stage.name] = []

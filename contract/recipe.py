@@ -18,6 +18,7 @@ from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
 from contract.settings import corpus, training
 from contract.settings.base import Settings, Text, Uri, runtime_only
+from contract.settings.filter import Filter
 from contract.settings.spark import Spark
 from contract.shipped import shipped
 from contract.stages import STAGES
@@ -42,7 +43,7 @@ class Recipe(Settings):
     extract: corpus.Extract = corpus.Extract()
     langid: corpus.Langid = corpus.Langid()
     score: corpus.Score = corpus.Score()
-    filter: corpus.Filter = corpus.Filter()
+    filter: Filter = Filter()
     minhash_sign: corpus.MinhashSign = corpus.MinhashSign()
     dedup_url: corpus.DedupUrl = corpus.DedupUrl()
     dedup_fuzzy: corpus.DedupFuzzy = corpus.DedupFuzzy()

@@ -1,4 +1,4 @@
-"""The columns of every table that the Spark plane writes, and all reasons for which a document is dropped."""
+"""The columns of every table that the Spark plane writes, and the reasons for which stages drop documents."""
 
 from enum import StrEnum
 
@@ -8,7 +8,10 @@ from contract.scores import SCORES
 
 
 class Drop(StrEnum):
-    """Why a document was dropped. The value is what manifests, logs and the funnel show."""
+    """Why a stage other than `filter` dropped a document. The value is what manifests, logs and the funnel show.
+
+    The reasons of `filter` stand with its rules (`contract.settings.filter`).
+    """
 
     # crawl
     URL_BLOCKED_DOMAIN = "url_blocked_domain"
@@ -30,37 +33,6 @@ class Drop(StrEnum):
     LANGUAGE_UNSURE = "language_unsure"
     # score
     SCORE_TIMEOUT = "score_timeout"
-    # filter
-    TOO_FEW_WORDS = "too_few_words"
-    TOO_MANY_WORDS = "too_many_words"
-    DUPLICATE_LINES = "duplicate_lines"
-    DUPLICATE_PARAGRAPHS = "duplicate_paragraphs"
-    DUPLICATE_LINE_CHARS = "duplicate_line_chars"
-    DUPLICATE_PARAGRAPH_CHARS = "duplicate_paragraph_chars"
-    TOP_NGRAM = "top_ngram"
-    DUPLICATE_NGRAMS = "duplicate_ngrams"
-    MEAN_WORD_LENGTH = "mean_word_length"
-    HASH_RATIO = "hash_ratio"
-    ELLIPSIS_RATIO = "ellipsis_ratio"
-    BULLET_LINES = "bullet_lines"
-    ELLIPSIS_LINES = "ellipsis_lines"
-    FEW_ALPHA_WORDS = "few_alpha_words"
-    FEW_STOP_WORDS = "few_stop_words"
-    C4_LOREM_IPSUM = "c4_lorem_ipsum"
-    C4_CURLY_BRACKET = "c4_curly_bracket"
-    C4_TOO_FEW_SENTENCES = "c4_too_few_sentences"
-    MC4_FEW_LONG_LINES = "mc4_few_long_lines"
-    LINE_PUNCTUATION = "line_punctuation"
-    FINEWEB_DUPLICATE_LINE_CHARS = "fineweb_duplicate_line_chars"
-    SHORT_LINES = "short_lines"
-    LINES_REMOVED = "lines_removed"
-    C4_BAD_WORDS = "c4_bad_words"
-    BLOOM_CHAR_REPETITION = "bloom_char_repetition"
-    BLOOM_WORD_REPETITION = "bloom_word_repetition"
-    BLOOM_SPECIAL_CHARS = "bloom_special_chars"
-    BLOOM_STOP_WORDS = "bloom_stop_words"
-    BLOOM_FLAGGED_WORDS = "bloom_flagged_words"
-    BLOOM_PERPLEXITY = "bloom_perplexity"
     # deduplication and after
     DUPLICATE_URL = "duplicate_url"
     NEAR_DUPLICATE = "near_duplicate"
@@ -111,7 +83,7 @@ DROPS = pa.schema(
         ("id", pa.string()),
         ("url", pa.string()),
         ("stage", pa.string()),
-        ("reason", pa.string()),  # a Drop
+        ("reason", pa.string()),  # a Drop, or the reason of a rule of `filter`
         ("value", pa.string()),  # the number, word or language that crossed the threshold
         ("duplicate_of", pa.string()),  # for duplicates, the id of the document that was kept
         ("snippet", pa.string()),  # the text's first SNIPPET_CHARS characters

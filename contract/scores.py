@@ -1,40 +1,35 @@
 """The scores that `score` computes for every document; rules of `filter` judge them, and a recipe may name them."""
 
-SCORES = (
-    # of the extracted text
-    "duplicate_lines",
-    "duplicate_line_chars",
-    "duplicate_paragraphs",
-    "duplicate_paragraph_chars",
-    *(f"top_{n}gram" for n in (2, 3, 4)),
-    *(f"duplicate_{n}grams" for n in (5, 6, 7, 8, 9, 10)),
-    "words",
-    "mean_word_chars",
-    "hash_ratio",
-    "ellipsis_ratio",
-    "bullet_lines",
-    "ellipsis_lines",
-    "alpha_words",
-    "stop_words",  # distinct stop words; null for a language without a list
-    "lorem_ipsum",
-    "curly_brackets",
-    "bad_words",  # null if the recipe names no lists
-    "long_lines",
-    "char_repetition",
-    "word_repetition",
-    "special_chars",
-    "stop_word_fraction",
-    "bad_word_fraction",
-    "perplexity",  # null if the recipe names no model
-    # of the text after line corrections and C4's line rules, if they are enabled
-    "removed_word_fraction",  # by line corrections
-    "kept_words",
-    "sentences",
-    "punctuated_lines",
-    "kept_duplicate_line_chars",
-    "short_lines",
-    "masked",  # number of e-mail addresses, IP addresses and telephone numbers
-)
+from contract.settings.filter import RULES, MeasuredOn
 
-NEEDED = {"perplexity": "perplexity_model", "bad_words": "bad_words", "bad_word_fraction": "bad_words"}
+
+def _judged(measured_on: MeasuredOn) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(rule.score for rule in RULES if rule.measured_on == measured_on))
+
+
+SCORES: tuple[str, ...] = (
+    *_judged("extracted text"),
+    *_judged("line corrections"),
+    "kept_words",  # no rule judges it; the report counts with it
+    *_judged("kept text"),
+    "masked",  # number of e-mail addresses, IP addresses and telephone numbers; no rule judges it
+)
+"""The columns of the table that `score` writes. A score is null if the document's language has no list for it."""
+
+NEEDED: dict[str, str] = {rule.score: rule.needs for rule in RULES if rule.needs}
 """Score -> the setting of `score` that must be set for it to be computed."""
+
+ESTABLISHED: tuple[str, ...] = (
+    "duplicate_lines", "duplicate_line_chars", "duplicate_paragraphs", "duplicate_paragraph_chars", "top_2gram",
+    "top_3gram", "top_4gram", "duplicate_5grams", "duplicate_6grams", "duplicate_7grams", "duplicate_8grams",
+    "duplicate_9grams", "duplicate_10grams", "words", "mean_word_chars", "hash_ratio", "ellipsis_ratio",
+    "bullet_lines", "ellipsis_lines", "alpha_words", "stop_words", "lorem_ipsum", "curly_brackets", "bad_words",
+    "long_lines", "char_repetition", "word_repetition", "special_chars", "stop_word_fraction", "bad_word_fraction",
+    "perplexity", "removed_word_fraction", "kept_words", "sentences", "punctuated_lines", "kept_duplicate_line_chars",
+    "short_lines", "masked",
+)  # fmt: skip
+"""The scores that every result of the present version of `score` has.
+
+A score that is added later is in the fingerprints of those recipes alone whose rules judge it, so that a new rule that
+is off makes no scores stale. It moves here when the version of `score` is raised.
+"""

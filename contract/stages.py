@@ -21,7 +21,7 @@ class Stage:
     `training` as one process. scope: `snapshot` runs once for every segment of every crawl, `corpus` once over
     everything. reads: the stages whose manifests it opens; a snapshot stage reads the same segment, a corpus stage all
     segments. settings: what it reads of the recipe besides its own section, as dotted keys; a job gives it nothing
-    else. constants: the names in `contract.constants` of what else decides its output. drops: whether it drops
+    else. facts: the names in `contract.facts` of what else decides its output. drops: whether it drops
     documents, so that reports have a row for it. checks: whether its module has a function `check`, which refuses
     settings before a run starts.
     """
@@ -34,7 +34,7 @@ class Stage:
     version: int
     summary: str
     settings: tuple[str, ...] = ()
-    constants: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
     drops: bool = False
     checks: bool = False
 
@@ -49,17 +49,17 @@ STAGES: dict[str, Stage] = {
         Stage(
             "extract", "corpus", "spark", "snapshot", ("crawl",), 5,
             "main content of each page, behind a time and memory guard",
-            settings=("langid.languages",), constants=("language_model",), drops=True,
+            settings=("langid.languages",), facts=("language_model",), drops=True,
         ),
         Stage(
             "langid", "corpus", "spark", "snapshot", ("extract",), 2,
             "language of each text; keeps the recipe's languages",
-            constants=("language_model",), drops=True, checks=True,
+            facts=("language_model",), drops=True, checks=True,
         ),
         Stage(
             "score", "corpus", "spark", "snapshot", ("langid",), 2,
             "line corrections, masks, and every score that a rule judges",
-            drops=True, checks=True,
+            facts=("new_scores",), drops=True, checks=True,
         ),
         Stage(
             "filter", "corpus", "spark", "snapshot", ("score",), 2,
@@ -99,7 +99,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "tokenizer", "corpus", "spark", "corpus", ("mix",), 1,
             "trains a byte-level BPE on the mixture",
-            constants=("special_tokens",),
+            facts=("special_tokens",),
         ),
         Stage(
             "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 1,
@@ -113,12 +113,12 @@ STAGES: dict[str, Stage] = {
         Stage(
             "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 2,
             "instruction tuning",
-            constants=("chat_format",),
+            facts=("chat_format",),
         ),
         Stage(
             "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "mix"), 2,
             "reward model from preference pairs",
-            settings=("sft",), constants=("chat_format",),
+            settings=("sft",), facts=("chat_format",),
         ),
         Stage(
             "gate", "align", "local", "corpus", ("reward",), 1,
@@ -127,18 +127,18 @@ STAGES: dict[str, Stage] = {
         Stage(
             "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "mix", "tokenizer"), 1,
             "reinforcement learning from the reward model",
-            settings=("reward", "sft"), constants=("chat_format",),
+            settings=("reward", "sft"), facts=("chat_format",),
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",
             ("pretrain", "sft", "reward", "gate", "ppo", "pack", "mix", "tokenizer"), 2,
             "every model on the same held-out data",
-            settings=("reward", "sft", "ppo.max_prompt_tokens"), constants=("chat_format",),
+            settings=("reward", "sft", "ppo.max_prompt_tokens"), facts=("chat_format",),
         ),
         Stage(
             "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,
             "safetensors that transformers loads",
-            settings=("name",), constants=("chat_format",),
+            settings=("name",), facts=("chat_format",),
         ),
     )
 }  # fmt: skip

@@ -1,21 +1,34 @@
-"""Prints the table of docs/filters.md from the rules themselves: `python -m docs.filters`. Between its marks the file holds exactly this."""
+"""Writes the table of docs/filters.md, which is made from the rules themselves: `python -m docs.filters`."""
 
-from contract.settings.corpus import C4, MC4, Bloom, Filter
-from pipelines.rules.decide import rules_for
+from pathlib import Path
 
-BEGIN, END = "<!-- rules -->", "<!-- end of rules -->"
+from contract.settings.filter import RULES, Filter
+
+PAGE = Path(__file__).with_suffix(".md")
+BEGIN, END = "<!-- rules -->\n", "<!-- end of rules -->\n"
 
 
-def render() -> str:
-    """Every rule with its default threshold, in the order in which they are asked, as Markdown."""
-    everything = Filter(c4=C4(enabled=True), mc4=MC4(enabled=True), bloom=Bloom(enabled=True))
-    on = {rule.group for rule in rules_for(Filter(), "en")}
-    lines = ["| rule set | on by default | drops when | reason |", "|---|---|---|---|"]
-    for rule in rules_for(everything, "en"):
-        default = "yes" if rule.group in on else "no"
-        lines.append(f"| {rule.group} | {default} | {rule.score} {rule.side} {rule.limit:g} | {rule.reason.value} |")
+def table() -> str:
+    """Every rule with its default threshold, in the order of evaluation, as Markdown."""
+    on = {rule.rule_set for rule in Filter().rules()}
+    lines = [
+        "| rule set | on | drops when | setting of `filter` | reason | measured on | source |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {rule.rule_set} | {'yes' if rule.rule_set in on else 'no'} | {rule.score} {rule.comparison} {rule.limit:g} "
+        f"| {rule.setting} | {rule.reason} | {rule.measured_on} | {rule.source} |"
+        for rule in RULES
+    ]
     return "\n".join(lines) + "\n"
 
 
+def page(text: str) -> str:
+    """The text of docs/filters.md with the table between its marks made anew."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}{table()}{end}{after}"
+
+
 if __name__ == "__main__":
-    print(render(), end="")
+    PAGE.write_text(page(PAGE.read_text()))

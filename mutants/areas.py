@@ -18,7 +18,7 @@ TRAINING = ("loss", "ppo", "reward", "sft", "reading", "checkpoint", "checkpoint
 ALSO = {
     "contract/chat.py": ("tests/training/chat/test_template.py",),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
-    "contract/constants.py": ("tests/contract/test_plan.py",),
+    "contract/facts.py": ("tests/contract/test_plan.py",),
     "contract/kinds.py": ("tests/contract/test_manifest.py",),
     "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),
     "contract/plan.py": ("tests/contract/test_deployment.py",),
@@ -27,6 +27,7 @@ ALSO = {
         "tests/contract/test_recipe.py",
         "tests/contract/test_deployment.py",
     ),
+    "contract/settings/filter.py": ("tests/pipelines/rules/test_decide.py",),
     "contract/settings/corpus.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/settings/spark.py": ("tests/contract/test_settings.py",),
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),

@@ -20,12 +20,13 @@ from typing import Any
 
 from contract.guard import Outcome
 from contract.recipe import Recipe
-from contract.settings.corpus import C4, Extract, Filter
+from contract.settings.corpus import Extract
+from contract.settings.filter import C4, Filter
 from perf.bars import Bars
 from pipelines.extract import guard_for
 from pipelines.langid import identify, judge
 from pipelines.rules.decide import decide, rules_for
-from pipelines.rules.measure import Tools, measure
+from pipelines.rules.measure import Tools, clean_and_score
 from pipelines.text.fasttext_model import model
 from pipelines.urls import filter as urls
 from pipelines.warc.pages import read_pages
@@ -121,9 +122,9 @@ def _page(page: Page, url_filter: urls.UrlFilter, guard: Any, recipe: Recipe, ru
     unwanted = judge(language, probability, recipe.langid)
     if unwanted:
         return unwanted[0].value
-    _, scores = measure(found[1], language, recipe.score, Tools())
+    _, scores = clean_and_score(found[1], language, recipe.score, Tools())
     dropped = decide(scores, rules)
-    return dropped[0].value if dropped else "kept"
+    return dropped[0] if dropped else "kept"
 
 
 def cpu_seconds() -> float:

@@ -216,7 +216,7 @@ def readers() -> dict[str, Case]:
     from pipelines import extract, langid
     from pipelines.dedup import minhash
     from pipelines.pii import mask as pii
-    from pipelines.rules.measure import Tools, measure
+    from pipelines.rules.measure import Tools, clean_and_score
     from pipelines.text import folding, hashing, spelling
     from pipelines.warc import httpbody
 
@@ -230,7 +230,7 @@ def readers() -> dict[str, Case]:
     made = {
         "extract.clean": Case(extract.clean, {name: make for name, make in texts.items() if "\u0301" not in make(9)}),
         "langid.rank": Case(langid.rank, texts),
-        "scores.measure": Case(lambda text: measure(text, "en", settings, tools), texts),
+        "scores.measure": Case(lambda text: clean_and_score(text, "en", settings, tools), texts),
         "pii.mask": Case(lambda text: pii.mask(text, settings.mask), texts),
         "folding.normalize": Case(folding.normalize, texts),
         "spelling.split": Case(spelling.split, texts),

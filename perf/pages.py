@@ -24,7 +24,7 @@ from perf.bars import Bars
 from perf.linearity import BAR, cases, linearity
 from pipelines.extract import MAX_CHARS, guard_for
 from pipelines.langid import rank
-from pipelines.rules.measure import Tools, measure
+from pipelines.rules.measure import Tools, clean_and_score
 from pipelines.text import hashing, spelling
 from pipelines.warc.pages import read_pages
 from pipelines.warc.rangefile import RangeFile
@@ -191,7 +191,7 @@ def fate(file: Path, guard: Guard) -> tuple[str, float]:
 SCORE, TOOLS = Score(), Tools()
 STEPS: dict[str, Callable[[str], object]] = {
     "langid": lambda text: rank(text[:2000]),
-    "score": lambda text: measure(text, "en", SCORE, TOOLS),
+    "score": lambda text: clean_and_score(text, "en", SCORE, TOOLS),
     "dedup": lambda text: hashing.shingles(*hashing.buffers(pa.array([text])), 5),
     "decontaminate": spelling.locate,
 }

@@ -20,7 +20,7 @@ from pipelines.extract import clean, decode, main_content
 from pipelines.html.prefilter import foreign
 from pipelines.langid import identify, judge
 from pipelines.rules.decide import decide, rules_for
-from pipelines.rules.measure import Tools, measure
+from pipelines.rules.measure import Tools, clean_and_score
 from pipelines.text.fasttext_model import model
 from pipelines.warc.pages import read_pages
 from pipelines.warc.rangefile import RangeFile
@@ -64,7 +64,7 @@ def judged(file: Path, recipe: Recipe) -> Iterator[Judged]:
                 continue
             language, probability = identify(found[: recipe.langid.sample_chars])
             unwanted = judge(language, probability, recipe.langid.model_copy(update={"languages": (language,)}))
-            scores = measure(found, language, recipe.score, Tools())[1]
+            scores = clean_and_score(found, language, recipe.score, Tools())[1]
             kept = not unwanted and decide(scores, rules_for(recipe.filter, language)) is None
             seen = foreign(
                 text, (language,), 2.0, model().f

@@ -53,15 +53,15 @@ def parts() -> dict[str, Part]:
     from contract.settings.corpus import Score
     from pipelines.pii import mask as pii
     from pipelines.rules import lines, quality, repetition
-    from pipelines.rules.measure import Tools, measure, measure_bloom
+    from pipelines.rules.measure import Tools, bloom_scores, clean_and_score
     from pipelines.text.words import Text
 
     settings, tools = Score(), Tools()
     return {
-        "everything that `score` does": lambda text, language: measure(text, language, settings, tools),
-        "repetition": lambda text, language: repetition.measure(Text(text, language)),
-        "Gopher quality": lambda text, language: quality.measure_gopher(Text(text, language)),
-        "BLOOM's measures": lambda text, language: measure_bloom(Text(text, language), tools),
+        "everything that `score` does": lambda text, language: clean_and_score(text, language, settings, tools),
+        "repetition": lambda text, language: repetition.repetition_scores(Text(text, language)),
+        "Gopher quality": lambda text, language: quality.gopher_scores(Text(text, language)),
+        "BLOOM's measures": lambda text, language: bloom_scores(Text(text, language), tools),
         "line corrections": lambda text, language: lines.correct(Text(text, language), settings.lines),
         "masking": lambda text, language: pii.mask(text, settings.mask),
     }

@@ -10,10 +10,10 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS
-from contract.settings.corpus import Filter
+from contract.settings.filter import Filter, Rule
 from contract.store import Store
 from contract.tables import read_rows
-from pipelines.rules.decide import Rule, decide, rules_for
+from pipelines.rules.decide import decide, rules_for
 from pipelines.spark.job import DocumentSink, Job, Output, group_rows
 from pipelines.text.stopwords import STOP_WORDS
 
@@ -22,9 +22,9 @@ GROUP_ROWS = 4096  # documents of one Spark task: microseconds each
 
 def check(settings: StageSettings) -> None:
     """Raise RecipeError if a language of the recipe has no stop words: the rule would pass or drop all of it."""
-    rule = settings.own.gopher_quality
+    asked = any(rule.score == "stop_words" for rule in settings.own.rules())
     missing = [code for code in settings.of("langid.languages") if code not in STOP_WORDS]
-    if rule.enabled and rule.min_stop_words and missing:
+    if asked and missing:
         raise RecipeError(
             f"langid.languages: there are no stop words for {', '.join(missing)}; "
             "set filter.gopher_quality.min_stop_words=0, "

@@ -15,7 +15,7 @@ from contract.settings.corpus import Score
 from contract.store import Store, split_uri
 from contract.tables import read_rows
 from pipelines.rules import badwords
-from pipelines.rules.measure import Tools, measure
+from pipelines.rules.measure import Tools, check_names, clean_and_score
 from pipelines.spark.job import DocumentSink, Job, Output, group_rows
 from pipelines.text.clock import TooSlow, limited
 
@@ -29,14 +29,14 @@ def tools_for(settings: Score) -> Tools:
 
     Raises InputError if the folder has no lists, RecipeError if a model is set and kenlm is not installed.
     """
-    lists = badwords.load(settings.bad_words) if settings.bad_words else {}
+    lists = badwords.load_lists(settings.bad_words) if settings.bad_words else {}
     return Tools(lists, _model(settings.perplexity_model) if settings.perplexity_model else None)
 
 
 def check(settings: StageSettings) -> None:
     """Raise the errors of `tools_for` without loading the model, which can have gigabytes."""
     if settings.own.bad_words:
-        badwords.load(settings.own.bad_words)
+        badwords.load_lists(settings.own.bad_words)
     if settings.own.perplexity_model:
         _kenlm()
 
@@ -58,12 +58,12 @@ def _model(uri: str) -> Any:
 def _work(store: Store, prefix: str, settings: Score, files: list[File], name: str) -> Output:
     sink = DocumentSink(store, prefix, "score", name, SCORED)
     tools = tools_for(settings)
-    measure("", None, settings, tools)  # compiles, if not cached, outside the time limit of a document
+    clean_and_score("", None, settings, tools)  # compiles, if not cached, outside the time limit of a document
     for file in files:
         for row in read_rows(store, file):
             try:
                 with limited(SECONDS_PER_DOCUMENT):
-                    text, scores = measure(row["text"], row["language"], settings, tools)
+                    text, scores = clean_and_score(row["text"], row["language"], settings, tools)
             except TooSlow as error:
                 sink.drop(row, Drop.SCORE_TIMEOUT, error, len(row["text"].encode()))
                 continue
@@ -74,6 +74,7 @@ def _work(store: Store, prefix: str, settings: Score, files: list[File], name: s
 
 def run(job: Job) -> None:
     settings: Score = job.settings
-    measure("", None, settings, tools_for(settings))  # fails and compiles here, once, before any worker starts
+    _, scores = clean_and_score("", None, settings, tools_for(settings))  # fails and compiles here, before any worker
+    check_names(scores)
     groups = group_rows(job.inputs("langid", Kind.DOCUMENTS), GROUP_ROWS)
     job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))

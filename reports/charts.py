@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.printable import printable
-from pipelines.rules.decide import Rule
+from contract.settings.filter import Rule
 
 # Not matplotlib: 36 histograms take it 3.4 s and 600 kB, not 0.4 s and 130 kB, and it and its packages take 98 MB.
 PAPER, INK, FAINT, GRID = "#ffffff", "#1f2933", "#697586", "#e4e7eb"
@@ -120,7 +120,7 @@ def panel(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
     """
     width, base = PANEL_WIDTH - 24, 94
     parts = [text(0, 10, name, "title")]
-    summary = "; ".join(f"{rule.side} {rule.limit:g}: {share(values, rule):.1%}" for rule in rules)
+    summary = "; ".join(f"{rule.comparison} {rule.limit:g}: {share(values, rule):.1%}" for rule in rules)
     parts.append(text(0, 24, summary or "no rule", "gone" if summary else "faint"))
     if not len(values):
         return [*parts, box(0, base, width, 1, GRID), text(width / 2, base - 20, "not measured", "faint", "middle")]
@@ -187,7 +187,7 @@ def as_text(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
     measured = values[~np.isnan(values)]
     lines = ["", f"#### {name}", ""]
     lines += [
-        f"{rule.reason.value}: drops when {rule.side} {rule.limit:g}, "
+        f"{rule.reason}: drops when {rule.comparison} {rule.limit:g}, "
         f"{sum(map(rule.drops, measured)):,} of {len(measured):,}"
         for rule in rules
     ]
@@ -198,7 +198,7 @@ def as_text(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
     most = counts.max()
     lines += ["", "```"]
     for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True):
-        marks = " ".join(f"<- {rule.side} {rule.limit:g}" for rule in rules if start <= rule.limit < end)
+        marks = " ".join(f"<- {rule.comparison} {rule.limit:g}" for rule in rules if start <= rule.limit < end)
         lines.append(
             f"{start:>10.4g} {'#' * round(TEXT_CHARS * count / most):<{TEXT_CHARS}} {count:>8,} {marks}".rstrip()
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from contract.funnel import Level
 from contract.schema import Drop
-from pipelines.rules.decide import group_of
+from contract.settings.filter import RULE_SETS
 
 # RefinedWeb, figure 2: cumulative percentage of documents left; for exact deduplication, of tokens.
 REFINEDWEB = {
@@ -25,7 +25,7 @@ STEP_OF_STAGE = {
     "dedup_fuzzy": "fuzzy deduplication",
     "dedup_substring": "exact deduplication",
 }
-STEP_OF_GROUP = {
+STEP_OF_RULE_SET = {
     "gopher_repetition": "repetition",
     "length": "document-wise",
     "gopher_quality": "document-wise",
@@ -65,7 +65,7 @@ def funnel(found: Sequence[Level]) -> list[Step]:
                 left -= sum(
                     count
                     for reason, count in level.reasons.items()
-                    if STEP_OF_GROUP.get(group_of(reason), "other rule sets") == name
+                    if STEP_OF_RULE_SET.get(RULE_SETS.get(reason, ""), "other rule sets") == name
                 )
                 steps.append(("filter", name, left))
         elif level.stage != "score":

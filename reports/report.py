@@ -30,12 +30,12 @@ from contract.manifest import Manifest, find
 from contract.plan import Run, open_run
 from contract.printable import printable
 from contract.scores import SCORES
-from contract.settings.corpus import Filter
+from contract.settings.filter import Filter, Rule
 from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import read_rows
 from pipelines.pii import mask as pii
-from pipelines.rules.decide import Rule, decide, rules_for
+from pipelines.rules.decide import decide, rules_for
 from reports import charts
 from reports.refinedweb import funnel, funnel_table
 
@@ -126,7 +126,7 @@ def score_table(columns: dict[str, np.ndarray], languages: Sequence[str], rules:
         there = values[~absent]
         ends = [charts.short(one) for one in np.percentile(there, [1, 50, 99])] if len(there) else ["", "", ""]
         drops = "; ".join(
-            f"{rule.reason.value} {rule.side} {rule.limit:g}: {sum(map(rule.drops, there.tolist())):,}"
+            f"{rule.reason} {rule.comparison} {rule.limit:g}: {sum(map(rule.drops, there.tolist())):,}"
             for rule in rules
             if rule.score == name
         )
@@ -215,7 +215,7 @@ def what_if(run: Run, settings: Filter) -> str:
     sizes: Counter[str] = Counter()
     for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language", *SCORES]):
         before, after = decide(row, now(row["language"])), decide(row, then(row["language"]))
-        moves[before[0].value if before else "kept", after[0].value if after else "kept"] += 1
+        moves[before[0] if before else "kept", after[0] if after else "kept"] += 1
         for name, verdict in (("now", before), ("then", after)):
             sizes[name] += 0 if verdict else int(row["kept_words"])
     if not moves and not all(find(run.store, task) for (stage, _), task in run.tasks().items() if stage == "score"):

@@ -215,7 +215,6 @@ def test_private_name_rule_sees_every_way_to_use_one():
     assert private_names(tree) == {"_C", "_jit", "_fs", "_linked", "_attn", "__compatible__"}
 
 
-@pytest.mark.parametrize("package", ["contract", "pipelines", "training", "reports", "gristmill_airflow"])
 @pytest.mark.parametrize("package", ["contract", "pipelines", "training", "evals", "reports", "gristmill_airflow"])
 def test_packages_are_installed_from_this_checkout(package):
     found = importlib.util.find_spec(package)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from contract.scores import SCORES
 from contract.settings.base import (
@@ -11,7 +11,6 @@ from contract.settings.base import (
     Count,
     Epochs,
     Fraction,
-    NotNegative,
     Passes,
     Pieces,
     Positive,
@@ -146,120 +145,6 @@ class Score(Settings):
     def outside(self) -> dict[str, str]:
         named = {"bad_words": self.bad_words, "perplexity_model": self.perplexity_model}
         return {key: uri for key, uri in named.items() if uri is not None}
-
-
-TopN = Annotated[int, Field(ge=2, le=4, strict=True)]
-DuplicateN = Annotated[int, Field(ge=5, le=10, strict=True)]
-
-
-class GopherRepetition(Settings):
-    """Gopher (MassiveText) table A1: drop a document if a fraction is above its threshold."""
-
-    enabled: bool = True
-    duplicate_line_fraction: Fraction = 0.30
-    duplicate_paragraph_fraction: Fraction = 0.30
-    duplicate_line_char_fraction: Fraction = 0.20
-    duplicate_paragraph_char_fraction: Fraction = 0.20
-    top_ngram_char_fraction: dict[TopN, Fraction] = {2: 0.20, 3: 0.18, 4: 0.16}
-    duplicate_ngram_char_fraction: dict[DuplicateN, Fraction] = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
-    """n -> threshold. A recipe that sets one n keeps the others' defaults; 1.0 switches an n off."""
-
-    @field_validator("top_ngram_char_fraction", "duplicate_ngram_char_fraction", mode="before")
-    @classmethod
-    def _differences(cls, given: Any, info: ValidationInfo) -> Any:
-        known = cls.model_fields[info.field_name or ""].default
-        if not isinstance(given, dict):
-            return given
-        return known | {int(n) if isinstance(n, str) and n.isdigit() else n: value for n, value in given.items()}
-
-
-class GopherQuality(Settings):
-    """Gopher's document quality rules, but for the word count: that is `filter.min_words` and `filter.max_words`."""
-
-    enabled: bool = True
-    min_mean_word_chars: NotNegative = 3
-    max_mean_word_chars: NotNegative = 10
-    max_hash_ratio: NotNegative = 0.1
-    max_ellipsis_ratio: NotNegative = 0.1
-    max_bullet_line_fraction: Fraction = 0.9
-    max_ellipsis_line_fraction: Fraction = 0.3
-    min_alpha_word_fraction: Fraction = 0.8
-    min_stop_words: Count = 2
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "GopherQuality":
-        if self.min_mean_word_chars > self.max_mean_word_chars:
-            raise ValueError(
-                f"min_mean_word_chars {self.min_mean_word_chars} is above "
-                f"max_mean_word_chars {self.max_mean_word_chars}"
-            )
-        return self
-
-
-class C4(Settings):
-    """C4's document rules; its line rules are `score.c4_lines`. The minimum of 5 sentences is C4's; DCLM has 3."""
-
-    enabled: bool = False
-    min_sentences: Count = 5
-    max_bad_words: Count = 0
-    """Most occurrences of listed words; applies only if `score.bad_words` is set."""
-
-
-class MC4(Settings):
-    """mC4's rule: enough lines of at least `score.long_line_chars`.
-
-    It suits languages whose sentences end in other punctuation than C4's rules look for.
-    """
-
-    enabled: bool = False
-    min_long_lines: Count = 3
-
-
-class FineWeb(Settings):
-    """FineWeb's additional rules. The 0.1 for characters in duplicated lines is from its paper."""
-
-    enabled: bool = True
-    min_punctuated_line_fraction: Fraction = 0.12
-    max_duplicate_line_char_fraction: Fraction = 0.1
-    max_short_line_fraction: Fraction = 0.67
-
-
-class Bloom(Settings):
-    """BLOOM's rules (ROOTS, appendix A) with its English thresholds."""
-
-    enabled: bool = False
-    max_char_repetition: Fraction = 0.106
-    max_word_repetition: Fraction = 0.19
-    max_special_char_fraction: Fraction = 0.4
-    min_stop_word_fraction: Fraction = 0.3
-    max_bad_word_fraction: Fraction = 0.01
-    max_perplexity: Annotated[Real, Field(gt=0, le=1e12)] = 1500
-    """Applies only if `score.perplexity_model` is set."""
-
-
-class Filter(Settings):
-    """The rule sets that judge a document, and their thresholds.
-
-    They apply in RefinedWeb's order: repetition, length and quality, line corrections.
-    """
-
-    min_words: Count = 50
-    max_words: Positive = 100_000
-    """Gopher: 50 to 100,000 words. In scripts without spaces, as many characters as so many words have on average."""
-    max_removed_word_fraction: Fraction = 0.05
-    """RefinedWeb: drop a document if line corrections removed more than this fraction of its words."""
-    gopher_repetition: GopherRepetition = GopherRepetition()
-    gopher_quality: GopherQuality = GopherQuality()
-    c4: C4 = C4()
-    mc4: MC4 = MC4()
-    fineweb: FineWeb = FineWeb()
-    bloom: Bloom = Bloom()
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Filter":
-        if self.min_words > self.max_words:
-            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}")
-        return self
 
 
 MINHASH_PRESETS: dict[str, dict[str, int]] = {

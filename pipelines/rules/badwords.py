@@ -62,7 +62,7 @@ class BadWords:
         )
 
 
-def load(folder: str) -> dict[str, BadWords]:
+def load_lists(folder: str) -> dict[str, BadWords]:
     """Load the lists of a folder, by language code. Raises InputError if the folder has no list."""
     store = Store(folder)
     lists = {}

@@ -1,9 +1,10 @@
-"""Correct and mask a text, and measure once every score that a rule may use."""
+"""Corrects and masks a text, and computes once every score that a rule may use."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from contract.scores import SCORES
 from contract.settings.corpus import Score
 from pipelines.pii import mask as pii
 from pipelines.rules import bloom, lines, quality, repetition, sentences
@@ -20,35 +21,64 @@ class Tools:
     perplexity: Any = None
 
 
-def measure(text: str, language: str | None, settings: Score, tools: Tools) -> tuple[str, dict[str, float | None]]:
-    """Returns the final text, and the scores by their names in `contract.scores`.
+def clean_and_score(
+    text: str, language: str | None, settings: Score, tools: Tools
+) -> tuple[str, dict[str, float | None]]:
+    """Correct and mask a text. Returns the final text, and every score of `contract.scores.SCORES` by its name.
 
-    The order is RefinedWeb's. Repetition, quality, BLOOM's and mC4's scores are measured on the extracted text. Then
-    the line corrections and C4's line rules are applied. FineWeb's scores, the sentences and `kept_words` are measured
-    on the result, before masking.
+    The order is RefinedWeb's: the extracted text is scored, then the line corrections and C4's line rules are applied,
+    and what they keep is scored before masking.
     """
-    document = Text(text, language)
-    scores = {
-        **repetition.measure(document),
-        **quality.measure_gopher(document),
-        **quality.measure_c4_page(document),
-        **quality.measure_mc4_page(document, settings.long_line_chars),
-        **measure_bloom(document, tools),
-        "removed_word_fraction": 0.0,
-    }
+    extracted = Text(text, language)
+    scores = extracted_scores(extracted, settings, tools)
+    scores["removed_word_fraction"] = 0.0
     if settings.lines.enabled:
-        corrected = lines.correct(document, settings.lines)
+        corrected = lines.correct(extracted, settings.lines)
         text, scores["removed_word_fraction"] = corrected.text, corrected.removed_fraction
     if settings.c4_lines.enabled:
-        text = quality.c4_lines(text, settings.c4_lines, document.unit)
-    kept = document if text == document.text else Text(text, language)
-    scores |= quality.measure_fineweb(kept, settings.short_line_chars)
-    scores |= {"sentences": sentences.count_sentences(kept), "kept_words": len(kept.words.keys) / kept.unit}
+        text = quality.c4_lines(text, settings.c4_lines, extracted.unit)
+    kept = extracted if text == extracted.text else Text(text, language)
+    scores |= kept_scores(kept, settings)
     text, scores["masked"] = pii.mask(text, settings.mask)
     return text, scores
 
 
-def measure_bloom(document: Text, tools: Tools) -> dict[str, float | None]:
+def extracted_scores(document: Text, settings: Score, tools: Tools) -> dict[str, float | None]:
+    """The scores of rules that are `measured_on` the extracted text, by name. A new one is a line here."""
+    return {
+        **repetition.repetition_scores(document),
+        **quality.gopher_scores(document),
+        **quality.c4_scores(document),
+        **quality.mc4_scores(document, settings.long_line_chars),
+        **bloom_scores(document, tools),
+    }
+
+
+def kept_scores(document: Text, settings: Score) -> dict[str, float | None]:
+    """The scores of rules that are `measured_on` the kept text, by name, and its words. A new one is a line here."""
+    return {
+        "kept_words": len(document.words.keys) / document.unit,
+        "sentences": sentences.count_sentences(document),
+        **quality.fineweb_scores(document, settings.short_line_chars),
+    }
+
+
+def check_names(measured: Iterable[str], declared: Collection[str] = SCORES) -> None:
+    """Raise ValueError unless each declared score is measured and each measured score is declared."""
+    names = set(measured)
+    if missing := [name for name in declared if name not in names]:
+        raise ValueError(
+            f"no measure for {', '.join(missing)}: contract/settings/filter.py declares rules on these scores; "
+            "measure them in pipelines/rules/measure.py"
+        )
+    if unknown := sorted(names.difference(declared)):
+        raise ValueError(
+            f"no rule for {', '.join(unknown)}: pipelines/rules/measure.py measures these scores; "
+            "declare their thresholds in contract/settings/filter.py"
+        )
+
+
+def bloom_scores(document: Text, tools: Tools) -> dict[str, float | None]:
     """BLOOM's scores. A score is None if its list or model is missing."""
     listed = tools.bad_words.get(document.language)
     known = FUNCTION_WORDS.get(document.language)

@@ -22,7 +22,7 @@ C4_POLICY = (
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]", re.IGNORECASE)
 
 
-def measure_gopher(document: Text) -> dict[str, float | None]:
+def gopher_scores(document: Text) -> dict[str, float | None]:
     """Gopher's quality scores (MassiveText, A1.1): ratios per word and per line, and the number of distinct stop words.
 
     `stop_words` is None for languages without a list. A text without words has mean word length 0.
@@ -77,17 +77,17 @@ def c4_lines(text: str, settings: C4Lines, unit: int = 1) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
 
 
-def measure_c4_page(document: Text) -> dict[str, float | None]:
+def c4_scores(document: Text) -> dict[str, float | None]:
     """C4's counts of placeholder text and curly brackets, on the page before C4's line rules."""
     return {"lorem_ipsum": document.lowered.count("lorem ipsum"), "curly_brackets": document.text.count("{")}
 
 
-def measure_mc4_page(document: Text, long_line_chars: int) -> dict[str, float | None]:
+def mc4_scores(document: Text, long_line_chars: int) -> dict[str, float | None]:
     """mC4's number of long lines (section 3.1). Scripts without spaces need fewer characters for a long line."""
     return {"long_lines": int((document.lines.lengths * document.unit >= long_line_chars).sum())}
 
 
-def measure_fineweb(document: Text, short_line_chars: int) -> dict[str, float | None]:
+def fineweb_scores(document: Text, short_line_chars: int) -> dict[str, float | None]:
     """FineWeb's three scores (section 3.5). For a text without lines, `punctuated_lines` is 0."""
     lines = document.lines
     rows = max(len(lines.keys), 1)

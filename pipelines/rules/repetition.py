@@ -34,7 +34,7 @@ def duplicate_fraction(document: Text, n: int) -> float:
     return float(recurrence.covered_by_repeats(ngram_hashes(keys, n), starts, ends, n) / max(len(document.text), 1))
 
 
-def measure(document: Text) -> dict[str, float | None]:
+def repetition_scores(document: Text) -> dict[str, float | None]:
     """All scores of the table: fractions of lines and paragraphs; all others are fractions of characters.
 
     n-gram sizes are in words of the language.

@@ -24,6 +24,7 @@ from contract.output import Writer
 from contract.plan import Run, Task
 from contract.recipe import StageSettings
 from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
+from contract.settings.filter import Reason
 from contract.store import Store
 from contract.tables import BATCH_ROWS
 from pipelines.spark.session import start_context, start_spark, store_errors, watched
@@ -144,7 +145,7 @@ class DocumentSink:
     def drop(
         self,
         row: dict[str, Any],
-        reason: Drop,
+        reason: Drop | Reason,
         value: object = "",
         size: int = 0,
         duplicate_of: str | None = None,
@@ -160,14 +161,14 @@ class DocumentSink:
                 "id": row["id"],
                 "url": row.get("url"),
                 "stage": self._stage,
-                "reason": reason.value,
+                "reason": str(reason),
                 "value": shown,
                 "duplicate_of": duplicate_of,
                 "snippet": (snippet if snippet is not None else row.get("text") or "")[:SNIPPET_CHARS],
             }
         )
         self.counts.read += 1
-        self.counts.reasons[reason.value] += 1
+        self.counts.reasons[str(reason)] += 1
         self.counts.bytes_read += size
 
     def lose(self, kind: str, count: int = 1) -> None:

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from contract import plan as plans
 from contract import recipe as recipes
-from contract.constants import CONSTANTS
 from contract.digest import split_digest, with_digest
 from contract.errors import InputError, RecipeError, StoreError
+from contract.facts import FACTS
 from contract.identity import Identity, Input
 from contract.plan import Run, as_input, open_run, plan
 from contract.recipe import Recipe, parse
+from contract.scores import ESTABLISHED
 from contract.settings.base import Settings
 from contract.settings.corpus import LANGUAGE_MODEL, MixSource
 from contract.sources import (
@@ -127,6 +128,22 @@ def test_a_threshold_of_a_rule_set_counts_only_while_the_rules_are_on() -> None:
     )
 
 
+def test_a_new_rule_makes_stale_what_uses_it_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLOOM's rules are off: if its perplexity were measured only since yesterday, no other recipe would notice."""
+
+    def fingerprints(*overrides: str) -> list[str]:
+        tasks = plan(parse("", "here", overrides), SEGMENTS)
+        return [tasks[stage, SEGMENTS[0].partition].fingerprint for stage in ("score", "filter")]
+
+    bloom, quality = "filter.bloom.enabled=true", "minhash_sign.quality=-perplexity"
+    model = "score.perplexity_model=/m"
+    score, filtered = fingerprints(model)
+    assert fingerprints(model, bloom)[0] == fingerprints(model, quality)[0] == score, "every result has its scores"
+    monkeypatch.setattr("contract.facts.ESTABLISHED", tuple(name for name in ESTABLISHED if name != "perplexity"))
+    assert fingerprints(model) == [score, filtered]
+    assert fingerprints(model, bloom)[0] == fingerprints(model, quality)[0] != score
+
+
 def test_a_default_that_is_written_out_is_no_difference() -> None:
     """A preset, a table with its usual values, or a value in another notation decides nothing new."""
     plain = plan(Recipe(), SEGMENTS)
@@ -141,7 +158,7 @@ def test_a_default_that_is_written_out_is_no_difference() -> None:
 
 def test_a_fingerprint_is_the_hash_of_the_identity_and_nothing_else_decides_it() -> None:
     known = (
-        b'{"constants":{},"crawl_files":[],"inputs":[{"fingerprint":"f","partition":"all","stage":"reward"}],'
+        b'{"crawl_files":[],"facts":{},"inputs":[{"fingerprint":"f","partition":"all","stage":"reward"}],'
         b'"outside":{},"segment":null,"settings":{"gate.confidence":0.9},"stage":"gate","version":1}'
     )
     read = Input(stage="reward", partition="all", fingerprint="f")
@@ -161,7 +178,7 @@ def test_what_each_kind_of_task_is_known_by() -> None:
     assert extract.identity == Identity(
         stage="extract",
         version=STAGES["extract"].version,
-        constants={"language_model": LANGUAGE_MODEL},
+        facts={"language_model": LANGUAGE_MODEL},
         inputs=(as_input(crawl),),
     )
     assert sft.identity.outside == {"sft.also": "c", "sft.data": "d"}
@@ -183,13 +200,13 @@ def test_what_a_stage_reads_of_another_section_is_part_of_its_identity() -> None
     assert tasks["pack", "all"].identity.settings == {}
 
 
-def test_a_changed_constant_changes_the_stages_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in CONSTANTS:
+def test_a_changed_fact_changes_the_stages_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in FACTS:
         before = plan(Recipe(), SEGMENTS)
         with monkeypatch.context() as patch:
-            patch.setitem(CONSTANTS, name, "another")
+            patch.setitem(FACTS, name, lambda _: "another")
             after = plan(Recipe(), SEGMENTS)
-        users = {stage.name for stage in STAGES.values() if name in stage.constants}
+        users = {stage.name for stage in STAGES.values() if name in stage.facts}
         changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
         assert changed == users.union(*map(downstream, users)) != set(), name
 

@@ -19,12 +19,10 @@ from contract.settings.corpus import (
     Crawl,
     Decontaminate,
     DedupSubstring,
-    Filter,
-    GopherQuality,
-    GopherRepetition,
     MinhashSign,
     Score,
 )
+from contract.settings.filter import DropsIf, Filter, GopherQuality, GopherRepetition, RuleSet
 from contract.settings.spark import memory_bytes
 from contract.settings.training import Model
 
@@ -32,8 +30,20 @@ SCHEMA = Path(__file__).with_name("recipe_schema.json")
 
 
 def schema() -> str:
-    """The JSON schema of a recipe, with what only explains left out."""
-    return json.dumps(_bare(Recipe.model_json_schema()), indent=1) + "\n"
+    """The JSON schema of a recipe, without texts that only explain, and without the thresholds of `filter`.
+
+    docs/filters.md holds the thresholds, and tests/contract/settings/test_filter.py bounds them.
+    """
+    whole = _bare(Recipe.model_json_schema())
+    for section in (Filter, *(type(value) for _, value in Filter() if isinstance(value, RuleSet))):
+        properties = whole["$defs"][section.__name__]["properties"]
+        for name, field in section.model_fields.items():
+            if any(isinstance(one, DropsIf) for one in field.metadata):
+                del properties[name]
+            elif name != "enabled":
+                del properties[name]["default"]  # a rule set with its thresholds
+    del whole["properties"]["filter"]["default"]
+    return json.dumps(whole, indent=1) + "\n"
 
 
 def _bare(node: Any) -> Any:

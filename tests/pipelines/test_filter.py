@@ -7,12 +7,13 @@ import pytest
 
 from contract.errors import RecipeError
 from contract.manifest import need
-from contract.recipe import parse
-from contract.schema import SCORED, Drop
-from contract.settings.corpus import C4, C4Lines, Filter, Score
-from pipelines.filter import check_stop_words
+from contract.recipe import StageSettings, parse
+from contract.schema import SCORED
+from contract.settings.corpus import C4Lines, Score
+from contract.settings.filter import C4, RULE_SETS, Filter
+from pipelines.filter import check
 from pipelines.rules.decide import decide, rules_for
-from pipelines.rules.measure import Tools, measure
+from pipelines.rules.measure import Tools, clean_and_score
 
 SENTENCES = [
     "The river bends twice before it meets the old mill on the hill.",
@@ -27,7 +28,7 @@ SHORT = re.sub(r"((?:\S+ ){3}\S+) ", r"\1.\n", " ".join(SENTENCES))  # four word
 
 
 def judge(text, language, settings, score=None):
-    kept, scores = measure(text, language, score or Score(), Tools())
+    kept, scores = clean_and_score(text, language, score or Score(), Tools())
     return kept, decide(scores, rules_for(settings, language))
 
 
@@ -35,12 +36,12 @@ def judge(text, language, settings, score=None):
     ("text", "reason"),
     [
         (GOOD, None),
-        (GOOD + "\nHome\nLogin\nContact\nMap\nNews", Drop.LINES_REMOVED),
-        ("\n".join(SENTENCES[:3]), Drop.TOO_FEW_WORDS),
-        ("\n".join([*SENTENCES, *SENTENCES]), Drop.DUPLICATE_LINES),
-        (GOOD.replace("river", "river #####").replace("mill", "mill #####"), Drop.HASH_RATIO),
-        (GOOD.replace(".", ""), Drop.LINE_PUNCTUATION),
-        (SHORT, Drop.SHORT_LINES),
+        (GOOD + "\nHome\nLogin\nContact\nMap\nNews", "lines_removed"),
+        ("\n".join(SENTENCES[:3]), "too_few_words"),
+        ("\n".join([*SENTENCES, *SENTENCES]), "duplicate_lines"),
+        (GOOD.replace("river", "river #####").replace("mill", "mill #####"), "hash_ratio"),
+        (GOOD.replace(".", ""), "line_punctuation"),
+        (SHORT, "short_lines"),
     ],
 )
 def test_each_rule_set_has_its_say(text, reason):
@@ -68,7 +69,7 @@ def test_c4_is_off_until_a_recipe_switches_it_on():
     text = GOOD + "\nA set {x} of things that the teacher wrote down."
     assert judge(text, "en", Filter())[1] is None
     with_c4 = Filter(c4=C4(enabled=True))
-    assert judge(text, "en", with_c4)[1] == (Drop.C4_CURLY_BRACKET, 1)
+    assert judge(text, "en", with_c4)[1] == ("c4_curly_bracket", 1)
     c4_lines = Score(c4_lines=C4Lines(enabled=True))
     kept, verdict = judge(GOOD + "\nNo end to this line of words", "en", with_c4, c4_lines)
     assert (kept, verdict) == (GOOD, None)
@@ -82,12 +83,21 @@ def test_nothing_switched_on_changes_nothing():
         assert judge(text, None, settings, untouched) == (text, None)
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "langid: {languages: [en, de, zh]}",
+        "langid: {languages: [eo]}\nfilter: {gopher_quality: {min_stop_words: 0}}",
+        "langid: {languages: [eo]}\nfilter: {gopher_quality: {enabled: false}}",
+    ],
+)
+def test_a_language_needs_stop_words_only_where_the_rule_is_asked(recipe):
+    check(StageSettings(parse(recipe, "test"), "filter"))
+
+
 def test_a_language_without_stop_words_is_refused_by_name():
-    check_stop_words(parse("langid: {languages: [en, de, zh]}", "test"))
     with pytest.raises(RecipeError, match="no stop words for eo"):
-        check_stop_words(parse("langid: {languages: [en, eo]}", "test"))
-    check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {min_stop_words: 0}}", "test"))
-    check_stop_words(parse("langid: {languages: [eo]}\nfilter: {gopher_quality: {enabled: false}}", "test"))
+        check(StageSettings(parse("langid: {languages: [en, eo]}", "test"), "filter"))
 
 
 def run_manifests(run, stage):
@@ -143,5 +153,5 @@ def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, 
         assert document["language_probability"] >= 0.65
     assert len(document["id"]) == 32
     for drop in rows_of(run.store, [manifest], "drops"):
-        assert drop["reason"] in set(Drop)
+        assert drop["reason"] in RULE_SETS
         assert drop["value"]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from contract.errors import InputError, RecipeError
-from contract.settings.corpus import Filter, GopherRepetition, Score
+from contract.settings.corpus import Score
+from contract.settings.filter import Filter, GopherRepetition
 from pipelines.rules.decide import decide, rules_for
-from pipelines.rules.measure import Tools, measure
+from pipelines.rules.measure import Tools, clean_and_score
 from pipelines.score import tools_for
 from pipelines.text.words import Text
 
@@ -48,14 +49,14 @@ def test_a_model_is_downloaded_and_asked(tmp_path, monkeypatch):
     (tmp_path / "lm.arpa").write_text(ARPA)
     monkeypatch.setitem(sys.modules, "kenlm", types.SimpleNamespace(Model=fake_kenlm))
     settings = Score(perplexity_model=str(tmp_path / "lm.arpa"))
-    assert measure("The River.", "en", settings, tools_for(settings))[1]["perplexity"] == 7.0
+    assert clean_and_score("The River.", "en", settings, tools_for(settings))[1]["perplexity"] == 7.0
 
 
 def test_a_real_model_counts_the_end_of_the_sentence(tmp_path):
     pytest.importorskip("kenlm", reason="optional: no recipe needs it unless it names a model")
     (tmp_path / "lm.arpa").write_text(ARPA)
     settings = Score(perplexity_model=str(tmp_path / "lm.arpa"))
-    scores = measure("River river!", "en", settings, tools_for(settings))[1]
+    scores = clean_and_score("River river!", "en", settings, tools_for(settings))[1]
     assert scores["perplexity"] == pytest.approx(10 ** ((0.25 + 0.5 + 1.0) / 3), rel=1e-4)
 
 
@@ -84,10 +85,10 @@ def test_the_lists_that_c4_used(data_dir, tmp_path):
         unseen = [entry for entry in entries if entry.strip() and not listed.count(Text(entry, language))]
         assert unseen == [], language
         entry = max(entries, key=lambda one: sum(map(str.isalpha, one)))
-        scores = measure(f"... {entry.title()}! ...", language, settings, tools)[1]
+        scores = clean_and_score(f"... {entry.title()}! ...", language, settings, tools)[1]
         assert scores["bad_words"] >= 1, f"{language}: {listed}"
-        assert measure("12 34", language, settings, tools)[1]["bad_words"] == 0
-    assert measure("vorto", "mt", settings, tools)[1]["bad_words"] is None, "no list, nothing measured"
+        assert clean_and_score("12 34", language, settings, tools)[1]["bad_words"] == 0
+    assert clean_and_score("vorto", "mt", settings, tools)[1]["bad_words"] is None, "no list, nothing measured"
 
 
 QUALITY = Filter(gopher_repetition=GopherRepetition(enabled=False))
@@ -95,9 +96,9 @@ QUALITY = Filter(gopher_repetition=GopherRepetition(enabled=False))
 
 def verdict(text, language, settings=QUALITY):
     """By length and Gopher's quality rules, of the default recipe."""
-    rules = [rule for rule in rules_for(settings, language) if rule.group != "fineweb"]
-    found = decide(measure(text, language, Score(), Tools())[1], rules)
-    return found[0].value if found else None
+    rules = [rule for rule in rules_for(settings, language) if rule.rule_set != "fineweb"]
+    found = decide(clean_and_score(text, language, Score(), Tools())[1], rules)
+    return found[0] if found else None
 
 
 def sentences(data_dir, language):

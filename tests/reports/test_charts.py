@@ -6,8 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from contract.schema import Drop
-from pipelines.rules.decide import Rule
+from contract.settings.filter import Rule
 from reports import charts
 from reports.charts import (
     GONE,
@@ -29,7 +28,7 @@ from reports.charts import (
 
 
 def rule(side: str, limit: float, score: str = "short_lines") -> Rule:
-    return Rule("g", Drop.SHORT_LINES, score, side, limit)
+    return Rule("g", "short_lines", score, side, limit)
 
 
 def boxes(parts: list[str], colour: str) -> list[tuple[float, ...]]:

@@ -14,8 +14,7 @@ from contract.funnel import Level
 from contract.manifest import Attempt
 from contract.schema import SCORED, Drop
 from contract.scores import SCORES
-from contract.settings.corpus import Filter
-from pipelines.rules.decide import Rule, group_of
+from contract.settings.filter import RULE_SETS, Filter, Rule
 from pipelines.spark.job import DocumentSink
 from reports import charts
 from reports.refinedweb import funnel, funnel_table
@@ -144,7 +143,7 @@ def test_a_rule_is_judged_only_where_a_language_is_asked_it():
     np.testing.assert_array_equal(kept["mean_word_chars"], [np.nan, 2.0, 5.0])
     np.testing.assert_array_equal(kept["stop_words"], [0.0, np.nan, 4.0])
     np.testing.assert_array_equal(kept["words"], columns["words"])
-    assert {rule.reason for rule in rules} >= {Drop.MEAN_WORD_LENGTH, Drop.FEW_STOP_WORDS}
+    assert {rule.reason for rule in rules} >= {"mean_word_length", "few_stop_words"}
     table = score_table(kept, ["zh", "eo", "en"], rules)
     assert table[2].endswith("mean_word_length < 3: 1; mean_word_length > 10: 0 | 1: zh |")
     assert table[4].endswith("few_stop_words < 2: 1 | 1: eo |")
@@ -254,9 +253,9 @@ def test_the_funnel_stands_in_refinedwebs_steps():
     assert funnel([]) == []
 
 
-@given(st.dictionaries(st.sampled_from([reason.value for reason in Drop]), st.integers(0, 50)))
+@given(st.dictionaries(st.sampled_from([*map(str, Drop), *RULE_SETS]), st.integers(0, 50)))
 def test_the_last_step_of_the_filter_is_what_it_kept(reasons):
-    judged = Counter({reason: count for reason, count in reasons.items() if group_of(reason)})
+    judged = Counter({reason: count for reason, count in reasons.items() if reason in RULE_SETS})
     level = Level("filter", 1000, 1000 - judged.total(), 0, judged, Counter())
     steps = funnel([level])
     assert steps[-1].kept == level.kept
@@ -311,7 +310,7 @@ def test_any_scores_can_be_drawn(name, values, rules):
 
 
 def test_a_panel_counts_every_document_once():
-    rule = Rule("g", Drop.SHORT_LINES, "short_lines", ">=", 0.5)
+    rule = Rule("g", "short_lines", "short_lines", ">=", 0.5)
     values = np.array([0.0, 0.1, 0.1, 0.5, 0.9])
     assert charts.share(values, rule) == 2 / 5
     parts = charts.panel("short_lines", values, [rule])
@@ -334,7 +333,7 @@ def test_pieces():
     assert count_table("x", Counter(a=1), Counter(a=1, b=1))[2:] == [
         "| a | 2 | 1 | 50.0% |", "| b | 1 | 0 | 0.0% |"
     ]  # fmt: skip
-    rule = Rule("length", Drop.TOO_FEW_WORDS, "words", "<", 2.0)
+    rule = Rule("length", "too_few_words", "words", "<", 2.0)
     lines = charts.as_text("words", np.array([1.0, 2.0, 3.0, np.nan]), [rule])
     assert "too_few_words: drops when < 2, 1 of 3" in lines
     bins = [line.replace("<- < 2", "") for line in lines[lines.index("```") + 1 : -1]]
@@ -355,7 +354,7 @@ def test_what_pages_say_reaches_no_terminal_raw(make_document, make_corpus):
     evil = "\x1b[2J\r\u202e\x9b"
     run = make_corpus([[[make_document("kept", name="a")]]])
     partition = run.segments[0].partition
-    for stage, reason in (("langid", Drop.LANGUAGE), ("score", Drop.TOO_FEW_WORDS)):
+    for stage, reason in (("langid", Drop.LANGUAGE), ("score", "too_few_words")):
         attempt = Attempt(run, run.task(stage, partition))
         sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", stage, "x", SCORED)
         row = scored(make_document, "b", f"e{evil}") | {"url": f"https://b{evil}.test/"}

@@ -7,12 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.errors import InputError
-from contract.schema import Drop
-from contract.settings.corpus import Bloom
+from contract.settings.filter import Bloom, Filter
 from pipelines.rules import badwords, bloom
-from pipelines.rules.decide import bloom_rules, decide
-from pipelines.rules.measure import Tools, measure_bloom
+from pipelines.rules.decide import decide, rules_for
+from pipelines.rules.measure import Tools, bloom_scores
 from pipelines.text.words import Text
+
+
+def bloom_rules(language):
+    """BLOOM's rules with their defaults."""
+    every = rules_for(Filter(bloom=Bloom(enabled=True)), language)
+    return [rule for rule in every if rule.rule_set == "bloom"]
+
 
 SMALL = st.text(alphabet="ab é漢", max_size=60)
 
@@ -47,18 +53,18 @@ def test_rules_at_their_limits():
         "char_repetition": 0.106, "word_repetition": 0.19, "special_chars": 0.4, "stop_word_fraction": 0.3,
         "bad_word_fraction": 0.01, "perplexity": 1500.0,
     }  # fmt: skip
-    rules = bloom_rules(Bloom(), "en")
+    rules = bloom_rules("en")
     assert decide(fine, rules) is None
     for score, value, reason in (
-        ("char_repetition", 0.107, Drop.BLOOM_CHAR_REPETITION),
-        ("word_repetition", 0.191, Drop.BLOOM_WORD_REPETITION),
-        ("special_chars", 0.41, Drop.BLOOM_SPECIAL_CHARS),
-        ("stop_word_fraction", 0.29, Drop.BLOOM_STOP_WORDS),
-        ("bad_word_fraction", 0.011, Drop.BLOOM_FLAGGED_WORDS),
-        ("perplexity", 1501.0, Drop.BLOOM_PERPLEXITY),
+        ("char_repetition", 0.107, "bloom_char_repetition"),
+        ("word_repetition", 0.191, "bloom_word_repetition"),
+        ("special_chars", 0.41, "bloom_special_chars"),
+        ("stop_word_fraction", 0.29, "bloom_stop_words"),
+        ("bad_word_fraction", 0.011, "bloom_flagged_words"),
+        ("perplexity", 1501.0, "bloom_perplexity"),
     ):
         assert decide({**fine, score: value}, rules) == (reason, value)
-    assert decide({**fine, "stop_word_fraction": 0.0}, bloom_rules(Bloom(), "eo")) is None
+    assert decide({**fine, "stop_word_fraction": 0.0}, bloom_rules("eo")) is None
 
 
 @pytest.mark.parametrize(
@@ -70,10 +76,10 @@ def test_rules_at_their_limits():
     ],
 )
 def test_stop_words_are_asked_only_of_a_language_with_a_full_list(language, text):
-    assert measure_bloom(Text(text, language), Tools())["stop_word_fraction"] is None
-    assert "stop_word_fraction" not in {rule.score for rule in bloom_rules(Bloom(), language)}
+    assert bloom_scores(Text(text, language), Tools())["stop_word_fraction"] is None
+    assert "stop_word_fraction" not in {rule.score for rule in bloom_rules(language)}
     english = "It was not that they had to, but that none of us would have done it for them."
-    assert measure_bloom(Text(english, "en"), Tools())["stop_word_fraction"] > 0.8
+    assert bloom_scores(Text(english, "en"), Tools())["stop_word_fraction"] > 0.8
 
 
 def test_bad_words_match_whole_words_and_phrases():
@@ -120,8 +126,8 @@ def test_lists_are_loaded_by_language(tmp_path):
         (tmp_path / other).write_text("no list")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "fr").write_text("zut\n")
-    lists = badwords.load(str(tmp_path))
+    lists = badwords.load_lists(str(tmp_path))
     assert sorted(lists) == ["de", "en", "yue"]
     assert lists["de"].count(Text("Mist, Mist")) == 2
     with pytest.raises(InputError, match=r"score\.bad_words: .*no list"):
-        badwords.load(str(tmp_path / "absent"))
+        badwords.load_lists(str(tmp_path / "absent"))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from contract.scores import SCORES
 from contract.settings.corpus import C4Lines, LineCorrection, Score
+from contract.settings.filter import RULES
 from pipelines.rules.lines import COUNTER, PHRASES, Corrected, correct
-from pipelines.rules.measure import Tools, measure, perplexity
+from pipelines.rules.measure import Tools, check_names, clean_and_score, extracted_scores, kept_scores, perplexity
 from pipelines.rules.sentences import BEFORE_NAME, SHORTENED
 from pipelines.text.characters import AFTER_STOPS, BULLETS, LINE_ENDS, PUNCTUATION, UNSPACED
 from pipelines.text.languages import UNITS, unit
@@ -203,7 +204,7 @@ def equal(found, expected):
 @settings(max_examples=400, deadline=None)
 @given(TEXTS, LANGUAGES)
 def test_every_score_equals_its_plain_definition(text, language):
-    kept, scores = measure(text, language, PLAIN, Tools())
+    kept, scores = clean_and_score(text, language, PLAIN, Tools())
     assert kept == text
     equal(scores, plain_scores(text, language or "en"))
     assert set(scores) == set(SCORES)
@@ -227,7 +228,7 @@ def test_words_are_what_the_pattern_finds(text, language):
 
 @pytest.mark.parametrize("text", ["", "\n", "\n\n\n", " \t ", "\0", "a", "漢", "\ud800"])
 def test_texts_of_almost_nothing(text):
-    equal(measure(text, "en", PLAIN, Tools())[1], plain_scores(text, "en"))
+    equal(clean_and_score(text, "en", PLAIN, Tools())[1], plain_scores(text, "en"))
 
 
 def real_texts(data_dir):
@@ -243,14 +244,14 @@ def test_every_score_of_real_pages_equals_its_plain_definition(data_dir):
     texts = list(real_texts(data_dir))
     assert len(texts) >= 90
     for text in texts:
-        equal(measure(text[:6000], "en", PLAIN, Tools())[1], plain_scores(text[:6000], "en"))
+        equal(clean_and_score(text[:6000], "en", PLAIN, Tools())[1], plain_scores(text[:6000], "en"))
         assert correct(Text(text, "en"), LineCorrection()) == plain_correct(text, LineCorrection(), 1)
 
 
 def test_repetition_and_quality_are_measured_before_lines_go_and_fineweb_after():
     menu = "Home\nNEWS\n"
     body = "The river bends twice before it meets the old mill and the weir."
-    kept, scores = measure(menu * 3 + body, "en", Score(), Tools())
+    kept, scores = clean_and_score(menu * 3 + body, "en", Score(), Tools())
     assert kept == body
     assert scores["duplicate_lines"] == 4 / 7
     assert (scores["words"], scores["kept_words"]) == (19, 13)
@@ -258,18 +259,18 @@ def test_repetition_and_quality_are_measured_before_lines_go_and_fineweb_after()
     assert scores["kept_duplicate_line_chars"] == 0
     assert scores["punctuated_lines"] == 1
     with_c4 = Score(c4_lines=C4Lines(enabled=True))
-    kept, scores = measure(f"{body}\nNo end to this line", "en", with_c4, Tools())
+    kept, scores = clean_and_score(f"{body}\nNo end to this line", "en", with_c4, Tools())
     assert (kept, scores["words"], scores["kept_words"], scores["punctuated_lines"]) == (body, 18, 13, 1)
 
 
 def test_scripts_without_spaces_count_words_of_their_own_size():
     text = "河流在这里转弯，" * 2  # seven words of two characters; the commas belong to the character before
-    scores = measure(text, "zh", PLAIN, Tools())[1]
+    scores = clean_and_score(text, "zh", PLAIN, Tools())[1]
     assert scores["words"] == 7
     assert scores["alpha_words"] == 1
     assert scores["duplicate_5grams"] == 0, "five words are ten characters"
     assert scores["short_lines"] == 0, "16 characters are as long as 32"
-    assert measure(text, "en", PLAIN, Tools())[1]["duplicate_5grams"] == 8 / 16
+    assert clean_and_score(text, "en", PLAIN, Tools())[1]["duplicate_5grams"] == 8 / 16
     assert set(UNITS) >= {"zh", "ja", "th"}
 
 
@@ -283,5 +284,19 @@ class FakeModel:
 def test_perplexity_is_asked_of_bare_words_in_lower_case():
     assert perplexity(Text('He said: "No!" -- and left.'), FakeModel()) == len("he said no and left")
     assert perplexity(Text(" -- "), FakeModel()) == 0.0
-    scores = measure("One two", "en", Score(), Tools(perplexity=FakeModel()))[1]
+    scores = clean_and_score("One two", "en", Score(), Tools(perplexity=FakeModel()))[1]
     assert scores["perplexity"] == 7
+
+
+def test_each_score_is_measured_on_the_text_that_its_rule_names():
+    extracted, kept = extracted_scores(Text("A b."), Score(), Tools()), kept_scores(Text("A b."), Score())
+    assert set(extracted) == {rule.score for rule in RULES if rule.measured_on == "extracted text"}
+    assert set(kept) - {"kept_words"} == {rule.score for rule in RULES if rule.measured_on == "kept text"}
+
+
+def test_a_score_without_a_measure_or_a_rule_is_named():
+    check_names(clean_and_score("", None, Score(), Tools())[1])
+    with pytest.raises(ValueError, match=r"no measure for shouting: contract/settings/filter\.py declares"):
+        check_names(SCORES, (*SCORES, "shouting"))
+    with pytest.raises(ValueError, match=r"no rule for shouting: pipelines/rules/measure\.py measures"):
+        check_names((*SCORES, "shouting"))

@@ -4,60 +4,67 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.schema import Drop
-from contract.settings.corpus import C4, C4Lines, Filter, FineWeb, GopherQuality
-from pipelines.rules.decide import c4_rules, decide, fineweb_rules, gopher_rules, rules_for
+from contract.settings.corpus import C4Lines
+from contract.settings.filter import C4, Filter, GopherQuality
+from pipelines.rules.decide import decide, rules_for
 from pipelines.rules.quality import (
     c4_lines,
+    c4_scores,
+    fineweb_scores,
+    gopher_scores,
     line_marks,
-    measure_c4_page,
-    measure_fineweb,
-    measure_gopher,
-    measure_mc4_page,
+    mc4_scores,
 )
 from pipelines.rules.sentences import count_sentences
 from pipelines.text.languages import unit
 from pipelines.text.stopwords import STOP_WORDS
 from pipelines.text.words import Text, split_words
 
-GOPHER, FINEWEB, C4_RULES, C4_LINES = GopherQuality(), FineWeb(), C4(enabled=True), C4Lines(enabled=True)
+GOPHER, C4_LINES = GopherQuality(), C4Lines(enabled=True)
+
+
+def rules_of(rule_set, settings, language="en"):
+    return [rule for rule in rules_for(settings, language) if rule.rule_set == rule_set]
 
 
 def judge_gopher(document, language, settings):
-    return decide(measure_gopher(Text(document, language)), gopher_rules(settings, language))
+    return decide(
+        gopher_scores(Text(document, language)),
+        rules_of("gopher_quality", Filter(gopher_quality=settings), language),
+    )
 
 
 PLAIN = "the house and garden " * 5  # 20 words
 
 
 @pytest.mark.parametrize(
-    ("count", "found"), [(49, (Drop.TOO_FEW_WORDS, 49)), (50, None), (60, None), (61, (Drop.TOO_MANY_WORDS, 61))]
+    ("count", "found"), [(49, ("too_few_words", 49)), (50, None), (60, None), (61, ("too_many_words", 61))]
 )
 def test_length_in_words(count, found):
     assert decide({"words": count}, rules_for(Filter(min_words=50, max_words=60), "en")) == found
-    assert measure_gopher(Text("word " * count))["words"] == count
+    assert gopher_scores(Text("word " * count))["words"] == count
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
         (PLAIN, None),
-        ("the of a b c d", (Drop.MEAN_WORD_LENGTH, pytest.approx(9 / 6))),
+        ("the of a b c d", ("mean_word_length", pytest.approx(9 / 6))),
         ("the and mediterranean constantinople", None),
-        ("thethethethe andandandand", (Drop.MEAN_WORD_LENGTH, 12)),
+        ("thethethethe andandandand", ("mean_word_length", 12)),
         ("##" + PLAIN, None),  # 2 in 20 words: at the limit
-        ("###" + PLAIN, (Drop.HASH_RATIO, 0.15)),
+        ("###" + PLAIN, ("hash_ratio", 0.15)),
         ("..." + "…" + PLAIN, None),
-        ("......" + "…" + PLAIN, (Drop.ELLIPSIS_RATIO, 0.15)),
+        ("......" + "…" + PLAIN, ("ellipsis_ratio", 0.15)),
         ("- the house and the garden\n" * 9 + "and that", None),
-        ("- the house and the garden\n" * 10 + "• and that garden", (Drop.BULLET_LINES, 1.0)),
+        ("- the house and the garden\n" * 10 + "• and that garden", ("bullet_lines", 1.0)),
         ("and the long house...\n" * 3 + "and the long house\n" * 7, None),
-        ("and the very long house…\n" * 4 + "and the very long house\n" * 6, (Drop.ELLIPSIS_LINES, 0.4)),
+        ("and the very long house…\n" * 4 + "and the very long house\n" * 6, ("ellipsis_lines", 0.4)),
         ("the house and garden 2024", None),  # 4 of 5 words
-        ("the house and 12345 2024", (Drop.FEW_ALPHA_WORDS, 0.6)),
+        ("the house and 12345 2024", ("few_alpha_words", 0.6)),
         ('The house, "and" garden', None),
-        ("The house the garden the", (Drop.FEW_STOP_WORDS, 1)),
-        ("", (Drop.MEAN_WORD_LENGTH, 0.0)),
+        ("The house the garden the", ("few_stop_words", 1)),
+        ("", ("mean_word_length", 0.0)),
     ],
 )
 def test_gopher(text, found):
@@ -84,7 +91,7 @@ def test_stop_words_are_the_documents_own(language, text):
     foreign = "ru" if language != "ru" else "de"
     found = judge_gopher(text, foreign, GOPHER.model_copy(update={"min_mean_word_chars": 0}))
     assert found is not None
-    assert found[0] is Drop.FEW_STOP_WORDS
+    assert found[0] == "few_stop_words"
 
 
 def test_english_stop_words_are_gophers():
@@ -169,19 +176,19 @@ def test_c4_keeps_lines_as_they_are_and_judging_again_changes_nothing(lines):
 
 def test_mc4_counts_lines_of_two_hundred_characters():
     text = "\n".join(["x" * 200, "y" * 199, " " + "z" * 200 + " "])
-    assert measure_mc4_page(Text(text), 200) == {"long_lines": 2}
-    assert measure_mc4_page(Text("漢" * 100 + "\n" + "漢" * 99, "zh"), 200) == {"long_lines": 1}
+    assert mc4_scores(Text(text), 200) == {"long_lines": 2}
+    assert mc4_scores(Text("漢" * 100 + "\n" + "漢" * 99, "zh"), 200) == {"long_lines": 1}
 
 
 def test_c4_documents():
-    assert measure_c4_page(Text("All of it: Lorem IPSUM dolor.")) == {"lorem_ipsum": 1, "curly_brackets": 0}
-    assert measure_c4_page(Text("if (x) { y }")) == {"lorem_ipsum": 0, "curly_brackets": 1}
-    rules = c4_rules(C4_RULES)
-    assert decide({"lorem_ipsum": 1, "curly_brackets": 1, "sentences": 9}, rules) == (Drop.C4_LOREM_IPSUM, 1)
-    assert decide({"lorem_ipsum": 0, "curly_brackets": 1, "sentences": 9}, rules) == (Drop.C4_CURLY_BRACKET, 1)
-    assert decide({"lorem_ipsum": 0, "curly_brackets": 0, "bad_words": 1}, rules) == (Drop.C4_BAD_WORDS, 1)
+    assert c4_scores(Text("All of it: Lorem IPSUM dolor.")) == {"lorem_ipsum": 1, "curly_brackets": 0}
+    assert c4_scores(Text("if (x) { y }")) == {"lorem_ipsum": 0, "curly_brackets": 1}
+    rules = rules_of("c4", Filter(c4=C4(enabled=True)))
+    assert decide({"lorem_ipsum": 1, "curly_brackets": 1, "sentences": 9}, rules) == ("c4_lorem_ipsum", 1)
+    assert decide({"lorem_ipsum": 0, "curly_brackets": 1, "sentences": 9}, rules) == ("c4_curly_bracket", 1)
+    assert decide({"lorem_ipsum": 0, "curly_brackets": 0, "bad_words": 1}, rules) == ("c4_bad_words", 1)
     assert decide({"bad_words": None, "sentences": 5}, rules) is None, "what was not measured never drops"
-    assert decide({"sentences": 4}, rules) == (Drop.C4_TOO_FEW_SENTENCES, 4)
+    assert decide({"sentences": 4}, rules) == ("c4_too_few_sentences", 4)
     assert count_sentences(Text("One. Two! Three? Four... v1.2 is one.")) == 5
     assert count_sentences(Text("One. Two! Three? It costs 1.50 today.")) == 4
 
@@ -193,19 +200,19 @@ LONG = "a line that is certainly longer than thirty characters"
     ("lines", "found"),
     [
         ([f"{LONG} {n}." for n in range(10)], None),
-        ([f"{LONG} 0."] + [f"{LONG} {n}" for n in range(1, 25)], (Drop.LINE_PUNCTUATION, 0.04)),
-        ([f"{LONG} {n}." for n in range(3)] + [f"{LONG} {n}" for n in range(3, 25)], (Drop.LINE_PUNCTUATION, 0.12)),
+        ([f"{LONG} 0."] + [f"{LONG} {n}" for n in range(1, 25)], ("line_punctuation", 0.04)),
+        ([f"{LONG} {n}." for n in range(3)] + [f"{LONG} {n}" for n in range(3, 25)], ("line_punctuation", 0.12)),
         ([f"{LONG} {n}." for n in range(4)] + [f"{LONG} {n}" for n in range(4, 25)], None),
-        ([f"{LONG}."] * 2 + [f"{LONG} {n}." for n in range(5)], (Drop.FINEWEB_DUPLICATE_LINE_CHARS, None)),
-        ([f"short {n}." for n in range(67)] + [f"{LONG} {n}." for n in range(33)], (Drop.SHORT_LINES, 0.67)),
+        ([f"{LONG}."] * 2 + [f"{LONG} {n}." for n in range(5)], ("fineweb_duplicate_line_chars", None)),
+        ([f"short {n}." for n in range(67)] + [f"{LONG} {n}." for n in range(33)], ("short_lines", 0.67)),
         ([f"short {n}." for n in range(66)] + [f"{LONG} {n}." for n in range(34)], None),
         (["x" * 29 + ".", "y" * 30 + "."], None),  # one of exactly thirty characters is not short
-        ([], (Drop.LINE_PUNCTUATION, 0.0)),
+        ([], ("line_punctuation", 0.0)),
     ],
 )
 def test_fineweb(lines, found):
     text = "\n".join(lines)
-    answer = decide(measure_fineweb(Text(text), 30), fineweb_rules(FINEWEB))
+    answer = decide(fineweb_scores(Text(text), 30), rules_of("fineweb", Filter()))
     if found and found[1] is None:
         found = found[0], pytest.approx((len(LONG) + 1) / len(text))
     assert answer == found

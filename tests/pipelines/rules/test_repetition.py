@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.schema import Drop
-from contract.settings.corpus import GopherRepetition
-from pipelines.rules.decide import decide, repetition_rules
-from pipelines.rules.repetition import duplicate_fraction, duplicates, measure, top_fraction
+from contract.settings.filter import Filter, GopherRepetition
+from pipelines.rules.decide import decide
+from pipelines.rules.repetition import duplicate_fraction, duplicates, repetition_scores, top_fraction
 from pipelines.text.words import Text
 
 RULES = GopherRepetition()
@@ -18,7 +17,7 @@ OFF_DUPLICATE = dict.fromkeys(range(5, 11), 1.0)
 
 
 def judge(document, rules):
-    return decide(measure(document), repetition_rules(rules))
+    return decide(repetition_scores(document), Filter(gopher_repetition=rules).rules())
 
 
 @settings(deadline=None)  # the first call may compile
@@ -35,18 +34,18 @@ ORDINARY = "The river bends twice before it meets the old mill, where nobody has
 @pytest.mark.parametrize(
     ("text", "reason", "value"),
     [
-        ("I am your father.\n" * 4, Drop.DUPLICATE_LINES, 3 / 4),
-        ("I am Frank, I am Frank, I am Frank", Drop.TOP_NGRAM, 3 * 4 / 34),
-        ("I am a solo traveller " * 4 + ORDINARY, Drop.TOP_NGRAM, 4 * 14 / (88 + len(ORDINARY))),
-        ("I am a solo traveller " * 4 + ORDINARY, Drop.DUPLICATE_NGRAMS, None),
-        ("One line.\n\n" * 3 + ORDINARY, Drop.DUPLICATE_LINES, 2 / 4),
+        ("I am your father.\n" * 4, "duplicate_lines", 3 / 4),
+        ("I am Frank, I am Frank, I am Frank", "top_ngram", 3 * 4 / 34),
+        ("I am a solo traveller " * 4 + ORDINARY, "top_ngram", 4 * 14 / (88 + len(ORDINARY))),
+        ("I am a solo traveller " * 4 + ORDINARY, "duplicate_ngrams", None),
+        ("One line.\n\n" * 3 + ORDINARY, "duplicate_lines", 2 / 4),
         (ORDINARY, None, None),
         ("", None, None),
     ],
 )
 def test_known_answers(text, reason, value):
     rules = RULES
-    if reason is Drop.DUPLICATE_NGRAMS:  # the top n-grams of this text are above their limits too
+    if reason == "duplicate_ngrams":  # the top n-grams of this text are above their limits too
         rules = GopherRepetition(top_ngram_char_fraction=OFF_TOP)
         value = (4 * 22 - 23) / len(
             text
@@ -70,11 +69,11 @@ def test_a_value_at_its_limit_stays():
     )
     assert judge(Text(text), loose) is None
     assert judge(Text(text), loose.model_copy(update={"duplicate_line_fraction": 0.249})) == (
-        Drop.DUPLICATE_LINES,
+        "duplicate_lines",
         0.25,
     )
     tight = loose.model_copy(update={"duplicate_line_char_fraction": 0.21})
-    assert judge(Text(text), tight) == (Drop.DUPLICATE_LINE_CHARS, pytest.approx(4 / 19))
+    assert judge(Text(text), tight) == ("duplicate_line_chars", pytest.approx(4 / 19))
 
 
 def test_paragraphs_are_judged_beside_lines():
@@ -85,7 +84,7 @@ def test_paragraphs_are_judged_beside_lines():
         top_ngram_char_fraction=OFF_TOP,
         duplicate_ngram_char_fraction=OFF_DUPLICATE,
     )
-    assert judge(Text("\n\n".join(parts)), rules) == (Drop.DUPLICATE_PARAGRAPHS, 2 / 5)
+    assert judge(Text("\n\n".join(parts)), rules) == ("duplicate_paragraphs", 2 / 5)
 
 
 def test_ngrams_by_hand():
@@ -101,6 +100,6 @@ def test_ngrams_by_hand():
 
 def test_a_character_under_several_duplicates_counts_once():
     once = " ".join(f"w{n}" for n in range(12))
-    scores = measure(Text(f"{once} {once}"))
+    scores = repetition_scores(Text(f"{once} {once}"))
     for n in range(5, 11):
         assert scores[f"duplicate_{n}grams"] == len(once) / (2 * len(once) + 1)

@@ -119,7 +119,7 @@ def test_every_document_leaves_through_the_sorter(tmp_store: Store, make_documen
     sink.keep(rows[0], 100)
     sink.keep(rows[1], 70, 90)
     sink.keep(rows[2], 5, 0)
-    sink.drop(rows[3], Drop.TOP_NGRAM, 0.123456, 40)
+    sink.drop(rows[3], "top_ngram", 0.123456, 40)
     sink.drop({"id": "x", "text": None}, Drop.LANGUAGE, "de 0.50", duplicate_of="y")
     sink.drop(rows[4] | {"url": None}, Drop.LANGUAGE, 12345, 2, snippet="")
     sink.lose("damaged")
