@@ -157,7 +157,7 @@ def test_what_workers_return_is_added_up_in_order(
     assert output.counts == Counts(read=6, kept=3)
     assert dict(output.metrics) == {"none": 0, "items": 6}
     assert [name.partition("-")[0] for name in names] == ["00000", "00001", "00002"]
-    assert all(number(File(path=f"x-{name}.parquet", kind="", bytes=0)) == at for at, name in enumerate(names))
+    assert all(number(File(path=f"x-{name}.parquet", kind="documents", bytes=0)) == at for at, name in enumerate(names))
     assert f" {task.partition} 3/3 groups " in capsys.readouterr().out.splitlines()[-1]
     assert job.map_files([], work) == Output()
     assert f" {task.partition} 0/0 files " in capsys.readouterr().out.splitlines()[-1]

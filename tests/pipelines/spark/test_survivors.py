@@ -136,7 +136,7 @@ def test_removed_documents_of_each_file_in_a_file_of_their_own(tmp_store: Store,
     }  # fmt: skip
     assert all(file.path.startswith("stage/try/removed/") for file in found.values())
     assert all(
-        number(File(path=file.path.replace("removed/", "removed/x-"), kind="", bytes=0)) == at
+        number(File(path=file.path.replace("removed/", "removed/x-"), kind="removed", bytes=0)) == at
         for at, file in found.items()
     )
     assert _read_removed(tmp_store, found[4]) == {"c": Duplicate("not c", "g"), "d": Duplicate("not d", "g")}
