@@ -120,7 +120,7 @@ def test_a_missing_input_names_the_dag_to_start(run, execute):
 
 @pytest.mark.parametrize(("open_", "outcome"), [(False, AirflowSkipException), (True, Launched)])
 def test_the_gate_decides_about_ppo_alone(run, execute, xcoms, caplog, open_, outcome):
-    for name in ("pack", "mix", "tokenizer", "pretrain"):
+    for name in ("pack", "preferences", "instructions", "tokenizer", "pretrain"):
         commit(run, name)
     commit(run, "gate", open=open_, accuracy=0.6, low=0.502, high=0.691, threshold=0.55)
     with pytest.raises(outcome) as ended, caplog.at_level("INFO"):
