@@ -143,7 +143,7 @@ def load(settings: Decontaminate) -> Benchmarks:
         if not sought[name]:
             raise InputError(
                 f"decontaminate.benchmarks.{name}: none of the {len(items):,} items of {settings.benchmarks[name]} "
-                f"can be looked for: a text needs {settings.min_words} words and half of its item; "
+                f"can be searched for: a text needs {settings.min_words} words and half of its item; "
                 "lower decontaminate.min_words or leave the benchmark out"
             )
     files = {name: [(file, len(items)) for file, items in members] for name, members in read.items()}

@@ -52,7 +52,8 @@ def check(settings: StageSettings) -> None:
     unknown = [code for code in settings.own.languages if code not in known]
     if unknown:
         raise RecipeError(
-            f"langid.languages: lid.176 knows no {', '.join(unknown)}; use its ISO 639 codes, for example en, de, zh"
+            f"langid.languages: lid.176 does not know {', '.join(unknown)}; "
+            "use its ISO 639 codes, for example en, de, zh"
         )
 
 

@@ -322,7 +322,7 @@ def test_without_benchmarks_everything_stays_where_it_is_and_no_spark_starts(
         (b"\x1f\x8b\x08cut", r"decontaminate\.benchmarks\.bad: .*bad\.jsonl cannot be read"),
         (
             b'{"a": "too short"}\n',
-            r"decontaminate\.benchmarks\.bad: none of the 1 items of .*bad\.jsonl can be looked for: a text needs 8 words",
+            r"decontaminate\.benchmarks\.bad: none of the 1 items of .*bad\.jsonl can be searched for: a text needs 8 words",
         ),
     ],
 )

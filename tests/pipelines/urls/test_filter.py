@@ -183,7 +183,7 @@ def test_a_list_in_the_form_of_a_hosts_file(tmp_path, capsys, name, line):
     assert asked("localhost", "a.localhost", "0.0.0.0", "127.0.0.1", "test", "odd.test", "not.this", "remark") == []
     said = capsys.readouterr().out
     assert said == (
-        f"crawl.blocklists: file://{tmp_path}/ads/{name}: 1 lines hold what names nothing, which is left out "
+        f"crawl.blocklists: file://{tmp_path}/ads/{name}: 1 lines name nothing and are skipped "
         "(line 16: '0.0.0.0 *.odd.test')\n"
     )
 
