@@ -23,7 +23,7 @@ from gristmill_airflow.known import SOURCE, kept
 from gristmill_airflow.note import USES
 
 FORM, KEPT, HANDED_ON = "as the form says", "as crawl_refresh keeps it", "as the DAG before it"
-RECIPE = "A file in the folder of recipes; without a deployment file also the path or URI of any other recipe."
+RECIPE = "A file in the folder of recipes; without a deployment file also any recipe's path or URI."
 RECIPES = Path(os.environ.get("GRISTMILL_RECIPES") or shipped("recipes"))
 DEFAULT_RECIPE = os.environ.get("GRISTMILL_RECIPE", "sample")
 

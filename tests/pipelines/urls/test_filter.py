@@ -277,7 +277,7 @@ def test_odd_lines_keep_their_numbers_in_pieces(monkeypatch, size):
 def test_a_line_of_a_hosts_file_keeps_its_good_names(tmp_path, capsys):
     asked = blocked(tmp_path / "ads", "hosts", "0.0.0.0 good.test bad*.test fine.test\n")
     assert asked("good.test", "bad.test", "fine.test") == ["good.test", "fine.test"]
-    assert "1 lines hold what names nothing" in capsys.readouterr().out
+    assert "1 lines name nothing and are skipped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
