@@ -18,6 +18,7 @@ from contract.errors import DamagedError, GristmillError, InputError, RecipeErro
 from contract.manifest import find
 from contract.plan import Run, Task, open_run, resolve
 from contract.printable import printable
+from contract.results import Gate
 from contract.sources import list_snapshots
 from contract.stages import STAGES
 from contract.store import Store, split_uri
@@ -132,7 +133,7 @@ def _state(run: Run, task: Task) -> str:
     except DamagedError as error:
         return f"damaged: {error}"
     gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
-    return "left out: the gate is closed" if gate and not gate.metrics["open"] else "to do"
+    return "left out: the gate is closed" if gate and not Gate.of(gate).open else "to do"
 
 
 def _funnel(given: argparse.Namespace) -> None:

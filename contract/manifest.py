@@ -17,11 +17,11 @@ import re
 import subprocess
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -32,6 +32,7 @@ from contract.identity import Identity, Input
 from contract.kinds import Kind
 from contract.masking import masked
 from contract.plan import Run, Task
+from contract.results import RESULTS, Checkpoint, Result
 from contract.stages import STAGES, upstream
 from contract.store import Store
 
@@ -227,9 +228,7 @@ class Attempt:
         except (GristmillError, OSError) as error:
             warn(f"{error}; gc removes it later")
 
-    def commit(
-        self, files: Sequence[File], rows: Rows | None = None, metrics: Mapping[str, Any] | None = None
-    ) -> Manifest:
+    def commit(self, files: Sequence[File], rows: Rows | None = None, result: Result | None = None) -> Manifest:
         """Create the manifest and return the one that the store now holds: this attempt's, or a faster attempt's.
 
         `files` lie in the attempt, or an input's manifest lists them. Raises GristmillError if one does neither or the
@@ -238,6 +237,9 @@ class Attempt:
         """
         rows = rows or Rows()
         rows.check()
+        expected = RESULTS[self.task.stage] if self.partition == self.task.partition else Checkpoint
+        if result is not None and type(result) is not expected:
+            raise TypeError(f"{self.task.stage} commits {expected.__name__}, not {type(result).__name__}")
         own = [file for file in files if lies_below(file.path, f"{self.prefix}/{self.id}")]
         self._check_upstream([file for file in files if file not in own])
         segment = self.task.segment
@@ -250,7 +252,7 @@ class Attempt:
             files=tuple(files),
             sources=tuple(masked(file.uri) for file in segment.files) if segment and not self.task.inputs else (),
             rows=rows,
-            metrics=dict(metrics or {}),
+            metrics=result.model_dump(exclude_unset=True) if result else {},
             run=self.run.uri,
             code=code_version(),
             started=self.started,

@@ -9,6 +9,7 @@ from contract.headline import headline, left_out, warnings
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run
+from contract.results import Gate
 
 SAMPLE_CHARS = 160
 TITLES = {
@@ -51,7 +52,7 @@ def _line(stage: str, done: dict[str, Manifest]) -> str:
     """A stage's headline; if it did not run, the reason if there is one."""
     if stage in done:
         return headline(done[stage])
-    closed = stage == "ppo" and "gate" in done and not done["gate"].metrics.get("open")
+    closed = stage == "ppo" and "gate" in done and not Gate.of(done["gate"]).open
     return left_out(done["gate"]) if closed else "did not run"
 
 

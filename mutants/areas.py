@@ -34,7 +34,6 @@ ALSO = {
     "contract/settings/examples.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/settings/spark.py": ("tests/contract/test_settings.py",),
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
-    "contract/results.py": ("tests/contract/test_headline.py",),
     "contract/sources.py": ("tests/contract/test_plan.py",),
     "pipelines/examples/sieve.py": ("tests/pipelines/test_instructions.py", "tests/pipelines/test_preferences.py"),
     "pipelines/spark/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),

@@ -8,6 +8,7 @@ from typing import Any
 
 import xxhash
 
+from contract import results
 from contract.kinds import Kind
 from contract.masking import masked
 from contract.printable import printable
@@ -186,4 +187,4 @@ def run(job: Job) -> None:
     for file in (file for output in gone for file in output.files):
         job.store.delete(file.path)
     total = Output([file for output in kept for file in output.files], sum((one.counts for one in kept), Counts()))
-    job.commit(total, files=len(segment.files), parts=len(parts))
+    job.commit(total, results.Crawl(files=len(segment.files), parts=len(parts)))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract import results
 from contract.cuts import Ranges, compose, read_cuts, without
 from contract.documents import Part, read_documents, read_part
 from contract.errors import InputError
@@ -221,11 +222,11 @@ def run(job: Job) -> None:
         (before,) = job.manifests("dedup_substring")
         kept, size = before.rows.kept, before.rows.bytes_kept
         counts = Counts(read=kept, kept=kept, bytes_read=size, bytes_kept=size)
-        job.commit(Output(counts=counts, parts=job.parts("dedup_substring")), benchmark_ngrams=0)
+        job.commit(Output(counts=counts, parts=job.parts("dedup_substring")), results.Decontaminate(benchmark_ngrams=0))
         return
     benchmarks = load(settings)
     print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, settings.action, settings.min_coverage)
     output = job.map_files(job.parts("dedup_substring"), partial(search, job.store, job.prefix, judge))
     metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, output)
-    job.commit(output, benchmark_ngrams=len(benchmarks.index.grams), **metrics)
+    job.commit(output, results.Decontaminate(benchmark_ngrams=len(benchmarks.index.grams), **metrics))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from contract import results
 from contract.documents import Part
 from contract.kinds import Kind
 from contract.manifest import File
@@ -112,4 +113,4 @@ def run(job: Job) -> None:
     for folder in ("removed", "turns"):
         job.store.delete(f"{job.prefix}/{folder}")
     output.files.extend(edges)
-    job.commit(output, clusters=clusters)
+    job.commit(output, results.DedupFuzzy(clusters=clusters))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from contract import results
 from contract.cuts import read_cuts, without
 from contract.documents import Part, read_documents
 from contract.kinds import Kind
@@ -111,4 +112,5 @@ def run(job: Job) -> None:
             spans, tokens = spans + row["spans"], tokens + row["tokens"]
             documents[row["part"]] = row["documents"]
     output = job.map_files(parts, partial(judge, job.store, job.prefix, settings.min_chars))
-    job.commit(output, spans=spans, tokens_cut=tokens, documents_cut=sum(documents.values()))
+    result = results.DedupSubstring(spans=spans, tokens_cut=tokens, documents_cut=sum(documents.values()))
+    job.commit(output, result)

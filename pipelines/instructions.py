@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from contract import results
 from contract.conversation import Conversation, opening
 from contract.errors import InputError
 from contract.examples import ALPACA, inspect, read
@@ -95,4 +96,4 @@ def run(job: Job) -> None:
             f"instructions: {settings.data} data leaves no chat to learn from ({sieve.told()}); "
             f"name a larger file in {KEY}"
         )
-    job.commit(output, data=settings.data, training=train, heldout=held)
+    job.commit(output, results.Examples(data=settings.data, training=train, heldout=held))

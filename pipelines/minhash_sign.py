@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract import results
 from contract.documents import Part, read_part
 from contract.kinds import Kind
 from contract.settings.corpus import MinhashSign
@@ -81,4 +82,4 @@ def sign(store: Store, prefix: str, settings: MinhashSign, part: Part, name: str
 
 def run(job: Job) -> None:
     output = job.map_files(job.parts("filter"), partial(sign, job.store, job.prefix, job.settings))
-    job.commit(output, documents=sum(part.rows for part in output.parts))
+    job.commit(output, results.MinhashSign(documents=sum(part.rows for part in output.parts)))

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from contract import results
 from contract.documents import Part, read_documents, read_part
 from contract.errors import InputError
 from contract.kinds import Kind
@@ -279,5 +280,5 @@ def run(job: Job) -> None:
     job.store.delete(f"{job.prefix}/scratch")
     output = Output([*collected.files, *(file for file in dealt.files if file.kind != Kind.DEALT)], dealt.counts)
     train, heldout = (sum(file.rows for file in collected.files if file.kind == kind) for kind in KINDS)
-    metrics |= {"training_rows": train, "heldout_documents": heldout}
-    job.commit(output, extra_copies=train + heldout - dealt.counts.kept, **metrics)
+    extra = train + heldout - dealt.counts.kept
+    job.commit(output, results.Mix(training_rows=train, heldout_documents=heldout, extra_copies=extra, **metrics))

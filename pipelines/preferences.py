@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from contract import results
 from contract.conversation import Preference, Turn, opening
 from contract.errors import InputError
 from contract.examples import HH_RLHF, inspect, read
@@ -104,4 +105,4 @@ def run(job: Job) -> None:
             f"preferences: {settings.data} data leaves {train:,} pairs to learn from and {held:,} to judge by "
             f"({sieve.told()}); name a larger file in {KEY}, or {more}"
         )
-    job.commit(output, data=settings.data, training=train, heldout=held)
+    job.commit(output, results.Examples(data=settings.data, training=train, heldout=held))

@@ -5,6 +5,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from contract import results
 from contract.chat import SPECIAL_TOKENS
 from contract.kinds import Kind
 from contract.manifest import File
@@ -88,8 +89,10 @@ def run(job: Job) -> None:
     progress.finish()
     job.commit(
         Output([file]),
-        vocab_size=tokenizer.get_vocab_size(),
-        sample_bytes=sample.bytes,
-        sample_documents=sample.documents,
-        heldout_bytes_per_token=bytes_per_token(tokenizer, heldout),
+        results.Tokenizer(
+            vocab_size=tokenizer.get_vocab_size(),
+            sample_bytes=sample.bytes,
+            sample_documents=sample.documents,
+            heldout_bytes_per_token=bytes_per_token(tokenizer, heldout),
+        ),
     )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from contract import results
 from contract.conversation import Turn
 from contract.errors import Interrupted
 from contract.kinds import Kind
@@ -105,7 +106,7 @@ def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], ch
 def run(job: Job) -> None:
     settings: Evaluate = job.settings
     chat, data = open_chat(job), TokenData(job, Kind.HELDOUT_TOKENS)
-    stages = ["pretrain", "sft", *(["ppo"] if job.manifest("gate").metrics["open"] else [])]
+    stages = ["pretrain", "sft", *(["ppo"] if results.Gate.of(job.manifest("gate")).open else [])]
     count = min(settings.sequences, len(data))
     sizes = heldout_sizes(data, count, chat)
     tokens = sum(predicted for predicted, _ in sizes)
@@ -140,7 +141,7 @@ def run(job: Job) -> None:
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
     folder = job.fresh(f"result-{job.rank}")
     (folder / "samples.jsonl").write_bytes(sample_rows(asked, replies, chat, settings.samples))
-    job.commit(folder, metrics, {"samples.jsonl": Kind.SAMPLES})
+    job.commit(folder, results.Evaluate(**metrics), {"samples.jsonl": Kind.SAMPLES})
 
 
 def load(job: Job, manifest: Manifest) -> nn.Module:

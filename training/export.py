@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from contract import results
 from contract.chat import END_OF_TEXT, PAD, SPECIAL_TOKENS, jinja_template
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
@@ -100,7 +101,7 @@ def _shown(value: float | int | str | bool | None) -> str:
 
 def run(job: Job) -> None:
     settings: Export = job.settings
-    source = job.manifest("ppo" if job.manifest("gate").metrics["open"] else "sft")
+    source = job.manifest("ppo" if results.Gate.of(job.manifest("gate")).open else "sft")
     chat = open_chat(job)
     module: Any = model.load(job, source)
     module.to(DTYPES[settings.dtype])
@@ -118,5 +119,5 @@ def run(job: Job) -> None:
     made = [one for one in (find(job.store, task) for task in ancestors(job.task)) if one is not None]
     (folder / "README.md").write_text(model_card(job.run, job.task, source, made))
     (folder / "sources.txt").write_text("".join(f"{printable(uri)}\n" for one in made for uri in one.sources))
-    metrics: dict[str, Any] = {"stage": source.stage, "parameters": model.parameters(module), "dtype": settings.dtype}
-    job.commit(folder, metrics, {path.name: Kind.EXPORT for path in folder.iterdir()})
+    result = results.Export(stage=source.stage, parameters=model.parameters(module), dtype=settings.dtype)
+    job.commit(folder, result, {path.name: Kind.EXPORT for path in folder.iterdir()})

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from contract import results
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Point, Progress
@@ -231,11 +232,11 @@ def frozen(job: Job, module: AnyModule, settings: Ppo) -> AnyModule:
 
 def run(job: Job) -> None:
     settings: Ppo = job.settings
-    gate = job.manifest("gate").metrics
-    if not gate["open"]:
+    gate = results.Gate.of(job.manifest("gate"))
+    if not gate.open:
         raise InputError(
-            f"gate is closed: the reward model's held-out accuracy is {gate['low']:.3f} at the interval's lower end, "
-            f"under gate.min_accuracy {gate['threshold']:g}; give reward more or better pairs"
+            f"gate is closed: the reward model's held-out accuracy is {gate.low:.3f} at the interval's lower end, "
+            f"under gate.min_accuracy {gate.threshold:g}; give reward more or better pairs"
         )
     chat = open_chat(job)
     pairs = read_pairs(job, Kind.PAIRS)  # the held-out pairs are left for `evaluate`
@@ -283,7 +284,7 @@ def finish(job: Job, actors: Actors, chat: Chat) -> None:
     if job.rank == 0:
         os.replace(beside / "model.safetensors", folder / "critic.safetensors")
         os.replace(beside / "config.json", folder / "critic.json")
-    job.commit(folder, ends(job.curves.points), kinds)
+    job.commit(folder, results.Ppo(**ends(job.curves.points)), kinds)
 
 
 def ends(points: Sequence[Point]) -> dict[str, float]:

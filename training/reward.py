@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
+from contract import results
 from contract.conversation import Preference, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
@@ -130,7 +131,7 @@ def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) 
     return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
 
 
-def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | int]:
+def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
     """Held-out figures; a tie counts as half right.
 
     `reward_mean` and `reward_std` describe the chosen replies before normalisation.
@@ -195,4 +196,4 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.fresh(f"result-{job.rank}")
     model.save(engine.module, folder, chat.path, job.rank)
-    job.commit(folder, {"pairs": trained, **metrics})
+    job.commit(folder, results.Reward(pairs=trained, **metrics))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from contract import results
 from contract.conversation import Conversation
 from contract.kinds import Kind
 from contract.metrics import Progress
@@ -98,17 +99,15 @@ def _deal(job: Job, chats: Sequence[Conversation], micro_batch: int, chat: Chat,
         yield collate(mine or [filler], chat.pad)
 
 
-def _summary(
-    state: dict[str, Any], after: HeldOut | None, train: int, heldout: int
-) -> dict[str, float | int | str | None]:
+def _summary(state: dict[str, Any], after: HeldOut | None, train: int, heldout: int) -> results.Sft:
     before = state["before"]
-    return {
-        "examples": train,
-        "heldout_examples": heldout,
-        "heldout_loss_before": before,
-        "heldout_loss_after": after.loss if after else None,
-        "heldout_perplexity_before": None if before is None else perplexity(before),
-        "heldout_perplexity_after": after.perplexity if after else None,
-        "response_tokens": state["tokens"],
-        "seconds": state["seconds"],
-    }
+    return results.Sft(
+        examples=train,
+        heldout_examples=heldout,
+        heldout_loss_before=before,
+        heldout_loss_after=after.loss if after else None,
+        heldout_perplexity_before=None if before is None else perplexity(before),
+        heldout_perplexity_after=after.perplexity if after else None,
+        response_tokens=state["tokens"],
+        seconds=state["seconds"],
+    )

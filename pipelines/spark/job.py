@@ -22,6 +22,7 @@ from contract.manifest import Attempt, File, Manifest, need
 from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.recipe import StageSettings
+from contract.results import Result
 from contract.store import Store
 from pipelines.spark.documents import Output, total
 from pipelines.spark.session import start_context, start_spark, store_errors, watched
@@ -116,13 +117,13 @@ class Job:
         reader = _Reader(list(items), read, self.store.full(self.prefix))
         return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(reader, schema)
 
-    def commit(self, output: Output, **metrics: float | int | str | bool | None) -> Manifest:
+    def commit(self, output: Output, result: Result | None = None) -> Manifest:
         """Create the manifest from the files, parts and counts of the workers.
 
         Raises InputError if an input file from outside the store has changed since the run was resolved.
         """
         self._run.check_inputs(self.task)
-        return self.attempt.commit(output.listed(), output.counts.rows(), metrics)
+        return self.attempt.commit(output.listed(), output.counts.rows(), result)
 
 
 class _Guarded:

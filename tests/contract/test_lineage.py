@@ -14,6 +14,7 @@ from contract.errors import InputError
 from contract.lineage import trace
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run
+from contract.results import Gate
 from contract.stages import STAGES
 from contract.store import Store
 
@@ -174,7 +175,9 @@ def test_the_plan_knows_what_a_closed_gate_left_out(
 ) -> None:
     run = make_run()
     if gate is not None:
-        Attempt(run, run.task("gate")).commit([], metrics={"open": gate})
+        Attempt(run, run.task("gate")).commit(
+            [], result=Gate(open=gate, accuracy=0.6, low=0.5, high=0.7, threshold=0.55)
+        )
     assert main(["plan", "--recipe", run.uri]) == 0
     [ppo] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ppo ")]
     assert ppo.endswith(f"gpu    {state}")
@@ -183,7 +186,7 @@ def test_the_plan_knows_what_a_closed_gate_left_out(
 def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--recipe", finished.uri]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 6 * 2 + 14
+    assert len(lines) == 1 + 6 * 2 + 16
     assert all(line.endswith("done") for line in lines[1:])
     assert main(["funnel", "--recipe", finished.uri]) == 0
     extract = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("extract"))

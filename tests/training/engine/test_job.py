@@ -15,6 +15,7 @@ import pytest
 from contract.errors import DamagedError, GristmillError, InputError, SetupError, StoreError
 from contract.manifest import find
 from contract.plan import Run, Task
+from contract.results import RESULTS, Evaluate, Export
 from contract.store import Store
 from training import __main__ as main
 from training.engine.job import Job
@@ -76,9 +77,14 @@ def test_what_got_worse_is_a_warning_before_the_last_line(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run()
+
+    class Both(Evaluate, Export):
+        """The figures of an evaluation, committed by a stage that needs no GPU."""
+
+    monkeypatch.setitem(RESULTS, "export", Both)
     figures = {"perplexity_pretrain": 455.0, "perplexity_sft": 514.0, "worse_sft": True, "worse_ppo": False}
     figures |= {"stage": "sft", "parameters": 4000, "dtype": "fp32"}
-    measuring = SimpleNamespace(run=lambda job: job.attempt.commit([], metrics=figures))
+    measuring = SimpleNamespace(run=lambda job: job.attempt.commit([], result=Both.model_construct(**figures)))
     monkeypatch.setattr(main.importlib, "import_module", lambda _: measuring)
     main._run(run, run.task("export"), main.StopFlag())
     assert capsys.readouterr().out.splitlines() == [
