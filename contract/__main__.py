@@ -18,6 +18,7 @@ from contract.errors import DamagedError, GristmillError, InputError, RecipeErro
 from contract.manifest import find
 from contract.plan import Run, Task, open_run, resolve
 from contract.printable import printable
+from contract.results import Gate
 from contract.sources import list_snapshots
 from contract.stages import STAGES
 from contract.store import Store, split_uri
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
 
     one = commands.add_parser(
-        "lineage", help="the chain of a manifest or crawl file: back to the WARC files, forward to the models"
+        "lineage", help="the chain of a manifest or crawl file, back and forward; of a committed file, who lists it"
     )
     one.add_argument("--store", required=True)
     one.add_argument("uri")
@@ -132,12 +133,12 @@ def _state(run: Run, task: Task) -> str:
     except DamagedError as error:
         return f"damaged: {error}"
     gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
-    return "left out: the gate is closed" if gate and not gate.metrics["open"] else "to do"
+    return "left out: the gate is closed" if gate and not Gate.of(gate).open else "to do"
 
 
 def _funnel(given: argparse.Namespace) -> None:
     run = _open(given.recipe)
-    print(funnel.render(funnel.levels(run)), *contamination.tables(run), sep="\n")
+    print(*funnel.tables(run), *contamination.tables(run), sep="\n")
 
 
 def _lineage(given: argparse.Namespace) -> None:

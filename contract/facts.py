@@ -5,9 +5,10 @@ stale what was made with the old value.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
-from contract.chat import SPECIAL_TOKENS
+from contract.chat import CHAT_FORMAT, SPECIAL_TOKENS
 from contract.recipe import Recipe
 from contract.scores import ESTABLISHED, SCORES
 from contract.settings.corpus import LANGUAGE_MODEL
@@ -21,8 +22,7 @@ def new_scores(recipe: Recipe) -> list[str]:
 
 FACTS: dict[str, Callable[[Recipe], Any]] = {
     "language_model": lambda _: LANGUAGE_MODEL,
-    "special_tokens": lambda _: list(SPECIAL_TOKENS),
-    # contract.chat draws this format; a change of how a chat becomes tokens is a new number
-    "chat_format": lambda _: 1,
+    "special_tokens": lambda _: dict(SPECIAL_TOKENS),
+    "chat_format": lambda _: {role: asdict(frame) for role, frame in CHAT_FORMAT.items()},
     "new_scores": new_scores,
 }

@@ -1,4 +1,7 @@
-"""The funnel: documents and bytes after each stage of a run, and why documents were dropped."""
+"""The funnel: documents and bytes after each stage of a run, and why documents were dropped.
+
+Examples for chat models are made of documents or read from files, so they stand in a table of their own.
+"""
 
 import textwrap
 from collections import Counter
@@ -26,11 +29,11 @@ class Level:
     losses: Counter[str]
 
 
-def levels(run: Run) -> list[Level]:
-    """One level for each finished Spark stage that judges documents, in pipeline order."""
+def levels(run: Run, counts: str = "documents") -> list[Level]:
+    """One level for each finished Spark stage that judges documents, in pipeline order; or `counts="examples"`."""
     made: list[Level] = []
     tasks = run.tasks()
-    for name in (stage.name for stage in STAGES.values() if stage.drops):
+    for name in (stage.name for stage in STAGES.values() if stage.drops and stage.counts == counts):
         done = list(filter(None, (_readable(run, task) for (stage, _), task in tasks.items() if stage == name)))
         if any(one.rows.read or one.rows.losses for one in done):
             made.append(_sum(name, done))
@@ -68,19 +71,39 @@ def render(found: list[Level]) -> str:
     for level in found:
         share = level.kept / level.read if level.read else 0.0
         of_all = level.kept / found[0].read if found[0].read else 0.0
-        why = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(REASONS)) or "-"
-        if len(level.reasons) > REASONS:
-            others = level.reasons.total() - sum(count for _, count in level.reasons.most_common(REASONS))
-            why += f", {len(level.reasons) - REASONS} other reasons {others:,}"
-        lines.append(
-            f"{level.stage:<16}{level.kept:>11,}{share:>8.1%}{of_all:>8.1%}{human_bytes(level.bytes_kept):>10}  {why}"
-        )
+        size = human_bytes(level.bytes_kept)
+        lines.append(f"{level.stage:<16}{level.kept:>11,}{share:>8.1%}{of_all:>8.1%}{size:>10}  {_why(level)}")
         if level.losses:
             losses = ", ".join(f"{kind} {count:,}" for kind, count in level.losses.most_common())
             lines += textwrap.wrap(
                 f"never became a document: {losses}", 110, initial_indent=" " * 16, subsequent_indent=" " * 18
             )
     return "\n".join(map(printable, lines))
+
+
+def render_examples(found: list[Level]) -> list[str]:
+    """The levels of stages that judge examples, as the lines of a table; none without such a stage."""
+    lines = [f"{'stage':<16}{'examples':>11}{'kept':>8}{'bytes':>18}  dropped because"] if found else []
+    for level in found:
+        share = level.kept / level.read if level.read else 0.0
+        size = human_bytes(level.bytes_kept)
+        lines.append(f"{level.stage:<16}{level.kept:>11,}{share:>8.1%}{size:>18}  {_why(level)}")
+    return list(map(printable, lines))
+
+
+def tables(run: Run) -> list[str]:
+    """The funnel of a run and the table of its examples, as lines."""
+    examples = render_examples(levels(run, "examples"))
+    return [render(levels(run)), *([""] if examples else []), *examples]
+
+
+def _why(level: Level) -> str:
+    """The reasons of a level, the most frequent first."""
+    why = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(REASONS)) or "-"
+    if len(level.reasons) > REASONS:
+        others = level.reasons.total() - sum(count for _, count in level.reasons.most_common(REASONS))
+        why += f", {len(level.reasons) - REASONS} other reasons {others:,}"
+    return why
 
 
 def human_bytes(count: float) -> str:

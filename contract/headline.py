@@ -47,11 +47,16 @@ def documents(manifest: Manifest) -> str:
     """How many documents were kept, and why the others were dropped."""
     rows = manifest.rows
     said = f"{rows.kept:,} of {rows.read:,} documents kept"
-    dropped = Counter(rows.reasons)
+    return "; ".join(filter(None, (said, _reasons(manifest))))
+
+
+def _reasons(manifest: Manifest) -> str:
+    """The most frequent reasons of drops; empty if nothing was dropped."""
+    dropped = Counter(manifest.rows.reasons)
     shown = [f"{reason} {count:,}" for reason, count in dropped.most_common(REASONS)]
     if rest := dropped.total() - sum(count for _, count in dropped.most_common(REASONS)):
         shown.append(f"other reasons {rest:,}")
-    return f"{said}; {', '.join(shown)}" if shown else said
+    return ", ".join(shown)
 
 
 def _crawl(manifest: Manifest) -> str:
@@ -70,6 +75,19 @@ def _dedup_substring(manifest: Manifest) -> str:
 def _mix(manifest: Manifest) -> str:
     parts = f"{_n(manifest, 'training_rows')} for training, {_n(manifest, 'heldout_documents')} held out"
     return f"{documents(manifest)}; {parts}"
+
+
+def _instructions(manifest: Manifest) -> str:
+    return _examples(manifest, "chats")
+
+
+def _preferences(manifest: Manifest) -> str:
+    return _examples(manifest, "pairs")
+
+
+def _examples(manifest: Manifest, what: str) -> str:
+    said = f"{_n(manifest, 'training')} {what} for training, {_n(manifest, 'heldout')} held out"
+    return "; ".join(filter(None, (said, _reasons(manifest))))
 
 
 def _tokenizer(manifest: Manifest) -> str:
@@ -144,6 +162,8 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "minhash_sign": _minhash_sign,
     "dedup_substring": _dedup_substring,
     "mix": _mix,
+    "instructions": _instructions,
+    "preferences": _preferences,
     "tokenizer": _tokenizer,
     "pack": _pack,
     "pretrain": _perplexity,

@@ -11,7 +11,7 @@ class Kind(StrEnum):
     DOCUMENTS = "documents"  # rows with a text
     INDEX = "index"  # the rows of a documents file that are still in the corpus
     CUTS = "cuts"  # byte ranges that are cut out of texts of a documents file
-    DROPS = "drops"  # dropped documents, each with its reason
+    DROPS = "drops"  # dropped documents or examples, each with its reason
     HELDOUT = "heldout"  # documents that no model trains on
     SIGNATURES = "signatures"  # keys that near duplicates share
     EDGES = "edges"  # links between near duplicates
@@ -19,6 +19,11 @@ class Kind(StrEnum):
     NGRAMS = "ngrams"  # the n-grams that a benchmark shares with documents
     ITEMS = "items"  # the items of a benchmark, each with what was found of it
     CONTAMINATION = "contamination"  # the report of a benchmark's leaks
+    # examples for chat models
+    CHATS = "chats"
+    HELDOUT_CHATS = "heldout_chats"
+    PAIRS = "pairs"  # preferences
+    HELDOUT_PAIRS = "heldout_pairs"
     # what training reads
     TOKENIZER = "tokenizer"
     TOKENS = "tokens"

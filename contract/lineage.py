@@ -16,7 +16,8 @@ def trace(store: Store, uri: str) -> list[str]:
     """Printable lines that show a manifest's chain back to the crawl files and forward to the models.
 
     `uri` is the URI of a manifest, of its folder, or of a crawl file. It may also be a local path, with links in it, or
-    a manifest's path relative to the store. Raises InputError if nothing in the store matches.
+    a manifest's path relative to the store. Of a committed file, the lines name all manifests that list it. Raises
+    InputError if nothing in the store matches.
     """
     uri = masked(uri)  # manifests hold masked URIs
     manifests = {_key(one): one for one in read_all(store)[0]}
@@ -28,8 +29,11 @@ def trace(store: Store, uri: str) -> list[str]:
         return list(map(printable, [source, *_walk(users, _forward(manifests), manifests, "made")]))
     prefixes = {uri.rstrip("/"), place.removeprefix(_place(store.uri) + "/")}
     start = next((key for key, one in manifests.items() if prefixes & {one.prefix, one.path}), None)
+    listing = [one for one in manifests.values() if any(file.path in prefixes for file in one.files)]
+    if start is None and listing:
+        return list(map(printable, [f"{uri} is listed by", *(f"  {store.full(one.path)}" for one in listing)]))
     if start is None:
-        raise InputError(f"{uri}: neither a manifest in {store.uri} nor a crawl file that one of its manifests names")
+        raise InputError(f"{uri}: neither a manifest in {store.uri} nor a file that one of its manifests names")
     back = {key: [(i.stage, i.fingerprint, i.partition) for i in one.inputs] for key, one in manifests.items()}
     lines = [_describe(manifests[start]), *(f"  from {source}" for source in manifests[start].sources)]
     lines += _walk(back[start], back, manifests, "from")

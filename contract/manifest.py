@@ -17,11 +17,11 @@ import re
 import subprocess
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -32,6 +32,7 @@ from contract.identity import Identity, Input
 from contract.kinds import Kind
 from contract.masking import masked
 from contract.plan import Run, Task
+from contract.results import RESULTS, Checkpoint, Result
 from contract.stages import STAGES, upstream
 from contract.store import Store
 
@@ -90,11 +91,20 @@ class File(BaseModel):
     def cure(self, store: Store) -> str:
         """What a person can do about a damaged file, as the end of an error message."""
         task = self.path.split("/attempt-")[0]
-        return f"bring it back, or delete {store.full(task)}/manifest.json and run {task.split('/')[0]} again"
+        stage = task.split("/")[0]
+        if self.part is None:
+            return f"bring it back, or delete {store.full(task)}/manifest.json and run {stage} again"
+        return (  # stages pass the files of a part on, so that the manifests of later ones list it, too
+            f"bring it back, or delete all manifests that list it and run {stage} and the stages after it again; "
+            f"python -m contract lineage --store {store.uri} {self.path} names them"
+        )
 
 
 class Rows(BaseModel):
-    """Documents read, kept and dropped. `check` passes for every stage that keeps or drops documents."""
+    """Documents read, kept and dropped, or examples: `Stage.counts` says which.
+
+    `check` passes for every stage that keeps or drops some.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     read: int = 0
@@ -103,7 +113,7 @@ class Rows(BaseModel):
     bytes_read: int = 0
     bytes_kept: int = 0
     reasons: dict[str, int] = {}
-    """Reason (a `schema.Drop` value) -> number of documents dropped for it."""
+    """Reason (a `schema.Drop` value) -> number of documents or examples dropped for it."""
     losses: dict[str, int] = {}
     """Kind of damage or of skipped record -> number of records that never became a document."""
 
@@ -111,11 +121,11 @@ class Rows(BaseModel):
         """Raise GristmillError if the counts do not add up."""
         if self.read != self.kept + self.dropped:
             raise GristmillError(
-                f"{self.read} documents read, but {self.kept} kept + {self.dropped} dropped; nothing was committed"
+                f"{self.read} rows read, but {self.kept} kept + {self.dropped} dropped; nothing was committed"
             )
         if self.dropped != sum(self.reasons.values()):
             raise GristmillError(
-                f"{self.dropped} documents dropped, but the reasons add up to {sum(self.reasons.values())}; "
+                f"{self.dropped} rows dropped, but the reasons add up to {sum(self.reasons.values())}; "
                 "nothing was committed"
             )
 
@@ -218,9 +228,7 @@ class Attempt:
         except (GristmillError, OSError) as error:
             warn(f"{error}; gc removes it later")
 
-    def commit(
-        self, files: Sequence[File], rows: Rows | None = None, metrics: Mapping[str, Any] | None = None
-    ) -> Manifest:
+    def commit(self, files: Sequence[File], rows: Rows | None = None, result: Result | None = None) -> Manifest:
         """Create the manifest and return the one that the store now holds: this attempt's, or a faster attempt's.
 
         `files` lie in the attempt, or an input's manifest lists them. Raises GristmillError if one does neither or the
@@ -229,6 +237,9 @@ class Attempt:
         """
         rows = rows or Rows()
         rows.check()
+        expected = RESULTS[self.task.stage] if self.partition == self.task.partition else Checkpoint
+        if result is not None and type(result) is not expected:
+            raise TypeError(f"{self.task.stage} commits {expected.__name__}, not {type(result).__name__}")
         own = [file for file in files if lies_below(file.path, f"{self.prefix}/{self.id}")]
         self._check_upstream([file for file in files if file not in own])
         segment = self.task.segment
@@ -241,7 +252,7 @@ class Attempt:
             files=tuple(files),
             sources=tuple(masked(file.uri) for file in segment.files) if segment and not self.task.inputs else (),
             rows=rows,
-            metrics=dict(metrics or {}),
+            metrics=result.model_dump(exclude_unset=True) if result else {},
             run=self.run.uri,
             code=code_version(),
             started=self.started,

@@ -14,6 +14,15 @@ WANTED = {
     "bool_type": "should be true or false",
 }  # instead of pydantic's messages, which name Python's types
 
+MOVED = {
+    "sft.data": "instructions.data",
+    "sft.max_examples": "instructions.max_examples",
+    "reward.data": "preferences.data",
+    "reward.max_examples": "preferences.max_examples",
+    "reward.heldout_fraction": "preferences.heldout_fraction",
+}
+"""A key of earlier versions -> the key that took its place."""
+
 
 def where(error: Exception) -> str:
     """What is wrong and where, without quoting the line: it may be the wrong file, and hold secrets."""
@@ -34,6 +43,8 @@ def explain(detail: Any, root: type[BaseModel]) -> str:
         return str(detail["msg"].removeprefix("Value error, "))
     if not path:
         return f"must hold keys and values, not a {type(detail['input']).__name__}"
+    if detail["type"] == "extra_forbidden" and path in MOVED:
+        return f"{path}: unknown key; it is now {MOVED[path]}"
     if detail["type"] == "extra_forbidden":
         allowed = _allowed_keys(root, location[:-1])
         close = difflib.get_close_matches(str(location[-1]), allowed, n=1)

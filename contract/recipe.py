@@ -16,7 +16,7 @@ from contract import deployment, mistakes, plainyaml
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
-from contract.settings import corpus, training
+from contract.settings import corpus, examples, training
 from contract.settings.base import Settings, Text, Uri, runtime_only
 from contract.settings.filter import Filter
 from contract.settings.spark import Spark
@@ -50,6 +50,8 @@ class Recipe(Settings):
     dedup_substring: corpus.DedupSubstring = corpus.DedupSubstring()
     decontaminate: corpus.Decontaminate = corpus.Decontaminate()
     mix: corpus.Mix = corpus.Mix()
+    instructions: examples.Instructions = examples.Instructions()
+    preferences: examples.Preferences = examples.Preferences()
     tokenizer: corpus.Tokenizer = corpus.Tokenizer()
     pack: corpus.Pack = corpus.Pack()
     pretrain: training.Pretrain = training.Pretrain()

@@ -74,6 +74,15 @@ class Mix(Result):
     documents_spared: int = 0
 
 
+class Examples(Result):
+    """Of `instructions` and `preferences`."""
+
+    data: str
+    """`synthetic`, or the file or folder that was read."""
+    training: int
+    heldout: int
+
+
 class Tokenizer(Result):
     vocab_size: int
     sample_bytes: int
@@ -218,6 +227,8 @@ RESULTS: dict[str, type[Result]] = {
     "dedup_substring": DedupSubstring,
     "decontaminate": Decontaminate,
     "mix": Mix,
+    "instructions": Examples,
+    "preferences": Examples,
     "tokenizer": Tokenizer,
     "pack": Pack,
     "pretrain": Pretrain,

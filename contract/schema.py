@@ -1,4 +1,4 @@
-"""The columns of every table that the Spark plane writes, and the reasons for which stages drop documents."""
+"""The columns of every table that the Spark plane writes, and why stages drop documents and examples."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ from contract.scores import SCORES
 
 
 class Drop(StrEnum):
-    """Why a stage other than `filter` dropped a document. The value is what manifests, logs and the funnel show.
+    """Why a stage other than `filter` dropped a document or an example: what manifests, logs and the funnel show.
 
     The reasons of `filter` stand with its rules (`contract.settings.filter`).
     """
@@ -39,6 +39,19 @@ class Drop(StrEnum):
     SUBSTRING_TOO_SHORT = "substring_too_short"
     CONTAMINATED = "contaminated"
     MIX_EPOCHS = "mix_epochs"
+    # instructions and preferences
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_TEXT = "missing_text"
+    NOT_A_TEXT = "not_a_text"
+    EMPTY_TEXT = "empty_text"
+    BROKEN_TEXT = "broken_text"
+    ROW_TOO_LONG = "row_too_long"
+    NOT_A_DIALOGUE = "not_a_dialogue"
+    PROMPTS_DIFFER = "prompts_differ"
+    REPLIES_ARE_EQUAL = "replies_are_equal"
+    DUPLICATE = "duplicate"
+    PROMPT_LEARNED = "prompt_learned"
 
 
 PAGES = pa.schema(
@@ -75,17 +88,38 @@ DOCUMENTS = pa.schema(
     ]
 )
 
+# What `langid` says of each document, beside its row.
+LANGUAGES = pa.schema(
+    [DOCUMENTS.field(name) for name in ("language", "language_probability", "languages", "language_probabilities")]
+)
+
 # The table that `score` writes; the rules of `filter` read only its numbers.
-SCORED = pa.schema([*DOCUMENTS, *((name, pa.float64()) for name in SCORES)])
+SCORED = pa.schema(
+    [
+        *DOCUMENTS,
+        ("bytes", pa.int64()),  # of the text in UTF-8
+        *((name, pa.float64()) for name in SCORES),
+    ]
+)
+
+_TURNS = pa.list_(pa.struct([("role", pa.string()), ("text", pa.string())]))
+_EXAMPLE = [
+    ("id", pa.string()),  # 32 hexadecimal digits, from the texts, so the same wherever the example stands
+    ("source", pa.string()),  # `file.jsonl line 3`, or the id of the document that the example was made of
+]
+
+CHATS = pa.schema([*_EXAMPLE, ("turns", _TURNS)])  # the last turn is an assistant's
+
+PAIRS = pa.schema([*_EXAMPLE, ("prompt", _TURNS), ("chosen", pa.string()), ("rejected", pa.string())])
 
 DROPS = pa.schema(
     [
         ("id", pa.string()),
-        ("url", pa.string()),
+        ("url", pa.string()),  # of the page; of an example, its source
         ("stage", pa.string()),
         ("reason", pa.string()),  # a Drop, or the reason of a rule of `filter`
         ("value", pa.string()),  # the number, word or language that crossed the threshold
-        ("duplicate_of", pa.string()),  # for duplicates, the id of the document that was kept
+        ("duplicate_of", pa.string()),  # for duplicates, the id of the document or example that was kept
         ("snippet", pa.string()),  # the text's first SNIPPET_CHARS characters
     ]
 )

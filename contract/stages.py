@@ -22,8 +22,9 @@ class Stage:
     everything. reads: the stages whose manifests it opens; a snapshot stage reads the same segment, a corpus stage all
     segments. settings: what it reads of the recipe besides its own section, as dotted keys; a job gives it nothing
     else. facts: the names in `contract.facts` of what else decides its output. drops: whether it drops
-    documents, so that reports have a row for it. checks: whether its module has a function `check`, which refuses
-    settings before a run starts.
+    documents or examples, so that reports have a row for it. counts: which of the two its counts are of; the funnel
+    follows documents, and examples stand in a table of their own. checks: whether its module has a function `check`,
+    which refuses settings before a run starts.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Stage:
     settings: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
     drops: bool = False
+    counts: Literal["documents", "examples"] = "documents"
     checks: bool = False
 
 
@@ -47,47 +49,47 @@ STAGES: dict[str, Stage] = {
             drops=True, checks=True,
         ),
         Stage(
-            "extract", "corpus", "spark", "snapshot", ("crawl",), 5,
+            "extract", "corpus", "spark", "snapshot", ("crawl",), 6,
             "main content of each page, behind a time and memory guard",
             settings=("langid.languages",), facts=("language_model",), drops=True,
         ),
         Stage(
-            "langid", "corpus", "spark", "snapshot", ("extract",), 2,
+            "langid", "corpus", "spark", "snapshot", ("extract",), 3,
             "language of each text; keeps the recipe's languages",
             facts=("language_model",), drops=True, checks=True,
         ),
         Stage(
-            "score", "corpus", "spark", "snapshot", ("langid",), 2,
+            "score", "corpus", "spark", "snapshot", ("langid",), 3,
             "line corrections, masks, and every score that a rule judges",
             facts=("new_scores",), drops=True, checks=True,
         ),
         Stage(
-            "filter", "corpus", "spark", "snapshot", ("score",), 2,
+            "filter", "corpus", "spark", "snapshot", ("score",), 3,
             "repetition and quality rules, decided on the scores alone",
             settings=("langid.languages",), drops=True, checks=True,
         ),
         Stage(
-            "minhash_sign", "corpus", "spark", "snapshot", ("filter", "score"), 3,
+            "minhash_sign", "corpus", "spark", "snapshot", ("filter",), 4,
             "MinHash signature and band keys of each document",
         ),
         Stage(
-            "dedup_url", "corpus", "spark", "corpus", ("filter",), 3,
+            "dedup_url", "corpus", "spark", "corpus", ("filter",), 4,
             "one document per canonical URL",
             drops=True,
         ),
         Stage(
-            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "filter", "dedup_url"), 4,
+            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "dedup_url"), 5,
             "one document per cluster of near duplicates",
             settings=("minhash_sign",), drops=True,
         ),
         Stage(
-            "dedup_substring", "corpus", "spark", "corpus", ("filter", "dedup_url", "dedup_fuzzy"), 3,
+            "dedup_substring", "corpus", "spark", "corpus", ("dedup_fuzzy",), 4,
             "cuts text that stands at two or more places",
             # held-out text is not cut because training text repeats it
             settings=("mix.heldout_fraction",), drops=True, checks=True,
         ),
         Stage(
-            "decontaminate", "corpus", "spark", "corpus", ("dedup_substring",), 5,
+            "decontaminate", "corpus", "spark", "corpus", ("dedup_substring",), 6,
             "drops or cuts documents that repeat evaluation sets",
             drops=True, checks=True,
         ),
@@ -95,6 +97,16 @@ STAGES: dict[str, Stage] = {
             "mix", "corpus", "spark", "corpus", ("decontaminate",), 3,
             "weighs the sources, shuffles, holds some documents out",
             settings=("decontaminate",), drops=True,
+        ),
+        Stage(
+            "instructions", "corpus", "spark", "corpus", ("mix",), 1,
+            "chats to tune on, read or made by rule: cleaned, without duplicates, split by prompt",
+            settings=("decontaminate",), drops=True, counts="examples", checks=True,
+        ),
+        Stage(
+            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 1,
+            "pairs of a better and a worse reply, likewise",
+            settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
             "tokenizer", "corpus", "spark", "corpus", ("mix",), 1,
@@ -111,29 +123,29 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 2,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 3,
             "instruction tuning",
             facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "mix"), 2,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 3,
             "reward model from preference pairs",
-            settings=("sft",), facts=("chat_format",),
+            facts=("chat_format",),
         ),
         Stage(
             "gate", "align", "local", "corpus", ("reward",), 1,
             "is the reward model good enough for PPO",
         ),
         Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "mix", "tokenizer"), 1,
+            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 2,
             "reinforcement learning from the reward model",
-            settings=("reward", "sft"), facts=("chat_format",),
+            facts=("chat_format",),
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "mix", "tokenizer"), 2,
+            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 3,
             "every model on the same held-out data",
-            settings=("reward", "sft", "ppo.max_prompt_tokens"), facts=("chat_format",),
+            settings=("ppo.max_prompt_tokens",), facts=("chat_format",),
         ),
         Stage(
             "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,

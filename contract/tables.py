@@ -40,10 +40,15 @@ def read_batches(
 
 
 def batches_of(
-    store: Store, file: File, table: "pq.ParquetFile", rows: int, columns: Sequence[str] | None = None
+    store: Store,
+    file: File,
+    table: "pq.ParquetFile",
+    rows: int,
+    columns: Sequence[str] | None = None,
+    groups: Sequence[int] | None = None,
 ) -> "Iterator[pa.RecordBatch]":
-    """`read_batches` of a table that is open already."""
-    batches = table.iter_batches(rows, columns=list(columns) if columns else None)
+    """`read_batches` of a table that is open already, or of some of its row groups."""
+    batches = table.iter_batches(rows, row_groups=groups, columns=list(columns) if columns else None)
     while True:
         with reading(store, file):
             batch = next(batches, None)

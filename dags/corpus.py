@@ -1,4 +1,4 @@
-"""One crawl to packed training sequences: the Spark plane.
+"""One crawl to packed training sequences, and to examples for chat models: the Spark plane.
 
 The first stages run once for each segment of the crawl, so that each segment fails, retries and is cleared by itself;
 the rest run over the whole corpus. Finished tasks are skipped.
@@ -11,7 +11,7 @@ from airflow.sdk import DAG, task_group
 
 from contract.stages import STAGES, stages_of
 from gristmill_airflow.assets import CORPUS, CRAWL
-from gristmill_airflow.graph import RETRIES, connect, resolve, segments, stages
+from gristmill_airflow.graph import RETRIES, connect, publish_last, resolve, segments, stages
 from gristmill_airflow.params import stage_params
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
@@ -37,5 +37,6 @@ with DAG(
         operators.update(stages(PER_SEGMENT, **dict.fromkeys(PER_SEGMENT, shown)))
 
     per_segment.expand(partition=found)
-    operators.update(stages(WHOLE_CORPUS, pack={"outlets": [CORPUS]}))
+    operators.update(stages(WHOLE_CORPUS))
     connect(operators, first=found)
+    [operators["pack"], operators["preferences"]] >> publish_last(CORPUS, stage="pack")

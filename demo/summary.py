@@ -9,6 +9,7 @@ from contract.headline import headline, left_out, warnings
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run
+from contract.results import Gate
 
 SAMPLE_CHARS = 160
 TITLES = {
@@ -37,10 +38,10 @@ def skipped(run: Run) -> int:
 
 
 def render(run: Run) -> str:
-    """The funnel, contamination tables, a line for each training stage, warnings, and chats before and after PPO."""
+    """The funnel, examples, contamination, a line for each training stage, warnings, chats before and after PPO."""
     done = finished(run)
     one = {stage: manifests[0] for stage, manifests in done.items()}
-    lines = [funnel.render(funnel.levels(run)), *contamination.tables(run), ""]
+    lines = [*funnel.tables(run), *contamination.tables(run), ""]
     lines += [f"{title:<14} {_line(stage, one)}" for stage, title in TITLES.items()]
     lines += [f"{'Warning':<14} {said}" for manifest in one.values() for said in warnings(manifest)]
     lines += chats(run, one["evaluate"]) if "evaluate" in one else []
@@ -51,7 +52,7 @@ def _line(stage: str, done: dict[str, Manifest]) -> str:
     """A stage's headline; if it did not run, the reason if there is one."""
     if stage in done:
         return headline(done[stage])
-    closed = stage == "ppo" and "gate" in done and not done["gate"].metrics.get("open")
+    closed = stage == "ppo" and "gate" in done and not Gate.of(done["gate"]).open
     return left_out(done["gate"]) if closed else "did not run"
 
 

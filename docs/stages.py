@@ -2,9 +2,29 @@
 
 from contract.stages import STAGES
 
+FLOW = """
+## How documents pass through
+
+A text is written by `extract`, again by `score`, which changes it, and by `mix`, which shuffles all of them. The stages in
+between only judge. They write which rows of a documents file are left, never the rows themselves:
+
+| kind of file | what it holds | who writes it |
+|---|---|---|
+| `documents` | the texts, a row each | extract, score; mix without a part |
+| `index` | the numbers of the rows that are left, and what the stage says of each: langid its languages | every stage that drops documents |
+| `cuts` | byte ranges that are cut out of texts, by row | dedup_substring; decontaminate with `action: cut` |
+| `signatures` | keys of the rows, by row | minhash_sign |
+| `drops` | a row for each dropped document: reason, value, snippet | every stage that drops documents |
+
+The first four make up a part, and have the same number in the manifest. A stage passes on the files of a part that it does not
+replace: its manifest lists the documents file of an earlier stage too, so a reader needs no other manifest.
+`contract.documents.read_part` reads what is left of a part, with the cuts applied. A part that loses no document keeps its
+index, and one that loses all is not listed any more.
+"""
+
 
 def render() -> str:
-    """The stage table as Markdown."""
+    """The stage table as Markdown, and how documents pass through the stages."""
     lines = [
         "# Stages",
         "",
@@ -23,7 +43,7 @@ def render() -> str:
             f"| [{stage.name}](../{folder}/{stage.name}.py) | {stage.version} | {stage.summary} | {planes[stage.plane]} | {scopes[stage.scope]}"
             f" | {reads} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + FLOW
 
 
 if __name__ == "__main__":

@@ -13,14 +13,16 @@ PACKAGES = {
 }
 """Folder of modules -> folder of their tests: `pipelines/dedup/links.py` is tested by `tests/pipelines/dedup/test_links.py`."""
 
-TRAINING = ("loss", "ppo", "reward", "sft", "reading", "checkpoint", "checkpoint_files", "rollout")
+TRAINING = ("loss", "ppo", "reward", "sft", "reading", "examples", "checkpoint", "checkpoint_files", "rollout")
 
 ALSO = {
-    "contract/chat.py": ("tests/training/chat/test_template.py",),
+    "contract/chat.py": ("tests/pipelines/test_tokenizer.py", "tests/training/chat/test_template.py"),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
     "contract/facts.py": ("tests/contract/test_plan.py",),
     "contract/kinds.py": ("tests/contract/test_manifest.py",),
+    "contract/conversation.py": ("tests/contract/test_examples.py",),
     "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),
+    "contract/documents.py": ("tests/pipelines/spark/test_documents.py",),
     "contract/plan.py": ("tests/contract/test_deployment.py",),
     "contract/settings/base.py": (
         "tests/contract/test_settings.py",
@@ -29,9 +31,11 @@ ALSO = {
     ),
     "contract/settings/filter.py": ("tests/pipelines/rules/test_decide.py",),
     "contract/settings/corpus.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
+    "contract/settings/examples.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/settings/spark.py": ("tests/contract/test_settings.py",),
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/sources.py": ("tests/contract/test_plan.py",),
+    "pipelines/examples/sieve.py": ("tests/pipelines/test_instructions.py", "tests/pipelines/test_preferences.py"),
     "pipelines/spark/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
     "pipelines/dedup/repeats.py": ("tests/pipelines/test_dedup_substring.py",),
     "pipelines/spark/session.py": ("tests/pipelines/spark/test_exchange.py", "tests/pipelines/spark/test_job.py"),
@@ -89,7 +93,10 @@ PROTECTS_DATA = Group(
         "contract/gc.py",
         "training/engine/checkpoint.py",
         "training/engine/checkpoint_files.py",
-        "pipelines/spark/survivors.py",
+        "pipelines/dedup/duplicates.py",
+        "contract/cuts.py",
+        "contract/documents.py",
+        "pipelines/spark/documents.py",
     ),
     bar=0.95,
     share=0.2,

@@ -103,8 +103,8 @@ SETTINGS = {
     "tokenizer": "dedup_substring.tokenizer={folder}/secret/key.yaml",
     "evaluation set": "decontaminate.benchmarks={{a: {folder}/secret/key.yaml}}",
     "curated source": "mix.sources={{a: {{uri: {folder}/secret/key.yaml}}}}",
-    "examples": "sft.data={folder}/secret/key.yaml",
-    "preferences": "reward.data=/etc/passwd",
+    "instructions": "instructions.data={folder}/secret/key.yaml",
+    "preferences": "preferences.data=/etc/passwd",
 }
 """Name -> an override."""
 

@@ -1,7 +1,7 @@
 """What decontamination finds and costs, for docs/decontamination.md: `python -m perf.decontamination`.
 
 Items of real evaluation sets are planted, one to a page, among pages of C4 and Common Crawl, and looked for as the stage does it. Costs
-are one worker's, in this process: a documents file is read, searched and written, without an item and with one in every hundredth page.
+are one worker's, in this process: a documents file is read and searched, without an item and with one in every hundredth page.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from contract.contamination import KIND, Report, render
-from contract.manifest import File
+from contract.documents import Part
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import Decontaminate
 from contract.store import Store
 from perf.bars import Bars
 from pipelines.decontaminate import Benchmarks, Judge, load, search
 from pipelines.decontamination.findings import summarise
-from pipelines.spark.job import TableWriter
+from pipelines.spark.tables import TableWriter
 
 SETS = {
     "bbh": "bbh/bbh_tasks_and_cot_prompts.tar.xz",
@@ -61,14 +61,14 @@ def planted(found: Benchmarks, texts: list[str], draw: random.Random) -> Iterato
         first += len(items)
 
 
-def write(store: Store, texts: Iterable[str]) -> File:
+def write(store: Store, texts: Iterable[str]) -> Part:
     """A documents file."""
     writer = TableWriter(store, "documents.parquet", "documents", DOCUMENTS)
     for number, text in enumerate(texts):
         row: dict[str, Any] = dict.fromkeys(DOCUMENTS.names)
         writer.write(row | {"id": f"{number:032x}", "source": "crawl", "language": "en", "text": text}, len(text))
     (file,) = writer.close()
-    return file
+    return Part(file)
 
 
 def report(found: Benchmarks, texts: list[str]) -> Report:
@@ -92,10 +92,10 @@ def rate(found: Benchmarks, texts: list[str], items: list[str]) -> float:
     seconds = []
     with tempfile.TemporaryDirectory(prefix="gristmill-decontamination-") as folder:
         store = Store(folder)
-        file = write(store, made)
+        part = write(store, made)
         for turn in range(2):
             began = time.perf_counter()
-            search(store, f"made{turn}", Judge(found.index, "drop", 0.0), file, "0")
+            search(store, f"made{turn}", Judge(found.index, "drop", 0.0), part, "0")
             seconds.append(time.perf_counter() - began)
     return DOCUMENTS_TIMED / min(seconds)
 

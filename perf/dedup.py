@@ -33,7 +33,7 @@ from perf.bars import Bars
 from perf.measure import Cost, cost
 from perf.parts import BENCHES, run_parts
 from pipelines.dedup.linking import set_jaccards
-from pipelines.dedup.links import FILE_BITS
+from pipelines.dedup.links import ROW_BITS
 from pipelines.dedup.minhash import band_keys, found_probability, minima, permutations, signatures
 from pipelines.spark.job import Job
 from pipelines.text.folding import normalize
@@ -134,7 +134,7 @@ def check_links(bars: Bars, folder: Path, preset: str, texts: list[str]) -> None
     run = synthetic.make_run(folder, texts, settings | everyone, len(texts) // 4 + 1)
     stages(run, "minhash_sign", "dedup_fuzzy")
     signatures = need(run.store, run.task("minhash_sign", run.segments[0].partition)).of(Kind.SIGNATURES)
-    nodes = np.concatenate([(at << FILE_BITS) + np.arange(file.rows) for at, file in enumerate(signatures)])
+    nodes = np.concatenate([(at << ROW_BITS) + np.arange(file.rows) for at, file in enumerate(signatures)])
     keys = np.array([row["keys"] for file in signatures for row in read_rows(run.store, file.path)], np.uint64)
     at = {node: place for place, node in enumerate(nodes.tolist())}
     edges = {
@@ -243,21 +243,14 @@ def again(run: Run, *names: str) -> Cost:
 def bench_substring(bars: Bars, folder: Path, tokens: int) -> None:
     """Ours at size, and the suffix array on the same documents: the same cuts, more memory."""
     documents = tokens // 500
-    run = synthetic.make_run(
-        folder / "substring", synthetic.texts(documents, 500), {"dedup_substring.one_process_bytes": 0}
-    )
-    part = need(run.store, run.task("filter", run.segments[0].partition))
-    Attempt(run, run.task("dedup_fuzzy")).commit([], part.rows)
+    run = substring_run(folder / "substring", documents, 0)
     ours = stages(run, "dedup_substring")
     made = need(run.store, run.task("dedup_substring"))
-    real = sum(count_words(run.store, file) for file in part.of(Kind.DOCUMENTS))
+    real = sum(count_words(run.store, file) for file in need(run.store, run.task("dedup_fuzzy")).of(Kind.DOCUMENTS))
     print(f"substring, {real / 1e6:.1f} M tokens: {ours}, {made.metrics}")
     bars.at_most("substring_gib", ours.memory / GIB, 8)
     cuts = [read_cuts(run.store, file) for file in made.of(Kind.CUTS)]
-    alone = synthetic.make_run(
-        folder / "alone", synthetic.texts(documents, 500), {"dedup_substring.one_process_bytes": (1 << 31) - 1}
-    )
-    Attempt(alone, alone.task("dedup_fuzzy")).commit([], part.rows)
+    alone = substring_run(folder / "alone", documents, (1 << 31) - 1)
     theirs = stages(alone, "dedup_substring")
     other = [read_cuts(alone.store, file) for file in need(alone.store, alone.task("dedup_substring")).of(Kind.CUTS)]
     print(
@@ -266,6 +259,11 @@ def bench_substring(bars: Bars, folder: Path, tokens: int) -> None:
     bars.at_least("substring_vs_suffix_array", theirs.wall / ours.wall, 10)  # aim: 30
     bars.at_least("substring_same_cuts", float(sorted(cuts) == sorted(other)), 1)
     bars.at_least("substring_memory_of_suffix_array_vs_ours", theirs.memory / ours.memory, 3)
+
+
+def substring_run(folder: Path, documents: int, one_process_bytes: int) -> Run:
+    settings: dict[str, object] = {"dedup_substring.one_process_bytes": one_process_bytes}
+    return synthetic.make_run(folder, synthetic.texts(documents, 500), settings, stage="dedup_fuzzy")
 
 
 def count_words(store: Store, file: File) -> int:

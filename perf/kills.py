@@ -18,14 +18,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from contract.documents import parts_of, read_documents
+from contract.kinds import Kind
 from contract.manifest import Attempt, Manifest, need
 from contract.plan import Run
 from contract.tables import read_rows
 from perf import synthetic
 from perf.bars import Bars
 from pipelines import dedup_fuzzy, dedup_substring, dedup_url, minhash_sign
-from pipelines.dedup import links
-from pipelines.spark import exchange, survivors
+from pipelines.dedup import duplicates, links
+from pipelines.spark import exchange
 from pipelines.spark.job import Job
 
 MASTER = "local-cluster[2,1,1024]"
@@ -161,7 +163,7 @@ class Hooks:
             exchange.shuffle,
             Job.read_table,
             Job.map_files,
-            survivors._write_removed,
+            duplicates._write_removed,
             dedup_fuzzy.keep_edges,
         )
         shuffle, read_table, map_files, write_removed, keep_edges = self._before
@@ -187,13 +189,13 @@ class Hooks:
         elif hook == "files":
             Job.map_files = killing_files  # type: ignore[method-assign]
         elif hook == "removed":
-            survivors._write_removed = self._killer(write_removed)  # type: ignore[assignment]
+            duplicates._write_removed = self._killer(write_removed)  # type: ignore[assignment]
         elif hook == "turn":
             dedup_fuzzy.keep_edges = self._killer(keep_edges)  # type: ignore[assignment]
 
     def __exit__(self, *_: object) -> None:
         exchange.shuffle, Job.read_table, Job.map_files = self._before[:3]  # type: ignore[method-assign]
-        survivors._write_removed, dedup_fuzzy.keep_edges = self._before[3:]
+        duplicates._write_removed, dedup_fuzzy.keep_edges = self._before[3:]
 
 
 class Once:
@@ -211,19 +213,23 @@ def as_iterator(work: Callable[..., Any], *given: Any) -> Iterator[Any]:
     yield work(*given)
 
 
-def make(folder: Path, texts: list[str], settings: dict[str, Any]) -> Run:
+def make(folder: Path, texts: list[str], case: Case) -> Run:
     """The texts in four files."""
-    return synthetic.make_run(folder, texts, settings | CLUSTER, len(texts) // 4 + 1)
+    stage = "dedup_fuzzy" if case.stage == "dedup_substring" else "filter"
+    return synthetic.make_run(folder, texts, case.settings | CLUSTER, len(texts) // 4 + 1, stage)
 
 
 def result(run: Run, stage: str) -> list[Any]:
-    """What was committed, in an order of its own: rows of documents, drops and cuts, counts and metrics."""
+    """What was committed, in an order of its own: documents that are left, drops, cuts and edges, counts and metrics."""
     done: Manifest = need(run.store, run.task(stage))
     rows = [
         json.dumps(row, default=str, sort_keys=True)
-        for kind in ("documents", "drops", "cuts", "edges")
+        for kind in (Kind.DROPS, Kind.CUTS, Kind.EDGES)
         for file in done.of(kind)
         for row in read_rows(run.store, file.path)
+    ]
+    rows += [
+        json.dumps(row) for part in parts_of(done) for row in read_documents(run.store, part, ["id", "url", "text"])
     ]
     return [
         *sorted(rows),
@@ -238,8 +244,6 @@ def prepare(run: Run, case: Case) -> Run:
         run.store.delete(run.task("dedup_url").prefix)
         return run
     if case.stage == "dedup_substring":
-        filtered = need(run.store, run.task("filter", run.segments[0].partition))
-        Attempt(run, run.task("dedup_fuzzy")).commit([], filtered.rows)
         return run
     for segment in run.segments:
         task = run.task("minhash_sign", segment.partition)
@@ -270,10 +274,10 @@ def run_cases(bars: Bars, folder: Path, archive: Path, only: list[str]) -> None:
             continue
         key, calm = f"{case.stage} {case.settings}", folder / f"{case.name}_calm"
         if key not in undisturbed:
-            run = prepare(make(calm, texts, case.settings), case)
+            run = prepare(make(calm, texts, case), case)
             with Hooks(case, calm / "hooks", kill=False):
                 undisturbed[key] = compute(run, case)
-        run = prepare(make(folder / case.name, texts, case.settings), case)
+        run = prepare(make(folder / case.name, texts, case), case)
         hooks = folder / case.name / "hooks"
         with Hooks(case, hooks, kill=True):
             same = compute(run, case) == undisturbed[key]

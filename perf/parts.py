@@ -32,6 +32,7 @@ BENCHES: dict[str, dict[str, float]] = {
         "reading": 300,
         "scores": 180,
         "decontamination": 240,
+        "written": 150,
     },
     "dedup": {"sign": 90, "recall": 240, "kill": 540, "peer": 400, "million": 700, "substring": 400},
     "fuzz": {"fuzz": 1000, "fuzz_guided": 1000},

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contract.kinds import Kind
 from perf.bars import Bars
 
 NAMES = ("aeb", "mediacloud2020_multilang", "trafilatura_eval")
@@ -29,9 +28,9 @@ Part = Callable[[str, str], Any]
 
 def documents(data: Path, where: Path) -> list[tuple[str, str]]:
     """(text, language) of every document that reaches `score`."""
+    from contract.documents import read_documents
     from contract.manifest import Attempt
     from contract.plan import resolve
-    from contract.tables import read_rows
     from pipelines.spark.job import Job
 
     (where / "crawl").mkdir()
@@ -44,8 +43,9 @@ def documents(data: Path, where: Path) -> list[tuple[str, str]]:
     for one in (task.inputs[0].inputs[0], task.inputs[0], task):
         with contextlib.redirect_stdout(io.StringIO()):
             importlib.import_module(f"pipelines.{one.stage}").run(Job(run, one, Attempt(run, one)))
-    files = Job(run, run.task("score", task.partition), Attempt(run, task)).inputs("langid", Kind.DOCUMENTS)
-    return [(row["text"], row["language"]) for file in files for row in read_rows(run.store, file.path)]
+    parts = Job(run, run.task("score", task.partition), Attempt(run, task)).parts("langid")
+    rows = (row for part in parts for row in read_documents(run.store, part, ["text", "language"]))
+    return [(row["text"], row["language"]) for row in rows]
 
 
 def parts() -> dict[str, Part]:

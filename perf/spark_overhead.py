@@ -21,7 +21,8 @@ from contract.plan import Run, Task, resolve
 from perf.bars import Bars
 from perf.extract import NAMES
 from pipelines import crawl, extract
-from pipelines.spark.job import Job, group_rows
+from pipelines.spark.job import Job
+from pipelines.spark.tables import group_rows
 
 OVERHEAD, DOUBLING = 0.10, 0.10
 
@@ -71,7 +72,7 @@ def on_pool(run: Run, task: Task, pool: "multiprocessing.pool.Pool") -> tuple[fl
 
 def work_of(job: Job) -> tuple[list[extract.Share], partial]:
     """The stage's tasks, but that copies are worked on like other pages: the files here are copies of each other."""
-    languages = tuple(sorted(job.run.recipe.langid.languages))
+    languages = tuple(sorted(job.setting("langid.languages")))
     groups = group_rows(job.inputs("crawl", Kind.PAGES), extract.GROUP_ROWS)
     return [extract.Share(files) for files in groups], partial(
         extract._work, job.store, job.prefix, job.settings, languages

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Rows
+from contract.output import Writer
 from contract.plan import WHOLE, Run, resolve
-from contract.schema import DOCUMENTS
+from contract.schema import SCORED
 
 WORDS = 50_000
 FILE_ROWS = 12_500
@@ -47,8 +48,10 @@ def texts(documents: int, mean_words: int, seed: int = 0) -> Iterator[str]:
         yield f"{text} {notices[random.integers(0, 20)]}" if random.random() < NOTICE else text
 
 
-def make_run(folder: Path, corpus: Iterable[str], overrides: dict[str, object], file_rows: int = FILE_ROWS) -> Run:
-    """A run whose `filter` has committed these texts, and whose deduplication by URL dropped nothing."""
+def make_run(
+    folder: Path, corpus: Iterable[str], overrides: dict[str, object], file_rows: int = FILE_ROWS, stage: str = "filter"
+) -> Run:
+    """A run whose `stage` has committed these texts: `filter`, and then deduplication by URL dropped nothing, or `dedup_fuzzy`."""
     crawl = folder / "crawl"
     crawl.mkdir(parents=True, exist_ok=True)
     (crawl / "none.warc.gz").write_bytes(b"WARC")
@@ -56,7 +59,7 @@ def make_run(folder: Path, corpus: Iterable[str], overrides: dict[str, object], 
     recipe.write_text(f"name: bench\nstore: {folder}/store\nspark: {{master: 'local[2]', driver_memory: 2g}}\n")
     given = {"crawl.source": str(crawl)} | overrides
     run = resolve(str(recipe), "bench", [f"{key}={value}" for key, value in given.items()])
-    attempt = Attempt(run, run.task("filter", run.segments[0].partition))
+    attempt = Attempt(run, run.task(stage, run.segments[0].partition if stage == "filter" else WHOLE))
     files, size, documents = [], 0, 0
     for rows in batched(enumerate(corpus), file_rows):
         files.append(_write(run, attempt, len(files), list(rows)))
@@ -64,7 +67,8 @@ def make_run(folder: Path, corpus: Iterable[str], overrides: dict[str, object], 
         size += sum(len(text.encode()) for _, text in rows)
     everything = Rows(read=documents, kept=documents, bytes_read=size, bytes_kept=size)
     attempt.commit(files, everything)
-    Attempt(run, run.task("dedup_url", WHOLE)).commit([], everything)
+    if stage == "filter":
+        Attempt(run, run.task("dedup_url", WHOLE)).commit(files, everything)
     return run
 
 
@@ -85,14 +89,14 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _write(run: Run, attempt: Attempt, number: int, rows: list[tuple[int, str]]) -> File:
-    columns = {name: pa.nulls(len(rows), DOCUMENTS.field(name).type) for name in DOCUMENTS.names}
+    columns = {name: pa.nulls(len(rows), SCORED.field(name).type) for name in SCORED.names}
     columns |= {
         "id": pa.array([identifier(document) for document, _ in rows]),
         "url": pa.array([address(document) for document, _ in rows]),
         "text": pa.array([text for _, text in rows]),
+        "bytes": pa.array([len(text.encode()) for _, text in rows]),
     }
     path = attempt.path(f"documents-{number:05d}-{number:08x}.parquet")
-    with run.store.open_output(path) as sink:
-        pq.write_table(pa.table(columns, schema=DOCUMENTS), sink, compression="zstd", row_group_size=1024)
-        size = sink.tell()
-    return File(path=path, kind=Kind.DOCUMENTS, bytes=size, rows=len(rows))
+    with Writer(run.store, path) as sink:
+        pq.write_table(pa.table(columns, schema=SCORED), sink, compression="zstd", row_group_size=1024)
+    return sink.file(Kind.DOCUMENTS, len(rows), number)

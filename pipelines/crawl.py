@@ -8,6 +8,7 @@ from typing import Any
 
 import xxhash
 
+from contract import results
 from contract.kinds import Kind
 from contract.masking import masked
 from contract.printable import printable
@@ -16,7 +17,8 @@ from contract.schema import PAGES, SNIPPET_CHARS, Drop
 from contract.settings.corpus import Crawl
 from contract.sources import Source, file_size
 from contract.store import Store
-from pipelines.spark.job import Counts, DocumentSink, Job, Output
+from pipelines.spark.documents import Counts, DocumentSink, Output
+from pipelines.spark.job import Job
 from pipelines.urls import filter as urls
 from pipelines.urls.listfile import read_lists
 from pipelines.warc.confined import decode_confined
@@ -185,4 +187,4 @@ def run(job: Job) -> None:
     for file in (file for output in gone for file in output.files):
         job.store.delete(file.path)
     total = Output([file for output in kept for file in output.files], sum((one.counts for one in kept), Counts()))
-    job.commit(total, files=len(segment.files), parts=len(parts))
+    job.commit(total, results.Crawl(files=len(segment.files), parts=len(parts)))

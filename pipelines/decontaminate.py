@@ -1,33 +1,31 @@
 """Drops or cuts documents that share runs of words with an evaluation set, so that it does not measure memory."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract import results
+from contract.cuts import Ranges, compose, read_cuts, without
+from contract.documents import Part, read_documents, read_part
 from contract.errors import InputError
 from contract.evalset import SUFFIXES, Item, Malformed, is_named_like_one, read_members
-from contract.kinds import Kind
 from contract.manifest import File
-from contract.metrics import Progress
 from contract.printable import printable
 from contract.recipe import StageSettings
-from contract.schema import DOCUMENTS, Drop
+from contract.schema import Drop
 from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
-from contract.tables import BATCH_ROWS, read_batches
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.decontamination.search import Finding, Index, blamed_items, build, cut, find, suspects
-from pipelines.spark.job import Counts, DocumentSink, Job, Output, TableWriter
-from pipelines.spark.session import store_errors
+from pipelines.spark.documents import Counts, IndexSink, Output, write_cuts
+from pipelines.spark.job import Job
 
-COPIES_AT_ONCE = 8
 MAX_ROUNDS = 10  # cuts of one text, before it is dropped
 
 
@@ -46,11 +44,13 @@ class Verdict(NamedTuple):
     """The decision about a document that shares text with a benchmark.
 
     left: its remaining text, or None to drop it. value: the reason, empty if nothing is cut. found: all shared text.
+    cuts: the byte ranges of the text that are cut.
     """
 
     left: str | None
     value: str
     found: Finding
+    cuts: Ranges
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,31 @@ class Judge:
         blamed = blamed_items(found, self.index, self.min_coverage)
         guilty = blamed >= 0
         if not guilty.any():
-            return Verdict(text, "", found)
+            return Verdict(text, "", found, [])
         first = int(guilty.argmax())
         name = self.index.names[self.index.benchmark[blamed[first]]]
-        return Verdict(self._clean(text, found, guilty), f"{name}: {found.ngram(first)}", found)
+        cuts = self._cuts(text, found, guilty)
+        left = None if cuts is None else without(text.encode(), cuts).decode()
+        return Verdict(left, f"{name}: {found.ngram(first)}", found, cuts or [])
 
-    def _clean(self, text: str, found: Finding, guilty: npt.NDArray[np.bool_]) -> str | None:
-        """Cut the shared text, and search the rest again, because a cut joins words that were apart.
+    def _cuts(self, text: str, found: Finding, guilty: npt.NDArray[np.bool_]) -> Ranges | None:
+        """What to cut. The rest is searched again, because a cut joins words that were apart.
 
         Returns None to drop the text: if `action` is not `cut`, if too little is left, or after MAX_ROUNDS.
         """
+        data, cuts = text.encode(), Ranges()
         for _ in range(MAX_ROUNDS):
-            left = cut(text, found, guilty) if self.action == "cut" else None
-            if left is None:
+            later = cut(text, found, guilty) if self.action == "cut" else None
+            if later is None:
                 return None
-            again = find(left, self.index)
+            cuts = compose(cuts, later)
+            text = without(data, cuts).decode()
+            again = find(text, self.index)
             if again is None:
-                return left
-            text, found, guilty = left, again, blamed_items(again, self.index, self.min_coverage) >= 0
+                return cuts
+            found, guilty = again, blamed_items(again, self.index, self.min_coverage) >= 0
             if not guilty.any():
-                return text
+                return cuts
         return None
 
 
@@ -153,70 +158,56 @@ def describe(benchmarks: Benchmarks) -> Iterator[str]:
         yield from (printable(f"{count:>9,} items in {file}") for file, count in files)
 
 
-def sift(row: dict[str, Any], judge: Judge | None, sink: DocumentSink, findings: Findings) -> dict[str, Any] | None:
-    """Keep, cut or drop a document. Returns the row to keep, or None. Without a judge, keeps the row unchanged."""
-    size = len(row["text"].encode())
-    verdict = judge.decide(row["text"]) if judge else None
-    left: str = row["text"]
-    if verdict:
-        findings.note(row, verdict.found, verdict.left)
-        if verdict.left is None:
-            sink.drop(row, Drop.CONTAMINATED, verdict.value, size)
-            return None
-        left = verdict.left
-    sink.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=len(left.encode()))
-    return row | {"text": left}
+def leaks(settings: Decontaminate) -> Callable[[str], str | None]:
+    """A function that says what of a benchmark a text repeats, or None: for texts that are kept or dropped whole."""
+    if not settings.benchmarks:
+        return lambda _: None
+    judge = Judge(load(settings).index, "drop", settings.min_coverage)
+
+    def leak(text: str) -> str | None:
+        verdict = judge(text)
+        return verdict.value if verdict and verdict.left is None else None
+
+    return leak
 
 
-def search(store: Store, prefix: str, judge: Judge, file: File, name: str) -> Output:
-    """Keep, cut or drop the documents of one file."""
-    sink = DocumentSink(store, prefix, "decontaminate", name)
-    writer = TableWriter(store, f"{prefix}/documents-{name}.parquet", Kind.DOCUMENTS, DOCUMENTS)
+def search(store: Store, prefix: str, judge: Judge, part: Part, name: str) -> Output:
+    """Keep, cut or drop the documents of one part."""
+    sink = IndexSink(store, prefix, "decontaminate", name)
     findings = Findings(store, prefix, judge.index, name)
-    for batch in read_batches(store, file, BATCH_ROWS, DOCUMENTS.names):
-        suspect = suspects(batch["text"], judge.index)
-        if suspect.any():
-            for row, is_suspect in zip(batch.to_pylist(), suspect.tolist(), strict=True):
-                left = sift(row, judge if is_suspect else None, sink, findings)
-                if left:
-                    writer.write(left, len(left["text"]))
-        else:
-            size = pc.sum(pc.binary_length(batch["text"])).as_py() or 0
-            sink.counts += Counts(read=len(batch), kept=len(batch), bytes_read=size, bytes_kept=size)
-            writer.write_table(pa.Table.from_batches([batch]).cast(DOCUMENTS))
+    cut: dict[int, Ranges] = {}
+    for batch in read_part(store, part, ["id", "url", "text"]):
+        suspect = suspects(batch["text"], judge.index).tolist()
+        sizes = pc.binary_length(batch["text"]).to_pylist()
+        for at, (row, size) in enumerate(zip(batch["row"].to_pylist(), sizes, strict=True)):
+            document = batch.slice(at, 1).to_pylist()[0] if suspect[at] else {}
+            verdict = judge.decide(document["text"]) if suspect[at] else None
+            if verdict is None:
+                sink.keep(row, size)
+                continue
+            findings.note(document, verdict.found, verdict.left)
+            if verdict.left is None:
+                sink.drop(document, Drop.CONTAMINATED, verdict.value, size)
+                continue
+            sink.keep(row, len(verdict.left.encode()), size)
+            if verdict.cuts:
+                cut[row] = verdict.cuts
+    sink.finish(part)
     output = sink.close()
-    output.files = [*writer.close(), *output.files, *findings.close()]
+    if cut:
+        output.parts = [replace(one, cuts=add_cuts(store, prefix, one, cut, name)) for one in output.parts]
+    output.files += findings.close()
     return output
 
 
-def copy(job: Job) -> Output:
-    """Copy the documents files unchanged, for a recipe without benchmarks.
-
-    Uses threads of this process: a copy waits for the store and not for a core, and starting Spark takes longer.
-    """
-    inputs = job.inputs("dedup_substring", Kind.DOCUMENTS)
-    progress = Progress(job.task.stage, job.task.partition, "files", len(inputs))
-
-    def copy_file(numbered: tuple[int, File]) -> File:
-        number, file = numbered
-        path = f"{job.prefix}/documents-{number:05d}.parquet"
-        with (
-            store_errors(job.store.full(path)),
-            file.open(job.store) as source,
-            job.store.open_output(path) as sink,
-        ):
-            sink.upload(source)
-        return File(path=path, kind=file.kind, bytes=file.bytes, rows=file.rows)
-
-    with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
-        files = []
-        for file in pool.map(copy_file, enumerate(inputs)):
-            files.append(file)
-            progress.advance()
-    progress.finish()
-    (before,) = job.manifests("dedup_substring")
-    kept, size = before.rows.kept, before.rows.bytes_kept
-    return Output(files, Counts(read=kept, kept=kept, bytes_read=size, bytes_kept=size))
+def add_cuts(store: Store, prefix: str, part: Part, later: dict[int, Ranges], name: str) -> File:
+    """Write the cuts of a part together with `later` ones, by row, of the texts that they left."""
+    cuts = read_cuts(store, part.cuts)
+    cuts |= {row: compose(cuts.get(row, []), ranges) for row, ranges in later.items()}
+    only = np.array(list(cuts))
+    ids = {row["row"]: row["id"] for row in read_documents(store, part, ["id"], only)}
+    left = {row: ranges for row, ranges in cuts.items() if row in ids}
+    return write_cuts(store, f"{prefix}/cuts-{name}.parquet", left, ids)
 
 
 def check(settings: StageSettings) -> None:
@@ -228,11 +219,14 @@ def check(settings: StageSettings) -> None:
 def run(job: Job) -> None:
     settings: Decontaminate = job.settings
     if not settings.benchmarks:
-        job.commit(copy(job), benchmark_ngrams=0)
+        (before,) = job.manifests("dedup_substring")
+        kept, size = before.rows.kept, before.rows.bytes_kept
+        counts = Counts(read=kept, kept=kept, bytes_read=size, bytes_kept=size)
+        job.commit(Output(counts=counts, parts=job.parts("dedup_substring")), results.Decontaminate(benchmark_ngrams=0))
         return
     benchmarks = load(settings)
     print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, settings.action, settings.min_coverage)
-    output = job.map_files(job.inputs("dedup_substring", Kind.DOCUMENTS), partial(search, job.store, job.prefix, judge))
+    output = job.map_files(job.parts("dedup_substring"), partial(search, job.store, job.prefix, judge))
     metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, output)
-    job.commit(output, benchmark_ngrams=len(benchmarks.index.grams), **metrics)
+    job.commit(output, results.Decontaminate(benchmark_ngrams=len(benchmarks.index.grams), **metrics))

@@ -7,31 +7,34 @@ from typing import Any
 
 import pyarrow as pa
 
+from contract import results
+from contract.documents import Part
 from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import Drop
 from contract.settings.corpus import DedupFuzzy
 from contract.store import Store
-from pipelines.dedup.links import EDGES, FILE_BITS, Signed, link, read_edges, read_nodes, signed
+from pipelines.dedup.duplicates import drop_duplicates, write_removed
+from pipelines.dedup.links import EDGES, ROW_BITS, link, read_edges, read_nodes, signed
 from pipelines.spark.components import components, spark_components
 from pipelines.spark.exchange import column
-from pipelines.spark.job import Job, TableWriter
+from pipelines.spark.job import Job
 from pipelines.spark.session import computing, store_errors
-from pipelines.spark.survivors import drop_duplicates, parts, write_removed
+from pipelines.spark.tables import TableWriter
 
 
-def facts(store: Store, item: Signed, file: int) -> Iterator[pa.RecordBatch]:
+def facts(store: Store, part: Part, number: int) -> Iterator[pa.RecordBatch]:
     """Yield columns node, id, length, date, quality, which decide the document of a cluster that stays.
 
     date is in milliseconds, the coarsest unit of Parquet.
     """
-    for nodes, batch in read_nodes(store, item, file, "length", "date", "quality"):
+    for nodes, batch in read_nodes(store, part, number, "length", "date", "quality"):
         columns = {"node": nodes, "id": batch["id"], "length": batch["length"], "date": batch["date"].cast(pa.int64())}
         yield pa.record_batch(columns | {"quality": batch["quality"]})
 
 
 def duplicates(members: Any, keep: str) -> Any:
-    """The documents to remove, as columns file, id, stays (the id that stays), group (the cluster's smallest id).
+    """The documents to remove, as columns part, row, stays (the id that stays), group (the cluster's smallest id).
 
     members: columns node, component, and those of `facts`. keep: the rule for the document that stays. `longest`
     compares the length, then the date; `newest` the date, then the length; `best_quality` the quality, then the length.
@@ -44,20 +47,21 @@ def duplicates(members: Any, keep: str) -> Any:
     rules = {"longest": [length, date], "newest": [date, length], "best_quality": [quality, length], "smallest_id": []}
     cluster = Window.partitionBy("component")
     judged = members.select(
-        f.shiftright("node", FILE_BITS).alias("file"),
+        f.shiftright("node", ROW_BITS).alias("part"),
+        f.col("node").bitwiseAND((1 << ROW_BITS) - 1).alias("row"),
         "id",
         f.first("id").over(cluster.orderBy(*rules[keep], "id")).alias("stays"),
         f.min("id").over(cluster).alias("group"),
     )
-    return judged.where("id != stays")
+    return judged.where("id != stays").drop("id")
 
 
 def show(row: Mapping[str, Any], group: str) -> str:
     return group
 
 
-def find(job: Job, items: Sequence[Signed], edges: Sequence[File]) -> tuple[dict[int, File], int]:
-    """Return the documents to drop, as files of `write_removed` by file number, and the number of clusters."""
+def find(job: Job, parts: Sequence[Part], edges: Sequence[File]) -> tuple[dict[int, File], int]:
+    """Return the documents to drop, as files of `write_removed` by part, and the number of clusters."""
     settings: DedupFuzzy = job.settings
     if not edges:
         return {}, 0
@@ -69,7 +73,7 @@ def find(job: Job, items: Sequence[Signed], edges: Sequence[File]) -> tuple[dict
         read = partial(read_edges, job.store)
         members = spark_components(job.read_table(edges, read, "big bigint, small bigint"), partial(materialize, job))
     schema = "node bigint, id string, length bigint, date bigint, quality double"
-    known = job.read_table(items, partial(facts, job.store), schema)
+    known = job.read_table(parts, partial(facts, job.store), schema)
     removed = write_removed(job, duplicates(known.join(members, "node"), settings.keep))
     return removed, members.count() - sum(file.rows for file in removed.values())
 
@@ -96,18 +100,17 @@ def keep_edges(store: Store, folder: str, batches: Iterator[pa.RecordBatch]) -> 
 
 def run(job: Job) -> None:
     settings: DedupFuzzy = job.settings
-    inputs = parts(job, "dedup_url")
-    items = signed(job, inputs, settings.scope)
+    inputs = job.parts("dedup_url")
+    parts = signed(inputs, job.parts("minhash_sign"))
     edges: list[File] = []
     removed: dict[int, File] = {}
     clusters = 0
-    if items:
+    if parts:
         with computing(job.context, job.task):
-            edges = link(job, items, settings, job.setting("minhash_sign"))
-            removed, clusters = find(job, items, edges)
-    before = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_url"))
-    output = drop_duplicates(job, inputs, removed, Drop.NEAR_DUPLICATE, show, before)
+            edges = link(job, parts, settings, job.setting("minhash_sign"))
+            removed, clusters = find(job, parts, edges)
+    output = drop_duplicates(job, inputs, removed, Drop.NEAR_DUPLICATE, show)
     for folder in ("removed", "turns"):
         job.store.delete(f"{job.prefix}/{folder}")
     output.files.extend(edges)
-    job.commit(output, clusters=clusters)
+    job.commit(output, results.DedupFuzzy(clusters=clusters))

@@ -7,17 +7,17 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from contract.documents import Part, read_part
 from contract.manifest import File
 from contract.schema import Drop
 from contract.settings.corpus import DedupUrl
 from contract.store import Store
-from contract.tables import read_batches
+from pipelines.dedup.duplicates import drop_duplicates, write_removed
 from pipelines.spark.job import Job
 from pipelines.spark.session import computing
-from pipelines.spark.survivors import Part, drop_duplicates, parts, write_removed
 from pipelines.urls.canonical import canonical
 
-KEYS = "file int, key binary, date bigint, id string"
+KEYS = "part int, row bigint, key binary, date bigint, id string"
 
 
 def keys(store: Store, part: Part, number: int) -> Iterator[pa.RecordBatch]:
@@ -25,11 +25,12 @@ def keys(store: Store, part: Part, number: int) -> Iterator[pa.RecordBatch]:
 
     key: a 128-bit hash of the canonical URL. date: the capture date in seconds since 1970, or null.
     """
-    for batch in read_batches(store, part.documents, 1 << 16, ["id", "url", "date"]):
+    for batch in read_part(store, part, ["id", "url", "date"], 1 << 16):
         rows = [row for row in batch.to_pylist() if row["url"]]
         yield pa.record_batch(
             {
-                "file": pa.array([number] * len(rows), pa.int32()),
+                "part": pa.array([number] * len(rows), pa.int32()),
+                "row": pa.array([row["row"] for row in rows], pa.int64()),
                 "key": pa.array([xxhash.xxh3_128_digest(_bytes(row["url"])) for row in rows], pa.binary()),
                 "date": pa.array([row["date"] and int(row["date"].timestamp()) for row in rows], pa.int64()),
                 "id": pa.array([row["id"] for row in rows], pa.string()),
@@ -42,7 +43,7 @@ def _bytes(url: str) -> bytes:
 
 
 def duplicates(frame: Any, keep: str) -> Any:
-    """The documents to remove, as columns file, id, stays (the id that stays), group (empty). frame: columns of KEYS.
+    """The documents to remove, as columns part, row, stays (the id that stays), group (empty). frame: columns of KEYS.
 
     keep: `newest` keeps the last capture of a URL, `first` the earliest. Documents without a date come last; ties go to
     the smallest id.
@@ -52,8 +53,8 @@ def duplicates(frame: Any, keep: str) -> Any:
 
     date = f.col("date").desc_nulls_last() if keep == "newest" else f.col("date").asc_nulls_last()
     group = Window.partitionBy("key").orderBy(date, "id")
-    judged = frame.select("file", "id", f.first("id").over(group).alias("stays"), f.lit("").alias("group"))
-    return judged.where("id != stays")
+    judged = frame.select("part", "row", "id", f.first("id").over(group).alias("stays"), f.lit("").alias("group"))
+    return judged.where("id != stays").drop("id")
 
 
 def show(row: Mapping[str, Any], group: str) -> str:
@@ -62,13 +63,12 @@ def show(row: Mapping[str, Any], group: str) -> str:
 
 def run(job: Job) -> None:
     settings: DedupUrl = job.settings
-    inputs = parts(job)
+    inputs = job.parts("filter")
     removed: dict[int, File] = {}
     if inputs:
         with computing(job.context, job.task):
             known = job.read_table(inputs, partial(keys, job.store), KEYS)
             removed = write_removed(job, duplicates(known, settings.keep))
-    before = sum(manifest.rows.bytes_kept for manifest in job.manifests("filter"))
-    output = drop_duplicates(job, inputs, removed, Drop.DUPLICATE_URL, show, before)
+    output = drop_duplicates(job, inputs, removed, Drop.DUPLICATE_URL, show)
     job.store.delete(f"{job.prefix}/removed")
     job.commit(output)

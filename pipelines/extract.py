@@ -16,6 +16,7 @@ import justext
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
+from contract import results
 from contract.guard import Guard, Outcome, Reply
 from contract.kinds import Kind
 from contract.manifest import File
@@ -25,7 +26,9 @@ from contract.store import Store
 from contract.tables import read_rows
 from pipelines.html.maintext import Found, find_text, quicken
 from pipelines.html.prefilter import foreign
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows
+from pipelines.spark.documents import DocumentSink, Output
+from pipelines.spark.job import Job
+from pipelines.spark.tables import group_rows
 from pipelines.text.fasttext_model import model
 
 GROUP_ROWS = 128  # pages of one Spark task: few, so that progress shows and all cores finish at about the same time
@@ -316,4 +319,4 @@ def run(job: Job) -> None:
     output = job.map_files(shares, partial(_work, job.store, job.prefix, settings, languages), "groups")
     twice, read = output.metrics["extracted_twice"], output.counts.read
     print(f"extracted twice: {twice:,} of {read:,} pages ({twice / max(read, 1):.1%})", flush=True)
-    job.commit(output, extracted_twice=twice)
+    job.commit(output, results.Extract(extracted_twice=twice))

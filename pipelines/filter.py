@@ -5,19 +5,15 @@ A dropped document counts under the first rule that it breaks.
 
 from functools import lru_cache, partial
 
+from contract.documents import Part, read_documents
 from contract.errors import RecipeError
-from contract.kinds import Kind
-from contract.manifest import File
 from contract.recipe import StageSettings
-from contract.schema import DOCUMENTS
 from contract.settings.filter import Filter, Rule
 from contract.store import Store
-from contract.tables import read_rows
 from pipelines.rules.decide import decide, rules_for
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows
+from pipelines.spark.documents import IndexSink, Output
+from pipelines.spark.job import Job
 from pipelines.text.stopwords import STOP_WORDS
-
-GROUP_ROWS = 4096  # documents of one Spark task: microseconds each
 
 
 def check(settings: StageSettings) -> None:
@@ -32,26 +28,21 @@ def check(settings: StageSettings) -> None:
         )
 
 
-def _work(store: Store, prefix: str, settings: Filter, files: list[File], name: str) -> Output:
-    sink = DocumentSink(store, prefix, "filter", name)
+def _work(store: Store, prefix: str, settings: Filter, part: Part, name: str) -> Output:
+    sink = IndexSink(store, prefix, "filter", name)
     rules = lru_cache(maxsize=None)(partial(rules_for, settings))
-    for file in files:
-        for row in read_rows(store, file):
-            size = len(row["text"].encode())
-            applicable: list[Rule] = rules(row["language"])
-            verdict = decide(row, applicable)
-            if verdict:
-                sink.drop(row, *verdict, size)
-            else:
-                sink.keep({column: row[column] for column in DOCUMENTS.names}, size)
+    judged = sorted({rule.score for rule in settings.rules()})  # a score that no rule judges may be missing
+    for row in read_documents(store, part, ["language", "bytes", *judged]):
+        applicable: list[Rule] = rules(row["language"])
+        verdict = decide(row, applicable)
+        if verdict:
+            sink.drop(row, *verdict, row["bytes"])
+        else:
+            sink.keep(row["row"], row["bytes"])
+    sink.finish(part)
     return sink.close()
-
-
-def groups(job: Job) -> list[list[File]]:
-    """The files of `score` in the groups that `run` maps, in the same order, which numbers the output files."""
-    return group_rows(job.inputs("score", Kind.DOCUMENTS), GROUP_ROWS)
 
 
 def run(job: Job) -> None:
     check(job.declared)
-    job.commit(job.map_files(groups(job), partial(_work, job.store, job.prefix, job.settings), "groups"))
+    job.commit(job.map_files(job.parts("score"), partial(_work, job.store, job.prefix, job.settings)))

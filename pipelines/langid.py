@@ -2,15 +2,15 @@
 
 from functools import partial
 
+from contract.documents import Part, read_documents
 from contract.errors import RecipeError
-from contract.kinds import Kind
-from contract.manifest import File
 from contract.recipe import StageSettings
-from contract.schema import Drop
+from contract.schema import LANGUAGES, Drop
 from contract.settings.corpus import Langid
 from contract.store import Store
-from contract.tables import read_rows
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows
+from pipelines.spark.documents import IndexSink, Output
+from pipelines.spark.job import Job
+from pipelines.spark.tables import group_rows
 from pipelines.text.fasttext_model import LABEL, model
 
 GROUP_ROWS = 512  # documents of one Spark task: a millisecond each
@@ -56,10 +56,10 @@ def check(settings: StageSettings) -> None:
         )
 
 
-def _work(store: Store, prefix: str, settings: Langid, files: list[File], name: str) -> Output:
-    sink = DocumentSink(store, prefix, "langid", name)
-    for file in files:
-        for row in read_rows(store, file):
+def _work(store: Store, prefix: str, settings: Langid, parts: list[Part], name: str) -> Output:
+    sink = IndexSink(store, prefix, "langid", name, LANGUAGES)
+    for part in parts:
+        for row in read_documents(store, part, ["id", "url", "text"]):
             languages, probabilities = zip(*rank(row["text"][: settings.sample_chars]), strict=True)
             size = len(row["text"].encode())
             verdict = judge(languages[0], probabilities[0], settings)
@@ -68,12 +68,13 @@ def _work(store: Store, prefix: str, settings: Langid, files: list[File], name: 
             else:
                 first = {"language": languages[0], "language_probability": probabilities[0]}
                 ranked = {"languages": list(languages), "language_probabilities": list(probabilities)}
-                sink.keep({**row, **first, **ranked}, size)
+                sink.keep(row["row"], size, columns=first | ranked)
+        sink.finish(part)
     return sink.close()
 
 
 def run(job: Job) -> None:
     settings: Langid = job.settings
     check(job.declared)
-    groups = group_rows(job.inputs("extract", Kind.DOCUMENTS), GROUP_ROWS)
+    groups = group_rows(job.parts("extract"), GROUP_ROWS)
     job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))

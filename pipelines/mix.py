@@ -21,18 +21,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from contract import funnel
+from contract import results
+from contract.documents import Part, read_documents, read_part
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Decontaminate, Mix
 from contract.store import Store, split_uri
-from contract.tables import read_batches, read_rows
 from pipelines.decontaminate import Judge, describe, load
 from pipelines.decontamination.findings import Findings, summarise
+from pipelines.spark.documents import Counts, DocumentSink, Output
 from pipelines.spark.heldout import contains, heldout, is_heldout
-from pipelines.spark.job import COMPRESSION, Counts, DocumentSink, Job, Output, TableWriter
+from pipelines.spark.job import Job
+from pipelines.spark.tables import COMPRESSION, TableWriter
 from pipelines.text.mixing import Hashes
 
 KINDS = (Kind.DOCUMENTS, Kind.HELDOUT)
@@ -44,11 +46,11 @@ DEALT = pa.schema([("order", pa.uint64()), *DOCUMENTS])
 
 @dataclass(frozen=True)
 class Item:
-    """One input file: `file` of the crawl, or the JSONL file of a curated source at `uri`."""
+    """One input: a part of the crawl, or the JSONL file of a curated source at `uri`."""
 
     source: str
     epochs: float
-    file: File | None = None
+    part: Part | None = None
     uri: str = ""
 
 
@@ -153,8 +155,8 @@ def drawn(store: Store, settings: Mix, judge: Judge | None, item: Item, _: str) 
             if row and is_heldout(settings.heldout_fraction, row["text"]):
                 verdict = judge(row["text"]) if judge else None
                 texts.append(row["text"] if verdict is None else verdict.left or "")
-    elif item.epochs and item.file:
-        for batch in read_batches(store, item.file, 1024, ["id", "text"]):
+    elif item.epochs and item.part:
+        for batch in read_part(store, item.part, ["id", "text"], 1024):
             chosen = heldout(settings.heldout_fraction, batch["id"].to_pylist())
             texts += batch["text"].filter(pa.array(chosen)).to_pylist()
     return np.array([text_hash(text) for text in texts], np.uint64)
@@ -170,7 +172,8 @@ def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: An
     sink = DocumentSink(store, prefix, "mix", name)
     sharded = ShardedRows(store, f"{prefix}/scratch/dealt-{name}.parquet")
     findings = Findings(store, prefix, judge.index, name) if judge else None
-    for row in read_rows(store, item.file) if item.file else read_curated(item.source, item.uri):
+    crawled = read_documents(store, item.part, DOCUMENTS.names) if item.part else None
+    for row in crawled or read_curated(item.source, item.uri):
         if row is None:
             sink.lose(f"{item.source}: line without text")
             continue
@@ -223,7 +226,7 @@ def explain_empty(job: Job, dealt: Counts) -> str:
             f"mix dropped all {dealt.read:,} documents that reached it ({reasons}); "
             "raise mix.crawl_epochs or a source's epochs, or name a larger source"
         )
-    for level in funnel.levels(job.run):
+    for level in job.funnel():
         if level.read and not level.kept:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(3))
             return (
@@ -259,7 +262,7 @@ def check_not_empty(job: Job, settings: Mix, files: list[File], dealt: Counts) -
 
 def run(job: Job) -> None:
     settings: Mix = job.settings
-    items = [Item("crawl", settings.crawl_epochs, file) for file in job.inputs("decontaminate", Kind.DOCUMENTS)]
+    items = [Item("crawl", settings.crawl_epochs, part) for part in job.parts("decontaminate")]
     items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
     decontaminate: Decontaminate = job.setting("decontaminate")
     benchmarks = load(decontaminate) if decontaminate.benchmarks and settings.sources else None
@@ -277,5 +280,5 @@ def run(job: Job) -> None:
     job.store.delete(f"{job.prefix}/scratch")
     output = Output([*collected.files, *(file for file in dealt.files if file.kind != Kind.DEALT)], dealt.counts)
     train, heldout = (sum(file.rows for file in collected.files if file.kind == kind) for kind in KINDS)
-    metrics |= {"training_rows": train, "heldout_documents": heldout}
-    job.commit(output, extra_copies=train + heldout - dealt.counts.kept, **metrics)
+    extra = train + heldout - dealt.counts.kept
+    job.commit(output, results.Mix(training_rows=train, heldout_documents=heldout, extra_copies=extra, **metrics))

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 from tokenizers import Tokenizer
 
+from contract import results
 from contract.chat import END_OF_TEXT
 from contract.errors import InputError
 from contract.kinds import Kind
@@ -15,7 +16,8 @@ from contract.settings.corpus import Pack
 from contract.shards import HEADER, encode, token_width
 from contract.store import Store
 from contract.tables import read_rows
-from pipelines.spark.job import Job, Output
+from pipelines.spark.documents import Output
+from pipelines.spark.job import Job
 from pipelines.tokenizer import BATCH_TEXTS, batched
 
 KINDS = {Kind.DOCUMENTS: Kind.TOKENS, Kind.HELDOUT: Kind.HELDOUT_TOKENS}
@@ -69,18 +71,15 @@ def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, file: Fil
     return output
 
 
-def measure(store: Store, files: list[File], kind: str, prefix: str = "") -> dict[str, int]:
-    """Total tokens, sequences and documents in the shards of one kind, read from their headers.
-
-    `prefix` is prepended to the keys.
-    """
+def sizes(store: Store, files: list[File], kind: Kind) -> tuple[int, int, int]:
+    """(tokens, sequences, documents) in the shards of one kind, read from their headers."""
     headers = []
     for file in files:
         if file.kind == kind:
             with file.open(store) as source:
                 headers.append(HEADER.unpack(source.read(HEADER.size)))
     _, _, _, _, sequences, documents, used = zip(*headers, strict=True) if headers else ((),) * 7
-    return {f"{prefix}tokens": sum(used), f"{prefix}sequences": sum(sequences), f"{prefix}documents": sum(documents)}
+    return sum(used), sum(sequences), sum(documents)
 
 
 def run(job: Job) -> None:
@@ -95,13 +94,19 @@ def run(job: Job) -> None:
     output = job.map_files(files, partial(pack, job.store, job.prefix, settings, data))
     size = output.counts.bytes_read
     output.counts.bytes_read = 0  # pack drops no documents, so it is not a level of the funnel
-    train = measure(job.store, output.files, "tokens")
-    heldout = measure(job.store, output.files, "heldout_tokens", "heldout_")
+    tokens, sequences, documents = sizes(job.store, output.files, Kind.TOKENS)
+    heldout_tokens, heldout_sequences, heldout_documents = sizes(job.store, output.files, Kind.HELDOUT_TOKENS)
     job.commit(
         output,
-        **train,
-        **heldout,
-        bytes=size,
-        bytes_per_token=size / (train["tokens"] + heldout["heldout_tokens"]),
-        token_bytes=token_width(load_tokenizer(data).get_vocab_size()),
+        results.Pack(
+            tokens=tokens,
+            sequences=sequences,
+            documents=documents,
+            heldout_tokens=heldout_tokens,
+            heldout_sequences=heldout_sequences,
+            heldout_documents=heldout_documents,
+            bytes=size,
+            bytes_per_token=size / (tokens + heldout_tokens),
+            token_bytes=token_width(load_tokenizer(data).get_vocab_size()),
+        ),
     )

@@ -5,21 +5,21 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from contract.documents import Part, read_documents
 from contract.errors import RecipeError
-from contract.kinds import Kind
-from contract.manifest import File
 from contract.recipe import StageSettings
-from contract.schema import SCORED, Drop
+from contract.schema import DOCUMENTS, SCORED, Drop
 from contract.scores import SCORES
 from contract.settings.corpus import Score
 from contract.store import Store, split_uri
-from contract.tables import read_rows
 from pipelines.rules import badwords
 from pipelines.rules.measure import Tools, check_names, clean_and_score
-from pipelines.spark.job import DocumentSink, Job, Output, group_rows
+from pipelines.spark.documents import DocumentSink, Output
+from pipelines.spark.job import Job
+from pipelines.spark.tables import group_rows
 from pipelines.text.clock import TooSlow, limited
 
-GROUP_ROWS = 1024  # documents of one Spark task: half a millisecond each
+GROUP_ROWS = 4096  # documents of one Spark task, half a millisecond each, and of a part that later stages judge
 SECONDS_PER_DOCUMENT = 10.0  # of processor time; the longest text takes two
 
 
@@ -55,20 +55,21 @@ def _model(uri: str) -> Any:
         return kenlm.Model(str(store.download(name, Path(folder) / name)))
 
 
-def _work(store: Store, prefix: str, settings: Score, files: list[File], name: str) -> Output:
+def _work(store: Store, prefix: str, settings: Score, parts: list[Part], name: str) -> Output:
     sink = DocumentSink(store, prefix, "score", name, SCORED)
     tools = tools_for(settings)
     clean_and_score("", None, settings, tools)  # compiles, if not cached, outside the time limit of a document
-    for file in files:
-        for row in read_rows(store, file):
+    for part in parts:
+        for row in read_documents(store, part, DOCUMENTS.names):
+            read_size = len(row["text"].encode())
             try:
                 with limited(SECONDS_PER_DOCUMENT):
                     text, scores = clean_and_score(row["text"], row["language"], settings, tools)
             except TooSlow as error:
-                sink.drop(row, Drop.SCORE_TIMEOUT, error, len(row["text"].encode()))
+                sink.drop(row, Drop.SCORE_TIMEOUT, error, read_size)
                 continue
-            kept = {**row, **dict.fromkeys(SCORES), **scores, "text": text}
-            sink.keep(kept, len(text.encode()), len(row["text"].encode()))
+            size = len(text.encode())
+            sink.keep({**row, **dict.fromkeys(SCORES), **scores, "text": text, "bytes": size}, size, read_size)
     return sink.close()
 
 
@@ -76,5 +77,5 @@ def run(job: Job) -> None:
     settings: Score = job.settings
     _, scores = clean_and_score("", None, settings, tools_for(settings))  # fails and compiles here, before any worker
     check_names(scores)
-    groups = group_rows(job.inputs("langid", Kind.DOCUMENTS), GROUP_ROWS)
+    groups = group_rows(job.parts("langid"), GROUP_ROWS)
     job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))

@@ -5,6 +5,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from contract import results
 from contract.chat import SPECIAL_TOKENS
 from contract.kinds import Kind
 from contract.manifest import File
@@ -13,7 +14,8 @@ from contract.output import write_file
 from contract.settings.corpus import Tokenizer as TokenizerSettings
 from contract.store import Store
 from contract.tables import read_rows
-from pipelines.spark.job import Job, Output
+from pipelines.spark.documents import Output
+from pipelines.spark.job import Job
 
 BATCH_TEXTS = 256
 
@@ -46,7 +48,7 @@ def train(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenize
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS.values()],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -87,8 +89,10 @@ def run(job: Job) -> None:
     progress.finish()
     job.commit(
         Output([file]),
-        vocab_size=tokenizer.get_vocab_size(),
-        sample_bytes=sample.bytes,
-        sample_documents=sample.documents,
-        heldout_bytes_per_token=bytes_per_token(tokenizer, heldout),
+        results.Tokenizer(
+            vocab_size=tokenizer.get_vocab_size(),
+            sample_bytes=sample.bytes,
+            sample_documents=sample.documents,
+            heldout_bytes_per_token=bytes_per_token(tokenizer, heldout),
+        ),
     )

@@ -23,6 +23,7 @@ import numpy as np
 
 from contract import contamination
 from contract import recipe as recipes
+from contract.documents import parts_of, read_documents, stored_columns
 from contract.errors import GristmillError, NotReadyError, RecipeError
 from contract.funnel import levels
 from contract.kinds import Kind
@@ -32,7 +33,6 @@ from contract.printable import printable
 from contract.scores import SCORES
 from contract.settings.filter import Filter, Rule
 from contract.stages import STAGES
-from contract.store import Store
 from contract.tables import read_rows
 from pipelines.pii import mask as pii
 from pipelines.rules.decide import decide, rules_for
@@ -140,14 +140,14 @@ def tables(run: Run) -> list[str]:
     """Tables of documents by language and by domain, for the stages up to `filter`."""
     kept: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
     dropped: dict[str, Counter[str]] = {"domain": Counter(), "language": Counter()}
-    for row in _rows(run, ["langid"], Kind.DROPS, ["reason", "value"]):
+    for row in _drops(run, ["langid"], ["reason", "value"]):
         dropped["language"][row["value"].partition(" ")[0]] += 1
-    for row in _rows(run, ["filter"], Kind.DOCUMENTS, ["url", "language"]):
+    for row in _documents(run, "filter", ["url", "language"]):
         kept["domain"][domain_of(row["url"])] += 1
         kept["language"][row["language"] or "-"] += 1
-    for row in _rows(run, ["crawl", "extract", "langid", "filter"], Kind.DROPS, ["url"]):
+    for row in _drops(run, ["crawl", "extract", "langid", "filter"], ["url"]):
         dropped["domain"][domain_of(row["url"])] += 1
-    scored = Counter(row["language"] or "-" for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language"]))
+    scored = Counter(row["language"] or "-" for row in _documents(run, "score", ["language"]))
     dropped["language"].update(scored - kept["language"])
     lines = []
     for key in ("language", "domain"):
@@ -180,7 +180,7 @@ def report(run: Run, snippets: bool = True, figures: str = "") -> tuple[str, dic
     for what, searched in contamination.reports(run).items():
         lines += ["", "## Evaluation sets", "", "```", *contamination.render(what, searched), "```"]
     lines += ["", "## Reasons"]
-    lines += [*reason_section(_rows(run, DROPPING, Kind.DROPS), snippets), "", "## Scores", ""]
+    lines += [*reason_section(_drops(run, DROPPING), snippets), "", "## Scores", ""]
     if figures:
         lines += [f"![a histogram of every score with its thresholds]({figures}-scores.svg)", ""]
     lines += score_table(columns, languages, rules) if languages else []
@@ -193,10 +193,11 @@ def scores_of(run: Run) -> tuple[dict[str, np.ndarray], list[str]]:
     """Scores by name, nan if not measured, and the documents' languages, all in the same document order."""
     values: dict[str, list[float]] = {name: [] for name in SCORES}
     languages = []
-    for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language", *SCORES]):
+    for row in _documents(run, "score", ["language", *SCORES]):
         languages.append(row["language"] or "-")
         for name in SCORES:
-            values[name].append(np.nan if row[name] is None else row[name])
+            score = row.get(name)  # results that are older than a score lack its column
+            values[name].append(np.nan if score is None else score)
     return {name: np.array(column, dtype=float) for name, column in values.items()}, languages
 
 
@@ -209,11 +210,20 @@ def filter_with(uri: str, overrides: Sequence[str]) -> Filter:
 
 
 def what_if(run: Run, settings: Filter) -> str:
-    """Compare what the recipe's and other filter settings keep of the scored documents. Returns the text to print."""
+    """Compare what the recipe's and other filter settings keep of the scored documents. Returns the text to print.
+
+    Raises NotReadyError if there are no scores, or if they lack one that the other settings judge.
+    """
     now, then = (lru_cache(maxsize=None)(partial(rules_for, one)) for one in (run.recipe.filter, settings))
+    asked = {rule.score for rule in settings.rules()}
     moves: Counter[tuple[str, str]] = Counter()
     sizes: Counter[str] = Counter()
-    for row in _rows(run, ["score"], Kind.DOCUMENTS, ["language", *SCORES]):
+    for row in _documents(run, "score", ["language", *SCORES]):
+        if lacking := asked.difference(row):
+            raise NotReadyError(
+                f"{run.uri}: was scored before {', '.join(sorted(lacking))} was measured; "
+                "resolve its recipe again with these overrides, and run score"
+            )
         before, after = decide(row, now(row["language"])), decide(row, then(row["language"]))
         moves[before[0] if before else "kept", after[0] if after else "kept"] += 1
         for name, verdict in (("now", before), ("then", after)):
@@ -232,14 +242,25 @@ def what_if(run: Run, settings: Filter) -> str:
     return "\n".join(lines)
 
 
-def _rows(
-    run: Run, stages: Iterable[str], kind: Kind, columns: Sequence[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    store: Store = run.store
+def _done(run: Run, stages: Iterable[str]) -> Iterator[Manifest]:
     for (stage, _), task in run.tasks().items():
-        manifest: Manifest | None = find(store, task) if stage in stages else None
-        for file in manifest.of(kind) if manifest else ():
-            yield from read_rows(store, file, columns)
+        manifest = find(run.store, task) if stage in stages else None
+        if manifest:
+            yield manifest
+
+
+def _drops(run: Run, stages: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    for manifest in _done(run, stages):
+        for file in manifest.of(Kind.DROPS):
+            yield from read_rows(run.store, file, columns)
+
+
+def _documents(run: Run, stage: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows that a stage left. Those of a result that is older than a score lack the score's column."""
+    for manifest in _done(run, [stage]):
+        for part in parts_of(manifest):
+            lacking = {*SCORES}.difference(stored_columns(run.store, part, SCORES))
+            yield from read_documents(run.store, part, [name for name in columns if name not in lacking])
 
 
 def write(target: Path, files: Mapping[str, str]) -> None:

@@ -6,15 +6,18 @@ It searches the files that the stages committed and does not need Spark.
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from contract.cuts import Ranges
+from contract.documents import parts_of, read_part
 from contract.errors import GristmillError
 from contract.kinds import Kind
-from contract.manifest import Manifest, find
+from contract.manifest import File, Manifest, find
 from contract.plan import Run, open_run
 from contract.printable import printable
 from contract.schema import Drop
@@ -36,25 +39,45 @@ def explain(run: Run, asked: str) -> Iterator[str]:
     """
     is_id = re.fullmatch("[0-9a-f]{32}", asked) is not None
     column, named = ("id", [asked]) if is_id else ("url", spellings(asked))
-    ids: dict[str, str] = {}  # id -> the last stage that wrote it
+    ids: dict[str, str] = {}  # id -> the last stage that kept it
     gone: set[str] = set()
+    cut: dict[str, Ranges] = {}  # id -> all that the stages so far cut from it
     for done in committed(run):
-        for row in rows(run.store, done, Kind.DOCUMENTS, column, named, ["id"]):
-            ids[row["id"]] = done.stage
-        for row in rows(run.store, done, Kind.DROPS, column, named):
+        for key in kept(run.store, done, column, named):
+            ids[key] = done.stage
+        for row in rows(run.store, done.of(Kind.DROPS), column, named):
             gone.add(row["id"])
             yield f"{row['id']}  {done.stage}: dropped, {row['reason']} {row['value'] or ''}".rstrip()
             yield from cluster_members(run, done, row)
-        for row in rows(run.store, done, Kind.MATCHES, column, named):
+        for row in rows(run.store, done.of(Kind.MATCHES), column, named):
             if row["action"] != "dropped":
                 yield f"{row['id']}  {done.stage}: {row['action']}, {row['benchmark']}: {row['ngram']}"
-        for row in rows(run.store, done, Kind.HELDOUT, column, named, ["id"]):
+        for row in rows(run.store, done.of(Kind.HELDOUT), column, named, ["id"]):
             ids[row["id"]] = done.stage
             yield f"{row['id']}  {done.stage}: held out of training"
         for key in sorted(ids):
-            yield from passages(run, done, key)
+            found = cuts_of(run.store, done, key)
+            new = [one for one in found if one not in cut.get(key, [])]
+            cut[key] = found or cut.get(key, [])
+            yield from passages(run, done.stage, key, new)
     for key in sorted(ids.keys() - gone):
-        yield f"{key}  kept; {ids[key]} was the last to write it"
+        yield f"{key}  kept; {ids[key]} was the last to keep it"
+
+
+def kept(store: Store, done: Manifest, column: str, values: Sequence[str]) -> Iterator[str]:
+    """The ids of the documents that a stage kept and in which `column` has one of `values`."""
+    wanted = pa.array(values, pa.string())
+    for part in parts_of(done):
+        for batch in read_part(store, part, list(dict.fromkeys(["id", column])), 1 << 16):
+            yield from batch["id"].filter(pc.is_in(batch[column], value_set=wanted)).to_pylist()
+    whole = [file for file in done.of(Kind.DOCUMENTS) if file.part is None]
+    yield from (row["id"] for row in rows(store, whole, column, values, ["id"]))
+
+
+def cuts_of(store: Store, done: Manifest, key: str) -> Ranges:
+    """All that is cut from a document since its text was written, if this stage wrote a file of cuts that has it."""
+    own = [file for file in done.of(Kind.CUTS) if file.path.startswith(f"{done.prefix}/")]
+    return [(row["start"], row["end"]) for row in rows(store, own, "id", [key])]
 
 
 def spellings(url: str) -> list[str]:
@@ -63,24 +86,22 @@ def spellings(url: str) -> list[str]:
     return sorted({url, form, form.replace("https://", "http://", 1)})
 
 
-def passages(run: Run, done: Manifest, key: str) -> Iterator[str]:
-    """Yield lines on what was cut from a document: byte ranges in the text that `filter` wrote, with first words."""
-    cuts = list(rows(run.store, done, Kind.CUTS, "id", [key]))
+def passages(run: Run, stage: str, key: str, cuts: Ranges) -> Iterator[str]:
+    """Yield lines on what a stage cut from a document: byte ranges in the text that `score` wrote, with first words."""
     if cuts:
-        yield f"{key}  {done.stage}: {sum(cut['end'] - cut['start'] for cut in cuts)} bytes cut"
+        yield f"{key}  {stage}: {sum(end - start for start, end in cuts)} bytes cut"
         data = (text_of(run, key) or "").encode()
-        for cut in cuts[:SHOWN]:
-            text = " ".join(data[cut["start"] : cut["end"]].decode().split())
-            yield f"{INDENT}{cut['start']}-{cut['end']}: {text[:CHARS]}{'...' if len(text) > CHARS else ''}"
+        for start, end in cuts[:SHOWN]:
+            text = " ".join(data[start:end].decode().split())
+            yield f"{INDENT}{start}-{end}: {text[:CHARS]}{'...' if len(text) > CHARS else ''}"
         if len(cuts) > SHOWN:
             yield f"{INDENT}and {len(cuts) - SHOWN} more passages"
 
 
 def text_of(run: Run, key: str) -> str | None:
-    """A document's text as `filter` wrote it, or None."""
-    filtered = (done for done in committed(run) if done.stage == "filter")
-    found = (rows(run.store, done, Kind.DOCUMENTS, "id", [key], ["text"]) for done in filtered)
-    return next((row["text"] for some in found for row in some), None)
+    """A document's text as `score` wrote it, or None."""
+    files = (part.documents for done in committed(run) if done.stage == "filter" for part in parts_of(done))
+    return next((row["text"] for row in rows(run.store, files, "id", [key], ["text"])), None)
 
 
 def similarity(one: str, other: str, ngram: int) -> float:
@@ -93,16 +114,12 @@ def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[s
     """Yield lines on the document that is kept instead of a dropped duplicate, and on the size of their cluster."""
     if not row["duplicate_of"]:
         return
-    url = next(
-        (
-            found["url"]
-            for one in committed(run)
-            for found in rows(run.store, one, Kind.DOCUMENTS, "id", [row["duplicate_of"]])
-        ),
-        None,
-    )
+    files = (file for each in committed(run) for file in each.of(Kind.DOCUMENTS))
+    url = next((found["url"] for found in rows(run.store, files, "id", [row["duplicate_of"]], ["url"])), None)
     yield f"{INDENT}it stays: {row['duplicate_of']} {url or ''}".rstrip()
-    cluster = 1 + sum(1 for _ in rows(run.store, done, Kind.DROPS, "value", [row["value"]], ["id"]))
+    if STAGES[done.stage].counts == "examples":
+        return
+    cluster = 1 + sum(1 for _ in rows(run.store, done.of(Kind.DROPS), "value", [row["value"]], ["id"]))
     one, other = (text_of(run, key) for key in (row["id"], row["duplicate_of"]))
     if row["reason"] == Drop.NEAR_DUPLICATE and one is not None and other is not None:
         ngram = run.recipe.minhash_sign.ngram
@@ -118,10 +135,10 @@ def committed(run: Run) -> Iterator[Manifest]:
 
 
 def rows(
-    store: Store, done: Manifest, kind: Kind, column: str, values: Sequence[str], columns: Sequence[str] | None = None
+    store: Store, files: Iterable[File], column: str, values: Sequence[str], columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a manifest's files of one kind in which `column` has one of `values`. Files without it are skipped."""
-    for file in done.of(kind):
+    """Rows of committed files in which `column` has one of `values`. Files without it are skipped."""
+    for file in files:
         with file.open(store) as source:
             with reading(store, file):
                 if column not in pq.read_schema(source).names:

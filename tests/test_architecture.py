@@ -158,6 +158,13 @@ def test_no_recipe_section_or_stage_file_without_a_row():
         assert with_run <= set(STAGES), f"{plane}: {with_run - set(STAGES)} have run(job) but no row in the stage table"
 
 
+@pytest.mark.parametrize("name", [stage.name for stage in STAGES.values() if stage.plane == "spark"])
+def test_a_stage_reads_no_setting_past_the_table(name):
+    """What it read of the whole recipe would be in no fingerprint: it has `job.settings` and `job.setting`."""
+    tree = ast.parse((ROOT / "pipelines" / f"{name}.py").read_text())
+    assert not {"recipe", "run", "_run"} & {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
 def test_stage_table_is_in_order():
     seen: set[str] = set()
     for name, stage in STAGES.items():

@@ -48,7 +48,8 @@ def test_every_extra_is_explained():
 
 
 def test_nothing_is_left_to_fill_in():
-    assert "@@" not in README + CONTRIBUTING
+    without_diffs = re.sub(r"```diff\n[^`]*```", "", CONTRIBUTING)
+    assert "@@" not in README + without_diffs
 
 
 def test_named_variables_and_files_exist():

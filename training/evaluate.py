@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from contract import results
+from contract.conversation import Turn
 from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Manifest
@@ -22,7 +24,8 @@ from contract.settings.training import Evaluate
 from evals.compare import drops, win_rate
 from evals.heldout import totals
 from training import reward
-from training.chat.template import Chat, Turn, open_chat
+from training.chat.template import Chat, open_chat
+from training.data.examples import distinct_prompts, read_pairs
 from training.data.reading import TokenData
 from training.engine.job import Job
 from training.loss import log_probs
@@ -103,11 +106,12 @@ def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], ch
 def run(job: Job) -> None:
     settings: Evaluate = job.settings
     chat, data = open_chat(job), TokenData(job, Kind.HELDOUT_TOKENS)
-    stages = ["pretrain", "sft", *(["ppo"] if job.manifest("gate").metrics["open"] else [])]
+    stages = ["pretrain", "sft", *(["ppo"] if results.Gate.of(job.manifest("gate")).open else [])]
     count = min(settings.sequences, len(data))
     sizes = heldout_sizes(data, count, chat)
     tokens = sum(predicted for predicted, _ in sizes)
-    asked = list(dict.fromkeys(pair.prompt for pair in reward.read_pairs(job).heldout))[: settings.prompts]
+    pairs = read_pairs(job, Kind.HELDOUT_PAIRS)
+    asked = [pairs[row].prompt for row in distinct_prompts(pairs, settings.prompts)]
     prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
     dtype = settings.engine.dtype
     judge = model.cast(reward.load(job, job.manifest("reward"), dtype), dtype).to(job.device).eval()
@@ -137,7 +141,7 @@ def run(job: Job) -> None:
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
     folder = job.fresh(f"result-{job.rank}")
     (folder / "samples.jsonl").write_bytes(sample_rows(asked, replies, chat, settings.samples))
-    job.commit(folder, metrics, {"samples.jsonl": Kind.SAMPLES})
+    job.commit(folder, results.Evaluate(**metrics), {"samples.jsonl": Kind.SAMPLES})
 
 
 def load(job: Job, manifest: Manifest) -> nn.Module:

@@ -6,24 +6,18 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from contract.chat import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS
+from contract import results
+from contract.chat import END_OF_TEXT, PAD, SPECIAL_TOKENS, jinja_template
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run, Task
 from contract.printable import printable
 from contract.settings.training import Export
+from training.chat.template import open_chat
 from training.engine.job import Job
 from training.models import llama as model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Places the same tokens as training.chat.template. Holds no line breaks, because Jinja would keep them as text.
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{{- '<|' + message['role'] + '|>' + message['content'] -}}"
-    "{%- if message['role'] == 'assistant' -%}{{- '" + END_OF_TEXT + "' -}}{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '" + ASSISTANT + "' -}}{%- endif -%}"
-)
 
 
 def write_tokenizer(tokenizer: Path, folder: Path, max_tokens: int) -> None:
@@ -32,8 +26,8 @@ def write_tokenizer(tokenizer: Path, folder: Path, max_tokens: int) -> None:
         tokenizer_file=str(tokenizer),
         eos_token=END_OF_TEXT,
         pad_token=PAD,
-        additional_special_tokens=[token for token in SPECIAL_TOKENS if token not in (END_OF_TEXT, PAD)],
-        chat_template=CHAT_TEMPLATE,
+        additional_special_tokens=[token for token in SPECIAL_TOKENS.values() if token not in (END_OF_TEXT, PAD)],
+        chat_template=jinja_template(),
         model_max_length=max_tokens,
         padding_side="left",
         clean_up_tokenization_spaces=False,
@@ -107,20 +101,23 @@ def _shown(value: float | int | str | bool | None) -> str:
 
 def run(job: Job) -> None:
     settings: Export = job.settings
-    source = job.manifest("ppo" if job.manifest("gate").metrics["open"] else "sft")
-    (tokenizer,) = job.files("tokenizer", Kind.TOKENIZER)
+    source = job.manifest("ppo" if results.Gate.of(job.manifest("gate")).open else "sft")
+    chat = open_chat(job)
     module: Any = model.load(job, source)
     module.to(DTYPES[settings.dtype])
     module.config.use_cache = True
-    end, pad = SPECIAL_TOKENS.index(END_OF_TEXT), SPECIAL_TOKENS.index(PAD)
     module.generation_config = GenerationConfig(
-        do_sample=True, temperature=1.0, bos_token_id=end, eos_token_id=end, pad_token_id=pad
+        do_sample=True,
+        temperature=1.0,
+        bos_token_id=chat.end_of_text,
+        eos_token_id=chat.end_of_text,
+        pad_token_id=chat.pad,
     )
     folder = job.fresh("export")
     module.save_pretrained(folder)
-    write_tokenizer(job.download(tokenizer), folder, module.config.max_position_embeddings)
+    write_tokenizer(chat.path, folder, module.config.max_position_embeddings)
     made = [one for one in (find(job.store, task) for task in ancestors(job.task)) if one is not None]
     (folder / "README.md").write_text(model_card(job.run, job.task, source, made))
     (folder / "sources.txt").write_text("".join(f"{printable(uri)}\n" for one in made for uri in one.sources))
-    metrics: dict[str, Any] = {"stage": source.stage, "parameters": model.parameters(module), "dtype": settings.dtype}
-    job.commit(folder, metrics, {path.name: Kind.EXPORT for path in folder.iterdir()})
+    result = results.Export(stage=source.stage, parameters=model.parameters(module), dtype=settings.dtype)
+    job.commit(folder, result, {path.name: Kind.EXPORT for path in folder.iterdir()})

@@ -14,12 +14,14 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from contract import results
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Point, Progress
 from contract.settings.training import Ppo
 from training import loss, reward
 from training.chat.template import Chat, open_chat
+from training.data.examples import distinct_prompts, read_pairs
 from training.data.reading import Batch, TokenData, rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
@@ -209,12 +211,6 @@ def minibatches(step: int, settings: Ppo) -> list[list[int]]:
     ]
 
 
-def training_prompts(job: Job, chat: Chat, max_tokens: int) -> list[list[int]]:
-    """Distinct prompts of the reward model's training pairs; the held-out pairs are left for `evaluate`."""
-    train = reward.read_pairs(job).train
-    return [chat.prompt(turns, max_tokens) for turns in dict.fromkeys(pair.prompt for pair in train)]
-
-
 def start(job: Job) -> Actors:
     """The four models at the start: policy and reference from `sft`, critic and reward from `reward`."""
     settings: Ppo = job.settings
@@ -236,14 +232,15 @@ def frozen(job: Job, module: AnyModule, settings: Ppo) -> AnyModule:
 
 def run(job: Job) -> None:
     settings: Ppo = job.settings
-    gate = job.manifest("gate").metrics
-    if not gate["open"]:
+    gate = results.Gate.of(job.manifest("gate"))
+    if not gate.open:
         raise InputError(
-            f"gate is closed: the reward model's held-out accuracy is {gate['low']:.3f} at the interval's lower end, "
-            f"under gate.min_accuracy {gate['threshold']:g}; give reward more or better pairs"
+            f"gate is closed: the reward model's held-out accuracy is {gate.low:.3f} at the interval's lower end, "
+            f"under gate.min_accuracy {gate.threshold:g}; give reward more or better pairs"
         )
     chat = open_chat(job)
-    prompts = training_prompts(job, chat, settings.max_prompt_tokens)
+    pairs = read_pairs(job, Kind.PAIRS)  # the held-out pairs are left for `evaluate`
+    prompts = distinct_prompts(pairs)
     packed = TokenData(job, Kind.TOKENS, settings.seed) if settings.ptx_coef else None
     actors = start(job)
     engines = {"policy": actors.policy, "critic": actors.critic}
@@ -256,7 +253,8 @@ def run(job: Job) -> None:
     kl_coef = extra.get("kl_coef", settings.kl_coef)
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
     while step < settings.steps:
-        asked = [prompts[row] for row in rows_of(step, settings.rollout_batch, len(prompts), settings.seed)]
+        rows = rows_of(step, settings.rollout_batch, len(prompts), settings.seed)
+        asked = [chat.prompt(pairs[prompts[row]].prompt, settings.max_prompt_tokens) for row in rows]
         seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
         mine, my_seeds = (share_of(whole, job.rank, job.world) for whole in (asked, seeds))
         seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
@@ -286,7 +284,7 @@ def finish(job: Job, actors: Actors, chat: Chat) -> None:
     if job.rank == 0:
         os.replace(beside / "model.safetensors", folder / "critic.safetensors")
         os.replace(beside / "config.json", folder / "critic.json")
-    job.commit(folder, ends(job.curves.points), kinds)
+    job.commit(folder, results.Ppo(**ends(job.curves.points)), kinds)
 
 
 def ends(points: Sequence[Point]) -> dict[str, float]:

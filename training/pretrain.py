@@ -1,9 +1,11 @@
 """Next-token prediction on the packed corpus."""
 
 import time
+from typing import Any
 
 import torch
 
+from contract import results
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Pretrain
@@ -23,7 +25,13 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train, heldout = TokenData(job, Kind.TOKENS, settings.seed), TokenData(job, Kind.HELDOUT_TOKENS)
     module = model.build(
-        settings.model, chat.vocab_size, job.setting("pack.seq_len"), settings.seed, settings.engine.dtype
+        settings.model,
+        chat.vocab_size,
+        job.setting("pack.seq_len"),
+        settings.seed,
+        settings.engine.dtype,
+        chat.end_of_text,
+        chat.pad,
     )
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
 
@@ -58,7 +66,7 @@ def run(job: Job) -> None:
         job.curves.add(step, heldout_loss=after.loss)
     folder = job.fresh(f"result-{job.rank}")
     model.save(engine.module, folder, chat.path, job.rank)
-    job.commit(folder, {**_quality(state["before"], after), **_speed(job, engine, state)})
+    job.commit(folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state)))
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
@@ -66,7 +74,7 @@ def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut 
     return measure(job, engine.module, batches, engine.micro_batch, chat.token_bytes())
 
 
-def _quality(before: float | None, after: HeldOut | None) -> dict[str, float | None]:
+def _quality(before: float | None, after: HeldOut | None) -> dict[str, Any]:
     """Held-out figures for the manifest; None if nothing was held out."""
     return {
         "heldout_perplexity_before": None if before is None else perplexity(before),
@@ -77,7 +85,7 @@ def _quality(before: float | None, after: HeldOut | None) -> dict[str, float | N
     }
 
 
-def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, float | int]:
+def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, Any]:
     """Tokens and seconds of training over all attempts, and MFU on a device with a known peak; prints MFU's terms."""
     settings: Pretrain = job.settings
     parameters = model.parameters(engine.module)

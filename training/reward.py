@@ -6,11 +6,8 @@ saved head gives normalised rewards: on held-out preferred replies their mean is
 that PPO's numbers mean the same in every run.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +18,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
+from contract import results
+from contract.conversation import Preference, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
-from contract.manifest import Manifest, Rows
+from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Reward
 from evals.calibration import calibration_error
 from evals.intervals import wilson
-from training.chat.template import Chat, Turn, open_chat
-from training.data.reading import HH_RLHF, Bad, Preference, documents, parse_hh, read_examples, rows_of, share_of
-from training.data.synthetic import synthetic_instructions, synthetic_preferences
+from training.chat.template import Chat, open_chat
+from training.data.examples import read_pairs
+from training.data.reading import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -88,24 +87,6 @@ def last(values: Tensor, attention: Tensor) -> Tensor:
     return values.gather(1, index).squeeze(1)
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Training pairs, held-out pairs, and the unusable rows."""
-
-    train: list[Preference]
-    heldout: list[Preference]
-    bad: Bad
-
-
-def is_heldout(turn: str, fraction: float) -> bool:
-    """Whether the pairs whose dialogue opens with this turn are held out.
-
-    The first turn decides, because data sets hold the same dialogue several times, at several lengths.
-    """
-    digest = hashlib.sha256(turn.encode(errors="surrogatepass")).digest()
-    return int.from_bytes(digest[:8]) < fraction * 2**64
-
-
 def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
     """The reward model that `reward` committed, in float32 on the CPU, prepared to compute in `dtype`."""
     folder = model.fetch(job, manifest)
@@ -118,52 +99,6 @@ def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardMod
             f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run reward again"
         ) from error
     return module
-
-
-def read_pairs(job: Job) -> Pairs:
-    """The recipe's preference pairs: from its file, split by their first turns, or synthetic ones from the corpus.
-
-    Raises InputError if there is no training pair or no held-out pair.
-    """
-    settings: Reward = job.settings if job.task.stage == "reward" else job.setting("reward")
-    if settings.data == "synthetic":
-        return _synthetic(job, settings)
-    pairs, bad = read_examples(settings.data, parse_hh, HH_RLHF, settings.max_examples)
-    return Pairs(*split(pairs, settings.heldout_fraction), bad)
-
-
-def split(pairs: Sequence[Preference], fraction: float) -> tuple[list[Preference], list[Preference]]:
-    """(training pairs, held-out pairs), which share no first turn. Raises InputError if either list is empty."""
-    train = [pair for pair in pairs if not is_heldout(pair.prompt[0].text, fraction)]
-    heldout = [pair for pair in pairs if is_heldout(pair.prompt[0].text, fraction)]
-    if not train or not heldout:
-        raise InputError(
-            f"{len(pairs)} preference pairs are too few to hold out {fraction:g} of their prompts; "
-            "give reward.data more"
-        )
-    return train, heldout
-
-
-def _synthetic(job: Job, settings: Reward) -> Pairs:
-    """Training pairs from the mixture's training documents, held-out pairs from its held-out documents.
-
-    The held-out pairs contain no prompt that SFT or the reward model learns from.
-    """
-    mixture, limit, share = job.manifest("mix"), settings.max_examples, settings.heldout_fraction
-    wanted = None if limit is None else max(1, round(limit * share))
-    made = synthetic_preferences(documents(job, mixture), settings.seed)
-    train = list(islice(made, None if limit is None or wanted is None else limit - wanted))
-    sft = job.setting("sft")
-    tuned = islice(synthetic_instructions(documents(job, mixture), sft.seed), sft.max_examples)
-    learned = {pair.prompt[0] for pair in train} | {ask for ask, _ in tuned}
-    unseen = synthetic_preferences(documents(job, mixture, Kind.HELDOUT), settings.seed)
-    heldout = list(islice((pair for pair in unseen if pair.prompt[0] not in learned), wanted))
-    if not train or not heldout:
-        raise InputError(
-            f"the corpus gives {len(train)} synthetic preference pairs to learn from and {len(heldout)} to judge by;"
-            " name a file in reward.data, raise mix.heldout_fraction or use more pages"
-        )
-    return Pairs(train, heldout, Bad())
 
 
 def encode(chat: Chat, pairs: Sequence[Preference], max_tokens: int) -> list[list[int]]:
@@ -196,7 +131,7 @@ def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) 
     return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
 
 
-def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | int]:
+def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
     """Held-out figures; a tie counts as half right.
 
     `reward_mean` and `reward_std` describe the chosen replies before normalisation.
@@ -221,8 +156,7 @@ def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, flo
 def run(job: Job) -> None:
     settings: Reward = job.settings
     chat = open_chat(job)
-    pairs = read_pairs(job)
-    train = pairs.train
+    train = read_pairs(job, Kind.PAIRS)
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
     module = RewardModel(model.load(job, job.manifest("sft"), settings.engine.dtype).model, settings.seed)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
@@ -251,17 +185,15 @@ def run(job: Job) -> None:
         checkpoint.save_when_due(job, step, steps, {"model": engine}, {})
     if job.rank == 0:
         progress.finish(note)
-    finish(job, engine, chat, pairs)
+    finish(job, engine, chat, len(train))
 
 
-def finish(job: Job, engine: Engine, chat: Chat, pairs: Pairs) -> None:
-    """Measure on the held-out pairs, normalise, commit."""
-    chosen, rejected = judge(job, engine.module, chat, pairs.heldout)
+def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
+    """Measure on the held-out pairs, normalise, commit. `trained` is the number of pairs that it learned from."""
+    chosen, rejected = judge(job, engine.module, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
     metrics = measure(chosen, rejected)
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.fresh(f"result-{job.rank}")
     model.save(engine.module, folder, chat.path, job.rank)
-    count, unusable = len(pairs.train) + len(pairs.heldout), pairs.bad.reasons.total()
-    rows = Rows(read=count + unusable, kept=count, dropped=unusable, reasons=dict(pairs.bad.reasons))
-    job.commit(folder, {"pairs": count, **metrics}, rows=rows)
+    job.commit(folder, results.Reward(pairs=trained, **metrics))

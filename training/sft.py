@@ -1,50 +1,28 @@
 """Instruction tuning: next-token prediction on chats, with loss on the replies only."""
 
-import random
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
 
-from contract.errors import InputError
+from contract import results
+from contract.conversation import Conversation
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Sft
 from evals.heldout import HeldOut, perplexity
-from training.chat.template import Chat, Turn, open_chat
-from training.data.reading import ALPACA, Bad, Batch, documents, parse_alpaca, read_examples, rows_of, share_of
-from training.data.synthetic import synthetic_instructions
+from training.chat.template import Chat, open_chat
+from training.data.examples import read_chats
+from training.data.reading import Batch, rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
 from training.models.lm import batch_loss, finite, learn, measure
 
-HELDOUT_SHARE = 0.05  # of a file's examples
-MAX_HELDOUT = 256
-
 Encoded = tuple[list[int], list[int]]
 """A chat's ids and loss mask, equally long."""
-
-
-def split(chats: Sequence[list[Turn]], seed: int) -> tuple[list[list[Turn]], list[list[Turn]]]:
-    """(training, held out). Chats with the same first turn stay on one side, so training sees no held-out prompt.
-
-    A group that is larger than the room left in the held-out set goes to training: all rows may share one instruction.
-    """
-    groups: dict[str, list[list[Turn]]] = {}
-    for chat in chats:
-        groups.setdefault(chat[0].text, []).append(chat)
-    keys = sorted(groups)
-    random.Random(seed).shuffle(keys)  # noqa: S311 - has to repeat, not to be secret
-    wanted = min(MAX_HELDOUT, round(len(chats) * HELDOUT_SHARE))
-    train: list[list[Turn]] = []
-    heldout: list[list[Turn]] = []
-    for key in keys:
-        (heldout if len(groups[key]) <= wanted - len(heldout) else train).extend(groups[key])
-    return train, heldout
 
 
 def collate(examples: Sequence[Encoded], pad: int, count: int | None = None) -> Batch:
@@ -66,14 +44,14 @@ def predicted(examples: Sequence[Encoded]) -> int:
 def run(job: Job) -> None:
     settings: Sft = job.settings
     chat = open_chat(job)
-    train, heldout, bad = _examples(job, settings, chat)
+    train, heldout = read_chats(job, Kind.CHATS), read_chats(job, Kind.HELDOUT_CHATS)
     steps = max(1, len(train) * settings.epochs // settings.batch)
     module = model.load(job, job.manifest("pretrain"), settings.engine.dtype)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
     if step == 0:
-        before = _judge(job, engine, heldout, chat)
+        before = _judge(job, engine, heldout, chat, settings.max_tokens)
         state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
         if before:
             job.curves.add(0, heldout_loss=before.loss)
@@ -81,8 +59,9 @@ def run(job: Job) -> None:
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     while step < steps:
         began = time.perf_counter()
-        examples = [train[index] for index in rows_of(step, settings.batch, len(train), settings.seed)]
-        batch = collate(share_of(examples, job.rank, job.world), chat.pad, predicted(examples))
+        rows = share_of(rows_of(step, settings.batch, len(train), settings.seed), job.rank, job.world)
+        examples = [chat.encode(train[row], settings.max_tokens) for row in rows]
+        batch = collate(examples, chat.pad, int(job.sum(predicted(examples))[0]))
         nll = learn(job, engine, batch)
         lr = engine.lr
         loss = batch_loss(job, step + 1, nll, batch)
@@ -95,7 +74,7 @@ def run(job: Job) -> None:
             progress.advance(1, f"loss {loss:.3f}")
         checkpoint.save_when_due(job, step, steps, {"model": engine}, state)
 
-    after = _judge(job, engine, heldout, chat)
+    after = _judge(job, engine, heldout, chat, settings.max_tokens)
     if after:
         finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(step, heldout_loss=after.loss)
@@ -103,59 +82,32 @@ def run(job: Job) -> None:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.fresh(f"result-{job.rank}")
     model.save(engine.module, folder, chat.path, job.rank)
-    job.commit(folder, _summary(settings, state, after, len(train), len(heldout), bad))
+    job.commit(folder, _summary(state, after, len(train), len(heldout)))
 
 
-def _examples(job: Job, settings: Sft, chat: Chat) -> tuple[list[Encoded], list[Encoded], Bad]:
-    """(training, held out, unusable rows). Synthetic chats come from the mixture's training and held-out documents."""
-    bad = Bad()
-    if settings.data == "synthetic":
-        mixture = job.manifest("mix")
-        train, heldout = (
-            list(islice(synthetic_instructions(documents(job, mixture, kind), settings.seed), limit))
-            for kind, limit in ((Kind.DOCUMENTS, settings.max_examples), (Kind.HELDOUT, MAX_HELDOUT))
-        )
-    else:
-        chats, bad = read_examples(settings.data, parse_alpaca, ALPACA, settings.max_examples)
-        train, heldout = split(chats, settings.seed)
-    if not train:
-        raise InputError(f"sft: {settings.data} data gives no example to learn from; name a larger file in sft.data")
-    return _encode(chat, train, settings.max_tokens), _encode(chat, heldout, settings.max_tokens), bad
-
-
-def _encode(chat: Chat, chats: Sequence[list[Turn]], max_tokens: int) -> list[Encoded]:
-    return [chat.encode(turns, max_tokens) for turns in chats]
-
-
-def _judge(job: Job, engine: Engine, heldout: list[Encoded], chat: Chat) -> HeldOut | None:
+def _judge(job: Job, engine: Engine, heldout: Sequence[Conversation], chat: Chat, max_tokens: int) -> HeldOut | None:
     """Held-out loss on reply tokens. Each process gets the same number of batches."""
-    return measure(
-        job, engine.module, _deal(job, heldout, engine.micro_batch, chat), engine.micro_batch, chat.token_bytes()
-    )
+    dealt = _deal(job, heldout, engine.micro_batch, chat, max_tokens)
+    return measure(job, engine.module, dealt, engine.micro_batch, chat.token_bytes())
 
 
-def _deal(job: Job, examples: list[Encoded], micro_batch: int, chat: Chat) -> Iterator[Batch]:
-    for start in range(0, len(examples), micro_batch * job.world):
-        group = examples[start : start + micro_batch * job.world]
-        mine = group[job.rank :: job.world]
+def _deal(job: Job, chats: Sequence[Conversation], micro_batch: int, chat: Chat, max_tokens: int) -> Iterator[Batch]:
+    for start in range(0, len(chats), micro_batch * job.world):
+        group = chats[start : start + micro_batch * job.world]
+        mine = [chat.encode(turns, max_tokens) for turns in group[job.rank :: job.world]]
         filler: Encoded = ([chat.end_of_text, chat.end_of_text], [0, 0])  # so that every process makes the same calls
         yield collate(mine or [filler], chat.pad)
 
 
-def _summary(
-    settings: Sft, state: dict[str, Any], after: HeldOut | None, train: int, heldout: int, bad: Bad
-) -> dict[str, float | int | str | None]:
+def _summary(state: dict[str, Any], after: HeldOut | None, train: int, heldout: int) -> results.Sft:
     before = state["before"]
-    return {
-        "data": "synthetic, by rule from the corpus" if settings.data == "synthetic" else settings.data,
-        "examples": train,
-        "heldout_examples": heldout,
-        "heldout_loss_before": before,
-        "heldout_loss_after": after.loss if after else None,
-        "heldout_perplexity_before": None if before is None else perplexity(before),
-        "heldout_perplexity_after": after.perplexity if after else None,
-        "response_tokens": state["tokens"],
-        "seconds": state["seconds"],
-        "bad_rows": bad.reasons.total(),
-        **{f"bad_rows_{reason}": count for reason, count in sorted(bad.reasons.items())},
-    }
+    return results.Sft(
+        examples=train,
+        heldout_examples=heldout,
+        heldout_loss_before=before,
+        heldout_loss_after=after.loss if after else None,
+        heldout_perplexity_before=None if before is None else perplexity(before),
+        heldout_perplexity_after=after.perplexity if after else None,
+        response_tokens=state["tokens"],
+        seconds=state["seconds"],
+    )

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from contract.chat import SMALLEST_VOCABULARY, SPECIAL_TOKENS
 from contract.scores import SCORES
 from contract.settings.base import (
     MOST,
@@ -321,11 +322,20 @@ class Mix(Settings):
         return {f"sources.{name}.uri": source.uri for name, source in self.sources.items()}
 
 
-class Tokenizer(Settings):
-    """Byte-level BPE trained on the mixture. Special tokens take the first ids."""
+def _holds_all_bytes(vocab_size: int) -> int:
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise ValueError(
+            f"should be at least {SMALLEST_VOCABULARY}, for {len(SPECIAL_TOKENS)} special tokens and 256 bytes, "
+            f"got {vocab_size}"
+        )
+    return vocab_size
 
-    vocab_size: Annotated[int, Field(ge=300, le=1 << 20, strict=True)] = 32_000
-    """At most 2^20; the largest published vocabularies have a quarter of that."""
+
+class Tokenizer(Settings):
+    """Byte-level BPE trained on the mixture."""
+
+    vocab_size: Annotated[int, Field(le=1 << 20, strict=True), AfterValidator(_holds_all_bytes)] = 32_000
+    """All tokens, special ones included. At most 2^20; the largest published vocabularies have a quarter of that."""
     sample_bytes: Positive = 1 << 30
     min_frequency: Positive = 2
 

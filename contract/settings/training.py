@@ -16,7 +16,6 @@ from contract.settings.base import (
     Rows,
     Seed,
     Settings,
-    Uri,
     Weight,
     runtime_only,
 )
@@ -83,19 +82,8 @@ class Pretrain(Settings):
     seed: Seed = 0
 
 
-class Examples(Settings):
-    """The examples on which a model is tuned."""
-
-    data: Literal["synthetic"] | Uri = "synthetic"
-    """A file of examples, or `synthetic`: examples that rules make from the corpus."""
-    max_examples: Positive | None = None
-
-    def outside(self) -> dict[str, str]:
-        return {} if self.data == "synthetic" else {"data": self.data}
-
-
-class Sft(Examples):
-    """Instruction tuning on JSONL or JSON in the Alpaca format. The loss covers only the response tokens."""
+class Sft(Settings):
+    """Instruction tuning on the chats of `instructions`. The loss covers only the response tokens."""
 
     optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
     engine: Engine = Engine()
@@ -105,13 +93,9 @@ class Sft(Examples):
     seed: Seed = 0
 
 
-class Reward(Examples):
-    """Pairwise reward model on JSONL with `chosen` and `rejected` (hh-rlhf).
+class Reward(Settings):
+    """Pairwise reward model on the pairs of `preferences`: loss = -log sigmoid(r_chosen - r_rejected)."""
 
-    loss = -log sigmoid(r_chosen - r_rejected).
-    """
-
-    heldout_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.2
     optim: Optim = Optim(lr=1e-5, weight_decay=0.0)
     engine: Engine = Engine()
     epochs: Passes = 1

@@ -19,7 +19,8 @@ from contract.output import write_file
 from contract.store import Store
 from contract.tables import read_rows
 from pipelines.decontamination.search import LEAKED, Finding, Index, Ints, occurrences
-from pipelines.spark.job import Output, TableWriter
+from pipelines.spark.documents import Output
+from pipelines.spark.tables import TableWriter
 
 MATCHES = pa.schema(
     [

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from contract.cuts import Ranges
 from contract.evalset import Item
 from pipelines.text import hashing
 from pipelines.text.kernels import kernel
@@ -258,18 +259,25 @@ def blamed_items(found: Finding, index: Index, min_coverage: float) -> Ints:
     return np.where(least < len(guilty), least, -1)[inverse]
 
 
-def cut(text: str, found: Finding, which: npt.NDArray[np.bool_]) -> str | None:
-    """Cut the chosen shared runs from a text, with WINDOW_CHARS around each. which: mask of the finding's n-grams.
+def cut(text: str, found: Finding, which: npt.NDArray[np.bool_]) -> Ranges | None:
+    """The byte ranges to cut for the chosen shared runs, with WINDOW_CHARS around each. which: mask of the n-grams.
 
     Cuts start and end at the start of a word, so the rest consists of unchanged whole words. Pieces shorter than
-    WINDOW_CHARS are dropped. Returns None if no piece or more than MAX_PIECES are left.
+    WINDOW_CHARS are cut, too. Returns None if no piece or more than MAX_PIECES are left.
     """
     start = found.words.start
     pieces, at = [], 0
     for first, length in zip(found.first[which].tolist(), found.length[which].tolist(), strict=True):
         low = bisect_right(start, start[first] - WINDOW_CHARS) - 1
         high = bisect_left(start, found.words.end[first + length - 1] + WINDOW_CHARS)
-        pieces.append(text[at : start[low] if low >= 0 else 0])
+        pieces.append((at, start[low] if low >= 0 else 0))
         at = max(at, start[high] if high < len(start) else len(text))
-    pieces = [piece for piece in (*pieces, text[at:]) if len(piece.strip()) >= WINDOW_CHARS]
-    return "".join(pieces) if 0 < len(pieces) <= MAX_PIECES else None
+    left = [(begin, end) for begin, end in (*pieces, (at, len(text))) if len(text[begin:end].strip()) >= WINDOW_CHARS]
+    if not 0 < len(left) <= MAX_PIECES:
+        return None
+    cuts, at, size = [], 0, 0  # `at` counts characters, `size` their bytes
+    for begin, end in (*left, (len(text), len(text))):
+        gap = len(text[at:begin].encode())
+        cuts.append((size, size + gap))
+        size, at = size + gap + len(text[begin:end].encode()), end
+    return [(begin, end) for begin, end in cuts if begin < end]

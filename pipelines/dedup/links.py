@@ -10,9 +10,10 @@ made batch by batch, and the documents still to be paired are spilled to disk.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +22,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from contract.documents import Part, read_index, read_part
+from contract.errors import DamagedError
 from contract.kinds import Kind
 from contract.manifest import File
 from contract.settings.corpus import DedupFuzzy, MinhashSign
 from contract.store import Store
-from contract.tables import batches_of, open_table, read_batches
+from contract.tables import batches_of, open_table
 from pipelines.dedup.linking import distinct, near_pairs, pairs, ranked, set_jaccards, stars
 from pipelines.dedup.substring import stretches
 from pipelines.spark import exchange
 from pipelines.spark.components import Nodes
 from pipelines.spark.exchange import Sent, Spill, chunks, column, gather
-from pipelines.spark.job import Job, TableWriter
-from pipelines.spark.survivors import Part, dropped_ids, number
+from pipelines.spark.job import Job
+from pipelines.spark.tables import TableWriter
 from pipelines.text.hashing import buffers, shingles
 
-FILE_BITS = 32  # a node is the number of its documents file and, in the lower 32 bits, its row there
+ROW_BITS = 32  # a node is the number of its part and, in the lower 32 bits, its row in the documents file
 BATCH_KEYS = 1 << 18
 BUCKET_KEYS = 8_000_000  # keys per bucket: about 250 MB of arrays
 PAIRED_KEYS = BUCKET_KEYS // 4  # keys per bucket if documents are compared, which takes more memory per key
@@ -45,41 +48,34 @@ PAIR_BYTES = 64 << 20
 EDGES = pa.schema([("big", pa.int64()), ("small", pa.int64())])
 
 
-class Signed(NamedTuple):
-    """A part and the signatures of its documents, in the same order.
+def signed(parts: Sequence[Part], signers: Sequence[Part]) -> list[Part]:
+    """The parts with the signatures of their documents, which are those of `signers` over the same documents file.
 
-    salt: a hash of the snapshot's name if links stay within a snapshot, else 0.
+    Raises DamagedError if a part was not signed.
     """
-
-    part: Part
-    signatures: File
-    salt: int = 0
-
-
-def signed(job: Job, inputs: Sequence[Part], scope: str) -> list[Signed]:
-    """Match each documents file with the signatures file that `minhash_sign` wrote for it."""
-    files: dict[str, tuple[File, int]] = {}
-    segments = [task.segment for task in job.task.of("filter")]
-    manifests = zip(segments, job.manifests("filter"), job.manifests("minhash_sign"), strict=True)
-    for segment, documents, signatures in manifests:
-        order = documents.of(Kind.DOCUMENTS)
-        local = scope == "snapshot" and segment is not None
-        salt = xxhash.xxh3_64_intdigest(segment.snapshot.encode()) if local and segment else 0
-        files |= {order[number(file)].path: (file, salt) for file in signatures.of(Kind.SIGNATURES)}
-    return [Signed(part, *files[part.documents.path]) for part in inputs]
+    signatures = {part.documents.path: part.signatures for part in signers}
+    for part in parts:
+        if signatures.get(part.documents.path) is None:
+            raise DamagedError(
+                f"{part.documents.path}: dedup_url read these documents, and minhash_sign has not signed them; "
+                "delete the manifests of both and run them again"
+            )
+    return [replace(part, signatures=signatures[part.documents.path]) for part in parts]
 
 
-def read_nodes(store: Store, item: Signed, file: int, *columns: str) -> Iterator[tuple[Nodes, pa.RecordBatch]]:
-    """Read signatures of the surviving documents, in batches: (nodes of shape (rows,), rows with `columns`)."""
-    gone = pa.array(dropped_ids(store, item.part), pa.string())
-    row = 0
-    with open_table(store, item.signatures) as table:
+def signatures_of(part: Part) -> File:
+    assert part.signatures is not None, "`signed` refuses others"
+    return part.signatures
+
+
+def read_nodes(store: Store, part: Part, number: int, *columns: str) -> Iterator[tuple[Nodes, pa.RecordBatch]]:
+    """Read signatures of the documents that are left, in batches: (nodes of shape (rows,), rows with `columns`)."""
+    left, file = read_index(store, part)["row"].to_numpy(), signatures_of(part)
+    with open_table(store, file) as table:
         rows = max(1, BATCH_KEYS // keys_per_document(table))
-        for batch in batches_of(store, item.signatures, table, rows, ["id", *columns]):
-            alive = pc.invert(pc.is_in(batch["id"], value_set=gone))
-            nodes = (file << FILE_BITS) + np.arange(row, row + batch.num_rows, dtype=np.int64)
-            row += batch.num_rows
-            yield nodes[alive.to_numpy(zero_copy_only=False)], batch.filter(alive)
+        for batch in batches_of(store, file, table, rows, ["row", "id", *columns]):
+            batch = batch.filter(pa.array(np.isin(column(batch, "row"), left)))
+            yield (number << ROW_BITS) + column(batch, "row"), batch
 
 
 def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:
@@ -88,22 +84,23 @@ def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:
 
 
 def send_keys(
-    store: Store, items: Any, checked: bool, simhash: bool, buckets: int, file: int, _: Any
+    store: Store, parts: Any, local: bool, checked: bool, simhash: bool, buckets: int, number: int, _: Any
 ) -> Iterator[Sent]:
-    """Step 1, at the files: send each key with its document.
+    """Step 1, at the parts: send each key with its document.
 
-    If documents are not compared, those that share a key within a batch are linked here. With SimHash, the fingerprint
-    is an additional key, so that equal fingerprints meet even if very many documents share the other keys.
+    local: documents of different snapshots share no key. If documents are not compared, those that share a key within
+    a batch are linked here. With SimHash, the fingerprint is an additional key, so that equal fingerprints meet even
+    if very many documents share the other keys.
     """
-    item: Signed = items.value[file]
-    for nodes, batch in read_nodes(store, item, file, "keys", "fingerprint"):
+    for nodes, batch in read_nodes(store, parts.value[number], number, "snapshot", "keys", "fingerprint"):
         width = batch["keys"].type.list_size
         keys = np.asarray(batch["keys"].flatten())
         if simhash:
             keys = np.column_stack([keys.reshape(-1, width), np.asarray(batch["fingerprint"])]).reshape(-1)
             width += 1
-        keys = keys ^ np.uint64(item.salt)
         rows = np.repeat(np.arange(len(nodes)), width)
+        if local:
+            keys = keys ^ salts(batch["snapshot"])[rows]
         if not checked:
             big, small, first = stars(keys, nodes[rows])
             yield from _edges(big, small, big % buckets)
@@ -112,6 +109,13 @@ def send_keys(
         if checked:
             columns |= {"rank": id_rank(batch["id"])[rows], "fingerprint": np.asarray(batch["fingerprint"])[rows]}
         yield from exchange.split(pa.record_batch(columns), (keys % np.uint64(buckets)).astype(np.int64))
+
+
+def salts(snapshots: pa.Array) -> npt.NDArray[np.uint64]:
+    """A hash of the name of each document's snapshot. Shape (documents,)."""
+    names = snapshots.fill_null("").dictionary_encode()
+    hashes = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in names.dictionary.to_pylist()], np.uint64)
+    return hashes.take(np.asarray(names.indices))
 
 
 def _edges(big: Nodes, small: Nodes, places: Nodes) -> Iterator[Sent]:
@@ -158,7 +162,7 @@ def meet_pairs(
         else:
             prints = column(table, "fingerprint")
             big, small = near_pairs(keys, ranks, nodes, prints, distance, reach, bound if checked else None)
-        yield from _edges(big, small, (small if checked else big) >> FILE_BITS)
+        yield from _edges(big, small, (small if checked else big) >> ROW_BITS)
 
 
 def behind(heads: pa.Table, tail: pa.Table) -> pa.Table:
@@ -167,19 +171,19 @@ def behind(heads: pa.Table, tail: pa.Table) -> pa.Table:
     return pa.concat_tables([hot, tail]).combine_chunks()
 
 
-def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+def send_sets(store: Store, parts: Any, ngram: int, number: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
     """Step 3, at the files: send the shingles of each pair's document of smaller id to the other document's file.
 
     The shingles are sent once per file, so comparing a million documents with one does not send a million documents.
     """
     for table in chunks(batches, PAIR_BYTES):
         small, big = distinct(column(table, "small"), column(table, "big"))
-        for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(small)):
+        for nodes, sets in read_sets(store, parts.value[number], number, ngram, np.unique(small)):
             inside = np.isin(small, nodes)
             one, other = small[inside], big[inside]
-            order = np.lexsort((other, one, other >> FILE_BITS))
+            order = np.lexsort((other, one, other >> ROW_BITS))
             one, other = one[order], other[order]
-            place = other >> FILE_BITS
+            place = other >> ROW_BITS
             begin, count = stretches(np.ones(len(one), bool), one, place)
             for target in np.unique(place).tolist():
                 mine = place[begin] == target
@@ -198,22 +202,18 @@ def send_sets(store: Store, items: Any, ngram: int, file: int, batches: Iterator
                 )
 
 
-def read_sets(store: Store, item: Signed, file: int, ngram: int, nodes: Nodes) -> Iterator[tuple[Nodes, pa.Array]]:
-    """Read the shingles of the given nodes of a file, in batches: (nodes, their distinct ascending shingles)."""
-    wanted, row = nodes & ((1 << FILE_BITS) - 1), 0
-    for batch in read_batches(store, item.part.documents, 1024, ["text"]):
-        inside = wanted[(wanted >= row) & (wanted < row + batch.num_rows)]
-        found = shingles(*buffers(batch["text"].take(pa.array(inside - row))), ngram)
+def read_sets(store: Store, part: Part, number: int, ngram: int, nodes: Nodes) -> Iterator[tuple[Nodes, pa.Array]]:
+    """Read the shingles of the given nodes of a part, in batches: (nodes, their distinct ascending shingles)."""
+    for batch in read_part(store, part, ["text"], 1024, nodes & ((1 << ROW_BITS) - 1)):
+        found = shingles(*buffers(batch["text"]), ngram)
         sets = [np.unique(found.hashes[low:high]) for low, high in zip(found.bounds, found.bounds[1:], strict=False)]
         offsets = np.cumsum([0, *map(len, sets)])
-        flat = np.concatenate(sets) if sets else np.zeros(0, np.uint64)
-        if len(inside):
-            yield (file << FILE_BITS) + inside, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat))
-        row += batch.num_rows
+        flat = pa.array(np.concatenate(sets))
+        yield (number << ROW_BITS) + column(batch, "row"), pa.LargeListArray.from_arrays(pa.array(offsets), flat)
 
 
 def check_pairs(
-    store: Store, prefix: str, items: Any, ngram: int, least: float, file: int, batches: Iterator[pa.RecordBatch]
+    store: Store, prefix: str, parts: Any, ngram: int, least: float, number: int, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[Sent]:
     """Step 4, at the files: link pairs whose exact Jaccard similarity is at least `least`."""
     found: list[tuple[Nodes, Nodes]] = []
@@ -221,13 +221,13 @@ def check_pairs(
         big, bounds = _lists(table["big"].chunk(0))
         at = np.repeat(np.arange(table.num_rows), np.diff(bounds))
         small = column(table, "small")[at]
-        for nodes, sets in read_sets(store, items.value[file], file, ngram, np.unique(big)):
+        for nodes, sets in read_sets(store, parts.value[number], number, ngram, np.unique(big)):
             inside = np.isin(big, nodes)
             where = np.searchsorted(nodes, big[inside])
             similarity = set_jaccards(*_lists(table["set"].chunk(0)), *_lists(sets), at[inside], where)
             similar = similarity >= least
             found.append((big[inside][similar], small[inside][similar]))
-    yield from write_edges(store, prefix, file, found)
+    yield from write_edges(store, prefix, number, found)
 
 
 def _lists(values: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
@@ -249,36 +249,37 @@ def write_edges(store: Store, prefix: str, place: int, found: Sequence[tuple[Nod
 
 
 def steps(
-    store: Store, prefix: str, items: Any, files: int, settings: DedupFuzzy, signing: MinhashSign, buckets: int
+    store: Store, prefix: str, parts: Any, count: int, settings: DedupFuzzy, signing: MinhashSign, buckets: int
 ) -> list[tuple[int, exchange.Work]]:
-    """The steps of the search, as an exchange between `files` files and `buckets` buckets.
+    """The steps of the search, as an exchange between `count` parts and `buckets` buckets.
 
-    items.value: the list of Signed.
+    parts.value: the parts with their signatures.
     """
     simhash, least = signing.method == "simhash", settings.min_jaccard
     checked = least is not None
     meet: exchange.Work = partial(meet_keys, store, prefix)
     if simhash or checked:
         meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
+    local = settings.scope == "snapshot"
     work: list[tuple[int, exchange.Work]] = [
-        (files, partial(send_keys, store, items, simhash or checked, simhash, buckets)),
+        (count, partial(send_keys, store, parts, local, simhash or checked, simhash, buckets)),
         (buckets, meet),
     ]
     if least is not None:
-        work.append((files, partial(send_sets, store, items, signing.ngram)))
-        work.append((files, partial(check_pairs, store, prefix, items, signing.ngram, least)))
+        work.append((count, partial(send_sets, store, parts, signing.ngram)))
+        work.append((count, partial(check_pairs, store, prefix, parts, signing.ngram, least)))
     elif simhash:
-        work.append((files, partial(link_pairs, store, prefix)))
+        work.append((count, partial(link_pairs, store, prefix)))
     return work
 
 
-def link(job: Job, items: Sequence[Signed], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
+def link(job: Job, parts: Sequence[Part], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
     """Find the near duplicates. Returns the files of edges between them."""
-    context, shared = job.context, job.context.broadcast(list(items))
-    keys = sum(item.signatures.rows for item in items) * len_keys(job.store, items)
+    context, shared = job.context, job.context.broadcast(list(parts))
+    keys = sum(signatures_of(part).rows for part in parts) * len_keys(job.store, parts)
     paired = signing.method == "simhash" or settings.min_jaccard is not None
     buckets = max(context.defaultParallelism, buckets_for(keys, paired))
-    work = steps(job.store, job.prefix, shared, len(items), settings, signing, buckets)
+    work = steps(job.store, job.prefix, shared, len(parts), settings, signing, buckets)
     found = exchange.shuffle(context, work, job.store.full(job.prefix))
     return [File(**row) for batch in found for row in batch.to_pylist()]
 
@@ -291,14 +292,14 @@ def buckets_for(keys: int, paired: bool) -> int:
     return -(-keys // (PAIRED_KEYS if paired else BUCKET_KEYS))
 
 
-def link_pairs(store: Store, prefix: str, file: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
+def link_pairs(store: Store, prefix: str, number: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
     """Step 3 if SimHash distance alone decides: every pair is an edge."""
-    yield from write_edges(store, prefix, file, [(column(batch, "big"), column(batch, "small")) for batch in batches])
+    yield from write_edges(store, prefix, number, [(column(batch, "big"), column(batch, "small")) for batch in batches])
 
 
-def len_keys(store: Store, items: Sequence[Signed]) -> int:
+def len_keys(store: Store, parts: Sequence[Part]) -> int:
     """Number of keys per document, from the schema of the first signatures file."""
-    with open_table(store, items[0].signatures) as table:
+    with open_table(store, signatures_of(parts[0])) as table:
         return keys_per_document(table)
 
 

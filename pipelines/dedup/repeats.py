@@ -18,15 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from contract.kinds import Kind
+from contract.cuts import Ranges, compose, read_cuts
+from contract.documents import Part
 from contract.settings.corpus import DedupSubstring
 from contract.store import Store
 from pipelines.dedup import stream, substring
-from pipelines.dedup.tokens import CUTS, Block, Item, blocks, compose, read_cuts, to_bytes
+from pipelines.dedup.tokens import Block, blocks, to_bytes
 from pipelines.spark import exchange
+from pipelines.spark.documents import write_cuts
 from pipelines.spark.exchange import Sent, column, gather
 from pipelines.spark.heldout import heldout
-from pipelines.spark.job import TableWriter
 from pipelines.text.hashing import Offsets, buffers
 from pipelines.text.mixing import Hashes
 
@@ -54,9 +55,9 @@ def places(held: npt.NDArray[np.bool_], high: Hashes, low: Hashes, start: Offset
     return (rank << np.uint64(32)) | start.astype(np.uint64)
 
 
-def send_anchors(store: Store, items: Any, settings: DedupSubstring, buckets: int, file: int, _: Any) -> Iterator[Sent]:
+def send_anchors(store: Store, parts: Any, settings: DedupSubstring, buckets: int, file: int, _: Any) -> Iterator[Sent]:
     """Step 1, at the files: count how often each anchor occurs in each block."""
-    for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
+    for number, block in enumerate(blocks(store, parts.value[file], settings.tokenizer)):
         runs = substring.anchors(substring.token_hashes(block.tokens), block.tokens.bounds, settings.min_tokens)
         anchor, count = np.unique(runs.anchor, return_counts=True)
         batch = pa.record_batch(
@@ -94,7 +95,7 @@ def meet_anchors(_: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
 
 def send_runs(
     store: Store,
-    items: Any,
+    parts: Any,
     settings: DedupSubstring,
     fraction: float,
     buckets: int,
@@ -111,7 +112,7 @@ def send_runs(
         return
     met = met.sort_by("block")
     block_of = column(met, "block")
-    for number, block in enumerate(blocks(store, items.value[file], settings.tokenizer)):
+    for number, block in enumerate(blocks(store, parts.value[file], settings.tokenizer)):
         low, high = np.searchsorted(block_of, [number, number + 1])
         if low < high:
             mine = met.slice(low, high - low).combine_chunks()
@@ -205,49 +206,45 @@ def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch
     yield from _marks(column(table, "file")[run], column(table, "row")[run], start, length)
 
 
-def write_cuts(
-    store: Store, prefix: str, items: Any, settings: DedupSubstring, file: int, batches: Iterator[pa.RecordBatch]
+def place_cuts(
+    store: Store, prefix: str, parts: Any, settings: DedupSubstring, file: int, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[Sent]:
     """Step 5, at the files: convert repeated windows to byte ranges and write them with the earlier passes' cuts."""
     table = gather(batches)
     if table is not None:
         marks = (column(table, name) for name in ("row", "first", "count"))
-        yield 0, save_cuts(store, prefix, items.value[file], settings, file, *marks)
+        yield 0, save_cuts(store, prefix, parts.value[file], settings, file, *marks)
 
 
 def save_cuts(
     store: Store,
     prefix: str,
-    item: Item,
+    part: Part,
     settings: DedupSubstring,
-    file: int,
+    number: int,
     row: Offsets,
     first: Offsets,
     count: Offsets,
 ) -> pa.RecordBatch:
-    """Write the cuts of one documents file. Returns the path, size and counts of the cuts file.
+    """Write the cuts of one part. Returns the path, size and counts of the cuts file.
 
     row, first, count: runs of repeated windows; first is a token index in the document. Shapes (runs,).
     """
     rows, starts, ends = substring.merge(row, first, count, settings.min_tokens)
-    before = read_cuts(store, item)
-    found: dict[int, list[tuple[int, int]]] = {}
+    before = read_cuts(store, part.cuts)
+    found: dict[int, Ranges] = {}
     ids: dict[int, str] = {}
-    for block in blocks(store, item, settings.tokenizer, np.union1d(rows, list(before)).astype(np.int64)):
-        for document, (number, key) in enumerate(zip(block.rows.tolist(), block.ids, strict=True)):
-            low, high = np.searchsorted(rows, [number, number + 1])
+    for block in blocks(store, part, settings.tokenizer, np.union1d(rows, list(before)).astype(np.int64)):
+        for document, (at_row, key) in enumerate(zip(block.rows.tolist(), block.ids, strict=True)):
+            low, high = np.searchsorted(rows, [at_row, at_row + 1])
             later = [to_bytes(block, document, int(starts[at]), int(ends[at])) for at in range(low, high)]
-            ids[number], cuts = key, compose(before.get(number, []), [one for one in later if one[0] < one[1]])
+            ids[at_row], cuts = key, compose(before.get(at_row, []), [one for one in later if one[0] < one[1]])
             if cuts:  # a repeat inside one character gives an empty cut, which was dropped
-                found[number] = cuts
-    path = f"{prefix}/cuts-{file:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
-    writer = TableWriter(store, path, Kind.CUTS, CUTS)
-    for number in sorted(found):
-        for start, end in found[number]:
-            writer.write({"row": number, "id": ids[number], "start": start, "end": end})
-    (written,) = writer.close()
+                found[at_row] = cuts
+    path = f"{prefix}/cuts-{number:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
+    written = write_cuts(store, path, found, ids)
     facts = {
-        "file": file,
+        "part": number,
         "path": path,
         "bytes": written.bytes,
         "sha256": written.sha256,
@@ -258,16 +255,16 @@ def save_cuts(
 
 
 def steps(
-    store: Store, prefix: str, items: Any, files: int, settings: DedupSubstring, fraction: float, buckets: int
+    store: Store, prefix: str, parts: Any, files: int, settings: DedupSubstring, fraction: float, buckets: int
 ) -> list[tuple[int, exchange.Work]]:
     """The steps of one pass, as an exchange between `files` documents files and `buckets` buckets.
 
-    items.value: the list of Item; fraction: share of documents that are held out.
+    parts.value: the parts with the cuts of the passes before; fraction: share of documents that are held out.
     """
     return [
-        (files, partial(send_anchors, store, items, settings, buckets)),
+        (files, partial(send_anchors, store, parts, settings, buckets)),
         (buckets, meet_anchors),
-        (files, partial(send_runs, store, items, settings, fraction, buckets)),
+        (files, partial(send_runs, store, parts, settings, fraction, buckets)),
         (buckets, partial(meet_runs, settings)),
-        (files, partial(write_cuts, store, prefix, items, settings)),
+        (files, partial(place_cuts, store, prefix, parts, settings)),
     ]

@@ -1,10 +1,8 @@
 """Documents as blocks of tokens for substring deduplication, and the conversion of token ranges into byte ranges.
 
-A document's cuts are disjoint, ascending byte ranges [start, end) of its original text. Each pass tokenises the text
-that the earlier passes left, so the cuts are the only state kept between passes.
+Each pass tokenises the text that the earlier passes left, so the cuts are the only state kept between passes.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,29 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from contract.documents import Part, read_part
 from contract.errors import InputError
-from contract.manifest import File
 from contract.store import Store, split_uri
-from contract.tables import read_batches
 from pipelines.dedup.stream import Tokens, from_ids, words
-from pipelines.spark.survivors import Part, dropped_ids
+from pipelines.spark.exchange import column
 from pipelines.text.hashing import Offsets, buffers
 
 BLOCK_ROWS = 1024  # most documents in a block
 BLOCK_BYTES = 16 << 20  # bytes of text in a block, about: the document that crosses this limit ends the block
-
-CUTS = pa.schema([("row", pa.int64()), ("id", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
-
-Ranges = list[tuple[int, int]]
-
-
-class Item(NamedTuple):
-    """A part, and the file of the cuts that earlier passes made in it."""
-
-    part: Part
-    cuts: File | None = None
 
 
 class Block(NamedTuple):
@@ -51,54 +36,6 @@ class Block(NamedTuple):
     tokens: Tokens
     starts: Offsets
     ends: Offsets
-
-
-def read_cuts(store: Store, item: Item) -> dict[int, Ranges]:
-    """Map each row of the documents file that has cuts to them."""
-    found: dict[int, Ranges] = {}
-    if item.cuts:
-        with store.open_input(item.cuts.path) as source:
-            table = pq.read_table(source, columns=["row", "start", "end"])
-        for row, start, end in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            found.setdefault(row, []).append((start, end))
-    return found
-
-
-def without(text: bytes, cuts: Ranges) -> bytes:
-    """Remove the cuts from a text."""
-    pieces, at = [], 0
-    for start, end in cuts:
-        pieces.append(text[at:start])
-        at = end
-    return b"".join([*pieces, text[at:]])
-
-
-def compose(cuts: Ranges, later: Ranges) -> Ranges:
-    """Combine an earlier pass's cuts with `later`, cuts of the text it left, into cuts of the original text."""
-    kept: Ranges = []  # ranges of the original text that the earlier pass left
-    at = 0
-    for start, end in cuts:
-        kept.append((at, start))
-        at = end
-    kept.append((at, sys.maxsize))
-    found, offset, first = list(cuts), 0, 0
-    for begin, stop in kept:
-        while first < len(later) and later[first][1] <= offset:
-            first += 1
-        at = first
-        while at < len(later) and later[at][0] < offset + stop - begin:
-            low, high = max(later[at][0], offset), min(later[at][1], offset + stop - begin)
-            if low < high:
-                found.append((begin + low - offset, begin + high - offset))
-            at += 1
-        offset += stop - begin
-    merged: Ranges = []
-    for start, end in sorted(found):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((start, end))
-    return merged
 
 
 def to_bytes(block: Block, document: int, first: int, end: int) -> tuple[int, int]:
@@ -120,22 +57,15 @@ def to_bytes(block: Block, document: int, first: int, end: int) -> tuple[int, in
 
 
 def blocks(
-    store: Store, item: Item, tokenizer: str | None, only: npt.NDArray[np.integer] | None = None
+    store: Store, part: Part, tokenizer: str | None, only: npt.NDArray[np.integer] | None = None
 ) -> Iterator[Block]:
-    """Read the surviving documents of a part in blocks. Block boundaries are the same on every call.
+    """Read the documents that are left of a part in blocks, which are the same on every call.
 
-    only: the rows of the documents file to tokenise; all rows if None.
+    only: the rows of the documents file to tokenise; all that are left if None.
     """
-    gone = pa.array(dropped_ids(store, item.part), pa.string())
-    cuts, row = read_cuts(store, item), 0
-    for batch in read_batches(store, item.part.documents, BLOCK_ROWS, ["id", "text"]):
+    for batch in read_part(store, part, ["id", "text"], BLOCK_ROWS, only):
         for piece in _pieces(batch):
-            rows = np.arange(row, row + piece.num_rows)
-            row += piece.num_rows
-            alive = pc.invert(pc.is_in(piece["id"], value_set=gone)).to_numpy(zero_copy_only=False)
-            if only is not None:
-                alive &= np.isin(rows, only)
-            yield _block(piece.filter(pa.array(alive)), rows[alive], cuts, tokenizer)
+            yield _block(piece, tokenizer)
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -146,20 +76,14 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, end - start)
 
 
-def _block(batch: pa.RecordBatch, rows: Offsets, cuts: dict[int, Ranges], tokenizer: str | None) -> Block:
-    texts = batch["text"].cast(pa.large_binary())
-    touched = [index for index, row in enumerate(rows.tolist()) if row in cuts]
-    if touched:
-        held = texts.to_pylist()
-        for index in touched:
-            held[index] = without(held[index], cuts[int(rows[index])])
-        texts = pa.array(held, pa.large_binary())
+def _block(batch: pa.RecordBatch, tokenizer: str | None) -> Block:
+    rows, ids, texts = column(batch, "row"), batch["id"].to_pylist(), batch["text"].cast(pa.large_binary())
     if tokenizer is None:
         tokens, starts = words(*buffers(texts))
         lengths = np.diff(tokens.at) - 1
-        return Block(rows, batch["id"].to_pylist(), texts, tokens, starts, starts + lengths)
-    tokens, starts, ends = _encode(tokenizer, [text.decode() for text in texts.to_pylist()])
-    return Block(rows, batch["id"].to_pylist(), texts, tokens, starts, ends)
+        return Block(rows, ids, texts, tokens, starts, starts + lengths)
+    tokens, starts, ends = _encode(tokenizer, batch["text"].to_pylist())
+    return Block(rows, ids, texts, tokens, starts, ends)
 
 
 def _encode(uri: str, texts: list[str]) -> tuple[Tokens, Offsets, Offsets]:

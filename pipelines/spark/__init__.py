@@ -1,1 +1,1 @@
-"""How Spark runs a stage: jobs, sessions, exchanges between workers, and the documents left after deduplication."""
+"""How Spark runs a stage: jobs, sessions, the documents that stages pass on, and exchanges between workers."""

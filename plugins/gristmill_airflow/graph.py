@@ -99,16 +99,19 @@ def segments(recipe: str) -> list[str]:
     return names
 
 
-def publish_last(asset: Asset, stage: str, otherwise: str) -> Any:
-    """A task that publishes the manifest of `stage`, or that of `otherwise` if `stage` was left out."""
+def publish_last(asset: Asset, stage: str, otherwise: str = "") -> Any:
+    """A task that publishes the manifest of `stage`, or that of `otherwise` if `stage` was left out.
+
+    It waits for the tasks before it, so that a DAG that the asset starts finds all of their results.
+    """
 
     @task(task_id="publish", outlets=[asset], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     def announce(recipe: str) -> str:
         with reported():
             run = open_run(recipe)
-            done = find(run.store, run.task(stage)) or find(run.store, run.task(otherwise))
+            done = find(run.store, run.task(stage)) or find(run.store, run.task(otherwise or stage))
         if done is None:
-            raise AirflowFailException(f"neither {stage} nor {otherwise} has a manifest; nothing to publish")
+            raise AirflowFailException(f"neither {stage} nor {otherwise or stage} has a manifest; nothing to publish")
         uri = run.store.full(done.path)
         publish(get_current_context(), run, uri)
         return uri

@@ -15,6 +15,7 @@ from contract.headline import headline, left_out, warnings
 from contract.manifest import Manifest, find
 from contract.masking import secrets_in
 from contract.plan import WHOLE, Run, Task, open_run
+from contract.results import Gate
 from contract.stages import STAGES
 from gristmill_airflow.launch import GRACE_S, Child, command, device_locks, lock_path, shown, verdict
 from gristmill_airflow.output import ending, graded
@@ -93,7 +94,7 @@ class StageOperator(BaseOperator):
 
     def _require_gate(self, context: Any, run: Run) -> None:
         manifest = find(run.store, run.task("gate")) if self.needs_open_gate else None
-        if manifest and not manifest.metrics["open"]:
+        if manifest and not Gate.of(manifest).open:
             why = left_out(manifest)
             self.log.info("%s", why)
             context["ti"].xcom_push(key=SUMMARY, value=why)

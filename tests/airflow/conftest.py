@@ -32,8 +32,10 @@ pretrain:
   steps: 250
   batch: 4
   eval_sequences: 8
-sft: {{engine: {{micro_batch: 4}}, max_examples: 16, epochs: 1, batch: 4, max_tokens: 64}}
-reward: {{engine: {{micro_batch: 4}}, max_examples: 20, batch: 4, max_tokens: 64}}
+instructions: {{max_examples: 16}}
+preferences: {{max_examples: 20}}
+sft: {{engine: {{micro_batch: 4}}, epochs: 1, batch: 4, max_tokens: 64}}
+reward: {{engine: {{micro_batch: 4}}, batch: 4, max_tokens: 64}}
 gate: {{min_accuracy: 0.0}}
 ppo:
   steps: 2

@@ -135,7 +135,7 @@ def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, reso
     assert missing == []
     assert {one["state"] for one in live.tasks("align", align).values()} == {"success"}
     events = live.api.call("GET", "assets/events", order_by="timestamp")["asset_events"]
-    corpus = next(one for one in events if one["source_task_id"] == "pack")
+    corpus = next(one for one in events if (one["source_dag_id"], one["source_task_id"]) == ("corpus", "publish"))
     assert corpus["extra"]["recipe"] == resolved.uri
     assert corpus["extra"]["manifest"] == f"{resolved.store.full(resolved.task('pack').prefix)}/manifest.json"
     assert corpus["partition_key"] == resolved.recipe.snapshots[0]

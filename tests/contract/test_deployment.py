@@ -152,8 +152,8 @@ KEYS = {
     "dedup_substring.tokenizer": "dedup_substring.tokenizer={}",
     "decontaminate.benchmarks.a b": "decontaminate.benchmarks={{a b: {}}}",
     "mix.sources.books.uri": "mix.sources={{books: {{uri: {}}}}}",
-    "sft.data": "sft.data={}",
-    "reward.data": "reward.data={}",
+    "instructions.data": "instructions.data={}",
+    "preferences.data": "preferences.data={}",
 }
 
 
@@ -283,9 +283,9 @@ def test_without_the_variable_a_recipe_decides(place: Path, monkeypatch: pytest.
     monkeypatch.delenv(VARIABLE)
     assert current() is None
     made = recipes.load(
-        str(place / "recipes" / "prose.yaml"), ["store=/x", "spark.master=yarn", "sft.data=/etc/passwd"]
+        str(place / "recipes" / "prose.yaml"), ["store=/x", "spark.master=yarn", "instructions.data=/etc/passwd"]
     )
-    assert (made.store, made.spark.master, made.sft.data) == ("/x", "yarn", "/etc/passwd")
+    assert (made.store, made.spark.master, made.instructions.data) == ("/x", "yarn", "/etc/passwd")
     assert "master: yarn" in recipes.dump(made)
 
 

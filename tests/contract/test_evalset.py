@@ -126,9 +126,9 @@ def test_parquet() -> None:
         ("a.jsonl.gz", gzip.compress(b"{}")[:10] + b"\xff" * 20, r"^a\.jsonl\.gz cannot be read"),
         ("a.xz", lzma.compress(b"{}")[:-5], r"^a\.xz cannot be read"),
         ("a.zip", packed_zip({"b.jsonl": b"{}"})[:40], r"^a\.zip cannot be read"),
-        ("a.zip", b"<html>not found</html>", r"^a\.zip cannot be read: it is no archive"),
-        ("a.tar.gz", gzip.compress(b"junk"), r"^a\.tar cannot be read: it is no archive"),
-        ("a.tgz", b"", r"^a\.tgz cannot be read: it is no archive"),
+        ("a.zip", b"<html>not found</html>", r"^a\.zip cannot be read: it is not an archive"),
+        ("a.tar.gz", gzip.compress(b"junk"), r"^a\.tar cannot be read: it is not an archive"),
+        ("a.tgz", b"", r"^a\.tgz cannot be read: it is not an archive"),
         ("a.parquet", b"PAR1", r"^a\.parquet cannot be read"),
     ],
 )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from contract.funnel import Level, human_bytes, levels, render
+from contract.funnel import Level, human_bytes, levels, render, tables
 from contract.manifest import Attempt, Rows
 from contract.plan import Run
 
@@ -91,3 +91,19 @@ def test_bytes_have_a_unit_that_a_person_reads() -> None:
     assert [human_bytes(count) for count in counts] == [
         "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "3.0 GiB", "1024.0 GiB", "1.0 TiB", "5000.0 TiB",
     ]  # fmt: skip
+
+
+def test_examples_stand_in_a_table_of_their_own(make_run: Callable[..., Run]) -> None:
+    """They are not documents: none of them is in the funnel, and a share of all documents says nothing of them."""
+    run = make_run()
+    Attempt(run, run.task("mix")).commit([], Rows(read=200, kept=100, dropped=100, reasons={"mix_epochs": 100}))
+    assert tables(run) == [render(levels(run))]
+    rows = Rows(read=50, kept=40, dropped=10, reasons={"duplicate": 3, "contaminated": 7}, bytes_kept=2048)
+    Attempt(run, run.task("preferences")).commit([], rows)
+    assert [level.stage for level in levels(run)] == ["mix"]
+    assert [level.stage for level in levels(run, "examples")] == ["preferences"]
+    assert tables(run)[1:] == [
+        "",
+        "stage              examples    kept             bytes  dropped because",
+        "preferences              40   80.0%           2.0 KiB  contaminated 7, duplicate 3",
+    ]

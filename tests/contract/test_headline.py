@@ -59,6 +59,16 @@ TOLD = [
         "1,234 of 1,234 documents kept; 1,200 for training, 34 held out",
     ),
     (
+        made(
+            "instructions",
+            Rows(read=5083, kept=5052, dropped=31, reasons={"duplicate": 31}),
+            training=4812,
+            heldout=240,
+        ),
+        "4,812 chats for training, 240 held out; duplicate 31",
+    ),
+    (made("preferences", WHOLE, training=1000, heldout=234), "1,000 pairs for training, 234 held out"),
+    (
         made("tokenizer", vocab_size=2048, heldout_bytes_per_token=3.14),
         "2,048 tokens, 3.14 bytes each on held-out text",
     ),

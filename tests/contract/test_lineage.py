@@ -14,6 +14,7 @@ from contract.errors import InputError
 from contract.lineage import trace
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run
+from contract.results import Gate
 from contract.stages import STAGES
 from contract.store import Store
 
@@ -55,7 +56,7 @@ def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkey
     for task in (tasks[0], tasks[1], tasks[3]):
         rows = Rows(read=2000, kept=1500, dropped=500, reasons={"a": 500}) if task.stage == "extract" else None
         Attempt(run, task).commit([], rows)
-    score, filter_ = run.task("score", ONE), run.task("filter", ONE)
+    filter_ = run.task("filter", ONE)
     file = run.segments[0].files[0].uri
 
     def told(place: str) -> list[str]:
@@ -70,8 +71,27 @@ def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkey
     assert told(tasks[3].prefix) == [
         f"{sign} {done})",
         f"  from filter {ONE} {filter_.fingerprint[:12]} {elsewhere}",
-        f"  from score {ONE} {score.fingerprint[:12]} {elsewhere}",
     ]
+
+
+def test_a_committed_file_is_told_with_all_manifests_that_list_it(make_run: Callable[..., Run]) -> None:
+    """If it is damaged, all of these must be made again."""
+    run = make_run()
+    files: list[File] = []
+    for stage in ("score", "filter", "minhash_sign"):
+        attempt = Attempt(run, run.task(stage, ONE))
+        if stage != "minhash_sign":
+            run.store.write_bytes(attempt.path("x"), b"x")
+            files.append(
+                File(path=attempt.path("x"), kind="documents" if stage == "score" else "index", bytes=1, part=0)
+            )
+        attempt.commit(files)
+    score, filter_, sign = (run.store.full(run.task(one, ONE).prefix) for one in ("score", "filter", "minhash_sign"))
+    for path in (files[0].path, run.store.full(files[0].path)):
+        assert trace(run.store, path) == [
+            f"{path} is listed by", *(f"  {one}/manifest.json" for one in (score, filter_, sign)),
+        ]  # fmt: skip
+    assert trace(run.store, files[1].path)[1:] == [f"  {one}/manifest.json" for one in (filter_, sign)]
 
 
 def test_what_is_reached_on_several_ways_is_told_once(finished: Run) -> None:
@@ -155,7 +175,9 @@ def test_the_plan_knows_what_a_closed_gate_left_out(
 ) -> None:
     run = make_run()
     if gate is not None:
-        Attempt(run, run.task("gate")).commit([], metrics={"open": gate})
+        Attempt(run, run.task("gate")).commit(
+            [], result=Gate(open=gate, accuracy=0.6, low=0.5, high=0.7, threshold=0.55)
+        )
     assert main(["plan", "--recipe", run.uri]) == 0
     [ppo] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ppo ")]
     assert ppo.endswith(f"gpu    {state}")
@@ -164,7 +186,7 @@ def test_the_plan_knows_what_a_closed_gate_left_out(
 def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--recipe", finished.uri]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 6 * 2 + 14
+    assert len(lines) == 1 + 6 * 2 + 16
     assert all(line.endswith("done") for line in lines[1:])
     assert main(["funnel", "--recipe", finished.uri]) == 0
     extract = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("extract"))

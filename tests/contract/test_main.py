@@ -18,6 +18,7 @@ from contract.digest import split_digest
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run, open_run
+from contract.results import Gate
 from contract.store import Store
 
 
@@ -75,7 +76,7 @@ def test_a_closed_gate_leaves_out_ppo_alone_and_nothing_that_is_done(
     opened: bool, make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run()
-    Attempt(run, run.task("gate")).commit([], metrics={"open": opened})
+    Attempt(run, run.task("gate")).commit([], result=Gate(open=opened, accuracy=0.6, low=0.5, high=0.7, threshold=0.55))
 
     def states() -> dict[str, str]:
         assert command.main(["plan", "--recipe", run.uri]) == 0

@@ -25,6 +25,7 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, File, Input, Manifest, Rows, find, need, read, read_all
 from contract.plan import Run
 from contract.printable import printable
+from contract.results import Crawl
 from contract.stages import STAGES
 from contract.store import Store
 
@@ -122,8 +123,8 @@ def test_a_task_killed_before_its_commit_left_nothing_to_read(make_run: Callable
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (Rows(read=3, kept=1, dropped=1, reasons={"language": 1}), "3 documents read, but 1 kept [+] 1 dropped"),
-        (Rows(read=3, kept=1, dropped=2, reasons={"language": 1}), "2 documents dropped, but the reasons add up to 1"),
+        (Rows(read=3, kept=1, dropped=1, reasons={"language": 1}), "3 rows read, but 1 kept [+] 1 dropped"),
+        (Rows(read=3, kept=1, dropped=2, reasons={"language": 1}), "2 rows dropped, but the reasons add up to 1"),
     ],
 )
 def test_counts_that_do_not_add_up_are_never_committed(make_run: Callable[..., Run], rows: Rows, message: str) -> None:
@@ -205,6 +206,11 @@ def test_a_reader_opens_a_committed_file_only_as_it_was_committed(make_run: Call
     run.store.delete(file.path)
     with pytest.raises(StoreError, match=r"part.bin: is gone, 3 bytes were committed"):
         file.open(run.store)
+    listed_by_others = file.model_copy(update={"part": 0})
+    names_them = f"python -m contract lineage --store {run.store.uri} {file.path} names them"
+    assert listed_by_others.cure(run.store) == (
+        f"bring it back, or delete all manifests that list it and run crawl and the stages after it again; {names_them}"
+    )
 
 
 def test_a_running_attempt_writes_its_heartbeat_and_takes_it_away(
@@ -353,7 +359,7 @@ def test_what_was_committed_is_read_back(make_run: Callable[..., Run]) -> None:
     [documents] = write(attempt, 3)
     run.store.write_bytes(attempt.path("log"), b"1")
     log = File(path=attempt.path("log"), kind="samples", bytes=1)
-    made = attempt.commit([log, documents], rows, {"rate": 1.5})
+    made = attempt.commit([log, documents], rows)
     stands = need(run.store, attempt.task)
     assert stands == made == read(run.store, attempt.prefix)
     assert run.store.read_bytes(made.path).startswith(b'{\n "format": 2,\n "stage": "filter",\n'), (
@@ -361,7 +367,7 @@ def test_what_was_committed_is_read_back(make_run: Callable[..., Run]) -> None:
     )
     assert (stands.stage, stands.identity.version, stands.partition) == ("filter", STAGES["filter"].version, SEGMENT)
     assert (stands.fingerprint, stands.attempt) == (attempt.task.fingerprint, attempt.id)
-    assert (stands.files, stands.rows, stands.metrics) == ((log, documents), rows, {"rate": 1.5})
+    assert (stands.files, stands.rows, stands.metrics) == ((log, documents), rows, {})
     [score] = attempt.task.inputs
     assert stands.inputs == (Input(stage="score", partition=SEGMENT, fingerprint=score.fingerprint),)
     assert stands.identity == attempt.task.identity
@@ -461,9 +467,9 @@ def _version() -> str:
 
 def test_a_manifest_says_what_it_was_made_from(make_run: Callable[..., Run]) -> None:
     run = make_run("crawl.retries=3", "crawl.max_payload_bytes=9")
-    made = Attempt(run, run.task("crawl", SEGMENT)).commit([], metrics={"rate": 1.5, "open": True})
+    made = Attempt(run, run.task("crawl", SEGMENT)).commit([], result=Crawl(files=3, parts=4))
     assert made.sources == (run.segments[0].files[0].uri,)
-    assert made.metrics == {"rate": 1.5, "open": True}
+    assert made.metrics == {"files": 3, "parts": 4}
     assert made.identity.settings == {"crawl.max_payload_bytes": 9}, "run-time-only settings and defaults are left out"
     assert made.started <= made.finished
     extract = Attempt(run, run.task("extract", SEGMENT)).commit([])

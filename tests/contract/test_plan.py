@@ -49,7 +49,7 @@ CHANGED: dict[str, Any] = {
     "crawl.soft_words": ("a",), "score.mask": ("ip",), "score.bad_words": "a", "score.perplexity_model": "a", "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
-    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "mix.sources": {"a": MixSource(uri="b")}, "sft.data": "a", "reward.data": "a", "ppo.kl_target": 6.0,
+    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "mix.sources": {"a": MixSource(uri="b")}, "instructions.data": "a", "preferences.data": "a", "ppo.kl_target": 6.0,
     "export.dtype": "bf16",
 }  # fmt: skip
 
@@ -170,8 +170,9 @@ def test_a_fingerprint_is_the_hash_of_the_identity_and_nothing_else_decides_it()
 
 def test_what_each_kind_of_task_is_known_by() -> None:
     recipe, segment = Recipe(), SEGMENTS[1]
-    tasks = plan(recipe, SEGMENTS, {"sft.data": "d", "sft.also": "c", "reward.data": "e"})
-    crawl, extract, sft = tasks["crawl", segment.partition], tasks["extract", segment.partition], tasks["sft", "all"]
+    tasks = plan(recipe, SEGMENTS, {"instructions.data": "d", "instructions.also": "c", "preferences.data": "e"})
+    crawl, extract = tasks["crawl", segment.partition], tasks["extract", segment.partition]
+    chats = tasks["instructions", "all"]
     assert crawl.identity == Identity(
         stage="crawl", version=STAGES["crawl"].version, segment=segment.partition, crawl_files=("1:2:a",)
     )
@@ -181,8 +182,8 @@ def test_what_each_kind_of_task_is_known_by() -> None:
         facts={"language_model": LANGUAGE_MODEL},
         inputs=(as_input(crawl),),
     )
-    assert sft.identity.outside == {"sft.also": "c", "sft.data": "d"}
-    assert sft.identity.inputs == tuple(as_input(tasks[stage, "all"]) for stage in STAGES["sft"].reads)
+    assert chats.identity.outside == {"instructions.also": "c", "instructions.data": "d"}
+    assert chats.identity.inputs == tuple(as_input(tasks[stage, "all"]) for stage in STAGES["instructions"].reads)
     assert tasks["mix", "all"].identity.outside == {}
 
 
@@ -278,7 +279,7 @@ def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
 
     segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, "a"),)) for index in range(9000)]
     began = time.monotonic()
-    assert len(plan(Recipe(), segments)) == 6 * 9000 + 14
+    assert len(plan(Recipe(), segments)) == 6 * 9000 + 16
     assert time.monotonic() - began < 10
 
 
@@ -308,17 +309,17 @@ def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable
 
 def test_an_edited_data_file_changes_its_stage_and_what_follows(make_run: Callable[..., Run], tmp_path: Path) -> None:
     data = tmp_path / "alpaca.jsonl"
-    with pytest.raises(InputError, match=r"sft\.data: .*alpaca\.jsonl does not exist; check the path"):
-        make_run(f"sft.data={data}")
+    with pytest.raises(InputError, match=r"instructions\.data: .*alpaca\.jsonl does not exist; check the path"):
+        make_run(f"instructions.data={data}")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"sft\.data: .*empty holds no readable file; check the path"):
-        make_run(f"sft.data={tmp_path}/empty")
+    with pytest.raises(InputError, match=r"instructions\.data: .*empty holds no readable file; check the path"):
+        make_run(f"instructions.data={tmp_path}/empty")
     data.write_text("one")
-    before = make_run(f"sft.data={data}", run="before")
+    before = make_run(f"instructions.data={data}", run="before")
     data.write_text("another")
-    after = make_run(f"sft.data={data}", run="after")
+    after = make_run(f"instructions.data={data}", run="after")
     changed = {key[0] for key, task in before.tasks().items() if after.tasks()[key].fingerprint != task.fingerprint}
-    assert changed == {"sft", *downstream("sft")}
+    assert changed == {"instructions", *downstream("instructions")}
     assert open_run(after.uri).tasks() == after.tasks()
 
 
@@ -356,7 +357,7 @@ def test_a_task_prints_short_and_cannot_be_changed(make_run: Callable[..., Run])
 
 def test_a_resolved_run_is_wholly_in_its_folder(make_run: Callable[..., Run], tmp_path: Path) -> None:
     (tmp_path / "alpaca.jsonl").write_text("one")
-    run = make_run(f"sft.data={tmp_path}/alpaca.jsonl", f"store=file://{tmp_path}/store/")
+    run = make_run(f"instructions.data={tmp_path}/alpaca.jsonl", f"store=file://{tmp_path}/store/")
     assert run.recipe.store == f"file://{tmp_path}/store"
     place, digest = split_digest(run.uri)
     assert place == f"{run.recipe.store}/runs/one/recipe.yaml"
@@ -365,7 +366,7 @@ def test_a_resolved_run_is_wholly_in_its_folder(make_run: Callable[..., Run], tm
     assert open_run(run.uri) == open_run(place) == run, (
         "a run that a person names without its digest has it from then on"
     )
-    assert list(run.outside) == ["sft.data"]
+    assert list(run.outside) == ["instructions.data"]
 
 
 def test_a_store_that_cannot_be_written_is_told_before_the_crawl_is_listed(
@@ -548,10 +549,10 @@ def test_a_mirror_is_known_by_its_uris() -> None:
 def test_a_touched_file_is_no_changed_file(make_run: Callable[..., Run], tmp_path: Path) -> None:
     data = tmp_path / "alpaca.jsonl"
     data.write_text("one")
-    run = make_run(f"sft.data={data}")
+    run = make_run(f"instructions.data={data}")
     for file in (data, *(tmp_path / "crawl").iterdir()):
         os.utime(file, (1, 1))
-    for task in (run.task("sft"), *(run.task("crawl", segment.partition) for segment in run.segments)):
+    for task in (run.task("instructions"), *(run.task("crawl", segment.partition) for segment in run.segments)):
         run.check_inputs(task)
     (tmp_path / "crawl" / "part-0.warc.gz").write_bytes(b"CRAW")  # of the same length
     with pytest.raises(InputError, match=r"part-0\.warc\.gz: the crawl file changed"):
@@ -602,11 +603,13 @@ def test_a_digest_says_which_file_holds_what() -> None:
 def test_a_data_file_that_changed_is_noticed_before_work_starts(make_run: Callable[..., Run], tmp_path: Path) -> None:
     data = tmp_path / "alpaca.jsonl"
     data.write_text("one")
-    run = make_run(f"sft.data={data}")
-    run.check_inputs(run.task("sft"))
+    run = make_run(f"instructions.data={data}")
+    run.check_inputs(run.task("instructions"))
     data.write_text("another")
-    with pytest.raises(InputError, match=r"sft\.data: the file changed since the run was resolved; start a new run"):
-        run.check_inputs(run.task("sft"))
+    with pytest.raises(
+        InputError, match=r"instructions\.data: the file changed since the run was resolved; start a new run"
+    ):
+        run.check_inputs(run.task("instructions"))
 
 
 def test_a_benchmark_that_changed_is_noticed_by_all_that_search_for_it(

@@ -77,4 +77,4 @@ def test_errors_warnings_headlines_and_tables_are_printable(caplog: pytest.LogCa
 @pytest.mark.parametrize("hidden", ["\x85", "\x9b", "\u202e", "\u2028"])
 def test_a_recipe_names_nothing_with_them(hidden: str) -> None:
     with pytest.raises(RecipeError, match="should hold no control characters"):
-        parse("", "here", [f'sft.data="/data/a{hidden.encode("unicode_escape").decode()}"'])
+        parse("", "here", [f'instructions.data="/data/a{hidden.encode("unicode_escape").decode()}"'])

@@ -202,8 +202,14 @@ def test_relative_paths_mean_the_same_to_whoever_reads_the_resolved_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made = parse("sft: {data: a.jsonl}\ndecontaminate: {benchmarks: {b: b.jsonl}}\nstore: s3://bucket/x", "here")
-    assert (made.sft.data, made.reward.data, made.store) == (f"{tmp_path}/a.jsonl", "synthetic", "s3://bucket/x")
+    made = parse(
+        "instructions: {data: a.jsonl}\ndecontaminate: {benchmarks: {b: b.jsonl}}\nstore: s3://bucket/x", "here"
+    )
+    assert (made.instructions.data, made.preferences.data, made.store) == (
+        f"{tmp_path}/a.jsonl",
+        "synthetic",
+        "s3://bucket/x",
+    )
     assert made.decontaminate.benchmarks == {"b": f"{tmp_path}/b.jsonl"}
 
 
@@ -397,3 +403,20 @@ def test_a_file_that_is_too_large_for_a_recipe_is_not_read(tmp_path: Path, monke
         sink.truncate(1 << 40)
     with pytest.raises(RecipeError, match=r"large\.yaml: has 1,099,511,627,776 bytes; a recipe has at most 1,048,576"):
         load(str(file))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sft.data=a.jsonl", "instructions.data"),
+        ("sft.max_examples=9", "instructions.max_examples"),
+        ("reward.data=a.jsonl", "preferences.data"),
+        ("reward.max_examples=9", "preferences.max_examples"),
+        ("reward.heldout_fraction=0.1", "preferences.heldout_fraction"),
+    ],
+)
+def test_a_key_that_moved_is_refused_with_its_new_name(old: str, new: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{re.escape(old.split('=')[0])}: unknown key; it is now {re.escape(new)}$"):
+        parse("", "here", [old])
+    value = parse("", "here", [f"{new}={old.split('=')[1]}"]).at(new)
+    assert str(value).endswith(old.split("=")[1])

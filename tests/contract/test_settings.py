@@ -133,16 +133,19 @@ def test_files_beside_the_crawl_are_named_by_their_settings() -> None:
             "crawl": {"blocklists": ["/x", "/y"]},
             "decontaminate": {"benchmarks": {"a": "/b"}},
             "mix": {"sources": {"wiki": {"uri": "/w"}}},
-            "sft": {"data": "/s"},
+            "instructions": {"data": "/s"},
         }
     )
-    outside = {stage: recipe.section(stage).outside() for stage in ("crawl", "decontaminate", "mix", "sft", "reward")}
+    outside = {
+        stage: recipe.section(stage).outside()
+        for stage in ("crawl", "decontaminate", "mix", "instructions", "preferences")
+    }
     assert outside == {
         "crawl": {"blocklists.0": "/x", "blocklists.1": "/y"},
         "decontaminate": {"benchmarks.a": "/b"},
         "mix": {"sources.wiki.uri": "/w"},
-        "sft": {"data": "/s"},
-        "reward": {},
+        "instructions": {"data": "/s"},
+        "preferences": {},
     }
 
 

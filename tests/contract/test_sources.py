@@ -241,7 +241,7 @@ def test_inputs_are_read_back_as_they_were_written() -> None:
         Segment("X-2024-10", 3, (Source("u", "n", 5, "c"), Source("v", "m", 0, ""))),
         Segment("Y-2024-11", 0, ()),
     ]
-    assert load_inputs(dump_inputs(segments, {"sft.data": "d"})) == (segments, {"sft.data": "d"})
+    assert load_inputs(dump_inputs(segments, {"instructions.data": "d"})) == (segments, {"instructions.data": "d"})
     path = dump_inputs(segments, {}).replace(b'"index": 3', b'"index": "../3"')
     deep = b"[" * 200_000
     for old in (

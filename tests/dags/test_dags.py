@@ -5,16 +5,18 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
-from contract.stages import STAGES
+from contract.stages import STAGES, Dag
 from gristmill_airflow.assets import CRAWL, RESOLVED
-from gristmill_airflow.stage import POOLS, SLICES, StageOperator
+from gristmill_airflow.stage import POOLS, StageOperator
 
 DAGS = Path(__file__).parents[2] / "dags"
+SLICES = {dag: [stage.name for stage in STAGES.values() if stage.dag == dag] for dag in get_args(Dag)}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,13 @@ def test_dags_are_joined_by_one_asset_each(bag):
     chain = ["crawl_refresh", "corpus", "pretrain", "align", "evaluate"]
     for before, after in pairwise(chain):
         assert publishes(before) == waits_for(after)
+
+
+def test_a_corpus_is_published_with_its_examples(bag):
+    """The DAG `align` may start at once where pretraining was done before: it must find the examples."""
+    dag = bag.dags["corpus"]
+    waits = dag.get_task("publish").get_flat_relative_ids(upstream=True)
+    assert {name for name in SLICES["corpus"] if STAGES[name].scope == "corpus"} <= waits
 
 
 def test_resolve_reads_what_polls_kept_and_tells_the_runs_note(bag):

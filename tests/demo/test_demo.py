@@ -18,7 +18,7 @@ from demo import server, summary
 ROOT = Path(__file__).parents[2]
 # As small as every stage still does its work; what the models learn is judged elsewhere.
 SMALLER = (
-    "tokenizer.vocab_size=1000 pretrain.steps=12 pretrain.eval_sequences=16 sft.max_examples=48 reward.max_examples=96 "
+    "tokenizer.vocab_size=1000 pretrain.steps=12 pretrain.eval_sequences=16 instructions.max_examples=48 preferences.max_examples=96 "
     "gate.min_accuracy=0.0 ppo.steps=2 ppo.rollout_batch=16 ppo.max_response_tokens=16 evaluate.sequences=16 evaluate.prompts=8 "
     "evaluate.max_response_tokens=16"
 )

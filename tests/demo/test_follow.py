@@ -10,6 +10,7 @@ from contract.errors import GristmillError
 from contract.manifest import Attempt, Rows
 from contract.metrics import Progress
 from contract.plan import resolve
+from contract.results import Gate
 from demo import follow
 from demo.follow import Follower, Screen, latest_progress, reason
 
@@ -122,7 +123,7 @@ def test_a_finished_task_is_told_in_its_headline(tmp_path):
     (tmp_path / "recipe.yaml").write_text(f"{{store: {tmp_path}/store, crawl: {{source: {tmp_path}/crawl}}}}")
     runs = [resolve(str(tmp_path / "recipe.yaml"), name) for name in ("one", "two")]
     metrics = {"open": False, "accuracy": 0.6, "low": 0.502, "high": 0.691, "threshold": 0.55}
-    Attempt(runs[0], runs[0].task("gate")).commit([], metrics=metrics)
+    Attempt(runs[0], runs[0].task("gate")).commit([], result=Gate(**metrics))
     rows = Rows(read=456, kept=393, dropped=63, reasons={"language": 63})
     Attempt(runs[0], runs[0].task("langid", runs[0].segments[0].partition)).commit([], rows=rows)
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from contract.documents import parts_of, read_documents
 from contract.manifest import Attempt
 from contract.plan import Run
-from contract.schema import DOCUMENTS
+from contract.schema import DOCUMENTS, SCORED
 from contract.store import Store
 from contract.tables import read_rows
 from pipelines.spark import exchange
-from pipelines.spark.job import DocumentSink, Output
+from pipelines.spark.documents import DocumentSink, Output
 
 DAY = datetime.datetime(2024, 3, 4, tzinfo=datetime.UTC)
 
@@ -111,7 +112,7 @@ def commit_mixture() -> Callable[..., None]:
     def make(run: Run, kinds: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> None:
         attempt = Attempt(run, run.task("mix"))
         written = [write(attempt, kind, files) for kind, files in kinds.items()]
-        attempt.commit([file for one in written for file in one.files])
+        attempt.commit([file for one in written for file in one.listed()])
 
     return make
 
@@ -119,18 +120,20 @@ def commit_mixture() -> Callable[..., None]:
 def commit(run: Run, stage: str, partition: str, files: Sequence[Sequence[Mapping[str, Any]]]) -> None:
     attempt = Attempt(run, run.task(stage, partition))
     output = write(attempt, "documents", files)
-    attempt.commit(output.files, output.counts.rows())
+    attempt.commit(output.listed(), output.counts.rows())
 
 
 def write(attempt: Attempt, kind: str, files: Sequence[Sequence[Mapping[str, Any]]]) -> Output:
     total = Output()
     for number, rows in enumerate(files):
         name = f"{number:05d}-{number:08x}"
-        sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", attempt.task.stage, name, DOCUMENTS, kind)
+        sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", attempt.task.stage, name, SCORED, kind)
         for row in rows:
-            sink.keep(dict(row), len(row["text"].encode()))
+            size = len(row["text"].encode())
+            sink.keep({**row, "bytes": size}, size)
         one = sink.close()
         total.files += one.files
+        total.parts += one.parts
         total.counts += one.counts
     return total
 
@@ -209,9 +212,17 @@ def in_process() -> Callable[..., list[dict[str, Any]]]:
 
 @pytest.fixture
 def rows_of() -> Callable[..., list[dict[str, Any]]]:
-    """`rows_of(store, manifests, "drops")`: the rows of all files of one kind, in order."""
+    """`rows_of(store, manifests, "drops")`: the rows of all files of one kind, in order; of documents, those that are left."""
 
     def read(store: Store, manifests: Sequence[Any], kind: str) -> list[dict[str, Any]]:
+        if kind == "documents" and any(parts_of(manifest) for manifest in manifests):
+            rows = [
+                row
+                for manifest in manifests
+                for part in parts_of(manifest)
+                for row in read_documents(store, part, SCORED.names if manifest.stage == "score" else DOCUMENTS.names)
+            ]
+            return [{name: value for name, value in row.items() if name != "row"} for row in rows]
         return [row for manifest in manifests for file in manifest.of(kind) for row in read_rows(store, file.path)]
 
     return read

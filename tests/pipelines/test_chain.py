@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from contract.chat import SPECIAL_TOKENS
+from contract.chat import END_OF_TEXT
 from contract.plan import Run
 from contract.shards import open_shard
 from contract.store import Store
@@ -51,6 +51,11 @@ def test_chain(
     done = {stage: run_stage(run, stage) for stage in CHAIN}
     store = run.store
 
+    for stage in CHAIN[:5]:
+        own = [
+            file.kind for manifest in done[stage] for file in manifest.files if file.path.startswith(manifest.prefix)
+        ]
+        assert "documents" not in own, f"{stage} writes texts again"
     (by_url,) = rows_of(store, done["dedup_url"], "drops")
     assert (by_url["id"], by_url["duplicate_of"], by_url["reason"]) == (plain[1]["id"], same_url["id"], "duplicate_url")
     (by_text,) = rows_of(store, done["dedup_fuzzy"], "drops")
@@ -75,7 +80,7 @@ def decoded(store: Store, done: dict[str, Any], kind: str) -> dict[str, str]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_buffer(store.read_bytes(done["tokenizer"][0].of("tokenizer")[0].path))
-    assert [tokenizer.token_to_id(token) for token in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
+    end = tokenizer.token_to_id(END_OF_TEXT)
     texts = {}
     for file in done["pack"][0].of(kind):
         import tempfile
@@ -85,7 +90,7 @@ def decoded(store: Store, done: dict[str, Any], kind: str) -> dict[str, str]:
             shard = open_shard(store.download(file.path, Path(folder) / "shard"))
             flat = np.array(shard.tokens).reshape(-1)[: shard.used]
             ends = [*shard.starts[1:], shard.used]
-            for key, start, end in zip(shard.ids, shard.starts, ends, strict=True):
-                assert flat[int(end) - 1] == 0
-                texts[bytes(key).hex()] = tokenizer.decode(flat[int(start) : int(end) - 1], skip_special_tokens=False)
+            for key, start, stop in zip(shard.ids, shard.starts, ends, strict=True):
+                assert flat[int(stop) - 1] == end
+                texts[bytes(key).hex()] = tokenizer.decode(flat[int(start) : int(stop) - 1], skip_special_tokens=False)
     return texts

@@ -28,6 +28,7 @@ def run_with(tmp_path: Path, resolve_run: Any) -> Any:
     (tmp_path / "broken.jsonl").write_text('{"question": "What is it?"}\n{"question": \n')
     (tmp_path / "short.jsonl").write_text('{"question": "What is it?"}\n')
     (tmp_path / "good.jsonl").write_text(json.dumps({"question": "What is it that all of us have been waiting for?"}))
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"instruction": "What is it?", "output": "A mill."}))
 
     def make(overrides: dict[str, Any]) -> Run:
         run: Run = resolve_run(tmp_path / "crawl", json.loads(json.dumps(overrides).replace("HERE", str(tmp_path))))
@@ -48,6 +49,8 @@ def run_with(tmp_path: Path, resolve_run: Any) -> Any:
         ({"decontaminate.benchmarks": {"x": "HERE/broken.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: .* line 2"),
         ({"decontaminate.benchmarks": {"x": "HERE/empty"}}, InputError, r"^decontaminate\.benchmarks\.x: .* cannot be read"),
         ({"decontaminate.benchmarks": {"x": "HERE/short.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: none of the 1 items"),
+        ({"instructions.data": "HERE/good.jsonl"}, InputError, r"^instructions\.data: .* no usable row \(good.jsonl line 1: missing text"),
+        ({"preferences.data": "HERE/chats.jsonl"}, InputError, r"^preferences\.data: .* no usable row \(chats.jsonl line 1: missing"),
     ],
 )  # fmt: skip
 def test_refused(
@@ -79,20 +82,21 @@ def test_a_benchmark_that_went_after_the_run_was_resolved(
     (tmp_path / "good.jsonl").unlink()
     assert main(["check", "--recipe", run.uri]) == 65
     assert capsys.readouterr().err.startswith("error: decontaminate.benchmarks.x: ")
-    for stage in ("decontaminate", "mix"):  # `mix` searches curated sources for it
+    for stage in ("decontaminate", "mix", "instructions", "preferences"):  # all that search for it
         Attempt(run, run.task(stage)).commit([])
     assert main(["check", "--recipe", run.uri]) == 0, "the stages have read it"
 
 
-@pytest.mark.parametrize("key", ["decontaminate.benchmarks", "sft.data", "score.bad_words"])
+@pytest.mark.parametrize("key", ["decontaminate.benchmarks", "instructions.data", "score.bad_words"])
 def test_a_file_that_changed_after_the_run_was_resolved(
     key: str, run_with: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     value = {"decontaminate.benchmarks": {"x": "HERE/good.jsonl"}, "score.bad_words": "HERE/lists"}
-    run = run_with({key: value.get(key, "HERE/good.jsonl")})
+    run = run_with({key: value.get(key, "HERE/chats.jsonl")})
     assert main(["check", "--recipe", run.uri]) == 0
     (tmp_path / "good.jsonl").write_text(json.dumps({"question": "What is it that none of us has been waiting for?"}))
     (tmp_path / "lists" / "en").write_text("drat it\n")
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"instruction": "What is it?", "output": "A mile."}))
     assert main(["check", "--recipe", run.uri]) == 65
     said = capsys.readouterr().err
     assert said.startswith(f"error: {key}")

@@ -18,7 +18,7 @@ from contract.sources import Source, list_snapshots
 from contract.store import Store
 from pipelines import crawl
 from pipelines.__main__ import execute
-from pipelines.spark.job import Counts
+from pipelines.spark.documents import Counts
 from pipelines.urls import filter as url
 from pipelines.warc import rangefile
 from pipelines.warc.rangefile import RangeFile

@@ -18,7 +18,7 @@ from contract.sources import Source
 from contract.tables import read_rows
 from perf.reading import measure
 from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split, whole
-from pipelines.spark.job import DocumentSink
+from pipelines.spark.documents import DocumentSink
 from pipelines.warc.record import Loss
 
 

@@ -4,18 +4,23 @@ import gzip
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.contamination import render, reports, tables
+from contract.documents import read_documents
 from contract.errors import InputError, RecipeError
-from contract.manifest import Manifest
+from contract.manifest import Manifest, need
 from contract.plan import Run
 from contract.recipe import parse
 from contract.settings.corpus import Decontaminate
+from contract.tables import read_rows
 from pipelines.decontaminate import Judge, describe, load, read_benchmark
+from pipelines.decontaminate import search as search_part
+from pipelines.spark.documents import DocumentSink, write_cuts
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 
@@ -141,6 +146,8 @@ def test_stage(benchmarks: dict[str, str], make_document: Any, search: Any, rows
     files = [clean[:2], [dirty, *clean[2:4], part, clean[4]]]
     run, done = search(files, {"decontaminate.benchmarks": benchmarks})
     assert rows_of(run.store, [done], "documents") == clean
+    own = [file.kind for file in done.files if file.path.startswith(done.prefix)]
+    assert sorted(own) == ["contamination", "drops", "index", "items", "matches", "ngrams"], "no text is written again"
     drops = rows_of(run.store, [done], "drops")
     assert [(row["id"], row["reason"]) for row in drops] == [
         (dirty["id"], "contaminated"),
@@ -196,6 +203,32 @@ def test_cut_and_spare(benchmarks: dict[str, str], make_document: Any, search: A
     assert re.search(r"^sums +1 +1 +1 +0 +2 +1 +8 of 9$", table, re.MULTILINE), table
     assert "    in 3 documents: sold clips to 48 of her friends in april and then she sold" in table
     assert "\n".join(tables(run)) == f"\n{table}"
+
+
+def test_what_is_cut_is_cut_from_what_earlier_cuts_left(
+    benchmarks: dict[str, str], make_document: Any, tmp_store: Any
+) -> None:
+    """Of three documents, an earlier stage cut the first and the second, and this one the second and the third."""
+    dirty = f"{FILLER}{QUESTION} {FILLER}"
+    rows = [make_document(text, name=str(at)) for at, text in enumerate((f"gone é {FILLER}", f"gone é {dirty}", dirty))]
+    sink = DocumentSink(tmp_store, "in", "dedup_substring", "0")
+    for row in rows:
+        sink.keep(row, 0)
+    (part,) = sink.close().parts
+    ids = {at: row["id"] for at, row in enumerate(rows)}
+    gone = len("gone é ".encode())
+    part = replace(part, cuts=write_cuts(tmp_store, "cuts.parquet", {0: [(0, gone)], 1: [(0, gone)]}, ids))
+    output = search_part(tmp_store, "out", judge_of(benchmarks, action="cut"), part, "0")
+    (left,) = output.parts
+    first, *others = [row["text"] for row in read_documents(tmp_store, left, ["text"])]
+    verdict = judge_of(benchmarks, action="cut")(dirty)
+    assert verdict is not None
+    assert verdict.left is not None
+    assert first == FILLER
+    assert others == [verdict.left] * 2
+    assert "Natalia" not in verdict.left
+    assert output.counts.bytes_kept == len(FILLER) + 2 * len(verdict.left)
+    assert [row["id"] for row in read_rows(tmp_store, left.cuts)][:1] == [rows[0]["id"]]
 
 
 def disguised(fields: tuple[str, ...], random: random.Random) -> str:
@@ -258,14 +291,13 @@ def test_every_planted_item_is_found_and_no_clean_page(
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_without_benchmarks_everything_stays_and_no_spark_starts(
+def test_without_benchmarks_everything_stays_where_it_is_and_no_spark_starts(
     make_document: Any,
     make_corpus: Any,
     commit_documents: Any,
     run_stage: Any,
     rows_of: Any,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("pipelines.spark.job.start_context", lambda *_: pytest.fail("Spark was started"))
     rows = [make_document(f"text {n}") for n in range(5)]
@@ -275,8 +307,8 @@ def test_without_benchmarks_everything_stays_and_no_spark_starts(
     assert rows_of(run.store, [done], "documents") == rows
     size = sum(len(row["text"]) for row in rows)
     assert (done.rows.read, done.rows.kept, done.rows.bytes_kept) == (5, 5, size)
-    assert all(len(run.store.read_bytes(file.path)) == file.bytes for file in done.files)
-    assert "progress decontaminate all 2/2 files" in capsys.readouterr().out
+    assert done.files == need(run.store, run.task("dedup_substring")).files
+    assert not run.store.files(f"{done.prefix}/{done.attempt}"), "nothing is written again"
 
 
 @pytest.mark.parametrize(

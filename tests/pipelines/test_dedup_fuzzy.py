@@ -18,11 +18,11 @@ from contract.settings.corpus import MinhashSign
 from contract.sources import Segment
 from contract.store import Store
 from pipelines import minhash_sign
-from pipelines.dedup.links import Signed, id_rank, len_keys, read_edges
+from pipelines.dedup.links import id_rank, len_keys, read_edges
 from pipelines.dedup_fuzzy import facts, keep_edges, show
 from pipelines.spark.components import components, spark_components
-from pipelines.spark.job import DocumentSink, Job
-from pipelines.spark.survivors import Part
+from pipelines.spark.documents import DocumentSink, IndexSink
+from pipelines.spark.job import Job
 
 Rows = list[dict[str, Any]]
 Edges = list[tuple[int, int]]
@@ -57,17 +57,20 @@ def test_what_decides_which_document_stays(tmp_store: Store, make_document: Any)
     sink = DocumentSink(tmp_store, "in", "filter", "00003-0123abcd", DOCUMENTS)
     for row in rows:
         sink.keep(row, 0)
-    (file,) = sink.close().files
-    signatures = minhash_sign.sign(tmp_store, "in", MinhashSign(), (file, []), "00003-0123abcd").files[0]
-    gone = DocumentSink(tmp_store, "in", "dedup_url", "00003-0123abcd")
-    gone.drop(rows[1], Drop.DUPLICATE_URL)
-    item = Signed(Part(file, tuple(gone.close().files)), signatures)
-    found = [row for batch in facts(tmp_store, item, 3) for row in batch.to_pylist()]
+    (part,) = sink.close().parts
+    (signed,) = minhash_sign.sign(tmp_store, "in", MinhashSign(), part, "00003-0123abcd").parts
+    judged = IndexSink(tmp_store, "in", "dedup_url", "00003-0123abcd")
+    judged.keep(0, 0)
+    judged.drop(rows[1], Drop.DUPLICATE_URL)
+    judged.keep(2, 0)
+    judged.finish(signed)
+    (part,) = judged.close().parts
+    found = [row for batch in facts(tmp_store, part, 3) for row in batch.to_pylist()]
     assert found == [
         {"node": (3 << 32) + at, "id": rows[at]["id"], "length": len(rows[at]["text"]), "date": 1000 * int(rows[at]["date"].timestamp()), "quality": at / 4}
         for at in (0, 2)
     ]  # fmt: skip
-    assert len_keys(tmp_store, [item]) == 14
+    assert len_keys(tmp_store, [part]) == 14
     assert show({}, "group") == "group"
 
 
@@ -257,7 +260,7 @@ def test_scope(
     crawls = tuple(Segment(name, 0, ()) for name in ("CC-MAIN-2024-10", "CC-MAIN-2024-18"))
     run = dataclasses.replace(run, segments=crawls)
     for number, segment in enumerate(run.segments):
-        rows = [make_document(text, name=f"{number}.{n}") for n in range(2 - number)]
+        rows = [make_document(text, name=f"{number}.{n}", snapshot=segment.snapshot) for n in range(2 - number)]
         commit_documents(run, "filter", segment.partition, [rows])
     _, answer = judge(run, run_stage, rows_of)
     assert len(answer) == dropped

@@ -3,6 +3,7 @@
 import random
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,18 +17,17 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from contract.manifest import Attempt, File, need
+from contract.cuts import read_cuts, without
+from contract.documents import read_documents
+from contract.manifest import File
 from contract.plan import Run
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import DedupSubstring
 from contract.store import Store
-from contract.tables import read_rows
 from pipelines import dedup_substring
 from pipelines.dedup import repeats
-from pipelines.dedup.tokens import Item, read_cuts, without
+from pipelines.spark.documents import DocumentSink, write_cuts
 from pipelines.spark.heldout import is_heldout
-from pipelines.spark.job import DocumentSink
-from pipelines.spark.survivors import Part
 
 Rows = list[dict[str, Any]]
 Texts = dict[str, list[str]]
@@ -111,13 +111,11 @@ def deduplicate(
         **{f"dedup_substring.{key}": value for key, value in settings.items()},
     }
     run = make_corpus(
-        [[shuffled[at::files] for at in range(files)]],
+        [[]],
         given | {"spark.shuffle_partitions": files},
         name=f"files{files}",
     )
-    commit_documents(run, "dedup_url", "all", [])
-    filtered = need(run.store, run.task("filter", run.segments[0].partition))
-    Attempt(run, run.task("dedup_fuzzy")).commit([], filtered.rows)
+    commit_documents(run, "dedup_fuzzy", "all", [shuffled[at::files] for at in range(files)])
     return run, run_stage(run, "dedup_substring")[0]
 
 
@@ -285,17 +283,26 @@ def test_too_little_left(
     assert done.rows.bytes_read == sum(len(row["text"]) for row in (keeper, copy, tail))
 
 
-def test_what_is_dropped_already_is_left_out_and_the_rest_follows(
-    make_document: Any, make_corpus: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [make_document(f"text number {number}", name=str(number)) for number in range(3)]
-    run = make_corpus([[rows]])
-    file = need(run.store, run.task("filter", run.segments[0].partition)).of("documents")[0]
-    monkeypatch.setattr(dedup_substring, "dropped_ids", lambda *_: {rows[1]["id"]})
-    output = dedup_substring.cut(run.store, "cut", 1, Item(Part(file)), "00000")
-    assert (output.counts.read, output.counts.kept) == (2, 2)
-    kept = [row["text"] for one in output.files for row in read_rows(run.store, one.path)]
-    assert kept == ["text number 0", "text number 2"]
+def test_what_is_cut_is_written_as_cuts_and_what_goes_leaves_the_index(tmp_store: Store, make_document: Any) -> None:
+    texts = ["text number 0", "all of it", "text number 2 with more"]
+    rows = [make_document(text, name=str(number)) for number, text in enumerate(texts)]
+    sink = DocumentSink(tmp_store, "in", "dedup_fuzzy", "0", DOCUMENTS)
+    for row in rows:
+        sink.keep(row, 0)
+    (part,) = sink.close().parts
+    ids = {at: row["id"] for at, row in enumerate(rows)}
+    cut = replace(part, cuts=write_cuts(tmp_store, "cuts.parquet", {1: [(0, 8)], 2: [(13, 23)]}, ids))
+    output = dedup_substring.judge(tmp_store, "cut", 2, cut, "00000")
+    assert (output.counts.read, output.counts.kept) == (3, 2)
+    assert (output.counts.bytes_read, output.counts.bytes_kept) == (45, 26)
+    (left,) = output.parts
+    assert [row["text"] for row in read_documents(tmp_store, left, ["text"])] == ["text number 0", "text number 2"]
+    assert left.cuts == cut.cuts
+    (drops,) = output.files
+    assert drops.kind == "drops"
+    nothing = dedup_substring.judge(tmp_store, "none", 1000, cut, "00000")
+    assert nothing.parts == []
+    assert [file.kind for file in nothing.files] == ["drops", "cuts"], "what was cut of dropped documents is told"
 
 
 def test_the_size_is_that_of_the_text(
@@ -327,15 +334,16 @@ def left_of(tmp_store: Store, in_process: Any) -> Callable[..., dict[str, str]]:
             sink = DocumentSink(tmp_store, place, "filter", f"{number:05d}-{number:08x}", DOCUMENTS)
             for row in documents[number::files]:
                 sink.keep(row, 0)
-            items += [Item(Part(file)) for file in sink.close().files]
+            items += sink.close().parts
         for number in range(settings.passes):
             shared = SimpleNamespace(value=items)
             made = repeats.steps(tmp_store, place, shared, len(items), settings, fraction, buckets)
             for one in in_process(made, number):
-                items[one["file"]] = Item(items[one["file"]].part, File(path=one["path"], kind="cuts", bytes=1))
+                cuts = File(path=one["path"], kind="cuts", bytes=one["bytes"], rows=one["rows"])
+                items[one["part"]] = replace(items[one["part"]], cuts=cuts)
         left = {row["id"]: row["text"] for row in documents}
         for number, item in enumerate(items):
-            for row, cuts in read_cuts(tmp_store, item).items():
+            for row, cuts in read_cuts(tmp_store, item.cuts).items():
                 key = documents[number::files][row]["id"]
                 left[key] = without(left[key].encode(), cuts).decode()  # raises where a character is torn
         return left

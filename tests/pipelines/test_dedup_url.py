@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from contract.documents import Part, parts_of, read_documents
 from contract.errors import NotReadyError, StoreError
 from contract.plan import Run
 from contract.schema import DOCUMENTS
 from contract.store import Store
 from pipelines.dedup_url import keys, show
-from pipelines.spark.job import TableWriter
-from pipelines.spark.survivors import Part
+from pipelines.spark.tables import TableWriter
 
 Rows = list[dict[str, Any]]
 
@@ -40,7 +40,8 @@ def test_a_row_for_each_document_with_an_address(captures: Rows, tmp_store: Stor
     (file,) = writer.close()
     found = [row for batch in keys(tmp_store, Part(file), 7) for row in batch.to_pylist()]
     assert [row["id"] for row in found] == [row["id"] for row in captures if row["url"]]
-    assert {row["file"] for row in found} == {7}
+    assert {row["part"] for row in found} == {7}
+    assert [row["row"] for row in found] == [0, 1, 2, 3, 4, 5, 6]
     assert [row["date"] for row in found] == [row["date"] and row["date"].timestamp() for row in captures[:7]]
     assert found[4]["date"] == 1709942400, "seconds"
     assert len({row["key"] for row in found[:3]}) == len({row["key"] for row in found[3:6]}) == 1
@@ -77,7 +78,10 @@ def test_which_capture_stays(
     total = sum(len(row["text"].encode()) for row in captures)
     assert (done.rows.read, done.rows.kept, done.rows.dropped) == (9, 5, 4)
     assert (done.rows.bytes_read, done.rows.bytes_kept) == (total, total - dropped)
-    assert {file.kind for file in done.files} == {"drops"}
+    assert {file.kind for file in done.files if file.path.startswith(done.prefix)} == {"drops", "index"}
+    left = [row for part in parts_of(done) for row in read_documents(run.store, part, ["id", "text"])]
+    gone = {row["id"] for row in drops}
+    assert [row["text"] for row in left] == [row["text"] for row in captures if row["id"] not in gone]
 
 
 def test_order_and_partitions_do_not_matter(

@@ -16,7 +16,8 @@ from contract.tables import read_rows
 from pipelines import extract
 from pipelines.extract import clean, decode, extract_page, plain_tables, read_digests, share_out, sort_page
 from pipelines.html import maintext
-from pipelines.spark.job import DocumentSink, TableWriter
+from pipelines.spark.documents import DocumentSink
+from pipelines.spark.tables import TableWriter
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 
@@ -174,7 +175,7 @@ def test_what_became_of_a_page(outcome, said, kept, dropped, twice, tmp_store, m
     reply = Reply(outcome, b"" if said is None else json.dumps(said).encode())
     assert sort_page(row, reply, Extract(min_chars=6), sink) is twice
     output = sink.close()
-    (found,) = [row for file in output.files for row in read_rows(tmp_store, file.path)]
+    (found,) = [row for file in output.listed() for row in read_rows(tmp_store, file.path)]
     if dropped:
         assert (found["reason"], found["value"], found["snippet"]) == dropped
     else:
@@ -242,7 +243,7 @@ def test_equal_payloads_of_a_segment_are_worked_on_once(tmp_path, tmp_store, mon
         (b"one", "html "), (b"one", "html U"), (b"two", "html "), (b"three", "html "), (b"four", "html "),
     ]  # fmt: skip
     found = [
-        [(row["id"], row["text"]) for file in output.files for row in read_rows(tmp_store, file.path)]
+        [(row["id"], row["text"]) for file in output.listed() for row in read_rows(tmp_store, file.path)]
         for output in outputs
     ]
     assert found == [

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from contract.documents import parts_of
 from contract.errors import RecipeError
 from contract.manifest import need
 from contract.recipe import StageSettings, parse
@@ -124,6 +125,8 @@ def test_what_is_kept_and_what_goes_is_counted(scored_run, make_document, run_st
         ("a b", "too_few_words", "2"), ("g", "too_few_words", "1"),
     ]  # fmt: skip
     assert (scores.rows.read, scores.rows.kept, scores.rows.bytes_read, scores.rows.bytes_kept) == (4, 2, 17, 13)
+    own = [file.kind for file in scores.files if file.path.startswith(scores.prefix)]
+    assert own == ["index", "drops"], "no text is written again"
 
 
 def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, rows_of):
@@ -137,7 +140,8 @@ def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, 
         assert rows.read == rows.kept + rows.dropped
         assert kept is None or rows.read == kept, f"{stage} did not read what came before it"
         assert rows.dropped == sum(file.rows for file in manifest.of("drops"))
-        assert rows.kept == sum(file.rows for file in manifest.of("documents", "pages"))
+        left = sum(part.rows for part in parts_of(manifest)) + sum(file.rows for file in manifest.of("pages"))
+        assert rows.kept == left
         kept = rows.kept
     documents = rows_of(run.store, [manifest], "documents")
     assert 15 <= len(documents) <= 60

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.documents import Part, read_documents
 from contract.errors import RecipeError
+from contract.recipe import StageSettings, parse
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Langid
 from contract.tables import read_rows
-from pipelines.langid import UNKNOWN, _work, check_languages, identify, judge, rank
-from pipelines.spark.job import TableWriter
+from pipelines.langid import UNKNOWN, _work, check, identify, judge, rank
+from pipelines.spark.tables import TableWriter
 from pipelines.text.fasttext_model import model
 
 
@@ -49,6 +51,10 @@ def test_probabilities_are_probabilities(text):
     assert language == "und" or language.isalpha()
 
 
+def left(store, output):
+    return [row for part in output.parts for row in read_documents(store, part, DOCUMENTS.names)]
+
+
 def test_the_three_likeliest_stay_in_the_document(tmp_store):
     mixed = "The river bends twice. Der Fluss macht zwei Biegungen. La rivière fait deux détours."
     ranked = rank(mixed)
@@ -60,8 +66,10 @@ def test_the_three_likeliest_stay_in_the_document(tmp_store):
     writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
     for number, text in enumerate([mixed, "12 345"]):
         writer.write(dict.fromkeys(DOCUMENTS.names) | {"id": f"{number}", "text": text})
-    output = _work(tmp_store, "out", Langid(languages=(), min_probability=0), writer.close(), "0")
-    whole, numbers = read_rows(tmp_store, output.files[0].path)
+    output = _work(
+        tmp_store, "out", Langid(languages=(), min_probability=0), [Part(file) for file in writer.close()], "0"
+    )
+    whole, numbers = left(tmp_store, output)
     assert whole["languages"] == [language for language, _ in ranked]
     assert whole["language_probabilities"] == pytest.approx(probabilities)
     assert (whole["language"], whole["language_probability"]) == (
@@ -88,8 +96,11 @@ def test_documents_of_other_languages_go(tmp_store):
     writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
     for number, text in enumerate(texts):
         writer.write(dict.fromkeys(DOCUMENTS.names) | {"id": f"{number}", "text": text})
-    output = _work(tmp_store, "out", Langid(languages=("en",), min_probability=0), writer.close(), "0")
-    kept, dropped = ([*read_rows(tmp_store, file.path)] for file in output.files)
+    output = _work(
+        tmp_store, "out", Langid(languages=("en",), min_probability=0), [Part(file) for file in writer.close()], "0"
+    )
+    kept, (drops,) = left(tmp_store, output), output.files
+    dropped = [*read_rows(tmp_store, drops.path)]
     assert [(row["id"], row["language"], row["text"]) for row in kept] == [("0", "en", texts[0])]
     assert [(row["id"], row["reason"], row["value"][:3]) for row in dropped] == [("1", "language", "de ")]
     assert (output.counts.bytes_read, output.counts.bytes_kept) == (
@@ -103,7 +114,7 @@ def test_the_head_of_a_text_tells_its_language(tmp_store):
     writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
     writer.write(dict.fromkeys(DOCUMENTS.names) | {"id": "0", "text": text})
     settings = Langid(languages=(), min_probability=0, sample_chars=51)
-    (row,) = read_rows(tmp_store, _work(tmp_store, "out", settings, writer.close(), "0").files[0].path)
+    (row,) = left(tmp_store, _work(tmp_store, "out", settings, [Part(file) for file in writer.close()], "0"))
     assert (row["language"], row["text"]) == ("en", text)
     assert row["language_probability"] == pytest.approx(identify(text[:51])[1])
 
@@ -112,13 +123,13 @@ def test_an_empty_list_keeps_every_language():
     settings = Langid(languages=())
     assert judge("de", 0.9, settings) is None
     assert judge("de", 0.1, settings) == (Drop.LANGUAGE_UNSURE, "de 0.10")
-    check_languages(settings)
+    check(StageSettings(parse("langid: {languages: []}", "test"), "langid"))
 
 
 def test_a_language_that_the_model_never_answers_is_refused():
-    check_languages(Langid(languages=("en", "zh", "yue", "wuu")))
+    check(StageSettings(parse("langid: {languages: [en, zh, yue, wuu]}", "test"), "langid"))
     with pytest.raises(RecipeError, match="knows no eng, cn;"):
-        check_languages(Langid(languages=("en", "eng", "cn")))
+        check(StageSettings(parse("langid: {languages: [en, eng, cn]}", "test"), "langid"))
 
 
 def test_labelled_paragraphs(data_dir):

@@ -39,14 +39,14 @@ def test_committed_then_done(run: Any, capsys: pytest.CaptureFixture[str]) -> No
 def test_another_attempt_was_faster(
     run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = decontaminate.copy
+    real = decontaminate.run
     rival = Attempt(run, run.task("decontaminate"))
 
-    def slow(job: Job) -> Any:
+    def slow(job: Job) -> None:
         rival.commit([])
-        return copy(job)
+        real(job)
 
-    monkeypatch.setattr(decontaminate, "copy", slow)
+    monkeypatch.setattr(decontaminate, "run", slow)
     assert main(["decontaminate", "--recipe", run.uri]) == 0
     out = capsys.readouterr().out
     assert "committed" not in out
@@ -121,7 +121,7 @@ def test_a_stage_that_fails_leaves_no_file(run: Any, monkeypatch: pytest.MonkeyP
         run.store.write_bytes(f"{job.prefix}/documents-0.parquet", b"half")
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(decontaminate, "copy", failing)
+    monkeypatch.setattr(decontaminate, "run", failing)
     assert main(["decontaminate", "--recipe", run.uri]) == StoreError.exit_code
     assert {entry.path for entry in run.store.files()} == before
 

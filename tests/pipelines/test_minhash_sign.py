@@ -6,12 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from contract.errors import InputError
 from contract.plan import Run
 from contract.settings.corpus import MinhashSign
 from pipelines.dedup.minhash import band_keys, signatures
 from pipelines.dedup.simhash import fingerprints
-from pipelines.minhash_sign import key_count, quality, sign_texts
+from pipelines.minhash_sign import key_count, sign_texts
 from pipelines.text.hashing import buffers, shingles
 
 pytestmark = pytest.mark.usefixtures("without_spark")
@@ -34,6 +33,8 @@ def test_signatures(
     assert [one.metrics["documents"] for one in done] == [4, 1, 0]
     rows = rows_of(run.store, done, "signatures")
     assert [row["id"] for row in rows] == [row["id"] for row in documents]
+    assert [row["row"] for row in rows] == [0, 1, 0, 1, 0]
+    assert {row["snapshot"] for row in rows} == {"TEST-2024-10"}
     assert [row["length"] for row in rows] == [16] * 5  # characters, not bytes
     assert [row["date"] for row in rows] == [row["date"] for row in documents]
     assert [row["quality"] for row in rows] == [0.0, 0.125, 0.25, 0.375, 0.5]
@@ -45,9 +46,8 @@ def test_signatures(
 def test_a_score_is_the_quality(
     quality: str, sign: int, scored_run: Any, make_document: Any, run_stage: Any, rows_of: Any, monkeypatch: Any
 ) -> None:
-    """Seven texts in six files of scores, judged about two at a time; all of the second pair and one other are dropped."""
+    """Seven texts in six files of scores, of which three are dropped."""
     monkeypatch.setattr("pipelines.score.GROUP_ROWS", 1)
-    monkeypatch.setattr("pipelines.filter.GROUP_ROWS", 2)
     texts = ["one two three # four", "one", "a # b # c # d", "e f g h", "short", "two", "last # of all them"]
     rows = [make_document(text, name=f"d{at}") for at, text in enumerate(texts)]
     files = [[0], [1], [4], [5], [2], [3, 6]]
@@ -56,17 +56,10 @@ def test_a_score_is_the_quality(
     )
     assert len(rows_of(run.store, run_stage(run, "filter"), "documents")) == 4
     done = run_stage(run, "minhash_sign")
-    found = {row["id"]: row["quality"] for row in rows_of(run.store, done, "signatures")}
+    signed = rows_of(run.store, done, "signatures")
+    assert [row["row"] for row in signed] == [0, 0, 0, 1]
+    found = {row["id"]: row["quality"] for row in signed}
     assert found == {rows[at]["id"]: sign * value for at, value in ((0, 1 / 5), (2, 3 / 7), (3, 0.0), (6, 1 / 5))}
-
-
-def test_scores_of_other_documents_are_refused() -> None:
-    batch = pa.RecordBatch.from_pylist([{"id": "a"}, {"id": "b"}])
-    scores = pa.table({"id": ["b", "c"], "words": [1.0, None]})
-    settings = MinhashSign(quality="-words")
-    assert quality(batch.slice(1), scores, settings).to_pylist() == [-1.0]
-    with pytest.raises(InputError, match=r"minhash_sign\.quality: 1 documents are not in the files that `filter` read"):
-        quality(batch, scores, settings)
 
 
 def test_simhash_keys() -> None:
@@ -81,7 +74,7 @@ def test_simhash_keys() -> None:
 def test_presets() -> None:
     made = MinhashSign(preset="refinedweb")
     assert (made.ngram, made.bands, made.rows) == (5, 450, 20)
-    assert MinhashSign(preset="fineweb").identity() | {"preset": None} == MinhashSign().identity()
+    assert list(MinhashSign(preset="fineweb").differences(MinhashSign())) == []
     assert MinhashSign.model_validate(made.model_dump()) == made
     with pytest.raises(ValueError, match="bands 20 contradicts preset refinedweb, which has 450"):
         MinhashSign(preset="refinedweb", bands=20)

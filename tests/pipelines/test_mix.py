@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract import funnel
 from contract.contamination import reports
+from contract.documents import Part
 from contract.errors import InputError
 from contract.manifest import Attempt, Rows
 from contract.schema import DOCUMENTS
@@ -18,7 +20,7 @@ from contract.tables import read_rows
 from pipelines import mix as module
 from pipelines.mix import copies, parse_curated, read_curated
 from pipelines.spark.heldout import is_heldout
-from pipelines.spark.job import TableWriter
+from pipelines.spark.tables import TableWriter
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 
@@ -269,7 +271,7 @@ def test_many_row_groups_a_shard(
         writer.write(row)
     (file,) = writer.close()
     none = SimpleNamespace(value=np.zeros(0, np.uint64))
-    dealt = module.deal(tmp_store, "out", settings, None, none, module.Item("crawl", 2.0, file), "00000-a")
+    dealt = module.deal(tmp_store, "out", settings, None, none, module.Item("crawl", 2.0, Part(file)), "00000-a")
     (sharded,) = dealt.files
     shards = [module.collect(tmp_store, "out", [sharded.path], shard, f"{shard}") for shard in range(2)]
     rows = [row for shard in shards for file in shard.files for row in read_rows(tmp_store, file.path)]
@@ -318,7 +320,7 @@ def test_an_empty_corpus_is_explained(levels: list[Rows], said: str, make_corpus
     run = make_corpus([[[]]])
     for stage, rows in zip(("crawl", "extract"), levels, strict=False):
         Attempt(run, run.task(stage, run.segments[0].partition)).commit([], rows)
-    assert module.explain_empty(SimpleNamespace(run=run), module.Counts()).startswith(said)  # type: ignore[arg-type]
+    assert module.explain_empty(SimpleNamespace(funnel=lambda: funnel.levels(run)), module.Counts()).startswith(said)  # type: ignore[arg-type]
 
 
 def test_empty_corpus_names_the_stage(make_document: Any, make_corpus: Any, run_stage: Any) -> None:

@@ -13,7 +13,7 @@ from contract.schema import DOCUMENTS
 from contract.settings.corpus import Pack
 from contract.shards import open_shard
 from pipelines.pack import load_tokenizer, measure, pack
-from pipelines.spark.job import TableWriter
+from pipelines.spark.tables import TableWriter
 from pipelines.tokenizer import train
 
 pytestmark = pytest.mark.usefixtures("without_spark")

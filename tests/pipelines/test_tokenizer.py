@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from contract.chat import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS, SYSTEM, USER
+from contract.chat import END_OF_TEXT, PAD, RESERVED, SMALLEST_VOCABULARY, SPECIAL_TOKENS
+from contract.errors import RecipeError
+from contract.recipe import parse
 from pipelines.pack import load_tokenizer
 from pipelines.tokenizer import batched, bytes_per_token, train
 
@@ -16,14 +18,17 @@ TEXTS = ["the cat sat on the mat, the cat sat still", "a cat and the mat; na\u00
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return load_tokenizer(train(TEXTS, 280, 2).to_str().encode())
+    return load_tokenizer(train(TEXTS, 344, 2).to_str().encode())
 
 
-def test_first_ids(tokenizer: Tokenizer) -> None:
-    assert SPECIAL_TOKENS == (END_OF_TEXT, PAD, USER, ASSISTANT, SYSTEM)
-    assert [tokenizer.id_to_token(number) for number in range(5)] == list(SPECIAL_TOKENS)
-    assert tokenizer.get_vocab_size() == 280
-    single = {tokenizer.id_to_token(number) for number in range(5, 261)}
+def test_special_tokens_and_bytes_are_in_every_vocabulary(tokenizer: Tokenizer) -> None:
+    assert (END_OF_TEXT, PAD) == ("<|endoftext|>", "<|pad|>")
+    assert len(SPECIAL_TOKENS) == len(set(SPECIAL_TOKENS.values())) == 5 + RESERVED == 69
+    assert SPECIAL_TOKENS["reserved_63"] == "<|reserved_63|>"
+    special = [tokenizer.token_to_id(token) for token in SPECIAL_TOKENS.values()]
+    assert sorted(special) == list(range(69))
+    assert tokenizer.get_vocab_size() == 344
+    single = {tokenizer.id_to_token(number) for number in range(69, SMALLEST_VOCABULARY)}
     assert {len(token) for token in single} == {1}
     assert len(single) == 256
 
@@ -39,12 +44,24 @@ def test_every_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
 
 
 def test_special_tokens_in_a_text_are_plain_text(tokenizer: Tokenizer) -> None:
-    for token in SPECIAL_TOKENS:
-        assert min(tokenizer.encode(f"before {token} after").ids) >= 5
+    for token in SPECIAL_TOKENS.values():
+        text = f"before {token} after"
+        assert min(tokenizer.encode(text).ids) >= len(SPECIAL_TOKENS)
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=True) == text
+
+
+def test_a_vocabulary_that_cannot_hold_every_byte_is_refused() -> None:
+    assert parse("tokenizer: {vocab_size: 325}", "here").tokenizer.vocab_size == 325
+    with pytest.raises(
+        RecipeError,
+        match=r"tokenizer\.vocab_size: should be at least 325, for 69 special tokens and 256 bytes, got 324",
+    ):
+        parse("tokenizer: {vocab_size: 324}", "here")
+    assert train(TEXTS, 325, 1).get_vocab_size() == 325
 
 
 def test_too_small_a_corpus_gives_a_smaller_vocabulary() -> None:
-    assert train(["ab ab ab"], 1000, 2).get_vocab_size() == 5 + 256 + 2  # "ab" and " ab"
+    assert train(["ab ab ab"], 1000, 2).get_vocab_size() == 69 + 256 + 2  # "ab" and " ab"
 
 
 def test_training_twice_gives_the_same_file() -> None:
@@ -70,15 +87,15 @@ def test_stage(
     rows = [make_document(text, name=str(number)) for number, text in enumerate(texts)]
     size = [len(text.encode()) for text in texts]
     run = make_corpus(
-        [[rows]], {"tokenizer.vocab_size": 300, "tokenizer.min_frequency": 1, "tokenizer.sample_bytes": sum(size[:11])}
+        [[rows]], {"tokenizer.vocab_size": 364, "tokenizer.min_frequency": 1, "tokenizer.sample_bytes": sum(size[:11])}
     )
     commit_documents(run, "mix", "all", [rows[:9], rows[9:]])
     (done,) = run_stage(run, "tokenizer")
     assert done.metrics == {
-        "vocab_size": 300,
+        "vocab_size": 364,
         "sample_bytes": sum(size[:11]),
         "sample_documents": 11,
         "heldout_bytes_per_token": None,
     }
     (file,) = done.of("tokenizer")
-    assert run.store.read_bytes(file.path).decode() == train(texts[:11], 300, 1).to_str()
+    assert run.store.read_bytes(file.path).decode() == train(texts[:11], 364, 1).to_str()

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from contract.errors import GristmillError, Interrupted, NotReadyError, RecipeError, StoreError
 from contract.manifest import Attempt
+from contract.results import RESULTS
 from contract.stages import STAGES
 from gristmill_airflow import launch, stage
 from gristmill_airflow.assets import CORPUS
@@ -27,7 +28,7 @@ from gristmill_airflow.launch import (
     lock_path,
     verdict,
 )
-from gristmill_airflow.stage import SLICES, StageOperator, publish, reported
+from gristmill_airflow.stage import StageOperator, publish, reported
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def execute(run, monkeypatch, xcoms):
         else:
             monkeypatch.setattr(stage, "command", lambda *_: commands)
         monkeypatch.setattr(StageOperator, "log", logging.getLogger("task"))  # Airflow's own goes past `caplog`
-        monkeypatch.setattr(StageOperator, "dag_id", next(dag for dag, names in SLICES.items() if name in names))
+        monkeypatch.setattr(StageOperator, "dag_id", STAGES[name].dag)
         operator = StageOperator(stage=name, recipe=run.uri, **options)
         ti = SimpleNamespace(xcom_push=lambda key, value: xcoms.update({key: value}))
         return StageOperator.execute.__wrapped__(operator, {"task": operator, "ti": ti})
@@ -85,7 +86,7 @@ def execute(run, monkeypatch, xcoms):
 
 def commit(run, name, **metrics):
     task = run.task(name)
-    Attempt(run, task).commit([], metrics=metrics)
+    Attempt(run, task).commit([], result=RESULTS[name].model_construct(**metrics))
     return f"{run.store.full(task.prefix)}/manifest.json"
 
 
@@ -119,7 +120,7 @@ def test_a_missing_input_names_the_dag_to_start(run, execute):
 
 @pytest.mark.parametrize(("open_", "outcome"), [(False, AirflowSkipException), (True, Launched)])
 def test_the_gate_decides_about_ppo_alone(run, execute, xcoms, caplog, open_, outcome):
-    for name in ("pack", "mix", "tokenizer", "pretrain"):
+    for name in ("pack", "preferences", "instructions", "tokenizer", "pretrain"):
         commit(run, name)
     commit(run, "gate", open=open_, accuracy=0.6, low=0.502, high=0.691, threshold=0.55)
     with pytest.raises(outcome) as ended, caplog.at_level("INFO"):
@@ -136,10 +137,11 @@ CHILD = """
 import sys
 from contract.manifest import Attempt
 from contract.plan import open_run
+from contract.results import Pretrain
 run = open_run({uri!r})
 print("WARNING:root:careful")
 print("progress pretrain all 1/2 steps 1.0/s")
-Attempt(run, run.task("pretrain")).commit([], metrics={{"heldout_perplexity_before": 9.0, "heldout_perplexity_after": 8.0}})
+Attempt(run, run.task("pretrain")).commit([], result=Pretrain.model_construct(heldout_perplexity_before=9.0, heldout_perplexity_after=8.0))
 print("said after the commit")
 """
 

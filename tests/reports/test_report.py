@@ -15,7 +15,7 @@ from contract.manifest import Attempt
 from contract.schema import SCORED, Drop
 from contract.scores import SCORES
 from contract.settings.filter import RULE_SETS, Filter, Rule
-from pipelines.spark.job import DocumentSink
+from pipelines.spark.documents import DocumentSink
 from reports import charts
 from reports.refinedweb import funnel, funnel_table
 from reports.report import (
@@ -48,10 +48,14 @@ def scored(make_document, name, language="en", **scores):
 @pytest.fixture
 def run(make_document, make_corpus):
     """Four scored documents: two fine, one of 45 words, one of 30."""
+    return four_scored(make_document, make_corpus, SCORED)
+
+
+def four_scored(make_document, make_corpus, schema):
     run = make_corpus([[[make_document("kept", name="a"), make_document("kept", name="b")]]])
     partition = run.segments[0].partition
     attempt = Attempt(run, run.task("score", partition))
-    sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", "score", "x", SCORED)
+    sink = DocumentSink(attempt.store, f"{attempt.prefix}/{attempt.id}", "score", "x", schema)
     rows = [
         scored(make_document, "a"), scored(make_document, "b", "de", short_lines=0.5),
         scored(make_document, "c", words=45), scored(make_document, "d", words=30),
@@ -59,7 +63,7 @@ def run(make_document, make_corpus):
     for row in rows:
         sink.keep(row, 10)
     done = sink.close()
-    attempt.commit(done.files, done.counts.rows())
+    attempt.commit(done.listed(), done.counts.rows())
     return run
 
 
@@ -71,6 +75,18 @@ def test_what_another_threshold_would_keep(run):
     assert [line.split() for line in text.split("\n")[3:]] == [["too_few_words", "->", "kept", "1"]]
     stricter = what_if(run, Filter.model_validate({"fineweb": {"max_short_line_fraction": 0.5}}))
     assert [line.split() for line in stricter.split("\n")[3:]] == [["kept", "->", "short_lines", "1"]]
+
+
+def test_a_score_that_older_results_lack_is_not_measured_and_cannot_be_tried(make_document, make_corpus):
+    older = SCORED.remove(SCORED.get_field_index("perplexity"))
+    run = four_scored(make_document, make_corpus, older)
+    columns, languages = scores_of(run)
+    assert np.isnan(columns["perplexity"]).all()
+    assert columns["words"].tolist() == [100, 100, 45, 30]
+    assert len(languages) == 4
+    assert "4 documents scored" in what_if(run, Filter(min_words=40))
+    with pytest.raises(NotReadyError, match=r"was scored before perplexity was measured; resolve its recipe again"):
+        what_if(run, Filter.model_validate({"bloom": {"enabled": True}}))
 
 
 def test_the_command_takes_overrides_and_names_mistakes(run, capsys):
@@ -172,7 +188,7 @@ def test_a_report_is_of_a_run(capsys):
 
 def test_documents_by_language_and_domain(run, make_document):
     from contract.manifest import Attempt
-    from pipelines.spark.job import DocumentSink
+    from pipelines.spark.documents import DocumentSink
 
     partition = run.segments[0].partition
     attempt = Attempt(run, run.task("langid", partition))
@@ -180,7 +196,7 @@ def test_documents_by_language_and_domain(run, make_document):
     for value, url in (("de 0.97", "https://www.a.test/1"), ("fr 0.80", "https://a.test/2"), ("fr 0.90", None)):
         sink.drop(make_document("weg", name=value, url=url), Drop.LANGUAGE, value)
     done = sink.close()
-    attempt.commit(done.files, done.counts.rows())
+    attempt.commit(done.listed(), done.counts.rows())
     assert tables(run) == [
         "", "## By language, up to `filter`", "",
         "| language | read | kept | share |", "|---|--:|--:|--:|",
@@ -360,7 +376,7 @@ def test_what_pages_say_reaches_no_terminal_raw(make_document, make_corpus):
         row = scored(make_document, "b", f"e{evil}") | {"url": f"https://b{evil}.test/"}
         sink.drop(row, reason, f"{evil} 0.9") if stage == "langid" else sink.keep(row, 1)
         done = sink.close()
-        attempt.commit(done.files, done.counts.rows())
+        attempt.commit(done.listed(), done.counts.rows())
     text, figures = report(run, True, "r")
     assert "https://b" in text
     for shown in (text, *figures.values(), what_if(run, Filter())):

@@ -40,14 +40,16 @@ def test_a_few_cuts_of_many_are_shown(make_document: Any, make_corpus: Any) -> N
         pq.write_table(pa.Table.from_pylist(cuts), sink)
     attempt.commit([File(path=path, kind="cuts", bytes=run.store.size(path), rows=12)])
     (done,) = [one for one in why.committed(run) if one.stage == "dedup_substring"]
-    first, *shown, last = why.passages(run, done, row["id"])
+    found = why.cuts_of(run.store, done, row["id"])
+    first, *shown, last = why.passages(run, done.stage, row["id"], found)
     assert first == f"{row['id']}  dedup_substring: {62 + 11 * 60} bytes cut"
     assert shown == [
         f"{' ' * 34}0-62: 00{'x' * 58}...",
         *(f"{' ' * 34}{71 * at}-{71 * at + 60}: {at:02d}{'x' * 58}" for at in range(1, 10)),
     ]
     assert last == f"{' ' * 34}and 2 more passages"
-    assert list(why.passages(run, done, "f" * 32)) == []
+    assert why.cuts_of(run.store, done, "f" * 32) == []
+    assert list(why.passages(run, done.stage, row["id"], [])) == []
     assert (why.text_of(run, row["id"]), why.text_of(run, "f" * 32)) == (text, None)
 
 
@@ -61,6 +63,13 @@ def test_what_a_page_is_called_moves_no_cursor(
     monkeypatch.setattr(why, "explain", lambda *_: [])
     assert why.main(["--recipe", "x", "\x1b[2J"]) == 1
     assert capsys.readouterr().out == r"no stage of this run has seen \x1b[2J" + "\n"
+
+
+def test_an_example_is_told_what_stays_and_no_cluster_of_documents(make_document: Any, make_corpus: Any) -> None:
+    run = make_corpus([[[make_document("a mill")]]], {})
+    done = Attempt(run, run.task("instructions")).commit([])
+    row = {"id": "a" * 32, "duplicate_of": "b" * 32, "reason": "near_duplicate", "value": "0.91"}
+    assert [line.strip() for line in why.cluster_members(run, done, row)] == [f"it stays: {'b' * 32}"]
 
 
 def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,13 +109,13 @@ def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys
         f"{rows['old']['id']}  dedup_url: dropped, duplicate_url https://example.org/page",
         f"{' ' * 32}  it stays: {new} https://example.org/page#top",
     ]
-    assert told(near) == [f"{near}  kept; dedup_substring was the last to write it"]
+    assert told(near) == [f"{near}  kept; dedup_substring was the last to keep it"]
     start = rows["other"]["text"].index(" pa")
     end = len(rows["other"]["text"])
     assert told(other) == [
         f"{other}  dedup_substring: {end - start} bytes cut",
         f"{' ' * 32}  {start}-{end}: {passage}",
-        f"{other}  kept; dedup_substring was the last to write it",
+        f"{other}  kept; dedup_substring was the last to keep it",
     ]
     match = {"id": near, "url": rows["near"]["url"], "benchmark": "sums", "action": "cut", "ngram": "a b c"}
     matches = [match, match | {"id": other, "action": "dropped"}]
@@ -119,7 +128,7 @@ def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys
     assert told(near) == [
         f"{near}  decontaminate: cut, sums: a b c",
         f"{near}  mix: held out of training",
-        f"{near}  kept; mix was the last to write it",
+        f"{near}  kept; mix was the last to keep it",
     ]
     assert not [line for line in told(other) if "sums" in line]
     assert why.main(["--recipe", run.uri, "https://example.org/never"]) == 1

@@ -1,4 +1,4 @@
-"""A run whose corpus is already committed: a real byte-level tokenizer and token shards of made-up text, ready for the GPU plane."""
+"""A run whose corpus is already committed: a real tokenizer, token shards of made-up text, and examples, ready for the GPU plane."""
 
 import importlib
 import io
@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,9 @@ from contract.errors import Interrupted
 from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run, resolve
+from contract.results import RESULTS
 from contract.shards import encode
+from pipelines.spark import job as spark_job
 from tests.declared import only_declared
 from training.engine.job import Job
 
@@ -40,6 +43,7 @@ RECIPE = """
 name: test
 pack: {seq_len: 64}
 mix: {heldout_fraction: 0.2}
+instructions: {max_examples: 64}
 pretrain:
   model: {layers: 2, d_model: 32, heads: 4, kv_heads: 2, d_ff: 64}
   optim: {lr: 5.0e-3, warmup_fraction: 0.1}
@@ -50,7 +54,6 @@ pretrain:
 sft:
   optim: {lr: 2.0e-3, weight_decay: 0.0}
   engine: {micro_batch: 4, checkpoint_steps: 4}
-  max_examples: 64
   epochs: 1
   batch: 8
   max_tokens: 48
@@ -72,13 +75,13 @@ def texts(count: int, seed: int = 0) -> list[str]:
     return made
 
 
-def train_tokenizer(vocab_size: int = 320) -> Tokenizer:
+def train_tokenizer(vocab_size: int = 384) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(SPECIAL_TOKENS.values()),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -93,7 +96,7 @@ def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **met
     for name, (kind, data, rows) in files.items():
         run.store.write_bytes(attempt.path(name), data)
         listed.append(File(path=attempt.path(name), kind=kind, bytes=len(data), rows=rows))
-    return attempt.commit(listed, metrics=metrics)
+    return attempt.commit(listed, result=RESULTS[stage].model_construct(**metrics))
 
 
 def table(documents: Sequence[str], prefix: str) -> bytes:
@@ -146,6 +149,12 @@ def corpus_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]
         run = resolve(str(recipe), f"run-{zlib.crc32(repr(given).encode()):08x}", given)
         if not run.store.exists(f"{run.task('pack').prefix}/manifest.json"):
             commit_corpus(run)
+        for stage in ("instructions", "preferences"):
+            task = run.task(stage)
+            if find(run.store, task) is None:
+                made = spark_job.Job(only_declared(run, stage), task, Attempt(run, task))
+                with redirect_stdout(io.StringIO()):  # tests read what their own stage prints
+                    importlib.import_module(f"pipelines.{stage}").run(made)
         return run
 
     return make

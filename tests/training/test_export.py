@@ -7,10 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from contract.chat import SPECIAL_TOKENS
+from contract.conversation import Turn
 from contract.manifest import Attempt, find
 from tests.declared import only_declared
 from training import export, gate
-from training.chat.template import Turn, open_chat
+from training.chat.template import open_chat
 from training.engine.job import Job
 from training.models import llama as model
 
@@ -70,6 +72,9 @@ def test_tokens_and_generation_settings(opened: tuple[Job, Path]) -> None:
     assert tokenizer(text, add_special_tokens=False)["input_ids"] == chat.text(text)
     assert tokenizer.decode(chat.text(text)) == text
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (chat.end_of_text, chat.pad)
+    assert set(tokenizer.all_special_tokens) == set(SPECIAL_TOKENS.values())
+    reserved = tokenizer.convert_tokens_to_ids("<|reserved_3|>")
+    assert tokenizer.decode([reserved, *chat.text(text), reserved], skip_special_tokens=True) == text
     loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     assert (loaded.generation_config.eos_token_id, loaded.generation_config.pad_token_id) == (
         chat.end_of_text,

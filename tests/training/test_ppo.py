@@ -12,12 +12,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import find, need
 from contract.metrics import Point
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Ppo
 from training import loss, ppo, reward
 from training.chat.template import open_chat
+from training.data.examples import distinct_prompts, read_pairs
 from training.data.reading import Batch, TokenData, rows_of, share_of
 from training.engine.job import Job
 from training.rollout import left_pad, row_seed
@@ -356,13 +358,10 @@ def test_first_and_last_values_of_curves() -> None:
 
 def test_prompts_are_those_that_evaluation_does_not_use(align: Callable[..., Job]) -> None:
     job = align("ppo")
-    chat = open_chat(job)
-    heldout = reward.read_pairs(job).heldout
-    used = ppo.training_prompts(job, chat, 64)
-    kept = [chat.prompt(one.prompt, 64) for one in heldout]
+    pairs = read_pairs(job, Kind.PAIRS)
+    used = [pairs[row].prompt for row in distinct_prompts(pairs)]
     assert len(used) > 50
-    assert len({tuple(prompt) for prompt in used}) == len(used)
-    assert not {tuple(prompt) for prompt in used} & {tuple(prompt) for prompt in kept}
+    assert not {*used} & {pair.prompt for pair in read_pairs(job, Kind.HELDOUT_PAIRS)}
 
 
 def test_a_closed_gate_is_refused(align: Callable[..., Job]) -> None:
@@ -409,7 +408,8 @@ def full(align: Callable[..., Job], curves: Callable[..., Any], tensors: Callabl
 
 def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any) -> None:
     job, asked = full.job, full.asked
-    prompts = ppo.training_prompts(job, open_chat(job), 24)
+    pairs, chat = read_pairs(job, Kind.PAIRS), open_chat(job)
+    prompts = [chat.prompt(pairs[row].prompt, 24) for row in distinct_prompts(pairs)]
     assert len(asked["collect"]) == len(asked["improve"]) == 4
     for step, (_, given, seeds, width, _, settings, anyone) in enumerate(asked["collect"]):
         assert (anyone(False), anyone(True)) == (False, True)

@@ -1,28 +1,25 @@
 """The reward model: where it reads, what it holds out, how it is measured, and that a real run learns, normalises and resumes."""
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaModel
 
-from contract.errors import InputError
+from contract.conversation import Preference, Turn
+from contract.kinds import Kind
 from contract.settings.training import Reward
 from evals.calibration import calibration_error
 from evals.intervals import wilson
 from training import reward
-from training.chat.template import Turn, open_chat
-from training.data.reading import Preference, documents, rows_of
-from training.data.synthetic import synthetic_instructions
+from training.chat.template import open_chat
+from training.data.examples import read_pairs
+from training.data.reading import rows_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.models import llama as model
@@ -76,95 +73,6 @@ def test_normalisation_is_folded_into_the_head(small: reward.RewardModel) -> Non
         again = reward.rewards_of(small, chats, 0, torch.device("cpu"))
     torch.testing.assert_close(after, (before - 2) / 4)
     torch.testing.assert_close(again, before)
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 60), min_size=20, max_size=120), st.floats(0.2, 0.8))
-def test_no_prompt_is_on_both_sides(prompts: list[int], fraction: float) -> None:
-    pairs = [pair(f"question {prompt}", index) for index, prompt in enumerate(prompts)]
-    try:
-        train, heldout = reward.split(pairs, fraction)
-    except InputError:
-        assert len({reward.is_heldout(one.prompt[0].text, fraction) for one in pairs}) == 1
-        return
-    assert not {one.prompt for one in train} & {one.prompt for one in heldout}
-    assert sorted(one.chosen for one in [*train, *heldout]) == sorted(one.chosen for one in pairs)
-
-
-def test_a_dialogue_at_several_lengths_stays_on_one_side() -> None:
-    opening = [Turn("user", f"q{index}") for index in range(40)]
-    pairs = [
-        Preference((one, *(Turn("assistant", "So?"), Turn("user", f"again {length}")) * length), "good", "bad")
-        for one in opening
-        for length in range(3)
-    ]
-    train, heldout = reward.split(pairs, 0.3)
-    assert not {one.prompt[0] for one in train} & {one.prompt[0] for one in heldout}
-
-
-def test_synthetic_pairs_to_judge_by_were_learned_by_no_stage(align: Callable[..., Job]) -> None:
-    """Neither their prompts nor their replies' documents: they come from the corpus's held-out part."""
-    job = align("reward")
-    pairs, recipe, mixture = reward.read_pairs(job), job.run.recipe, job.manifest("mix")
-    tuned = list(islice(synthetic_instructions(documents(job, mixture), recipe.sft.seed), recipe.sft.max_examples))
-    assert len(tuned) == 64
-    assert len(pairs.heldout) >= 20
-    asked = {one.prompt[0] for one in pairs.heldout}
-    assert not asked & {one.prompt[0] for one in pairs.train}
-    assert not asked & {ask for ask, _ in tuned}
-    unseen = synthetic_instructions(documents(job, mixture, "heldout"), recipe.reward.seed)
-    assert {(one.prompt[0].text, one.chosen) for one in pairs.heldout} <= {
-        (ask.text, told.text) for ask, told in unseen
-    }
-    cut = reward.read_pairs(align("reward", "reward.max_examples=20"))
-    assert (len(cut.train), len(cut.heldout)) == (16, 4)
-
-
-def test_heldout_share_is_the_recipes() -> None:
-    held = sum(reward.is_heldout(f"prompt {index}", 0.2) for index in range(10_000))
-    assert abs(held - 2000) < 5 * math.sqrt(10_000 * 0.2 * 0.8)
-
-
-@pytest.mark.parametrize("turn", ["How?", "", "caf\u00e9 \ud800"])
-def test_a_prompt_is_held_out_by_its_hash(turn: str) -> None:
-    """The first eight bytes as a fraction of 2^64: the same prompts in every run, and more of them as the share grows."""
-    digest = hashlib.sha256(turn.encode(errors="surrogatepass")).hexdigest()
-    place = int(digest[:16], 16) / 2**64
-    assert reward.is_heldout(turn, place + 1e-9)
-    assert not reward.is_heldout(turn, place - 1e-9)
-
-
-def test_a_split_keeps_the_order_of_the_file() -> None:
-    pairs = [pair(f"question {index}", index) for index in range(60)]
-    for side in reward.split(pairs, 0.4):
-        assert side == [one for one in pairs if one in side]
-
-
-def test_synthetic_pairs_are_limited_with_one_to_judge_by_at_least(align: Callable[..., Job]) -> None:
-    sizes = {}
-    for limit in (3, 7):
-        pairs = reward.read_pairs(align("reward", f"reward.max_examples={limit}", "reward.heldout_fraction=0.1"))
-        sizes[limit] = len(pairs.train), len(pairs.heldout)
-    assert sizes == {3: (2, 1), 7: (6, 1)}
-
-
-@pytest.mark.parametrize("empty", ["documents", "heldout"])
-def test_a_corpus_without_pairs_is_refused(
-    align: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, empty: str
-) -> None:
-    monkeypatch.setattr(reward, "documents", lambda job, mixture, kind="documents": kind)
-    some = [pair(f"question {index}", index) for index in range(4)]
-    kinds = {"documents": some[:2], "heldout": some[2:], empty: []}
-    monkeypatch.setattr(reward, "synthetic_preferences", lambda kind, seed: iter(kinds[kind]))
-    monkeypatch.setattr(reward, "synthetic_instructions", lambda kind, seed: iter([]))
-    counts = "0 synthetic preference pairs to learn from and 2" if empty == "documents" else "pairs to learn from and 0"
-    with pytest.raises(InputError, match=f"{counts} to judge by; name a file"):
-        reward.read_pairs(align("reward", "reward.max_examples=null"))
-
-
-def test_a_split_with_an_empty_side_is_refused() -> None:
-    with pytest.raises(InputError, match="too few"):
-        reward.split([pair("one and only", index) for index in range(9)], 0.5)
 
 
 def test_encoding_puts_all_chosen_replies_before_the_rejected_ones() -> None:
@@ -225,27 +133,26 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     manifest = job.manifest("reward")
     metrics = manifest.metrics
     assert metrics["accuracy_low"] > 0.6
-    assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
+    assert metrics["accuracy_low"] < metrics["accuracy"] <= metrics["accuracy_high"] + 1e-9
     assert {file.path.rpartition("/")[2]: file.kind for file in manifest.files} == {
         "metrics.jsonl": "metrics",
         **dict.fromkeys(("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"), "model"),
     }
     judged = align("reward")
-    heldout = reward.read_pairs(judged).heldout
+    train, heldout = (read_pairs(judged, kind) for kind in (Kind.PAIRS, Kind.HELDOUT_PAIRS))
     assert len(heldout) == metrics["heldout_pairs"]
     chosen, rejected = reward.judge(judged, reward.load(judged, manifest).eval(), open_chat(judged), heldout)
     again = reward.measure(chosen, rejected)
     assert again["accuracy"] == metrics["accuracy"]
-    pairs = reward.read_pairs(judged)
-    assert metrics["pairs"] == manifest.rows.read == manifest.rows.kept == len(pairs.train) + len(pairs.heldout)
+    assert metrics["pairs"] == len(train)
     # The curves: one row an update, at the schedule's rate; the first one is the untrained model's on the first batch.
     rows, optim = curves(Job(judged.run, judged.task, judged.attempt)), judged.settings.optim
-    steps = math.ceil(len(pairs.train) * 3 / 16)
+    steps = math.ceil(len(train) * 3 / 16)
     assert [step for step, _ in rows["loss"]] == list(range(1, steps + 1))
     assert [value for _, value in rows["lr"]] == [lr_at(step, steps, optim) for step in range(steps)]
     assert all(value > 0 for _, value in rows["grad_norm"])
     fresh = reward.RewardModel(model.load(judged, judged.manifest("sft")).model, judged.settings.seed)
-    first = [pairs.train[row] for row in rows_of(0, 16, len(pairs.train), judged.settings.seed)]
+    first = [train[row] for row in rows_of(0, 16, len(train), judged.settings.seed)]
     untrained = reward.measure(*reward.judge(judged, fresh, open_chat(judged), first))
     assert rows["loss"][0][1] == pytest.approx(untrained["heldout_loss"], rel=1e-4)
     assert rows["accuracy"][0][1] == untrained["accuracy"]
@@ -262,43 +169,11 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     ]
     path = tmp_path / "pairs.jsonl"
     path.write_text("{}\nnot JSON\n" + "".join(json.dumps(row) + "\n" for row in rows))
-    less = ("reward.epochs=2", f"reward.data={path}", "reward.engine.micro_batch=4")
+    less = ("reward.epochs=2", f"preferences.data={path}", "reward.engine.micro_batch=4")
     whole, resumed = final_tensors("reward", None, *less), final_tensors("reward", 3, *less)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert whole["rows"].tolist() == [62, 60, 2, 1, 1]
-    assert whole["figure/pairs"] == 60
-
-
-def test_pairs_of_a_file_and_what_was_wrong_with_the_others(align: Callable[..., Job], tmp_path: Path) -> None:
-    rows = [
-        {"chosen": f"\n\nHuman: q{n}\n\nAssistant: yes", "rejected": f"\n\nHuman: q{n}\n\nAssistant: no"}
-        for n in range(5)
-    ]
-    bad = [{"chosen": rows[0]["chosen"]}, {**rows[0], "rejected": rows[1]["rejected"]}]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *bad]) + "not JSON\n")
-    read = reward.read_pairs(align("reward", f"reward.data={path}", "reward.heldout_fraction=0.5"))
-    pairs = [Preference((Turn("user", f"q{n}"),), "yes", "no") for n in range(5)]
-    assert sorted([*read.train, *read.heldout], key=str) == pairs
-    assert read.bad.reasons == {"rejected_is_missing": 1, "prompts_differ": 1, "not_json": 1}
-    few = ("reward.heldout_fraction=0.5", "reward.max_examples=3")
-    read = reward.read_pairs(align("reward", f"reward.data={path}", *few))
-    assert len(read.train) + len(read.heldout) == 3
-
-
-def test_real_comparisons(align: Callable[..., Job], data_dir: Path) -> None:
-    """Bai et al.'s helpful-base test set: nearly every row is a pair, and the held-out prompts are the share that was asked for."""
-    job = align("reward", f"reward.data={data_dir / 'pref' / 'hh-rlhf' / 'helpful-base'}")
-    pairs = reward.read_pairs(job)
-    count = len(pairs.train) + len(pairs.heldout)
-    assert count > 2000
-    assert pairs.bad.reasons.total() < 0.02 * count
-    assert len(pairs.heldout) / count == pytest.approx(0.2, abs=0.03)
-    ids = reward.encode(open_chat(job), pairs.heldout[:50], 48)
-    assert len(ids) == 100
-    assert all(len(one) <= 48 for one in ids)
-    assert not {one.prompt[0] for one in pairs.train} & {one.prompt[0] for one in pairs.heldout}
+    assert whole["figure/pairs"] + whole["figure/heldout_pairs"] == 60
 
 
 def test_a_loaded_model_computes_with_the_attention_of_its_precision(

@@ -1,7 +1,6 @@
 """Instruction tuning: the loss is on the replies, whatever the padding and the micro-batch; and it falls."""
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,15 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from contract.errors import InputError
+from contract.conversation import Turn
+from contract.kinds import Kind
 from contract.manifest import Attempt, need
 from contract.metrics import load_points
-from contract.settings.training import Sft
+from contract.settings.training import Model
 from evals.heldout import HeldOut
+from tests.declared import only_declared
 from training import pretrain, sft
-from training.chat.template import Turn, open_chat
-from training.data.reading import Bad, documents, rows_of
-from training.data.synthetic import synthetic_instructions
+from training.chat.template import open_chat
+from training.data.examples import read_chats
+from training.data.reading import rows_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.loss import log_probs
@@ -41,9 +42,11 @@ def test_collate_masks_prompts_and_padding() -> None:
 
 @pytest.mark.parametrize(("world", "count"), [(1, 5), (2, 4), (2, 5), (3, 4)])
 def test_held_out_examples_are_dealt_out_in_equally_many_batches(world: int, count: int) -> None:
-    examples = [([index, index], [0, 1]) for index in range(1, count + 1)]
-    chat = SimpleNamespace(pad=0, end_of_text=99)
-    dealt = [list(sft._deal(SimpleNamespace(rank=rank, world=world), examples, 2, chat)) for rank in range(world)]  # type: ignore[arg-type]
+    chats = [(Turn("user", str(index)),) for index in range(1, count + 1)]
+    chat = SimpleNamespace(
+        pad=0, end_of_text=99, encode=lambda turns, most: ([int(turns[0].text)] * most, [0] + [1] * (most - 1))
+    )
+    dealt = [list(sft._deal(SimpleNamespace(rank=rank, world=world), chats, 2, chat, 2)) for rank in range(world)]  # type: ignore[arg-type]
     assert {len(batches) for batches in dealt} == {-(-count // (2 * world))}
     assert max(len(batch.tokens) for batches in dealt for batch in batches) <= 2
     rows = [(row, mask) for batches in dealt for one in batches for row, mask in zip(one.tokens, one.mask, strict=True)]
@@ -54,9 +57,7 @@ def test_held_out_examples_are_dealt_out_in_equally_many_batches(world: int, cou
 
 def test_the_figures_of_the_result() -> None:
     state = {"before": 2.0, "tokens": 90, "seconds": 1.5}
-    bad = Bad(Counter(not_json=2, output_is_empty=1))
-    assert sft._summary(Sft(data="/a.jsonl"), state, HeldOut(nll=30.0, tokens=20.0, bytes=80.0), 7, 3, bad) == {
-        "data": "/a.jsonl",
+    assert sft._summary(state, HeldOut(nll=30.0, tokens=20.0, bytes=80.0), 7, 3) == {
         "examples": 7,
         "heldout_examples": 3,
         "heldout_loss_before": 2.0,
@@ -65,12 +66,8 @@ def test_the_figures_of_the_result() -> None:
         "heldout_perplexity_after": pytest.approx(4.481689),
         "response_tokens": 90,
         "seconds": 1.5,
-        "bad_rows": 3,
-        "bad_rows_not_json": 2,
-        "bad_rows_output_is_empty": 1,
     }
-    none = sft._summary(Sft(data="synthetic"), {**state, "before": None}, None, 7, 0, Bad())
-    assert none["data"] == "synthetic, by rule from the corpus"
+    none = sft._summary({**state, "before": None}, None, 7, 0)
     assert {name for name, value in none.items() if value is None} == {
         f"heldout_{figure}_{when}" for figure in ("loss", "perplexity") for when in ("before", "after")
     }
@@ -79,7 +76,7 @@ def test_the_figures_of_the_result() -> None:
 def test_the_loss_is_the_mean_over_reply_tokens_only(make_job: Callable[..., Job]) -> None:
     job = make_job("sft")
     chat = open_chat(job)
-    module = model.build(job.run.recipe.pretrain.model, chat.vocab_size, 64, 0)
+    module = model.build(Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64), chat.vocab_size, 64, 0)
     chats = [
         [Turn("user", "The mill?"), Turn("assistant", "It stands near the river.")],
         [Turn("user", "Where is the old lantern of the baker?"), Turn("assistant", "Here.")],
@@ -98,38 +95,12 @@ def test_the_loss_is_the_mean_over_reply_tokens_only(make_job: Callable[..., Job
     assert found.nll == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_held_out_prompts_are_never_learned() -> None:
-    chats = [[Turn("user", f"q{index % 40}"), Turn("assistant", f"a{index}")] for index in range(200)]
-    train, heldout = sft.split(chats, 3)
-    assert len(train) + len(heldout) == 200
-    assert len(heldout) == 10
-    assert not {one[0].text for one in train} & {one[0].text for one in heldout}
-    assert sft.split(chats, 3) == (train, heldout)
-    assert sft.split(chats, 4)[1] != heldout
-    assert heldout != sorted(heldout, key=str)[:10], "by lot"
-
-
-def test_a_twentieth_and_256_at_most_are_held_out() -> None:
-    chats = [[Turn("user", f"q{index}"), Turn("assistant", "a")] for index in range(6000)]
-    for count, wanted in ((9, 0), (10, 0), (11, 1), (29, 1), (31, 2), (5000, 250), (6000, 256)):
-        train, heldout = sft.split(chats[:count], 0)
-        assert (len(train), len(heldout)) == (count - wanted, wanted)
-
-
-def test_an_instruction_that_most_rows_share_is_learned_from() -> None:
-    same = [[Turn("user", "Translate"), Turn("assistant", f"a{index}")] for index in range(95)]
-    others = [[Turn("user", f"q{index}"), Turn("assistant", "a")] for index in range(5)]
-    train, heldout = sft.split(same + others, 0)
-    assert (len(train), len(heldout)) == (95, 5)
-    assert {one[0].text for one in train} == {"Translate"}
-    assert sft.split(same, 0) == (same, [])
-
-
 def run_stages(make_job: Callable[..., Job], *overrides: str, name: str = "one") -> Job:
     """pretrain and sft, in this process."""
     job = make_job("pretrain", *PRETRAINED, *overrides, name=name)
     pretrain.run(job)
-    later = Job(job.run, job.run.task("sft"), Attempt(job.run, job.run.task("sft")))
+    run = only_declared(job.run, "sft")
+    later = Job(run, run.task("sft"), Attempt(run, run.task("sft")))
     sft.run(later)
     return later
 
@@ -145,26 +116,26 @@ def test_it_learns_from_the_corpus_own_replies(
     job = run_stages(make_job, "sft.epochs=3")
     manifest = need(job.store, job.task)
     metrics = manifest.metrics
-    assert metrics["data"] == "synthetic, by rule from the corpus"
-    assert metrics["examples"] == 64
+    chat = open_chat(job)
+    train, heldout = (
+        [chat.encode(turns, 48) for turns in read_chats(job, kind)] for kind in (Kind.CHATS, Kind.HELDOUT_CHATS)
+    )
+    assert metrics["examples"] == len(train)
     assert metrics["heldout_loss_after"] < metrics["heldout_loss_before"] - 0.3
     (file,) = manifest.of("metrics")
     points = load_points(job.store.read_bytes(file.path))
     loss = [one.value for one in points if one.name == "loss"]
-    assert len(loss) == 64 * 3 // 8
+    steps = len(train) * 3 // 8
+    assert len(loss) == steps > 20
     rows = {name: [(one.step, one.value) for one in points if one.name == name] for name in ("lr", "heldout_loss")}
-    assert rows["lr"] == [(step + 1, lr_at(step, 24, job.settings.optim)) for step in range(24)]
+    assert rows["lr"] == [(step + 1, lr_at(step, steps, job.settings.optim)) for step in range(steps)]
     before, after = metrics["heldout_loss_before"], metrics["heldout_loss_after"]
-    assert rows["heldout_loss"] == [(0, before), (24, after)]
-    assert [one.step for one in points if one.name == "grad_norm"] == list(range(1, 25))
-    train, heldout, _ = sft._examples(job, job.settings, open_chat(job))
-    assert metrics["response_tokens"] == 3 * sft.predicted(train), "each of three epochs shows every reply once"
+    assert rows["heldout_loss"] == [(0, before), (steps, after)]
+    assert [one.step for one in points if one.name == "grad_norm"] == list(range(1, steps + 1))
+    shown = [train[row] for step in range(steps) for row in rows_of(step, 8, len(train), job.settings.seed)]
+    assert metrics["response_tokens"] == sft.predicted(shown), "each epoch shows every reply once"
     assert metrics["heldout_examples"] == len(heldout)
     assert metrics["seconds"] > 0
-    chat, mixture = open_chat(job), job.manifest("mix")
-    for kind, found in (("documents", train), ("heldout", heldout)):
-        made = list(synthetic_instructions(documents(job, mixture, kind), job.settings.seed))
-        assert found == [chat.encode(turns, 48) for turns in made[: 64 if kind == "documents" else 256]]
     assert printed(capsys).endswith(f"held-out loss {after:.3f}")
     assert loss[-1] < loss[0] - 0.3
     reload = model.load(Job(job.run, job.run.task("reward"), job.attempt), manifest)
@@ -175,40 +146,17 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(final_tensors: 
     whole, resumed = (final_tensors("sft", stop, "pretrain.steps=6") for stop in (None, 3))
     assert whole.keys() == resumed.keys()
     assert {"curve/loss", "figure/response_tokens", "figure/heldout_loss_before"} < whole.keys()
-    assert [step for step, _ in whole["curve/loss"].tolist()] == list(range(1, 9))
+    assert [step for step, _ in whole["curve/loss"].tolist()] == list(range(1, len(whole["curve/loss"]) + 1))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-
-def test_a_file_of_instructions_with_bad_rows(make_job: Callable[..., Job], tmp_path: Path) -> None:
-    rows = [json.dumps({"instruction": f"Where is mill {one}?", "output": "Near the old river."}) for one in range(40)]
-    (tmp_path / "a.jsonl").write_text("\n".join([*rows, "not json", "{}"]))
-    job = run_stages(make_job, f"sft.data={tmp_path}/a.jsonl")
-    metrics = need(job.store, job.task).metrics
-    assert (metrics["examples"], metrics["heldout_examples"]) == (38, 2)
-    assert metrics["bad_rows"] == 2
-    assert metrics["data"] == f"{tmp_path}/a.jsonl"
-    assert metrics["bad_rows_not_json"] == metrics["bad_rows_instruction_is_missing"] == 1
-
-
-def test_without_an_example_it_says_what_to_do(make_job: Callable[..., Job], tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text("{}\n")
-    job = make_job("sft", f"sft.data={tmp_path}/a.jsonl")
-    with pytest.raises(InputError, match=r"a.jsonl: holds no usable row .*line 1: instruction is missing.*allowed"):
-        sft.run(job)
-
-
-def test_a_corpus_without_instructions_is_refused(
-    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sft, "synthetic_instructions", lambda texts, seed: iter([]))
-    with pytest.raises(InputError, match="sft: synthetic data gives no example to learn from; name a larger file"):
-        sft.run(make_job("sft"))
 
 
 def test_few_examples_make_one_update_at_least(make_job: Callable[..., Job], tmp_path: Path) -> None:
     rows = [json.dumps({"instruction": f"Where is mill {one}?", "output": "Near."}) for one in range(5)]
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
-    metrics = need((job := run_stages(make_job, f"sft.data={tmp_path}/a.jsonl")).store, job.task).metrics
+    metrics = need(
+        (job := run_stages(make_job, f"instructions.data={tmp_path}/a.jsonl", "instructions.min_jaccard=null")).store,
+        job.task,
+    ).metrics
     assert (metrics["examples"], metrics["heldout_examples"], metrics["heldout_loss_after"]) == (5, 0, None)
     assert metrics["response_tokens"] > 0
 

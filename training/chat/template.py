@@ -2,33 +2,23 @@
 
     <|system|>text<|user|>text<|assistant|>text<|endoftext|><|user|>text<|assistant|>text<|endoftext|>
 
-Each turn begins with its role's token; an assistant turn ends with end-of-text. Special tokens come only from this
-module: `<|user|>` typed in a text is encoded as plain characters.
+The format is declared once, in `contract.chat`; exported models get it as a Jinja template. Special tokens come only
+from this module: `<|user|>` typed in a text is encoded as plain characters.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from contract.chat import ASSISTANT, END_OF_TEXT, PAD, SPECIAL_TOKENS, SYSTEM, USER
+from contract.chat import CHAT_FORMAT, END_OF_TEXT, PAD, SPECIAL_TOKENS
+from contract.conversation import Role, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
 from training.engine.job import Job
-
-Role = Literal["system", "user", "assistant"]
-ROLES: dict[Role, str] = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
-
-
-@dataclass(frozen=True)
-class Turn:
-    role: Role
-    text: str
 
 
 class Chat:
@@ -42,9 +32,9 @@ class Chat:
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise InputError(f"{path}: is not a tokenizer ({error}); run tokenizer again") from error
         self._tokenizer.encode_special_tokens = True  # special tokens in a text are read as plain characters
-        missing = [token for token in SPECIAL_TOKENS if self._tokenizer.token_to_id(token) is None]
+        missing = [token for token in SPECIAL_TOKENS.values() if self._tokenizer.token_to_id(token) is None]
         if missing:
-            raise InputError(f"{path}: lacks the special tokens {', '.join(missing)}; run tokenizer again")
+            raise InputError(f"{path}: lacks {len(missing)} special tokens, such as {missing[0]}; run tokenizer again")
 
     @cached_property
     def vocab_size(self) -> int:
@@ -60,7 +50,7 @@ class Chat:
 
     def role(self, role: Role) -> int:
         """The id of the token that opens a turn."""
-        return self._id(ROLES[role])
+        return self._id(CHAT_FORMAT[role].begins)
 
     def text(self, text: str) -> list[int]:
         """Ids of plain text, without any special token."""
@@ -101,16 +91,15 @@ class Chat:
 
         In a byte-level vocabulary one character stands for one byte.
         """
-        lengths = np.zeros(self.vocab_size, np.int64)
+        lengths, special = np.zeros(self.vocab_size, np.int64), set(SPECIAL_TOKENS.values())
         for token, index in self._tokenizer.get_vocab(with_added_tokens=True).items():
-            lengths[index] = 0 if token in SPECIAL_TOKENS else len(token)
+            lengths[index] = 0 if token in special else len(token)
         return lengths
 
     def _turn(self, turn: Turn) -> tuple[list[int], list[int]]:
-        words = self.text(turn.text)
-        if turn.role == "assistant":
-            return [self.role("assistant"), *words, self.end_of_text], [0] + [1] * (len(words) + 1)
-        return [self.role(turn.role), *words], [0] * (len(words) + 1)
+        frame, learned = CHAT_FORMAT[turn.role], int(turn.role == "assistant")
+        ids = [self._id(frame.begins), *self.text(turn.text), *([self._id(frame.ends)] if frame.ends else [])]
+        return ids, [0] + [learned] * (len(ids) - 1)
 
     def _id(self, token: str) -> int:
         found = self._tokenizer.token_to_id(token)

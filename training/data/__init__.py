@@ -1,1 +1,1 @@
-"""What training reads: packed tokens, examples, and those that are made from the corpus."""
+"""What training reads: packed tokens and examples."""

@@ -29,6 +29,7 @@ from contract.errors import DamagedError, InputError, Interrupted, StoreError
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, find, parse, read
 from contract.printable import printable
+from contract.results import Checkpoint
 from training.engine import zero
 from training.engine.checkpoint_files import Shards, check_digests, header_fits, random_state, restore_random_state
 from training.engine.engine import Engine
@@ -100,7 +101,7 @@ def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str,
 
 
 def _commit(job: Job, attempt: Attempt, step: int, files: list[File]) -> None:
-    attempt.commit(files, metrics={"step": step, "processes": job.world})
+    attempt.commit(files, result=Checkpoint(step=step, processes=job.world))
     for old in committed(job)[KEEP:]:
         _delete(job, old)
 

@@ -27,6 +27,7 @@ from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.plan import Run, Task
 from contract.private import private_folder, private_lock
 from contract.recipe import StageSettings
+from contract.results import Result
 from contract.store import Store
 from training.engine.metrics import Curves
 
@@ -218,7 +219,7 @@ class Job:
     def commit(
         self,
         folder: Path,
-        metrics: Mapping[str, Any],
+        result: Result,
         kinds: Mapping[str, Kind] | None = None,
         rows: Rows | None = None,
     ) -> None:
@@ -243,7 +244,7 @@ class Job:
             ]
             self.store.upload(folder, f"{self.attempt.prefix}/{self.attempt.id}")
             self.run.check_inputs(self.task)  # again, because a file may have changed while it was read
-            self.attempt.commit(files, rows, metrics)
+            self.attempt.commit(files, rows, result)
             clear_checkpoints(self.store, self.task)
         self.barrier()
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from contract.chat import END_OF_TEXT, PAD, SPECIAL_TOKENS
+from contract.chat import END_OF_TEXT, PAD
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
@@ -42,10 +42,18 @@ def cast(module: AnyModule, dtype: Dtype) -> AnyModule:
     return module
 
 
-def build(model: Model, vocab_size: int, seq_len: int, seed: int, dtype: Dtype = "fp32") -> LlamaForCausalLM:
+def build(
+    model: Model,
+    vocab_size: int,
+    seq_len: int,
+    seed: int,
+    dtype: Dtype = "fp32",
+    end_of_text: int | None = None,
+    pad: int | None = None,
+) -> LlamaForCausalLM:
     """A freshly initialised model in float32 on the CPU, prepared to compute in `dtype`.
 
-    The same seed gives the same weights.
+    The same seed gives the same weights. `end_of_text` and `pad` are the ids that its configuration names.
     """
     config = LlamaConfig(
         vocab_size=vocab_size,
@@ -57,9 +65,9 @@ def build(model: Model, vocab_size: int, seq_len: int, seed: int, dtype: Dtype =
         max_position_embeddings=seq_len,
         rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
         tie_word_embeddings=model.tie_embeddings,
-        bos_token_id=SPECIAL_TOKENS.index(END_OF_TEXT),
-        eos_token_id=SPECIAL_TOKENS.index(END_OF_TEXT),
-        pad_token_id=SPECIAL_TOKENS.index(PAD),
+        bos_token_id=end_of_text,
+        eos_token_id=end_of_text,
+        pad_token_id=pad,
         use_cache=False,
         attn_implementation=attention(dtype),  # type: ignore[call-arg]  # the base class takes it
     )

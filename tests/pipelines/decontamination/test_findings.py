@@ -12,7 +12,7 @@ from contract.tables import read_rows
 from pipelines.decontamination import findings
 from pipelines.decontamination.findings import Findings, first_items, owners, summarise, tally
 from pipelines.decontamination.search import Index, build, find
-from pipelines.spark.job import Output
+from pipelines.spark.documents import Output
 
 
 def words(begin: str, count: int) -> list[str]:

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from contract.documents import Part
+from contract.errors import DamagedError
 from contract.manifest import File
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import DedupFuzzy, MinhashSign
@@ -19,11 +21,10 @@ from contract.store import Store
 from contract.tables import read_rows
 from pipelines.dedup import links
 from pipelines.dedup.linking import near_pairs, pairs
-from pipelines.dedup.links import FILE_BITS, Signed, meet_pairs, steps
+from pipelines.dedup.links import ROW_BITS, meet_pairs, steps
 from pipelines.minhash_sign import sign
 from pipelines.spark.components import components
-from pipelines.spark.job import DocumentSink
-from pipelines.spark.survivors import Part
+from pipelines.spark.documents import DocumentSink
 
 Rows = list[dict[str, Any]]
 SIZE = 20_000
@@ -42,13 +43,13 @@ def edges_of(tmp_store: Store, in_process: Any) -> Callable[..., list[tuple[str,
             sink = DocumentSink(tmp_store, f"in{files}", "filter", name, DOCUMENTS)
             for row in documents[number::files]:
                 sink.keep(row, 0)
-            (file,) = sink.close().files
-            items.append(Signed(Part(file), sign(tmp_store, f"in{files}", signing, (file, []), name).files[0]))
+            (part,) = sink.close().parts
+            items += sign(tmp_store, f"in{files}", signing, part, name).parts
         made = steps(tmp_store, f"out{files}", SimpleNamespace(value=items), files, settings, signing, buckets)
         found = [row for file in in_process(made, seed=files) for row in read_rows(tmp_store, File(**file).path)]
 
         def name_of(node: int) -> str:
-            return documents[node >> FILE_BITS :: files][node & (1 << FILE_BITS) - 1]["id"]
+            return documents[node >> ROW_BITS :: files][node & (1 << ROW_BITS) - 1]["id"]
 
         return [(name_of(row["big"]), name_of(row["small"])) for row in found]
 
@@ -71,32 +72,23 @@ def test_as_many_buckets_as_the_keys_fill(keys: int, paired: bool, buckets: int)
     assert links.buckets_for(keys, paired) == buckets
 
 
-@pytest.mark.parametrize(("scope", "crawls"), [("global", 1), ("snapshot", 2)])
-def test_documents_meet_within_their_crawl_or_over_all(scope: str, crawls: int) -> None:
-    """A key is salted with the crawl where crawls are kept apart; a document's signatures are found by their number."""
+def test_a_crawl_has_a_salt_of_its_own() -> None:
+    found = links.salts(pa.array(["A-2024-10", "A-2024-18", "A-2024-10", None]))
+    assert found[0] == found[2]
+    assert len(set(found.tolist())) == 3
 
-    def listed(kind: str, segment: int) -> Any:
-        files = [File(path=f"{kind}-{segment}-{n:05d}-0123abcd.parquet", kind=kind, bytes=1) for n in range(2)]
-        if kind == "signatures":
-            files.reverse()
-        return SimpleNamespace(of=lambda wanted: [file for file in files if file.kind == wanted])
 
-    segments = [SimpleNamespace(snapshot=name) for name in ("A-2024-10", "A-2024-10", "A-2024-18")]
-    job = SimpleNamespace(
-        task=SimpleNamespace(of=lambda stage: [SimpleNamespace(segment=one) for one in segments]),
-        manifests=lambda stage: [
-            listed({"filter": "documents", "minhash_sign": "signatures"}[stage], segment) for segment in range(3)
-        ],
-    )
-    inputs = [Part(file) for segment in range(3) for file in listed("documents", segment).of("documents")]
-    found = links.signed(job, inputs, scope)
-    assert [one.signatures.path for one in found] == [
-        f"signatures-{segment}-{n:05d}-0123abcd.parquet" for segment in range(3) for n in range(2)
-    ]
-    salts = [one.salt for one in found]
-    assert len(set(salts)) == crawls
-    assert len(set(salts[:4])) == 1
-    assert (salts[0] == 0) == (scope == "global")
+def named(path: str, signatures: str = "") -> Part:
+    signed = File(path=signatures, kind="signatures", bytes=1) if signatures else None
+    return Part(File(path=path, kind="documents", bytes=1), signatures=signed)
+
+
+def test_signatures_are_those_of_the_same_documents() -> None:
+    """Whatever the order and the numbers of the parts in the two manifests."""
+    found = links.signed([named("b"), named("c")], [named("c", "sc"), named("a", "sa"), named("b", "sb")])
+    assert [(part.documents.path, links.signatures_of(part).path) for part in found] == [("b", "sb"), ("c", "sc")]
+    with pytest.raises(DamagedError, match=r"^b: dedup_url read these documents, and minhash_sign has not signed them"):
+        links.signed([named("b")], [named("a", "sa")])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
-"""Cuts in bytes: composed over passes, never inside a character, the same for words and for a tokenizer's ids."""
+"""Blocks of tokens, and cuts in bytes: never inside a character, the same for words and for a tokenizer's ids."""
 
-import itertools
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.cuts import without
+from contract.documents import Part
 from contract.errors import InputError
 from contract.schema import DOCUMENTS, Drop
 from contract.store import Store
-from pipelines.dedup.tokens import (
-    CUTS,
-    Block,
-    Item,
-    _block,
-    blocks,
-    compose,
-    load_tokenizer,
-    read_cuts,
-    to_bytes,
-    without,
-)
-from pipelines.spark.job import DocumentSink, TableWriter
-from pipelines.spark.survivors import Part
+from pipelines.dedup.tokens import Block, _block, blocks, load_tokenizer, to_bytes
+from pipelines.spark.documents import IndexSink, write_cuts
+from pipelines.spark.tables import TableWriter
 
 TEXT = st.text("ab é漢🙂\n\u3000", max_size=30)
 
@@ -38,28 +28,6 @@ def ranges(size: int) -> st.SearchStrategy[list[tuple[int, int]]]:
     return points.map(lambda found: list(zip(found[::2], found[1::2], strict=False)))
 
 
-@given(st.data())
-def test_composed_cuts_leave_what_two_passes_leave(data: st.DataObject) -> None:
-    text = bytes(data.draw(st.lists(st.integers(0, 255), max_size=40)))
-    first = data.draw(ranges(len(text)))
-    left = without(text, first)
-    later = data.draw(ranges(len(left)))
-    both = compose(first, later)
-    assert without(text, both) == without(left, later)
-    assert all(start < end for start, end in both)
-    assert all(one[1] < other[0] for one, other in itertools.pairwise(both))
-
-
-def test_many_cuts_are_composed_in_one_walk() -> None:
-    first = [(4 * at, 4 * at + 1) for at in range(20_000)]
-    later = [(3 * at + 1, 3 * at + 2) for at in range(20_000)]
-    began = time.process_time()
-    assert compose(first, later) == [
-        cut for at in range(20_000) for cut in ((4 * at, 4 * at + 1), (4 * at + 2, 4 * at + 3))
-    ]
-    assert time.process_time() - began < 2
-
-
 def test_blocks_of_long_texts_are_small(tmp_store: Store, make_document: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.dedup.tokens.BLOCK_BYTES", 100)
     texts = ["a" * size for size in (10, 60, 29, 1, 150, 250, 5, 5)]
@@ -67,24 +35,11 @@ def test_blocks_of_long_texts_are_small(tmp_store: Store, make_document: Any, mo
     for text in texts:
         writer.write(make_document(text), len(text))
     (file,) = writer.close()
-    made = list(blocks(tmp_store, Item(Part(file)), None))
+    made = list(blocks(tmp_store, Part(file), None))
     assert [one.rows.tolist() for one in made] == [[0, 1, 2], [3], [4], [5, 6, 7]]
     assert [text.as_py().decode() for one in made for text in one.texts] == texts
-    chosen = blocks(tmp_store, Item(Part(file)), None, np.array([3, 6]))
-    assert [one.rows.tolist() for one in chosen] == [[], [3], [], [6]]
-
-
-def test_a_text_without_its_cuts() -> None:
-    assert without(b"0123456789", []) == b"0123456789"
-    assert without(b"0123456789", [(0, 2), (5, 6), (8, 10)]) == b"23467"
-
-
-def test_cuts_of_a_second_pass_are_cuts_of_the_original() -> None:
-    assert compose([(2, 4)], [(0, 1), (2, 3)]) == [(0, 1), (2, 5)]  # of 01456789
-    assert compose([(2, 4)], [(1, 3)]) == [(1, 5)]
-    assert compose([(2, 4), (6, 7)], [(3, 5)]) == [(2, 4), (5, 8)]  # of 014589
-    assert compose([(2, 4)], []) == [(2, 4)]
-    assert compose([], [(3, 5)]) == [(3, 5)]
+    chosen = blocks(tmp_store, Part(file), None, np.array([3, 6]))
+    assert [one.rows.tolist() for one in chosen] == [[3, 6]]
 
 
 def test_blocks_have_what_is_left_of_what_is_left(tmp_store: Store, make_document: Any) -> None:
@@ -94,15 +49,17 @@ def test_blocks_have_what_is_left_of_what_is_left(tmp_store: Store, make_documen
     for row in rows:
         writer.write(row)
     (file,) = writer.close()
-    drops = DocumentSink(tmp_store, "out", "dedup_url", "00000-0123abcd")
-    drops.drop(rows[1], Drop.DUPLICATE_URL)
-    cuts = TableWriter(tmp_store, "cuts.parquet", "cuts", CUTS)
-    for row, start, end in ((0, 0, 3), (2, 0, 2), (2, 4, 5)):
-        cuts.write({"row": row, "id": rows[row]["id"], "start": start, "end": end})
-    item = Item(Part(file, tuple(drops.close().files)), cuts.close()[0])
-    assert read_cuts(tmp_store, item) == {0: [(0, 3)], 2: [(0, 2), (4, 5)]}
-    assert read_cuts(tmp_store, Item(Part(file))) == {}
-    (made,) = blocks(tmp_store, item, None)
+    judged = IndexSink(tmp_store, "out", "dedup_url", "00000-0123abcd")
+    for at, row in enumerate(rows):
+        if at == 1:
+            judged.drop(row, Drop.DUPLICATE_URL)
+        else:
+            judged.keep(at, 0)
+    judged.finish(Part(file))
+    (part,) = judged.close().parts
+    ids = {at: row["id"] for at, row in enumerate(rows)}
+    cuts = write_cuts(tmp_store, "cuts.parquet", {2: [(0, 2), (4, 5)], 0: [(0, 3)]}, ids)
+    (made,) = blocks(tmp_store, replace(part, cuts=cuts), None)
     assert made.rows.tolist() == [0, 2, 3]
     assert list(made.ids) == [rows[at]["id"] for at in (0, 2, 3)]
     assert [text.as_py().decode() for text in made.texts] == ["b c", "e ", "g  h"]
@@ -111,8 +68,8 @@ def test_blocks_have_what_is_left_of_what_is_left(tmp_store: Store, make_documen
 
 
 def block(*texts: str, tokenizer: str | None = None) -> Block:
-    batch = pa.record_batch({"id": [f"{n:032x}" for n in range(len(texts))], "text": list(texts)})
-    return _block(batch, np.arange(len(texts)), {}, tokenizer)
+    ids = [f"{n:032x}" for n in range(len(texts))]
+    return _block(pa.record_batch({"row": np.arange(len(texts)), "id": ids, "text": list(texts)}), tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import pytest
 
 from contract.errors import DamagedError, GristmillError, InputError, SetupError, StoreError
 from contract.manifest import find
-from contract.plan import Run
+from contract.plan import Run, Task
+from contract.results import RESULTS, Evaluate, Export
 from contract.store import Store
 from training import __main__ as main
 from training.engine.job import Job
@@ -76,9 +77,14 @@ def test_what_got_worse_is_a_warning_before_the_last_line(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run()
+
+    class Both(Evaluate, Export):
+        """The figures of an evaluation, committed by a stage that needs no GPU."""
+
+    monkeypatch.setitem(RESULTS, "export", Both)
     figures = {"perplexity_pretrain": 455.0, "perplexity_sft": 514.0, "worse_sft": True, "worse_ppo": False}
     figures |= {"stage": "sft", "parameters": 4000, "dtype": "fp32"}
-    measuring = SimpleNamespace(run=lambda job: job.attempt.commit([], metrics=figures))
+    measuring = SimpleNamespace(run=lambda job: job.attempt.commit([], result=Both.model_construct(**figures)))
     monkeypatch.setattr(main.importlib, "import_module", lambda _: measuring)
     main._run(run, run.task("export"), main.StopFlag())
     assert capsys.readouterr().out.splitlines() == [
@@ -178,16 +184,18 @@ def test_rank_0_takes_a_failed_attempts_files_away(make_job: Callable[..., Job],
     assert len(job.store.files(job.attempt.prefix)) == left
 
 
-def test_a_file_that_changes_while_it_is_read_is_noticed_before_the_commit(
-    make_job: Callable[..., Job], tmp_path: Path
+def test_inputs_are_checked_again_before_the_commit(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs = tmp_path / "pairs.jsonl"
-    pairs.write_text('{"instruction": "a", "output": "b"}')
-    job = make_job("sft", f"sft.data={pairs}")
-    folder = job.fresh("result")
-    pairs.write_text('{"instruction": "a", "output": "c"}')
-    with pytest.raises(InputError, match=r"sft.data: the file changed since the run was resolved; start a new run"):
-        job.commit(folder, {})
+    job = make_job("sft")
+
+    def changed(_: object, task: Task) -> None:
+        assert task == job.task
+        raise InputError("the file changed since the run was resolved")
+
+    monkeypatch.setattr("contract.plan.Run.check_inputs", changed)
+    with pytest.raises(InputError, match="the file changed"):
+        job.commit(job.fresh("result"), {})
     assert find(job.store, job.task) is None
 
 

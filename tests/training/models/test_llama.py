@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contract.errors import InputError
+from contract.results import Pretrain
 from contract.settings.training import Model
 from training import reward
 from training.chat.template import open_chat
@@ -59,7 +60,7 @@ def test_what_is_committed_loads_the_same_here_and_in_transformers(make_job: Cal
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer("The mill stands near the river.")["input_ids"] == tokens[0].tolist()
 
-    job.commit(folder, {"seconds": 1.0})
+    job.commit(folder, Pretrain.model_construct(seconds=1.0))
     later = Job(job.run, job.run.task("sft"), job.attempt)
     manifest = later.manifest("pretrain")
     assert {Path(file.path).name: file.kind for file in manifest.files}["metrics.jsonl"] == "metrics"
@@ -83,7 +84,7 @@ def test_a_model_file_that_was_cut_short_is_said(make_job: Callable[..., Job]) -
     model.save(model.build(SHAPE, open_chat(job).vocab_size, 64, 0), folder, open_chat(job).path)
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    job.commit(folder, {})
+    job.commit(folder, Pretrain.model_construct())
     later = Job(job.run, job.run.task("sft"), job.attempt)
     for load in (model.load, reward.load):
         with pytest.raises(InputError, match=r"cannot be loaded .* run (pretrain|reward) again"):

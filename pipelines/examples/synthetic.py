@@ -5,14 +5,35 @@ They exercise every stage but teach a model little; a recipe for a useful model 
 
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from training.chat.template import Turn
-from training.data.reading import Document, Preference
+from contract.conversation import Conversation, Preference, Turn
+from contract.manifest import File
+from contract.store import Store
+from contract.tables import read_rows
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 MIN_REPLY_CHARS = 20
 MAX_PER_DOCUMENT = 8
+
+
+MAX_EXAMPLES = 100_000
+"""More synthetic examples are not made unless the recipe asks for them: they teach a model little."""
+
+
+@dataclass(frozen=True)
+class Document:
+    id: str
+    title: str
+    text: str
+
+
+def documents(store: Store, files: Sequence[File]) -> Iterator[Document]:
+    """The texts of files that `mix` committed, in the order of the mixture."""
+    for file in files:
+        for row in read_rows(store, file, ["id", "title", "text"]):
+            yield Document(row["id"], (row["title"] or "").strip(), row["text"])
 
 
 def sentences(text: str) -> list[str]:
@@ -24,10 +45,10 @@ def sentences(text: str) -> list[str]:
     return [piece for piece in pieces if piece[-1:] in (".", "!", "?")]
 
 
-def synthetic_instructions(texts: Iterable[Document], seed: int) -> Iterator[list[Turn]]:
+def synthetic_instructions(texts: Iterable[Document], seed: int) -> Iterator[tuple[str, Conversation]]:
     """Instructions whose replies are the corpus's own sentences, at most MAX_PER_DOCUMENT per document.
 
-    The same seed gives the same instructions.
+    Yields the document's id with each. The same seed gives the same instructions.
     """
     for document in texts:
         rng = random.Random(f"{seed}:{document.id}")  # noqa: S311 - has to repeat, not to be secret
@@ -42,7 +63,7 @@ def synthetic_instructions(texts: Iterable[Document], seed: int) -> Iterator[lis
         usable = [(ask, reply) for ask, reply in made if len(reply) >= MIN_REPLY_CHARS]
         rng.shuffle(usable)
         for ask, reply in usable[:MAX_PER_DOCUMENT]:
-            yield [Turn("user", ask), Turn("assistant", reply)]
+            yield document.id, (Turn("user", ask), Turn("assistant", reply))
 
 
 def _continue(three: list[str], rng: random.Random) -> tuple[str, str]:
@@ -62,13 +83,13 @@ def _between(three: list[str], rng: random.Random) -> tuple[str, str]:
     return ask.format(three[0], three[2]), three[1]
 
 
-def synthetic_preferences(texts: Iterable[Document], seed: int) -> Iterator[Preference]:
+def synthetic_preferences(texts: Iterable[Document], seed: int) -> Iterator[tuple[str, Preference]]:
     """Prefers the true reply of each synthetic instruction to a version with words shuffled, cut off or repeated."""
-    for index, (ask, reply) in enumerate(synthetic_instructions(texts, seed)):
+    for index, (key, (ask, reply)) in enumerate(synthetic_instructions(texts, seed)):
         rng = random.Random(f"{seed}:{index}:{ask.text}")  # noqa: S311 - has to repeat, not to be secret
         worse = rng.choice((_shuffled, _truncated, _repeated))(reply.text.split(), rng)
         if worse != reply.text:
-            yield Preference((ask,), reply.text, worse)
+            yield key, Preference((ask,), reply.text, worse)
 
 
 def _shuffled(words: list[str], rng: random.Random) -> str:

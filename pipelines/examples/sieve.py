@@ -1,0 +1,202 @@
+"""Sifts examples: drops unusable, repeated and contaminated ones, and writes a training and a held-out table.
+
+The texts are written to the attempt's scratch file while they are read, and copied from there once it is known which
+of them stay. In memory, an example takes about 1 KB for each of its parts, whatever its length.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from contract.examples import Row, Unusable
+from contract.kinds import Kind
+from contract.metrics import Progress
+from contract.schema import DROPS, SNIPPET_CHARS, Drop
+from contract.tables import read_rows
+from pipelines.examples.duplicates import HASHES, Parts, Signatures, clusters, sign, similarity
+from pipelines.spark.documents import Counts, Output
+from pipelines.spark.job import Job
+from pipelines.spark.tables import TableWriter
+
+SIGNED = 1024  # examples that are signed at once
+
+T = TypeVar("T")
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Shape(Generic[T]):
+    """How a kind of example is compared and stored.
+
+    row: the table's columns but id and source. parts: the prompt and the reply, or both replies. prompt: the text that
+    must not stand on both sides of the split.
+    """
+
+    train: Kind
+    heldout: Kind
+    schema: pa.Schema
+    row: Callable[[T], dict[str, Any]]
+    parts: Callable[[T], Parts]
+    prompt: Callable[[T], str]
+
+
+def prompt_key(prompt: str, seed: int = 0) -> int:
+    """64 bits that stand for a prompt; each seed orders prompts in another way."""
+    return xxhash.xxh3_64_intdigest(prompt.encode(), seed)
+
+
+def example_id(parts: Parts) -> str:
+    """32 hexadecimal digits of the texts, so that the same example has the same id in every file and run."""
+    return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
+
+
+class Sieve(Generic[T]):
+    """The examples of one task. Pass each that was read to `take`, `drop` or `refuse`; then `unique` and `close`."""
+
+    def __init__(self, job: Job, shape: Shape[T], min_jaccard: float | None, leak: Callable[[str], str | None]) -> None:
+        """`leak` says what of a benchmark a text repeats. Without `min_jaccard`, near duplicates stay."""
+        self._job, self._shape, self._min_jaccard, self._leak = job, shape, min_jaccard, leak
+        self._taken = TableWriter(job.store, self._path("scratch/taken"), shape.train, shape.schema)
+        self._drops = TableWriter(job.store, self._path("drops"), Kind.DROPS, DROPS)
+        self._progress = Progress(job.task.stage, job.task.partition, "examples")
+        self._sizes: dict[str, int] = {}  # id -> bytes of each example that was taken, in order
+        self._unsigned: list[Parts] = []
+        self._signed: list[Signatures] = []
+        self._signatures: Signatures = np.zeros((0, 1, HASHES), np.uint32)
+        self._first = np.zeros(0, np.int64)
+        self.counts = Counts()
+
+    def _path(self, name: str) -> str:
+        return f"{self._job.prefix}/{name}.parquet"
+
+    def refuse(self, place: str, why: Unusable, snippet: str) -> None:
+        """Drop a row that is no example."""
+        self._count(len(snippet.encode(errors="replace")))
+        self._drop(xxhash.xxh3_128_hexdigest(place.encode()), place, why.reason, why.value, snippet)
+
+    def drop(self, source: str, example: T, reason: Drop) -> None:
+        """Drop an example for a reason of the stage's own."""
+        parts = self._shape.parts(example)
+        self._count(_size(parts))
+        self._drop(example_id(parts), source, reason, "", parts[0])
+
+    def take(self, source: str, example: T) -> bool:
+        """Take an example, unless it is repeated or contaminated: then drop it and return False."""
+        parts = self._shape.parts(example)
+        key, size = example_id(parts), _size(parts)
+        self._count(size)
+        if key in self._sizes:
+            self._drop(key, source, Drop.DUPLICATE, "", parts[0], key)
+            return False
+        leaked = self._leak("\n\n".join(parts))
+        if leaked is not None:
+            self._drop(key, source, Drop.CONTAMINATED, leaked, parts[0])
+            return False
+        self._sizes[key] = size
+        self._taken.write({"id": key, "source": source} | self._shape.row(example), size)
+        if self._min_jaccard is not None:
+            self._unsigned.append(parts)
+            if len(self._unsigned) == SIGNED:
+                self._sign()
+        return True
+
+    def take_read(self, rows: Iterable[Row[T]], limit: int | None) -> Iterator[T]:
+        """Take or drop the rows of a file, up to `limit` usable ones; yields the examples that were taken."""
+        usable = 0
+        for row in rows:
+            if isinstance(row.found, Unusable):
+                self.refuse(row.place, row.found, row.snippet)
+                continue
+            if self.take(row.place, row.found):
+                yield row.found
+            usable += 1
+            if usable == limit:
+                return
+
+    def take_made(self, made: Iterable[tuple[str, T]], limit: int, learned: set[int]) -> Iterator[T]:
+        """Take or drop examples made of documents, up to `limit`; yields those that were taken.
+
+        Drops those whose prompt's key is `learned`; they do not count towards the limit.
+        """
+        used = 0
+        for source, example in made:
+            if used == limit:
+                return
+            if prompt_key(self._shape.prompt(example)) in learned:
+                self.drop(source, example, Drop.PROMPT_LEARNED)
+                continue
+            used += 1
+            if self.take(source, example):
+                yield example
+
+    def unique(self) -> Flags:
+        """Of each example that was taken, whether it stays: it is no near duplicate of an earlier one. (examples,)."""
+        self._sign()
+        count = len(self._sizes)
+        self._first = np.arange(count)
+        if self._min_jaccard is not None and count:
+            self._signatures, self._signed = np.concatenate(self._signed), []
+            self._first = clusters(self._signatures, self._min_jaccard)
+        stays: Flags = self._first == np.arange(count)
+        return stays
+
+    def close(self, heldout: Flags) -> Output:
+        """Write the tables. `heldout` says of each example that was taken whether it belongs into the held-out one."""
+        kinds = (self._shape.train, self._shape.heldout)
+        writers = [TableWriter(self._job.store, self._path(kind), kind, self._shape.schema) for kind in kinds]
+        ids, sizes = list(self._sizes), list(self._sizes.values())
+        for file in self._taken.close():
+            for at, row in enumerate(read_rows(self._job.store, file.path)):
+                first = int(self._first[at])
+                if first != at:
+                    alike = similarity(self._signatures[[at]], self._signatures[[first]])[0]
+                    words = (row.get("turns") or row["prompt"])[0]["text"]
+                    self._drop(ids[at], row["source"], Drop.NEAR_DUPLICATE, f"{alike:.2f}", words, ids[first])
+                    continue
+                writers[int(heldout[at])].write(row, sizes[at])
+                self.counts += Counts(kept=1, bytes_kept=sizes[at])
+        self._job.store.delete(f"{self._job.prefix}/scratch")
+        self._progress.finish()
+        return Output([file for writer in (*writers, self._drops) for file in writer.close()], self.counts)
+
+    def rows(self, output: Output) -> tuple[int, int]:
+        """The number of examples in the training and in the held-out table."""
+        count = Counter({file.kind: file.rows for file in output.files})
+        return count[self._shape.train], count[self._shape.heldout]
+
+    def told(self) -> str:
+        """How many examples were dropped, and why."""
+        return ", ".join(f"{reason} {count:,}" for reason, count in self.counts.reasons.most_common()) or "none dropped"
+
+    def _count(self, size: int) -> None:
+        self.counts += Counts(read=1, bytes_read=size)
+        self._progress.advance()
+
+    def _drop(self, key: str, source: str, reason: Drop, value: str, words: str, kept: str | None = None) -> None:
+        self._drops.write(
+            {
+                "id": key,
+                "url": source,
+                "stage": self._job.task.stage,
+                "reason": reason.value,
+                "value": value,
+                "duplicate_of": kept,
+                "snippet": words[:SNIPPET_CHARS],
+            }
+        )
+        self.counts.reasons[reason.value] += 1
+
+    def _sign(self) -> None:
+        if self._unsigned:
+            self._signed.append(sign(self._unsigned))
+            self._unsigned = []
+
+
+def _size(parts: Parts) -> int:
+    return sum(len(part.encode()) for part in parts)

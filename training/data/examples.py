@@ -1,0 +1,88 @@
+"""The chats and preference pairs that `instructions` and `preferences` committed, as training reads them.
+
+Every process holds the tables in Arrow's columns: about the bytes of the texts. An example becomes Python objects, and
+then tokens, only when it is asked for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar, overload
+
+import pyarrow as pa
+import xxhash
+
+from contract.conversation import Conversation, Preference, Turn
+from contract.kinds import Kind
+from contract.schema import CHATS, PAIRS
+from contract.tables import read_batches
+from training.engine.job import Job
+
+T = TypeVar("T")
+BATCH_ROWS = 1024
+
+
+class Examples(Sequence[T], Generic[T]):
+    """The examples of one kind, in the order in which they were committed."""
+
+    def __init__(self, table: pa.Table, make: Callable[[dict[str, Any]], T]) -> None:
+        """`make` turns a row of the table into an example."""
+        self._table, self._make = table, make
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise ValueError("examples are read one after the other")
+            return [self._make(row) for row in self._table.slice(start, max(stop - start, 0)).to_pylist()]
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        return self[index : index + 1][0]
+
+    def __iter__(self) -> Iterator[T]:
+        for batch in self._table.to_batches(BATCH_ROWS):
+            yield from map(self._make, batch.to_pylist())
+
+
+def read_chats(job: Job, kind: Kind) -> Examples[Conversation]:
+    """The chats of kind `chats` or `heldout_chats`. Raises DamagedError if a table is not as it was committed."""
+    return Examples(_table(job, "instructions", kind, CHATS), lambda row: _turns(row["turns"]))
+
+
+def read_pairs(job: Job, kind: Kind) -> Examples[Preference]:
+    """The preferences of kind `pairs` or `heldout_pairs`. Raises DamagedError if a table is not as it was committed."""
+    return Examples(
+        _table(job, "preferences", kind, PAIRS),
+        lambda row: Preference(_turns(row["prompt"]), row["chosen"], row["rejected"]),
+    )
+
+
+def distinct_prompts(pairs: Examples[Preference], most: int | None = None) -> list[int]:
+    """The number of the first pair with each prompt, for the first `most` prompts."""
+    seen: set[int] = set()
+    found: list[int] = []
+    for number, pair in enumerate(pairs):
+        if len(found) == most:
+            break
+        key = xxhash.xxh3_64_intdigest("\0".join(f"{turn.role}\0{turn.text}" for turn in pair.prompt).encode())
+        if key not in seen:
+            seen.add(key)
+            found.append(number)
+    return found
+
+
+def _table(job: Job, stage: str, kind: Kind, schema: pa.Schema) -> pa.Table:
+    names = [name for name in schema.names if name not in ("id", "source")]
+    batches = [
+        batch for file in job.manifest(stage).of(kind) for batch in read_batches(job.store, file, BATCH_ROWS, names)
+    ]
+    return pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in names]))
+
+
+def _turns(rows: Sequence[dict[str, Any]]) -> Conversation:
+    return tuple(Turn(**row) for row in rows)
