@@ -132,7 +132,7 @@ def read_benchmark(name: str, uri: str) -> list[tuple[str, tuple[Item, ...]]]:
     return contents
 
 
-def load(settings: Decontaminate) -> Benchmarks:
+def load_benchmarks(settings: Decontaminate) -> Benchmarks:
     """Load a recipe's benchmarks. Raises InputError if one of them has no item that can be searched for."""
     read = {name: read_benchmark(name, uri) for name, uri in sorted(settings.benchmarks.items())}
     sets = tuple((name, tuple(item for _, items in files for item in items)) for name, files in read.items())
@@ -162,7 +162,7 @@ def leaks(settings: Decontaminate) -> Callable[[str], str | None]:
     """A function that says what of a benchmark a text repeats, or None: for texts that are kept or dropped whole."""
     if not settings.benchmarks:
         return lambda _: None
-    judge = Judge(load(settings).index, "drop", settings.min_coverage)
+    judge = Judge(load_benchmarks(settings).index, "drop", settings.min_coverage)
 
     def leak(text: str) -> str | None:
         verdict = judge(text)
@@ -213,7 +213,7 @@ def add_cuts(store: Store, prefix: str, part: Part, later: dict[int, Ranges], na
 def check(settings: StageSettings) -> None:
     """Raise InputError if a benchmark cannot be read; print what was found of each."""
     if settings.own.benchmarks:
-        print(*describe(load(settings.own)), sep="\n", flush=True)
+        print(*describe(load_benchmarks(settings.own)), sep="\n", flush=True)
 
 
 def run(job: Job) -> None:
@@ -224,7 +224,7 @@ def run(job: Job) -> None:
         counts = Counts(read=kept, kept=kept, bytes_read=size, bytes_kept=size)
         job.commit(Output(counts=counts, parts=job.parts("dedup_substring")), results.Decontaminate(benchmark_ngrams=0))
         return
-    benchmarks = load(settings)
+    benchmarks = load_benchmarks(settings)
     print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, settings.action, settings.min_coverage)
     output = job.map_files(job.parts("dedup_substring"), partial(search, job.store, job.prefix, judge))
