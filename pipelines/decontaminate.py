@@ -22,7 +22,7 @@ from contract.schema import Drop
 from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
 from pipelines.decontamination.findings import Findings, summarise
-from pipelines.decontamination.search import Finding, Index, blamed_items, build, cut, find, suspects
+from pipelines.decontamination.search import Finding, Index, blamed_items, build, cut, find_shared, suspects
 from pipelines.spark.documents import Counts, IndexSink, Output, write_cuts
 from pipelines.spark.job import Job
 
@@ -67,7 +67,7 @@ class Judge:
 
     def decide(self, text: str) -> Verdict | None:
         """The same, for a text that `suspects` has already marked."""
-        found = find(text, self.index)
+        found = find_shared(text, self.index)
         if found is None:
             return None
         blamed = blamed_items(found, self.index, self.min_coverage)
@@ -92,7 +92,7 @@ class Judge:
                 return None
             cuts = compose(cuts, later)
             text = without(data, cuts).decode()
-            again = find(text, self.index)
+            again = find_shared(text, self.index)
             if again is None:
                 return cuts
             found, guilty = again, blamed_items(again, self.index, self.min_coverage) >= 0

@@ -202,7 +202,7 @@ def _suspects(
     return found
 
 
-def find(text: str, index: Index) -> Finding | None:
+def find_shared(text: str, index: Index) -> Finding | None:
     """Find everything that a text shares with the benchmarks, or None."""
     words = locate(text)
     hashes = _exact_hashes(words.words)

@@ -17,7 +17,7 @@ from pipelines.decontamination.search import (
     blamed_items,
     build,
     cut,
-    find,
+    find_shared,
     occurrences,
     passages,
     suspects,
@@ -36,7 +36,7 @@ def index_of(*items: tuple[str, ...], n: int = 13, min_words: int = 8) -> Index:
 
 
 def covered(text: str, index: Index) -> dict[int, float]:
-    found = find(text, index)
+    found = find_shared(text, index)
     assert bool(found) <= suspects(pa.array([text]), index)[0]
     return dict(zip(found.items.tolist(), found.covered.round(3).tolist(), strict=True)) if found else {}
 
@@ -212,7 +212,7 @@ def test_an_index_by_hand() -> None:
     ]
     assert sorted(map(sorted, of)) == [[(0, 0)], [(0, 1)], [(1, 0), (2, 0)]]
     assert len(index.keys) == 2, "all numbers are equal there"
-    found = find(f"x {words('r', 2)} y", index)
+    found = find_shared(f"x {words('r', 2)} y", index)
     assert found is not None
     assert (found.first.tolist(), found.length.tolist(), found.items.tolist()) == ([1], [2], [1, 2])
     assert occurrences(found.gram, index).tolist() == sorted(at for at in range(4) if index.passage[at] in (1, 2))
@@ -221,14 +221,14 @@ def test_an_index_by_hand() -> None:
 
 def test_culprits() -> None:
     index = index_of((words("q", 40),), (words("t", 30),))
-    found = find(f"{words('q', 20)} {words('t', 30)}", index)
+    found = find_shared(f"{words('q', 20)} {words('t', 30)}", index)
     assert found is not None
     assert found.ngram(0) == words("q", 13)
     assert np.unique(blamed_items(found, index, 0.0)).tolist() == [0, 1]
     assert np.unique(blamed_items(found, index, 0.5)).tolist() == [0, 1]
     assert blamed_items(found, index, 0.8).tolist() == [-1] * 8 + [1] * 18
     assert (blamed_items(found, index, 1.0) >= 0).sum() == 18
-    half = find(words("q", 20), index)
+    half = find_shared(words("q", 20), index)
     assert half is not None
     assert blamed_items(half, index, 0.8).tolist() == [-1] * 8
 
@@ -237,7 +237,7 @@ def test_one_page_with_a_whole_benchmark() -> None:
     """80,000 runs; one pass over the finding for each of them took minutes."""
     items = [words(f"i{number}x", 32) for number in range(4000)]
     index = index_of(*((item,) for item in items))
-    found = find(" ".join(items), index)
+    found = find_shared(" ".join(items), index)
     assert found is not None
     began = time.process_time()
     blamed = blamed_items(found, index, 0.9)
@@ -246,7 +246,7 @@ def test_one_page_with_a_whole_benchmark() -> None:
 
 
 def shorn(text: str, index: Index) -> str | None:
-    found = find(text, index)
+    found = find_shared(text, index)
     assert found is not None
     cuts = cut(text, found, np.ones(len(found.gram), bool))
     assert cuts is None or all(start < end for start, end in cuts)
