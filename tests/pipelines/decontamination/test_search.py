@@ -22,7 +22,7 @@ from pipelines.decontamination.search import (
     passages,
     suspects,
 )
-from pipelines.text.spelling import split
+from pipelines.text.spelling import split_words
 
 FILLER = " ".join(f"filler{number} word" for number in range(60))
 
@@ -43,12 +43,12 @@ def covered(text: str, index: Index) -> dict[int, float]:
 
 def naive(text: str, items: list[tuple[str, ...]], n: int, min_words: int) -> set[int]:
     """Items of which a passage's n words, or the whole of a shorter one that is half of the item, stand in the text."""
-    padded = f" {' '.join(split(text))} "
+    padded = f" {' '.join(split_words(text))} "
     found = set()
     for number, fields in enumerate(items):
-        whole = len(split(" ".join(fields)))
+        whole = len(split_words(" ".join(fields)))
         for passage in passages(fields) if whole >= min_words else ():
-            has = split(passage)
+            has = split_words(passage)
             size = min(n, len(has))
             sought = len(has) >= min_words and (len(has) >= n or 2 * len(has) >= whole)
             runs = [" ".join(has[at : at + size]) for at in range(len(has) - size + 1)] if sought else []
@@ -159,7 +159,7 @@ def test_items_inside_markup_and_between_signs(printed: str) -> None:
 
 def test_a_comparison_is_no_tag() -> None:
     item = "if a <b and c> d then the answer is e else the answer is f or g or h"
-    assert split(item)[:6] == ["if", "a", "b", "and", "c", "d"]
+    assert split_words(item)[:6] == ["if", "a", "b", "and", "c", "d"]
 
 
 def test_an_unclosed_tag_costs_no_more_than_its_length() -> None:
@@ -171,7 +171,7 @@ def test_an_unclosed_tag_costs_no_more_than_its_length() -> None:
         "<" * 1_000_000,
         "<a" + " " * 1_000_000,
     ):
-        split(text)
+        split_words(text)
         suspects(pa.array([text]), index_of((ITEM,)))
     assert time.process_time() - began < 20
 
