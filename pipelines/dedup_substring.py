@@ -27,7 +27,9 @@ from pipelines.spark.job import Job
 from pipelines.spark.session import computing
 
 
-def find(job: Job, settings: DedupSubstring, parts: Sequence[Part], fraction: float, size: int) -> list[dict[str, Any]]:
+def find_by_shuffles(
+    job: Job, settings: DedupSubstring, parts: Sequence[Part], fraction: float, size: int
+) -> list[dict[str, Any]]:
     """Find the repeats of one pass on Spark, by shuffles. size: bytes of text in the corpus.
 
     Returns a row for each part with repeats.
@@ -103,7 +105,11 @@ def run(job: Job) -> None:
     documents: dict[int, int] = {}
     spans = tokens = 0
     for _ in range(settings.passes if parts else 0):
-        rows = find_alone(job, settings, parts, fraction) if small else find(job, settings, parts, fraction, size)
+        rows = (
+            find_alone(job, settings, parts, fraction)
+            if small
+            else find_by_shuffles(job, settings, parts, fraction, size)
+        )
         if not rows:
             break
         for row in rows:

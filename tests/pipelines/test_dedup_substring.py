@@ -311,7 +311,7 @@ def test_the_size_is_that_of_the_text(
     """Two megabytes that Parquet packs into a few kilobytes do not go to the one process for up to one."""
     seen = []
     monkeypatch.setattr(dedup_substring, "find_alone", lambda *_: pytest.fail("more than one_process_bytes"))
-    monkeypatch.setattr(dedup_substring, "find", lambda *given: seen.append(given[-1]) or [])
+    monkeypatch.setattr(dedup_substring, "find_by_shuffles", lambda *given: seen.append(given[-1]) or [])
     rows = [make_document("word " * 200_000, name=str(number)) for number in range(2)]
     deduplicate(rows, {"one_process_bytes": 1 << 20}, 1, make_corpus, commit_documents, run_stage)
     assert seen == [2_000_000]
