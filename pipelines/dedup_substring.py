@@ -70,7 +70,7 @@ def find_alone(job: Job, settings: DedupSubstring, parts: Sequence[Part], fracti
     return rows
 
 
-def judge(store: Store, prefix: str, min_chars: int, part: Part, name: str) -> Output:
+def drop_short(store: Store, prefix: str, min_chars: int, part: Part, name: str) -> Output:
     """Drop the documents of a part of which the cuts leave too little text."""
     cuts = read_cuts(store, part.cuts)
     sink = IndexSink(store, prefix, "dedup_substring", name)
@@ -117,6 +117,6 @@ def run(job: Job) -> None:
             parts[row["part"]] = replace(parts[row["part"]], cuts=file)
             spans, tokens = spans + row["spans"], tokens + row["tokens"]
             documents[row["part"]] = row["documents"]
-    output = job.map_files(parts, partial(judge, job.store, job.prefix, settings.min_chars))
+    output = job.map_files(parts, partial(drop_short, job.store, job.prefix, settings.min_chars))
     result = results.DedupSubstring(spans=spans, tokens_cut=tokens, documents_cut=sum(documents.values()))
     job.commit(output, result)
