@@ -147,5 +147,5 @@ def run(job: Job) -> None:
 def load(job: Job, manifest: Manifest) -> nn.Module:
     """A committed model in the recipe's precision, on the device and in evaluation mode."""
     dtype = job.settings.engine.dtype
-    module: nn.Module = model.cast(model.load(job, manifest, dtype), dtype)
+    module: nn.Module = model.cast(model.load_model(job, manifest, dtype), dtype)
     return module.to(job.device).eval()

@@ -218,9 +218,9 @@ def start(job: Job) -> Actors:
     updates = settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
     learning, dtype = (settings.engine, settings.minibatch, updates), settings.engine.dtype
     return Actors(
-        Engine(job, model.load(job, sft, dtype), settings.policy_optim, *learning),
+        Engine(job, model.load_model(job, sft, dtype), settings.policy_optim, *learning),
         Engine(job, reward.load(job, judge, dtype), settings.value_optim, *learning),
-        frozen(job, model.load(job, sft, dtype), settings),
+        frozen(job, model.load_model(job, sft, dtype), settings),
         frozen(job, reward.load(job, judge, dtype), settings),
     )
 

@@ -158,7 +158,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train = read_pairs(job, Kind.PAIRS)
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    module = RewardModel(model.load(job, job.manifest("sft"), settings.engine.dtype).model, settings.seed)
+    module = RewardModel(model.load_model(job, job.manifest("sft"), settings.engine.dtype).model, settings.seed)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     note = ""

@@ -151,7 +151,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     assert [step for step, _ in rows["loss"]] == list(range(1, steps + 1))
     assert [value for _, value in rows["lr"]] == [lr_at(step, steps, optim) for step in range(steps)]
     assert all(value > 0 for _, value in rows["grad_norm"])
-    fresh = reward.RewardModel(model.load(judged, judged.manifest("sft")).model, judged.settings.seed)
+    fresh = reward.RewardModel(model.load_model(judged, judged.manifest("sft")).model, judged.settings.seed)
     first = [train[row] for row in rows_of(0, 16, len(train), judged.settings.seed)]
     untrained = reward.measure(*reward.judge(judged, fresh, open_chat(judged), first))
     assert rows["loss"][0][1] == pytest.approx(untrained["heldout_loss"], rel=1e-4)

@@ -138,7 +138,7 @@ def test_it_learns_from_the_corpus_own_replies(
     assert metrics["seconds"] > 0
     assert printed(capsys).endswith(f"held-out loss {after:.3f}")
     assert loss[-1] < loss[0] - 0.3
-    reload = model.load(Job(job.run, job.run.task("reward"), job.attempt), manifest)
+    reload = model.load_model(Job(job.run, job.run.task("reward"), job.attempt), manifest)
     assert model.parameters(reload) > 10_000
 
 
