@@ -114,7 +114,7 @@ def run(job: Job) -> None:
     asked = [pairs[row].prompt for row in distinct_prompts(pairs, settings.prompts)]
     prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
     dtype = settings.engine.dtype
-    judge = model.cast(reward.load(job, job.manifest("reward"), dtype), dtype).to(job.device).eval()
+    judge = model.cast(reward.load_reward_model(job, job.manifest("reward"), dtype), dtype).to(job.device).eval()
 
     metrics: dict[str, Any] = {"heldout_sequences": count, "heldout_tokens": tokens, "prompts": len(prompts)}
     replies: dict[str, Replies] = {}

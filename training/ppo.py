@@ -219,9 +219,9 @@ def start(job: Job) -> Actors:
     learning, dtype = (settings.engine, settings.minibatch, updates), settings.engine.dtype
     return Actors(
         Engine(job, model.load_model(job, sft, dtype), settings.policy_optim, *learning),
-        Engine(job, reward.load(job, judge, dtype), settings.value_optim, *learning),
+        Engine(job, reward.load_reward_model(job, judge, dtype), settings.value_optim, *learning),
         frozen(job, model.load_model(job, sft, dtype), settings),
-        frozen(job, reward.load(job, judge, dtype), settings),
+        frozen(job, reward.load_reward_model(job, judge, dtype), settings),
     )
 
 

@@ -87,7 +87,7 @@ def last(values: Tensor, attention: Tensor) -> Tensor:
     return values.gather(1, index).squeeze(1)
 
 
-def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
+def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
     """The reward model that `reward` committed, in float32 on the CPU, prepared to compute in `dtype`."""
     folder = model.fetch(job, manifest)
     config = LlamaConfig.from_pretrained(folder, attn_implementation=model.attention(dtype), local_files_only=True)

@@ -91,7 +91,7 @@ def test_equal_models_get_equal_replies(align: Callable[..., Job]) -> None:
     """The same random numbers for every model: what differs between two models' replies is the models'."""
     job = align("evaluate")
     chat = open_chat(job)
-    judge = reward.load(job, job.manifest("reward")).eval()
+    judge = reward.load_reward_model(job, job.manifest("reward")).eval()
     prompts = [[chat.role("user"), 70 + row, chat.role("assistant")] for row in range(5)]
     module = model.load_model(job, job.manifest("sft")).eval()
     first, again = (evaluate.reply(job, module, judge, prompts, chat) for _ in range(2))

@@ -141,7 +141,9 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     judged = align("reward")
     train, heldout = (read_pairs(judged, kind) for kind in (Kind.PAIRS, Kind.HELDOUT_PAIRS))
     assert len(heldout) == metrics["heldout_pairs"]
-    chosen, rejected = reward.judge(judged, reward.load(judged, manifest).eval(), open_chat(judged), heldout)
+    chosen, rejected = reward.judge(
+        judged, reward.load_reward_model(judged, manifest).eval(), open_chat(judged), heldout
+    )
     again = reward.measure(chosen, rejected)
     assert again["accuracy"] == metrics["accuracy"]
     assert metrics["pairs"] == len(train)
@@ -184,5 +186,5 @@ def test_a_loaded_model_computes_with_the_attention_of_its_precision(
     monkeypatch.setattr(model, "fetch", lambda job, manifest: tmp_path)
     monkeypatch.setattr(model, "attention", lambda dtype: {"bf16": "eager", "fp32": "sdpa"}[dtype])
     for dtype, attention in (("bf16", "eager"), ("fp32", "sdpa")):
-        loaded = reward.load(None, None, dtype)  # type: ignore[arg-type]
+        loaded = reward.load_reward_model(None, None, dtype)  # type: ignore[arg-type]
         assert loaded.decoder.config._attn_implementation == attention

@@ -86,7 +86,7 @@ def test_a_model_file_that_was_cut_short_is_said(make_job: Callable[..., Job]) -
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     job.commit(folder, Pretrain.model_construct())
     later = Job(job.run, job.run.task("sft"), job.attempt)
-    for load in (model.load_model, reward.load):
+    for load in (model.load_model, reward.load_reward_model):
         with pytest.raises(InputError, match=r"cannot be loaded .* run (pretrain|reward) again"):
             load(later, later.manifest("pretrain"))
 
