@@ -114,7 +114,9 @@ def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: to
 
 
 @torch.no_grad()
-def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) -> tuple[list[float], list[float]]:
+def score_pairs(
+    job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]
+) -> tuple[list[float], list[float]]:
     """(rewards of the chosen replies, rewards of the rejected ones), in the order of the pairs, on every process."""
     settings: Reward = job.settings
     own: dict[int, tuple[float, float]] = {}
@@ -190,7 +192,7 @@ def run(job: Job) -> None:
 
 def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     """Measure on the held-out pairs, normalise, commit. `trained` is the number of pairs that it learned from."""
-    chosen, rejected = judge(job, engine.module, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
+    chosen, rejected = score_pairs(job, engine.module, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
     metrics = measure(chosen, rejected)
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]

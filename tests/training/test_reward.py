@@ -108,7 +108,7 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
             return (tokens[:, :1] * 10 + tokens[:, 1:]).expand(-1, 2).float()
 
         job = SimpleNamespace(settings=settings, rank=rank, world=world, device="cpu", rows=rows)
-        found = reward.judge(job, module, chat, [pair(str(index), index) for index in range(count)])  # type: ignore[arg-type]
+        found = reward.score_pairs(job, module, chat, [pair(str(index), index) for index in range(count)])  # type: ignore[arg-type]
         shapes.append(called)
     assert found[0] == [10 * (1 + index) + 1 for index in range(count)]
     assert found[1] == [10 * (1 + index) + 2 for index in range(count)]
@@ -141,7 +141,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     judged = align("reward")
     train, heldout = (read_pairs(judged, kind) for kind in (Kind.PAIRS, Kind.HELDOUT_PAIRS))
     assert len(heldout) == metrics["heldout_pairs"]
-    chosen, rejected = reward.judge(
+    chosen, rejected = reward.score_pairs(
         judged, reward.load_reward_model(judged, manifest).eval(), open_chat(judged), heldout
     )
     again = reward.measure(chosen, rejected)
@@ -155,7 +155,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     assert all(value > 0 for _, value in rows["grad_norm"])
     fresh = reward.RewardModel(model.load_model(judged, judged.manifest("sft")).model, judged.settings.seed)
     first = [train[row] for row in rows_of(0, 16, len(train), judged.settings.seed)]
-    untrained = reward.measure(*reward.judge(judged, fresh, open_chat(judged), first))
+    untrained = reward.measure(*reward.score_pairs(judged, fresh, open_chat(judged), first))
     assert rows["loss"][0][1] == pytest.approx(untrained["heldout_loss"], rel=1e-4)
     assert rows["accuracy"][0][1] == untrained["accuracy"]
     assert (again["reward_mean"], again["reward_std"]) == pytest.approx((0.0, 1.0), abs=1e-4)
