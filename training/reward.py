@@ -133,7 +133,7 @@ def score_pairs(
     return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
 
 
-def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
+def pair_metrics(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
     """Held-out figures; a tie counts as half right.
 
     `reward_mean` and `reward_std` describe the chosen replies before normalisation.
@@ -193,7 +193,7 @@ def run(job: Job) -> None:
 def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     """Measure on the held-out pairs, normalise, commit. `trained` is the number of pairs that it learned from."""
     chosen, rejected = score_pairs(job, engine.module, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
-    metrics = measure(chosen, rejected)
+    metrics = pair_metrics(chosen, rejected)
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.fresh(f"result-{job.rank}")

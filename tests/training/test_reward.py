@@ -117,7 +117,7 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
 
 
 def test_measured_figures() -> None:
-    found = reward.measure([1.0, 2.0, 3.0, 0.0], [0.0, 0.0, 4.0, 0.0])
+    found = reward.pair_metrics([1.0, 2.0, 3.0, 0.0], [0.0, 0.0, 4.0, 0.0])
     assert (found["accuracy"], found["heldout_correct"], found["heldout_pairs"]) == (0.625, 2.5, 4)
     assert (found["reward_mean"], found["reward_std"]) == pytest.approx((1.5, math.sqrt(1.25)))
     losses = [math.log1p(math.exp(-margin)) for margin in (1, 2, -1, 0)]
@@ -144,7 +144,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     chosen, rejected = reward.score_pairs(
         judged, reward.load_reward_model(judged, manifest).eval(), open_chat(judged), heldout
     )
-    again = reward.measure(chosen, rejected)
+    again = reward.pair_metrics(chosen, rejected)
     assert again["accuracy"] == metrics["accuracy"]
     assert metrics["pairs"] == len(train)
     # The curves: one row an update, at the schedule's rate; the first one is the untrained model's on the first batch.
@@ -155,7 +155,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     assert all(value > 0 for _, value in rows["grad_norm"])
     fresh = reward.RewardModel(model.load_model(judged, judged.manifest("sft")).model, judged.settings.seed)
     first = [train[row] for row in rows_of(0, 16, len(train), judged.settings.seed)]
-    untrained = reward.measure(*reward.score_pairs(judged, fresh, open_chat(judged), first))
+    untrained = reward.pair_metrics(*reward.score_pairs(judged, fresh, open_chat(judged), first))
     assert rows["loss"][0][1] == pytest.approx(untrained["heldout_loss"], rel=1e-4)
     assert rows["accuracy"][0][1] == untrained["accuracy"]
     assert (again["reward_mean"], again["reward_std"]) == pytest.approx((0.0, 1.0), abs=1e-4)
