@@ -110,7 +110,9 @@ def gather(job: Job, mine: Experience) -> Experience:
     return Experience(**{field.name: whole(getattr(mine, field.name)) for field in fields(mine)})
 
 
-def judge(experience: Experience, kl_coef: float, settings: Ppo) -> tuple[Tensor, Tensor, dict[str, float]]:
+def estimate_advantages(
+    experience: Experience, kl_coef: float, settings: Ppo
+) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Whitened advantages and returns, both (N, R), and the step's figures. A reply without end-of-text pays a penalty.
 
     Of the figures, `reward` is the normalised reward alone; `objective` is what PPO maximises, which includes the
@@ -258,7 +260,7 @@ def run(job: Job) -> None:
         seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
         mine, my_seeds = (share_of(whole, job.rank, job.world) for whole in (asked, seeds))
         seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
-        advantages, returns, figures = judge(seen, kl_coef, settings)
+        advantages, returns, figures = estimate_advantages(seen, kl_coef, settings)
 
         figures |= improve(job, actors, seen, (advantages, returns), packed, step)
         if settings.kl_target:
