@@ -121,7 +121,7 @@ def run(job: Job) -> None:
     losses: dict[str, list[float]] = {}
     progress = Progress(job.task.stage, job.task.partition, "models", len(stages))
     for stage in stages:
-        module = load(job, job.manifest(stage))
+        module = load_for_evaluation(job, job.manifest(stage))
         if tokens:
             losses[stage] = heldout_losses(job, module, data, count)
             found = totals(losses[stage], sizes)
@@ -144,7 +144,7 @@ def run(job: Job) -> None:
     job.commit(folder, results.Evaluate(**metrics), {"samples.jsonl": Kind.SAMPLES})
 
 
-def load(job: Job, manifest: Manifest) -> nn.Module:
+def load_for_evaluation(job: Job, manifest: Manifest) -> nn.Module:
     """A committed model in the recipe's precision, on the device and in evaluation mode."""
     dtype = job.settings.engine.dtype
     module: nn.Module = model.cast(model.load_model(job, manifest, dtype), dtype)

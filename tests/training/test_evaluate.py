@@ -79,7 +79,7 @@ def test_a_stop_ends_it_after_the_model_at_hand(align: Callable[..., Job]) -> No
 
 def test_models_are_measured_in_the_recipes_precision(align: Callable[..., Job]) -> None:
     job = align("evaluate", "evaluate.engine.dtype=bf16")
-    module = evaluate.load(job, job.manifest("sft"))
+    module = evaluate.load_for_evaluation(job, job.manifest("sft"))
     assert {one.dtype for one in module.parameters()} == {torch.bfloat16}
     assert module.model.rotary_emb.inv_freq.dtype == torch.float32
     data = TokenData(job, "heldout_tokens")
