@@ -24,7 +24,7 @@ from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.loss import log_probs
 from training.models import llama as model
-from training.models.lm import measure
+from training.models.lm import heldout_loss
 
 PRETRAINED = ("pretrain.steps=6",)
 
@@ -89,7 +89,7 @@ def test_the_loss_is_the_mean_over_reply_tokens_only(make_job: Callable[..., Job
             by_hand += sum(float(one) for one, kept in zip(nll, mask[1:], strict=True) if kept)
             count += sum(mask)
     size = sum(len(one[1].text.encode()) for one in chats)
-    found = measure(job, module, [sft.collate(examples, chat.pad)], 1, chat.token_bytes())
+    found = heldout_loss(job, module, [sft.collate(examples, chat.pad)], 1, chat.token_bytes())
     assert found is not None
     assert (found.tokens, found.bytes) == (count, size)
     assert found.nll == pytest.approx(by_hand, rel=1e-5)
