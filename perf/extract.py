@@ -98,7 +98,7 @@ def run_ours(files: list[Path], prefilter: float) -> dict[str, Any]:
     extract = Extract(prefilter_probability=prefilter, seconds_per_page=30)
     rules = rules_for(Filter(c4=C4(enabled=True)), "en")
     languages = recipe.langid.languages
-    url_filter = urls.load(recipe.crawl)
+    url_filter = urls.load_url_filter(recipe.crawl)
     guard = guard_for(extract, languages)
     fate: dict[str, str] = {}
     for file in files:

@@ -45,7 +45,7 @@ def find_by_shuffles(
 
 
 def find_alone(job: Job, settings: DedupSubstring, parts: Sequence[Part], fraction: float) -> list[dict[str, Any]]:
-    """The same as `find`, by one suffix array in this process."""
+    """The same as `find_by_shuffles`, by one suffix array in this process."""
     held = [(at, block) for at, part in enumerate(parts) for block in blocks(job.store, part, settings.tokenizer)]
     tokens, owner = suffixes.join([block.tokens for _, block in held])
     row = np.concatenate([block.rows for _, block in held] or [np.zeros(0, np.int64)])

@@ -65,7 +65,7 @@ class RewardModel(nn.Module):
         return values
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write model.safetensors and config.json, which `load` reads."""
+        """Write model.safetensors and config.json, which `load_reward_model` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         save_file(tensors, folder / "model.safetensors")

@@ -173,7 +173,7 @@ def _filter_of(keys: Hashes) -> npt.NDArray[np.uint8]:
 
 
 def suspects(texts: pa.Array, index: Index) -> npt.NDArray[np.bool_]:
-    """Whether each text contains the key of an n-gram. `find` must confirm these texts. Shape (texts,)."""
+    """Whether each text contains the key of an n-gram. `find_shared` must confirm these texts. Shape (texts,)."""
     words, bounds = hashing.word_hashes(*hashing.buffers(texts))
     shift = np.uint64(64 - (len(index.filter).bit_length() + 2))
     return _suspects(words, bounds, np.array(index.lengths, np.int64), index.keys, index.filter, shift)

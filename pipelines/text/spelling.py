@@ -37,7 +37,7 @@ def split_words(text: str) -> list[str]:
 
 
 def locate(text: str) -> Words:
-    """The words of `split`, with their offsets in the text."""
+    """The words of `split_words`, with their offsets in the text."""
     found = Words([], [], [])
     word: list[str] = []  # the current word
     for at, character in enumerate(blank_markup(text)):

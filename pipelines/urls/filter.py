@@ -52,7 +52,7 @@ Verdict = tuple[Drop, str] | None
 
 @dataclass(frozen=True)
 class UrlFilter:
-    """The lists and words that judge a URL. `load` makes a filter for this process, `shipped` for Spark's workers."""
+    """The lists and words that judge a URL. `load_url_filter` makes one for this process, `shipped` for the workers."""
 
     lists: Blocklists | None = None
     strict_words: tuple[str, ...] = ()

@@ -131,7 +131,7 @@ def read(mirror, tmp_path, number, **settings):
     chosen = Crawl(**settings)
     place = crawl.Place(Store(str(tmp_path)), f"out{number}", SNAPSHOT)
     parts = crawl.split_source(Source(f"{mirror}/{PATHS[number]}", PATHS[number], 0, ""), chosen)
-    made = [crawl.read_part(part, place, chosen, url.load(chosen), str(part.start)) for part in parts]
+    made = [crawl.read_part(part, place, chosen, url.load_url_filter(chosen), str(part.start)) for part in parts]
     assert crawl.meet(made)
     return sum((one.counts for one in made), Counts())
 

@@ -395,7 +395,7 @@ def full(align: Callable[..., Job], curves: Callable[..., Any], tensors: Callabl
     The finished job, what its parts were asked to do in each step, what it printed and what it committed, which is deleted: the same
     task can run again.
     """
-    job, asked, said = align("ppo", *FULL), {"collect": [], "judge": [], "improve": []}, io.StringIO()
+    job, asked, said = align("ppo", *FULL), {"collect": [], "estimate_advantages": [], "improve": []}, io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
         for name, calls in asked.items():
             patch.setattr(ppo, name, recording(getattr(ppo, name), calls))
@@ -421,7 +421,7 @@ def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any)
     for step, (_, _, seen, targets, packed, at) in enumerate(asked["improve"]):
         assert at == step
         assert torch.equal(packed.batch(0, 4).tokens, TokenData(job, "tokens", 3).batch(0, 4).tokens)
-        expected = ppo.estimate_advantages(seen, asked["judge"][step][1], job.settings)
+        expected = ppo.estimate_advantages(seen, asked["estimate_advantages"][step][1], job.settings)
         assert torch.equal(targets[0], expected[0])
         assert torch.equal(targets[1], expected[1])
 
@@ -434,7 +434,7 @@ def test_the_kl_coefficient_adapts_after_every_step(full: Any) -> None:
     for step in range(3):
         assert coefficients[step + 1] == loss.adapt_kl_coef(coefficients[step], values(found["kl"])[step], 0.01)
     assert len(set(coefficients)) > 1
-    assert [given[1] for given in full.asked["judge"]] == coefficients, (
+    assert [given[1] for given in full.asked["estimate_advantages"]] == coefficients, (
         "what was written is what the rewards were shaped with"
     )
     assert all(one > 0 for one in values(found["ptx_loss"]) + values(found["entropy"]))
