@@ -8,11 +8,12 @@ import pytest
 
 from contract.chat import SPECIAL_TOKENS
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Rows
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import Pack
 from contract.shards import open_shard
-from pipelines.pack import load_tokenizer, measure, pack
+from pipelines.pack import load_tokenizer, pack, sizes
 from pipelines.spark.tables import TableWriter
 from pipelines.tokenizer import train
 
@@ -56,9 +57,8 @@ def test_a_shard_is_closed_once_it_has_its_tokens(
     ]
     assert [one.bytes for one in output.files] == [len(tmp_store.read_bytes(one.path)) for one in output.files]
     assert output.counts.bytes_read == 8
-    counted = {"a_tokens": 12, "a_sequences": len(shards), "a_documents": 4}
-    assert measure(tmp_store, output.files, "tokens", "a_") == counted
-    assert measure(tmp_store, output.files, "heldout_tokens") == {"tokens": 0, "sequences": 0, "documents": 0}
+    assert sizes(tmp_store, output.files, Kind.TOKENS) == (12, len(shards), 4)
+    assert sizes(tmp_store, output.files, Kind.HELDOUT_TOKENS) == (0, 0, 0)
 
 
 def test_stage(make_document: Any, make_corpus: Any, run_stage: Any, commit_mixture: Any, tmp_path: Path) -> None:
