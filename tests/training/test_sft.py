@@ -46,7 +46,8 @@ def test_held_out_examples_are_dealt_out_in_equally_many_batches(world: int, cou
     chat = SimpleNamespace(
         pad=0, end_of_text=99, encode=lambda turns, most: ([int(turns[0].text)] * most, [0] + [1] * (most - 1))
     )
-    dealt = [list(sft._deal(SimpleNamespace(rank=rank, world=world), chats, 2, chat, 2)) for rank in range(world)]  # type: ignore[arg-type]
+    jobs: list[Any] = [SimpleNamespace(ranks=SimpleNamespace(rank=rank, world=world)) for rank in range(world)]
+    dealt = [list(sft._deal(job, chats, 2, chat, 2)) for job in jobs]  # type: ignore[arg-type]
     assert {len(batches) for batches in dealt} == {-(-count // (2 * world))}
     assert max(len(batch.tokens) for batches in dealt for batch in batches) <= 2
     rows = [(row, mask) for batches in dealt for one in batches for row, mask in zip(one.tokens, one.mask, strict=True)]
@@ -99,7 +100,7 @@ def run_stages(make_job: Callable[..., Job], *overrides: str, name: str = "one")
     """pretrain and sft, in this process."""
     job = make_job("pretrain", *PRETRAINED, *overrides, name=name)
     pretrain.run(job)
-    run = only_declared(job.run, "sft")
+    run = only_declared(job.attempt.run, "sft")
     later = Job(run, run.task("sft"), Attempt(run, run.task("sft")))
     sft.run(later)
     return later
@@ -138,7 +139,7 @@ def test_it_learns_from_the_corpus_own_replies(
     assert metrics["seconds"] > 0
     assert printed(capsys).endswith(f"held-out loss {after:.3f}")
     assert loss[-1] < loss[0] - 0.3
-    reload = model.load(Job(job.run, job.run.task("reward"), job.attempt), manifest)
+    reload = model.load(Job(job.attempt.run, job.attempt.run.task("reward"), job.attempt), manifest)
     assert model.parameters(reload) > 10_000
 
 
