@@ -1,7 +1,8 @@
 """The figures that each stage commits besides its counts of documents, as one type per stage.
 
-A stage commits an instance; headlines, the gate and pages read it back with `of`. Numbers of documents kept and dropped
-are in `contract.manifest.Rows`; curves are files of kind `metrics`.
+A stage commits an instance; other stages, DAGs and commands read it back with `of`. Headlines name fields, and a test
+checks that they exist. Numbers of documents kept and dropped are in `contract.manifest.Rows`; curves are files of kind
+`metrics`.
 """
 
 from typing import TYPE_CHECKING, Self

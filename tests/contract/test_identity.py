@@ -6,7 +6,7 @@ After a new setting or a raised version: .venv/bin/python -m tests.contract.test
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -40,6 +40,18 @@ def leaves(settings: Settings, path: str) -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{path}.{name}")
         else:
             yield f"{path}.{name}", _json(value)
+            for entry in entries(field.annotation):
+                usual = ((key, one.default) for key, one in entry.model_fields.items() if not one.is_required())
+                yield from ((f"{path}.{name}.*.{key}", _json(default)) for key, default in usual)
+
+
+def entries(annotation: Any) -> Iterator[type[Settings]]:
+    """The types of settings that a table or tuple of settings holds: an identity leaves out their defaults, too."""
+    for part in get_args(annotation):
+        if isinstance(part, type) and issubclass(part, Settings):
+            yield part
+        else:
+            yield from entries(part)
 
 
 def _json(value: Any) -> Any:

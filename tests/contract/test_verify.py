@@ -143,6 +143,16 @@ def test_a_file_that_two_manifests_list_otherwise_is_told(made: Run) -> None:
     )
 
 
+def test_a_file_of_an_earlier_stage_that_no_input_lists_is_told(made: Run) -> None:
+    """The documents of another segment have their own place and checksum, but this result was not made from them."""
+    other = need(made.store, made.task("extract", made.segments[1].partition)).files[0]
+    task = made.task("langid", ONE)
+    edit(made, task, lambda values: values["files"].append(other.model_dump(mode="json")))
+    assert verify(made.store.full(task.prefix)).wrong == (
+        f"{made.store.full(task.prefix)}/manifest.json: lists {other.path}, which none of its inputs lists",
+    )
+
+
 def test_a_file_without_a_checksum_is_told(made: Run) -> None:
     task = made.task("pack")
     attempt = Attempt(made, task)
