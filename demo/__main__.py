@@ -60,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "\nThe run goes on inside Airflow. `make demo` takes it up where it stands; "
-            f"`{_how_to_stop(given.where)}` ends it.",
+            f"\nThe run goes on inside Airflow. `make demo` follows it again; `{_how_to_stop(given.where)}` ends it.",
             file=sys.stderr,
         )
         return 130
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stop(where: Path) -> None:
     count = server.stop(where)
-    elsewhere = f"nothing was running in {where}; a demo that keeps its things elsewhere ends with: make stop WHERE=DIR"
+    elsewhere = f"nothing was running in {where}; a demo in another folder ends with: make stop WHERE=DIR"
     print(f"stopped {count} processes" if count else elsewhere)
 
 

@@ -58,9 +58,7 @@ def crawl(folder: Path, max_pages: int, say: Callable[[str], None] = lambda _: N
     if out:
         out.close()
     if not count:
-        raise InputError(
-            "Python's documentation server answered with no page; name a folder of WARC files with CRAWL=DIR"
-        )
+        raise InputError("Python's documentation server served no page; name a folder of WARC files with CRAWL=DIR")
     os.rename(partial, folder)
     return count
 

@@ -5,21 +5,21 @@ from contract.stages import STAGES
 FLOW = """
 ## How documents pass through
 
-A text is written by `extract`, again by `score`, which changes it, and by `mix`, which shuffles all of them. The stages in
-between only judge. They write which rows of a documents file are left, never the rows themselves:
+Texts are large, so few stages write them: `extract`; `score`, which changes them; and `mix`, which shuffles them. The stages
+in between only decide. They write which rows of a documents file are left, never the rows themselves:
 
 | kind of file | what it holds | who writes it |
 |---|---|---|
-| `documents` | the texts, a row each | extract, score; mix without a part |
-| `index` | the numbers of the rows that are left, and what the stage says of each: langid its languages | every stage that drops documents |
+| `documents` | the texts, one in each row | extract, score; mix, whose files belong to no part |
+| `index` | the numbers of the rows that are left, and what the stage adds to each, such as langid the language | every stage that drops documents |
 | `cuts` | byte ranges that are cut out of texts, by row | dedup_substring; decontaminate with `action: cut` |
 | `signatures` | keys of the rows, by row | minhash_sign |
 | `drops` | a row for each dropped document: reason, value, snippet | every stage that drops documents |
 
-The first four make up a part, and have the same number in the manifest. A stage passes on the files of a part that it does not
-replace: its manifest lists the documents file of an earlier stage too, so a reader needs no other manifest.
-`contract.documents.read_part` reads what is left of a part, with the cuts applied. A part that loses no document keeps its
-index, and one that loses all is not listed any more.
+The first four kinds make up a part; the files of one part have the same number in the manifest. If a stage does not replace a
+file of a part, its manifest lists the file of the earlier stage, so a reader needs only one manifest.
+`contract.documents.read_part` reads the rows that are left of a part, and applies the cuts. If a part loses no document, its
+index stays as it is; if it loses all, the manifest no longer lists it.
 """
 
 
@@ -28,8 +28,8 @@ def render() -> str:
     lines = [
         "# Stages",
         "",
-        "Made from [contract/stages.py](../contract/stages.py), which also makes the DAGs' edges and the fingerprints. Settings of each",
-        "stage: the class of its name in [contract/settings/](../contract/settings). A new version makes results of the old one stale.",
+        "Made from [contract/stages.py](../contract/stages.py), which also defines the DAGs' edges and the fingerprints. The settings of a",
+        "stage are the class of its name in [contract/settings/](../contract/settings). A new version makes old results stale.",
         "",
         "| stage | version | what it does | runs on | once for each | reads |",
         "|---|---|---|---|---|---|",

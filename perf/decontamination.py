@@ -21,7 +21,7 @@ from contract.schema import DOCUMENTS
 from contract.settings.corpus import Decontaminate
 from contract.store import Store
 from perf.bars import Bars
-from pipelines.decontaminate import Benchmarks, Judge, load, search
+from pipelines.decontaminate import Benchmarks, Judge, load_benchmarks, search
 from pipelines.decontamination.findings import summarise
 from pipelines.spark.tables import TableWriter
 
@@ -105,12 +105,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     given = parser.parse_args()
     texts, draw, bars = pages(given.data), random.Random(3), Bars()
-    three = load(settings(given.data, SHOWN))
+    three = load_benchmarks(settings(given.data, SHOWN))
     made = report(three, [*texts, *planted(three, texts, draw)])
     print(f"{len(texts):,} pages, and {PLANTED} items of each set on pages of their own\n")
     print(*render("the crawl", made), "", sep="\n")
     began = time.perf_counter()
-    six = load(settings(given.data, SETS))
+    six = load_benchmarks(settings(given.data, SETS))
     seconds = time.perf_counter() - began
     index = six.index
     held = sum(column.nbytes for column in index if hasattr(column, "nbytes"))

@@ -24,7 +24,7 @@ from contract.settings.corpus import Extract
 from contract.settings.filter import C4, Filter
 from perf.bars import Bars
 from pipelines.extract import guard_for
-from pipelines.langid import identify, judge
+from pipelines.langid import identify, language_verdict
 from pipelines.rules.decide import decide, rules_for
 from pipelines.rules.measure import Tools, clean_and_score
 from pipelines.text.fasttext_model import model
@@ -119,7 +119,7 @@ def _page(page: Page, url_filter: urls.UrlFilter, guard: Any, recipe: Recipe, ru
     if not isinstance(found, list):
         return reply.outcome.value if found is None else "language_prefilter"
     language, probability = identify(found[1][: recipe.langid.sample_chars])
-    unwanted = judge(language, probability, recipe.langid)
+    unwanted = language_verdict(language, probability, recipe.langid)
     if unwanted:
         return unwanted[0].value
     _, scores = clean_and_score(found[1], language, recipe.score, Tools())

@@ -85,7 +85,7 @@ def page(lines: list[str], f1: dict[str, float], threshold: float) -> str:
             [
                 "# Language identification, measured",
                 "",
-                "Commands are typed where the project lies, after `make setup`; `python` is then `.venv/bin/python`.",
+                "Run the commands in the project's folder, after `make setup`; `python` means `.venv/bin/python`.",
                 "",
                 "fastText's lid.176 on single sentences (lingua's test data), made by",
                 "`python -m perf.language --output docs/language-identification.md`. A page has far more text than a",

@@ -233,7 +233,7 @@ def readers() -> dict[str, Case]:
         "scores.measure": Case(lambda text: clean_and_score(text, "en", settings, tools), texts),
         "pii.mask": Case(lambda text: pii.mask(text, settings.mask), texts),
         "folding.normalize": Case(folding.normalize, texts),
-        "spelling.split": Case(spelling.split, texts),
+        "spelling.split_words": Case(spelling.split_words, texts),
         "spelling.locate": Case(spelling.locate, texts),
         "hashing.shingles": Case(lambda column: hashing.shingles(*column, 5), columns),
         "minhash.signatures": Case(lambda column: minhash.signatures(*column, 5, 64, 1), columns),

@@ -18,7 +18,7 @@ from contract.settings.corpus import Extract
 from perf.bars import Bars
 from pipelines.extract import clean, decode, main_content
 from pipelines.html.prefilter import foreign
-from pipelines.langid import identify, judge
+from pipelines.langid import identify, language_verdict
 from pipelines.rules.decide import decide, rules_for
 from pipelines.rules.measure import Tools, clean_and_score
 from pipelines.text.fasttext_model import model
@@ -63,7 +63,9 @@ def judged(file: Path, recipe: Recipe) -> Iterator[Judged]:
             if len(found) < settings.min_chars:
                 continue
             language, probability = identify(found[: recipe.langid.sample_chars])
-            unwanted = judge(language, probability, recipe.langid.model_copy(update={"languages": (language,)}))
+            unwanted = language_verdict(
+                language, probability, recipe.langid.model_copy(update={"languages": (language,)})
+            )
             scores = clean_and_score(found, language, recipe.score, Tools())[1]
             kept = not unwanted and decide(scores, rules_for(recipe.filter, language)) is None
             seen = foreign(

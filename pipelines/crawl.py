@@ -89,7 +89,7 @@ class PartOutput(Output):
     ended: int | None = None
 
 
-def split(source: Source, settings: Crawl) -> list[Part]:
+def split_source(source: Source, settings: Crawl) -> list[Part]:
     """Split a file into parts of equal length, at most `split_bytes` each."""
     limit = settings.max_bytes_per_file
     if limit and limit <= settings.split_bytes:
@@ -181,7 +181,7 @@ def run(job: Job) -> None:
     assert segment is not None, "crawl runs once per segment"
     url_filter = urls.shipped(settings, job.context)
     work = partial(_work, url_filter, Place(job.store, job.prefix, segment.snapshot), settings)
-    parts = [part for source in segment.files for part in split(source, settings)]
+    parts = [part for source in segment.files for part in split_source(source, settings)]
     outputs = job.map_each(parts, work, "parts")
     kept, gone = whole(parts, outputs, lambda some: job.map_each(some, work, "parts"))
     for file in (file for output in gone for file in output.files):

@@ -22,7 +22,7 @@ from contract.schema import Drop
 from contract.settings.corpus import Decontaminate
 from contract.store import Store, split_uri
 from pipelines.decontamination.findings import Findings, summarise
-from pipelines.decontamination.search import Finding, Index, blamed_items, build, cut, find, suspects
+from pipelines.decontamination.search import Finding, Index, blamed_items, build, cut, find_shared, suspects
 from pipelines.spark.documents import Counts, IndexSink, Output, write_cuts
 from pipelines.spark.job import Job
 
@@ -67,7 +67,7 @@ class Judge:
 
     def decide(self, text: str) -> Verdict | None:
         """The same, for a text that `suspects` has already marked."""
-        found = find(text, self.index)
+        found = find_shared(text, self.index)
         if found is None:
             return None
         blamed = blamed_items(found, self.index, self.min_coverage)
@@ -92,7 +92,7 @@ class Judge:
                 return None
             cuts = compose(cuts, later)
             text = without(data, cuts).decode()
-            again = find(text, self.index)
+            again = find_shared(text, self.index)
             if again is None:
                 return cuts
             found, guilty = again, blamed_items(again, self.index, self.min_coverage) >= 0
@@ -132,7 +132,7 @@ def read_benchmark(name: str, uri: str) -> list[tuple[str, tuple[Item, ...]]]:
     return contents
 
 
-def load(settings: Decontaminate) -> Benchmarks:
+def load_benchmarks(settings: Decontaminate) -> Benchmarks:
     """Load a recipe's benchmarks. Raises InputError if one of them has no item that can be searched for."""
     read = {name: read_benchmark(name, uri) for name, uri in sorted(settings.benchmarks.items())}
     sets = tuple((name, tuple(item for _, items in files for item in items)) for name, files in read.items())
@@ -143,7 +143,7 @@ def load(settings: Decontaminate) -> Benchmarks:
         if not sought[name]:
             raise InputError(
                 f"decontaminate.benchmarks.{name}: none of the {len(items):,} items of {settings.benchmarks[name]} "
-                f"can be looked for: a text needs {settings.min_words} words and half of its item; "
+                f"can be searched for: a text needs {settings.min_words} words and half of its item; "
                 "lower decontaminate.min_words or leave the benchmark out"
             )
     files = {name: [(file, len(items)) for file, items in members] for name, members in read.items()}
@@ -162,7 +162,7 @@ def leaks(settings: Decontaminate) -> Callable[[str], str | None]:
     """A function that says what of a benchmark a text repeats, or None: for texts that are kept or dropped whole."""
     if not settings.benchmarks:
         return lambda _: None
-    judge = Judge(load(settings).index, "drop", settings.min_coverage)
+    judge = Judge(load_benchmarks(settings).index, "drop", settings.min_coverage)
 
     def leak(text: str) -> str | None:
         verdict = judge(text)
@@ -213,7 +213,7 @@ def add_cuts(store: Store, prefix: str, part: Part, later: dict[int, Ranges], na
 def check(settings: StageSettings) -> None:
     """Raise InputError if a benchmark cannot be read; print what was found of each."""
     if settings.own.benchmarks:
-        print(*describe(load(settings.own)), sep="\n", flush=True)
+        print(*describe(load_benchmarks(settings.own)), sep="\n", flush=True)
 
 
 def run(job: Job) -> None:
@@ -224,7 +224,7 @@ def run(job: Job) -> None:
         counts = Counts(read=kept, kept=kept, bytes_read=size, bytes_kept=size)
         job.commit(Output(counts=counts, parts=job.parts("dedup_substring")), results.Decontaminate(benchmark_ngrams=0))
         return
-    benchmarks = load(settings)
+    benchmarks = load_benchmarks(settings)
     print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, settings.action, settings.min_coverage)
     output = job.map_files(job.parts("dedup_substring"), partial(search, job.store, job.prefix, judge))

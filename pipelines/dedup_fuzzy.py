@@ -60,7 +60,7 @@ def show(row: Mapping[str, Any], group: str) -> str:
     return group
 
 
-def find(job: Job, parts: Sequence[Part], edges: Sequence[File]) -> tuple[dict[int, File], int]:
+def find_removed(job: Job, parts: Sequence[Part], edges: Sequence[File]) -> tuple[dict[int, File], int]:
     """Return the documents to drop, as files of `write_removed` by part, and the number of clusters."""
     settings: DedupFuzzy = job.settings
     if not edges:
@@ -108,7 +108,7 @@ def run(job: Job) -> None:
     if parts:
         with computing(job.context, job.task):
             edges = link(job, parts, settings, job.setting("minhash_sign"))
-            removed, clusters = find(job, parts, edges)
+            removed, clusters = find_removed(job, parts, edges)
     output = drop_duplicates(job, inputs, removed, Drop.NEAR_DUPLICATE, show)
     for folder in ("removed", "turns"):
         job.store.delete(f"{job.prefix}/{folder}")

@@ -27,7 +27,9 @@ from pipelines.spark.job import Job
 from pipelines.spark.session import computing
 
 
-def find(job: Job, settings: DedupSubstring, parts: Sequence[Part], fraction: float, size: int) -> list[dict[str, Any]]:
+def find_by_shuffles(
+    job: Job, settings: DedupSubstring, parts: Sequence[Part], fraction: float, size: int
+) -> list[dict[str, Any]]:
     """Find the repeats of one pass on Spark, by shuffles. size: bytes of text in the corpus.
 
     Returns a row for each part with repeats.
@@ -68,7 +70,7 @@ def find_alone(job: Job, settings: DedupSubstring, parts: Sequence[Part], fracti
     return rows
 
 
-def judge(store: Store, prefix: str, min_chars: int, part: Part, name: str) -> Output:
+def drop_short(store: Store, prefix: str, min_chars: int, part: Part, name: str) -> Output:
     """Drop the documents of a part of which the cuts leave too little text."""
     cuts = read_cuts(store, part.cuts)
     sink = IndexSink(store, prefix, "dedup_substring", name)
@@ -103,7 +105,11 @@ def run(job: Job) -> None:
     documents: dict[int, int] = {}
     spans = tokens = 0
     for _ in range(settings.passes if parts else 0):
-        rows = find_alone(job, settings, parts, fraction) if small else find(job, settings, parts, fraction, size)
+        rows = (
+            find_alone(job, settings, parts, fraction)
+            if small
+            else find_by_shuffles(job, settings, parts, fraction, size)
+        )
         if not rows:
             break
         for row in rows:
@@ -113,6 +119,6 @@ def run(job: Job) -> None:
             parts[row["part"]] = replace(parts[row["part"]], cuts=file)
             spans, tokens = spans + row["spans"], tokens + row["tokens"]
             documents[row["part"]] = row["documents"]
-    output = job.map_files(parts, partial(judge, job.store, job.prefix, settings.min_chars))
+    output = job.map_files(parts, partial(drop_short, job.store, job.prefix, settings.min_chars))
     result = results.DedupSubstring(spans=spans, tokens_cut=tokens, documents_cut=sum(documents.values()))
     job.commit(output, result)

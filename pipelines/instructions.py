@@ -93,7 +93,7 @@ def run(job: Job) -> None:
     train, held = sieve.rows(output)
     if not train:
         raise InputError(
-            f"instructions: {settings.data} data leaves no chat to learn from ({sieve.told()}); "
+            f"instructions: {settings.data} data leaves no chat to learn from ({sieve.drop_reasons()}); "
             f"name a larger file in {KEY}"
         )
     job.commit(output, results.Examples(data=settings.data, training=train, heldout=held))

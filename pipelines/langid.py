@@ -36,7 +36,7 @@ def identify(text: str) -> tuple[str, float]:
     return rank(text)[0]
 
 
-def judge(language: str, probability: float, settings: Langid) -> tuple[Drop, object] | None:
+def language_verdict(language: str, probability: float, settings: Langid) -> tuple[Drop, object] | None:
     """The reason to drop a document for its language and what was identified, or None to keep it."""
     if settings.languages and language not in settings.languages:
         return Drop.LANGUAGE, f"{language} {probability:.2f}"
@@ -52,7 +52,8 @@ def check(settings: StageSettings) -> None:
     unknown = [code for code in settings.own.languages if code not in known]
     if unknown:
         raise RecipeError(
-            f"langid.languages: lid.176 knows no {', '.join(unknown)}; use its ISO 639 codes, for example en, de, zh"
+            f"langid.languages: lid.176 does not know {', '.join(unknown)}; "
+            "use its ISO 639 codes, for example en, de, zh"
         )
 
 
@@ -62,7 +63,7 @@ def _work(store: Store, prefix: str, settings: Langid, parts: list[Part], name: 
         for row in read_documents(store, part, ["id", "url", "text"]):
             languages, probabilities = zip(*rank(row["text"][: settings.sample_chars]), strict=True)
             size = len(row["text"].encode())
-            verdict = judge(languages[0], probabilities[0], settings)
+            verdict = language_verdict(languages[0], probabilities[0], settings)
             if verdict:
                 sink.drop(row, *verdict, size)
             else:

@@ -29,7 +29,7 @@ from contract.manifest import File
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Decontaminate, Mix
 from contract.store import Store, split_uri
-from pipelines.decontaminate import Judge, describe, load
+from pipelines.decontaminate import Judge, describe, load_benchmarks
 from pipelines.decontamination.findings import Findings, summarise
 from pipelines.spark.documents import Counts, DocumentSink, Output
 from pipelines.spark.heldout import contains, heldout, is_heldout
@@ -265,7 +265,7 @@ def run(job: Job) -> None:
     items = [Item("crawl", settings.crawl_epochs, part) for part in job.parts("decontaminate")]
     items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
     decontaminate: Decontaminate = job.setting("decontaminate")
-    benchmarks = load(decontaminate) if decontaminate.benchmarks and settings.sources else None
+    benchmarks = load_benchmarks(decontaminate) if decontaminate.benchmarks and settings.sources else None
     if benchmarks:
         print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, decontaminate.action, decontaminate.min_coverage) if benchmarks else None

@@ -109,6 +109,6 @@ def run(job: Job) -> None:
         more = "raise mix.heldout_fraction or use more pages" if synthetic else "give it more prompts"
         raise InputError(
             f"preferences: {settings.data} data leaves {train:,} pairs to learn from and {held:,} to judge by "
-            f"({sieve.told()}); name a larger file in {KEY}, or {more}"
+            f"({sieve.drop_reasons()}); name a larger file in {KEY}, or {more}"
         )
     job.commit(output, results.Examples(data=settings.data, training=train, heldout=held))

@@ -205,7 +205,7 @@ def filter_with(uri: str, overrides: Sequence[str]) -> Filter:
     """A recipe's filter settings with overrides. Raises RecipeError for a key outside `filter`."""
     for item in overrides:
         if not item.startswith("filter."):
-            raise RecipeError(f"--set {item}: only filter.KEY=VALUE can be tried on scores that are there")
+            raise RecipeError(f"--set {item}: only filter.KEY=VALUE can be tried on existing scores")
     return recipes.load(uri, overrides).filter
 
 

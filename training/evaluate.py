@@ -114,14 +114,14 @@ def run(job: Job) -> None:
     asked = [pairs[row].prompt for row in distinct_prompts(pairs, settings.prompts)]
     prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
     dtype = settings.engine.dtype
-    judge = model.cast(reward.load(job, job.manifest("reward"), dtype), dtype).to(job.ranks.device).eval()
+    judge = model.cast(reward.load_reward_model(job, job.manifest("reward"), dtype), dtype).to(job.ranks.device).eval()
 
     metrics: dict[str, Any] = {"heldout_sequences": count, "heldout_tokens": tokens, "prompts": len(prompts)}
     replies: dict[str, Replies] = {}
     losses: dict[str, list[float]] = {}
     progress = Progress(job.task.stage, job.task.partition, "models", len(stages))
     for stage in stages:
-        module = load(job, job.manifest(stage))
+        module = load_for_evaluation(job, job.manifest(stage))
         if tokens:
             losses[stage] = heldout_losses(job, module, data, count)
             found = totals(losses[stage], sizes)
@@ -144,8 +144,8 @@ def run(job: Job) -> None:
     job.commit(folder, results.Evaluate(**metrics), {"samples.jsonl": Kind.SAMPLES})
 
 
-def load(job: Job, manifest: Manifest) -> nn.Module:
+def load_for_evaluation(job: Job, manifest: Manifest) -> nn.Module:
     """A committed model in the recipe's precision, on the device and in evaluation mode."""
     dtype = job.settings.engine.dtype
-    module: nn.Module = model.cast(model.load(job, manifest, dtype), dtype)
+    module: nn.Module = model.cast(model.load_model(job, manifest, dtype), dtype)
     return module.to(job.ranks.device).eval()

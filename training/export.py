@@ -103,7 +103,7 @@ def run(job: Job) -> None:
     settings: Export = job.settings
     source = job.manifest("ppo" if results.Gate.of(job.manifest("gate")).open else "sft")
     chat = open_chat(job)
-    module: Any = model.load(job, source)
+    module: Any = model.load_model(job, source)
     module.to(DTYPES[settings.dtype])
     module.config.use_cache = True
     module.generation_config = GenerationConfig(

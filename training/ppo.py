@@ -110,7 +110,9 @@ def gather(job: Job, mine: Experience) -> Experience:
     return Experience(**{field.name: whole(getattr(mine, field.name)) for field in fields(mine)})
 
 
-def judge(experience: Experience, kl_coef: float, settings: Ppo) -> tuple[Tensor, Tensor, dict[str, float]]:
+def estimate_advantages(
+    experience: Experience, kl_coef: float, settings: Ppo
+) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Whitened advantages and returns, both (N, R), and the step's figures. A reply without end-of-text pays a penalty.
 
     Of the figures, `reward` is the normalised reward alone; `objective` is what PPO maximises, which includes the
@@ -220,10 +222,10 @@ def start(job: Job) -> Actors:
     updates = settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
     learning, dtype = (settings.engine, settings.minibatch, updates), settings.engine.dtype
     return Actors(
-        Engine(job, model.load(job, sft, dtype), settings.policy_optim, *learning),
-        Engine(job, reward.load(job, judge, dtype), settings.value_optim, *learning),
-        frozen(job, model.load(job, sft, dtype), settings),
-        frozen(job, reward.load(job, judge, dtype), settings),
+        Engine(job, model.load_model(job, sft, dtype), settings.policy_optim, *learning),
+        Engine(job, reward.load_reward_model(job, judge, dtype), settings.value_optim, *learning),
+        frozen(job, model.load_model(job, sft, dtype), settings),
+        frozen(job, reward.load_reward_model(job, judge, dtype), settings),
     )
 
 
@@ -260,7 +262,7 @@ def run(job: Job) -> None:
         seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
         mine, my_seeds = (share_of(whole, job.ranks.rank, job.ranks.world) for whole in (asked, seeds))
         seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
-        advantages, returns, figures = judge(seen, kl_coef, settings)
+        advantages, returns, figures = estimate_advantages(seen, kl_coef, settings)
 
         figures |= improve(job, actors, seen, (advantages, returns), packed, step)
         if settings.kl_target:

@@ -17,7 +17,7 @@ from training.engine.engine import Engine
 from training.engine.job import Job
 from training.engine.metrics import flops_per_token, mfu, peak_flops
 from training.models import llama as model
-from training.models.lm import batch_loss, finite, heldout_text, learn, measure
+from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, learn
 
 
 def run(job: Job) -> None:
@@ -71,7 +71,7 @@ def run(job: Job) -> None:
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
     batches = heldout_text(job, heldout, job.settings.eval_sequences, engine.micro_batch)
-    return measure(job, engine.module, batches, engine.micro_batch, chat.token_bytes())
+    return heldout_loss(job, engine.module, batches, engine.micro_batch, chat.token_bytes())
 
 
 def _quality(before: float | None, after: HeldOut | None) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def last(values: Tensor, attention: Tensor) -> Tensor:
     return values.gather(1, index).squeeze(1)
 
 
-def load(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
+def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
     """The reward model that `reward` committed, in float32 on the CPU, prepared to compute in `dtype`."""
     folder = model.fetch(job, manifest)
     config = LlamaConfig.from_pretrained(folder, attn_implementation=model.attention(dtype), local_files_only=True)
@@ -114,7 +114,9 @@ def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: to
 
 
 @torch.no_grad()
-def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) -> tuple[list[float], list[float]]:
+def score_pairs(
+    job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]
+) -> tuple[list[float], list[float]]:
     """(rewards of the chosen replies, rewards of the rejected ones), in the order of the pairs, on every process."""
     settings: Reward = job.settings
     own: dict[int, tuple[float, float]] = {}
@@ -131,7 +133,7 @@ def judge(job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]) 
     return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
 
 
-def measure(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
+def pair_metrics(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
     """Held-out figures; a tie counts as half right.
 
     `reward_mean` and `reward_std` describe the chosen replies before normalisation.
@@ -158,7 +160,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train = read_pairs(job, Kind.PAIRS)
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    module = RewardModel(model.load(job, job.manifest("sft"), settings.engine.dtype).model, settings.seed)
+    module = RewardModel(model.load_model(job, job.manifest("sft"), settings.engine.dtype).model, settings.seed)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     note = ""
@@ -190,8 +192,8 @@ def run(job: Job) -> None:
 
 def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     """Measure on the held-out pairs, normalise, commit. `trained` is the number of pairs that it learned from."""
-    chosen, rejected = judge(job, engine.module, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
-    metrics = measure(chosen, rejected)
+    chosen, rejected = score_pairs(job, engine.module, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
+    metrics = pair_metrics(chosen, rejected)
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")

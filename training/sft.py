@@ -19,7 +19,7 @@ from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
-from training.models.lm import batch_loss, finite, learn, measure
+from training.models.lm import batch_loss, finite, heldout_loss, learn
 
 Encoded = tuple[list[int], list[int]]
 """A chat's ids and loss mask, equally long."""
@@ -46,7 +46,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train, heldout = read_chats(job, Kind.CHATS), read_chats(job, Kind.HELDOUT_CHATS)
     steps = max(1, len(train) * settings.epochs // settings.batch)
-    module = model.load(job, job.manifest("pretrain"), settings.engine.dtype)
+    module = model.load_model(job, job.manifest("pretrain"), settings.engine.dtype)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
@@ -88,7 +88,7 @@ def run(job: Job) -> None:
 def _judge(job: Job, engine: Engine, heldout: Sequence[Conversation], chat: Chat, max_tokens: int) -> HeldOut | None:
     """Held-out loss on reply tokens. Each process gets the same number of batches."""
     dealt = _deal(job, heldout, engine.micro_batch, chat, max_tokens)
-    return measure(job, engine.module, dealt, engine.micro_batch, chat.token_bytes())
+    return heldout_loss(job, engine.module, dealt, engine.micro_batch, chat.token_bytes())
 
 
 def _deal(job: Job, chats: Sequence[Conversation], micro_batch: int, chat: Chat, max_tokens: int) -> Iterator[Batch]:

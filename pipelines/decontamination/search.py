@@ -22,7 +22,7 @@ from contract.evalset import Item
 from pipelines.text import hashing
 from pipelines.text.kernels import kernel
 from pipelines.text.mixing import Hashes, ngram_hashes, rolling
-from pipelines.text.spelling import Words, locate, split
+from pipelines.text.spelling import Words, locate, split_words
 
 Ints = npt.NDArray[np.int64]
 
@@ -103,7 +103,7 @@ def _lay_out(items: Sequence[Item], n: int, min_words: int) -> _Passages:
     for number, item in enumerate(items):
         whole = 0
         for text in dict.fromkeys(passages(item.fields)):
-            found = split(text)
+            found = split_words(text)
             whole = whole or len(found)
             # Answer letters do not count towards an item's length. A passage shorter than half of its item, such as
             # one wrong answer, does not give the item away.
@@ -202,7 +202,7 @@ def _suspects(
     return found
 
 
-def find(text: str, index: Index) -> Finding | None:
+def find_shared(text: str, index: Index) -> Finding | None:
     """Find everything that a text shares with the benchmarks, or None."""
     words = locate(text)
     hashes = _exact_hashes(words.words)

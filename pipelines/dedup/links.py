@@ -114,7 +114,7 @@ def send_keys(
         columns = {"key": keys, "node": nodes[rows]}
         if checked:
             columns |= {"rank": id_rank(batch["id"])[rows], "fingerprint": np.asarray(batch["fingerprint"])[rows]}
-        yield from exchange.split(pa.record_batch(columns), (keys % np.uint64(buckets)).astype(np.int64))
+        yield from exchange.split_by_place(pa.record_batch(columns), (keys % np.uint64(buckets)).astype(np.int64))
 
 
 def salts(snapshots: pa.Array) -> npt.NDArray[np.uint64]:
@@ -125,7 +125,7 @@ def salts(snapshots: pa.Array) -> npt.NDArray[np.uint64]:
 
 
 def _edges(big: Nodes, small: Nodes, places: Nodes) -> Iterator[Sent]:
-    yield from exchange.split(pa.record_batch({"big": big, "small": small}), places)
+    yield from exchange.split_by_place(pa.record_batch({"big": big, "small": small}), places)
 
 
 def meet_keys(store: Store, prefix: str, place: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:

@@ -69,7 +69,7 @@ def send_anchors(store: Store, parts: Any, settings: DedupSubstring, buckets: in
                 "index": np.arange(len(anchor), dtype=np.uint32),
             }
         )
-        yield from exchange.split(batch, (anchor % np.uint64(buckets)).astype(np.int64))
+        yield from exchange.split_by_place(batch, (anchor % np.uint64(buckets)).astype(np.int64))
 
 
 def meet_anchors(_: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
@@ -90,7 +90,7 @@ def meet_anchors(_: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
             "hot": (total[met] > HOT).astype(np.uint8),
         }
     )
-    yield from exchange.split(batch, column(table, "file")[met].astype(np.int64))
+    yield from exchange.split_by_place(batch, column(table, "file")[met].astype(np.int64))
 
 
 def send_runs(
@@ -166,14 +166,14 @@ def _block_runs(
             }
         )
         key = np.where(hot[at], digest[at], runs.anchor[run[at]])
-        yield from exchange.split(batch, (key % np.uint64(buckets)).astype(np.int64))
+        yield from exchange.split_by_place(batch, (key % np.uint64(buckets)).astype(np.int64))
 
 
 def _marks(file: Any, row: Offsets, first: Offsets, count: Offsets, buckets: int | None = None) -> Iterator[Sent]:
     """Send repeated windows to their file: directly, or through a bucket of the step between if `buckets` is given."""
     files = np.broadcast_to(np.asarray(file, np.uint32), row.shape)
     batch = pa.record_batch({"file": files, "row": row, "first": first, "count": count})
-    yield from exchange.split(batch, files.astype(np.int64) % (buckets or 1 << 62))
+    yield from exchange.split_by_place(batch, files.astype(np.int64) % (buckets or 1 << 62))
 
 
 def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch]) -> Iterator[Sent]:
@@ -183,7 +183,7 @@ def meet_runs(settings: DedupSubstring, _: int, batches: Iterator[pa.RecordBatch
         if "tokens" in batch.schema.names:
             kept.append(batch)
         else:
-            yield from exchange.split(batch, column(batch, "file").astype(np.int64))
+            yield from exchange.split_by_place(batch, column(batch, "file").astype(np.int64))
     table = gather(iter(kept))
     if table is None:
         return

@@ -111,7 +111,7 @@ def load_tokenizer(uri: str) -> Any:
     except FileNotFoundError:
         raise InputError(f"dedup_substring.tokenizer: {uri} does not exist") from None
     except Exception as error:
-        raise InputError(f"dedup_substring.tokenizer: {uri} is no tokenizer.json: {error}") from None
+        raise InputError(f"dedup_substring.tokenizer: {uri} is not a tokenizer.json: {error}") from None
     # A tokenizer.json may enable both; padded or truncated tokens would then cut text that occurs only once.
     tokenizer.no_padding()
     tokenizer.no_truncation()

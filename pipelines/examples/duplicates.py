@@ -14,7 +14,7 @@ from pipelines.dedup import minhash
 from pipelines.dedup.linking import distinct, pairs
 from pipelines.spark.components import components
 from pipelines.text.mixing import Hashes, ngram_hashes
-from pipelines.text.spelling import split
+from pipelines.text.spelling import split_words
 
 NGRAM, BANDS, ROWS = 5, 14, 8  # FineWeb's
 HASHES = BANDS * ROWS
@@ -37,7 +37,7 @@ def sign(examples: Sequence[Parts]) -> Signatures:
 
 def _shingles(text: str) -> Hashes:
     """A hash of each run of NGRAM words, in which digits count. A text with fewer words, or none, is one shingle."""
-    words = [xxhash.xxh3_64_intdigest(word.encode()) for word in split(text) or [text]]
+    words = [xxhash.xxh3_64_intdigest(word.encode()) for word in split_words(text) or [text]]
     found: Hashes = ngram_hashes(np.array(words, np.uint64), min(NGRAM, len(words)))
     return found
 

@@ -170,7 +170,7 @@ class Sieve(Generic[T]):
         count = Counter({file.kind: file.rows for file in output.files})
         return count[self._shape.train], count[self._shape.heldout]
 
-    def told(self) -> str:
+    def drop_reasons(self) -> str:
         """How many examples were dropped, and why."""
         return ", ".join(f"{reason} {count:,}" for reason, count in self.counts.reasons.most_common()) or "none dropped"
 

@@ -74,6 +74,6 @@ def load_lists(folder: str) -> dict[str, BadWords]:
             )
     if not lists:
         raise InputError(
-            f"score.bad_words: {folder} holds no list; name a folder with one file a language, such as en and de"
+            f"score.bad_words: {folder} holds no list; name a folder with one file for each language, such as en and de"
         )
     return lists

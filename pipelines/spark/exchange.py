@@ -44,7 +44,7 @@ def shuffle(context: Any, steps: Sequence[tuple[int, Work]], uri: str = "the sto
     return batches
 
 
-def split(batch: pa.RecordBatch, places: npt.NDArray[np.integer]) -> Iterator[Sent]:
+def split_by_place(batch: pa.RecordBatch, places: npt.NDArray[np.integer]) -> Iterator[Sent]:
     """Split a batch by the place of each row. places: shape (rows,)."""
     order = np.argsort(places, kind="stable")
     edges = np.flatnonzero(np.diff(places[order], prepend=-1, append=-1))

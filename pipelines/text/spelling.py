@@ -31,7 +31,7 @@ class _Spellings(dict[int, str]):
 _SPELLINGS = _Spellings()
 
 
-def split(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text."""
     return blank_markup(text).translate(_SPELLINGS).split()
 

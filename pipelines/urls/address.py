@@ -19,7 +19,7 @@ def parse(url: str) -> SplitResult:
     `urlsplit` normalizes an authority in quadratic time.
     """
     if LONG_AUTHORITY.match(url.translate(BLANK).lstrip(LEADING)):  # `urlsplit` removes them first
-        raise ValueError("no host has so long a name")
+        raise ValueError("the host name is too long")
     return urlsplit(url)
 
 

@@ -55,7 +55,7 @@ class Blocklists:
             self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         view = memoryview(self._mapped)
         if bytes(view[:8]) != MAGIC:
-            raise InputError(f"{path}: is no compiled block list; delete it and start the task again")
+            raise InputError(f"{path}: is not a compiled block list; delete it and start the task again")
         size = int.from_bytes(view[8:16], "little")
         head = json.loads(bytes(view[16 : 16 + size]))
         self.names: tuple[str, ...] = tuple(head["names"])

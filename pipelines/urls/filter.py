@@ -144,7 +144,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="gristmill-lists-")
 
 
-def load(settings: Crawl) -> UrlFilter:
+def load_url_filter(settings: Crawl) -> UrlFilter:
     """A recipe's filter for this process. Raises InputError like `compile_lists`."""
     with tempfile.TemporaryDirectory(prefix="gristmill-lists-") as folder:
         compiled = compile_lists(settings.blocklists, Path(folder))

@@ -45,7 +45,7 @@ def read_lists(folder: str) -> dict[str, np.ndarray]:
                 "see docs/reading.md for what a list may hold"
             )
         if odd.count:
-            left = f"{odd.count:,} lines hold what names nothing, which is left out ({shown})"
+            left = f"{odd.count:,} lines name nothing and are skipped ({shown})"
             print(printable(f"crawl.blocklists: {store.full(path)}: {left}"))
     if not any(map(len, hashes.values())):
         raise InputError(
@@ -71,7 +71,7 @@ def lists_in(folder: str) -> list[str]:
         raise InputError(
             f"crawl.blocklists: {folder} holds {len(categories)} categories, "
             "and UT1's are not all meant for blocking (press, shopping): "
-            f"name the folder of each that is, as {Store(folder).full(categories[-1])}; "
+            f"name the folder of each category to block, such as {Store(folder).full(categories[-1])}; "
             f"there are {', '.join(filter(None, categories))}"
         )
     return lists

@@ -27,7 +27,7 @@ def decode_confined(body: bytes, transfer: str, content: str, limit: int) -> tup
     if mark == UNDECODABLE:
         raise Undecodable(data.decode("utf-8", "replace"))
     if mark not in (WHOLE, CUT):
-        raise Undecodable("its decoder gave no answer of ours")
+        raise Undecodable("its decoder gave no valid answer")
     return data, mark == CUT
 
 

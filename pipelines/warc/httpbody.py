@@ -185,7 +185,7 @@ def _brotli(body: bytes, limit: int) -> tuple[bytes, bool]:
         if not size:
             raise Undecodable(f"is not Brotli: {error}") from error
     if not size and not engine.is_finished():
-        raise Undecodable("is not Brotli: it ends before anything comes out")
+        raise Undecodable("is not Brotli: it ends before any output")
     return b"".join(parts), not engine.is_finished()
 
 

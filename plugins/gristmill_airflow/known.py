@@ -37,7 +37,7 @@ def kept(seen: Mapping[str, Mapping[str, Any]], crawl: str) -> Kept | None:
     sources = [source for source, poll in seen.items() if crawl in poll["offered"]]
     if len(sources) > 1:
         raise RecipeError(
-            f"crawl {crawl}: {' and '.join(sources)} both offer one of that name; say in the form which to read: tick "
+            f"crawl {crawl}: {' and '.join(sources)} both offer it; name the source to read in the form: tick "
             f'"Override parameters" in a backfill, give the recipe, and {SOURCE}... as an override'
         )
     if not sources:

@@ -41,7 +41,7 @@ def accelerators(processes: int) -> list[int]:
     if len(named) < processes:
         raise RecipeError(
             f"CUDA_VISIBLE_DEVICES={visible} names {len(named)} devices, engine.processes asks for {processes}; "
-            "lower it or name more"
+            "lower it or name more devices"
         )
     return [int(number) for number in named[:processes]]
 

@@ -23,7 +23,7 @@ from gristmill_airflow.known import SOURCE, kept
 from gristmill_airflow.note import USES
 
 FORM, KEPT, HANDED_ON = "as the form says", "as crawl_refresh keeps it", "as the DAG before it"
-RECIPE = "A file in the folder of recipes, or where no deployment is set, any other recipe's path or URI."
+RECIPE = "A file in the folder of recipes; without a deployment file also any recipe's path or URI."
 RECIPES = Path(os.environ.get("GRISTMILL_RECIPES") or shipped("recipes"))
 DEFAULT_RECIPE = os.environ.get("GRISTMILL_RECIPE", "sample")
 
@@ -67,7 +67,7 @@ def poll_params(about: str = RECIPE) -> dict[str, Param]:
             type=["array", "null"],
             items={"type": "string"},
             title="Overrides",
-            description_md="One a line, for example `filter.min_words=40` or `crawl.source=/data/warc`.",
+            description_md="One on each line, for example `filter.min_words=40` or `crawl.source=/data/warc`.",
         ),
     }
 
@@ -81,7 +81,7 @@ def stage_params() -> dict[str, Param]:
             None,
             type=["null", "string"],
             title="Crawl",
-            description_md="For example `CC-MAIN-2024-10`. Empty: the newest that the recipe's source has.",
+            description_md="For example `CC-MAIN-2024-10`. Empty: the newest crawl of the recipe's source.",
         ),
         "overrides": form["overrides"],
         "run": Param(
@@ -89,8 +89,8 @@ def stage_params() -> dict[str, Param]:
             type=["null", "string"],
             title="Resolved run",
             description_md=(
-                "Instead of a recipe: the URI of an earlier run's `recipe.yaml`. Goes on with that run; "
-                "with overrides, makes a new run of the same crawl from its recipe and them."
+                "Instead of a recipe: the URI of an earlier run's `recipe.yaml`. Continues that run; "
+                "with overrides, starts a new run of the same crawl with that run's recipe and the overrides."
             ),
         ),
     }
@@ -166,7 +166,7 @@ def told(
     The schedule sends no form: it uses what a person last sent, or the form's default if nobody has sent anything.
     """
     if not said and last:
-        return Told(last["run"], last["recipe_name"], _lines(last["overrides"])), f"as {last['run']} was told"
+        return Told(last["run"], last["recipe_name"], _lines(last["overrides"])), f"as set in {last['run']}"
     origin = FORM if said else "the form's default, because nobody has triggered this DAG by hand"
     return Told(run_id if said else None, params["recipe"], _lines(params["overrides"])), origin
 

@@ -119,7 +119,7 @@ class StageOperator(BaseOperator):
                 raise AirflowException(reason)
         manifest = find(run.store, task)
         if manifest is None:
-            raise AirflowException(f"{self.stage} ended well but left no manifest at {uri}")
+            raise AirflowException(f"{self.stage} ended without an error but left no manifest at {uri}")
         return manifest
 
 

@@ -41,7 +41,8 @@ POLL_S = 0.2
 LEAVING_S = 3.0
 STUCK_S = 10.0  # a killed process is gone within milliseconds, unless it waits in the kernel
 UNSAFE = (
-    "others could replace the locks in it; run: chmod +t {}, or name a folder of root or this user in GRISTMILL_LOCKS"
+    "others could replace the locks in it; run: chmod +t {}, "
+    "or name a folder that root or this user owns in GRISTMILL_LOCKS"
 )
 NOTE_BYTES = 500  # that are read of a lock's note on its holder
 
@@ -107,7 +108,7 @@ def sweep(lock: Path) -> int:
         if time.monotonic() > deadline and all(_state(pid) == "D" for pid in left):
             _say(
                 f"{', '.join(map(str, sorted(left)))}: killed, but still waiting for a disk or a server; "
-                "going on without"
+                "going on without them"
             )
             break
         time.sleep(0.05)
@@ -199,7 +200,7 @@ def _take(lock: Path, devices: list[Path], name: str) -> list[BinaryIO] | None:
     After taking each lock, kill the processes that a dead holder left behind.
     """
     held = []
-    same = "{} is still at this very task; this one goes on when that has ended"
+    same = "{} still runs this task; this attempt goes on when it has ended"
     inuse = "{} of this machine is in use by {{}}; this task goes on when that has ended"
     for path in (lock, *sorted(devices)):
         own = path == lock
@@ -226,7 +227,7 @@ def _forward(source: BinaryIO, rest: Path) -> None:
 
 def _show(rest: Path) -> None:
     if rest.exists():
-        _say("after its task had ended, the earlier attempt still said:")
+        _say("after its task had ended, the earlier attempt still wrote:")
         sys.stdout.buffer.write(rest.read_bytes())
         sys.stdout.buffer.flush()
         rest.unlink()

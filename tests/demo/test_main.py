@@ -176,5 +176,5 @@ def test_how_to_stop_names_the_folder(where, command, monkeypatch, capsys):
 
 def test_stop_without_a_demo(tmp_path, capsys):
     assert demo.main(["stop", "--where", str(tmp_path)]) == 0
-    said = f"nothing was running in {tmp_path}; a demo that keeps its things elsewhere ends with: make stop WHERE=DIR\n"
+    said = f"nothing was running in {tmp_path}; a demo in another folder ends with: make stop WHERE=DIR\n"
     assert capsys.readouterr().out == said

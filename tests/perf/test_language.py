@@ -31,4 +31,4 @@ def test_the_page_is_what_the_bench_writes() -> None:
     f1 = {line.split()[1]: float(line.split()[1] not in missing) for line in table[2:]}
     written = language.page(table, f1, 0.65).splitlines()
     assert written[:-1] == PAGE.read_text().splitlines()[:-1]
-    assert "Commands are typed where the project lies" in PAGE.read_text()
+    assert "Run the commands in the project's folder" in PAGE.read_text()

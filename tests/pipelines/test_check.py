@@ -41,11 +41,11 @@ def run_with(tmp_path: Path, resolve_run: Any) -> Any:
     ("overrides", "error", "message"),
     [
         ({"crawl.blocklists": ["HERE/lists", "HERE/empty"]}, InputError, r"^crawl\.blocklists: .*/empty is missing or"),
-        ({"langid.languages": ["en", "cn"]}, RecipeError, r"^langid\.languages: lid\.176 knows no cn"),
+        ({"langid.languages": ["en", "cn"]}, RecipeError, r"^langid\.languages: lid\.176 does not know cn"),
         ({"langid.languages": ["en", "eo"]}, RecipeError, r"^langid\.languages: there are no stop words for eo"),
         ({"score.bad_words": "HERE/empty"}, InputError, r"^score\.bad_words: .*/empty holds no list"),
         ({"score.perplexity_model": "HERE/good.jsonl"}, RecipeError, r"^score\.perplexity_model: the package kenlm is not"),
-        ({"dedup_substring.tokenizer": "HERE/good.jsonl"}, InputError, r"^dedup_substring\.tokenizer: .* is no tokenizer"),
+        ({"dedup_substring.tokenizer": "HERE/good.jsonl"}, InputError, r"^dedup_substring\.tokenizer: .* is not a tokenizer"),
         ({"decontaminate.benchmarks": {"x": "HERE/broken.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: .* line 2"),
         ({"decontaminate.benchmarks": {"x": "HERE/empty"}}, InputError, r"^decontaminate\.benchmarks\.x: .* cannot be read"),
         ({"decontaminate.benchmarks": {"x": "HERE/short.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: none of the 1 items"),

@@ -130,7 +130,7 @@ def read(mirror, tmp_path, number, **settings):
     """Counts of one crawl file, read in this process part by part."""
     chosen = Crawl(**settings)
     place = crawl.Place(Store(str(tmp_path)), f"out{number}", SNAPSHOT)
-    parts = crawl.split(Source(f"{mirror}/{PATHS[number]}", PATHS[number], 0, ""), chosen)
+    parts = crawl.split_source(Source(f"{mirror}/{PATHS[number]}", PATHS[number], 0, ""), chosen)
     made = [crawl.read_part(part, place, chosen, url.load(chosen), str(part.start)) for part in parts]
     assert crawl.meet(made)
     return sum((one.counts for one in made), Counts())
@@ -168,9 +168,9 @@ def test_parts_ask_for_stretches_and_not_for_the_rest_of_the_file(mirror, monkey
 
 def test_a_server_that_does_not_tell_sizes_is_read_in_one_piece(mirror):
     source = Source(f"{mirror}/{PATHS[0]}", PATHS[0], 0, "")
-    assert len(crawl.split(source, Crawl(split_bytes=SIZE // 3 + 1))) == 3
+    assert len(crawl.split_source(source, Crawl(split_bytes=SIZE // 3 + 1))) == 3
     Mirror.trouble = {f"HEAD {PATHS[0]}": ["unmeasured"]}
-    assert crawl.split(source, Crawl(split_bytes=SIZE // 3)) == [crawl.Part(source)]
+    assert crawl.split_source(source, Crawl(split_bytes=SIZE // 3)) == [crawl.Part(source)]
 
 
 def test_a_file_that_is_gone_ends_in_one_line(mirror):

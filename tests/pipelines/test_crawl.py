@@ -17,7 +17,7 @@ from contract.settings.corpus import Crawl
 from contract.sources import Source
 from contract.tables import read_rows
 from perf.reading import measure
-from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split, whole
+from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split_source, whole
 from pipelines.spark.documents import DocumentSink
 from pipelines.warc.record import Loss
 
@@ -40,7 +40,7 @@ def source(size=1000, name="a.warc"):
 )
 def test_parts_of_a_file(size, limit, stretches):
     settings = Crawl(source="x", split_bytes=3000, max_bytes_per_file=limit or None)
-    parts = split(source(size), settings)
+    parts = split_source(source(size), settings)
     assert [(part.start, part.end) for part in parts] == stretches
     assert {part.source for part in parts} == {source(size)}
 

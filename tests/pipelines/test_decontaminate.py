@@ -18,7 +18,7 @@ from contract.plan import Run
 from contract.recipe import parse
 from contract.settings.corpus import Decontaminate
 from contract.tables import read_rows
-from pipelines.decontaminate import Judge, describe, load, read_benchmark
+from pipelines.decontaminate import Judge, describe, load_benchmarks, read_benchmark
 from pipelines.decontaminate import search as search_part
 from pipelines.spark.documents import DocumentSink, write_cuts
 
@@ -39,7 +39,7 @@ def benchmarks(tmp_path: Path) -> dict[str, str]:
 
 def judge_of(benchmarks: dict[str, str], **settings: Any) -> Judge:
     given = Decontaminate(benchmarks=benchmarks, **settings)
-    return Judge(load(given).index, given.action, given.min_coverage)
+    return Judge(load_benchmarks(given).index, given.action, given.min_coverage)
 
 
 def test_a_file_without_items_is_named(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_every_planted_item_is_found_and_no_clean_page(
     planted: dict[str, tuple[str, int]] = {}
     rows = [make_document(text) for text in clean_texts(data_dir)]
     clean = {row["id"] for row in rows}
-    loaded = load(Decontaminate(benchmarks=sets))
+    loaded = load_benchmarks(Decontaminate(benchmarks=sets))
     sought = set(loaded.index.item.tolist())
     first = 0
     for name in sorted(items):
@@ -322,7 +322,7 @@ def test_without_benchmarks_everything_stays_where_it_is_and_no_spark_starts(
         (b"\x1f\x8b\x08cut", r"decontaminate\.benchmarks\.bad: .*bad\.jsonl cannot be read"),
         (
             b'{"a": "too short"}\n',
-            r"decontaminate\.benchmarks\.bad: none of the 1 items of .*bad\.jsonl can be looked for: a text needs 8 words",
+            r"decontaminate\.benchmarks\.bad: none of the 1 items of .*bad\.jsonl can be searched for: a text needs 8 words",
         ),
     ],
 )
@@ -353,7 +353,7 @@ def test_every_file_is_told_with_its_items(tmp_path: Path, make_document: Any, s
         "        1 items in mapping.json",
     ]
     sets = {"mmlu": str(folder)}
-    assert list(describe(load(Decontaminate(benchmarks=sets)))) == lines
+    assert list(describe(load_benchmarks(Decontaminate(benchmarks=sets)))) == lines
     search([[make_document("text")]], {"decontaminate.benchmarks": sets})
     assert "\n".join(lines) in capsys.readouterr().out
 
@@ -363,4 +363,4 @@ def test_one_benchmark_without_anything_to_seek_is_refused_beside_another(
 ) -> None:
     (tmp_path / "short.jsonl").write_text('["too short"]')
     with pytest.raises(InputError, match=r"decontaminate\.benchmarks\.short: none of the 1 items"):
-        load(Decontaminate(benchmarks=benchmarks | {"short": str(tmp_path / "short.jsonl")}))
+        load_benchmarks(Decontaminate(benchmarks=benchmarks | {"short": str(tmp_path / "short.jsonl")}))

@@ -12,7 +12,7 @@ from contract.recipe import StageSettings, parse
 from contract.schema import DOCUMENTS, Drop
 from contract.settings.corpus import Langid
 from contract.tables import read_rows
-from pipelines.langid import UNKNOWN, _work, check, identify, judge, rank
+from pipelines.langid import UNKNOWN, _work, check, identify, language_verdict, rank
 from pipelines.spark.tables import TableWriter
 from pipelines.text.fasttext_model import model
 
@@ -88,7 +88,7 @@ def test_the_three_likeliest_stay_in_the_document(tmp_store):
     ],
 )
 def test_judge(language, probability, found):
-    assert judge(language, probability, Langid()) == found
+    assert language_verdict(language, probability, Langid()) == found
 
 
 def test_documents_of_other_languages_go(tmp_store):
@@ -121,14 +121,14 @@ def test_the_head_of_a_text_tells_its_language(tmp_store):
 
 def test_an_empty_list_keeps_every_language():
     settings = Langid(languages=())
-    assert judge("de", 0.9, settings) is None
-    assert judge("de", 0.1, settings) == (Drop.LANGUAGE_UNSURE, "de 0.10")
+    assert language_verdict("de", 0.9, settings) is None
+    assert language_verdict("de", 0.1, settings) == (Drop.LANGUAGE_UNSURE, "de 0.10")
     check(StageSettings(parse("langid: {languages: []}", "test"), "langid"))
 
 
 def test_a_language_that_the_model_never_answers_is_refused():
     check(StageSettings(parse("langid: {languages: [en, zh, yue, wuu]}", "test"), "langid"))
-    with pytest.raises(RecipeError, match="knows no eng, cn;"):
+    with pytest.raises(RecipeError, match="does not know eng, cn;"):
         check(StageSettings(parse("langid: {languages: [en, eng, cn]}", "test"), "langid"))
 
 

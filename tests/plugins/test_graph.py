@@ -231,7 +231,7 @@ def test_the_schedule_asks_where_a_person_last_told_it_to(poll, state, events, c
         assert poll("scheduled__b", [NEW, OLD], ended_well=["manual__a"]) == [NEW]
     assert events[-1].extra == {"recipe_name": "base", "overrides": ["crawl.source=/data/news"]}
     assert list(state[SEEN]) == ["/data/news"]
-    assert caplog.messages[0] == "uses recipe base, all crawls of /data/news, as manual__a was told"
+    assert caplog.messages[0] == "uses recipe base, all crawls of /data/news, as set in manual__a"
     poll("manual__c", [OLD], recipe="tiny")
     poll("scheduled__d", [NEW, OLD], ended_well=["manual__c"])
     assert state[SEEN]["https://data.commoncrawl.org"]["run"] == "scheduled__d"

@@ -26,7 +26,7 @@ def test_each_crawl_has_the_recipe_and_the_source_by_which_it_was_seen():
 def test_a_crawl_of_two_sources_is_refused_with_both():
     copy = {**SEEN, "/copy": {**SEEN[NEWS], "recipe_name": "base"}}
     with pytest.raises(
-        RecipeError, match=r"^crawl NEWS-2024-10: /data/news and /copy both offer one .* crawl.source=\.\.\."
+        RecipeError, match=r"^crawl NEWS-2024-10: /data/news and /copy both offer it; .* crawl.source=\.\.\."
     ):
         kept(copy, "NEWS-2024-10")
     assert kept(copy, "CC-MAIN-2024-10") == kept(SEEN, "CC-MAIN-2024-10")

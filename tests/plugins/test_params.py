@@ -213,7 +213,7 @@ def test_the_schedule_does_what_a_person_last_said():
     assert (said, origin) == (Told("manual__1", "tiny", ("ppo.steps=2",)), FORM_SAYS)
     defaults = {"recipe": "sample", "overrides": []}
     kept = {"run": "manual__1", "recipe_name": "tiny", "overrides": ["ppo.steps=2"]}
-    assert told(defaults, None, kept, "scheduled__2") == (said, "as manual__1 was told")
+    assert told(defaults, None, kept, "scheduled__2") == (said, "as set in manual__1")
     assert told(defaults, {}, kept, "scheduled__2")[0] == said
     alone, why = told(defaults, {}, None, "scheduled__2")
     assert alone == Told(None, "sample", ())

@@ -197,7 +197,7 @@ def test_a_stage_that_waits_for_the_accelerator_says_for_whom(run, launched, cap
         ("raise SystemExit(3)", AirflowException, "pretrain ended with exit code 3"),
         ("print('error: first'); print('error: no text'); raise SystemExit(65)", AirflowFailException, "no text"),
         ("raise SystemExit(75)", Interrupted, "pretrain ended with exit code 75"),
-        ("pass", AirflowException, "pretrain ended well but left no manifest at "),
+        ("pass", AirflowException, "pretrain ended without an error but left no manifest at "),
     ],
 )
 def test_what_a_childs_end_means_for_the_task(launched, xcoms, code, outcome, reason):
@@ -272,7 +272,7 @@ def test_a_machine_whose_devices_are_hidden_trains_on_its_cpu(run, gpus, visible
 @pytest.mark.parametrize(
     ("visible", "reason"),
     [
-        ("3", r"^CUDA_VISIBLE_DEVICES=3 names 1 devices, engine.processes asks for 2; lower it or name more$"),
+        ("3", r"^CUDA_VISIBLE_DEVICES=3 names 1 devices, engine.processes asks for 2; lower it or name more devices$"),
         ("GPU-8932f937,0", r"^CUDA_VISIBLE_DEVICES=GPU-8932f937,0: name the devices by number, for example 0,1$"),
     ],
 )

@@ -176,7 +176,7 @@ def test_what_waits_in_the_kernel_is_killed_and_not_waited_for(lock, monkeypatch
     assert supervisor.sweep(lock) == 2
     assert killed[0] == ([41, 40], signal.SIGKILL)
     assert (
-        "supervisor: 40, 41: killed, but still waiting for a disk or a server; going on without"
+        "supervisor: 40, 41: killed, but still waiting for a disk or a server; going on without them"
         in capsys.readouterr().out
     )
 
@@ -214,7 +214,7 @@ def test_a_second_attempt_waits_for_the_first(lock):
     first = start(lock, "import time; print('up', flush=True); time.sleep(1.5)")
     read_until(first, "up")
     second = start(lock, "print('mine')")
-    said = f"supervisor: task, process {first.pid} is still at this very task; this one goes on when that has ended\n"
+    said = f"supervisor: task, process {first.pid} still runs this task; this attempt goes on when it has ended\n"
     assert second.stdout.readline() == said
     assert first.poll() is None
     read_until(second, "mine")

@@ -31,7 +31,11 @@ def test_figures_equal_a_direct_computation(align: Callable[..., Job]) -> None:
     job = align("evaluate", "evaluate.sequences=10", "evaluate.prompts=20", "evaluate.engine.micro_batch=4")
     evaluate.run(job)
     metrics, samples = result(job)
-    module, data, chat = model.load(job, job.manifest("sft")).eval(), TokenData(job, "heldout_tokens"), open_chat(job)
+    module, data, chat = (
+        model.load_model(job, job.manifest("sft")).eval(),
+        TokenData(job, "heldout_tokens"),
+        open_chat(job),
+    )
     nats, size = 0.0, 0
     for row in range(10):
         batch = data.rows([row])
@@ -75,11 +79,11 @@ def test_a_stop_ends_it_after_the_model_at_hand(align: Callable[..., Job]) -> No
 
 def test_models_are_measured_in_the_recipes_precision(align: Callable[..., Job]) -> None:
     job = align("evaluate", "evaluate.engine.dtype=bf16")
-    module = evaluate.load(job, job.manifest("sft"))
+    module = evaluate.load_for_evaluation(job, job.manifest("sft"))
     assert {one.dtype for one in module.parameters()} == {torch.bfloat16}
     assert module.model.rotary_emb.inv_freq.dtype == torch.float32
     data = TokenData(job, "heldout_tokens")
-    exact = evaluate.heldout_losses(job, model.load(job, job.manifest("sft")).eval(), data, 4)
+    exact = evaluate.heldout_losses(job, model.load_model(job, job.manifest("sft")).eval(), data, 4)
     assert evaluate.heldout_losses(job, module, data, 4) == pytest.approx(exact, rel=0.01)
 
 
@@ -87,9 +91,9 @@ def test_equal_models_get_equal_replies(align: Callable[..., Job]) -> None:
     """The same random numbers for every model: what differs between two models' replies is the models'."""
     job = align("evaluate")
     chat = open_chat(job)
-    judge = reward.load(job, job.manifest("reward")).eval()
+    judge = reward.load_reward_model(job, job.manifest("reward")).eval()
     prompts = [[chat.role("user"), 70 + row, chat.role("assistant")] for row in range(5)]
-    module = model.load(job, job.manifest("sft")).eval()
+    module = model.load_model(job, job.manifest("sft")).eval()
     first, again = (evaluate.reply(job, module, judge, prompts, chat) for _ in range(2))
     assert first == again
     assert len({tuple(ids) for ids in first.ids}) == 5

@@ -36,7 +36,7 @@ def opened(align: Callable[..., Job]) -> tuple[Job, Path]:
 def test_the_same_logits(opened: tuple[Job, Path]) -> None:
     job, folder = opened
     loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
-    ours = model.load(job, job.manifest("ppo")).eval()
+    ours = model.load_model(job, job.manifest("ppo")).eval()
     assert loaded.dtype == torch.float32
     ids = torch.arange(5, 45)[None]
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_a_closed_gate_exports_the_sft_model_in_half_precision(align: Callable[.
     task = job.attempt.run.task("export")
     folder = exported(Job(only_declared(job.attempt.run, "export"), task, Attempt(job.attempt.run, task)))
     loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    ours = model.load(job_of(job, "export"), job_of(job, "export").manifest("sft"))
+    ours = model.load_model(job_of(job, "export"), job_of(job, "export").manifest("sft"))
     assert loaded.dtype == torch.bfloat16
     for name, tensor in ours.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor.to(torch.bfloat16), rtol=0, atol=0)

@@ -42,7 +42,7 @@ def experience(**changed: torch.Tensor) -> ppo.Experience:
 
 def test_rewards_penalties_and_figures_by_hand() -> None:
     settings = Ppo(no_eot_penalty=0.5, gamma=1.0, lam=1.0)
-    advantages, returns, figures = ppo.judge(experience(), 0.1, settings)
+    advantages, returns, figures = ppo.estimate_advantages(experience(), 0.1, settings)
     # KL terms: -0.1 on the first token; +0.1 on the fifth. Scores: 2 on the third, 1 - 0.5 on the fifth.
     expected = torch.tensor([[1.9, 2.0, 2.0], [0.6, 0.6, 0.0]])
     torch.testing.assert_close(returns, expected)
@@ -63,8 +63,10 @@ def test_rewards_penalties_and_figures_by_hand() -> None:
 
 
 def test_a_perfect_critic_leaves_no_advantage() -> None:
-    _, returns, _ = ppo.judge(experience(), 0.1, Ppo(no_eot_penalty=0.0, gamma=1.0, lam=1.0))
-    _, again, figures = ppo.judge(experience(values=returns), 0.1, Ppo(no_eot_penalty=0.0, gamma=1.0, lam=0.95))
+    _, returns, _ = ppo.estimate_advantages(experience(), 0.1, Ppo(no_eot_penalty=0.0, gamma=1.0, lam=1.0))
+    _, again, figures = ppo.estimate_advantages(
+        experience(values=returns), 0.1, Ppo(no_eot_penalty=0.0, gamma=1.0, lam=0.95)
+    )
     torch.testing.assert_close(again, returns)
     assert figures["explained_variance"] == pytest.approx(1.0)
 
@@ -101,7 +103,7 @@ def test_advantages_and_returns_against_loops_over_plain_numbers(whiten: bool) -
         log_probs=torch.tensor([[-1.0, -1.5, -0.2], [-2.0, -0.1, 0.0]]),
         values=torch.tensor([[0.3, -0.2, 0.9], [1.1, 0.4, 0.0]]),
     )
-    advantages, returns, figures = ppo.judge(seen, 0.3, settings)
+    advantages, returns, figures = ppo.estimate_advantages(seen, 0.3, settings)
     expected, targets = by_hand(seen, 0.3, settings)
     assert [row[: len(one)] for row, one in zip(returns.tolist(), targets, strict=True)] == [
         pytest.approx(one, abs=1e-5) for one in targets
@@ -418,7 +420,7 @@ def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any)
     for step, (_, _, seen, targets, packed, at) in enumerate(asked["improve"]):
         assert at == step
         assert torch.equal(packed.batch(0, 4).tokens, TokenData(job, "tokens", 3).batch(0, 4).tokens)
-        expected = ppo.judge(seen, asked["judge"][step][1], job.settings)
+        expected = ppo.estimate_advantages(seen, asked["judge"][step][1], job.settings)
         assert torch.equal(targets[0], expected[0])
         assert torch.equal(targets[1], expected[1])
 

@@ -109,7 +109,7 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
 
         ranks = SimpleNamespace(rank=rank, world=world, device="cpu", rows=rows)
         job = SimpleNamespace(settings=settings, ranks=ranks)
-        found = reward.judge(job, module, chat, [pair(str(index), index) for index in range(count)])  # type: ignore[arg-type]
+        found = reward.score_pairs(job, module, chat, [pair(str(index), index) for index in range(count)])  # type: ignore[arg-type]
         shapes.append(called)
     assert found[0] == [10 * (1 + index) + 1 for index in range(count)]
     assert found[1] == [10 * (1 + index) + 2 for index in range(count)]
@@ -118,7 +118,7 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
 
 
 def test_measured_figures() -> None:
-    found = reward.measure([1.0, 2.0, 3.0, 0.0], [0.0, 0.0, 4.0, 0.0])
+    found = reward.pair_metrics([1.0, 2.0, 3.0, 0.0], [0.0, 0.0, 4.0, 0.0])
     assert (found["accuracy"], found["heldout_correct"], found["heldout_pairs"]) == (0.625, 2.5, 4)
     assert (found["reward_mean"], found["reward_std"]) == pytest.approx((1.5, math.sqrt(1.25)))
     losses = [math.log1p(math.exp(-margin)) for margin in (1, 2, -1, 0)]
@@ -142,8 +142,10 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     judged = align("reward")
     train, heldout = (read_pairs(judged, kind) for kind in (Kind.PAIRS, Kind.HELDOUT_PAIRS))
     assert len(heldout) == metrics["heldout_pairs"]
-    chosen, rejected = reward.judge(judged, reward.load(judged, manifest).eval(), open_chat(judged), heldout)
-    again = reward.measure(chosen, rejected)
+    chosen, rejected = reward.score_pairs(
+        judged, reward.load_reward_model(judged, manifest).eval(), open_chat(judged), heldout
+    )
+    again = reward.pair_metrics(chosen, rejected)
     assert again["accuracy"] == metrics["accuracy"]
     assert metrics["pairs"] == len(train)
     # The curves: one row an update, at the schedule's rate; the first one is the untrained model's on the first batch.
@@ -152,9 +154,9 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     assert [step for step, _ in rows["loss"]] == list(range(1, steps + 1))
     assert [value for _, value in rows["lr"]] == [lr_at(step, steps, optim) for step in range(steps)]
     assert all(value > 0 for _, value in rows["grad_norm"])
-    fresh = reward.RewardModel(model.load(judged, judged.manifest("sft")).model, judged.settings.seed)
+    fresh = reward.RewardModel(model.load_model(judged, judged.manifest("sft")).model, judged.settings.seed)
     first = [train[row] for row in rows_of(0, 16, len(train), judged.settings.seed)]
-    untrained = reward.measure(*reward.judge(judged, fresh, open_chat(judged), first))
+    untrained = reward.pair_metrics(*reward.score_pairs(judged, fresh, open_chat(judged), first))
     assert rows["loss"][0][1] == pytest.approx(untrained["heldout_loss"], rel=1e-4)
     assert rows["accuracy"][0][1] == untrained["accuracy"]
     assert (again["reward_mean"], again["reward_std"]) == pytest.approx((0.0, 1.0), abs=1e-4)
@@ -185,5 +187,5 @@ def test_a_loaded_model_computes_with_the_attention_of_its_precision(
     monkeypatch.setattr(model, "fetch", lambda job, manifest: tmp_path)
     monkeypatch.setattr(model, "attention", lambda dtype: {"bf16": "eager", "fp32": "sdpa"}[dtype])
     for dtype, attention in (("bf16", "eager"), ("fp32", "sdpa")):
-        loaded = reward.load(None, None, dtype)  # type: ignore[arg-type]
+        loaded = reward.load_reward_model(None, None, dtype)  # type: ignore[arg-type]
         assert loaded.decoder.config._attn_implementation == attention

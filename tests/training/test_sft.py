@@ -24,7 +24,7 @@ from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.loss import log_probs
 from training.models import llama as model
-from training.models.lm import measure
+from training.models.lm import heldout_loss
 
 PRETRAINED = ("pretrain.steps=6",)
 
@@ -90,7 +90,7 @@ def test_the_loss_is_the_mean_over_reply_tokens_only(make_job: Callable[..., Job
             by_hand += sum(float(one) for one, kept in zip(nll, mask[1:], strict=True) if kept)
             count += sum(mask)
     size = sum(len(one[1].text.encode()) for one in chats)
-    found = measure(job, module, [sft.collate(examples, chat.pad)], 1, chat.token_bytes())
+    found = heldout_loss(job, module, [sft.collate(examples, chat.pad)], 1, chat.token_bytes())
     assert found is not None
     assert (found.tokens, found.bytes) == (count, size)
     assert found.nll == pytest.approx(by_hand, rel=1e-5)
@@ -139,7 +139,7 @@ def test_it_learns_from_the_corpus_own_replies(
     assert metrics["seconds"] > 0
     assert printed(capsys).endswith(f"held-out loss {after:.3f}")
     assert loss[-1] < loss[0] - 0.3
-    reload = model.load(Job(job.attempt.run, job.attempt.run.task("reward"), job.attempt), manifest)
+    reload = model.load_model(Job(job.attempt.run, job.attempt.run.task("reward"), job.attempt), manifest)
     assert model.parameters(reload) > 10_000
 
 

@@ -76,7 +76,7 @@ class Chat:
         other turns leave, but at least half of `max_tokens`. The other turns are cut by `cut_prompt`, oldest first.
         """
         if not turns or turns[-1].role != "assistant":
-            raise ValueError("a chat to learn from ends with an assistant turn")
+            raise ValueError("a chat to learn from must end with an assistant turn")
         *before, last = turns
         pieces = [self._turn(turn) for turn in before]
         room = max_tokens - min(sum(len(ids) for ids, _ in pieces) + 1, max_tokens // 2)

@@ -38,7 +38,7 @@ class Examples(Sequence[T], Generic[T]):
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
-                raise ValueError("examples are read one after the other")
+                raise ValueError("examples must be read in order")
             return [self._make(row) for row in self._table.slice(start, max(stop - start, 0)).to_pylist()]
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")

@@ -241,7 +241,7 @@ def _unless_gone(job: Job, prefix: str, state: _State) -> _State:
 def _opened(job: Job, manifest: Manifest, local: Mapping[str, Path]) -> _Opened:
     for path in local.values():
         if path.suffix == ".safetensors" and not header_fits(path):
-            raise DamagedError(f"{path.name}: its header does not describe it")
+            raise DamagedError(f"{path.name}: its header does not match its contents")
     drawn = local.get(f"random-{job.ranks.rank:05d}.safetensors")
     return _Opened(
         manifest,
@@ -285,7 +285,7 @@ def _refuse_to_start_over(job: Job) -> None:
     if count := job.ranks.share(len(aside)):
         base = job.store.full(f"{job.task.stage}/{job.task.fingerprint}")
         raise InputError(
-            f"{job.task.stage}: {count} checkpoint(s) are damaged and none is whole, so training would start over; "
+            f"{job.task.stage}: all {count} checkpoint(s) are damaged, so training would start over; "
             "bring their files back and rename damaged-*.json to manifest.json, "
             f"or delete the folders {base}/step-* to start over"
         )

@@ -40,7 +40,7 @@ def check_digests(local: Mapping[str, Path], committed: Mapping[str, str], rank:
     mine = [name for name in local if name.startswith("random-")] + shared[rank::world]
     for name in mine:
         if file_digest(local[name]) != committed[name]:
-            raise DamagedError(f"{name}: its checksum is another")
+            raise DamagedError(f"{name}: its checksum does not match")
 
 
 class Shards:

@@ -76,7 +76,7 @@ def build(
         return LlamaForCausalLM(config)
 
 
-def load(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForCausalLM:
+def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForCausalLM:
     """The model that a stage committed, in float32 on the CPU, prepared to compute in `dtype`.
 
     Raises InputError if the manifest lists no model, or one that cannot be loaded.

@@ -51,7 +51,7 @@ def finite(job: Job, value: float, what: str) -> float:
 
 
 @torch.no_grad()
-def measure(
+def heldout_loss(
     job: Job, module: nn.Module, batches: Iterable[Batch], micro_batch: int, token_bytes: npt.NDArray[np.int64]
 ) -> HeldOut | None:
     """Sums over all processes' batches; None if they predict no token.

@@ -11,7 +11,7 @@ from contract.store import Store
 from contract.tables import read_rows
 from pipelines.decontamination import findings
 from pipelines.decontamination.findings import Findings, first_items, owners, summarise, tally
-from pipelines.decontamination.search import Index, build, find
+from pipelines.decontamination.search import Index, build, find_shared
 from pipelines.spark.documents import Output
 
 
@@ -40,7 +40,7 @@ def noted(store: Store, index: Index, name: str, documents: dict[str, tuple[str,
     """The worker's files for documents of (text, what is left of it), by id."""
     found = Findings(store, "stage/try", index, name)
     for key, (whole, left) in documents.items():
-        shared = find(whole, index)
+        shared = find_shared(whole, index)
         assert shared is not None
         found.note({"id": key, "url": f"https://{key}.test", "text": whole}, shared, left)
     return Output(found.close())

@@ -17,12 +17,12 @@ from pipelines.decontamination.search import (
     blamed_items,
     build,
     cut,
-    find,
+    find_shared,
     occurrences,
     passages,
     suspects,
 )
-from pipelines.text.spelling import split
+from pipelines.text.spelling import split_words
 
 FILLER = " ".join(f"filler{number} word" for number in range(60))
 
@@ -36,19 +36,19 @@ def index_of(*items: tuple[str, ...], n: int = 13, min_words: int = 8) -> Index:
 
 
 def covered(text: str, index: Index) -> dict[int, float]:
-    found = find(text, index)
+    found = find_shared(text, index)
     assert bool(found) <= suspects(pa.array([text]), index)[0]
     return dict(zip(found.items.tolist(), found.covered.round(3).tolist(), strict=True)) if found else {}
 
 
 def naive(text: str, items: list[tuple[str, ...]], n: int, min_words: int) -> set[int]:
     """Items of which a passage's n words, or the whole of a shorter one that is half of the item, stand in the text."""
-    padded = f" {' '.join(split(text))} "
+    padded = f" {' '.join(split_words(text))} "
     found = set()
     for number, fields in enumerate(items):
-        whole = len(split(" ".join(fields)))
+        whole = len(split_words(" ".join(fields)))
         for passage in passages(fields) if whole >= min_words else ():
-            has = split(passage)
+            has = split_words(passage)
             size = min(n, len(has))
             sought = len(has) >= min_words and (len(has) >= n or 2 * len(has) >= whole)
             runs = [" ".join(has[at : at + size]) for at in range(len(has) - size + 1)] if sought else []
@@ -159,7 +159,7 @@ def test_items_inside_markup_and_between_signs(printed: str) -> None:
 
 def test_a_comparison_is_no_tag() -> None:
     item = "if a <b and c> d then the answer is e else the answer is f or g or h"
-    assert split(item)[:6] == ["if", "a", "b", "and", "c", "d"]
+    assert split_words(item)[:6] == ["if", "a", "b", "and", "c", "d"]
 
 
 def test_an_unclosed_tag_costs_no_more_than_its_length() -> None:
@@ -171,7 +171,7 @@ def test_an_unclosed_tag_costs_no_more_than_its_length() -> None:
         "<" * 1_000_000,
         "<a" + " " * 1_000_000,
     ):
-        split(text)
+        split_words(text)
         suspects(pa.array([text]), index_of((ITEM,)))
     assert time.process_time() - began < 20
 
@@ -212,7 +212,7 @@ def test_an_index_by_hand() -> None:
     ]
     assert sorted(map(sorted, of)) == [[(0, 0)], [(0, 1)], [(1, 0), (2, 0)]]
     assert len(index.keys) == 2, "all numbers are equal there"
-    found = find(f"x {words('r', 2)} y", index)
+    found = find_shared(f"x {words('r', 2)} y", index)
     assert found is not None
     assert (found.first.tolist(), found.length.tolist(), found.items.tolist()) == ([1], [2], [1, 2])
     assert occurrences(found.gram, index).tolist() == sorted(at for at in range(4) if index.passage[at] in (1, 2))
@@ -221,14 +221,14 @@ def test_an_index_by_hand() -> None:
 
 def test_culprits() -> None:
     index = index_of((words("q", 40),), (words("t", 30),))
-    found = find(f"{words('q', 20)} {words('t', 30)}", index)
+    found = find_shared(f"{words('q', 20)} {words('t', 30)}", index)
     assert found is not None
     assert found.ngram(0) == words("q", 13)
     assert np.unique(blamed_items(found, index, 0.0)).tolist() == [0, 1]
     assert np.unique(blamed_items(found, index, 0.5)).tolist() == [0, 1]
     assert blamed_items(found, index, 0.8).tolist() == [-1] * 8 + [1] * 18
     assert (blamed_items(found, index, 1.0) >= 0).sum() == 18
-    half = find(words("q", 20), index)
+    half = find_shared(words("q", 20), index)
     assert half is not None
     assert blamed_items(half, index, 0.8).tolist() == [-1] * 8
 
@@ -237,7 +237,7 @@ def test_one_page_with_a_whole_benchmark() -> None:
     """80,000 runs; one pass over the finding for each of them took minutes."""
     items = [words(f"i{number}x", 32) for number in range(4000)]
     index = index_of(*((item,) for item in items))
-    found = find(" ".join(items), index)
+    found = find_shared(" ".join(items), index)
     assert found is not None
     began = time.process_time()
     blamed = blamed_items(found, index, 0.9)
@@ -246,7 +246,7 @@ def test_one_page_with_a_whole_benchmark() -> None:
 
 
 def shorn(text: str, index: Index) -> str | None:
-    found = find(text, index)
+    found = find_shared(text, index)
     assert found is not None
     cuts = cut(text, found, np.ones(len(found.gram), bool))
     assert cuts is None or all(start < end for start, end in cuts)

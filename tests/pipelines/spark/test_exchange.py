@@ -48,7 +48,7 @@ def numbers(*values: int) -> pa.RecordBatch:
     ],
 )
 def test_rows_go_to_their_places_in_order(places: list[int], sent: list[tuple[int, list[int]]]) -> None:
-    found = exchange.split(numbers(*range(len(places))), np.array(places, np.int64))
+    found = exchange.split_by_place(numbers(*range(len(places))), np.array(places, np.int64))
     assert [(place, batch["n"].to_pylist()) for place, batch in found] == sent
 
 
@@ -80,7 +80,7 @@ def test_steps_follow_one_another(without_spark: Any) -> None:
 
     def first(place: int, batches: Batches) -> Iterator[Sent]:
         assert list(batches) == []
-        yield from exchange.split(numbers(place, place + 3), np.array([place, place + 3]) % 2)
+        yield from exchange.split_by_place(numbers(place, place + 3), np.array([place, place + 3]) % 2)
 
     def second(place: int, batches: Batches) -> Iterator[Sent]:
         for batch in batches:

@@ -65,7 +65,10 @@ def test_more_memory_than_the_machine_has(run: Any, capsys: pytest.CaptureFixtur
     assert [main([stage, "--recipe", uri]) for stage in ("check", "crawl")] == [78, 78]
     lines = capsys.readouterr().err.splitlines()
     memory = psutil.virtual_memory().total / 2**30
-    assert lines == [f"error: spark.driver_memory 50t: this machine has {memory:.1f} GiB; name less, as in 2g"] * 2
+    assert (
+        lines
+        == [f"error: spark.driver_memory 50t: this machine has {memory:.1f} GiB; set a smaller value, such as 2g"] * 2
+    )
 
 
 @pytest.mark.parametrize("master", ["spark://127.0.0.1:9", "k8s://https://127.0.0.1:9"])
@@ -74,9 +77,7 @@ def test_a_master_that_nobody_answers_at_is_worth_a_retry(
 ) -> None:
     uri = run({"spark.master": master})
     assert [main([stage, "--recipe", uri]) for stage in ("check", "crawl")] == [1, 1]
-    line = (
-        f"error: spark.master {master}: nobody answers there; check that it runs, and the network (Connection refused)"
-    )
+    line = f"error: spark.master {master}: no server answers there; check that it runs, and the network (Connection refused)"
     assert capsys.readouterr().err.splitlines() == [line, line]
 
 

@@ -81,5 +81,5 @@ def test_the_file_is_as_its_description_says(tmp_path):
 
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "lists").write_bytes(b"something else entirely")
-    with pytest.raises(InputError, match="is no compiled block list"):
+    with pytest.raises(InputError, match="is not a compiled block list"):
         Blocklists(tmp_path / "lists")

@@ -16,7 +16,7 @@ from contract.settings.corpus import Crawl
 from pipelines.urls import filter as url_module
 from pipelines.urls import listfile
 from pipelines.urls.blocklist import Blocklists
-from pipelines.urls.filter import CURATED_HOSTS, _parents, _prefixes, compile_lists, load, shipped
+from pipelines.urls.filter import CURATED_HOSTS, _parents, _prefixes, compile_lists, load_url_filter, shipped
 from pipelines.urls.listfile import list_hashes
 
 
@@ -80,7 +80,7 @@ def lists(tmp_path):
     ],
 )
 def test_block_lists(lists, url, found):
-    assert load(Crawl(blocklists=lists)).judge(url) == found
+    assert load_url_filter(Crawl(blocklists=lists)).judge(url) == found
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,15 @@ def test_block_lists(lists, url, found):
 )
 def test_words_whatever_their_case(url, found):
     settings = Crawl(strict_words=("Porn",), hard_words=("CASINO",), soft_words=("Free", "bonus", "win"))
-    assert load(settings).judge(url) == found
+    assert load_url_filter(settings).judge(url) == found
 
 
 def test_the_lists_are_asked_before_curated_hosts_and_those_before_words(tmp_path):
     (tmp_path / "adult").mkdir()
     (tmp_path / "adult" / "domains").write_text("a.org\nen.wikipedia.org\n")
-    judge = load(Crawl(blocklists=(str(tmp_path),), hard_words=("casino",), soft_words=("free", "win"))).judge
+    judge = load_url_filter(
+        Crawl(blocklists=(str(tmp_path),), hard_words=("casino",), soft_words=("free", "win"))
+    ).judge
     assert judge("http://en.wikipedia.org/casino") == (Drop.URL_BLOCKED_DOMAIN, "adult: en.wikipedia.org")
     assert judge("http://de.wikipedia.org/casino") == (Drop.URL_CURATED_HOST, "wikipedia.org")
     assert judge("http://b.org/casino/free/win") == (Drop.URL_HARD_WORD, "casino")
@@ -112,14 +114,14 @@ def test_the_lists_are_asked_before_curated_hosts_and_those_before_words(tmp_pat
 
 
 def test_strict_words_are_found_within_others_whatever_signs_part_them():
-    judge = load(Crawl(strict_words=("Po-r.n", "xx"))).judge
+    judge = load_url_filter(Crawl(strict_words=("Po-r.n", "xx"))).judge
     assert judge("http://a.org/sup.er-porno") == (Drop.URL_STRICT_WORD, "porn")
     assert judge("http://a.org/x-x") == (Drop.URL_STRICT_WORD, "xx")
     assert judge("http://a.org/po_rn") is None
 
 
 def test_curated_hosts():
-    keeper, skipper = load(Crawl(skip_curated_hosts=False)), load(Crawl())
+    keeper, skipper = load_url_filter(Crawl(skip_curated_hosts=False)), load_url_filter(Crawl())
     assert skipper.judge("https://en.wikipedia.org/wiki/X") == (Drop.URL_CURATED_HOST, "wikipedia.org")
     assert skipper.judge("https://notwikipedia.org/") is None
     assert keeper.judge("https://en.wikipedia.org/wiki/X") is None
@@ -131,14 +133,14 @@ def test_a_missing_or_empty_list_is_refused(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     place = str(tmp_path / (folder or "nowhere"))
     with pytest.raises(InputError, match="is missing or holds no list"):
-        load(Crawl(blocklists=(place,)))
+        load_url_filter(Crawl(blocklists=(place,)))
 
 
 def test_several_categories_in_one_folder_are_refused(lists, tmp_path):
     with pytest.raises(
         InputError, match=r"holds 2 categories.*: name the folder of each.*/adult; there are ads, adult$"
     ):
-        load(Crawl(blocklists=(str(tmp_path),)))
+        load_url_filter(Crawl(blocklists=(str(tmp_path),)))
 
 
 HOSTS = """\ufeff# a title
@@ -167,7 +169,7 @@ def blocked(folder, name, lines):
     """Which hosts a list of this name blocks."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(lines)
-    judge = load(Crawl(blocklists=(str(folder),), skip_curated_hosts=False)).judge
+    judge = load_url_filter(Crawl(blocklists=(str(folder),), skip_curated_hosts=False)).judge
     return lambda *hosts: [host for host in hosts if judge(f"http://{host}/")]
 
 
@@ -183,7 +185,7 @@ def test_a_list_in_the_form_of_a_hosts_file(tmp_path, capsys, name, line):
     assert asked("localhost", "a.localhost", "0.0.0.0", "127.0.0.1", "test", "odd.test", "not.this", "remark") == []
     said = capsys.readouterr().out
     assert said == (
-        f"crawl.blocklists: file://{tmp_path}/ads/{name}: 1 lines hold what names nothing, which is left out "
+        f"crawl.blocklists: file://{tmp_path}/ads/{name}: 1 lines name nothing and are skipped "
         "(line 16: '0.0.0.0 *.odd.test')\n"
     )
 
@@ -217,7 +219,7 @@ def test_a_domain_is_blocked_when_it_or_a_parent_is_listed(tmp_path_factory, dom
     folder = tmp_path_factory.mktemp("lists")
     (folder / "category").mkdir()
     (folder / "category" / "domains").write_text("\n".join(domains))
-    judge = load(Crawl(blocklists=(str(folder),), skip_curated_hosts=False)).judge
+    judge = load_url_filter(Crawl(blocklists=(str(folder),), skip_curated_hosts=False)).judge
     asked = data.draw(
         st.from_regex(r"([a-z]{1,3}\.)?[a-z]{1,6}\.(com|org)", fullmatch=True) | st.sampled_from(sorted(domains))
     )
@@ -229,7 +231,7 @@ def test_ut1_at_its_real_size(data_dir, tmp_path):
     with tarfile.open(data_dir / "urlfilter" / "ut1_blacklists_2026-08-17_without_adult_domains.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     folders = {str(file.parent) for file in (tmp_path / "blacklists").glob("*/domains")}
-    built = load(Crawl(blocklists=tuple(sorted(folders))))
+    built = load_url_filter(Crawl(blocklists=tuple(sorted(folders))))
     assert len(built.lists.domains) == pytest.approx(368_905, rel=0.01)
     bank = (tmp_path / "blacklists" / "bank" / "domains").read_text().split()
     assert all(built.judge(f"https://www.{domain}/login") is not None for domain in bank[::500])
@@ -246,7 +248,7 @@ def lists_of_one(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lists")
     (folder / "adult").mkdir()
     (folder / "adult" / "domains").write_text("le.com\n")
-    return load(Crawl(blocklists=(str(folder),), skip_curated_hosts=False))
+    return load_url_filter(Crawl(blocklists=(str(folder),), skip_curated_hosts=False))
 
 
 @given(st.from_regex(r"[a-z0-9]{1,8}(\.[a-z]{1,5}){1,4}", fullmatch=True))
@@ -277,7 +279,7 @@ def test_odd_lines_keep_their_numbers_in_pieces(monkeypatch, size):
 def test_a_line_of_a_hosts_file_keeps_its_good_names(tmp_path, capsys):
     asked = blocked(tmp_path / "ads", "hosts", "0.0.0.0 good.test bad*.test fine.test\n")
     assert asked("good.test", "bad.test", "fine.test") == ["good.test", "fine.test"]
-    assert "1 lines hold what names nothing" in capsys.readouterr().out
+    assert "1 lines name nothing and are skipped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -322,7 +324,7 @@ def test_a_list_of_urls_and_one_of_domains_of_the_same_category(tmp_path):
     (tmp_path / "ads").mkdir()
     (tmp_path / "ads" / "domains").write_text("a.com\n")
     (tmp_path / "ads" / "urls").write_text("www12.b.com/x/\nhttps://c.com/y?z\n")
-    judge = load(Crawl(blocklists=(f"{tmp_path}/ads/",))).judge
+    judge = load_url_filter(Crawl(blocklists=(f"{tmp_path}/ads/",))).judge
     assert judge("http://a.com/") == (Drop.URL_BLOCKED_DOMAIN, "ads: a.com")
     assert judge("http://www1234.b.com/x") is None  # more digits are another host
     assert judge("http://www123.b.com/x/y") == (Drop.URL_BLOCKED, "ads: b.com/x")

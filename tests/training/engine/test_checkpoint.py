@@ -237,7 +237,7 @@ def test_what_is_damaged_for_one_process_is_left_out_by_all(make_job: Callable[.
     checkpoint.save(job, 1, {"model": engine}, {})
     one = peer(job, rank, 2)
     one.ranks.gather = lambda state: [state, checkpoint._State.DAMAGED]  # type: ignore[method-assign]
-    with pytest.raises(InputError, match=r"1 checkpoint.s. are damaged and none is whole"):
+    with pytest.raises(InputError, match=r"all 1 checkpoint.s. are damaged"):
         checkpoint.restore(one, {"model": engine})
     assert len(checkpoint.committed(job)) == rank, "rank 0 alone sets it aside"
 
@@ -303,7 +303,7 @@ def test_a_changed_byte_is_noticed(make_job: Callable[..., Job], capsys: pytest.
     data = job.store.read_bytes(path)
     job.store.write_bytes(path, data.replace(b"5", b"6") if part == "state.json" else data[:-1] + bytes([data[-1] ^ 1]))
     assert checkpoint.restore(job, {"model": make_engine(job)})[0] == 1
-    assert f"skipped a damaged checkpoint ({part}: its checksum is another)" in capsys.readouterr().out
+    assert f"skipped a damaged checkpoint ({part}: its checksum does not match)" in capsys.readouterr().out
 
 
 def test_a_damaged_checkpoint_stays_when_its_step_is_saved_again_and_falls_behind(make_job: Callable[..., Job]) -> None:
@@ -335,7 +335,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over_in_silence(
     for path in whole:
         job.store.write_bytes(path, b"damaged")
     for _ in range(2):
-        with pytest.raises(InputError, match=r"^pretrain: 2 checkpoint.s. are damaged and none is whole, so training"):
+        with pytest.raises(InputError, match=r"^pretrain: all 2 checkpoint.s. are damaged, so training"):
             checkpoint.restore(job, {"model": engine})
     left = {entry.path for entry in job.store.files(f"pretrain/{job.task.fingerprint}")}
     assert {job.store.read_bytes(path) for path in left - whole.keys()} == manifests, "set aside, never deleted"

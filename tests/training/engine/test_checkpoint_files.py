@@ -68,7 +68,7 @@ def test_each_process_reads_its_own_random_state_and_its_share_of_the_rest(tmp_p
         (tmp_path / name).write_text("another")
         for rank in range(2):
             mine = [one for one in names if "random" not in one or one.endswith(str(rank))]
-            noticed = pytest.raises(DamagedError, match=rf"^{name}: its checksum is another$")
+            noticed = pytest.raises(DamagedError, match=rf"^{name}: its checksum does not match$")
             with noticed if rank == reader else contextlib.nullcontext():
                 check_digests({one: tmp_path / one for one in mine}, committed, rank, 2)
         (tmp_path / name).write_text(name)

@@ -65,9 +65,9 @@ def test_what_is_committed_loads_the_same_here_and_in_transformers(make_job: Cal
     manifest = later.manifest("pretrain")
     assert {Path(file.path).name: file.kind for file in manifest.files}["metrics.jsonl"] == "metrics"
     with torch.no_grad():
-        assert torch.equal(model.load(later, manifest)(input_ids=tokens).logits, expected)
+        assert torch.equal(model.load_model(later, manifest)(input_ids=tokens).logits, expected)
     with pytest.raises(InputError, match="lists no model; run pack again"):
-        model.load(later, job.manifest("pack"))
+        model.load_model(later, job.manifest("pack"))
 
 
 def test_flash_attention_is_for_half_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_a_model_file_that_was_cut_short_is_said(make_job: Callable[..., Job]) -
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     job.commit(folder, Pretrain.model_construct())
     later = Job(job.attempt.run, job.attempt.run.task("sft"), job.attempt)
-    for load in (model.load, reward.load):
+    for load in (model.load_model, reward.load_reward_model):
         with pytest.raises(InputError, match=r"cannot be loaded .* run (pretrain|reward) again"):
             load(later, later.manifest("pretrain"))
 
