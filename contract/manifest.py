@@ -375,6 +375,8 @@ def foreign(manifest: Manifest, prefix: str) -> str | None:
     """Why a manifest under `prefix` cannot be the one that a task committed there, or None if it can be."""
     if manifest.prefix != prefix:
         return f"it is the manifest of {manifest.prefix}"
+    if manifest.identity.fingerprint() != manifest.fingerprint or manifest.identity.stage != manifest.stage:
+        return "its fingerprint is not that of the identity that it holds"
     if not ATTEMPT.fullmatch(manifest.attempt):
         return f"its attempt is called {manifest.attempt!r}"
     stray = [file.path for file in manifest.files if not _may_list(manifest, file.path)]

@@ -299,11 +299,15 @@ TAMPERINGS: dict[str, Callable[[Held], bool]] = {
     "manifest of another fingerprint": reads(fingerprint="0" * 40),
     "manifest of another segment": reads(partition="OTHER-2024-10.00000"),
     "manifest of an attempt above": reads(attempt=".."),
-    "manifest without fields": reads(settings=None),
+    "manifest without an identity": reads(identity=None),
+    "manifest of other settings": reads(
+        identity=lambda held: held.made.identity.model_copy(update={"settings": {"crawl.max_payload_bytes": 1}})
+    ),
     "file by an absolute path": lists("/etc/passwd"),
     "file above the store": lists("../../../../secret/key.yaml"),
     "file above its attempt": lists("{own}/../part"),
     "file of another task": lists("extract/x/y/part"),
+    "file of a later stage": lists(f"filter/{'0' * 40}/all/attempt-0a/part"),
     "file that is a lock": lists("{own}/part.lock"),
     "file that is a half download": lists("{own}/part.part"),
     "damaged manifest before gc": goes_on(lambda held: held.store.write_bytes(held.made.path, b"{")),

@@ -97,4 +97,4 @@ def _remove_unused(place: Path, used: Path) -> None:
     for other in place.glob(f"{NAME}*"):
         with suppress(OSError):  # another process may remove it, too
             if other != used and other.stat().st_mtime < time.time() - UNUSED_SECONDS:
-                shutil.rmtree(other, ignore_errors=True)
+                shutil.rmtree(other)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contract.__main__ import main
-from contract.errors import GristmillError, InputError
+from contract.errors import DamagedError, GristmillError, InputError
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, find, need
 from contract.output import write_file
@@ -34,7 +34,7 @@ def commit(run: Run, task: Task) -> Manifest:
 @pytest.fixture
 def made(make_run: Callable[..., Run]) -> Run:
     """A run whose corpus is made, with a few bytes a task."""
-    run = make_run("filter.min_words=40")
+    run = make_run("extract.min_chars=40")
     for task in run.tasks().values():
         commit(run, task)
         if task.stage == "mix":
@@ -104,16 +104,16 @@ def test_a_truncated_a_swapped_and_a_missing_file_are_found_down_the_chain(
 
 def test_settings_that_were_edited_no_longer_give_the_fingerprint(made: Run) -> None:
     def change(values: dict[str, Any]) -> None:
-        values["identity"]["settings"]["filter.min_words"] = 50
+        values["identity"]["settings"]["extract.min_chars"] = 50
 
-    task = made.task("filter", ONE)
-    assert need(made.store, task).identity.settings == {"filter.min_words": 40}
+    task = made.task("extract", ONE)
+    assert need(made.store, task).identity.settings == {"extract.min_chars": 40}
     edit(made, task, change)
     (line,) = verify(made.uri).wrong
-    assert (
-        line
-        == f"{made.store.full(task.prefix)}/manifest.json: its fingerprint is not that of the identity that it holds"
-    )
+    place = f"{made.store.full(task.prefix)}/manifest.json"
+    assert line.startswith(f"{place}: its fingerprint is not that of the identity that it holds, so it was not written")
+    with pytest.raises(DamagedError, match="its fingerprint is not that of the identity"):
+        need(made.store, task)
 
 
 def test_a_missing_manifest_breaks_the_chain_with_a_line(made: Run) -> None:

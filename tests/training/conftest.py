@@ -185,7 +185,7 @@ def join_alone() -> None:
 
     torch.set_num_threads(1)  # the models are so small that a second thread only waits
     if not torch.distributed.is_initialized():
-        from training.__main__ import join
+        from training.engine.ranks import join
 
         join()
 
@@ -283,7 +283,7 @@ def final_tensors(
         if stop_in is not None:
             job = align(stage, *overrides)
             answers = iter([False] * (stop_in - 1) + [True])
-            job.stopping = lambda: next(answers)  # type: ignore[method-assign]
+            job.ranks.stopping = lambda: next(answers)  # type: ignore[method-assign]
             with pytest.raises(Interrupted, match=f"stopped after step {stop_in} of"):
                 module.run(job)
         job = align(stage, *overrides)
@@ -318,7 +318,7 @@ def committed_tensors(job: Job) -> dict[str, "torch.Tensor"]:
     from safetensors.torch import load_file
 
     manifest = need(job.store, job.task)
-    files = [job.download(file) for file in manifest.files if file.path.endswith(".safetensors")]
+    files = [job.scratch.download(file) for file in manifest.files if file.path.endswith(".safetensors")]
     found = {f"{path.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
     found |= {f"curve/{name}": torch.tensor(rows, dtype=torch.float64) for name, rows in read_curves(job).items()}
     for name, value in manifest.metrics.items():

@@ -16,7 +16,7 @@ from pipelines.examples.synthetic import (
     synthetic_instructions,
     synthetic_preferences,
 )
-from pipelines.spark.job import TableWriter
+from pipelines.spark.tables import TableWriter
 
 TEXT = (
     "A heading without an end\nThe mill grinds corn every day. It stands by the river! Who built it? Nobody knows that now. "

@@ -148,9 +148,27 @@ def test_the_digest_is_of_names_and_contents_of_the_files_with_kernels(
         seen.append(kernels.digest())
     assert seen[3] == seen[0]
     assert len(set(seen)) == 3
+    assert {len(one) for one in seen} == {16}
     file.write_text("@kernel\ndef f(): ...")
     file.rename(file.with_name("other.py"))
     assert kernels.digest() not in seen
+
+
+def test_a_folder_that_is_there_but_read_only_is_passed_over(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions do not stop root, so the file that is tried stands for them."""
+    (place / (kernels.NAME + kernels.digest())).mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "user"))
+    tried = []
+
+    def refuse(dir: Path) -> Any:
+        tried.append(dir.parent)
+        if dir.is_relative_to(place / "user"):
+            return (place / "made").open("w")
+        raise PermissionError(dir)
+
+    monkeypatch.setattr(kernels.tempfile, "TemporaryFile", refuse)
+    assert kernels.cache_folder() == place / "user" / "gristmill" / (kernels.NAME + kernels.digest())
+    assert tried == [place, PACKAGE / "__pycache__", place / "user" / "gristmill"]
 
 
 def imports(file: Path) -> dict[str, str]:
