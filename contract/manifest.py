@@ -32,7 +32,7 @@ from contract.identity import Identity, Input
 from contract.kinds import Kind
 from contract.masking import masked
 from contract.plan import Run, Task
-from contract.results import RESULTS, Checkpoint, Result
+from contract.results import Checkpoint, Result, result_of
 from contract.stages import STAGES, upstream
 from contract.store import Store
 
@@ -237,7 +237,7 @@ class Attempt:
         """
         rows = rows or Rows()
         rows.check()
-        expected = RESULTS[self.task.stage] if self.partition == self.task.partition else Checkpoint
+        expected = result_of(self.task.stage) if self.partition == self.task.partition else Checkpoint
         if result is not None and type(result) is not expected:
             raise TypeError(f"{self.task.stage} commits {expected.__name__}, not {type(result).__name__}")
         own = [file for file in files if lies_below(file.path, f"{self.prefix}/{self.id}")]

@@ -1,4 +1,4 @@
-"""The figures that each stage commits besides its counts of documents, as one type per stage.
+"""The figures that each stage commits besides its counts of documents, as one type per stage that has any.
 
 A stage commits an instance; other stages, DAGs and commands read it back with `of`. Headlines name fields, and a test
 checks that they exist. Numbers of documents kept and dropped are in `contract.manifest.Rows`; curves are files of kind
@@ -219,11 +219,7 @@ class Checkpoint(Result):
 RESULTS: dict[str, type[Result]] = {
     "crawl": Crawl,
     "extract": Extract,
-    "langid": Result,
-    "score": Result,
-    "filter": Result,
     "minhash_sign": MinhashSign,
-    "dedup_url": Result,
     "dedup_fuzzy": DedupFuzzy,
     "dedup_substring": DedupSubstring,
     "decontaminate": Decontaminate,
@@ -240,3 +236,9 @@ RESULTS: dict[str, type[Result]] = {
     "evaluate": Evaluate,
     "export": Export,
 }
+"""The stages that commit figures."""
+
+
+def result_of(stage: str) -> type[Result]:
+    """The type of a stage's figures: `Result`, which has none, if the stage has no row in RESULTS."""
+    return RESULTS.get(stage, Result)

@@ -97,9 +97,9 @@ def check(settings: StageSettings) -> None:
 
 def run(job: Job) -> None:
     settings: DedupSubstring = job.settings
-    parts = job.parts("dedup_fuzzy")
+    parts = job.parts()
     # Bytes of text: Parquet files are 2 to 100 times smaller, so their sizes say little.
-    size = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_fuzzy"))
+    size = sum(manifest.rows.bytes_kept for manifest in job.manifests())
     fraction = job.setting("mix.heldout_fraction")
     small = size <= settings.one_process_bytes
     documents: dict[int, int] = {}

@@ -15,7 +15,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from contract.settings.base import Count, Fraction, NotNegative, Positive, Real, Settings
 
 Reason = NewType("Reason", str)
-"""Why a rule dropped a document: what manifests, logs and the funnel show. Other stages have `contract.schema.Drop`."""
+"""Why a document was dropped: what manifests, logs and the funnel show. Rules and single stages name their own.
+
+The reasons that several places share are `contract.schema.Drop`.
+"""
 
 Comparison = Literal["<", "<=", ">", ">="]
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}

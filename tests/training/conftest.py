@@ -26,7 +26,7 @@ from contract.errors import Interrupted
 from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run, resolve
-from contract.results import RESULTS
+from contract.results import result_of
 from contract.shards import encode
 from pipelines.spark import job as spark_job
 from tests.declared import only_declared
@@ -96,7 +96,7 @@ def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **met
     for name, (kind, data, rows) in files.items():
         run.store.write_bytes(attempt.path(name), data)
         listed.append(File(path=attempt.path(name), kind=kind, bytes=len(data), rows=rows))
-    return attempt.commit(listed, result=RESULTS[stage].model_construct(**metrics))
+    return attempt.commit(listed, result=result_of(stage).model_construct(**metrics))
 
 
 def table(documents: Sequence[str], prefix: str) -> bytes:

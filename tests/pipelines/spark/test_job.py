@@ -108,6 +108,7 @@ def test_a_job_reads_and_commits_its_task(make_corpus: Any, make_document: Any) 
     assert [manifest.partition for manifest in job.manifests("filter")] == [one.partition for one in run.segments]
     assert [next(read_rows(run.store, file.path))["text"] for file in job.inputs("filter", "documents")] == ["a", "b"]
     parts = job.parts("filter")
+    assert (job.parts(), job.manifests()) == (parts, job.manifests("filter")), "the row's first input"
     assert [next(read_rows(run.store, part.documents.path))["text"] for part in parts] == ["a", "b"]
     assert job.inputs("filter", "drops") == []
     assert [(level.stage, level.kept) for level in job.funnel()] == [("filter", 2)]
