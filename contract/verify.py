@@ -91,7 +91,7 @@ def _chain(store: Store, prefixes: list[str], wrong: list[str]) -> Iterator[tupl
         try:
             manifest = read(store, prefix)
         except FileNotFoundError:
-            wrong.append(f"{store.full(prefix)}/manifest.json: is gone; what was made from it cannot be traced")
+            wrong.append(f"{store.full(prefix)}/manifest.json: is gone; run {prefix.partition('/')[0]} again")
             continue
         except StoreError as error:  # damaged, or of another version of Gristmill
             wrong.append(str(error))

@@ -176,3 +176,15 @@ def test_small_numbers_have_no_exponent() -> None:
 
 def test_numbers() -> None:
     assert [number(one) for one in (0.12345, 999.4, 1234.5, 0, None, "x")] == ["0.123", "999", "1,234", "0", "-", "-"]
+
+
+def test_a_stage_that_leaves_nothing_warns_at_once() -> None:
+    """Otherwise the first to say so is `mix`, six stages later."""
+    gone = made("filter", Rows(read=18, dropped=18, reasons={"line_punctuation": 18}))
+    assert warnings(gone) == [
+        "filter dropped all 18, so the stages after it get none; docs/filters.md names the setting of each reason"
+    ]
+    assert warnings(made("langid", Rows(read=2, dropped=2, reasons={"language": 2}))) == [
+        "langid dropped all 2, so the stages after it get none; see its settings"
+    ]
+    assert warnings(made("langid", Rows())) == warnings(made("langid", LANGID)) == []

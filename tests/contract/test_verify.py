@@ -99,7 +99,7 @@ def test_a_truncated_a_swapped_and_a_missing_file_are_found_down_the_chain(
     printed = capsys.readouterr()
     assert line in printed.out
     assert "17 manifests, 17 files" in printed.err
-    assert "1 faults, named above; bring the files back, or delete the manifests that list them" in printed.err
+    assert "1 faults, named above; bring damaged files back, or delete the manifests that list them" in printed.err
 
 
 def test_settings_that_were_edited_no_longer_give_the_fingerprint(made: Run) -> None:
@@ -120,9 +120,7 @@ def test_a_missing_manifest_breaks_the_chain_with_a_line(made: Run) -> None:
     task = made.task("score", ONE)
     made.store.delete(f"{task.prefix}/manifest.json")
     verdict = verify(made.store.full(made.task("mix").prefix))
-    assert verdict.wrong == (
-        f"{made.store.full(task.prefix)}/manifest.json: is gone; what was made from it cannot be traced",
-    )
+    assert verdict.wrong == (f"{made.store.full(task.prefix)}/manifest.json: is gone; run score again",)
     assert verdict.manifests == 13, "score's own inputs are not reached any more, the other segment's are"
 
 
