@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("uri")
 
     one = commands.add_parser(
-        "verify", help="recompute fingerprints and checksums of a result and of all that it was made from"
+        "verify", help="recompute fingerprints and checksums of a result and of the results that it was made from"
     )
     one.add_argument("uri", help="URI of a manifest, or of a resolved run's recipe.yaml")
 
@@ -152,7 +152,7 @@ def _verify(given: argparse.Namespace) -> None:
     read = f"{verdict.manifests:,} manifests, {verdict.files:,} files, {funnel.human_bytes(verdict.bytes)}"
     if verdict.wrong:
         raise DamagedError(
-            f"{read}: {len(verdict.wrong)} faults, named above; bring the files back, "
+            f"{read}: {len(verdict.wrong)} faults, named above; bring damaged files back, "
             "or delete the manifests that list them and run their stages again"
         )
     print(f"{read}: all as committed")

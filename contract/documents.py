@@ -49,7 +49,13 @@ def parts_of(manifest: Manifest) -> list[Part]:
     found: dict[int, dict[str, File]] = {}
     for file in manifest.files:
         if file.part is not None:
-            found.setdefault(file.part, {})[file.kind.value] = file
+            part = found.setdefault(file.part, {})
+            if file.kind.value in part:
+                raise DamagedError(
+                    f"{manifest.path}: part {file.part} has two files of kind {file.kind}; "
+                    "delete it to run the task again"
+                )
+            part[file.kind.value] = file
     for number, files in found.items():
         if Kind.DOCUMENTS not in files or not files.keys() <= {one.name for one in fields(Part)}:
             raise DamagedError(

@@ -22,8 +22,12 @@ def headline(manifest: Manifest) -> str:
 
 
 def warnings(manifest: Manifest) -> list[str]:
-    """Warnings of a task that succeeded: a model is worse than the one that it was trained from."""
-    return [
+    """Warnings of a task that succeeded: nothing is left, or a model is worse than the one that it was trained from."""
+    rows = manifest.rows
+    empty = rows.read and not rows.kept
+    why = "docs/filters.md names the setting of each reason" if manifest.stage == "filter" else "see its settings"
+    said = [f"{manifest.stage} dropped all {rows.read:,}, so the stages after it get none; {why}"] if empty else []
+    return said + [
         f"{late} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
         for early, late in pairwise(MODELS)
         if manifest.metrics.get(f"worse_{late}")

@@ -32,7 +32,7 @@ from contract.identity import Identity, Input
 from contract.kinds import Kind
 from contract.masking import masked
 from contract.plan import Run, Task
-from contract.results import RESULTS, Checkpoint, Result
+from contract.results import Checkpoint, Result, result_of
 from contract.stages import STAGES, upstream
 from contract.store import Store
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 HEARTBEAT = "heartbeat"  # a file in the folder of a running attempt
 BEAT_S = 600.0  # six beats in an hour, the shortest time that `gc` waits
 ATTEMPT = re.compile(r"attempt-[0-9a-z]+")
-UPSTREAM = re.compile(r"([a-z_]+)/[0-9a-f]{40}/[^/]+/attempt-[0-9a-z]+")
+UPSTREAM = re.compile(r"([a-z_]+)/[0-9a-f]{40}/[A-Za-z0-9][^/]*/attempt-[0-9a-z]+")
 FORMAT: Final = 2  # of manifests; a manifest of another format is skipped with a line that says so
 TAKEN = (".lock", ".part")
 """A file's name may not end in these: training puts its lock and its unfinished download beside each fetched file."""
@@ -237,11 +237,11 @@ class Attempt:
         """
         rows = rows or Rows()
         rows.check()
-        expected = RESULTS[self.task.stage] if self.partition == self.task.partition else Checkpoint
+        expected = result_of(self.task.stage) if self.partition == self.task.partition else Checkpoint
         if result is not None and type(result) is not expected:
             raise TypeError(f"{self.task.stage} commits {expected.__name__}, not {type(result).__name__}")
         own = [file for file in files if lies_below(file.path, f"{self.prefix}/{self.id}")]
-        self._check_upstream([file for file in files if file not in own])
+        self._check_upstream([file for file in files if not lies_below(file.path, f"{self.prefix}/{self.id}")])
         segment = self.task.segment
         manifest = Manifest(
             stage=self.task.stage,

@@ -16,10 +16,8 @@ from contract import deployment, mistakes, plainyaml
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
-from contract.settings import corpus, examples, training
-from contract.settings.base import Settings, Text, Uri, runtime_only
-from contract.settings.filter import Filter
-from contract.settings.spark import Spark
+from contract.settings.base import Settings
+from contract.settings.training import Engine, TrainingSections
 from contract.shipped import shipped
 from contract.stages import STAGES
 from contract.store import split_uri
@@ -29,38 +27,8 @@ NAMED = re.compile(r"([\w-]+)|recipes/([\w-]+)\.yaml")
 TOLD = 10  # at most so many mistakes in one error message
 
 
-class Recipe(Settings):
-    """All settings of a run, with one section per stage."""
-
-    name: Text = runtime_only("unnamed")
-    store: Uri = runtime_only("home/store")
-    """A folder or `s3://bucket/prefix`."""
-    snapshots: tuple[Text, ...] = ()
-    """The crawls that make the corpus. If empty, the newest that the source offers."""
-    spark: Spark = runtime_only(Spark())
-
-    crawl: corpus.Crawl = corpus.Crawl()
-    extract: corpus.Extract = corpus.Extract()
-    langid: corpus.Langid = corpus.Langid()
-    score: corpus.Score = corpus.Score()
-    filter: Filter = Filter()
-    minhash_sign: corpus.MinhashSign = corpus.MinhashSign()
-    dedup_url: corpus.DedupUrl = corpus.DedupUrl()
-    dedup_fuzzy: corpus.DedupFuzzy = corpus.DedupFuzzy()
-    dedup_substring: corpus.DedupSubstring = corpus.DedupSubstring()
-    decontaminate: corpus.Decontaminate = corpus.Decontaminate()
-    mix: corpus.Mix = corpus.Mix()
-    instructions: examples.Instructions = examples.Instructions()
-    preferences: examples.Preferences = examples.Preferences()
-    tokenizer: corpus.Tokenizer = corpus.Tokenizer()
-    pack: corpus.Pack = corpus.Pack()
-    pretrain: training.Pretrain = training.Pretrain()
-    sft: training.Sft = training.Sft()
-    reward: training.Reward = training.Reward()
-    gate: training.Gate = training.Gate()
-    ppo: training.Ppo = training.Ppo()
-    evaluate: training.Evaluate = training.Evaluate()
-    export: training.Export = training.Export()
+class Recipe(TrainingSections):
+    """All settings of a run, with one section per stage: those of the run, of the corpus and of the models."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
@@ -78,7 +46,7 @@ class Recipe(Settings):
             ("reward", self.reward.batch),
             ("ppo", self.ppo.minibatch),
         ):
-            engine: training.Engine = getattr(self, name).engine
+            engine: Engine = getattr(self, name).engine
             share = engine.processes * engine.micro_batch
             if batch % share:
                 key = "minibatch" if name == "ppo" else "batch"

@@ -1,7 +1,8 @@
-"""The figures that each stage commits besides its counts of documents, as one type per stage.
+"""The figures that each stage commits besides its counts of documents, as one type per stage that has any.
 
-A stage commits an instance; headlines, the gate and pages read it back with `of`. Numbers of documents kept and dropped
-are in `contract.manifest.Rows`; curves are files of kind `metrics`.
+A stage commits an instance; other stages, DAGs and commands read it back with `of`. Headlines name fields, and a test
+checks that they exist. Numbers of documents kept and dropped are in `contract.manifest.Rows`; curves are files of kind
+`metrics`.
 """
 
 from typing import TYPE_CHECKING, Self
@@ -218,11 +219,7 @@ class Checkpoint(Result):
 RESULTS: dict[str, type[Result]] = {
     "crawl": Crawl,
     "extract": Extract,
-    "langid": Result,
-    "score": Result,
-    "filter": Result,
     "minhash_sign": MinhashSign,
-    "dedup_url": Result,
     "dedup_fuzzy": DedupFuzzy,
     "dedup_substring": DedupSubstring,
     "decontaminate": Decontaminate,
@@ -239,3 +236,9 @@ RESULTS: dict[str, type[Result]] = {
     "evaluate": Evaluate,
     "export": Export,
 }
+"""The stages that commit figures."""
+
+
+def result_of(stage: str) -> type[Result]:
+    """The type of a stage's figures: `Result`, which has none, if the stage has no row in RESULTS."""
+    return RESULTS.get(stage, Result)

@@ -10,7 +10,8 @@ from contract.scores import SCORES
 class Drop(StrEnum):
     """Why a stage other than `filter` dropped a document or an example: what manifests, logs and the funnel show.
 
-    The reasons of `filter` stand with its rules (`contract.settings.filter`).
+    The reasons of `filter` stand with its rules (`contract.settings.filter`), and a new stage may name its own in its
+    file, as a `Reason`.
     """
 
     # crawl

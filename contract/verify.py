@@ -1,7 +1,8 @@
 """Verifies results: that fingerprints follow from identities, and that files are what was committed.
 
-`python -m contract verify URI` follows the chain of manifests from a result down to its crawl files. It reads every
-file that they list, so it takes as long as reading the data does.
+`python -m contract verify URI` follows the chain of manifests from a result down to the stage that read the crawl. It
+reads every file that they list, so it takes as long as reading the data does. Crawl files and other files outside the
+store are not read, and nothing proves the counts and figures that a manifest holds.
 """
 
 import hashlib
@@ -50,6 +51,7 @@ def verify(uri: str) -> Verdict:
             if (known.bytes, known.sha256) != (file.bytes, file.sha256):
                 other = f"with another size or checksum than {owners[0].path}"
                 wrong.append(f"{store.full(manifest.path)}: lists {file.path} {other}")
+    wrong += _unlisted(store, manifests)
     progress = Progress("verify", "all", "files", len(files))
     with ThreadPoolExecutor(READERS) as pool:
         for (file, owners), why in zip(
@@ -89,7 +91,7 @@ def _chain(store: Store, prefixes: list[str], wrong: list[str]) -> Iterator[tupl
         try:
             manifest = read(store, prefix)
         except FileNotFoundError:
-            wrong.append(f"{store.full(prefix)}/manifest.json: is gone; what was made from it cannot be traced")
+            wrong.append(f"{store.full(prefix)}/manifest.json: is gone; run {prefix.partition('/')[0]} again")
             continue
         except StoreError as error:  # damaged, or of another version of Gristmill
             wrong.append(str(error))
@@ -100,6 +102,21 @@ def _chain(store: Store, prefixes: list[str], wrong: list[str]) -> Iterator[tupl
             if before not in seen:
                 seen.add(before)
                 waiting.append(before)
+
+
+def _unlisted(store: Store, manifests: dict[str, Manifest]) -> Iterator[str]:
+    """Yield a line for each file of an earlier stage that a manifest lists and none of its inputs does."""
+    for manifest in manifests.values():
+        if manifest.identity.segment and manifest.identity.segment != manifest.partition:
+            yield f"{store.full(manifest.path)}: was made from the segment {manifest.identity.segment}"
+        others = [file for file in manifest.files if not file.path.startswith(f"{manifest.prefix}/")]
+        read = [manifests.get(f"{one.stage}/{one.fingerprint}/{one.partition}") for one in manifest.inputs]
+        if None in read:
+            continue  # reported already
+        listed = {(file.path, file.kind, file.sha256) for one in read if others and one for file in one.files}
+        for file in others:
+            if (file.path, file.kind, file.sha256) not in listed:
+                yield f"{store.full(manifest.path)}: lists {file.path}, which none of its inputs lists"
 
 
 def _fault(store: Store, file: File) -> str | None:

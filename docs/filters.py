@@ -1,4 +1,4 @@
-"""Writes the table of docs/filters.md, which is made from the rules themselves: `python -m docs.filters`."""
+"""The table of docs/filters.md, which is made from the rules themselves; `python -m docs.generate` writes it."""
 
 from pathlib import Path
 
@@ -28,7 +28,3 @@ def page(text: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     return f"{before}{begin}{table()}{end}{after}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))

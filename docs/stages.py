@@ -1,6 +1,11 @@
-"""Prints docs/stages.md from the stage table: `python -m docs.stages > docs/stages.md`."""
+"""The text of docs/stages.md, which is made from the stage table and the settings; `python -m docs.generate` writes it."""
 
+from pathlib import Path
+
+from contract.recipe import DEFAULTS
 from contract.stages import STAGES
+
+PAGE = Path(__file__).with_suffix(".md")
 
 FLOW = """
 ## How documents pass through
@@ -31,20 +36,17 @@ def render() -> str:
         "Made from [contract/stages.py](../contract/stages.py), which also defines the DAGs' edges and the fingerprints. The settings of a",
         "stage are the class of its name in [contract/settings/](../contract/settings). A new version makes old results stale.",
         "",
-        "| stage | version | what it does | runs on | once for each | reads |",
-        "|---|---|---|---|---|---|",
+        "| stage | version | what it does | runs on | once for each | reads | settings |",
+        "|---|---|---|---|---|---|---|",
     ]
     planes = {"spark": "Spark", "gpu": "DeepSpeed", "local": "one process"}
     scopes = {"snapshot": "segment of a crawl", "corpus": "corpus"}
     for stage in STAGES.values():
         folder = "pipelines" if stage.plane == "spark" else "training"
         reads = ", ".join(stage.reads) or "crawl files"
+        settings = ", ".join(type(DEFAULTS.section(stage.name)).model_fields)
         lines.append(
             f"| [{stage.name}](../{folder}/{stage.name}.py) | {stage.version} | {stage.summary} | {planes[stage.plane]} | {scopes[stage.scope]}"
-            f" | {reads} |"
+            f" | {reads} | {settings} |"
         )
     return "\n".join(lines) + "\n" + FLOW
-
-
-if __name__ == "__main__":
-    print(render(), end="")

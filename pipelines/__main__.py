@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from contract.errors import GristmillError, RecipeError, not_installed
-from contract.headline import headline
+from contract.headline import headline, warnings
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
@@ -66,6 +66,8 @@ def execute(run: Run, task: Task) -> str:
     committed = need(run.store, task)
     if committed.attempt != attempt.id:
         return f"done {label}{committed.attempt} was faster, {run.store.full(committed.path)} is its result"
+    for warning in warnings(committed):
+        print(f"warning: {warning}", flush=True)
     return f"committed {label}{headline(committed)}; {run.store.full(committed.path)}"
 
 

@@ -73,7 +73,7 @@ def sort_page(page: Page, row: dict[str, Any], url_filter: urls.UrlFilter, sink:
 
 
 @dataclass(frozen=True)
-class Part:
+class FileRange:
     """A range of bytes of a crawl file: the work of one Spark task."""
 
     source: Source
@@ -89,15 +89,15 @@ class PartOutput(Output):
     ended: int | None = None
 
 
-def split_source(source: Source, settings: Crawl) -> list[Part]:
+def split_source(source: Source, settings: Crawl) -> list[FileRange]:
     """Split a file into parts of equal length, at most `split_bytes` each."""
     limit = settings.max_bytes_per_file
     if limit and limit <= settings.split_bytes:
-        return [Part(source)]
+        return [FileRange(source)]
     size = min(file_size(source, settings.retries), limit or 1 << 62)
     count = max(1, -(-size // settings.split_bytes))
     cuts = [size * number // count for number in range(1, count)]
-    return [Part(source, start, end) for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
+    return [FileRange(source, start, end) for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
 
 
 def meet(parts: Sequence[PartOutput]) -> bool:
@@ -107,7 +107,7 @@ def meet(parts: Sequence[PartOutput]) -> bool:
     return not read or [part.ended for part in read] == starts
 
 
-def read_part(part: Part, place: Place, settings: Crawl, url_filter: urls.UrlFilter, name: str) -> PartOutput:
+def read_part(part: FileRange, place: Place, settings: Crawl, url_filter: urls.UrlFilter, name: str) -> PartOutput:
     """Read a part of a crawl file into tables of PART_PAGES pages. Prints the damage that it finds."""
     source, span = part.source, Span(part.start, part.end)
     stepwise = bool(part.start or part.end)
@@ -144,12 +144,14 @@ def _fill(
     return False
 
 
-def _work(url_filter: urls.Shipped, place: Place, settings: Crawl, part: Part, name: str) -> PartOutput:
+def _work(url_filter: urls.Shipped, place: Place, settings: Crawl, part: FileRange, name: str) -> PartOutput:
     return read_part(part, place, settings, url_filter.opened(), name)
 
 
 def whole(
-    parts: Sequence[Part], outputs: Sequence[PartOutput], again: Callable[[Sequence[Part]], Sequence[PartOutput]]
+    parts: Sequence[FileRange],
+    outputs: Sequence[PartOutput],
+    again: Callable[[Sequence[FileRange]], Sequence[PartOutput]],
 ) -> tuple[list[PartOutput], list[PartOutput]]:
     """Returns (outputs to keep, outputs to delete).
 
@@ -164,7 +166,7 @@ def whole(
     if torn:
         by_source |= {
             source: [output_of_all]
-            for source, output_of_all in zip(torn, again([Part(source) for source in torn]), strict=True)
+            for source, output_of_all in zip(torn, again([FileRange(source) for source in torn]), strict=True)
         }
     return [piece for pieces in by_source.values() for piece in pieces], replaced
 

@@ -219,14 +219,14 @@ def check(settings: StageSettings) -> None:
 def run(job: Job) -> None:
     settings: Decontaminate = job.settings
     if not settings.benchmarks:
-        (before,) = job.manifests("dedup_substring")
+        (before,) = job.manifests()
         kept, size = before.rows.kept, before.rows.bytes_kept
         counts = Counts(read=kept, kept=kept, bytes_read=size, bytes_kept=size)
-        job.commit(Output(counts=counts, parts=job.parts("dedup_substring")), results.Decontaminate(benchmark_ngrams=0))
+        job.commit(Output(counts=counts, parts=job.parts()), results.Decontaminate(benchmark_ngrams=0))
         return
     benchmarks = load_benchmarks(settings)
     print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, settings.action, settings.min_coverage)
-    output = job.map_files(job.parts("dedup_substring"), partial(search, job.store, job.prefix, judge))
+    output = job.map_files(job.parts(), partial(search, job.store, job.prefix, judge))
     metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, output)
     job.commit(output, results.Decontaminate(benchmark_ngrams=len(benchmarks.index.grams), **metrics))

@@ -61,12 +61,12 @@ def find_alone(job: Job, settings: DedupSubstring, parts: Sequence[Part], fracti
         removed = repeated(groups, held_out[owner[windows]], np.zeros(len(windows), np.uint8))
     marked = np.sort(windows[removed])
     part, row, start = part[owner[marked]], row[owner[marked]], start[marked]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in np.unique(part).tolist():
         mine = part == number
         ones = np.ones(mine.sum(), np.int64)
         facts = save_cuts(job.store, job.prefix, parts[number], settings, number, row[mine], start[mine], ones)
-        rows += facts.to_pylist()
+        rows += facts.to_pylist() if facts is not None else []
     return rows
 
 
@@ -97,9 +97,9 @@ def check(settings: StageSettings) -> None:
 
 def run(job: Job) -> None:
     settings: DedupSubstring = job.settings
-    parts = job.parts("dedup_fuzzy")
+    parts = job.parts()
     # Bytes of text: Parquet files are 2 to 100 times smaller, so their sizes say little.
-    size = sum(manifest.rows.bytes_kept for manifest in job.manifests("dedup_fuzzy"))
+    size = sum(manifest.rows.bytes_kept for manifest in job.manifests())
     fraction = job.setting("mix.heldout_fraction")
     small = size <= settings.one_process_bytes
     documents: dict[int, int] = {}
@@ -114,6 +114,8 @@ def run(job: Job) -> None:
             break
         for row in rows:
             file = File(path=row["path"], kind=Kind.CUTS, bytes=row["bytes"], rows=row["rows"], sha256=row["sha256"])
+            if before := parts[row["part"]].cuts:
+                job.store.delete(before.path)  # the new cuts contain those of the pass before
             parts[row["part"]] = replace(parts[row["part"]], cuts=file)
             spans, tokens = spans + row["spans"], tokens + row["tokens"]
             documents[row["part"]] = row["documents"]

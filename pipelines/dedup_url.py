@@ -63,7 +63,7 @@ def show(row: Mapping[str, Any], group: str) -> str:
 
 def run(job: Job) -> None:
     settings: DedupUrl = job.settings
-    inputs = job.parts("filter")
+    inputs = job.parts()
     removed: dict[int, File] = {}
     if inputs:
         with computing(job.context, job.task):

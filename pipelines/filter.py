@@ -45,4 +45,4 @@ def _work(store: Store, prefix: str, settings: Filter, part: Part, name: str) ->
 
 def run(job: Job) -> None:
     check(job.declared)
-    job.commit(job.map_files(job.parts("score"), partial(_work, job.store, job.prefix, job.settings)))
+    job.commit(job.map_files(job.parts(), partial(_work, job.store, job.prefix, job.settings)))

@@ -77,5 +77,5 @@ def _work(store: Store, prefix: str, settings: Langid, parts: list[Part], name: 
 def run(job: Job) -> None:
     settings: Langid = job.settings
     check(job.declared)
-    groups = group_rows(job.parts("extract"), GROUP_ROWS)
+    groups = group_rows(job.parts(), GROUP_ROWS)
     job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))

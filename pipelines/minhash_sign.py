@@ -81,5 +81,5 @@ def sign(store: Store, prefix: str, settings: MinhashSign, part: Part, name: str
 
 
 def run(job: Job) -> None:
-    output = job.map_files(job.parts("filter"), partial(sign, job.store, job.prefix, job.settings))
+    output = job.map_files(job.parts(), partial(sign, job.store, job.prefix, job.settings))
     job.commit(output, results.MinhashSign(documents=sum(part.rows for part in output.parts)))

@@ -262,7 +262,7 @@ def check_not_empty(job: Job, settings: Mix, files: list[File], dealt: Counts) -
 
 def run(job: Job) -> None:
     settings: Mix = job.settings
-    items = [Item("crawl", settings.crawl_epochs, part) for part in job.parts("decontaminate")]
+    items = [Item("crawl", settings.crawl_epochs, part) for part in job.parts()]
     items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
     decontaminate: Decontaminate = job.setting("decontaminate")
     benchmarks = load_benchmarks(decontaminate) if decontaminate.benchmarks and settings.sources else None

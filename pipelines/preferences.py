@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from contract import results
-from contract.conversation import Preference, Turn, opening
+from contract.conversation import Preference, opening
 from contract.errors import InputError
 from contract.examples import HH_RLHF, inspect, read
 from contract.kinds import Kind
@@ -51,20 +51,26 @@ def is_heldout(prompt: str, fraction: float) -> bool:
 
 
 def learned_prompts(job: Job) -> set[int]:
-    """The `prompt_key` of every prompt that instruction tuning learns from."""
+    """The `prompt_key` of every user turn that instruction tuning learns to answer."""
     return {
-        prompt_key(opening(tuple(Turn(**turn) for turn in chat["turns"])))
+        prompt_key(turn["text"])
         for file in job.inputs("instructions", Kind.CHATS)
         for chat in read_rows(job.store, file, ["turns"])
+        for turn in chat["turns"]
+        if turn["role"] == "user"
     }
+
+
+def asked(pair: Preference) -> set[int]:
+    """The `prompt_key` of every user turn of a pair's dialogue."""
+    return {prompt_key(turn.text) for turn in pair.prompt if turn.role == "user"}
 
 
 def from_file(settings: Preferences, sieve: Sieve[Preference], learned: set[int]) -> Flags:
     """Take the pairs of the recipe's file; returns which of those that were taken are held out."""
     taken = sieve.take_read(read(KEY, settings.data, HH_RLHF), settings.max_examples)
     heldout = [
-        is_heldout(prompt(pair), settings.heldout_fraction) and prompt_key(prompt(pair)) not in learned
-        for pair in taken
+        is_heldout(prompt(pair), settings.heldout_fraction) and learned.isdisjoint(asked(pair)) for pair in taken
     ]
     sieve.unique()
     return np.array(heldout, bool)

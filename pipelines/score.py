@@ -77,5 +77,5 @@ def run(job: Job) -> None:
     settings: Score = job.settings
     _, scores = clean_and_score("", None, settings, tools_for(settings))  # fails and compiles here, before any worker
     check_names(scores)
-    groups = group_rows(job.parts("langid"), GROUP_ROWS)
+    groups = group_rows(job.parts(), GROUP_ROWS)
     job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, settings), "groups"))

@@ -22,17 +22,28 @@ EXAMPLES = {
 }
 """Section -> its unified diff."""
 
-COMPLETE = (
-    "tests/contract/settings/test_filter.py",
-    "tests/contract/test_identity.py",
-    "tests/contract/test_schema.py",
-    "tests/contract/test_scores.py",
-    "tests/contract/test_settings.py",
-    "tests/contract/test_stages.py",
-    "tests/pipelines/rules/test_decide.py",
-    "tests/test_readme.py::test_filter_documentation_is_current",
-)
-"""The tests that fail on a change that is only half made."""
+COMPLETE = {
+    "Add a filter": (
+        "tests/contract/settings/test_filter.py",
+        "tests/contract/test_identity.py",
+        "tests/contract/test_schema.py",
+        "tests/contract/test_scores.py",
+        "tests/contract/test_settings.py",
+        "tests/contract/test_stages.py",
+        "tests/pipelines/rules/test_decide.py",
+        "tests/test_readme.py::test_filter_documentation_is_current",
+    ),
+    "Add a stage": (
+        "tests/contract/test_headline.py",
+        "tests/contract/test_identity.py",
+        "tests/contract/test_results.py",
+        "tests/contract/test_stages.py",
+        "tests/docs/test_generate.py",
+        "tests/test_architecture.py::test_stage_has_row_file_and_recipe_section",
+        "tests/test_readme.py::test_recipe_table_names_real_settings",
+    ),
+}
+"""Section -> the tests that fail on a change that is only half made."""
 
 
 def changed_files(diff: str) -> list[str]:
@@ -114,7 +125,17 @@ def a_filter_drops_for_its_reason(copy: Path) -> None:
     assert rules_after == new, "what the old rules kept is stale"
 
 
-SHOWS = {"Add a filter": a_filter_drops_for_its_reason}
+def a_stage_takes_its_place(copy: Path) -> None:
+    written = python(copy, "-m", "docs.generate")
+    assert written.returncode == 0, written.stderr
+    documented = (copy / "docs" / "stages.md").read_text()
+    assert "| [toxicity](../pipelines/toxicity.py) | 1 |" in documented
+    assert "| corpus | toxicity | crawl_epochs, sources," in documented, "mix reads it"
+    refused = python(copy, "-c", "from contract.recipe import parse; parse('', 'here', ['toxicity.max_fraction=2'])")
+    assert "toxicity.max_fraction: Input should be less than or equal to 1, got 2" in refused.stderr
+
+
+SHOWS = {"Add a filter": a_filter_drops_for_its_reason, "Add a stage": a_stage_takes_its_place}
 """Section -> what its change does, as a check of the changed copy."""
 
 
@@ -137,7 +158,7 @@ def test_a_change_is_whole_and_works(section: str, tmp_path: Path) -> None:
         assert not (ROOT / name).exists() or (copy / name).read_text() != (ROOT / name).read_text(), name
     SHOWS[section](copy)
     own = [name for name in changed_files(diff) if name.startswith("tests/")]
-    ran = run_tests(copy, *own, *COMPLETE)
+    ran = run_tests(copy, *own, *COMPLETE[section])
     assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-2000:]
     for test in re.findall(r"^\+(?:async )?def (test_\w+)\(", diff, re.MULTILINE):
         assert re.search(rf"^PASSED \S+::{test}\b", ran.stdout, re.MULTILINE), test
@@ -161,3 +182,15 @@ def test_a_filter_that_is_half_made_fails(left_out: str, fails: str, tmp_path: P
     ran = run_tests(copy, *files, "-k", fails)
     assert ran.returncode == 1, ran.stdout
     assert re.search(rf"^FAILED \S+::{fails}\b", ran.stdout, re.MULTILINE), ran.stdout
+
+
+@pytest.mark.parametrize("left_out", ["contract/settings/corpus.py", "pipelines/toxicity.py"])
+def test_a_stage_that_is_half_made_fails(left_out: str, tmp_path: Path) -> None:
+    parts = re.split(r"^(?=--- )", EXAMPLES["Add a stage"], flags=re.MULTILINE)
+    rest = [part for part in parts if part and left_out not in changed_files(part)]
+    assert len(rest) == MOST_FILES - 1
+    copy = changed_copy("".join(rest), tmp_path)
+    fails = "test_stage_has_row_file_and_recipe_section[toxicity]"
+    ran = run_tests(copy, f"tests/test_architecture.py::{fails}")
+    assert ran.returncode == 1, ran.stdout
+    assert f"::{fails}" in ran.stdout

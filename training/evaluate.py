@@ -44,7 +44,7 @@ class Replies:
 def parts(job: Job, rows: int) -> Iterator[range]:
     """This process's micro-batches of `rows` rows; all processes together cover every row once."""
     size = job.settings.engine.micro_batch
-    for start in range(job.rank * size, rows, job.world * size):
+    for start in range(job.ranks.rank * size, rows, job.ranks.world * size):
         yield range(start, min(start + size, rows))
 
 
@@ -57,11 +57,11 @@ def heldout_losses(job: Job, module: nn.Module, data: TokenData, count: int) -> 
     losses: dict[int, float] = {}
     for rows in parts(job, count):
         batch = data.rows(list(rows))
-        tokens, mask = batch.tokens.to(job.device), batch.mask.to(job.device)
+        tokens, mask = batch.tokens.to(job.ranks.device), batch.mask.to(job.ranks.device)
         logits = module(input_ids=tokens[:, :-1], use_cache=False).logits
         nll = -(log_probs(logits, tokens[:, 1:]) * mask).double().sum(-1) / mask.sum(-1).clamp(min=1)
         losses.update(zip(rows, nll.tolist(), strict=True))
-    return job.rows(losses)
+    return job.ranks.rows(losses)
 
 
 def heldout_sizes(data: TokenData, count: int, chat: Chat) -> list[tuple[int, int]]:
@@ -86,7 +86,7 @@ def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[
         scores = judge(sampled.tokens, sampled.attention)
         rewards = reward.last(scores, sampled.attention).tolist()
         own.update(zip(rows, zip(sampled.texts(), rewards, strict=True), strict=True))
-    replies = job.rows(own)
+    replies = job.ranks.rows(own)
     return Replies([ids for ids, _ in replies], [value for _, value in replies])
 
 
@@ -114,7 +114,7 @@ def run(job: Job) -> None:
     asked = [pairs[row].prompt for row in distinct_prompts(pairs, settings.prompts)]
     prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
     dtype = settings.engine.dtype
-    judge = model.cast(reward.load_reward_model(job, job.manifest("reward"), dtype), dtype).to(job.device).eval()
+    judge = model.cast(reward.load_reward_model(job, job.manifest("reward"), dtype), dtype).to(job.ranks.device).eval()
 
     metrics: dict[str, Any] = {"heldout_sequences": count, "heldout_tokens": tokens, "prompts": len(prompts)}
     replies: dict[str, Replies] = {}
@@ -129,17 +129,17 @@ def run(job: Job) -> None:
         if stage != "pretrain":
             replies[stage] = reply(job, module, judge, prompts, chat)
             metrics[f"reward_{stage}"] = fmean(replies[stage].rewards)
-        if job.rank == 0:
+        if job.ranks.rank == 0:
             progress.advance(1, stage)
-        if job.stopping():
+        if job.ranks.stopping():
             raise Interrupted(f"{job.task.stage}: stopped after {stage}; nothing is kept, run again to start afresh")
-    if job.rank == 0:
+    if job.ranks.rank == 0:
         progress.finish()
     if "ppo" in replies:
         metrics |= win_rate(replies["sft"].rewards, replies["ppo"].rewards)
     dropped = drops(stages, losses, metrics.get("win_rate_high"))
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
-    folder = job.fresh(f"result-{job.rank}")
+    folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     (folder / "samples.jsonl").write_bytes(sample_rows(asked, replies, chat, settings.samples))
     job.commit(folder, results.Evaluate(**metrics), {"samples.jsonl": Kind.SAMPLES})
 
@@ -148,4 +148,4 @@ def load_for_evaluation(job: Job, manifest: Manifest) -> nn.Module:
     """A committed model in the recipe's precision, on the device and in evaluation mode."""
     dtype = job.settings.engine.dtype
     module: nn.Module = model.cast(model.load_model(job, manifest, dtype), dtype)
-    return module.to(job.device).eval()
+    return module.to(job.ranks.device).eval()

@@ -10,7 +10,7 @@ from contract import results
 from contract.chat import END_OF_TEXT, PAD, SPECIAL_TOKENS, jinja_template
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
-from contract.plan import Run, Task
+from contract.plan import Task
 from contract.printable import printable
 from contract.settings.training import Export
 from training.chat.template import open_chat
@@ -48,9 +48,9 @@ def ancestors(task: Task) -> list[Task]:
     return list(ordered.values())
 
 
-def model_card(run: Run, task: Task, source: Manifest, made: list[Manifest]) -> str:
+def model_card(job: Job, source: Manifest, made: list[Manifest]) -> str:
     """The model card. `made` holds the manifests of the task's ancestors; `source` is the one of the weights."""
-    crawls = ", ".join(run.recipe.snapshots) or "a crawl"
+    crawls = ", ".join(job.snapshots) or "a crawl"
     crawl_files = [uri for one in made for uri in one.sources]
     measured = "\n".join(f"| {name} | {_shown(value)} |" for name, value in source.metrics.items())
     lineage = "\n".join(
@@ -62,7 +62,7 @@ library_name: transformers
 pipeline_tag: text-generation
 ---
 
-# {run.recipe.name}
+# {job.setting("name")}
 
 A language model made by Gristmill from {crawls}. The weights are those of the stage
 `{source.stage}`, fingerprint `{source.fingerprint}`.
@@ -85,7 +85,7 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=64)[0]))
 
 ## Lineage
 
-Export `{task.fingerprint}`, recipe {run.uri}.
+Export `{job.task.fingerprint}`, recipe {job.run_uri}.
 
 | stage | partition | fingerprint | finished | code |
 |---|---|---|---|---|
@@ -113,11 +113,11 @@ def run(job: Job) -> None:
         eos_token_id=chat.end_of_text,
         pad_token_id=chat.pad,
     )
-    folder = job.fresh("export")
+    folder = job.scratch.fresh("export")
     module.save_pretrained(folder)
     write_tokenizer(chat.path, folder, module.config.max_position_embeddings)
     made = [one for one in (find(job.store, task) for task in ancestors(job.task)) if one is not None]
-    (folder / "README.md").write_text(model_card(job.run, job.task, source, made))
+    (folder / "README.md").write_text(model_card(job, source, made))
     (folder / "sources.txt").write_text("".join(f"{printable(uri)}\n" for one in made for uri in one.sources))
     result = results.Export(stage=source.stage, parameters=model.parameters(module), dtype=settings.dtype)
     job.commit(folder, result, {path.name: Kind.EXPORT for path in folder.iterdir()})

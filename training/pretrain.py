@@ -45,7 +45,7 @@ def run(job: Job) -> None:
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
     while step < settings.steps:
         began = time.perf_counter()
-        batch = train.batch(step, settings.batch, job.rank, job.world)
+        batch = train.batch(step, settings.batch, job.ranks.rank, job.ranks.world)
         nll = learn(job, engine, batch)
         lr = engine.lr
         loss = batch_loss(job, step + 1, nll, batch)
@@ -54,18 +54,18 @@ def run(job: Job) -> None:
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
-        if job.rank == 0:
+        if job.ranks.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
         checkpoint.save_when_due(job, step, settings.steps, {"model": engine}, state)
 
     after = _judge(job, engine, heldout, chat)
-    if job.rank == 0:
+    if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     if after:
         finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(step, heldout_loss=after.loss)
-    folder = job.fresh(f"result-{job.rank}")
-    model.save(engine.module, folder, chat.path, job.rank)
+    folder = job.scratch.fresh(f"result-{job.ranks.rank}")
+    model.save(engine.module, folder, chat.path, job.ranks.rank)
     job.commit(folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state)))
 
 
@@ -91,15 +91,15 @@ def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, Any]:
     parameters = model.parameters(engine.module)
     rate = state["tokens"] / state["seconds"]
     figures = {"parameters": parameters, "tokens": state["tokens"], "seconds": state["seconds"], "tokens_per_s": rate}
-    peak = peak_flops(torch.cuda.get_device_name(job.device)) if job.device.type == "cuda" else None
+    peak = peak_flops(torch.cuda.get_device_name(job.ranks.device)) if job.ranks.device.type == "cuda" else None
     if peak:
         shape = settings.model
         flops = flops_per_token(parameters, shape.layers, shape.d_model, job.setting("pack.seq_len"))
-        figures["mfu"] = mfu(rate, flops, peak, job.world)
-        if job.rank == 0:
+        figures["mfu"] = mfu(rate, flops, peak, job.ranks.world)
+        if job.ranks.rank == 0:
             print(
                 f"MFU {figures['mfu']:.1%} = (6 N + 12 L d_model T) x tokens/s / peak; N {parameters:,}, "
-                f"{rate:,.0f} tokens/s, peak {peak:.3g} FLOP/s x {job.world}",
+                f"{rate:,.0f} tokens/s, peak {peak:.3g} FLOP/s x {job.ranks.world}",
                 flush=True,
             )
     return figures

@@ -121,15 +121,15 @@ def score_pairs(
     settings: Reward = job.settings
     own: dict[int, tuple[float, float]] = {}
     starts = range(0, len(pairs), settings.engine.micro_batch)
-    for turn in range(math.ceil(len(starts) / job.world)):
+    for turn in range(math.ceil(len(starts) / job.ranks.world)):
         # A process without work repeats the last part: under ZeRO 3, every process must join every forward pass.
-        index = turn * job.world + job.rank
+        index = turn * job.ranks.world + job.ranks.rank
         start = starts[min(index, len(starts) - 1)]
         part = pairs[start : start + settings.engine.micro_batch]
-        found = rewards_of(module, encode(chat, part, settings.max_tokens), chat.pad, job.device)
+        found = rewards_of(module, encode(chat, part, settings.max_tokens), chat.pad, job.ranks.device)
         if index < len(starts):
             own.update(enumerate(zip(*found.view(2, -1).tolist(), strict=True), start))
-    rewards = job.rows(own)
+    rewards = job.ranks.rows(own)
     return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
 
 
@@ -168,24 +168,24 @@ def run(job: Job) -> None:
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     while step < steps:
         rows = rows_of(step, settings.batch, len(train), settings.seed)
-        mine = share_of([train[row] for row in rows], job.rank, job.world)
+        mine = share_of([train[row] for row in rows], job.ranks.rank, job.ranks.world)
         loss, right = 0.0, 0.0
         for start in range(0, len(mine), engine.micro_batch):
             part = encode(chat, mine[start : start + engine.micro_batch], settings.max_tokens)
-            chosen, rejected = rewards_of(engine, part, chat.pad, job.device).chunk(2)
+            chosen, rejected = rewards_of(engine, part, chat.pad, job.ranks.device).chunk(2)
             losses = pairwise_loss(chosen, rejected)
             engine.backward(losses.mean())
             loss += float(losses.detach().sum())
             right += float((chosen > rejected).sum())
         rate, norm = engine.lr, engine.step()
         step += 1
-        loss, right = (value / settings.batch for value in job.sum(loss, right))
-        if job.rank == 0:
+        loss, right = (value / settings.batch for value in job.ranks.sum(loss, right))
+        if job.ranks.rank == 0:
             job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
         checkpoint.save_when_due(job, step, steps, {"model": engine}, {})
-    if job.rank == 0:
+    if job.ranks.rank == 0:
         progress.finish(note)
     finish(job, engine, chat, len(train))
 
@@ -196,6 +196,6 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     metrics = pair_metrics(chosen, rejected)
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
-    folder = job.fresh(f"result-{job.rank}")
-    model.save(engine.module, folder, chat.path, job.rank)
+    folder = job.scratch.fresh(f"result-{job.ranks.rank}")
+    model.save(engine.module, folder, chat.path, job.ranks.rank)
     job.commit(folder, results.Reward(pairs=trained, **metrics))

@@ -59,9 +59,9 @@ def run(job: Job) -> None:
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     while step < steps:
         began = time.perf_counter()
-        rows = share_of(rows_of(step, settings.batch, len(train), settings.seed), job.rank, job.world)
+        rows = share_of(rows_of(step, settings.batch, len(train), settings.seed), job.ranks.rank, job.ranks.world)
         examples = [chat.encode(train[row], settings.max_tokens) for row in rows]
-        batch = collate(examples, chat.pad, int(job.sum(predicted(examples))[0]))
+        batch = collate(examples, chat.pad, int(job.ranks.sum(predicted(examples))[0]))
         nll = learn(job, engine, batch)
         lr = engine.lr
         loss = batch_loss(job, step + 1, nll, batch)
@@ -70,7 +70,7 @@ def run(job: Job) -> None:
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm)
-        if job.rank == 0:
+        if job.ranks.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
         checkpoint.save_when_due(job, step, steps, {"model": engine}, state)
 
@@ -78,10 +78,10 @@ def run(job: Job) -> None:
     if after:
         finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(step, heldout_loss=after.loss)
-    if job.rank == 0:
+    if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
-    folder = job.fresh(f"result-{job.rank}")
-    model.save(engine.module, folder, chat.path, job.rank)
+    folder = job.scratch.fresh(f"result-{job.ranks.rank}")
+    model.save(engine.module, folder, chat.path, job.ranks.rank)
     job.commit(folder, _summary(state, after, len(train), len(heldout)))
 
 
@@ -92,9 +92,9 @@ def _judge(job: Job, engine: Engine, heldout: Sequence[Conversation], chat: Chat
 
 
 def _deal(job: Job, chats: Sequence[Conversation], micro_batch: int, chat: Chat, max_tokens: int) -> Iterator[Batch]:
-    for start in range(0, len(chats), micro_batch * job.world):
-        group = chats[start : start + micro_batch * job.world]
-        mine = [chat.encode(turns, max_tokens) for turns in group[job.rank :: job.world]]
+    for start in range(0, len(chats), micro_batch * job.ranks.world):
+        group = chats[start : start + micro_batch * job.ranks.world]
+        mine = [chat.encode(turns, max_tokens) for turns in group[job.ranks.rank :: job.ranks.world]]
         filler: Encoded = ([chat.end_of_text, chat.end_of_text], [0, 0])  # so that every process makes the same calls
         yield collate(mine or [filler], chat.pad)
 

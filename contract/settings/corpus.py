@@ -23,6 +23,9 @@ from contract.settings.base import (
     _public,
     runtime_only,
 )
+from contract.settings.examples import Instructions, Preferences
+from contract.settings.filter import Filter
+from contract.settings.run import RunSettings
 
 
 class Crawl(Settings):
@@ -346,3 +349,23 @@ class Pack(Settings):
     seq_len: Annotated[int, Field(ge=8, le=1 << 20, strict=True)] = 2048
     shard_tokens: Annotated[int, Field(gt=0, le=1 << 32, strict=True)] = 1 << 27
     """Tokens per file, which one worker writes: at most 2^32, or 16 GiB."""
+
+
+class CorpusSections(RunSettings):
+    """The section of each stage that makes the corpus, in the order of the stages."""
+
+    crawl: Crawl = Crawl()
+    extract: Extract = Extract()
+    langid: Langid = Langid()
+    score: Score = Score()
+    filter: Filter = Filter()
+    minhash_sign: MinhashSign = MinhashSign()
+    dedup_url: DedupUrl = DedupUrl()
+    dedup_fuzzy: DedupFuzzy = DedupFuzzy()
+    dedup_substring: DedupSubstring = DedupSubstring()
+    decontaminate: Decontaminate = Decontaminate()
+    mix: Mix = Mix()
+    instructions: Instructions = Instructions()
+    preferences: Preferences = Preferences()
+    tokenizer: Tokenizer = Tokenizer()
+    pack: Pack = Pack()

@@ -15,7 +15,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from contract.settings.base import Count, Fraction, NotNegative, Positive, Real, Settings
 
 Reason = NewType("Reason", str)
-"""Why a rule dropped a document: what manifests, logs and the funnel show. Other stages have `contract.schema.Drop`."""
+"""Why a document was dropped: what manifests, logs and the funnel show. Rules and single stages name their own.
+
+The reasons that several places share are `contract.schema.Drop`.
+"""
 
 Comparison = Literal["<", "<=", ">", ">="]
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -238,11 +241,23 @@ class Filter(Settings):
         """
         asked = (f"{one.reason} if {one.score} {one.comparison} {one.limit}" for one in self.rules())
         yield f"{above}rules", list(asked)
+        of_rules = {*_keys_of_rules(self)}
+        yield from (pair for pair in super().differences(default, above) if pair[0].removeprefix(above) not in of_rules)
 
     def rules(self) -> list[Rule]:
         """The rules to ask, in order: those of enabled rule sets that can drop a document."""
         disabled = {name for name, section in self if isinstance(section, RuleSet) and not section.enabled}
         return [rule for rule in declared_rules(self) if rule.rule_set not in disabled and rule.can_drop]
+
+
+def _keys_of_rules(settings: Settings, above: str = "") -> Iterator[str]:
+    """Yield the dotted key of every threshold and of every switch of a rule set: `Filter.rules` says all of them."""
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, RuleSet):
+            yield from (f"{name}.enabled", *_keys_of_rules(value, f"{name}."))
+        elif any(isinstance(one, DropsIf) for one in field.metadata):
+            yield f"{above}{name}"
 
 
 def declared_rules(settings: Settings, rule_set: str = "") -> Iterator[Rule]:

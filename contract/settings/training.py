@@ -19,6 +19,7 @@ from contract.settings.base import (
     Weight,
     runtime_only,
 )
+from contract.settings.corpus import CorpusSections
 
 
 class Model(Settings):
@@ -158,3 +159,15 @@ class Export(Settings):
     """Export of the last model as a folder that `transformers` loads."""
 
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+class TrainingSections(CorpusSections):
+    """The section of each stage that trains, evaluates or exports a model, after those of the corpus."""
+
+    pretrain: Pretrain = Pretrain()
+    sft: Sft = Sft()
+    reward: Reward = Reward()
+    gate: Gate = Gate()
+    ppo: Ppo = Ppo()
+    evaluate: Evaluate = Evaluate()
+    export: Export = Export()

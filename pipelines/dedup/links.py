@@ -70,12 +70,18 @@ def signatures_of(part: Part) -> File:
 
 def read_nodes(store: Store, part: Part, number: int, *columns: str) -> Iterator[tuple[Nodes, pa.RecordBatch]]:
     """Read signatures of the documents that are left, in batches: (nodes of shape (rows,), rows with `columns`)."""
-    left, file = read_index(store, part)["row"].to_numpy(), signatures_of(part)
+    left, file, seen = read_index(store, part)["row"].to_numpy(), signatures_of(part), 0
     with open_table(store, file) as table:
         rows = max(1, BATCH_KEYS // keys_per_document(table))
         for batch in batches_of(store, file, table, rows, ["row", "id", *columns]):
             batch = batch.filter(pa.array(np.isin(column(batch, "row"), left)))
+            seen += batch.num_rows
             yield (number << ROW_BITS) + column(batch, "row"), batch
+    if seen != len(left):
+        raise DamagedError(
+            f"{store.full(file.path)}: signs {seen:,} of {len(left):,} documents that are left; "
+            "delete the manifest of its minhash_sign and run it again"
+        )
 
 
 def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:

@@ -213,7 +213,9 @@ def place_cuts(
     table = gather(batches)
     if table is not None:
         marks = (column(table, name) for name in ("row", "first", "count"))
-        yield 0, save_cuts(store, prefix, parts.value[file], settings, file, *marks)
+        facts = save_cuts(store, prefix, parts.value[file], settings, file, *marks)
+        if facts is not None:
+            yield 0, facts
 
 
 def save_cuts(
@@ -225,7 +227,7 @@ def save_cuts(
     row: Offsets,
     first: Offsets,
     count: Offsets,
-) -> pa.RecordBatch:
+) -> pa.RecordBatch | None:
     """Write the cuts of one part. Returns the path, size and counts of the cuts file.
 
     row, first, count: runs of repeated windows; first is a token index in the document. Shapes (runs,).
@@ -241,6 +243,8 @@ def save_cuts(
             ids[at_row], cuts = key, compose(before.get(at_row, []), [one for one in later if one[0] < one[1]])
             if cuts:  # a repeat inside one character gives an empty cut, which was dropped
                 found[at_row] = cuts
+    if not found:
+        return None
     path = f"{prefix}/cuts-{number:05d}-{np.random.default_rng().bytes(4).hex()}.parquet"
     written = write_cuts(store, path, found, ids)
     facts = {

@@ -23,6 +23,7 @@ from contract.metrics import Progress
 from contract.plan import Run, Task
 from contract.recipe import StageSettings
 from contract.results import Result
+from contract.stages import STAGES
 from contract.store import Store
 from pipelines.spark.documents import Output, total
 from pipelines.spark.session import start_context, start_spark, store_errors, watched
@@ -59,16 +60,20 @@ class Job:
         """The attempt's folder, relative to the store."""
         return f"{self.attempt.prefix}/{self.attempt.id}"
 
-    def manifests(self, stage: str) -> list[Manifest]:
-        """The manifests of an input stage, in segment order; raises NotReadyError if one is missing."""
-        return [need(self.store, task) for task in self.task.of(stage)]
+    def manifests(self, stage: str | None = None) -> list[Manifest]:
+        """The manifests of an input stage, in segment order; raises NotReadyError if one is missing.
+
+        By default of the first stage that the row in the stage table reads, so a stage that is put between the two
+        changes no code.
+        """
+        return [need(self.store, task) for task in self.task.of(stage or STAGES[self.task.stage].reads[0])]
 
     def inputs(self, stage: str, kind: Kind) -> list[File]:
         """All files of one kind that an input stage committed."""
         return [file for manifest in self.manifests(stage) for file in manifest.of(kind)]
 
-    def parts(self, stage: str) -> list[Part]:
-        """The documents that an input stage left, in segment order."""
+    def parts(self, stage: str | None = None) -> list[Part]:
+        """The documents that an input stage left, in segment order; by default the first that the row reads."""
         return [part for manifest in self.manifests(stage) for part in parts_of(manifest)]
 
     def funnel(self) -> list[funnel.Level]:

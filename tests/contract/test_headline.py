@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from contract.headline import headline, left_out, number, warnings
+from contract.headline import SENTENCES, headline, left_out, number, warnings
 from contract.identity import Identity
 from contract.manifest import Manifest, Rows
 from contract.stages import STAGES
@@ -124,8 +124,14 @@ def test_a_manifest_in_one_sentence(manifest: Manifest, said: str) -> None:
     assert headline(manifest) == said
 
 
-def test_every_stage_is_told() -> None:
-    assert {manifest.stage for manifest, _ in TOLD} == set(STAGES)
+def test_every_sentence_is_told() -> None:
+    assert {*SENTENCES} <= {manifest.stage for manifest, _ in TOLD} <= {*STAGES}
+
+
+def test_a_stage_without_a_sentence_tells_its_documents() -> None:
+    assert headline(made("a_new_stage", Rows(read=5, kept=3, dropped=2, reasons={"odd": 2}))) == (
+        "3 of 5 documents kept; odd 2"
+    )
 
 
 def test_what_got_worse_is_a_warning_with_its_figures() -> None:
@@ -170,3 +176,15 @@ def test_small_numbers_have_no_exponent() -> None:
 
 def test_numbers() -> None:
     assert [number(one) for one in (0.12345, 999.4, 1234.5, 0, None, "x")] == ["0.123", "999", "1,234", "0", "-", "-"]
+
+
+def test_a_stage_that_leaves_nothing_warns_at_once() -> None:
+    """Otherwise the first to say so is `mix`, six stages later."""
+    gone = made("filter", Rows(read=18, dropped=18, reasons={"line_punctuation": 18}))
+    assert warnings(gone) == [
+        "filter dropped all 18, so the stages after it get none; docs/filters.md names the setting of each reason"
+    ]
+    assert warnings(made("langid", Rows(read=2, dropped=2, reasons={"language": 2}))) == [
+        "langid dropped all 2, so the stages after it get none; see its settings"
+    ]
+    assert warnings(made("langid", Rows())) == warnings(made("langid", LANGID)) == []

@@ -1,12 +1,12 @@
 """Identities: a default may change only with the version of the stages that read it.
 
-After a new setting or a raised version: .venv/bin/python -m tests.contract.test_identity
+After a new setting or a raised version: .venv/bin/python -m docs.generate
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -40,6 +40,18 @@ def leaves(settings: Settings, path: str) -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{path}.{name}")
         else:
             yield f"{path}.{name}", _json(value)
+            for entry in entries(field.annotation):
+                usual = ((key, one.default) for key, one in entry.model_fields.items() if not one.is_required())
+                yield from ((f"{path}.{name}.*.{key}", _json(default)) for key, default in usual)
+
+
+def entries(annotation: Any) -> Iterator[type[Settings]]:
+    """The types of settings that a table or tuple of settings holds: an identity leaves out their defaults, too."""
+    for part in get_args(annotation):
+        if isinstance(part, type) and issubclass(part, Settings):
+            yield part
+        else:
+            yield from entries(part)
 
 
 def _json(value: Any) -> Any:
@@ -62,12 +74,10 @@ def changes(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_default_changes_only_with_the_version_of_the_stages_that_read_it(stage: str) -> None:
-    known = committed()[stage].get(str(STAGES[stage].version))
-    assert known is not None, (
-        f"write down the defaults of {stage}'s new version: python -m tests.contract.test_identity"
-    )
+    known = committed().get(stage, {}).get(str(STAGES[stage].version))
+    assert known is not None, f"write down the defaults of {stage}'s new version: python -m docs.generate"
     assert changes(known, defaults(stage)) == [], f"raise the version of {stage} in contract/stages.py"
-    assert defaults(stage) == known, f"write down {stage}'s new settings: python -m tests.contract.test_identity"
+    assert defaults(stage) == known, f"write down {stage}'s new settings: python -m docs.generate"
 
 
 def test_changed_and_removed_defaults_are_told_apart_from_new_ones() -> None:
@@ -75,8 +85,8 @@ def test_changed_and_removed_defaults_are_told_apart_from_new_ones() -> None:
     assert changes({"a": 1, "b": 2}, {"a": 3}) == ["a: 1 -> 3", "b is gone"]
 
 
-def write() -> None:
-    """Add new versions and new settings to the committed table; refuse a default that changed within a version."""
+def table() -> str:
+    """The committed table with new versions and new settings; refuses a default that changed within a version."""
     table = committed()
     for name, stage in STAGES.items():
         versions = table.setdefault(name, {})
@@ -84,8 +94,4 @@ def write() -> None:
         if wrong := changes(known, defaults(name)):
             raise SystemExit(f"{name}: {'; '.join(wrong)}; raise its version in contract/stages.py")
         versions[str(stage.version)] = defaults(name)
-    FILE.write_text(json.dumps(table, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    write()
+    return json.dumps(table, indent=1) + "\n"

@@ -379,6 +379,17 @@ def test_what_was_committed_is_read_back(make_run: Callable[..., Run]) -> None:
     assert stands.of(Kind.METRICS) == []
 
 
+def test_many_files_are_committed_in_time_that_grows_with_them(make_run: Callable[..., Run]) -> None:
+    """A corpus stage lists the files of every part: a comparison of each with each would take hours."""
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    run.store.write_bytes(attempt.path("x"), b"x")
+    files = [File(path=attempt.path("x"), kind="pages", bytes=1, part=number) for number in range(10_000)]
+    began = time.monotonic()
+    attempt.commit(files)
+    assert time.monotonic() - began < 20
+
+
 def test_what_nobody_counted_is_nothing() -> None:
     assert Rows().model_dump() == {
         "read": 0, "kept": 0, "dropped": 0, "bytes_read": 0, "bytes_kept": 0, "reasons": {}, "losses": {},

@@ -10,14 +10,23 @@ from contract import headline
 from contract.errors import DamagedError
 from contract.manifest import Attempt, find
 from contract.plan import Run
-from contract.results import RESULTS, Checkpoint, Crawl, Extract, Gate, Result, Reward
+from contract.results import RESULTS, Checkpoint, Crawl, Extract, Gate, Result, Reward, result_of
 from contract.stages import STAGES
 
 GATE = Gate(open=True, accuracy=0.6, low=0.5, high=0.7, threshold=0.55)
 
 
-def test_every_stage_has_a_type_of_figures() -> None:
-    assert RESULTS.keys() == STAGES.keys()
+def test_a_stage_without_figures_needs_no_type() -> None:
+    assert RESULTS.keys() < STAGES.keys()
+    assert (result_of("gate"), result_of("filter")) == (Gate, Result)
+
+
+def test_a_stage_without_figures_commits_none(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    task = run.task("filter", run.segments[0].partition)
+    with pytest.raises(TypeError, match="filter commits Result, not Gate"):
+        Attempt(run, task).commit([], result=GATE)
+    assert Attempt(run, task).commit([]).metrics == {}
 
 
 def test_figures_are_read_as_they_were_committed(make_run: Callable[..., Run]) -> None:

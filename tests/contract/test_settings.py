@@ -1,6 +1,6 @@
 """Every default, bound and pattern of a recipe against the committed ones, so that none changes unseen.
 
-After a change that is meant: .venv/bin/python -m tests.contract.test_settings
+After a change that is meant: .venv/bin/python -m docs.generate
 """
 
 import json
@@ -281,7 +281,3 @@ def test_a_property_that_only_names_a_secret_is_fine(key: str, value: str) -> No
 def test_an_error_quotes_the_first_80_characters() -> None:
     with pytest.raises(ValueError, match=f"got '{'x' * 80}'$"):
         memory_bytes("x" * 100)
-
-
-if __name__ == "__main__":
-    SCHEMA.write_text(schema())

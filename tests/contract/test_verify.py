@@ -99,7 +99,7 @@ def test_a_truncated_a_swapped_and_a_missing_file_are_found_down_the_chain(
     printed = capsys.readouterr()
     assert line in printed.out
     assert "17 manifests, 17 files" in printed.err
-    assert "1 faults, named above; bring the files back, or delete the manifests that list them" in printed.err
+    assert "1 faults, named above; bring damaged files back, or delete the manifests that list them" in printed.err
 
 
 def test_settings_that_were_edited_no_longer_give_the_fingerprint(made: Run) -> None:
@@ -120,9 +120,7 @@ def test_a_missing_manifest_breaks_the_chain_with_a_line(made: Run) -> None:
     task = made.task("score", ONE)
     made.store.delete(f"{task.prefix}/manifest.json")
     verdict = verify(made.store.full(made.task("mix").prefix))
-    assert verdict.wrong == (
-        f"{made.store.full(task.prefix)}/manifest.json: is gone; what was made from it cannot be traced",
-    )
+    assert verdict.wrong == (f"{made.store.full(task.prefix)}/manifest.json: is gone; run score again",)
     assert verdict.manifests == 13, "score's own inputs are not reached any more, the other segment's are"
 
 
@@ -140,6 +138,16 @@ def test_a_file_that_two_manifests_list_otherwise_is_told(made: Run) -> None:
     edit(made, made.task("langid", ONE), change)
     assert any(
         "lists extract/" in line and "with another size or checksum than" in line for line in verify(made.uri).wrong
+    )
+
+
+def test_a_file_of_an_earlier_stage_that_no_input_lists_is_told(made: Run) -> None:
+    """The documents of another segment have their own place and checksum, but this result was not made from them."""
+    other = need(made.store, made.task("extract", made.segments[1].partition)).files[0]
+    task = made.task("langid", ONE)
+    edit(made, task, lambda values: values["files"].append(other.model_dump(mode="json")))
+    assert verify(made.store.full(task.prefix)).wrong == (
+        f"{made.store.full(task.prefix)}/manifest.json: lists {other.path}, which none of its inputs lists",
     )
 
 

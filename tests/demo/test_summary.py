@@ -4,7 +4,7 @@ from contract.contamination import Benchmark, Report
 from contract.kinds import Kind
 from contract.manifest import Attempt, File
 from contract.plan import resolve
-from contract.results import RESULTS
+from contract.results import result_of
 from demo import summary
 
 
@@ -35,7 +35,7 @@ def test_what_got_worse_and_why_ppo_did_not_run_are_shown(tmp_path):
         "gate": {"open": False, "accuracy": 0.6, "low": 0.502, "high": 0.691, "threshold": 0.55},
         "evaluate": {"perplexity_pretrain": 455.4, "perplexity_sft": 514.2, "worse_sft": True},
     }.items():
-        Attempt(run, run.task(stage)).commit([], result=RESULTS[stage].model_construct(**metrics))
+        Attempt(run, run.task(stage)).commit([], result=result_of(stage).model_construct(**metrics))
     closed = "closed: held-out accuracy 0.6, confidence interval 0.502 to 0.691, whose lower end is under 0.55"
     assert summary.render(run).splitlines()[-7:] == [
         "Pretraining    held-out perplexity 4,138 -> 455",

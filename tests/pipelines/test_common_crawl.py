@@ -170,7 +170,7 @@ def test_a_server_that_does_not_tell_sizes_is_read_in_one_piece(mirror):
     source = Source(f"{mirror}/{PATHS[0]}", PATHS[0], 0, "")
     assert len(crawl.split_source(source, Crawl(split_bytes=SIZE // 3 + 1))) == 3
     Mirror.trouble = {f"HEAD {PATHS[0]}": ["unmeasured"]}
-    assert crawl.split_source(source, Crawl(split_bytes=SIZE // 3)) == [crawl.Part(source)]
+    assert crawl.split_source(source, Crawl(split_bytes=SIZE // 3)) == [crawl.FileRange(source)]
 
 
 def test_a_file_that_is_gone_ends_in_one_line(mirror):

@@ -17,7 +17,18 @@ from contract.settings.corpus import Crawl
 from contract.sources import Source
 from contract.tables import read_rows
 from perf.reading import measure
-from pipelines.crawl import PART_PAGES, Part, PartOutput, _fill, meet, page_id, page_row, sort_page, split_source, whole
+from pipelines.crawl import (
+    PART_PAGES,
+    FileRange,
+    PartOutput,
+    _fill,
+    meet,
+    page_id,
+    page_row,
+    sort_page,
+    split_source,
+    whole,
+)
 from pipelines.spark.documents import DocumentSink
 from pipelines.warc.record import Loss
 
@@ -68,12 +79,12 @@ def test_parts_meet_where_one_begins_as_the_other_ends(stretches, met):
 
 def test_only_files_whose_parts_do_not_meet_are_read_again():
     a, b = source(name="a"), source(name="b")
-    parts = [Part(a, 0, 5), Part(a, 5), Part(b, 0, 5), Part(b, 5)]
+    parts = [FileRange(a, 0, 5), FileRange(a, 5), FileRange(b, 0, 5), FileRange(b, 5)]
     outputs = [read(0, 6), read(7, None), read(0, 5), read(5, None)]
     asked = []
     one = read(0, None)
     kept, gone = whole(parts, outputs, lambda some: asked.append(list(some)) or [one])
-    assert asked == [[Part(a)]]
+    assert asked == [[FileRange(a)]]
     assert [kept, gone] == [[one, *outputs[2:]], outputs[:2]]
     assert whole(parts[2:], outputs[2:], pytest.fail) == (outputs[2:], [])
 

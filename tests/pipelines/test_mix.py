@@ -16,6 +16,7 @@ from contract.errors import InputError
 from contract.manifest import Attempt, Rows
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import Mix
+from contract.stages import STAGES
 from contract.tables import read_rows
 from pipelines import mix as module
 from pipelines.mix import copies, parse_curated, read_curated
@@ -105,7 +106,7 @@ def test_curated_documents_are_decontaminated_too(
         "mix.heldout_fraction": 0.0,
     }
     run = make_corpus([[crawl]], settings)
-    commit_documents(run, "decontaminate", "all", [crawl])
+    commit_documents(run, STAGES["mix"].reads[0], "all", [crawl])
     (done,) = run_stage(run, "mix")
     (drop,) = rows_of(run.store, [done], "drops")
     assert (drop["reason"], drop["value"][:24]) == ("contaminated", "sums: natalia sold clips")
@@ -138,7 +139,7 @@ def test_curated_documents_are_cut_where_the_recipe_says_so(
         "mix.heldout_fraction": 0.0,
     }
     run = make_corpus([[crawl]], settings)
-    commit_documents(run, "decontaminate", "all", [crawl])
+    commit_documents(run, STAGES["mix"].reads[0], "all", [crawl])
     (done,) = run_stage(run, "mix")
     mixed = [row["text"] for row in rows_of(run.store, [done], "documents") if row["source"] == "books"]
     assert sorted(mixed) == sorted(2 * [left for left in texts.values() if left])
@@ -169,7 +170,7 @@ def mix(
 ) -> Any:
     given = {f"mix.{key}": value for key, value in settings.items()}
     run = make_corpus([[crawl]], given, name=f"files{files}")
-    commit_documents(run, "decontaminate", "all", [crawl[at::files] for at in range(files)])
+    commit_documents(run, STAGES["mix"].reads[0], "all", [crawl[at::files] for at in range(files)])
     return run, run_stage(run, "mix")[0]
 
 
@@ -327,7 +328,7 @@ def test_empty_corpus_names_the_stage(make_document: Any, make_corpus: Any, run_
     run = make_corpus([[[make_document("text")]]])
     task = run.task("langid", run.segments[0].partition)
     Attempt(run, task).commit([], Rows(read=7, kept=0, dropped=7, reasons={"language": 5, "language_unsure": 2}))
-    Attempt(run, run.task("decontaminate")).commit([])
+    Attempt(run, run.task(STAGES["mix"].reads[0])).commit([])
     with pytest.raises(
         InputError,
         match=r"the corpus is empty: langid dropped all 7 documents that reached it \(language 5, language_unsure 2\); loosen",

@@ -20,6 +20,7 @@ from contract.kinds import Kind
 from contract.manifest import Manifest, need
 from contract.plan import Run
 from contract.recipe import StageSettings
+from contract.stages import STAGES
 from contract.tables import read_batches
 from pipelines import preferences
 from pipelines.__main__ import main
@@ -219,7 +220,7 @@ def test_on_the_mixture_that_spark_made(
     run = make_corpus(
         [[rows]], {"mix.heldout_fraction": 0.2, "instructions.max_examples": 60, "preferences.max_examples": 60}
     )
-    commit_documents(run, "decontaminate", "all", [rows[:50], rows[50:]])
+    commit_documents(run, STAGES["mix"].reads[0], "all", [rows[:50], rows[50:]])
     run_stage(run, "mix")
     for stage in ("instructions", "preferences"):
         assert main([stage, "--recipe", run.uri]) == 0

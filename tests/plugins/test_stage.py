@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from contract.errors import GristmillError, Interrupted, NotReadyError, RecipeError, StoreError
 from contract.manifest import Attempt
-from contract.results import RESULTS
+from contract.results import result_of
 from contract.stages import STAGES
 from gristmill_airflow import launch, stage
 from gristmill_airflow.assets import CORPUS
@@ -86,7 +86,7 @@ def execute(run, monkeypatch, xcoms):
 
 def commit(run, name, **metrics):
     task = run.task(name)
-    Attempt(run, task).commit([], result=RESULTS[name].model_construct(**metrics))
+    Attempt(run, task).commit([], result=result_of(name).model_construct(**metrics))
     return f"{run.store.full(task.prefix)}/manifest.json"
 
 

@@ -26,7 +26,7 @@ from contract.errors import Interrupted
 from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run, resolve
-from contract.results import RESULTS
+from contract.results import result_of
 from contract.shards import encode
 from pipelines.spark import job as spark_job
 from tests.declared import only_declared
@@ -96,7 +96,7 @@ def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **met
     for name, (kind, data, rows) in files.items():
         run.store.write_bytes(attempt.path(name), data)
         listed.append(File(path=attempt.path(name), kind=kind, bytes=len(data), rows=rows))
-    return attempt.commit(listed, result=RESULTS[stage].model_construct(**metrics))
+    return attempt.commit(listed, result=result_of(stage).model_construct(**metrics))
 
 
 def table(documents: Sequence[str], prefix: str) -> bytes:
@@ -185,7 +185,7 @@ def join_alone() -> None:
 
     torch.set_num_threads(1)  # the models are so small that a second thread only waits
     if not torch.distributed.is_initialized():
-        from training.__main__ import join
+        from training.engine.ranks import join
 
         join()
 
@@ -283,7 +283,7 @@ def final_tensors(
         if stop_in is not None:
             job = align(stage, *overrides)
             answers = iter([False] * (stop_in - 1) + [True])
-            job.stopping = lambda: next(answers)  # type: ignore[method-assign]
+            job.ranks.stopping = lambda: next(answers)  # type: ignore[method-assign]
             with pytest.raises(Interrupted, match=f"stopped after step {stop_in} of"):
                 module.run(job)
         job = align(stage, *overrides)
@@ -318,7 +318,7 @@ def committed_tensors(job: Job) -> dict[str, "torch.Tensor"]:
     from safetensors.torch import load_file
 
     manifest = need(job.store, job.task)
-    files = [job.download(file) for file in manifest.files if file.path.endswith(".safetensors")]
+    files = [job.scratch.download(file) for file in manifest.files if file.path.endswith(".safetensors")]
     found = {f"{path.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
     found |= {f"curve/{name}": torch.tensor(rows, dtype=torch.float64) for name, rows in read_curves(job).items()}
     for name, value in manifest.metrics.items():

@@ -59,7 +59,7 @@ def test_figures_equal_a_direct_computation(align: Callable[..., Job]) -> None:
 def test_a_closed_gate_leaves_the_sft_model(align: Callable[..., Job]) -> None:
     job = align("gate", "gate.min_accuracy=1.0")
     gate.run(job)
-    run = only_declared(job.run, "evaluate")
+    run = only_declared(job.attempt.run, "evaluate")
     job = Job(run, run.task("evaluate"), Attempt(run, run.task("evaluate")))
     evaluate.run(job)
     metrics, samples = result(job)
@@ -71,7 +71,7 @@ def test_a_closed_gate_leaves_the_sft_model(align: Callable[..., Job]) -> None:
 def test_a_stop_ends_it_after_the_model_at_hand(align: Callable[..., Job]) -> None:
     job = align("evaluate", "evaluate.seed=5")
     answers = iter([False, True])
-    job.stopping = lambda: next(answers)  # type: ignore[method-assign]
+    job.ranks.stopping = lambda: next(answers)  # type: ignore[method-assign]
     with pytest.raises(Interrupted, match="evaluate: stopped after sft"):
         evaluate.run(job)
     assert find(job.store, job.task) is None
@@ -105,7 +105,7 @@ def test_two_processes_measure_what_one_does(
 ) -> None:
     """The same figures and, from the same seeds, the same replies."""
     job = align("evaluate", "evaluate.prompts=7", "evaluate.sequences=9", "evaluate.engine.micro_batch=2")
-    process = launch(job.run, "evaluate", processes=2)
+    process = launch(job.attempt.run, "evaluate", processes=2)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     two, replies = result(job)

@@ -21,7 +21,7 @@ def exported(job: Job) -> Path:
     export.run(job)
     manifest = find(job.store, job.task)
     assert manifest is not None
-    files = [job.download(file) for file in manifest.of("export")]
+    files = [job.scratch.download(file) for file in manifest.of("export")]
     assert {"README.md", "config.json", "generation_config.json", "model.safetensors", "sources.txt", "tokenizer.json",
             "tokenizer_config.json"} <= {path.name for path in files}  # fmt: skip
     return files[0].parent
@@ -91,9 +91,9 @@ def test_the_card_tells_where_the_model_is_from(opened: tuple[Job, Path]) -> Non
     job, folder = opened
     card = (folder / "README.md").read_text()
     for stage in ("mix", "tokenizer", "pack", "pretrain", "sft", "reward", "gate", "ppo"):
-        assert f"| {stage} | all | `{job.run.task(stage).fingerprint}` |" in card
+        assert f"| {stage} | all | `{job.attempt.run.task(stage).fingerprint}` |" in card
     assert job.task.fingerprint in card
-    assert job.run.uri in card
+    assert job.attempt.run.uri in card
     assert "| reward_last |" in card
 
 
@@ -111,8 +111,8 @@ def test_a_closed_gate_exports_the_sft_model_in_half_precision(align: Callable[.
     job = align("gate", "gate.min_accuracy=1.0", "export.dtype=bf16")
     if find(job.store, job.task) is None:
         gate.run(job)
-    task = job.run.task("export")
-    folder = exported(Job(only_declared(job.run, "export"), task, Attempt(job.run, task)))
+    task = job.attempt.run.task("export")
+    folder = exported(Job(only_declared(job.attempt.run, "export"), task, Attempt(job.attempt.run, task)))
     loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     ours = model.load_model(job_of(job, "export"), job_of(job, "export").manifest("sft"))
     assert loaded.dtype == torch.bfloat16
@@ -121,5 +121,5 @@ def test_a_closed_gate_exports_the_sft_model_in_half_precision(align: Callable[.
 
 
 def job_of(job: Job, stage: str) -> Job:
-    task = job.run.task(stage)
-    return Job(only_declared(job.run, stage), task, Attempt(job.run, task))
+    task = job.attempt.run.task(stage)
+    return Job(only_declared(job.attempt.run, stage), task, Attempt(job.attempt.run, task))

@@ -1,53 +1,50 @@
-"""Where ranks meet, and what is said of a machine that lacks the plane's libraries."""
+"""Who speaks when a rank fails, and what is said at the end or of a machine that lacks the plane's libraries."""
 
 import os
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
+from types import SimpleNamespace
 from unittest.mock import MagicMock, Mock
 
 import pytest
 
+from contract.errors import GristmillError
+from contract.plan import Run
+from contract.results import RESULTS, Evaluate, Export
 from training import __main__ as main
 
 
-def test_deepspeed_still_has_the_switch_that_join_turns_off() -> None:
-    """Were it gone, every start would compile C++ without a word."""
-    import deepspeed
-    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+def test_every_rank_says_why_it_failed(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise GristmillError("the disk of machine b is damaged")
 
-    assert ShareMemCommBuilder.NAME == "deepspeed_shm_comm"
-    assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
-
-
-@pytest.fixture
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GRISTMILL_SCRATCH", str(tmp_path))
-    return tmp_path / f"ranks-{os.getuid()}"
-
-
-def test_ranks_of_one_starter_meet_at_one_place_and_others_elsewhere(scratch: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as other:
-        places = [main._meeting_place(starter) for starter in (os.getpid(), os.getpid(), other.pid)]
-        other.kill()
-    assert places[0] == places[1] != places[2]
-    assert {place.parent for place in places} == {scratch}
-    assert scratch.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(main, "_run", fail)
+    monkeypatch.setattr(main.StopFlag, "install", lambda self: self)
+    monkeypatch.setitem(os.environ, "RANK", "3")
+    monkeypatch.setitem(os.environ, "LOCAL_RANK", "1")
+    assert main.main(["pretrain", "--recipe", make_run().uri]) == 1
+    assert capsys.readouterr().err == "error: the disk of machine b is damaged (rank 3)\n"
 
 
-def test_the_meeting_place_of_killed_ranks_goes_and_that_of_living_ones_stays(scratch: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as living, subprocess.Popen(["sleep", "60"]) as killed:
-        places = [main._meeting_place(one.pid) for one in (living, killed)]
-        for place in places:
-            place.touch()
-        here = places[0].name.rsplit("-", 2)[0]
-        reused = scratch / f"{here}-{living.pid}-1"  # a process of that number, started at another time
-        elsewhere = scratch / f"01234567-1-{killed.pid}-1"  # of another machine or container
-        reused.touch(), elsewhere.touch()
-        killed.kill()
-        killed.wait()
-        main._meeting_place(os.getpid())
-        assert sorted(scratch.iterdir()) == sorted([places[0], elsewhere])
-        living.kill()
+def test_what_got_worse_is_a_warning_before_the_last_line(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+
+    class Both(Evaluate, Export):
+        """The figures of an evaluation, committed by a stage that needs no GPU."""
+
+    monkeypatch.setitem(RESULTS, "export", Both)
+    figures = {"perplexity_pretrain": 455.0, "perplexity_sft": 514.0, "worse_sft": True, "worse_ppo": False}
+    figures |= {"stage": "sft", "parameters": 4000, "dtype": "fp32"}
+    measuring = SimpleNamespace(run=lambda job: job.attempt.commit([], result=Both.model_construct(**figures)))
+    monkeypatch.setattr(main.importlib, "import_module", lambda _: measuring)
+    main._run(run, run.task("export"), main.StopFlag())
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: sft is worse than pretrain beyond noise: held-out perplexity 455 -> 514",
+        f"committed export all: the sft model, 4,000 parameters in fp32; {run.store.full(run.task('export').prefix)}/manifest.json",
+    ]
 
 
 def test_a_missing_library_is_one_line_that_names_its_extra(

@@ -167,9 +167,8 @@ class PlainEngine:
 
 
 def job_of(settings: Ppo, rank: int = 0, world: int = 1) -> Any:
-    return SimpleNamespace(
-        settings=settings, rank=rank, world=world, device=torch.device("cpu"), sum=lambda *values: list(values)
-    )
+    ranks = SimpleNamespace(rank=rank, world=world, device=torch.device("cpu"), sum=lambda *values: list(values))
+    return SimpleNamespace(settings=settings, ranks=ranks)
 
 
 def actors_of(micro_batch: int = 2, accumulation: int = 1, world: int = 1) -> Any:
@@ -306,7 +305,7 @@ def test_the_figures_of_a_step_are_means_over_its_updates(monkeypatch: pytest.Mo
     actors = actors_of()
     actors.policy.steps_done = 8
     job = job_of(settings, 1, 2)
-    job.sum = lambda *values: [2 * value for value in values]
+    job.ranks.sum = lambda *values: [2 * value for value in values]
     asked = []
 
     def update(*given: Any) -> torch.Tensor:
@@ -507,7 +506,7 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(full: Any, fina
 
 def test_two_processes_do_what_one_does(full: Any, curves: Callable[..., Any], launch: Callable[..., Any]) -> None:
     """The same samples and, but for the order of sums, the same updates; every figure of every step is compared."""
-    process = launch(full.job.run, "ppo", processes=2)
+    process = launch(full.job.attempt.run, "ppo", processes=2)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     two = curves(full.job)

@@ -185,7 +185,7 @@ def test_an_update_that_ruins_the_weights_is_in_no_checkpoint_and_no_result(
 
 def test_a_stop_in_the_last_step_lets_it_finish(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain", "pretrain.steps=1")
-    job.stopping = lambda: True  # type: ignore[method-assign]
+    job.ranks.stopping = lambda: True  # type: ignore[method-assign]
     pretrain.run(job)
     assert find(job.store, job.task) is not None
 

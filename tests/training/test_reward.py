@@ -107,7 +107,8 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
             called.append(len(tokens))
             return (tokens[:, :1] * 10 + tokens[:, 1:]).expand(-1, 2).float()
 
-        job = SimpleNamespace(settings=settings, rank=rank, world=world, device="cpu", rows=rows)
+        ranks = SimpleNamespace(rank=rank, world=world, device="cpu", rows=rows)
+        job = SimpleNamespace(settings=settings, ranks=ranks)
         found = reward.score_pairs(job, module, chat, [pair(str(index), index) for index in range(count)])  # type: ignore[arg-type]
         shapes.append(called)
     assert found[0] == [10 * (1 + index) + 1 for index in range(count)]
@@ -148,7 +149,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     assert again["accuracy"] == metrics["accuracy"]
     assert metrics["pairs"] == len(train)
     # The curves: one row an update, at the schedule's rate; the first one is the untrained model's on the first batch.
-    rows, optim = curves(Job(judged.run, judged.task, judged.attempt)), judged.settings.optim
+    rows, optim = curves(Job(judged.attempt.run, judged.task, judged.attempt)), judged.settings.optim
     steps = math.ceil(len(train) * 3 / 16)
     assert [step for step, _ in rows["loss"]] == list(range(1, steps + 1))
     assert [value for _, value in rows["lr"]] == [lr_at(step, steps, optim) for step in range(steps)]

@@ -46,7 +46,8 @@ def test_held_out_examples_are_dealt_out_in_equally_many_batches(world: int, cou
     chat = SimpleNamespace(
         pad=0, end_of_text=99, encode=lambda turns, most: ([int(turns[0].text)] * most, [0] + [1] * (most - 1))
     )
-    dealt = [list(sft._deal(SimpleNamespace(rank=rank, world=world), chats, 2, chat, 2)) for rank in range(world)]  # type: ignore[arg-type]
+    jobs: list[Any] = [SimpleNamespace(ranks=SimpleNamespace(rank=rank, world=world)) for rank in range(world)]
+    dealt = [list(sft._deal(job, chats, 2, chat, 2)) for job in jobs]  # type: ignore[arg-type]
     assert {len(batches) for batches in dealt} == {-(-count // (2 * world))}
     assert max(len(batch.tokens) for batches in dealt for batch in batches) <= 2
     rows = [(row, mask) for batches in dealt for one in batches for row, mask in zip(one.tokens, one.mask, strict=True)]
@@ -57,7 +58,7 @@ def test_held_out_examples_are_dealt_out_in_equally_many_batches(world: int, cou
 
 def test_the_figures_of_the_result() -> None:
     state = {"before": 2.0, "tokens": 90, "seconds": 1.5}
-    assert sft._summary(state, HeldOut(nll=30.0, tokens=20.0, bytes=80.0), 7, 3) == {
+    assert sft._summary(state, HeldOut(nll=30.0, tokens=20.0, bytes=80.0), 7, 3).model_dump() == {
         "examples": 7,
         "heldout_examples": 3,
         "heldout_loss_before": 2.0,
@@ -68,7 +69,7 @@ def test_the_figures_of_the_result() -> None:
         "seconds": 1.5,
     }
     none = sft._summary({**state, "before": None}, None, 7, 0)
-    assert {name for name, value in none.items() if value is None} == {
+    assert {name for name, value in none.model_dump().items() if value is None} == {
         f"heldout_{figure}_{when}" for figure in ("loss", "perplexity") for when in ("before", "after")
     }
 
@@ -99,7 +100,7 @@ def run_stages(make_job: Callable[..., Job], *overrides: str, name: str = "one")
     """pretrain and sft, in this process."""
     job = make_job("pretrain", *PRETRAINED, *overrides, name=name)
     pretrain.run(job)
-    run = only_declared(job.run, "sft")
+    run = only_declared(job.attempt.run, "sft")
     later = Job(run, run.task("sft"), Attempt(run, run.task("sft")))
     sft.run(later)
     return later
@@ -138,7 +139,7 @@ def test_it_learns_from_the_corpus_own_replies(
     assert metrics["seconds"] > 0
     assert printed(capsys).endswith(f"held-out loss {after:.3f}")
     assert loss[-1] < loss[0] - 0.3
-    reload = model.load_model(Job(job.run, job.run.task("reward"), job.attempt), manifest)
+    reload = model.load_model(Job(job.attempt.run, job.attempt.run.task("reward"), job.attempt), manifest)
     assert model.parameters(reload) > 10_000
 
 

@@ -124,4 +124,4 @@ def cut_prompt(turns: Sequence[Sequence[int]], max_tokens: int) -> list[int]:
 def open_chat(job: Job) -> Chat:
     """The run's tokenizer."""
     (file,) = job.files("tokenizer", Kind.TOKENIZER)
-    return Chat(job.download(file))
+    return Chat(job.scratch.download(file))

@@ -62,7 +62,7 @@ class TokenData:
     def __init__(self, job: Job, kind: Kind, seed: int = 0) -> None:
         """`kind` is `tokens` or `heldout_tokens`. Raises InputError if there is no sequence of kind `tokens`."""
         manifest = job.manifest("pack")
-        self._shards = [open_shard(job.download(file)) for file in manifest.of(kind)]
+        self._shards = [open_shard(job.scratch.download(file)) for file in manifest.of(kind)]
         self._starts = np.cumsum([0, *(len(shard.tokens) for shard in self._shards)])
         self._seed = seed
         if kind == Kind.TOKENS and not len(self):

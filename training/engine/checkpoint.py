@@ -52,7 +52,7 @@ def save_when_due(job: Job, step: int, last: int, engines: Mapping[str, Engine],
 
     Raises Interrupted after the save if the task was asked to stop.
     """
-    stopping = job.stopping()
+    stopping = job.ranks.stopping()
     if not due(step, last, job.settings.engine.checkpoint_steps, stopping):
         return
     save(job, step, engines, extra)
@@ -68,18 +68,17 @@ def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str,
     attempt, on a machine that was cut off, has finished the task.
     """
     shard = _shard(job, engines)
-    if job.sum(float(not all(bool(value.isfinite().all()) for value in shard.values())))[0]:
+    if job.ranks.sum(float(not all(bool(value.isfinite().all()) for value in shard.values())))[0]:
         raise InputError(
             f"{job.task.stage}: weights contain NaN or Inf after step {step}; training diverged, "
             f"lower the learning rate or clip of {job.task.stage}"
         )
     _stop_where_done(job)
-    attempt = Attempt(job.run, job.task, f"step-{step:08d}")
-    attempt.id = job.share(attempt.id)
-    folder = job.fresh(f"checkpoint-{job.rank}")
-    save_file(shard, folder / f"shard-{job.rank:05d}-of-{job.world:05d}.safetensors")
-    save_file(random_state(), folder / f"random-{job.rank:05d}.safetensors")
-    if job.rank == 0:
+    attempt = job.attempt_at(f"step-{step:08d}")
+    folder = job.scratch.fresh(f"checkpoint-{job.ranks.rank}")
+    save_file(shard, folder / f"shard-{job.ranks.rank:05d}-of-{job.ranks.world:05d}.safetensors")
+    save_file(random_state(), folder / f"random-{job.ranks.rank:05d}.safetensors")
+    if job.ranks.rank == 0:
         updates = {name: engine.steps_done for name, engine in engines.items()}
         (folder / "state.json").write_text(json.dumps({"step": step, "updates": updates, "extra": dict(extra)}))
         (folder / "metrics.jsonl").write_bytes(job.curves.dump())
@@ -94,20 +93,20 @@ def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str,
     ]
     with job.leading(attempt):
         job.store.upload(folder, f"{attempt.prefix}/{attempt.id}")
-        written = [file for files in job.gather(own) for file in files]  # also waits for the other uploads
-        if job.rank == 0:
+        written = [file for files in job.ranks.gather(own) for file in files]  # also waits for the other uploads
+        if job.ranks.rank == 0:
             _commit(job, attempt, step, written)
-        job.barrier()
+        job.ranks.barrier()
 
 
 def _commit(job: Job, attempt: Attempt, step: int, files: list[File]) -> None:
-    attempt.commit(files, result=Checkpoint(step=step, processes=job.world))
+    attempt.commit(files, result=Checkpoint(step=step, processes=job.ranks.world))
     for old in committed(job)[KEEP:]:
         _delete(job, old)
 
 
 def _stop_where_done(job: Job) -> None:
-    if job.share(job.rank == 0 and find(job.store, job.task) is not None):
+    if job.ranks.share(job.ranks.rank == 0 and find(job.store, job.task) is not None):
         raise Interrupted(
             f"{job.task.stage}: another attempt has finished this task; its result stands, this one stops"
         )
@@ -161,7 +160,7 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
         engine.steps_done = state["updates"][name]
     if found.random:
         restore_random_state(found.random)
-    if job.rank == 0:
+    if job.ranks.rank == 0:
         job.curves.restore(found.curves)
         print(f"resumed {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
     return int(state["step"]), state["extra"]
@@ -170,11 +169,11 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
 def _newest(job: Job) -> _Opened | None:
     """The newest undamaged checkpoint, the same on every rank; None if there never was one."""
     for _ in range(LISTINGS):
-        for prefix in job.share(_listed(job) if job.rank == 0 else []):
+        for prefix in job.ranks.share(_listed(job) if job.ranks.rank == 0 else []):
             look = _look(job, prefix)
             own = hashlib.sha256(look.manifest).hexdigest()
-            same = job.share(own) == own  # if not, another attempt replaced it between two ranks' reads
-            worst = max(job.gather(look.state if same else max(look.state, _State.GONE)))
+            same = job.ranks.share(own) == own  # if not, another attempt replaced it between two ranks' reads
+            worst = max(job.ranks.gather(look.state if same else max(look.state, _State.GONE)))
             if worst is _State.WHOLE:
                 return look.opened
             if worst is _State.GONE:
@@ -182,7 +181,7 @@ def _newest(job: Job) -> _Opened | None:
             why = look.why or "by another process"
             if worst is _State.UNREADABLE:
                 raise StoreError(f"{job.store.full(prefix)}: cannot be read ({why}); nothing was changed, run again")
-            if job.rank == 0:
+            if job.ranks.rank == 0:
                 _set_aside(job, prefix, look.manifest, why)
         else:
             _refuse_to_start_over(job)
@@ -223,8 +222,8 @@ def _look(job: Job, prefix: str) -> _Look:
         content = job.store.read_bytes(f"{prefix}/manifest.json")
         manifest = parse(job.store, prefix, content)
         wanted = {Path(file.path).name: file for file in manifest.files if _wanted(job, file)}
-        local = {name: job.download(file) for name, file in wanted.items()}
-        check_digests(local, {name: file.sha256 for name, file in wanted.items()}, job.rank, job.world)
+        local = {name: job.scratch.download(file) for name, file in wanted.items()}
+        check_digests(local, {name: file.sha256 for name, file in wanted.items()}, job.ranks.rank, job.ranks.world)
         return _Look(_State.WHOLE, _opened(job, manifest, local), "", content)
     except (DamagedError, KeyError, ValueError, TypeError, AttributeError) as error:
         return _Look(_unless_gone(job, prefix, _State.DAMAGED), None, str(error), content)
@@ -243,7 +242,7 @@ def _opened(job: Job, manifest: Manifest, local: Mapping[str, Path]) -> _Opened:
     for path in local.values():
         if path.suffix == ".safetensors" and not header_fits(path):
             raise DamagedError(f"{path.name}: its header does not match its contents")
-    drawn = local.get(f"random-{job.rank:05d}.safetensors")
+    drawn = local.get(f"random-{job.ranks.rank:05d}.safetensors")
     return _Opened(
         manifest,
         json.loads(local["state.json"].read_text()),
@@ -279,11 +278,11 @@ def _refuse_to_start_over(job: Job) -> None:
     _stop_where_done(job)
     aside = [
         entry.path
-        for prefix in (checkpoint_prefixes(job.store, job.task) if job.rank == 0 else ())
+        for prefix in (checkpoint_prefixes(job.store, job.task) if job.ranks.rank == 0 else ())
         for entry in job.store.files(prefix, recursive=False)
         if "/damaged-" in entry.path
     ]
-    if count := job.share(len(aside)):
+    if count := job.ranks.share(len(aside)):
         base = job.store.full(f"{job.task.stage}/{job.task.fingerprint}")
         raise InputError(
             f"{job.task.stage}: all {count} checkpoint(s) are damaged, so training would start over; "
@@ -300,7 +299,7 @@ def _delete(job: Job, manifest: Manifest) -> None:
 
 def _wanted(job: Job, file: File) -> bool:
     name = Path(file.path).name
-    return not name.startswith("random-") or name == f"random-{job.rank:05d}.safetensors"
+    return not name.startswith("random-") or name == f"random-{job.ranks.rank:05d}.safetensors"
 
 
 def _shard(job: Job, engines: Mapping[str, Engine]) -> dict[str, Tensor]:
@@ -309,7 +308,7 @@ def _shard(job: Job, engines: Mapping[str, Engine]) -> dict[str, Tensor]:
     index = 0
     for name, engine in engines.items():
         for parameter, tensors in zero.read(engine.deepspeed):
-            if index % job.world == job.rank:
+            if index % job.ranks.world == job.ranks.rank:
                 kept.update({f"{name}/{parameter}/{key}": value.cpu() for key, value in tensors.items()})
             index += 1
     return kept

@@ -81,16 +81,16 @@ class Engine:
 
         Raises RecipeError if the batch is not a multiple of processes x micro-batch.
         """
-        if batch % (job.world * engine.micro_batch):
+        if batch % (job.ranks.world * engine.micro_batch):
             raise RecipeError(
-                f"{job.task.stage}: batch {batch} is not a multiple of {job.world} processes x engine.micro_batch "
-                f"{engine.micro_batch}; change engine.processes, engine.micro_batch or the batch"
+                f"{job.task.stage}: batch {batch} is not a multiple of {job.ranks.world} processes x "
+                f"engine.micro_batch {engine.micro_batch}; change engine.processes, engine.micro_batch or the batch"
             )
-        self.accumulation = batch // (job.world * engine.micro_batch)
+        self.accumulation = batch // (job.ranks.world * engine.micro_batch)
         self.micro_batch = engine.micro_batch
         self.optim, self.total_steps, self.steps_done = optim, total_steps, 0
         self._stage = job.task.stage
-        module.to(job.device)
+        module.to(job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         if engine.activation_checkpointing:

@@ -98,7 +98,7 @@ def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForC
 
 def fetch(job: Job, manifest: Manifest) -> Path:
     """A local folder that holds a committed model's files. Raises InputError if the manifest lists no model."""
-    files = [job.download(file) for file in manifest.of(Kind.MODEL)]
+    files = [job.scratch.download(file) for file in manifest.of(Kind.MODEL)]
     if not any(path.name == "config.json" for path in files):
         raise InputError(f"{job.store.full(manifest.path)}: lists no model; run {manifest.stage} again")
     return files[0].parent

@@ -23,9 +23,9 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
     The engine averages gradients over the parts of all processes. The divisor turns this into the mean over all tokens
     that the batch predicts, however unevenly they are spread over the parts.
     """
-    count = batch.count / (engine.accumulation * job.world)
-    total = torch.zeros((), dtype=torch.float64, device=job.device)
-    for tokens, mask in _parts(batch, engine.micro_batch, job.device):
+    count = batch.count / (engine.accumulation * job.ranks.world)
+    total = torch.zeros((), dtype=torch.float64, device=job.ranks.device)
+    for tokens, mask in _parts(batch, engine.micro_batch, job.ranks.device):
         logits = engine(input_ids=tokens[:, :-1], use_cache=False).logits
         loss = masked_mean(-log_probs(logits, tokens[:, 1:]), mask, count)
         engine.backward(loss)
@@ -35,7 +35,7 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
 
 def batch_loss(job: Job, step: int, nll: Tensor, batch: Batch) -> float:
     """Nats per token over all processes, before the update of step `step`. Raises InputError if NaN or infinite."""
-    return finite(job, job.sum(float(nll))[0] / batch.count, f"loss is {{}} at step {step}")
+    return finite(job, job.ranks.sum(float(nll))[0] / batch.count, f"loss is {{}} at step {step}")
 
 
 def finite(job: Job, value: float, what: str) -> float:
@@ -58,19 +58,19 @@ def heldout_loss(
 
     Every process calls it with the same number of batches.
     """
-    lengths = torch.from_numpy(token_bytes).to(job.device)
-    nll = torch.zeros((), dtype=torch.float64, device=job.device)
+    lengths = torch.from_numpy(token_bytes).to(job.ranks.device)
+    nll = torch.zeros((), dtype=torch.float64, device=job.ranks.device)
     tokens_seen = bytes_seen = 0.0
     training = module.training
     module.eval()
     for batch in batches:
-        for tokens, mask in _parts(batch, micro_batch, job.device):
+        for tokens, mask in _parts(batch, micro_batch, job.ranks.device):
             logits = module(input_ids=tokens[:, :-1], use_cache=False).logits
             nll -= (log_probs(logits, tokens[:, 1:]) * mask).sum()
             tokens_seen += float(mask.sum())
             bytes_seen += float((lengths[tokens[:, 1:]] * mask).sum())
     module.train(training)
-    total = HeldOut(*job.sum(float(nll), tokens_seen, bytes_seen))
+    total = HeldOut(*job.ranks.sum(float(nll), tokens_seen, bytes_seen))
     return total if total.tokens else None
 
 
@@ -80,8 +80,8 @@ def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) ->
     Every process gets the same number of batches; the mask of filler rows in the last batch is 0.
     """
     count = min(sequences, len(data))
-    for start in range(0, count, micro_batch * job.world):
-        indices = list(range(start, start + micro_batch * job.world))[job.rank :: job.world]
+    for start in range(0, count, micro_batch * job.ranks.world):
+        indices = list(range(start, start + micro_batch * job.ranks.world))[job.ranks.rank :: job.ranks.world]
         batch = data.rows([min(index, count - 1) for index in indices])
         for row, index in enumerate(indices):
             if index >= count:

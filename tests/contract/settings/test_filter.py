@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from contract.schema import Drop
 from contract.settings.base import Count, Fraction, NotNegative, Positive, Real
 from contract.settings.filter import (
+    C4,
     RULE_SETS,
     RULES,
     DropsIf,
@@ -102,3 +103,15 @@ def test_the_mean_word_length_has_a_range() -> None:
     assert GopherQuality(min_mean_word_chars=4, max_mean_word_chars=4).max_mean_word_chars == 4
     with pytest.raises(ValidationError, match=r"min_mean_word_chars 5\.0 is above max_mean_word_chars 4\.0"):
         GopherQuality(min_mean_word_chars=5, max_mean_word_chars=4)
+
+
+def test_a_setting_that_is_no_threshold_is_in_the_identity_too() -> None:
+    """The rules speak for thresholds and switches; anything else that a later version adds must not be forgotten."""
+
+    class Wider(Filter):
+        flag: bool = False
+
+    assert [key for key, _ in Wider().differences(Wider(), "filter.")] == ["filter.rules"]
+    assert dict(Wider(flag=True).differences(Wider(), "filter."))["filter.flag"] is True
+    changed = Wider(min_words=7, c4=C4(enabled=True, min_sentences=2)).differences(Wider(), "filter.")
+    assert [key for key, _ in changed] == ["filter.rules"]

@@ -108,17 +108,18 @@ def test_a_job_reads_and_commits_its_task(make_corpus: Any, make_document: Any) 
     assert [manifest.partition for manifest in job.manifests("filter")] == [one.partition for one in run.segments]
     assert [next(read_rows(run.store, file.path))["text"] for file in job.inputs("filter", "documents")] == ["a", "b"]
     parts = job.parts("filter")
+    assert (job.parts(), job.manifests()) == (parts, job.manifests("filter")), "the row's first input"
     assert [next(read_rows(run.store, part.documents.path))["text"] for part in parts] == ["a", "b"]
     assert job.inputs("filter", "drops") == []
     assert [(level.stage, level.kept) for level in job.funnel()] == [("filter", 2)]
-    made = job.commit(Output([], Counts(read=3, kept=2, reasons=Counter(duplicate_url=1)), parts=parts), clusters=7)
+    made = job.commit(Output([], Counts(read=3, kept=2, reasons=Counter(duplicate_url=1)), parts=parts))
     assert [(file.path, file.part) for file in made.files] == [
         (part.documents.path, at) for at, part in enumerate(parts)
     ]
     assert parts_of(made) == [Part(part.documents.model_copy(update={"part": at})) for at, part in enumerate(parts)], (
         "numbered anew, as two segments have both a part 0"
     )
-    assert (made.rows.read, made.rows.kept, made.rows.dropped, made.metrics) == (3, 2, 1, {"clusters": 7})
+    assert (made.rows.read, made.rows.kept, made.rows.dropped, made.metrics) == (3, 2, 1, {})
     assert need(run.store, task) == made
 
 

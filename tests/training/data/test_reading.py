@@ -74,7 +74,8 @@ def shards_of(monkeypatch: pytest.MonkeyPatch, *shards: tuple[int, int]) -> Job:
     monkeypatch.setattr("training.data.reading.open_shard", opened.__getitem__)
     manifest = SimpleNamespace(of=lambda kind: list(opened), path="pack/manifest.json")
     store = SimpleNamespace(full=lambda path: f"s3://bucket/{path}")
-    return SimpleNamespace(manifest=lambda stage: manifest, download=lambda file: file, store=store)  # type: ignore[return-value]
+    scratch = SimpleNamespace(download=lambda file: file)
+    return SimpleNamespace(manifest=lambda stage: manifest, scratch=scratch, store=store)  # type: ignore[return-value]
 
 
 def test_a_sequence_of_one_token_predicts_none(monkeypatch: pytest.MonkeyPatch) -> None:

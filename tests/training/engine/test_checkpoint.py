@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -27,6 +28,8 @@ from contract.store import Store
 from training.engine import checkpoint, zero
 from training.engine.engine import Engine
 from training.engine.job import Job, clear_checkpoints
+from training.engine.metrics import Curves
+from training.engine.ranks import Ranks
 from training.models import llama as model
 
 SHAPE = Model(layers=1, d_model=16, heads=2, kv_heads=1, d_ff=32)
@@ -73,8 +76,11 @@ def kill_at_change(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         monkeypatch.setattr(Store, name, counting(getattr(Store, name)))
 
 
-class Peer(Job):
-    """One of several processes, alone: the others find nothing amiss, and rank 0 shares what it would."""
+class Peers(Ranks):
+    """The ranks as one of several processes sees them, alone: the others find nothing amiss, and rank 0 shares what it would."""
+
+    job: Job
+    waited: list[tuple[int, int]]
 
     def sum(self, *values: float) -> list[float]:
         return list(values)
@@ -82,7 +88,7 @@ class Peer(Job):
     def share(self, value: Any) -> Any:
         match value:
             case list():
-                return [one.prefix for one in checkpoint.committed(self)]
+                return [one.prefix for one in checkpoint.committed(self.job)]
             case str() if value.startswith("attempt"):
                 return "attempt-one"
             case bool() | str():  # not done anywhere; a digest of the same manifest everywhere
@@ -95,21 +101,26 @@ class Peer(Job):
         if not isinstance(value, list):
             return [value]
         self.barrier()
-        earlier = self.run.__dict__.setdefault("gathered", [])
+        earlier = self.job.attempt.run.__dict__.setdefault("gathered", [])
         earlier.append(value)
         return earlier
 
     def barrier(self) -> None:
-        written = len(self.store.files(f"{self.task.stage}/{self.task.fingerprint}"))
-        self.__dict__.setdefault("waited", []).append((written, len(checkpoint.committed(self))))
-
-    def download(self, file: File) -> Path:
-        self.__dict__.setdefault("asked", []).append(Path(file.path).name)
-        return super().download(file)
+        written = len(self.job.store.files(f"{self.job.task.stage}/{self.job.task.fingerprint}"))
+        self.waited.append((written, len(checkpoint.committed(self.job))))
 
 
-def peer(job: Job, rank: int, world: int) -> Peer:
-    return Peer(job.run, job.task, job.attempt, rank, rank, world)
+def peer(job: Job, rank: int, world: int) -> Job:
+    ranks = Peers(rank, rank, world)
+    ranks.job, ranks.waited = job, []
+    return replace(job, ranks=ranks, curves=Curves())
+
+
+def noting_downloads(job: Job) -> list[str]:
+    """The names of the files that the job will have downloaded."""
+    download, asked = job.scratch.download, []
+    job.scratch.download = lambda file: asked.append(Path(file.path).name) or download(file)  # type: ignore[method-assign,func-returns-value]
+    return asked
 
 
 @pytest.mark.parametrize(
@@ -138,7 +149,7 @@ def test_a_task_that_is_to_stop_saves_first(make_job: Callable[..., Job], capsys
     for step in (1, 2, 3, 4):
         checkpoint.save_when_due(job, step, 6, {"model": engine}, {"tokens": step})
     assert steps() == [3]
-    job.stop.raised = True
+    job.ranks.stop.raised = True
     with pytest.raises(Interrupted, match=r"^pretrain: stopped after step 5 of 6; run again to go on$"):
         checkpoint.save_when_due(job, 5, 6, {"model": engine}, {"tokens": 5})
     assert steps() == [5, 3]
@@ -188,7 +199,7 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
         one.curves.add(1, loss=2.0)
         checkpoint.save(one, 1, {"model": engine}, {})
         # All wait twice: with their own files written and nothing committed, and when rank 0 has committed.
-        assert one.__dict__["waited"] == ([(2, 0), (2, 0)] if rank else [(6, 0), (7, 1)])
+        assert one.ranks.waited == ([(2, 0), (2, 0)] if rank else [(6, 0), (7, 1)])
     (manifest,) = checkpoint.committed(alone)
     assert manifest.metrics == {"step": 1, "processes": 2}
     kinds = {Path(file.path).name: file.kind for file in manifest.files}
@@ -196,7 +207,10 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
     others = ["random-00000.safetensors", "random-00001.safetensors", "state.json"]
     assert kinds == {"metrics.jsonl": "metrics"} | dict.fromkeys([*shards, *others], "checkpoint")
     written = [
-        load_file(alone.download(file)) for name in shards for file in manifest.files if file.path.endswith(name)
+        load_file(alone.scratch.download(file))
+        for name in shards
+        for file in manifest.files
+        if file.path.endswith(name)
     ]
     names = [{key.rpartition("/")[0] for key in one} for one in written]
     assert not names[0] & names[1]
@@ -207,13 +221,12 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
     for rank in range(3):
         torch.manual_seed(99)
         one, resumed = peer(alone, rank, 3), make_engine(alone, seed=9)
+        asked = noting_downloads(one)
         assert checkpoint.restore(one, {"model": resumed}) == (1, {})
         assert same(state(resumed), state(engine))
         expected = torch.rand(4, generator=torch.Generator().manual_seed(10 + rank if rank < 2 else 99))
         assert torch.equal(torch.rand(4), expected), "the third process saved none, so nothing is taken up"
-        assert {name for name in one.__dict__["asked"] if "random" in name} == {f"random-0000{rank}.safetensors"} & {
-            *others
-        }
+        assert {name for name in asked if "random" in name} == {f"random-0000{rank}.safetensors"} & {*others}
         assert len(one.curves.points) == (rank == 0), "curves are kept on rank 0"
 
 
@@ -223,7 +236,7 @@ def test_what_is_damaged_for_one_process_is_left_out_by_all(make_job: Callable[.
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
     one = peer(job, rank, 2)
-    one.gather = lambda state: [state, checkpoint._State.DAMAGED]  # type: ignore[method-assign]
+    one.ranks.gather = lambda state: [state, checkpoint._State.DAMAGED]  # type: ignore[method-assign]
     with pytest.raises(InputError, match=r"all 1 checkpoint.s. are damaged"):
         checkpoint.restore(one, {"model": engine})
     assert len(checkpoint.committed(job)) == rank, "rank 0 alone sets it aside"
@@ -235,7 +248,7 @@ def test_what_one_process_cannot_read_is_left_alone_by_all(make_job: Callable[..
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
     one = peer(job, rank, 2)
-    one.gather = lambda state: [checkpoint._State.UNREADABLE, state]  # type: ignore[method-assign]
+    one.ranks.gather = lambda state: [checkpoint._State.UNREADABLE, state]  # type: ignore[method-assign]
     with pytest.raises(StoreError, match=r"cannot be read .by another process.; nothing was changed, run again"):
         checkpoint.restore(one, {"model": engine})
     assert len(checkpoint.committed(job)) == 1
@@ -375,7 +388,7 @@ def test_a_checkpoint_that_replaces_a_damaged_one_is_not_set_aside(make_job: Cal
             checkpoint.save(job, 2, {"model": engine}, {})  # another attempt
         return [state]
 
-    job.gather = meanwhile  # type: ignore[method-assign]
+    job.ranks.gather = meanwhile  # type: ignore[method-assign]
     checkpoint.restore(job, {"model": engine})
     assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2, 1]
 
@@ -416,22 +429,21 @@ def test_a_checkpoint_that_vanishes_while_it_is_read_is_looked_for_again(
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
     checkpoint.save(job, 2, {"model": engine}, {})
-    download, vanished = Job.download, []
+    download, vanished = job.scratch.download, []
 
-    def slow(self: Job, file: File) -> Path:
+    def slow(file: File) -> Path:
         if "step-00000002" in file.path and not vanished:
             vanished.append(file)
             for step in (3, 4):
                 checkpoint.save(job, step, {"model": engine}, {})  # another attempt, which keeps two
-        return download(self, file)
+        return download(file)
 
-    monkeypatch.setattr(Job, "download", slow)
+    monkeypatch.setattr(job.scratch, "download", slow)
     assert checkpoint.restore(job, {"model": engine})[0] == 4
     assert vanished
-    monkeypatch.setattr(
-        Job, "download", Mock(side_effect=lambda file: clear_checkpoints(job.store, job.task) or download(job, file))
-    )
-    Attempt(job.run, job.task).commit([])
+    cleared = Mock(side_effect=lambda file: clear_checkpoints(job.store, job.task) or download(file))
+    monkeypatch.setattr(job.scratch, "download", cleared)
+    Attempt(job.attempt.run, job.task).commit([])
     with pytest.raises(Interrupted, match="another attempt has finished this task; its result stands, this one stops"):
         checkpoint.restore(job, {"model": engine})
 
@@ -440,7 +452,7 @@ def test_an_attempt_whose_task_is_done_saves_no_checkpoint(make_job: Callable[..
     job = make_job("pretrain")
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
-    Attempt(job.run, job.task).commit([])
+    Attempt(job.attempt.run, job.task).commit([])
     clear_checkpoints(job.store, job.task)
     with pytest.raises(Interrupted, match=r"^pretrain: another attempt has finished this task"):
         checkpoint.save(job, 2, {"model": engine}, {})
@@ -452,7 +464,7 @@ def test_weights_that_are_no_numbers_are_never_saved(make_job: Callable[..., Job
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
     elsewhere = peer(job, 0, 2)
-    elsewhere.sum = lambda *values: [value + 1 for value in values]  # type: ignore[method-assign]
+    elsewhere.ranks.sum = lambda *values: [value + 1 for value in values]  # type: ignore[method-assign]
     with pytest.raises(InputError, match="weights contain NaN or Inf after step 2; training diverged"):
         checkpoint.save(elsewhere, 2, {"model": engine}, {})
     with torch.no_grad():
@@ -559,7 +571,7 @@ def test_two_are_kept_and_none_after_the_end(make_job: Callable[..., Job]) -> No
     assert not job.store.files(f"pretrain/{job.task.fingerprint}/step-00000001")
     clear_checkpoints(job.store, job.task)
     assert checkpoint.committed(job) == []
-    Attempt(job.run, job.task).commit([])
+    Attempt(job.attempt.run, job.task).commit([])
     assert checkpoint.committed(job) == [], "the stage's own result is no checkpoint"
     job.store.delete(job.task.prefix)
     assert not job.store.files(f"pretrain/{job.task.fingerprint}")
@@ -569,7 +581,7 @@ def test_what_was_never_committed_is_never_restored(make_job: Callable[..., Job]
     job = make_job("pretrain")
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
-    killed = Attempt(job.run, job.task, "step-00000002")
+    killed = Attempt(job.attempt.run, job.task, "step-00000002")
     job.store.write_bytes(killed.path("state.json"), b"{")
     assert checkpoint.restore(job, {"model": engine})[0] == 1
 

@@ -9,8 +9,9 @@ CASES = [(0, 2), (2, 0), (2, 2), (3, 0), (3, 2)]  # ZeRO stage, updates
 WRITING = f"""
 import os
 from types import SimpleNamespace
-from training.__main__ import join
-rank, _, world = join()
+from training.engine.ranks import join
+ranks = join()
+rank, world = ranks.rank, ranks.world
 import torch
 from contract.settings.training import Engine as Settings, Optim
 from training.engine import zero
@@ -19,7 +20,7 @@ from training.engine.engine import Engine
 def state(engine):
     return {{name: {{key: value.clone() for key, value in one.items()}} for name, one in zero.read(engine.deepspeed)}}
 
-job = SimpleNamespace(world=world, device=torch.device("cpu"), task=SimpleNamespace(stage="sft"))
+job = SimpleNamespace(ranks=ranks, task=SimpleNamespace(stage="sft"))
 for stage, updates in {CASES}:
     module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 1))  # odd sizes: none divides evenly
     shapes = {{name: tuple(one.shape) for name, one in module.named_parameters()}}

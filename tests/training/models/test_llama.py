@@ -50,7 +50,7 @@ def test_what_is_committed_loads_the_same_here_and_in_transformers(make_job: Cal
     job = make_job("pretrain")
     chat = open_chat(job)
     module = model.build(SHAPE, chat.vocab_size, 64, 0)
-    folder = job.fresh("result")
+    folder = job.scratch.fresh("result")
     model.save(module, folder, chat.path)
     tokens = torch.tensor([chat.text("The mill stands near the river.")])
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_what_is_committed_loads_the_same_here_and_in_transformers(make_job: Cal
     assert tokenizer("The mill stands near the river.")["input_ids"] == tokens[0].tolist()
 
     job.commit(folder, Pretrain.model_construct(seconds=1.0))
-    later = Job(job.run, job.run.task("sft"), job.attempt)
+    later = Job(job.attempt.run, job.attempt.run.task("sft"), job.attempt)
     manifest = later.manifest("pretrain")
     assert {Path(file.path).name: file.kind for file in manifest.files}["metrics.jsonl"] == "metrics"
     with torch.no_grad():
@@ -80,12 +80,12 @@ def test_flash_attention_is_for_half_precision_on_a_gpu(monkeypatch: pytest.Monk
 
 def test_a_model_file_that_was_cut_short_is_said(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain")
-    folder = job.fresh("result")
+    folder = job.scratch.fresh("result")
     model.save(model.build(SHAPE, open_chat(job).vocab_size, 64, 0), folder, open_chat(job).path)
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     job.commit(folder, Pretrain.model_construct())
-    later = Job(job.run, job.run.task("sft"), job.attempt)
+    later = Job(job.attempt.run, job.attempt.run.task("sft"), job.attempt)
     for load in (model.load_model, reward.load_reward_model):
         with pytest.raises(InputError, match=r"cannot be loaded .* run (pretrain|reward) again"):
             load(later, later.manifest("pretrain"))

@@ -1,0 +1,98 @@
+"""Scratch folders: where an attempt keeps files on this machine. They go with it, or when the next attempt starts."""
+
+import contextlib
+import getpass
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from filelock import Timeout
+
+from contract.manifest import File
+from contract.private import private_folder, private_lock
+from contract.store import Store
+
+
+@dataclass
+class Scratch:
+    """The scratch folder of one attempt on this machine, shared by its processes."""
+
+    store: Store
+    stage: str
+    attempt: str
+    """The attempt's id, the same in every process."""
+    local_rank: int = 0
+
+    @cached_property
+    def folder(self) -> Path:
+        """Its name holds a digest of store and attempt, so no other attempt and no other store's run uses it."""
+        own = hashlib.sha256(f"{self.store.uri}\n{self.attempt}".encode()).hexdigest()
+        return private_folder(scratch_base() / f"{self.stage}-{own[:24]}")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder and remove it at the end, also after an error. The machine's first process does this.
+
+        Every process enters it before it asks for any file. Folders that killed attempts left behind are removed
+        first: their lock files are not locked.
+        """
+        if self.local_rank:
+            yield
+            return
+        for left in scratch_base().glob("*.held"):
+            # Another user's file may be named after somebody else's folder.
+            with contextlib.suppress(OSError, Timeout), private_lock(left, timeout=0):
+                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                left.unlink()
+        held = self.folder.with_name(self.folder.name + ".held")
+        with private_lock(held):
+            try:
+                yield
+            finally:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                held.unlink(missing_ok=True)
+
+    def fresh(self, name: str) -> Path:
+        """An empty folder in this one."""
+        made = self.folder / name
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+        return made
+
+    def download(self, file: File) -> Path:
+        """A local path of a committed file.
+
+        Files of a local store are used in place; others are fetched once per machine, by the first process that asks.
+        Raises DamagedError if the file is gone or its size differs from the committed one.
+        """
+        if not self.store.is_s3:
+            file.open(self.store).close()
+            return self.store.local(file.path)
+        target = self.folder / "inputs" / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with private_lock(target.with_name(target.name + ".lock")):
+            if not target.exists():
+                try:
+                    part = self.store.download(file.path, target.with_name(target.name + ".part"))
+                except FileNotFoundError:
+                    raise file.damaged(self.store, None) from None
+                file.compare(self.store, part.stat().st_size)
+                os.replace(part, target)
+        return target
+
+
+def scratch_base() -> Path:
+    """The parent of all scratch folders of this machine.
+
+    Users may share the folder that GRISTMILL_SCRATCH names; the folders in it are private.
+    """
+    shared = os.environ.get("GRISTMILL_SCRATCH")
+    if not shared:
+        return private_folder(Path(tempfile.gettempdir(), f"gristmill-{getpass.getuser()}"))
+    Path(shared).mkdir(parents=True, exist_ok=True)
+    return Path(shared)
