@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from contract.contamination import KIND, Report, render
+from contract.contamination import Report, render
 from contract.documents import Part
+from contract.kinds import Kind
 from contract.schema import DOCUMENTS
 from contract.settings.corpus import Decontaminate
 from contract.store import Store
@@ -77,7 +78,7 @@ def report(found: Benchmarks, texts: list[str]) -> Report:
         store = Store(folder)
         output = search(store, "made", Judge(found.index, "drop", 0.0), write(store, texts), "0")
         summarise(store, "made", found.sets, found.index, output)
-        return Report.model_validate_json(store.read_bytes(f"made/{KIND}.json"))
+        return Report.model_validate_json(store.read_bytes(f"made/{Kind.CONTAMINATION}.json"))
 
 
 def rate(found: Benchmarks, texts: list[str], items: list[str]) -> float:

@@ -64,7 +64,7 @@ def work(file: Path, where: Path) -> dict[str, float]:
 
     settings = Crawl()
     before, began = peak_mb(), time.perf_counter()
-    part = crawl.Part(Source(str(file), file.name, file.stat().st_size, ""))
+    part = crawl.FileRange(Source(str(file), file.name, file.stat().st_size, ""))
     place = crawl.Place(Store(str(where)), "pages", "BENCH-2024-10")
     counts = crawl.read_part(part, place, settings, url.load_url_filter(settings), "0").counts
     seconds = time.perf_counter() - began
