@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from contract.recipe import DEFAULTS
+from contract.settings.filter import DropsIf
 from contract.stages import STAGES
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -44,7 +45,10 @@ def render() -> str:
     for stage in STAGES.values():
         folder = "pipelines" if stage.plane == "spark" else "training"
         reads = ", ".join(stage.reads) or "crawl files"
-        settings = ", ".join(type(DEFAULTS.section(stage.name)).model_fields)
+        fields = type(DEFAULTS.section(stage.name)).model_fields.items()
+        # docs/filters.md has the thresholds of the rules
+        own = [name for name, field in fields if not any(isinstance(one, DropsIf) for one in field.metadata)]
+        settings = ", ".join(own)
         lines.append(
             f"| [{stage.name}](../{folder}/{stage.name}.py) | {stage.version} | {stage.summary} | {planes[stage.plane]} | {scopes[stage.scope]}"
             f" | {reads} | {settings} |"

@@ -10,7 +10,7 @@ def test_reasons_are_named_as_they_are_written() -> None:
 
 
 def test_a_scored_document_is_a_document_and_its_scores() -> None:
-    assert SCORED.names == [*DOCUMENTS.names, *SCORES]
+    assert SCORED.names == [*DOCUMENTS.names, "bytes", *SCORES]
     assert {name: str(SCORED.field(name).type) for name in SCORES} == dict.fromkeys(SCORES, "double")
 
 
