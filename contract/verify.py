@@ -19,7 +19,7 @@ from contract.plan import open_run
 from contract.stages import STAGES
 from contract.store import Store
 
-MANIFEST = re.compile(r"(?P<prefix>(?P<stage>[a-z_]+)/[0-9a-f]{40}/[^/]+)(/manifest\.json)?/?$")
+FINGERPRINT = re.compile(r"[0-9a-f]{40}")
 CHUNK = 8 << 20
 READERS = 8  # files at once: reading waits for the store, and hashing lets other threads run
 

@@ -32,6 +32,7 @@ ALSO = {
     "contract/settings/filter.py": ("tests/pipelines/rules/test_decide.py",),
     "contract/settings/corpus.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/settings/examples.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
+    "contract/settings/run.py": ("tests/contract/test_recipe.py",),
     "contract/settings/spark.py": ("tests/contract/test_settings.py",),
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/sources.py": ("tests/contract/test_plan.py",),

@@ -106,7 +106,7 @@ def test_a_killed_training_task_finishes_its_step_and_its_retry_waits_and_resume
     live.wait("the retry", lambda: live.tasks("pretrain", name)["pretrain", -1]["try_number"] == 2, 120)
     live.wait(
         "the retry waits",
-        lambda: any("still at this very task" in line for line in live.log("pretrain", name, "pretrain", attempt=2)),
+        lambda: any("still runs this task" in line for line in live.log("pretrain", name, "pretrain", attempt=2)),
         120,
     )
     assert rank_of(locks) == rank, "the rank outlives its task, and the retry has not started another"

@@ -226,7 +226,7 @@ def test_a_waiting_attempt_can_be_stopped(lock):
     first = start(lock, STUBBORN)
     read_until(first, "up")
     second = start(lock, "print('never')")
-    assert "still at this very task" in second.stdout.readline()
+    assert "still runs this task" in second.stdout.readline()
     second.send_signal(signal.SIGTERM)
     output, _ = second.communicate(timeout=10)
     assert (second.returncode, output) == (128 + signal.SIGTERM, "")

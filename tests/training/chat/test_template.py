@@ -114,7 +114,7 @@ def test_a_tokenizer_without_the_special_tokens_is_refused(tmp_path: Path) -> No
 
 
 def test_a_chat_to_learn_from_ends_with_a_reply(chat: Chat) -> None:
-    with pytest.raises(ValueError, match="ends with an assistant turn"):
+    with pytest.raises(ValueError, match="must end with an assistant turn"):
         chat.encode([Turn("user", "So?")], 50)
 
 
