@@ -66,13 +66,13 @@ def verify(uri: str) -> Verdict:
 
 def _starts(uri: str) -> tuple[Store, list[str]]:
     """The store, and the prefixes of the manifests to start from."""
-    match = MANIFEST.search(uri)
-    if match and match["stage"] in STAGES:
-        store = Store(uri[: match.start()] or ".")
+    place, *names = uri.rstrip("/").removesuffix("/manifest.json").rsplit("/", 3)
+    if len(names) == 3 and names[0] in STAGES and FINGERPRINT.fullmatch(names[1]):
+        store, prefix = Store(place), "/".join(names)
         store.reach()
-        if not store.exists(f"{match['prefix']}/manifest.json"):
-            raise InputError(f"{uri}: there is not a manifest")
-        return store, [match["prefix"]]
+        if not store.exists(f"{prefix}/manifest.json"):
+            raise InputError(f"{uri}: there is no manifest")
+        return store, [prefix]
     run = open_run(uri)
     done = [task.prefix for task in run.tasks().values() if run.store.exists(f"{task.prefix}/manifest.json")]
     if not done:
