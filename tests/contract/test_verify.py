@@ -162,7 +162,7 @@ def test_a_file_without_a_checksum_is_told(made: Run) -> None:
 
 
 def test_what_is_no_result_is_refused(made: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is not a manifest"):
+    with pytest.raises(InputError, match="there is no manifest"):
         verify(made.store.full(made.task("sft").prefix))
     (tmp_path / "a.yaml").write_text("name: a")
     with pytest.raises(InputError, match="is not a resolved run"):
