@@ -20,7 +20,7 @@ from contract.schema import SNIPPET_CHARS, Drop
 from contract.store import Store, explain, split_uri
 
 MAX_LINE_BYTES = 16 << 20
-"""A longer line is passed over: the longest chats have a few megabytes, and a worker holds a whole line in memory."""
+"""A longer line is skipped: the longest chats have a few megabytes, and a worker holds a whole line in memory."""
 MAX_ARRAY_BYTES = 1 << 30
 
 T = TypeVar("T")

@@ -20,6 +20,11 @@ class Input(BaseModel):
     partition: str
     fingerprint: str
 
+    @property
+    def prefix(self) -> str:
+        """The folder of that task's result, relative to the store."""
+        return f"{self.stage}/{self.fingerprint}/{self.partition}"
+
 
 class Identity(BaseModel):
     """What decides the result of one task."""

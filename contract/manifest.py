@@ -240,8 +240,11 @@ class Attempt:
         expected = result_of(self.task.stage) if self.partition == self.task.partition else Checkpoint
         if result is not None and type(result) is not expected:
             raise TypeError(f"{self.task.stage} commits {expected.__name__}, not {type(result).__name__}")
-        own = [file for file in files if lies_below(file.path, f"{self.prefix}/{self.id}")]
-        self._check_upstream([file for file in files if not lies_below(file.path, f"{self.prefix}/{self.id}")])
+        own: list[File] = []
+        others: list[File] = []
+        for file in files:
+            (own if lies_below(file.path, f"{self.prefix}/{self.id}") else others).append(file)
+        self._check_upstream(others)
         segment = self.task.segment
         manifest = Manifest(
             stage=self.task.stage,

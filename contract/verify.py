@@ -97,11 +97,9 @@ def _chain(store: Store, prefixes: list[str], wrong: list[str]) -> Iterator[tupl
             wrong.append(str(error))
             continue
         yield prefix, manifest
-        for one in manifest.inputs:
-            before = f"{one.stage}/{one.fingerprint}/{one.partition}"
-            if before not in seen:
-                seen.add(before)
-                waiting.append(before)
+        before = [one.prefix for one in manifest.inputs if one.prefix not in seen]
+        seen.update(before)
+        waiting += before
 
 
 def _unlisted(store: Store, manifests: dict[str, Manifest]) -> Iterator[str]:
@@ -110,7 +108,7 @@ def _unlisted(store: Store, manifests: dict[str, Manifest]) -> Iterator[str]:
         if manifest.identity.segment and manifest.identity.segment != manifest.partition:
             yield f"{store.full(manifest.path)}: was made from the segment {manifest.identity.segment}"
         others = [file for file in manifest.files if not file.path.startswith(f"{manifest.prefix}/")]
-        read = [manifests.get(f"{one.stage}/{one.fingerprint}/{one.partition}") for one in manifest.inputs]
+        read = [manifests.get(one.prefix) for one in manifest.inputs]
         if None in read:
             continue  # reported already
         listed = {(file.path, file.kind, file.sha256) for one in read if others and one for file in one.files}

@@ -1,4 +1,4 @@
-"""The text of docs/stages.md, which is made from the stage table and the settings; `python -m docs.generate` writes it."""
+"""Makes the text of docs/stages.md from the stage table and the settings; `python -m docs.generate` writes it."""
 
 from pathlib import Path
 

@@ -19,6 +19,7 @@ ALSO = {
     "contract/chat.py": ("tests/pipelines/test_tokenizer.py", "tests/training/chat/test_template.py"),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
     "contract/facts.py": ("tests/contract/test_plan.py",),
+    "contract/job.py": ("tests/training/engine/test_job.py",),
     "contract/kinds.py": ("tests/contract/test_manifest.py",),
     "contract/conversation.py": ("tests/contract/test_examples.py",),
     "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),

@@ -51,7 +51,10 @@ def texts(documents: int, mean_words: int, seed: int = 0) -> Iterator[str]:
 def make_run(
     folder: Path, corpus: Iterable[str], overrides: dict[str, object], file_rows: int = FILE_ROWS, stage: str = "filter"
 ) -> Run:
-    """A run whose `stage` has committed these texts: `filter`, and then deduplication by URL dropped nothing, or `dedup_fuzzy`."""
+    """A run in which `stage`, which is `filter` or `dedup_fuzzy`, has committed these texts.
+
+    After `filter`, deduplication by URL is committed too, and has dropped nothing.
+    """
     crawl = folder / "crawl"
     crawl.mkdir(parents=True, exist_ok=True)
     (crawl / "none.warc.gz").write_bytes(b"WARC")

@@ -70,11 +70,7 @@ def from_mixture(job: Job, settings: Instructions, sieve: Sieve[Conversation]) -
     def made(kind: Kind) -> Iterator[tuple[str, Conversation]]:
         return synthetic_instructions(documents(job.store, job.inputs("mix", kind)), settings.seed)
 
-    most = settings.max_examples or MAX_EXAMPLES
-    train = [prompt_key(opening(chat)) for chat in sieve.take_made(made(Kind.DOCUMENTS), most, set())]
-    heldout = list(sieve.take_made(made(Kind.HELDOUT), settings.max_heldout, set(train)))
-    sieve.unique()
-    return np.repeat([False, True], [len(train), len(heldout)])
+    return sieve.take_both(made, settings.max_examples or MAX_EXAMPLES, settings.max_heldout, set())
 
 
 def check(settings: StageSettings) -> None:

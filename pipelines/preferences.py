@@ -84,10 +84,7 @@ def from_mixture(job: Job, settings: Preferences, sieve: Sieve[Preference], lear
 
     most = settings.max_examples or MAX_EXAMPLES
     wanted = max(1, round(most * settings.heldout_fraction))
-    train = [prompt_key(prompt(pair)) for pair in sieve.take_made(made(Kind.DOCUMENTS), most - wanted, set())]
-    heldout = list(sieve.take_made(made(Kind.HELDOUT), wanted, learned | set(train)))
-    sieve.unique()
-    return np.repeat([False, True], [len(train), len(heldout)])
+    return sieve.take_both(made, most - wanted, wanted, learned)
 
 
 def check(settings: StageSettings) -> None:

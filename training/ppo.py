@@ -269,8 +269,8 @@ def run(job: Job) -> None:
             kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
         step += 1
 
+        job.curves.add(step, **figures)
         if job.ranks.rank == 0:
-            job.curves.add(step, **figures)
             note = f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}"
             progress.advance(1, note)
         checkpoint.save_when_due(job, step, settings.steps, engines, {"kl_coef": kl_coef})

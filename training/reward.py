@@ -180,8 +180,8 @@ def run(job: Job) -> None:
         rate, norm = engine.lr, engine.step()
         step += 1
         loss, right = (value / settings.batch for value in job.ranks.sum(loss, right))
+        job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
         if job.ranks.rank == 0:
-            job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
         checkpoint.save_when_due(job, step, steps, {"model": engine}, {})

@@ -135,6 +135,19 @@ class Sieve(Generic[T]):
             if self.take(source, example):
                 yield example
 
+    def take_both(
+        self, made: Callable[[Kind], Iterable[tuple[str, T]]], train: int, heldout: int, learned: set[int]
+    ) -> Flags:
+        """Take up to `train` examples made of training documents, and up to `heldout` made of held-out documents.
+
+        made: the examples made of the mixture's documents of a kind. No held-out prompt has a `learned` key or is one
+        of the training prompts. Returns which of the examples that were taken are held out. Shape (examples,).
+        """
+        prompts = [prompt_key(self._shape.prompt(one)) for one in self.take_made(made(Kind.DOCUMENTS), train, set())]
+        held = sum(1 for _ in self.take_made(made(Kind.HELDOUT), heldout, learned | set(prompts)))
+        self.unique()
+        return np.repeat([False, True], [len(prompts), held])
+
     def unique(self) -> Flags:
         """Of each example that was taken, whether it stays: it is no near duplicate of an earlier one. (examples,)."""
         self._sign()

@@ -17,43 +17,24 @@ import pyarrow as pa
 from contract import funnel
 from contract.documents import Part, parts_of
 from contract.errors import GristmillError
+from contract.job import StageJob
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, need
 from contract.metrics import Progress
 from contract.plan import Run, Task
-from contract.recipe import StageSettings
 from contract.results import Result
 from contract.stages import STAGES
-from contract.store import Store
 from pipelines.spark.documents import Output, total
 from pipelines.spark.session import start_context, start_spark, store_errors, watched
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(StageJob):
     """One task of the Spark plane. A stage gets its inputs from the job and ends with `commit`."""
 
     _run: Run
     task: Task
     attempt: Attempt
-
-    @property
-    def store(self) -> Store:
-        return self._run.store
-
-    @property
-    def settings(self) -> Any:
-        """The stage's section of the recipe. Annotate the variable: `settings: Filter = job.settings`."""
-        return self.declared.own
-
-    def setting(self, key: str) -> Any:
-        """A setting of another section that the stage table declares, by its dotted key."""
-        return self.declared.of(key)
-
-    @cached_property
-    def declared(self) -> StageSettings:
-        """All that the stage may read of the recipe."""
-        return StageSettings(self._run.recipe, self.task.stage)
 
     @property
     def prefix(self) -> str:

@@ -1,4 +1,4 @@
-"""The one 64-bit hash of the project: of an integer, of a series of codes taken one by one, and of runs of n values.
+"""The only 64-bit hash of the project. It hashes an integer, a series of codes one by one, or every run of n values.
 
 Every hash of words, lines, n-grams, windows and bands is made of these kernels.
 """

@@ -31,7 +31,8 @@ LEVEL = re.compile(
     r"|(?P<ends>Traceback \(most recent call last\):|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b(?=:|$))"
     r")"
 )
-"""The start of a line from ours, Python's, DeepSpeed's, Spark's or torch's logger, of a warning, or of an exception."""
+"""Matches the start of a line that is a log record (ours, Python's, DeepSpeed's, Spark's or torch's), a warning, or an
+exception."""
 
 SAID_AT_EVERY_START = re.compile(
     r"WARNING: Using incubator modules: "

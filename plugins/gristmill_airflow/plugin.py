@@ -1,4 +1,5 @@
-"""The plugin that Airflow loads at start: timetables and partition mapper of the DAGs, and the listener for notes."""
+"""The plugin that Airflow loads at start. It registers the DAGs' timetables and partition mapper, and the listener that
+writes notes."""
 
 from airflow.plugins_manager import AirflowPlugin
 

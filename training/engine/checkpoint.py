@@ -160,8 +160,8 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
         engine.steps_done = state["updates"][name]
     if found.random:
         restore_random_state(found.random)
+    job.curves.restore(found.curves)
     if job.ranks.rank == 0:
-        job.curves.restore(found.curves)
         print(f"resumed {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
     return int(state["step"]), state["extra"]
 

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from contract.digest import file_digest
 from contract.errors import GristmillError
+from contract.job import StageJob
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.plan import Run, Task
-from contract.recipe import StageSettings
 from contract.results import Result
 from contract.store import Store
 from training.engine.metrics import Curves
@@ -27,7 +26,7 @@ STEP = re.compile(r"step-[0-9]{8,}")
 
 
 @dataclass
-class Job:
+class Job(StageJob):
     """One task of the GPU plane in one process. `ranks` joins it to the stage's other processes."""
 
     _run: Run
@@ -36,24 +35,6 @@ class Job:
     ranks: Ranks = field(default_factory=Ranks)
     curves: Curves = field(default_factory=Curves)
     """The stage's curves so far, stored in every checkpoint and in the committed result."""
-
-    @property
-    def store(self) -> Store:
-        return self._run.store
-
-    @property
-    def settings(self) -> Any:
-        """The stage's own section of the recipe; annotate it: `settings: Pretrain = job.settings`."""
-        return self.declared.own
-
-    def setting(self, key: str) -> Any:
-        """A setting of another section that the stage table declares, by its dotted key."""
-        return self.declared.of(key)
-
-    @cached_property
-    def declared(self) -> StageSettings:
-        """All that the stage may read of the recipe."""
-        return StageSettings(self._run.recipe, self.task.stage)
 
     @property
     def run_uri(self) -> str:

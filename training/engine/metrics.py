@@ -12,7 +12,7 @@ PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 
 @dataclass
 class Curves:
-    """The points of all curves of a stage, in the order of steps. Kept on rank 0."""
+    """The points of all curves of a stage, in the order of steps. Every rank holds the same values."""
 
     points: list[Point] = field(default_factory=list)
     clock: Callable[[], float] = time.time

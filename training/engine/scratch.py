@@ -1,4 +1,5 @@
-"""Scratch folders: where an attempt keeps files on this machine. They go with it, or when the next attempt starts."""
+"""Scratch folders hold an attempt's files on this machine. The attempt removes its own at the end; those of killed
+attempts are removed when the next attempt starts."""
 
 import contextlib
 import getpass
