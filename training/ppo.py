@@ -22,7 +22,8 @@ from contract.settings.training import Ppo
 from training import loss, reward
 from training.chat.template import Chat, open_chat
 from training.data.examples import distinct_prompts, read_pairs
-from training.data.reading import Batch, TokenData, rows_of, share_of
+from training.data.order import rows_of, share_of
+from training.data.reading import Batch, TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job

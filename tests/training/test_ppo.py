@@ -20,7 +20,8 @@ from contract.settings.training import Ppo
 from training import loss, ppo, reward
 from training.chat.template import open_chat
 from training.data.examples import distinct_prompts, read_pairs
-from training.data.reading import Batch, TokenData, rows_of, share_of
+from training.data.order import rows_of, share_of
+from training.data.reading import Batch, TokenData
 from training.engine.job import Job
 from training.rollout import left_pad, row_seed
 
