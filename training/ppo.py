@@ -18,9 +18,11 @@ from contract import results
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Point, Progress
+from contract.mixture import schedule
 from contract.settings.training import Ppo
 from training import loss, reward
 from training.chat.template import Chat, open_chat
+from training.data.drawing import Draws
 from training.data.examples import distinct_prompts, read_pairs
 from training.data.order import rows_of, share_of
 from training.data.reading import Batch, TokenData
@@ -139,7 +141,7 @@ def estimate_advantages(
 
 
 def improve(
-    job: Job, actors: Actors, seen: Experience, targets: tuple[Tensor, Tensor], packed: TokenData | None, step: int
+    job: Job, actors: Actors, seen: Experience, targets: tuple[Tensor, Tensor], packed: Draws | None, step: int
 ) -> dict[str, float]:
     """Make all updates of a step: the inner epochs over the experience, in minibatches.
 
@@ -150,7 +152,7 @@ def improve(
     sums = torch.zeros(len(LEARNT), device=job.ranks.device)
     for rows in plan:
         index = actors.policy.steps_done
-        ptx = packed.batch(index, settings.ptx_sequences, job.ranks.rank, job.ranks.world) if packed else None
+        ptx = packed.batch(index, job.ranks.rank, job.ranks.world) if packed else None
         sums += update(job, actors, seen, targets, rows, ptx) / len(plan)
     return dict(zip(LEARNT, job.ranks.sum(*sums.tolist()), strict=True))
 
@@ -216,12 +218,23 @@ def minibatches(step: int, settings: Ppo) -> list[list[int]]:
     ]
 
 
+def updates(settings: Ppo) -> int:
+    """The updates of the policy over all steps."""
+    return settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
+
+
+def pretraining_text(job: Job) -> Draws:
+    """The draws of pretraining text, one batch for each update, from the recipe's `pretrain.mixture`."""
+    data, settings = TokenData(job, Kind.TOKENS), job.settings
+    plan = schedule([(updates(settings), job.setting("pretrain.mixture"), data.sources)], settings.ptx_sequences)
+    return Draws(data, plan, settings.seed)
+
+
 def start(job: Job) -> Actors:
     """The four models at the start: policy and reference from `sft`, critic and reward from `reward`."""
     settings: Ppo = job.settings
     sft, judge = job.manifest("sft"), job.manifest("reward")
-    updates = settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
-    learning, dtype = (settings.engine, settings.minibatch, updates), settings.engine.dtype
+    learning, dtype = (settings.engine, settings.minibatch, updates(settings)), settings.engine.dtype
     return Actors(
         Engine(job, model.load_model(job, sft, dtype), settings.policy_optim, *learning),
         Engine(job, reward.load_reward_model(job, judge, dtype), settings.value_optim, *learning),
@@ -246,7 +259,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     pairs = read_pairs(job, Kind.PAIRS)  # the held-out pairs are left for `evaluate`
     prompts = distinct_prompts(pairs)
-    packed = TokenData(job, Kind.TOKENS, settings.seed) if settings.ptx_coef else None
+    packed = pretraining_text(job) if settings.ptx_coef else None
     actors = start(job)
     engines = {"policy": actors.policy, "critic": actors.critic}
 

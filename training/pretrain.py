@@ -8,9 +8,11 @@ import torch
 from contract import results
 from contract.kinds import Kind
 from contract.metrics import Progress
+from contract.mixture import Schedule, of_pretrain, told
 from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
+from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
@@ -23,7 +25,8 @@ from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, l
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    train, heldout = TokenData(job, Kind.TOKENS, settings.seed), TokenData(job, Kind.HELDOUT_TOKENS)
+    draws, heldout = _draws(job), TokenData(job, Kind.HELDOUT_TOKENS)
+    plan = draws.schedule
     module = model.build(
         settings.model,
         chat.vocab_size,
@@ -33,7 +36,7 @@ def run(job: Job) -> None:
         chat.end_of_text,
         chat.pad,
     )
-    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
     if step == 0:
@@ -42,10 +45,10 @@ def run(job: Job) -> None:
         if before:
             job.curves.add(0, heldout_loss=before.loss)
 
-    progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
-    while step < settings.steps:
+    progress = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step)
+    while step < plan.steps:
         began = time.perf_counter()
-        batch = train.batch(step, settings.batch, job.ranks.rank, job.ranks.world)
+        batch = draws.batch(step, job.ranks.rank, job.ranks.world)
         nll = learn(job, engine, batch)
         lr = engine.lr
         loss = batch_loss(job, step + 1, nll, batch)
@@ -56,7 +59,7 @@ def run(job: Job) -> None:
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
         if job.ranks.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
-        checkpoint.save_when_due(job, step, settings.steps, {"model": engine}, state)
+        checkpoint.save_when_due(job, step, plan.steps, {"model": engine}, state)
 
     after = _judge(job, engine, heldout, chat)
     if job.ranks.rank == 0:
@@ -66,7 +69,19 @@ def run(job: Job) -> None:
         job.curves.add(step, heldout_loss=after.loss)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat.path, job.ranks.rank)
-    job.commit(folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state)))
+    job.commit(
+        folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state), **_read(job, plan))
+    )
+
+
+def _draws(job: Job) -> Draws:
+    """What the recipe's mixture and phases draw from the packed corpus; prints how much that is."""
+    settings: Pretrain = job.settings
+    data = TokenData(job, Kind.TOKENS)
+    plan = of_pretrain(settings, job.setting("pack.seq_len"), data.sources)
+    if job.ranks.rank == 0:
+        print(*told(plan), sep="\n", flush=True)
+    return Draws(data, plan, settings.seed)
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
@@ -82,6 +97,19 @@ def _quality(before: float | None, after: HeldOut | None) -> dict[str, Any]:
         "heldout_loss_after": after.loss if after else None,
         "bits_per_byte": after.bits_per_byte if after else None,
         "heldout_tokens": after.tokens if after else 0,
+    }
+
+
+def _read(job: Job, plan: Schedule) -> dict[str, Any]:
+    """What was drawn of each source, over all steps and in each phase."""
+    seq_len = job.setting("pack.seq_len")
+    drawn, epochs = plan.drawn(plan.steps), plan.epochs(plan.steps)
+    return {
+        "sources": {
+            source: {"sequences": count, "tokens": count * seq_len, "epochs": epochs[source]}
+            for source, count in drawn.items()
+        },
+        "phases": {f"steps {one.first} to {one.last}": dict(one.epochs(plan.batch)) for one in plan.stretches},
     }
 
 

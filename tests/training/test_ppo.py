@@ -15,13 +15,14 @@ from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import find, need
 from contract.metrics import Point
+from contract.mixture import schedule
 from contract.settings.training import Engine as EngineSettings
-from contract.settings.training import Ppo
+from contract.settings.training import Mixture, Ppo
 from training import loss, ppo, reward
 from training.chat.template import open_chat
 from training.data.examples import distinct_prompts, read_pairs
 from training.data.order import rows_of, share_of
-from training.data.reading import Batch, TokenData
+from training.data.reading import Batch
 from training.engine.job import Job
 from training.rollout import left_pad, row_seed
 
@@ -316,9 +317,9 @@ def test_the_figures_of_a_step_are_means_over_its_updates(monkeypatch: pytest.Mo
         return torch.arange(5.0) * len(asked)
 
     monkeypatch.setattr(ppo, "update", update)
-    packed = SimpleNamespace(batch=lambda *given: given)
+    packed = SimpleNamespace(batch=lambda *given: ("read", *given))
     found = ppo.improve(job, actors, "seen", "targets", packed, 6)  # type: ignore[arg-type]
-    assert asked == [(rows, (8 + at, 3, 1, 2)) for at, rows in enumerate(ppo.minibatches(6, settings))]
+    assert asked == [(rows, ("read", 8 + at, 1, 2)) for at, rows in enumerate(ppo.minibatches(6, settings))]
     assert found == pytest.approx(dict(zip(ppo.LEARNT, (2 * 2.5 * at for at in range(5)), strict=True)))
     ppo.improve(job, actors, "seen", "targets", None, 6)  # type: ignore[arg-type]
     assert [ptx for _, ptx in asked[4:]] == [None] * 4
@@ -420,7 +421,8 @@ def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any)
         assert (width, settings) == (max(map(len, given)), job.settings)
     for step, (_, _, seen, targets, packed, at) in enumerate(asked["improve"]):
         assert at == step
-        assert torch.equal(packed.batch(0, 4).tokens, TokenData(job, "tokens", 3).batch(0, 4).tokens)
+        plan = schedule([(16, Mixture(), {"crawl": len(packed.data)})], 4)
+        assert (packed.schedule, packed.seed) == (plan, 3)
         expected = ppo.estimate_advantages(seen, asked["estimate_advantages"][step][1], job.settings)
         assert torch.equal(targets[0], expected[0])
         assert torch.equal(targets[1], expected[1])

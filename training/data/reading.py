@@ -1,9 +1,6 @@
-"""The packed tokens, as training reads them.
+"""The packed tokens, as training reads them."""
 
-The rows of a step are a pure function of the step. So a resumed run continues exactly where it stopped, on any number
-of processes.
-"""
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +12,7 @@ from torch import Tensor
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.shards import open_shard
-from training.data.order import rows_of, share_of
+from training.data.order import share_of
 from training.engine.job import Job
 
 
@@ -28,24 +25,44 @@ class Batch:
     count: int
 
 
+CRAWL = "crawl"  # the source of files whose manifest names none
+
+
 class TokenData:
     """The shards of one kind, memory-mapped.
 
     Attention is causal over the whole sequence, so it crosses the boundaries of documents packed together.
     """
 
-    def __init__(self, job: Job, kind: Kind, seed: int = 0) -> None:
+    def __init__(self, job: Job, kind: Kind) -> None:
         """`kind` is `tokens` or `heldout_tokens`. Raises InputError if there is no sequence of kind `tokens`."""
         manifest = job.manifest("pack")
-        self._shards = [open_shard(job.scratch.download(file)) for file in manifest.of(kind)]
+        files = manifest.of(kind)
+        self._shards = [open_shard(job.scratch.download(file)) for file in files]
         self._starts = np.cumsum([0, *(len(shard.tokens) for shard in self._shards)])
-        self._seed = seed
+        self._of: dict[str, list[int]] = {}
+        for number, file in enumerate(files):
+            self._of.setdefault(file.source or CRAWL, []).append(number)
         if kind == Kind.TOKENS and not len(self):
             raise InputError(f"{job.store.full(manifest.path)}: lists no token; the corpus is empty, check the funnel")
 
     def __len__(self) -> int:
         """The number of sequences."""
         return int(self._starts[-1])
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """The number of sequences of each source."""
+        return {source: sum(self._rows_in(shard) for shard in shards) for source, shards in self._of.items()}
+
+    def number(self, source: str, row: int) -> int:
+        """The number, among all sequences, of a source's sequence. Its shards are one list, in the manifest's order."""
+        left = row
+        for shard in self._of[source]:
+            if left < self._rows_in(shard):
+                return int(self._starts[shard]) + left
+            left -= self._rows_in(shard)
+        raise IndexError(f"{source} has no sequence {row}")
 
     def rows(self, indices: list[int]) -> Batch:
         """These sequences, on the CPU; `count` covers only these."""
@@ -56,11 +73,14 @@ class TokenData:
             mask[index, : max(used - 1, 0)] = 1
         return Batch(tokens, mask, int(mask.sum()))
 
-    def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> Batch:
-        """One process's rows of a step; `count` covers the rows of all processes."""
-        indices = rows_of(step, batch, len(self), self._seed)
+    def batch(self, draws: Sequence[tuple[str, int]], rank: int = 0, world: int = 1) -> Batch:
+        """One process's share of a step's draws, (source, row) each; `count` covers the rows of all processes."""
+        indices = [self.number(source, row) for source, row in draws]
         part = self.rows(share_of(indices, rank, world))
         return Batch(part.tokens, part.mask, sum(max(self._used(index) - 1, 0) for index in indices))
+
+    def _rows_in(self, shard: int) -> int:
+        return int(self._starts[shard + 1] - self._starts[shard])
 
     def _row(self, index: int) -> tuple[npt.NDArray[Any], int]:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1

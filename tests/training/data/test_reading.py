@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from contract.errors import InputError
-from training.data.order import rows_of
 from training.data.reading import TokenData
 from training.engine.job import Job
 
 
 def test_packed_tokens_mask_only_the_padding(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain")
-    data = TokenData(job, "tokens", seed=5)
+    data = TokenData(job, "tokens")
     manifest = job.manifest("pack")
     assert len(data) == sum(file.rows for file in manifest.of("tokens"))
     everything = data.rows(list(range(len(data))))
@@ -40,17 +39,18 @@ def test_packed_rows_against_their_shards(make_job: Callable[..., Job]) -> None:
     assert batch.tokens.tolist() == [row for row, _ in expected[::-1]]
     assert batch.mask.sum(1).tolist() == [used - 1 for _, used in expected[::-1]]
     assert batch.count == sum(used - 1 for _, used in expected)
-    part = data.batch(1, 4, 1, 2)
-    rows = rows_of(1, 4, len(data), 0)
+    rows = [3, 0, 2, 1]
+    part = data.batch([("crawl", row) for row in rows], 1, 2)
     assert part.tokens.tolist() == [expected[row][0] for row in rows[2:]]
     assert part.count == sum(expected[row][1] - 1 for row in rows)
 
 
-def shards_of(monkeypatch: pytest.MonkeyPatch, *shards: tuple[int, int]) -> Job:
+def shards_of(monkeypatch: pytest.MonkeyPatch, *shards: tuple[int, int], sources: tuple[str, ...] = ()) -> Job:
     """A job whose pack lists shards of that many sequences of four tokens, so many tokens of which are used."""
-    opened = {at: SimpleNamespace(tokens=np.full((rows, 4), at), used=used) for at, (rows, used) in enumerate(shards)}
-    monkeypatch.setattr("training.data.reading.open_shard", opened.__getitem__)
-    manifest = SimpleNamespace(of=lambda kind: list(opened), path="pack/manifest.json")
+    opened = [SimpleNamespace(tokens=np.full((rows, 4), at), used=used) for at, (rows, used) in enumerate(shards)]
+    monkeypatch.setattr("training.data.reading.open_shard", lambda file: opened[file.part])
+    files = [SimpleNamespace(part=at, source=(sources or ("",) * len(shards))[at]) for at in range(len(shards))]
+    manifest = SimpleNamespace(of=lambda kind: files, path="pack/manifest.json")
     store = SimpleNamespace(full=lambda path: f"s3://bucket/{path}")
     scratch = SimpleNamespace(download=lambda file: file)
     return SimpleNamespace(manifest=lambda stage: manifest, scratch=scratch, store=store)  # type: ignore[return-value]
@@ -62,7 +62,18 @@ def test_a_sequence_of_one_token_predicts_none(monkeypatch: pytest.MonkeyPatch) 
     batch = data.rows([0, 1, 2])
     assert batch.tokens[:, 0].tolist() == [0, 0, 1]
     assert batch.mask.tolist() == [[1, 1, 1], [0, 0, 0], [1, 0, 0]]
-    assert (batch.count, data.batch(0, 3).count) == (4, 4)
+    assert (batch.count, data.batch([("crawl", row) for row in range(3)]).count) == (4, 4)
+
+
+def test_the_shards_of_a_source_are_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = ("crawl", "code", "", "code")
+    data = TokenData(shards_of(monkeypatch, (2, 8), (3, 12), (1, 4), (2, 8), sources=sources), "tokens")
+    assert data.sources == {"crawl": 3, "code": 5}, "a file without a source is the crawl's"
+    assert [data.number("crawl", row) for row in range(3)] == [0, 1, 5]
+    assert [data.number("code", row) for row in range(5)] == [2, 3, 4, 6, 7]
+    assert data.batch([("code", 4), ("crawl", 2), ("code", 0)]).tokens[:, 0].tolist() == [3, 2, 1]
+    with pytest.raises(IndexError, match="crawl has no sequence 3"):
+        data.number("crawl", 3)
 
 
 def test_an_empty_corpus_is_refused_and_nothing_held_out_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +84,10 @@ def test_an_empty_corpus_is_refused_and_nothing_held_out_is_not(monkeypatch: pyt
 
 
 def test_a_batch_is_the_same_however_many_processes_read_it(make_job: Callable[..., Job]) -> None:
-    data = TokenData(make_job("pretrain"), "tokens", seed=5)
-    for step in (0, 7):
-        whole = data.batch(step, 8)
-        halves = [data.batch(step, 8, rank, 2) for rank in range(2)]
+    data = TokenData(make_job("pretrain"), "tokens")
+    for step in (0, 1):
+        draws = [("crawl", row) for row in range(8 * step, 8 * step + 8)]
+        whole = data.batch(draws)
+        halves = [data.batch(draws, rank, 2) for rank in range(2)]
         assert torch.equal(torch.cat([half.tokens for half in halves]), whole.tokens)
         assert whole.count == halves[0].count == halves[1].count == int(whole.mask.sum())
