@@ -28,8 +28,8 @@ from training.chat.template import Chat, open_chat
 from training.data.examples import distinct_prompts, read_pairs
 from training.data.reading import TokenData
 from training.engine.job import Job
-from training.loss import log_probs
 from training.models import llama as model
+from training.models.lm import token_nll
 from training.rollout import generate, row_seed
 
 
@@ -57,9 +57,8 @@ def heldout_losses(job: Job, module: nn.Module, data: TokenData, count: int) -> 
     losses: dict[int, float] = {}
     for rows in parts(job, count):
         batch = data.rows(list(rows))
-        tokens, mask = batch.tokens.to(job.ranks.device), batch.mask.to(job.ranks.device)
-        logits = module(input_ids=tokens[:, :-1], use_cache=False).logits
-        nll = -(log_probs(logits, tokens[:, 1:]) * mask).double().sum(-1) / mask.sum(-1).clamp(min=1)
+        mask = batch.mask.to(job.ranks.device)
+        nll = (token_nll(module, batch, job.ranks.device) * mask).double().sum(-1) / mask.sum(-1).clamp(min=1)
         losses.update(zip(rows, nll.tolist(), strict=True))
     return job.ranks.rows(losses)
 

@@ -21,13 +21,15 @@ from contract.metrics import Point, Progress
 from contract.settings.training import Ppo
 from training import loss, reward
 from training.chat.template import Chat, open_chat
+from training.data.batch import Batch
 from training.data.examples import distinct_prompts, read_pairs
-from training.data.reading import Batch, TokenData, rows_of, share_of
+from training.data.reading import TokenData, rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
 from training.models.llama import AnyModule
+from training.models.lm import token_nll
 from training.reward import RewardModel
 from training.rollout import generate, response_logits, row_seed
 
@@ -198,11 +200,10 @@ def ptx_loss(policy: Engine, batch: Batch | None, part: int, parts: int, device:
 
     The loss is -log pi_RL per token, a mean over the tokens of the whole PTX batch.
     """
-    tokens = batch.tokens[part::parts].to(device) if batch else torch.empty(0)
-    if not batch or not len(tokens):
+    mine = batch.rows(slice(part, None, parts)) if batch else None
+    if not mine or not len(mine.tokens):
         return torch.zeros((), device=device)
-    logits = policy(input_ids=tokens[:, :-1]).logits
-    return loss.masked_mean(-loss.log_probs(logits, tokens[:, 1:]), batch.mask[part::parts].to(device), batch.count)
+    return loss.masked_mean(token_nll(policy, mine, device), mine.mask.to(device), mine.count)
 
 
 def minibatches(step: int, settings: Ppo) -> list[list[int]]:

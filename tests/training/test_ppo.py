@@ -19,8 +19,9 @@ from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Ppo
 from training import loss, ppo, reward
 from training.chat.template import open_chat
+from training.data.batch import Batch
 from training.data.examples import distinct_prompts, read_pairs
-from training.data.reading import Batch, TokenData, rows_of, share_of
+from training.data.reading import TokenData, rows_of, share_of
 from training.engine.job import Job
 from training.rollout import left_pad, row_seed
 

@@ -4,18 +4,17 @@ The rows of a step are a pure function of the step. So a resumed run continues e
 of processes.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.shards import open_shard
+from training.data.batch import Batch
 from training.engine.job import Job
 
 T = TypeVar("T")
@@ -42,15 +41,6 @@ def share_of(rows: list[T], rank: int, world: int) -> list[T]:
 
 
 # ---------------------------------------------------------------- packed tokens
-
-
-@dataclass(frozen=True)
-class Batch:
-    """tokens (B, T), int64; mask (B, T - 1), 1 where the next token is predicted; count: ones in a step's masks."""
-
-    tokens: Tensor
-    mask: Tensor
-    count: int
 
 
 class TokenData:
