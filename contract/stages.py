@@ -118,17 +118,17 @@ STAGES: dict[str, Stage] = {
             "documents to token shards of equal sequences",
         ),
         Stage(
-            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 1,
+            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 2,
             "next-token prediction",
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 3,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 4,
             "instruction tuning",
             facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 3,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 4,
             "reward model from preference pairs",
             facts=("chat_format",),
         ),
@@ -137,7 +137,7 @@ STAGES: dict[str, Stage] = {
             "is the reward model good enough for PPO",
         ),
         Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 2,
+            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 3,
             "reinforcement learning from the reward model",
             facts=("chat_format",),
         ),

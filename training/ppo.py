@@ -23,7 +23,8 @@ from training import loss, reward
 from training.chat.template import Chat, open_chat
 from training.data.batch import Batch
 from training.data.examples import distinct_prompts, read_pairs
-from training.data.reading import TokenData, rows_of, share_of
+from training.data.order import rows_of, share_of
+from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job

@@ -15,7 +15,7 @@ from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
 from training.data.batch import Batch
 from training.data.examples import read_chats
-from training.data.reading import rows_of, share_of
+from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job

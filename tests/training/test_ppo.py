@@ -21,7 +21,8 @@ from training import loss, ppo, reward
 from training.chat.template import open_chat
 from training.data.batch import Batch
 from training.data.examples import distinct_prompts, read_pairs
-from training.data.reading import TokenData, rows_of, share_of
+from training.data.order import rows_of, share_of
+from training.data.reading import TokenData
 from training.engine.job import Job
 from training.rollout import left_pad, row_seed
 

@@ -1,11 +1,10 @@
-"""The order of rows, and the packed tokens.
+"""The packed tokens, as training reads them.
 
 The rows of a step are a pure function of the step. So a resumed run continues exactly where it stopped, on any number
 of processes.
 """
 
-from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,32 +14,8 @@ from contract.errors import InputError
 from contract.kinds import Kind
 from contract.shards import open_shard
 from training.data.batch import Batch
+from training.data.order import rows_of, share_of
 from training.engine.job import Job
-
-T = TypeVar("T")
-
-
-# ---------------------------------------------------------------- order
-
-
-@lru_cache(maxsize=2)
-def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(count)
-
-
-def rows_of(step: int, batch: int, count: int, seed: int) -> list[int]:
-    """The rows, of `count`, of step `step`, counted from 0. Each epoch uses every row once, in its own order."""
-    positions = range(step * batch, (step + 1) * batch)
-    return [int(_permutation(count, seed, position // count)[position % count]) for position in positions]
-
-
-def share_of(rows: list[T], rank: int, world: int) -> list[T]:
-    """One process's contiguous share of a step's rows, whose number must be a multiple of `world`."""
-    size = len(rows) // world
-    return rows[rank * size : (rank + 1) * size]
-
-
-# ---------------------------------------------------------------- packed tokens
 
 
 class TokenData:

@@ -1,4 +1,4 @@
-"""Order of rows, and packed tokens."""
+"""Packed tokens."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -6,33 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from contract.errors import InputError
-from training.data.reading import TokenData, rows_of, share_of
+from training.data.order import rows_of
+from training.data.reading import TokenData
 from training.engine.job import Job
-
-
-@given(count=st.integers(1, 40), batch=st.integers(1, 9), seed=st.integers(0, 5))
-def test_every_epoch_shows_every_row_once(count: int, batch: int, seed: int) -> None:
-    steps = -(-3 * count // batch)
-    order = [row for step in range(steps) for row in rows_of(step, batch, count, seed)]
-    for epoch in range(3):
-        assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
-    assert rows_of(steps - 1, batch, count, seed) == order[-batch:], "any step can be asked for alone"
-
-
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    first, second = rows_of(0, 50, 50, 1), rows_of(1, 50, 50, 1)
-    assert first != second
-    assert first != rows_of(0, 50, 50, 2)
-    assert rows_of(2, 4, 6, 7) == [2, 1, 4, 5], "a run that goes on after an upgrade reads what it would have read"
-
-
-def test_shares_of_all_processes_make_the_batch() -> None:
-    rows = rows_of(3, 12, 100, 0)
-    assert [row for rank in range(4) for row in share_of(rows, rank, 4)] == rows
 
 
 def test_packed_tokens_mask_only_the_padding(make_job: Callable[..., Job]) -> None:
