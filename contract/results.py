@@ -113,6 +113,8 @@ class Pretrain(Result):
     parameters: int
     tokens: int
     seconds: float
+    reader_share: float
+    """The part of the seconds in which the first process waited for its next batch."""
     tokens_per_s: float
     mfu: float | None = None
     """Model FLOPs utilisation, a fraction; None on a device whose peak is not known."""

@@ -104,7 +104,10 @@ def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], ch
 
 def run(job: Job) -> None:
     settings: Evaluate = job.settings
-    chat, data = open_chat(job), TokenData(job, Kind.HELDOUT_TOKENS)
+    chat = open_chat(job)
+    data = TokenData(
+        job, Kind.HELDOUT_TOKENS, job.setting("pack.seq_len"), boundaries=job.setting("pretrain.boundaries")
+    )
     stages = ["pretrain", "sft", *(["ppo"] if results.Gate.of(job.manifest("gate")).open else [])]
     count = min(settings.sequences, len(data))
     sizes = heldout_sizes(data, count, chat)

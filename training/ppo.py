@@ -8,8 +8,10 @@ continues bit for bit.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from training.data.batch import Batch
 from training.data.examples import distinct_prompts, read_pairs
 from training.data.order import rows_of, share_of
 from training.data.reading import TokenData
+from training.data.stream import ahead
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -141,7 +144,12 @@ def estimate_advantages(
 
 
 def improve(
-    job: Job, actors: Actors, seen: Experience, targets: tuple[Tensor, Tensor], packed: TokenData | None, step: int
+    job: Job,
+    actors: Actors,
+    seen: Experience,
+    targets: tuple[Tensor, Tensor],
+    packed: Iterator[Batch] | None,
+    step: int,
 ) -> dict[str, float]:
     """Make all updates of a step: the inner epochs over the experience, in minibatches.
 
@@ -151,8 +159,7 @@ def improve(
     plan = minibatches(step, settings)
     sums = torch.zeros(len(LEARNT), device=job.ranks.device)
     for rows in plan:
-        index = actors.policy.steps_done
-        ptx = packed.batch(index, settings.ptx_sequences, job.ranks.rank, job.ranks.world) if packed else None
+        ptx = next(packed).counted(job.ranks) if packed else None
         sums += update(job, actors, seen, targets, rows, ptx) / len(plan)
     return dict(zip(LEARNT, job.ranks.sum(*sums.tolist()), strict=True))
 
@@ -236,6 +243,17 @@ def frozen(job: Job, module: AnyModule, settings: Ppo) -> AnyModule:
     return model.cast(module, settings.engine.dtype).to(job.ranks.device).eval().requires_grad_(False)
 
 
+def pretraining_text(job: Job, policy: Engine) -> AbstractContextManager[Iterator[Batch] | None]:
+    """This process's PTX batches of the updates that are left, read ahead; None if the recipe asks for none."""
+    settings: Ppo = job.settings
+    if not settings.ptx_coef:
+        return nullcontext()
+    seq_len, boundaries = job.setting("pack.seq_len"), job.setting("pretrain.boundaries")
+    data = TokenData(job, Kind.TOKENS, seq_len, settings.seed, boundaries)
+    read = partial(data.batch, batch=settings.ptx_sequences, rank=job.ranks.rank, world=job.ranks.world)
+    return ahead(read, policy.steps_done, policy.total_steps)
+
+
 def run(job: Job) -> None:
     settings: Ppo = job.settings
     gate = results.Gate.of(job.manifest("gate"))
@@ -247,7 +265,6 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     pairs = read_pairs(job, Kind.PAIRS)  # the held-out pairs are left for `evaluate`
     prompts = distinct_prompts(pairs)
-    packed = TokenData(job, Kind.TOKENS, settings.seed) if settings.ptx_coef else None
     actors = start(job)
     engines = {"policy": actors.policy, "critic": actors.critic}
 
@@ -258,24 +275,25 @@ def run(job: Job) -> None:
     step, extra = checkpoint.restore(job, engines)
     kl_coef = extra.get("kl_coef", settings.kl_coef)
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
-    while step < settings.steps:
-        rows = rows_of(step, settings.rollout_batch, len(prompts), settings.seed)
-        asked = [chat.prompt(pairs[prompts[row]].prompt, settings.max_prompt_tokens) for row in rows]
-        seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
-        mine, my_seeds = (share_of(whole, job.ranks.rank, job.ranks.world) for whole in (asked, seeds))
-        seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
-        advantages, returns, figures = estimate_advantages(seen, kl_coef, settings)
+    with pretraining_text(job, actors.policy) as packed:
+        while step < settings.steps:
+            rows = rows_of(step, settings.rollout_batch, len(prompts), settings.seed)
+            asked = [chat.prompt(pairs[prompts[row]].prompt, settings.max_prompt_tokens) for row in rows]
+            seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
+            mine, my_seeds = (share_of(whole, job.ranks.rank, job.ranks.world) for whole in (asked, seeds))
+            seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
+            advantages, returns, figures = estimate_advantages(seen, kl_coef, settings)
 
-        figures |= improve(job, actors, seen, (advantages, returns), packed, step)
-        if settings.kl_target:
-            kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
-        step += 1
+            figures |= improve(job, actors, seen, (advantages, returns), packed, step)
+            if settings.kl_target:
+                kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
+            step += 1
 
-        job.curves.add(step, **figures)
-        if job.ranks.rank == 0:
-            note = f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}"
-            progress.advance(1, note)
-        checkpoint.save_when_due(job, step, settings.steps, engines, {"kl_coef": kl_coef})
+            job.curves.add(step, **figures)
+            if job.ranks.rank == 0:
+                note = f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}"
+                progress.advance(1, note)
+            checkpoint.save_when_due(job, step, settings.steps, engines, {"kl_coef": kl_coef})
     if job.ranks.rank == 0:
         progress.finish(note)
     finish(job, actors, chat)

@@ -1,6 +1,7 @@
 """Next-token prediction on the packed corpus."""
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
 from training.data.reading import TokenData
+from training.data.stream import ahead
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -23,11 +25,13 @@ from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, l
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    train, heldout = TokenData(job, Kind.TOKENS, settings.seed), TokenData(job, Kind.HELDOUT_TOKENS)
+    seq_len, boundaries = job.setting("pack.seq_len"), settings.boundaries
+    train = TokenData(job, Kind.TOKENS, seq_len, settings.seed, boundaries)
+    heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, boundaries=boundaries)
     module = model.build(
         settings.model,
         chat.vocab_size,
-        job.setting("pack.seq_len"),
+        seq_len,
         settings.seed,
         settings.engine.dtype,
         chat.end_of_text,
@@ -38,25 +42,30 @@ def run(job: Job) -> None:
     step, state = checkpoint.restore(job, {"model": engine})
     if step == 0:
         before = _judge(job, engine, heldout, chat)
-        state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
+        state = {"seconds": 0.0, "waited": 0.0, "tokens": 0, "before": before.loss if before else None}
         if before:
             job.curves.add(0, heldout_loss=before.loss)
 
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
-    while step < settings.steps:
-        began = time.perf_counter()
-        batch = train.batch(step, settings.batch, job.ranks.rank, job.ranks.world)
-        nll = learn(job, engine, batch)
-        lr = engine.lr
-        loss = batch_loss(job, step + 1, nll, batch)
-        norm = engine.step()
-        step += 1
-        seconds = time.perf_counter() - began
-        state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
-        job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
-        if job.ranks.rank == 0:
-            progress.advance(1, f"loss {loss:.3f}")
-        checkpoint.save_when_due(job, step, settings.steps, {"model": engine}, state)
+    read = partial(train.batch, batch=settings.batch, rank=job.ranks.rank, world=job.ranks.world)
+    with ahead(read, step, settings.steps) as batches:
+        while step < settings.steps:
+            began = time.perf_counter()
+            mine = next(batches)
+            waited = time.perf_counter() - began
+            batch = mine.counted(job.ranks)
+            nll = learn(job, engine, batch)
+            lr = engine.lr
+            loss = batch_loss(job, step + 1, nll, batch)
+            norm = engine.step()
+            step += 1
+            seconds = time.perf_counter() - began
+            added = {"seconds": seconds, "waited": waited, "tokens": batch.count}
+            state |= {name: state[name] + value for name, value in added.items()}
+            job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
+            if job.ranks.rank == 0:
+                progress.advance(1, f"loss {loss:.3f}")
+            checkpoint.save_when_due(job, step, settings.steps, {"model": engine}, state)
 
     after = _judge(job, engine, heldout, chat)
     if job.ranks.rank == 0:
@@ -90,7 +99,13 @@ def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, Any]:
     settings: Pretrain = job.settings
     parameters = model.parameters(engine.module)
     rate = state["tokens"] / state["seconds"]
-    figures = {"parameters": parameters, "tokens": state["tokens"], "seconds": state["seconds"], "tokens_per_s": rate}
+    figures = {
+        "parameters": parameters,
+        "tokens": state["tokens"],
+        "seconds": state["seconds"],
+        "reader_share": state["waited"] / state["seconds"],
+        "tokens_per_s": rate,
+    }
     peak = peak_flops(torch.cuda.get_device_name(job.ranks.device)) if job.ranks.device.type == "cuda" else None
     if peak:
         shape = settings.model

@@ -79,6 +79,8 @@ class Pretrain(Settings):
     steps: Positive = 10_000
     batch: Batch = 256
     """Sequences per step, over all processes."""
+    boundaries: bool = True
+    """Documents of one sequence neither see nor predict each other; false trains across them, as GPT-3 did."""
     eval_sequences: Rows = 256
     seed: Seed = 0
 

@@ -317,9 +317,9 @@ def test_the_figures_of_a_step_are_means_over_its_updates(monkeypatch: pytest.Mo
         return torch.arange(5.0) * len(asked)
 
     monkeypatch.setattr(ppo, "update", update)
-    packed = SimpleNamespace(batch=lambda *given: given)
+    packed = (SimpleNamespace(counted=lambda ranks, at=at: (at, ranks)) for at in range(8, 12))
     found = ppo.improve(job, actors, "seen", "targets", packed, 6)  # type: ignore[arg-type]
-    assert asked == [(rows, (8 + at, 3, 1, 2)) for at, rows in enumerate(ppo.minibatches(6, settings))]
+    assert asked == [(rows, (8 + at, job.ranks)) for at, rows in enumerate(ppo.minibatches(6, settings))]
     assert found == pytest.approx(dict(zip(ppo.LEARNT, (2 * 2.5 * at for at in range(5)), strict=True)))
     ppo.improve(job, actors, "seen", "targets", None, 6)  # type: ignore[arg-type]
     assert [ptx for _, ptx in asked[4:]] == [None] * 4
@@ -419,12 +419,22 @@ def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any)
         assert given == [prompts[row] for row in rows_of(step, 16, len(prompts), 3)]
         assert seeds == [row_seed(3, step, row) for row in range(16)]
         assert (width, settings) == (max(map(len, given)), job.settings)
-    for step, (_, _, seen, targets, packed, at) in enumerate(asked["improve"]):
+    for step, (_, _, seen, targets, _, at) in enumerate(asked["improve"]):
         assert at == step
-        assert torch.equal(packed.batch(0, 4).tokens, TokenData(job, "tokens", 3).batch(0, 4).tokens)
         expected = ppo.estimate_advantages(seen, asked["estimate_advantages"][step][1], job.settings)
         assert torch.equal(targets[0], expected[0])
         assert torch.equal(targets[1], expected[1])
+
+
+def test_every_update_has_pretraining_text_of_its_own_also_after_a_resume(full: Any) -> None:
+    data = TokenData(full.job, Kind.TOKENS, 64, seed=3)
+    policy = SimpleNamespace(steps_done=5, total_steps=9)
+    with ppo.pretraining_text(full.job, policy) as packed:  # type: ignore[arg-type]
+        assert packed is not None
+        for at, batch in enumerate(packed, 5):
+            assert torch.equal(batch.tokens, data.batch(at, 4).tokens)
+            assert batch.positions is not None
+    assert at == 8
 
 
 def test_the_kl_coefficient_adapts_after_every_step(full: Any) -> None:
