@@ -116,6 +116,10 @@ class Pretrain(Result):
     reader_share: float
     """The part of the seconds in which the first process waited for its next batch."""
     tokens_per_s: float
+    sources: dict[str, dict[str, float | int]] = {}
+    """Source -> its `sequences` and `tokens` that were drawn, repetitions included, and the `epochs` that they make."""
+    phases: dict[str, dict[str, float | int]] = {}
+    """The steps of each phase, as in `steps 0 to 900` -> the epochs over each source in it."""
     mfu: float | None = None
     """Model FLOPs utilisation, a fraction; None on a device whose peak is not known."""
 

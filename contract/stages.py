@@ -139,7 +139,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 3,
             "reinforcement learning from the reward model",
-            settings=("pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
+            settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",

@@ -9,9 +9,8 @@ continues bit for bit.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +19,15 @@ from contract import results
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Point, Progress
+from contract.mixture import schedule
 from contract.settings.training import Ppo
 from training import loss, reward
 from training.chat.template import Chat, open_chat
 from training.data.batch import Batch
+from training.data.drawing import Draws
 from training.data.examples import distinct_prompts, read_pairs
 from training.data.order import rows_of, share_of
 from training.data.reading import TokenData
-from training.data.stream import ahead
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -224,12 +224,24 @@ def minibatches(step: int, settings: Ppo) -> list[list[int]]:
     ]
 
 
+def updates(settings: Ppo) -> int:
+    """The updates of the policy over all steps."""
+    return settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
+
+
+def pretraining_text(job: Job) -> Draws:
+    """The draws of pretraining text, one batch for each update, from the recipe's `pretrain.mixture`."""
+    settings: Ppo = job.settings
+    data = TokenData(job, Kind.TOKENS, job.setting("pack.seq_len"), job.setting("pretrain.boundaries"))
+    plan = schedule([(updates(settings), job.setting("pretrain.mixture"), data.sources)], settings.ptx_sequences)
+    return Draws(data, plan, settings.seed)
+
+
 def start(job: Job) -> Actors:
     """The four models at the start: policy and reference from `sft`, critic and reward from `reward`."""
     settings: Ppo = job.settings
     sft, judge = job.manifest("sft"), job.manifest("reward")
-    updates = settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
-    learning, dtype = (settings.engine, settings.minibatch, updates), settings.engine.dtype
+    learning, dtype = (settings.engine, settings.minibatch, updates(settings)), settings.engine.dtype
     return Actors(
         Engine(job, model.load_model(job, sft, dtype), settings.policy_optim, *learning),
         Engine(job, reward.load_reward_model(job, judge, dtype), settings.value_optim, *learning),
@@ -241,17 +253,6 @@ def start(job: Job) -> Actors:
 def frozen(job: Job, module: AnyModule, settings: Ppo) -> AnyModule:
     """A frozen model, in the precision of those that learn; its buffers keep their own precision."""
     return model.cast(module, settings.engine.dtype).to(job.ranks.device).eval().requires_grad_(False)
-
-
-def pretraining_text(job: Job, policy: Engine) -> AbstractContextManager[Iterator[Batch] | None]:
-    """This process's PTX batches of the updates that are left, read ahead; None if the recipe asks for none."""
-    settings: Ppo = job.settings
-    if not settings.ptx_coef:
-        return nullcontext()
-    seq_len, boundaries = job.setting("pack.seq_len"), job.setting("pretrain.boundaries")
-    data = TokenData(job, Kind.TOKENS, seq_len, settings.seed, boundaries)
-    read = partial(data.batch, batch=settings.ptx_sequences, rank=job.ranks.rank, world=job.ranks.world)
-    return ahead(read, policy.steps_done, policy.total_steps)
 
 
 def run(job: Job) -> None:
@@ -275,7 +276,8 @@ def run(job: Job) -> None:
     step, extra = checkpoint.restore(job, engines)
     kl_coef = extra.get("kl_coef", settings.kl_coef)
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
-    with pretraining_text(job, actors.policy) as packed:
+    text = pretraining_text(job).stream(job.ranks, actors.policy.steps_done) if settings.ptx_coef else nullcontext()
+    with text as packed:
         while step < settings.steps:
             rows = rows_of(step, settings.rollout_batch, len(prompts), settings.seed)
             asked = [chat.prompt(pairs[prompts[row]].prompt, settings.max_prompt_tokens) for row in rows]

@@ -1,7 +1,6 @@
 """Next-token prediction on the packed corpus."""
 
 import time
-from functools import partial
 from typing import Any
 
 import torch
@@ -9,11 +8,12 @@ import torch
 from contract import results
 from contract.kinds import Kind
 from contract.metrics import Progress
+from contract.mixture import Schedule, of_pretrain, told
 from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
+from training.data.drawing import Draws
 from training.data.reading import TokenData
-from training.data.stream import ahead
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -25,9 +25,9 @@ from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, l
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    seq_len, boundaries = job.setting("pack.seq_len"), settings.boundaries
-    train = TokenData(job, Kind.TOKENS, seq_len, settings.seed, boundaries)
-    heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, boundaries=boundaries)
+    draws, seq_len = _draws(job), job.setting("pack.seq_len")
+    heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
+    plan = draws.schedule
     module = model.build(
         settings.model,
         chat.vocab_size,
@@ -37,7 +37,7 @@ def run(job: Job) -> None:
         chat.end_of_text,
         chat.pad,
     )
-    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
     if step == 0:
@@ -46,10 +46,9 @@ def run(job: Job) -> None:
         if before:
             job.curves.add(0, heldout_loss=before.loss)
 
-    progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
-    read = partial(train.batch, batch=settings.batch, rank=job.ranks.rank, world=job.ranks.world)
-    with ahead(read, step, settings.steps) as batches:
-        while step < settings.steps:
+    progress = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step)
+    with draws.stream(job.ranks, step) as batches:
+        while step < plan.steps:
             began = time.perf_counter()
             mine = next(batches)
             waited = time.perf_counter() - began
@@ -65,7 +64,7 @@ def run(job: Job) -> None:
             job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
             if job.ranks.rank == 0:
                 progress.advance(1, f"loss {loss:.3f}")
-            checkpoint.save_when_due(job, step, settings.steps, {"model": engine}, state)
+            checkpoint.save_when_due(job, step, plan.steps, {"model": engine}, state)
 
     after = _judge(job, engine, heldout, chat)
     if job.ranks.rank == 0:
@@ -75,7 +74,19 @@ def run(job: Job) -> None:
         job.curves.add(step, heldout_loss=after.loss)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat.path, job.ranks.rank)
-    job.commit(folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state)))
+    job.commit(
+        folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state), **_read(job, plan))
+    )
+
+
+def _draws(job: Job) -> Draws:
+    """What the recipe's mixture and phases draw from the packed corpus; prints how much that is."""
+    settings: Pretrain = job.settings
+    data = TokenData(job, Kind.TOKENS, job.setting("pack.seq_len"), settings.boundaries)
+    plan = of_pretrain(settings, job.setting("pack.seq_len"), data.sources)
+    if job.ranks.rank == 0:
+        print(*told(plan), sep="\n", flush=True)
+    return Draws(data, plan, settings.seed)
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
@@ -91,6 +102,19 @@ def _quality(before: float | None, after: HeldOut | None) -> dict[str, Any]:
         "heldout_loss_after": after.loss if after else None,
         "bits_per_byte": after.bits_per_byte if after else None,
         "heldout_tokens": after.tokens if after else 0,
+    }
+
+
+def _read(job: Job, plan: Schedule) -> dict[str, Any]:
+    """What was drawn of each source, over all steps and in each phase."""
+    seq_len = job.setting("pack.seq_len")
+    drawn, epochs = plan.drawn(plan.steps), plan.epochs(plan.steps)
+    return {
+        "sources": {
+            source: {"sequences": count, "tokens": count * seq_len, "epochs": epochs[source]}
+            for source, count in drawn.items()
+        },
+        "phases": {f"steps {one.first} to {one.last}": dict(one.epochs(plan.batch)) for one in plan.stretches},
     }
 
 

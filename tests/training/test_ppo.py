@@ -15,8 +15,9 @@ from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import find, need
 from contract.metrics import Point
+from contract.mixture import schedule
 from contract.settings.training import Engine as EngineSettings
-from contract.settings.training import Ppo
+from contract.settings.training import Mixture, Ppo
 from training import loss, ppo, reward
 from training.chat.template import open_chat
 from training.data.batch import Batch
@@ -419,22 +420,23 @@ def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any)
         assert given == [prompts[row] for row in rows_of(step, 16, len(prompts), 3)]
         assert seeds == [row_seed(3, step, row) for row in range(16)]
         assert (width, settings) == (max(map(len, given)), job.settings)
-    for step, (_, _, seen, targets, _, at) in enumerate(asked["improve"]):
+    for step, (_, _, seen, targets, packed, at) in enumerate(asked["improve"]):
         assert at == step
+        assert packed is not None, "every step has pretraining text"
         expected = ppo.estimate_advantages(seen, asked["estimate_advantages"][step][1], job.settings)
         assert torch.equal(targets[0], expected[0])
         assert torch.equal(targets[1], expected[1])
 
 
 def test_every_update_has_pretraining_text_of_its_own_also_after_a_resume(full: Any) -> None:
-    data = TokenData(full.job, Kind.TOKENS, 64, seed=3)
-    policy = SimpleNamespace(steps_done=5, total_steps=9)
-    with ppo.pretraining_text(full.job, policy) as packed:  # type: ignore[arg-type]
-        assert packed is not None
-        for at, batch in enumerate(packed, 5):
-            assert torch.equal(batch.tokens, data.batch(at, 4).tokens)
+    text = ppo.pretraining_text(full.job)
+    rows = TokenData(full.job, Kind.TOKENS, 64).sources["crawl"]
+    assert (text.schedule, text.seed) == (schedule([(16, Mixture(), {"crawl": rows})], 4), 3)
+    with text.stream(full.job.ranks, 13) as packed:
+        for at, batch in enumerate(packed, 13):
+            assert torch.equal(batch.tokens, text.batch(at).tokens)
             assert batch.positions is not None
-    assert at == 8
+    assert at == 15
 
 
 def test_the_kl_coefficient_adapts_after_every_step(full: Any) -> None:

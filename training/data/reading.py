@@ -1,9 +1,6 @@
-"""The packed tokens, as training reads them.
+"""The packed tokens, as training reads them."""
 
-The rows of a step are a pure function of the step. So a resumed run continues exactly where it stopped, on any number
-of processes.
-"""
-
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +13,7 @@ from contract.shards import (
     Index,
     Read,
     Rows,
+    ShardFiles,
     read_index,
     read_rows,
     read_rows_header,
@@ -23,10 +21,11 @@ from contract.shards import (
     shards_of,
 )
 from training.data.batch import Batch, Row, collate
-from training.data.order import draws_of, share_of
+from training.data.order import share_of
 from training.data.stream import Ranges
 from training.engine.job import Job
 
+CRAWL = "crawl"  # the source of files whose manifest names none
 WINDOW = 4096  # rows whose places are read at once, as many as are drawn before others
 WINDOWS, INDEXES = 64, 16  # held in memory: 32 bytes a row and piece, 8 bytes a document
 
@@ -38,20 +37,22 @@ class TokenData:
     those that were committed is not, because a digest covers a whole file: `python -m contract verify` checks that.
     """
 
-    def __init__(self, job: Job, kind: Kind, seq_len: int, seed: int = 0, boundaries: bool = True) -> None:
+    def __init__(self, job: Job, kind: Kind, seq_len: int, boundaries: bool = True) -> None:
         """`kind` is `tokens` or `heldout_tokens`. Raises InputError if there is no row of kind `tokens`."""
         manifest = job.manifest("pack")
-        self._seq_len, self._seed, self._boundaries = seq_len, seed, boundaries
+        self.seq_len, self._boundaries = seq_len, boundaries
         self._store, self._ranges = job.store, Ranges(job.scratch)
-        self._shards = shards_of(manifest, kind)
+        self._shards = sorted(shards_of(manifest, kind), key=source_of)
+        self.sources: dict[str, int] = {}
+        """The number of rows of each source."""
+        self._first: dict[str, int] = {}
+        ends = [0]
         for shard in self._shards:
-            if seq_len not in shard.rows:
-                packed = ", ".join(map(str, sorted(shard.rows)))
-                raise InputError(
-                    f"{job.store.full(shard.tokens.path)}: there are no rows of {seq_len} tokens, only of {packed}; "
-                    f"add {seq_len} to pack.more_seq_lens"
-                )
-        self._ends = np.cumsum([0, *(shard.rows[seq_len].rows for shard in self._shards)])
+            source, count = source_of(shard), self._rows_file(shard).rows
+            self._first.setdefault(source, ends[-1])
+            self.sources[source] = self.sources.get(source, 0) + count
+            ends.append(ends[-1] + count)
+        self._ends = np.array(ends)
         if kind == Kind.TOKENS and not len(self):
             raise InputError(f"{job.store.full(manifest.path)}: lists no token; the corpus is empty, check the funnel")
         self._index = lru_cache(INDEXES)(self._read_index)
@@ -61,10 +62,20 @@ class TokenData:
         """The number of rows."""
         return int(self._ends[-1])
 
-    def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> Batch:
-        """One process's rows of a step; `count` covers only these."""
-        rows = draws_of("", len(self), step * batch, (step + 1) * batch, self._seed).tolist()
-        return self.rows(share_of(rows, rank, world))
+    def sample(self, count: int) -> list[int]:
+        """The numbers of `count` rows, or of all if there are fewer, evenly spaced: each source has its share."""
+        count = min(count, len(self))
+        return [at * len(self) // count for at in range(count)]
+
+    def batch(self, draws: Sequence[tuple[str, int]], rank: int = 0, world: int = 1) -> Batch:
+        """One process's share of a step's draws, (source, row) each; `count` covers only these."""
+        return self.rows([self.number(source, row) for source, row in share_of(list(draws), rank, world)])
+
+    def number(self, source: str, row: int) -> int:
+        """The number of a source's row. Raises IndexError if the source has no such row."""
+        if row >= self.sources.get(source, 0):
+            raise IndexError(f"{source} has no row {row}")
+        return self._first[source] + row
 
     def rows(self, numbers: list[int]) -> Batch:
         """These rows, on the CPU; `count` covers only these."""
@@ -74,7 +85,7 @@ class TokenData:
             for shard, pieces in places
             for start, length in pieces
         )
-        return collate([self._row(shard, pieces) for shard, pieces in places], self._seq_len, self._boundaries)
+        return collate([self._row(shard, pieces) for shard, pieces in places], self.seq_len, self._boundaries)
 
     def _place(self, number: int) -> tuple[int, list[tuple[int, int]]]:
         """(shard, its pieces) of a row."""
@@ -102,18 +113,32 @@ class TokenData:
         return index
 
     def _read_window(self, shard: int, window: int) -> Rows:
-        file = self._shards[shard].rows[self._seq_len]
+        file = self._rows_file(self._shards[shard])
         header = read_rows_header(self._reader(file), file.bytes, self._where(file))
-        if (header.seq_len, header.rows, header.tokens) != (self._seq_len, file.rows, self._index(shard).tokens):
+        if (header.seq_len, header.rows, header.tokens) != (self.seq_len, file.rows, self._index(shard).tokens):
             raise InputError(f"{self._where(file)}: contradicts its name, its manifest or its index; run pack again")
         end = min((window + 1) * WINDOW, header.rows)
         return read_rows(self._reader(file), header, self._where(file), window * WINDOW, end)
+
+    def _rows_file(self, shard: ShardFiles) -> File:
+        if self.seq_len not in shard.rows:
+            packed = ", ".join(map(str, sorted(shard.rows)))
+            raise InputError(
+                f"{self._where(shard.tokens)}: there are no rows of {self.seq_len} tokens, only of {packed}; "
+                f"add {self.seq_len} to pack.more_seq_lens"
+            )
+        return shard.rows[self.seq_len]
 
     def _reader(self, file: File) -> Read:
         return lambda offset, size: self._ranges.read(file, offset, offset + size)
 
     def _where(self, file: File) -> str:
         return self._store.full(file.path)
+
+
+def source_of(shard: ShardFiles) -> str:
+    """The source of a shard's documents."""
+    return shard.tokens.source or CRAWL
 
 
 def _bytes(index: Index, start: int, length: int) -> tuple[int, int]:

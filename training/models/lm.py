@@ -106,15 +106,15 @@ def heldout_loss(
 
 
 def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:
-    """This process's part of the first `sequences` held-out sequences.
+    """This process's part of a sample of `sequences` held-out sequences.
 
     Every process gets the same number of batches; the mask of filler rows in the last batch is 0.
     """
-    count = min(sequences, len(data))
-    for start in range(0, count, micro_batch * job.ranks.world):
-        indices = list(range(start, start + micro_batch * job.ranks.world))[job.ranks.rank :: job.ranks.world]
-        batch = data.rows([min(index, count - 1) for index in indices])
-        for row, index in enumerate(indices):
-            if index >= count:
+    rows = data.sample(sequences)
+    for start in range(0, len(rows), micro_batch * job.ranks.world):
+        mine = range(start + job.ranks.rank, start + micro_batch * job.ranks.world, job.ranks.world)
+        batch = data.rows([rows[min(index, len(rows) - 1)] for index in mine])
+        for row, index in enumerate(mine):
+            if index >= len(rows):
                 batch.mask[row] = 0  # a filler, so that every process makes the same calls
         yield batch

@@ -13,11 +13,13 @@ import torch
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import File
+from contract.mixture import schedule
+from contract.settings.training import Mixture
 from contract.store import Store
 from perf.slow_store import slow_store
 from tests.packed import write_shard
 from training.data import reading
-from training.data.order import draws_of
+from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.data.stream import Ranges, ahead
 from training.engine.job import Job
@@ -82,6 +84,27 @@ def test_every_token_is_predicted_once_except_the_first_of_a_document(two_shards
         assert sorted(predicted) == [token for document in every for token in document[1:]]
 
 
+def test_the_shards_of_a_source_are_one_list(tmp_store: Store, tmp_path: Path) -> None:
+    files: list[File] = []
+    for part, (source, length) in enumerate((("crawl", 17), ("code", 25), ("", 9), ("code", 17))):
+        texts = documents((length,), 100 * part)
+        files += write_shard(tmp_store, f"{part}", part, Kind.TOKENS, texts, [8], source)
+    data = TokenData(job_of(files, tmp_store, tmp_path), Kind.TOKENS, 8)
+    assert data.sources == {"crawl": 3, "code": 5}, "a file without a source is the crawl's"
+    assert sorted(data.number(source, row) for source, rows in data.sources.items() for row in range(rows)) == [
+        *range(8)
+    ]
+    crawl, code = ([(source, row) for row in range(data.sources[source])] for source in ("crawl", "code"))
+    assert data.batch(crawl).tokens[:, 0].tolist() == [0, 8, 200]
+    assert data.batch(code).tokens[:, 0].tolist() == [100, 108, 116, 300, 308]
+    assert data.batch([code[4], crawl[2], code[0]]).tokens[:, 0].tolist() == [308, 200, 100]
+    with pytest.raises(IndexError, match="crawl has no row 3"):
+        data.number("crawl", 3)
+    some = data.sample(4)
+    assert data.rows(some).tokens[:, 0].tolist() == [100, 116, 308, 8], "of each source its share"
+    assert data.sample(100) == [*range(8)]
+
+
 def test_without_boundaries_a_row_is_one_text(two_shards: Job) -> None:
     batch = TokenData(two_shards, Kind.TOKENS, 8, boundaries=False).rows([0, 8])
     assert batch.positions is None
@@ -101,11 +124,11 @@ def test_a_sequence_length_that_was_not_packed_is_named(two_shards: Job) -> None
 
 
 def test_a_batch_is_the_same_however_many_processes_read_it(make_job: Callable[..., Job]) -> None:
-    data = TokenData(make_job("pretrain"), Kind.TOKENS, 64, seed=5)
-    for step in (0, 7):
-        whole = data.batch(step, 8)
-        assert torch.equal(whole.tokens, data.rows(draws_of("", len(data), step * 8, step * 8 + 8, 5).tolist()).tokens)
-        halves = [data.batch(step, 8, rank, 2) for rank in range(2)]
+    data = TokenData(make_job("pretrain"), Kind.TOKENS, 64)
+    for step in (0, 1):
+        draws = [("crawl", row) for row in range(8 * step, 8 * step + 8)]
+        whole = data.batch(draws)
+        halves = [data.batch(draws, rank, 2) for rank in range(2)]
         assert torch.equal(torch.cat([half.tokens for half in halves]), whole.tokens)
         assert whole.count == sum(half.count for half in halves) == int(whole.mask.sum())
 
@@ -145,17 +168,18 @@ def test_a_stream_gives_what_the_files_hold_and_fetches_little_at_first(
     texts = [[token % 60_000 for token in text] for text in documents(tuple(lengths.tolist()))]
     local = Store(str(bucket / "corpus"))
     files = write_shard(local, "a", 0, Kind.TOKENS, texts, [16])
-    expected = TokenData(job_of(files, local, tmp_path / "here"), Kind.TOKENS, 16, seed=1)
+    expected = TokenData(job_of(files, local, tmp_path / "here"), Kind.TOKENS, 16)
     with slow_store(bucket) as (endpoint, asked):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        data = TokenData(job_of(files, Store("s3://corpus"), tmp_path / "there"), Kind.TOKENS, 16, seed=1)
+        data = TokenData(job_of(files, Store("s3://corpus"), tmp_path / "there"), Kind.TOKENS, 16)
         assert asked.requests == 0, "the manifest alone says how many rows there are"
+        plan = schedule([(600, Mixture(), data.sources)], 16)
         chunks = data._ranges._place(files[0], 0).parent
-        with ahead(lambda step: data.batch(step, 16), 0, 600, depth=2) as batches:
+        with ahead(Draws(data, plan, 1).batch, 0, 600, depth=2) as batches:
             for step, batch in enumerate(batches):
                 if step == 0:
                     assert asked.sent[".bin"] <= 10 << 14, "the 4,096 rows of a block, and what lies beside them"
-                same = expected.batch(step, 16)
+                same = Draws(expected, plan, 1).batch(step)
                 assert torch.equal(batch.tokens, same.tokens)
                 assert torch.equal(batch.mask, same.mask)
                 assert 0 < held(chunks) <= 1 << 18
