@@ -26,8 +26,11 @@ class Kind(StrEnum):
     HELDOUT_PAIRS = "heldout_pairs"
     # what training reads
     TOKENIZER = "tokenizer"
-    TOKENS = "tokens"
+    TOKENS = "tokens"  # token ids; `contract.shards` says how these five lie together
     HELDOUT_TOKENS = "heldout_tokens"
+    TOKEN_INDEX = "token_index"  # where each document of a file of tokens begins
+    TOKEN_IDS = "token_ids"  # the ids of these documents
+    ROWS = "rows"  # how rows of one sequence length are cut from a file of tokens
     # models
     MODEL = "model"
     CRITIC = "critic"

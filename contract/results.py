@@ -113,6 +113,8 @@ class Pretrain(Result):
     parameters: int
     tokens: int
     seconds: float
+    reader_share: float
+    """The part of the seconds in which the first process waited for its next batch."""
     tokens_per_s: float
     sources: dict[str, dict[str, float | int]] = {}
     """Source -> its `sequences` and `tokens` that were drawn, repetitions included, and the `epochs` that they make."""

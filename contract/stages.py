@@ -139,13 +139,13 @@ STAGES: dict[str, Stage] = {
         Stage(
             "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 3,
             "reinforcement learning from the reward model",
-            settings=("pretrain.mixture",), facts=("chat_format",),
+            settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 3,
+            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 4,
             "every model on the same held-out data",
-            settings=("ppo.max_prompt_tokens",), facts=("chat_format",),
+            settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
         ),
         Stage(
             "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,

@@ -25,12 +25,13 @@ from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, l
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    draws, heldout = _draws(job), TokenData(job, Kind.HELDOUT_TOKENS)
+    draws, seq_len = _draws(job), job.setting("pack.seq_len")
+    heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
     plan = draws.schedule
     module = model.build(
         settings.model,
         chat.vocab_size,
-        job.setting("pack.seq_len"),
+        seq_len,
         settings.seed,
         settings.engine.dtype,
         chat.end_of_text,
@@ -41,25 +42,29 @@ def run(job: Job) -> None:
     step, state = checkpoint.restore(job, {"model": engine})
     if step == 0:
         before = _judge(job, engine, heldout, chat)
-        state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
+        state = {"seconds": 0.0, "waited": 0.0, "tokens": 0, "before": before.loss if before else None}
         if before:
             job.curves.add(0, heldout_loss=before.loss)
 
     progress = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step)
-    while step < plan.steps:
-        began = time.perf_counter()
-        batch = draws.batch(step, job.ranks.rank, job.ranks.world)
-        nll = learn(job, engine, batch)
-        lr = engine.lr
-        loss = batch_loss(job, step + 1, nll, batch)
-        norm = engine.step()
-        step += 1
-        seconds = time.perf_counter() - began
-        state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
-        job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
-        if job.ranks.rank == 0:
-            progress.advance(1, f"loss {loss:.3f}")
-        checkpoint.save_when_due(job, step, plan.steps, {"model": engine}, state)
+    with draws.stream(job.ranks, step) as batches:
+        while step < plan.steps:
+            began = time.perf_counter()
+            mine = next(batches)
+            waited = time.perf_counter() - began
+            batch = mine.counted(job.ranks)
+            nll = learn(job, engine, batch)
+            lr = engine.lr
+            loss = batch_loss(job, step + 1, nll, batch)
+            norm = engine.step()
+            step += 1
+            seconds = time.perf_counter() - began
+            added = {"seconds": seconds, "waited": waited, "tokens": batch.count}
+            state |= {name: state[name] + value for name, value in added.items()}
+            job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
+            if job.ranks.rank == 0:
+                progress.advance(1, f"loss {loss:.3f}")
+            checkpoint.save_when_due(job, step, plan.steps, {"model": engine}, state)
 
     after = _judge(job, engine, heldout, chat)
     if job.ranks.rank == 0:
@@ -77,7 +82,7 @@ def run(job: Job) -> None:
 def _draws(job: Job) -> Draws:
     """What the recipe's mixture and phases draw from the packed corpus; prints how much that is."""
     settings: Pretrain = job.settings
-    data = TokenData(job, Kind.TOKENS)
+    data = TokenData(job, Kind.TOKENS, job.setting("pack.seq_len"), settings.boundaries)
     plan = of_pretrain(settings, job.setting("pack.seq_len"), data.sources)
     if job.ranks.rank == 0:
         print(*told(plan), sep="\n", flush=True)
@@ -118,7 +123,13 @@ def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, Any]:
     settings: Pretrain = job.settings
     parameters = model.parameters(engine.module)
     rate = state["tokens"] / state["seconds"]
-    figures = {"parameters": parameters, "tokens": state["tokens"], "seconds": state["seconds"], "tokens_per_s": rate}
+    figures = {
+        "parameters": parameters,
+        "tokens": state["tokens"],
+        "seconds": state["seconds"],
+        "reader_share": state["waited"] / state["seconds"],
+        "tokens_per_s": rate,
+    }
     peak = peak_flops(torch.cuda.get_device_name(job.ranks.device)) if job.ranks.device.type == "cuda" else None
     if peak:
         shape = settings.model

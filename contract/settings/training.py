@@ -137,6 +137,8 @@ class Pretrain(Settings):
     """The same in tokens to train on, of which a step takes batch x pack.seq_len; rounded up to whole steps."""
     batch: Batch = 256
     """Sequences per step, over all processes."""
+    boundaries: bool = True
+    """Documents of one sequence neither see nor predict each other; false trains across them, as GPT-3 did."""
     eval_sequences: Rows = 256
     seed: Seed = 0
 

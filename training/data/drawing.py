@@ -1,14 +1,19 @@
 """Which sequence of which source training draws: the mixture's turns and the order within each source, together."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.mixture import Schedule, share_of_draws
+from training.data.batch import Batch
 from training.data.order import draws_of
-from training.data.reading import Batch, TokenData
+from training.data.reading import TokenData
+from training.data.stream import ahead
+from training.engine.ranks import Ranks
 
 Places = npt.NDArray[np.int64]
 
@@ -50,5 +55,9 @@ class Draws:
     seed: int
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """One process's sequences of a step; `count` covers those of all processes."""
+        """One process's sequences of a step; `count` covers only these."""
         return self.data.batch(drawn_in(self.schedule, step, self.seed), rank, world)
+
+    def stream(self, ranks: Ranks, step: int) -> AbstractContextManager[Iterator[Batch]]:
+        """This process's batches from a step to the last, read ahead."""
+        return ahead(partial(self.batch, rank=ranks.rank, world=ranks.world), step, self.schedule.steps)
