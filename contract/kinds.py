@@ -42,3 +42,7 @@ class Kind(StrEnum):
     # written and read within one attempt, never committed
     DEALT = "dealt"  # documents on their way to the shards of the mixture
     REMOVED = "removed"  # the duplicates of one documents file
+
+
+OF_SHARDS = frozenset({Kind.TOKENS, Kind.HELDOUT_TOKENS, Kind.TOKEN_INDEX, Kind.TOKEN_IDS, Kind.ROWS})
+"""The kinds of the files of a shard of tokens."""

@@ -102,6 +102,8 @@ class Pack(Result):
     bytes_per_token: float
     token_bytes: int
     """Bytes of a token id in the shards."""
+    padding: float
+    """The share of the places in all rows of `seq_len + 1` tokens that hold none."""
 
 
 class Pretrain(Result):

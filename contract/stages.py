@@ -114,8 +114,8 @@ STAGES: dict[str, Stage] = {
             facts=("special_tokens",),
         ),
         Stage(
-            "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 1,
-            "documents to token shards of equal sequences",
+            "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 2,
+            "documents to token shards, and to rows of equal length",
         ),
         Stage(
             "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 1,

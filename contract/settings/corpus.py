@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from contract.chat import SMALLEST_VOCABULARY, SPECIAL_TOKENS
 from contract.scores import SCORES
@@ -343,12 +343,27 @@ class Tokenizer(Settings):
     min_frequency: Positive = 2
 
 
-class Pack(Settings):
-    """Packing: documents as token ids, separated by end-of-text, in sequences of equal length."""
+SeqLen = Annotated[int, Field(ge=8, le=1 << 20, strict=True)]
 
-    seq_len: Annotated[int, Field(ge=8, le=1 << 20, strict=True)] = 2048
+
+class Pack(Settings):
+    """Packing: documents as token ids, each with its end-of-text, and how rows of `seq_len + 1` are cut from them."""
+
+    seq_len: SeqLen = 2048
+    more_seq_lens: tuple[SeqLen, ...] = ()
+    """Further lengths that rows are cut to from the same tokens, for example for a phase of long context."""
+    packing: Literal["stream", "best_fit"] = "stream"
+    """stream: a row ends after `seq_len + 1` tokens, wherever documents end, so no row is padded. best_fit: whole
+    documents, several to a row; only documents that are longer than a row are split. Rows are then padded a little."""
     shard_tokens: Annotated[int, Field(gt=0, le=1 << 32, strict=True)] = 1 << 27
-    """Tokens per file, which one worker writes: at most 2^32, or 16 GiB."""
+    """Tokens per file, which one worker writes: at most 2^32, or 16 GiB. Memory does not depend on it."""
+
+    @field_validator("more_seq_lens")
+    @classmethod
+    def _differ(cls, given: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len({*given, info.data.get("seq_len")}) <= len(given):
+            raise ValueError(f"should be lengths that differ from each other and from seq_len, got {list(given)}")
+        return given
 
 
 class CorpusSections(RunSettings):
