@@ -60,6 +60,8 @@ class File(BaseModel):
     """64 hexadecimal digits; empty for a file that is not committed yet."""
     part: int | None = None
     """Which files of a manifest belong together: a documents file and what is said of its rows have the same number."""
+    source: str = ""
+    """Whose documents the file holds: `crawl`, or a name of `curate.sources`; empty for files of no single source."""
 
     def open(self, store: Store) -> "pa.NativeFile":
         """Return a seekable reader. Raises DamagedError if the file is gone or its size is not the committed one."""
