@@ -1,4 +1,4 @@
-"""How many tokens a tokenizer makes of texts in each language: what the stage `tokenizer` commits and a report shows."""
+"""How many tokens a tokenizer makes of texts in each language: the stage `tokenizer` commits it, a report shows it."""
 
 from pydantic import BaseModel, ConfigDict
 

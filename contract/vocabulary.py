@@ -24,8 +24,8 @@ def vocabulary(spec: Mapping[str, Any]) -> dict[str, int]:
 def token_bytes(spec: Mapping[str, Any]) -> npt.NDArray[np.int64]:
     """The number of bytes of UTF-8 that each token spells, by id; 0 for special tokens and for the unknown token.
 
-    Over the tokens of a text they add up to the text's bytes, except for what the tokenizer itself changes: a space that
-    it puts before the text counts as a byte, and what it loses does not count.
+    Over the tokens of a text they add up to the text's bytes, except for what the tokenizer itself changes: a space
+    that it puts before the text counts as a byte, and what it loses does not count.
     """
     model, ids = spec["model"], vocabulary(spec)
     parts = list(_parts(spec["decoder"]))

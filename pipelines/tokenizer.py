@@ -145,9 +145,7 @@ def measure(job: Job, settings: TokenizerSettings, tokenizer: Tokenizer) -> Fert
     return Fertility(run=fertility.count(tokenizer, batched(heldout.rows(), BATCH_TEXTS)), reference=reference)
 
 
-def _result(
-    tokenizer: Tokenizer, sample: Sample, measured: Fertility, made: dict[str, Any]
-) -> results.Tokenizer:
+def _result(tokenizer: Tokenizer, sample: Sample, measured: Fertility, made: dict[str, Any]) -> results.Tokenizer:
     run, reference = whole(measured.run), whole(measured.reference or {})
     return results.Tokenizer(
         vocab_size=tokenizer.get_vocab_size(),

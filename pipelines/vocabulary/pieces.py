@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from contract.errors import InputError
@@ -16,13 +16,14 @@ from contract.errors import InputError
 SPACE = "\u2581"
 """SentencePiece writes this character in place of a space."""
 
-Piece = sentencepiece_model.ModelProto.SentencePiece
+ModelProto: Any = sentencepiece_model_pb2.__dict__["ModelProto"]  # made when it is imported, so without a type
+Piece = ModelProto.SentencePiece
 UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
 
 
 def parse(data: bytes, where: str) -> Any:
     """The model in a file's bytes. Raises InputError if they are none, or one of a type that cannot be converted."""
-    model = sentencepiece_model.ModelProto()
+    model = ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
@@ -41,7 +42,7 @@ def merge(base: Any, donor: Any) -> Any:
     These are the order and the score of the published Chinese-LLaMA; every id of the base stays. A BPE model merges
     pieces of the highest score first, and a score of 0 is above those of the base.
     """
-    merged = sentencepiece_model.ModelProto()
+    merged = ModelProto()
     merged.CopyFrom(base)
     known = {piece.piece for piece in base.pieces}
     for piece in donor.pieces:
@@ -58,7 +59,7 @@ def convert(model: Any, space: str = SPACE) -> Tokenizer:
     """
     pieces = [(piece.piece.replace(SPACE, space), piece.score, piece.type) for piece in model.pieces]
     fallback = any(kind == Piece.BYTE for _, _, kind in pieces)
-    (unknown,) = [index for index, (_, _, kind) in enumerate(pieces) if kind == Piece.UNKNOWN] or [None]
+    unknown = next((index for index, (_, _, kind) in enumerate(pieces) if kind == Piece.UNKNOWN), None)
     if model.trainer_spec.model_type == BPE:
         vocabulary = {piece: index for index, (piece, _, _) in enumerate(pieces)}
         unknown_piece = None if unknown is None else pieces[unknown][0]

@@ -1,6 +1,8 @@
 """Training of the four kinds of tokenizer. What each kind keeps of a text stands in docs/tokenizers.md."""
 
 import io
+import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
@@ -53,9 +55,12 @@ def train_bpe(texts: Iterable[str], settings: TokenizerSettings, special: Sequen
 def train_wordpiece(texts: Iterable[str], settings: TokenizerSettings, special: Sequence[str]) -> Tokenizer:
     """A WordPiece that keeps spaces: the space before a word belongs to it, and Chinese characters stand alone.
 
-    A character may need two pieces, one at a word's start and one within it, so the alphabet gets a quarter of the
-    vocabulary: half of it at most is single characters. A word with another character becomes `[UNK]`.
+    A character needs two pieces, one at a word's start and one within it, so the alphabet gets a quarter of the
+    vocabulary: half of it at most is single characters. A word with another character becomes `[UNK]`. The texts are
+    read twice.
     """
+    alphabet = common_characters(texts, (settings.vocab_size - len(special)) // 4)
+    within = [CONTINUES + character for character in alphabet]
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -69,13 +74,25 @@ def train_wordpiece(texts: Iterable[str], settings: TokenizerSettings, special: 
     trainer = trainers.WordPieceTrainer(
         vocab_size=settings.vocab_size,
         min_frequency=settings.min_frequency,
-        special_tokens=as_special([UNKNOWN, *special]),
-        limit_alphabet=(settings.vocab_size - len(special)) // 4,
+        # Named here, the pieces within words get the same ids every time; the trainer would take them as they come.
+        special_tokens=as_special([UNKNOWN, *special, *within]),
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         continuing_subword_prefix=CONTINUES,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    spec = json.loads(tokenizer.to_str())
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in within]
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+def common_characters(texts: Iterable[str], count: int) -> list[str]:
+    """The `count` most frequent characters, sorted."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    return sorted(sorted(counts, key=lambda character: (-counts[character], character))[:count])
 
 
 def train_sentencepiece(texts: Iterable[str], settings: TokenizerSettings, size: int) -> object:
@@ -113,7 +130,7 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerSettings, size:
                 f"tokenizer.vocab_size {settings.vocab_size} is too small for the characters of the mixture; raise it"
             ) from None
         if "sentences_.empty" in str(error):
-            raise InputError("tokenizer: the sample of the mixture holds no text; raise tokenizer.sample_bytes") from None
+            raise InputError("tokenizer: the mixture holds no text to learn from; check the funnel") from None
         raise
     return pieces.parse(written.getvalue(), "the trained model")
 
