@@ -46,7 +46,7 @@ class Fertility(BaseModel):
     """Counts by language, of the run's tokenizer and, if the recipe names one, of a reference on the same texts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    run: dict[str, Counts]
+    own: dict[str, Counts]
     reference: dict[str, Counts] | None = None
 
 

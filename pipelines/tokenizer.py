@@ -142,18 +142,18 @@ def measure(job: Job, settings: TokenizerSettings, tokenizer: Tokenizer) -> Fert
         data = brought.read_file("tokenizer.reference", settings.reference)
         other = brought.load("tokenizer.reference", settings.reference, data)
         reference = fertility.count(other, batched(heldout.rows(), BATCH_TEXTS))
-    return Fertility(run=fertility.count(tokenizer, batched(heldout.rows(), BATCH_TEXTS)), reference=reference)
+    return Fertility(own=fertility.count(tokenizer, batched(heldout.rows(), BATCH_TEXTS)), reference=reference)
 
 
 def _result(tokenizer: Tokenizer, sample: Sample, measured: Fertility, made: dict[str, Any]) -> results.Tokenizer:
-    run, reference = whole(measured.run), whole(measured.reference or {})
+    own, reference = whole(measured.own), whole(measured.reference or {})
     return results.Tokenizer(
         vocab_size=tokenizer.get_vocab_size(),
         sample_bytes=sample.bytes,
         sample_documents=sample.documents,
-        heldout_bytes_per_token=run.bytes_per_token if run.tokens else None,
-        heldout_tokens_per_word=run.tokens_per_word if run.words else None,
-        heldout_unknown_rate=run.unknown_rate if run.tokens else None,
+        heldout_bytes_per_token=own.bytes_per_token if own.tokens else None,
+        heldout_tokens_per_word=own.tokens_per_word if own.words else None,
+        heldout_unknown_rate=own.unknown_rate if own.tokens else None,
         reference_bytes_per_token=reference.bytes_per_token if reference.tokens else None,
         **made,
     )

@@ -390,7 +390,8 @@ class Tokenizer(Settings):
     @model_validator(mode="after")
     def _base_to_expand(self) -> "Tokenizer":
         if (self.expand.model or self.expand.tokens) and not self.start_from:
-            raise ValueError("expand adds to a brought tokenizer; name it as start_from, or raise vocab_size")
+            key = "model" if self.expand.model else "tokens"
+            raise ValueError(f"expand.{key} adds to a brought tokenizer; name it as start_from, or raise vocab_size")
         return self
 
     def outside(self) -> dict[str, str]:

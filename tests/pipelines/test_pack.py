@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.chat import SPECIAL_TOKENS
+from contract.chat import SPECIAL_TOKENS, dump_special_tokens
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Rows
 from contract.schema import DOCUMENTS
-from contract.settings.corpus import Pack
+from contract.settings.corpus import Pack, Tokenizer
 from contract.shards import open_shard
 from pipelines.pack import load_tokenizer, pack, sizes
 from pipelines.spark.tables import TableWriter
-from pipelines.tokenizer import train
+from pipelines.vocabulary.training import train
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 
@@ -29,10 +29,17 @@ TEXTS = [
 
 def commit_tokenizer(run: Any) -> bytes:
     attempt = Attempt(run, run.task("tokenizer"))
-    data = train(TEXTS, 400, 2).to_str().encode()
-    run.store.write_bytes(attempt.path("tokenizer.json"), data)
-    attempt.commit([File(path=attempt.path("tokenizer.json"), kind="tokenizer", bytes=len(data))])
-    return data
+    files = {"tokenizer": train_tokenizer(), "special_tokens": dump_special_tokens(SPECIAL_TOKENS)}
+    for kind, data in files.items():
+        run.store.write_bytes(attempt.path(f"{kind}.json"), data)
+    attempt.commit(
+        [File(path=attempt.path(f"{kind}.json"), kind=kind, bytes=len(data)) for kind, data in files.items()]
+    )
+    return files["tokenizer"]
+
+
+def train_tokenizer() -> bytes:
+    return train(TEXTS, Tokenizer(vocab_size=400), [*SPECIAL_TOKENS.values()]).to_str().encode()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,7 @@ def test_a_shard_is_closed_once_it_has_its_tokens(
         writer.write(make_document("~é"[0] + "^", name=f"d{at}"))
     (file,) = writer.close()
     settings = Pack(seq_len=1024, shard_tokens=shard_tokens)
-    output = pack(tmp_store, "out", settings, train(TEXTS, 400, 2).to_str().encode(), file, "00000-0123abcd")
+    output = pack(tmp_store, "out", settings, train_tokenizer(), 0, file, "00000-0123abcd")
     opened = [open_shard(tmp_store.download(one.path, tmp_path / f"{at}")) for at, one in enumerate(output.files)]
     assert [len(one.ids) for one in opened] == shards
     assert [one.used for one in opened] == [3 * count for count in shards]

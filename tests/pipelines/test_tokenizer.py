@@ -73,7 +73,10 @@ def test_a_vocabulary_that_cannot_hold_every_byte_is_refused() -> None:
         ("special_tokens: {eos: x}", "'eos' is no role; there are end_of_text, pad, user, assistant, system and"),
         ('special_tokens: {pad: "<|user|>"}', "'<|user|>' is the token of two roles"),
         ('special_tokens: {pad: ""}', "should have at least 1"),
-        ("expand: {tokens: 10}", "expand adds to a brought tokenizer; name it as start_from, or raise vocab_size"),
+        (
+            "expand: {tokens: 10}",
+            "expand.tokens adds to a brought tokenizer; name it as start_from, or raise vocab_size",
+        ),
         ("start_from: a, expand: {tokens: 10, model: b}", "name either a model, whose pieces are appended, or"),
     ],
 )
@@ -129,18 +132,19 @@ def test_stage(
 def test_each_source_gives_its_share_of_the_sample(make_document: Any, make_corpus: Any, commit_mixture: Any) -> None:
     run = make_corpus([[[make_document("x")]]])
     long, short = (
-        [make_document(f"{word * 996}{n:04d}") for n in range(count)] for word, count in (("a", 30), ("b", 10))
+        [make_document(f"{word * 996}{n:04d}") for n in range(count)] for word, count in (("a", 300), ("b", 100))
     )
     commit_mixture(run, {"documents": [long, short]})
     files = need(run.store, run.task("mix")).of("documents")
     named = [file.model_copy(update={"source": source}) for file, source in zip(files, ("web", "books"), strict=True)]
-    sample = Sample(run.store, named, 19_500)
+    sample = Sample(run.store, named, 200_000)
     drawn = [text[0] for text in sample]
-    assert (drawn.count("a"), drawn.count("b")) == (15, 5)
-    assert (sample.bytes, sample.documents) == (20_000, 20)
+    assert drawn.count("a") / drawn.count("b") == pytest.approx(3, abs=0.2), "as their bytes, about"
+    assert (sample.bytes, sample.documents) == (1000 * len(drawn), len(drawn))
+    assert 200 <= len(drawn) <= 202
     assert [text[0] for text in sample] == drawn, "it may be read again"
-    one = [text[0] for text in Sample(run.store, files, 19_500)]
-    assert (one.count("a"), one.count("b")) == (20, 0), "without sources the files are one"
+    one = [text[0] for text in Sample(run.store, files, 200_000)]
+    assert (one.count("a"), one.count("b")) == (200, 0), "without sources the files are one"
 
 
 def test_a_brought_tokenizer_is_expanded_and_measured_beside_a_reference(
@@ -166,11 +170,11 @@ def test_a_brought_tokenizer_is_expanded_and_measured_beside_a_reference(
     assert made.get_vocab_size() == len(held) + 8 + 68, "every role but one was missing"
     found = read_fertility(run.store, done)
     assert found.reference is not None
-    chinese, before = found.run["zh"], found.reference["zh"]
+    chinese, before = found.own["zh"], found.reference["zh"]
     assert (chinese.documents, chinese.words, chinese.characters, chinese.bytes) == (1, 5, 5, 15)
     assert (before.tokens, before.bytes_per_token) == (15, 1.0)
     assert chinese.tokens == 15 - 8, "eight merges shorten five characters of three bytes by eight"
-    assert found.run["en"].tokens == found.reference["en"].tokens, "the languages of the sample are those named"
+    assert found.own["en"].tokens == found.reference["en"].tokens, "the languages of the sample are those named"
     assert done.metrics["reference_bytes_per_token"] < done.metrics["heldout_bytes_per_token"]
 
 
