@@ -26,6 +26,9 @@ class Kind(StrEnum):
     HELDOUT_PAIRS = "heldout_pairs"
     # what training reads
     TOKENIZER = "tokenizer"
+    SPECIAL_TOKENS = "special_tokens"  # role -> token of the tokenizer
+    BASE_TOKENIZER = "base_tokenizer"  # the brought one, as it was before anything was added
+    FERTILITY = "fertility"  # how many tokens a tokenizer makes of each language
     TOKENS = "tokens"  # token ids; `contract.shards` says how these five lie together
     HELDOUT_TOKENS = "heldout_tokens"
     TOKEN_INDEX = "token_index"  # where each document of a file of tokens begins

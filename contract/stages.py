@@ -109,8 +109,8 @@ STAGES: dict[str, Stage] = {
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "tokenizer", "corpus", "spark", "corpus", ("mix",), 1,
-            "trains a byte-level BPE on the mixture",
+            "tokenizer", "corpus", "spark", "corpus", ("mix",), 2,
+            "trains a tokenizer on the mixture, or expands one that is brought",
             facts=("special_tokens",),
         ),
         Stage(

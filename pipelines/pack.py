@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from contract import results
-from contract.chat import END_OF_TEXT
+from contract.chat import load_special_tokens
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import File
@@ -97,11 +97,13 @@ class Shard:
         return writer.file(kind, rows).model_copy(update={"source": self._source})
 
 
-def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, file: File, name: str) -> Output:
-    """Write one file of documents as shards of at least `shard_tokens` tokens; the last shard may have fewer."""
+def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, end: int, file: File, name: str) -> Output:
+    """Write one file of documents as shards of at least `shard_tokens` tokens; the last shard may have fewer.
+
+    `end` is the id of end-of-text.
+    """
     tokenizer = load_tokenizer(vocabulary)
-    end, size = tokenizer.token_to_id(END_OF_TEXT), tokenizer.get_vocab_size()
-    assert end is not None, "the stage tokenizer puts it first"
+    size = tokenizer.get_vocab_size()
     output = Output()
     shard: Shard | None = None
 
@@ -145,7 +147,11 @@ def run(job: Job) -> None:
         raise InputError(f"pack: {job.store.full(mixture.path)} lists no training documents; run mix again")
     with vocabulary.open(job.store) as source:
         data = source.read()
-    output = job.map_files(files, partial(pack, job.store, job.prefix, settings, data))
+    (named,) = job.inputs("tokenizer", Kind.SPECIAL_TOKENS)
+    special = load_special_tokens(job.store.read_bytes(named.path), job.store.full(named.path))
+    end = load_tokenizer(data).token_to_id(special["end_of_text"])
+    assert end is not None, "the stage tokenizer adds every special token"
+    output = job.map_files(files, partial(pack, job.store, job.prefix, settings, data, end))
     size = output.counts.bytes_read
     output.counts.bytes_read = 0  # pack drops no documents, so it is not a level of the funnel
     width = token_type(load_tokenizer(data).get_vocab_size()).itemsize

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from contract.chat import SPECIAL_TOKENS
+from contract.chat import SPECIAL_TOKENS, dump_special_tokens
 from contract.documents import parts_of
 from contract.errors import InputError
 from contract.manifest import Attempt, File, Rows
 from contract.schema import DOCUMENTS
-from contract.settings.corpus import Pack
+from contract.settings.corpus import Pack, Tokenizer
 from contract.shards import (
     ShardFiles,
     in_store,
@@ -24,7 +24,7 @@ from contract.shards import (
 )
 from pipelines.pack import load_tokenizer, pack
 from pipelines.spark.tables import TableWriter
-from pipelines.tokenizer import train
+from pipelines.vocabulary.training import train
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 
@@ -38,10 +38,17 @@ TEXTS = [
 
 def commit_tokenizer(run: Any) -> bytes:
     attempt = Attempt(run, run.task("tokenizer"))
-    data = train(TEXTS, 400, 2).to_str().encode()
-    run.store.write_bytes(attempt.path("tokenizer.json"), data)
-    attempt.commit([File(path=attempt.path("tokenizer.json"), kind="tokenizer", bytes=len(data))])
-    return data
+    files = {"tokenizer": train_tokenizer(), "special_tokens": dump_special_tokens(SPECIAL_TOKENS)}
+    for kind, data in files.items():
+        run.store.write_bytes(attempt.path(f"{kind}.json"), data)
+    attempt.commit(
+        [File(path=attempt.path(f"{kind}.json"), kind=kind, bytes=len(data)) for kind, data in files.items()]
+    )
+    return files["tokenizer"]
+
+
+def train_tokenizer() -> bytes:
+    return train(TEXTS, Tokenizer(vocab_size=400), [*SPECIAL_TOKENS.values()]).to_str().encode()
 
 
 def documents_file(store: Any, rows: list[dict[str, Any]], source: str = "") -> File:
@@ -78,7 +85,7 @@ def test_a_shard_is_closed_once_it_has_its_tokens(
     """Four documents of two tokens, each then with its end of text: three tokens."""
     file = documents_file(tmp_store, [make_document("~^", name=f"d{at}") for at in range(4)], "books")
     settings = Pack(seq_len=1024, shard_tokens=shard_tokens)
-    output = pack(tmp_store, "out", settings, train(TEXTS, 400, 2).to_str().encode(), file, "00000-0123abcd")
+    output = pack(tmp_store, "out", settings, train_tokenizer(), 0, file, "00000-0123abcd")
     assert [len(opened(tmp_store, one)[0]) for one in output.shards] == shards
     assert [one.tokens.bytes for one in output.shards] == [2 * 3 * count for count in shards]
     assert [one.rows[1024].rows for one in output.shards] == [1] * len(shards)
@@ -101,9 +108,9 @@ def test_rows_of_several_lengths_are_cut_from_the_same_tokens(packing: str, tmp_
     """Long documents are split, and none is lost or cut at its head."""
     texts = ["".join(chr(200 + (at * 7 + n) % 500) for n in range(at)) for at in range(1, 60)]
     file = documents_file(tmp_store, [make_document(text) for text in texts])
-    data = train(TEXTS, 400, 2).to_str().encode()
+    data = train_tokenizer()
     settings = Pack(seq_len=16, more_seq_lens=(8, 64), packing=packing)
-    (shard,) = pack(tmp_store, "out", settings, data, file, "n").shards
+    (shard,) = pack(tmp_store, "out", settings, data, 0, file, "n").shards
     documents, rows = opened(tmp_store, shard)
     tokenizer = load_tokenizer(data)
     assert [tokens for _, tokens in documents] == [[*tokenizer.encode(text).ids, 0] for text in texts]
@@ -122,12 +129,12 @@ def test_rows_of_several_lengths_are_cut_from_the_same_tokens(packing: str, tmp_
 def test_memory_does_not_grow_with_a_shard(tmp_store: Any, make_document: Any) -> None:
     """The same documents as fifty shards and as one: what the worker holds at a time differs by less than a megabyte."""
     file = documents_file(tmp_store, [make_document(" ".join(map(str, range(at, at + 400)))) for at in range(1500)])
-    data = train(TEXTS, 400, 2).to_str().encode()
+    data = train_tokenizer()
 
     def peak(shard_tokens: int) -> tuple[int, int]:
         settings = Pack(seq_len=64, more_seq_lens=(16,), packing="best_fit", shard_tokens=shard_tokens)
         tracemalloc.start()
-        shards = pack(tmp_store, f"out-{shard_tokens}", settings, data, file, "n").shards
+        shards = pack(tmp_store, f"out-{shard_tokens}", settings, data, 0, file, "n").shards
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most, len(shards)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from contract.chat import END_OF_TEXT, SPECIAL_TOKENS
+from contract.chat import END_OF_TEXT, SPECIAL_TOKENS, dump_special_tokens
 from contract.errors import Interrupted
 from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
@@ -130,7 +130,12 @@ def commit_corpus(run: Run) -> None:
             )
             packed[f"{packed_kind}-{part}.bin"] = (packed_kind, data, -(-sum(map(len, ids)) // seq_len))
     commit(run, "mix", mixed)
-    commit(run, "tokenizer", {"tokenizer.json": ("tokenizer", tokenizer.to_str().encode(), 0)})
+    special = ("special_tokens", dump_special_tokens(SPECIAL_TOKENS), 0)
+    commit(
+        run,
+        "tokenizer",
+        {"tokenizer.json": ("tokenizer", tokenizer.to_str().encode(), 0), "special_tokens.json": special},
+    )
     commit(run, "pack", packed)
 
 
