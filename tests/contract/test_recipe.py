@@ -91,6 +91,12 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
         ("pretrain: {batch: 10, engine: {micro_batch: 8}}", [], "pretrain.batch 10 is not a multiple"),
         ("pretrain: {model: {heads: 5}}", [], "pretrain.model: heads 5 must divide d_model 768"),
         ("pack: {seq_len: 64}", [], "pack.seq_len 64 is shorter than the longest chat"),
+        (
+            "pack: {more_seq_lens: [4096, 2048]}",
+            [],
+            "pack.more_seq_lens: should be lengths that differ from each other and",
+        ),
+        ("pack: {more_seq_lens: [8192, 8192]}", [], "from seq_len, got [8192, 8192]"),
         ("[1, 2]", [], "must hold keys and values, not a list"),
         ("a: [", [], "is not valid YAML"),
         ("filter: {min_words: 1, min_words: 2}", [], "key 'min_words' stands twice"),
