@@ -29,7 +29,7 @@ from contract.plan import Run, resolve
 from contract.results import result_of
 from pipelines.spark import job as spark_job
 from tests.declared import only_declared
-from tests.packed import write_shard
+from perf.packed import write_shard
 from training.engine.job import Job
 
 if TYPE_CHECKING:

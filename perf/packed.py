@@ -1,4 +1,4 @@
-"""Token shards as `pack` commits them, small and made by hand."""
+"""Token shards as `pack` commits them, for tests and benches that need known tokens."""
 
 import io
 from collections.abc import Sequence
