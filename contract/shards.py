@@ -16,6 +16,7 @@ Writers hold a bounded number of bytes, however large a shard is. Readers take a
 memory map or a file in the store, and check all that they read: a file may be damaged or hostile.
 """
 
+import io
 import re
 import struct
 import tempfile
@@ -30,6 +31,7 @@ import numpy.typing as npt
 from contract.errors import DamagedError, InputError
 from contract.kinds import Kind
 from contract.manifest import File, Manifest
+from contract.store import Store
 
 INDEX = struct.Struct("<9sQBQQ")  # 34 bytes
 INDEX_MAGIC, INDEX_VERSION = b"MMIDIDX\x00\x00", 1
@@ -68,6 +70,10 @@ class ShardFiles:
     index: File
     ids: File
     rows: dict[int, File] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[File]:
+        return [self.tokens, self.index, self.ids, *self.rows.values()]
 
 
 def rows_name(name: str, seq_len: int) -> str:
@@ -131,9 +137,11 @@ class _Spool:
         self.count += len(numbers)
 
     def chunks(self) -> Iterator[npt.NDArray[Any]]:
-        self._file.seek(0)
-        while data := self._file.read(CHUNK * self._kind.itemsize):
+        at = 0  # two readers may take turns
+        while self._file.seek(at) == at and (data := self._file.read(CHUNK * self._kind.itemsize)):
+            at += len(data)
             yield np.frombuffer(data, self._kind)
+        self._file.seek(0, io.SEEK_END)
 
     def close(self) -> None:
         self._file.close()
@@ -144,10 +152,10 @@ def _bytes(numbers: npt.NDArray[Any]) -> memoryview:
 
 
 class TokenWriter:
-    """Writes the tokens, the index and the ids of one shard, batch by batch. `finish` writes the index."""
+    """Writes the tokens and the ids of one shard, batch by batch, and at the end its index."""
 
-    def __init__(self, tokens: Sink, index: Sink, ids: Sink, vocab_size: int) -> None:
-        self._tokens, self._index, self._ids, self._vocab_size = tokens, index, ids, vocab_size
+    def __init__(self, tokens: Sink, ids: Sink, vocab_size: int) -> None:
+        self._tokens, self._ids, self._vocab_size = tokens, ids, vocab_size
         self._type = token_type(vocab_size)
         self._sizes = _Spool("<i4")
         self.tokens = 0
@@ -178,28 +186,28 @@ class TokenWriter:
         """The tokens of each document so far, in order, a bounded number at a time."""
         return self._sizes.chunks()
 
-    def finish(self) -> None:
+    def finish(self, index: Sink) -> None:
         """Write the index. Closing the sinks is left to their owner."""
         code = next(code for code, kind in TYPES.items() if kind == self._type)
         count = self.documents
-        self._index.write(INDEX.pack(INDEX_MAGIC, INDEX_VERSION, code, count, count + 1))
+        index.write(INDEX.pack(INDEX_MAGIC, INDEX_VERSION, code, count, count + 1))
         for sizes in self._sizes.chunks():
-            self._index.write(_bytes(sizes))
+            index.write(_bytes(sizes))
         at = 0
         for sizes in self._sizes.chunks():
             ends = at + np.cumsum(sizes.astype(np.int64)) * self._type.itemsize
-            self._index.write(_bytes(np.concatenate([[at], ends[:-1]]).astype("<i8")))
+            index.write(_bytes(np.concatenate([[at], ends[:-1]]).astype("<i8")))
             at = int(ends[-1])
         for begin in range(0, count + 1, CHUNK):
-            self._index.write(_bytes(np.arange(begin, min(begin + CHUNK, count + 1), dtype="<i8")))
+            index.write(_bytes(np.arange(begin, min(begin + CHUNK, count + 1), dtype="<i8")))
         self._sizes.close()
 
 
 class RowsWriter:
-    """Writes the file of rows of one sequence length, batch by batch. `finish` puts it into the sink."""
+    """Collects the rows of one sequence length, batch by batch, and at the end writes their file."""
 
-    def __init__(self, sink: Sink, seq_len: int) -> None:
-        self._sink, self._seq_len = sink, seq_len
+    def __init__(self, seq_len: int) -> None:
+        self._seq_len = seq_len
         self._first, self._start, self._length = _Spool("<u8"), _Spool("<u8"), _Spool("<u4")
 
     @property
@@ -213,13 +221,13 @@ class RowsWriter:
         self._start.add(start)
         self._length.add(length)
 
-    def finish(self, tokens: int) -> None:
+    def finish(self, sink: Sink, tokens: int) -> None:
         """Write the file. tokens: those of the shard."""
         pieces = self._start.count
-        self._sink.write(ROWS.pack(ROWS_MAGIC, ROWS_VERSION, self._seq_len, self.rows, pieces, tokens))
+        sink.write(ROWS.pack(ROWS_MAGIC, ROWS_VERSION, self._seq_len, self.rows, pieces, tokens))
         for column in (self._first.chunks(), [np.array([pieces], "<u8")], self._start.chunks(), self._length.chunks()):
             for numbers in column:
-                self._sink.write(_bytes(numbers))
+                sink.write(_bytes(numbers))
         for spool in (self._first, self._start, self._length):
             spool.close()
 
@@ -232,6 +240,16 @@ def mapped(path: Path) -> tuple[Read, int]:
     size = path.stat().st_size
     data = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
     return lambda offset, count: data[offset : offset + count], size
+
+
+def in_store(store: Store, file: File) -> tuple[Read, int]:
+    """(a reader of byte ranges of a committed file, its size). Each range is one request to the store."""
+
+    def read(offset: int, count: int) -> Any:
+        with file.open(store) as source:
+            return source.read_at(count, offset)
+
+    return read, file.bytes
 
 
 def _damaged(where: str, why: str) -> InputError:

@@ -109,13 +109,13 @@ STAGES: dict[str, Stage] = {
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "tokenizer", "corpus", "spark", "corpus", ("mix",), 1,
-            "trains a byte-level BPE on the mixture",
+            "tokenizer", "corpus", "spark", "corpus", ("mix",), 2,
+            "trains a tokenizer on the mixture, or expands one that is brought",
             facts=("special_tokens",),
         ),
         Stage(
-            "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 1,
-            "documents to token shards of equal sequences",
+            "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 2,
+            "documents to token shards, and to rows of equal length",
         ),
         Stage(
             "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 2,

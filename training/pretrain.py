@@ -73,7 +73,7 @@ def run(job: Job) -> None:
         finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(step, heldout_loss=after.loss)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat.path, job.ranks.rank)
+    model.save(engine.module, folder, chat, job.ranks.rank)
     job.commit(
         folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state), **_read(job, plan))
     )

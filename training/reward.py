@@ -197,5 +197,5 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat.path, job.ranks.rank)
+    model.save(engine.module, folder, chat, job.ranks.rank)
     job.commit(folder, results.Reward(pairs=trained, **metrics))

@@ -115,6 +115,12 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             "pretrain.phases.1.share is less than one of the 10 steps; raise it or the steps",
         ),
         ("pack: {seq_len: 64}", [], "pack.seq_len 64 is shorter than the longest chat"),
+        (
+            "pack: {more_seq_lens: [4096, 2048]}",
+            [],
+            "pack.more_seq_lens: should be lengths that differ from each other and",
+        ),
+        ("pack: {more_seq_lens: [8192, 8192]}", [], "from seq_len, got [8192, 8192]"),
         ("[1, 2]", [], "must hold keys and values, not a list"),
         ("a: [", [], "is not valid YAML"),
         ("filter: {min_words: 1, min_words: 2}", [], "key 'min_words' stands twice"),

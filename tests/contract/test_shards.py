@@ -41,25 +41,25 @@ def joined(lists: list[list[Any]]) -> list[Any]:
 def written(documents: list[list[int]], vocab: int, batch: int = 3) -> tuple[bytes, bytes, bytes]:
     """(tokens, index, ids) of a shard whose n-th document has the id n."""
     tokens, index, ids = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    writer = TokenWriter(tokens, index, ids, vocab)
+    writer = TokenWriter(tokens, ids, vocab)
     for at in range(0, len(documents), batch):
         some = documents[at : at + batch]
         keys = b"".join(number.to_bytes(16, "big") for number in range(at, at + len(some)))
         writer.add(np.array(joined(some), np.int64), np.array(list(map(len, some))), keys)
     assert (writer.tokens, writer.documents) == (sum(map(len, documents)), len(documents))
     assert [int(size) for sizes in writer.sizes() for size in sizes] == list(map(len, documents))
-    writer.finish()
+    writer.finish(index)
     return tokens.getvalue(), index.getvalue(), ids.getvalue()
 
 
 def rows_file(rows: list[list[tuple[int, int]]], seq_len: int, tokens: int, batch: int = 2) -> bytes:
     sink = io.BytesIO()
-    writer = RowsWriter(sink, seq_len)
+    writer = RowsWriter(seq_len)
     for at in range(0, len(rows), batch):
         pieces = np.array(joined(rows[at : at + batch]))
         writer.add(np.array([len(row) for row in rows[at : at + batch]]), pieces[:, 0], pieces[:, 1])
     assert writer.rows == len(rows)
-    writer.finish(tokens)
+    writer.finish(sink, tokens)
     return sink.getvalue()
 
 
@@ -162,17 +162,17 @@ def test_more_documents_than_a_writer_holds_at_a_time() -> None:
     """Chunks meet without a gap in each of the three columns."""
     count = 2 * CHUNK + 3
     tokens, index, ids = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    writer = TokenWriter(tokens, index, ids, 1 << 20)
+    writer = TokenWriter(tokens, ids, 1 << 20)
     sizes = np.arange(count) % 3 + 1
     writer.add(np.arange(sizes.sum()) % 1000, sizes, bytes(16 * count))
-    writer.finish()
+    writer.finish(index)
     found = read_index(*reader(index.getvalue()), "i")
     assert np.array_equal(np.diff(found.starts), sizes)
     rows = io.BytesIO()
-    cut = RowsWriter(rows, 8)
+    cut = RowsWriter(8)
     for _ in range(2):
         cut.add(np.ones(CHUNK + 1, np.int64), np.arange(CHUNK + 1), np.full(CHUNK + 1, 2))
-    cut.finish(1 << 20)
+    cut.finish(rows, 1 << 20)
     header = read_rows_header(*reader(rows.getvalue()), "r")
     whole = read_rows(reader(rows.getvalue())[0], header, "r")
     assert np.array_equal(whole.first, np.arange(2 * CHUNK + 3))
@@ -191,18 +191,18 @@ def test_more_documents_than_a_writer_holds_at_a_time() -> None:
     ],
 )
 def test_documents_that_do_not_fit_are_refused(tokens: list[int], sizes: list[int], ids: int, message: str) -> None:
-    sinks = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    sinks = io.BytesIO(), io.BytesIO()
     with pytest.raises(ValueError, match=message):
         TokenWriter(*sinks, 9).add(np.array(tokens), np.array(sizes), bytes(ids))
-    assert [sink.getvalue() for sink in sinks] == [b"", b"", b""]
+    assert [sink.getvalue() for sink in sinks] == [b"", b""]
 
 
 def test_a_batch_of_no_documents_adds_nothing() -> None:
-    sinks = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    writer = TokenWriter(*sinks, 9)
+    index_sink = io.BytesIO()
+    writer = TokenWriter(io.BytesIO(), io.BytesIO(), 9)
     writer.add(np.zeros(0, np.int64), np.zeros(0, np.int64), b"")
-    writer.finish()
-    index = read_index(*reader(sinks[1].getvalue()), "i")
+    writer.finish(index_sink)
+    index = read_index(*reader(index_sink.getvalue()), "i")
     assert (index.tokens, index.documents) == (0, 0)
 
 
@@ -315,6 +315,7 @@ def test_the_files_of_a_shard_are_found_by_their_part() -> None:
     manifest = listed(*one, *other, ("t-64.rows", "rows", 0))
     (train,), (heldout,) = shards_of(manifest, Kind.TOKENS), shards_of(manifest, Kind.HELDOUT_TOKENS)
     assert (train.tokens.path, train.index.path, train.ids.path) == ("a/t.bin", "a/t.idx", "a/t.ids")
+    assert [file.path for file in train.files] == ["a/t.bin", "a/t.idx", "a/t.ids", "a/t-8.rows", "a/t-64.rows"]
     assert {length: file.path for length, file in train.rows.items()} == {8: "a/t-8.rows", 64: "a/t-64.rows"}
     assert (heldout.index.path, heldout.rows) == ("a/h.idx", {})
     assert rows_name("t", 64) == "t-64.rows"

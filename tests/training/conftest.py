@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from contract.chat import END_OF_TEXT, SPECIAL_TOKENS
+from contract.chat import END_OF_TEXT, SPECIAL_TOKENS, dump_special_tokens
 from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, find, need
@@ -29,7 +29,7 @@ from contract.plan import Run, resolve
 from contract.results import result_of
 from pipelines.spark import job as spark_job
 from tests.declared import only_declared
-from tests.packed import write_shard
+from perf.packed import write_shard
 from training.engine.job import Job
 
 if TYPE_CHECKING:
@@ -127,7 +127,9 @@ def commit_corpus(run: Run) -> None:
                 run.store, attempt.path(f"{tokens}-{at}"), part, tokens, ids, [run.recipe.pack.seq_len]
             )
     commit(run, "mix", mixed)
-    commit(run, "tokenizer", {"tokenizer.json": ("tokenizer", tokenizer.to_str().encode(), 0)})
+    special = ("special_tokens", dump_special_tokens(SPECIAL_TOKENS), 0)
+    vocabulary = ("tokenizer", tokenizer.to_str().encode(), 0)
+    commit(run, "tokenizer", {"tokenizer.json": vocabulary, "special_tokens.json": special})
     attempt.commit(packed, result=result_of("pack").model_construct())
 
 

@@ -23,6 +23,7 @@ TINY, TINY_ROUNDS = 256, 24  # over 20,000 keys, pairs of 5 rows were uneven aft
 WORD = (1 << 64) - 1
 MIX = (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)  # MurmurHash3's finaliser
 BLOCK = 4096  # rows that are drawn before the next block is begun
+BLOCK_TOKENS = 1 << 25  # fewer where rows are long: a reader holds a block or two of each source, 128 MiB at most each
 
 
 @lru_cache(maxsize=64)
@@ -109,18 +110,26 @@ def share_of(rows: list[T], rank: int, world: int) -> list[T]:
     return rows[rank * size : (rank + 1) * size]
 
 
-def draws_of(source: str, count: int, first: int, last: int, seed: int) -> npt.NDArray[np.int64]:
+def block_of(seq_len: int) -> int:
+    """The rows of a block, whose rows are of `seq_len` + 1 tokens."""
+    return max(1, min(BLOCK, BLOCK_TOKENS // seq_len))
+
+
+def draws_of(
+    source: str, count: int, first: int, last: int, seed: int, block_rows: int = BLOCK
+) -> npt.NDArray[np.int64]:
     """The rows of draws `first` to `last` - 1 of a source that has `count` rows, counted from 0 over all epochs.
 
-    Each epoch draws every row once. Blocks of BLOCK neighbouring rows come in the order of a permutation, and the rows
-    of a block in that of another, so a reader needs one block at a time, or two where one ends.
+    Each epoch draws every row once. Blocks of `block_rows` neighbouring rows come in the order of a permutation,
+    and the rows of a block in that of another, so a reader needs one block at a time, or two where one ends.
     """
     pieces = [np.empty(0, dtype=np.int64)]
     for epoch, start, stop in _epochs(first, last, count):
-        for block, begin, end in _blocks(permutation(-(-count // BLOCK), seed, source, epoch), count, start, stop):
-            size = min(BLOCK, count - block * BLOCK)
+        blocks = permutation(-(-count // block_rows), seed, source, epoch)
+        for block, begin, end in _blocks(blocks, block_rows, count, start, stop):
+            size = min(block_rows, count - block * block_rows)
             within = permutation(size, seed, source, epoch, block)(np.arange(begin, end, dtype=np.uint64))
-            pieces.append(within.astype(np.int64) + block * BLOCK)
+            pieces.append(within.astype(np.int64) + block * block_rows)
     return np.concatenate(pieces)
 
 
@@ -133,16 +142,16 @@ def _epochs(first: int, last: int, count: int) -> Iterator[tuple[int, int, int]]
         first += end - place
 
 
-def _blocks(order: Permutation, count: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """(block, first place within it, end) of the places `start` to `stop` - 1 of an epoch of `count` rows.
+def _blocks(order: Permutation, rows: int, count: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """(block, first place within it, end) of the places `start` to `stop` - 1 of an epoch.
 
-    The last block of the rows may be shorter. Wherever it falls in the order, all places behind it move up.
+    The epoch has `count` rows, and a block `rows` of them. The last block of the rows may be shorter. Wherever it falls in the order, all places behind it move up.
     """
-    short = order.n * BLOCK - count  # rows that the last block lacks
+    short = order.n * rows - count  # rows that the last block lacks
     at = order.inverse(order.n - 1)
     while start < stop:
-        moved = start if start < at * BLOCK + BLOCK - short else start + short
-        slot, place = divmod(moved, BLOCK)
-        end = min(BLOCK - short if slot == at else BLOCK, place + stop - start)
+        moved = start if start < at * rows + rows - short else start + short
+        slot, place = divmod(moved, rows)
+        end = min(rows - short if slot == at else rows, place + stop - start)
         yield order(slot), place, end
         start += end - place

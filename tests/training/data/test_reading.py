@@ -17,7 +17,7 @@ from contract.mixture import schedule
 from contract.settings.training import Mixture
 from contract.store import Store
 from perf.slow_store import slow_store
-from tests.packed import write_shard
+from perf.packed import write_shard
 from training.data import reading
 from training.data.drawing import Draws
 from training.data.reading import TokenData

@@ -1,4 +1,4 @@
-"""Token shards as `pack` commits them, small and made by hand."""
+"""Token shards as `pack` commits them, for tests and benches that need known tokens."""
 
 import io
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ def write_shard(
 ) -> list[File]:
     """Write the files of one shard, whose rows follow each other as in the packing `stream`."""
     tokens, index, ids = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    writer = TokenWriter(tokens, index, ids, 1 << 16)
+    writer = TokenWriter(tokens, ids, 1 << 16)
     numbers = b"".join(at.to_bytes(16, "big") for at in range(len(documents)))
     sizes = np.array([len(some) for some in documents])
     writer.add(np.concatenate([np.array(some) for some in documents]), sizes, numbers)
-    writer.finish()
+    writer.finish(index)
     made = [
         (f"{name}.bin", kind, tokens, 0),
         (f"{name}.idx", Kind.TOKEN_INDEX, index, 0),
         (f"{name}.ids", Kind.TOKEN_IDS, ids, 0),
     ]
     for seq_len in seq_lens:
-        rows = RowsWriter(sink := io.BytesIO(), seq_len)
+        rows, sink = RowsWriter(seq_len), io.BytesIO()
         starts = np.arange(0, max(writer.tokens - 1, 1), seq_len)
         rows.add(np.ones_like(starts), starts, np.minimum(seq_len + 1, writer.tokens - starts))
-        rows.finish(writer.tokens)
+        rows.finish(sink, writer.tokens)
         made.append((rows_name(name, seq_len), Kind.ROWS, sink, len(starts)))
     files = []
     for path, what, data, count in made:
