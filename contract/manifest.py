@@ -136,6 +136,9 @@ class Rows(BaseModel):
             )
 
 
+Figure = float | int | str | bool | None
+
+
 class Manifest(BaseModel):
     """What a task read, wrote, counted and measured."""
 
@@ -151,7 +154,8 @@ class Manifest(BaseModel):
     sources: tuple[str, ...] = ()
     """URIs of the crawl files, or of the sources beside the crawl, without secrets: of stages that read no other."""
     rows: Rows = Rows()
-    metrics: dict[str, float | int | str | bool | None] = {}
+    metrics: dict[str, Figure | dict[str, dict[str, float | int]]] = {}
+    """A table of figures has rows and columns."""
     run: str
     code: str
     started: datetime.datetime

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError, model_validator
 
-from contract import deployment, mistakes, plainyaml
+from contract import deployment, mistakes, mixture, plainyaml
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
@@ -64,6 +64,16 @@ class Recipe(TrainingSections):
                 f"ppo.ptx_sequences {self.ppo.ptx_sequences} is not a multiple of "
                 f"ppo.engine.processes {self.ppo.engine.processes}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_steps(self) -> "Recipe":
+        steps = mixture.known_steps(self.pretrain, self.pack.seq_len)
+        if self.pretrain.phases and steps is not None:
+            each = mixture.split_steps([phase.share for phase in self.pretrain.phases], steps)
+            if 0 in each:
+                phase = f"pretrain.phases.{each.index(0)}"
+                raise ValueError(f"{phase}.share is less than one of the {steps:,} steps; raise it or the steps")
         return self
 
     @model_validator(mode="after")

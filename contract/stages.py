@@ -114,26 +114,26 @@ STAGES: dict[str, Stage] = {
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "tokenizer", "corpus", "spark", "corpus", ("mix",), 1,
-            "trains a byte-level BPE on the mixture",
+            "tokenizer", "corpus", "spark", "corpus", ("mix",), 2,
+            "trains a tokenizer on the mixture, or expands one that is brought",
             facts=("special_tokens",),
         ),
         Stage(
-            "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 1,
-            "documents to token shards of equal sequences",
+            "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 2,
+            "documents to token shards, and to rows of equal length",
         ),
         Stage(
-            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 1,
+            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 2,
             "next-token prediction",
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 3,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 4,
             "instruction tuning",
             facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 3,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 4,
             "reward model from preference pairs",
             facts=("chat_format",),
         ),
@@ -142,15 +142,15 @@ STAGES: dict[str, Stage] = {
             "is the reward model good enough for PPO",
         ),
         Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 2,
+            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 3,
             "reinforcement learning from the reward model",
-            facts=("chat_format",),
+            settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 3,
+            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 4,
             "every model on the same held-out data",
-            settings=("ppo.max_prompt_tokens",), facts=("chat_format",),
+            settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
         ),
         Stage(
             "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,

@@ -8,9 +8,11 @@ import torch
 from contract import results
 from contract.kinds import Kind
 from contract.metrics import Progress
+from contract.mixture import Schedule, of_pretrain, told
 from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
+from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
@@ -23,40 +25,46 @@ from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, l
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    train, heldout = TokenData(job, Kind.TOKENS, settings.seed), TokenData(job, Kind.HELDOUT_TOKENS)
+    draws, seq_len = _draws(job), job.setting("pack.seq_len")
+    heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
+    plan = draws.schedule
     module = model.build(
         settings.model,
         chat.vocab_size,
-        job.setting("pack.seq_len"),
+        seq_len,
         settings.seed,
         settings.engine.dtype,
         chat.end_of_text,
         chat.pad,
     )
-    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
     if step == 0:
         before = _judge(job, engine, heldout, chat)
-        state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
+        state = {"seconds": 0.0, "waited": 0.0, "tokens": 0, "before": before.loss if before else None}
         if before:
             job.curves.add(0, heldout_loss=before.loss)
 
-    progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
-    while step < settings.steps:
-        began = time.perf_counter()
-        batch = train.batch(step, settings.batch, job.ranks.rank, job.ranks.world)
-        nll = learn(job, engine, batch)
-        lr = engine.lr
-        loss = batch_loss(job, step + 1, nll, batch)
-        norm = engine.step()
-        step += 1
-        seconds = time.perf_counter() - began
-        state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
-        job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
-        if job.ranks.rank == 0:
-            progress.advance(1, f"loss {loss:.3f}")
-        checkpoint.save_when_due(job, step, settings.steps, {"model": engine}, state)
+    progress = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step)
+    with draws.stream(job.ranks, step) as batches:
+        while step < plan.steps:
+            began = time.perf_counter()
+            mine = next(batches)
+            waited = time.perf_counter() - began
+            batch = mine.counted(job.ranks)
+            nll = learn(job, engine, batch)
+            lr = engine.lr
+            loss = batch_loss(job, step + 1, nll, batch)
+            norm = engine.step()
+            step += 1
+            seconds = time.perf_counter() - began
+            added = {"seconds": seconds, "waited": waited, "tokens": batch.count}
+            state |= {name: state[name] + value for name, value in added.items()}
+            job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
+            if job.ranks.rank == 0:
+                progress.advance(1, f"loss {loss:.3f}")
+            checkpoint.save_when_due(job, step, plan.steps, {"model": engine}, state)
 
     after = _judge(job, engine, heldout, chat)
     if job.ranks.rank == 0:
@@ -65,8 +73,20 @@ def run(job: Job) -> None:
         finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(step, heldout_loss=after.loss)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat.path, job.ranks.rank)
-    job.commit(folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state)))
+    model.save(engine.module, folder, chat, job.ranks.rank)
+    job.commit(
+        folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state), **_read(job, plan))
+    )
+
+
+def _draws(job: Job) -> Draws:
+    """What the recipe's mixture and phases draw from the packed corpus; prints how much that is."""
+    settings: Pretrain = job.settings
+    data = TokenData(job, Kind.TOKENS, job.setting("pack.seq_len"), settings.boundaries)
+    plan = of_pretrain(settings, job.setting("pack.seq_len"), data.sources)
+    if job.ranks.rank == 0:
+        print(*told(plan), sep="\n", flush=True)
+    return Draws(data, plan, settings.seed)
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
@@ -85,12 +105,31 @@ def _quality(before: float | None, after: HeldOut | None) -> dict[str, Any]:
     }
 
 
+def _read(job: Job, plan: Schedule) -> dict[str, Any]:
+    """What was drawn of each source, over all steps and in each phase."""
+    seq_len = job.setting("pack.seq_len")
+    drawn, epochs = plan.drawn(plan.steps), plan.epochs(plan.steps)
+    return {
+        "sources": {
+            source: {"sequences": count, "tokens": count * seq_len, "epochs": epochs[source]}
+            for source, count in drawn.items()
+        },
+        "phases": {f"steps {one.first} to {one.last}": dict(one.epochs(plan.batch)) for one in plan.stretches},
+    }
+
+
 def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, Any]:
     """Tokens and seconds of training over all attempts, and MFU on a device with a known peak; prints MFU's terms."""
     settings: Pretrain = job.settings
     parameters = model.parameters(engine.module)
     rate = state["tokens"] / state["seconds"]
-    figures = {"parameters": parameters, "tokens": state["tokens"], "seconds": state["seconds"], "tokens_per_s": rate}
+    figures = {
+        "parameters": parameters,
+        "tokens": state["tokens"],
+        "seconds": state["seconds"],
+        "reader_share": state["waited"] / state["seconds"],
+        "tokens_per_s": rate,
+    }
     peak = peak_flops(torch.cuda.get_device_name(job.ranks.device)) if job.ranks.device.type == "cuda" else None
     if peak:
         shape = settings.model

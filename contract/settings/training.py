@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from contract.mixture import PRESETS
 from contract.settings.base import (
     Batch,
     BelowOne,
+    Epochs,
     Fraction,
     Length,
     Passes,
@@ -16,6 +18,7 @@ from contract.settings.base import (
     Rows,
     Seed,
     Settings,
+    Text,
     Weight,
     runtime_only,
 )
@@ -70,17 +73,83 @@ class Engine(Settings):
     checkpoint_steps: Positive = runtime_only(200)
 
 
+class Mixture(Settings):
+    """How often each source is read. The source `crawl` is the crawl; the others have the names of the recipe.
+
+    Say at most one of `proportions`, `epochs` and `preset`; what it does not name is not read. If none is said, every
+    source is read equally often.
+    """
+
+    proportions: dict[Text, Fraction] = {}
+    """Source -> its share of the sequences drawn. They should add up to 1, give or take 0.02 for rounded tables."""
+    epochs: dict[Text, Epochs] = {}
+    """Source -> how often it is read, relative to the others; absolute if neither steps nor tokens are said."""
+    preset: Literal["gpt3", "llama"] | None = None
+    """The proportions of a published mixture, by the names of its sources: `contract/mixture.py` has the tables."""
+    max_epochs: Annotated[Real, Field(gt=0, le=100)] | None = None
+    """No source is read more often, counted from the first step. The others make up for it, in proportion."""
+
+    @model_validator(mode="after")
+    def _says_one(self) -> "Mixture":
+        said = [name for name in ("proportions", "epochs", "preset") if getattr(self, name)]
+        if len(said) > 1:
+            raise ValueError(f"{' and '.join(said)} contradict each other; say one of them")
+        for name in said:
+            if name != "preset" and not any(getattr(self, name).values()):
+                raise ValueError(f"{name} are all 0; give at least one source more")
+        total = sum(self.proportions.values())
+        if self.proportions and not 0.98 <= total <= 1.02:
+            raise ValueError(f"proportions add up to {total:.6g}; they should add up to 1")
+        return self
+
+    def named(self) -> dict[str, float] | None:
+        """The sources and numbers that proportions, epochs or preset say, or None if none of them does."""
+        if self.preset:
+            return {source: row.proportion for source, row in PRESETS[self.preset].sources.items()}
+        return self.proportions or self.epochs or None
+
+
+class Phase(Settings):
+    """A part of pretraining that has a mixture of its own."""
+
+    share: Annotated[Real, Field(gt=0, le=1)]
+    """Of all steps."""
+    mixture: Mixture | None = None
+    """If unset: `pretrain.mixture`."""
+
+
 class Pretrain(Settings):
     """Next-token prediction on the packed corpus."""
 
     model: Model = Model()
     optim: Optim = Optim()
     engine: Engine = Engine()
-    steps: Positive = 10_000
+    mixture: Mixture = Mixture()
+    """What is read. PPO's share of pretraining text is drawn from this mixture too, whatever the phases are."""
+    phases: tuple[Phase, ...] = ()
+    """One after the other, for example general text, then the best sources. Without phases `mixture` holds throughout.
+
+    A phase goes on in each source where the phases before it ended, so no sequence comes a second time too early.
+    """
+    steps: Positive | None = None
+    """If neither steps nor tokens are said: as many as `mixture.epochs` fill, else 10,000."""
+    tokens: Positive | None = None
+    """The same in tokens to train on, of which a step takes batch x pack.seq_len; rounded up to whole steps."""
     batch: Batch = 256
     """Sequences per step, over all processes."""
+    boundaries: bool = True
+    """Documents of one sequence neither see nor predict each other; false trains across them, as GPT-3 did."""
     eval_sequences: Rows = 256
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Pretrain":
+        if self.steps is not None and self.tokens is not None:
+            raise ValueError("steps and tokens both say how long to train; say one of them")
+        total = sum(phase.share for phase in self.phases)
+        if self.phases and abs(total - 1) > 0.001:
+            raise ValueError(f"the shares of the phases add up to {total:.6g}; they should add up to 1")
+        return self
 
 
 class Sft(Settings):

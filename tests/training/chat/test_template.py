@@ -103,7 +103,7 @@ def test_token_bytes_count_utf8(chat: Chat) -> None:
 def test_a_reply_ends_as_sampling_does(chat: Chat) -> None:
     assert chat.end_of_text == chat.encode([Turn("user", "a"), Turn("assistant", "b")], 9)[0][-1]
     assert {role: (frame.begins, frame.ends) for role, frame in CHAT_FORMAT.items()} == {
-        "system": ("<|system|>", ""), "user": ("<|user|>", ""), "assistant": ("<|assistant|>", "<|endoftext|>"),
+        "system": ("system", ""), "user": ("user", ""), "assistant": ("assistant", "end_of_text"),
     }  # fmt: skip
 
 
