@@ -4,37 +4,20 @@ The model is that of recipes/tiny.yaml, on one core. Blocks are of 128 rows, so 
 rows, as blocks of 4,096 rows are by batches of 256; chunks are smaller likewise.
 """
 
-import contextlib
-import io
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer, models
 
-from contract.chat import END_OF_TEXT, SPECIAL_TOKENS, dump_special_tokens
+from contract.chat import SPECIAL_TOKENS, dump_special_tokens
 from contract.kinds import Kind
-from contract.manifest import Attempt, File, need
+from contract.manifest import Attempt, File
 from contract.output import Writer
 from contract.plan import Run, resolve
-from contract.results import Pretrain, result_of
+from contract.results import result_of
 from contract.shards import RowsWriter, TokenWriter, rows_name
 from contract.store import Store
-from perf.bars import Bars
-from perf.slow_store import Asked, slow_store
 from pipelines.text.packing import stream as cut
-from training import pretrain
-from training.data import drawing, order, reading
-from training.data.reading import TokenData
-from training.data.stream import Ranges
-from training.engine.job import Job
-from training.engine.ranks import join
 
 DELAY_S = 0.02
 VOCABULARY, SEQ_LEN, STEPS = 4096, 256, 96
