@@ -17,6 +17,7 @@ from training.engine.engine import Engine
 from training.engine.job import Job
 from training.engine.metrics import flops_per_token, mfu, peak_flops
 from training.models import llama as model
+from training.models import vocabulary
 from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, learn
 
 
@@ -24,16 +25,21 @@ def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
     train, heldout = TokenData(job, Kind.TOKENS, settings.seed), TokenData(job, Kind.HELDOUT_TOKENS)
-    module = model.build(
-        settings.model,
-        chat.vocab_size,
-        job.setting("pack.seq_len"),
-        settings.seed,
-        settings.engine.dtype,
-        chat.end_of_text,
-        chat.pad,
-    )
+    if settings.start_from:
+        module, old_rows = vocabulary.started(job, chat)
+    else:
+        old_rows = 0
+        module = model.build(
+            settings.model,
+            chat.vocab_size,
+            job.setting("pack.seq_len"),
+            settings.seed,
+            settings.engine.dtype,
+            chat.end_of_text,
+            chat.pad,
+        )
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
+    only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
 
     step, state = checkpoint.restore(job, {"model": engine})
     if step == 0:
@@ -44,6 +50,7 @@ def run(job: Job) -> None:
 
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
     while step < settings.steps:
+        only_new_rows.before(step)
         began = time.perf_counter()
         batch = train.batch(step, settings.batch, job.ranks.rank, job.ranks.world)
         nll = learn(job, engine, batch)
@@ -87,14 +94,13 @@ def _quality(before: float | None, after: HeldOut | None) -> dict[str, Any]:
 
 def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, Any]:
     """Tokens and seconds of training over all attempts, and MFU on a device with a known peak; prints MFU's terms."""
-    settings: Pretrain = job.settings
     parameters = model.parameters(engine.module)
     rate = state["tokens"] / state["seconds"]
     figures = {"parameters": parameters, "tokens": state["tokens"], "seconds": state["seconds"], "tokens_per_s": rate}
     peak = peak_flops(torch.cuda.get_device_name(job.ranks.device)) if job.ranks.device.type == "cuda" else None
     if peak:
-        shape = settings.model
-        flops = flops_per_token(parameters, shape.layers, shape.d_model, job.setting("pack.seq_len"))
+        shape: Any = engine.module.config
+        flops = flops_per_token(parameters, shape.num_hidden_layers, shape.hidden_size, job.setting("pack.seq_len"))
         figures["mfu"] = mfu(rate, flops, peak, job.ranks.world)
         if job.ranks.rank == 0:
             print(

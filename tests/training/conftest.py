@@ -89,7 +89,7 @@ def train_tokenizer(vocab_size: int = 384) -> Tokenizer:
     return tokenizer
 
 
-def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **metrics: float) -> Manifest:
+def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **metrics: float | None) -> Manifest:
     """Commit a stage's result as if it had run: file name -> (kind, bytes, rows)."""
     attempt = Attempt(run, run.task(stage))
     listed = []
@@ -135,7 +135,8 @@ def commit_corpus(run: Run) -> None:
         run,
         "tokenizer",
         {"tokenizer.json": ("tokenizer", tokenizer.to_str().encode(), 0), "special_tokens.json": special},
-    )
+        vocab_size=tokenizer.get_vocab_size(), sample_bytes=0, sample_documents=0, heldout_bytes_per_token=None,
+    )  # fmt: skip
     commit(run, "pack", packed)
 
 
