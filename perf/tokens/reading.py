@@ -33,7 +33,9 @@ def tokenizer() -> Tokenizer:
 
 def write_shard(store: Store, path: str, part: int, kind: Kind, random: np.random.Generator) -> list[File]:
     """A shard of random documents of 1 to 600 tokens, as `pack` writes it."""
-    tokens, ids, index, rows = (Writer(store, name) for name in (f"{path}.bin", f"{path}.ids", f"{path}.idx", rows_name(path, SEQ_LEN)))
+    tokens, ids, index, rows = (
+        Writer(store, name) for name in (f"{path}.bin", f"{path}.ids", f"{path}.idx", rows_name(path, SEQ_LEN))
+    )
     writer, places = TokenWriter(tokens, ids, VOCABULARY), RowsWriter(SEQ_LEN)
     sizes = random.integers(1, 600, DOCUMENTS)
     writer.add(random.integers(0, VOCABULARY, int(sizes.sum())), sizes, random.bytes(16 * DOCUMENTS))
@@ -41,7 +43,12 @@ def write_shard(store: Store, path: str, part: int, kind: Kind, random: np.rando
     for rows_of in cut(writer.tokens, SEQ_LEN):
         places.add(*rows_of)
     places.finish(rows, writer.tokens)
-    made = [(tokens, kind, DOCUMENTS), (ids, Kind.TOKEN_IDS, DOCUMENTS), (index, Kind.TOKEN_INDEX, DOCUMENTS), (rows, Kind.ROWS, places.rows)]
+    made = [
+        (tokens, kind, DOCUMENTS),
+        (ids, Kind.TOKEN_IDS, DOCUMENTS),
+        (index, Kind.TOKEN_INDEX, DOCUMENTS),
+        (rows, Kind.ROWS, places.rows),
+    ]
     for one, _, _ in made:
         one.close()
     return [one.file(what, count).model_copy(update={"part": part}) for one, what, count in made]
@@ -74,4 +81,6 @@ def _vocabulary(store: Store, attempt: Attempt, _: np.random.Generator) -> list[
 
 def _shards(store: Store, attempt: Attempt, random: np.random.Generator) -> list[File]:
     parts = [*((part, Kind.TOKENS) for part in range(SHARDS)), (SHARDS, Kind.HELDOUT_TOKENS)]
-    return [file for part, kind in parts for file in write_shard(store, attempt.path(f"part-{part}"), part, kind, random)]
+    return [
+        file for part, kind in parts for file in write_shard(store, attempt.path(f"part-{part}"), part, kind, random)
+    ]
