@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError, model_validator
 
 from contract import deployment, mistakes, mixture, plainyaml
 from contract.digest import split_digest, verify, with_digest
@@ -24,6 +24,7 @@ from contract.store import split_uri
 
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
 NAMED = re.compile(r"([\w-]+)|recipes/([\w-]+)\.yaml")
+PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
 TOLD = 10  # at most so many mistakes in one error message
 
 
@@ -108,9 +109,7 @@ class Recipe(TrainingSections):
             if isinstance(value, Settings):
                 decides |= value.differences(usual, f"{key}.")
             elif value != usual:
-                section, _, name = key.rpartition(".")
-                owner = self.at(section) if section else self
-                decides[key] = owner.model_dump(mode="json", include={name})[name]
+                decides[key] = PLAIN.dump_python(value, mode="json")
         return decides
 
     def at(self, key: str) -> Any:

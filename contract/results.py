@@ -49,6 +49,10 @@ class MinhashSign(Result):
     documents: int
 
 
+class Curate(Result):
+    sources: int
+
+
 class DedupFuzzy(Result):
     clusters: int
 
@@ -67,12 +71,8 @@ class Decontaminate(Result):
 
 
 class Mix(Result):
-    training_rows: int
+    training_documents: int
     heldout_documents: int
-    extra_copies: int
-    """Rows more than documents, because a source is repeated."""
-    documents_cut: int = 0
-    documents_spared: int = 0
 
 
 class Examples(Result):
@@ -238,6 +238,7 @@ RESULTS: dict[str, type[Result]] = {
     "crawl": Crawl,
     "extract": Extract,
     "minhash_sign": MinhashSign,
+    "curate": Curate,
     "dedup_fuzzy": DedupFuzzy,
     "dedup_substring": DedupSubstring,
     "decontaminate": Decontaminate,

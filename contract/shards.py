@@ -40,6 +40,7 @@ TYPES: dict[int, np.dtype[Any]] = {8: np.dtype("<u2"), 4: np.dtype("<i4")}
 ID_BYTES = 16
 ROWS = struct.Struct("<8sIIQQQ24x")  # 64 bytes
 ROWS_MAGIC, ROWS_VERSION = b"GRISTROW", 1
+CRAWL = "crawl"  # the source of files whose manifest names none
 CHUNK = 1 << 16  # numbers that a writer holds at a time
 
 Read = Callable[[int, int], Any]
@@ -97,6 +98,20 @@ def shards_of(manifest: Manifest, kind: Kind) -> list[ShardFiles]:
             )
         shards.append(ShardFiles(tokens, one[Kind.TOKEN_INDEX][0], one[Kind.TOKEN_IDS][0], rows))
     return shards
+
+
+def source_of(shard: ShardFiles) -> str:
+    """The source of a shard's documents."""
+    return shard.tokens.source or CRAWL
+
+
+def rows_by_source(manifest: Manifest, seq_len: int) -> dict[str, int]:
+    """The number of rows of this length that training has of each source. Raises DamagedError as `shards_of` does."""
+    rows: dict[str, int] = {}
+    for shard in shards_of(manifest, Kind.TOKENS):
+        file = shard.rows.get(seq_len)
+        rows[source_of(shard)] = rows.get(source_of(shard), 0) + (file.rows if file else 0)
+    return rows
 
 
 def _seq_len(file: File) -> int:

@@ -73,30 +73,35 @@ STAGES: dict[str, Stage] = {
             "MinHash signature and band keys of each document",
         ),
         Stage(
+            "curate", "corpus", "spark", "corpus", (), 1,
+            "documents of the sources beside the crawl: read, judged by their own rules, signed",
+            settings=("langid.sample_chars", "score", "minhash_sign"),
+            facts=("language_model", "new_curated_scores"), drops=True, checks=True,
+        ),
+        Stage(
             "dedup_url", "corpus", "spark", "corpus", ("filter",), 4,
             "one document per canonical URL",
             drops=True,
         ),
         Stage(
-            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "dedup_url"), 5,
+            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "dedup_url", "curate"), 6,
             "one document per cluster of near duplicates",
-            settings=("minhash_sign",), drops=True,
+            settings=("minhash_sign", "curate.not_deduplicated"), drops=True,
         ),
         Stage(
             "dedup_substring", "corpus", "spark", "corpus", ("dedup_fuzzy",), 4,
             "cuts text that stands at two or more places",
             # held-out text is not cut because training text repeats it
-            settings=("mix.heldout_fraction",), drops=True, checks=True,
+            settings=("mix.heldout_fraction", "curate.not_deduplicated"), drops=True, checks=True,
         ),
         Stage(
             "decontaminate", "corpus", "spark", "corpus", ("dedup_substring",), 6,
             "drops or cuts documents that repeat evaluation sets",
-            drops=True, checks=True,
+            settings=("curate.not_decontaminated",), drops=True, checks=True,
         ),
         Stage(
-            "mix", "corpus", "spark", "corpus", ("decontaminate",), 3,
-            "weighs the sources, shuffles, holds some documents out",
-            settings=("decontaminate",), drops=True,
+            "mix", "corpus", "spark", "corpus", ("decontaminate",), 4,
+            "writes each source's documents once, shuffled, some of them held out",
         ),
         Stage(
             "instructions", "corpus", "spark", "corpus", ("mix",), 1,

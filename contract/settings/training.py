@@ -99,7 +99,7 @@ class Mixture(Settings):
                 raise ValueError(f"{name} are all 0; give at least one source more")
         total = sum(self.proportions.values())
         if self.proportions and not 0.98 <= total <= 1.02:
-            raise ValueError(f"proportions add up to {total:.4g}; they should add up to 1")
+            raise ValueError(f"proportions add up to {total:.6g}; they should add up to 1")
         return self
 
     def named(self) -> dict[str, float] | None:
@@ -165,7 +165,7 @@ class Pretrain(Settings):
             raise ValueError("steps and tokens both say how long to train; say one of them")
         total = sum(phase.share for phase in self.phases)
         if self.phases and abs(total - 1) > 0.001:
-            raise ValueError(f"the shares of the phases add up to {total:.4g}; they should add up to 1")
+            raise ValueError(f"the shares of the phases add up to {total:.6g}; they should add up to 1")
         return self
 
 

@@ -1,8 +1,11 @@
 """Mixtures: the published tables, caps, whose turn it is, and phases that go on where others ended."""
 
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -196,3 +199,25 @@ def test_steps_are_split_by_share():
     made = of_pretrain(Pretrain(steps=8, batch=2, phases=phases), 64, {"crawl": 50, "code": 50})
     assert made.drawn(6) == {"crawl": 6, "code": 6}, "a phase that names no mixture has pretrain's"
     assert made.drawn(8) == {"crawl": 6, "code": 10}
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "mixture.md").read_text()
+
+
+def test_the_page_has_the_tables_and_recipes_that_are_taken():
+    for preset in PRESETS.values():
+        for source, row in preset.sources.items():
+            size = f"{row.size / 1e9:.3g} B" + (", from the epochs" if row.derived else "")
+            assert (
+                f"| {source} | {row.proportion * 100:.3g} % | {row.epochs:.3g} | {size} |".replace("1.1 |", "1.10 |")
+                in PAGE
+            )
+    assert f"steps is | {STEPS:,}" in PAGE.replace("nothing |", "steps is |")
+    recipes = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", PAGE, re.DOTALL)]
+    assert [Pretrain.model_validate(recipe["pretrain"]).tokens for recipe in recipes] == [5 * 10**9] * 2
+    annealing = of_pretrain(
+        Pretrain.model_validate(recipes[1]["pretrain"] | {"tokens": None, "steps": 1000, "batch": 10}),
+        2048, {"crawl": 9000, "code": 700, "encyclopaedia": 250},
+    )  # fmt: skip
+    assert annealing.drawn(900) == {"crawl": 7650, "code": 900, "encyclopaedia": 450}
+    assert annealing.drawn(1000) == {"crawl": 7950, "code": 1200, "encyclopaedia": 850}

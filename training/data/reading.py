@@ -19,13 +19,13 @@ from contract.shards import (
     read_rows_header,
     read_tokens,
     shards_of,
+    source_of,
 )
 from training.data.batch import Batch, Row, collate
 from training.data.order import share_of
 from training.data.stream import Ranges
 from training.engine.job import Job
 
-CRAWL = "crawl"  # the source of files whose manifest names none
 WINDOW = 4096  # rows whose places are read at once, as many as are drawn before others
 WINDOWS, INDEXES = 64, 16  # held in memory: 32 bytes a row and piece, 8 bytes a document
 
@@ -134,11 +134,6 @@ class TokenData:
 
     def _where(self, file: File) -> str:
         return self._store.full(file.path)
-
-
-def source_of(shard: ShardFiles) -> str:
-    """The source of a shard's documents."""
-    return shard.tokens.source or CRAWL
 
 
 def _bytes(index: Index, start: int, length: int) -> tuple[int, int]:
