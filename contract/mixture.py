@@ -193,7 +193,7 @@ class Stretch:
     """The steps `first` to `last` - 1, in which one mixture holds.
 
     weights: of the sources that are read, heaviest first. rows: of one epoch over each source. before: each source's
-    draws at the start, in these rows.
+    draws at the start, in these rows. batch: rows of a step.
     """
 
     first: int
@@ -201,23 +201,23 @@ class Stretch:
     weights: tuple[tuple[str, int], ...]
     rows: Mapping[str, int]
     before: Mapping[str, int]
+    batch: int
 
-    def drawn(self, step: int, batch: int) -> dict[str, int]:
+    def drawn(self, step: int) -> dict[str, int]:
         """Rows drawn of each source in this stretch by the start of a step."""
         done = min(max(step, self.first), self.last) - self.first
-        return counts(self.weights, done * batch)
+        return counts(self.weights, done * self.batch)
 
-    def epochs(self, batch: int) -> dict[str, float]:
+    def epochs(self) -> dict[str, float]:
         """Epochs over each source in this stretch."""
-        return {source: count / self.rows[source] for source, count in self.drawn(self.last, batch).items()}
+        return {source: count / self.rows[source] for source, count in self.drawn(self.last).items()}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is drawn in which step. `batch` is the rows of a step."""
+    """What is drawn in which step."""
 
     stretches: tuple[Stretch, ...]
-    batch: int
 
     @property
     def steps(self) -> int:
@@ -225,13 +225,17 @@ class Schedule:
 
     def at(self, step: int) -> Stretch:
         """The stretch of a step; of one behind the end, the last."""
-        return next((one for one in self.stretches if step < one.last), self.stretches[-1])
+        return self.stretches[self.number(step)]
+
+    def number(self, step: int) -> int:
+        """The number of a step's stretch, from 0."""
+        return next((at for at, one in enumerate(self.stretches) if step < one.last), len(self.stretches) - 1)
 
     def drawn(self, step: int) -> dict[str, int]:
         """Rows drawn of each source by the start of a step, over all stretches."""
         total: dict[str, int] = {}
         for stretch in self.stretches:
-            for source, count in stretch.drawn(step, self.batch).items():
+            for source, count in stretch.drawn(step).items():
                 total[source] = total.get(source, 0) + count
         return total
 
@@ -239,7 +243,7 @@ class Schedule:
         """Epochs over each source by the start of a step."""
         total: dict[str, float] = {}
         for stretch in self.stretches:
-            for source, count in stretch.drawn(step, self.batch).items():
+            for source, count in stretch.drawn(step).items():
                 total[source] = total.get(source, 0.0) + count / stretch.rows[source]
         return total
 
@@ -249,7 +253,7 @@ def told(plan: Schedule) -> list[str]:
     lines = []
     for number, stretch in enumerate(plan.stretches, 1):
         phase = f"phase {number}, " if len(plan.stretches) > 1 else ""
-        epochs, total = stretch.epochs(plan.batch), sum(weight for _, weight in stretch.weights)
+        epochs, total = stretch.epochs(), sum(weight for _, weight in stretch.weights)
         for source, weight in stretch.weights:
             lines.append(
                 f"mixture: {phase}steps {stretch.first:,} to {stretch.last:,}: {source} {weight / total:.1%} of the "
@@ -260,8 +264,10 @@ def told(plan: Schedule) -> list[str]:
     return [*lines, *(f"mixture: {source} is not read" for source in unread)]
 
 
-def schedule(parts: Sequence[tuple[int, "Mixture", Mapping[str, int]]], batch: int) -> Schedule:
+def schedule(parts: Sequence[tuple[int, "Mixture", Mapping[str, int]]], batch: int | Sequence[int]) -> Schedule:
     """The draws of phases one after the other: (steps, mixture, rows of one epoch over each source) of each.
+
+    `batch` is the rows of a step, of each phase if they differ.
 
     A phase goes on in each source where the phases before it ended. Caps count what was drawn in all phases so far. If
     the rows of a source differ from the last phase's because sequences have another length, its draws are converted to
@@ -270,14 +276,16 @@ def schedule(parts: Sequence[tuple[int, "Mixture", Mapping[str, int]]], batch: i
     made: list[Stretch] = []
     read: dict[str, Fraction] = {}
     first = 0
-    for steps, mixture, rows in parts:
+    batches = [batch] * len(parts) if isinstance(batch, int) else batch
+    for (steps, mixture, rows), own in zip(parts, batches, strict=True):
         before = {source: math.ceil(read.get(source, Fraction(0)) * count) for source, count in rows.items()}
-        stretch = Stretch(first, first + steps, _weights(mixture, rows, before, steps * batch), dict(rows), before)
-        for source, count in stretch.drawn(stretch.last, batch).items():
+        weights = _weights(mixture, rows, before, steps * own)
+        stretch = Stretch(first, first + steps, weights, dict(rows), before, own)
+        for source, count in stretch.drawn(stretch.last).items():
             read[source] = Fraction(before[source] + count, rows[source])
         made.append(stretch)
         first += steps
-    return Schedule(tuple(made), batch)
+    return Schedule(tuple(made))
 
 
 def _weights(
@@ -315,8 +323,34 @@ def known_steps(settings: "Pretrain", seq_len: int) -> int | None:
     return None if settings.mixture.epochs and not settings.phases else STEPS
 
 
-def of_pretrain(settings: "Pretrain", seq_len: int, rows: Mapping[str, int]) -> Schedule:
-    """The draws of pretraining. `rows` are the sequences of `seq_len` that each source has."""
+def lengths(settings: "Pretrain", seq_len: int) -> list[tuple[int, int]]:
+    """(sequence length, sequences of a step) of each phase, or of the whole pretraining if it has none.
+
+    All steps have as many tokens. Raises ValueError if a phase's length does not divide them.
+    """
+    found = []
+    for number, phase in enumerate(settings.phases):
+        own = phase.seq_len or seq_len
+        rows, rest = divmod(settings.batch * seq_len, own)
+        if rest:
+            raise ValueError(
+                f"pretrain.phases.{number}.seq_len {own} does not divide the {settings.batch * seq_len:,} tokens of a "
+                f"step, batch {settings.batch} x pack.seq_len {seq_len}; change one of them"
+            )
+        found.append((own, rows))
+    return found or [(seq_len, settings.batch)]
+
+
+def of_pretrain(
+    settings: "Pretrain",
+    seq_len: int,
+    rows: Mapping[str, int],
+    others: Mapping[int, Mapping[str, int]] | None = None,
+) -> Schedule:
+    """The draws of pretraining. `rows` are the sequences of `seq_len` that each source has.
+
+    `others` are those of the phases' other lengths.
+    """
     mixture, steps = settings.mixture, known_steps(settings, seq_len)
     if steps is None:
         shares_of(mixture, rows)  # its errors are the plainer ones
@@ -325,5 +359,8 @@ def of_pretrain(settings: "Pretrain", seq_len: int, rows: Mapping[str, int]) -> 
     if not settings.phases:
         return schedule([(steps, mixture, rows)], settings.batch)
     each = split_steps([phase.share for phase in settings.phases], steps)
-    parts = [(own, phase.mixture or mixture, rows) for own, phase in zip(each, settings.phases, strict=True)]
-    return schedule(parts, settings.batch)
+    known = {**(others or {}), seq_len: rows}
+    sizes = lengths(settings, seq_len)
+    mixtures = [phase.mixture or mixture for phase in settings.phases]
+    parts = [(own, drawn, known[length]) for own, drawn, (length, _) in zip(each, mixtures, sizes, strict=True)]
+    return schedule(parts, [batch for _, batch in sizes])

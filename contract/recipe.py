@@ -68,13 +68,22 @@ class Recipe(TrainingSections):
         return self
 
     @model_validator(mode="after")
-    def _phases_have_steps(self) -> "Recipe":
+    def _phases_have_rows_and_steps(self) -> "Recipe":
+        packed = (self.pack.seq_len, *self.pack.more_seq_lens)
+        for number, phase in enumerate(self.pretrain.phases):
+            if phase.seq_len and phase.seq_len not in packed:
+                there = ", ".join(map(str, packed))
+                raise ValueError(
+                    f"pretrain.phases.{number}.seq_len {phase.seq_len} is not packed, only {there}; "
+                    f"add {phase.seq_len} to pack.more_seq_lens"
+                )
+        mixture.lengths(self.pretrain, self.pack.seq_len)
         steps = mixture.known_steps(self.pretrain, self.pack.seq_len)
         if self.pretrain.phases and steps is not None:
             each = mixture.split_steps([phase.share for phase in self.pretrain.phases], steps)
             if 0 in each:
-                phase = f"pretrain.phases.{each.index(0)}"
-                raise ValueError(f"{phase}.share is less than one of the {steps:,} steps; raise it or the steps")
+                short = f"pretrain.phases.{each.index(0)}"
+                raise ValueError(f"{short}.share is less than one of the {steps:,} steps; raise it or the steps")
         return self
 
     @model_validator(mode="after")

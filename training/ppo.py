@@ -234,7 +234,7 @@ def pretraining_text(job: Job) -> Draws:
     settings: Ppo = job.settings
     data = TokenData(job, Kind.TOKENS, job.setting("pack.seq_len"), job.setting("pretrain.boundaries"))
     plan = schedule([(updates(settings), job.setting("pretrain.mixture"), data.sources)], settings.ptx_sequences)
-    return Draws(data, plan, settings.seed)
+    return Draws([data], plan, settings.seed)
 
 
 def start(job: Job) -> Actors:

@@ -22,7 +22,7 @@ from contract.settings.base import (
     Weight,
     runtime_only,
 )
-from contract.settings.corpus import CorpusSections
+from contract.settings.corpus import CorpusSections, SeqLen
 
 
 class Model(Settings):
@@ -113,13 +113,30 @@ class Mixture(Settings):
         return self.proportions or self.epochs or None
 
 
+class Rope(Settings):
+    """Rotary positions for longer sequences than those that the model began with."""
+
+    type: Literal["default", "linear", "yarn", "llama3"] = "default"
+    """default: only theta changes. linear: Chen et al. 2023; yarn: Peng et al. 2023; llama3: as in Llama 3.1."""
+    factor: Annotated[Real, Field(ge=1, le=1024)] | None = None
+    """How many times longer. If unset: the phase's seq_len / pack.seq_len."""
+    theta: Annotated[Real, Field(gt=1, le=1e9)] | None = None
+    """If unset: `pretrain.model.rope_theta`."""
+
+
 class Phase(Settings):
-    """A part of pretraining that has a mixture of its own."""
+    """A part of pretraining that has a mixture, a sequence length or rotary positions of its own."""
 
     share: Annotated[Real, Field(gt=0, le=1)]
     """Of all steps."""
     mixture: Mixture | None = None
     """If unset: `pretrain.mixture`."""
+    seq_len: SeqLen | None = None
+    """One of `pack.more_seq_lens`; if unset `pack.seq_len`. A step keeps its tokens: of longer sequences it has fewer.
+
+    `engine.micro_batch` shrinks likewise, so a process runs as many tokens at once, but at least one sequence."""
+    rope: Rope | None = None
+    """If unset: as in the phase before."""
 
 
 class Pretrain(Settings):

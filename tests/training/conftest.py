@@ -27,9 +27,9 @@ from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run, resolve
 from contract.results import result_of
+from perf.packed import write_shard
 from pipelines.spark import job as spark_job
 from tests.declared import only_declared
-from perf.packed import write_shard
 from training.engine.job import Job
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def commit_corpus(run: Run) -> None:
     """mix, tokenizer and pack of a run, of 160 training and 40 held-out documents."""
     tokenizer = train_tokenizer()
     end = tokenizer.token_to_id(END_OF_TEXT)
+    lengths = [run.recipe.pack.seq_len, *run.recipe.pack.more_seq_lens]
     attempt = Attempt(run, run.task("pack"))
     mixed: dict[str, tuple[str, bytes, int]] = {}
     packed: list[File] = []
@@ -123,9 +124,7 @@ def commit_corpus(run: Run) -> None:
         for at in range(2):
             ids = [[*tokenizer.encode(text).ids, end] for text in documents[at::2]]
             part = at + 2 * (kind == "heldout")
-            packed += write_shard(
-                run.store, attempt.path(f"{tokens}-{at}"), part, tokens, ids, [run.recipe.pack.seq_len]
-            )
+            packed += write_shard(run.store, attempt.path(f"{tokens}-{at}"), part, tokens, ids, lengths)
     commit(run, "mix", mixed)
     special = ("special_tokens", dump_special_tokens(SPECIAL_TOKENS), 0)
     vocabulary = ("tokenizer", tokenizer.to_str().encode(), 0)

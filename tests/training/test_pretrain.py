@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from contract.errors import EXIT_INTERRUPTED, InputError, Interrupted
+from contract.errors import EXIT_INTERRUPTED, InputError, Interrupted, RecipeError
 from contract.kinds import Kind
 from contract.manifest import Manifest, find, need
 from contract.metrics import load_points
@@ -26,6 +29,8 @@ from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
+from training.models import lm
+from training.models.llama import fetch, load_model
 
 LONG = ("pretrain.steps=30", "pretrain.engine.checkpoint_steps=4")
 SECONDS = 240
@@ -297,3 +302,68 @@ def test_a_source_that_the_corpus_lacks_is_named(make_job: Callable[..., Job], t
         InputError, match=r"a mixture names code, of which there is no row; the corpus has crawl \([0-9]+ rows\)"
     ):
         pretrain.run(job)
+
+
+LONGER = (
+    "pack.more_seq_lens=[128]",
+    "pretrain.steps=6",
+    "pretrain.engine.checkpoint_steps=100",
+    "pretrain.phases=[{share: 0.5}, {share: 0.5, seq_len: 128, rope: {type: yarn}}]",
+)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_phase_of_longer_sequences_resumes_exactly_and_is_saved(
+    make_job: Callable[..., Job], tensors: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    given = (*LONGER, f"pretrain.engine.dtype={dtype}")
+    seen: list[tuple[tuple[int, ...], float, dict[str, Any]]] = []
+    part = lm.next_logits
+
+    def next_logits(engine: Any, batch: Batch, device: torch.device) -> torch.Tensor:
+        if isinstance(engine, Engine):
+            rotary = engine.module.model.rotary_emb
+            seen.append((tuple(batch.tokens.shape), rotary.attention_scaling, engine.module.config.rope_parameters))
+        return part(engine, batch, device)
+
+    monkeypatch.setattr(lm, "next_logits", next_logits)
+    job = make_job("pretrain", *given, name="whole")
+    pretrain.run(job)
+    assert [shape for shape, _, _ in seen] == [(4, 65)] * 6 + [(2, 129)] * 6, "as many tokens in every step and part"
+    assert [round(scaling, 4) for _, scaling, _ in seen] == [1] * 6 + [round(0.1 * math.log(2) + 1, 4)] * 6
+    whole = tensors(job)
+    assert need(job.store, job.task).metrics["sources"]["crawl"]["tokens"] == 6 * 8 * 64
+
+    for stop_in in (2, 5):
+        broken = make_job("pretrain", *given, name=f"broken-{stop_in}")
+        answers = iter([False] * (stop_in - 1) + [True])
+        broken.ranks.stopping = lambda answers=answers: next(answers)  # type: ignore[method-assign]
+        with pytest.raises(Interrupted):
+            pretrain.run(broken)
+        again = make_job("pretrain", *given, name=f"broken-{stop_in}")
+        pretrain.run(again)
+        found = tensors(again)
+        for name, tensor in whole.items():
+            if "per_s" not in name and "reader_share" not in name:
+                assert torch.equal(tensor, found[name]), (stop_in, name)
+
+    theirs = AutoModelForCausalLM.from_pretrained(fetch(job, need(job.store, job.task)), dtype=torch.float32)
+    assert theirs.config.max_position_embeddings == 128
+    assert theirs.config.rope_parameters == {
+        "rope_type": "yarn", "rope_theta": 10_000.0, "factor": 2.0, "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    tokens = torch.arange(120)[None]
+    ours = load_model(job, need(job.store, job.task))
+    assert torch.equal(theirs(input_ids=tokens).logits, ours(input_ids=tokens).logits)
+
+
+def test_phases_whose_rows_do_not_fit_are_refused(make_run: Callable[..., Run]) -> None:
+    with pytest.raises(
+        RecipeError, match=r"pretrain.phases.1.seq_len 128 is not packed, only 64; add 128 to pack.more"
+    ):
+        make_run(LONGER[3])
+    phases = "pretrain.phases=[{share: 1, seq_len: 96}]"
+    with pytest.raises(
+        RecipeError, match=r"phases.0.seq_len 96 does not divide the 512 tokens of a step, batch 8 x pack"
+    ):
+        make_run("pack.more_seq_lens=[96]", phases)

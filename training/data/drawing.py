@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from contract.mixture import Schedule, share_of_draws
 from training.data.batch import Batch
-from training.data.order import draws_of
+from training.data.order import BLOCK, block_of, draws_of
 from training.data.reading import TokenData
 from training.data.stream import ahead
 from training.engine.ranks import Ranks
@@ -33,14 +33,15 @@ def turns(weights: Sequence[tuple[str, int]], first: int, last: int) -> Iterator
         places, first, last, total = places[~taken], first - int(own[0]), last - int(own[-1]), total - weight
 
 
-def drawn_in(schedule: Schedule, step: int, seed: int) -> list[tuple[str, int]]:
+def drawn_in(schedule: Schedule, step: int, seed: int, block_rows: int = BLOCK) -> list[tuple[str, int]]:
     """(source, row) of each sequence of a step, in order: a pure function of the step."""
-    stretch, batch = schedule.at(step), schedule.batch
+    stretch = schedule.at(step)
+    batch = stretch.batch
     first = (step - stretch.first) * batch
     found: list[tuple[str, int]] = [("", 0)] * batch
     for source, places, begin, end in turns(stretch.weights, first, first + batch):
         before = stretch.before[source]
-        rows = draws_of(source, stretch.rows[source], before + begin, before + end, seed)
+        rows = draws_of(source, stretch.rows[source], before + begin, before + end, seed, block_rows)
         for place, row in zip(places.tolist(), rows.tolist(), strict=True):
             found[place] = (source, row)
     return found
@@ -48,15 +49,16 @@ def drawn_in(schedule: Schedule, step: int, seed: int) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True)
 class Draws:
-    """The sequences of each step, read."""
+    """The sequences of each step, read. `data` are the rows of each stretch of the schedule, in the length it has."""
 
-    data: TokenData
+    data: Sequence[TokenData]
     schedule: Schedule
     seed: int
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """One process's sequences of a step; `count` covers only these."""
-        return self.data.batch(drawn_in(self.schedule, step, self.seed), rank, world)
+        data = self.data[self.schedule.number(step)]
+        return data.batch(drawn_in(self.schedule, step, self.seed, block_of(data.seq_len)), rank, world)
 
     def stream(self, ranks: Ranks, step: int) -> AbstractContextManager[Iterator[Batch]]:
         """This process's batches from a step to the last, read ahead."""

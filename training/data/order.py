@@ -145,7 +145,8 @@ def _epochs(first: int, last: int, count: int) -> Iterator[tuple[int, int, int]]
 def _blocks(order: Permutation, rows: int, count: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """(block, first place within it, end) of the places `start` to `stop` - 1 of an epoch.
 
-    The epoch has `count` rows, and a block `rows` of them. The last block of the rows may be shorter. Wherever it falls in the order, all places behind it move up.
+    The epoch has `count` rows, and a block `rows` of them. The last block may be shorter. Wherever it falls in the
+    order, all places behind it move up.
     """
     short = order.n * rows - count  # rows that the last block lacks
     at = order.inverse(order.n - 1)

@@ -63,6 +63,6 @@ def test_a_second_phase_reads_what_the_first_left() -> None:
 
 def test_a_process_reads_its_share_of_a_step() -> None:
     made = schedule([(4, Mixture(), {"crawl": 10})], 6)
-    read = SimpleNamespace(batch=lambda draws, rank, world: (draws, rank, world))
-    draws = Draws(read, made, seed=3)  # type: ignore[arg-type]
+    read = SimpleNamespace(seq_len=64, batch=lambda draws, rank, world: (draws, rank, world))
+    draws = Draws([read], made, seed=3)  # type: ignore[arg-type]
     assert draws.batch(2, 1, 3) == (drawn_in(made, 2, seed=3), 1, 3)

@@ -16,8 +16,8 @@ from contract.manifest import File
 from contract.mixture import schedule
 from contract.settings.training import Mixture
 from contract.store import Store
-from perf.slow_store import slow_store
 from perf.packed import write_shard
+from perf.slow_store import slow_store
 from training.data import reading
 from training.data.drawing import Draws
 from training.data.reading import TokenData
@@ -175,11 +175,11 @@ def test_a_stream_gives_what_the_files_hold_and_fetches_little_at_first(
         assert asked.requests == 0, "the manifest alone says how many rows there are"
         plan = schedule([(600, Mixture(), data.sources)], 16)
         chunks = data._ranges._place(files[0], 0).parent
-        with ahead(Draws(data, plan, 1).batch, 0, 600, depth=2) as batches:
+        with ahead(Draws([data], plan, 1).batch, 0, 600, depth=2) as batches:
             for step, batch in enumerate(batches):
                 if step == 0:
                     assert asked.sent[".bin"] <= 10 << 14, "the 4,096 rows of a block, and what lies beside them"
-                same = Draws(expected, plan, 1).batch(step)
+                same = Draws([expected], plan, 1).batch(step)
                 assert torch.equal(batch.tokens, same.tokens)
                 assert torch.equal(batch.mask, same.mask)
                 assert 0 < held(chunks) <= 1 << 18
