@@ -37,14 +37,13 @@ def run(job: Job) -> None:
 
     step, state = checkpoint.restore(job, {"model": engine})
     phase = _enter(job, engine, start, plan.number(step))
-    if step == 0:
-        before = _judge(job, engine, heldout, chat)
-        state = {"seconds": 0.0, "waited": 0.0, "tokens": 0, "before": before.loss if before else None}
-        if before:
-            job.curves.add(0, heldout_loss=before.loss)
-
     progress = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step)
     with draws.stream(job.ranks, step) as batches:
+        if step == 0:
+            before = _judge(job, engine, heldout, chat)
+            state = {"seconds": 0.0, "waited": 0.0, "tokens": 0, "before": before.loss if before else None}
+            if before:
+                job.curves.add(0, heldout_loss=before.loss)
         while step < plan.steps:
             if plan.number(step) != phase:
                 phase = _enter(job, engine, start, plan.number(step))

@@ -126,17 +126,22 @@ def _read(path: Path, start: int, length: int) -> bytes:
 def ahead(make: Callable[[int], T], first: int, end: int, depth: int = AHEAD) -> Iterator[Iterator[T]]:
     """An iterator over make(first) to make(end - 1), which a thread of its own calls up to `depth` steps ahead.
 
-    An error of `make` is raised by the step that asks for its result. The thread ends with the context.
+    It begins at once. An error of `make` is raised by the step that asks for its result. The thread ends with the
+    context.
     """
     with ThreadPoolExecutor(1, "ahead") as pool:
         waiting: deque[Future[T]] = deque()
 
+        def fill(step: int) -> None:
+            while len(waiting) < min(depth, end - step):
+                waiting.append(pool.submit(make, step + len(waiting)))
+
         def results() -> Iterator[T]:
             for step in range(first, end):
-                while len(waiting) < min(depth, end - step):
-                    waiting.append(pool.submit(make, step + len(waiting)))
+                fill(step)
                 yield waiting.popleft().result()
 
+        fill(first)
         try:
             yield results()
         finally:
