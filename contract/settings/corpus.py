@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from contract.chat import SMALLEST_VOCABULARY, SPECIAL_TOKENS
+from contract.chat import RESERVED, SMALLEST_VOCABULARY, SPECIAL_TOKENS
 from contract.scores import SCORES
 from contract.settings.base import (
     MOST,
@@ -379,21 +379,92 @@ def _holds_all_bytes(vocab_size: int) -> int:
     return vocab_size
 
 
-class Tokenizer(Settings):
-    """Byte-level BPE trained on the mixture."""
+class Expand(Settings):
+    """What is added to the tokenizer of `tokenizer.start_from`. Its own tokens keep their ids."""
 
+    model: Uri | None = None
+    """A second SentencePiece model. Its pieces that the first lacks are appended, as Chinese-LLaMA's were."""
+    tokens: Annotated[int, Field(ge=0, le=1 << 20, strict=True)] = 0
+    """So many tokens are trained on the mixture and appended."""
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = ()
+    """They are trained on documents of these languages; on all if empty."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Expand":
+        if self.model and self.tokens:
+            raise ValueError("name either a model, whose pieces are appended, or a number of tokens to train")
+        return self
+
+
+class Tokenizer(Settings):
+    """A tokenizer trained on the mixture, or one that is brought and perhaps expanded: docs/tokenizers.md."""
+
+    kind: Literal["bpe", "sentencepiece_bpe", "unigram", "wordpiece"] = "bpe"
+    """bpe: on bytes, as GPT-2's. sentencepiece_bpe and unigram: SentencePiece's, with byte fallback. Every text comes
+    back from these three; wordpiece loses words that hold a character outside its alphabet."""
     vocab_size: Annotated[int, Field(le=1 << 20, strict=True), AfterValidator(_holds_all_bytes)] = 32_000
     """All tokens, special ones included. At most 2^20; the largest published vocabularies have a quarter of that."""
     sample_bytes: Positive = 1 << 30
     min_frequency: Positive = 2
+    """Of a pair that bpe or wordpiece joins; SentencePiece has no such limit."""
+    split_digits: bool = False
+    """Every digit is a token of its own, as in LLaMA."""
+    special_tokens: dict[Text, Annotated[Text, Field(min_length=1)]] = {}
+    """Role -> token, where it is not the one of `contract/chat.py`: `{end_of_text: </s>, reserved_0: <|image|>}`."""
+    start_from: Uri | None = None
+    """A tokenizer.json or a SentencePiece model to use instead of training one. Tokens of roles that it lacks are added
+    at its end; `kind`, `vocab_size`, `min_frequency` and `split_digits` then say nothing."""
+    expand: Expand = Expand()
+    reference: Uri | None = None
+    """A tokenizer.json or a SentencePiece model that the report on fertility sets beside this one."""
+
+    @field_validator("special_tokens")
+    @classmethod
+    def _known_roles(cls, given: dict[str, str]) -> dict[str, str]:
+        for role in given:
+            if role not in SPECIAL_TOKENS:
+                raise ValueError(
+                    f"{role[:80]!r} is no role; there are {', '.join([*SPECIAL_TOKENS][:5])} "
+                    f"and reserved_0 to reserved_{RESERVED - 1}"
+                )
+        tokens = [*{**SPECIAL_TOKENS, **given}.values()]
+        if twice := next((token for token in tokens if tokens.count(token) > 1), None):
+            raise ValueError(f"{twice[:80]!r} is the token of two roles; each role needs one of its own")
+        return given
+
+    @model_validator(mode="after")
+    def _base_to_expand(self) -> "Tokenizer":
+        if (self.expand.model or self.expand.tokens) and not self.start_from:
+            key = "model" if self.expand.model else "tokens"
+            raise ValueError(f"expand.{key} adds to a brought tokenizer; name it as start_from, or raise vocab_size")
+        return self
+
+    def outside(self) -> dict[str, str]:
+        named = {"start_from": self.start_from, "expand.model": self.expand.model, "reference": self.reference}
+        return {key: uri for key, uri in named.items() if uri is not None}
+
+
+SeqLen = Annotated[int, Field(ge=8, le=1 << 20, strict=True)]
 
 
 class Pack(Settings):
-    """Packing: documents as token ids, separated by end-of-text, in sequences of equal length."""
+    """Packing: documents as token ids, each with its end-of-text, and how rows of `seq_len + 1` are cut from them."""
 
-    seq_len: Annotated[int, Field(ge=8, le=1 << 20, strict=True)] = 2048
+    seq_len: SeqLen = 2048
+    more_seq_lens: tuple[SeqLen, ...] = ()
+    """Further lengths that rows are cut to from the same tokens, for example for a phase of long context."""
+    packing: Literal["stream", "best_fit"] = "stream"
+    """stream: a row ends after `seq_len + 1` tokens, wherever documents end, so no row is padded. best_fit: whole
+    documents, several to a row; only documents that are longer than a row are split. Rows are then padded a little."""
     shard_tokens: Annotated[int, Field(gt=0, le=1 << 32, strict=True)] = 1 << 27
-    """Tokens per file, which one worker writes: at most 2^32, or 16 GiB."""
+    """Tokens per file, which one worker writes: at most 2^32, or 16 GiB. Memory does not depend on it."""
+
+    @field_validator("more_seq_lens")
+    @classmethod
+    def _differ(cls, given: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len({*given, info.data.get("seq_len")}) <= len(given):
+            raise ValueError(f"should be lengths that differ from each other and from seq_len, got {list(given)}")
+        return given
 
 
 class CorpusSections(RunSettings):

@@ -17,6 +17,7 @@ from contract.kinds import Kind
 from contract.manifest import File, Rows
 from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
 from contract.settings.filter import Reason
+from contract.shards import ShardFiles
 from contract.store import Store
 from pipelines.spark.tables import TableWriter
 
@@ -51,18 +52,18 @@ class Counts:
 
 @dataclass
 class Output:
-    """The files, counts and parts of one worker. `metrics` are the stage's own counts, summed by name."""
+    """The files, counts, parts and shards of one worker. `metrics` are the stage's own counts, summed by name."""
 
     files: list[File] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     metrics: Counter[str] = field(default_factory=Counter)
     parts: list[Part] = field(default_factory=list)
+    shards: list[ShardFiles] = field(default_factory=list)
 
     def listed(self) -> list[File]:
-        """All files for a manifest. Those of a part have its number."""
-        numbered = [
-            file.model_copy(update={"part": number}) for number, part in enumerate(self.parts) for file in part.files
-        ]
+        """All files for a manifest. Those of a part or a shard have its number."""
+        groups = [*(part.files for part in self.parts), *(shard.files for shard in self.shards)]
+        numbered = [file.model_copy(update={"part": number}) for number, files in enumerate(groups) for file in files]
         return [*numbered, *(file.model_copy(update={"part": None}) for file in self.files)]
 
 
@@ -76,6 +77,7 @@ def total(outputs: Sequence[Output]) -> Output:
         sum((output.counts for output in outputs), Counts()),
         metrics,
         [part for output in outputs for part in output.parts],
+        [shard for output in outputs for shard in output.shards],
     )
 
 
