@@ -169,7 +169,7 @@ def _verify(given: argparse.Namespace) -> None:
     read = f"{verdict.manifests:,} manifests, {verdict.files:,} files, {funnel.human_bytes(verdict.bytes)}"
     if verdict.wrong:
         raise DamagedError(
-            f"{read}: {len(verdict.wrong)} faults, named above; bring damaged files back, "
+            f"{read}; faults, named above: {len(verdict.wrong):,}. Bring damaged files back, "
             "or delete the manifests that list them and run their stages again"
         )
     print(f"{read}: all as committed")

@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from contract import deployment
 from contract.errors import DamagedError, GristmillError, NotReadyError, StoreError
@@ -44,6 +44,7 @@ BEAT_S = 600.0  # six beats in an hour, the shortest time that `gc` waits
 ATTEMPT = re.compile(r"attempt-[0-9a-z]+")
 UPSTREAM = re.compile(r"([a-z_]+)/[0-9a-f]{40}/[A-Za-z0-9][^/]*/attempt-[0-9a-z]+")
 FORMAT: Final = 2  # of manifests; a manifest of another format is skipped with a line that says so
+NOT_FINITE = ("Infinity", "-Infinity", "NaN")  # how the JSON of a manifest spells such figures
 TAKEN = (".lock", ".part")
 """A file's name may not end in these: training puts its lock and its unfinished download beside each fetched file."""
 
@@ -141,7 +142,7 @@ Figure = float | int | str | bool | None
 class Manifest(BaseModel):
     """What a task read, wrote, counted and measured."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")  # plain JSON has neither
     format: Literal[2] = FORMAT
     stage: str
     fingerprint: str
@@ -159,6 +160,11 @@ class Manifest(BaseModel):
     code: str
     started: datetime.datetime
     finished: datetime.datetime
+
+    @field_validator("metrics")
+    @classmethod
+    def _as_numbers(cls, metrics: dict[str, Any]) -> dict[str, Any]:
+        return {key: float(value) if value in NOT_FINITE else value for key, value in metrics.items()}
 
     @property
     def prefix(self) -> str:

@@ -17,6 +17,7 @@ from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
 from contract.settings.base import Settings
+from contract.settings.corpus import CRAWL
 from contract.settings.training import Engine, TrainingSections
 from contract.shipped import shipped
 from contract.stages import STAGES
@@ -83,6 +84,20 @@ class Recipe(TrainingSections):
             if 0 in each:
                 short = f"pretrain.phases.{each.index(0)}"
                 raise ValueError(f"{short}.share is less than one of the {steps:,} steps; raise it or the steps")
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_known_sources(self) -> "Recipe":
+        known = {CRAWL, *self.curate.sources}
+        mixtures = {"mixture": self.pretrain.mixture}
+        mixtures |= {f"phases.{at}.mixture": one.mixture for at, one in enumerate(self.pretrain.phases) if one.mixture}
+        for key, one in mixtures.items():
+            unknown = sorted((one.named() or {}).keys() - known)
+            if unknown:
+                raise ValueError(
+                    f"pretrain.{key}.{one.said()[0]} names {', '.join(unknown)}, which curate.sources does not name; "
+                    f"the sources are {', '.join(sorted(known))}"
+                )
         return self
 
     @model_validator(mode="after")

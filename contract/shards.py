@@ -31,6 +31,7 @@ import numpy.typing as npt
 from contract.errors import DamagedError, InputError
 from contract.kinds import Kind
 from contract.manifest import File, Manifest
+from contract.settings.corpus import CRAWL
 from contract.store import Store
 
 INDEX = struct.Struct("<9sQBQQ")  # 34 bytes
@@ -40,7 +41,6 @@ TYPES: dict[int, np.dtype[Any]] = {8: np.dtype("<u2"), 4: np.dtype("<i4")}
 ID_BYTES = 16
 ROWS = struct.Struct("<8sIIQQQ24x")  # 64 bytes
 ROWS_MAGIC, ROWS_VERSION = b"GRISTROW", 1
-CRAWL = "crawl"  # the source of files whose manifest names none
 CHUNK = 1 << 16  # numbers that a writer holds at a time
 
 Read = Callable[[int, int], Any]

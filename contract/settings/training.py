@@ -91,7 +91,7 @@ class Mixture(Settings):
 
     @model_validator(mode="after")
     def _says_one(self) -> "Mixture":
-        said = [name for name in ("proportions", "epochs", "preset") if getattr(self, name)]
+        said = self.said()
         if len(said) > 1:
             raise ValueError(f"{' and '.join(said)} contradict each other; say one of them")
         for name in said:
@@ -101,6 +101,10 @@ class Mixture(Settings):
         if self.proportions and not 0.98 <= total <= 1.02:
             raise ValueError(f"proportions add up to {total:.6g}; they should add up to 1")
         return self
+
+    def said(self) -> list[str]:
+        """Which of the settings that name sources are set; at most one may be."""
+        return [name for name in ("proportions", "epochs", "preset") if getattr(self, name)]
 
     def named(self) -> dict[str, float] | None:
         """The sources and numbers that proportions, epochs or preset say, or None if none of them does."""

@@ -88,10 +88,14 @@ def commit_shards(run: Run, rows: dict[str, int]) -> None:
 
 
 def test_the_plan_says_what_is_drawn_of_each_source_once_the_text_is_packed(
-    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+    make_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    books = tmp_path / "books.txt"
+    books.write_text("Once upon a time.")
     phases = "[{share: 0.9}, {share: 0.1, mixture: {proportions: {books: 0.75, crawl: 0.25}}}]"
-    run = make_run("pretrain.steps=1000", "pretrain.batch=8", f"pretrain.phases={phases}")
+    run = make_run(
+        "pretrain.steps=1000", "pretrain.batch=8", f"pretrain.phases={phases}", f"curate.sources.books.uri={books}"
+    )
     commit_shards(run, {"": 8000, "books": 1000, "code": 1000})
     assert command.main(["plan", "--recipe", run.uri]) == 0
     assert capsys.readouterr().out.splitlines()[len(run.tasks()) + 1 :] == [
@@ -105,9 +109,11 @@ def test_the_plan_says_what_is_drawn_of_each_source_once_the_text_is_packed(
 
 
 def test_the_plan_says_which_source_has_no_text(
-    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+    make_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run("pretrain.mixture={epochs: {books: 2}}")
+    books = tmp_path / "books.txt"
+    books.write_text("Once upon a time.")
+    run = make_run("pretrain.mixture={epochs: {books: 2}}", f"curate.sources.books.uri={books}")
     commit_shards(run, {"crawl": 8000, "code": 0})
     assert command.main(["plan", "--recipe", run.uri]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (

@@ -108,6 +108,21 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             [],
             "pretrain.mixture: epochs and preset contradict each other; say one of them",
         ),
+        (
+            "curate: {sources: {books: {uri: a}}}\npretrain: {mixture: {epochs: {crawl: 1, books: 2, code: 1, wiki: 0}}}",
+            [],
+            "pretrain.mixture.epochs names code, wiki, which curate.sources does not name; the sources are books, crawl",
+        ),
+        (
+            "pretrain: {phases: [{share: 0.5}, {share: 0.5, mixture: {proportions: {code: 1}}}]}",
+            [],
+            "pretrain.phases.1.mixture.proportions names code, which curate.sources does not name; the sources are crawl",
+        ),
+        (
+            "pretrain: {mixture: {preset: llama}}",
+            [],
+            "pretrain.mixture.preset names arxiv, books, c4, github, stackexchange, wikipedia, which curate.sources does not name",
+        ),
         ("pretrain: {mixture: {epochs: {crawl: 0}}}", [], "pretrain.mixture: epochs are all 0; give at least one"),
         ("pretrain: {mixture: {preset: gpt4}}", [], "pretrain.mixture.preset: Input should be 'gpt3' or 'llama'"),
         ("pretrain: {phases: [{share: 0.5}, {share: 0.4}]}", [], "pretrain: the shares of the phases add up to 0.9;"),
@@ -455,9 +470,9 @@ def test_a_key_that_moved_is_refused_with_its_new_name(old: str, new: str) -> No
 
 
 def test_a_mixture_may_be_as_rounded_as_a_published_table() -> None:
-    made = parse(
-        "pretrain: {mixture: {preset: gpt3}, phases: [{share: 0.333}, {share: 0.333}, {share: 0.333}]}", "here"
-    )
+    curated = ", ".join(f"{name}: {{uri: {name}}}" for name in ("webtext2", "books1", "books2", "wikipedia"))
+    mixture = "pretrain: {mixture: {preset: gpt3}, phases: [{share: 0.333}, {share: 0.333}, {share: 0.333}]}"
+    made = parse(f"curate: {{sources: {{{curated}}}}}\n{mixture}", "here")
     assert sum((made.pretrain.mixture.named() or {}).values()) == pytest.approx(1.01)
     assert len(made.pretrain.phases) == 3
 

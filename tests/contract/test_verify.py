@@ -99,7 +99,7 @@ def test_a_truncated_a_swapped_and_a_missing_file_are_found_down_the_chain(
     printed = capsys.readouterr()
     assert line in printed.out
     assert "18 manifests, 18 files" in printed.err
-    assert "1 faults, named above; bring damaged files back, or delete the manifests that list them" in printed.err
+    assert "faults, named above: 1. Bring damaged files back, or delete the manifests that list them" in printed.err
 
 
 def test_settings_that_were_edited_no_longer_give_the_fingerprint(made: Run) -> None:

@@ -253,9 +253,11 @@ def draw_two_sources(job: Job, patch: pytest.MonkeyPatch, stop_in: int | None = 
 
 
 def test_two_phases_draw_what_their_mixtures_say_also_after_a_stop(
-    make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str]
+    make_job: Callable[..., Job], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    patch, job = pytest.MonkeyPatch(), make_job("pretrain", *PHASES, name="whole")
+    (tmp_path / "code.txt").write_text("print()")
+    phases = (*PHASES, f"curate.sources.code.uri={tmp_path}/code.txt")
+    patch, job = pytest.MonkeyPatch(), make_job("pretrain", *phases, name="whole")
     drawn = draw_two_sources(job, patch)
     rows = [shard.rows[64].rows for shard in shards_of(job.manifest("pack"), Kind.TOKENS)]
     first, second = (Counter(draw for step in half for draw in step) for half in (drawn[:4], drawn[4:]))
@@ -285,15 +287,17 @@ def test_two_phases_draw_what_their_mixtures_say_also_after_a_stop(
         in said
     )
 
-    broken = draw_two_sources(make_job("pretrain", *PHASES, name="broken"), patch, stop_in=6)
-    again = make_job("pretrain", *PHASES, name="broken")
+    broken = draw_two_sources(make_job("pretrain", *phases, name="broken"), patch, stop_in=6)
+    again = make_job("pretrain", *phases, name="broken")
     assert broken[:6] == drawn[:6], "what follows was read ahead"
     assert draw_two_sources(again, patch) == drawn[6:]
     assert need(again.store, again.task).metrics["sources"] == manifest.metrics["sources"]
 
 
-def test_a_source_that_the_corpus_lacks_is_named(make_job: Callable[..., Job]) -> None:
-    job = make_job("pretrain", "pretrain.mixture={epochs: {crawl: 1, code: 2}}")
+def test_a_source_that_the_corpus_lacks_is_named(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    (tmp_path / "code.txt").write_text("print()")
+    code = f"curate.sources.code.uri={tmp_path}/code.txt"
+    job = make_job("pretrain", "pretrain.mixture={epochs: {crawl: 1, code: 2}}", code)
     with pytest.raises(
         InputError, match=r"a mixture names code, of which there is no row; the corpus has crawl \([0-9]+ rows\)"
     ):
