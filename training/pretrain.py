@@ -85,11 +85,11 @@ def _finish(
 
 
 def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
-    """(the model before the first step, how many rows of its embeddings were there before it grew)."""
+    """(The model before the first step, the number of its embeddings that no new token was given)."""
     settings: Pretrain = job.settings
     if settings.start_from:
         return vocabulary.started(job, chat)
-    made = model.build(
+    built = model.build(
         settings.model,
         chat.vocab_size,
         job.setting("pack.seq_len"),
@@ -98,7 +98,7 @@ def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
         chat.end_of_text,
         chat.pad,
     )
-    return made, 0
+    return built, 0
 
 
 def _draws(job: Job) -> Draws:
