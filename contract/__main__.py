@@ -16,7 +16,7 @@ from contract import contamination, funnel, gc, lineage, recipe, verify
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError
 from contract.manifest import find
-from contract.mixture import of_pretrain, told
+from contract.mixture import lengths, of_pretrain, told
 from contract.plan import Run, Task, open_run, resolve
 from contract.printable import printable
 from contract.results import Gate
@@ -144,8 +144,11 @@ def _mixture(run: Run) -> list[str]:
     settings, seq_len = run.recipe.pretrain, run.recipe.pack.seq_len
     try:
         packed = find(run.store, run.task("pack"))
-        rows = rows_by_source(packed, seq_len) if packed else {}
-        return ["", *told(of_pretrain(settings, seq_len, rows)), ""] if packed else []
+        if not packed:
+            return []
+        rows = {length: rows_by_source(packed, length) for length, _ in lengths(settings, seq_len)}
+        whole = rows_by_source(packed, seq_len)
+        return ["", *told(of_pretrain(settings, seq_len, whole, rows)), ""]
     except GristmillError as error:
         return ["", f"error: {error}", ""]
 

@@ -99,7 +99,10 @@ def _examples(manifest: Manifest, what: str) -> str:
 
 
 def _tokenizer(manifest: Manifest) -> str:
-    return f"{_n(manifest, 'vocab_size')} tokens, {_n(manifest, 'heldout_bytes_per_token')} bytes each on held-out text"
+    said = f"{_n(manifest, 'vocab_size')} tokens, {_n(manifest, 'heldout_bytes_per_token')} bytes each on held-out text"
+    if manifest.metrics.get("reference_bytes_per_token") is None:
+        return said
+    return f"{said}, {_n(manifest, 'reference_bytes_per_token')} with the reference"
 
 
 def _pack(manifest: Manifest) -> str:

@@ -116,7 +116,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "tokenizer", "corpus", "spark", "corpus", ("mix",), 2,
             "trains a tokenizer on the mixture, or expands one that is brought",
-            facts=("special_tokens",),
+            facts=("special_tokens",), checks=True,
         ),
         Stage(
             "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 2,

@@ -30,6 +30,7 @@ TRAINING = (
 ALSO = {
     "contract/chat.py": ("tests/pipelines/test_tokenizer.py", "tests/training/chat/test_template.py"),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
+    "contract/fertility.py": ("tests/reports/test_fertility.py",),
     "contract/facts.py": ("tests/contract/test_plan.py",),
     "contract/job.py": ("tests/training/engine/test_job.py",),
     "contract/kinds.py": ("tests/contract/test_manifest.py",),

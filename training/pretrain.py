@@ -20,7 +20,7 @@ from training.engine.engine import Engine
 from training.engine.job import Job
 from training.engine.metrics import flops_per_token, mfu, peak_flops
 from training.models import llama as model
-from training.models import positions
+from training.models import positions, vocabulary
 from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, learn
 
 
@@ -30,9 +30,10 @@ def run(job: Job) -> None:
     draws, seq_len = _draws(job), job.setting("pack.seq_len")
     heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
     plan = draws.schedule
-    module = _build(job, chat)
+    module, old_rows = _build(job, chat)
     start = positions.of_model(module)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
+    only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
 
     step, state = checkpoint.restore(job, {"model": engine})
     phase = _enter(job, engine, start, plan.number(step))
@@ -46,6 +47,7 @@ def run(job: Job) -> None:
         while step < plan.steps:
             if plan.number(step) != phase:
                 phase = _enter(job, engine, start, plan.number(step))
+            only_new_rows.before(step)
             began = time.perf_counter()
             mine = next(batches)
             waited = time.perf_counter() - began
@@ -82,10 +84,12 @@ def _finish(
     job.commit(folder, results.Pretrain(**figures))
 
 
-def _build(job: Job, chat: Chat) -> LlamaForCausalLM:
-    """The model before the first step."""
+def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
+    """(The model before the first step, the number of its embeddings that no new token was given)."""
     settings: Pretrain = job.settings
-    return model.build(
+    if settings.start_from:
+        return vocabulary.started(job, chat)
+    built = model.build(
         settings.model,
         chat.vocab_size,
         job.setting("pack.seq_len"),
@@ -94,6 +98,7 @@ def _build(job: Job, chat: Chat) -> LlamaForCausalLM:
         chat.end_of_text,
         chat.pad,
     )
+    return built, 0
 
 
 def _draws(job: Job) -> Draws:
@@ -151,7 +156,6 @@ def _read(job: Job, plan: Schedule) -> dict[str, Any]:
 
 def _speed(job: Job, engine: Engine, state: dict[str, float], plan: Schedule) -> dict[str, Any]:
     """Tokens and seconds of training over all attempts, and MFU on a device with a known peak; prints MFU's terms."""
-    settings: Pretrain = job.settings
     parameters = model.parameters(engine.module)
     rate = state["tokens"] / state["seconds"]
     figures = {
@@ -163,10 +167,10 @@ def _speed(job: Job, engine: Engine, state: dict[str, float], plan: Schedule) ->
     }
     peak = peak_flops(torch.cuda.get_device_name(job.ranks.device)) if job.ranks.device.type == "cuda" else None
     if peak:
-        shape = settings.model
-        seq_lens = [length for length, _ in lengths(settings, job.setting("pack.seq_len"))]
+        shape: Any = engine.module.config
+        seq_lens = [length for length, _ in lengths(job.settings, job.setting("pack.seq_len"))]
         seq_len = positions.mean_length([one.last - one.first for one in plan.stretches], seq_lens)
-        flops = flops_per_token(parameters, shape.layers, shape.d_model, seq_len)
+        flops = flops_per_token(parameters, shape.num_hidden_layers, shape.hidden_size, seq_len)
         figures["mfu"] = mfu(rate, flops, peak, job.ranks.world)
         if job.ranks.rank == 0:
             print(

@@ -8,6 +8,7 @@ from contract.mixture import PRESETS
 from contract.settings.base import (
     Batch,
     BelowOne,
+    Count,
     Epochs,
     Fraction,
     Length,
@@ -19,6 +20,7 @@ from contract.settings.base import (
     Seed,
     Settings,
     Text,
+    Uri,
     Weight,
     runtime_only,
 )
@@ -162,6 +164,23 @@ class Pretrain(Settings):
     """Documents of one sequence neither see nor predict each other; false trains across them, as GPT-3 did."""
     eval_sequences: Rows = 256
     seed: Seed = 0
+    start_from: Uri | None = None
+    """A folder with a LLaMA of `transformers` in safetensors, from which training goes on; `model` then says nothing.
+
+    Its tokenizer must be the one of `tokenizer.start_from`, or the run's own. For tokens that were added, its
+    embeddings grow: a new row starts as the mean of the rows of the old tokens that spell the new one.
+    """
+    new_rows_first: Count = 0
+    """During so many first steps only the rows of added tokens are trained, without weight decay."""
+
+    @model_validator(mode="after")
+    def _rows_to_train(self) -> "Pretrain":
+        if self.new_rows_first and not self.start_from:
+            raise ValueError("new_rows_first is about the rows that are added to start_from; name a model there")
+        return self
+
+    def outside(self) -> dict[str, str]:
+        return {"start_from": self.start_from} if self.start_from else {}
 
     @model_validator(mode="after")
     def _ordered(self) -> "Pretrain":

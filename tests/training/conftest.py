@@ -89,7 +89,7 @@ def train_tokenizer(vocab_size: int = 384) -> Tokenizer:
     return tokenizer
 
 
-def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **metrics: float) -> Manifest:
+def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **metrics: float | None) -> Manifest:
     """Commit a stage's result as if it had run: file name -> (kind, bytes, rows)."""
     attempt = Attempt(run, run.task(stage))
     listed = []
@@ -127,8 +127,12 @@ def commit_corpus(run: Run) -> None:
             packed += write_shard(run.store, attempt.path(f"{tokens}-{at}"), part, tokens, ids, lengths)
     commit(run, "mix", mixed)
     special = ("special_tokens", dump_special_tokens(SPECIAL_TOKENS), 0)
-    vocabulary = ("tokenizer", tokenizer.to_str().encode(), 0)
-    commit(run, "tokenizer", {"tokenizer.json": vocabulary, "special_tokens.json": special})
+    commit(
+        run,
+        "tokenizer",
+        {"tokenizer.json": ("tokenizer", tokenizer.to_str().encode(), 0), "special_tokens.json": special},
+        vocab_size=tokenizer.get_vocab_size(), sample_bytes=0, sample_documents=0, heldout_bytes_per_token=None,
+    )  # fmt: skip
     attempt.commit(packed, result=result_of("pack").model_construct())
 
 

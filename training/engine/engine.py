@@ -89,7 +89,10 @@ class Engine:
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         if engine.activation_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        self.decays = True
+        """Whether the next update also applies the recipe's weight decay."""
         adam = torch.optim.AdamW(decay_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas, fused=True)
+        self._weight_decay = [group["weight_decay"] for group in adam.param_groups]
         config = deepspeed_config(engine, optim.clip, engine.micro_batch, self.accumulation)
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=adam, config=config)
         for name, buffer in self.module.named_buffers():
@@ -155,8 +158,8 @@ class Engine:
         if norm is not None:
             self._check(float(norm))
         rate = self.lr
-        for group in self.deepspeed.optimizer.param_groups:
-            group["lr"] = rate
+        for group, decay in zip(self.deepspeed.optimizer.param_groups, self._weight_decay, strict=True):
+            group["lr"], group["weight_decay"] = rate, decay if self.decays else 0.0
         self.deepspeed.step()
         self.steps_done += 1
         self._micro = 0
