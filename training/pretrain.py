@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import torch
+from transformers import LlamaForCausalLM
 
 from contract import results
 from contract.kinds import Kind
@@ -25,19 +26,7 @@ def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
     train, heldout = TokenData(job, Kind.TOKENS, settings.seed), TokenData(job, Kind.HELDOUT_TOKENS)
-    if settings.start_from:
-        module, old_rows = vocabulary.started(job, chat)
-    else:
-        old_rows = 0
-        module = model.build(
-            settings.model,
-            chat.vocab_size,
-            job.setting("pack.seq_len"),
-            settings.seed,
-            settings.engine.dtype,
-            chat.end_of_text,
-            chat.pad,
-        )
+    module, old_rows = vocabulary.started(job, chat) if settings.start_from else (_fresh(job, chat), 0)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
 
@@ -74,6 +63,20 @@ def run(job: Job) -> None:
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank)
     job.commit(folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state)))
+
+
+def _fresh(job: Job, chat: Chat) -> LlamaForCausalLM:
+    """The recipe's model, from random weights."""
+    settings: Pretrain = job.settings
+    return model.build(
+        settings.model,
+        chat.vocab_size,
+        job.setting("pack.seq_len"),
+        settings.seed,
+        settings.engine.dtype,
+        chat.end_of_text,
+        chat.pad,
+    )
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
