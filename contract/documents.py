@@ -15,6 +15,7 @@ from contract.cuts import Ranges, read_cuts, without
 from contract.errors import DamagedError
 from contract.kinds import OF_SHARDS, Kind
 from contract.manifest import File, Manifest
+from contract.settings.corpus import CRAWL
 from contract.store import Store
 from contract.tables import BATCH_ROWS, batches_of, open_table, reading
 
@@ -33,6 +34,11 @@ class Part:
     index: File | None = None
     cuts: File | None = None
     signatures: File | None = None
+
+    @property
+    def source(self) -> str:
+        """Whose documents these are: `crawl`, or a name of `curate.sources`."""
+        return self.documents.source or CRAWL
 
     @property
     def rows(self) -> int:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from contract.errors import DamagedError, InputError
 from contract.kinds import Kind
 from contract.manifest import File, Manifest
+from contract.settings.corpus import CRAWL
 from contract.store import Store
 
 INDEX = struct.Struct("<9sQBQQ")  # 34 bytes
@@ -97,6 +98,20 @@ def shards_of(manifest: Manifest, kind: Kind) -> list[ShardFiles]:
             )
         shards.append(ShardFiles(tokens, one[Kind.TOKEN_INDEX][0], one[Kind.TOKEN_IDS][0], rows))
     return shards
+
+
+def source_of(shard: ShardFiles) -> str:
+    """The source of a shard's documents."""
+    return shard.tokens.source or CRAWL
+
+
+def rows_by_source(manifest: Manifest, seq_len: int) -> dict[str, int]:
+    """The number of rows of this length that training has of each source. Raises DamagedError as `shards_of` does."""
+    rows: dict[str, int] = {}
+    for shard in shards_of(manifest, Kind.TOKENS):
+        file = shard.rows.get(seq_len)
+        rows[source_of(shard)] = rows.get(source_of(shard), 0) + (file.rows if file else 0)
+    return rows
 
 
 def _seq_len(file: File) -> int:

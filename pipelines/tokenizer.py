@@ -15,6 +15,7 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.metrics import Progress
 from contract.output import write_file
+from contract.recipe import StageSettings
 from contract.settings.corpus import Tokenizer as TokenizerSettings
 from contract.store import Store
 from contract.tables import open_table, read_rows, reading
@@ -87,14 +88,12 @@ def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def bring(settings: TokenizerSettings, sample: Sample) -> tuple[Tokenizer, Tokenizer, str]:
-    """(The brought tokenizer, the same expanded, the sha256 of its file)."""
+def bring(settings: TokenizerSettings) -> tuple[Tokenizer, Tokenizer, str]:
+    """(The brought tokenizer, the same with the pieces of `expand.model`, the sha256 of the brought file)."""
     assert settings.start_from is not None
     data = brought.read_file("tokenizer.start_from", settings.start_from)
     base = brought.load("tokenizer.start_from", settings.start_from, data)
     digest, other = hashlib.sha256(data).hexdigest(), settings.expand.model
-    if settings.expand.tokens:
-        return base, growth.expand(base, sample, settings.expand.tokens, settings.min_frequency), digest
     if other is None:
         return base, Tokenizer.from_str(base.to_str()), digest
     if brought.is_json(data):
@@ -107,6 +106,22 @@ def bring(settings: TokenizerSettings, sample: Sample) -> tuple[Tokenizer, Token
     return base, pieces.convert(merged), digest
 
 
+def load_reference(uri: str) -> Tokenizer:
+    return brought.load("tokenizer.reference", uri, brought.read_file("tokenizer.reference", uri))
+
+
+def check(settings: StageSettings) -> None:
+    """Raise InputError for a file that is no tokenizer, or one that cannot be expanded as the recipe says."""
+    own: TokenizerSettings = settings.own
+    if own.start_from:
+        _, tokenizer, _ = bring(own)
+        if own.expand.tokens:
+            growth.check(tokenizer)
+        brought.add_special(tokenizer, own.special_tokens)
+    if own.reference:
+        load_reference(own.reference)
+
+
 def run(job: Job) -> None:
     settings: TokenizerSettings = job.settings
     progress = Progress(job.task.stage, job.task.partition, "tokenizers", 1)
@@ -114,7 +129,9 @@ def run(job: Job) -> None:
     sample = Sample(job.store, documents, settings.sample_bytes, settings.expand.languages)
     files, made = [], {}
     if settings.start_from:
-        base, tokenizer, digest = bring(settings, sample)
+        base, tokenizer, digest = bring(settings)
+        if settings.expand.tokens:
+            tokenizer = growth.expand(tokenizer, sample, settings.expand.tokens, settings.min_frequency)
         made = {
             "base_size": base.get_vocab_size(),
             "expanded_size": tokenizer.get_vocab_size(),
@@ -139,9 +156,7 @@ def measure(job: Job, settings: TokenizerSettings, tokenizer: Tokenizer) -> Fert
     heldout = Sample(job.store, job.inputs("mix", Kind.HELDOUT), settings.sample_bytes)
     reference = None
     if settings.reference:
-        data = brought.read_file("tokenizer.reference", settings.reference)
-        other = brought.load("tokenizer.reference", settings.reference, data)
-        reference = fertility.count(other, batched(heldout.rows(), BATCH_TEXTS))
+        reference = fertility.count(load_reference(settings.reference), batched(heldout.rows(), BATCH_TEXTS))
     return Fertility(own=fertility.count(tokenizer, batched(heldout.rows(), BATCH_TEXTS)), reference=reference)
 
 

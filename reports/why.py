@@ -21,6 +21,7 @@ from contract.manifest import File, Manifest, find
 from contract.plan import Run, open_run
 from contract.printable import printable
 from contract.schema import Drop
+from contract.settings.filter import Rule
 from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import reading
@@ -49,6 +50,8 @@ def explain(run: Run, asked: str) -> Iterator[str]:
             gone.add(row["id"])
             yield f"{row['id']}  {done.stage}: dropped, {row['reason']} {row['value'] or ''}".rstrip()
             yield from cluster_members(run, done, row)
+            if done.stage == "filter":
+                yield from broken(run.recipe.filter.rules(), row)
         for row in rows(run.store, done.of(Kind.MATCHES), column, named):
             if row["action"] != "dropped":
                 yield f"{row['id']}  {done.stage}: {row['action']}, {row['benchmark']}: {row['ngram']}"
@@ -62,6 +65,16 @@ def explain(run: Run, asked: str) -> Iterator[str]:
             yield from passages(run, done.stage, key, new)
     for key in sorted(ids.keys() - gone):
         yield f"{key}  kept; {ids[key]} was the last to keep it"
+
+
+def broken(rules: Sequence[Rule], row: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each rule that can have dropped a row: its score, its threshold and the setting to change.
+
+    Several n of a table of thresholds share a reason, and a drop says only the value that broke one of them.
+    """
+    for rule in rules:
+        if rule.reason == row["reason"] and rule.drops(float(row["value"])):
+            yield f"{INDENT}{rule.score} {rule.comparison} {rule.limit:g}: filter.{rule.setting}, {rule.source}"
 
 
 def kept(store: Store, done: Manifest, column: str, values: Sequence[str]) -> Iterator[str]:

@@ -21,6 +21,8 @@ from contract.shards import ShardFiles
 from contract.store import Store
 from pipelines.spark.tables import TableWriter
 
+PART_ROWS, PART_BYTES = 1 << 16, 256 << 20  # of a documents file: later stages hold an index of it, and one is a task
+
 
 @dataclass
 class Counts:
@@ -140,7 +142,8 @@ class _Sink:
 class DocumentSink(_Sink):
     """Writes and counts the kept and the dropped documents of one worker.
 
-    The worker must pass every document that it reads to `keep` or `drop`.
+    The worker must pass every document that it reads to `keep` or `drop`. Documents make a part of the size that later
+    stages hold, then another one.
     """
 
     def __init__(
@@ -151,18 +154,33 @@ class DocumentSink(_Sink):
         name: str,
         schema: pa.Schema = DOCUMENTS,
         kind: Kind = Kind.DOCUMENTS,
+        source: str = "",
     ) -> None:
         super().__init__(store, prefix, stage, name)
-        self._kind = kind
-        self._kept = TableWriter(store, f"{prefix}/{kind}-{name}.parquet", kind, schema)
+        self._place, self._kind, self._schema, self._source = f"{prefix}/{kind}-{name}", kind, schema, source
+        self._files: list[File] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        number = f"-{len(self._files):05d}" if self._files else ""
+        self._kept = TableWriter(self._store, f"{self._place}{number}.parquet", self._kind, self._schema)
+        self._rows = self._bytes = 0
 
     def keep(self, row: dict[str, Any], size: int, read_size: int | None = None) -> None:
         """Keep a document. `size` is its bytes now, `read_size` its bytes when it was read (default: `size`)."""
         self._kept.write(row, size)
         self._count(size, read_size)
+        self._rows, self._bytes = self._rows + 1, self._bytes + size
+        if self._rows >= PART_ROWS or self._bytes >= PART_BYTES:
+            self._end()
+            self._begin()
+
+    def _end(self) -> None:
+        self._files += [file.model_copy(update={"source": self._source}) for file in self._kept.close()]
 
     def close(self) -> Output:
-        kept, dropped = self._kept.close(), self._dropped.close()
+        self._end()
+        kept, dropped = self._files, self._dropped.close()
         if self._kind == Kind.DOCUMENTS:
             return Output(dropped, self.counts, parts=[Part(file) for file in kept])
         return Output(kept + dropped, self.counts)

@@ -25,13 +25,9 @@ def expand(base: Tokenizer, texts: Iterable[str], count: int, least: int) -> Tok
 
     `least` is how often a pair must occur to be joined. Raises InputError for a tokenizer that is no BPE.
     """
+    check(base)
     spec = json.loads(base.to_str())
     model = spec["model"]
-    if model["type"] != "BPE":
-        raise InputError(
-            f"tokenizer.expand.tokens: the tokenizer of start_from is a {model['type']}, and only a BPE can be "
-            "continued; name a second SentencePiece model as expand.model"
-        )
     characters = common_characters(base, texts)[:count] if model.get("byte_fallback") else []
     symbols = Symbols(base, characters)
     trainer = trainers.BpeTrainer(
@@ -53,6 +49,16 @@ def expand(base: Tokenizer, texts: Iterable[str], count: int, least: int) -> Tok
         if left + right in model["vocab"]:  # and not the text of an added token
             model["merges"].append([left, right])
     return Tokenizer.from_str(json.dumps(spec))
+
+
+def check(base: Tokenizer) -> None:
+    """Raise InputError for a tokenizer that cannot be continued."""
+    kind = json.loads(base.to_str())["model"]["type"]
+    if kind != "BPE":
+        raise InputError(
+            f"tokenizer.expand.tokens: the tokenizer of start_from is a {kind}, and only a BPE can be continued; "
+            "name a second SentencePiece model as expand.model"
+        )
 
 
 class Symbols:

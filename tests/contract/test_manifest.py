@@ -5,6 +5,7 @@ import errno
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import re
 import subprocess
@@ -25,7 +26,7 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, File, Input, Manifest, Rows, find, need, read, read_all
 from contract.plan import Run
 from contract.printable import printable
-from contract.results import Crawl
+from contract.results import Crawl, Reward
 from contract.stages import STAGES
 from contract.store import Store
 
@@ -515,6 +516,16 @@ def test_a_checkpoint_is_committed_like_any_result(make_run: Callable[..., Run])
     attempt.commit(write(attempt, 4))
     assert find(run.store, task) is None, "a checkpoint does not make the stage done"
     assert run.store.folders(f"pretrain/{task.fingerprint}") == ["step-00000010"]
+
+
+def test_figures_that_are_not_finite_come_back(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    task = run.task("reward")
+    figures = {"pairs": 3, "accuracy": math.nan, "heldout_loss": math.inf, "reward_mean": -math.inf}
+    made = Attempt(run, task).commit([], result=Reward.model_construct(**figures))
+    found = read(run.store, made.prefix)
+    assert repr(found.metrics) == repr(figures)
+    assert json.loads(run.store.read_bytes(made.path))["metrics"]["heldout_loss"] == "Infinity"
 
 
 def test_a_damaged_manifest_says_what_to_do(make_run: Callable[..., Run]) -> None:

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from contract.chat import END_OF_TEXT, PAD, RESERVED, SMALLEST_VOCABULARY, SPECIAL_TOKENS, load_special_tokens
 from contract.errors import InputError, RecipeError
 from contract.fertility import read_fertility
 from contract.manifest import need
-from contract.recipe import parse
+from contract.recipe import StageSettings, parse
 from contract.settings.corpus import Tokenizer as Settings
 from pipelines.pack import load_tokenizer
-from pipelines.tokenizer import Sample, batched
+from pipelines.tokenizer import Sample, batched, check
 from pipelines.vocabulary.training import train
 
 TEXTS = ["the cat sat on the mat, the cat sat still", "a cat and the mat; na\u00efve caf\u00e9s"] * 20
@@ -186,5 +186,24 @@ def test_only_a_sentencepiece_model_takes_the_pieces_of_another(
     path = str(tmp_path / "base.json")
     run = make_corpus([[rows]], {"tokenizer.start_from": path, "tokenizer.expand.model": path})
     commit_documents(run, "mix", "all", [rows])
-    with pytest.raises(InputError, match="only a SentencePiece model can take the pieces of another"):
-        run_stage(run, "tokenizer")
+    for way in (lambda: run_stage(run, "tokenizer"), lambda: check(StageSettings(run.recipe, "tokenizer"))):
+        with pytest.raises(InputError, match="only a SentencePiece model can take the pieces of another"):
+            way()
+
+
+def test_what_the_stage_would_refuse_is_refused_before_the_run(tmp_path: Path) -> None:
+    def checked(**given: Any) -> None:
+        check(StageSettings(parse(json.dumps({"tokenizer": given}), "here"), "tokenizer"))
+
+    for name, model in (("bpe", models.BPE({"a": 0}, [])), ("unigram", models.Unigram([("a", -1.0)], 0, False))):
+        (tmp_path / name).write_text(Tokenizer(model).to_str())
+    bpe, unigram = str(tmp_path / "bpe"), str(tmp_path / "unigram")
+    checked()
+    checked(start_from=bpe, expand={"tokens": 3}, reference=unigram)
+    with pytest.raises(InputError, match=r"tokenizer\.reference: .*none does not exist"):
+        checked(reference=str(tmp_path / "none"))
+    with pytest.raises(InputError, match="is a Unigram, and only a BPE can be continued"):
+        checked(start_from=unigram, expand={"tokens": 3})
+    (tmp_path / "named").write_text(train(TEXTS, Settings(vocab_size=344), ["</s>"]).to_str())
+    with pytest.raises(InputError, match="'</s>' is the token of end_of_text and pad; name another for one of them"):
+        checked(start_from=str(tmp_path / "named"), special_tokens={"pad": "</s>"})

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.manifest import Attempt, File
+from contract.settings.filter import Filter
 from reports import why
 
 
@@ -70,6 +71,20 @@ def test_an_example_is_told_what_stays_and_no_cluster_of_documents(make_document
     done = Attempt(run, run.task("instructions")).commit([])
     row = {"id": "a" * 32, "duplicate_of": "b" * 32, "reason": "near_duplicate", "value": "0.91"}
     assert [line.strip() for line in why.cluster_members(run, done, row)] == [f"it stays: {'b' * 32}"]
+
+
+def test_a_drop_of_filter_names_the_threshold_that_it_broke_and_its_setting() -> None:
+    rules = Filter().rules()
+
+    def told(reason: str, value: str) -> list[str]:
+        return [line.strip() for line in why.broken(rules, {"reason": reason, "value": value})]
+
+    assert told("too_few_words", "49") == ["words < 50: filter.min_words, Gopher, A1.1"]
+    assert told("top_ngram", "0.19") == [
+        "top_3gram > 0.18: filter.gopher_repetition.top_ngram_char_fraction.3, Gopher, table A1",
+        "top_4gram > 0.16: filter.gopher_repetition.top_ngram_char_fraction.4, Gopher, table A1",
+    ]
+    assert told("too_few_words", "50") == []
 
 
 def test_every_fate(make_document: Any, make_corpus: Any, run_stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
