@@ -49,6 +49,10 @@ class MinhashSign(Result):
     documents: int
 
 
+class Curate(Result):
+    sources: int
+
+
 class DedupFuzzy(Result):
     clusters: int
 
@@ -67,12 +71,8 @@ class Decontaminate(Result):
 
 
 class Mix(Result):
-    training_rows: int
+    training_documents: int
     heldout_documents: int
-    extra_copies: int
-    """Rows more than documents, because a source is repeated."""
-    documents_cut: int = 0
-    documents_spared: int = 0
 
 
 class Examples(Result):
@@ -112,6 +112,8 @@ class Pack(Result):
     bytes_per_token: float
     token_bytes: int
     """Bytes of a token id in the shards."""
+    padding: float
+    """The share of the places in all rows of `seq_len + 1` tokens that hold none."""
 
 
 class Pretrain(Result):
@@ -123,7 +125,13 @@ class Pretrain(Result):
     parameters: int
     tokens: int
     seconds: float
+    reader_share: float
+    """The part of the seconds in which the first process waited for its next batch."""
     tokens_per_s: float
+    sources: dict[str, dict[str, float | int]] = {}
+    """Source -> its `sequences` and `tokens` that were drawn, repetitions included, and the `epochs` that they make."""
+    phases: dict[str, dict[str, float | int]] = {}
+    """The steps of each phase, as in `steps 0 to 900` -> the epochs over each source in it."""
     mfu: float | None = None
     """Model FLOPs utilisation, a fraction; None on a device whose peak is not known."""
 
@@ -230,6 +238,7 @@ RESULTS: dict[str, type[Result]] = {
     "crawl": Crawl,
     "extract": Extract,
     "minhash_sign": MinhashSign,
+    "curate": Curate,
     "dedup_fuzzy": DedupFuzzy,
     "dedup_substring": DedupSubstring,
     "decontaminate": Decontaminate,

@@ -13,7 +13,19 @@ PACKAGES = {
 }
 """Folder of modules -> folder of their tests: `pipelines/dedup/links.py` is tested by `tests/pipelines/dedup/test_links.py`."""
 
-TRAINING = ("loss", "ppo", "reward", "sft", "reading", "examples", "checkpoint", "checkpoint_files", "rollout")
+TRAINING = (
+    "loss",
+    "ppo",
+    "reward",
+    "sft",
+    "reading",
+    "order",
+    "drawing",
+    "examples",
+    "checkpoint",
+    "checkpoint_files",
+    "rollout",
+)
 
 ALSO = {
     "contract/chat.py": ("tests/pipelines/test_tokenizer.py", "tests/training/chat/test_template.py"),

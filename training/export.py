@@ -53,7 +53,9 @@ def model_card(job: Job, source: Manifest, made: list[Manifest]) -> str:
     """The model card. `made` holds the manifests of the task's ancestors; `source` is the one of the weights."""
     crawls = ", ".join(job.snapshots) or "a crawl"
     crawl_files = [uri for one in made for uri in one.sources]
-    measured = "\n".join(f"| {name} | {_shown(value)} |" for name, value in source.metrics.items())
+    measured = "\n".join(
+        f"| {name} | {_shown(value)} |" for name, value in source.metrics.items() if not isinstance(value, dict)
+    )
     lineage = "\n".join(
         f"| {one.stage} | {one.partition} | `{one.fingerprint}` | {one.finished:%Y-%m-%d %H:%M} UTC | {one.code} |"
         for one in made

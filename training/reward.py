@@ -29,7 +29,7 @@ from evals.calibration import calibration_error
 from evals.intervals import wilson
 from training.chat.template import Chat, open_chat
 from training.data.examples import read_pairs
-from training.data.reading import rows_of, share_of
+from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job

@@ -13,8 +13,9 @@ from contract.metrics import Progress
 from contract.settings.training import Sft
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
+from training.data.batch import Batch
 from training.data.examples import read_chats
-from training.data.reading import Batch, rows_of, share_of
+from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
