@@ -186,7 +186,7 @@ def test_the_plan_knows_what_a_closed_gate_left_out(
 def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--recipe", finished.uri]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 6 * 2 + 17
+    assert len(lines) == 1 + 6 * 2 + 18
     assert all(line.endswith("done") for line in lines[1:])
     assert main(["funnel", "--recipe", finished.uri]) == 0
     extract = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("extract"))
