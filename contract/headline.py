@@ -11,6 +11,12 @@ from contract.printable import printable
 REASONS = 3  # of dropped documents, the most frequent first
 MODELS = ("pretrain", "sft", "ppo")  # each is trained from the one before
 
+EMPTY = {
+    "filter": ("the stages after it get none", "docs/filters.md names the setting of each reason"),
+    "curate": ("the crawl alone is left", "the rules of a source stand in curate.sources"),
+}
+"""What follows where a stage drops everything, and where to look."""
+
 NOTHING_HELD_OUT = "nothing was held out to measure on"
 
 
@@ -25,8 +31,8 @@ def warnings(manifest: Manifest) -> list[str]:
     """Warnings of a task that succeeded: nothing is left, or a model is worse than the one that it was trained from."""
     rows = manifest.rows
     empty = rows.read and not rows.kept
-    why = "docs/filters.md names the setting of each reason" if manifest.stage == "filter" else "see its settings"
-    said = [f"{manifest.stage} dropped all {rows.read:,}, so the stages after it get none; {why}"] if empty else []
+    what, why = EMPTY.get(manifest.stage, ("the stages after it get none", "see its settings"))
+    said = [f"{manifest.stage} dropped all {rows.read:,}, so {what}; {why}"] if empty else []
     return said + [
         f"{late} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
         for early, late in pairwise(MODELS)

@@ -68,6 +68,14 @@ def shown(value: Any) -> str:
 def _allowed_keys(root: type[BaseModel], path: list[Any]) -> list[str]:
     node: Any = root
     for part in path:
-        # A free-form mapping such as curate.sources.<name> takes any name.
-        node = get_args(node)[1] if get_origin(node) is dict else node.model_fields[part].annotation
-    return sorted(node.model_fields)
+        # A free-form mapping such as curate.sources.<name> takes any name, and a list any place.
+        node = get_args(node)[1] if get_origin(node) is dict else _section(node).model_fields[part].annotation
+        if get_origin(node) is tuple:
+            node = dict[int, get_args(node)[0]]  # type: ignore[misc]  # (X, ...): any place holds an X
+    return sorted(_section(node).model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel]:
+    """The settings that a field holds, also if it may be unset, as `rules: Filter | None`."""
+    kinds = [annotation, *get_args(annotation)]
+    return next(one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel))

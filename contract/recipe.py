@@ -34,13 +34,17 @@ class Recipe(TrainingSections):
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
-        longest = max(
-            self.sft.max_tokens, self.reward.max_tokens, self.ppo.max_prompt_tokens + self.ppo.max_response_tokens
-        )
-        if longest > self.pack.seq_len:
+        chats = {
+            "sft.max_tokens": self.sft.max_tokens,
+            "reward.max_tokens": self.reward.max_tokens,
+            "ppo.max_prompt_tokens + ppo.max_response_tokens": (
+                self.ppo.max_prompt_tokens + self.ppo.max_response_tokens
+            ),
+        }
+        longer = [f"{key} {tokens}" for key, tokens in chats.items() if tokens > self.pack.seq_len]
+        if longer:
             raise ValueError(
-                f"pack.seq_len {self.pack.seq_len} is shorter than the longest chat that sft, reward or ppo allow "
-                f"({longest} tokens)"
+                f"pack.seq_len {self.pack.seq_len} is shorter than a chat may be: lower {', '.join(longer)}"
             )
         for name, batch in (
             ("pretrain", self.pretrain.batch),

@@ -63,7 +63,9 @@ def read_manifest(store: Store, path: str) -> Manifest:
     try:
         return read(store, path.split("/attempt-")[0])
     except FileNotFoundError:
-        raise InputError(f"{store.full(path)}: is no file that a task of this store committed") from None
+        raise InputError(
+            f"{store.full(path)}: was not committed by a task of this store; give a path below the store, such as pack/.../tokens-00000-2048.rows"
+        ) from None
 
 
 def _shard(manifest: Manifest, path: str) -> ShardFiles:

@@ -173,7 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(*map(printable, lines or [f"no stage of this run has seen {given.page}"]), sep="\n")
+    print(
+        *map(printable, lines or [f"no stage of this run has seen a document with the URL or the id {given.page}"]),
+        sep="\n",
+    )
     return 0 if lines else 1
 
 

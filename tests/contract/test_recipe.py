@@ -58,6 +58,16 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             [],
             "filter.min_word: unknown key; did you mean min_words? allowed here: bloom, c4, fineweb,",
         ),
+        (
+            "curate: {sources: {books: {uri: /tmp, rules: {min_word: 3}}}}",
+            [],
+            "curate.sources.books.rules.min_word: unknown key; did you mean min_words?",
+        ),
+        (
+            "pretrain: {phases: [{share: 1.0, rope: {typ: x}}]}",
+            [],
+            "pretrain.phases.0.rope.typ: unknown key; did you mean type?",
+        ),
         ("filtr: {}", [], "filtr: unknown key; did you mean filter? allowed here: crawl, curate, decontaminate,"),
         ("filter: {min_words: many}", [], "filter.min_words: Input should be a valid integer"),
         ("filter: {min_words: -1}", [], "filter.min_words: Input should be greater than or equal to 0, got -1"),
@@ -131,7 +141,11 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             [],
             "pretrain.phases.1.share is less than one of the 10 steps; raise it or the steps",
         ),
-        ("pack: {seq_len: 64}", [], "pack.seq_len 64 is shorter than the longest chat"),
+        (
+            "pack: {seq_len: 64}",
+            [],
+            "pack.seq_len 64 is shorter than a chat may be: lower sft.max_tokens 1024, reward.max_tokens 512, ppo",
+        ),
         (
             "pack: {more_seq_lens: [4096, 2048]}",
             [],

@@ -239,7 +239,7 @@ def test_a_token_leads_to_its_page(
     for path, number, message in (
         (shard.rows[1024].path, len(rows), f"has {len(rows)} rows, and no rows {len(rows)} to {len(rows) + 1}"),
         (shard.tokens.path, 0, "is no file of rows that pack/"),
-        ("pack/x.rows", 0, "is no file that a task of this store committed"),
+        ("pack/x.rows", 0, "was not committed by a task of this store; give a path below the store"),
     ):
         assert main(["trace", "--store", run.store.uri, path, "--row", str(number)]) == 65
         assert message in capsys.readouterr().err

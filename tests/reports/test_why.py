@@ -63,7 +63,9 @@ def test_what_a_page_is_called_moves_no_cursor(
     assert capsys.readouterr().out == r"dropped http://a/\x1b[2J\rkept" + "\n" + r"x\n\u202ey" + "\n"
     monkeypatch.setattr(why, "explain", lambda *_: [])
     assert why.main(["--recipe", "x", "\x1b[2J"]) == 1
-    assert capsys.readouterr().out == r"no stage of this run has seen \x1b[2J" + "\n"
+    assert capsys.readouterr().out == (
+        r"no stage of this run has seen a document with the URL or the id \x1b[2J" + "\n"
+    )
 
 
 def test_an_example_is_told_what_stays_and_no_cluster_of_documents(make_document: Any, make_corpus: Any) -> None:
