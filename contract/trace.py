@@ -64,7 +64,8 @@ def read_manifest(store: Store, path: str) -> Manifest:
         return read(store, path.split("/attempt-")[0])
     except FileNotFoundError:
         raise InputError(
-            f"{store.full(path)}: was not committed by a task of this store; give a path below the store, such as pack/.../tokens-00000-2048.rows"
+            f"{store.full(path)}: was not committed by a task of this store; "
+            "give a path below the store, such as pack/.../tokens-00000-2048.rows"
         ) from None
 
 
