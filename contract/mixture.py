@@ -341,6 +341,29 @@ def lengths(settings: "Pretrain", seq_len: int) -> list[tuple[int, int]]:
     return found or [(seq_len, settings.batch)]
 
 
+def micro_batch(most: int, rows: int) -> int:
+    """Sequences that a process runs at once: the most that divide its rows of a step, at most `most`, at least 1."""
+    return next(size for size in range(min(max(most, 1), rows), 0, -1) if rows % size == 0)
+
+
+def micro_batches(settings: "Pretrain", seq_len: int) -> list[int]:
+    """The micro-batch of each phase, or of the whole pretraining if it has none.
+
+    A process runs about as many tokens at once as `engine.micro_batch` sequences of `seq_len` have. Raises ValueError
+    if the processes cannot share a phase's rows equally.
+    """
+    engine, found = settings.engine, []
+    for number, (own, rows) in enumerate(lengths(settings, seq_len)):
+        each, rest = divmod(rows, engine.processes)
+        if rest:
+            raise ValueError(
+                f"pretrain.phases.{number}.seq_len {own} leaves {rows:,} rows in a step, which "
+                f"pretrain.engine.processes {engine.processes} does not divide; change one of them or pretrain.batch"
+            )
+        found.append(micro_batch(engine.micro_batch * seq_len // own, each))
+    return found
+
+
 def of_pretrain(
     settings: "Pretrain",
     seq_len: int,

@@ -18,6 +18,8 @@ from contract.mixture import (
     counts,
     epochs_of,
     known_steps,
+    micro_batch,
+    micro_batches,
     of_pretrain,
     schedule,
     share_of_draws,
@@ -199,6 +201,21 @@ def test_steps_are_split_by_share():
     made = of_pretrain(Pretrain(steps=8, batch=2, phases=phases), 64, {"crawl": 50, "code": 50})
     assert made.drawn(6) == {"crawl": 6, "code": 6}, "a phase that names no mixture has pretrain's"
     assert made.drawn(8) == {"crawl": 6, "code": 10}
+
+
+def test_a_process_runs_about_as_many_tokens_at_once_whatever_their_length():
+    assert [micro_batch(most, 16) for most in (0, 1, 3, 4, 5, 15, 16, 99)] == [1, 1, 2, 4, 4, 8, 16, 16]
+    assert [micro_batch(most, 7) for most in (6, 7)] == [1, 7]
+    lengths = (64, 128, 256, 512, 32)
+    phases = tuple(Phase(share=0.2, seq_len=length) for length in lengths)
+    settings = Pretrain(batch=64, engine={"processes": 2, "micro_batch": 8}, phases=phases)
+    assert micro_batches(settings, 64) == [8, 4, 2, 1, 16]
+    assert micro_batches(Pretrain(batch=64, engine={"micro_batch": 16}), 64) == [16], "without phases, as it is said"
+    more = settings.model_copy(update={"engine": settings.engine.model_copy(update={"processes": 16})})
+    with pytest.raises(
+        ValueError, match=r"phases\.3\.seq_len 512 leaves 8 rows in a step, which .*processes 16 does not"
+    ):
+        micro_batches(more, 64)
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mixture.md").read_text()
