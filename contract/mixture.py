@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contract.settings.training import Mixture, Pretrain
 
 STEPS = 10_000  # of pretraining, if the recipe says nothing from which the number follows
-MOST_WEIGHT = 1 << 31  # sum of the weights: products with them stay exact in 64 bits
+MOST_WEIGHT = 1 << 31  # up to this sum of the weights, products of two of them stay exact in 64 bits
 
 
 # ---------------------------------------------------------------- published mixtures
@@ -152,22 +152,22 @@ def _whole(parts: Mapping[str, Fraction], total: int) -> dict[str, int]:
 
 
 def weights_of(shares: Mapping[str, Fraction] | Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    """(source, integer weight), heaviest first. Exact if the weights' sum can be at most MOST_WEIGHT, else rounded."""
+    """(source, integer weight), heaviest first, in exactly these shares: a rounded one could draw more than a cap."""
     scale = math.lcm(*(share.denominator for share in shares.values()))
     whole = {source: int(share * scale) for source, share in shares.items()}
     divisor = math.gcd(*whole.values())
     weights = {source: weight // divisor for source, weight in whole.items()}
-    total = sum(weights.values())
-    if total > MOST_WEIGHT:
-        weights = {source: max(1, weight * (MOST_WEIGHT - len(weights)) // total) for source, weight in weights.items()}
     return tuple(sorted(weights.items(), key=lambda item: (-item[1], item[0])))
 
 
 def share_of_draws(n: Any, weight: int, total: int) -> Any:
     """floor(n x weight / total) without overflow: of a node's first n draws, so many are its first source's.
 
-    `n` is an int, or an array of int64; weight <= total <= 2^31.
+    `n` is an int, or an array of int64; weight <= total. Above MOST_WEIGHT an array is computed as Python's integers,
+    which takes about a microsecond for each draw.
     """
+    if total > MOST_WEIGHT and not isinstance(n, int):
+        return (n.astype(object) * weight // total).astype(n.dtype)
     return n // total * weight + n % total * weight // total
 
 
@@ -339,6 +339,29 @@ def lengths(settings: "Pretrain", seq_len: int) -> list[tuple[int, int]]:
             )
         found.append((own, rows))
     return found or [(seq_len, settings.batch)]
+
+
+def micro_batch(most: int, rows: int) -> int:
+    """Sequences that a process runs at once: the most that divide its rows of a step, at most `most`, at least 1."""
+    return next(size for size in range(min(max(most, 1), rows), 0, -1) if rows % size == 0)
+
+
+def micro_batches(settings: "Pretrain", seq_len: int) -> list[int]:
+    """The micro-batch of each phase, or of the whole pretraining if it has none.
+
+    A process runs about as many tokens at once as `engine.micro_batch` sequences of `seq_len` have. Raises ValueError
+    if the processes cannot share a phase's rows equally.
+    """
+    engine, found = settings.engine, []
+    for number, (own, rows) in enumerate(lengths(settings, seq_len)):
+        each, rest = divmod(rows, engine.processes)
+        if rest:
+            raise ValueError(
+                f"pretrain.phases.{number}.seq_len {own} leaves {rows:,} rows in a step, which "
+                f"pretrain.engine.processes {engine.processes} does not divide; change one of them or pretrain.batch"
+            )
+        found.append(micro_batch(engine.micro_batch * seq_len // own, each))
+    return found
 
 
 def of_pretrain(

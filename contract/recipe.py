@@ -81,7 +81,7 @@ class Recipe(TrainingSections):
                     f"pretrain.phases.{number}.seq_len {phase.seq_len} is not packed, only {there}; "
                     f"add {phase.seq_len} to pack.more_seq_lens"
                 )
-        mixture.lengths(self.pretrain, self.pack.seq_len)
+        mixture.micro_batches(self.pretrain, self.pack.seq_len)
         steps = mixture.known_steps(self.pretrain, self.pack.seq_len)
         if self.pretrain.phases and steps is not None:
             each = mixture.split_steps([phase.share for phase in self.pretrain.phases], steps)

@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 from contract import results
 from contract.kinds import Kind
 from contract.metrics import Progress
-from contract.mixture import Schedule, lengths, of_pretrain, told
+from contract.mixture import Schedule, lengths, micro_batches, of_pretrain, told
 from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
@@ -100,9 +100,9 @@ def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> 
     """Set the model's positions and the rows of a step to those of a phase, wherever they were, and return it."""
     settings: Pretrain = job.settings
     seq_len = job.setting("pack.seq_len")
-    own, rows = lengths(settings, seq_len)[phase]
+    _, rows = lengths(settings, seq_len)[phase]
     positions.turn(engine.module, positions.of_phases(start, settings.phases, seq_len)[phase])
-    engine.resize(rows, positions.micro_batch(settings.engine.micro_batch, seq_len, own))
+    engine.resize(rows, micro_batches(settings, seq_len)[phase])
     return phase
 
 

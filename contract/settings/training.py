@@ -136,7 +136,8 @@ class Phase(Settings):
     seq_len: SeqLen | None = None
     """One of `pack.more_seq_lens`; if unset `pack.seq_len`. A step keeps its tokens: of longer sequences it has fewer.
 
-    `engine.micro_batch` shrinks likewise, so a process runs as many tokens at once, but at least one sequence."""
+    `engine.processes` must divide these. A process runs at most as many tokens at once as in `engine.micro_batch`
+    sequences of `pack.seq_len`, but at least one sequence: the largest number that divides its part of a step."""
     rope: Rope | None = None
     """If unset: as in the phase before."""
 

@@ -18,6 +18,8 @@ from contract.mixture import (
     counts,
     epochs_of,
     known_steps,
+    micro_batch,
+    micro_batches,
     of_pretrain,
     schedule,
     share_of_draws,
@@ -127,14 +129,24 @@ def test_after_any_number_of_draws_each_source_has_had_its_share(weights, n):
     assert counts(ordered, total * 5) == {source: 5 * weight for source, weight in ordered}
 
 
-def test_weights_are_exact_or_as_near_as_64_bits_allow():
+def test_weights_are_exact_however_large():
     assert weights_of({"b": Fraction(1, 4), "a": Fraction(1, 4), "c": Fraction(1, 2)}) == (("c", 2), ("a", 1), ("b", 1))
-    huge = weights_of({"a": 10**15 + 1, "b": 3 * 10**15, "c": 1})
-    assert sum(weight for _, weight in huge) <= MOST_WEIGHT
-    assert huge[0][1] / huge[1][1] == pytest.approx(3, rel=1e-8)
-    assert huge[2] == ("c", 1)
+    huge = {"b": 3 * 10**15, "a": 10**15 + 1, "c": 1}
+    assert dict(weights_of(huge)) == huge
+    assert counts(weights_of(huge), sum(huge.values())) == huge
     exact = (10**18 + 7) * 2_000_000_011 // MOST_WEIGHT
     assert share_of_draws(10**18 + 7, 2_000_000_011, MOST_WEIGHT) == exact
+
+
+def test_no_source_is_drawn_above_its_cap_among_billions_of_rows():
+    rows = {"crawl": 5_000_000_000, "books": 120_000_001}
+    mixture = Mixture(epochs={"crawl": 1, "books": 1}, max_epochs=1)
+    made = schedule([(20_000_000, mixture, rows)], 256)
+    assert made.drawn(20_000_000) == {"crawl": 4_999_999_999, "books": 120_000_001}, "one row is left of all"
+    rows = {"crawl": 5_000_000_000, "books": 86_209_370, "code": 132_383_004}
+    capped_twice = Mixture(proportions={"crawl": 0.5, "books": 0.3, "code": 0.2}, max_epochs=1)
+    drawn = schedule([(18_346_613, capped_twice, rows)], 256).drawn(18_346_613)
+    assert drawn == rows | {"crawl": 18_346_613 * 256 - 86_209_370 - 132_383_004}, "rounded weights drew one too many"
 
 
 def test_the_default_reads_every_source_once_in_an_epoch():
@@ -199,6 +211,21 @@ def test_steps_are_split_by_share():
     made = of_pretrain(Pretrain(steps=8, batch=2, phases=phases), 64, {"crawl": 50, "code": 50})
     assert made.drawn(6) == {"crawl": 6, "code": 6}, "a phase that names no mixture has pretrain's"
     assert made.drawn(8) == {"crawl": 6, "code": 10}
+
+
+def test_a_process_runs_about_as_many_tokens_at_once_whatever_their_length():
+    assert [micro_batch(most, 16) for most in (0, 1, 3, 4, 5, 15, 16, 99)] == [1, 1, 2, 4, 4, 8, 16, 16]
+    assert [micro_batch(most, 7) for most in (6, 7)] == [1, 7]
+    lengths = (64, 128, 256, 512, 32)
+    phases = tuple(Phase(share=0.2, seq_len=length) for length in lengths)
+    settings = Pretrain(batch=64, engine={"processes": 2, "micro_batch": 8}, phases=phases)
+    assert micro_batches(settings, 64) == [8, 4, 2, 1, 16]
+    assert micro_batches(Pretrain(batch=64, engine={"micro_batch": 16}), 64) == [16], "without phases, as it is said"
+    more = settings.model_copy(update={"engine": settings.engine.model_copy(update={"processes": 16})})
+    with pytest.raises(
+        ValueError, match=r"phases\.3\.seq_len 512 leaves 8 rows in a step, which .*processes 16 does not"
+    ):
+        micro_batches(more, 64)
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mixture.md").read_text()

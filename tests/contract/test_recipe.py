@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract import recipe
+from contract import mixture, recipe
 from contract.errors import InputError, RecipeError
 from contract.recipe import Recipe, StageSettings, dump, load, load_run, parse
 from contract.settings.base import Settings
@@ -142,6 +142,13 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             "pretrain.phases.1.share is less than one of the 10 steps; raise it or the steps",
         ),
         (
+            "pack: {seq_len: 4096, more_seq_lens: [32768]}\n"
+            "pretrain: {batch: 512, engine: {processes: 128, micro_batch: 4},"
+            " phases: [{share: 0.95}, {share: 0.05, seq_len: 32768}]}",
+            [],
+            "pretrain.phases.1.seq_len 32768 leaves 64 rows in a step, which pretrain.engine.processes 128 does not divide",
+        ),
+        (
             "pack: {seq_len: 64}",
             [],
             "pack.seq_len 64 is shorter than a chat may be: lower sft.max_tokens 1024, reward.max_tokens 512, ppo",
@@ -175,6 +182,15 @@ def test_a_bad_recipe_is_refused_with_its_key_and_what_is_allowed(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(("recipe here: ", "override "))
+
+
+def test_a_phase_of_longer_sequences_may_have_a_micro_batch_of_its_own():
+    text = (
+        "pack: {seq_len: 2048, more_seq_lens: [6144]}\n"
+        "pretrain: {batch: 48, engine: {micro_batch: 16}, phases: [{share: 0.9}, {share: 0.1, seq_len: 6144}]}"
+    )
+    made = parse(text, "here")
+    assert mixture.micro_batches(made.pretrain, made.pack.seq_len) == [16, 4], "5 would not divide 16 rows"
 
 
 FITS = "pack: {seq_len: 64}\nsft: {max_tokens: 64}\nreward: {max_tokens: 64}\nppo: {max_prompt_tokens: 40, max_response_tokens: 24}"

@@ -60,11 +60,6 @@ def turn(module: Any, positions: Positions) -> None:
         setattr(rotary, name, getattr(made, name))
 
 
-def micro_batch(own: int, seq_len: int, longer: int) -> int:
-    """Sequences that a process runs at once, so that they have as many tokens as `own` sequences of `seq_len`."""
-    return max(1, own * seq_len // longer)
-
-
 def mean_length(steps: Sequence[int], seq_lens: Sequence[int]) -> float:
     """The mean sequence length over all tokens; every step has equally many."""
     return sum(count * length for count, length in zip(steps, seq_lens, strict=True)) / sum(steps)

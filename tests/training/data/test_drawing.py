@@ -11,7 +11,8 @@ from contract.mixture import counts, schedule, weights_of
 from contract.settings.training import Mixture
 from training.data.drawing import Draws, drawn_in, turns
 
-WEIGHTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 1000), min_size=1, max_size=9)
+SMALL_OR_HUGE = st.one_of(st.integers(1, 1000), st.integers(1 << 32, 1 << 60))
+WEIGHTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), SMALL_OR_HUGE, min_size=1, max_size=9)
 
 
 def sources_of(weights: tuple[tuple[str, int], ...], first: int, last: int) -> list[str]:

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from contract.settings.training import Model, Phase, Rope
 from training.models import llama
-from training.models.positions import Positions, mean_length, micro_batch, of_model, of_phases, turn
+from training.models.positions import Positions, mean_length, of_model, of_phases, turn
 
 SHAPE = Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64)
 START = Positions(64, {"rope_type": "default", "rope_theta": 10_000.0})
@@ -72,6 +72,5 @@ def test_linear_scaling_divides_positions() -> None:
     assert torch.allclose(module.model.rotary_emb.inv_freq, before / 4)
 
 
-def test_a_process_runs_as_many_tokens_at_once_whatever_their_length() -> None:
-    assert [micro_batch(8, 64, longer) for longer in (64, 128, 512, 1024, 32)] == [8, 4, 1, 1, 16]
+def test_the_mean_length_is_over_tokens() -> None:
     assert mean_length([900, 100], [2048, 32_768]) == 5120
