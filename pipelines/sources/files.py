@@ -26,6 +26,8 @@ TEXT = re.compile(r"\.(txt|text)(\.(gz|zst))?\Z", re.IGNORECASE)
 BOM = b"\xef\xbb\xbf"
 PIECE = 64 << 10  # bytes read at once: what a cut-off file loses of its end
 PARQUET_ROWS = 64  # in memory at a time; a book has megabytes
+UNREADABLE = (ValueError, OverflowError, LookupError, pa.ArrowException)
+"""What Arrow raises for a value that Python cannot hold: bytes that are no text, a date after the year 9999, ..."""
 STRUCTURE = re.compile(rb'["\[\]{},]')
 IN_STRING = re.compile(rb'["\\]')
 
@@ -104,7 +106,22 @@ def _unpacked(raw: pa.NativeFile, head: bytes) -> Any:
 
 def _parquet(raw: pa.NativeFile) -> Iterator[Any]:
     for batch in pq.ParquetFile(raw).iter_batches(PARQUET_ROWS):
-        yield from batch.to_pylist()
+        rows: list[Any] | None = None
+        with suppress(*UNREADABLE):
+            rows = batch.to_pylist()
+        if rows is None:
+            rows = [_parquet_row(batch.slice(number, 1)) for number in range(batch.num_rows)]
+        yield from rows
+
+
+def _parquet_row(row: pa.RecordBatch) -> Any:
+    """The value of a batch of one row, or an Unusable."""
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return Unusable(Drop.NOT_UTF8, f"byte {error.start}")
+    except UNREADABLE as error:
+        return Unusable(Drop.DAMAGED_FILE, " ".join(str(error).split()))
 
 
 def _whole(stream: io.BufferedReader) -> Any:

@@ -102,6 +102,14 @@ def language(row: Fields, *names: str) -> str | None:
     return match[1].lower() if match else None
 
 
+def number(row: Fields, name: str) -> float | None:
+    """A number; None if it is absent, not a number, or too large for one."""
+    value = row.get(name)
+    with suppress(OverflowError):
+        return float(value) if isinstance(value, float | int) else None
+    return None
+
+
 def moment(row: Fields, *names: str) -> datetime.datetime | None:
     """A date in ISO 8601 or of Parquet, in UTC if it names no other zone; None if it is absent or not a date."""
     value = _first(row, names)
@@ -143,11 +151,10 @@ def oscar(row: Fields) -> Found:
     meta = table(row, "metadata", "meta")
     headers = table(row, "warc_headers") or table(meta, "warc_headers")
     said = table(meta, "identification")
-    probability = said.get("prob")
     return replace(
         described(Found(text_of(row, "content", "text"), word(headers, "warc-record-id") or ""), headers),
         language=language(said, "label"),
-        probability=float(probability) if isinstance(probability, float | int) else None,
+        probability=number(said, "prob"),
     )
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -46,6 +47,19 @@ def test_parquet_keeps_its_nested_columns(tmp_path: Path) -> None:
     rows = [{"text": f"{number}", "meta": {"pile_set_name": "ArXiv"}} for number in range(200)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=50)
     assert [row.value for row in rows_of(Store(str(tmp_path)), "a.parquet")] == rows
+
+
+def test_a_parquet_row_that_python_cannot_hold_costs_that_row_only(tmp_path: Path) -> None:
+    texts = [f"{number}".encode() for number in range(200)]
+    texts[70] = b"gr\xf6\xdfer"
+    dates = pa.array([2**60 if number == 130 else 0 for number in range(200)], pa.timestamp("us"))
+    offsets = pa.array([0, *np.cumsum([len(text) for text in texts])], pa.int32()).buffers()[1]
+    column = pa.StringArray.from_buffers(200, offsets, pa.py_buffer(b"".join(texts)))
+    pq.write_table(pa.table({"text": column, "date": dates}), tmp_path / "a.parquet")
+    found = read(tmp_path, "a.parquet", (tmp_path / "a.parquet").read_bytes())
+    assert (found[70], found[130]) == (Drop.NOT_UTF8, Drop.DAMAGED_FILE)
+    good = [number for number in range(200) if number not in (70, 130)]
+    assert [found[number]["text"] for number in good] == [str(number) for number in good]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd], ids=["plain", "gz", "zst"])
