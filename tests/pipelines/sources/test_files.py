@@ -62,6 +62,33 @@ def test_a_parquet_row_that_python_cannot_hold_costs_that_row_only(tmp_path: Pat
     assert [found[number]["text"] for number in good] == [str(number) for number in good]
 
 
+def test_a_parquet_column_that_no_layout_knows_is_not_read(tmp_path: Path) -> None:
+    dates = pa.array([2**60], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["a"], "crawled": dates, "id": ["b"]}), tmp_path / "a.parquet")
+    assert [row.value for row in rows_of(Store(str(tmp_path)), "a.parquet")] == [{"text": "a", "id": "b"}]
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "b.parquet")  # the message about its layout names its columns
+    assert [row.value for row in rows_of(Store(str(tmp_path)), "b.parquet")] == [{"body": "a"}]
+
+
+@pytest.mark.parametrize("field", ["text", "meta"])
+def test_a_parquet_row_that_is_too_long_costs_that_row_only(tmp_path: Path, field: str) -> None:
+    long = "x" * (MAX_LINE_BYTES + 1)
+    rows = [{"text": "a", "meta": {"note": "b"}} for _ in range(3)]
+    middle: dict[str, Any] = {"text": long} if field == "text" else {"meta": {"note": long}}
+    rows[1] |= middle
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    data = (tmp_path / "a.parquet").read_bytes()
+    assert read(tmp_path, "a.parquet", data) == [rows[0], Drop.ROW_TOO_LONG, rows[2]]
+
+
+def test_a_parquet_dictionary_does_not_count_for_each_row(tmp_path: Path) -> None:
+    half = MAX_LINE_BYTES // 2
+    texts = ["x" * half, "y" * half, "z" * half]
+    pq.write_table(pa.table({"text": pa.array(texts).dictionary_encode()}), tmp_path / "a.parquet")
+    data = (tmp_path / "a.parquet").read_bytes()
+    assert read(tmp_path, "a.parquet", data) == [{"text": text} for text in texts]
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd], ids=["plain", "gz", "zst"])
 def test_a_file_of_plain_text_is_one_row(tmp_path: Path, pack: Any) -> None:
     assert read(tmp_path, "book.txt.gz", pack("\ufeffOnce\nupon {".encode())) == [{"text": "Once\nupon {"}]
