@@ -6,7 +6,7 @@ files of a code repository first go through the store, so that those of one repo
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import groupby, islice
 from typing import Any
@@ -164,6 +164,10 @@ class Judge:
             return clean_and_score(text, language, score, tools)
 
 
+Known = dict[str, tuple[Source, Judge]]
+"""What every worker knows of the sources, by their names: without their files, of which each task names its own."""
+
+
 class Curator:
     """Writes the documents of one worker, all of one source, and counts what it drops and loses."""
 
@@ -223,22 +227,24 @@ def found_in(source: Source, paths: Iterable[str], curator: Curator) -> Iterator
                 curator.lose(f"{store.full(path)} row {row.number:,}", why)
 
 
-def read_files(store: Store, prefix: str, judges: dict[str, Judge], item: tuple[Source, Any], name: str) -> Output:
+def read_files(store: Store, prefix: str, known: Known, item: tuple[str, Any], name: str) -> Output:
     """Make documents of the rows of some files."""
-    source, paths = item
-    curator = Curator(store, prefix, source, judges[source.name], name)
+    (source, judge), paths = known[item[0]], item[1]
+    curator = Curator(store, prefix, source, judge, name)
     for found, path, row in found_in(source, paths, curator):
         curator.take(found, path, row.number)
     return curator.close()
 
 
-def deal_files(store: Store, prefix: str, judges: dict[str, Judge], item: tuple[Source, Any], name: str) -> Output:
+def deal_files(
+    store: Store, prefix: str, known: Known, buckets: dict[str, int], item: tuple[str, Any], name: str
+) -> Output:
     """Deal the rows of some files to buckets, by their repositories."""
-    source, paths = item
-    curator = Curator(store, prefix, source, judges[source.name], name)
+    (source, judge), paths = known[item[0]], item[1]
+    curator = Curator(store, prefix, source, judge, name)
     dealt = ShardedRows(store, f"{prefix}/scratch/dealt-{name}.parquet", CODE, source.name)
     for found, path, row in found_in(source, paths, curator):
-        bucket = xxhash.xxh3_64_intdigest(found.repo.encode()) % buckets_of(source)
+        bucket = xxhash.xxh3_64_intdigest(found.repo.encode()) % buckets[source.name]
         columns: dict[str, Any] = {"repo": found.repo, "path": found.path, "text": found.text, "license": found.license}
         columns |= {"url": found.url, "date": found.date, "file": path, "offset": row.number}
         dealt.add(bucket, columns, len(found.text.encode()))
@@ -251,12 +257,10 @@ def buckets_of(source: Source) -> int:
     return max(1, -(-sum(size for _, size in source.files) // BUCKET_BYTES))
 
 
-def join_files(
-    store: Store, prefix: str, judges: dict[str, Judge], dealt: list[File], item: tuple[Source, Any], name: str
-) -> Output:
+def join_files(store: Store, prefix: str, known: Known, dealt: list[File], item: tuple[str, Any], name: str) -> Output:
     """Make documents of the repositories of one bucket."""
-    source, bucket = item
-    curator = Curator(store, prefix, source, judges[source.name], name)
+    (source, judge), bucket = known[item[0]], item[1]
+    curator = Curator(store, prefix, source, judge, name)
     held = collect(store, [file.path for file in dealt if file.source == source.name], bucket)
     if held is not None:
         ordered = held.sort_by([(column, "ascending") for column in ("repo", "path", "text")])
@@ -299,10 +303,10 @@ def _repository(repo: str, count: int, files: Sequence[dict[str, Any]]) -> Found
     )
 
 
-def account(sources: Sequence[Source], owners: Sequence[Source], outputs: Sequence[Output]) -> None:
+def account(sources: Sequence[Source], owners: Sequence[str], outputs: Sequence[Output]) -> None:
     """Print what became of each source. owners: of the outputs. Raises InputError if one has not a single document."""
     for source in sources:
-        mine = (output.counts for owner, output in zip(owners, outputs, strict=True) if owner is source)
+        mine = (output.counts for owner, output in zip(owners, outputs, strict=True) if owner == source.name)
         counts = sum(mine, Counts())
         lost = ", ".join(f"{kind.partition(': ')[2]} {count:,}" for kind, count in counts.losses.most_common())
         if not counts.read:
@@ -321,15 +325,17 @@ def run(job: Job) -> None:
         check_source(source.name, source.settings)
         print(source, flush=True)
     score, chars = job.setting("score"), job.setting("langid.sample_chars")
-    given = (job.store, job.prefix, {source.name: Judge(source.settings, score, chars) for source in sources})
-    whole = [(source, group) for source in sources if not source.joins for group in source.groups()]
-    pieces = [(source, group) for source in sources if source.joins for group in source.groups()]
-    buckets = [(source, bucket) for source in sources if source.joins for bucket in range(buckets_of(source))]
+    known = {one.name: (replace(one, files=()), Judge(one.settings, score, chars)) for one in sources}
+    given = (job.store, job.prefix, known)
+    counts = {source.name: buckets_of(source) for source in sources if source.joins}
+    whole = [(source.name, group) for source in sources if not source.joins for group in source.groups()]
+    pieces = [(source.name, group) for source in sources if source.joins for group in source.groups()]
+    buckets = [(name, bucket) for name, count in counts.items() for bucket in range(count)]
     read = job.map_each(whole, partial(read_files, *given), "groups")
-    dealt = job.map_each(pieces, partial(deal_files, *given), "groups")
+    dealt = job.map_each(pieces, partial(deal_files, *given, counts), "groups")
     files = [file for output in dealt for file in output.files if file.kind == Kind.DEALT]
     merged = job.map_each(buckets, partial(join_files, *given, files), "buckets")
-    account(sources, [source for source, _ in (*whole, *pieces, *buckets)], [*read, *dealt, *merged])
+    account(sources, [name for name, _ in (*whole, *pieces, *buckets)], [*read, *dealt, *merged])
     job.store.delete(f"{job.prefix}/scratch")
     output = total([*read, *dealt, *merged])
     output.files = [file for file in output.files if file.kind != Kind.DEALT]

@@ -1,6 +1,7 @@
 """Reads a source beside the crawl row by row: JSONL, JSON arrays, Parquet and plain text, packed as gz or zst or not.
 
-A worker holds one row of a file and what is read ahead of it, whatever the file's size. What cannot be read is an
+A worker holds one row of a file and what is read ahead of it, whatever the file's size; of a Parquet file a batch of
+rows and the packed columns of a row group. What cannot be read is an
 `Unusable` row with its reason, and the rows before and after it count: one bad line, or a download that was cut off,
 spoils no source. Only a store that fails is an error.
 """
@@ -20,12 +21,15 @@ from contract.errors import InputError, StoreError
 from contract.examples import MAX_LINE_BYTES, Unusable, lines_of
 from contract.schema import Drop
 from contract.store import Entry, Store, explain, split_uri
+from pipelines.sources.layouts import CODE_TEXT, FIELDS
 
 NAMED = re.compile(r"\.(jsonl|ndjson|json|parquet|txt|text)(\.(gz|zst))?\Z", re.IGNORECASE)
 TEXT = re.compile(r"\.(txt|text)(\.(gz|zst))?\Z", re.IGNORECASE)
 BOM = b"\xef\xbb\xbf"
 PIECE = 64 << 10  # bytes read at once: what a cut-off file loses of its end
 PARQUET_ROWS = 64  # in memory at a time; a book has megabytes
+UNREADABLE = (ValueError, OverflowError, LookupError, pa.ArrowException)
+"""What Arrow raises for a value that Python cannot hold: bytes that are no text, a date after the year 9999, ..."""
 STRUCTURE = re.compile(rb'["\[\]{},]')
 IN_STRING = re.compile(rb'["\\]')
 
@@ -103,8 +107,37 @@ def _unpacked(raw: pa.NativeFile, head: bytes) -> Any:
 
 
 def _parquet(raw: pa.NativeFile) -> Iterator[Any]:
-    for batch in pq.ParquetFile(raw).iter_batches(PARQUET_ROWS):
-        yield from batch.to_pylist()
+    """Yield the rows of a Parquet file with the columns that layouts know; with all, if no text is among them."""
+    file = pq.ParquetFile(raw)
+    names = file.schema_arrow.names
+    known = [name for name in names if name in FIELDS] if set(CODE_TEXT) & set(names) else None
+    for batch in file.iter_batches(PARQUET_ROWS, columns=known):
+        rows: list[Any] | None = None
+        if batch.nbytes <= MAX_LINE_BYTES:
+            with suppress(*UNREADABLE):
+                rows = batch.to_pylist()
+        if rows is None:
+            for number in range(batch.num_rows):
+                yield _parquet_row(batch.slice(number, 1))
+        else:
+            yield from rows
+
+
+def _parquet_row(row: pa.RecordBatch) -> Any:
+    """The value of a batch of one row, or an Unusable."""
+    try:
+        if (size := sum(map(_bytes, row.columns))) > MAX_LINE_BYTES:
+            return Unusable(Drop.ROW_TOO_LONG, f"{size:,} bytes")
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return Unusable(Drop.NOT_UTF8, f"byte {error.start}")
+    except UNREADABLE as error:
+        return Unusable(Drop.DAMAGED_FILE, " ".join(str(error).split()))
+
+
+def _bytes(column: pa.Array) -> int:
+    """The size of a column of one row, without the other entries of its dictionary."""
+    return int((column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).nbytes)
 
 
 def _whole(stream: io.BufferedReader) -> Any:

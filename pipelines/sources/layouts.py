@@ -23,6 +23,11 @@ CODE_TEXT = ("content", "code", "text")
 LICENSE = ("license", "licenses", "max_stars_repo_licenses", "detected_licenses")
 URL = ("url", "source_url", "warc-target-uri")
 DATE = ("date", "timestamp", "created", "publication_date", "warc-date")
+FIELDS = frozenset(
+    {*CODE_REPO, *CODE_PATH, *CODE_TEXT, *LICENSE, *URL, *DATE, "title", "language", "lang", "meta", "metadata"}
+    | {"warc_headers", "identification", "uniqueKey", "id", "source", "added"}
+)
+"""Every field that a layout asks for, at the top of a row."""
 LANGUAGE_TAG = re.compile(r"([a-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,20})?", re.IGNORECASE)
 MAX_FIELD_CHARS = 2048  # of a title, URL, licence or path: no table is spoilt by a text in the wrong field
 
@@ -102,6 +107,14 @@ def language(row: Fields, *names: str) -> str | None:
     return match[1].lower() if match else None
 
 
+def number(row: Fields, name: str) -> float | None:
+    """A number; None if it is absent, not a number, or too large for one."""
+    value = row.get(name)
+    with suppress(OverflowError):
+        return float(value) if isinstance(value, float | int) else None
+    return None
+
+
 def moment(row: Fields, *names: str) -> datetime.datetime | None:
     """A date in ISO 8601 or of Parquet, in UTC if it names no other zone; None if it is absent or not a date."""
     value = _first(row, names)
@@ -143,11 +156,10 @@ def oscar(row: Fields) -> Found:
     meta = table(row, "metadata", "meta")
     headers = table(row, "warc_headers") or table(meta, "warc_headers")
     said = table(meta, "identification")
-    probability = said.get("prob")
     return replace(
         described(Found(text_of(row, "content", "text"), word(headers, "warc-record-id") or ""), headers),
         language=language(said, "label"),
-        probability=float(probability) if isinstance(probability, float | int) else None,
+        probability=number(said, "prob"),
     )
 
 

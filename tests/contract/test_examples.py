@@ -2,7 +2,11 @@
 
 import gzip
 import json
+import re
+import sys
+import time
 import tracemalloc
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +257,24 @@ def test_real_instruction_files(data_dir: Path) -> None:
     found, bad = found_in(data_dir / "sft" / "llama-factory" / "alpaca_en_demo.json")
     assert len(found) + len(bad) == 999
     assert len(found) > 990
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0316", "\u0f73"], ids=["marks", "one that becomes two"])
+def test_a_long_run_of_marks_is_refused_in_linear_time(marks: str) -> None:
+    clean("\u00e9")  # so that what is made once does not count
+    begun = time.process_time()
+    with pytest.raises(Unusable, match="broken text: more than 1,000 combining marks in a row"):
+        clean("a" + marks * 80_000)
+    assert time.process_time() - begun < 1
+    few = marks * (1000 // len(marks))
+    for start in (0, 1, 500, 998, 999, 1000, 1001, 1999):
+        text = "a" * start + few
+        assert clean(f"{text} {text}") == unicodedata.normalize("NFC", f"{text} {text}").strip()
+        with pytest.raises(Unusable):
+            clean(f"{text}\u0301 {text}")
+
+
+def test_every_combining_mark_counts() -> None:
+    found = set("".join(re.findall(examples._marks(), "".join(map(chr, range(sys.maxunicode + 1))))))
+    assert found >= {chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))}
+    assert not found & set("a\u00e9\u0439\uac00\u4e00 ")

@@ -206,6 +206,31 @@ def test_the_files_of_a_repository_make_one_document(curated: Any, files: int, m
     assert not run.store.files(f"{done.prefix}/{done.attempt}/scratch")
 
 
+def test_a_task_carries_no_list_of_all_files(curated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    counted: list[str] = []
+    each, buckets_of = Job.map_each, module.buckets_of
+
+    def map_each(self: Job, items: Sequence[Any], work: Any, unit: str = "files") -> list[Any]:
+        if unit != "parts":
+            sent.extend((items, work.args[2]))
+        return each(self, items, work, unit)
+
+    def count(source: Any) -> int:
+        counted.append(source.name)
+        return buckets_of(source)
+
+    monkeypatch.setattr(Job, "map_each", map_each)
+    monkeypatch.setattr(module, "buckets_of", count)
+    monkeypatch.setattr(module, "GROUP_BYTES", 1)
+    curated({"code": {f"{at}.jsonl": lines(CODE[at : at + 1]) for at in range(5)}, "a": {"a.jsonl": b'{"text": "x"}'}})
+    (whole, known), (pieces, _), (buckets, _) = zip(sent[::2], sent[1::2], strict=True)
+    assert [(name, len(paths)) for name, paths in [*whole, *pieces]] == [("a", 1), *[("code", 1)] * 5]
+    assert buckets == [("code", 0)]
+    assert [source.files for source, _ in known.values()] == [(), ()]
+    assert counted == ["code"]
+
+
 def test_a_large_repository_is_cut_between_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_LINE_BYTES", 60)
     files = [{"path": f"{at}", "text": "x" * 20, "license": None, "date": None} for at in range(5)]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -46,6 +47,46 @@ def test_parquet_keeps_its_nested_columns(tmp_path: Path) -> None:
     rows = [{"text": f"{number}", "meta": {"pile_set_name": "ArXiv"}} for number in range(200)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=50)
     assert [row.value for row in rows_of(Store(str(tmp_path)), "a.parquet")] == rows
+
+
+def test_a_parquet_row_that_python_cannot_hold_costs_that_row_only(tmp_path: Path) -> None:
+    texts = [f"{number}".encode() for number in range(200)]
+    texts[70] = b"gr\xf6\xdfer"
+    dates = pa.array([2**60 if number == 130 else 0 for number in range(200)], pa.timestamp("us"))
+    offsets = pa.array([0, *np.cumsum([len(text) for text in texts])], pa.int32()).buffers()[1]
+    column = pa.StringArray.from_buffers(200, offsets, pa.py_buffer(b"".join(texts)))
+    pq.write_table(pa.table({"text": column, "date": dates}), tmp_path / "a.parquet")
+    found = read(tmp_path, "a.parquet", (tmp_path / "a.parquet").read_bytes())
+    assert (found[70], found[130]) == (Drop.NOT_UTF8, Drop.DAMAGED_FILE)
+    good = [number for number in range(200) if number not in (70, 130)]
+    assert [found[number]["text"] for number in good] == [str(number) for number in good]
+
+
+def test_a_parquet_column_that_no_layout_knows_is_not_read(tmp_path: Path) -> None:
+    dates = pa.array([2**60], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["a"], "crawled": dates, "id": ["b"]}), tmp_path / "a.parquet")
+    assert [row.value for row in rows_of(Store(str(tmp_path)), "a.parquet")] == [{"text": "a", "id": "b"}]
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "b.parquet")  # the message about its layout names its columns
+    assert [row.value for row in rows_of(Store(str(tmp_path)), "b.parquet")] == [{"body": "a"}]
+
+
+@pytest.mark.parametrize("field", ["text", "meta"])
+def test_a_parquet_row_that_is_too_long_costs_that_row_only(tmp_path: Path, field: str) -> None:
+    long = "x" * (MAX_LINE_BYTES + 1)
+    rows = [{"text": "a", "meta": {"note": "b"}} for _ in range(3)]
+    middle: dict[str, Any] = {"text": long} if field == "text" else {"meta": {"note": long}}
+    rows[1] |= middle
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    data = (tmp_path / "a.parquet").read_bytes()
+    assert read(tmp_path, "a.parquet", data) == [rows[0], Drop.ROW_TOO_LONG, rows[2]]
+
+
+def test_a_parquet_dictionary_does_not_count_for_each_row(tmp_path: Path) -> None:
+    half = MAX_LINE_BYTES // 2
+    texts = ["x" * half, "y" * half, "z" * half]
+    pq.write_table(pa.table({"text": pa.array(texts).dictionary_encode()}), tmp_path / "a.parquet")
+    data = (tmp_path / "a.parquet").read_bytes()
+    assert read(tmp_path, "a.parquet", data) == [{"text": text} for text in texts]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd], ids=["plain", "gz", "zst"])

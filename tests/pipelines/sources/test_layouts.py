@@ -203,3 +203,9 @@ def test_no_row_ends_the_reading(row: Any, layout: str) -> None:
     assert found.text.strip()
     assert found.date is None or found.date.tzinfo is datetime.UTC
     assert len(found.id("s")) == 32
+
+
+def test_a_probability_that_no_number_holds_is_none() -> None:
+    row = {"text": "Es war einmal.", "meta": {"identification": {"label": "de", "prob": 10**400}}}
+    found = read_row("oscar", row)
+    assert (found.text, found.language, found.probability) == ("Es war einmal.", "de", None)
