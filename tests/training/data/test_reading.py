@@ -1,5 +1,6 @@
 """Packed tokens: rows as the shards say, and of the store only what they need."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice, pairwise
@@ -103,6 +104,33 @@ def test_the_shards_of_a_source_are_one_list(tmp_store: Store, tmp_path: Path) -
     some = data.sample(4)
     assert data.rows(some).tokens[:, 0].tolist() == [100, 116, 308, 8], "of each source its share"
     assert data.sample(100) == [*range(8)]
+
+
+def test_many_sources_that_take_turns_do_not_push_each_other_out_of_memory(
+    tmp_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """22 sources, 2 shards of each and 2 windows of each shard are in use at a time; each is read once."""
+    files: list[File] = []
+    for part in range(44):
+        texts = documents((17,), 100 * part)
+        files += write_shard(tmp_store, f"{part}", part, Kind.TOKENS, texts, [8], f"source-{part % 22}")
+    read: Counter[str] = Counter()
+
+    def counted(name: str) -> None:
+        real = getattr(reading, name)
+        monkeypatch.setattr(reading, name, lambda *given: read.update([name]) or real(*given))
+
+    monkeypatch.setattr(reading, "WINDOW", 1)
+    counted("read_index")
+    counted("read_rows")
+    data = TokenData(job_of(files, tmp_store, tmp_path), Kind.TOKENS, 8)
+    for _ in range(5):
+        for row in range(4):
+            batch = data.batch([(source, row) for source in data.sources])
+            assert batch.tokens[:, 0].tolist() == [
+                100 * (int(source.split("-")[1]) + 22 * (row // 2)) + 8 * (row % 2) for source in data.sources
+            ]
+    assert read == {"read_index": 44, "read_rows": 88}
 
 
 def test_without_boundaries_a_row_is_one_text(two_shards: Job) -> None:
