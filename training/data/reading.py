@@ -99,12 +99,14 @@ class TokenData:
         index, file = self._index(shard), self._shards[shard].tokens
         tokens = [read_tokens(self._reader(file), index, start, length, self._where(file)) for start, length in pieces]
         begins: list[npt.NDArray[np.int64]] = []
-        at = 0
+        jumps, at, end = [], 0, pieces[0][0]
         for start, length in pieces:
+            if start != end:
+                jumps.append(at)
             inside = index.starts[slice(*np.searchsorted(index.starts, (start + 1, start + length)))]
             begins += [np.array([at]), inside - start + at]
-            at += length
-        return Row(np.concatenate(tokens), np.concatenate(begins))
+            at, end = at + length, start + length
+        return Row(np.concatenate(tokens), np.concatenate(begins), np.array(jumps, np.int64))
 
     def _read_index(self, shard: int) -> Index:
         files = self._shards[shard]
