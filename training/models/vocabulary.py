@@ -65,8 +65,9 @@ def load(folder: Path, uri: str, dtype: Any) -> LlamaForCausalLM:
         raise InputError(f"{where} is a model of type {str(kind)[:80]!r}; only llama can be continued")
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{where} has no *.safetensors; other formats are not read, because they can run code")
+    from_pretrained: Any = LlamaForCausalLM.from_pretrained  # its type leaves out what it says of missing tensors
     try:
-        module, found = LlamaForCausalLM.from_pretrained(
+        module, found = from_pretrained(
             folder,
             dtype=torch.float32,
             attn_implementation=attention(dtype),
@@ -83,7 +84,8 @@ def load(folder: Path, uri: str, dtype: Any) -> LlamaForCausalLM:
             f"{where} lacks {len(lacking):,} of its model's tensors, or has them in another shape, the first is "
             f"{lacking[0]}; bring the whole model"
         )
-    return module
+    whole: LlamaForCausalLM = module
+    return whole
 
 
 def base_tokenizer(job: Job, chat: Chat) -> Tokenizer:
