@@ -107,8 +107,10 @@ def _pages(store: Store, manifest: Manifest, tokens: File, ids: list[str]) -> di
     kind = Kind.DOCUMENTS if tokens.kind == Kind.TOKENS else Kind.HELDOUT
     before = [read(store, one.prefix) for one in manifest.inputs if one.stage == "mix"]
     files = [file for one in before for file in one.of(kind) if file.source == tokens.source]
-    pages = {}
+    pages: dict[str, str] = {}
     for file in files:
+        if len(pages) == len(ids):
+            break
         for found in _rows_of(store, file, ids):
             place = f"{found['file']} at {found['offset']}" if found.get("file") else ""
             pages[found["id"]] = "  ".join(filter(None, (found.get("url"), place)))

@@ -64,7 +64,7 @@ def byte_characters() -> list[str]:
 def merges_of(spec: Mapping[str, Any]) -> Merges | None:
     """The tables of a tokenizer.json; None if it is anything else than GPT-2's words and a plain BPE on all bytes."""
     model, splits = spec["model"], spec["pre_tokenizer"]
-    steps = (splits or {}).get("pretokenizers", [splits])
+    steps = (splits or {}).get("pretokenizers", [splits]) or [None]  # a sequence may have no steps
     digits = steps[0] == {"type": "Digits", "individual_digits": True}
     level = steps[-1] or {}
     if (

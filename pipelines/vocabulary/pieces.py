@@ -16,6 +16,9 @@ from contract.errors import InputError
 SPACE = "\u2581"
 """SentencePiece writes this character in place of a space."""
 
+LONGEST_PIECE = 1_024
+"""Characters. The search for a piece's merges takes time in proportion to the square of its length."""
+
 ModelProto: Any = sentencepiece_model_pb2.__dict__["ModelProto"]  # made when it is imported, so without a type
 Piece = ModelProto.SentencePiece
 UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
@@ -31,6 +34,9 @@ def parse(data: bytes, where: str) -> Any:
     pieces = [piece.piece for piece in model.pieces]
     if not pieces or len(set(pieces)) < len(pieces):
         raise InputError(f"{where}: is not a SentencePiece model, because it has no pieces or some of them twice")
+    longest = max(map(len, pieces))
+    if longest > LONGEST_PIECE:
+        raise InputError(f"{where}: has a piece of {longest:,} characters; at most {LONGEST_PIECE:,} are allowed")
     if model.trainer_spec.model_type not in (UNIGRAM, BPE):
         raise InputError(f"{where}: is a SentencePiece model of words or characters; bring one of type bpe or unigram")
     return model

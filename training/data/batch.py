@@ -1,7 +1,7 @@
 """A batch of packed rows: what the model gets, and what it is asked to predict."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,14 @@ from training.engine.ranks import Ranks
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its token ids, and where documents begin in it, increasing from 0."""
+    """One row: its token ids, and where documents begin in it, increasing from 0.
+
+    jumps: where a piece begins that does not follow the one before it in the shard.
+    """
 
     tokens: npt.NDArray[np.integer]
     starts: npt.NDArray[np.integer]
+    jumps: npt.NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ def collate(rows: Sequence[Row], seq_len: int, boundaries: bool = True) -> Batch
 
     With `boundaries`, positions restart where a document begins, and its first token is not predicted, because nothing
     before it belongs to it. Padding is a document of its own of which nothing is predicted.
+
+    Without, the first token of a piece that follows from elsewhere is not predicted: a piece that goes on with a
+    document repeats a token, and the row before has predicted that.
     """
     tokens = np.zeros((len(rows), seq_len + 1), np.int64)
     mask = np.zeros((len(rows), seq_len), np.float32)
@@ -59,10 +66,11 @@ def collate(rows: Sequence[Row], seq_len: int, boundaries: bool = True) -> Batch
         used = len(row.tokens)
         tokens[at, :used] = row.tokens
         mask[at, : max(used - 1, 0)] = 1
+        unpredicted = row.starts if boundaries else row.jumps
+        mask[at, unpredicted[(unpredicted > 0) & (unpredicted <= seq_len)] - 1] = 0
         if boundaries:
             starts = np.append(row.starts, used) if used < seq_len else row.starts
             starts = starts[starts < seq_len]
-            mask[at, row.starts[(row.starts > 0) & (row.starts <= seq_len)] - 1] = 0
             positions[at] -= np.repeat(starts, np.diff(np.append(starts, seq_len)))
     return Batch(
         torch.from_numpy(tokens),

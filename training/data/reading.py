@@ -27,7 +27,8 @@ from training.data.stream import Ranges
 from training.engine.job import Job
 
 WINDOW = 4096  # rows whose places are read at once, as many as are drawn before others
-WINDOWS, INDEXES = 64, 16  # held in memory: 32 bytes a row and piece, 8 bytes a document
+WINDOWS, INDEXES = 64, 16  # held in memory at least: 32 bytes a row and piece, 8 bytes a document
+WINDOWS_OF_EACH, INDEXES_OF_EACH = 4, 3  # of every source, because the sources take turns
 
 
 class TokenData:
@@ -55,8 +56,8 @@ class TokenData:
         self._ends = np.array(ends)
         if kind == Kind.TOKENS and not len(self):
             raise InputError(f"{job.store.full(manifest.path)}: lists no token; the corpus is empty, check the funnel")
-        self._index = lru_cache(INDEXES)(self._read_index)
-        self._window = lru_cache(WINDOWS)(self._read_window)
+        self._index = lru_cache(max(INDEXES, INDEXES_OF_EACH * len(self.sources)))(self._read_index)
+        self._window = lru_cache(max(WINDOWS, WINDOWS_OF_EACH * len(self.sources)))(self._read_window)
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -98,12 +99,14 @@ class TokenData:
         index, file = self._index(shard), self._shards[shard].tokens
         tokens = [read_tokens(self._reader(file), index, start, length, self._where(file)) for start, length in pieces]
         begins: list[npt.NDArray[np.int64]] = []
-        at = 0
+        jumps, at, end = [], 0, pieces[0][0]
         for start, length in pieces:
+            if start != end:
+                jumps.append(at)
             inside = index.starts[slice(*np.searchsorted(index.starts, (start + 1, start + length)))]
             begins += [np.array([at]), inside - start + at]
-            at += length
-        return Row(np.concatenate(tokens), np.concatenate(begins))
+            at, end = at + length, start + length
+        return Row(np.concatenate(tokens), np.concatenate(begins), np.array(jumps, np.int64))
 
     def _read_index(self, shard: int) -> Index:
         files = self._shards[shard]

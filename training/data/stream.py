@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from contract.errors import StoreError
 from contract.manifest import File
 from contract.private import private_lock
 from training.engine.scratch import Scratch
@@ -24,6 +25,8 @@ CACHE = 2 << 30  # bytes of chunks on this machine's disk
 REQUESTS = 8  # that a process has under way at once
 AHEAD = 8  # steps
 LOCKS = 64
+STALE = 600  # seconds after which a chunk that is still being fetched belongs to a killed process
+WAIT = 900  # seconds for room in the cache; longer than STALE, so that what killed processes left is gone by then
 
 
 class Ranges:
@@ -96,20 +99,30 @@ class Ranges:
                 part.unlink(missing_ok=True)
 
     def _reserve(self, part: Path, size: int) -> None:
-        """Make an empty file of that size, after the oldest chunks made room for it."""
+        """Make an empty file of that size, after the oldest chunks made room for it.
+
+        Parts that killed processes left go too. Raises StoreError if there is no room for WAIT seconds.
+        """
+        give_up = time.monotonic() + WAIT
         while True:
             with private_lock(part.with_name("room.lock")), suppress(FileNotFoundError):  # a part that became a chunk
                 entries = [entry for entry in os.scandir(part.parent) if not entry.name.endswith(".lock")]
+                stale = time.time_ns() - STALE * 10**9
                 held = sorted((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path) for entry in entries)
                 over = sum(length for _, length, _ in held) + size - self._limit
-                for _, length, path in held:
-                    if over > 0 and not path.endswith(".part"):
+                for changed, length, path in held:
+                    if changed < stale if path.endswith(".part") else over > 0:
                         os.unlink(path)
                         over -= length
                 if over <= 0:
                     with part.open("wb") as file:
                         file.truncate(size)
                     return
+            if time.monotonic() > give_up:
+                raise StoreError(
+                    f"{part.parent}: the cache of {self._limit:,} bytes had no room for {size:,} for {WAIT:,} seconds, "
+                    "because other processes filled it with what they fetch; run the task again"
+                )
             time.sleep(0.01)  # other processes fill the whole cache at this moment
 
 

@@ -55,7 +55,7 @@ def started(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
 
 
 def load(folder: Path, uri: str, dtype: Any) -> LlamaForCausalLM:
-    """A LLaMA in a local folder. Raises InputError, which names `uri`, if it is not one in safetensors."""
+    """A LLaMA in a local folder. Raises InputError, which names `uri`, if it is not a whole one in safetensors."""
     where = f"pretrain.start_from: {uri}"
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
@@ -65,16 +65,27 @@ def load(folder: Path, uri: str, dtype: Any) -> LlamaForCausalLM:
         raise InputError(f"{where} is a model of type {str(kind)[:80]!r}; only llama can be continued")
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{where} has no *.safetensors; other formats are not read, because they can run code")
+    from_pretrained: Any = LlamaForCausalLM.from_pretrained  # its type leaves out what it says of missing tensors
     try:
-        return LlamaForCausalLM.from_pretrained(
+        module, found = from_pretrained(
             folder,
             dtype=torch.float32,
             attn_implementation=attention(dtype),
             local_files_only=True,
             use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{where} cannot be loaded ({error})") from error
+    missing = {*found["missing_keys"]} - module.all_tied_weights_keys.keys()  # a tied matrix is stored once
+    lacking = sorted(missing | {name for name, *_ in found["mismatched_keys"]})
+    if lacking:  # the library gives such tensors random values
+        raise InputError(
+            f"{where} lacks {len(lacking):,} of its model's tensors, or has them in another shape, the first is "
+            f"{lacking[0]}; bring the whole model"
+        )
+    whole: LlamaForCausalLM = module
+    return whole
 
 
 def base_tokenizer(job: Job, chat: Chat) -> Tokenizer:

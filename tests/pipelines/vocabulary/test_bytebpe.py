@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from contract.chat import SPECIAL_TOKENS
 from contract.settings.corpus import Tokenizer as TokenizerSettings
 from pipelines.text.hashing import buffers
-from pipelines.vocabulary import bytebpe
+from pipelines.vocabulary import bytebpe, pieces
 from pipelines.vocabulary.encoding import Encoder
 from pipelines.vocabulary.training import train
 
@@ -200,3 +200,20 @@ def test_words_of_the_longest_length_take_time_in_proportion_to_the_text(encoder
 
     seconds(1)
     assert seconds(160) < 24 * max(seconds(20), 0.005)
+
+
+def test_a_tokenizer_without_any_split_is_left_to_the_library() -> None:
+    """SentencePiece models with pieces across spaces become such tokenizers."""
+    model = pieces.ModelProto()
+    model.trainer_spec.model_type = pieces.BPE
+    model.normalizer_spec.add_dummy_prefix = False
+    model.normalizer_spec.remove_extra_whitespaces = False
+    for piece in ("a", "b", "\u2581", "a\u2581", "a\u2581b", *bytebpe.byte_characters()):
+        if piece not in {known.piece for known in model.pieces}:
+            model.pieces.append(pieces.Piece(piece=piece, score=-len(model.pieces), type=1))
+    data = pieces.convert(model).to_str().encode()
+    assert json.loads(data)["pre_tokenizer"]["pretokenizers"] == []
+    encoder = Encoder(data, 0)
+    assert encoder._merges is None
+    tokens, sizes = encoder.encode(pa.array(["a b", "ba"]))
+    assert (tokens.tolist(), sizes.tolist()) == ([4, 0, 1, 0, 0], [2, 3])

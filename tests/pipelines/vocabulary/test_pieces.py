@@ -104,6 +104,15 @@ def test_other_files_are_refused(data: bytes, message: str) -> None:
         pieces.parse(data, "model.bin")
 
 
+def test_a_model_with_a_very_long_piece_is_refused() -> None:
+    """Its merges would take seconds: all cuts of it are tried, and each copies the piece."""
+    longest = scored(pieces.BPE, *LETTERS, ("a" * pieces.LONGEST_PIECE, -1.0, 1))
+    assert len(pieces.parse(longest.SerializeToString(), "model.bin").pieces) == len(LETTERS) + 1
+    longer = scored(pieces.BPE, *LETTERS, ("é" * (pieces.LONGEST_PIECE + 1), -1.0, 1))
+    with pytest.raises(InputError, match=r"^model.bin: has a piece of 1,025 characters; at most 1,024 are allowed$"):
+        pieces.parse(longer.SerializeToString(), "model.bin")
+
+
 def read(path: Path) -> Any:
     return pieces.parse(path.read_bytes(), path.name)
 

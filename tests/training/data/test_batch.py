@@ -39,6 +39,14 @@ def test_without_boundaries_only_the_padding_is_left_out() -> None:
     assert batch.mask.tolist() == [[1] * 7, [1, 1, 1, 1, 0, 0, 0]]
 
 
+def test_without_boundaries_a_piece_from_elsewhere_is_not_predicted_from_the_one_before_it() -> None:
+    rows = [Row(np.arange(8), np.array([0, 2, 5]), np.array(jumps, int)) for jumps in ([5], [2, 7], [])]
+    batch = collate(rows, seq_len=7, boundaries=False)
+    assert batch.mask.tolist() == [[1, 1, 1, 1, 0, 1, 1], [1, 0, 1, 1, 1, 1, 0], [1] * 7]
+    assert batch.count == 6 + 5 + 7
+    assert collate(rows, seq_len=7).mask.tolist() == [[1, 0, 1, 1, 0, 1, 1]] * 3, "with boundaries, documents decide"
+
+
 def test_parts_keep_the_count_of_their_step() -> None:
     for boundaries in (True, False):
         batch = collate([row(0, length=length) for length in (8, 4, 3)], seq_len=7, boundaries=boundaries)

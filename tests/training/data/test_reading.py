@@ -1,5 +1,7 @@
 """Packed tokens: rows as the shards say, and of the store only what they need."""
 
+import io
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice, pairwise
@@ -15,6 +17,7 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.mixture import schedule
 from contract.settings.training import Mixture
+from contract.shards import RowsWriter
 from contract.store import Store
 from perf.packed import write_shard
 from perf.slow_store import slow_store
@@ -105,10 +108,53 @@ def test_the_shards_of_a_source_are_one_list(tmp_store: Store, tmp_path: Path) -
     assert data.sample(100) == [*range(8)]
 
 
+def test_many_sources_that_take_turns_do_not_push_each_other_out_of_memory(
+    tmp_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """22 sources, 2 shards of each and 2 windows of each shard are in use at a time; each is read once."""
+    files: list[File] = []
+    for part in range(44):
+        texts = documents((17,), 100 * part)
+        files += write_shard(tmp_store, f"{part}", part, Kind.TOKENS, texts, [8], f"source-{part % 22}")
+    read: Counter[str] = Counter()
+
+    def counted(name: str) -> None:
+        real = getattr(reading, name)
+        monkeypatch.setattr(reading, name, lambda *given: read.update([name]) or real(*given))
+
+    monkeypatch.setattr(reading, "WINDOW", 1)
+    counted("read_index")
+    counted("read_rows")
+    data = TokenData(job_of(files, tmp_store, tmp_path), Kind.TOKENS, 8)
+    for _ in range(5):
+        for row in range(4):
+            batch = data.batch([(source, row) for source in data.sources])
+            assert batch.tokens[:, 0].tolist() == [
+                100 * (int(source.split("-")[1]) + 22 * (row // 2)) + 8 * (row % 2) for source in data.sources
+            ]
+    assert read == {"read_index": 44, "read_rows": 88}
+
+
 def test_without_boundaries_a_row_is_one_text(two_shards: Job) -> None:
     batch = TokenData(two_shards, Kind.TOKENS, 8, boundaries=False).rows([0, 8])
     assert batch.positions is None
     assert batch.mask.tolist() == [[1] * 8, [1, *[0] * 7]]
+
+
+def test_without_boundaries_the_token_that_a_cut_repeats_is_predicted_once(tmp_store: Store, tmp_path: Path) -> None:
+    """As best_fit packs: a document of 12 tokens in two pieces that share token 8, and two documents of 4."""
+    files = write_shard(tmp_store, "a", 0, Kind.TOKENS, documents((12, 4, 4)), [8])
+    rows, sink = RowsWriter(8), io.BytesIO()
+    rows.add(np.array([1, 2, 2]), np.array([0, 16, 8, 12, 16]), np.array([9, 4, 4, 4, 4]))
+    rows.finish(sink, 20)
+    (file,) = [one for one in files if one.kind == Kind.ROWS]
+    tmp_store.write_bytes(file.path, sink.getvalue())
+    files[files.index(file)] = file.model_copy(update={"bytes": len(sink.getvalue())})
+    batch = TokenData(job_of(files, tmp_store, tmp_path), Kind.TOKENS, 8, boundaries=False).rows([0, 1, 2])
+    predicted = [row[1:][mask > 0].tolist() for row, mask in zip(batch.tokens, batch.mask, strict=True)]
+    assert predicted[0] == [*range(1, 9)]
+    assert predicted[1] == [17, 18, 19, 9, 10, 11], "8 follows from elsewhere and was predicted by the row before"
+    assert predicted[2] == [13, 14, 15, 16, 17, 18, 19], "16 follows 15 in the shard"
 
 
 def test_an_empty_corpus_is_refused_and_nothing_held_out_is_not(tmp_store: Store, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Byte ranges through a bounded cache, and results made ahead of their use."""
 
+import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.store import Store
 from perf.slow_store import Asked, slow_store
+from training.data import stream
 from training.data.stream import Ranges, ahead
 from training.engine.scratch import Scratch
 
@@ -91,6 +94,39 @@ def test_readers_of_one_machine_stay_below_the_bound_together(served: Asked) -> 
     stop.set()
     watcher.join()
     assert 1000 <= most[0] <= 2000
+
+
+def left_behind(some: Ranges, seconds: float) -> list[Path]:
+    """Parts of killed processes that fill a cache of 4,096 bytes, last written so many seconds ago."""
+    place = some._place(FILE, 0)
+    place.parent.mkdir(parents=True)
+    parts = [place.with_name(f"killed-{number}.part") for number in range(4)]
+    for part in parts:
+        part.write_bytes(bytes(1000))
+        os.utime(part, (time.time() - seconds,) * 2)
+    return parts
+
+
+def test_parts_of_killed_processes_are_removed_after_ten_minutes(served: Asked) -> None:
+    some = ranges()
+    parts = left_behind(some, 660)
+    assert some.read(FILE, 0, 10) == BYTES[:10]
+    assert not any(part.exists() for part in parts)
+    assert held(some) == 1000
+
+
+def test_a_cache_that_stays_full_of_other_processes_parts_is_an_error(
+    served: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stream.WAIT > stream.STALE == 600
+    monkeypatch.setattr(stream, "WAIT", 0.1)
+    some = ranges()
+    parts = left_behind(some, 540)
+    with pytest.raises(StoreError, match=r"chunks: the cache of 4,096 bytes had no room for 1,000 for 0\.1 seconds"):
+        some.read(FILE, 0, 10)
+    assert all(part.exists() for part in parts), "they may still be written"
+    parts[0].unlink()
+    assert some.read(FILE, 0, 10) == BYTES[:10]
 
 
 def test_a_file_that_is_not_as_committed_is_damage(served: Asked) -> None:

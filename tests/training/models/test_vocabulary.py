@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 from tokenizers import models as tokenizer_models
 
@@ -178,6 +179,35 @@ def test_only_llama_in_safetensors_is_read(base_model: Path) -> None:
     (base_model / "config.json").unlink()
     with pytest.raises(InputError, match=r"uri has no readable config\.json"):
         vocabulary.load(base_model, "uri", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("shape", "removed", "first"),
+    [
+        (UNTIED, "model.layers.0.", "model.layers.0.input_layernorm.weight"),
+        (UNTIED, "model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj.weight"),
+        (UNTIED, "lm_head", "lm_head.weight"),
+        (SHAPE, "model.norm", "model.norm.weight"),
+        (SHAPE, "model.embed_tokens", "model.embed_tokens.weight"),
+    ],
+)
+def test_a_model_that_lacks_tensors_is_refused(tmp_path: Path, shape: Model, removed: str, first: str) -> None:
+    llama.build(shape, 4, 16, seed=0).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(removed)}
+    assert 0 < len(kept) < len(tensors)
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    count = len(tensors) - len(kept)
+    with pytest.raises(InputError, match=rf"uri lacks {count} of its model's tensors, .* the first is {first};"):
+        vocabulary.load(tmp_path, "uri", "fp32")
+
+
+def test_a_model_with_one_matrix_for_both_has_it_once_in_its_file(tmp_path: Path) -> None:
+    made = llama.build(SHAPE, 4, 16, seed=0)
+    made.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    module = vocabulary.load(tmp_path, "uri", "fp32")
+    assert torch.equal(module.lm_head.weight, made.model.embed_tokens.weight)
 
 
 def test_a_model_with_another_tokenizer_or_without_new_tokens_is_refused(
