@@ -157,8 +157,8 @@ class Pretrain(Settings):
     phases: tuple[Phase, ...] = ()
     """One after the other, for example general text, then the best sources. Without phases `mixture` holds throughout.
 
-    Within phases of one length no sequence of a source comes twice before all came once. A phase of another length
-    has an order of its own: it can meet text of the phases before it, while other text is not read.
+    Within neighbouring phases of one length no sequence of a source comes twice before all came once. A phase of
+    another length has an order of its own: it can meet text of the phases before it, while other text is not read.
     """
     steps: Positive | None = None
     """If neither steps nor tokens are said: as many as `mixture.epochs` fill, else 10,000."""
