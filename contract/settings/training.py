@@ -89,7 +89,9 @@ class Mixture(Settings):
     preset: Literal["gpt3", "llama"] | None = None
     """The proportions of a published mixture, by the names of its sources: `contract/mixture.py` has the tables."""
     max_epochs: Annotated[Real, Field(gt=0, le=100)] | None = None
-    """No source is read more often, counted from the first step. The others make up for it, in proportion."""
+    """Of no source is more drawn than so many passes over as much text, counted from the first step.
+
+    The others make up for it, in proportion. Phases of several lengths can read some text more often, other less."""
 
     @model_validator(mode="after")
     def _says_one(self) -> "Mixture":
@@ -121,9 +123,11 @@ class Rope(Settings):
     type: Literal["default", "linear", "yarn", "llama3"] = "default"
     """default: only theta changes. linear: Chen et al. 2023; yarn: Peng et al. 2023; llama3: as in Llama 3.1."""
     factor: Annotated[Real, Field(ge=1, le=1024)] | None = None
-    """How many times longer. If unset: the phase's seq_len / pack.seq_len."""
+    """How many times longer. If unset: the phase's seq_len / the length that the model began with, at least 1.
+
+    That is `pack.seq_len`, or with `start_from` the model's max_position_embeddings."""
     theta: Annotated[Real, Field(gt=1, le=1e9)] | None = None
-    """If unset: `pretrain.model.rope_theta`."""
+    """If unset: `pretrain.model.rope_theta`, or with `start_from` the model's own."""
 
 
 class Phase(Settings):
@@ -153,7 +157,8 @@ class Pretrain(Settings):
     phases: tuple[Phase, ...] = ()
     """One after the other, for example general text, then the best sources. Without phases `mixture` holds throughout.
 
-    A phase goes on in each source where the phases before it ended, so no sequence comes a second time too early.
+    Within neighbouring phases of one length no sequence of a source comes twice before all came once. A phase of
+    another length has an order of its own: it can meet text of the phases before it, while other text is not read.
     """
     steps: Positive | None = None
     """If neither steps nor tokens are said: as many as `mixture.epochs` fill, else 10,000."""
