@@ -11,7 +11,7 @@ from contract.metrics import Progress
 from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
-from training.data.reading import TokenData
+from training.data.reading import TokenData, rows_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -48,12 +48,13 @@ def run(job: Job) -> None:
         batch = train.batch(step, settings.batch, job.ranks.rank, job.ranks.world)
         nll = learn(job, engine, batch)
         lr = engine.lr
-        loss = batch_loss(job, step + 1, nll, batch)
+        loss = batch_loss(job, nll, batch)
         norm = engine.step()
         step += 1
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
+        engine.report_skip(step, rows_of(step - 1, settings.batch, len(train), settings.seed))
         if job.ranks.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
         checkpoint.save_when_due(job, step, settings.steps, {"model": engine}, state)
@@ -66,7 +67,7 @@ def run(job: Job) -> None:
         job.curves.add(step, heldout_loss=after.loss)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat.path, job.ranks.rank)
-    job.commit(folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state)))
+    job.commit(folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state), **engine.figures()))
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:

@@ -181,6 +181,7 @@ def run(job: Job) -> None:
         step += 1
         loss, right = (value / settings.batch for value in job.ranks.sum(loss, right))
         job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
+        engine.report_skip(step, rows)
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
@@ -198,4 +199,4 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat.path, job.ranks.rank)
-    job.commit(folder, results.Reward(pairs=trained, **metrics))
+    job.commit(folder, results.Reward(pairs=trained, **metrics, **engine.figures()))

@@ -54,6 +54,12 @@ class Optim(Settings):
     warmup_fraction: Fraction = 0.02
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     min_lr_fraction: Fraction = 0.1
+    skip_above: Annotated[Real, Field(gt=1, le=1e6)] | None = 10.0
+    """An update is skipped if the norm of its gradients is above this many times the median of the last 128 and above
+    `clip`. Norms of a healthy run stay within about three times their median; what broke data or broken hardware make is
+    often hundreds of times larger. NaN and infinity are always skipped; null skips nothing else."""
+    give_up_after: Annotated[int, Field(gt=0, le=1 << 20, strict=True)] = runtime_only(10)
+    """Batches in a row whose updates were all skipped, after which the run ends with an error."""
 
 
 class Engine(Settings):

@@ -162,6 +162,9 @@ class PlainEngine:
     def step(self) -> None:
         self.steps_done += 1
 
+    def report_skip(self, *given: Any) -> None:
+        self.reported = [*getattr(self, "reported", []), given]
+
     def gradients(self) -> list[torch.Tensor]:
         return [torch.zeros_like(one) if one.grad is None else one.grad for one in self.module.parameters()]
 
@@ -316,10 +319,13 @@ def test_the_figures_of_a_step_are_means_over_its_updates(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ppo, "update", update)
     packed = SimpleNamespace(batch=lambda *given: given)
-    found = ppo.improve(job, actors, "seen", "targets", packed, 6)  # type: ignore[arg-type]
+    found = ppo.improve(job, actors, "seen", "targets", packed, 6, [20, 21, 22, 23])  # type: ignore[arg-type]
     assert asked == [(rows, (8 + at, 3, 1, 2)) for at, rows in enumerate(ppo.minibatches(6, settings))]
     assert found == pytest.approx(dict(zip(ppo.LEARNT, (2 * 2.5 * at for at in range(5)), strict=True)))
-    ppo.improve(job, actors, "seen", "targets", None, 6)  # type: ignore[arg-type]
+    for engine, what in ((actors.policy, "policy update"), (actors.critic, "critic update")):
+        rows = [[20 + row for row in rows] for rows in ppo.minibatches(6, settings)]
+        assert engine.reported == [(7, some, what, 4) for some in rows]
+    ppo.improve(job, actors, "seen", "targets", None, 6, [20, 21, 22, 23])  # type: ignore[arg-type]
     assert [ptx for _, ptx in asked[4:]] == [None] * 4
 
 

@@ -4,7 +4,10 @@ The recipe fixes the batch. Processes and micro-batches only split it: each proc
 `accumulation` parts, and the gradients are averaged over all parts of all processes.
 """
 
+import contextlib
+import io
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import deepspeed
@@ -14,6 +17,8 @@ from torch import Tensor, nn
 from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
+from training.engine import zero
+from training.engine.guard import Guard
 from training.engine.job import Job
 
 
@@ -88,8 +93,11 @@ class Engine:
             )
         self.accumulation = batch // (job.ranks.world * engine.micro_batch)
         self.micro_batch = engine.micro_batch
-        self.optim, self.total_steps, self.steps_done = optim, total_steps, 0
-        self._stage = job.task.stage
+        self.optim, self.total_steps = optim, total_steps
+        self.steps_done = self.updates = 0  # all updates, and those that were not skipped
+        self.guard, self.skipped, self.norm = Guard(optim.skip_above, optim.clip), False, 0.0  # of the last update
+        self._job, self._refused = job, None
+        self._withheld: list[tuple[Tensor, Tensor | None]] = []
         module.to(job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
@@ -97,10 +105,13 @@ class Engine:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         adam = torch.optim.AdamW(decay_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas, fused=True)
         config = deepspeed_config(engine, optim.clip, engine.micro_batch, self.accumulation)
-        self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=adam, config=config)
+        with contextlib.redirect_stdout(io.StringIO()):  # some of its optimizers print how much memory they take
+            self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=adam, config=config)
         for name, buffer in self.module.named_buffers():
             # bf16 would also round the rotary frequencies, which distorts long positions
             buffer.data = buffers[name].to(buffer.device)
+        adam.register_step_pre_hook(self._withhold)
+        adam.register_step_post_hook(self._give_back)
         self._micro = 0
 
     @property
@@ -137,34 +148,88 @@ class Engine:
     def step(self) -> float:
         """Clip, update the weights at this update's learning rate, and return the gradients' norm before clipping.
 
-        Raises InputError on every process if that norm is NaN or infinite; the weights then stay as before the update.
+        An update that the guard refuses leaves weights and moments as they were, and `skipped` is then true. It counts
+        all the same: the schedule goes on, as the data do, so a skipped update costs one step and no more.
         """
         if self._micro != self.accumulation:
             raise RuntimeError(f"step was called after {self._micro} of {self.accumulation} parts of the batch")
         norm = self._grad_norm()
-        if norm is not None:
-            self._check(float(norm))
+        self._refused = None if norm is None else self.guard.refuses(norm)
         rate = self.lr
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = rate
         self.deepspeed.step()
+        if norm is None:
+            norm = float(self.deepspeed.get_global_grad_norm())  # infinite also where it is NaN
         self.steps_done += 1
         self._micro = 0
-        total = float(self.deepspeed.get_global_grad_norm() if norm is None else norm)
-        # ZeRO skips an update whose gradients overflow, and then gives their norm as infinite.
-        self._check(total)
-        return total
+        self.skipped = self.guard.refuses(norm)
+        if self.skipped:
+            self.guard.left_out()
+        else:
+            self.updates += 1
+            self.guard.applied(norm)
+        self.norm = norm
+        return norm
 
-    def _check(self, norm: float) -> None:
-        if not math.isfinite(norm):
+    def report_skip(self, step: int, rows: Sequence[int], what: str = "update", at_once: int = 1) -> None:
+        """Say that the last update, of step `step`, was skipped, if it was, and keep the rows of its batch as a curve.
+
+        `at_once` is the number of updates that one batch of data makes. Raises InputError, on every rank, if the
+        updates of `give_up_after` batches in a row were skipped.
+        """
+        if not self.skipped:
+            return
+        guard, stage = self.guard, self._job.task.stage
+        self._job.curves.add(step, skipped=guard.skipped)
+        for row in rows:
+            self._job.curves.add(step, skipped_row=row)
+        usual = "none yet" if guard.median is None else f"{guard.median:.4g}"
+        found = f"the norm of its gradients is {self.norm:.4g}, the running median {usual}"
+        if self._job.ranks.rank == 0:
+            listed = " ".join(map(str, rows))
+            print(f"skipped {what} of {stage} in step {step}: {found}; rows of its batch: {listed}", flush=True)
+        if guard.in_a_row >= self.optim.give_up_after * at_once:
             raise InputError(
-                f"{self._stage}: the gradients' norm is {norm} in update {self.steps_done + 1}; "
-                f"training diverged, lower the learning rate or clip of {self._stage}"
+                f"{stage}: {guard.in_a_row} updates in a row were skipped, the last in step {step}: {found}; training "
+                f"diverged, lower the learning rate or clip of {stage}, or raise its skip_above"
             )
 
-    def _grad_norm(self) -> Tensor | None:
+    def figures(self) -> dict[str, Any]:
+        """The figures that every stage commits of its training."""
+        return {**self._job.curves.skips(), "zero_stage": self.zero_stage}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides weights and moments, as JSON values."""
+        return {"steps": self.steps_done, "updates": self.updates, "guard": self.guard.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        self.steps_done, self.updates = state["steps"], state["updates"]
+        self.guard.restore(state["guard"])
+
+    def _withhold(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Take the gradients away before the optimizer looks at them, if the guard refuses the update.
+
+        DeepSpeed calls the optimizer after it has made the norm, under ZeRO once for each part of the weights.
+        """
+        if self._refused is None:
+            self._refused = self.guard.refuses(zero.norm_in_step(self.deepspeed))
+        if self._refused:
+            self._withheld = [(one, one.grad) for group in optimizer.param_groups for one in group["params"]]
+            for parameter, _ in self._withheld:
+                parameter.grad = None
+
+    def _give_back(self, *_: Any) -> None:
+        """DeepSpeed clears the gradients itself, and where it offloads them it needs the same tensors again."""
+        for parameter, gradient in self._withheld:
+            parameter.grad = gradient
+        self._withheld = []
+
+    def _grad_norm(self) -> float | None:
         """The gradients' norm without ZeRO, where DeepSpeed does not give it. With ZeRO None: known after the step."""
         if self.zero_stage > 0:
             return None
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        own = float(torch.nn.utils.get_total_norm(gradients))
+        return self._job.ranks.sum(own)[0] / self._job.ranks.world  # so that no rank judges by another last bit

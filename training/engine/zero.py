@@ -26,7 +26,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
 def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Each trained parameter's name with its `weight` and, after the first update, its two moments."""
     stage = engine.zero_optimization_stage()
-    begun = bool(_adam(engine).state)
+    begun = any(_adam(engine).state.values())  # DeepSpeed asks for states, and so makes empty ones
     if begun:
         _link(engine)
     for name, parameter in _trained(engine):
@@ -61,6 +61,14 @@ def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: i
             safe_set_local_fp32_param(parameter, _partition(parameter, tensors["weight"]))
         elif stage:
             safe_set_full_fp32_param(parameter, tensors["weight"])
+
+
+def norm_in_step(engine: Any) -> float:
+    """The norm of the gradients before clipping, in the middle of `engine.step()`, under ZeRO.
+
+    DeepSpeed's own `get_global_grad_norm` gives it only when the weights have already moved.
+    """
+    return float(engine.optimizer._global_grad_norm)
 
 
 def _write_moment(engine: Any, parameter: Tensor, key: str, value: Tensor) -> None:

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import deepspeed
 import pytest
 import torch
 
@@ -79,7 +81,15 @@ def batches() -> list[torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("zero_stage", "dtype", "micro_batch", "tolerance"),
-    [(0, "fp32", 8, 1e-5), (0, "fp32", 2, 1e-5), (2, "fp32", 4, 1e-5), (3, "fp32", 4, 1e-5), (0, "bf16", 8, 2e-2)],
+    [
+        (0, "fp32", 8, 1e-5),
+        (0, "fp32", 2, 1e-5),
+        (1, "fp32", 4, 1e-5),
+        (2, "fp32", 4, 1e-5),
+        (3, "fp32", 4, 1e-5),
+        (0, "bf16", 8, 2e-2),
+        (1, "bf16", 4, 2e-2),
+    ],
 )
 def test_every_way_of_running_makes_the_same_updates(
     make_job: Callable[..., Job],
@@ -98,20 +108,104 @@ def test_every_way_of_running_makes_the_same_updates(
     assert expected_norms[0] > OPTIM.clip, "the clipping was part of it"
 
 
-@pytest.mark.parametrize(("zero_stage", "dtype"), [(0, "fp32"), (2, "fp32"), (3, "fp32"), (2, "bf16")])
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_gradients_that_are_no_numbers_stop_the_run_and_leave_the_weights(
-    make_job: Callable[..., Job], batches: list[torch.Tensor], zero_stage: int, dtype: str, bad: float
+WAYS = [
+    {"zero_stage": 0},
+    {"zero_stage": 1},
+    {"zero_stage": 1, "dtype": "bf16"},
+    {"zero_stage": 2},
+    {"zero_stage": 2, "dtype": "bf16"},
+    {"zero_stage": 2, "offload_optimizer": True},
+    {"zero_stage": 3},
+    {"zero_stage": 3, "dtype": "bf16"},
+    {"zero_stage": 3, "offload_optimizer": True},
+]
+
+
+def whole_state(engine: Engine) -> dict[str, torch.Tensor]:
+    """Weights and moments as `zero` reads them, and the weights that the model computes with."""
+    read = {f"{name}/{key}": value.clone() for name, one in zero.read(engine.deepspeed) for key, value in one.items()}
+    with deepspeed.zero.GatheredParameters(list(engine.module.parameters()), enabled=engine.zero_stage == 3):
+        return read | {name: value.clone() for name, value in engine.module.named_parameters()}
+
+
+def learn_from(engine: Engine, batch: torch.Tensor, factor: float = 1.0) -> None:
+    for part in batch.split(engine.micro_batch):
+        engine.backward(engine(input_ids=part, labels=part).loss * factor)
+    engine.step()
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("factor", [math.nan, 1e4])
+def test_a_bad_batch_leaves_the_run_as_if_it_had_only_passed_the_step(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], way: dict[str, Any], factor: float
 ) -> None:
-    settings = EngineSettings(zero_stage=zero_stage, dtype=dtype, micro_batch=8)
-    engine = Engine(make_job("reward"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 4)
-    train(engine, batches[:1])
-    before = [{key: value.clone() for key, value in one.items()} for _, one in zero.read(engine.deepspeed)]
-    engine.backward(engine(input_ids=batches[1], labels=batches[1]).loss * bad)
-    with pytest.raises(InputError, match=r"reward: the gradients' norm is (nan|inf) in update \d; .* clip of reward"):
-        engine.step()
-    for old, (_, new) in zip(before, zero.read(engine.deepspeed), strict=True):
-        assert all(torch.equal(old[key], new[key]) for key in old)
+    job, settings = make_job("reward"), EngineSettings(micro_batch=4, **way)
+    hit, spared = (Engine(job, model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 4) for _ in range(2))
+    for engine in (hit, spared):
+        engine.guard.restore({"norms": [1.0] * 30, "skipped": 0, "in_a_row": 0})
+        learn_from(engine, batches[0])
+    before = whole_state(hit)
+    learn_from(hit, batches[1], factor)
+    assert hit.skipped
+    assert (hit.steps_done, hit.updates, hit.guard.skipped, hit.guard.in_a_row) == (2, 1, 1, 1)
+    assert all(torch.equal(value, before[name]) for name, value in whole_state(hit).items())
+    spared.steps_done += 1
+    for engine in (hit, spared):
+        learn_from(engine, batches[2])
+    assert not hit.skipped
+    one, two = whole_state(hit), whole_state(spared)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert not any(torch.equal(value, before[name]) for name, value in one.items() if name.endswith("/weight"))
+    assert (hit.lr, hit.guard.norms) == (spared.lr, spared.guard.norms)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("factor", [math.nan, 1e4])
+def test_the_first_update_may_be_the_bad_one(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], way: dict[str, Any], factor: float
+) -> None:
+    job, settings = make_job("reward"), EngineSettings(micro_batch=8, **way)
+    hit, spared = (Engine(job, model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 4) for _ in range(2))
+    for engine in (hit, spared):
+        engine.guard.restore({"norms": [1.0] * 30, "skipped": 0, "in_a_row": 0})
+    learn_from(hit, batches[0], factor)
+    assert (hit.skipped, hit.updates) == (True, 0)
+    assert {key for _, one in zero.read(hit.deepspeed) for key in one} == {"weight"}, "it has no moments yet"
+    spared.steps_done += 1
+    for engine in (hit, spared):
+        learn_from(engine, batches[1])
+    one, two = whole_state(hit), whole_state(spared)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_a_skipped_update_is_said_with_its_rows_and_too_many_in_a_row_end_the_run(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, optim = make_job("reward"), OPTIM.model_copy(update={"give_up_after": 3})
+    engine = Engine(job, model.build(SHAPE, 50, 16, seed=0), optim, EngineSettings(micro_batch=8), 8, 9)
+    learn_from(engine, batches[0])
+    engine.report_skip(1, [1, 2])
+    assert (capsys.readouterr().out, job.curves.points) == ("", [])
+    for step in (2, 3):
+        learn_from(engine, batches[1], math.nan)
+        engine.report_skip(step, [4, 7], "critic update")
+    assert capsys.readouterr().out.splitlines() == [
+        f"skipped critic update of reward in step {step}: the norm of its gradients is nan, the running median none yet; "
+        "rows of its batch: 4 7"
+        for step in (2, 3)
+    ]
+    assert [(one.step, one.name, one.value) for one in job.curves.points] == [
+        (step, name, value)
+        for step in (2, 3)
+        for name, value in (("skipped", step - 1), ("skipped_row", 4), ("skipped_row", 7))
+    ]
+    assert engine.figures() == {"skipped_updates": 2, "skipped_steps": "2 3", "zero_stage": 0}
+    learn_from(engine, batches[1], math.nan)
+    engine.report_skip(4, [4, 7], at_once=2)  # two updates a batch: it is the second bad batch
+    with pytest.raises(InputError, match=r"reward: 3 updates in a row were skipped, the last in step 4: .* diverged"):
+        engine.report_skip(4, [4, 7])
 
 
 def test_activation_checkpointing_recomputes_in_a_model_that_was_loaded(
