@@ -29,7 +29,7 @@ from evals.calibration import calibration_error
 from evals.intervals import wilson
 from training.chat.template import Chat, open_chat
 from training.data.examples import read_pairs
-from training.data.reading import rows_of, share_of
+from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -181,7 +181,7 @@ def run(job: Job) -> None:
         step += 1
         loss, right = (value / settings.batch for value in job.ranks.sum(loss, right))
         job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
-        engine.report_skip(step, rows)
+        engine.report_skip(step, (("", row) for row in rows))
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
@@ -198,5 +198,5 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat.path, job.ranks.rank)
+    model.save(engine.module, folder, chat, job.ranks.rank)
     job.commit(folder, results.Reward(pairs=trained, **metrics, **engine.figures()))

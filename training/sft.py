@@ -13,8 +13,9 @@ from contract.metrics import Progress
 from contract.settings.training import Sft
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
+from training.data.batch import Batch
 from training.data.examples import read_chats
-from training.data.reading import Batch, rows_of, share_of
+from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -71,7 +72,7 @@ def run(job: Job) -> None:
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm)
-        engine.report_skip(step, rows)
+        engine.report_skip(step, (("", row) for row in rows))
         if job.ranks.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
         checkpoint.save_when_due(job, step, steps, {"model": engine}, state)
@@ -83,7 +84,7 @@ def run(job: Job) -> None:
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat.path, job.ranks.rank)
+    model.save(engine.module, folder, chat, job.ranks.rank)
     job.commit(folder, _summary(state, after, len(train), len(heldout)).model_copy(update=engine.figures()))
 
 

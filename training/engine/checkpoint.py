@@ -2,7 +2,7 @@
 
     shard-00000-of-00004.safetensors   float32 weights and AdamW's two moments of every fourth parameter, whole
     random-00000.safetensors           one process's random states
-    state.json                         step, update counts, the norms of the last updates, and the stage's own small values
+    state.json                         step, update counts, norms of the last updates, and the stage's own small values
     metrics.jsonl                      the curves so far
 
 Tensors are stored whole, parameter by parameter, under any ZeRO stage. So a run may resume with another number of

@@ -7,7 +7,7 @@ The recipe fixes the batch. Processes and micro-batches only split it: each proc
 import contextlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import deepspeed
@@ -86,24 +86,22 @@ class Engine:
 
         Raises RecipeError if the batch is not a multiple of processes x micro-batch.
         """
-        if batch % (job.ranks.world * engine.micro_batch):
-            raise RecipeError(
-                f"{job.task.stage}: batch {batch} is not a multiple of {job.ranks.world} processes x "
-                f"engine.micro_batch {engine.micro_batch}; change engine.processes, engine.micro_batch or the batch"
-            )
-        self.accumulation = batch // (job.ranks.world * engine.micro_batch)
-        self.micro_batch = engine.micro_batch
+        self._job, self._stage, self._world = job, job.task.stage, job.ranks.world
+        self.accumulation, self.micro_batch = self._parts(batch, engine.micro_batch), engine.micro_batch
         self.optim, self.total_steps = optim, total_steps
         self.steps_done = self.updates = 0  # all updates, and those that were not skipped
         self.guard, self.skipped, self.norm = Guard(optim.skip_above, optim.clip), False, 0.0  # of the last update
-        self._job, self._refused = job, None
+        self._refused: bool | None = None
         self._withheld: list[tuple[Tensor, Tensor | None]] = []
         module.to(job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         if engine.activation_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        self.decays = True
+        """Whether the next update also applies the recipe's weight decay."""
         adam = torch.optim.AdamW(decay_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas, fused=True)
+        self._weight_decay = [group["weight_decay"] for group in adam.param_groups]
         config = deepspeed_config(engine, optim.clip, engine.micro_batch, self.accumulation)
         with contextlib.redirect_stdout(io.StringIO()):  # some of its optimizers print how much memory they take
             self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=adam, config=config)
@@ -113,6 +111,22 @@ class Engine:
         adam.register_step_pre_hook(self._withhold)
         adam.register_step_post_hook(self._give_back)
         self._micro = 0
+
+    def _parts(self, batch: int, micro_batch: int) -> int:
+        """The parts in which a process runs its rows of a batch."""
+        if batch % (self._world * micro_batch):
+            raise RecipeError(
+                f"{self._stage}: batch {batch} is not a multiple of {self._world} processes x "
+                f"engine.micro_batch {micro_batch}; change engine.processes, engine.micro_batch or the batch"
+            )
+        return batch // (self._world * micro_batch)
+
+    def resize(self, batch: int, micro_batch: int) -> None:
+        """Go on with batches of another number of rows. Raises RecipeError as the constructor does."""
+        self.accumulation, self.micro_batch = self._parts(batch, micro_batch), micro_batch
+        self.deepspeed.set_train_micro_batch_size(micro_batch)
+        self.deepspeed.set_train_batch_size(batch)
+        self.deepspeed.micro_steps = 0  # it updates where their number is a multiple of the accumulation
 
     @property
     def lr(self) -> float:
@@ -156,8 +170,8 @@ class Engine:
         norm = self._grad_norm()
         self._refused = None if norm is None else self.guard.refuses(norm)
         rate = self.lr
-        for group in self.deepspeed.optimizer.param_groups:
-            group["lr"] = rate
+        for group, decay in zip(self.deepspeed.optimizer.param_groups, self._weight_decay, strict=True):
+            group["lr"], group["weight_decay"] = rate, decay if self.decays else 0.0
         self.deepspeed.step()
         if norm is None:
             norm = float(self.deepspeed.get_global_grad_norm())  # infinite also where it is NaN
@@ -172,27 +186,31 @@ class Engine:
         self.norm = norm
         return norm
 
-    def report_skip(self, step: int, rows: Sequence[int], what: str = "update", at_once: int = 1) -> None:
-        """Say that the last update, of step `step`, was skipped, if it was, and keep the rows of its batch as a curve.
+    def report_skip(self, step: int, rows: Iterable[tuple[str, int]], what: str = "update", at_once: int = 1) -> None:
+        """Say that the last update, of step `step`, was skipped, if it was, and keep the rows of its batch as curves.
 
-        `at_once` is the number of updates that one batch of data makes. Raises InputError, on every rank, if the
-        updates of `give_up_after` batches in a row were skipped.
+        A row has a source, which may be empty, and a number. `at_once` is the number of updates that one batch makes.
+        Raises InputError, on every rank, if the updates of `give_up_after` batches in a row were skipped.
         """
         if not self.skipped:
             return
-        guard, stage = self.guard, self._job.task.stage
+        guard = self.guard
+        listed: dict[str, list[int]] = {}
+        for source, row in rows:
+            listed.setdefault(source, []).append(row)
         self._job.curves.add(step, skipped=guard.skipped)
-        for row in rows:
-            self._job.curves.add(step, skipped_row=row)
+        for source, numbers in listed.items():
+            for number in numbers:
+                self._job.curves.add(step, **{f"skipped_row {source}".strip(): number})
         usual = "none yet" if guard.median is None else f"{guard.median:.4g}"
         found = f"the norm of its gradients is {self.norm:.4g}, the running median {usual}"
         if self._job.ranks.rank == 0:
-            listed = " ".join(map(str, rows))
-            print(f"skipped {what} of {stage} in step {step}: {found}; rows of its batch: {listed}", flush=True)
+            said = ", ".join(" ".join(map(str, (source, *some))).strip() for source, some in listed.items())
+            print(f"skipped {what} of {self._stage} in step {step}: {found}; rows of its batch: {said}", flush=True)
         if guard.in_a_row >= self.optim.give_up_after * at_once:
             raise InputError(
-                f"{stage}: {guard.in_a_row} updates in a row were skipped, the last in step {step}: {found}; training "
-                f"diverged, lower the learning rate or clip of {stage}, or raise its skip_above"
+                f"{self._stage}: {guard.in_a_row} updates in a row were skipped, the last in step {step}: {found}; "
+                f"training diverged, lower the learning rate or clip of {self._stage}, or raise its skip_above"
             )
 
     def figures(self) -> dict[str, Any]:
@@ -208,7 +226,7 @@ class Engine:
         self.steps_done, self.updates = state["steps"], state["updates"]
         self.guard.restore(state["guard"])
 
-    def _withhold(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _withhold(self, optimizer: torch.optim.Optimizer, *given: Any) -> None:
         """Take the gradients away before the optimizer looks at them, if the guard refuses the update.
 
         DeepSpeed calls the optimizer after it has made the norm, under ZeRO once for each part of the weights.
@@ -220,10 +238,10 @@ class Engine:
             for parameter, _ in self._withheld:
                 parameter.grad = None
 
-    def _give_back(self, *_: Any) -> None:
+    def _give_back(self, *given: Any) -> None:
         """DeepSpeed clears the gradients itself, and where it offloads them it needs the same tensors again."""
-        for parameter, gradient in self._withheld:
-            parameter.grad = gradient
+        for parameter, own in self._withheld:
+            parameter.grad = own
         self._withheld = []
 
     def _grad_norm(self) -> float | None:

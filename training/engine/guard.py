@@ -52,6 +52,10 @@ class Guard:
         self.skipped += 1
         self.in_a_row += 1
 
+    def forget(self) -> None:
+        """Begin the median anew, because other weights are trained from now on."""
+        self.norms = []
+
     def state(self) -> dict[str, Any]:
         """The state as JSON values, for a checkpoint."""
         return {"norms": self.norms, "skipped": self.skipped, "in_a_row": self.in_a_row}

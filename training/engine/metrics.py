@@ -29,7 +29,7 @@ class Curves:
         self.points.extend(Point(step, name, value, now) for name, value in finite.items())
 
     def skips(self) -> dict[str, Any]:
-        """The figures of skipped updates that a stage commits. The curve `skipped_row` has the rows of their batches."""
+        """The figures of skipped updates that a stage commits. The curves `skipped_row` have their batches' rows."""
         steps = [point.step for point in self.points if point.name == "skipped"]
         return {"skipped_updates": len(steps), "skipped_steps": " ".join(map(str, dict.fromkeys(steps)))}
 
@@ -41,7 +41,7 @@ class Curves:
         self.points = load_points(data)
 
 
-def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: int) -> float:
+def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) -> float:
     """6 N + 12 L d_model T: training FLOPs per token, forward and backward; N is the number of all parameters.
 
     PaLM, Chowdhery et al. 2022, appendix B.

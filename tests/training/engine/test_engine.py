@@ -186,26 +186,31 @@ def test_a_skipped_update_is_said_with_its_rows_and_too_many_in_a_row_end_the_ru
     job, optim = make_job("reward"), OPTIM.model_copy(update={"give_up_after": 3})
     engine = Engine(job, model.build(SHAPE, 50, 16, seed=0), optim, EngineSettings(micro_batch=8), 8, 9)
     learn_from(engine, batches[0])
-    engine.report_skip(1, [1, 2])
+    engine.report_skip(1, [("", 1), ("", 2)])
     assert (capsys.readouterr().out, job.curves.points) == ("", [])
     for step in (2, 3):
         learn_from(engine, batches[1], math.nan)
-        engine.report_skip(step, [4, 7], "critic update")
+        engine.report_skip(step, [("web", 4), ("code", 9), ("web", 7)], "critic update")
     assert capsys.readouterr().out.splitlines() == [
         f"skipped critic update of reward in step {step}: the norm of its gradients is nan, the running median none yet; "
-        "rows of its batch: 4 7"
+        "rows of its batch: web 4 7, code 9"
         for step in (2, 3)
     ]
     assert [(one.step, one.name, one.value) for one in job.curves.points] == [
         (step, name, value)
         for step in (2, 3)
-        for name, value in (("skipped", step - 1), ("skipped_row", 4), ("skipped_row", 7))
+        for name, value in (
+            ("skipped", step - 1),
+            ("skipped_row web", 4),
+            ("skipped_row web", 7),
+            ("skipped_row code", 9),
+        )
     ]
     assert engine.figures() == {"skipped_updates": 2, "skipped_steps": "2 3", "zero_stage": 0}
     learn_from(engine, batches[1], math.nan)
-    engine.report_skip(4, [4, 7], at_once=2)  # two updates a batch: it is the second bad batch
+    engine.report_skip(4, [("", 4)], at_once=2)  # two updates a batch: it is the second bad batch
     with pytest.raises(InputError, match=r"reward: 3 updates in a row were skipped, the last in step 4: .* diverged"):
-        engine.report_skip(4, [4, 7])
+        engine.report_skip(4, [("", 4)])
 
 
 def test_activation_checkpointing_recomputes_in_a_model_that_was_loaded(

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -62,6 +61,13 @@ def test_what_was_skipped_is_counted_and_moves_no_median() -> None:
     assert (guard.skipped, guard.in_a_row, guard.norms[-1]) == (3, 0, 2.0)
 
 
+def test_other_weights_begin_another_median() -> None:
+    guard = after([0.001] * FEWEST, clip=0.001)
+    assert guard.refuses(0.1)
+    guard.forget()
+    assert not guard.refuses(0.1)
+
+
 def test_a_restored_guard_judges_as_the_one_before() -> None:
     norms = [1 / (number + 3) for number in range(WINDOW + 5)]
     first = after(norms)
@@ -88,15 +94,13 @@ def test_a_run_stopped_after_a_bad_batch_skips_what_the_whole_run_skips(
     monkeypatch.setattr(guarding, "FEWEST", 4)
     backward = Engine.backward
     factors = dict(zip(bad, (math.nan, 1e4), strict=True))
-    monkeypatch.setattr(
-        Engine, "backward", lambda self, loss: backward(self, loss * factors.get(self.steps_done, 1.0))
-    )
+    monkeypatch.setattr(Engine, "backward", lambda self, loss: backward(self, loss * factors.get(self.steps_done, 1.0)))
     less = ("pretrain.steps=9", "reward.epochs=1")
     whole, resumed = (final_tensors(stage, one, *less) for one in (None, stop))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole if "tokens_per_s" not in name)
     engines = 2 if stage == "ppo" else 1
     assert whole["figure/skipped_updates"] == 2 * engines
-    rows = whole["curve/skipped_row"].tolist()
+    [rows] = [value.tolist() for name, value in whole.items() if name.startswith("curve/skipped_row")]
     assert {int(step) for step, _ in rows} == {update // updates_a_step + 1 for update in bad}
     assert len(rows) == 2 * engines * (16 if stage == "reward" else 8)

@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 
 CASES = [
-    (0, 2, "fp32"), (1, 0, "bf16"), (1, 2, "bf16"), (2, 0, "fp32"), (2, 2, "fp32"), (3, 0, "fp32"), (3, 2, "fp32")
+    (0, 2, "fp32"),
+    (1, 0, "bf16"),
+    (1, 2, "bf16"),
+    (2, 0, "fp32"),
+    (2, 2, "fp32"),
+    (3, 0, "fp32"),
+    (3, 2, "fp32"),
 ]  # ZeRO stage, updates, dtype
 WRITING = f"""
 import os
