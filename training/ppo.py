@@ -308,8 +308,8 @@ def run(job: Job) -> None:
 def finish(job: Job, actors: Actors, chat: Chat) -> None:
     """Commit the policy as the model, the critic beside it, and the figures of the first and last step."""
     folder, beside = job.scratch.fresh(f"result-{job.ranks.rank}"), job.scratch.fresh(f"critic-{job.ranks.rank}")
-    model.save(actors.policy.module, folder, chat, job.ranks.rank)
-    model.save(actors.critic.module, beside, chat, job.ranks.rank)
+    model.save(actors.policy.module, folder, chat, job.ranks.rank, actors.policy.weights())
+    model.save(actors.critic.module, beside, chat, job.ranks.rank, actors.critic.weights())
     kinds = {"critic.safetensors": Kind.CRITIC, "critic.json": Kind.CRITIC}
     if job.ranks.rank == 0:
         os.replace(beside / "model.safetensors", folder / "critic.safetensors")

@@ -80,7 +80,7 @@ def _finish(
         finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(plan.steps, heldout_loss=after.loss)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat, job.ranks.rank)
+    model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
     figures = _quality(state["before"], after) | _speed(job, engine, state, plan) | _read(job, plan) | engine.figures()
     job.commit(folder, results.Pretrain(**figures))
 

@@ -84,7 +84,7 @@ def run(job: Job) -> None:
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat, job.ranks.rank)
+    model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
     job.commit(folder, _summary(state, after, len(train), len(heldout)).model_copy(update=engine.figures()))
 
 

@@ -160,6 +160,11 @@ def test_left_padding() -> None:
     assert attention.tolist() == [[0, 1, 1], [0, 0, 1]]
 
 
+def test_row_seeds_of_more_or_longer_numbers_are_others() -> None:
+    keys = [(), (1,), (1, 2), (1, 2, 0), (1, 2, 0, 0), (12,), (0, 1), (1 << 32,), (2, 1)]
+    assert len({row_seed(*key) for key in keys}) == len(keys)
+
+
 def test_row_seeds_are_distinct_and_fit_a_generator() -> None:
     seeds = {row_seed(seed, step, row) for seed in range(5) for step in range(20) for row in range(20)}
     assert len(seeds) == 2000

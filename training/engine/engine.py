@@ -38,23 +38,27 @@ def lr_at(step: int, total: int, optim: Optim) -> float:
     return optim.lr * (optim.min_lr_fraction + (1 - optim.min_lr_fraction) * left)
 
 
-def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accumulation: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration.
+def stage_in_force(engine: EngineSettings) -> int:
+    """The ZeRO stage that the recipe asks for; 2 if it asks for none but needs one.
 
-    bf16 and offloading need ZeRO, whose optimizer keeps the float32 master weights. If the recipe sets no ZeRO stage
-    for them, the stage is 2, because stage 1 in bf16 compiles C++ when it starts.
+    Half precision and offloading need ZeRO, whose optimizer keeps the float32 weights that every update changes.
     """
-    half = engine.dtype == "bf16"
-    zero: dict[str, Any] = {"stage": engine.zero_stage or (2 if half or engine.offload_optimizer else 0)}
+    needed = engine.dtype != "fp32" or engine.offload_optimizer
+    return engine.zero_stage or (2 if needed else 0)
+
+
+def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accumulation: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration."""
+    sharded: dict[str, Any] = {"stage": stage_in_force(engine)}
     if engine.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu"}
+        sharded["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": clip,
-        "bf16": {"enabled": half},
+        "bf16": {"enabled": engine.dtype == "bf16"},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": zero,
+        "zero_optimization": sharded,
         # On the CPU, torch's AdamW is slower than DeepSpeed's, but DeepSpeed's compiles at run time.
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
@@ -93,6 +97,10 @@ class Engine:
         self.guard, self.skipped, self.norm = Guard(optim.skip_above, optim.clip), False, 0.0  # of the last update
         self._refused: bool | None = None
         self._withheld: list[tuple[Tensor, Tensor | None]] = []
+        if job.ranks.rank == 0:
+            print(_told(self._stage, engine), flush=True)
+        # DeepSpeed would begin with float32 weights that were rounded to half precision.
+        exact = {name: one.detach().clone() for name, one in module.named_parameters() if engine.dtype != "fp32"}
         module.to(job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
@@ -108,6 +116,8 @@ class Engine:
         for name, buffer in self.module.named_buffers():
             # bf16 would also round the rotary frequencies, which distorts long positions
             buffer.data = buffers[name].to(buffer.device)
+        if exact:
+            zero.write(self.deepspeed, lambda name: {"weight": exact[name]}, 0)
         adam.register_step_pre_hook(self._withhold)
         adam.register_step_post_hook(self._give_back)
         self._micro = 0
@@ -135,7 +145,7 @@ class Engine:
 
     @property
     def zero_stage(self) -> int:
-        """The ZeRO stage in use; bf16 and offloading raise stage 0 to 2."""
+        """The ZeRO stage in force."""
         return int(self.deepspeed.zero_optimization_stage())
 
     @property
@@ -213,6 +223,22 @@ class Engine:
                 f"training diverged, lower the learning rate or clip of {self._stage}, or raise its skip_above"
             )
 
+    def weights(self) -> dict[str, Tensor]:
+        """The float32 weights, whole and on the CPU, by name: on rank 0. The others help to gather them and get none.
+
+        Raises InputError on every rank if a weight is NaN or infinite.
+        """
+        found: dict[str, Tensor] = {}
+        for name, weight in zero.weights(self.deepspeed):
+            if not bool(weight.isfinite().all()):
+                raise InputError(
+                    f"{self._stage}: the model's weights contain NaN or Inf: training diverged; "
+                    "lower the learning rate or clip"
+                )
+            if self._job.ranks.rank == 0:
+                found[name] = weight.cpu().contiguous()
+        return found
+
     def figures(self) -> dict[str, Any]:
         """The figures that every stage commits of its training."""
         return {**self._job.curves.skips(), "zero_stage": self.zero_stage}
@@ -251,3 +277,12 @@ class Engine:
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
         own = float(torch.nn.utils.get_total_norm(gradients))
         return self._job.ranks.sum(own)[0] / self._job.ranks.world  # so that no rank judges by another last bit
+
+
+def _told(stage: str, engine: EngineSettings) -> str:
+    """The line of the log that says which ZeRO stage is in force, and why if the recipe names another."""
+    force = stage_in_force(engine)
+    if force == engine.zero_stage:
+        return f"{stage}: ZeRO stage {force}"
+    why = "offload_optimizer" if engine.dtype == "fp32" else engine.dtype
+    return f"{stage}: ZeRO stage {force}, because engine.zero_stage is 0 and {why} needs float32 weights of its own"

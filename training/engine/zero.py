@@ -30,14 +30,18 @@ def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
     if begun:
         _link(engine)
     for name, parameter in _trained(engine):
+        tensors = {"weight": _weight(engine, parameter)}
         if stage == 0:
             state = _adam(engine).state.get(parameter, {})
-            tensors = {"weight": parameter.detach(), **{key: state[key] for key in MOMENTS if key in state}}
-        else:
-            tensors = {"weight": safe_get_full_fp32_param(parameter)}
-            if begun:
-                tensors.update({key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS})
+            tensors |= {key: state[key] for key in MOMENTS if key in state}
+        elif begun:
+            tensors |= {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
         yield name, {key: value.float().contiguous() for key, value in tensors.items()}
+
+
+def weights(engine: Any) -> Iterator[tuple[str, Tensor]]:
+    """Each trained parameter's name and whole float32 weights; half precision computes with a rounded copy of them."""
+    return ((name, _weight(engine, parameter).float()) for name, parameter in _trained(engine))
 
 
 def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: int) -> None:
@@ -61,6 +65,13 @@ def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: i
             safe_set_local_fp32_param(parameter, _partition(parameter, tensors["weight"]))
         elif stage:
             safe_set_full_fp32_param(parameter, tensors["weight"])
+
+
+def _weight(engine: Any, parameter: Any) -> Tensor:
+    if engine.zero_optimization_stage() == 0:
+        return parameter.detach()  # type: ignore[no-any-return]
+    whole: Tensor = safe_get_full_fp32_param(parameter)
+    return whole
 
 
 def norm_in_step(engine: Any) -> float:

@@ -1,16 +1,21 @@
 """The decoder: Hugging Face's LLaMA, built from the recipe or loaded from a committed result."""
 
-import importlib.util
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
+from transformers.utils.import_utils import (
+    is_flash_attn_2_available,
+    is_flash_attn_3_available,
+    is_flash_attn_4_available,
+)
 
 from contract.errors import InputError
 from contract.kinds import Kind
@@ -23,22 +28,32 @@ transformers_logging.disable_progress_bar()
 
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-Dtype = Literal["fp32", "bf16"]
+Dtype = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def attention(dtype: Dtype) -> str:
-    """flash-attn if it is installed, there is a GPU and the model computes in bf16; else PyTorch's SDPA.
+    """The first kind of flash-attn that transformers finds here, with a GPU, for half precision; else PyTorch's SDPA.
 
-    flash-attn's kernels take half precision only.
+    flash-attn's kernels take half precision only. Versions 2 and 4 install a package of one name, so only transformers,
+    which looks at what was installed, can tell them apart.
     """
-    flash = dtype == "bf16" and importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
-    return "flash_attention_2" if flash else "sdpa"
+    found = (name for name, available in FLASH.items() if available()) if dtype != "fp32" else iter(())
+    return next(found, "sdpa")
+
+
+FLASH: dict[str, Callable[[], bool]] = {
+    "flash_attention_2": is_flash_attn_2_available,
+    "flash_attention_3": is_flash_attn_3_available,
+    "flash_attention_4": is_flash_attn_4_available,
+}
+"""How transformers names each kind, and its answer whether it can be used. The oldest runs on most GPUs."""
 
 
 def cast(module: AnyModule, dtype: Dtype) -> AnyModule:
     """The module, with its parameters cast to `dtype`. Buffers stay: bf16 would round the rotary frequencies."""
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+        parameter.data = parameter.data.to(DTYPES[dtype])
     return module
 
 
@@ -53,7 +68,9 @@ def build(
 ) -> LlamaForCausalLM:
     """A freshly initialised model in float32 on the CPU, prepared to compute in `dtype`.
 
-    The same seed gives the same weights. `end_of_text` and `pad` are the ids that its configuration names.
+    The same seed gives the same weights. The projections that end in the residual stream start smaller than the others,
+    by sqrt(2 x layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). `end_of_text`
+    and `pad` are the ids that its configuration names.
     """
     config = LlamaConfig(
         vocab_size=vocab_size,
@@ -73,7 +90,12 @@ def build(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+        module = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for layer in module.model.layers:
+            for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                projection.weight.mul_((2 * model.layers) ** -0.5)
+    return module
 
 
 def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForCausalLM:
@@ -104,21 +126,17 @@ def fetch(job: Job, manifest: Manifest) -> Path:
     return files[0].parent
 
 
-def save(module: nn.Module, folder: Path, chat: Chat, rank: int = 0) -> None:
-    """Write safetensors, config.json and tokenizer files that `transformers` loads. Every rank calls it; rank 0 writes.
+def save(
+    module: nn.Module, folder: Path, chat: Chat, rank: int = 0, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write safetensors, config.json and tokenizer files that `transformers` loads, on rank 0.
 
-    Under ZeRO 3 the weights are gathered first. Raises InputError on every rank if a weight is NaN or infinite.
+    `weights` are those of `Engine.weights`, in float32 whatever the model computes in; by default the module's own.
     """
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=None):
-        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
-            raise InputError(
-                "the model's weights contain NaN or Inf: training diverged; lower the learning rate or clip"
-            )
-        if rank == 0:
-            module.save_pretrained(folder)  # type: ignore[operator]  # every model here has it
     if rank == 0:
+        module.save_pretrained(folder, state_dict=dict(weights or module.state_dict()))  # type: ignore[operator]
+        described = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**described, "dtype": "float32"}, indent=2))
         shutil.copyfile(chat.path, folder / "tokenizer.json")
         named = {"eos_token": chat.special["end_of_text"], "pad_token": chat.special["pad"]}
         describe = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
