@@ -123,17 +123,17 @@ STAGES: dict[str, Stage] = {
             "documents to token shards, and to rows of equal length",
         ),
         Stage(
-            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 2,
+            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 3,
             "next-token prediction",
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 4,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 5,
             "instruction tuning",
             facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 4,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 5,
             "reward model from preference pairs",
             facts=("chat_format",),
         ),
@@ -142,13 +142,13 @@ STAGES: dict[str, Stage] = {
             "is the reward model good enough for PPO",
         ),
         Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 3,
+            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 4,
             "reinforcement learning from the reward model",
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 4,
+            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 5,
             "every model on the same held-out data",
             settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
         ),

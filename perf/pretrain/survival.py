@@ -44,12 +44,12 @@ def run(bars: Bars, data: Path) -> None:
     """`nan_survived`: of the two bad batches, those that the run skipped, said, kept the rows of, and went on after."""
     with TemporaryDirectory() as folder:
         made = _prepare(Path(folder))
-        _start(made, Path(folder), DIES="1")
-        _start(made, Path(folder))
+        _start(made, Path(folder, "first"), DIES="1")
+        _start(made, Path(folder, "second"))
         manifest = need(made.store, made.task("pretrain"))
         [metrics] = manifest.of("metrics")
         points = load_points(made.store.read_bytes(metrics.path))
-        rows = [sum(one.name == "skipped_row" and one.step == bad + 1 for one in points) for bad in (NAN, SPIKE)]
+        rows = [sum(one.name.startswith("skipped_row") and one.step == bad + 1 for one in points) for bad in (NAN, SPIKE)]
         learned = manifest.metrics["heldout_loss_after"]
         print(f"skipped in steps {manifest.metrics['skipped_steps']}, held-out loss {learned:.3f} after {STEPS} steps")
         whole = manifest.metrics["skipped_updates"] == 2 and isinstance(learned, float) and learned < 5
@@ -67,17 +67,21 @@ def _prepare(folder: Path) -> Run:
     return made
 
 
-def _start(made: Run, folder: Path, **environment: str) -> None:
-    """Run both processes to their end."""
+def _start(made: Run, scratch: Path, **environment: str) -> None:
+    """Run both processes to their end. A scratch folder of their own, because ranks that died left a meeting place."""
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", SPOILED, "pretrain", "--recipe", made.uri],
             env={
                 **os.environ, "WORLD_SIZE": "2", "LOCAL_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank),
-                "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "GRISTMILL_SCRATCH": f"{folder}/scratch", **environment,
+                "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "GRISTMILL_SCRATCH": str(scratch), **environment,
             },
         )
         for rank in range(2)
     ]  # fmt: skip
-    for rank in ranks:
-        rank.wait(timeout=300)
+    try:
+        for rank in ranks:
+            rank.wait(timeout=120)
+    finally:
+        for rank in ranks:
+            rank.kill()

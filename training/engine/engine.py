@@ -17,61 +17,41 @@ from torch import Tensor, nn
 from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
-from training.engine import zero
+from training.engine import optimizers, zero
 from training.engine.guard import Guard
 from training.engine.job import Job
-
-
-def lr_at(step: int, total: int, optim: Optim) -> float:
-    """The learning rate of update `step`, counted from 0, of `total`.
-
-    Linear warm-up that ends at `lr` after warmup_fraction x total updates, then cosine or linear decay that reaches
-    `lr x min_lr_fraction` with the last update (Radford et al. 2018; Brown et al. 2020, appendix B), or no decay.
-    """
-    warmup = math.ceil(total * optim.warmup_fraction)
-    if step < warmup:
-        return optim.lr * (step + 1) / warmup
-    if optim.schedule == "constant":
-        return optim.lr
-    done = (step - warmup + 1) / max(total - warmup, 1)
-    left = (1 + math.cos(math.pi * done)) / 2 if optim.schedule == "cosine" else 1 - done
-    return optim.lr * (optim.min_lr_fraction + (1 - optim.min_lr_fraction) * left)
-
-
-def stage_in_force(engine: EngineSettings) -> int:
-    """The ZeRO stage that the recipe asks for; 2 if it asks for none but needs one.
-
-    Half precision and offloading need ZeRO, whose optimizer keeps the float32 weights that every update changes.
-    """
-    needed = engine.dtype != "fp32" or engine.offload_optimizer
-    return engine.zero_stage or (2 if needed else 0)
+from training.engine.schedule import lr_at
 
 
 def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accumulation: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration."""
-    sharded: dict[str, Any] = {"stage": stage_in_force(engine)}
+    """DeepSpeed's own configuration. The recipe's `engine.deepspeed` is laid over it; it contradicts nothing of it."""
+    sharded: dict[str, Any] = {"stage": engine.stage_in_force}
     if engine.offload_optimizer:
         sharded["offload_optimizer"] = {"device": "cpu"}
-    return {
+    if engine.offload_parameters:
+        sharded["offload_param"] = {"device": "cpu"}
+    if engine.overlap_communication is not None:
+        sharded["overlap_comm"] = engine.overlap_communication
+    config = {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": clip,
         "bf16": {"enabled": engine.dtype == "bf16"},
+        "fp16": {"enabled": engine.dtype == "fp16"},
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": sharded,
         # On the CPU, torch's AdamW is slower than DeepSpeed's, but DeepSpeed's compiles at run time.
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
+    return laid_over(config, engine.deepspeed)
 
 
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Apply weight decay to matrices, but not to norms and biases (Brown et al. 2020; nanoGPT's practice)."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.dim() < 2], "weight_decay": 0.0},
-    ]
+def laid_over(config: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested configuration with the values of another one, where that has any."""
+    both = {key: (config[key], value) for key, value in given.items() if isinstance(config.get(key), dict)}
+    inner = {key: laid_over(ours, value) for key, (ours, value) in both.items() if isinstance(value, dict)}
+    return {**config, **given, **inner}
 
 
 class Engine:
@@ -108,19 +88,32 @@ class Engine:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         self.decays = True
         """Whether the next update also applies the recipe's weight decay."""
-        adam = torch.optim.AdamW(decay_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas, fused=True)
-        self._weight_decay = [group["weight_decay"] for group in adam.param_groups]
+        optimizer = optimizers.make(module, optim)
+        self._weight_decay = [group["weight_decay"] for group in optimizer.param_groups]
         config = deepspeed_config(engine, optim.clip, engine.micro_batch, self.accumulation)
-        with contextlib.redirect_stdout(io.StringIO()):  # some of its optimizers print how much memory they take
-            self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=adam, config=config)
+        self.deepspeed = self._initialized(module, optimizer, config, engine)
         for name, buffer in self.module.named_buffers():
             # bf16 would also round the rotary frequencies, which distorts long positions
             buffer.data = buffers[name].to(buffer.device)
         if exact:
             zero.write(self.deepspeed, lambda name: {"weight": exact[name]}, 0)
-        adam.register_step_pre_hook(self._withhold)
-        adam.register_step_post_hook(self._give_back)
+        optimizer.register_step_pre_hook(self._withhold)
+        optimizer.register_step_post_hook(self._give_back)
         self._micro = 0
+
+    def _initialized(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], engine: EngineSettings
+    ) -> Any:
+        """DeepSpeed's engine. Raises RecipeError if DeepSpeed refuses an option that the recipe passes through."""
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # some of its optimizers print how much memory they take
+                made, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+        except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+            if not engine.deepspeed:
+                raise
+            raise RecipeError(f"{self._stage}.engine.deepspeed: DeepSpeed refuses it ({error})") from error
+        zero.tolerate_overflow(made)
+        return made
 
     def _parts(self, batch: int, micro_batch: int) -> int:
         """The parts in which a process runs its rows of a batch."""
@@ -177,7 +170,7 @@ class Engine:
         """
         if self._micro != self.accumulation:
             raise RuntimeError(f"step was called after {self._micro} of {self.accumulation} parts of the batch")
-        norm = self._grad_norm()
+        norm, scale = self._grad_norm(), zero.loss_scale(self.deepspeed)
         self._refused = None if norm is None else self.guard.refuses(norm)
         rate = self.lr
         for group, decay in zip(self.deepspeed.optimizer.param_groups, self._weight_decay, strict=True):
@@ -187,14 +180,23 @@ class Engine:
             norm = float(self.deepspeed.get_global_grad_norm())  # infinite also where it is NaN
         self.steps_done += 1
         self._micro = 0
-        self.skipped = self.guard.refuses(norm)
-        if self.skipped:
+        self.norm, self.skipped = norm, self.guard.refuses(norm)
+        if self.skipped and scale.get("cur_scale", 1.0) > scale.get("min_scale", 1.0) and not math.isfinite(norm):
+            self._say_overflow(scale["cur_scale"])
+        elif self.skipped:
             self.guard.left_out()
         else:
             self.updates += 1
             self.guard.applied(norm)
-        self.norm = norm
         return norm
+
+    def _say_overflow(self, scale: float) -> None:
+        """In fp16 an infinite norm first says that the loss was scaled too far up, and nothing about the batch."""
+        self.skipped = False
+        now = zero.loss_scale(self.deepspeed)["cur_scale"]
+        if self._job.ranks.rank == 0:
+            made = f"update {self.steps_done} overflowed with the loss scaled by {scale:g} and was not made"
+            print(f"{self._stage}: {made}; the scale is now {now:g}", flush=True)
 
     def report_skip(self, step: int, rows: Iterable[tuple[str, int]], what: str = "update", at_once: int = 1) -> None:
         """Say that the last update, of step `step`, was skipped, if it was, and keep the rows of its batch as curves.
@@ -245,12 +247,18 @@ class Engine:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold besides weights and moments, as JSON values."""
-        return {"steps": self.steps_done, "updates": self.updates, "guard": self.guard.state()}
+        return {
+            "steps": self.steps_done,
+            "updates": self.updates,
+            "guard": self.guard.state(),
+            "scale": zero.loss_scale(self.deepspeed),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` gave."""
         self.steps_done, self.updates = state["steps"], state["updates"]
         self.guard.restore(state["guard"])
+        zero.set_loss_scale(self.deepspeed, state["scale"])
 
     def _withhold(self, optimizer: torch.optim.Optimizer, *given: Any) -> None:
         """Take the gradients away before the optimizer looks at them, if the guard refuses the update.
@@ -281,7 +289,7 @@ class Engine:
 
 def _told(stage: str, engine: EngineSettings) -> str:
     """The line of the log that says which ZeRO stage is in force, and why if the recipe names another."""
-    force = stage_in_force(engine)
+    force = engine.stage_in_force
     if force == engine.zero_stage:
         return f"{stage}: ZeRO stage {force}"
     why = "offload_optimizer" if engine.dtype == "fp32" else engine.dtype

@@ -1,5 +1,6 @@
-"""The learning rate's schedule by hand; DeepSpeed's stages, accumulation and precisions against plain PyTorch."""
+"""DeepSpeed's stages, accumulation and precisions against plain PyTorch, and the updates that are skipped."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,36 +15,15 @@ from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Model, Optim
 from training.chat.template import open_chat
-from training.engine import zero
-from training.engine.engine import Engine, decay_groups, lr_at
+from training.engine import checkpoint, zero
+from training.engine.engine import Engine, deepspeed_config, laid_over
 from training.engine.job import Job
+from training.engine.optimizers import decay_groups
+from training.engine.schedule import lr_at
 from training.models import llama as model
 
 SHAPE = Model(layers=1, d_model=16, heads=2, kv_heads=1, d_ff=32)
 OPTIM = Optim(lr=0.01, warmup_fraction=0.0, weight_decay=0.1, clip=0.5)
-
-
-def test_warm_up_rises_in_equal_steps_and_cosine_ends_at_the_floor() -> None:
-    optim = Optim(lr=1.0, warmup_fraction=0.1, min_lr_fraction=0.1)
-    assert [lr_at(step, 40, optim) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
-    assert lr_at(21, 40, optim) == pytest.approx(0.1 + 0.9 * 0.5)  # 18 of 36 decaying updates: half-way
-    assert lr_at(12, 40, optim) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
-    assert lr_at(39, 40, optim) == pytest.approx(0.1)
-
-
-def test_linear_and_constant_schedules() -> None:
-    linear = Optim(lr=1.0, warmup_fraction=0.0, schedule="linear", min_lr_fraction=0.0)
-    assert [lr_at(step, 4, linear) for step in range(4)] == pytest.approx([0.75, 0.5, 0.25, 0.0])
-    constant = Optim(lr=1.0, warmup_fraction=0.5, schedule="constant")
-    assert [lr_at(step, 4, constant) for step in range(4)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
-
-
-def test_norms_are_not_decayed() -> None:
-    matrices, vectors = decay_groups(model.build(SHAPE, 50, 16, 0), 0.1)
-    assert matrices["weight_decay"] == 0.1
-    assert vectors["weight_decay"] == 0.0
-    assert {one.dim() for one in matrices["params"]} == {2}
-    assert len(vectors["params"]) == 3  # two norms in the layer, one at the end
 
 
 def train(engine: Engine, batches: list[torch.Tensor]) -> tuple[list[float], list[float]]:
@@ -63,7 +43,7 @@ def train(engine: Engine, batches: list[torch.Tensor]) -> tuple[list[float], lis
 def reference(batches: list[torch.Tensor]) -> tuple[list[float], list[float]]:
     """The same updates in plain PyTorch."""
     module = model.build(SHAPE, 50, 16, seed=0)
-    adam = torch.optim.AdamW(decay_groups(module, OPTIM.weight_decay), betas=OPTIM.betas)
+    adam = torch.optim.AdamW(decay_groups(module.parameters(), OPTIM.weight_decay), betas=OPTIM.betas)
     losses, norms = [], []
     for step, batch in enumerate(batches):
         for group in adam.param_groups:
@@ -92,6 +72,8 @@ def batches() -> list[torch.Tensor]:
         (3, "fp32", 4, 1e-5),
         (0, "bf16", 8, 2e-2),
         (1, "bf16", 4, 2e-2),
+        (0, "fp16", 4, 2e-3),
+        (3, "fp16", 4, 2e-3),
     ],
 )
 def test_every_way_of_running_makes_the_same_updates(
@@ -214,6 +196,104 @@ def test_a_skipped_update_is_said_with_its_rows_and_too_many_in_a_row_end_the_ru
     engine.report_skip(4, [("", 4)], at_once=2)  # two updates a batch: it is the second bad batch
     with pytest.raises(InputError, match=r"reward: 3 updates in a row were skipped, the last in step 4: .* diverged"):
         engine.report_skip(4, [("", 4)])
+
+
+def test_fp16_scales_its_loss_down_until_the_gradients_are_finite_and_counts_no_bad_batch(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = EngineSettings(
+        dtype="fp16", micro_batch=8, deepspeed={"fp16": {"initial_scale_power": 24, "hysteresis": 1}}
+    )
+    job = make_job("sft")
+    engine = Engine(job, model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 20)
+    start, norms = engine.weights(), []
+    capsys.readouterr()
+    while not engine.updates:
+        assert all(torch.equal(value, start[name]) for name, value in engine.weights().items())
+        norms.append((learn_from(engine, batches[0]), engine.norm)[1])
+        engine.report_skip(engine.steps_done, [("", 1)])
+    overflows = len(norms) - 1
+    assert overflows >= 3
+    assert all(math.isinf(norm) for norm in norms[:-1])
+    assert capsys.readouterr().out.splitlines() == [
+        f"sft: update {number} overflowed with the loss scaled by {2.0 ** (25 - number):g} and was not made; "
+        f"the scale is now {2.0 ** (24 - number):g}"
+        for number in range(1, overflows + 1)
+    ]
+    assert (engine.guard.skipped, job.curves.points) == (0, [])
+    resumed = Engine(make_job("sft"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 20)
+    resumed.restore(json.loads(json.dumps(engine.state())))
+    assert resumed.state() == engine.state()
+    assert zero.loss_scale(resumed.deepspeed)["cur_scale"] == 2.0 ** (24 - overflows)
+
+
+def test_fp16_at_its_lowest_scale_skips_as_any_other(make_job: Callable[..., Job], batches: list[torch.Tensor]) -> None:
+    settings = EngineSettings(dtype="fp16", micro_batch=8, deepspeed={"fp16": {"initial_scale_power": 0}})
+    engine = Engine(make_job("sft"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 20)
+    for _ in range(3):
+        learn_from(engine, batches[0], math.nan)
+        assert engine.skipped
+    assert (engine.guard.in_a_row, engine.updates) == (3, 0)
+
+
+@pytest.mark.parametrize("optimizer", ["lamb", "muon"])
+def test_other_optimizers_skip_and_resume_bit_for_bit(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], optimizer: str
+) -> None:
+    job, settings = make_job("pretrain"), EngineSettings(micro_batch=4)
+    optim = OPTIM.model_copy(update={"optimizer": optimizer})
+    whole, resumed = (Engine(job, model.build(SHAPE, 50, 16, seed=seed), optim, settings, 8, 4) for seed in (0, 9))
+    learn_from(whole, batches[0])
+    before = whole_state(whole)
+    learn_from(whole, batches[1], math.nan)
+    assert whole.skipped
+    assert all(torch.equal(value, before[name]) for name, value in whole_state(whole).items())
+    checkpoint.save(job, 2, {"model": whole}, {})
+    checkpoint.restore(job, {"model": resumed})
+    for engine in (whole, resumed):
+        learn_from(engine, batches[2])
+    one, two = whole_state(whole), whole_state(resumed)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert not any(torch.equal(value, before[name]) for name, value in one.items())
+
+
+def test_options_are_laid_over_what_the_recipe_makes_of_deepspeed() -> None:
+    settings = EngineSettings(
+        zero_stage=3,
+        offload_parameters=True,
+        overlap_communication=False,
+        deepspeed={"zero_optimization": {"reduce_bucket_size": 1000}, "wall_clock_breakdown": True},
+    )
+    config = deepspeed_config(settings, 1.0, 4, 2)
+    assert config["zero_optimization"] == {
+        "stage": 3, "offload_param": {"device": "cpu"}, "overlap_comm": False, "reduce_bucket_size": 1000,
+    }  # fmt: skip
+    assert (config["wall_clock_breakdown"], config["gradient_accumulation_steps"]) == (True, 2)
+    assert "overlap_comm" not in deepspeed_config(EngineSettings(), 1.0, 4, 2)["zero_optimization"]
+    assert laid_over({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "e": 5}) == {
+        "a": {"b": 1, "c": 4},
+        "d": 3,
+        "e": 5,
+    }
+    assert laid_over({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
+
+
+def test_an_option_that_deepspeed_refuses_is_said_at_the_key(make_job: Callable[..., Job]) -> None:
+    settings = EngineSettings(micro_batch=8, deepspeed={"zero_optimization": {"reduce_bucket_size": "many"}})
+    with pytest.raises(RecipeError, match=r"^pretrain.engine.deepspeed: DeepSpeed refuses it \(.*reduce_bucket_size"):
+        Engine(make_job("pretrain"), model.build(SHAPE, 50, 16, 0), OPTIM, settings, 8, 4)
+
+
+@pytest.mark.parametrize(
+    "way", [{"zero_stage": 3, "offload_parameters": True}, {"zero_stage": 2, "overlap_communication": True}], ids=str
+)
+def test_offloaded_and_overlapped_runs_make_the_same_updates(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], way: dict[str, Any]
+) -> None:
+    settings = EngineSettings(micro_batch=4, **way)
+    engine = Engine(make_job("pretrain"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, len(batches))
+    assert train(engine, batches)[0] == pytest.approx(reference(batches)[0], rel=1e-5)
 
 
 def test_activation_checkpointing_recomputes_in_a_model_that_was_loaded(
