@@ -98,6 +98,8 @@ def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
         settings.engine.dtype,
         chat.end_of_text,
         chat.pad,
+        settings.engine,
+        job.ranks.world,
     )
     return built, 0
 

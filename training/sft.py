@@ -47,7 +47,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train, heldout = read_chats(job, Kind.CHATS), read_chats(job, Kind.HELDOUT_CHATS)
     steps = max(1, len(train) * settings.epochs // settings.batch)
-    module = model.load_model(job, job.manifest("pretrain"), settings.engine.dtype)
+    module = model.load_model(job, job.manifest("pretrain"), settings.engine.dtype, settings.engine)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     step, state = checkpoint.restore(job, {"model": engine})

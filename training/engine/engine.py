@@ -12,6 +12,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from contract.errors import InputError, RecipeError
@@ -77,10 +78,12 @@ class Engine:
         self.guard, self.skipped, self.norm = Guard(optim.skip_above, optim.clip), False, 0.0  # of the last update
         self._refused: bool | None = None
         self._withheld: list[tuple[Tensor, Tensor | None]] = []
+        if engine.dtype == "fp16" and not get_accelerator().is_fp16_supported():
+            device = job.ranks.device.type
+            raise RecipeError(f"{self._stage}.engine.dtype: {device} cannot train in fp16; use bf16 or fp32")
         if job.ranks.rank == 0:
             print(_told(self._stage, engine), flush=True)
-        # DeepSpeed would begin with float32 weights that were rounded to half precision.
-        exact = {name: one.detach().clone() for name, one in module.named_parameters() if engine.dtype != "fp32"}
+        exact = _exact(module, engine)
         module.to(job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
@@ -95,8 +98,8 @@ class Engine:
         for name, buffer in self.module.named_buffers():
             # bf16 would also round the rotary frequencies, which distorts long positions
             buffer.data = buffers[name].to(buffer.device)
-        if exact:
-            zero.write(self.deepspeed, lambda name: {"weight": exact[name]}, 0)
+        if exact is not None:
+            zero.write(self.deepspeed, lambda name: {"weight": exact(name)}, 0)
         optimizer.register_step_pre_hook(self._withhold)
         optimizer.register_step_post_hook(self._give_back)
         self._micro = 0
@@ -294,3 +297,15 @@ def _told(stage: str, engine: EngineSettings) -> str:
         return f"{stage}: ZeRO stage {force}"
     why = "offload_optimizer" if engine.dtype == "fp32" else engine.dtype
     return f"{stage}: ZeRO stage {force}, because engine.zero_stage is 0 and {why} needs float32 weights of its own"
+
+
+def _exact(module: nn.Module, engine: EngineSettings) -> zero.Weights | None:
+    """The float32 weights to begin with; None if DeepSpeed begins with them by itself.
+
+    It has none of a module that was made in shards, and those of half precision it would have rounded.
+    """
+    if hasattr(module, "whole_weights"):
+        return module.whole_weights  # type: ignore[return-value]
+    if engine.dtype == "fp32":
+        return None
+    return {name: one.detach().clone() for name, one in module.named_parameters()}.__getitem__

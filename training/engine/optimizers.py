@@ -30,10 +30,15 @@ def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> lis
     """Apply weight decay to matrices, but not to norms and biases (Brown et al. 2020; nanoGPT's practice)."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.dim() < 2], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trained if _dimensions(parameter) >= 2], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if _dimensions(parameter) < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _dimensions(parameter: nn.Parameter) -> int:
+    """Of the whole parameter, also if only a shard of it is here."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:

@@ -3,6 +3,7 @@
 All processes must call these functions together: under ZeRO 1 to 3 each parameter is gathered from all of them.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,28 @@ from deepspeed.utils import (
 )
 from torch import Tensor
 
+from contract.settings.training import Engine as EngineSettings
+
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's and LAMB's
+
+
+Weights = Callable[[str], Tensor]
+"""A parameter's whole float32 weights, by its name."""
+
+
+def in_shards(engine: EngineSettings, world: int) -> contextlib.AbstractContextManager[Any]:
+    """Under ZeRO 3, a module that is made within has its parameters in shards, so that no process ever holds it whole.
+
+    The shards have no values yet: give the module an attribute `whole_weights`, of type `Weights`, which says them.
+    """
+    if engine.stage_in_force != 3:
+        return contextlib.nullcontext()
+    sharded = {"stage": 3, **({"offload_param": {"device": "cpu"}} if engine.offload_parameters else {})}
+    half = {name: {"enabled": engine.dtype == name} for name in ("bf16", "fp16")}
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[engine.dtype]
+    config = {"train_batch_size": world, "zero_optimization": sharded, **half}
+    made: contextlib.AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=config, dtype=dtype)
+    return made
 
 
 def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:

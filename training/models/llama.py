@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.initialization import no_init_weights
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import (
     is_flash_attn_2_available,
@@ -20,9 +22,11 @@ from transformers.utils.import_utils import (
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
-from contract.settings.training import Model
+from contract.settings.training import Engine, Model
 from training.chat.template import Chat
+from training.data.order import round_keys
 from training.engine.job import Job
+from training.engine.zero import Weights, in_shards
 
 transformers_logging.disable_progress_bar()
 
@@ -65,12 +69,12 @@ def build(
     dtype: Dtype = "fp32",
     end_of_text: int | None = None,
     pad: int | None = None,
+    engine: Engine | None = None,
+    world: int = 1,
 ) -> LlamaForCausalLM:
-    """A freshly initialised model in float32 on the CPU, prepared to compute in `dtype`.
+    """A fresh model on the CPU, prepared to compute in `dtype`: in float32, or in shards if `engine` says ZeRO 3.
 
-    The same seed gives the same weights. The projections that end in the residual stream start smaller than the others,
-    by sqrt(2 x layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). `end_of_text`
-    and `pad` are the ids that its configuration names.
+    The same seed gives the same weights. `end_of_text` and `pad` are the ids that its configuration names.
     """
     config = LlamaConfig(
         vocab_size=vocab_size,
@@ -88,23 +92,60 @@ def build(
         use_cache=False,
         attn_implementation=attention(dtype),  # type: ignore[call-arg]  # the base class takes it
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    return made(config, first_weights(config, seed), engine, world)
+
+
+def made(config: LlamaConfig, weights: Weights, engine: Engine | None, world: int) -> LlamaForCausalLM:
+    """A model with these weights. One in shards gets them when training's engine has it."""
+    with in_shards(engine or Engine(), world), no_init_weights():
         module = LlamaForCausalLM(config)
+    module.tie_weights()
+    # DeepSpeed makes also buffers in half precision, which would round the rotary frequencies.
+    module.model.rotary_emb = LlamaRotaryEmbedding(config)
+    if engine and engine.stage_in_force == 3:
+        module.whole_weights = weights  # type: ignore[assignment]
+        return module
     with torch.no_grad():
-        for layer in module.model.layers:
-            for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
-                projection.weight.mul_((2 * model.layers) ** -0.5)
+        for name, parameter in module.named_parameters():
+            parameter.copy_(weights(name))
     return module
 
 
-def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForCausalLM:
-    """The model that a stage committed, in float32 on the CPU, prepared to compute in `dtype`.
+def first_weights(config: LlamaConfig, seed: int) -> Weights:
+    """The weights of a fresh model. Each parameter draws from a stream of its own, so it needs no other to be made.
 
-    Raises InputError if the manifest lists no model, or one that cannot be loaded.
+    Matrices are normal with the configuration's spread. Those that end in the residual stream start smaller, by
+    sqrt(2 x layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). The padding
+    token's embedding is 0.
+    """
+    with torch.device("meta"), no_init_weights():
+        shapes = {name: one.shape for name, one in LlamaForCausalLM(config).named_parameters()}
+
+    def weights(name: str) -> Tensor:
+        if len(shapes[name]) == 1:
+            return torch.ones(shapes[name])
+        generator = torch.Generator().manual_seed(round_keys("weights", seed, name)[0] >> 1)
+        last = name.endswith(("o_proj.weight", "down_proj.weight"))
+        smaller = (2 * config.num_hidden_layers) ** -0.5 if last else 1.0
+        drawn = torch.randn(shapes[name], generator=generator) * (config.initializer_range * smaller)
+        if "embed_tokens" in name and config.pad_token_id is not None:
+            drawn[config.pad_token_id] = 0
+        return drawn
+
+    return weights
+
+
+def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32", engine: Engine | None = None) -> LlamaForCausalLM:
+    """The model that a stage committed, prepared to compute in `dtype`: in float32 on the CPU, or in shards.
+
+    It is in shards if `engine` says ZeRO 3. Raises InputError if the manifest lists no model, or one that cannot be
+    loaded.
     """
     folder = fetch(job, manifest)
     try:
+        if engine and engine.stage_in_force == 3:
+            config = LlamaConfig.from_pretrained(folder, attn_implementation=attention(dtype), local_files_only=True)
+            return made(config, stored_weights(folder), engine, job.ranks.world)
         return LlamaForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -116,6 +157,21 @@ def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForC
         raise InputError(
             f"{job.store.full(manifest.path)}: its model cannot be loaded ({error}); run {manifest.stage} again"
         ) from error
+
+
+def stored_weights(folder: Path) -> Weights:
+    """The weights in a folder's safetensors, each read when it is asked for."""
+    where: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            where |= dict.fromkeys(file.keys(), path)
+
+    def weights(name: str) -> Tensor:
+        with safe_open(where[name], "pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor.float()
+
+    return weights
 
 
 def fetch(job: Job, manifest: Manifest) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import deepspeed
 import pytest
 import torch
+from deepspeed.accelerator import get_accelerator
 from transformers import LlamaForCausalLM
 
 from contract.errors import InputError, RecipeError
@@ -62,6 +63,12 @@ def batches() -> list[torch.Tensor]:
     return list(torch.randint(0, 50, (4, 8, 16), generator=torch.Generator().manual_seed(3)))
 
 
+@pytest.fixture
+def fp16_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed refuses fp16 on most CPUs, though torch computes in it there, slowly."""
+    monkeypatch.setattr(type(get_accelerator()), "is_fp16_supported", lambda _: True)
+
+
 @pytest.mark.parametrize(
     ("zero_stage", "dtype", "micro_batch", "tolerance"),
     [
@@ -76,6 +83,7 @@ def batches() -> list[torch.Tensor]:
         (3, "fp16", 4, 2e-3),
     ],
 )
+@pytest.mark.usefixtures("fp16_anywhere")
 def test_every_way_of_running_makes_the_same_updates(
     make_job: Callable[..., Job],
     batches: list[torch.Tensor],
@@ -172,7 +180,7 @@ def test_a_skipped_update_is_said_with_its_rows_and_too_many_in_a_row_end_the_ru
     engine = Engine(job, model.build(SHAPE, 50, 16, seed=0), optim, EngineSettings(micro_batch=8), 8, 9)
     learn_from(engine, batches[0])
     engine.report_skip(1, [("", 1), ("", 2)])
-    assert (capsys.readouterr().out, job.curves.points) == ("", [])
+    assert (capsys.readouterr().out, job.curves.points) == ("reward: ZeRO stage 0\n", [])
     for step in (2, 3):
         learn_from(engine, batches[1], math.nan)
         engine.report_skip(step, [("web", 4), ("code", 9), ("web", 7)], "critic update")
@@ -198,6 +206,7 @@ def test_a_skipped_update_is_said_with_its_rows_and_too_many_in_a_row_end_the_ru
         engine.report_skip(4, [("", 4)])
 
 
+@pytest.mark.usefixtures("fp16_anywhere")
 def test_fp16_scales_its_loss_down_until_the_gradients_are_finite_and_counts_no_bad_batch(
     make_job: Callable[..., Job], batches: list[torch.Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +236,13 @@ def test_fp16_scales_its_loss_down_until_the_gradients_are_finite_and_counts_no_
     assert zero.loss_scale(resumed.deepspeed)["cur_scale"] == 2.0 ** (24 - overflows)
 
 
+def test_a_machine_without_fp16_says_so(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(get_accelerator()), "is_fp16_supported", lambda _: False)
+    with pytest.raises(RecipeError, match=r"^sft.engine.dtype: cpu cannot train in fp16; use bf16 or fp32$"):
+        Engine(make_job("sft"), model.build(SHAPE, 50, 16, 0), OPTIM, EngineSettings(dtype="fp16", micro_batch=8), 8, 4)
+
+
+@pytest.mark.usefixtures("fp16_anywhere")
 def test_fp16_at_its_lowest_scale_skips_as_any_other(make_job: Callable[..., Job], batches: list[torch.Tensor]) -> None:
     settings = EngineSettings(dtype="fp16", micro_batch=8, deepspeed={"fp16": {"initial_scale_power": 0}})
     engine = Engine(make_job("sft"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 20)

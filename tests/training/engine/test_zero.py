@@ -54,12 +54,64 @@ os._exit(0)
 """
 
 
+BEGINNING = """
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from training.engine.ranks import join
+ranks = join()
+import torch
+from contract.settings.training import Engine as Settings, Model, Optim
+from training.engine import zero
+from training.engine.engine import Engine
+from training.models import llama
+
+job = SimpleNamespace(ranks=ranks, task=SimpleNamespace(stage="pretrain"))
+shape = Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64)
+whole = llama.build(shape, 51, 16, seed=3, pad=2)
+exact = dict(whole.named_parameters())
+folder = Path(os.environ["GRISTMILL_SCRATCH"], f"stored-{ranks.rank}")
+whole.save_pretrained(folder)
+for dtype in ("fp32", "bf16"):
+    settings = Settings(zero_stage=3, micro_batch=2, dtype=dtype)
+    built = llama.build(shape, 51, 16, 3, dtype, pad=2, engine=settings, world=ranks.world)
+    loaded = llama.made(built.config, llama.stored_weights(folder), settings, ranks.world)
+    for module in (built, loaded):
+        held = sum(one.numel() + one.ds_tensor.numel() for one in module.parameters())
+        assert held < 0.51 * sum(one.numel() for one in exact.values()), held
+        assert torch.equal(module.model.rotary_emb.inv_freq, whole.model.rotary_emb.inv_freq)
+        engine = Engine(job, module, Optim(), settings, 2 * ranks.world, 4)
+        found = {name: one["weight"] for name, one in zero.read(engine.deepspeed)}
+        assert found.keys() == exact.keys()
+        assert all(torch.equal(found[name], exact[name]) for name in exact)
+        decayed = {group["weight_decay"]: sum(one.ds_numel for one in some) for group, some in zip(
+            engine.deepspeed.optimizer.param_groups, engine.deepspeed.optimizer.fp16_groups)}
+        assert decayed == {0.1: sum(one.numel() for one in exact.values()) - 5 * 32, 0.0: 5 * 32}, decayed
+        tokens = torch.arange(32).view(2, 16)
+        engine.backward(engine(input_ids=tokens, labels=tokens).loss)
+        engine.step()
+        assert engine.updates == 1
+        assert not torch.equal(dict(zero.weights(engine.deepspeed))["model.norm.weight"], exact["model.norm.weight"])
+os.write(1, f"{ranks.rank}\\n".encode())
+torch.distributed.barrier()
+os._exit(0)
+"""
+
+
 def test_what_two_processes_write_they_read_and_train_on(tmp_path: Path) -> None:
+    run_two(WRITING, tmp_path)
+
+
+def test_a_model_begins_in_shards_of_which_no_process_ever_holds_all(tmp_path: Path) -> None:
+    run_two(BEGINNING, tmp_path)
+
+
+def run_two(script: str, tmp_path: Path) -> None:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MASTER_", "GLOO_", "NCCL_"))}
     clean |= {"WORLD_SIZE": "2", "LOCAL_SIZE": "2", "DS_ACCELERATOR": "cpu", "GRISTMILL_SCRATCH": str(tmp_path)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITING],
+            [sys.executable, "-c", script],
             env={**clean, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -68,4 +120,4 @@ def test_what_two_processes_write_they_read_and_train_on(tmp_path: Path) -> None
         for rank in range(2)
     ]
     said = [rank.communicate(timeout=300) for rank in ranks]
-    assert [out for out, _ in said] == ["0\n", "1\n"], said
+    assert [out.splitlines()[-1:] for out, _ in said] == [["0"], ["1"]], said

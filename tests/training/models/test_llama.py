@@ -37,6 +37,15 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_drawn() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_the_padding_token_begins_at_zero_and_norms_at_one() -> None:
+    module = model.build(SHAPE, 50, 64, 0, pad=7)
+    embedding = module.model.embed_tokens.weight
+    assert [row for row in range(50) if not embedding[row].any()] == [7]
+    assert embedding.std().item() == pytest.approx(0.02, rel=0.1)
+    assert all(bool((value == 1).all()) for name, value in module.named_parameters() if "norm" in name)
+    assert module.lm_head.weight is embedding
+
+
 def test_later_tokens_do_not_change_earlier_logits() -> None:
     module = model.build(SHAPE, 50, 64, 0)
     tokens = torch.arange(20)[None] % 50
