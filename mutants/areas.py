@@ -51,6 +51,7 @@ ALSO = {
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/sources.py": ("tests/contract/test_plan.py",),
     "pipelines/examples/sieve.py": ("tests/pipelines/test_instructions.py", "tests/pipelines/test_preferences.py"),
+    "pipelines/spark/dealing.py": ("tests/pipelines/test_mix.py", "tests/pipelines/test_curate.py"),
     "pipelines/spark/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
     "pipelines/dedup/repeats.py": ("tests/pipelines/test_dedup_substring.py",),
     "pipelines/spark/session.py": ("tests/pipelines/spark/test_exchange.py", "tests/pipelines/spark/test_job.py"),

@@ -69,9 +69,9 @@ class Source:
     def groups(self) -> list[tuple[str, ...]]:
         """The paths that one task reads, in order: one large file, or some small ones."""
         groups: list[list[str]] = []
-        held = GROUP_BYTES
+        held = 0
         for path, size in self.files:
-            if held + size > GROUP_BYTES:
+            if not groups or held + size > GROUP_BYTES:
                 groups.append([])
                 held = 0
             groups[-1].append(path)

@@ -86,11 +86,11 @@ def _finish(
 
 
 def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
-    """(The model before the first step, the number of its embeddings that no new token was given)."""
+    """(The model before the first step, how many rows of its embeddings were there before it grew)."""
     settings: Pretrain = job.settings
     if settings.start_from:
         return vocabulary.started(job, chat)
-    built = model.build(
+    fresh = model.build(
         settings.model,
         chat.vocab_size,
         job.setting("pack.seq_len"),
@@ -101,7 +101,7 @@ def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
         settings.engine,
         job.ranks.world,
     )
-    return built, 0
+    return fresh, 0
 
 
 def _draws(job: Job) -> Draws:

@@ -308,4 +308,5 @@ def _exact(module: nn.Module, engine: EngineSettings) -> zero.Weights | None:
         return module.whole_weights  # type: ignore[return-value]
     if engine.dtype == "fp32":
         return None
-    return {name: one.detach().clone() for name, one in module.named_parameters()}.__getitem__
+    copies = {name: one.detach().clone() for name, one in module.named_parameters()}
+    return lambda name: copies[name]
