@@ -126,6 +126,20 @@ def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> 
     return phase
 
 
+def _fresh(job: Job, chat: Chat) -> LlamaForCausalLM:
+    """The recipe's model, from random weights."""
+    settings: Pretrain = job.settings
+    return model.build(
+        settings.model,
+        chat.vocab_size,
+        job.setting("pack.seq_len"),
+        settings.seed,
+        settings.engine.dtype,
+        chat.end_of_text,
+        chat.pad,
+    )
+
+
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
     batches = heldout_text(job, heldout, job.settings.eval_sequences, engine.micro_batch)
     return heldout_loss(job, engine.module, batches, engine.micro_batch, chat.token_bytes())
