@@ -426,8 +426,10 @@ def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any)
         assert given == [prompts[row] for row in rows_of(step, 16, len(prompts), 3)]
         assert seeds == [row_seed(3, step, row) for row in range(16)]
         assert (width, settings) == (max(map(len, given)), job.settings)
-    for step, (_, _, seen, targets, packed, at) in enumerate(asked["improve"]):
+    numbers = distinct_prompts(pairs)
+    for step, (_, _, seen, targets, packed, at, of) in enumerate(asked["improve"]):
         assert at == step
+        assert of == [numbers[row] for row in rows_of(step, 16, len(prompts), 3)]
         assert packed is not None, "every step has pretraining text"
         expected = ppo.estimate_advantages(seen, asked["estimate_advantages"][step][1], job.settings)
         assert torch.equal(targets[0], expected[0])
@@ -476,7 +478,7 @@ def test_a_run_says_where_it_is_and_commits_policy_and_critic(full: Any) -> None
     expected = {
         f"{name}_{end}": values(rows)[at] for name, rows in found.items() for end, at in (("first", 0), ("last", -1))
     }
-    assert manifest.metrics == expected
+    assert manifest.metrics == expected | {"skipped_updates": 0, "skipped_steps": "", "zero_stage": 0}
 
 
 def test_learners_start_as_the_models_that_judge_them(align: Callable[..., Job]) -> None:

@@ -70,8 +70,9 @@ job = SimpleNamespace(ranks=ranks, task=SimpleNamespace(stage="pretrain"))
 shape = Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64)
 whole = llama.build(shape, 51, 16, seed=3, pad=2)
 exact = dict(whole.named_parameters())
-folder = Path(os.environ["GRISTMILL_SCRATCH"], f"stored-{ranks.rank}")
-whole.save_pretrained(folder)
+folder = Path(os.environ["GRISTMILL_SCRATCH"], "stored")
+whole.save_pretrained(folder)  # transformers writes on rank 0 alone
+ranks.barrier()
 for dtype in ("fp32", "bf16"):
     settings = Settings(zero_stage=3, micro_batch=2, dtype=dtype)
     built = llama.build(shape, 51, 16, 3, dtype, pad=2, engine=settings, world=ranks.world)
