@@ -33,6 +33,12 @@ def warnings(manifest: Manifest) -> list[str]:
     empty = rows.read and not rows.kept
     what, why = EMPTY.get(manifest.stage, ("the stages after it get none", "see its settings"))
     said = [f"{manifest.stage} dropped all {rows.read:,}, so {what}; {why}"] if empty else []
+    if skipped := manifest.metrics.get("skipped_updates"):
+        steps = manifest.metrics.get("skipped_steps")
+        said.append(
+            f"{manifest.stage} skipped {skipped:,} update(s), in step(s) {steps}; "
+            "the curve skipped_row in its metrics.jsonl has the rows of their batches"
+        )
     return said + [
         f"{late} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
         for early, late in pairwise(MODELS)

@@ -116,7 +116,18 @@ class Pack(Result):
     """The share of the places in all rows of `seq_len + 1` tokens that hold none."""
 
 
-class Pretrain(Result):
+class Trained(Result):
+    """Of every stage that trains a model."""
+
+    skipped_updates: int = 0
+    """Updates that were left out, because the norm of their gradients was not finite or far above the usual."""
+    skipped_steps: str = ""
+    """The steps with such updates. The curve `skipped_row` has the rows of their batches."""
+    zero_stage: int = 0
+    """The stage of ZeRO that was in force; another one than the recipe's where that needs it."""
+
+
+class Pretrain(Trained):
     heldout_perplexity_before: float | None
     heldout_perplexity_after: float | None
     heldout_loss_after: float | None
@@ -136,7 +147,7 @@ class Pretrain(Result):
     """Model FLOPs utilisation, a fraction; None on a device whose peak is not known."""
 
 
-class Sft(Result):
+class Sft(Trained):
     examples: int
     heldout_examples: int
     heldout_loss_before: float | None
@@ -147,7 +158,7 @@ class Sft(Result):
     seconds: float
 
 
-class Reward(Result):
+class Reward(Trained):
     """Figures on the held-out pairs; a tie counts as half right."""
 
     pairs: int
@@ -174,7 +185,7 @@ class Gate(Result):
     threshold: float
 
 
-class Ppo(Result):
+class Ppo(Trained):
     """The first and the last value of every curve."""
 
     reward_first: float

@@ -128,12 +128,12 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 4,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 5,
             "instruction tuning",
             facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 4,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 5,
             "reward model from preference pairs",
             facts=("chat_format",),
         ),
@@ -148,7 +148,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 4,
+            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 5,
             "every model on the same held-out data",
             settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
         ),

@@ -5,6 +5,8 @@ token. `masked_mean` turns these values into a loss, so that the divisor can be 
 instead of that of one process's part.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -117,8 +119,10 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Ten
 def adapt_kl_coef(coef: float, kl: float, target: float) -> float:
     """The next KL coefficient: beta (1 + 0.1 clip(KL / target - 1, -0.2, 0.2)) (Ziegler et al. 2019, section 2.2).
 
-    `kl` and `target` are in nats per response.
+    `kl` and `target` are in nats per response. A KL that is NaN says nothing, and leaves the coefficient as it is.
     """
+    if math.isnan(kl):
+        return coef
     error = min(max(kl / target - 1, -KL_ERROR_CLIP), KL_ERROR_CLIP)
     return coef * (1 + KL_GAIN * error)
 

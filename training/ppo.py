@@ -150,10 +150,12 @@ def improve(
     targets: tuple[Tensor, Tensor],
     packed: Iterator[Batch] | None,
     step: int,
+    asked: Sequence[int],
 ) -> dict[str, float]:
     """Make all updates of a step: the inner epochs over the experience, in minibatches.
 
-    Returns the LEARNT figures, as means over the updates.
+    `asked` has the number of the pair that each row of the experience took its prompt from. Returns the LEARNT figures,
+    as means over the updates.
     """
     settings: Ppo = job.settings
     plan = minibatches(step, settings)
@@ -161,6 +163,8 @@ def improve(
     for rows in plan:
         ptx = next(packed).counted(job.ranks) if packed else None
         sums += update(job, actors, seen, targets, rows, ptx) / len(plan)
+        for name, engine in (("policy", actors.policy), ("critic", actors.critic)):
+            engine.report_skip(step + 1, [("", asked[row]) for row in rows], f"{name} update", len(plan))
     return dict(zip(LEARNT, job.ranks.sum(*sums.tolist()), strict=True))
 
 
@@ -279,14 +283,14 @@ def run(job: Job) -> None:
     text = pretraining_text(job).stream(job.ranks, actors.policy.steps_done) if settings.ptx_coef else nullcontext()
     with text as packed:
         while step < settings.steps:
-            rows = rows_of(step, settings.rollout_batch, len(prompts), settings.seed)
-            asked = [chat.prompt(pairs[prompts[row]].prompt, settings.max_prompt_tokens) for row in rows]
+            rows = [prompts[row] for row in rows_of(step, settings.rollout_batch, len(prompts), settings.seed)]
+            asked = [chat.prompt(pairs[row].prompt, settings.max_prompt_tokens) for row in rows]
             seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
             mine, my_seeds = (share_of(whole, job.ranks.rank, job.ranks.world) for whole in (asked, seeds))
             seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
             advantages, returns, figures = estimate_advantages(seen, kl_coef, settings)
 
-            figures |= improve(job, actors, seen, (advantages, returns), packed, step)
+            figures |= improve(job, actors, seen, (advantages, returns), packed, step, rows)
             if settings.kl_target:
                 kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
             step += 1
@@ -304,19 +308,20 @@ def run(job: Job) -> None:
 def finish(job: Job, actors: Actors, chat: Chat) -> None:
     """Commit the policy as the model, the critic beside it, and the figures of the first and last step."""
     folder, beside = job.scratch.fresh(f"result-{job.ranks.rank}"), job.scratch.fresh(f"critic-{job.ranks.rank}")
-    model.save(actors.policy.module, folder, chat, job.ranks.rank)
-    model.save(actors.critic.module, beside, chat, job.ranks.rank)
+    model.save(actors.policy.module, folder, chat, job.ranks.rank, actors.policy.weights())
+    model.save(actors.critic.module, beside, chat, job.ranks.rank, actors.critic.weights())
     kinds = {"critic.safetensors": Kind.CRITIC, "critic.json": Kind.CRITIC}
     if job.ranks.rank == 0:
         os.replace(beside / "model.safetensors", folder / "critic.safetensors")
         os.replace(beside / "config.json", folder / "critic.json")
-    job.commit(folder, results.Ppo(**ends(job.curves.points)), kinds)
+    job.commit(folder, results.Ppo(**actors.policy.figures() | ends(job.curves.points)), kinds)
 
 
 def ends(points: Sequence[Point]) -> dict[str, float]:
-    """The first and the last value of every curve, as `<name>_first` and `<name>_last`."""
+    """The first and the last value of every curve, as `<name>_first` and `<name>_last`, but for skipped updates."""
     return {
         f"{point.name}_{end}": point.value
         for end, order in (("first", reversed(points)), ("last", points))
         for point in order
+        if not point.name.startswith("skipped")
     }

@@ -30,7 +30,7 @@ def run(job: Job) -> None:
     draws, seq_len = _draws(job), job.setting("pack.seq_len")
     heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
     plan = draws.schedule
-    module, old_rows = vocabulary.started(job, chat) if settings.start_from else (_fresh(job, chat), 0)
+    module, old_rows = _build(job, chat)
     start = positions.of_model(module)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
@@ -54,13 +54,14 @@ def run(job: Job) -> None:
             batch = mine.counted(job.ranks)
             nll = learn(job, engine, batch)
             lr = engine.lr
-            loss = batch_loss(job, step + 1, nll, batch)
+            loss = batch_loss(job, nll, batch)
             norm = engine.step()
             step += 1
             seconds = time.perf_counter() - began
             added = {"seconds": seconds, "waited": waited, "tokens": batch.count}
             state |= {name: state[name] + value for name, value in added.items()}
             job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
+            engine.report_skip(step, draws.rows(step - 1))
             if job.ranks.rank == 0:
                 progress.advance(1, f"loss {loss:.3f}")
             checkpoint.save_when_due(job, step, plan.steps, {"model": engine}, state)
@@ -79,9 +80,28 @@ def _finish(
         finite(job, after.loss, "held-out loss is {} at the end")
         job.curves.add(plan.steps, heldout_loss=after.loss)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat, job.ranks.rank)
-    figures = _quality(state["before"], after) | _speed(job, engine, state, plan) | _read(job, plan)
+    model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
+    figures = _quality(state["before"], after) | _speed(job, engine, state, plan) | _read(job, plan) | engine.figures()
     job.commit(folder, results.Pretrain(**figures))
+
+
+def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
+    """(The model before the first step, how many rows of its embeddings were there before it grew)."""
+    settings: Pretrain = job.settings
+    if settings.start_from:
+        return vocabulary.started(job, chat)
+    fresh = model.build(
+        settings.model,
+        chat.vocab_size,
+        job.setting("pack.seq_len"),
+        settings.seed,
+        settings.engine.dtype,
+        chat.end_of_text,
+        chat.pad,
+        settings.engine,
+        job.ranks.world,
+    )
+    return fresh, 0
 
 
 def _draws(job: Job) -> Draws:

@@ -7,11 +7,10 @@ that PPO's numbers mean the same in every run.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -64,21 +63,22 @@ class RewardModel(nn.Module):
         values: Tensor = self.head(output.last_hidden_state).squeeze(-1).float()
         return values
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write model.safetensors and config.json, which `load_reward_model` reads."""
+    def save_pretrained(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write model.safetensors and config.json, which `load_reward_model` reads; by default the own weights."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        own = self.state_dict() if state_dict is None else state_dict
+        tensors = {name: value.detach().cpu().contiguous() for name, value in own.items()}
         save_file(tensors, folder / "model.safetensors")
         self.decoder.config.to_json_file(folder / "config.json")
 
     def gradient_checkpointing_enable(self, options: dict[str, Any]) -> None:
         self.decoder.gradient_checkpointing_enable(options)
 
-    def normalise(self, mean: float, deviation: float) -> None:
-        """Fold (reward - mean) / deviation into the head. Every process calls it."""
-        with torch.no_grad(), deepspeed.zero.GatheredParameters(list(self.head.parameters()), modifier_rank=0):
-            self.head.weight.div_(deviation)
-            self.head.bias.sub_(mean).div_(deviation)
+
+def normalised(weights: Mapping[str, Tensor], mean: float, deviation: float) -> dict[str, Tensor]:
+    """A reward model's weights by name, with (reward - mean) / deviation folded into the head."""
+    head = {"head.weight": weights["head.weight"] / deviation, "head.bias": (weights["head.bias"] - mean) / deviation}
+    return {**weights, **head}
 
 
 def last(values: Tensor, attention: Tensor) -> Tensor:
@@ -181,6 +181,7 @@ def run(job: Job) -> None:
         step += 1
         loss, right = (value / settings.batch for value in job.ranks.sum(loss, right))
         job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
+        engine.report_skip(step, (("", row) for row in rows))
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
@@ -195,7 +196,9 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     chosen, rejected = score_pairs(job, engine.module, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
     metrics = pair_metrics(chosen, rejected)
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
-    engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
+    weights = engine.weights()
+    if weights:
+        weights = normalised(weights, metrics["reward_mean"], max(metrics["reward_std"], 1e-6))
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat, job.ranks.rank)
-    job.commit(folder, results.Reward(pairs=trained, **metrics))
+    model.save(engine.module, folder, chat, job.ranks.rank, weights)
+    job.commit(folder, results.Reward(pairs=trained, **metrics, **engine.figures()))

@@ -47,7 +47,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train, heldout = read_chats(job, Kind.CHATS), read_chats(job, Kind.HELDOUT_CHATS)
     steps = max(1, len(train) * settings.epochs // settings.batch)
-    module = model.load_model(job, job.manifest("pretrain"), settings.engine.dtype)
+    module = model.load_model(job, job.manifest("pretrain"), settings.engine.dtype, settings.engine)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
@@ -60,17 +60,19 @@ def run(job: Job) -> None:
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     while step < steps:
         began = time.perf_counter()
-        rows = share_of(rows_of(step, settings.batch, len(train), settings.seed), job.ranks.rank, job.ranks.world)
-        examples = [chat.encode(train[row], settings.max_tokens) for row in rows]
+        rows = rows_of(step, settings.batch, len(train), settings.seed)
+        mine = share_of(rows, job.ranks.rank, job.ranks.world)
+        examples = [chat.encode(train[row], settings.max_tokens) for row in mine]
         batch = collate(examples, chat.pad, int(job.ranks.sum(predicted(examples))[0]))
         nll = learn(job, engine, batch)
         lr = engine.lr
-        loss = batch_loss(job, step + 1, nll, batch)
+        loss = batch_loss(job, nll, batch)
         norm = engine.step()
         step += 1
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm)
+        engine.report_skip(step, (("", row) for row in rows))
         if job.ranks.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
         checkpoint.save_when_due(job, step, steps, {"model": engine}, state)
@@ -82,8 +84,8 @@ def run(job: Job) -> None:
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat, job.ranks.rank)
-    job.commit(folder, _summary(state, after, len(train), len(heldout)))
+    model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
+    job.commit(folder, _summary(state, after, len(train), len(heldout)).model_copy(update=engine.figures()))
 
 
 def _judge(job: Job, engine: Engine, heldout: Sequence[Conversation], chat: Chat, max_tokens: int) -> HeldOut | None:

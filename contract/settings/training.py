@@ -1,8 +1,9 @@
 """The settings of the stages that train, evaluate and export models."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from contract.mixture import PRESETS
 from contract.settings.base import (
@@ -50,29 +51,129 @@ class Model(Settings):
 
 
 class Optim(Settings):
-    """AdamW and its schedule. Defaults are GPT-3's and LLaMA's (betas 0.9/0.95, weight decay 0.1, clip 1.0)."""
+    """The optimizer and its schedule. Defaults are GPT-3's and LLaMA's (betas 0.9/0.95, weight decay 0.1, clip 1.0)."""
 
+    optimizer: Literal["adamw", "lamb", "muon"] = "adamw"
+    """LAMB scales each matrix's step by its norm (You et al. 2020), for very large batches. Muon makes the steps of the
+    hidden matrices orthogonal (Jordan et al. 2024); AdamW moves the other parameters, at the same learning rate."""
     lr: Rate = 3e-4
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
     weight_decay: Annotated[Real, Field(ge=0, le=10)] = 0.1
     clip: Annotated[Real, Field(gt=0, le=1e12)] = 1.0
     warmup_fraction: Fraction = 0.02
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "polynomial", "linear", "wsd", "constant"] = "cosine"
     min_lr_fraction: Fraction = 0.1
+    """Of `lr`, reached with the last update. `constant` never falls."""
+    power: Annotated[Real, Field(gt=0, le=100)] = 2.0
+    """Of the schedule `polynomial`; 1 is linear."""
+    decay_fraction: Annotated[Real, Field(gt=0, le=1)] = 0.2
+    """Of the updates after the warm-up: those in which the schedule `wsd` falls (warm-up, stable, decay)."""
+    skip_above: Annotated[Real, Field(gt=1, le=1e6)] | None = 10.0
+    """An update is skipped if the norm of its gradients is above this many times the median of the last 128, and above
+    `clip`. Norms of a healthy run stay within about three times their median; those of broken data or hardware are
+    often hundreds of times larger. An update of NaN or infinity is always skipped; null skips nothing else."""
+    give_up_after: Annotated[int, Field(gt=0, le=1 << 20, strict=True)] = runtime_only(10)
+    """Batches in a row whose updates were all skipped, after which the run ends with an error."""
 
 
 class Engine(Settings):
     """How DeepSpeed runs a stage. The recipe fixes the global batch; `processes` only decides how it is split."""
 
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """fp16 scales the loss as far up as its gradients stay finite. Beside bf16 and fp16, float32 weights are kept."""
     zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = runtime_only(0)
+    """0 becomes 2 where bf16, fp16 or offloading need ZeRO."""
     offload_optimizer: bool = runtime_only(False)
+    """The optimizer's state is held and updated by the CPU."""
+    offload_parameters: bool = runtime_only(False)
+    """With ZeRO 3: the CPU also holds the weights that are not in use."""
+    overlap_communication: bool | None = runtime_only(None)
+    """Gradients are reduced while the backward pass goes on. Unset: in ZeRO 3 only, as DeepSpeed does by itself."""
+    deepspeed: dict[str, Any] = runtime_only({})
+    """Options of DeepSpeed's own configuration, such as {zero_optimization: {reduce_bucket_size: 100000000}}."""
     processes: Annotated[int, Field(gt=0, le=1024, strict=True)] = runtime_only(1)
     """Processes that `deepspeed` starts on this machine: one per GPU, or CPU processes if there is no GPU."""
     micro_batch: Batch = runtime_only(8)
     """Sequences that a process runs at once; gradients are accumulated over the rest of the batch."""
     activation_checkpointing: bool = runtime_only(False)
     checkpoint_steps: Positive = runtime_only(200)
+
+    @property
+    def stage_in_force(self) -> int:
+        """The ZeRO stage that the recipe asks for; 2 if it asks for none but needs one.
+
+        Half precision and offloading need ZeRO, whose optimizer keeps the float32 weights that every update changes.
+        """
+        return self.zero_stage or (2 if self.dtype != "fp32" or self.offload_optimizer else 0)
+
+    @model_validator(mode="after")
+    def _offloads_what_is_sharded(self) -> "Engine":
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(f"offload_parameters needs zero_stage 3, not {self.zero_stage}")
+        return self
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _contradicts_nothing(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for key in _dotted(given):
+            for decided, setting in DECIDED.items():
+                if f"{key}.".startswith(f"{decided}."):
+                    raise ValueError(f"{key} would contradict the recipe: {setting}")
+        return given
+
+
+def _dotted(given: dict[str, Any], above: str = "") -> Iterator[str]:
+    """The keys of nested settings that hold no others, as `zero_optimization.stage`."""
+    for key, value in given.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
+
+
+DECIDED = {
+    "train_batch_size": "set the batch of the stage instead",
+    "train_micro_batch_size_per_gpu": "set engine.micro_batch instead",
+    "gradient_accumulation_steps": "it follows from batch, engine.processes and engine.micro_batch",
+    "managed_gradient_accumulation": "it follows from batch, engine.processes and engine.micro_batch",
+    "gradient_clipping": "set optim.clip instead",
+    "optimizer": "set optim.optimizer instead",
+    "scheduler": "set optim.schedule instead",
+    "bf16.enabled": "set engine.dtype instead",
+    "bfloat16": "set engine.dtype instead",
+    "fp16.enabled": "set engine.dtype instead",
+    "amp": "set engine.dtype instead",
+    "torch_autocast": "set engine.dtype instead",
+    "data_types": "set engine.dtype instead; gradients are summed in float32",
+    "zero_optimization.stage": "set engine.zero_stage instead",
+    "zero_optimization.overlap_comm": "set engine.overlap_communication instead",
+    "zero_optimization.offload_optimizer.device": "set engine.offload_optimizer instead",
+    "zero_optimization.offload_param.device": "set engine.offload_parameters instead",
+    "zero_optimization.compute_grad_norm": "updates are judged and clipped by the norm",
+    "bf16.check_grad_overflow": "updates that are not finite are skipped",
+    "tensor_parallel": "batches are dealt to as many processes as there are",
+    "sequence_parallel_size": "batches are dealt to as many processes as there are",
+    "elasticity": "it would change the batch",
+    "autotuning": "it would change the batch",
+    "curriculum_learning": "it would change the batches; set pretrain.phases instead",
+    "data_efficiency": "it would change the batches; set pretrain.phases instead",
+    "progressive_layer_drop": "it would change the model",
+    "compression_training": "it would change the model",
+    "steps_per_print": "progress is printed already",
+}
+"""Options of DeepSpeed that the recipe decides -> what to do instead."""
+
+
+def _check_whole(engine: Engine, **optims: Optim) -> None:
+    """Raise ValueError for an optimizer that looks at whole matrices, which ZeRO cuts into pieces."""
+    for name, optim in optims.items():
+        if optim.optimizer != "adamw" and engine.stage_in_force:
+            needs = "offload_optimizer" if engine.dtype == "fp32" else engine.dtype
+            why = "" if engine.zero_stage else f", which {needs} needs,"
+            raise ValueError(
+                f"{name}.optimizer {optim.optimizer} looks at whole matrices, and ZeRO {engine.stage_in_force}{why} "
+                "cuts them; use adamw, or engine.dtype fp32 and engine.zero_stage 0 without offloading"
+            )
 
 
 class Mixture(Settings):
@@ -185,6 +286,11 @@ class Pretrain(Settings):
             raise ValueError("new_rows_first is about the rows that are added to start_from; name a model there")
         return self
 
+    @model_validator(mode="after")
+    def _keeps_matrices_whole(self) -> "Pretrain":
+        _check_whole(self.engine, optim=self.optim)
+        return self
+
     def outside(self) -> dict[str, str]:
         return {"start_from": self.start_from} if self.start_from else {}
 
@@ -208,6 +314,11 @@ class Sft(Settings):
     max_tokens: Length = 1024
     seed: Seed = 0
 
+    @model_validator(mode="after")
+    def _keeps_matrices_whole(self) -> "Sft":
+        _check_whole(self.engine, optim=self.optim)
+        return self
+
 
 class Reward(Settings):
     """Pairwise reward model on the pairs of `preferences`: loss = -log sigmoid(r_chosen - r_rejected)."""
@@ -219,6 +330,11 @@ class Reward(Settings):
     """Pairs per step, over all processes."""
     max_tokens: Length = 512
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _keeps_matrices_whole(self) -> "Reward":
+        _check_whole(self.engine, optim=self.optim)
+        return self
 
 
 class Gate(Settings):
@@ -257,6 +373,11 @@ class Ppo(Settings):
     value_optim: Optim = Optim(lr=5e-6, weight_decay=0.0, schedule="constant")
     engine: Engine = Engine()
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _keeps_matrices_whole(self) -> "Ppo":
+        _check_whole(self.engine, policy_optim=self.policy_optim, value_optim=self.value_optim)
+        return self
 
 
 class Evaluate(Settings):

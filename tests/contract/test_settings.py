@@ -24,9 +24,13 @@ from contract.settings.corpus import (
 )
 from contract.settings.filter import DropsIf, Filter, GopherQuality, GopherRepetition, RuleSet
 from contract.settings.spark import memory_bytes
-from contract.settings.training import Model
+from contract.settings.training import Engine, Model
 
 SCHEMA = Path(__file__).with_name("recipe_schema.json")
+
+
+def recipe_of(sections: dict[str, Any]) -> Recipe:
+    return parse(json.dumps({"name": "a", "store": "/tmp/a", "crawl": {"source": "/tmp/b"}, **sections}), "r.yaml")
 
 
 def schema() -> str:
@@ -103,6 +107,69 @@ def test_heads_divide_the_width_and_are_divided_by_those_they_share(heads: int, 
     else:
         with pytest.raises(ValidationError, match="must divide"):
             Model(heads=heads, kv_heads=kv_heads)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"gradient_clipping": 2.0}, "gradient_clipping would contradict the recipe: set optim.clip instead"),
+        ({"optimizer": {"type": "Adam"}}, "optimizer.type would contradict the recipe: set optim.optimizer instead"),
+        ({"zero_optimization": {"stage": 2}}, "zero_optimization.stage would contradict .*: set engine.zero_stage"),
+        ({"fp16": {"loss_scale": 8, "enabled": True}}, "fp16.enabled would contradict .*: set engine.dtype"),
+        ({"zero_optimization": {"offload_param": {"device": "nvme"}}}, "zero_optimization.offload_param.device .* engine.offload_parameters"),
+        ({"train_batch_size": 4}, "train_batch_size would contradict the recipe: set the batch of the stage"),
+    ],
+)  # fmt: skip
+def test_options_of_deepspeed_that_contradict_the_recipe_are_refused_at_the_key(given: Any, said: str) -> None:
+    with pytest.raises(RecipeError, match=rf"sft\.engine\.deepspeed: {said}"):
+        recipe_of({"sft": {"engine": {"deepspeed": given}}})
+
+
+def test_other_options_of_deepspeed_pass() -> None:
+    given = {
+        "zero_optimization": {"reduce_bucket_size": 1000, "offload_param": {"pin_memory": True}},
+        "fp16": {"loss_scale": 8},
+        "train_batch_sizes": 1,
+    }
+    assert Engine(deepspeed=given).deepspeed == given
+
+
+def test_the_zero_stage_in_force() -> None:
+    stages = {
+        0: [{}, {"dtype": "fp32"}],
+        1: [{"zero_stage": 1, "dtype": "bf16"}, {"zero_stage": 1, "offload_optimizer": True}],
+        2: [{"dtype": "bf16"}, {"dtype": "fp16"}, {"offload_optimizer": True}, {"zero_stage": 2}],
+        3: [{"zero_stage": 3, "dtype": "bf16"}],
+    }
+    assert {stage: [Engine(**one).stage_in_force for one in some] for stage, some in stages.items()} == {
+        stage: [stage] * len(some) for stage, some in stages.items()
+    }
+
+
+def test_weights_are_offloaded_where_they_are_sharded() -> None:
+    assert Engine(zero_stage=3, offload_parameters=True).offload_parameters
+    with pytest.raises(ValidationError, match="offload_parameters needs zero_stage 3, not 2"):
+        Engine(zero_stage=2, offload_parameters=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "engine", "said"),
+    [
+        ("pretrain", {"zero_stage": 2}, "pretrain: optim.optimizer {} looks at whole matrices, and ZeRO 2 cuts them; use"),
+        ("sft", {"dtype": "bf16"}, "sft: optim.optimizer {} looks at whole matrices, and ZeRO 2, which bf16 needs, cuts them"),
+        ("reward", {"offload_optimizer": True}, "reward: optim.optimizer {} .* ZeRO 2, which offload_optimizer needs, cuts"),
+        ("ppo", {"zero_stage": 1, "dtype": "fp16"}, "ppo: value_optim.optimizer {} looks at whole matrices, and ZeRO 1 cuts"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("optimizer", ["lamb", "muon"])
+def test_an_optimizer_of_whole_matrices_is_refused_where_zero_cuts_them(
+    section: str, engine: Any, said: str, optimizer: str
+) -> None:
+    optim = "value_optim" if section == "ppo" else "optim"
+    with pytest.raises(RecipeError, match=said.format(optimizer)):
+        recipe_of({section: {optim: {"optimizer": optimizer}, "engine": engine}})
+    recipe_of({section: {optim: {"optimizer": optimizer}}})
+    recipe_of({section: {optim: {"optimizer": "adamw"}, "engine": engine}})
 
 
 @pytest.mark.parametrize(

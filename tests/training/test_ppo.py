@@ -165,6 +165,9 @@ class PlainEngine:
     def step(self) -> None:
         self.steps_done += 1
 
+    def report_skip(self, *given: Any) -> None:
+        self.reported = [*getattr(self, "reported", []), given]
+
     def gradients(self) -> list[torch.Tensor]:
         return [torch.zeros_like(one) if one.grad is None else one.grad for one in self.module.parameters()]
 
@@ -319,10 +322,13 @@ def test_the_figures_of_a_step_are_means_over_its_updates(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ppo, "update", update)
     packed = (SimpleNamespace(counted=lambda ranks, at=at: (at, ranks)) for at in range(8, 12))
-    found = ppo.improve(job, actors, "seen", "targets", packed, 6)  # type: ignore[arg-type]
+    found = ppo.improve(job, actors, "seen", "targets", packed, 6, [20, 21, 22, 23])  # type: ignore[arg-type]
     assert asked == [(rows, (8 + at, job.ranks)) for at, rows in enumerate(ppo.minibatches(6, settings))]
     assert found == pytest.approx(dict(zip(ppo.LEARNT, (2 * 2.5 * at for at in range(5)), strict=True)))
-    ppo.improve(job, actors, "seen", "targets", None, 6)  # type: ignore[arg-type]
+    for engine, what in ((actors.policy, "policy update"), (actors.critic, "critic update")):
+        rows = [[("", 20 + row) for row in rows] for rows in ppo.minibatches(6, settings)]
+        assert engine.reported == [(7, some, what, 4) for some in rows]
+    ppo.improve(job, actors, "seen", "targets", None, 6, [20, 21, 22, 23])  # type: ignore[arg-type]
     assert [ptx for _, ptx in asked[4:]] == [None] * 4
 
 
@@ -420,8 +426,10 @@ def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any)
         assert given == [prompts[row] for row in rows_of(step, 16, len(prompts), 3)]
         assert seeds == [row_seed(3, step, row) for row in range(16)]
         assert (width, settings) == (max(map(len, given)), job.settings)
-    for step, (_, _, seen, targets, packed, at) in enumerate(asked["improve"]):
+    numbers = distinct_prompts(pairs)
+    for step, (_, _, seen, targets, packed, at, of) in enumerate(asked["improve"]):
         assert at == step
+        assert of == [numbers[row] for row in rows_of(step, 16, len(prompts), 3)]
         assert packed is not None, "every step has pretraining text"
         expected = ppo.estimate_advantages(seen, asked["estimate_advantages"][step][1], job.settings)
         assert torch.equal(targets[0], expected[0])
@@ -470,7 +478,7 @@ def test_a_run_says_where_it_is_and_commits_policy_and_critic(full: Any) -> None
     expected = {
         f"{name}_{end}": values(rows)[at] for name, rows in found.items() for end, at in (("first", 0), ("last", -1))
     }
-    assert manifest.metrics == expected
+    assert manifest.metrics == expected | {"skipped_updates": 0, "skipped_steps": "", "zero_stage": 0}
 
 
 def test_learners_start_as_the_models_that_judge_them(align: Callable[..., Job]) -> None:

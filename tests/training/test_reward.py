@@ -65,11 +65,12 @@ def test_reward_does_not_depend_on_padding_or_company(small: reward.RewardModel)
 
 def test_normalisation_is_folded_into_the_head(small: reward.RewardModel) -> None:
     chats = [[3, 4, 5], [8, 9], [7, 7, 7, 7]]
+    exact = dict(small.named_parameters())
     with torch.no_grad():
         before = reward.rewards_of(small, chats, 0, torch.device("cpu"))
-        small.normalise(2.0, 4.0)
+        small.load_state_dict(reward.normalised(exact, 2.0, 4.0))
         after = reward.rewards_of(small, chats, 0, torch.device("cpu"))
-        small.normalise(-0.5, 0.25)  # undoes it
+        small.load_state_dict(reward.normalised(dict(small.named_parameters()), -0.5, 0.25))  # undoes it
         again = reward.rewards_of(small, chats, 0, torch.device("cpu"))
     torch.testing.assert_close(after, (before - 2) / 4)
     torch.testing.assert_close(again, before)

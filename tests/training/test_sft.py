@@ -58,7 +58,7 @@ def test_held_out_examples_are_dealt_out_in_equally_many_batches(world: int, cou
 
 def test_the_figures_of_the_result() -> None:
     state = {"before": 2.0, "tokens": 90, "seconds": 1.5}
-    assert sft._summary(state, HeldOut(nll=30.0, tokens=20.0, bytes=80.0), 7, 3).model_dump() == {
+    assert sft._summary(state, HeldOut(nll=30.0, tokens=20.0, bytes=80.0), 7, 3).model_dump(exclude_unset=True) == {
         "examples": 7,
         "heldout_examples": 3,
         "heldout_loss_before": 2.0,

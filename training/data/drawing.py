@@ -57,9 +57,15 @@ class Draws:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """One process's sequences of a step; `count` covers only these."""
-        data = self.data[self.schedule.number(step)]
-        return data.batch(drawn_in(self.schedule, step, self.seed, block_of(data.seq_len)), rank, world)
+        return self._data(step).batch(self.rows(step), rank, world)
+
+    def rows(self, step: int) -> list[tuple[str, int]]:
+        """(source, row) of each sequence of a step."""
+        return drawn_in(self.schedule, step, self.seed, block_of(self._data(step).seq_len))
 
     def stream(self, ranks: Ranks, step: int) -> AbstractContextManager[Iterator[Batch]]:
         """This process's batches from a step to the last, read ahead."""
         return ahead(partial(self.batch, rank=ranks.rank, world=ranks.world), step, self.schedule.steps)
+
+    def _data(self, step: int) -> TokenData:
+        return self.data[self.schedule.number(step)]

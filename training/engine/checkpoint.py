@@ -2,7 +2,7 @@
 
     shard-00000-of-00004.safetensors   float32 weights and AdamW's two moments of every fourth parameter, whole
     random-00000.safetensors           one process's random states
-    state.json                         step, update counts, and small values that the stage itself needs to resume
+    state.json                         step, update counts, norms of the last updates, and the stage's own small values
     metrics.jsonl                      the curves so far
 
 Tensors are stored whole, parameter by parameter, under any ZeRO stage. So a run may resume with another number of
@@ -79,8 +79,8 @@ def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str,
     save_file(shard, folder / f"shard-{job.ranks.rank:05d}-of-{job.ranks.world:05d}.safetensors")
     save_file(random_state(), folder / f"random-{job.ranks.rank:05d}.safetensors")
     if job.ranks.rank == 0:
-        updates = {name: engine.steps_done for name, engine in engines.items()}
-        (folder / "state.json").write_text(json.dumps({"step": step, "updates": updates, "extra": dict(extra)}))
+        states = {name: engine.state() for name, engine in engines.items()}
+        (folder / "state.json").write_text(json.dumps({"step": step, "engines": states, "extra": dict(extra)}))
         (folder / "metrics.jsonl").write_bytes(job.curves.dump())
     own = [
         File(
@@ -143,21 +143,21 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
     if found is None:
         return 0, {}
     manifest, state = found.manifest, found.state
-    if state["updates"].keys() != engines.keys():
+    if state["engines"].keys() != engines.keys():
         raise InputError(
-            f"{job.store.full(manifest.path)}: holds {sorted(state['updates'])}, this stage needs {sorted(engines)}; "
+            f"{job.store.full(manifest.path)}: holds {sorted(state['engines'])}, this stage needs {sorted(engines)}; "
             "delete it to start afresh"
         )
     for name, engine in engines.items():
         try:
-            zero.write(engine.deepspeed, partial(found.shards.tensors, name), state["updates"][name])
+            zero.write(engine.deepspeed, partial(found.shards.tensors, name), state["engines"][name]["updates"])
         except (KeyError, RuntimeError) as error:
             raise InputError(
                 f"{job.store.full(manifest.path)}: does not fit the model ({error}); delete it to start afresh"
             ) from error
         except (OSError, SafetensorError) as error:  # not damage: the header was already read and checked
             raise StoreError(f"{job.store.full(manifest.path)}: cannot be read ({error}); run again") from error
-        engine.steps_done = state["updates"][name]
+        engine.restore(state["engines"][name])
     if found.random:
         restore_random_state(found.random)
     job.curves.restore(found.curves)

@@ -4,65 +4,55 @@ The recipe fixes the batch. Processes and micro-batches only split it: each proc
 `accumulation` parts, and the gradients are averaged over all parts of all processes.
 """
 
+import contextlib
+import io
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
+from training.engine import optimizers, zero
+from training.engine.guard import Guard
 from training.engine.job import Job
-
-
-def lr_at(step: int, total: int, optim: Optim) -> float:
-    """The learning rate of update `step`, counted from 0, of `total`.
-
-    Linear warm-up that ends at `lr` after warmup_fraction x total updates, then cosine or linear decay that reaches
-    `lr x min_lr_fraction` with the last update (Radford et al. 2018; Brown et al. 2020, appendix B), or no decay.
-    """
-    warmup = math.ceil(total * optim.warmup_fraction)
-    if step < warmup:
-        return optim.lr * (step + 1) / warmup
-    if optim.schedule == "constant":
-        return optim.lr
-    done = (step - warmup + 1) / max(total - warmup, 1)
-    left = (1 + math.cos(math.pi * done)) / 2 if optim.schedule == "cosine" else 1 - done
-    return optim.lr * (optim.min_lr_fraction + (1 - optim.min_lr_fraction) * left)
+from training.engine.schedule import lr_at
 
 
 def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accumulation: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration.
-
-    bf16 and offloading need ZeRO, whose optimizer keeps the float32 master weights. If the recipe sets no ZeRO stage
-    for them, the stage is 2, because stage 1 in bf16 compiles C++ when it starts.
-    """
-    half = engine.dtype == "bf16"
-    zero: dict[str, Any] = {"stage": engine.zero_stage or (2 if half or engine.offload_optimizer else 0)}
+    """DeepSpeed's own configuration. The recipe's `engine.deepspeed` is laid over it; it contradicts nothing of it."""
+    sharded: dict[str, Any] = {"stage": engine.stage_in_force}
     if engine.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu"}
-    return {
+        sharded["offload_optimizer"] = {"device": "cpu"}
+    if engine.offload_parameters:
+        sharded["offload_param"] = {"device": "cpu"}
+    if engine.overlap_communication is not None:
+        sharded["overlap_comm"] = engine.overlap_communication
+    config = {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": clip,
-        "bf16": {"enabled": half},
+        "bf16": {"enabled": engine.dtype == "bf16"},
+        "fp16": {"enabled": engine.dtype == "fp16"},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": zero,
+        "zero_optimization": sharded,
         # On the CPU, torch's AdamW is slower than DeepSpeed's, but DeepSpeed's compiles at run time.
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
+    return laid_over(config, engine.deepspeed)
 
 
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Apply weight decay to matrices, but not to norms and biases (Brown et al. 2020; nanoGPT's practice)."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.dim() < 2], "weight_decay": 0.0},
-    ]
+def laid_over(config: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested configuration with the values of another one, where that has any."""
+    both = {key: (config[key], value) for key, value in given.items() if isinstance(config.get(key), dict)}
+    inner = {key: laid_over(ours, value) for key, (ours, value) in both.items() if isinstance(value, dict)}
+    return {**config, **given, **inner}
 
 
 class Engine:
@@ -81,9 +71,19 @@ class Engine:
 
         Raises RecipeError if the batch is not a multiple of processes x micro-batch.
         """
-        self._stage, self._world = job.task.stage, job.ranks.world
+        self._job, self._stage, self._world = job, job.task.stage, job.ranks.world
         self.accumulation, self.micro_batch = self._parts(batch, engine.micro_batch), engine.micro_batch
-        self.optim, self.total_steps, self.steps_done = optim, total_steps, 0
+        self.optim, self.total_steps = optim, total_steps
+        self.steps_done = self.updates = 0  # all updates, and those that were not skipped
+        self.guard, self.skipped, self.norm = Guard(optim.skip_above, optim.clip), False, 0.0  # of the last update
+        self._refused: bool | None = None
+        self._withheld: list[tuple[Tensor, Tensor | None]] = []
+        if engine.dtype == "fp16" and not get_accelerator().is_fp16_supported():
+            device = job.ranks.device.type
+            raise RecipeError(f"{self._stage}.engine.dtype: {device} cannot train in fp16; use bf16 or fp32")
+        if job.ranks.rank == 0:
+            print(_told(self._stage, engine), flush=True)
+        exact = _exact(module, engine)
         module.to(job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
@@ -91,14 +91,32 @@ class Engine:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         self.decays = True
         """Whether the next update also applies the recipe's weight decay."""
-        adam = torch.optim.AdamW(decay_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas, fused=True)
-        self._weight_decay = [group["weight_decay"] for group in adam.param_groups]
+        optimizer = optimizers.make(module, optim)
+        self._weight_decay = [group["weight_decay"] for group in optimizer.param_groups]
         config = deepspeed_config(engine, optim.clip, engine.micro_batch, self.accumulation)
-        self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=adam, config=config)
+        self.deepspeed = self._initialized(module, optimizer, config, engine)
         for name, buffer in self.module.named_buffers():
             # bf16 would also round the rotary frequencies, which distorts long positions
             buffer.data = buffers[name].to(buffer.device)
+        if exact is not None:
+            zero.write(self.deepspeed, lambda name: {"weight": exact(name)}, 0)
+        optimizer.register_step_pre_hook(self._withhold)
+        optimizer.register_step_post_hook(self._give_back)
         self._micro = 0
+
+    def _initialized(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], engine: EngineSettings
+    ) -> Any:
+        """DeepSpeed's engine. Raises RecipeError if DeepSpeed refuses an option that the recipe passes through."""
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # some of its optimizers print how much memory they take
+                made, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+        except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+            if not engine.deepspeed:
+                raise
+            raise RecipeError(f"{self._stage}.engine.deepspeed: DeepSpeed refuses it ({error})") from error
+        zero.tolerate_overflow(made)
+        return made
 
     def _parts(self, batch: int, micro_batch: int) -> int:
         """The parts in which a process runs its rows of a batch."""
@@ -123,7 +141,7 @@ class Engine:
 
     @property
     def zero_stage(self) -> int:
-        """The ZeRO stage in use; bf16 and offloading raise stage 0 to 2."""
+        """The ZeRO stage in force."""
         return int(self.deepspeed.zero_optimization_stage())
 
     @property
@@ -150,34 +168,145 @@ class Engine:
     def step(self) -> float:
         """Clip, update the weights at this update's learning rate, and return the gradients' norm before clipping.
 
-        Raises InputError on every process if that norm is NaN or infinite; the weights then stay as before the update.
+        An update that the guard refuses leaves weights and moments as they were, and `skipped` is then true. It counts
+        all the same: the schedule goes on, as the data do, so a skipped update costs one step and no more.
         """
         if self._micro != self.accumulation:
             raise RuntimeError(f"step was called after {self._micro} of {self.accumulation} parts of the batch")
-        norm = self._grad_norm()
-        if norm is not None:
-            self._check(float(norm))
+        norm, scale = self._grad_norm(), zero.loss_scale(self.deepspeed)
+        self._refused = None if norm is None else self.guard.refuses(norm)
         rate = self.lr
         for group, decay in zip(self.deepspeed.optimizer.param_groups, self._weight_decay, strict=True):
             group["lr"], group["weight_decay"] = rate, decay if self.decays else 0.0
         self.deepspeed.step()
+        if norm is None:
+            norm = float(self.deepspeed.get_global_grad_norm())  # infinite also where it is NaN
         self.steps_done += 1
         self._micro = 0
-        total = float(self.deepspeed.get_global_grad_norm() if norm is None else norm)
-        # ZeRO skips an update whose gradients overflow, and then gives their norm as infinite.
-        self._check(total)
-        return total
+        self.norm, self.skipped = norm, self.guard.refuses(norm)
+        if self.skipped and scale.get("cur_scale", 1.0) > scale.get("min_scale", 1.0) and not math.isfinite(norm):
+            self._say_overflow(scale["cur_scale"])
+        elif self.skipped:
+            self.guard.left_out()
+        else:
+            self.updates += 1
+            self.guard.applied(norm)
+        return norm
 
-    def _check(self, norm: float) -> None:
-        if not math.isfinite(norm):
+    def _say_overflow(self, scale: float) -> None:
+        """In fp16 an infinite norm first says that the loss was scaled too far up, and nothing about the batch."""
+        self.skipped = False
+        now = zero.loss_scale(self.deepspeed)["cur_scale"]
+        if self._job.ranks.rank == 0:
+            made = f"update {self.steps_done} overflowed with the loss scaled by {scale:g} and was not made"
+            print(f"{self._stage}: {made}; the scale is now {now:g}", flush=True)
+
+    def report_skip(self, step: int, rows: Iterable[tuple[str, int]], what: str = "update", at_once: int = 1) -> None:
+        """Say that the last update, of step `step`, was skipped, if it was, and keep the rows of its batch as curves.
+
+        A row has a source, which may be empty, and a number. `at_once` is the number of updates that one batch makes.
+        Raises InputError, on every rank, if the updates of `give_up_after` batches in a row were skipped.
+        """
+        if not self.skipped:
+            return
+        guard = self.guard
+        listed: dict[str, list[int]] = {}
+        for source, row in rows:
+            listed.setdefault(source, []).append(row)
+        self._job.curves.add(step, skipped=guard.skipped)
+        for source, numbers in listed.items():
+            for number in numbers:
+                self._job.curves.add(step, **{f"skipped_row {source}".strip(): number})
+        usual = "none yet" if guard.median is None else f"{guard.median:.4g}"
+        found = f"the norm of its gradients is {self.norm:.4g}, the running median {usual}"
+        if self._job.ranks.rank == 0:
+            said = ", ".join(" ".join(map(str, (source, *some))).strip() for source, some in listed.items())
+            print(f"skipped {what} of {self._stage} in step {step}: {found}; rows of its batch: {said}", flush=True)
+        if guard.in_a_row >= self.optim.give_up_after * at_once:
             raise InputError(
-                f"{self._stage}: the gradients' norm is {norm} in update {self.steps_done + 1}; "
-                f"training diverged, lower the learning rate or clip of {self._stage}"
+                f"{self._stage}: {guard.in_a_row} updates in a row were skipped, the last in step {step}: {found}; "
+                f"training diverged, lower the learning rate or clip of {self._stage}, or raise its skip_above"
             )
 
-    def _grad_norm(self) -> Tensor | None:
+    def weights(self) -> dict[str, Tensor]:
+        """The float32 weights, whole and on the CPU, by name: on rank 0. The others help to gather them and get none.
+
+        Raises InputError on every rank if a weight is NaN or infinite.
+        """
+        found: dict[str, Tensor] = {}
+        for name, weight in zero.weights(self.deepspeed):
+            if not bool(weight.isfinite().all()):
+                raise InputError(
+                    f"{self._stage}: the model's weights contain NaN or Inf: training diverged; "
+                    "lower the learning rate or clip"
+                )
+            if self._job.ranks.rank == 0:
+                found[name] = weight.cpu().contiguous()
+        return found
+
+    def figures(self) -> dict[str, Any]:
+        """The figures that every stage commits of its training."""
+        return {**self._job.curves.skips(), "zero_stage": self.zero_stage}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides weights and moments, as JSON values."""
+        return {
+            "steps": self.steps_done,
+            "updates": self.updates,
+            "guard": self.guard.state(),
+            "scale": zero.loss_scale(self.deepspeed),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        self.steps_done, self.updates = state["steps"], state["updates"]
+        self.guard.restore(state["guard"])
+        zero.set_loss_scale(self.deepspeed, state["scale"])
+
+    def _withhold(self, optimizer: torch.optim.Optimizer, *given: Any) -> None:
+        """Take the gradients away before the optimizer looks at them, if the guard refuses the update.
+
+        DeepSpeed calls the optimizer after it has made the norm, under ZeRO once for each part of the weights.
+        """
+        if self._refused is None:
+            self._refused = self.guard.refuses(zero.norm_in_step(self.deepspeed))
+        if self._refused:
+            self._withheld = [(one, one.grad) for group in optimizer.param_groups for one in group["params"]]
+            for parameter, _ in self._withheld:
+                parameter.grad = None
+
+    def _give_back(self, *given: Any) -> None:
+        """DeepSpeed clears the gradients itself, and where it offloads them it needs the same tensors again."""
+        for parameter, own in self._withheld:
+            parameter.grad = own
+        self._withheld = []
+
+    def _grad_norm(self) -> float | None:
         """The gradients' norm without ZeRO, where DeepSpeed does not give it. With ZeRO None: known after the step."""
         if self.zero_stage > 0:
             return None
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        own = float(torch.nn.utils.get_total_norm(gradients))
+        return self._job.ranks.sum(own)[0] / self._job.ranks.world  # so that no rank judges by another last bit
+
+
+def _told(stage: str, engine: EngineSettings) -> str:
+    """The line of the log that says which ZeRO stage is in force, and why if the recipe names another."""
+    force = engine.stage_in_force
+    if force == engine.zero_stage:
+        return f"{stage}: ZeRO stage {force}"
+    why = "offload_optimizer" if engine.dtype == "fp32" else engine.dtype
+    return f"{stage}: ZeRO stage {force}, because engine.zero_stage is 0 and {why} needs float32 weights of its own"
+
+
+def _exact(module: nn.Module, engine: EngineSettings) -> zero.Weights | None:
+    """The float32 weights to begin with; None if DeepSpeed begins with them by itself.
+
+    It has none of a module that was made in shards, and those of half precision it would have rounded.
+    """
+    if hasattr(module, "whole_weights"):
+        return module.whole_weights  # type: ignore[return-value]
+    if engine.dtype == "fp32":
+        return None
+    copies = {name: one.detach().clone() for name, one in module.named_parameters()}
+    return lambda name: copies[name]

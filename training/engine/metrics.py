@@ -1,8 +1,10 @@
 """Curves, and the arithmetic of a run's speed: FLOPs per token and MFU."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from contract.metrics import Point, dump_points, load_points
 
@@ -18,9 +20,18 @@ class Curves:
     clock: Callable[[], float] = time.time
 
     def add(self, step: int, **values: float) -> None:
-        """Add one point for each named value. Step 1 is after the first update, step 0 before training."""
+        """Add one point for each named value. Step 1 is after the first update, step 0 before training.
+
+        A value that is NaN or infinite gets no point: no chart can show it, and an update that made it is skipped.
+        """
         now = self.clock()
-        self.points.extend(Point(step, name, float(value), now) for name, value in values.items())
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        self.points.extend(Point(step, name, value, now) for name, value in finite.items())
+
+    def skips(self) -> dict[str, Any]:
+        """The figures of skipped updates that a stage commits. The curves `skipped_row` have their batches' rows."""
+        steps = [point.step for point in self.points if point.name == "skipped"]
+        return {"skipped_updates": len(steps), "skipped_steps": " ".join(map(str, dict.fromkeys(steps)))}
 
     def dump(self) -> bytes:
         return dump_points(self.points)

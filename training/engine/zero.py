@@ -3,6 +3,7 @@
 All processes must call these functions together: under ZeRO 1 to 3 each parameter is gathered from all of them.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,24 +21,49 @@ from deepspeed.utils import (
 )
 from torch import Tensor
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
+from contract.settings.training import Engine as EngineSettings
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's and LAMB's
+
+
+Weights = Callable[[str], Tensor]
+"""A parameter's whole float32 weights, by its name."""
+
+
+def in_shards(engine: EngineSettings, world: int) -> contextlib.AbstractContextManager[Any]:
+    """Under ZeRO 3, a module that is made within has its parameters in shards, so that no process ever holds it whole.
+
+    The shards have no values yet: give the module an attribute `whole_weights`, of type `Weights`, which says them.
+    """
+    if engine.stage_in_force != 3:
+        return contextlib.nullcontext()
+    sharded = {"stage": 3, **({"offload_param": {"device": "cpu"}} if engine.offload_parameters else {})}
+    half = {name: {"enabled": engine.dtype == name} for name in ("bf16", "fp16")}
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[engine.dtype]
+    config = {"train_batch_size": world, "zero_optimization": sharded, **half}
+    made: contextlib.AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=config, dtype=dtype)
+    return made
 
 
 def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Each trained parameter's name with its `weight` and, after the first update, its two moments."""
     stage = engine.zero_optimization_stage()
-    begun = bool(_adam(engine).state)
+    begun = any(_adam(engine).state.values())  # DeepSpeed asks for states, and so makes empty ones
     if begun:
         _link(engine)
     for name, parameter in _trained(engine):
+        tensors = {"weight": _weight(engine, parameter)}
         if stage == 0:
             state = _adam(engine).state.get(parameter, {})
-            tensors = {"weight": parameter.detach(), **{key: state[key] for key in MOMENTS if key in state}}
-        else:
-            tensors = {"weight": safe_get_full_fp32_param(parameter)}
-            if begun:
-                tensors.update({key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS})
+            tensors |= {key: value for key, value in state.items() if value.shape == parameter.shape}
+        elif begun:
+            tensors |= {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
         yield name, {key: value.float().contiguous() for key, value in tensors.items()}
+
+
+def weights(engine: Any) -> Iterator[tuple[str, Tensor]]:
+    """Each trained parameter's name and whole float32 weights; half precision computes with a rounded copy of them."""
+    return ((name, _weight(engine, parameter).float()) for name, parameter in _trained(engine))
 
 
 def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: int) -> None:
@@ -55,7 +81,9 @@ def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: i
             if found != tuple(parameter.shape):
                 raise RuntimeError(f"{name}: shape {found}, the model has {tuple(parameter.shape)}")
             parameter.copy_(tensors["weight"])
-        for key in MOMENTS if updates else ():
+        if stage == 0 and updates:
+            _adam(engine).state[parameter] = _state(tensors, updates)
+        for key in MOMENTS if stage and updates else ():
             _write_moment(engine, parameter, key, tensors[key])
         if stage == 3:
             safe_set_local_fp32_param(parameter, _partition(parameter, tensors["weight"]))
@@ -63,21 +91,63 @@ def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: i
             safe_set_full_fp32_param(parameter, tensors["weight"])
 
 
+SCALING = ("cur_scale", "min_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+
+
+def loss_scale(engine: Any) -> dict[str, float]:
+    """The state of fp16's dynamic loss scaling, the same on every rank; empty if the loss is not scaled so."""
+    scaler = getattr(engine.optimizer, "loss_scaler", None)
+    return {name: getattr(scaler, name) for name in SCALING} if getattr(scaler, "dynamic", False) else {}
+
+
+def set_loss_scale(engine: Any, state: Mapping[str, float]) -> None:
+    """Put back what `loss_scale` gave. A run that did not scale its loss before begins with DeepSpeed's own state."""
+    for name, value in state.items() if loss_scale(engine) else ():
+        setattr(engine.optimizer.loss_scaler, name, value)
+
+
+def tolerate_overflow(engine: Any) -> None:
+    """Let an update that overflows at the lowest loss scale be skipped as any other, instead of ending the process."""
+    if loss_scale(engine):
+        engine.optimizer.loss_scaler.raise_error_at_min_scale = False
+
+
+def _weight(engine: Any, parameter: Any) -> Tensor:
+    if engine.zero_optimization_stage() == 0:
+        return parameter.detach()  # type: ignore[no-any-return]
+    whole: Tensor = safe_get_full_fp32_param(parameter)
+    return whole
+
+
+def norm_in_step(engine: Any) -> float:
+    """The norm of the gradients before clipping, in the middle of `engine.step()`, under ZeRO.
+
+    DeepSpeed's own `get_global_grad_norm` gives it only when the weights have already moved.
+    """
+    return float(engine.optimizer._global_grad_norm)
+
+
 def _write_moment(engine: Any, parameter: Tensor, key: str, value: Tensor) -> None:
     stage = engine.zero_optimization_stage()
-    if stage == 0:
-        _adam(engine).state[parameter][key].copy_(value)
-    elif stage == 3:
+    if stage == 3:
         safe_set_local_optimizer_state(parameter, _partition(parameter, value), key)
     else:
         safe_set_full_optimizer_state(parameter, value, key)
+
+
+def _state(tensors: Mapping[str, Tensor], updates: int) -> dict[str, Tensor]:
+    """An optimizer's state of one parameter without ZeRO. The optimizers that count have moments, Muon has not."""
+    state = {key: value.clone() for key, value in tensors.items() if key != "weight"}
+    if state.keys() >= set(MOMENTS):
+        state["step"] = torch.tensor(float(updates), device=state["exp_avg"].device)
+    return state
 
 
 def _begin(engine: Any, updates: int) -> None:
     """Give AdamW the zero moments that it would make in its first update, and the number of updates."""
     adam = _adam(engine)
     adam.state.clear()
-    if not updates:
+    if not updates or engine.zero_optimization_stage() == 0:
         return
     for tensor in _optimised(engine):
         adam.state[tensor] = {
@@ -100,16 +170,13 @@ def _link(engine: Any) -> None:
 
 
 def _adam(engine: Any) -> torch.optim.Optimizer:
-    """torch's AdamW inside DeepSpeed's wrappers."""
+    """The optimizer inside DeepSpeed's wrappers: with ZeRO torch's AdamW, without any of the recipe's."""
     adam: torch.optim.Optimizer = engine.basic_optimizer
     return adam
 
 
 def _optimised(engine: Any) -> list[Tensor]:
-    """The tensors that AdamW itself updates: the parameters, or this process's flat float32 partitions."""
-    stage = engine.zero_optimization_stage()
-    if stage == 0:
-        return [parameter for _, parameter in _trained(engine)]
+    """The tensors that AdamW itself updates under ZeRO: this process's flat float32 partitions."""
     for attribute in ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition"):
         if hasattr(engine.optimizer, attribute):
             return list(getattr(engine.optimizer, attribute))

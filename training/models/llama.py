@@ -1,44 +1,63 @@
 """The decoder: Hugging Face's LLaMA, built from the recipe or loaded from a committed result."""
 
-import importlib.util
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.initialization import no_init_weights
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils import logging as transformers_logging
+from transformers.utils.import_utils import (
+    is_flash_attn_2_available,
+    is_flash_attn_3_available,
+    is_flash_attn_4_available,
+)
 
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
-from contract.settings.training import Model
+from contract.settings.training import Engine, Model
 from training.chat.template import Chat
+from training.data.order import round_keys
 from training.engine.job import Job
+from training.engine.zero import Weights, in_shards
 
 transformers_logging.disable_progress_bar()
 
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-Dtype = Literal["fp32", "bf16"]
+Dtype = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def attention(dtype: Dtype) -> str:
-    """flash-attn if it is installed, there is a GPU and the model computes in bf16; else PyTorch's SDPA.
+    """The first kind of flash-attn that transformers finds here, with a GPU, for half precision; else PyTorch's SDPA.
 
-    flash-attn's kernels take half precision only.
+    flash-attn's kernels take half precision only. Versions 2 and 4 install a package of one name, so only transformers,
+    which looks at what was installed, can tell them apart.
     """
-    flash = dtype == "bf16" and importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
-    return "flash_attention_2" if flash else "sdpa"
+    found = (name for name, available in FLASH.items() if available()) if dtype != "fp32" else iter(())
+    return next(found, "sdpa")
+
+
+FLASH: dict[str, Callable[[], bool]] = {
+    "flash_attention_2": is_flash_attn_2_available,
+    "flash_attention_3": is_flash_attn_3_available,
+    "flash_attention_4": is_flash_attn_4_available,
+}
+"""How transformers names each kind, and its answer whether it can be used. The oldest runs on most GPUs."""
 
 
 def cast(module: AnyModule, dtype: Dtype) -> AnyModule:
     """The module, with its parameters cast to `dtype`. Buffers stay: bf16 would round the rotary frequencies."""
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+        parameter.data = parameter.data.to(DTYPES[dtype])
     return module
 
 
@@ -50,8 +69,10 @@ def build(
     dtype: Dtype = "fp32",
     end_of_text: int | None = None,
     pad: int | None = None,
+    engine: Engine | None = None,
+    world: int = 1,
 ) -> LlamaForCausalLM:
-    """A freshly initialised model in float32 on the CPU, prepared to compute in `dtype`.
+    """A fresh model on the CPU, prepared to compute in `dtype`: in float32, or in shards if `engine` says ZeRO 3.
 
     The same seed gives the same weights. `end_of_text` and `pad` are the ids that its configuration names.
     """
@@ -71,18 +92,60 @@ def build(
         use_cache=False,
         attn_implementation=attention(dtype),  # type: ignore[call-arg]  # the base class takes it
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+    return made(config, first_weights(config, seed), engine, world)
 
 
-def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForCausalLM:
-    """The model that a stage committed, in float32 on the CPU, prepared to compute in `dtype`.
+def made(config: LlamaConfig, weights: Weights, engine: Engine | None, world: int) -> LlamaForCausalLM:
+    """A model with these weights. One in shards gets them when training's engine has it."""
+    with in_shards(engine or Engine(), world), no_init_weights():
+        module = LlamaForCausalLM(config)
+    module.tie_weights()
+    # DeepSpeed makes also buffers in half precision, which would round the rotary frequencies.
+    module.model.rotary_emb = LlamaRotaryEmbedding(config)
+    if engine and engine.stage_in_force == 3:
+        module.whole_weights = weights  # type: ignore[assignment]
+        return module
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(weights(name))
+    return module
 
-    Raises InputError if the manifest lists no model, or one that cannot be loaded.
+
+def first_weights(config: LlamaConfig, seed: int) -> Weights:
+    """The weights of a fresh model. Each parameter draws from a stream of its own, so it needs no other to be made.
+
+    Matrices are normal with the configuration's spread. Those that end in the residual stream start smaller, by
+    sqrt(2 x layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). The padding
+    token's embedding is 0.
+    """
+    with torch.device("meta"), no_init_weights():
+        shapes = {name: one.shape for name, one in LlamaForCausalLM(config).named_parameters()}
+
+    def weights(name: str) -> Tensor:
+        if len(shapes[name]) == 1:
+            return torch.ones(shapes[name])
+        generator = torch.Generator().manual_seed(round_keys("weights", seed, name)[0] >> 1)
+        last = name.endswith(("o_proj.weight", "down_proj.weight"))
+        smaller = (2 * config.num_hidden_layers) ** -0.5 if last else 1.0
+        drawn = torch.randn(shapes[name], generator=generator) * (config.initializer_range * smaller)
+        if "embed_tokens" in name and config.pad_token_id is not None:
+            drawn[config.pad_token_id] = 0
+        return drawn
+
+    return weights
+
+
+def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32", engine: Engine | None = None) -> LlamaForCausalLM:
+    """The model that a stage committed, prepared to compute in `dtype`: in float32 on the CPU, or in shards.
+
+    It is in shards if `engine` says ZeRO 3. Raises InputError if the manifest lists no model, or one that cannot be
+    loaded.
     """
     folder = fetch(job, manifest)
     try:
+        if engine and engine.stage_in_force == 3:
+            config = LlamaConfig.from_pretrained(folder, attn_implementation=attention(dtype), local_files_only=True)
+            return made(config, stored_weights(folder), engine, job.ranks.world)
         return LlamaForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -96,6 +159,21 @@ def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32") -> LlamaForC
         ) from error
 
 
+def stored_weights(folder: Path) -> Weights:
+    """The weights in a folder's safetensors, each read when it is asked for."""
+    where: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            where |= dict.fromkeys(file.keys(), path)
+
+    def weights(name: str) -> Tensor:
+        with safe_open(where[name], "pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor.float()
+
+    return weights
+
+
 def fetch(job: Job, manifest: Manifest) -> Path:
     """A local folder that holds a committed model's files. Raises InputError if the manifest lists no model."""
     files = [job.scratch.download(file) for file in manifest.of(Kind.MODEL)]
@@ -104,21 +182,17 @@ def fetch(job: Job, manifest: Manifest) -> Path:
     return files[0].parent
 
 
-def save(module: nn.Module, folder: Path, chat: Chat, rank: int = 0) -> None:
-    """Write safetensors, config.json and tokenizer files that `transformers` loads. Every rank calls it; rank 0 writes.
+def save(
+    module: nn.Module, folder: Path, chat: Chat, rank: int = 0, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write safetensors, config.json and tokenizer files that `transformers` loads, on rank 0.
 
-    Under ZeRO 3 the weights are gathered first. Raises InputError on every rank if a weight is NaN or infinite.
+    `weights` are those of `Engine.weights`, in float32 whatever the model computes in; by default the module's own.
     """
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=None):
-        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
-            raise InputError(
-                "the model's weights contain NaN or Inf: training diverged; lower the learning rate or clip"
-            )
-        if rank == 0:
-            module.save_pretrained(folder)  # type: ignore[operator]  # every model here has it
     if rank == 0:
+        module.save_pretrained(folder, state_dict=dict(weights or module.state_dict()))  # type: ignore[operator]
+        described = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**described, "dtype": "float32"}, indent=2))
         shutil.copyfile(chat.path, folder / "tokenizer.json")
         named = {"eos_token": chat.special["end_of_text"], "pad_token": chat.special["pad"]}
         describe = {"tokenizer_class": "PreTrainedTokenizerFast", **named}

@@ -161,6 +161,8 @@ class OnlyNewRows:
         """Call it before update `step`, counted from 0. What it does depends on the step alone, also after a resume."""
         holds = step < self._steps
         self._engine.decays = not holds
+        if step == self._steps:
+            self._engine.guard.forget()  # the gradients of all weights have another norm than those of a few rows
         if holds and not self._handles:
             rows = {id(one) for one in per_token(self._engine.module)}
             for parameter in self._engine.module.parameters():

@@ -1,11 +1,13 @@
 """The model as `transformers` sees it: shape, seed, saved and loaded again."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import import_utils
 
 from contract.errors import InputError
 from contract.results import Pretrain
@@ -33,6 +35,15 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_drawn() -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["model.embed_tokens.weight"], three["model.embed_tokens.weight"])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_padding_token_begins_at_zero_and_norms_at_one() -> None:
+    module = model.build(SHAPE, 50, 64, 0, pad=7)
+    embedding = module.model.embed_tokens.weight
+    assert [row for row in range(50) if not embedding[row].any()] == [7]
+    assert embedding.std().item() == pytest.approx(0.02, rel=0.1)
+    assert all(bool((value == 1).all()) for name, value in module.named_parameters() if "norm" in name)
+    assert module.lm_head.weight is embedding
 
 
 def test_later_tokens_do_not_change_earlier_logits() -> None:
@@ -70,12 +81,45 @@ def test_what_is_committed_loads_the_same_here_and_in_transformers(make_job: Cal
         model.load_model(later, job.manifest("pack"))
 
 
-def test_flash_attention_is_for_half_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert (model.attention("bf16"), model.attention("fp32")) == ("flash_attention_2", "sdpa")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert model.attention("bf16") == "sdpa"
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [
+        ((), "sdpa"),
+        (("flash_attention_2",), "flash_attention_2"),
+        (("flash_attention_4",), "flash_attention_4"),
+        (("flash_attention_3", "flash_attention_4"), "flash_attention_3"),
+    ],
+)
+def test_transformers_says_which_flash_attention_there_is(
+    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], expected: str
+) -> None:
+    for name in model.FLASH:
+        monkeypatch.setitem(model.FLASH, name, lambda name=name: name in installed)
+    assert [model.attention(dtype) for dtype in ("bf16", "fp16", "fp32")] == [expected, expected, "sdpa"]
+
+
+def test_each_flash_attention_is_asked_for_by_the_name_of_its_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """flash-attn 2 and 4 both install a package `flash_attn`."""
+    monkeypatch.setattr(import_utils, "_is_package_available", lambda name, return_version=False: (True, "4.0.0"))
+    monkeypatch.setattr(import_utils, "is_torch_cuda_available", lambda: True)
+    monkeypatch.setattr(import_utils, "_package_distribution_mapping", lambda: {"flash_attn": ["flash-attn-4"]})
+    for name, available in list(model.FLASH.items()):
+        monkeypatch.setitem(model.FLASH, name, available.__wrapped__)  # type: ignore[attr-defined]  # past the cache
+    assert model.attention("bf16") == "flash_attention_4"
+    monkeypatch.setattr(import_utils, "_package_distribution_mapping", lambda: {"flash_attn": ["flash_attn"]})
+    assert model.attention("bf16") == "flash_attention_2"
+
+
+@pytest.mark.parametrize("layers", [2, 8])
+def test_projections_into_the_residual_stream_start_smaller_with_depth(layers: int) -> None:
+    deep = model.build(SHAPE.model_copy(update={"layers": layers}), 50, 64, 0).model.layers
+    spread = {
+        name: torch.cat([layer.get_submodule(name).weight.flatten() for layer in deep]).std().item()
+        for name in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "self_attn.o_proj", "mlp.down_proj")
+    }
+    smaller = 0.02 / math.sqrt(2 * layers)
+    expected = {name: smaller if name.endswith(("o_proj", "down_proj")) else 0.02 for name in spread}
+    assert spread == pytest.approx(expected, rel=0.06)
 
 
 def test_a_model_file_that_was_cut_short_is_said(make_job: Callable[..., Job]) -> None:
