@@ -1,0 +1,1 @@
+"""Benches of pretraining: speed, checkpoints, resuming, what it survives, and what an estimate is worth."""
