@@ -16,9 +16,11 @@ from contract import contamination, funnel, gc, lineage, recipe, verify
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError
 from contract.manifest import find
+from contract.mixture import lengths, of_pretrain, told
 from contract.plan import Run, Task, open_run, resolve
 from contract.printable import printable
 from contract.results import Gate
+from contract.shards import rows_by_source
 from contract.sources import list_snapshots
 from contract.stages import STAGES
 from contract.store import Store, split_uri
@@ -124,6 +126,7 @@ def _plan(given: argparse.Namespace) -> None:
             f"{task.stage:<16}{task.partition:<28}{task.fingerprint[:12]:<14}"
             f"{STAGES[task.stage].plane:<7}{_state(run, task)}"
         )
+    print(*_mixture(run), sep="\n", end="")
 
 
 def _state(run: Run, task: Task) -> str:
@@ -134,6 +137,20 @@ def _state(run: Run, task: Task) -> str:
         return f"damaged: {error}"
     gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
     return "left out: the gate is closed" if gate and not Gate.of(gate).open else "to do"
+
+
+def _mixture(run: Run) -> list[str]:
+    """What pretraining will draw of each source, or why it cannot; nothing as long as `pack` is not done."""
+    settings, seq_len = run.recipe.pretrain, run.recipe.pack.seq_len
+    try:
+        packed = find(run.store, run.task("pack"))
+        if not packed:
+            return []
+        rows = {length: rows_by_source(packed, length) for length, _ in lengths(settings, seq_len)}
+        whole = rows_by_source(packed, seq_len)
+        return ["", *told(of_pretrain(settings, seq_len, whole, rows)), ""]
+    except GristmillError as error:
+        return ["", f"error: {error}", ""]
 
 
 def _funnel(given: argparse.Namespace) -> None:

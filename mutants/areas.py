@@ -13,11 +13,24 @@ PACKAGES = {
 }
 """Folder of modules -> folder of their tests: `pipelines/dedup/links.py` is tested by `tests/pipelines/dedup/test_links.py`."""
 
-TRAINING = ("loss", "ppo", "reward", "sft", "reading", "examples", "checkpoint", "checkpoint_files", "rollout")
+TRAINING = (
+    "loss",
+    "ppo",
+    "reward",
+    "sft",
+    "reading",
+    "order",
+    "drawing",
+    "examples",
+    "checkpoint",
+    "checkpoint_files",
+    "rollout",
+)
 
 ALSO = {
     "contract/chat.py": ("tests/pipelines/test_tokenizer.py", "tests/training/chat/test_template.py"),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
+    "contract/fertility.py": ("tests/reports/test_fertility.py",),
     "contract/facts.py": ("tests/contract/test_plan.py",),
     "contract/job.py": ("tests/training/engine/test_job.py",),
     "contract/kinds.py": ("tests/contract/test_manifest.py",),

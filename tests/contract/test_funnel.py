@@ -96,11 +96,13 @@ def test_bytes_have_a_unit_that_a_person_reads() -> None:
 def test_examples_stand_in_a_table_of_their_own(make_run: Callable[..., Run]) -> None:
     """They are not documents: none of them is in the funnel, and a share of all documents says nothing of them."""
     run = make_run()
-    Attempt(run, run.task("mix")).commit([], Rows(read=200, kept=100, dropped=100, reasons={"mix_epochs": 100}))
+    Attempt(run, run.task("decontaminate")).commit(
+        [], Rows(read=200, kept=100, dropped=100, reasons={"contaminated": 100})
+    )
     assert tables(run) == [render(levels(run))]
     rows = Rows(read=50, kept=40, dropped=10, reasons={"duplicate": 3, "contaminated": 7}, bytes_kept=2048)
     Attempt(run, run.task("preferences")).commit([], rows)
-    assert [level.stage for level in levels(run)] == ["mix"]
+    assert [level.stage for level in levels(run)] == ["decontaminate"]
     assert [level.stage for level in levels(run, "examples")] == ["preferences"]
     assert tables(run)[1:] == [
         "",

@@ -30,7 +30,7 @@ class Curves:
         self.points = load_points(data)
 
 
-def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: int) -> float:
+def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) -> float:
     """6 N + 12 L d_model T: training FLOPs per token, forward and backward; N is the number of all parameters.
 
     PaLM, Chowdhery et al. 2022, appendix B.
