@@ -33,7 +33,8 @@ class Memory:
     @property
     def total(self) -> float:
         """All of it on the device, so without `host`."""
-        return sum(getattr(self, field.name) for field in fields(self)) - self.host
+        parts = (self.weights, self.gradients, self.optimizer, self.buffers, self.activations, self.logits, self.cache)
+        return sum(parts)
 
     def __add__(self, other: "Memory") -> "Memory":
         return Memory(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
@@ -48,6 +49,8 @@ class Work:
     predicted: int
     accumulation: int
     """Micro-batches of one process in an update."""
+    masked: bool = False
+    """Whether attention gets a mask: for documents that share a row, or for padding on the left."""
 
 
 def parameters(model: Model, vocab_size: int) -> int:
@@ -111,16 +114,15 @@ def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, wor
     """
     stage, size, processes = zero_stage(engine), number_bytes(engine), engine.processes
     base = held(count, engine)
-    logits = size * vocab_size * work.rows * work.predicted
     whole = base if base.gradients else base + gradients(count, engine)
     begun = whole if work.accumulation > 1 else base
     largest = model.d_model * max(vocab_size, model.d_ff)
     reducing = _reducing(count, largest, engine, work.accumulation > 1, cuda)
     updating = 4 * count / processes if stage == 3 or (stage and size == 4) else 0  # a flat copy of the gradients
     moments = (
-        begun + Memory(activations=activations(model, engine, work), logits=logits_bytes(vocab_size, engine, work)),
-        begun + Memory(activations=recomputed(model, engine, work), logits=logits),
-        whole + Memory(buffers=reducing, logits=logits),
+        begun + Memory(activations=activations(model, engine, work), logits=logits_bytes(vocab_size, work)),
+        begun + Memory(activations=recomputed(model, engine, work)),
+        whole + Memory(buffers=reducing),
         whole + Memory(buffers=updating),
     )
     return max(moments, key=lambda moment: moment.total)
@@ -145,9 +147,10 @@ def activations(model: Model, engine: Engine, work: Work) -> float:
     """
     size, width, tokens = number_bytes(engine), model.d_model, work.rows * work.length
     last = (12 if size == 4 else 8) * width  # of the last norm: its input in fp32, the normalised input, its output
+    mask = work.masked * tokens * work.length  # of booleans, which every layer turns into numbers
     if engine.activation_checkpointing:
-        return tokens * (model.layers * size * width + last)
-    return tokens * (model.layers * _layer(model, engine) + last)
+        return tokens * (model.layers * size * width + last) + mask
+    return model.layers * _layer(model, engine, work) + tokens * last + mask
 
 
 def recomputed(model: Model, engine: Engine, work: Work) -> float:
@@ -156,25 +159,27 @@ def recomputed(model: Model, engine: Engine, work: Work) -> float:
         return 0
     size, tokens = number_bytes(engine), work.rows * work.length
     passing = 3 * size * model.d_ff  # gradients of the feed-forward part
-    return tokens * (model.layers * size * model.d_model + _layer(model, engine) + passing)
+    return tokens * (model.layers * size * model.d_model + passing) + _layer(model, engine, work)
 
 
-def _layer(model: Model, engine: Engine) -> float:
-    """Bytes that one layer keeps for each token.
+def _layer(model: Model, engine: Engine, work: Work) -> float:
+    """Bytes that one layer keeps.
 
     Each of the two norms keeps its input in fp32, the normalised input and its output; in fp32 the input is one tensor
-    with the residual stream. Attention keeps queries, keys, values, its output, and an fp32 number per head. The
-    feed-forward part keeps the gate, its SiLU, the other projection, and their product.
+    with the residual stream. Attention keeps queries, keys, values, its output, and an fp32 number per head; where it
+    is masked, PyTorch's SDPA also keeps the mask, and keys and values repeated for all heads. The feed-forward part
+    keeps the gate, its SiLU, the other projection, and their product.
     """
-    size, width = number_bytes(engine), model.d_model
-    kept = width // model.heads * model.kv_heads
+    size, width, tokens = number_bytes(engine), model.d_model, work.rows * work.length
+    kept = width if work.masked else width // model.heads * model.kv_heads
     norms = 2 * width * (4 + 2 * size)
-    return norms + size * (2 * width + 2 * kept + 4 * model.d_ff) + 4 * model.heads
+    numbers = 2 * width + 2 * kept + 4 * model.d_ff + work.masked * work.length
+    return tokens * (norms + size * numbers + 4 * model.heads)
 
 
-def logits_bytes(vocab_size: int, engine: Engine, work: Work) -> float:
-    """The logits as computed, the fp32 copy whose log-probabilities are taken, and three copies in its gradient."""
-    return vocab_size * work.rows * work.predicted * (number_bytes(engine) + 4 * 4)
+def logits_bytes(vocab_size: int, work: Work) -> float:
+    """Four copies in fp32: the logits whose log-probabilities are taken, and three in the gradient of these."""
+    return 4 * 4 * vocab_size * work.rows * work.predicted
 
 
 def cache_bytes(model: Model, engine: Engine, rows: int, length: int) -> float:

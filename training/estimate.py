@@ -6,16 +6,23 @@ on the measured rates of `training/rates.py`. Nothing is trained and no page is 
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from contract import recipe as recipes
 from contract.accelerators import ACCELERATORS, Accelerator
-from contract.errors import GristmillError
+from contract.digest import split_digest
+from contract.errors import GristmillError, InputError
+from contract.manifest import find
+from contract.mixture import Schedule, known_steps, lengths, of_pretrain, split_steps
+from contract.plan import open_run
 from contract.recipe import Recipe
+from contract.settings.corpus import CRAWL
 from contract.settings.examples import MAX_SYNTHETIC, Examples
-from contract.settings.training import Engine
+from contract.settings.training import Engine, Model
+from contract.shards import rows_by_source
 from contract.sizes import (
     Memory,
     Work,
@@ -30,6 +37,7 @@ from contract.sizes import (
     zero_stage,
 )
 from contract.sources import list_segments
+from contract.store import split_uri
 from training.engine.metrics import flops_per_token
 from training.rates import CRAWL_FILES, DOCUMENT_BYTES, DOCUMENT_TOKENS, FILE_BYTES, FILE_PAGES, RATES, SAMPLES
 
@@ -125,14 +133,29 @@ class Trained:
         return (self.flops / (gpu.peak * self.engine.processes * mfu) + self.generation) / 3600
 
 
-def pretrain(recipe: Recipe) -> Trained:
+def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Trained:
+    """`sources`: the rows of `pack.seq_len` that each source has, which mixtures by epochs need; None if not known."""
     own, length = recipe.pretrain, recipe.pack.seq_len
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(own.model, recipe.tokenizer.vocab_size)
-    work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine))
-    memory = training_peak(own.model, count, vocabulary, own.engine, work, cuda=True)
-    tokens = own.steps * own.batch * length
-    flops = tokens * flops_per_token(count, own.model.layers, own.model.d_model, length)
-    return Trained("pretrain", own.engine, count, own.steps, tokens, flops, memory)
+    steps = known_steps(own, length)
+    if steps is None and sources is not None:
+        steps = _schedule(recipe, sources).steps
+    each = split_steps([phase.share for phase in own.phases] or [1], steps or 0)
+    flops, peaks = 0.0, []
+    for some, (long, rows) in zip(each, lengths(own, length), strict=True):
+        flops += some * rows * long * flops_per_token(count, own.model.layers, own.model.d_model, long)
+        micro = max(1, own.engine.micro_batch * length // long)
+        work = Work(micro, long, long, rows // (own.engine.processes * micro), own.boundaries)
+        peaks.append(training_peak(own.model, count, vocabulary, own.engine, work, cuda=True))
+    memory = max(peaks, key=lambda peak: peak.total)
+    return Trained("pretrain", own.engine, count, steps, (steps or 0) * own.batch * length, flops, memory)
+
+
+def _schedule(recipe: Recipe, rows: Mapping[str, int]) -> Schedule:
+    """What pretraining draws of sources of so many rows of `pack.seq_len`."""
+    own, length = recipe.pretrain, recipe.pack.seq_len
+    others = {long: {name: count * length // long for name, count in rows.items()} for long, _ in lengths(own, length)}
+    return of_pretrain(own, length, rows, others)
 
 
 def sft(recipe: Recipe) -> Trained:
@@ -150,7 +173,8 @@ def sft(recipe: Recipe) -> Trained:
 def reward(recipe: Recipe) -> Trained:
     own, model, length = recipe.reward, recipe.pretrain.model, recipe.reward.max_tokens
     count = reward_parameters(model, recipe.tokenizer.vocab_size)
-    work = Work(2 * own.engine.micro_batch, length, 0, _parts(own.batch, own.engine))  # a pair is two rows
+    parts = _parts(own.batch, own.engine)
+    work = Work(2 * own.engine.micro_batch, length, 0, parts, masked=True)  # a pair is two rows
     memory = training_peak(model, count, recipe.tokenizer.vocab_size, own.engine, work, cuda=True)
     read = examples(recipe.preferences)
     pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction))
@@ -178,9 +202,9 @@ def ppo(recipe: Recipe, gpu: Accelerator) -> Trained:
     seconds = own.max_response_tokens * (number_bytes(engine) * policy + cache / 2) / gpu.bandwidth
 
     parts = _parts(own.minibatch, engine)
-    reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts)
+    reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True)
     some = max(1, own.ptx_sequences // engine.processes // parts) if own.ptx_coef else 0
-    text = Work(some, recipe.pack.seq_len, recipe.pack.seq_len, parts)
+    text = Work(some, recipe.pack.seq_len, recipe.pack.seq_len, parts, recipe.pretrain.boundaries)
     still = frozen(policy, engine) + frozen(critic, engine)
     learning = {count: held(count, engine) + gradients(count, engine) for count in (policy, critic)}
     moments = [still + held(policy, engine) + held(critic, engine) + Memory(cache=cache)]
@@ -213,11 +237,56 @@ def _parts(batch: int, engine: Engine) -> int:
     return batch // (engine.processes * engine.micro_batch)
 
 
-def epochs(recipe: Recipe, tokens: float, made: Corpus) -> dict[str, float | None]:
-    """Source -> how often pretraining reads it; None where the recipe does not tell its size."""
-    known = not recipe.mix.sources
-    read = tokens / made.tokens if known and made.tokens else None
-    return dict.fromkeys(("crawl", *recipe.mix.sources), read)
+def epochs(recipe: Recipe, sources: Mapping[str, int] | None) -> dict[str, float | None]:
+    """Source -> how often pretraining reads it; None if the sizes of the sources are not known."""
+    if sources is None:
+        return dict.fromkeys((CRAWL, *recipe.curate.sources))
+    plan = _schedule(recipe, sources)
+    return {**plan.epochs(plan.steps)}
+
+
+def sources_of(recipe: Recipe, made: Corpus) -> dict[str, int] | None:
+    """The rows that each source will have; None if there are others beside the crawl, whose size only reading tells."""
+    return None if recipe.curate.sources else {CRAWL: max(1, int(made.tokens / recipe.pack.seq_len))}
+
+
+def packed(uri: str) -> dict[str, int] | None:
+    """The rows that each source has, if the recipe is that of a run whose tokens are packed already."""
+    if not split_uri(split_digest(uri)[0])[0].exists("inputs.json"):
+        return None
+    run = open_run(uri)
+    done = find(run.store, run.task("pack"))
+    return rows_by_source(done, run.recipe.pack.seq_len) if done else None
+
+
+def with_started(recipe: Recipe) -> Recipe:
+    """The recipe with the shape and vocabulary of the model from which pretraining goes on, if it does.
+
+    Raises InputError if the folder has no readable config.json.
+    """
+    folder = recipe.pretrain.start_from
+    if folder is None:
+        return recipe
+    store, name = split_uri(f"{folder.rstrip('/')}/config.json")
+    try:
+        config = json.loads(store.read_bytes(name))
+        shape = Model(
+            layers=config["num_hidden_layers"],
+            d_model=config["hidden_size"],
+            heads=config["num_attention_heads"],
+            kv_heads=config.get("num_key_value_heads", config["num_attention_heads"]),
+            d_ff=config["intermediate_size"],
+            tie_embeddings=config.get("tie_word_embeddings", False),
+        )
+        vocabulary = int(config["vocab_size"]) + recipe.tokenizer.expand.tokens
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"pretrain.start_from: {folder} has no config.json of a LLaMA ({error!r})") from error
+    return recipe.model_copy(
+        update={
+            "pretrain": recipe.pretrain.model_copy(update={"model": shape}),
+            "tokenizer": recipe.tokenizer.model_copy(update={"vocab_size": vocabulary}),
+        }
+    )
 
 
 # ---------------------------------------------------------------- the output
@@ -241,14 +310,18 @@ def most(memory: Memory) -> str:
     return max(PARTS, key=lambda part: getattr(memory, part))
 
 
-def report(recipe: Recipe, gpu: Accelerator, mfu: float) -> list[str]:
-    """The lines that the command prints."""
+def report(recipe: Recipe, gpu: Accelerator, mfu: float, rows: Mapping[str, int] | None = None) -> list[str]:
+    """The lines that the command prints. `rows`: of each source, if they are packed already."""
+    recipe = with_started(recipe)
     made = corpus(recipe, *crawl_size(recipe))
-    stages = [pretrain(recipe), sft(recipe), reward(recipe), ppo(recipe, gpu), evaluate(recipe)]
-    return [*_models(recipe, stages, made, gpu, mfu), "", *_memory(stages, gpu), "", *_corpus(recipe, made)]
+    sources = rows or sources_of(recipe, made)
+    stages = [pretrain(recipe, sources), sft(recipe), reward(recipe), ppo(recipe, gpu), evaluate(recipe)]
+    return [*_models(recipe, stages, sources, gpu, mfu), "", *_memory(stages, gpu), "", *_corpus(recipe, made)]
 
 
-def _models(recipe: Recipe, stages: Sequence[Trained], made: Corpus, gpu: Accelerator, mfu: float) -> list[str]:
+def _models(
+    recipe: Recipe, stages: Sequence[Trained], sources: Mapping[str, int] | None, gpu: Accelerator, mfu: float
+) -> list[str]:
     rows = [
         (
             one.stage,
@@ -263,7 +336,7 @@ def _models(recipe: Recipe, stages: Sequence[Trained], made: Corpus, gpu: Accele
     ]
     first = stages[0]
     ratio = first.tokens / first.parameters
-    read = epochs(recipe, first.tokens, made)
+    read = epochs(recipe, sources)
     said = ", ".join(f"{name} {'not known' if value is None else f'{value:.2f}'}" for name, value in read.items())
     return [
         f"Models, on {gpu.name}: {gpu.peak / 1e12:.0f} TFLOP/s dense bf16, of which {mfu:.0%} are assumed",
@@ -313,6 +386,9 @@ def _corpus(recipe: Recipe, made: Corpus) -> list[str]:
     hours, written = sum(one.core_hours for one in made.stages), sum(one.written for one in made.stages)
     slowest = max(made.stages, key=lambda one: one.core_hours)
     largest = max(made.stages, key=lambda one: one.written)
+    beside = (
+        f"; what {', '.join(recipe.curate.sources)} hold is known when they are read" if recipe.curate.sources else ""
+    )
     return [
         f"Corpus, of {made.files:,} crawl files: {made.size / 1e9:,.1f} GB, about {short(made.pages)} pages",
         "",
@@ -321,7 +397,7 @@ def _corpus(recipe: Recipe, made: Corpus) -> list[str]:
             [*rows, ("all", "", f"{hours:,.1f}", f"{written / 1e9:,.1f}")],
         ),
         "",
-        f"about {short(made.tokens)} tokens are left to train on",
+        f"about {short(made.tokens)} tokens of the crawl are left to train on{beside}",
         f"{slowest.stage} takes {slowest.core_hours / hours:.0%} of the core-hours, "
         f"{largest.stage} {largest.written / written:.0%} of the bytes"
         if hours
@@ -363,7 +439,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     try:
         recipe = recipes.load(given.recipe, [*given.overrides, *spread])
-        print("\n".join(report(recipe, ACCELERATORS[given.gpu], given.mfu)))
+        print("\n".join(report(recipe, ACCELERATORS[given.gpu], given.mfu, packed(given.recipe))))
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

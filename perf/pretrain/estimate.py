@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from contract.settings.training import Engine, Model, Optim
 from contract.sizes import Work, parameters, training_peak
 from perf.bars import Bars
@@ -32,12 +34,12 @@ class Case:
     engine: Engine
     seq_len: int
     batch: int
+    boundaries: bool = True
 
     def estimated(self) -> float:
         """Bytes."""
-        work = Work(
-            self.engine.micro_batch, self.seq_len, self.seq_len, accumulation=self.batch // self.engine.micro_batch
-        )
+        parts = self.batch // self.engine.micro_batch
+        work = Work(self.engine.micro_batch, self.seq_len, self.seq_len, parts, self.boundaries)
         count = parameters(self.model, VOCABULARY)
         return training_peak(self.model, count, VOCABULARY, self.engine, work, cuda=False).total
 
@@ -76,9 +78,7 @@ def measure(name: str) -> float:
 
 def train(case: Case, job: Any, steps: int = STEPS) -> None:
     """Pretrain on random tokens, as the stage does between two checkpoints."""
-    import torch
-
-    from training.data.reading import Batch
+    from training.data.batch import Row, collate
     from training.engine.engine import Engine as Trained
     from training.models import llama
     from training.models.lm import batch_loss, learn
@@ -86,9 +86,10 @@ def train(case: Case, job: Any, steps: int = STEPS) -> None:
     module = llama.build(case.model, VOCABULARY, case.seq_len, 0, case.engine.dtype)
     engine = Trained(job, module, Optim(), case.engine, case.batch, steps)
     for step in range(steps):
-        generator = torch.Generator().manual_seed(step)
-        tokens = torch.randint(VOCABULARY, (case.batch, case.seq_len + 1), generator=generator)
-        batch = Batch(tokens, torch.ones(case.batch, case.seq_len), case.batch * case.seq_len)
+        random = np.random.default_rng(step)
+        starts = np.arange(0, case.seq_len, 100)  # of documents
+        rows = [Row(random.integers(VOCABULARY, size=case.seq_len + 1), starts) for _ in range(case.batch)]
+        batch = collate(rows, case.seq_len, case.boundaries)
         batch_loss(job, step + 1, learn(job, engine, batch), batch)
         engine.step()
 
