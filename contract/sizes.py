@@ -7,6 +7,7 @@ here is arithmetic. The numbers of copies were read from the code that trains an
 
 from dataclasses import dataclass, fields
 
+from contract.accelerators import GB, MOST_MEMORY
 from contract.settings.training import Engine, Model
 
 BUCKET = 500_000_000
@@ -185,3 +186,30 @@ def logits_bytes(vocab_size: int, work: Work) -> float:
 def cache_bytes(model: Model, engine: Engine, rows: int, length: int) -> float:
     """Keys and values of `rows` sequences of `length` tokens, which generation keeps."""
     return 2 * number_bytes(engine) * model.layers * model.d_model // model.heads * model.kv_heads * rows * length
+
+
+def refuse_absurd(stage: str, model: Model, vocab_size: int, engine: Engine, seq_len: int) -> None:
+    """Raise ValueError if no accelerator that is made has the memory that a stage needs on each.
+
+    seq_len: of pretraining, whose rows are always full; 0 for a stage whose rows are as long as its examples.
+    """
+    count = parameters(model, vocab_size)
+    models = held(count, engine)
+    if stage == "ppo":  # a critic learns too, and two models only compute
+        judge = reward_parameters(model, vocab_size)
+        models = models + held(judge, engine) + frozen(count, engine) + frozen(judge, engine)
+    where = f"on each of {engine.processes} processes with ZeRO stage {zero_stage(engine)}"
+    limit = f"no accelerator has more than {MOST_MEMORY / GB:.0f} GB"
+    if models.total > MOST_MEMORY:
+        raise ValueError(
+            f"pretrain.model: its {count:,} parameters take {models.total / GB:,.0f} GB in {stage}, {where}; {limit}; "
+            f"raise {stage}.engine.zero_stage or .processes, or make the model smaller"
+        )
+    work = Work(engine.micro_batch, seq_len, seq_len, accumulation=1)
+    passing = Memory(activations=activations(model, engine, work), logits=logits_bytes(vocab_size, work))
+    if (models + passing).total > MOST_MEMORY:
+        raise ValueError(
+            f"{stage}.engine.micro_batch: {engine.micro_batch:,} sequences of {seq_len:,} tokens take "
+            f"{passing.total / GB:,.0f} GB beside {models.total / GB:,.0f} GB for the model, {where}; {limit}; "
+            f"lower it, or set {stage}.engine.activation_checkpointing"
+        )

@@ -33,6 +33,7 @@ def main() -> None:
         recipe = open_run(made.uri).recipe
         run = resolve(made.uri.partition("#")[0], "rates", ("dedup_url.keep=first", f"store={recipe.store}"))
         print(f"{given.documents:,} documents, {given.cores} cores\n", flush=True)
+        measure(run, run.task("curate"))  # it has no sources here, but the stages behind it need its manifest
         for task in run.tasks().values():
             if task.stage in STAGES:
                 print(line(task, *measure(run, task), given.cores), flush=True)

@@ -100,9 +100,7 @@ def test_a_name_that_no_recipe_has_is_told_those_that_are_shipped(elsewhere: Cal
         "try: load('recipes/bog.yaml')\n"
         "except RecipeError as error: print(error)"
     )
-    said = (
-        "recipe recipes/bog.yaml: no such file; there are recipes/base.yaml, recipes/sample.yaml, recipes/tiny.yaml\n"
-    )
+    said = "recipe recipes/bog.yaml: no such file; there are recipes/base.yaml, recipes/large.yaml, recipes/sample.yaml, recipes/tiny.yaml\n"
     assert elsewhere("-c", script) == said
 
 

@@ -35,13 +35,13 @@ RATES: dict[str, Rate] = {
     "langid": Rate(1_100, 118, 0.4751, PAGES),
     "score": Rate(1_335, 2_650, 0.4751, "python -m perf.scores"),
     "filter": Rate(7_100, 36, 0.2334, PAGES),
-    "minhash_sign": Rate(4_578, 153, 0.2334, CORPUS),
-    "dedup_url": Rate(4_244, 17, 0.2334, CORPUS),
-    "dedup_fuzzy": Rate(8_022, 34, 0.1450, CORPUS),
-    "dedup_substring": Rate(2_727, 6, 0.1167, CORPUS),
-    "decontaminate": Rate(862_000, 0, 0.1167, CORPUS),
-    "mix": Rate(9_108, 1_213, 0.1167, CORPUS),
-    "pack": Rate(607, 1_170, 0.1167, CORPUS),
+    "minhash_sign": Rate(2_373, 153, 0.2334, CORPUS),
+    "dedup_url": Rate(2_307, 17, 0.2334, CORPUS),
+    "dedup_fuzzy": Rate(6_715, 34, 0.1450, CORPUS),
+    "dedup_substring": Rate(5_097, 6, 0.1167, CORPUS),
+    "decontaminate": Rate(817_000, 0, 0.1167, CORPUS),
+    "mix": Rate(6_283, 1_213, 0.1167, CORPUS),
+    "pack": Rate(332, 1_190, 0.1167, CORPUS),
 }
 """Measured on 22 November 2026, on two cores of an AMD EPYC that other work shared, so a quiet machine is faster.
 
@@ -53,6 +53,6 @@ kept are RefinedWeb's for English (Penedo et al. 2023, figure 2), whose line-wis
 SAMPLES: dict[str, Rate] = {
     "instructions": Rate(1_438, 192, 0, PAGES),
     "preferences": Rate(2_301, 252, 0, PAGES),
-    "tokenizer": Rate(1_300, 13, 0, CORPUS),
+    "tokenizer": Rate(595, 13, 0, CORPUS),
 }
 """The stages that read only a part of the corpus, however large it is: examples, and documents of the sample."""

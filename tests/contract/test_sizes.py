@@ -18,6 +18,7 @@ from contract.sizes import (
     logits_bytes,
     parameters,
     recomputed,
+    refuse_absurd,
     reward_parameters,
     training_peak,
     zero_stage,
@@ -151,3 +152,31 @@ def test_parts_add_up() -> None:
     assert one.total == 28
     assert one + one == Memory(2, 4, 6, 8, 10, 12, 14, host=200)
     assert frozen(10, BF16).total == 20
+
+
+def test_a_model_that_no_accelerator_holds_is_refused_with_its_numbers() -> None:
+    with pytest.raises(ValueError, match=r"^pretrain.model") as refused:
+        refuse_absurd("sft", LLAMA_70B, 32_000, Engine(dtype="bf16", zero_stage=1), 0)
+    assert str(refused.value) == (
+        "pretrain.model: its 68,976,648,192 parameters take 966 GB in sft, on each of 1 processes with ZeRO stage 1; "
+        "no accelerator has more than 288 GB; raise sft.engine.zero_stage or .processes, or make the model smaller"
+    )
+
+
+def test_the_same_model_is_taken_where_it_is_sharded() -> None:
+    refuse_absurd("sft", LLAMA_70B, 32_000, Engine(dtype="bf16", zero_stage=3, processes=64), 0)
+
+
+def test_ppo_needs_four_models() -> None:
+    """16 GB a billion parameters and two times: 13 billion fit an accelerator once, not as PPO's four."""
+    llama_13b = Model(layers=40, d_model=5120, heads=40, kv_heads=40, d_ff=13824, tie_embeddings=False)
+    engine = Engine(dtype="bf16", zero_stage=2)
+    refuse_absurd("reward", llama_13b, 32_000, engine, 0)
+    with pytest.raises(ValueError, match="GB in ppo"):
+        refuse_absurd("ppo", llama_13b, 32_000, engine, 0)
+
+
+def test_a_micro_batch_that_no_accelerator_holds_is_refused() -> None:
+    refuse_absurd("pretrain", LLAMA_7B, 32_000, Engine(dtype="bf16", micro_batch=4), 2048)
+    with pytest.raises(ValueError, match=r"^pretrain.engine.micro_batch: 64 sequences of 2,048 tokens take "):
+        refuse_absurd("pretrain", LLAMA_7B, 32_000, Engine(dtype="bf16", micro_batch=64), 2048)

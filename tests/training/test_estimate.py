@@ -1,6 +1,7 @@
 """What `estimate` says, against the models that are built, DeepSpeed's settings, and known answers."""
 
 import json
+import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ from contract.accelerators import ACCELERATORS
 from contract.errors import InputError
 from contract.plan import Run
 from contract.recipe import Recipe
+from contract.settings.examples import MAX_SYNTHETIC
 from contract.settings.training import Engine, Model
 from contract.sizes import Memory, parameters, reward_parameters, zero_stage
 from contract.stages import STAGES
@@ -163,7 +165,7 @@ def test_what_takes_most_is_named_with_what_helps(capsys: pytest.CaptureFixture[
     assert estimate.most(Memory(weights=1, logits=3, host=9)) == "logits"
     assert training.main(["estimate", "--recipe", "base", "--gpus", "8", "--gpu", "a100-40gb"]) == 0
     assert "pretrain fits: 83% of the memory, most of it logits" in capsys.readouterr().out
-    wide = ("--set", "pretrain.batch=4096", "--set", "pretrain.engine.micro_batch=512")
+    wide = ("--set", "pretrain.batch=1024", "--set", "pretrain.engine.micro_batch=128")
     training.main(["estimate", "--recipe", "base", "--gpus", "8", "--gpu", "h200-nvl", *wide[2:], *wide[:2]])
     assert "does not fit: logits take most; lower pretrain.engine.micro_batch" in capsys.readouterr().out
 
@@ -186,3 +188,51 @@ def test_a_resolved_run_is_estimated_too(make_run: Callable[..., Run], capsys: p
 @pytest.mark.parametrize(("count", "said"), [(950, "950"), (5.243e9, "5.24 billion"), (3e12, "3 trillion")])
 def test_large_numbers_are_said_in_words(count: float, said: str) -> None:
     assert estimate.short(count) == said
+
+
+def numbers(recipe: str) -> set[str]:
+    """The numbers in a recipe's comments, without those of settings that a comment shows."""
+    lines = Path(f"recipes/{recipe}.yaml").read_text().splitlines()
+    comments = "\n".join(line.partition("#")[2] for line in lines)
+    prose = re.sub(r"\S+\.md|\S+://\S+|: \{.*|: \[.*", "", comments)
+    return set(re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", prose))
+
+
+def test_every_number_in_the_comments_of_base_is_what_is_estimated() -> None:
+    recipe = base()
+    made, one = estimate.corpus(recipe, *estimate.crawl_size(recipe)), estimate.pretrain(recipe)
+    read = estimate.epochs(recipe, estimate.sources_of(recipe, made))["crawl"]
+    ratio = one.tokens / one.parameters
+    assert numbers("base") == {
+        f"{one.parameters / 1e6:.1f}",
+        f"{rates.CRAWL_FILES:,}",
+        f"{made.pages / 1e6:.1f}",
+        f"{made.tokens / 1e9:.2f}",
+        f"{MAX_SYNTHETIC:,}",
+        f"{one.steps:,}",
+        f"{one.tokens // one.steps:,}",
+        f"{one.tokens / 1e9:.2f}",
+        f"{read:.2f}",
+        f"{ratio:.0f}",
+        f"{ratio / 20:.1f}",
+        "20",
+        f"{one.memory.total / 2**30:.1f}",
+    }
+
+
+def test_every_number_in_the_comments_of_large_is_what_is_estimated() -> None:
+    recipe = recipes.load("large")
+    one = estimate.pretrain(recipe)
+    read = estimate.epochs(recipe, estimate.sources_of(recipe, estimate.corpus(recipe, *estimate.crawl_size(recipe))))
+    assert numbers("large") == {
+        f"{one.parameters / 1e9:.2f}",
+        f"{one.tokens / 1e9:.0f}",
+        f"{one.tokens / one.parameters:.0f}",
+        f"{read['crawl']:.2f}",
+        f"{recipe.pretrain.batch * recipe.pack.seq_len:,}",
+    }
+
+
+@pytest.mark.parametrize("recipe", ["base", "large"])
+def test_every_stage_of_the_recipes_for_gpus_fits_one(recipe: str) -> None:
+    assert "does not fit" not in "\n".join(estimate.report(recipes.load(recipe), H100, 0.4))
