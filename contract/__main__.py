@@ -1,5 +1,5 @@
 """Commands that need neither Spark nor a GPU:
-`python -m contract resolve | plan | funnel | lineage | verify | snapshots | gc`.
+`python -m contract resolve | plan | funnel | lineage | trace | verify | snapshots | gc`.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from contract import contamination, funnel, gc, lineage, recipe, verify
+from contract import contamination, funnel, gc, lineage, recipe, trace, verify
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError
 from contract.manifest import find
@@ -58,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--store", required=True)
     one.add_argument("uri")
+
+    one = commands.add_parser("trace", help="the documents and pages that a row of training tokens holds")
+    one.add_argument("--store", required=True)
+    one.add_argument("--row", type=int, required=True, help="counted from 0")
+    one.add_argument("file", help="a file of rows that pack committed: its path in the store, or its URI")
 
     one = commands.add_parser(
         "verify", help="recompute fingerprints and checksums of a result and of the results that it was made from"
@@ -162,6 +167,10 @@ def _lineage(given: argparse.Namespace) -> None:
     print("\n".join(lineage.trace(_existing(given.store), given.uri)))
 
 
+def _trace(given: argparse.Namespace) -> None:
+    print("\n".join(trace.row_lines(_existing(given.store), given.file, given.row)))
+
+
 def _verify(given: argparse.Namespace) -> None:
     verdict = verify.verify(given.uri)
     for line in verdict.wrong:
@@ -203,6 +212,7 @@ _COMMANDS = {
     "plan": _plan,
     "funnel": _funnel,
     "lineage": _lineage,
+    "trace": _trace,
     "verify": _verify,
     "snapshots": _snapshots,
     "gc": _gc,

@@ -125,11 +125,11 @@ def _seq_len(file: File) -> int:
 
 
 class _Spool:
-    """Numbers of one type, on disk beyond a megabyte, so that memory does not grow with a shard."""
+    """Numbers of one type, on disk beyond 256 KiB, so that memory does not grow with a shard."""
 
     def __init__(self, kind: str) -> None:
         self._kind = np.dtype(kind)
-        self._file = tempfile.SpooledTemporaryFile(1 << 20)  # noqa: SIM115  `close` ends it
+        self._file = tempfile.SpooledTemporaryFile(1 << 18)  # noqa: SIM115  `close` ends it
         self.count = 0
 
     def add(self, numbers: Integers) -> None:

@@ -37,6 +37,9 @@ ALSO = {
     "contract/conversation.py": ("tests/contract/test_examples.py",),
     "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),
     "contract/documents.py": ("tests/pipelines/spark/test_documents.py",),
+    "pipelines/vocabulary/encoding.py": ("tests/pipelines/vocabulary/test_bytebpe.py", "tests/pipelines/test_pack.py"),
+    "pipelines/vocabulary/fertility.py": ("tests/pipelines/test_tokenizer.py",),
+    "contract/trace.py": ("tests/pipelines/test_pack.py",),
     "contract/plan.py": ("tests/contract/test_deployment.py",),
     "contract/settings/base.py": (
         "tests/contract/test_settings.py",
@@ -51,6 +54,7 @@ ALSO = {
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/sources.py": ("tests/contract/test_plan.py",),
     "pipelines/examples/sieve.py": ("tests/pipelines/test_instructions.py", "tests/pipelines/test_preferences.py"),
+    "pipelines/spark/dealing.py": ("tests/pipelines/test_mix.py", "tests/pipelines/test_curate.py"),
     "pipelines/spark/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
     "pipelines/dedup/repeats.py": ("tests/pipelines/test_dedup_substring.py",),
     "pipelines/spark/session.py": ("tests/pipelines/spark/test_exchange.py", "tests/pipelines/spark/test_job.py"),

@@ -3,11 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Iterator
 from functools import partial
-from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
-from tokenizers import Tokenizer
+import pyarrow.compute as pc
 
 from contract import results
 from contract.chat import load_special_tokens
@@ -18,35 +16,23 @@ from contract.output import Writer
 from contract.settings.corpus import Pack
 from contract.shards import RowsWriter, ShardFiles, TokenWriter, rows_name, token_type
 from contract.store import Store
-from contract.tables import read_rows
+from contract.tables import BATCH_ROWS, read_batches
 from pipelines.spark.documents import Output
 from pipelines.spark.job import Job
 from pipelines.text import packing
-from pipelines.tokenizer import BATCH_TEXTS, batched
+from pipelines.vocabulary.bytebpe import Ids, Sizes
+from pipelines.vocabulary.encoding import Encoder, encoder_of, load_tokenizer
 
 KINDS = {Kind.DOCUMENTS: Kind.TOKENS, Kind.HELDOUT: Kind.HELDOUT_TOKENS}
-Batch = tuple[list[str], npt.NDArray[np.int32], list[int], list[int]]
+Batch = tuple[list[str], Ids, Sizes, int]
 
 
-def load_tokenizer(data: bytes) -> Tokenizer:
-    """Load the tokenizer, set to encode special tokens that occur in documents, such as `<|user|>`, as plain text."""
-    tokenizer = Tokenizer.from_buffer(data)
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def encode_documents(store: Store, file: File, tokenizer: Tokenizer, end: int) -> Iterator[Batch]:
-    """Yield batches of documents: their ids, their tokens joined, each with `end`, the tokens and bytes of each."""
-    for rows in batched(read_rows(store, file, ["id", "text"]), BATCH_TEXTS):
-        texts = [row["text"] for row in rows]
-        encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        tokens = np.concatenate([np.array([*ids, end], np.int32) for ids in encoded])
-        yield (
-            [row["id"] for row in rows],
-            tokens,
-            [len(ids) + 1 for ids in encoded],
-            [len(text.encode()) for text in texts],
-        )
+def encode_documents(store: Store, file: File, encoder: Encoder) -> Iterator[Batch]:
+    """Yield batches of documents: their ids, their tokens joined, the tokens of each, and the bytes of all."""
+    for batch in read_batches(store, file, BATCH_ROWS, ["id", "text"]):
+        tokens, sizes = encoder.encode(batch["text"])
+        size = pc.sum(pc.binary_length(batch["text"])).as_py()
+        yield batch["id"].to_pylist(), tokens, sizes, size
 
 
 class Shard:
@@ -64,9 +50,9 @@ class Shard:
     def tokens(self) -> int:
         return self._writer.tokens
 
-    def add(self, ids: list[str], tokens: npt.NDArray[np.int32], sizes: list[int]) -> None:
+    def add(self, ids: list[str], tokens: Ids, sizes: Sizes) -> None:
         """Add documents, given as `encode_documents` yields them."""
-        self._writer.add(tokens, np.array(sizes, np.int64), bytes.fromhex("".join(ids)))
+        self._writer.add(tokens, sizes, bytes.fromhex("".join(ids)))
 
     def close(self, settings: Pack) -> ShardFiles:
         """Cut the rows, and write what describes the tokens."""
@@ -102,8 +88,7 @@ def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, end: int,
 
     `end` is the id of end-of-text.
     """
-    tokenizer = load_tokenizer(vocabulary)
-    size = tokenizer.get_vocab_size()
+    encoder = encoder_of(vocabulary, end)
     output = Output()
     shard: Shard | None = None
 
@@ -111,14 +96,14 @@ def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, end: int,
         output.shards.append(shard.close(settings))
         output.metrics["filled"] += shard.filled
 
-    for ids, tokens, sizes, read in encode_documents(store, file, tokenizer, end):
-        starts = [0, *accumulate(sizes)]
-        output.counts.bytes_read += sum(read)
+    for ids, tokens, sizes, size in encode_documents(store, file, encoder):
+        starts = [0, *np.cumsum(sizes).tolist()]
+        output.counts.bytes_read += size
         at = 0
         while at < len(ids):
             if shard is None:
                 path = f"{prefix}/{KINDS[file.kind]}-{name}-{len(output.shards):05d}"
-                shard = Shard(store, path, file, size)
+                shard = Shard(store, path, file, encoder.vocab_size)
             full = starts[at] + settings.shard_tokens - shard.tokens
             stop = min(bisect_left(starts, full, at + 1), len(ids))
             shard.add(ids[at:stop], tokens[starts[at] : starts[stop]], sizes[at:stop])

@@ -116,6 +116,6 @@ def test_airflow_finds_the_dags_and_the_recipes(elsewhere: Callable[..., str], t
     folder, dags, names, tiny = json.loads(elsewhere("-c", script, tmp_path).splitlines()[-1])
     assert str(ROOT) not in folder
     assert dags == sorted(file.name for file in (ROOT / "dags").glob("*.py"))
-    assert names == ["base", "sample", "tiny"]
+    assert names == ["base", "large", "sample", "tiny"]
     assert Path(tiny).is_file()
     assert Path(tiny).parent == Path(folder).with_name("recipes")

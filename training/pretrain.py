@@ -30,7 +30,7 @@ def run(job: Job) -> None:
     draws, seq_len = _draws(job), job.setting("pack.seq_len")
     heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
     plan = draws.schedule
-    module, old_rows = _build(job, chat)
+    module, old_rows = vocabulary.started(job, chat) if settings.start_from else (_fresh(job, chat), 0)
     start = positions.of_model(module)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
@@ -84,23 +84,6 @@ def _finish(
     job.commit(folder, results.Pretrain(**figures))
 
 
-def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
-    """(The model before the first step, the number of its embeddings that no new token was given)."""
-    settings: Pretrain = job.settings
-    if settings.start_from:
-        return vocabulary.started(job, chat)
-    built = model.build(
-        settings.model,
-        chat.vocab_size,
-        job.setting("pack.seq_len"),
-        settings.seed,
-        settings.engine.dtype,
-        chat.end_of_text,
-        chat.pad,
-    )
-    return built, 0
-
-
 def _draws(job: Job) -> Draws:
     """What the recipe's mixture and phases draw from the packed corpus; prints how much that is."""
     settings: Pretrain = job.settings
@@ -121,6 +104,20 @@ def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> 
     positions.turn(engine.module, positions.of_phases(start, settings.phases, seq_len)[phase])
     engine.resize(rows, positions.micro_batch(settings.engine.micro_batch, seq_len, own))
     return phase
+
+
+def _fresh(job: Job, chat: Chat) -> LlamaForCausalLM:
+    """The recipe's model, from random weights."""
+    settings: Pretrain = job.settings
+    return model.build(
+        settings.model,
+        chat.vocab_size,
+        job.setting("pack.seq_len"),
+        settings.seed,
+        settings.engine.dtype,
+        chat.end_of_text,
+        chat.pad,
+    )
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:

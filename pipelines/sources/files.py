@@ -24,7 +24,7 @@ from contract.store import Entry, Store, explain, split_uri
 NAMED = re.compile(r"\.(jsonl|ndjson|json|parquet|txt|text)(\.(gz|zst))?\Z", re.IGNORECASE)
 TEXT = re.compile(r"\.(txt|text)(\.(gz|zst))?\Z", re.IGNORECASE)
 BOM = b"\xef\xbb\xbf"
-PIECE = 1 << 20  # bytes read at once
+PIECE = 64 << 10  # bytes read at once: what a cut-off file loses of its end
 PARQUET_ROWS = 64  # in memory at a time; a book has megabytes
 STRUCTURE = re.compile(rb'["\[\]{},]')
 IN_STRING = re.compile(rb'["\\]')

@@ -37,25 +37,41 @@ def best_fit(sizes: Iterable[npt.NDArray[np.integer]], seq_len: int) -> Iterator
     limit = min(WINDOW_ROWS * seq_len, max(WINDOW_TOKENS, seq_len + 1))
     held: list[tuple[Integers, Integers]] = []
     tokens = pieces = at = 0
-    for batch in sizes:
-        start, length = split(batch.astype(np.int64), seq_len)
+    for batch in (some for all_of in sizes for some in _batches(all_of.astype(np.int64), seq_len)):
+        start, length = split(batch, seq_len)
         for begin, end in _windows(length, tokens, pieces, limit):
             held.append((at + start[begin:end], length[begin:end]))
             tokens, pieces = tokens + int(length[begin:end].sum()), pieces + end - begin
             if tokens >= limit or pieces >= CHUNK:
                 yield _cut(held, seq_len)
                 held, tokens, pieces = [], 0, 0
-        at += int(batch.sum(dtype=np.int64))
+        at += int(batch.sum())
     if held:
         yield _cut(held, seq_len)
 
 
 def split(sizes: Integers, seq_len: int) -> tuple[Integers, Integers]:
     """(start, length) of the pieces of consecutive documents: at most `seq_len + 1` tokens, overlapping by one."""
-    counts = np.maximum(-(-(sizes - 1) // seq_len), 1)
+    counts = _pieces(sizes, seq_len)
     number = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
     start = np.repeat(np.cumsum(sizes) - sizes, counts) + number * seq_len
     return start, np.minimum(np.repeat(sizes, counts) - number * seq_len, seq_len + 1)
+
+
+def _pieces(sizes: Integers, seq_len: int) -> Integers:
+    """The number of pieces of each document."""
+    return np.maximum(-(-(sizes - 1) // seq_len), 1)
+
+
+def _batches(sizes: Integers, seq_len: int) -> Iterator[Integers]:
+    """Divide documents into batches of at most CHUNK pieces, or of one document."""
+    ends = np.cumsum(_pieces(sizes, seq_len))
+    begin = 0
+    while begin < len(sizes):
+        most = CHUNK + (int(ends[begin - 1]) if begin else 0)
+        end = max(int(np.searchsorted(ends, most, side="right")), begin + 1)
+        yield sizes[begin:end]
+        begin = end
 
 
 def _windows(length: Integers, tokens: int, pieces: int, limit: int) -> Iterator[tuple[int, int]]:

@@ -55,6 +55,15 @@ def test_shares_are_of_the_stage_and_of_the_first() -> None:
     ]
 
 
+def test_the_sources_beside_the_crawl_count_from_where_they_join_it() -> None:
+    def at(stage: str, read: int, kept: int) -> str:
+        return next(line for line in told if line.startswith(stage)).split()[3]
+
+    found = [("crawl", 200, 100), ("dedup_url", 100, 80), ("curate", 50, 40), ("dedup_fuzzy", 120, 100)]
+    told = render([Level(*one, 0, Counter(), Counter()) for one in found]).splitlines()
+    assert [at(*one) for one in found] == ["50.0%", "40.0%", "80.0%", "40.0%"]
+
+
 def test_a_stage_that_read_nothing_kept_nothing() -> None:
     assert render([]).splitlines() == ["stage             documents    kept  of all     bytes  dropped because"]
     [_, line] = render([level(0, 0)]).splitlines()

@@ -152,7 +152,7 @@ def test_the_funnel_prints_its_table_and_what_was_found_of_benchmarks(
     head, extract, empty, benchmarks = capsys.readouterr().out.splitlines()
     assert head.startswith("stage             documents")
     assert extract == "extract                   3   75.0%   75.0%      10 B  empty 1"
-    assert (empty, benchmarks[:23]) == ("", "benchmarks in the crawl")
+    assert (empty, benchmarks[:24]) == ("", "benchmarks in the corpus")
 
 
 def test_lineage_prints_the_chain(make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from contract.recipe import Recipe, parse
 from contract.scores import ESTABLISHED
 from contract.settings.base import Settings
 from contract.settings.corpus import LANGUAGE_MODEL, CuratedSource
+from contract.settings.training import Phase
 from contract.sources import (
     MAX_SEGMENTS,
     Segment,
@@ -51,6 +52,10 @@ CHANGED: dict[str, Any] = {
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
     "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "ppo.kl_target": 6.0,
     "export.dtype": "bf16",
+    "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
+    "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a",
+    "pack.more_seq_lens": (4096,), "pack.packing": "best_fit", "pretrain.mixture.proportions": {"crawl": 1.0},
+    "pretrain.mixture.epochs": {"crawl": 2.0}, "pretrain.phases": (Phase(share=1.0),),
 }  # fmt: skip
 
 

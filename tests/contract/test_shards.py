@@ -336,11 +336,15 @@ def test_a_shard_outside_a_part_and_rows_of_no_length_are_refused() -> None:
         shards_of(listed(*[(name, kind, 0) for name, kind, _ in names], ("t-x.rows", "rows", 0)), Kind.TOKENS)
 
 
-def test_numbers_beyond_a_megabyte_are_held_on_disk() -> None:
+def test_many_numbers_are_held_on_disk() -> None:
     spool = shards._Spool("<u8")
-    spool.add(np.arange(CHUNK))
+    spool.add(np.arange(1000))
     assert not spool._file._rolled
-    for _ in range(3):
-        spool.add(np.arange(CHUNK))
+    spool.add(np.arange(1000, CHUNK * 2))
     assert spool._file._rolled
-    assert np.array_equal(np.concatenate(list(spool.chunks())), np.tile(np.arange(CHUNK), 4))
+    first, second = spool.chunks(), spool.chunks()
+    assert np.array_equal(next(first), np.arange(CHUNK))
+    assert np.array_equal(np.concatenate(list(second)), np.arange(CHUNK * 2))
+    assert np.array_equal(next(first), np.arange(CHUNK, CHUNK * 2)), "two readers do not disturb each other"
+    spool.add(np.arange(3))
+    assert [len(chunk) for chunk in spool.chunks()] == [CHUNK, CHUNK, 3]

@@ -127,11 +127,10 @@ def commit_corpus(run: Run) -> None:
             packed += write_shard(run.store, attempt.path(f"{tokens}-{at}"), part, tokens, ids, lengths)
     commit(run, "mix", mixed)
     special = ("special_tokens", dump_special_tokens(SPECIAL_TOKENS), 0)
-    vocabulary = ("tokenizer", tokenizer.to_str().encode(), 0)
     commit(
         run,
         "tokenizer",
-        {"tokenizer.json": vocabulary, "special_tokens.json": special},
+        {"tokenizer.json": ("tokenizer", tokenizer.to_str().encode(), 0), "special_tokens.json": special},
         vocab_size=tokenizer.get_vocab_size(), sample_bytes=0, sample_documents=0, heldout_bytes_per_token=None,
     )  # fmt: skip
     attempt.commit(packed, result=result_of("pack").model_construct())

@@ -25,14 +25,14 @@ def of_model(module: Any) -> Positions:
 
 
 def of_phases(start: Positions, phases: Sequence[Phase], seq_len: int) -> list[Positions]:
-    """Those of each phase; `start` alone if there is none. `seq_len` is the length of phases that say none."""
+    """Those of each phase, or of the whole training if there is none. `seq_len` is the length where none is said."""
     found: list[Positions] = []
-    now = start
+    now = Positions(max(start.longest, seq_len), start.rope)
     for phase in phases:
         own = phase.seq_len or seq_len
         now = Positions(max(now.longest, own), _scaled(phase.rope, start, own) if phase.rope else now.rope)
         found.append(now)
-    return found or [start]
+    return found or [now]
 
 
 def _scaled(rope: Rope, start: Positions, longer: int) -> dict[str, Any]:

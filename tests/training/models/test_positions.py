@@ -40,7 +40,8 @@ def test_what_phases_mean_for_positions() -> None:
             },
         ),
     ]
-    assert of_phases(START, (), 64) == [START]
+    assert of_phases(START, (), 64) == of_phases(START, (), 32) == [START]
+    assert of_phases(START, (), 128) == [Positions(128, START.rope)], "a model that goes on with longer sequences"
     assert of_phases(START, (Phase(share=1, seq_len=32, rope=Rope(type="linear")),), 64)[0].rope["factor"] == 1.0
 
 
