@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError, model_validator
 
-from contract import deployment, mistakes, mixture, plainyaml
+from contract import deployment, mistakes, mixture, plainyaml, sizes
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
@@ -26,6 +26,7 @@ from contract.store import split_uri
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
 NAMED = re.compile(r"([\w-]+)|recipes/([\w-]+)\.yaml")
 PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
+TRAINING = ("pretrain", "sft", "reward", "ppo")
 TOLD = 10  # at most so many mistakes in one error message
 
 
@@ -69,6 +70,19 @@ class Recipe(TrainingSections):
                 f"ppo.ptx_sequences {self.ppo.ptx_sequences} is not a multiple of "
                 f"ppo.engine.processes {self.ppo.engine.processes}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_an_accelerator(self) -> "Recipe":
+        if self.pretrain.start_from is None:  # else `pretrain.model` says nothing
+            for stage in TRAINING:
+                sizes.refuse_absurd(
+                    stage,
+                    self.pretrain.model,
+                    self.tokenizer.vocab_size,
+                    getattr(self, stage).engine,
+                    self.pack.seq_len if stage == "pretrain" else 0,
+                )
         return self
 
     @model_validator(mode="after")

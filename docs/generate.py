@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from docs import filters, stages
+from docs import filters, scale, stages
 from tests.contract import test_identity, test_settings
 
 
@@ -11,6 +11,7 @@ def made() -> dict[Path, str]:
     return {
         stages.PAGE: stages.render(),
         filters.PAGE: filters.page(filters.PAGE.read_text()),
+        scale.PAGE: scale.page(scale.PAGE.read_text()),
         test_settings.SCHEMA: test_settings.schema(),
         test_identity.FILE: test_identity.table(),
     }

@@ -16,11 +16,11 @@ from contract.examples import ALPACA, inspect, read
 from contract.kinds import Kind
 from contract.recipe import StageSettings
 from contract.schema import CHATS
-from contract.settings.examples import Instructions
+from contract.settings.examples import MAX_SYNTHETIC, Instructions
 from pipelines.decontaminate import leaks
 from pipelines.examples.duplicates import Parts
 from pipelines.examples.sieve import Flags, Shape, Sieve, prompt_key
-from pipelines.examples.synthetic import MAX_EXAMPLES, documents, synthetic_instructions
+from pipelines.examples.synthetic import documents, synthetic_instructions
 from pipelines.spark.job import Job
 from pipelines.text.mixing import Hashes
 
@@ -70,7 +70,7 @@ def from_mixture(job: Job, settings: Instructions, sieve: Sieve[Conversation]) -
     def made(kind: Kind) -> Iterator[tuple[str, Conversation]]:
         return synthetic_instructions(documents(job.store, job.inputs("mix", kind)), settings.seed)
 
-    return sieve.take_both(made, settings.max_examples or MAX_EXAMPLES, settings.max_heldout, set())
+    return sieve.take_both(made, settings.max_examples or MAX_SYNTHETIC, settings.max_heldout, set())
 
 
 def check(settings: StageSettings) -> None:

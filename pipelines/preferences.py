@@ -18,12 +18,12 @@ from contract.examples import HH_RLHF, inspect, read
 from contract.kinds import Kind
 from contract.recipe import StageSettings
 from contract.schema import PAIRS
-from contract.settings.examples import Preferences
+from contract.settings.examples import MAX_SYNTHETIC, Preferences
 from contract.tables import read_rows
 from pipelines.decontaminate import leaks
 from pipelines.examples.duplicates import Parts
 from pipelines.examples.sieve import Flags, Shape, Sieve, prompt_key
-from pipelines.examples.synthetic import MAX_EXAMPLES, documents, synthetic_preferences
+from pipelines.examples.synthetic import documents, synthetic_preferences
 from pipelines.spark.job import Job
 
 KEY = "preferences.data"
@@ -82,7 +82,7 @@ def from_mixture(job: Job, settings: Preferences, sieve: Sieve[Preference], lear
     def made(kind: Kind) -> Iterator[tuple[str, Preference]]:
         return synthetic_preferences(documents(job.store, job.inputs("mix", kind)), settings.seed)
 
-    most = settings.max_examples or MAX_EXAMPLES
+    most = settings.max_examples or MAX_SYNTHETIC
     wanted = max(1, round(most * settings.heldout_fraction))
     return sieve.take_both(made, most - wanted, wanted, learned)
 

@@ -100,9 +100,7 @@ def test_a_name_that_no_recipe_has_is_told_those_that_are_shipped(elsewhere: Cal
         "try: load('recipes/bog.yaml')\n"
         "except RecipeError as error: print(error)"
     )
-    said = (
-        "recipe recipes/bog.yaml: no such file; there are recipes/base.yaml, recipes/sample.yaml, recipes/tiny.yaml\n"
-    )
+    said = "recipe recipes/bog.yaml: no such file; there are recipes/base.yaml, recipes/large.yaml, recipes/sample.yaml, recipes/tiny.yaml\n"
     assert elsewhere("-c", script) == said
 
 
@@ -118,6 +116,6 @@ def test_airflow_finds_the_dags_and_the_recipes(elsewhere: Callable[..., str], t
     folder, dags, names, tiny = json.loads(elsewhere("-c", script, tmp_path).splitlines()[-1])
     assert str(ROOT) not in folder
     assert dags == sorted(file.name for file in (ROOT / "dags").glob("*.py"))
-    assert names == ["base", "sample", "tiny"]
+    assert names == ["base", "large", "sample", "tiny"]
     assert Path(tiny).is_file()
     assert Path(tiny).parent == Path(folder).with_name("recipes")

@@ -1,5 +1,8 @@
 """Run one stage of the GPU plane: `deepspeed --num_accelerators N --module training STAGE --recipe URI`, or
-`python -m training STAGE --recipe URI` for one process."""
+`python -m training STAGE --recipe URI` for one process.
+
+`python -m training estimate --recipe R` says beforehand what a run takes.
+"""
 
 import argparse
 import errno
@@ -13,11 +16,15 @@ from contract.headline import headline, warnings
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
+from training import estimate
 from training.engine.job import Job, clear_checkpoints
 from training.engine.ranks import Ranks, StopFlag, join, own_rank
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["estimate"]:
+        return estimate.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("stage", choices=[stage.name for stage in STAGES.values() if stage.plane != "spark"])
     parser.add_argument(

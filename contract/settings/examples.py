@@ -4,7 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contract.settings.base import BelowOne, Count, Positive, Real, Seed, Settings, Uri
+from contract.settings.base import BelowOne, Count, Real, Rows, Seed, Settings, Uri
+
+MAX_SYNTHETIC = 100_000
+"""Examples made from the corpus, if the recipe does not say how many: more of them teach a model little."""
 
 
 class Examples(Settings):
@@ -12,8 +15,12 @@ class Examples(Settings):
 
     data: Literal["synthetic"] | Uri = "synthetic"
     """A file or folder of examples, or `synthetic`: examples that rules make from the corpus."""
-    max_examples: Positive | None = None
-    """Read only so many usable examples. If unset: all of a file, or 100,000 synthetic ones."""
+    max_examples: Rows | None = None
+    """Read only so many usable examples. If unset: all of a file, or 100,000 synthetic ones.
+
+    Above 2^24 it is refused: each process that sifts or trains keeps a record of every example in memory, and the
+    largest public collection, FLAN's, has some 15 million.
+    """
     min_jaccard: Annotated[Real, Field(gt=0, le=1)] | None = 0.8
     """Two examples are near duplicates if their prompts and their replies each share this part of their shingles.
 

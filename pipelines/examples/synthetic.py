@@ -18,10 +18,6 @@ MIN_REPLY_CHARS = 20
 MAX_PER_DOCUMENT = 8
 
 
-MAX_EXAMPLES = 100_000
-"""More synthetic examples are not made unless the recipe asks for them: they teach a model little."""
-
-
 @dataclass(frozen=True)
 class Document:
     id: str

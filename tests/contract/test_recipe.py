@@ -294,7 +294,7 @@ def test_a_missing_recipe_names_those_there_are(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "big.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    there = r"no such file; there are recipes/base\.yaml, recipes/big\.yaml, recipes/sample\.yaml, recipes/tiny\.yaml$"
+    there = r"no such file; there are recipes/base\.yaml, recipes/big\.yaml, recipes/large\.yaml, recipes/sample\.yaml, recipes/tiny\.yaml$"
     for name in ("recipes/bog.yaml", "bog", "other/tiny.yaml"):
         with pytest.raises(RecipeError, match=rf"recipe {name}: {there}"):
             load(name)
@@ -511,3 +511,18 @@ def test_the_mixture_of_pretraining_is_part_of_what_ppo_was_made_from() -> None:
     made = parse("pretrain: {mixture: {epochs: {crawl: 2}}, steps: 5}", "here")
     assert made.identity("ppo") == {"pretrain.mixture.epochs": {"crawl": 2.0}}
     assert made.identity("pretrain") == {"pretrain.mixture.epochs": {"crawl": 2.0}, "pretrain.steps": 5}
+
+
+def test_sizes_that_no_machine_holds_are_refused_when_the_recipe_is_read() -> None:
+    """In seconds, by arithmetic, and at the key; not hours later by a rank whose memory is full."""
+    with pytest.raises(RecipeError, match=r"pretrain\.model: its 40,\d+,\d+,\d+ parameters take [0-9,]+ GB"):
+        parse("pretrain: {model: {layers: 200, d_model: 4096, heads: 32, kv_heads: 32, d_ff: 11008}}", "test")
+    with pytest.raises(RecipeError, match=r"pretrain\.engine\.micro_batch: 16,384 sequences"):
+        parse("pretrain: {batch: 16384, engine: {micro_batch: 16384}}", "test")
+    with pytest.raises(RecipeError, match=r"instructions\.max_examples: .*16777216"):
+        parse("instructions: {max_examples: 20000000}", "test")
+
+
+def test_a_model_to_go_on_from_is_not_judged_by_the_settings_that_it_replaces() -> None:
+    model = "model: {layers: 200, d_model: 4096, heads: 32, kv_heads: 32, d_ff: 11008}"
+    assert parse(f"pretrain: {{start_from: /models/llama, {model}}}", "test").pretrain.start_from == "/models/llama"

@@ -66,7 +66,7 @@ def test_missing_recipe(start):
     code, line = start("--recipe", "recipes/none.yaml")
     assert (code, line) == (
         78,
-        "recipe recipes/none.yaml: no such file; there are recipes/base.yaml, recipes/sample.yaml, recipes/tiny.yaml",
+        "recipe recipes/none.yaml: no such file; there are recipes/base.yaml, recipes/large.yaml, recipes/sample.yaml, recipes/tiny.yaml",
     )
 
 

@@ -1,9 +1,11 @@
 """The chats and preference pairs that `instructions` and `preferences` committed, as training reads them.
 
-Every process holds the tables in Arrow's columns: about the bytes of the texts. An example becomes Python objects, and
-then tokens, only when it is asked for.
+A machine's first process that asks writes a table to the scratch folder as an Arrow file, and all map it into memory:
+however many processes there are, the texts are held once, and the kernel may drop them. An example becomes Python
+objects, and then tokens, only when it is asked for.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
@@ -12,6 +14,7 @@ import xxhash
 
 from contract.conversation import Conversation, Preference, Turn
 from contract.kinds import Kind
+from contract.private import private_lock
 from contract.schema import CHATS, PAIRS
 from contract.tables import read_batches
 from training.engine.job import Job
@@ -78,10 +81,17 @@ def distinct_prompts(pairs: Examples[Preference], most: int | None = None) -> li
 
 def _table(job: Job, stage: str, kind: Kind, schema: pa.Schema) -> pa.Table:
     names = [name for name in schema.names if name not in ("id", "source")]
-    batches = [
-        batch for file in job.manifest(stage).of(kind) for batch in read_batches(job.store, file, BATCH_ROWS, names)
-    ]
-    return pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in names]))
+    own = pa.schema([schema.field(name) for name in names])
+    target = job.scratch.folder / f"{kind}.arrow"
+    with private_lock(target.with_suffix(".lock")):
+        if not target.exists():
+            part = target.with_suffix(".part")
+            with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, own) as written:
+                for file in job.manifest(stage).of(kind):
+                    for batch in read_batches(job.store, file, BATCH_ROWS, names):
+                        written.write_batch(batch.cast(own))
+            os.replace(part, target)
+    return pa.ipc.open_file(pa.memory_map(str(target))).read_all()
 
 
 def _turns(rows: Sequence[dict[str, Any]]) -> Conversation:

@@ -1,13 +1,16 @@
 """The committed chats and pairs as training reads them: row by row, in order, and nothing more in memory than the tables."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from contract.conversation import Preference, Turn
 from contract.errors import DamagedError
 from contract.kinds import Kind
 from contract.tables import read_rows
+from training.data import examples
 from training.data.examples import distinct_prompts, read_chats, read_pairs
 from training.engine.job import Job
 
@@ -55,3 +58,16 @@ def test_a_table_that_a_disk_has_changed_is_refused(make_job: Callable[..., Job]
     job.store.write_bytes(file.path, bytes(data))
     with pytest.raises(DamagedError, match="does not hold what was committed"):
         list(read_chats(job, Kind.CHATS))
+
+
+def test_the_processes_of_a_machine_share_one_table(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reads the store; another of the same attempt maps the file that the first wrote, and copies nothing."""
+    job = make_job("sft")
+    first = list(read_chats(job, Kind.CHATS))
+    monkeypatch.setattr(examples, "read_batches", None)
+    before = pa.total_allocated_bytes()
+    again = read_chats(replace(job), Kind.CHATS)
+    assert pa.total_allocated_bytes() - before < 1024
+    assert list(again) == first

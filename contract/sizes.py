@@ -1,0 +1,215 @@
+"""How many parameters a model has, and how much memory training it takes, from the recipe alone.
+
+`python -m training estimate` prints these figures, and a recipe whose models fit no accelerator is refused. Everything
+here is arithmetic. The numbers of copies were read from the code that trains and checked against runs on a CPU
+(`perf/pretrain/estimate.py`). Bytes are those of tensors; what CUDA takes for itself is not among them.
+"""
+
+from dataclasses import dataclass, fields
+
+from contract.accelerators import GB, MOST_MEMORY
+from contract.settings.training import Engine, Model
+
+BUCKET = 500_000_000
+"""Elements that DeepSpeed reduces at a time, its default `reduce_bucket_size`."""
+LIVE = 1_000_000_000
+"""Elements that ZeRO 3 keeps gathered, DeepSpeed's default `stage3_max_live_parameters`."""
+MOMENTS = 8
+"""Bytes a parameter: AdamW's two moments in fp32."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device by what they are for. `host` is what offloading puts into main memory, for one process."""
+
+    weights: float = 0
+    gradients: float = 0
+    optimizer: float = 0
+    buffers: float = 0
+    activations: float = 0
+    logits: float = 0
+    cache: float = 0
+    host: float = 0
+
+    @property
+    def total(self) -> float:
+        """All of it on the device, so without `host`."""
+        parts = (self.weights, self.gradients, self.optimizer, self.buffers, self.activations, self.logits, self.cache)
+        return sum(parts)
+
+    def __add__(self, other: "Memory") -> "Memory":
+        return Memory(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Work:
+    """One backward pass: `rows` sequences of `length` tokens, of which the last `predicted` have logits."""
+
+    rows: int
+    length: int
+    predicted: int
+    accumulation: int
+    """Micro-batches of one process in an update."""
+    masked: bool = False
+    """Whether attention gets a mask: for documents that share a row, or for padding on the left."""
+
+
+def parameters(model: Model, vocab_size: int) -> int:
+    """The parameters of the language model; a tied embedding counts once."""
+    width = model.d_model
+    kept = width // model.heads * model.kv_heads  # width of the keys, and of the values
+    attention = 2 * width * width + 2 * width * kept
+    layer = attention + 3 * width * model.d_ff + 2 * width  # the last are the two norms
+    embeddings = vocab_size * width * (1 if model.tie_embeddings else 2)
+    return embeddings + model.layers * layer + width
+
+
+def reward_parameters(model: Model, vocab_size: int) -> int:
+    """The same model with a head for one number, of d_model weights and a bias, in place of the unembedding."""
+    unembedding = 0 if model.tie_embeddings else vocab_size * model.d_model
+    return parameters(model, vocab_size) - unembedding + model.d_model + 1
+
+
+def number_bytes(engine: Engine) -> int:
+    """Bytes of a weight and of an activation."""
+    return 4 if engine.dtype == "fp32" else 2
+
+
+def zero_stage(engine: Engine) -> int:
+    """The ZeRO stage in force: bf16 and offloading need one."""
+    return engine.zero_stage or (2 if engine.dtype == "bf16" or engine.offload_optimizer else 0)
+
+
+def frozen(count: int, engine: Engine) -> Memory:
+    """What a model holds that only computes, whole on each device."""
+    return Memory(weights=number_bytes(engine) * count)
+
+
+def held(count: int, engine: Engine) -> Memory:
+    """What a model in training holds at all times: weights, optimizer states, and under ZeRO 3 gradients.
+
+    With ZeRO, the optimizer keeps fp32 weights beside its moments. ZeRO 3 shards the weights too, but gathers up to
+    LIVE elements of them again, and its gradients have a fixed place.
+    """
+    stage, size, processes = zero_stage(engine), number_bytes(engine), engine.processes
+    weights = size * (count / processes + min(count, LIVE) if stage == 3 else count)
+    states = count / processes * (4 + MOMENTS) if stage else count * MOMENTS
+    gradients = 4 * count / processes if stage == 3 else 0
+    if engine.offload_optimizer:
+        return Memory(weights=weights, host=states + 4 * count / processes)
+    return Memory(weights=weights, optimizer=states, gradients=gradients)
+
+
+def gradients(count: int, engine: Engine) -> Memory:
+    """The gradients that wait for an update, in fp32: whole below ZeRO 2, on the host if the optimizer is there."""
+    sharded = engine.processes if zero_stage(engine) >= 2 else 1
+    return Memory(gradients=0 if engine.offload_optimizer else 4 * count / sharded)
+
+
+def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, work: Work, cuda: bool) -> Memory:
+    """Bytes at the moment of a step at which most is in use, for a model of `count` parameters.
+
+    There are four such moments: when the loss is known, all activations are held; with activation checkpointing, when
+    the first layer is computed again, one layer's; at the end of the backward pass all gradients are, with the buffers
+    that reduce them; and during the update. On CUDA DeepSpeed allocates whole buffers, also for small models.
+    """
+    stage, size, processes = zero_stage(engine), number_bytes(engine), engine.processes
+    base = held(count, engine)
+    whole = base if base.gradients else base + gradients(count, engine)
+    begun = whole if work.accumulation > 1 else base
+    largest = model.d_model * max(vocab_size, model.d_ff)
+    reducing = _reducing(count, largest, engine, work.accumulation > 1, cuda)
+    updating = 4 * count / processes if stage == 3 or (stage and size == 4) else 0  # a flat copy of the gradients
+    moments = (
+        begun + Memory(activations=activations(model, engine, work), logits=logits_bytes(vocab_size, work)),
+        begun + Memory(activations=recomputed(model, engine, work)),
+        whole + Memory(buffers=reducing),
+        whole + Memory(buffers=updating),
+    )
+    return max(moments, key=lambda moment: moment.total)
+
+
+def _reducing(count: int, largest: int, engine: Engine, accumulates: bool, cuda: bool) -> float:
+    """Bytes beside the gradients, at the end of a backward pass, while DeepSpeed reduces them over the processes."""
+    stage, size, used = zero_stage(engine), number_bytes(engine), min(count, BUCKET)
+    bucket = size * (BUCKET if cuda and stage else used)
+    if stage < 2:
+        return bucket
+    if stage == 3:
+        return bucket + used * (4 if size == 4 else 2 * size)
+    cast = 4 * largest if size == 2 else 0  # the gradient that is being turned into fp32
+    return bucket + cast + (size * count / engine.processes if accumulates else 0)
+
+
+def activations(model: Model, engine: Engine, work: Work) -> float:
+    """Bytes that the forward pass keeps for the backward pass, without the logits.
+
+    With activation checkpointing only each layer's input is kept.
+    """
+    size, width, tokens = number_bytes(engine), model.d_model, work.rows * work.length
+    last = (12 if size == 4 else 8) * width  # of the last norm: its input in fp32, the normalised input, its output
+    mask = work.masked * tokens * work.length  # of booleans, which every layer turns into numbers
+    if engine.activation_checkpointing:
+        return tokens * (model.layers * size * width + last) + mask
+    return model.layers * _layer(model, engine, work) + tokens * last + mask
+
+
+def recomputed(model: Model, engine: Engine, work: Work) -> float:
+    """With activation checkpointing: the layers' inputs, and one layer's activations that are computed again."""
+    if not engine.activation_checkpointing:
+        return 0
+    size, tokens = number_bytes(engine), work.rows * work.length
+    passing = 3 * size * model.d_ff  # gradients of the feed-forward part
+    return tokens * (model.layers * size * model.d_model + passing) + _layer(model, engine, work)
+
+
+def _layer(model: Model, engine: Engine, work: Work) -> float:
+    """Bytes that one layer keeps.
+
+    Each of the two norms keeps its input in fp32, the normalised input and its output; in fp32 the input is one tensor
+    with the residual stream. Attention keeps queries, keys, values, its output, and an fp32 number per head; where it
+    is masked, PyTorch's SDPA also keeps the mask, and keys and values repeated for all heads. The feed-forward part
+    keeps the gate, its SiLU, the other projection, and their product.
+    """
+    size, width, tokens = number_bytes(engine), model.d_model, work.rows * work.length
+    kept = width if work.masked else width // model.heads * model.kv_heads
+    norms = 2 * width * (4 + 2 * size)
+    numbers = 2 * width + 2 * kept + 4 * model.d_ff + work.masked * work.length
+    return tokens * (norms + size * numbers + 4 * model.heads)
+
+
+def logits_bytes(vocab_size: int, work: Work) -> float:
+    """Four copies in fp32: the logits whose log-probabilities are taken, and three in the gradient of these."""
+    return 4 * 4 * vocab_size * work.rows * work.predicted
+
+
+def cache_bytes(model: Model, engine: Engine, rows: int, length: int) -> float:
+    """Keys and values of `rows` sequences of `length` tokens, which generation keeps."""
+    return 2 * number_bytes(engine) * model.layers * model.d_model // model.heads * model.kv_heads * rows * length
+
+
+def refuse_absurd(stage: str, model: Model, vocab_size: int, engine: Engine, seq_len: int) -> None:
+    """Raise ValueError if no accelerator that is made has the memory that a stage needs on each.
+
+    seq_len: of pretraining, whose rows are always full; 0 for a stage whose rows are as long as its examples.
+    """
+    count = parameters(model, vocab_size)
+    models = held(count, engine)
+    if stage == "ppo":  # a critic learns too, and two models only compute
+        judge = reward_parameters(model, vocab_size)
+        models = models + held(judge, engine) + frozen(count, engine) + frozen(judge, engine)
+    where = f"on each of {engine.processes} processes with ZeRO stage {zero_stage(engine)}"
+    limit = f"no accelerator has more than {MOST_MEMORY / GB:.0f} GB"
+    if models.total > MOST_MEMORY:
+        raise ValueError(
+            f"pretrain.model: its {count:,} parameters take {models.total / GB:,.0f} GB in {stage}, {where}; {limit}; "
+            f"raise {stage}.engine.zero_stage or .processes, or make the model smaller"
+        )
+    work = Work(engine.micro_batch, seq_len, seq_len, accumulation=1)
+    passing = Memory(activations=activations(model, engine, work), logits=logits_bytes(vocab_size, work))
+    if (models + passing).total > MOST_MEMORY:
+        raise ValueError(
+            f"{stage}.engine.micro_batch: {engine.micro_batch:,} sequences of {seq_len:,} tokens take "
+            f"{passing.total / GB:,.0f} GB beside {models.total / GB:,.0f} GB for the model, {where}; {limit}; "
+            f"lower it, or set {stage}.engine.activation_checkpointing"
+        )

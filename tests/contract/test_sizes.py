@@ -1,0 +1,182 @@
+"""Sizes against numbers known from elsewhere: published models, and what was measured (perf/pretrain/estimate.py)."""
+
+from dataclasses import replace
+
+import pytest
+
+from contract.settings.training import Engine, Model
+from contract.sizes import (
+    BUCKET,
+    LIVE,
+    Memory,
+    Work,
+    activations,
+    cache_bytes,
+    frozen,
+    gradients,
+    held,
+    logits_bytes,
+    parameters,
+    recomputed,
+    refuse_absurd,
+    reward_parameters,
+    training_peak,
+    zero_stage,
+)
+
+LLAMA_7B = Model(layers=32, d_model=4096, heads=32, kv_heads=32, d_ff=11008, tie_embeddings=False)
+LLAMA_70B = Model(layers=80, d_model=8192, heads=64, kv_heads=8, d_ff=28672, tie_embeddings=False)
+BF16 = Engine(dtype="bf16", zero_stage=1)
+WORK = Work(rows=1, length=2048, predicted=2048, accumulation=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "vocabulary", "count"),
+    [
+        (LLAMA_7B, 32_000, 6_738_415_616),
+        (LLAMA_70B, 32_000, 68_976_648_192),
+        (Model(), 32_000, 109_529_856),
+    ],
+)
+def test_parameters_are_the_published_ones(model: Model, vocabulary: int, count: int) -> None:
+    assert parameters(model, vocabulary) == count
+
+
+def test_a_reward_model_has_a_head_for_one_number_instead_of_an_unembedding() -> None:
+    assert reward_parameters(LLAMA_7B, 32_000) == 6_738_415_616 - 32_000 * 4096 + 4097
+    assert reward_parameters(Model(), 32_000) == 109_529_856 + 769
+
+
+def test_sixteen_bytes_a_parameter_are_sharded_as_the_stage_says() -> None:
+    count = 1_000_000
+
+    def bytes_of(**engine: object) -> tuple[float, float, float]:
+        settings = Engine(dtype="bf16", processes=4, **engine)
+        both = held(count, settings)
+        return both.weights / count, both.optimizer / count, gradients(count, settings).gradients / count
+
+    assert bytes_of(zero_stage=1) == (2, 12 / 4, 4)
+    assert bytes_of(zero_stage=2) == (2, 12 / 4, 4 / 4)
+    assert bytes_of(zero_stage=3) == (2 / 4 + 2, 12 / 4, 4 / 4)  # a small model stays gathered
+    alone = Engine()
+    assert (held(count, alone).weights, held(count, alone).optimizer) == (4 * count, 8 * count)
+
+
+def test_zero_3_keeps_only_so_many_weights_gathered() -> None:
+    count = 10 * LIVE
+    assert held(count, Engine(dtype="bf16", zero_stage=3, processes=100)).weights == 2 * count / 100 + 2 * LIVE
+
+
+def test_offloading_moves_the_optimizer_and_the_gradients_to_the_host() -> None:
+    engine = Engine(dtype="bf16", zero_stage=2, processes=2, offload_optimizer=True)
+    both = held(1000, engine)
+    assert (both.optimizer, both.host, gradients(1000, engine).gradients) == (0, 500 * (12 + 4), 0)
+    assert both.total == both.weights == 2000
+
+
+@pytest.mark.parametrize(
+    ("engine", "stage"),
+    [
+        (Engine(), 0),
+        (Engine(dtype="bf16"), 2),
+        (Engine(offload_optimizer=True), 2),
+        (Engine(dtype="bf16", zero_stage=1), 1),
+        (Engine(zero_stage=3), 3),
+    ],
+)
+def test_bf16_and_offloading_need_a_stage(engine: Engine, stage: int) -> None:
+    assert zero_stage(engine) == stage
+
+
+def test_logits_of_a_large_vocabulary_take_gigabytes() -> None:
+    """Four fp32 copies: 17 GB at micro-batch 16, 2,048 tokens and 32,000 entries."""
+    work = Work(rows=16, length=2048, predicted=2048, accumulation=1)
+    assert logits_bytes(32_000, work) == 16 * 2048 * 32_000 * 4 * 4
+
+
+def test_activations_of_a_layer() -> None:
+    model = Model(layers=3, d_model=64, heads=4, kv_heads=2, d_ff=100)
+    layer = 8 * 64 + 2 * 32 + 4 * 100 + 4
+    assert activations(model, Engine(), WORK) == 2048 * 4 * (3 * layer + 3 * 64)
+    half = 2 * 64 * 8 + 2 * (2 * 64 + 2 * 32 + 4 * 100) + 4 * 4
+    assert activations(model, BF16, WORK) == 2048 * (3 * half + 8 * 64)
+
+
+def test_a_mask_is_kept_in_every_layer_with_keys_and_values_of_all_heads() -> None:
+    model = Model(layers=3, d_model=64, heads=4, kv_heads=2, d_ff=100)
+    masked = replace(WORK, masked=True)
+    more = 3 * 2 * (2048 * 2048 + 2048 * 2 * 32) + 2048 * 2048
+    assert activations(model, BF16, masked) - activations(model, BF16, WORK) == more
+
+
+def test_activation_checkpointing_keeps_the_layers_inputs_and_one_layer() -> None:
+    model = Model(layers=3, d_model=64, heads=4, kv_heads=2, d_ff=100)
+    engine = Engine(activation_checkpointing=True)
+    layer = 4 * (8 * 64 + 2 * 32 + 4 * 100 + 4)
+    assert activations(model, engine, WORK) == 2048 * (3 * 4 * 64 + 12 * 64)
+    assert recomputed(model, engine, WORK) == 2048 * (3 * 4 * 64 + layer + 3 * 4 * 100)
+    assert recomputed(model, Engine(), WORK) == 0
+
+
+def test_the_cache_of_a_7b_model_takes_half_a_mebibyte_a_token() -> None:
+    assert cache_bytes(LLAMA_7B, BF16, rows=1, length=1) == 1 << 19
+    assert cache_bytes(LLAMA_70B, BF16, rows=2, length=3) == 6 * 2 * 2 * 80 * 8 * 128
+
+
+def test_the_fullest_moment_is_the_loss_where_batches_are_large_and_the_reduction_where_models_are() -> None:
+    wide = Work(rows=64, length=2048, predicted=2048, accumulation=1)
+    count = parameters(Model(), 32_000)
+    at_loss = training_peak(Model(), count, 32_000, Engine(), wide, cuda=False)
+    assert at_loss.logits == logits_bytes(32_000, wide)
+    assert (at_loss.gradients, at_loss.buffers) == (0, 0)
+    short = Work(rows=1, length=8, predicted=8, accumulation=1)
+    at_end = training_peak(Model(), count, 32_000, Engine(), short, cuda=False)
+    assert at_end == Memory(4 * count, 4 * count, 8 * count, buffers=4 * count)
+
+
+def test_gradients_wait_from_one_micro_batch_to_the_next() -> None:
+    wide = Work(rows=64, length=2048, predicted=2048, accumulation=2)
+    count = parameters(Model(), 32_000)
+    assert training_peak(Model(), count, 32_000, Engine(), wide, cuda=False).gradients == 4 * count
+
+
+def test_cuda_gets_whole_buckets() -> None:
+    short = Work(rows=1, length=8, predicted=8, accumulation=1)
+    engine = Engine(dtype="bf16", zero_stage=1)
+    assert training_peak(Model(), 1000, 32_000, engine, short, cuda=True).buffers == 2 * BUCKET
+    assert training_peak(Model(), 1000, 32_000, engine, short, cuda=False).buffers == 0  # fuller when the loss is known
+
+
+def test_parts_add_up() -> None:
+    one = Memory(1, 2, 3, 4, 5, 6, 7, host=100)
+    assert one.total == 28
+    assert one + one == Memory(2, 4, 6, 8, 10, 12, 14, host=200)
+    assert frozen(10, BF16).total == 20
+
+
+def test_a_model_that_no_accelerator_holds_is_refused_with_its_numbers() -> None:
+    with pytest.raises(ValueError, match=r"^pretrain.model") as refused:
+        refuse_absurd("sft", LLAMA_70B, 32_000, Engine(dtype="bf16", zero_stage=1), 0)
+    assert str(refused.value) == (
+        "pretrain.model: its 68,976,648,192 parameters take 966 GB in sft, on each of 1 processes with ZeRO stage 1; "
+        "no accelerator has more than 288 GB; raise sft.engine.zero_stage or .processes, or make the model smaller"
+    )
+
+
+def test_the_same_model_is_taken_where_it_is_sharded() -> None:
+    refuse_absurd("sft", LLAMA_70B, 32_000, Engine(dtype="bf16", zero_stage=3, processes=64), 0)
+
+
+def test_ppo_needs_four_models() -> None:
+    """16 GB a billion parameters and two times: 13 billion fit an accelerator once, not as PPO's four."""
+    llama_13b = Model(layers=40, d_model=5120, heads=40, kv_heads=40, d_ff=13824, tie_embeddings=False)
+    engine = Engine(dtype="bf16", zero_stage=2)
+    refuse_absurd("reward", llama_13b, 32_000, engine, 0)
+    with pytest.raises(ValueError, match="GB in ppo"):
+        refuse_absurd("ppo", llama_13b, 32_000, engine, 0)
+
+
+def test_a_micro_batch_that_no_accelerator_holds_is_refused() -> None:
+    refuse_absurd("pretrain", LLAMA_7B, 32_000, Engine(dtype="bf16", micro_batch=4), 2048)
+    with pytest.raises(ValueError, match=r"^pretrain.engine.micro_batch: 64 sequences of 2,048 tokens take "):
+        refuse_absurd("pretrain", LLAMA_7B, 32_000, Engine(dtype="bf16", micro_batch=64), 2048)

@@ -1,0 +1,238 @@
+"""What `estimate` says, against the models that are built, DeepSpeed's settings, and known answers."""
+
+import json
+import re
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from contract import recipe as recipes
+from contract.accelerators import ACCELERATORS
+from contract.errors import InputError
+from contract.plan import Run
+from contract.recipe import Recipe
+from contract.settings.examples import MAX_SYNTHETIC
+from contract.settings.training import Engine, Model
+from contract.sizes import Memory, parameters, reward_parameters, zero_stage
+from contract.stages import STAGES
+from training import __main__ as training
+from training import estimate, rates
+
+H100 = ACCELERATORS["h100"]
+SHAPES = [
+    Model(layers=layers, d_model=64, heads=heads, kv_heads=kv_heads, d_ff=d_ff, tie_embeddings=tied)
+    for layers, (heads, kv_heads), d_ff, tied in product((1, 3), ((8, 8), (8, 2), (4, 1)), (96, 160), (True, False))
+]
+
+
+def base(*overrides: str) -> Recipe:
+    return recipes.load("base", overrides)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_parameters_are_those_of_the_models_that_are_built(shape: Model) -> None:
+    from training.models import llama
+    from training.reward import RewardModel
+
+    built = llama.build(shape, 500, 32, seed=0)
+    assert parameters(shape, 500) == llama.parameters(built)
+    assert reward_parameters(shape, 500) == llama.parameters(RewardModel(built.model, seed=0))
+
+
+@pytest.mark.parametrize(("dtype", "stage", "offload"), list(product(("fp32", "bf16"), (0, 1, 2, 3), (False, True))))
+def test_the_zero_stage_is_the_one_that_deepspeed_gets(dtype: str, stage: int, offload: bool) -> None:
+    from training.engine.engine import deepspeed_config
+
+    engine = Engine(dtype=dtype, zero_stage=stage, offload_optimizer=offload)
+    assert zero_stage(engine) == deepspeed_config(engine, 1.0, 1, 1)["zero_optimization"]["stage"]
+
+
+def test_every_spark_stage_has_a_rate_in_the_order_of_the_stages() -> None:
+    spark = [stage.name for stage in STAGES.values() if stage.plane == "spark" and stage.name != "curate"]
+    assert [name for name in spark if name not in rates.SAMPLES] == list(rates.RATES)
+    assert set(rates.SAMPLES) == set(spark) - set(rates.RATES)
+    kept = [1.0, *(rate.kept for rate in rates.RATES.values())]
+    assert kept == sorted(kept, reverse=True)
+
+
+def test_pretraining_of_base() -> None:
+    one = estimate.pretrain(base())
+    assert (one.parameters, one.steps, one.tokens) == (109_529_856, 10_000, 10_000 * 256 * 2048)
+    assert one.flops == pytest.approx(one.tokens * (6 * 109_529_856 + 12 * 12 * 768 * 2048))
+    assert one.hours(H100, 0.4) == pytest.approx(one.flops / (8 * 989e12 * 0.4) / 3600)
+    assert one.memory.logits == 16 * 2048 * 32_000 * 16
+    assert one.memory.gradients == 4 * 109_529_856  # two micro-batches an update
+
+
+def test_tuning_counts_examples() -> None:
+    one = estimate.sft(base("instructions.max_examples=6400", "sft.epochs=3"))
+    assert (one.steps, one.tokens) == (6400 * 3 // 64, 300 * 64 * 1024)
+    assert estimate.sft(base()).steps == 100_000 * 2 // 64
+
+
+def test_pairs_are_two_rows_and_some_are_held_out() -> None:
+    one = estimate.reward(base("preferences.max_examples=1000"))
+    assert (one.parameters, one.steps, one.tokens) == (109_530_625, 25, 2 * 25 * 32 * 512)
+    assert one.memory.logits == 0
+
+
+def test_a_file_of_examples_is_not_counted_before_it_is_read(tmp_path: Path) -> None:
+    recipe = base(f"instructions.data={tmp_path}", f"preferences.data={tmp_path}")
+    assert (estimate.sft(recipe).steps, estimate.reward(recipe).steps) == (None, None)
+    assert "not known" in "\n".join(estimate.report(recipe, H100, 0.4))
+
+
+def test_ppo_holds_four_models_and_the_cache_of_all_replies() -> None:
+    one = estimate.ppo(base("ppo.rollout_batch=16384"), H100)
+    policy, critic = 109_529_856, 109_530_625
+    assert one.memory.weights == 2 * 2 * (policy + critic)
+    assert one.memory.optimizer == pytest.approx(12 * (policy + critic) / 8)
+    assert one.memory.cache == 2 * 2 * 12 * 768 * (16384 // 8) * (256 + 128)
+    assert one.generation == pytest.approx(1000 * 128 * (2 * policy + one.memory.cache / 2) / 3.35e12)
+
+
+def test_ptx_adds_text_to_every_update() -> None:
+    without, with_text = (estimate.ppo(base(f"ppo.ptx_coef={coef}", "ppo.ptx_sequences=8"), H100) for coef in (0, 1))
+    assert with_text.tokens - without.tokens == 1000 * 2 * 2 * 8 * 2048
+
+
+def test_a_whole_crawl() -> None:
+    made = estimate.corpus(base(), *estimate.crawl_size(base("crawl.max_files=null")))
+    assert (made.files, made.pages) == (90_000, pytest.approx(3e9, rel=1e-4))
+    stages = {one.stage: one for one in made.stages}
+    assert stages["extract"].documents == pytest.approx(0.9776 * made.pages)
+    assert stages["extract"].core_hours == pytest.approx(0.9776 * made.pages / rates.RATES["extract"].per_core / 3600)
+    assert stages["mix"].written == pytest.approx(0.1167 * made.pages * rates.RATES["mix"].written)
+    assert made.tokens == pytest.approx(0.1167 * 0.95 * made.pages * 620)
+
+
+def test_several_crawls_and_heads_of_files() -> None:
+    assert estimate.crawl_size(base("snapshots=[CC-MAIN-2024-10, CC-MAIN-2024-18]"))[0] == 2000
+    assert estimate.crawl_size(base("crawl.max_bytes_per_file=1000")) == (1000, 1_000_000)
+
+
+def test_a_folder_has_the_files_that_lie_there(tmp_path: Path) -> None:
+    for name, size in (("a", 10), ("b", 5000)):
+        (tmp_path / f"{name}.warc.gz").write_bytes(b"x" * size)
+    source = f"crawl.source={tmp_path}"
+    assert estimate.crawl_size(base(source)) == (2, 5010)
+    assert estimate.crawl_size(base(source, "crawl.max_bytes_per_file=100")) == (2, 110)
+
+
+def test_epochs_are_known_where_the_crawl_is_all_there_is(tmp_path: Path) -> None:
+    made = estimate.corpus(base(), 1000, 1000 * rates.FILE_BYTES)
+    sources = estimate.sources_of(base(), made)
+    assert sources == {"crawl": int(made.tokens / 2048)}
+    assert estimate.epochs(base(), sources) == {"crawl": pytest.approx(10_000 * 256 * 2048 / made.tokens, rel=1e-4)}
+    more = base(f"curate.sources.wiki.uri={tmp_path}")
+    assert estimate.sources_of(more, made) is None
+    assert estimate.epochs(more, None) == {"crawl": None, "wiki": None}
+
+
+def test_sources_that_are_packed_have_their_own_epochs(tmp_path: Path) -> None:
+    recipe = base(f"curate.sources.wiki.uri={tmp_path}", "pretrain.mixture.proportions={crawl: 0.75, wiki: 0.25}")
+    found = estimate.epochs(recipe, {"crawl": 1_920_000, "wiki": 320_000})
+    assert found == {"crawl": pytest.approx(1), "wiki": pytest.approx(2)}
+
+
+def test_a_mixture_by_epochs_gives_the_steps_once_the_rows_are_known() -> None:
+    recipe = base("pretrain.mixture.epochs={crawl: 2}")
+    assert estimate.pretrain(recipe, {"crawl": 2560}).steps == 20
+    assert estimate.pretrain(recipe).steps is None
+
+
+def test_a_phase_of_long_context_has_its_own_memory_and_flops() -> None:
+    long = base("pack.more_seq_lens=[16384]", "pretrain.phases=[{share: 0.5}, {share: 0.5, seq_len: 16384}]")
+    plain, phased = estimate.pretrain(base()), estimate.pretrain(long)
+    assert phased.tokens == plain.tokens
+    assert phased.flops - plain.flops == pytest.approx(plain.tokens / 2 * 12 * 12 * 768 * (16384 - 2048))
+    mask = 2 * 16384 * 16384 * (2 * 12 + 1) - 16 * 2048 * 2048 * (2 * 12 + 1)  # in every layer, and once of booleans
+    assert phased.memory.activations - plain.memory.activations == mask
+
+
+def test_a_model_to_go_on_from_has_its_own_shape(tmp_path: Path) -> None:
+    recipe = base(f"pretrain.start_from={tmp_path}", f"tokenizer.start_from={tmp_path}", "tokenizer.expand.tokens=1000")
+    with pytest.raises(InputError, match=r"pretrain.start_from: .* has no config.json of a LLaMA"):
+        estimate.with_started(recipe)
+    shape = {"num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "intermediate_size": 11008}
+    (tmp_path / "config.json").write_text(json.dumps({**shape, "vocab_size": 32_000}))
+    assert estimate.pretrain(estimate.with_started(recipe)).parameters == 6_738_415_616 + 2 * 1000 * 4096
+
+
+def test_what_takes_most_is_named_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert estimate.most(Memory(weights=1, logits=3, host=9)) == "logits"
+    assert training.main(["estimate", "--recipe", "base", "--gpus", "8", "--gpu", "a100-40gb"]) == 0
+    assert "pretrain fits: 83% of the memory, most of it logits" in capsys.readouterr().out
+    wide = ("--set", "pretrain.batch=1024", "--set", "pretrain.engine.micro_batch=128")
+    training.main(["estimate", "--recipe", "base", "--gpus", "8", "--gpu", "h200-nvl", *wide[2:], *wide[:2]])
+    assert "does not fit: logits take most; lower pretrain.engine.micro_batch" in capsys.readouterr().out
+
+
+def test_a_batch_that_cannot_be_split_is_an_error_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert training.main(["estimate", "--recipe", "base", "--gpus", "7"]) == 78
+    error = capsys.readouterr().err
+    assert error.startswith("error: recipe ")
+    assert "pretrain.batch 256 is not a multiple of engine.processes x engine.micro_batch = 7 x 16" in error
+    assert error.count("\n") == 1
+
+
+def test_a_resolved_run_is_estimated_too(make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+    assert training.main(["estimate", "--recipe", make_run().uri]) == 0
+    said = capsys.readouterr().out
+    assert "Corpus, of 1 crawl files" in said
+    assert "epochs over each source: crawl" in said
+
+
+@pytest.mark.parametrize(("count", "said"), [(950, "950"), (5.243e9, "5.24 billion"), (3e12, "3 trillion")])
+def test_large_numbers_are_said_in_words(count: float, said: str) -> None:
+    assert estimate.short(count) == said
+
+
+def numbers(recipe: str) -> set[str]:
+    """The numbers in a recipe's comments, without those of settings that a comment shows."""
+    lines = Path(f"recipes/{recipe}.yaml").read_text().splitlines()
+    comments = "\n".join(line.partition("#")[2] for line in lines)
+    prose = re.sub(r"\S+\.md|\S+://\S+|: \{.*|: \[.*", "", comments)
+    return set(re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", prose))
+
+
+def test_every_number_in_the_comments_of_base_is_what_is_estimated() -> None:
+    recipe = base()
+    made, one = estimate.corpus(recipe, *estimate.crawl_size(recipe)), estimate.pretrain(recipe)
+    read = estimate.epochs(recipe, estimate.sources_of(recipe, made))["crawl"]
+    ratio = one.tokens / one.parameters
+    assert numbers("base") == {
+        f"{one.parameters / 1e6:.1f}",
+        f"{rates.CRAWL_FILES:,}",
+        f"{made.pages / 1e6:.1f}",
+        f"{made.tokens / 1e9:.2f}",
+        f"{MAX_SYNTHETIC:,}",
+        f"{one.steps:,}",
+        f"{one.tokens // one.steps:,}",
+        f"{one.tokens / 1e9:.2f}",
+        f"{read:.2f}",
+        f"{ratio:.0f}",
+        f"{ratio / 20:.1f}",
+        "20",
+        f"{one.memory.total / 2**30:.1f}",
+    }
+
+
+def test_every_number_in_the_comments_of_large_is_what_is_estimated() -> None:
+    recipe = recipes.load("large")
+    one = estimate.pretrain(recipe)
+    read = estimate.epochs(recipe, estimate.sources_of(recipe, estimate.corpus(recipe, *estimate.crawl_size(recipe))))
+    assert numbers("large") == {
+        f"{one.parameters / 1e9:.2f}",
+        f"{one.tokens / 1e9:.0f}",
+        f"{one.tokens / one.parameters:.0f}",
+        f"{read['crawl']:.2f}",
+        f"{recipe.pretrain.batch * recipe.pack.seq_len:,}",
+    }
+
+
+@pytest.mark.parametrize("recipe", ["base", "large"])
+def test_every_stage_of_the_recipes_for_gpus_fits_one(recipe: str) -> None:
+    assert "does not fit" not in "\n".join(estimate.report(recipes.load(recipe), H100, 0.4))

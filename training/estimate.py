@@ -1,0 +1,446 @@
+"""What a run will take, said before it starts: `python -m training estimate --recipe R --gpus N [--gpu h100]`.
+
+For each stage that trains: parameters, steps, tokens, epochs, memory by part, FLOPs and hours. For each stage of the
+corpus: documents, core-hours and bytes. All of it is arithmetic on the recipe, on what a data sheet says of the GPU and
+on the measured rates of `training/rates.py`. Nothing is trained and no page is read.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+from contract import recipe as recipes
+from contract.accelerators import ACCELERATORS, Accelerator
+from contract.digest import split_digest
+from contract.errors import GristmillError, InputError
+from contract.manifest import find
+from contract.mixture import Schedule, known_steps, lengths, of_pretrain, split_steps
+from contract.plan import open_run
+from contract.recipe import Recipe
+from contract.settings.corpus import CRAWL
+from contract.settings.examples import MAX_SYNTHETIC, Examples
+from contract.settings.training import Engine, Model
+from contract.shards import rows_by_source
+from contract.sizes import (
+    Memory,
+    Work,
+    cache_bytes,
+    frozen,
+    gradients,
+    held,
+    number_bytes,
+    parameters,
+    reward_parameters,
+    training_peak,
+    zero_stage,
+)
+from contract.sources import list_segments
+from contract.store import split_uri
+from training.engine.metrics import flops_per_token
+from training.rates import CRAWL_FILES, DOCUMENT_BYTES, DOCUMENT_TOKENS, FILE_BYTES, FILE_PAGES, RATES, SAMPLES
+
+CHINCHILLA = 20
+"""Tokens a parameter that make the best model for a number of FLOPs (Hoffmann et al. 2022)."""
+MFU = 0.4
+"""Assumed unless --mfu says otherwise. PaLM reached 0.46 (Chowdhery et al. 2022)."""
+GIB = float(1 << 30)
+TRAINING = ("pretrain", "sft", "reward", "ppo")
+
+
+# ---------------------------------------------------------------- the corpus
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What a Spark stage will take: documents that enter it, core-hours, and the bytes that it writes."""
+
+    stage: str
+    documents: float
+    core_hours: float
+    written: float
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a crawl gives: `size` bytes in `files`, the stages over them, and the tokens that are left."""
+
+    files: float
+    size: float
+    stages: tuple[Processed, ...]
+    tokens: float
+
+    @property
+    def pages(self) -> float:
+        return self.size / FILE_BYTES * FILE_PAGES
+
+
+def corpus(recipe: Recipe, files: float, size: float) -> Corpus:
+    """The stages over crawl files of `size` bytes in all."""
+    pages = entering = size / FILE_BYTES * FILE_PAGES
+    stages = []
+    for stage, rate in RATES.items():
+        stages.append(Processed(stage, entering, entering / rate.per_core / 3600, entering * rate.written))
+        entering = pages * rate.kept
+    sampled = {
+        "instructions": examples(recipe.instructions) or 0,
+        "preferences": examples(recipe.preferences) or 0,
+        "tokenizer": min(entering, recipe.tokenizer.sample_bytes / DOCUMENT_BYTES),
+    }
+    for stage, count in sampled.items():
+        rate = SAMPLES[stage]
+        stages.append(Processed(stage, count, count / rate.per_core / 3600, count * rate.written))
+    return Corpus(files, size, tuple(stages), entering * (1 - recipe.mix.heldout_fraction) * DOCUMENT_TOKENS)
+
+
+def crawl_size(recipe: Recipe) -> tuple[int, float]:
+    """(files, bytes) that the recipe reads: of a mirror as many as a crawl has, of a folder those that lie there."""
+    most = recipe.crawl.max_bytes_per_file or FILE_BYTES
+    if recipe.crawl.source.startswith(("http://", "https://")):
+        files = min(recipe.crawl.max_files or CRAWL_FILES, CRAWL_FILES) * max(1, len(set(recipe.snapshots)))
+        return files, files * min(most, FILE_BYTES)
+    sizes = [file.size for segment in list_segments(recipe) for file in segment.files]
+    return len(sizes), float(sum(min(most, size) for size in sizes))
+
+
+def examples(settings: Examples) -> int | None:
+    """The examples that are read, those held out included; None if only the file knows."""
+    return settings.max_examples or (MAX_SYNTHETIC if settings.data == "synthetic" else None)
+
+
+# ---------------------------------------------------------------- the models
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage that trains will take.
+
+    parameters: of the model that learns. tokens: that go through it, at most. memory: of one GPU. generation: seconds
+    in which tokens are sampled one after the other, which memory bandwidth bounds and no FLOPs.
+    """
+
+    stage: str
+    engine: Engine
+    parameters: int
+    steps: int | None
+    tokens: float
+    flops: float
+    memory: Memory
+    generation: float = 0
+
+    def hours(self, gpu: Accelerator, mfu: float) -> float:
+        return (self.flops / (gpu.peak * self.engine.processes * mfu) + self.generation) / 3600
+
+
+def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Trained:
+    """`sources`: the rows of `pack.seq_len` that each source has, which mixtures by epochs need; None if not known."""
+    own, length = recipe.pretrain, recipe.pack.seq_len
+    vocabulary, count = recipe.tokenizer.vocab_size, parameters(own.model, recipe.tokenizer.vocab_size)
+    steps = known_steps(own, length)
+    if steps is None and sources is not None:
+        steps = _schedule(recipe, sources).steps
+    each = split_steps([phase.share for phase in own.phases] or [1], steps or 0)
+    flops, peaks = 0.0, []
+    for some, (long, rows) in zip(each, lengths(own, length), strict=True):
+        flops += some * rows * long * flops_per_token(count, own.model.layers, own.model.d_model, long)
+        micro = max(1, own.engine.micro_batch * length // long)
+        work = Work(micro, long, long, rows // (own.engine.processes * micro), own.boundaries)
+        peaks.append(training_peak(own.model, count, vocabulary, own.engine, work, cuda=True))
+    memory = max(peaks, key=lambda peak: peak.total)
+    return Trained("pretrain", own.engine, count, steps, (steps or 0) * own.batch * length, flops, memory)
+
+
+def _schedule(recipe: Recipe, rows: Mapping[str, int]) -> Schedule:
+    """What pretraining draws of sources of so many rows of `pack.seq_len`."""
+    own, length = recipe.pretrain, recipe.pack.seq_len
+    others = {long: {name: count * length // long for name, count in rows.items()} for long, _ in lengths(own, length)}
+    return of_pretrain(own, length, rows, others)
+
+
+def sft(recipe: Recipe) -> Trained:
+    own, model, length = recipe.sft, recipe.pretrain.model, recipe.sft.max_tokens
+    vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
+    work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine))
+    memory = training_peak(model, count, vocabulary, own.engine, work, cuda=True)
+    read = examples(recipe.instructions)
+    steps = None if read is None else max(1, read * own.epochs // own.batch)
+    tokens = (steps or 0) * own.batch * length
+    flops = tokens * flops_per_token(count, model.layers, model.d_model, length)
+    return Trained("sft", own.engine, count, steps, tokens, flops, memory)
+
+
+def reward(recipe: Recipe) -> Trained:
+    own, model, length = recipe.reward, recipe.pretrain.model, recipe.reward.max_tokens
+    count = reward_parameters(model, recipe.tokenizer.vocab_size)
+    parts = _parts(own.batch, own.engine)
+    work = Work(2 * own.engine.micro_batch, length, 0, parts, masked=True)  # a pair is two rows
+    memory = training_peak(model, count, recipe.tokenizer.vocab_size, own.engine, work, cuda=True)
+    read = examples(recipe.preferences)
+    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction))
+    steps = None if pairs is None else -(-pairs * own.epochs // own.batch)
+    tokens = 2 * (steps or 0) * own.batch * length
+    flops = tokens * flops_per_token(count, model.layers, model.d_model, length)
+    return Trained("reward", own.engine, count, steps, tokens, flops, memory)
+
+
+def ppo(recipe: Recipe, gpu: Accelerator) -> Trained:
+    """Policy and critic learn; reference and reward model only compute. Every reply may have its full length."""
+    own, model, engine = recipe.ppo, recipe.pretrain.model, recipe.ppo.engine
+    vocabulary, length = recipe.tokenizer.vocab_size, own.max_prompt_tokens + own.max_response_tokens
+    policy, critic = parameters(model, vocabulary), reward_parameters(model, vocabulary)
+    rows = -(-own.rollout_batch // engine.processes)
+    updates = own.inner_epochs * (own.rollout_batch // own.minibatch)
+
+    learnt = own.rollout_batch * own.inner_epochs * length
+    mixed = updates * own.ptx_sequences * recipe.pack.seq_len if own.ptx_coef else 0
+    each = [flops_per_token(count, model.layers, model.d_model, length) for count in (policy, critic)]
+    judged = own.rollout_batch * length * (3 * each[0] + 2 * each[1]) / 3  # a forward pass is a third of training
+    flops = own.steps * (learnt * sum(each) + mixed * each[0] + judged)
+    # Each sampled token reads all weights; the cache of the tokens before it is read too, on average half full.
+    cache = cache_bytes(model, engine, rows, length)
+    seconds = own.max_response_tokens * (number_bytes(engine) * policy + cache / 2) / gpu.bandwidth
+
+    parts = _parts(own.minibatch, engine)
+    reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True)
+    some = max(1, own.ptx_sequences // engine.processes // parts) if own.ptx_coef else 0
+    text = Work(some, recipe.pack.seq_len, recipe.pack.seq_len, parts, recipe.pretrain.boundaries)
+    still = frozen(policy, engine) + frozen(critic, engine)
+    learning = {count: held(count, engine) + gradients(count, engine) for count in (policy, critic)}
+    moments = [still + held(policy, engine) + held(critic, engine) + Memory(cache=cache)]
+    for work in (reply, text):
+        moments.append(still + learning[critic] + training_peak(model, policy, vocabulary, engine, work, cuda=True))
+    judging = replace(reply, predicted=0)
+    moments.append(still + learning[policy] + training_peak(model, critic, vocabulary, engine, judging, cuda=True))
+    memory = max(moments, key=lambda moment: moment.total)
+    return Trained("ppo", engine, policy, own.steps, own.steps * (learnt + mixed), flops, memory, own.steps * seconds)
+
+
+def evaluate(recipe: Recipe) -> Trained:
+    """A model and the reward model that judges its replies: nothing learns."""
+    own, model, engine = recipe.evaluate, recipe.pretrain.model, recipe.evaluate.engine
+    vocabulary, length = recipe.tokenizer.vocab_size, recipe.pack.seq_len
+    count, judge = parameters(model, vocabulary), reward_parameters(model, vocabulary)
+    weights = frozen(count, engine) + frozen(judge, engine)
+    tokens = own.sequences * length
+    flops = 3 * tokens * flops_per_token(count, model.layers, model.d_model, length) / 3  # three models, forward only
+    logits = vocabulary * engine.micro_batch * length * (number_bytes(engine) + 2 * 4)
+    asked = recipe.ppo.max_prompt_tokens + own.max_response_tokens
+    cache = cache_bytes(model, engine, engine.micro_batch, asked)
+    moments = (weights + Memory(logits=logits), weights + Memory(cache=cache))
+    memory = max(moments, key=lambda moment: moment.total)
+    return Trained("evaluate", engine, count, None, tokens, flops, memory)
+
+
+def _parts(batch: int, engine: Engine) -> int:
+    """Micro-batches of one process in an update."""
+    return batch // (engine.processes * engine.micro_batch)
+
+
+def epochs(recipe: Recipe, sources: Mapping[str, int] | None) -> dict[str, float | None]:
+    """Source -> how often pretraining reads it; None if the sizes of the sources are not known."""
+    if sources is None:
+        return dict.fromkeys((CRAWL, *recipe.curate.sources))
+    plan = _schedule(recipe, sources)
+    return {**plan.epochs(plan.steps)}
+
+
+def sources_of(recipe: Recipe, made: Corpus) -> dict[str, int] | None:
+    """The rows that each source will have; None if there are others beside the crawl, whose size only reading tells."""
+    return None if recipe.curate.sources else {CRAWL: max(1, int(made.tokens / recipe.pack.seq_len))}
+
+
+def packed(uri: str) -> dict[str, int] | None:
+    """The rows that each source has, if the recipe is that of a run whose tokens are packed already."""
+    if not split_uri(split_digest(uri)[0])[0].exists("inputs.json"):
+        return None
+    run = open_run(uri)
+    done = find(run.store, run.task("pack"))
+    return rows_by_source(done, run.recipe.pack.seq_len) if done else None
+
+
+def with_started(recipe: Recipe) -> Recipe:
+    """The recipe with the shape and vocabulary of the model from which pretraining goes on, if it does.
+
+    Raises InputError if the folder has no readable config.json.
+    """
+    folder = recipe.pretrain.start_from
+    if folder is None:
+        return recipe
+    store, name = split_uri(f"{folder.rstrip('/')}/config.json")
+    try:
+        config = json.loads(store.read_bytes(name))
+        shape = Model(
+            layers=config["num_hidden_layers"],
+            d_model=config["hidden_size"],
+            heads=config["num_attention_heads"],
+            kv_heads=config.get("num_key_value_heads", config["num_attention_heads"]),
+            d_ff=config["intermediate_size"],
+            tie_embeddings=config.get("tie_word_embeddings", False),
+        )
+        vocabulary = int(config["vocab_size"]) + recipe.tokenizer.expand.tokens
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"pretrain.start_from: {folder} has no config.json of a LLaMA ({error!r})") from error
+    return recipe.model_copy(
+        update={
+            "pretrain": recipe.pretrain.model_copy(update={"model": shape}),
+            "tokenizer": recipe.tokenizer.model_copy(update={"vocab_size": vocabulary}),
+        }
+    )
+
+
+# ---------------------------------------------------------------- the output
+
+
+ADVICE = {
+    "weights": "raise engine.zero_stage to 3, or lower the model",
+    "gradients": "raise engine.zero_stage to 2 or 3",
+    "optimizer": "raise engine.zero_stage or the GPUs, or set engine.offload_optimizer",
+    "buffers": "these have a fixed size: take GPUs with more memory",
+    "activations": "lower engine.micro_batch, or set engine.activation_checkpointing",
+    "logits": "lower engine.micro_batch, or tokenizer.vocab_size",
+    "cache": "lower ppo.rollout_batch, or take more GPUs",
+}
+"""Part of the memory -> what makes it smaller."""
+PARTS = [field.name for field in fields(Memory) if field.name != "host"]
+
+
+def most(memory: Memory) -> str:
+    """The part that takes most of a GPU's memory."""
+    return max(PARTS, key=lambda part: getattr(memory, part))
+
+
+def report(recipe: Recipe, gpu: Accelerator, mfu: float, rows: Mapping[str, int] | None = None) -> list[str]:
+    """The lines that the command prints. `rows`: of each source, if they are packed already."""
+    recipe = with_started(recipe)
+    made = corpus(recipe, *crawl_size(recipe))
+    sources = rows or sources_of(recipe, made)
+    stages = [pretrain(recipe, sources), sft(recipe), reward(recipe), ppo(recipe, gpu), evaluate(recipe)]
+    return [*_models(recipe, stages, sources, gpu, mfu), "", *_memory(stages, gpu), "", *_corpus(recipe, made)]
+
+
+def _models(
+    recipe: Recipe, stages: Sequence[Trained], sources: Mapping[str, int] | None, gpu: Accelerator, mfu: float
+) -> list[str]:
+    rows = [
+        (
+            one.stage,
+            f"{one.parameters:,}",
+            f"{one.engine.processes}",
+            "" if one.steps is None else f"{one.steps:,}",
+            short(one.tokens) if one.tokens else "not known",
+            f"{one.flops:.2e}" if one.flops else "",
+            f"{one.hours(gpu, mfu):,.2f}" if one.flops else "",
+        )
+        for one in stages
+    ]
+    first = stages[0]
+    ratio = first.tokens / first.parameters
+    read = epochs(recipe, sources)
+    said = ", ".join(f"{name} {'not known' if value is None else f'{value:.2f}'}" for name, value in read.items())
+    return [
+        f"Models, on {gpu.name}: {gpu.peak / 1e12:.0f} TFLOP/s dense bf16, of which {mfu:.0%} are assumed",
+        "",
+        *table(("stage", "parameters", "GPUs", "steps", "tokens at most", "FLOPs", "hours"), rows),
+        "",
+        f"pretrain: {ratio:.0f} tokens a parameter, {ratio / CHINCHILLA:.1f} times Chinchilla's {CHINCHILLA}",
+        f"pretrain: epochs over each source: {said}",
+        f"ppo: {stages[3].generation / 3600:,.2f} of its hours are sampling, which reads all weights for each token",
+    ]
+
+
+def _memory(stages: Sequence[Trained], gpu: Accelerator) -> list[str]:
+    rows = [
+        (
+            one.stage,
+            one.engine.dtype,
+            f"{zero_stage(one.engine)}" if one.stage in TRAINING else "",
+            f"{one.engine.micro_batch}",
+            *(gib(getattr(one.memory, part)) for part in (*PARTS, "total", "host")),
+        )
+        for one in stages
+    ]
+    told = []
+    for one in stages:
+        part = most(one.memory)
+        if one.memory.total > gpu.memory:
+            told.append(
+                f"{one.stage} does not fit: {part} take most; {ADVICE[part].replace('engine', f'{one.stage}.engine')}"
+            )
+        else:
+            told.append(f"{one.stage} fits: {one.memory.total / gpu.memory:.0%} of the memory, most of it {part}")
+    head = ("stage", "dtype", "ZeRO", "micro-batch", *PARTS, "total", "host")
+    return [
+        f"Memory of one GPU at its fullest moment, in GiB; {gpu.name} has {gib(gpu.memory)}",
+        "",
+        *table(head, rows),
+        "",
+        *told,
+    ]
+
+
+def _corpus(recipe: Recipe, made: Corpus) -> list[str]:
+    rows = [
+        (one.stage, short(one.documents), f"{one.core_hours:,.1f}", f"{one.written / 1e9:,.1f}") for one in made.stages
+    ]
+    hours, written = sum(one.core_hours for one in made.stages), sum(one.written for one in made.stages)
+    slowest = max(made.stages, key=lambda one: one.core_hours)
+    largest = max(made.stages, key=lambda one: one.written)
+    beside = (
+        f"; what {', '.join(recipe.curate.sources)} hold is known when they are read" if recipe.curate.sources else ""
+    )
+    return [
+        f"Corpus, of {made.files:,} crawl files: {made.size / 1e9:,.1f} GB, about {short(made.pages)} pages",
+        "",
+        *table(
+            ("stage", "documents in", "core-hours", "GB written"),
+            [*rows, ("all", "", f"{hours:,.1f}", f"{written / 1e9:,.1f}")],
+        ),
+        "",
+        f"about {short(made.tokens)} tokens of the crawl are left to train on{beside}",
+        f"{slowest.stage} takes {slowest.core_hours / hours:.0%} of the core-hours, "
+        f"{largest.stage} {largest.written / written:.0%} of the bytes"
+        if hours
+        else "the crawl is empty",
+    ]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first column aligned left, the others right."""
+    whole = [tuple(head), *rows]
+    widths = [max(len(row[column]) for row in whole) for column in range(len(head))]
+    return ["  ".join((row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]))).rstrip() for row in whole]
+
+
+def gib(count: float) -> str:
+    return f"{count / GIB:,.1f}" if count else "-"
+
+
+def short(count: float) -> str:
+    """A large number as people say it: 5.24 billion."""
+    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if count >= size:
+            return f"{count / size:,.3g} {name}"
+    return f"{count:,.0f}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training estimate", description=__doc__)
+    parser.add_argument("--recipe", required=True, help="name, path or URI of a recipe, resolved or not")
+    parser.add_argument("--gpus", type=int, metavar="N", help="of each stage; default: its engine.processes")
+    parser.add_argument("--gpu", choices=ACCELERATORS, default="h100")
+    parser.add_argument("--mfu", type=float, default=MFU, help=f"share of the peak that is reached; default: {MFU}")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    given = parser.parse_args(arguments)
+    if not 0 < given.mfu <= 1:
+        parser.error(f"--mfu should be above 0 and at most 1, got {given.mfu:g}")
+    spread = (
+        () if given.gpus is None else [f"{stage}.engine.processes={given.gpus}" for stage in (*TRAINING, "evaluate")]
+    )
+    try:
+        recipe = recipes.load(given.recipe, [*given.overrides, *spread])
+        print("\n".join(report(recipe, ACCELERATORS[given.gpu], given.mfu, packed(given.recipe))))
+    except GristmillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
