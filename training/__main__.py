@@ -13,7 +13,7 @@ from contract.headline import headline, warnings
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
-from training.engine.job import Job, clear_checkpoints
+from training.engine.job import Job, settle_checkpoints
 from training.engine.ranks import Ranks, StopFlag, join, own_rank
 
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = find(run.store, task)
         if done:
             if own_rank() == 0:
-                clear_checkpoints(run.store, task)
+                settle_checkpoints(run.store, task, done, getattr(run.recipe.section(given.stage), "engine", None))
                 said = f"{headline(done)}; {run.store.full(done.path)} exists, skipped"
                 print(f"done {task.stage} {task.partition}: {said}", flush=True)
             return 0

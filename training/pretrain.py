@@ -14,10 +14,11 @@ from training.chat.template import Chat, open_chat
 from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
+from training.engine.extension import extendable
 from training.engine.job import Job
 from training.engine.metrics import flops_per_token, mfu, peak_flops
 from training.models import llama as model
-from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, learn
+from training.models.lm import batch_loss, best_of, finite, heldout_loss, heldout_text, learn, note_heldout
 
 
 def run(job: Job) -> None:
@@ -35,12 +36,12 @@ def run(job: Job) -> None:
     )
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
 
-    step, state = checkpoint.restore(job, {"model": engine})
+    engines = {"model": engine}
+    step, state = checkpoint.restore(job, engines, lambda: extendable(job, settings.steps, settings.optim))
     if step == 0:
         before = _judge(job, engine, heldout, chat)
         state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
-        if before:
-            job.curves.add(0, heldout_loss=before.loss)
+        state, _ = note_heldout(job, 0, before, state)
 
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
     while step < settings.steps:
@@ -56,17 +57,22 @@ def run(job: Job) -> None:
         job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
         if job.ranks.rank == 0:
             progress.advance(1, f"loss {loss:.3f}")
-        checkpoint.save_when_due(job, step, settings.steps, {"model": engine}, state)
+        best = None
+        if step < settings.steps and step % settings.eval_steps == 0:
+            state, best = note_heldout(job, step, _judge(job, engine, heldout, chat), state)
+        checkpoint.save_when_due(job, step, settings.steps, engines, state, best)
 
+    checkpoint.save_last(job, step, engines, state)
     after = _judge(job, engine, heldout, chat)
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     if after:
         finite(job, after.loss, "held-out loss is {} at the end")
-        job.curves.add(step, heldout_loss=after.loss)
+        state, _ = note_heldout(job, step, after, state)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat.path, job.ranks.rank)
-    job.commit(folder, results.Pretrain(**_quality(state["before"], after), **_speed(job, engine, state)))
+    figures = {**_quality(state["before"], after), **best_of(state), **_speed(job, engine, state)}
+    job.commit(folder, results.Pretrain(**figures, extended_from=state.get("extended_from")))
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from contract.settings.base import (
     Batch,
     BelowOne,
+    Count,
     Fraction,
     Length,
     Passes,
@@ -52,6 +53,9 @@ class Optim(Settings):
     weight_decay: Annotated[Real, Field(ge=0, le=10)] = 0.1
     clip: Annotated[Real, Field(gt=0, le=1e12)] = 1.0
     warmup_fraction: Fraction = 0.02
+    """Of all steps."""
+    warmup_steps: Count | None = None
+    """If set, instead of `warmup_fraction`: then a longer run warms up alike, and can go on from a shorter one."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     min_lr_fraction: Fraction = 0.1
 
@@ -68,6 +72,11 @@ class Engine(Settings):
     """Sequences that a process runs at once; gradients are accumulated over the rest of the batch."""
     activation_checkpointing: bool = runtime_only(False)
     checkpoint_steps: Positive = runtime_only(200)
+    """A checkpoint takes 12 bytes per parameter; its upload runs behind the steps, one at a time."""
+    keep_last: Annotated[int, Field(ge=0, le=10_000, strict=True)] = runtime_only(0)
+    """The newest checkpoints that stay after the end. While a stage trains, at least 2 stay."""
+    keep_every: Positive | None = runtime_only(None)
+    """The checkpoints of steps that are multiples of this stay, too."""
 
 
 class Pretrain(Settings):
@@ -75,11 +84,21 @@ class Pretrain(Settings):
 
     model: Model = Model()
     optim: Optim = Optim()
-    engine: Engine = Engine()
+    engine: Engine = Engine(keep_last=1)
     steps: Positive = 10_000
+    """A finished run can be extended: a run with other `steps` and else the same settings goes on from its checkpoint.
+
+    That is done only where both runs had the same learning rate in all steps up to that checkpoint, so that the result
+    is the one of a run that was never extended: with a schedule that is constant until then, and `warmup_steps`.
+    """
     batch: Batch = 256
     """Sequences per step, over all processes."""
     eval_sequences: Rows = 256
+    eval_steps: Positive = runtime_only(500)
+    """Held-out loss is measured after every so many steps, before the first and after the last.
+
+    The best model so far is always saved, and its checkpoint stays if the final model is worse.
+    """
     seed: Seed = 0
 
 
@@ -91,6 +110,8 @@ class Sft(Settings):
     epochs: Passes = 2
     batch: Batch = 64
     max_tokens: Length = 1024
+    eval_steps: Positive = runtime_only(500)
+    """As in `pretrain`."""
     seed: Seed = 0
 
 

@@ -30,7 +30,9 @@ def main() -> int:
         bars = Bars()
         importlib.import_module(f"perf.pretrain.{given.only}").run(bars, given.data)
         return bars.code
-    alone = {name: [sys.executable, "-m", "perf.pretrain", "--only", name, "--data", str(given.data)] for name in names()}
+    alone = {
+        name: [sys.executable, "-m", "perf.pretrain", "--only", name, "--data", str(given.data)] for name in names()
+    }
     bars = run_parts(alone, dict.fromkeys(alone, LIMIT_S / (len(alone) + 1)))
     print(f"\nshort or failed: {', '.join(bars.short)}" if bars.short else "\nevery bench reached its bars")
     return bars.code

@@ -20,10 +20,11 @@ from training.engine.job import Job
 def lr_at(step: int, total: int, optim: Optim) -> float:
     """The learning rate of update `step`, counted from 0, of `total`.
 
-    Linear warm-up that ends at `lr` after warmup_fraction x total updates, then cosine or linear decay that reaches
-    `lr x min_lr_fraction` with the last update (Radford et al. 2018; Brown et al. 2020, appendix B), or no decay.
+    Linear warm-up that ends at `lr` after warmup_steps updates, or after warmup_fraction x total, then cosine or linear
+    decay that reaches `lr x min_lr_fraction` with the last update (Radford et al. 2018; Brown et al. 2020, appendix B),
+    or no decay.
     """
-    warmup = math.ceil(total * optim.warmup_fraction)
+    warmup = math.ceil(total * optim.warmup_fraction) if optim.warmup_steps is None else optim.warmup_steps
     if step < warmup:
         return optim.lr * (step + 1) / warmup
     if optim.schedule == "constant":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,28 @@ def heldout_loss(
     module.train(training)
     total = HeldOut(*job.ranks.sum(float(nll), tokens_seen, bytes_seen))
     return total if total.tokens else None
+
+
+def note_heldout(
+    job: Job, step: int, found: HeldOut | None, state: dict[str, Any]
+) -> tuple[dict[str, Any], float | None]:
+    """Add a held-out loss to the curves; returns the stage's state with the best one, and the loss if it is the best.
+
+    The state's `best` is (step, loss) of the lowest held-out loss so far. A loss that is NaN is never the best.
+    """
+    if found is None:
+        return state, None
+    job.curves.add(step, heldout_loss=found.loss)
+    best = state.get("best")
+    if not math.isfinite(found.loss) or (best and best[1] <= found.loss):
+        return state, None
+    return {**state, "best": [step, found.loss]}, found.loss
+
+
+def best_of(state: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the best held-out loss, for a manifest; empty if nothing was held out."""
+    step, loss = state.get("best") or (None, None)
+    return {} if step is None else {"best_step": step, "best_heldout_loss": loss}
 
 
 def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:
