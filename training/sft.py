@@ -19,7 +19,7 @@ from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
-from training.models.lm import batch_loss, best_of, finite, heldout_loss, learn, note_heldout
+from training.models.lm import best_of, finite, heldout_loss, learn, note_heldout
 
 Encoded = tuple[list[int], list[int]]
 """A chat's ids and loss mask, equally long."""
@@ -62,15 +62,15 @@ def run(job: Job) -> None:
         examples = [chat.encode(train[row], settings.max_tokens) for row in rows]
         batch = collate(examples, chat.pad, int(job.ranks.sum(predicted(examples))[0]))
         nll = learn(job, engine, batch)
-        lr = engine.lr
-        loss = batch_loss(job, step + 1, nll, batch)
-        norm = engine.step()
+        lr, norm = engine.lr, engine.step()
         step += 1
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
-        job.curves.add(step, loss=loss, lr=lr, grad_norm=norm)
+        job.curves.add_later(step, {"loss": nll / batch.count}, lr=lr, grad_norm=norm)
+        if step % settings.engine.log_steps == 0:
+            job.curves.read(job.ranks)
         if job.ranks.rank == 0:
-            progress.advance(1, f"loss {loss:.3f}")
+            progress.advance(1, "" if (loss := job.curves.last("loss")) is None else f"loss {loss:.3f}")
         best = None
         if step < steps and step % settings.eval_steps == 0:
             state, best = note_heldout(job, step, _judge(job, engine, heldout, chat, settings.max_tokens), state)

@@ -73,6 +73,8 @@ class Engine(Settings):
     activation_checkpointing: bool = runtime_only(False)
     checkpoint_steps: Positive = runtime_only(200)
     """A checkpoint takes 12 bytes per parameter; its upload runs behind the steps, one at a time."""
+    log_steps: Positive = runtime_only(10)
+    """The figures of so many steps are read from the device at once: in each reading the device runs empty."""
     keep_last: Annotated[int, Field(ge=0, le=10_000, strict=True)] = runtime_only(0)
     """The newest checkpoints that stay after the end. While a stage trains, at least 2 stay."""
     keep_every: Positive | None = runtime_only(None)

@@ -24,7 +24,7 @@ from perf.pretrain.corpus import make_run
 RUNS = 10
 EPOCHS = 3
 BATCH = 8
-TIMED = "tokens_per_s"
+TIMED = ("tokens_per_s", "memory_bytes", "mfu")
 
 
 def run(bars: Bars, data: Path) -> None:
@@ -78,8 +78,8 @@ def _train(run: Run, kill_in: int | None) -> int:
 
 
 def result(run: Run) -> tuple[object, ...]:
-    """Digest of the weights, and every curve but the speed's."""
+    """Digest of the weights, and every curve but those of speed and memory."""
     manifest = need(run.store, run.task("pretrain"))
     weights = [hashlib.sha256(run.store.read_bytes(one.path)).hexdigest() for one in manifest.of(Kind.MODEL)]
     points = [point for one in manifest.of(Kind.METRICS) for point in load_points(run.store.read_bytes(one.path))]
-    return *weights, *sorted((point.name, point.step, point.value) for point in points if point.name != TIMED)
+    return *weights, *sorted((point.name, point.step, point.value) for point in points if point.name not in TIMED)

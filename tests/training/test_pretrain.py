@@ -15,6 +15,7 @@ import torch
 
 from contract import lineage
 from contract.errors import EXIT_INTERRUPTED, InputError
+from contract.kinds import Kind
 from contract.manifest import Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run
@@ -229,7 +230,6 @@ def test_a_finished_run_is_extended_from_its_last_checkpoint_as_if_it_had_been_o
     assert need(whole.store, whole.task).metrics["extended_from"] is None
     one, two = tensors(longer), tensors(whole)
     assert {name for name in one if not torch.equal(one[name], two[name])} <= {
-        "curve/tokens_per_s",
         "figure/tokens_per_s",
         "curve/heldout_loss",  # the shorter run's last one is not a point of the longer's
     }
@@ -270,3 +270,53 @@ def test_held_out_loss_is_measured_on_the_way_and_the_best_model_stays(
     assert (metrics["best_step"], metrics["best_heldout_loss"], metrics["heldout_loss_after"]) == (4, 4.0, 4.2)
     kept = [(one.metrics["step"], one.metrics.get("heldout_loss")) for one in checkpoint.committed(job)]
     assert kept == [(8, None), (4, 4.0)]
+
+
+def test_the_figures_of_many_steps_are_read_from_the_device_at_once(
+    make_job: Callable[..., Job],
+    curves: Callable[[Job], dict[str, list[tuple[int, float]]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The guard on the gradients' norm, in `Engine.step`, has reads of its own."""
+    reads, inside = [], [False]
+
+    def counting(name: str) -> None:
+        real = getattr(torch.Tensor, name)
+
+        def read(self: torch.Tensor, *given: object) -> object:
+            if inside[0]:
+                reads.append(name)
+            return real(self, *given)
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+        counting(name)
+    learn, step, save = pretrain.learn, Engine.step, checkpoint.save_when_due
+
+    def learning(*given: object) -> object:
+        inside[0] = True
+        return learn(*given)  # type: ignore[arg-type]
+
+    def stepping(self: Engine) -> float:
+        inside[0] = False
+        norm = step(self)
+        inside[0] = True
+        return norm
+
+    def saving(*given: object) -> None:
+        save(*given)  # type: ignore[arg-type]
+        inside[0] = False
+
+    monkeypatch.setattr(pretrain, "learn", learning)
+    monkeypatch.setattr(Engine, "step", stepping)
+    monkeypatch.setattr(checkpoint, "save_when_due", saving)
+    job = make_job("pretrain", "pretrain.steps=8", "pretrain.engine.log_steps=4", "pretrain.engine.checkpoint_steps=99")
+    pretrain.run(job)
+    assert reads == ["tolist", "tolist"], "after steps 4 and 8"
+    found = curves(job)
+    assert [step for step, _ in found["loss"]] == list(range(1, 9))
+    assert [step for step, _ in found["tokens_per_s"]] == [4, 8]
+    assert found["tokens"][-1] == (8, need(job.store, job.task).metrics["tokens"])
+    assert found["epochs"][-1] == (8, 8 * 8 / len(TokenData(job, Kind.TOKENS)))
+    assert found["memory_bytes"][-1][1] > 1e8

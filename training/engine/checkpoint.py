@@ -140,6 +140,7 @@ def begin(
             f"{job.task.stage}: weights contain NaN or Inf after step {step}; training diverged, "
             f"lower the learning rate or clip of {job.task.stage}"
         )
+    job.curves.read(job.ranks)
     rank = job.ranks.rank
     tensors = {f"shard-{rank:05d}-{number:03d}.safetensors": piece for number, piece in enumerate(pieces)}
     tensors[f"random-{rank:05d}.safetensors"] = random_state()

@@ -21,11 +21,13 @@ from contract.results import Result
 from contract.settings.training import Engine
 from contract.store import Store
 from training.engine.behind import Behind
+from training.engine.events import event_name, write_events
 from training.engine.metrics import Curves
 from training.engine.ranks import Ranks
 from training.engine.scratch import Scratch
 
 STEP = re.compile(r"step-[0-9]{8,}")
+EVENTS = event_name(0)
 GRACE = "GRISTMILL_GRACE_S"  # Airflow's side says here how long a stage may take to stop
 
 
@@ -104,9 +106,12 @@ class Job(StageJob):
         kinds; the default is `model`. Raises InputError if a file from outside the store changed while the stage ran.
         """
         self.behind.wait()
+        self.curves.read(self.ranks)
         if self.ranks.rank == 0:
             (folder / "metrics.jsonl").write_bytes(self.curves.dump())
-            known = {"metrics.jsonl": Kind.METRICS, **(kinds or {})}
+            known = {"metrics.jsonl": Kind.METRICS, EVENTS: Kind.EVENTS, **(kinds or {})}
+            if self.curves.points:
+                write_events(folder / EVENTS, self.curves.points)
             files = [
                 File(
                     path=self.attempt.path(path.relative_to(folder).as_posix()),

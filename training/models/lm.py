@@ -34,11 +34,6 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
     return total
 
 
-def batch_loss(job: Job, step: int, nll: Tensor, batch: Batch) -> float:
-    """Nats per token over all processes, before the update of step `step`. Raises InputError if NaN or infinite."""
-    return finite(job, job.ranks.sum(float(nll))[0] / batch.count, f"loss is {{}} at step {step}")
-
-
 def finite(job: Job, value: float, what: str) -> float:
     """Return the value; raise InputError if it is NaN or infinite.
 
@@ -84,6 +79,7 @@ def note_heldout(
     """
     if found is None:
         return state, None
+    job.curves.read(job.ranks)
     job.curves.add(step, heldout_loss=found.loss)
     best = state.get("best")
     if not math.isfinite(found.loss) or (best and best[1] <= found.loss):
