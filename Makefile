@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --require-hashes
 
-.PHONY: help setup demo stop test test-slow mutants lint licences audit format bench bench-extract bench-dedup bench-fuzz bench-hostile bench-pretrain
+.PHONY: help setup demo stop test test-slow mutants lint licences audit format bench bench-extract bench-dedup bench-fuzz bench-hostile bench-tokens bench-pretrain
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-dedup     deduplication; ONLY=\"sign recall\" takes some of: sign recall kill peer million substring"
 	@echo "make bench-fuzz      damaged files, for 20 minutes"
 	@echo "make bench-hostile   pages made to stall a worker, ways out of a deployment, a store that fails at every change"
+	@echo "make bench-tokens    mixtures, order, tokenizers, packing, reading of tokens; ONLY=order takes one of the files in perf/tokens"
 	@echo "make bench-pretrain  speed, checkpoints, resuming of pretraining; ONLY=checkpoint takes one of the files in perf/pretrain"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
 
@@ -90,6 +91,10 @@ bench-fuzz: setup
 
 bench-hostile: setup
 	@$(BIN)/python -m perf.parts hostile
+
+# Beside datatrove, in an environment of its own. ONLY=order takes one of the files in perf/tokens.
+bench-tokens: setup
+	@$(BIN)/python -m perf.tokens --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
 
 # Beside a plain loop of transformers' Trainer. ONLY=checkpoint takes one of the files in perf/pretrain.
 bench-pretrain: setup

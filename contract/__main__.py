@@ -1,5 +1,5 @@
 """Commands that need neither Spark nor a GPU:
-`python -m contract resolve | plan | funnel | lineage | verify | snapshots | gc`.
+`python -m contract resolve | plan | funnel | lineage | trace | verify | snapshots | gc`.
 """
 
 import argparse
@@ -12,13 +12,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from contract import contamination, funnel, gc, lineage, recipe, verify
+from contract import contamination, funnel, gc, lineage, recipe, trace, verify
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError
 from contract.manifest import find
+from contract.mixture import lengths, of_pretrain, told
 from contract.plan import Run, Task, open_run, resolve
 from contract.printable import printable
 from contract.results import Gate
+from contract.shards import rows_by_source
 from contract.sources import list_snapshots
 from contract.stages import STAGES
 from contract.store import Store, split_uri
@@ -56,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--store", required=True)
     one.add_argument("uri")
+
+    one = commands.add_parser("trace", help="the documents and pages that a row of training tokens holds")
+    one.add_argument("--store", required=True)
+    one.add_argument("--row", type=int, required=True, help="counted from 0")
+    one.add_argument("file", help="a file of rows that pack committed: its path in the store, or its URI")
 
     one = commands.add_parser(
         "verify", help="recompute fingerprints and checksums of a result and of the results that it was made from"
@@ -124,6 +131,7 @@ def _plan(given: argparse.Namespace) -> None:
             f"{task.stage:<16}{task.partition:<28}{task.fingerprint[:12]:<14}"
             f"{STAGES[task.stage].plane:<7}{_state(run, task)}"
         )
+    print(*_mixture(run), sep="\n", end="")
 
 
 def _state(run: Run, task: Task) -> str:
@@ -136,6 +144,20 @@ def _state(run: Run, task: Task) -> str:
     return "left out: the gate is closed" if gate and not Gate.of(gate).open else "to do"
 
 
+def _mixture(run: Run) -> list[str]:
+    """What pretraining will draw of each source, or why it cannot; nothing as long as `pack` is not done."""
+    settings, seq_len = run.recipe.pretrain, run.recipe.pack.seq_len
+    try:
+        packed = find(run.store, run.task("pack"))
+        if not packed:
+            return []
+        rows = {length: rows_by_source(packed, length) for length, _ in lengths(settings, seq_len)}
+        whole = rows_by_source(packed, seq_len)
+        return ["", *told(of_pretrain(settings, seq_len, whole, rows)), ""]
+    except GristmillError as error:
+        return ["", f"error: {error}", ""]
+
+
 def _funnel(given: argparse.Namespace) -> None:
     run = _open(given.recipe)
     print(*funnel.tables(run), *contamination.tables(run), sep="\n")
@@ -143,6 +165,10 @@ def _funnel(given: argparse.Namespace) -> None:
 
 def _lineage(given: argparse.Namespace) -> None:
     print("\n".join(lineage.trace(_existing(given.store), given.uri)))
+
+
+def _trace(given: argparse.Namespace) -> None:
+    print("\n".join(trace.row_lines(_existing(given.store), given.file, given.row)))
 
 
 def _verify(given: argparse.Namespace) -> None:
@@ -186,6 +212,7 @@ _COMMANDS = {
     "plan": _plan,
     "funnel": _funnel,
     "lineage": _lineage,
+    "trace": _trace,
     "verify": _verify,
     "snapshots": _snapshots,
     "gc": _gc,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.conversation import Role
+from contract.errors import DamagedError
 
 RESERVED = 64
 """Special tokens without a role yet. A trained model has an embedding for each, so that images, tools and calls can be
@@ -21,7 +22,7 @@ SPECIAL_TOKENS: Mapping[str, str] = {
     "system": "<|system|>",
     **{f"reserved_{number}": f"<|reserved_{number}|>" for number in range(RESERVED)},
 }
-"""Role -> token."""
+"""Role -> token, unless `tokenizer.special_tokens` or a brought tokenizer says another."""
 
 END_OF_TEXT, PAD = SPECIAL_TOKENS["end_of_text"], SPECIAL_TOKENS["pad"]
 
@@ -31,24 +32,45 @@ SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
 
 @dataclass(frozen=True)
 class Frame:
-    """The special tokens around the words of a turn; `ends` is empty if nothing follows them."""
+    """The roles of the special tokens around the words of a turn; `ends` is empty if nothing follows them."""
 
     begins: str
     ends: str
 
 
 CHAT_FORMAT: Mapping[Role, Frame] = {
-    "system": Frame(SPECIAL_TOKENS["system"], ""),
-    "user": Frame(SPECIAL_TOKENS["user"], ""),
-    "assistant": Frame(SPECIAL_TOKENS["assistant"], END_OF_TEXT),
+    "system": Frame("system", ""),
+    "user": Frame("user", ""),
+    "assistant": Frame("assistant", "end_of_text"),
 }
 """How each turn of a chat is framed: `<|user|>words<|assistant|>words<|endoftext|>`."""
 
 
-def jinja_template() -> str:
-    """CHAT_FORMAT as the Jinja template that `transformers` reads. It holds no line breaks, which would become text."""
+def dump_special_tokens(tokens: Mapping[str, str]) -> bytes:
+    """Role -> token as the JSON that the stage `tokenizer` commits."""
+    return json.dumps(dict(tokens), indent=1, ensure_ascii=False).encode()
+
+
+def load_special_tokens(data: bytes, where: str) -> dict[str, str]:
+    """The inverse of `dump_special_tokens`. Raises DamagedError unless every role has a token of its own."""
+    try:
+        tokens = json.loads(data)
+        if tokens.keys() == SPECIAL_TOKENS.keys() and len({str(token) for token in tokens.values()}) == len(tokens):
+            return {role: str(token) for role, token in tokens.items()}
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise DamagedError(f"{where}: does not name one token for each role; delete it and run tokenizer again")
+
+
+def jinja_template(tokens: Mapping[str, str]) -> str:
+    """CHAT_FORMAT with these tokens, as the Jinja template that `transformers` reads.
+
+    It holds no line breaks, which would become text.
+    """
+    named = {"": "", **tokens}
     begins, ends = (
-        json.dumps({role: getattr(frame, side) for role, frame in CHAT_FORMAT.items()}) for side in ("begins", "ends")
+        json.dumps({role: named[getattr(frame, side)] for role, frame in CHAT_FORMAT.items()})
+        for side in ("begins", "ends")
     )
     return (
         f"{{%- set begins = {begins} -%}}{{%- set ends = {ends} -%}}"

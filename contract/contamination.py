@@ -7,7 +7,7 @@ from contract.manifest import find
 from contract.plan import Run
 from contract.printable import printable
 
-STAGES = {"decontaminate": "the crawl", "mix": "the curated sources"}
+STAGES = {"decontaminate": "the corpus"}
 COMMON = 3  # so many of the most common n-grams are shown per benchmark
 
 

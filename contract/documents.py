@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from contract.cuts import Ranges, read_cuts, without
 from contract.errors import DamagedError
-from contract.kinds import Kind
+from contract.kinds import OF_SHARDS, Kind
 from contract.manifest import File, Manifest
+from contract.settings.corpus import CRAWL
 from contract.store import Store
 from contract.tables import BATCH_ROWS, batches_of, open_table, reading
 
@@ -35,6 +36,11 @@ class Part:
     signatures: File | None = None
 
     @property
+    def source(self) -> str:
+        """Whose documents these are: `crawl`, or a name of `curate.sources`."""
+        return self.documents.source or CRAWL
+
+    @property
     def rows(self) -> int:
         """The number of documents that are left."""
         return (self.index or self.documents).rows
@@ -45,10 +51,13 @@ class Part:
 
 
 def parts_of(manifest: Manifest) -> list[Part]:
-    """The parts that a manifest lists, in order. Raises DamagedError for a part without documents."""
+    """The parts of documents that a manifest lists, in order. Raises DamagedError for a part without documents.
+
+    The parts of a manifest of tokens are shards, which `contract.shards` reads.
+    """
     found: dict[int, dict[str, File]] = {}
     for file in manifest.files:
-        if file.part is not None:
+        if file.part is not None and file.kind not in OF_SHARDS:
             part = found.setdefault(file.part, {})
             if file.kind.value in part:
                 raise DamagedError(

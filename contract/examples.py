@@ -112,7 +112,7 @@ def _values(key: str, store: Store, path: str) -> Iterator[tuple[str, Any, str]]
             if stream.peek(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
                 yield from _items(key, store.full(path), stream)
                 return
-            for number, line in enumerate(_lines(stream), 1):
+            for number, line in enumerate(lines_of(stream), 1):
                 if isinstance(line, Unusable):
                     yield f"line {number}", line, ""
                 elif line.strip():
@@ -131,7 +131,8 @@ def _items(key: str, uri: str, stream: gzip.GzipFile | io.BufferedReader) -> Ite
         yield f"item {number}", item, repr(item)[:SNIPPET_CHARS]
 
 
-def _lines(stream: gzip.GzipFile | io.BufferedReader) -> Iterator[bytes | Unusable]:
+def lines_of(stream: gzip.GzipFile | io.BufferedReader) -> Iterator[bytes | Unusable]:
+    """Yield each line; for one of more than MAX_LINE_BYTES, which is never held whole, an Unusable."""
     while line := stream.readline(MAX_LINE_BYTES + 1):
         size = len(line)
         if size <= MAX_LINE_BYTES:

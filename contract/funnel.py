@@ -12,7 +12,7 @@ from contract.fetch import warn
 from contract.manifest import Manifest, find
 from contract.plan import Run, Task
 from contract.printable import printable
-from contract.stages import STAGES
+from contract.stages import STAGES, upstream
 
 REASONS = 6  # so many of a stage's most frequent reasons are shown
 
@@ -65,12 +65,20 @@ def _sum(stage: str, manifests: list[Manifest]) -> Level:
     )
 
 
+def entered(found: list[Level], level: Level) -> int:
+    """How many documents the stages read that stand first on the way to a level: of the crawl, and of its sources."""
+    read = {one.stage: one.read for one in reversed(found)}
+    way = {level.stage, *upstream(level.stage)} & read.keys()
+    return sum(read[stage] for stage in way if not upstream(stage) & read.keys())
+
+
 def render(found: list[Level]) -> str:
     """The funnel as a table for the terminal."""
     lines = [f"{'stage':<16}{'documents':>11}{'kept':>8}{'of all':>8}{'bytes':>10}  dropped because"]
     for level in found:
         share = level.kept / level.read if level.read else 0.0
-        of_all = level.kept / found[0].read if found[0].read else 0.0
+        everything = entered(found, level)
+        of_all = level.kept / everything if everything else 0.0
         size = human_bytes(level.bytes_kept)
         lines.append(f"{level.stage:<16}{level.kept:>11,}{share:>8.1%}{of_all:>8.1%}{size:>10}  {_why(level)}")
         if level.losses:

@@ -71,13 +71,17 @@ def _minhash_sign(manifest: Manifest) -> str:
     return f"{_n(manifest, 'documents')} documents signed"
 
 
+def _curate(manifest: Manifest) -> str:
+    return documents(manifest) if manifest.metrics.get("sources") else "no sources beside the crawl"
+
+
 def _dedup_substring(manifest: Manifest) -> str:
     cuts = f"tokens cut {_n(manifest, 'tokens_cut')}, documents cut {_n(manifest, 'documents_cut')}"
     return f"{documents(manifest)}; {cuts}"
 
 
 def _mix(manifest: Manifest) -> str:
-    parts = f"{_n(manifest, 'training_rows')} for training, {_n(manifest, 'heldout_documents')} held out"
+    parts = f"{_n(manifest, 'training_documents')} for training, {_n(manifest, 'heldout_documents')} held out"
     return f"{documents(manifest)}; {parts}"
 
 
@@ -95,7 +99,10 @@ def _examples(manifest: Manifest, what: str) -> str:
 
 
 def _tokenizer(manifest: Manifest) -> str:
-    return f"{_n(manifest, 'vocab_size')} tokens, {_n(manifest, 'heldout_bytes_per_token')} bytes each on held-out text"
+    said = f"{_n(manifest, 'vocab_size')} tokens, {_n(manifest, 'heldout_bytes_per_token')} bytes each on held-out text"
+    if manifest.metrics.get("reference_bytes_per_token") is None:
+        return said
+    return f"{said}, {_n(manifest, 'reference_bytes_per_token')} with the reference"
 
 
 def _pack(manifest: Manifest) -> str:
@@ -164,6 +171,7 @@ def _n(manifest: Manifest, name: str) -> str:
 SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "crawl": _crawl,
     "minhash_sign": _minhash_sign,
+    "curate": _curate,
     "dedup_substring": _dedup_substring,
     "mix": _mix,
     "instructions": _instructions,

@@ -26,8 +26,14 @@ class Kind(StrEnum):
     HELDOUT_PAIRS = "heldout_pairs"
     # what training reads
     TOKENIZER = "tokenizer"
-    TOKENS = "tokens"
+    SPECIAL_TOKENS = "special_tokens"  # role -> token of the tokenizer
+    BASE_TOKENIZER = "base_tokenizer"  # the brought one, as it was before anything was added
+    FERTILITY = "fertility"  # how many tokens a tokenizer makes of each language
+    TOKENS = "tokens"  # token ids; `contract.shards` says how these five lie together
     HELDOUT_TOKENS = "heldout_tokens"
+    TOKEN_INDEX = "token_index"  # where each document of a file of tokens begins
+    TOKEN_IDS = "token_ids"  # the ids of these documents
+    ROWS = "rows"  # how rows of one sequence length are cut from a file of tokens
     # models
     MODEL = "model"
     CRITIC = "critic"
@@ -40,3 +46,7 @@ class Kind(StrEnum):
     # written and read within one attempt, never committed
     DEALT = "dealt"  # documents on their way to the shards of the mixture
     REMOVED = "removed"  # the duplicates of one documents file
+
+
+OF_SHARDS = frozenset({Kind.TOKENS, Kind.HELDOUT_TOKENS, Kind.TOKEN_INDEX, Kind.TOKEN_IDS, Kind.ROWS})
+"""The kinds of the files of a shard of tokens."""

@@ -61,6 +61,11 @@ class File(BaseModel):
     """64 hexadecimal digits; empty for a file that is not committed yet."""
     part: int | None = None
     """Which files of a manifest belong together: a documents file and what is said of its rows have the same number."""
+    source: str = ""
+    """Whose documents the file holds: `crawl`, or a name of `curate.sources`.
+
+    Empty for files of no single source, and for the documents that the crawl's own stages write.
+    """
 
     def open(self, store: Store) -> "pa.NativeFile":
         """Return a seekable reader. Raises DamagedError if the file is gone or its size is not the committed one."""
@@ -131,6 +136,9 @@ class Rows(BaseModel):
             )
 
 
+Figure = float | int | str | bool | None
+
+
 class Manifest(BaseModel):
     """What a task read, wrote, counted and measured."""
 
@@ -144,9 +152,10 @@ class Manifest(BaseModel):
     """All that the fingerprint was computed from."""
     files: tuple[File, ...]
     sources: tuple[str, ...] = ()
-    """URIs of the crawl files, without secrets; only the stage `crawl` has them."""
+    """URIs of the crawl files, or of the sources beside the crawl, without secrets: of stages that read no other."""
     rows: Rows = Rows()
-    metrics: dict[str, float | int | str | bool | None] = {}
+    metrics: dict[str, Figure | dict[str, dict[str, float | int]]] = {}
+    """A table of figures has rows and columns."""
     run: str
     code: str
     started: datetime.datetime
@@ -251,7 +260,6 @@ class Attempt:
         for file in files:
             (own if lies_below(file.path, f"{self.prefix}/{self.id}") else others).append(file)
         self._check_upstream(others)
-        segment = self.task.segment
         manifest = Manifest(
             stage=self.task.stage,
             fingerprint=self.task.fingerprint,
@@ -259,7 +267,7 @@ class Attempt:
             attempt=self.id,
             identity=self.task.identity,
             files=tuple(files),
-            sources=tuple(masked(file.uri) for file in segment.files) if segment and not self.task.inputs else (),
+            sources=() if self.task.inputs else tuple(map(masked, self._sources())),
             rows=rows,
             metrics=result.model_dump(exclude_unset=True) if result else {},
             run=self.run.uri,
@@ -278,6 +286,12 @@ class Attempt:
         if stands.attempt != self.id:  # equal if the answer to this attempt's own first request was lost
             self.store.delete(f"{self.prefix}/{self.id}")
         return stands
+
+    def _sources(self) -> list[str]:
+        """What a stage without inputs has read."""
+        if self.task.segment:
+            return [file.uri for file in self.task.segment.files]
+        return [*self.run.recipe.section(self.task.stage).outside().values()]
 
     def _compare(self, files: Sequence[File]) -> None:
         sizes = self.store.sizes(f"{self.prefix}/{self.id}", [file.path for file in files]) if files else {}

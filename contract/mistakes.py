@@ -68,6 +68,6 @@ def shown(value: Any) -> str:
 def _allowed_keys(root: type[BaseModel], path: list[Any]) -> list[str]:
     node: Any = root
     for part in path:
-        # A free-form mapping such as mix.sources.<name> takes any name.
+        # A free-form mapping such as curate.sources.<name> takes any name.
         node = get_args(node)[1] if get_origin(node) is dict else node.model_fields[part].annotation
     return sorted(node.model_fields)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError, model_validator
 
-from contract import deployment, mistakes, plainyaml
+from contract import deployment, mistakes, mixture, plainyaml
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.scores import NEEDED
 from contract.settings.base import Settings
+from contract.settings.corpus import CRAWL
 from contract.settings.training import Engine, TrainingSections
 from contract.shipped import shipped
 from contract.stages import STAGES
@@ -24,6 +25,7 @@ from contract.store import split_uri
 
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
 NAMED = re.compile(r"([\w-]+)|recipes/([\w-]+)\.yaml")
+PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
 TOLD = 10  # at most so many mistakes in one error message
 
 
@@ -66,6 +68,39 @@ class Recipe(TrainingSections):
         return self
 
     @model_validator(mode="after")
+    def _phases_have_rows_and_steps(self) -> "Recipe":
+        packed = (self.pack.seq_len, *self.pack.more_seq_lens)
+        for number, phase in enumerate(self.pretrain.phases):
+            if phase.seq_len and phase.seq_len not in packed:
+                there = ", ".join(map(str, packed))
+                raise ValueError(
+                    f"pretrain.phases.{number}.seq_len {phase.seq_len} is not packed, only {there}; "
+                    f"add {phase.seq_len} to pack.more_seq_lens"
+                )
+        mixture.lengths(self.pretrain, self.pack.seq_len)
+        steps = mixture.known_steps(self.pretrain, self.pack.seq_len)
+        if self.pretrain.phases and steps is not None:
+            each = mixture.split_steps([phase.share for phase in self.pretrain.phases], steps)
+            if 0 in each:
+                short = f"pretrain.phases.{each.index(0)}"
+                raise ValueError(f"{short}.share is less than one of the {steps:,} steps; raise it or the steps")
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_known_sources(self) -> "Recipe":
+        known = {CRAWL, *self.curate.sources}
+        mixtures = {"mixture": self.pretrain.mixture}
+        mixtures |= {f"phases.{at}.mixture": one.mixture for at, one in enumerate(self.pretrain.phases) if one.mixture}
+        for key, one in mixtures.items():
+            unknown = sorted((one.named() or {}).keys() - known)
+            if unknown:
+                raise ValueError(
+                    f"pretrain.{key}.{one.said()[0]} names {', '.join(unknown)}, which curate.sources does not name; "
+                    f"the sources are {', '.join(sorted(known))}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _measures_quality(self) -> "Recipe":
         name = self.minhash_sign.quality_column
         needed = NEEDED.get(name)
@@ -89,9 +124,7 @@ class Recipe(TrainingSections):
             if isinstance(value, Settings):
                 decides |= value.differences(usual, f"{key}.")
             elif value != usual:
-                section, _, name = key.rpartition(".")
-                owner = self.at(section) if section else self
-                decides[key] = owner.model_dump(mode="json", include={name})[name]
+                decides[key] = PLAIN.dump_python(value, mode="json")
         return decides
 
     def at(self, key: str) -> Any:

@@ -49,6 +49,10 @@ class MinhashSign(Result):
     documents: int
 
 
+class Curate(Result):
+    sources: int
+
+
 class DedupFuzzy(Result):
     clusters: int
 
@@ -67,12 +71,8 @@ class Decontaminate(Result):
 
 
 class Mix(Result):
-    training_rows: int
+    training_documents: int
     heldout_documents: int
-    extra_copies: int
-    """Rows more than documents, because a source is repeated."""
-    documents_cut: int = 0
-    documents_spared: int = 0
 
 
 class Examples(Result):
@@ -89,6 +89,16 @@ class Tokenizer(Result):
     sample_bytes: int
     sample_documents: int
     heldout_bytes_per_token: float | None
+    heldout_tokens_per_word: float | None = None
+    heldout_unknown_rate: float | None = None
+    """Share of the tokens that stand for what the vocabulary lacks."""
+    reference_bytes_per_token: float | None = None
+    base_size: int | None = None
+    """Tokens of the tokenizer that was brought; they keep their ids."""
+    expanded_size: int | None = None
+    """The same with the tokens that `expand` appended, before special tokens were added."""
+    base_digest: str | None = None
+    """sha256 of the file that was brought."""
 
 
 class Pack(Result):
@@ -102,6 +112,8 @@ class Pack(Result):
     bytes_per_token: float
     token_bytes: int
     """Bytes of a token id in the shards."""
+    padding: float
+    """The share of the places in all rows of `seq_len + 1` tokens that hold none."""
 
 
 class Pretrain(Result):
@@ -113,12 +125,18 @@ class Pretrain(Result):
     parameters: int
     tokens: int
     seconds: float
+    reader_share: float
+    """The part of the seconds in which the first process waited for its next batch."""
     tokens_per_s: float
     best_step: int | None = None
     """The step with the lowest held-out loss of all that were measured. If it is not the last, its checkpoint stays."""
     best_heldout_loss: float | None = None
     extended_from: str | None = None
     """The checkpoint of another run from which this one went on: its folder, relative to the store."""
+    sources: dict[str, dict[str, float | int]] = {}
+    """Source -> its `sequences` and `tokens` that were drawn, repetitions included, and the `epochs` that they make."""
+    phases: dict[str, dict[str, float | int]] = {}
+    """The steps of each phase, as in `steps 0 to 900` -> the epochs over each source in it."""
     mfu: float | None = None
     """Model FLOPs utilisation, a fraction; None on a device whose peak is not known."""
 
@@ -232,6 +250,7 @@ RESULTS: dict[str, type[Result]] = {
     "crawl": Crawl,
     "extract": Extract,
     "minhash_sign": MinhashSign,
+    "curate": Curate,
     "dedup_fuzzy": DedupFuzzy,
     "dedup_substring": DedupSubstring,
     "decontaminate": Decontaminate,

@@ -39,8 +39,10 @@ class Drop(StrEnum):
     NEAR_DUPLICATE = "near_duplicate"
     SUBSTRING_TOO_SHORT = "substring_too_short"
     CONTAMINATED = "contaminated"
-    MIX_EPOCHS = "mix_epochs"
-    # instructions and preferences
+    # sources beside the crawl
+    DAMAGED_FILE = "damaged_file"
+    NOT_UTF8 = "not_utf8"
+    # sources beside the crawl, instructions and preferences
     NOT_JSON = "not_json"
     NOT_AN_OBJECT = "not_an_object"
     MISSING_TEXT = "missing_text"
@@ -48,6 +50,7 @@ class Drop(StrEnum):
     EMPTY_TEXT = "empty_text"
     BROKEN_TEXT = "broken_text"
     ROW_TOO_LONG = "row_too_long"
+    # instructions and preferences
     NOT_A_DIALOGUE = "not_a_dialogue"
     PROMPTS_DIFFER = "prompts_differ"
     REPLIES_ARE_EQUAL = "replies_are_equal"
@@ -84,7 +87,7 @@ DOCUMENTS = pa.schema(
         ("language_probability", pa.float32()),
         ("languages", pa.list_(pa.string())),  # langid's three likeliest, `language` first; `pack` drops them
         ("language_probabilities", pa.list_(pa.float32())),  # of `languages`, in the same order
-        ("source", pa.string()),  # `crawl`, or the name of a curated source of the mixture
+        ("source", pa.string()),  # `crawl`, or a name of `curate.sources`
         ("text", pa.string()),
     ]
 )
@@ -102,6 +105,12 @@ SCORED = pa.schema(
         *((name, pa.float64()) for name in SCORES),
     ]
 )
+
+# What `curate` writes of the sources beside the crawl; the scores are null where no rule was asked.
+CURATED = pa.schema([*SCORED, ("license", pa.string())])
+
+# What `mix` writes of every source.
+MIXED = pa.schema([*DOCUMENTS, ("license", pa.string())])
 
 _TURNS = pa.list_(pa.struct([("role", pa.string()), ("text", pa.string())]))
 _EXAMPLE = [

@@ -73,30 +73,35 @@ STAGES: dict[str, Stage] = {
             "MinHash signature and band keys of each document",
         ),
         Stage(
+            "curate", "corpus", "spark", "corpus", (), 1,
+            "documents of the sources beside the crawl: read, judged by their own rules, signed",
+            settings=("langid.sample_chars", "score", "minhash_sign"),
+            facts=("language_model", "new_curated_scores"), drops=True, checks=True,
+        ),
+        Stage(
             "dedup_url", "corpus", "spark", "corpus", ("filter",), 4,
             "one document per canonical URL",
             drops=True,
         ),
         Stage(
-            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "dedup_url"), 5,
+            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "dedup_url", "curate"), 6,
             "one document per cluster of near duplicates",
-            settings=("minhash_sign",), drops=True,
+            settings=("minhash_sign", "curate.not_deduplicated"), drops=True,
         ),
         Stage(
             "dedup_substring", "corpus", "spark", "corpus", ("dedup_fuzzy",), 4,
             "cuts text that stands at two or more places",
             # held-out text is not cut because training text repeats it
-            settings=("mix.heldout_fraction",), drops=True, checks=True,
+            settings=("mix.heldout_fraction", "curate.not_deduplicated"), drops=True, checks=True,
         ),
         Stage(
             "decontaminate", "corpus", "spark", "corpus", ("dedup_substring",), 6,
             "drops or cuts documents that repeat evaluation sets",
-            drops=True, checks=True,
+            settings=("curate.not_decontaminated",), drops=True, checks=True,
         ),
         Stage(
-            "mix", "corpus", "spark", "corpus", ("decontaminate",), 3,
-            "weighs the sources, shuffles, holds some documents out",
-            settings=("decontaminate",), drops=True,
+            "mix", "corpus", "spark", "corpus", ("decontaminate",), 4,
+            "writes each source's documents once, shuffled, some of them held out",
         ),
         Stage(
             "instructions", "corpus", "spark", "corpus", ("mix",), 1,
@@ -109,26 +114,26 @@ STAGES: dict[str, Stage] = {
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "tokenizer", "corpus", "spark", "corpus", ("mix",), 1,
-            "trains a byte-level BPE on the mixture",
-            facts=("special_tokens",),
+            "tokenizer", "corpus", "spark", "corpus", ("mix",), 2,
+            "trains a tokenizer on the mixture, or expands one that is brought",
+            facts=("special_tokens",), checks=True,
         ),
         Stage(
-            "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 1,
-            "documents to token shards of equal sequences",
+            "pack", "corpus", "spark", "corpus", ("mix", "tokenizer"), 2,
+            "documents to token shards, and to rows of equal length",
         ),
         Stage(
-            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 1,
+            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 2,
             "next-token prediction",
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 3,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 4,
             "instruction tuning",
             facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 3,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 4,
             "reward model from preference pairs",
             facts=("chat_format",),
         ),
@@ -137,15 +142,15 @@ STAGES: dict[str, Stage] = {
             "is the reward model good enough for PPO",
         ),
         Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 2,
+            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 3,
             "reinforcement learning from the reward model",
-            facts=("chat_format",),
+            settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 3,
+            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 4,
             "every model on the same held-out data",
-            settings=("ppo.max_prompt_tokens",), facts=("chat_format",),
+            settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
         ),
         Stage(
             "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,

@@ -299,6 +299,11 @@ class Store:
         with self.open_input(path) as source, self._reported(path):
             return bytes(source.read())
 
+    def read_range(self, path: str, source: "pa.NativeFile", start: int, size: int) -> bytes:
+        """Read `size` bytes at `start` of a file that is open as `source`; fewer if the file ends before."""
+        with self._reported(path):
+            return bytes(source.read_at(size, start))
+
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a file, or overwrite it; use `create` for files that must never be overwritten."""
         with self._reported(path), self.open_output(path) as sink:

@@ -11,15 +11,15 @@ PAGE = Path(__file__).with_suffix(".md")
 FLOW = """
 ## How documents pass through
 
-Texts are large, so few stages write them: `extract`; `score`, which changes them; and `mix`, which shuffles them. The stages
-in between only decide. They write which rows of a documents file are left, never the rows themselves:
+Texts are large, so few stages write them: `extract`; `score`, which changes them; `curate`, which reads the sources beside the
+crawl; and `mix`, which shuffles them. The stages in between only decide. They write which rows of a documents file are left, never the rows themselves:
 
 | kind of file | what it holds | who writes it |
 |---|---|---|
-| `documents` | the texts, one in each row | extract, score; mix, whose files belong to no part |
-| `index` | the numbers of the rows that are left, and what the stage adds to each, such as langid the language | every stage that drops documents |
+| `documents` | the texts, one in each row | extract, score, curate; mix, whose files belong to no part |
+| `index` | the numbers of the rows that are left, and what the stage adds to each, such as langid the language | every stage that drops documents, but for curate |
 | `cuts` | byte ranges that are cut out of texts, by row | dedup_substring; decontaminate with `action: cut` |
-| `signatures` | keys of the rows, by row | minhash_sign |
+| `signatures` | keys of the rows, by row | minhash_sign, curate |
 | `drops` | a row for each dropped document: reason, value, snippet | every stage that drops documents |
 
 The first four kinds make up a part; the files of one part have the same number in the manifest. If a stage does not replace a
@@ -44,7 +44,7 @@ def render() -> str:
     scopes = {"snapshot": "segment of a crawl", "corpus": "corpus"}
     for stage in STAGES.values():
         folder = "pipelines" if stage.plane == "spark" else "training"
-        reads = ", ".join(stage.reads) or "crawl files"
+        reads = ", ".join(stage.reads) or {"snapshot": "crawl files", "corpus": "files of the sources"}[stage.scope]
         fields = type(DEFAULTS.section(stage.name)).model_fields.items()
         # docs/filters.md has the thresholds of the rules
         own = [name for name, field in fields if not any(isinstance(one, DropsIf) for one in field.metadata)]

@@ -13,11 +13,24 @@ PACKAGES = {
 }
 """Folder of modules -> folder of their tests: `pipelines/dedup/links.py` is tested by `tests/pipelines/dedup/test_links.py`."""
 
-TRAINING = ("loss", "ppo", "reward", "sft", "reading", "examples", "checkpoint", "checkpoint_files", "rollout")
+TRAINING = (
+    "loss",
+    "ppo",
+    "reward",
+    "sft",
+    "reading",
+    "order",
+    "drawing",
+    "examples",
+    "checkpoint",
+    "checkpoint_files",
+    "rollout",
+)
 
 ALSO = {
     "contract/chat.py": ("tests/pipelines/test_tokenizer.py", "tests/training/chat/test_template.py"),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
+    "contract/fertility.py": ("tests/reports/test_fertility.py",),
     "contract/facts.py": ("tests/contract/test_plan.py",),
     "contract/job.py": ("tests/training/engine/test_job.py",),
     "contract/kinds.py": ("tests/contract/test_manifest.py",),
@@ -38,6 +51,7 @@ ALSO = {
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/sources.py": ("tests/contract/test_plan.py",),
     "pipelines/examples/sieve.py": ("tests/pipelines/test_instructions.py", "tests/pipelines/test_preferences.py"),
+    "pipelines/spark/dealing.py": ("tests/pipelines/test_mix.py", "tests/pipelines/test_curate.py"),
     "pipelines/spark/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
     "pipelines/dedup/repeats.py": ("tests/pipelines/test_dedup_substring.py",),
     "pipelines/spark/session.py": ("tests/pipelines/spark/test_exchange.py", "tests/pipelines/spark/test_job.py"),

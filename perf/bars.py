@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from operator import ge, le
+from operator import eq, ge, le
 
 
 @dataclass
@@ -17,9 +17,13 @@ class Bars:
     def at_most(self, name: str, value: float, bar: float) -> None:
         self._add(name, value, bar, le)
 
+    def exactly(self, name: str, value: float, bar: float) -> None:
+        self._add(name, value, bar, eq)
+
     def _add(self, name: str, value: float, bar: float, reached: Callable[[float, float], bool]) -> None:
         ok = reached(value, bar)
-        print(f"BAR {name} {value:.4g} {bar:g} {'ok' if ok else 'short'}", flush=True)
+        shown = str(value) if isinstance(value, int) else f"{value:.4g}"
+        print(f"BAR {name} {shown} {bar:g} {'ok' if ok else 'short'}", flush=True)
         if not ok:
             self.short.append(name)
 

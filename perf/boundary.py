@@ -102,7 +102,7 @@ SETTINGS = {
     "language model": "score.perplexity_model={folder}/secret/key.yaml",
     "tokenizer": "dedup_substring.tokenizer={folder}/secret/key.yaml",
     "evaluation set": "decontaminate.benchmarks={{a: {folder}/secret/key.yaml}}",
-    "curated source": "mix.sources={{a: {{uri: {folder}/secret/key.yaml}}}}",
+    "curated source": "curate.sources={{a: {{uri: {folder}/secret/key.yaml}}}}",
     "instructions": "instructions.data={folder}/secret/key.yaml",
     "preferences": "preferences.data=/etc/passwd",
 }

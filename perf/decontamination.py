@@ -76,7 +76,7 @@ def report(found: Benchmarks, texts: list[str]) -> Report:
     """What the stage would report of these pages."""
     with tempfile.TemporaryDirectory(prefix="gristmill-decontamination-") as folder:
         store = Store(folder)
-        output = search(store, "made", Judge(found.index, "drop", 0.0), write(store, texts), "0")
+        output = search(store, "made", Judge(found.index, "drop", 0.0), (), write(store, texts), "0")
         summarise(store, "made", found.sets, found.index, output)
         return Report.model_validate_json(store.read_bytes(f"made/{Kind.CONTAMINATION}.json"))
 
@@ -96,7 +96,7 @@ def rate(found: Benchmarks, texts: list[str], items: list[str]) -> float:
         part = write(store, made)
         for turn in range(2):
             began = time.perf_counter()
-            search(store, f"made{turn}", Judge(found.index, "drop", 0.0), part, "0")
+            search(store, f"made{turn}", Judge(found.index, "drop", 0.0), (), part, "0")
             seconds.append(time.perf_counter() - began)
     return DOCUMENTS_TIMED / min(seconds)
 

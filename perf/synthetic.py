@@ -53,7 +53,7 @@ def make_run(
 ) -> Run:
     """A run in which `stage`, which is `filter` or `dedup_fuzzy`, has committed these texts.
 
-    After `filter`, deduplication by URL is committed too, and has dropped nothing.
+    After `filter`, deduplication by URL is committed too, and has dropped nothing; there are no curated sources.
     """
     crawl = folder / "crawl"
     crawl.mkdir(parents=True, exist_ok=True)
@@ -72,6 +72,7 @@ def make_run(
     attempt.commit(files, everything)
     if stage == "filter":
         Attempt(run, run.task("dedup_url", WHOLE)).commit(files, everything)
+        Attempt(run, run.task("curate", WHOLE)).commit([])
     return run
 
 

@@ -26,7 +26,7 @@ from perf.extract import NAMES
 from pipelines.spark.job import Job
 
 STAGES = (
-    "crawl", "extract", "langid", "score", "filter", "minhash_sign", "dedup_url", "dedup_fuzzy", "dedup_substring",
+    "crawl", "extract", "langid", "score", "filter", "minhash_sign", "curate", "dedup_url", "dedup_fuzzy", "dedup_substring",
     "decontaminate", "mix",
 )  # fmt: skip
 KEEP_TEXTS = ("extract", "langid", "score", "filter", "dedup_substring", "decontaminate", "mix")

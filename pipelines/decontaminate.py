@@ -1,6 +1,6 @@
 """Drops or cuts documents that share runs of words with an evaluation set, so that it does not measure memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -55,7 +55,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Judge:
-    """Decides about texts, from the crawl or from curated sources."""
+    """Decides about texts."""
 
     index: Index
     action: str
@@ -171,13 +171,14 @@ def leaks(settings: Decontaminate) -> Callable[[str], str | None]:
     return leak
 
 
-def search(store: Store, prefix: str, judge: Judge, part: Part, name: str) -> Output:
-    """Keep, cut or drop the documents of one part."""
+def search(store: Store, prefix: str, judge: Judge, spared: Collection[str], part: Part, name: str) -> Output:
+    """Keep, cut or drop the documents of one part; keep all if its source is spared."""
     sink = IndexSink(store, prefix, "decontaminate", name)
     findings = Findings(store, prefix, judge.index, name)
     cut: dict[int, Ranges] = {}
     for batch in read_part(store, part, ["id", "url", "text"]):
-        suspect = suspects(batch["text"], judge.index).tolist()
+        searched = part.source not in spared
+        suspect = suspects(batch["text"], judge.index).tolist() if searched else [False] * batch.num_rows
         sizes = pc.binary_length(batch["text"]).to_pylist()
         for at, (row, size) in enumerate(zip(batch["row"].to_pylist(), sizes, strict=True)):
             document = batch.slice(at, 1).to_pylist()[0] if suspect[at] else {}
@@ -227,6 +228,7 @@ def run(job: Job) -> None:
     benchmarks = load_benchmarks(settings)
     print(*describe(benchmarks), sep="\n", flush=True)
     judge = Judge(benchmarks.index, settings.action, settings.min_coverage)
-    output = job.map_files(job.parts(), partial(search, job.store, job.prefix, judge))
+    spared = job.setting("curate.not_decontaminated")
+    output = job.map_files(job.parts(), partial(search, job.store, job.prefix, judge, spared))
     metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, output)
     job.commit(output, results.Decontaminate(benchmark_ngrams=len(benchmarks.index.grams), **metrics))

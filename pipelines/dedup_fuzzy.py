@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from contract import results
@@ -12,7 +13,7 @@ from contract.documents import Part
 from contract.kinds import Kind
 from contract.manifest import File
 from contract.schema import Drop
-from contract.settings.corpus import DedupFuzzy
+from contract.settings.corpus import CRAWL, DedupFuzzy
 from contract.store import Store
 from pipelines.dedup.duplicates import drop_duplicates, write_removed
 from pipelines.dedup.links import EDGES, ROW_BITS, link, read_edges, read_nodes, signed
@@ -24,36 +25,40 @@ from pipelines.spark.tables import TableWriter
 
 
 def facts(store: Store, part: Part, number: int) -> Iterator[pa.RecordBatch]:
-    """Yield columns node, id, length, date, quality, which decide the document of a cluster that stays.
+    """Yield columns node, id, curated, length, date, quality, which decide the document of a cluster that stays.
 
     date is in milliseconds, the coarsest unit of Parquet.
     """
+    curated = part.source != CRAWL
     for nodes, batch in read_nodes(store, part, number, "length", "date", "quality"):
-        columns = {"node": nodes, "id": batch["id"], "length": batch["length"], "date": batch["date"].cast(pa.int64())}
-        yield pa.record_batch(columns | {"quality": batch["quality"]})
+        columns = {"node": nodes, "id": batch["id"], "curated": np.full(len(nodes), curated), "length": batch["length"]}
+        yield pa.record_batch(columns | {"date": batch["date"].cast(pa.int64()), "quality": batch["quality"]})
 
 
-def duplicates(members: Any, keep: str) -> Any:
+def duplicates(members: Any, keep: str, curated_first: bool) -> Any:
     """The documents to remove, as columns part, row, stays (the id that stays), group (the cluster's smallest id).
 
     members: columns node, component, and those of `facts`. keep: the rule for the document that stays. `longest`
     compares the length, then the date; `newest` the date, then the length; `best_quality` the quality, then the length.
-    Remaining ties, and `smallest_id`, go to the smallest id.
+    Remaining ties, and `smallest_id`, go to the smallest id. curated_first: any curated document goes before all
+    crawled ones. Equal documents of one source have equal ids, so the nodes tell which document goes.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as f
 
     length, date, quality = (f.col(name).desc_nulls_last() for name in ("length", "date", "quality"))
     rules = {"longest": [length, date], "newest": [date, length], "best_quality": [quality, length], "smallest_id": []}
+    first = [f.col("curated").desc()] if curated_first else []
     cluster = Window.partitionBy("component")
+    ordered = cluster.orderBy(*first, *rules[keep], "id", "node")
     judged = members.select(
         f.shiftright("node", ROW_BITS).alias("part"),
         f.col("node").bitwiseAND((1 << ROW_BITS) - 1).alias("row"),
-        "id",
-        f.first("id").over(cluster.orderBy(*rules[keep], "id")).alias("stays"),
+        f.first("id").over(ordered).alias("stays"),
         f.min("id").over(cluster).alias("group"),
+        (f.first("node").over(ordered) != f.col("node")).alias("goes"),
     )
-    return judged.where("id != stays").drop("id")
+    return judged.where("goes").drop("goes")
 
 
 def show(row: Mapping[str, Any], group: str) -> str:
@@ -72,9 +77,9 @@ def find_removed(job: Job, parts: Sequence[Part], edges: Sequence[File]) -> tupl
     else:
         read = partial(read_edges, job.store)
         members = spark_components(job.read_table(edges, read, "big bigint, small bigint"), partial(materialize, job))
-    schema = "node bigint, id string, length bigint, date bigint, quality double"
+    schema = "node bigint, id string, curated boolean, length bigint, date bigint, quality double"
     known = job.read_table(parts, partial(facts, job.store), schema)
-    removed = write_removed(job, duplicates(known.join(members, "node"), settings.keep))
+    removed = write_removed(job, duplicates(known.join(members, "node"), settings.keep, settings.curated_first))
     return removed, members.count() - sum(file.rows for file in removed.values())
 
 
@@ -100,8 +105,10 @@ def keep_edges(store: Store, folder: str, batches: Iterator[pa.RecordBatch]) -> 
 
 def run(job: Job) -> None:
     settings: DedupFuzzy = job.settings
-    inputs = job.parts("dedup_url")
-    parts = signed(inputs, job.parts("minhash_sign"))
+    curated, spared = job.parts("curate"), job.setting("curate.not_deduplicated")
+    inputs = [*job.parts("dedup_url"), *(part for part in curated if part.source not in spared)]
+    parts = signed(inputs, [*job.parts("minhash_sign"), *curated])
+    inputs += [part for part in curated if part.source in spared]  # these are in no link
     edges: list[File] = []
     removed: dict[int, File] = {}
     clusters = 0

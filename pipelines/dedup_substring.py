@@ -1,6 +1,6 @@
 """Cuts every run of `min_tokens` tokens that occurs two or more times anywhere in the corpus (Lee et al. 2021)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -70,15 +70,16 @@ def find_alone(job: Job, settings: DedupSubstring, parts: Sequence[Part], fracti
     return rows
 
 
-def drop_short(store: Store, prefix: str, min_chars: int, part: Part, name: str) -> Output:
-    """Drop the documents of a part of which the cuts leave too little text."""
+def drop_short(store: Store, prefix: str, min_chars: int, spared: Collection[str], part: Part, name: str) -> Output:
+    """Drop the documents of a part of which the cuts leave too little text, unless its source is spared."""
+    least = 0 if part.source in spared else min_chars
     cuts = read_cuts(store, part.cuts)
     sink = IndexSink(store, prefix, "dedup_substring", name)
     for row in read_documents(store, replace(part, cuts=None), ["id", "url", "text"]):
         data = row["text"].encode()
         left = without(data, cuts.get(row["row"], []))
         remaining = len(left.decode().strip())
-        if remaining < min_chars:
+        if remaining < least:
             sink.drop(row, Drop.SUBSTRING_TOO_SHORT, remaining, len(data))
         else:
             sink.keep(row["row"], len(left), len(data))
@@ -97,7 +98,9 @@ def check(settings: StageSettings) -> None:
 
 def run(job: Job) -> None:
     settings: DedupSubstring = job.settings
-    parts = job.parts()
+    spared = job.setting("curate.not_deduplicated")
+    parts = [part for part in job.parts() if part.source not in spared]
+    others = [part for part in job.parts() if part.source in spared]
     # Bytes of text: Parquet files are 2 to 100 times smaller, so their sizes say little.
     size = sum(manifest.rows.bytes_kept for manifest in job.manifests())
     fraction = job.setting("mix.heldout_fraction")
@@ -119,6 +122,6 @@ def run(job: Job) -> None:
             parts[row["part"]] = replace(parts[row["part"]], cuts=file)
             spans, tokens = spans + row["spans"], tokens + row["tokens"]
             documents[row["part"]] = row["documents"]
-    output = job.map_files(parts, partial(drop_short, job.store, job.prefix, settings.min_chars))
+    output = job.map_files([*parts, *others], partial(drop_short, job.store, job.prefix, settings.min_chars, spared))
     result = results.DedupSubstring(spans=spans, tokens_cut=tokens, documents_cut=sum(documents.values()))
     job.commit(output, result)

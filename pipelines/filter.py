@@ -3,6 +3,7 @@
 A dropped document counts under the first rule that it breaks.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache, partial
 
 from contract.documents import Part, read_documents
@@ -17,13 +18,21 @@ from pipelines.text.stopwords import STOP_WORDS
 
 
 def check(settings: StageSettings) -> None:
-    """Raise RecipeError if a language of the recipe has no stop words: the rule would pass or drop all of it."""
-    asked = any(rule.score == "stop_words" for rule in settings.own.rules())
-    missing = [code for code in settings.of("langid.languages") if code not in STOP_WORDS]
+    """Raise RecipeError if a language of the recipe has no stop words."""
+    check_stop_words("langid.languages", settings.of("langid.languages"), "filter", settings.own)
+
+
+def check_stop_words(key: str, codes: Iterable[str], section: str, rules: Filter) -> None:
+    """Raise RecipeError if a language has no stop words, and the rule asks for some: it would pass or drop all of it.
+
+    key: the setting that names the languages. section: the one that holds the rules.
+    """
+    asked = any(rule.score == "stop_words" for rule in rules.rules())
+    missing = [code for code in codes if code not in STOP_WORDS]
     if asked and missing:
         raise RecipeError(
-            f"langid.languages: there are no stop words for {', '.join(missing)}; "
-            "set filter.gopher_quality.min_stop_words=0, "
+            f"{key}: there are no stop words for {', '.join(missing)}; "
+            f"set {section}.gopher_quality.min_stop_words=0, "
             f"or add them to pipelines/text/stopwords.py (there are {', '.join(sorted(STOP_WORDS))})"
         )
 

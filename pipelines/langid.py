@@ -1,5 +1,6 @@
 """langid: identifies the language of each document with fastText's lid.176, and drops unwanted languages."""
 
+from collections.abc import Iterable
 from functools import partial
 
 from contract.documents import Part, read_documents
@@ -46,14 +47,18 @@ def language_verdict(language: str, probability: float, settings: Langid) -> tup
 
 
 def check(settings: StageSettings) -> None:
+    """Raise RecipeError for a code that lid.176 does not know."""
+    check_languages("langid.languages", settings.own.languages)
+
+
+def check_languages(key: str, codes: Iterable[str]) -> None:
     """Raise RecipeError for a code that lid.176 does not know: such a language would match no document."""
     answers = model().f.predict("a\n", 1000, -1.0, "strict")  # below every probability: returns all labels
     known = {label.removeprefix(LABEL) for _, label in answers}
-    unknown = [code for code in settings.own.languages if code not in known]
+    unknown = [code for code in codes if code not in known]
     if unknown:
         raise RecipeError(
-            f"langid.languages: lid.176 does not know {', '.join(unknown)}; "
-            "use its ISO 639 codes, for example en, de, zh"
+            f"{key}: lid.176 does not know {', '.join(unknown)}; use its ISO 639 codes, for example en, de, zh"
         )
 
 

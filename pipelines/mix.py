@@ -1,57 +1,44 @@
-"""Joins the crawl with decontaminated curated sources, repeats each source for its epochs, holds out some documents,
-and shuffles the rest.
+"""Writes the documents of each source once: shuffled within the source, and some of them held out.
 
-The shuffle goes through the store instead of Spark. First, each input file is dealt into row groups, each for one
-shard. Then each shard collects its row groups from all files and sorts the rows by a hash of seed, document and copy.
-A worker's memory must hold one shard, and 8 bytes for each held-out document.
+How much of which source a model sees, and in which order, is decided where the files are read. The shuffle goes through
+the store instead of Spark (`pipelines.spark.dealing`). A worker's memory must hold one shard, and 8 bytes for each
+held-out document.
 """
 
-import gzip
-import io
-import json
-import unicodedata
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from contract import results
-from contract.documents import Part, read_documents, read_part
+from contract.documents import Part, read_part, stored_columns
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import File
-from contract.schema import DOCUMENTS, Drop
-from contract.settings.corpus import Decontaminate, Mix
-from contract.store import Store, split_uri
-from pipelines.decontaminate import Judge, describe, load_benchmarks
-from pipelines.decontamination.findings import Findings, summarise
-from pipelines.spark.documents import Counts, DocumentSink, Output
-from pipelines.spark.heldout import contains, heldout, is_heldout
+from contract.schema import DOCUMENTS, MIXED
+from contract.settings.corpus import Mix
+from contract.store import Store
+from pipelines.spark.dealing import ShardedRows, collect
+from pipelines.spark.documents import Counts, Output
+from pipelines.spark.heldout import contains, heldout
 from pipelines.spark.job import Job
-from pipelines.spark.tables import COMPRESSION, TableWriter
+from pipelines.spark.tables import TableWriter
 from pipelines.text.mixing import Hashes
 
 KINDS = (Kind.DOCUMENTS, Kind.HELDOUT)
-HELDOUT = -1  # the shard of held-out documents
-HELD_BYTES = 64 << 20  # bytes of text that a worker buffers before it writes them
-
-DEALT = pa.schema([("order", pa.uint64()), *DOCUMENTS])
+HELDOUT = -1  # the shard of a source's held-out documents
+DEALT = pa.schema([("order", pa.uint64()), *MIXED])
 
 
-@dataclass(frozen=True)
-class Item:
-    """One input: a part of the crawl, or the JSONL file of a curated source at `uri`."""
+class Surveyed(NamedTuple):
+    """What is known of a part before it is dealt: its bytes of text, and hashes of its held-out texts."""
 
-    source: str
-    epochs: float
-    part: Part | None = None
-    uri: str = ""
+    bytes: int
+    held: Hashes
 
 
 def draw(seed: int, what: str, key: str) -> int:
@@ -59,173 +46,59 @@ def draw(seed: int, what: str, key: str) -> int:
     return xxhash.xxh3_64_intdigest(f"{seed} {what} {key}".encode())
 
 
-def copies(epochs: float, seed: int, key: str) -> int:
-    """How often to take a document. With 2.5 epochs: twice, and a third time if its hash is in the lower half."""
-    whole = int(epochs)
-    return whole + (draw(seed, "epochs", key) < (epochs - whole) * 2**64)
-
-
-def read_curated(source: str, uri: str) -> Iterator[dict[str, Any] | None]:
-    """Yield the documents of a JSONL file (gzip or plain), and None for each line without a usable `text`.
-
-    A document's id is a hash of source and line number. Raises InputError if the file cannot be read.
-    """
-    folder, name = split_uri(uri)
-    try:
-        with folder.open_input(name) as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            with gzip.open(raw) if packed else io.BufferedReader(raw) as lines:
-                for number, line in enumerate(lines):
-                    if line.strip():
-                        yield parse_curated(source, number, line)
-    except (FileNotFoundError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"mix.sources.{source}.uri: {uri} cannot be read: {error}") from None
-
-
-def parse_curated(source: str, number: int, line: bytes) -> dict[str, Any] | None:
-    """One line as a row of DOCUMENTS; None if it is not a JSON object with a non-empty `text` of valid Unicode."""
-    try:
-        value = json.loads(line)
-        text = value["text"]
-        text.encode()
-        text = unicodedata.normalize("NFC", text)  # like the texts of `extract`
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    if not text.strip():
-        return None
-    row = dict.fromkeys(DOCUMENTS.names)
-    url = value.get("url")
-    key = xxhash.xxh3_128_hexdigest(f"{source} {number}".encode())
-    return row | {"id": key, "url": url if isinstance(url, str) else None, "source": source, "text": text}
-
-
-class ShardedRows:
-    """Writes rows to one Parquet file in which each row group belongs to one shard; the metadata lists these shards."""
-
-    def __init__(self, store: Store, path: str) -> None:
-        self._store, self._path = store, path
-        self._rows: dict[int, list[dict[str, Any]]] = {}
-        self._held = self._count = 0
-        self._groups: list[int] = []
-        self._sink: pa.NativeFile | None = None
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, shard: int, row: dict[str, Any], size: int) -> None:
-        self._rows.setdefault(shard, []).append(row)
-        self._held += size
-        self._count += 1
-        if self._held >= HELD_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._writer is None:
-            self._sink = self._store.open_output(self._path)
-            self._writer = pq.ParquetWriter(self._sink, DEALT, compression=COMPRESSION)
-        for shard, rows in sorted(self._rows.items()):
-            self._writer.write_table(pa.Table.from_pylist(rows, DEALT), row_group_size=len(rows))
-            self._groups.append(shard)
-        self._rows, self._held = {}, 0
-
-    def close(self) -> list[File]:
-        if not self._count:
-            return []
-        self._flush()
-        assert self._writer is not None
-        assert self._sink is not None
-        self._writer.add_key_value_metadata({"shards": json.dumps(self._groups)})
-        self._writer.close()
-        self._sink.close()
-        return [File(path=self._path, kind=Kind.DEALT, bytes=0, rows=self._count)]
-
-
 def text_hash(text: str) -> int:
     """A 64-bit hash of a text."""
     return xxhash.xxh3_64_intdigest(text.encode())
 
 
-def drawn(store: Store, settings: Mix, judge: Judge | None, item: Item, _: str) -> Hashes:
-    """Hashes of the held-out texts of one file, shape (held-out documents,).
+def survey(store: Store, fraction: float, part: Part, _: str) -> Surveyed:
+    """Read a part once for what `deal` must know. Documents are drawn by id, which no cut in the text changes."""
+    size, held = 0, list[int]()
+    for batch in read_part(store, part, ["id", "text"], 1024):
+        size += sum(len(text.encode()) for text in batch["text"].to_pylist())
+        chosen = heldout(fraction, batch["id"].to_pylist())
+        held += map(text_hash, batch["text"].filter(pa.array(chosen)).to_pylist())
+    return Surveyed(size, np.array(held, np.uint64))
 
-    Crawled documents are drawn by id, which stays the same when a stage cuts the text; curated ones by their text.
+
+def shards_of(sizes: Mapping[str, int], shards: int) -> dict[str, int]:
+    """The number of shards of each source, given its bytes of text: all `shards` for the largest, 1 at least."""
+    most = max(sizes.values(), default=0) or 1
+    return {source: max(1, -(-shards * size // most)) for source, size in sizes.items()}
+
+
+def deal(store: Store, prefix: str, seed: int, shards: Mapping[str, int], held: Any, part: Part, name: str) -> Output:
+    """Deal the documents of a part to the shards of its source.
+
+    held.value: the hashes of all held-out texts, ascending. Every document with one of these hashes is held out, so
+    that no text is in both the training and the held-out documents, whatever its sources.
     """
-    texts: list[str] = []
-    if item.epochs and item.uri:
-        for row in read_curated(item.source, item.uri):
-            if row and is_heldout(settings.heldout_fraction, row["text"]):
-                verdict = judge(row["text"]) if judge else None
-                texts.append(row["text"] if verdict is None else verdict.left or "")
-    elif item.epochs and item.part:
-        for batch in read_part(store, item.part, ["id", "text"], 1024):
-            chosen = heldout(settings.heldout_fraction, batch["id"].to_pylist())
-            texts += batch["text"].filter(pa.array(chosen)).to_pylist()
-    return np.array([text_hash(text) for text in texts], np.uint64)
+    sharded = ShardedRows(store, f"{prefix}/scratch/dealt-{name}.parquet", DEALT, part.source)
+    counts = Counts()
+    for batch in read_part(store, part, [*DOCUMENTS.names, *stored_columns(store, part, ["license"])]):
+        for row in batch.to_pylist():
+            size, order = len(row["text"].encode()), draw(seed, "order", row["id"])
+            shard = HELDOUT if contains(held.value, text_hash(row["text"])) else order % shards[part.source]
+            sharded.add(shard, row | {"order": order}, size)
+            counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=size)
+    return Output(sharded.close(), counts)
 
 
-def deal(store: Store, prefix: str, settings: Mix, judge: Judge | None, held: Any, item: Item, name: str) -> Output:
-    """Sort one file's documents into shards: once into the held-out shard, or one row for each copy into the others.
-
-    judge: finds benchmark text in curated documents; the crawl has been decontaminated already. held.value: the hashes
-    of all held-out texts, ascending. Every document with one of these hashes is held out, so that no text is in both
-    the training and the held-out documents.
-    """
-    sink = DocumentSink(store, prefix, "mix", name)
-    sharded = ShardedRows(store, f"{prefix}/scratch/dealt-{name}.parquet")
-    findings = Findings(store, prefix, judge.index, name) if judge else None
-    crawled = read_documents(store, item.part, DOCUMENTS.names) if item.part else None
-    for row in crawled or read_curated(item.source, item.uri):
-        if row is None:
-            sink.lose(f"{item.source}: line without text")
-            continue
-        size = len(row["text"].encode())
-        verdict = judge(row["text"]) if judge and item.uri else None
-        if verdict and findings:
-            findings.note(row, verdict.found, verdict.left)
-            if verdict.left is None:
-                sink.drop(row, Drop.CONTAMINATED, verdict.value, size)
-                continue
-            row["text"] = verdict.left
-        is_held = contains(held.value, text_hash(row["text"]))
-        count = copies(item.epochs, settings.seed, row["id"])
-        if not count:
-            sink.drop(row, Drop.MIX_EPOCHS, item.epochs, size)
-            continue
-        kept_size = len(row["text"].encode())
-        sink.counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=kept_size)
-        for copy in range(1 if is_held else count):
-            order = draw(settings.seed, f"order {copy}", row["id"])
-            sharded.add(HELDOUT if is_held else order % settings.shards, row | {"order": order}, kept_size)
-    output = sink.close()
-    output.files += findings.close() if findings else []
-    output.files += sharded.close()
-    return output
-
-
-def collect(store: Store, prefix: str, dealt: list[str], shard: int, name: str) -> Output:
-    """Write one shard: the rows of its row groups from all dealt files, sorted by their `order` hash, then by id."""
-    tables = []
-    for path in dealt:
-        with store.open_input(path) as source:
-            parquet = pq.ParquetFile(source)
-            groups = json.loads(parquet.metadata.metadata[b"shards"])
-            tables += [parquet.read_row_group(group) for group, owner in enumerate(groups) if owner == shard]
+def write_shard(store: Store, prefix: str, dealt: list[File], item: tuple[str, int], name: str) -> Output:
+    """Write one shard of a source: its rows from all dealt files, sorted by their `order` hash, then by id."""
+    source, shard = item
     kind = Kind.HELDOUT if shard == HELDOUT else Kind.DOCUMENTS
-    writer = TableWriter(store, f"{prefix}/{kind}-{name}.parquet", kind, DOCUMENTS)
-    if tables:
-        table = pa.concat_tables(tables).sort_by([("order", "ascending"), ("id", "ascending")])
-        for batch in table.drop_columns("order").to_batches(max_chunksize=4096):
-            writer.write_table(pa.Table.from_batches([batch]).cast(DOCUMENTS))
-    return Output(writer.close())
+    writer = TableWriter(store, f"{prefix}/{kind}-{name}.parquet", kind, MIXED)
+    table = collect(store, [file.path for file in dealt if file.source == source], shard)
+    if table is not None:
+        ordered = table.sort_by([("order", "ascending"), ("id", "ascending")])
+        for batch in ordered.drop_columns("order").to_batches(max_chunksize=4096):
+            writer.write_table(pa.Table.from_batches([batch]).cast(MIXED))
+    return Output([file.model_copy(update={"source": source}) for file in writer.close()])
 
 
-def explain_empty(job: Job, dealt: Counts) -> str:
-    """A message that names the stage that dropped the last documents, and why. `dealt` has the counts of `mix`."""
-    if dealt.read:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in dealt.reasons.most_common())
-        return (
-            f"mix dropped all {dealt.read:,} documents that reached it ({reasons}); "
-            "raise mix.crawl_epochs or a source's epochs, or name a larger source"
-        )
+def explain_empty(job: Job) -> str:
+    """A message that names the stage that dropped the last documents, and why."""
     for level in job.funnel():
         if level.read and not level.kept:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in level.reasons.most_common(3))
@@ -239,15 +112,15 @@ def explain_empty(job: Job, dealt: Counts) -> str:
                 f"{level.stage} found no page in the crawl files ({losses}; its log names the files); "
                 "name other files as crawl.source"
             )
-    return "no stage read a document; check crawl.source, or give mix.sources an epochs above 0"
+    return "no stage read a document; check crawl.source"
 
 
-def check_not_empty(job: Job, settings: Mix, files: list[File], dealt: Counts) -> None:
+def check_not_empty(job: Job, settings: Mix, files: list[File]) -> None:
     """Raise InputError if training or evaluation would have nothing to read."""
     train = sum(file.rows for file in files if file.kind == Kind.DOCUMENTS)
     heldout = sum(file.rows for file in files if file.kind == Kind.HELDOUT)
     if not train and not heldout:
-        raise InputError(f"mix: the corpus is empty: {explain_empty(job, dealt)}")
+        raise InputError(f"mix: the corpus is empty: {explain_empty(job)}")
     if not train:
         raise InputError(
             f"mix: all {heldout:,} documents were held out at mix.heldout_fraction {settings.heldout_fraction:g}; "
@@ -262,23 +135,22 @@ def check_not_empty(job: Job, settings: Mix, files: list[File], dealt: Counts) -
 
 def run(job: Job) -> None:
     settings: Mix = job.settings
-    items = [Item("crawl", settings.crawl_epochs, part) for part in job.parts()]
-    items += [Item(name, source.epochs, uri=source.uri) for name, source in sorted(settings.sources.items())]
-    decontaminate: Decontaminate = job.setting("decontaminate")
-    benchmarks = load_benchmarks(decontaminate) if decontaminate.benchmarks and settings.sources else None
-    if benchmarks:
-        print(*describe(benchmarks), sep="\n", flush=True)
-    judge = Judge(benchmarks.index, decontaminate.action, decontaminate.min_coverage) if benchmarks else None
-    chosen = job.map_each(items, partial(drawn, job.store, settings, judge)) if settings.heldout_fraction else []
-    held = job.context.broadcast(np.unique(np.concatenate([np.zeros(0, np.uint64), *chosen])))
-    dealt = job.map_files(items, partial(deal, job.store, job.prefix, settings, judge, held))
-    paths = [file.path for file in dealt.files if file.kind == Kind.DEALT]
-    shards = [*range(settings.shards), HELDOUT] if paths else []
-    collected = job.map_files(shards, partial(collect, job.store, job.prefix, paths), "shards")
-    check_not_empty(job, settings, collected.files, dealt.counts)
-    metrics = summarise(job.store, job.prefix, benchmarks.sets, benchmarks.index, dealt) if benchmarks else {}
+    parts = job.parts()
+    surveyed = job.map_each(parts, partial(survey, job.store, settings.heldout_fraction))
+    sizes: Counter[str] = Counter()
+    for part, found in zip(parts, surveyed, strict=True):
+        sizes[part.source] += found.bytes
+    shards = shards_of(sizes, settings.shards)
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(found.held for found in surveyed)])
+    held = job.context.broadcast(np.unique(hashes)) if parts else None
+    dealt = job.map_files(parts, partial(deal, job.store, job.prefix, settings.seed, shards, held))
+    items = [(source, shard) for source in sorted(shards) for shard in (*range(shards[source]), HELDOUT)]
+    output = job.map_files(items, partial(write_shard, job.store, job.prefix, dealt.files), "shards")
+    check_not_empty(job, settings, output.files)
     job.store.delete(f"{job.prefix}/scratch")
-    output = Output([*collected.files, *(file for file in dealt.files if file.kind != Kind.DEALT)], dealt.counts)
-    train, heldout = (sum(file.rows for file in collected.files if file.kind == kind) for kind in KINDS)
-    extra = train + heldout - dealt.counts.kept
-    job.commit(output, results.Mix(training_rows=train, heldout_documents=heldout, extra_copies=extra, **metrics))
+    output.counts = dealt.counts
+    train, heldout = (sum(file.rows for file in output.files if file.kind == kind) for kind in KINDS)
+    for source in sorted(sizes):
+        said = (sum(file.rows for file in output.files if (file.source, file.kind) == (source, kind)) for kind in KINDS)
+        print("source {}: {:,} documents for training, {:,} held out".format(source, *said), flush=True)
+    job.commit(output, results.Mix(training_documents=train, heldout_documents=heldout))

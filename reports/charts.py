@@ -27,7 +27,7 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bar:
-    """One step of a funnel: the shares of all documents that are left, between 0 and 1."""
+    """One step of a funnel, with the shares of all documents that are left; or one language, with its figures."""
 
     label: str
     ours: float
@@ -85,6 +85,38 @@ def funnel(bars: Sequence[Bar], name: str, their_name: str) -> str:
             parts.append(box(left, top + 17, bar.theirs * full, 9, THEIRS))
             parts.append(text(left + bar.theirs * full + 5, top + 26, f"{bar.theirs:.1%}", "faint"))
     return document(width, 80 + row * len(bars), parts)
+
+
+def by_language(panels: Sequence[tuple[str, Sequence[Bar]]], name: str) -> str:
+    """Bar charts side by side with a row for each language: this run's value, and the reference's below it.
+
+    panels: (title, bars), all with the same languages in the same order.
+    """
+    left, row, gap = 70, 30, 270
+    parts = [
+        text(left, 20, f"Tokenizer by language: {name}", "title"),
+        box(left, 30, 10, 10, OURS),
+        text(left + 15, 39, "this run"),
+        box(left + 90, 30, 10, 10, THEIRS),
+        text(left + 105, 39, "reference"),
+    ]
+    for index, (title, bars) in enumerate(panels):
+        x, full = left + index * gap, gap - 90
+        most = max((one for bar in bars for one in (bar.ours, bar.theirs or 0.0)), default=0.0) or 1.0
+        parts.append(text(x, 62, title, "title"))
+        for number, bar in enumerate(bars):
+            top = 70 + number * row
+            if index == 0:
+                parts.append(text(x - 10, top + 12, bar.label, "", "end"))
+            for value, y, height, colour, kind in (
+                (bar.ours, top, 13, OURS, ""),
+                (bar.theirs, top + 14, 7, THEIRS, "faint"),
+            ):
+                if value is not None:
+                    parts.append(box(x, y, value / most * full, height, colour))
+                    parts.append(text(x + value / most * full + 5, y + height - 1, f"{value:.3g}", kind))
+    rows = max((len(bars) for _, bars in panels), default=0)
+    return document(left + len(panels) * gap, 80 + row * rows, parts)
 
 
 def histograms(scores: Sequence[tuple[str, Values, Sequence[Rule]]]) -> str:

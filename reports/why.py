@@ -100,7 +100,7 @@ def spellings(url: str) -> list[str]:
 
 
 def passages(run: Run, stage: str, key: str, cuts: Ranges) -> Iterator[str]:
-    """Yield lines on what a stage cut from a document: byte ranges in the text that `score` wrote, with first words."""
+    """Yield lines on what a stage cut from a document: byte ranges of its text as written, with first words."""
     if cuts:
         yield f"{key}  {stage}: {sum(end - start for start, end in cuts)} bytes cut"
         data = (text_of(run, key) or "").encode()
@@ -112,8 +112,9 @@ def passages(run: Run, stage: str, key: str, cuts: Ranges) -> Iterator[str]:
 
 
 def text_of(run: Run, key: str) -> str | None:
-    """A document's text as `score` wrote it, or None."""
-    files = (part.documents for done in committed(run) if done.stage == "filter" for part in parts_of(done))
+    """A document's text as `score` or `curate` wrote it, or None."""
+    written = (done for done in committed(run) if done.stage in ("filter", "curate"))
+    files = (part.documents for done in written for part in parts_of(done))
     return next((row["text"] for row in rows(run.store, files, "id", [key], ["text"])), None)
 
 

@@ -1,6 +1,7 @@
 """Runs of which a stage can read only what its row of the stage table declares. Tests run every stage with such a run."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from contract.plan import Run
@@ -39,7 +40,7 @@ def only_declared(run: Run, stage: str) -> Run:
                 key: getattr(section, key) if key in parts else Undeclared(stage, f"{name}.{key}")
                 for key in type(section).model_fields
             }
-            values[name] = type(section).model_construct(**fields)
+            values[name] = SimpleNamespace(**fields | {key: getattr(section, key) for key in parts})
         else:
             values[name] = Undeclared(stage, name)
     poor = replace(run, recipe=Recipe.model_construct(**values))

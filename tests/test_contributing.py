@@ -130,7 +130,7 @@ def a_stage_takes_its_place(copy: Path) -> None:
     assert written.returncode == 0, written.stderr
     documented = (copy / "docs" / "stages.md").read_text()
     assert "| [toxicity](../pipelines/toxicity.py) | 1 |" in documented
-    assert "| corpus | toxicity | crawl_epochs, sources," in documented, "mix reads it"
+    assert "| corpus | toxicity | heldout_fraction," in documented, "mix reads it"
     refused = python(copy, "-c", "from contract.recipe import parse; parse('', 'here', ['toxicity.max_fraction=2'])")
     assert "toxicity.max_fraction: Input should be less than or equal to 1, got 2" in refused.stderr
 

@@ -37,7 +37,7 @@ PLANES = {
     "evals": ("evals",),
 }
 """Extra -> the packages that it installs the libraries of; "" is `pip install gristmill`."""
-DISTRIBUTIONS = {"airflow": "apache-airflow", "xdist": "pytest-xdist"}
+DISTRIBUTIONS = {"airflow": "apache-airflow", "google": "protobuf", "xdist": "pytest-xdist"}
 """Import name -> distribution where several distributions share the name, or a meta package stands for them."""
 OPTIONAL = {"kenlm"}  # compiled on installation; only recipes with a perplexity model need it
 UNIMPORTED = {

@@ -28,8 +28,8 @@ from training.chat.template import Chat, open_chat
 from training.data.examples import distinct_prompts, read_pairs
 from training.data.reading import TokenData
 from training.engine.job import Job
-from training.loss import log_probs
 from training.models import llama as model
+from training.models.lm import token_nll
 from training.rollout import generate, row_seed
 
 
@@ -49,25 +49,24 @@ def parts(job: Job, rows: int) -> Iterator[range]:
 
 
 @torch.no_grad()
-def heldout_losses(job: Job, module: nn.Module, data: TokenData, count: int) -> list[float]:
-    """Mean negative log-likelihood in nats per token of each of the first `count` held-out sequences.
+def heldout_losses(job: Job, module: nn.Module, data: TokenData, heldout: Sequence[int]) -> list[float]:
+    """Mean negative log-likelihood in nats per token of each of these held-out sequences.
 
     Every process returns the losses of all sequences.
     """
     losses: dict[int, float] = {}
-    for rows in parts(job, count):
-        batch = data.rows(list(rows))
-        tokens, mask = batch.tokens.to(job.ranks.device), batch.mask.to(job.ranks.device)
-        logits = module(input_ids=tokens[:, :-1], use_cache=False).logits
-        nll = -(log_probs(logits, tokens[:, 1:]) * mask).double().sum(-1) / mask.sum(-1).clamp(min=1)
+    for rows in parts(job, len(heldout)):
+        batch = data.rows([heldout[row] for row in rows])
+        mask = batch.mask.to(job.ranks.device)
+        nll = (token_nll(module, batch, job.ranks.device) * mask).double().sum(-1) / mask.sum(-1).clamp(min=1)
         losses.update(zip(rows, nll.tolist(), strict=True))
     return job.ranks.rows(losses)
 
 
-def heldout_sizes(data: TokenData, count: int, chat: Chat) -> list[tuple[int, int]]:
-    """(predicted tokens, bytes that they spell) of each of the first `count` held-out sequences."""
+def heldout_sizes(data: TokenData, heldout: Sequence[int], chat: Chat) -> list[tuple[int, int]]:
+    """(predicted tokens, bytes that they spell) of each of these held-out sequences."""
     lengths = torch.from_numpy(chat.token_bytes())
-    batches = (data.rows([row]) for row in range(count))
+    batches = (data.rows([row]) for row in heldout)
     return [(batch.count, int((lengths[batch.tokens[:, 1:]] * batch.mask).sum())) for batch in batches]
 
 
@@ -105,10 +104,11 @@ def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], ch
 
 def run(job: Job) -> None:
     settings: Evaluate = job.settings
-    chat, data = open_chat(job), TokenData(job, Kind.HELDOUT_TOKENS)
+    chat = open_chat(job)
+    data = TokenData(job, Kind.HELDOUT_TOKENS, job.setting("pack.seq_len"), job.setting("pretrain.boundaries"))
     stages = ["pretrain", "sft", *(["ppo"] if results.Gate.of(job.manifest("gate")).open else [])]
-    count = min(settings.sequences, len(data))
-    sizes = heldout_sizes(data, count, chat)
+    heldout = data.sample(settings.sequences)
+    sizes = heldout_sizes(data, heldout, chat)
     tokens = sum(predicted for predicted, _ in sizes)
     pairs = read_pairs(job, Kind.HELDOUT_PAIRS)
     asked = [pairs[row].prompt for row in distinct_prompts(pairs, settings.prompts)]
@@ -116,14 +116,14 @@ def run(job: Job) -> None:
     dtype = settings.engine.dtype
     judge = model.cast(reward.load_reward_model(job, job.manifest("reward"), dtype), dtype).to(job.ranks.device).eval()
 
-    metrics: dict[str, Any] = {"heldout_sequences": count, "heldout_tokens": tokens, "prompts": len(prompts)}
+    metrics: dict[str, Any] = {"heldout_sequences": len(heldout), "heldout_tokens": tokens, "prompts": len(prompts)}
     replies: dict[str, Replies] = {}
     losses: dict[str, list[float]] = {}
     progress = Progress(job.task.stage, job.task.partition, "models", len(stages))
     for stage in stages:
         module = load_for_evaluation(job, job.manifest(stage))
         if tokens:
-            losses[stage] = heldout_losses(job, module, data, count)
+            losses[stage] = heldout_losses(job, module, data, heldout)
             found = totals(losses[stage], sizes)
             metrics |= {f"perplexity_{stage}": found.perplexity, f"bits_per_byte_{stage}": found.bits_per_byte}
         if stage != "pretrain":

@@ -7,27 +7,28 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract import results
-from contract.chat import END_OF_TEXT, PAD, SPECIAL_TOKENS, jinja_template
+from contract.chat import jinja_template
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Task
 from contract.printable import printable
 from contract.settings.training import Export
-from training.chat.template import open_chat
+from training.chat.template import Chat, open_chat
 from training.engine.job import Job
 from training.models import llama as model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def write_tokenizer(tokenizer: Path, folder: Path, max_tokens: int) -> None:
+def write_tokenizer(chat: Chat, folder: Path, max_tokens: int) -> None:
     """Write tokenizer.json, and tokenizer_config.json with the chat template."""
+    named = {"end_of_text", "pad"}
     PreTrainedTokenizerFast(
-        tokenizer_file=str(tokenizer),
-        eos_token=END_OF_TEXT,
-        pad_token=PAD,
-        additional_special_tokens=[token for token in SPECIAL_TOKENS.values() if token not in (END_OF_TEXT, PAD)],
-        chat_template=jinja_template(),
+        tokenizer_file=str(chat.path),
+        eos_token=chat.special["end_of_text"],
+        pad_token=chat.special["pad"],
+        additional_special_tokens=[token for role, token in chat.special.items() if role not in named],
+        chat_template=jinja_template(chat.special),
         model_max_length=max_tokens,
         padding_side="left",
         clean_up_tokenization_spaces=False,
@@ -52,7 +53,9 @@ def model_card(job: Job, source: Manifest, made: list[Manifest]) -> str:
     """The model card. `made` holds the manifests of the task's ancestors; `source` is the one of the weights."""
     crawls = ", ".join(job.snapshots) or "a crawl"
     crawl_files = [uri for one in made for uri in one.sources]
-    measured = "\n".join(f"| {name} | {_shown(value)} |" for name, value in source.metrics.items())
+    measured = "\n".join(
+        f"| {name} | {_shown(value)} |" for name, value in source.metrics.items() if not isinstance(value, dict)
+    )
     lineage = "\n".join(
         f"| {one.stage} | {one.partition} | `{one.fingerprint}` | {one.finished:%Y-%m-%d %H:%M} UTC | {one.code} |"
         for one in made
@@ -115,7 +118,7 @@ def run(job: Job) -> None:
     )
     folder = job.scratch.fresh("export")
     module.save_pretrained(folder)
-    write_tokenizer(chat.path, folder, module.config.max_position_embeddings)
+    write_tokenizer(chat, folder, module.config.max_position_embeddings)
     made = [one for one in (find(job.store, task) for task in ancestors(job.task)) if one is not None]
     (folder / "README.md").write_text(model_card(job, source, made))
     (folder / "sources.txt").write_text("".join(f"{printable(uri)}\n" for one in made for uri in one.sources))

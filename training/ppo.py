@@ -8,7 +8,8 @@ continues bit for bit.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 
 import torch
@@ -18,16 +19,21 @@ from contract import results
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Point, Progress
+from contract.mixture import schedule
 from contract.settings.training import Ppo
 from training import loss, reward
 from training.chat.template import Chat, open_chat
+from training.data.batch import Batch
+from training.data.drawing import Draws
 from training.data.examples import distinct_prompts, read_pairs
-from training.data.reading import Batch, TokenData, rows_of, share_of
+from training.data.order import rows_of, share_of
+from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
 from training.models.llama import AnyModule
+from training.models.lm import token_nll
 from training.reward import RewardModel
 from training.rollout import generate, response_logits, row_seed
 
@@ -138,7 +144,12 @@ def estimate_advantages(
 
 
 def improve(
-    job: Job, actors: Actors, seen: Experience, targets: tuple[Tensor, Tensor], packed: TokenData | None, step: int
+    job: Job,
+    actors: Actors,
+    seen: Experience,
+    targets: tuple[Tensor, Tensor],
+    packed: Iterator[Batch] | None,
+    step: int,
 ) -> dict[str, float]:
     """Make all updates of a step: the inner epochs over the experience, in minibatches.
 
@@ -148,8 +159,7 @@ def improve(
     plan = minibatches(step, settings)
     sums = torch.zeros(len(LEARNT), device=job.ranks.device)
     for rows in plan:
-        index = actors.policy.steps_done
-        ptx = packed.batch(index, settings.ptx_sequences, job.ranks.rank, job.ranks.world) if packed else None
+        ptx = next(packed).counted(job.ranks) if packed else None
         sums += update(job, actors, seen, targets, rows, ptx) / len(plan)
     return dict(zip(LEARNT, job.ranks.sum(*sums.tolist()), strict=True))
 
@@ -198,11 +208,10 @@ def ptx_loss(policy: Engine, batch: Batch | None, part: int, parts: int, device:
 
     The loss is -log pi_RL per token, a mean over the tokens of the whole PTX batch.
     """
-    tokens = batch.tokens[part::parts].to(device) if batch else torch.empty(0)
-    if not batch or not len(tokens):
+    mine = batch.rows(slice(part, None, parts)) if batch else None
+    if not mine or not len(mine.tokens):
         return torch.zeros((), device=device)
-    logits = policy(input_ids=tokens[:, :-1]).logits
-    return loss.masked_mean(-loss.log_probs(logits, tokens[:, 1:]), batch.mask[part::parts].to(device), batch.count)
+    return loss.masked_mean(token_nll(policy, mine, device), mine.mask.to(device), mine.count)
 
 
 def minibatches(step: int, settings: Ppo) -> list[list[int]]:
@@ -215,12 +224,24 @@ def minibatches(step: int, settings: Ppo) -> list[list[int]]:
     ]
 
 
+def updates(settings: Ppo) -> int:
+    """The updates of the policy over all steps."""
+    return settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
+
+
+def pretraining_text(job: Job) -> Draws:
+    """The draws of pretraining text, one batch for each update, from the recipe's `pretrain.mixture`."""
+    settings: Ppo = job.settings
+    data = TokenData(job, Kind.TOKENS, job.setting("pack.seq_len"), job.setting("pretrain.boundaries"))
+    plan = schedule([(updates(settings), job.setting("pretrain.mixture"), data.sources)], settings.ptx_sequences)
+    return Draws([data], plan, settings.seed)
+
+
 def start(job: Job) -> Actors:
     """The four models at the start: policy and reference from `sft`, critic and reward from `reward`."""
     settings: Ppo = job.settings
     sft, judge = job.manifest("sft"), job.manifest("reward")
-    updates = settings.steps * settings.inner_epochs * (settings.rollout_batch // settings.minibatch)
-    learning, dtype = (settings.engine, settings.minibatch, updates), settings.engine.dtype
+    learning, dtype = (settings.engine, settings.minibatch, updates(settings)), settings.engine.dtype
     return Actors(
         Engine(job, model.load_model(job, sft, dtype), settings.policy_optim, *learning),
         Engine(job, reward.load_reward_model(job, judge, dtype), settings.value_optim, *learning),
@@ -245,7 +266,6 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     pairs = read_pairs(job, Kind.PAIRS)  # the held-out pairs are left for `evaluate`
     prompts = distinct_prompts(pairs)
-    packed = TokenData(job, Kind.TOKENS, settings.seed) if settings.ptx_coef else None
     actors = start(job)
     engines = {"policy": actors.policy, "critic": actors.critic}
 
@@ -256,24 +276,26 @@ def run(job: Job) -> None:
     step, extra = checkpoint.restore(job, engines)
     kl_coef = extra.get("kl_coef", settings.kl_coef)
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
-    while step < settings.steps:
-        rows = rows_of(step, settings.rollout_batch, len(prompts), settings.seed)
-        asked = [chat.prompt(pairs[prompts[row]].prompt, settings.max_prompt_tokens) for row in rows]
-        seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
-        mine, my_seeds = (share_of(whole, job.ranks.rank, job.ranks.world) for whole in (asked, seeds))
-        seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
-        advantages, returns, figures = estimate_advantages(seen, kl_coef, settings)
+    text = pretraining_text(job).stream(job.ranks, actors.policy.steps_done) if settings.ptx_coef else nullcontext()
+    with text as packed:
+        while step < settings.steps:
+            rows = rows_of(step, settings.rollout_batch, len(prompts), settings.seed)
+            asked = [chat.prompt(pairs[prompts[row]].prompt, settings.max_prompt_tokens) for row in rows]
+            seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
+            mine, my_seeds = (share_of(whole, job.ranks.rank, job.ranks.world) for whole in (asked, seeds))
+            seen = gather(job, collect(actors, mine, my_seeds, max(map(len, asked)), chat, settings, anyone))
+            advantages, returns, figures = estimate_advantages(seen, kl_coef, settings)
 
-        figures |= improve(job, actors, seen, (advantages, returns), packed, step)
-        if settings.kl_target:
-            kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
-        step += 1
+            figures |= improve(job, actors, seen, (advantages, returns), packed, step)
+            if settings.kl_target:
+                kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
+            step += 1
 
-        job.curves.add(step, **figures)
-        if job.ranks.rank == 0:
-            note = f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}"
-            progress.advance(1, note)
-        checkpoint.save_when_due(job, step, settings.steps, engines, {"kl_coef": kl_coef})
+            job.curves.add(step, **figures)
+            if job.ranks.rank == 0:
+                note = f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}"
+                progress.advance(1, note)
+            checkpoint.save_when_due(job, step, settings.steps, engines, {"kl_coef": kl_coef})
     checkpoint.save_last(job, step, engines, {"kl_coef": kl_coef})
     if job.ranks.rank == 0:
         progress.finish(note)
@@ -283,8 +305,8 @@ def run(job: Job) -> None:
 def finish(job: Job, actors: Actors, chat: Chat) -> None:
     """Commit the policy as the model, the critic beside it, and the figures of the first and last step."""
     folder, beside = job.scratch.fresh(f"result-{job.ranks.rank}"), job.scratch.fresh(f"critic-{job.ranks.rank}")
-    model.save(actors.policy.module, folder, chat.path, job.ranks.rank)
-    model.save(actors.critic.module, beside, chat.path, job.ranks.rank)
+    model.save(actors.policy.module, folder, chat, job.ranks.rank)
+    model.save(actors.critic.module, beside, chat, job.ranks.rank)
     kinds = {"critic.safetensors": Kind.CRITIC, "critic.json": Kind.CRITIC}
     if job.ranks.rank == 0:
         os.replace(beside / "model.safetensors", folder / "critic.safetensors")

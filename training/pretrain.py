@@ -1,16 +1,20 @@
 """Next-token prediction on the packed corpus."""
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
+from transformers import LlamaForCausalLM
 
 from contract import results
 from contract.kinds import Kind
 from contract.metrics import Progress
+from contract.mixture import Schedule, lengths, of_pretrain, told
 from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
+from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
@@ -18,14 +22,128 @@ from training.engine.extension import extendable
 from training.engine.job import Job
 from training.engine.metrics import Pace, flops_per_token, memory_bytes, mfu, peak_flops
 from training.models import llama as model
+from training.models import positions, vocabulary
 from training.models.lm import best_of, finite, heldout_loss, heldout_text, learn, note_heldout
 
 
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    train, heldout = TokenData(job, Kind.TOKENS, settings.seed), TokenData(job, Kind.HELDOUT_TOKENS)
-    module = model.build(
+    draws, seq_len = _draws(job), job.setting("pack.seq_len")
+    heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
+    plan = draws.schedule
+    module, old_rows = vocabulary.started(job, chat) if settings.start_from else (_fresh(job, chat), 0)
+    start = positions.of_model(module)
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
+    only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
+
+    engines = {"model": engine}
+    step, state = checkpoint.restore(job, engines, lambda: _extendable(job, plan))
+    phase, judge = _enter(job, engine, start, plan.number(step)), partial(_judge, job, engine, heldout, chat)
+    progress, pace = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step), Pace()
+    with draws.stream(job.ranks, step) as batches:
+        if step == 0:
+            before = judge()
+            state = {"seconds": 0.0, "waited": 0.0, "tokens": 0, "before": before.loss if before else None}
+            state, _ = note_heldout(job, 0, before, state)
+        while step < plan.steps:
+            if plan.number(step) != phase:
+                phase = _enter(job, engine, start, plan.number(step))
+            only_new_rows.before(step)
+            began = time.perf_counter()
+            mine = next(batches)
+            waited = time.perf_counter() - began
+            batch = mine.counted(job.ranks)
+            nll = learn(job, engine, batch)
+            lr, norm = engine.lr, engine.step()
+            step += 1
+            job.curves.add_later(step, {"loss": nll / batch.count}, lr=lr, grad_norm=norm)
+            if logged := step % settings.engine.log_steps == 0:
+                job.curves.read(job.ranks)
+            seconds = time.perf_counter() - began
+            pace.add(batch.count, seconds)
+            added = {"seconds": seconds, "waited": waited, "tokens": batch.count}
+            state |= {name: state[name] + value for name, value in added.items()}
+            if logged:
+                _log(job, engine, step, pace.read(), state["tokens"], plan)
+            if job.ranks.rank == 0:
+                progress.advance(1, job.curves.note("loss"))
+            best = None
+            if step < plan.steps and step % settings.eval_steps == 0:
+                state, best = note_heldout(job, step, judge(), state)
+            checkpoint.save_when_due(job, step, plan.steps, engines, state, best)
+
+    checkpoint.save_last(job, step, engines, state)
+    _finish(job, engine, judge(), chat, state, plan, progress)
+
+
+def _finish(
+    job: Job,
+    engine: Engine,
+    after: HeldOut | None,
+    chat: Chat,
+    state: dict[str, Any],
+    plan: Schedule,
+    progress: Progress,
+) -> None:
+    """Commit the model with the figures of the whole training. `after` is the held-out loss after the last step."""
+    if job.ranks.rank == 0:
+        progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
+    if after:
+        finite(job, after.loss, "held-out loss is {} at the end")
+        state, _ = note_heldout(job, plan.steps, after, state)
+    folder = job.scratch.fresh(f"result-{job.ranks.rank}")
+    model.save(engine.module, folder, chat, job.ranks.rank)
+    figures = _quality(state["before"], after) | best_of(state) | _speed(job, engine, state, plan) | _read(job, plan)
+    job.commit(folder, results.Pretrain(**figures, extended_from=state.get("extended_from")))
+
+
+def _extendable(job: Job, plan: Schedule) -> list[str]:
+    """The checkpoints of runs of another length that this one may go on from.
+
+    With phases or a cap on epochs, what a step draws depends on the length, so there are none.
+    """
+    settings: Pretrain = job.settings
+    if settings.phases or settings.mixture.max_epochs is not None:
+        return []
+    return extendable(job, plan.steps, settings.optim)
+
+
+def _log(job: Job, engine: Engine, step: int, rate: float, tokens: int, plan: Schedule) -> None:
+    """Add what is logged every so many steps: speed, MFU on a device with a known peak, what was read, and memory."""
+    figures = {"tokens_per_s": rate, "tokens": tokens, "memory_bytes": memory_bytes(job.ranks)}
+    figures |= {f"epochs/{source}": epochs for source, epochs in plan.epochs(step).items()}
+    if peak := _peak(job):
+        figures["mfu"] = mfu(rate, _flops(job, engine, plan), peak, job.ranks.world)
+    job.curves.add(step, **figures)
+
+
+def _draws(job: Job) -> Draws:
+    """What the recipe's mixture and phases draw from the packed corpus; prints how much that is."""
+    settings: Pretrain = job.settings
+    seq_len = job.setting("pack.seq_len")
+    phases = [length for length, _ in lengths(settings, seq_len)]
+    data = {length: TokenData(job, Kind.TOKENS, length, settings.boundaries) for length in {seq_len, *phases}}
+    plan = of_pretrain(settings, seq_len, data[seq_len].sources, {length: one.sources for length, one in data.items()})
+    if job.ranks.rank == 0:
+        print(*told(plan), sep="\n", flush=True)
+    return Draws([data[length] for length in phases], plan, settings.seed)
+
+
+def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> int:
+    """Set the model's positions and the rows of a step to those of a phase, wherever they were, and return it."""
+    settings: Pretrain = job.settings
+    seq_len = job.setting("pack.seq_len")
+    own, rows = lengths(settings, seq_len)[phase]
+    positions.turn(engine.module, positions.of_phases(start, settings.phases, seq_len)[phase])
+    engine.resize(rows, positions.micro_batch(settings.engine.micro_batch, seq_len, own))
+    return phase
+
+
+def _fresh(job: Job, chat: Chat) -> LlamaForCausalLM:
+    """The recipe's model, from random weights."""
+    settings: Pretrain = job.settings
+    return model.build(
         settings.model,
         chat.vocab_size,
         job.setting("pack.seq_len"),
@@ -34,67 +152,6 @@ def run(job: Job) -> None:
         chat.end_of_text,
         chat.pad,
     )
-    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, settings.steps)
-
-    engines = {"model": engine}
-    step, state = checkpoint.restore(job, engines, lambda: extendable(job, settings.steps, settings.optim))
-    if step == 0:
-        before = _judge(job, engine, heldout, chat)
-        state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
-        state, _ = note_heldout(job, 0, before, state)
-
-    progress, pace = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step), Pace()
-    while step < settings.steps:
-        began = time.perf_counter()
-        batch = train.batch(step, settings.batch, job.ranks.rank, job.ranks.world)
-        nll = learn(job, engine, batch)
-        lr, norm = engine.lr, engine.step()
-        step += 1
-        job.curves.add_later(step, {"loss": nll / batch.count}, lr=lr, grad_norm=norm)
-        logging = step % settings.engine.log_steps == 0
-        if logging:
-            job.curves.read(job.ranks)
-        seconds = time.perf_counter() - began
-        pace.add(batch.count, seconds)
-        state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
-        if logging:
-            _log(job, engine, step, pace.read(), state["tokens"], step * settings.batch / len(train))
-        if job.ranks.rank == 0:
-            progress.advance(1, _note(job))
-        best = None
-        if step < settings.steps and step % settings.eval_steps == 0:
-            state, best = note_heldout(job, step, _judge(job, engine, heldout, chat), state)
-        checkpoint.save_when_due(job, step, settings.steps, engines, state, best)
-
-    checkpoint.save_last(job, step, engines, state)
-    after = _judge(job, engine, heldout, chat)
-    if job.ranks.rank == 0:
-        progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
-    _finish(job, engine, chat, step, state, after)
-
-
-def _finish(job: Job, engine: Engine, chat: Chat, step: int, state: dict[str, Any], after: HeldOut | None) -> None:
-    """Commit the model with its figures. `after` is the held-out loss after the last step."""
-    if after:
-        finite(job, after.loss, "held-out loss is {} at the end")
-        state, _ = note_heldout(job, step, after, state)
-    folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat.path, job.ranks.rank)
-    figures = {**_quality(state["before"], after), **best_of(state), **_speed(job, engine, state)}
-    job.commit(folder, results.Pretrain(**figures, extended_from=state.get("extended_from")))
-
-
-def _log(job: Job, engine: Engine, step: int, rate: float, tokens: int, epochs: float) -> None:
-    """Add what is logged every so many steps: speed, MFU on a device with a known peak, what was read, and memory."""
-    figures = {"tokens_per_s": rate, "tokens": tokens, "epochs": epochs, "memory_bytes": memory_bytes(job.ranks)}
-    if peak := _peak(job):
-        figures["mfu"] = mfu(rate, _flops(job, engine), peak, job.ranks.world)
-    job.curves.add(step, **figures)
-
-
-def _note(job: Job) -> str:
-    loss = job.curves.last("loss")
-    return "" if loss is None else f"loss {loss:.3f}"
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
@@ -113,13 +170,34 @@ def _quality(before: float | None, after: HeldOut | None) -> dict[str, Any]:
     }
 
 
-def _speed(job: Job, engine: Engine, state: dict[str, float]) -> dict[str, Any]:
+def _read(job: Job, plan: Schedule) -> dict[str, Any]:
+    """What was drawn of each source, over all steps and in each phase."""
+    epochs, tokens = plan.epochs(plan.steps), dict.fromkeys(plan.drawn(plan.steps), 0)
+    for one, (length, _) in zip(plan.stretches, lengths(job.settings, job.setting("pack.seq_len")), strict=True):
+        for source, count in one.drawn(one.last).items():
+            tokens[source] += count * length
+    return {
+        "sources": {
+            source: {"sequences": count, "tokens": tokens[source], "epochs": epochs[source]}
+            for source, count in plan.drawn(plan.steps).items()
+        },
+        "phases": {f"steps {one.first} to {one.last}": dict(one.epochs()) for one in plan.stretches},
+    }
+
+
+def _speed(job: Job, engine: Engine, state: dict[str, float], plan: Schedule) -> dict[str, Any]:
     """Tokens and seconds of training over all attempts, and MFU on a device with a known peak; prints MFU's terms."""
     parameters = model.parameters(engine.module)
     rate = state["tokens"] / state["seconds"]
-    figures = {"parameters": parameters, "tokens": state["tokens"], "seconds": state["seconds"], "tokens_per_s": rate}
+    figures = {
+        "parameters": parameters,
+        "tokens": state["tokens"],
+        "seconds": state["seconds"],
+        "reader_share": state["waited"] / state["seconds"],
+        "tokens_per_s": rate,
+    }
     if peak := _peak(job):
-        figures["mfu"] = mfu(rate, _flops(job, engine), peak, job.ranks.world)
+        figures["mfu"] = mfu(rate, _flops(job, engine, plan), peak, job.ranks.world)
         if job.ranks.rank == 0:
             print(
                 f"MFU {figures['mfu']:.1%} = (6 N + 12 L d_model T) x tokens/s / peak; N {parameters:,}, "
@@ -134,7 +212,9 @@ def _peak(job: Job) -> float | None:
     return peak_flops(torch.cuda.get_device_name(job.ranks.device)) if job.ranks.device.type == "cuda" else None
 
 
-def _flops(job: Job, engine: Engine) -> float:
-    """FLOPs per token."""
-    shape = job.settings.model
-    return flops_per_token(model.parameters(engine.module), shape.layers, shape.d_model, job.setting("pack.seq_len"))
+def _flops(job: Job, engine: Engine, plan: Schedule) -> float:
+    """FLOPs per token, with the mean length of the sequences of all phases."""
+    shape: Any = engine.module.config
+    seq_lens = [length for length, _ in lengths(job.settings, job.setting("pack.seq_len"))]
+    seq_len = positions.mean_length([one.last - one.first for one in plan.stretches], seq_lens)
+    return flops_per_token(model.parameters(engine.module), shape.num_hidden_layers, shape.hidden_size, seq_len)

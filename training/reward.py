@@ -29,7 +29,7 @@ from evals.calibration import calibration_error
 from evals.intervals import wilson
 from training.chat.template import Chat, open_chat
 from training.data.examples import read_pairs
-from training.data.reading import rows_of, share_of
+from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -198,5 +198,5 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     engine.module.normalise(metrics["reward_mean"], max(metrics["reward_std"], 1e-6))  # type: ignore[operator]
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat.path, job.ranks.rank)
+    model.save(engine.module, folder, chat, job.ranks.rank)
     job.commit(folder, results.Reward(pairs=trained, **metrics))

@@ -13,8 +13,9 @@ from contract.metrics import Progress
 from contract.settings.training import Sft
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
+from training.data.batch import Batch
 from training.data.examples import read_chats
-from training.data.reading import Batch, rows_of, share_of
+from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -70,7 +71,7 @@ def run(job: Job) -> None:
         if step % settings.engine.log_steps == 0:
             job.curves.read(job.ranks)
         if job.ranks.rank == 0:
-            progress.advance(1, "" if (loss := job.curves.last("loss")) is None else f"loss {loss:.3f}")
+            progress.advance(1, job.curves.note("loss"))
         best = None
         if step < steps and step % settings.eval_steps == 0:
             state, best = note_heldout(job, step, _judge(job, engine, heldout, chat, settings.max_tokens), state)
@@ -84,7 +85,7 @@ def run(job: Job) -> None:
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat.path, job.ranks.rank)
+    model.save(engine.module, folder, chat, job.ranks.rank)
     job.commit(folder, _summary(state, after, len(train), len(heldout)))
 
 

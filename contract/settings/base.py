@@ -127,10 +127,18 @@ class Settings(BaseModel):
 
 
 def _chosen(item: Settings) -> dict[str, Any]:
-    """The fields of an entry of a table of settings that are required or not at their default."""
-    fields = type(item).model_fields.items()
-    names = {name for name, field in fields if field.is_required() or getattr(item, name) != field.default}
-    return item.model_dump(mode="json", include=names)
+    """The fields of an entry of a table of settings that decide the output and are not at their default.
+
+    Of a section that is unset by default: what differs from the defaults of its own type.
+    """
+    chosen: dict[str, Any] = {}
+    for name, field in type(item).model_fields.items():
+        value, extra = getattr(item, name), field.json_schema_extra
+        if (isinstance(extra, dict) and extra.get("runtime_only")) or value == field.default:
+            continue
+        plain = item.model_dump(mode="json", include={name})[name]
+        chosen[name] = dict(value.differences(type(value)())) if isinstance(value, Settings) else plain
+    return chosen
 
 
 def _special(default: Settings, given: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from contract.chat import SMALLEST_VOCABULARY, SPECIAL_TOKENS
+from contract.chat import RESERVED, SMALLEST_VOCABULARY, SPECIAL_TOKENS
 from contract.scores import SCORES
 from contract.settings.base import (
     MOST,
     BelowOne,
     Count,
-    Epochs,
     Fraction,
     Passes,
     Pieces,
@@ -26,6 +25,13 @@ from contract.settings.base import (
 from contract.settings.examples import Instructions, Preferences
 from contract.settings.filter import Filter
 from contract.settings.run import RunSettings
+
+CRAWL = "crawl"
+"""The crawl's name among the sources of documents."""
+
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]  # ISO 639
+
+Layout = Literal["pile", "oscar", "wudao", "dolma", "redpajama", "code", "plain", "text"]
 
 
 class Crawl(Settings):
@@ -102,7 +108,7 @@ LANGUAGE_MODEL = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e
 class Langid(Settings):
     """Language identification with fastText lid.176 on the extracted text."""
 
-    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = ("en",)
+    languages: tuple[LanguageCode, ...] = ("en",)
     """ISO 639 codes to keep; an empty list keeps every language."""
     min_probability: Fraction = 0.65
     """RefinedWeb 0.65; BLOOM 0.8; CCNet 0.5."""
@@ -214,6 +220,58 @@ class MinhashSign(Settings):
         return self
 
 
+class CuratedSource(Settings):
+    """One source beside the crawl: books, code, an encyclopaedia, or a published corpus."""
+
+    uri: Uri = runtime_only(...)
+    """A file, or a folder or store prefix of JSONL, JSON, Parquet or plain text: plain, gz or zst.
+
+    In fingerprints its files are identified by their names and contents, wherever they lie.
+    """
+    layout: Layout | None = None
+    """How rows are published; if unset, the first rows tell. docs/sources.md lists the fields of each layout."""
+    one_document_per: Literal["repository", "file"] = "repository"
+    """Layout `code`: a repository's files in the order of their paths make one document, or each makes its own."""
+    languages: tuple[LanguageCode, ...] = ()
+    """Identify the language of each text and keep these; if empty, keep all, with the language that the row says."""
+    min_probability: Fraction = 0.65
+    """Of the language that was identified; not of one that the row says."""
+    correct: bool = False
+    """Correct lines and mask personal data as section `score` says. If not, a text stays as it was published."""
+    rules: Filter | None = None
+    """The rules to ask, as in section `filter`; `{}` asks those that are on by default. If unset, no rule is asked."""
+    dedup: bool = runtime_only(True)
+    """If not, none of its documents is dropped or cut as a duplicate, nor any other document because of them."""
+    decontaminate: bool = runtime_only(True)
+    """If not, its documents may repeat benchmarks."""
+
+
+class Curate(Settings):
+    """The sources beside the crawl, by name."""
+
+    sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")], CuratedSource] = {}
+
+    @field_validator("sources")
+    @classmethod
+    def _named(cls, sources: dict[str, CuratedSource]) -> dict[str, CuratedSource]:
+        if CRAWL in sources:
+            raise ValueError("`crawl` is the crawl's own name; name the source something else")
+        return sources
+
+    @property
+    def not_deduplicated(self) -> tuple[str, ...]:
+        """Names of the sources whose duplicates stay. A setting of the stages that look for duplicates."""
+        return tuple(sorted(name for name, source in self.sources.items() if not source.dedup))
+
+    @property
+    def not_decontaminated(self) -> tuple[str, ...]:
+        """Names of the sources that are not searched for benchmarks. A setting of the stage that searches."""
+        return tuple(sorted(name for name, source in self.sources.items() if not source.decontaminate))
+
+    def outside(self) -> dict[str, str]:
+        return {f"sources.{name}.uri": source.uri for name, source in self.sources.items()}
+
+
 class DedupUrl(Settings):
     """One document per canonical URL."""
 
@@ -224,8 +282,13 @@ class DedupFuzzy(Settings):
     """One document per cluster of near duplicates."""
 
     keep: Literal["longest", "newest", "best_quality", "smallest_id"] = "longest"
+    curated_first: bool = True
+    """If a cluster has documents of curated sources, `keep` chooses among these."""
     scope: Literal["snapshot", "global"] = "snapshot"
-    """Compare documents within each crawl (FineWeb), or over all crawls of the run."""
+    """Compare crawled documents within each crawl (FineWeb), or over all crawls of the run.
+
+    Curated documents are compared with those of every crawl in any case.
+    """
     min_jaccard: Annotated[Real, Field(gt=0, le=1)] | None = None
     """Link two candidates only if the exact Jaccard similarity of their shingles is at least this; unset links all."""
     pairs_per_document: Pieces = 16
@@ -293,36 +356,18 @@ class Decontaminate(Settings):
         return {f"benchmarks.{name}": uri for name, uri in self.benchmarks.items()}
 
 
-class MixSource(Settings):
-    """One curated source besides the crawl: JSONL (gz or not) with a `text` field."""
-
-    uri: Uri
-    epochs: Epochs = 1.0
-
-
 class Mix(Settings):
-    """The sources of the corpus, how often each is repeated, and how much is held out."""
+    """How much of each source is held out, and how its documents are shuffled."""
 
-    crawl_epochs: Epochs = 1.0
-    sources: dict[Text, MixSource] = {}
     heldout_fraction: BelowOne = 0.05
-    """Fraction of the documents that the epochs take; every document with the same text is held out as well.
+    """Fraction of each source's documents; every document with the same text, of any source, is held out as well.
 
-    The same documents are held out in every run, whatever the seed. `dedup_substring` does not cut them because
-    training text repeats theirs.
+    The same documents are held out in every run, whatever the seed and however the sources grow. `dedup_substring`
+    does not cut them because training text repeats theirs.
     """
     seed: Seed = 0
     shards: Pieces = 8
-
-    @field_validator("sources")
-    @classmethod
-    def _named(cls, sources: dict[str, MixSource]) -> dict[str, MixSource]:
-        if "crawl" in sources:
-            raise ValueError("`crawl` is the crawl's own name; name the source something else")
-        return sources
-
-    def outside(self) -> dict[str, str]:
-        return {f"sources.{name}.uri": source.uri for name, source in self.sources.items()}
+    """Files of the source with the most text; the others have fewer in proportion. A worker holds one in memory."""
 
 
 def _holds_all_bytes(vocab_size: int) -> int:
@@ -334,21 +379,92 @@ def _holds_all_bytes(vocab_size: int) -> int:
     return vocab_size
 
 
-class Tokenizer(Settings):
-    """Byte-level BPE trained on the mixture."""
+class Expand(Settings):
+    """What is added to the tokenizer of `tokenizer.start_from`. Its own tokens keep their ids."""
 
+    model: Uri | None = None
+    """A second SentencePiece model. Its pieces that the first lacks are appended, as Chinese-LLaMA's were."""
+    tokens: Annotated[int, Field(ge=0, le=1 << 20, strict=True)] = 0
+    """So many tokens are trained on the mixture and appended."""
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = ()
+    """They are trained on documents of these languages; on all if empty."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Expand":
+        if self.model and self.tokens:
+            raise ValueError("name either a model, whose pieces are appended, or a number of tokens to train")
+        return self
+
+
+class Tokenizer(Settings):
+    """A tokenizer trained on the mixture, or one that is brought and perhaps expanded: docs/tokenizers.md."""
+
+    kind: Literal["bpe", "sentencepiece_bpe", "unigram", "wordpiece"] = "bpe"
+    """bpe: on bytes, as GPT-2's. sentencepiece_bpe and unigram: SentencePiece's, with byte fallback. Every text comes
+    back from these three; wordpiece loses words that hold a character outside its alphabet."""
     vocab_size: Annotated[int, Field(le=1 << 20, strict=True), AfterValidator(_holds_all_bytes)] = 32_000
     """All tokens, special ones included. At most 2^20; the largest published vocabularies have a quarter of that."""
     sample_bytes: Positive = 1 << 30
     min_frequency: Positive = 2
+    """Of a pair that bpe or wordpiece joins; SentencePiece has no such limit."""
+    split_digits: bool = False
+    """Every digit is a token of its own, as in LLaMA."""
+    special_tokens: dict[Text, Annotated[Text, Field(min_length=1)]] = {}
+    """Role -> token, where it is not the one of `contract/chat.py`: `{end_of_text: </s>, reserved_0: <|image|>}`."""
+    start_from: Uri | None = None
+    """A tokenizer.json or a SentencePiece model to use instead of training one. Tokens of roles that it lacks are added
+    at its end; `kind`, `vocab_size`, `min_frequency` and `split_digits` then say nothing."""
+    expand: Expand = Expand()
+    reference: Uri | None = None
+    """A tokenizer.json or a SentencePiece model that the report on fertility sets beside this one."""
+
+    @field_validator("special_tokens")
+    @classmethod
+    def _known_roles(cls, given: dict[str, str]) -> dict[str, str]:
+        for role in given:
+            if role not in SPECIAL_TOKENS:
+                raise ValueError(
+                    f"{role[:80]!r} is no role; there are {', '.join([*SPECIAL_TOKENS][:5])} "
+                    f"and reserved_0 to reserved_{RESERVED - 1}"
+                )
+        tokens = [*{**SPECIAL_TOKENS, **given}.values()]
+        if twice := next((token for token in tokens if tokens.count(token) > 1), None):
+            raise ValueError(f"{twice[:80]!r} is the token of two roles; each role needs one of its own")
+        return given
+
+    @model_validator(mode="after")
+    def _base_to_expand(self) -> "Tokenizer":
+        if (self.expand.model or self.expand.tokens) and not self.start_from:
+            key = "model" if self.expand.model else "tokens"
+            raise ValueError(f"expand.{key} adds to a brought tokenizer; name it as start_from, or raise vocab_size")
+        return self
+
+    def outside(self) -> dict[str, str]:
+        named = {"start_from": self.start_from, "expand.model": self.expand.model, "reference": self.reference}
+        return {key: uri for key, uri in named.items() if uri is not None}
+
+
+SeqLen = Annotated[int, Field(ge=8, le=1 << 20, strict=True)]
 
 
 class Pack(Settings):
-    """Packing: documents as token ids, separated by end-of-text, in sequences of equal length."""
+    """Packing: documents as token ids, each with its end-of-text, and how rows of `seq_len + 1` are cut from them."""
 
-    seq_len: Annotated[int, Field(ge=8, le=1 << 20, strict=True)] = 2048
+    seq_len: SeqLen = 2048
+    more_seq_lens: tuple[SeqLen, ...] = ()
+    """Further lengths that rows are cut to from the same tokens, for example for a phase of long context."""
+    packing: Literal["stream", "best_fit"] = "stream"
+    """stream: a row ends after `seq_len + 1` tokens, wherever documents end, so no row is padded. best_fit: whole
+    documents, several to a row; only documents that are longer than a row are split. Rows are then padded a little."""
     shard_tokens: Annotated[int, Field(gt=0, le=1 << 32, strict=True)] = 1 << 27
-    """Tokens per file, which one worker writes: at most 2^32, or 16 GiB."""
+    """Tokens per file, which one worker writes: at most 2^32, or 16 GiB. Memory does not depend on it."""
+
+    @field_validator("more_seq_lens")
+    @classmethod
+    def _differ(cls, given: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len({*given, info.data.get("seq_len")}) <= len(given):
+            raise ValueError(f"should be lengths that differ from each other and from seq_len, got {list(given)}")
+        return given
 
 
 class CorpusSections(RunSettings):
@@ -360,6 +476,7 @@ class CorpusSections(RunSettings):
     score: Score = Score()
     filter: Filter = Filter()
     minhash_sign: MinhashSign = MinhashSign()
+    curate: Curate = Curate()
     dedup_url: DedupUrl = DedupUrl()
     dedup_fuzzy: DedupFuzzy = DedupFuzzy()
     dedup_substring: DedupSubstring = DedupSubstring()

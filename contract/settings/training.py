@@ -4,10 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from contract.mixture import PRESETS
 from contract.settings.base import (
     Batch,
     BelowOne,
     Count,
+    Epochs,
     Fraction,
     Length,
     Passes,
@@ -17,10 +19,12 @@ from contract.settings.base import (
     Rows,
     Seed,
     Settings,
+    Text,
+    Uri,
     Weight,
     runtime_only,
 )
-from contract.settings.corpus import CorpusSections
+from contract.settings.corpus import CorpusSections, SeqLen
 
 
 class Model(Settings):
@@ -81,20 +85,98 @@ class Engine(Settings):
     """The checkpoints of steps that are multiples of this stay, too."""
 
 
+class Mixture(Settings):
+    """How often each source is read. The source `crawl` is the crawl; the others have the names of the recipe.
+
+    Say at most one of `proportions`, `epochs` and `preset`; what it does not name is not read. If none is said, every
+    source is read equally often.
+    """
+
+    proportions: dict[Text, Fraction] = {}
+    """Source -> its share of the sequences drawn. They should add up to 1, give or take 0.02 for rounded tables."""
+    epochs: dict[Text, Epochs] = {}
+    """Source -> how often it is read, relative to the others; absolute if neither steps nor tokens are said."""
+    preset: Literal["gpt3", "llama"] | None = None
+    """The proportions of a published mixture, by the names of its sources: `contract/mixture.py` has the tables."""
+    max_epochs: Annotated[Real, Field(gt=0, le=100)] | None = None
+    """No source is read more often, counted from the first step. The others make up for it, in proportion."""
+
+    @model_validator(mode="after")
+    def _says_one(self) -> "Mixture":
+        said = self.said()
+        if len(said) > 1:
+            raise ValueError(f"{' and '.join(said)} contradict each other; say one of them")
+        for name in said:
+            if name != "preset" and not any(getattr(self, name).values()):
+                raise ValueError(f"{name} are all 0; give at least one source more")
+        total = sum(self.proportions.values())
+        if self.proportions and not 0.98 <= total <= 1.02:
+            raise ValueError(f"proportions add up to {total:.6g}; they should add up to 1")
+        return self
+
+    def said(self) -> list[str]:
+        """Which of the settings that name sources are set; at most one may be."""
+        return [name for name in ("proportions", "epochs", "preset") if getattr(self, name)]
+
+    def named(self) -> dict[str, float] | None:
+        """The sources and numbers that proportions, epochs or preset say, or None if none of them does."""
+        if self.preset:
+            return {source: row.proportion for source, row in PRESETS[self.preset].sources.items()}
+        return self.proportions or self.epochs or None
+
+
+class Rope(Settings):
+    """Rotary positions for longer sequences than those that the model began with."""
+
+    type: Literal["default", "linear", "yarn", "llama3"] = "default"
+    """default: only theta changes. linear: Chen et al. 2023; yarn: Peng et al. 2023; llama3: as in Llama 3.1."""
+    factor: Annotated[Real, Field(ge=1, le=1024)] | None = None
+    """How many times longer. If unset: the phase's seq_len / pack.seq_len."""
+    theta: Annotated[Real, Field(gt=1, le=1e9)] | None = None
+    """If unset: `pretrain.model.rope_theta`."""
+
+
+class Phase(Settings):
+    """A part of pretraining that has a mixture, a sequence length or rotary positions of its own."""
+
+    share: Annotated[Real, Field(gt=0, le=1)]
+    """Of all steps."""
+    mixture: Mixture | None = None
+    """If unset: `pretrain.mixture`."""
+    seq_len: SeqLen | None = None
+    """One of `pack.more_seq_lens`; if unset `pack.seq_len`. A step keeps its tokens: of longer sequences it has fewer.
+
+    `engine.micro_batch` shrinks likewise, so a process runs as many tokens at once, but at least one sequence."""
+    rope: Rope | None = None
+    """If unset: as in the phase before."""
+
+
 class Pretrain(Settings):
     """Next-token prediction on the packed corpus."""
 
     model: Model = Model()
     optim: Optim = Optim()
     engine: Engine = Engine(keep_last=1)
-    steps: Positive = 10_000
-    """A finished run can be extended: a run with other `steps` and else the same settings goes on from its checkpoint.
+    mixture: Mixture = Mixture()
+    """What is read. PPO's share of pretraining text is drawn from this mixture too, whatever the phases are."""
+    phases: tuple[Phase, ...] = ()
+    """One after the other, for example general text, then the best sources. Without phases `mixture` holds throughout.
 
-    That is done only where both runs had the same learning rate in all steps up to that checkpoint, so that the result
-    is the one of a run that was never extended: with a schedule that is constant until then, and `warmup_steps`.
+    A phase goes on in each source where the phases before it ended, so no sequence comes a second time too early.
     """
+    steps: Positive | None = None
+    """If neither steps nor tokens are said: as many as `mixture.epochs` fill, else 10,000.
+
+    A finished run can be extended: a run of another length and else the same settings goes on from its checkpoint, if
+    both have the same learning rates and draws in all steps until then. So the result is the one of a run that was
+    never extended. It takes a schedule that is constant until then, `optim.warmup_steps`, no phases, no `max_epochs`.
+    """
+    tokens: Positive | None = None
+    """The same in tokens to train on, of which a step takes batch x pack.seq_len; rounded up to whole steps."""
     batch: Batch = 256
     """Sequences per step, over all processes."""
+    boundaries: bool = True
+    """Documents of one sequence neither see nor predict each other; false trains across them, as GPT-3 did."""
     eval_sequences: Rows = 256
     eval_steps: Positive = runtime_only(500)
     """Held-out loss is measured after every so many steps, before the first and after the last.
@@ -102,6 +184,32 @@ class Pretrain(Settings):
     The best model so far is always saved, and its checkpoint stays if the final model is worse.
     """
     seed: Seed = 0
+    start_from: Uri | None = None
+    """A folder with a LLaMA of `transformers` in safetensors, from which training goes on; `model` then says nothing.
+
+    Its tokenizer must be the one of `tokenizer.start_from`, or the run's own. For tokens that were added, its
+    embeddings grow: a new row starts as the mean of the rows of the old tokens that spell the new one.
+    """
+    new_rows_first: Count = 0
+    """During so many first steps only the rows of added tokens are trained, without weight decay."""
+
+    @model_validator(mode="after")
+    def _rows_to_train(self) -> "Pretrain":
+        if self.new_rows_first and not self.start_from:
+            raise ValueError("new_rows_first is about the rows that are added to start_from; name a model there")
+        return self
+
+    def outside(self) -> dict[str, str]:
+        return {"start_from": self.start_from} if self.start_from else {}
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Pretrain":
+        if self.steps is not None and self.tokens is not None:
+            raise ValueError("steps and tokens both say how long to train; say one of them")
+        total = sum(phase.share for phase in self.phases)
+        if self.phases and abs(total - 1) > 0.001:
+            raise ValueError(f"the shares of the phases add up to {total:.6g}; they should add up to 1")
+        return self
 
 
 class Sft(Settings):

@@ -38,6 +38,7 @@ LARGE = (
     "pretrain.model={layers: 4, d_model: 256, heads: 4, kv_heads: 4, d_ff: 688}",
     f"pretrain.steps={STEPS}",
     f"pretrain.batch={BATCH}",
+    "pretrain.boundaries=false",  # Trainer knows none
     f"pretrain.engine={{micro_batch: {BATCH}, checkpoint_steps: 20, log_steps: 10}}",
 )
 DRIFT = ("pretrain.steps=1000", "pretrain.engine={micro_batch: 8, checkpoint_steps: 100}", "pretrain.eval_steps=250")
@@ -96,13 +97,13 @@ class Packed(Dataset[dict[str, torch.Tensor]]):
     """The packed sequences, as Trainer takes them."""
 
     def __init__(self, job: Job) -> None:
-        self._data = TokenData(job, Kind.TOKENS)
+        self._data = TokenData(job, Kind.TOKENS, SEQ_LEN, boundaries=False)
 
     def __len__(self) -> int:
         return len(self._data)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        tokens = self._data.rows([index]).tokens[0]
+        tokens = self._data.rows([index]).tokens[0, :SEQ_LEN]
         return {"input_ids": tokens, "labels": tokens}
 
 

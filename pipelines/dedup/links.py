@@ -26,7 +26,7 @@ from contract.documents import Part, read_index, read_part
 from contract.errors import DamagedError
 from contract.kinds import Kind
 from contract.manifest import File
-from contract.settings.corpus import DedupFuzzy, MinhashSign
+from contract.settings.corpus import CRAWL, DedupFuzzy, MinhashSign
 from contract.store import Store
 from contract.tables import batches_of, open_table
 from pipelines.dedup.linking import distinct, near_pairs, pairs, ranked, set_jaccards, stars
@@ -90,31 +90,48 @@ def id_rank(ids: pa.Array) -> npt.NDArray[np.uint64]:
 
 
 def send_keys(
-    store: Store, parts: Any, local: bool, checked: bool, simhash: bool, buckets: int, number: int, _: Any
+    store: Store, parts: Any, apart: Sequence[str], checked: bool, simhash: bool, buckets: int, number: int, _: Any
 ) -> Iterator[Sent]:
     """Step 1, at the parts: send each key with its document.
 
-    local: documents of different snapshots share no key. If documents are not compared, those that share a key within
-    a batch are linked here. With SimHash, the fingerprint is an additional key, so that equal fingerprints meet even
-    if very many documents share the other keys.
+    apart: the snapshots whose documents share no key; a curated document shares its keys with each of them. If
+    documents are not compared, those that share a key within a batch are linked here. With SimHash, the fingerprint is
+    an additional key, so that equal fingerprints meet even if very many documents share the other keys.
     """
+    curated = parts.value[number].source != CRAWL
     for nodes, batch in read_nodes(store, parts.value[number], number, "snapshot", "keys", "fingerprint"):
         width = batch["keys"].type.list_size
         keys = np.asarray(batch["keys"].flatten())
         if simhash:
             keys = np.column_stack([keys.reshape(-1, width), np.asarray(batch["fingerprint"])]).reshape(-1)
             width += 1
-        rows = np.repeat(np.arange(len(nodes)), width)
-        if local:
-            keys = keys ^ salts(batch["snapshot"])[rows]
-        if not checked:
-            big, small, first = stars(keys, nodes[rows])
-            yield from _edges(big, small, big % buckets)
-            rows, keys = rows[first], keys[first]
-        columns = {"key": keys, "node": nodes[rows]}
+        facts: dict[str, npt.NDArray[Any]] = {"node": nodes}
         if checked:
-            columns |= {"rank": id_rank(batch["id"])[rows], "fingerprint": np.asarray(batch["fingerprint"])[rows]}
-        yield from exchange.split_by_place(pa.record_batch(columns), (keys % np.uint64(buckets)).astype(np.int64))
+            facts |= {"rank": id_rank(batch["id"]), "fingerprint": np.asarray(batch["fingerprint"])}
+        for salt in scopes(batch["snapshot"], curated, apart):
+            yield from _keys(np.bitwise_xor(keys, np.repeat(salt, width)), width, facts, checked, buckets)
+
+
+def scopes(snapshots: pa.Array, curated: bool, apart: Sequence[str]) -> Iterator[npt.NDArray[np.uint64]]:
+    """Yield what is mixed into the keys of documents, one array of shape (documents,) for each time they are sent."""
+    if not apart:
+        yield np.zeros(len(snapshots), np.uint64)
+    elif curated:
+        yield from (np.full(len(snapshots), salt) for salt in salts(pa.array(apart)))
+    else:
+        yield salts(snapshots)
+
+
+def _keys(
+    keys: npt.NDArray[np.uint64], width: int, facts: dict[str, npt.NDArray[Any]], checked: bool, buckets: int
+) -> Iterator[Sent]:
+    rows = np.repeat(np.arange(len(facts["node"])), width)
+    if not checked:
+        big, small, first = stars(keys, facts["node"][rows])
+        yield from _edges(big, small, big % buckets)
+        rows, keys = rows[first], keys[first]
+    columns = {"key": keys} | {name: values[rows] for name, values in facts.items()}
+    yield from exchange.split_by_place(pa.record_batch(columns), (keys % np.uint64(buckets)).astype(np.int64))
 
 
 def salts(snapshots: pa.Array) -> npt.NDArray[np.uint64]:
@@ -255,20 +272,27 @@ def write_edges(store: Store, prefix: str, place: int, found: Sequence[tuple[Nod
 
 
 def steps(
-    store: Store, prefix: str, parts: Any, count: int, settings: DedupFuzzy, signing: MinhashSign, buckets: int
+    store: Store,
+    prefix: str,
+    parts: Any,
+    count: int,
+    settings: DedupFuzzy,
+    signing: MinhashSign,
+    buckets: int,
+    snapshots: Sequence[str],
 ) -> list[tuple[int, exchange.Work]]:
     """The steps of the search, as an exchange between `count` parts and `buckets` buckets.
 
-    parts.value: the parts with their signatures.
+    parts.value: the parts with their signatures. snapshots: the names of all crawls.
     """
     simhash, least = signing.method == "simhash", settings.min_jaccard
     checked = least is not None
     meet: exchange.Work = partial(meet_keys, store, prefix)
     if simhash or checked:
         meet = partial(meet_pairs, signing.distance if simhash else None, settings.pairs_per_document, checked)
-    local = settings.scope == "snapshot"
+    apart = snapshots if settings.scope == "snapshot" else ()
     work: list[tuple[int, exchange.Work]] = [
-        (count, partial(send_keys, store, parts, local, simhash or checked, simhash, buckets)),
+        (count, partial(send_keys, store, parts, apart, simhash or checked, simhash, buckets)),
         (buckets, meet),
     ]
     if least is not None:
@@ -282,10 +306,13 @@ def steps(
 def link(job: Job, parts: Sequence[Part], settings: DedupFuzzy, signing: MinhashSign) -> list[File]:
     """Find the near duplicates. Returns the files of edges between them."""
     context, shared = job.context, job.context.broadcast(list(parts))
-    keys = sum(signatures_of(part).rows for part in parts) * len_keys(job.store, parts)
+    snapshots = sorted({task.segment.snapshot for task in job.task.of("minhash_sign") if task.segment})
+    times = len(snapshots) if settings.scope == "snapshot" else 1  # a curated document's keys are sent
+    rows = sum(signatures_of(part).rows * (times if part.source != CRAWL else 1) for part in parts)
+    keys = rows * len_keys(job.store, parts)
     paired = signing.method == "simhash" or settings.min_jaccard is not None
     buckets = max(context.defaultParallelism, buckets_for(keys, paired))
-    work = steps(job.store, job.prefix, shared, len(parts), settings, signing, buckets)
+    work = steps(job.store, job.prefix, shared, len(parts), settings, signing, buckets, snapshots)
     found = exchange.shuffle(context, work, job.store.full(job.prefix))
     return [File(**row) for batch in found for row in batch.to_pylist()]
 

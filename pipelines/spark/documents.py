@@ -17,8 +17,11 @@ from contract.kinds import Kind
 from contract.manifest import File, Rows
 from contract.schema import DOCUMENTS, DROPS, SNIPPET_CHARS, Drop
 from contract.settings.filter import Reason
+from contract.shards import ShardFiles
 from contract.store import Store
 from pipelines.spark.tables import TableWriter
+
+PART_ROWS, PART_BYTES = 1 << 16, 256 << 20  # of a documents file: later stages hold an index of it, and one is a task
 
 
 @dataclass
@@ -49,18 +52,18 @@ class Counts:
 
 @dataclass
 class Output:
-    """The files, counts and parts of one worker. `metrics` are the stage's own counts, summed by name."""
+    """The files, counts, parts and shards of one worker. `metrics` are the stage's own counts, summed by name."""
 
     files: list[File] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     metrics: Counter[str] = field(default_factory=Counter)
     parts: list[Part] = field(default_factory=list)
+    shards: list[ShardFiles] = field(default_factory=list)
 
     def listed(self) -> list[File]:
-        """All files for a manifest. Those of a part have its number."""
-        numbered = [
-            file.model_copy(update={"part": number}) for number, part in enumerate(self.parts) for file in part.files
-        ]
+        """All files for a manifest. Those of a part or a shard have its number."""
+        groups = [*(part.files for part in self.parts), *(shard.files for shard in self.shards)]
+        numbered = [file.model_copy(update={"part": number}) for number, files in enumerate(groups) for file in files]
         return [*numbered, *(file.model_copy(update={"part": None}) for file in self.files)]
 
 
@@ -74,6 +77,7 @@ def total(outputs: Sequence[Output]) -> Output:
         sum((output.counts for output in outputs), Counts()),
         metrics,
         [part for output in outputs for part in output.parts],
+        [shard for output in outputs for shard in output.shards],
     )
 
 
@@ -138,7 +142,8 @@ class _Sink:
 class DocumentSink(_Sink):
     """Writes and counts the kept and the dropped documents of one worker.
 
-    The worker must pass every document that it reads to `keep` or `drop`.
+    The worker must pass every document that it reads to `keep` or `drop`. Documents make a part of the size that later
+    stages hold, then another one.
     """
 
     def __init__(
@@ -149,18 +154,33 @@ class DocumentSink(_Sink):
         name: str,
         schema: pa.Schema = DOCUMENTS,
         kind: Kind = Kind.DOCUMENTS,
+        source: str = "",
     ) -> None:
         super().__init__(store, prefix, stage, name)
-        self._kind = kind
-        self._kept = TableWriter(store, f"{prefix}/{kind}-{name}.parquet", kind, schema)
+        self._place, self._kind, self._schema, self._source = f"{prefix}/{kind}-{name}", kind, schema, source
+        self._files: list[File] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        number = f"-{len(self._files):05d}" if self._files else ""
+        self._kept = TableWriter(self._store, f"{self._place}{number}.parquet", self._kind, self._schema)
+        self._rows = self._bytes = 0
 
     def keep(self, row: dict[str, Any], size: int, read_size: int | None = None) -> None:
         """Keep a document. `size` is its bytes now, `read_size` its bytes when it was read (default: `size`)."""
         self._kept.write(row, size)
         self._count(size, read_size)
+        self._rows, self._bytes = self._rows + 1, self._bytes + size
+        if self._rows >= PART_ROWS or self._bytes >= PART_BYTES:
+            self._end()
+            self._begin()
+
+    def _end(self) -> None:
+        self._files += [file.model_copy(update={"source": self._source}) for file in self._kept.close()]
 
     def close(self) -> Output:
-        kept, dropped = self._kept.close(), self._dropped.close()
+        self._end()
+        kept, dropped = self._files, self._dropped.close()
         if self._kind == Kind.DOCUMENTS:
             return Output(dropped, self.counts, parts=[Part(file) for file in kept])
         return Output(kept + dropped, self.counts)

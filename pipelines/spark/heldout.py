@@ -10,7 +10,7 @@ import xxhash
 def is_heldout(fraction: float, key: str) -> bool:
     """Whether a document is held out. A pure function of its arguments; a larger fraction only adds documents.
 
-    key: the id of a crawled document, or the text of a curated one.
+    key: the document's id.
     """
     return xxhash.xxh3_64_intdigest(f"heldout {key}".encode()) < fraction * 2**64
 

@@ -170,6 +170,7 @@ def _properties(run: Run) -> dict[str, str]:
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG.as_uri()} {JVM if local else ''}".rstrip(),
         "spark.driver.maxResultSize": "0",  # no limit (Spark's default: 1 GiB): each stage bounds what it collects
         "spark.executor.memory": settings.executor_memory,
+        "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",  # there is a worker for each core already
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.enabled": "false",

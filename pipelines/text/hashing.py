@@ -88,7 +88,7 @@ def shingles(data: Bytes, offsets: Offsets, n: int) -> Shingles:
 
 
 @kernel
-def _decode(data: Bytes, at: int, end: int) -> tuple[Integer, int]:
+def decode(data: Bytes, at: int, end: int) -> tuple[Integer, int]:
     """The code point at data[at] and the offset of the next. Bytes invalid in UTF-8 decode to their own value."""
     lead = np.int64(data[at])
     if lead < 0x80:
@@ -173,7 +173,7 @@ def _words(data: Bytes, start: int, end: int, one: Codes, several: Codes, out: H
         if past > at:
             folded, at = SPACE, past
         else:
-            code, at = _decode(data, at, end)
+            code, at = decode(data, at, end)
             folded = _fold_code(code, one)
         if folded == GONE:
             continue

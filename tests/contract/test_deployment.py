@@ -18,7 +18,7 @@ from contract.errors import InputError, RecipeError, SetupError
 from contract.plan import open_run, resolve
 from contract.recipe import Recipe
 from contract.settings.base import Settings, Uri
-from contract.settings.corpus import MixSource
+from contract.settings.corpus import CuratedSource
 from contract.stages import STAGES
 from contract.store import Store
 
@@ -151,7 +151,7 @@ KEYS = {
     "score.perplexity_model": "score.perplexity_model={}",
     "dedup_substring.tokenizer": "dedup_substring.tokenizer={}",
     "decontaminate.benchmarks.a b": "decontaminate.benchmarks={{a b: {}}}",
-    "mix.sources.books.uri": "mix.sources={{books: {{uri: {}}}}}",
+    "curate.sources.books.uri": "curate.sources={{books: {{uri: {}}}}}",
     "instructions.data": "instructions.data={}",
     "preferences.data": "preferences.data={}",
 }
@@ -180,7 +180,7 @@ def test_no_uri_of_a_recipe_is_missed() -> None:
 
     found = {key.split(".")[0] + "." + key.split(".")[1] if "." in key else key for key in typed(Recipe)}
     assert found == {"store", *(".".join(key.split(".")[:2]) for key in KEYS)}
-    full = Recipe().model_copy(update={"mix": Recipe().mix.model_copy(update={"sources": {"a": MixSource(uri="/b")}})})
+    full = Recipe.model_validate({"curate": {"sources": {"a": CuratedSource(uri="/b")}}})
     named = {uri for _, uri in full.uris()}
     assert all(set(full.section(stage).outside().values()) <= named for stage in STAGES)
     assert "synthetic" not in named

@@ -55,6 +55,15 @@ def test_shares_are_of_the_stage_and_of_the_first() -> None:
     ]
 
 
+def test_the_sources_beside_the_crawl_count_from_where_they_join_it() -> None:
+    def at(stage: str, read: int, kept: int) -> str:
+        return next(line for line in told if line.startswith(stage)).split()[3]
+
+    found = [("crawl", 200, 100), ("dedup_url", 100, 80), ("curate", 50, 40), ("dedup_fuzzy", 120, 100)]
+    told = render([Level(*one, 0, Counter(), Counter()) for one in found]).splitlines()
+    assert [at(*one) for one in found] == ["50.0%", "40.0%", "80.0%", "40.0%"]
+
+
 def test_a_stage_that_read_nothing_kept_nothing() -> None:
     assert render([]).splitlines() == ["stage             documents    kept  of all     bytes  dropped because"]
     [_, line] = render([level(0, 0)]).splitlines()
@@ -96,11 +105,13 @@ def test_bytes_have_a_unit_that_a_person_reads() -> None:
 def test_examples_stand_in_a_table_of_their_own(make_run: Callable[..., Run]) -> None:
     """They are not documents: none of them is in the funnel, and a share of all documents says nothing of them."""
     run = make_run()
-    Attempt(run, run.task("mix")).commit([], Rows(read=200, kept=100, dropped=100, reasons={"mix_epochs": 100}))
+    Attempt(run, run.task("decontaminate")).commit(
+        [], Rows(read=200, kept=100, dropped=100, reasons={"contaminated": 100})
+    )
     assert tables(run) == [render(levels(run))]
     rows = Rows(read=50, kept=40, dropped=10, reasons={"duplicate": 3, "contaminated": 7}, bytes_kept=2048)
     Attempt(run, run.task("preferences")).commit([], rows)
-    assert [level.stage for level in levels(run)] == ["mix"]
+    assert [level.stage for level in levels(run)] == ["decontaminate"]
     assert [level.stage for level in levels(run, "examples")] == ["preferences"]
     assert tables(run)[1:] == [
         "",

@@ -47,6 +47,8 @@ TOLD = [
         "0 of 20 documents kept; e 10, d 4, c 3, other reasons 3",
     ),
     (made("minhash_sign", documents=12345), "12,345 documents signed"),
+    (made("curate", WHOLE, sources=2), "1,234 of 1,234 documents kept"),
+    (made("curate", sources=0), "no sources beside the crawl"),
     (made("dedup_url", WHOLE), "1,234 of 1,234 documents kept"),
     (made("dedup_fuzzy", LANGID, clusters=2), "393 of 456 documents kept; language 60, language_unsure 3"),
     (
@@ -55,7 +57,7 @@ TOLD = [
     ),
     (made("decontaminate", WHOLE, benchmark_ngrams=0), "1,234 of 1,234 documents kept"),
     (
-        made("mix", WHOLE, training_rows=1200, heldout_documents=34),
+        made("mix", WHOLE, training_documents=1200, heldout_documents=34),
         "1,234 of 1,234 documents kept; 1,200 for training, 34 held out",
     ),
     (

@@ -71,6 +71,57 @@ def test_the_plan_prints_every_task_and_its_state(
     assert len(lines) == 1 + len(run.tasks())
 
 
+def commit_shards(run: Run, rows: dict[str, int]) -> None:
+    """Packed text that has one shard of each source, as far as a manifest says."""
+    attempt = Attempt(run, run.task("pack"))
+    length = run.recipe.pack.seq_len
+    files = [
+        File(path=attempt.path(f"{part}{name}"), kind=kind, bytes=1, part=part, source=source, rows=count)
+        for part, (source, count) in enumerate(rows.items())
+        for name, kind in (
+            (".bin", Kind.TOKENS), (".idx", Kind.TOKEN_INDEX), (".ids", Kind.TOKEN_IDS), (f"-{length}.rows", Kind.ROWS),
+        )
+    ]  # fmt: skip
+    for file in files:
+        run.store.write_bytes(file.path, b"x")
+    attempt.commit(files)
+
+
+def test_the_plan_says_what_is_drawn_of_each_source_once_the_text_is_packed(
+    make_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    books = tmp_path / "books.txt"
+    books.write_text("Once upon a time.")
+    phases = "[{share: 0.9}, {share: 0.1, mixture: {proportions: {books: 0.75, crawl: 0.25}}}]"
+    run = make_run(
+        "pretrain.steps=1000", "pretrain.batch=8", f"pretrain.phases={phases}", f"curate.sources.books.uri={books}"
+    )
+    commit_shards(run, {"": 8000, "books": 1000, "code": 1000})
+    assert command.main(["plan", "--recipe", run.uri]) == 0
+    assert capsys.readouterr().out.splitlines()[len(run.tasks()) + 1 :] == [
+        "",
+        "mixture: phase 1, steps 0 to 900: crawl 80.0% of the sequences, 0.72 epochs over 8,000",
+        "mixture: phase 1, steps 0 to 900: books 10.0% of the sequences, 0.72 epochs over 1,000",
+        "mixture: phase 1, steps 0 to 900: code 10.0% of the sequences, 0.72 epochs over 1,000",
+        "mixture: phase 2, steps 900 to 1,000: books 75.0% of the sequences, 0.6 epochs over 1,000",
+        "mixture: phase 2, steps 900 to 1,000: crawl 25.0% of the sequences, 0.025 epochs over 8,000",
+    ]
+
+
+def test_the_plan_says_which_source_has_no_text(
+    make_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    books = tmp_path / "books.txt"
+    books.write_text("Once upon a time.")
+    run = make_run("pretrain.mixture={epochs: {books: 2}}", f"curate.sources.books.uri={books}")
+    commit_shards(run, {"crawl": 8000, "code": 0})
+    assert command.main(["plan", "--recipe", run.uri]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "error: pretrain: a mixture names books, of which there is no row; the corpus has code (0 rows), crawl (8,000 rows); "
+        "name one of these, or see in the funnel why nothing is left"
+    )
+
+
 @pytest.mark.parametrize("opened", [True, False])
 def test_a_closed_gate_leaves_out_ppo_alone_and_nothing_that_is_done(
     opened: bool, make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
@@ -101,7 +152,7 @@ def test_the_funnel_prints_its_table_and_what_was_found_of_benchmarks(
     head, extract, empty, benchmarks = capsys.readouterr().out.splitlines()
     assert head.startswith("stage             documents")
     assert extract == "extract                   3   75.0%   75.0%      10 B  empty 1"
-    assert (empty, benchmarks[:23]) == ("", "benchmarks in the crawl")
+    assert (empty, benchmarks[:24]) == ("", "benchmarks in the corpus")
 
 
 def test_lineage_prints_the_chain(make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:

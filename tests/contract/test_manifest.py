@@ -84,6 +84,19 @@ def _cached_run(make_run: Callable[..., Run]) -> Run:
     return _runs[0]
 
 
+def test_a_file_says_whose_documents_it_holds(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    attempt = Attempt(run, run.task("crawl", SEGMENT))
+    attempt.store.write_bytes(attempt.path("books.bin"), b"xx")
+    books = File(path=attempt.path("books.bin"), kind="documents", bytes=2, rows=2, source="books")
+    attempt.commit([*write(attempt, 1), books], Rows(read=3, kept=3))
+    assert [file.source for file in need(run.store, attempt.task).files] == ["", "books"]
+
+
+def test_a_manifest_without_sources_is_read_as_before() -> None:
+    assert File.model_validate_json('{"path": "a/b", "kind": "documents", "bytes": 3}').source == ""
+
+
 def test_a_zombie_that_wakes_after_the_winner_changes_nothing(make_run: Callable[..., Run]) -> None:
     run = make_run()
     task = run.task("crawl", SEGMENT)

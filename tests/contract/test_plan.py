@@ -26,7 +26,7 @@ from contract.plan import Run, as_input, open_run, plan
 from contract.recipe import Recipe, parse
 from contract.scores import ESTABLISHED
 from contract.settings.base import Settings
-from contract.settings.corpus import LANGUAGE_MODEL, MixSource
+from contract.settings.corpus import LANGUAGE_MODEL, CuratedSource
 from contract.sources import (
     MAX_SEGMENTS,
     Segment,
@@ -36,7 +36,7 @@ from contract.sources import (
     segment_size,
     snapshot_date,
 )
-from contract.stages import STAGES, downstream, upstream
+from contract.stages import STAGES, downstream, reads_setting, upstream
 from contract.store import Store
 
 SEGMENTS = [
@@ -49,8 +49,10 @@ CHANGED: dict[str, Any] = {
     "crawl.soft_words": ("a",), "score.mask": ("ip",), "score.bad_words": "a", "score.perplexity_model": "a", "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
-    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "mix.sources": {"a": MixSource(uri="b")}, "instructions.data": "a", "preferences.data": "a", "ppo.kl_target": 6.0,
+    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "ppo.kl_target": 6.0,
     "export.dtype": "bf16",
+    "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
+    "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a",
 }  # fmt: skip
 
 
@@ -107,13 +109,12 @@ def test_a_changed_setting_changes_its_stage_and_what_follows_and_nothing_else(
 ) -> None:
     before = plan(Recipe(), SEGMENTS)
     after = plan(with_value(Recipe(), path, "another" if runtime else other(path, value)), SEGMENTS)
-    # Extraction asks for the languages that langid keeps, and held-out text is not cut.
-    reader = {"langid.languages": "extract", "mix.heldout_fraction": "dedup_substring"}
-    stage = reader.get(path, path.split(".")[0])
+    # For example, extraction asks for the languages that langid keeps, and held-out text is not cut.
+    readers = [stage for stage in STAGES if reads_setting(stage, path)]
     changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
     section, _, name = path.rpartition(".")
     off = name != "enabled" and getattr(Recipe().at(section), "enabled", True) is False
-    assert changed == (set() if runtime or off else {stage, *downstream(stage)})
+    assert changed == (set() if runtime or off else {*readers}.union(*map(downstream, readers)))
 
 
 def test_a_threshold_of_a_rule_set_counts_only_while_the_rules_are_on() -> None:
@@ -151,7 +152,7 @@ def test_a_default_that_is_written_out_is_no_difference() -> None:
         ["filter.min_words=50", "sft.optim.lr=2e-5"],
         ["filter.gopher_repetition.top_ngram_char_fraction={2: 0.2}"],
         ["minhash_sign.preset=fineweb"],
-        ["mix.crawl_epochs=1"],
+        ["mix.shards=8"],
     ):
         assert plan(parse("", "here", overrides), SEGMENTS) == plain, overrides
 
@@ -191,14 +192,40 @@ def test_what_a_stage_reads_of_another_section_is_part_of_its_identity() -> None
     recipe = parse("", "here", ["langid.languages=[de]", "decontaminate.ngram=14", "langid.min_probability=0.5"])
     tasks = plan(recipe, SEGMENTS, {"decontaminate.benchmarks.a": "d"})
     assert tasks["extract", SEGMENTS[0].partition].identity.settings == {"langid.languages": ["de"]}
-    assert tasks["mix", "all"].identity.settings == {"decontaminate.ngram": 14}
-    assert tasks["mix", "all"].identity.outside == {"decontaminate.benchmarks.a": "d"}
-    recipe = parse("", "here", ["mix.heldout_fraction=0.5", "mix.sources={a: {uri: /x}}"])
-    tasks = plan(recipe, SEGMENTS, {"mix.sources.a.uri": "d"})
-    assert tasks["dedup_substring", "all"].identity.settings == {"mix.heldout_fraction": 0.5}
-    assert tasks["dedup_substring", "all"].identity.outside == {}, "it reads how much is held out, not the sources"
-    assert tasks["mix", "all"].identity.outside == {"mix.sources.a.uri": "d"}
+    assert tasks["instructions", "all"].identity.settings == {"decontaminate.ngram": 14}
+    assert tasks["instructions", "all"].identity.outside == {"decontaminate.benchmarks.a": "d"}
+    recipe = parse("", "here", ["mix.heldout_fraction=0.5", "curate.sources={a: {uri: /x, dedup: false}}"])
+    tasks = plan(recipe, SEGMENTS, {"curate.sources.a.uri": "d"})
+    assert tasks["dedup_substring", "all"].identity.settings == {
+        "mix.heldout_fraction": 0.5,
+        "curate.not_deduplicated": ["a"],
+    }
+    assert tasks["dedup_substring", "all"].identity.outside == {}, "it reads names of sources, not the sources"
+    assert tasks["curate", "all"].identity.outside == {"curate.sources.a.uri": "d"}
     assert tasks["pack", "all"].identity.settings == {}
+
+
+def test_a_curated_source_is_known_by_what_its_files_hold_and_by_what_decides_about_them() -> None:
+    def made(stage: str, digest: str = "d", **settings: Any) -> str:
+        recipe = Recipe.model_validate({"curate": {"sources": {"a": {"uri": "/x", **settings}}}})
+        return plan(recipe, SEGMENTS, {"curate.sources.a.uri": digest})[stage, "all"].fingerprint
+
+    plain = made("curate")
+    assert made("curate", uri="/moved/x") == plain
+    assert made("curate", dedup=False) == made("curate", decontaminate=False) == plain, "later stages ask for these"
+    others = [
+        made("curate", "another"),
+        made("curate", layout="pile"),
+        made("curate", languages=["de"]),
+        made("curate", rules={}),
+        made("curate", rules={"min_words": 3}),
+        plan(Recipe(), SEGMENTS)["curate", "all"].fingerprint,
+    ]
+    assert len({plain, *others}) == 7
+    assert made("curate", rules={"min_words": 50}) == made("curate", rules={}), "a default that is written out"
+    assert made("dedup_fuzzy", dedup=False) != made("dedup_fuzzy") == made("dedup_fuzzy", decontaminate=False)
+    assert made("decontaminate", decontaminate=False) != made("decontaminate")
+    assert made("dedup_substring", decontaminate=False) == made("dedup_substring")
 
 
 def test_a_changed_fact_changes_the_stages_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +272,7 @@ def test_a_changed_crawl_file_changes_its_segment_and_the_corpus(index: int, siz
     before, after = plan(Recipe(), SEGMENTS), plan(Recipe(), segments)
     changed = {key for key in before if before[key].fingerprint != after[key].fingerprint}
     touched = segments[index].partition
-    assert changed == {key for key in before if STAGES[key[0]].scope == "corpus" or key[1] == touched}
+    assert changed == {key for key in before if key[1] in (touched, "all") and key[0] != "curate"}
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
@@ -254,8 +281,8 @@ def test_the_order_of_keys_in_a_mapping_does_not_matter(random: Any) -> None:
     sources = [("a", {"uri": "x"}), ("b", {"uri": "y"}), ("c", {"uri": "z"})]
     shuffled = sources.copy()
     random.shuffle(shuffled)
-    one, two = (Recipe.model_validate({"mix": {"sources": dict(order)}}) for order in (sources, shuffled))
-    assert plan(one, SEGMENTS)["mix", "all"].fingerprint == plan(two, SEGMENTS)["mix", "all"].fingerprint
+    one, two = (Recipe.model_validate({"curate": {"sources": dict(order)}}) for order in (sources, shuffled))
+    assert plan(one, SEGMENTS)["curate", "all"].fingerprint == plan(two, SEGMENTS)["curate", "all"].fingerprint
 
 
 def test_upstream_and_downstream_are_inverse_and_the_table_is_in_order() -> None:
@@ -279,7 +306,7 @@ def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
 
     segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, "a"),)) for index in range(9000)]
     began = time.monotonic()
-    assert len(plan(Recipe(), segments)) == 6 * 9000 + 16
+    assert len(plan(Recipe(), segments)) == 6 * 9000 + 17
     assert time.monotonic() - began < 10
 
 
@@ -619,10 +646,10 @@ def test_a_benchmark_that_changed_is_noticed_by_all_that_search_for_it(
         (tmp_path / f"{name}.jsonl").write_text("one")
     named = f"decontaminate.benchmarks={{a: {tmp_path}/bench.jsonl}}"
     alone = make_run(named, run="alone")
-    mixed = make_run(named, f"mix.sources={{books: {{uri: {tmp_path}/books.jsonl}}}}", run="mixed")
-    mixed.check_inputs(mixed.task("mix"))
+    mixed = make_run(named, f"instructions.data={tmp_path}/books.jsonl", run="mixed")
+    mixed.check_inputs(mixed.task("instructions"))
     (tmp_path / "bench.jsonl").write_text("another")
-    for run, stage in ((alone, "decontaminate"), (mixed, "decontaminate"), (mixed, "mix")):
+    for run, stage in ((alone, "decontaminate"), (mixed, "decontaminate"), (mixed, "instructions")):
         with pytest.raises(InputError, match=r"decontaminate\.benchmarks\.a: the file changed since the run"):
             run.check_inputs(run.task(stage))
 

@@ -58,7 +58,7 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             [],
             "filter.min_word: unknown key; did you mean min_words? allowed here: bloom, c4, fineweb,",
         ),
-        ("filtr: {}", [], "filtr: unknown key; did you mean filter? allowed here: crawl, decontaminate,"),
+        ("filtr: {}", [], "filtr: unknown key; did you mean filter? allowed here: crawl, curate, decontaminate,"),
         ("filter: {min_words: many}", [], "filter.min_words: Input should be a valid integer"),
         ("filter: {min_words: -1}", [], "filter.min_words: Input should be greater than or equal to 0, got -1"),
         ("filter: {min_words: 9, max_words: 3}", [], "filter: min_words 9 is above max_words 3"),
@@ -83,14 +83,61 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             "extract.extractor: Input should be 'trafilatura', 'resiliparse' or 'justext', got 'soup'",
         ),
         (
-            "mix: {sources: {wiki: {url: a}}}",
+            "curate: {sources: {wiki: {url: a}}}",
             [],
-            "mix.sources.wiki.url: unknown key; did you mean uri? allowed here: epochs, uri",
+            "curate.sources.wiki.url: unknown key; did you mean uri? allowed here: correct, decontaminate, dedup,",
         ),
-        ("mix: {sources: {crawl: {uri: a}}}", [], "mix.sources: `crawl` is the crawl's own name"),
+        ("curate: {sources: {crawl: {uri: a}}}", [], "curate.sources: `crawl` is the crawl's own name"),
+        ("curate: {sources: {a.b: {uri: a}}}", [], "curate.sources.a.b"),
+        ("curate: {sources: {a: {uri: a, layout: piles}}}", [], "curate.sources.a.layout: Input should be 'pile'"),
         ("pretrain: {batch: 10, engine: {micro_batch: 8}}", [], "pretrain.batch 10 is not a multiple"),
         ("pretrain: {model: {heads: 5}}", [], "pretrain.model: heads 5 must divide d_model 768"),
+        ("pretrain: {steps: 5, tokens: 100}", [], "pretrain: steps and tokens both say how long to train"),
+        (
+            "pretrain: {mixture: {proportions: {crawl: 0.5}}}",
+            [],
+            "pretrain.mixture: proportions add up to 0.5; they should",
+        ),
+        (
+            "pretrain: {mixture: {proportions: {a: 1, b: 0.0201}}}",
+            [],
+            "pretrain.mixture: proportions add up to 1.0201; they should",
+        ),
+        (
+            "pretrain: {mixture: {preset: gpt3, epochs: {crawl: 1}}}",
+            [],
+            "pretrain.mixture: epochs and preset contradict each other; say one of them",
+        ),
+        (
+            "curate: {sources: {books: {uri: a}}}\npretrain: {mixture: {epochs: {crawl: 1, books: 2, code: 1, wiki: 0}}}",
+            [],
+            "pretrain.mixture.epochs names code, wiki, which curate.sources does not name; the sources are books, crawl",
+        ),
+        (
+            "pretrain: {phases: [{share: 0.5}, {share: 0.5, mixture: {proportions: {code: 1}}}]}",
+            [],
+            "pretrain.phases.1.mixture.proportions names code, which curate.sources does not name; the sources are crawl",
+        ),
+        (
+            "pretrain: {mixture: {preset: llama}}",
+            [],
+            "pretrain.mixture.preset names arxiv, books, c4, github, stackexchange, wikipedia, which curate.sources does not name",
+        ),
+        ("pretrain: {mixture: {epochs: {crawl: 0}}}", [], "pretrain.mixture: epochs are all 0; give at least one"),
+        ("pretrain: {mixture: {preset: gpt4}}", [], "pretrain.mixture.preset: Input should be 'gpt3' or 'llama'"),
+        ("pretrain: {phases: [{share: 0.5}, {share: 0.4}]}", [], "pretrain: the shares of the phases add up to 0.9;"),
+        (
+            "pretrain: {steps: 10, phases: [{share: 0.999}, {share: 0.001}]}",
+            [],
+            "pretrain.phases.1.share is less than one of the 10 steps; raise it or the steps",
+        ),
         ("pack: {seq_len: 64}", [], "pack.seq_len 64 is shorter than the longest chat"),
+        (
+            "pack: {more_seq_lens: [4096, 2048]}",
+            [],
+            "pack.more_seq_lens: should be lengths that differ from each other and",
+        ),
+        ("pack: {more_seq_lens: [8192, 8192]}", [], "from seq_len, got [8192, 8192]"),
         ("[1, 2]", [], "must hold keys and values, not a list"),
         ("a: [", [], "is not valid YAML"),
         ("filter: {min_words: 1, min_words: 2}", [], "key 'min_words' stands twice"),
@@ -154,10 +201,10 @@ def test_quality_may_be_a_score_that_is_measured() -> None:
 
 
 def test_the_identity_holds_what_differs_from_the_defaults_and_what_is_declared_of_other_sections() -> None:
-    made = parse("langid: {languages: [fr, de]}\nmix: {heldout_fraction: 0.25, sources: {a: {uri: /x}}}", "here")
+    made = parse("langid: {languages: [fr, de]}\nmix: {heldout_fraction: 0.25}", "here")
     assert made.identity("extract") == {"langid.languages": ["fr", "de"]}
     assert made.identity("dedup_substring") == {"mix.heldout_fraction": 0.25}
-    assert made.identity("mix") == {"mix.heldout_fraction": 0.25, "mix.sources": {"a": {"uri": "/x"}}}
+    assert made.identity("mix") == {"mix.heldout_fraction": 0.25}
     assert made.identity("crawl") == {}
     assert parse("name: big", "here").identity("export") == {"name": "big"}
 
@@ -394,7 +441,7 @@ def test_yaml_that_stands_for_more_than_a_recipe_is_refused_in_one_line(text: st
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 500
     with pytest.raises(RecipeError, match="override"):
-        parse("", "a.yaml", [f"mix.sources={text}"])
+        parse("", "a.yaml", [f"curate.sources={text}"])
 
 
 def test_a_file_that_is_too_large_for_a_recipe_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,3 +467,17 @@ def test_a_key_that_moved_is_refused_with_its_new_name(old: str, new: str) -> No
         parse("", "here", [old])
     value = parse("", "here", [f"{new}={old.split('=')[1]}"]).at(new)
     assert str(value).endswith(old.split("=")[1])
+
+
+def test_a_mixture_may_be_as_rounded_as_a_published_table() -> None:
+    curated = ", ".join(f"{name}: {{uri: {name}}}" for name in ("webtext2", "books1", "books2", "wikipedia"))
+    mixture = "pretrain: {mixture: {preset: gpt3}, phases: [{share: 0.333}, {share: 0.333}, {share: 0.333}]}"
+    made = parse(f"curate: {{sources: {{{curated}}}}}\n{mixture}", "here")
+    assert sum((made.pretrain.mixture.named() or {}).values()) == pytest.approx(1.01)
+    assert len(made.pretrain.phases) == 3
+
+
+def test_the_mixture_of_pretraining_is_part_of_what_ppo_was_made_from() -> None:
+    made = parse("pretrain: {mixture: {epochs: {crawl: 2}}, steps: 5}", "here")
+    assert made.identity("ppo") == {"pretrain.mixture.epochs": {"crawl": 2.0}}
+    assert made.identity("pretrain") == {"pretrain.mixture.epochs": {"crawl": 2.0}, "pretrain.steps": 5}

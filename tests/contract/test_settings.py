@@ -132,18 +132,18 @@ def test_files_beside_the_crawl_are_named_by_their_settings() -> None:
         {
             "crawl": {"blocklists": ["/x", "/y"]},
             "decontaminate": {"benchmarks": {"a": "/b"}},
-            "mix": {"sources": {"wiki": {"uri": "/w"}}},
+            "curate": {"sources": {"wiki": {"uri": "/w"}}},
             "instructions": {"data": "/s"},
         }
     )
     outside = {
         stage: recipe.section(stage).outside()
-        for stage in ("crawl", "decontaminate", "mix", "instructions", "preferences")
+        for stage in ("crawl", "curate", "decontaminate", "instructions", "preferences")
     }
     assert outside == {
         "crawl": {"blocklists.0": "/x", "blocklists.1": "/y"},
         "decontaminate": {"benchmarks.a": "/b"},
-        "mix": {"sources.wiki.uri": "/w"},
+        "curate": {"sources.wiki.uri": "/w"},
         "instructions": {"data": "/s"},
         "preferences": {},
     }

@@ -589,3 +589,13 @@ def test_folders_that_link_to_themselves_and_to_each_other_are_listed_once(tmp_p
     outside = Store(str(tmp_path / "b")).files()
     assert [entry.path for entry in outside] == ["a/deep/x", "a/up/x", "a/x", "x"]
     assert Store(str(tmp_path)).files("nothing") == []
+
+
+def test_a_range_of_an_open_file_is_read_up_to_its_end(tmp_store: Store) -> None:
+    tmp_store.write_bytes("a", b"0123456789")
+    with tmp_store.open_input("a") as source:
+        assert tmp_store.read_range("a", source, 3, 4) == b"3456"
+        assert tmp_store.read_range("a", source, 8, 4) == b"89"
+    broken = Mock(read_at=Mock(side_effect=OSError("AWS Error UNKNOWN (HTTP status 503)")))
+    with pytest.raises(StoreError, match=r"file:///.*/a: AWS Error UNKNOWN \(HTTP status 503\)"):
+        tmp_store.read_range("a", broken, 0, 1)

@@ -52,7 +52,7 @@ def edit(run: Run, task: Task, change: Callable[[dict[str, Any]], None]) -> None
 def test_what_was_committed_verifies_from_a_manifest_its_folder_and_a_run(made: Run) -> None:
     mix = made.store.full(made.task("mix").prefix)
     whole = verify(f"{mix}/manifest.json")
-    assert (whole.wrong, whole.manifests, whole.files) == ((), 17, 17)
+    assert (whole.wrong, whole.manifests, whole.files) == ((), 18, 18)
     assert whole.bytes == sum(
         len(f"{task.stage} {task.partition}") for task in made.tasks().values() if find(made.store, task)
     )
@@ -98,7 +98,7 @@ def test_a_truncated_a_swapped_and_a_missing_file_are_found_down_the_chain(
     assert main(["verify", mix]) != 0
     printed = capsys.readouterr()
     assert line in printed.out
-    assert "17 manifests, 17 files" in printed.err
+    assert "18 manifests, 18 files" in printed.err
     assert "faults, named above: 1. Bring damaged files back, or delete the manifests that list them" in printed.err
 
 
@@ -121,7 +121,7 @@ def test_a_missing_manifest_breaks_the_chain_with_a_line(made: Run) -> None:
     made.store.delete(f"{task.prefix}/manifest.json")
     verdict = verify(made.store.full(made.task("mix").prefix))
     assert verdict.wrong == (f"{made.store.full(task.prefix)}/manifest.json: is gone; run score again",)
-    assert verdict.manifests == 13, "score's own inputs are not reached any more, the other segment's are"
+    assert verdict.manifests == 14, "score's own inputs are not reached any more, the other segment's are"
 
 
 def test_a_manifest_of_another_format_is_named_with_its_format(made: Run) -> None:

@@ -97,9 +97,9 @@ def test_funnel_is_told_and_adds_up(first):
     crawled = sum(one.rows.kept for one in done["crawl"])
     assert 140 <= crawled <= 160
     assert sum(one.rows.read for one in done["extract"]) == crawled
-    mixed = done["mix"][0].rows
+    mixed = done["decontaminate"][0].rows
     assert 0 < mixed.kept < crawled
-    assert re.search(rf"^mix +{mixed.kept:,} ", first, re.MULTILINE)
+    assert re.search(rf"^decontaminate +{mixed.kept:,} ", first, re.MULTILINE)
     assert sum(sum(one.rows.losses.values()) for one in done["crawl"]) > 0, "damage is counted, never in silence"
 
 

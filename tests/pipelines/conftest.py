@@ -14,7 +14,7 @@ import pytest
 
 from contract.documents import parts_of, read_documents
 from contract.manifest import Attempt
-from contract.plan import Run
+from contract.plan import WHOLE, Run
 from contract.schema import DOCUMENTS, SCORED
 from contract.store import Store
 from contract.tables import read_rows
@@ -57,7 +57,7 @@ def make_document() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def make_corpus(tmp_path: Path, resolve_run: Callable[..., Run]) -> Callable[..., Run]:
-    """`make_corpus([[[row, ...], ...], ...], {"key": value}, name="one")`: a run whose filter committed these rows: segments of files of rows."""
+    """`make_corpus([[[row, ...], ...], ...], {"key": value}, name="one")`: a run whose filter committed these rows: segments of files of rows. Without sources beside the crawl, `curate` is done."""
 
     def make(
         segments: Sequence[Sequence[Sequence[Mapping[str, Any]]]],
@@ -75,6 +75,8 @@ def make_corpus(tmp_path: Path, resolve_run: Callable[..., Run]) -> Callable[...
         )
         for files, segment in zip(segments, run.segments, strict=True):
             commit(run, "filter", segment.partition, files)
+        if not run.recipe.curate.sources:
+            commit(run, "curate", WHOLE, [])
         return run
 
     return make
@@ -103,6 +105,23 @@ def scored_run(
 def commit_documents() -> Callable[..., None]:
     """`commit_documents(run, "mix", "all", [[row, ...]])` writes a stage's manifest without running the stage."""
     return commit
+
+
+@pytest.fixture
+def commit_parts() -> Callable[..., None]:
+    """`commit_parts(run, "decontaminate", [("books", [row, ...]), ...])` writes a manifest whose parts are of these sources."""
+
+    def make(run: Run, stage: str, parts: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> None:
+        attempt = Attempt(run, run.task(stage))
+        output = write(attempt, "documents", [rows for _, rows in parts])
+        sources = {
+            part.documents.path: "" if source == "crawl" else source
+            for part, (source, _) in zip(output.parts, parts, strict=True)
+        }
+        files = [file.model_copy(update={"source": sources[file.path]}) for file in output.listed()]
+        attempt.commit(files, output.counts.rows())
+
+    return make
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from contract.chat import END_OF_TEXT
+from contract.kinds import Kind
 from contract.plan import Run
-from contract.shards import open_shard
+from contract.shards import in_store, read_ids, read_index, read_tokens, shards_of
 from contract.stages import STAGES, downstream, upstream
 from contract.store import Store
 
@@ -63,26 +63,22 @@ def test_chain(
     assert len(train) + len(heldout) == 62
     assert heldout
 
-    for kind, rows in (("tokens", train), ("heldout_tokens", heldout)):
+    for kind, rows in ((Kind.TOKENS, train), (Kind.HELDOUT_TOKENS, heldout)):
         assert decoded(store, done, kind) == {row["id"]: row["text"] for row in rows}
 
 
-def decoded(store: Store, done: dict[str, Any], kind: str) -> dict[str, str]:
+def decoded(store: Store, done: dict[str, Any], kind: Kind) -> dict[str, str]:
     """Every document of the shards of a kind, decoded back to text."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_buffer(store.read_bytes(done["tokenizer"][0].of("tokenizer")[0].path))
     end = tokenizer.token_to_id(END_OF_TEXT)
     texts = {}
-    for file in done["pack"][0].of(kind):
-        import tempfile
-        from pathlib import Path
-
-        with tempfile.TemporaryDirectory() as folder:
-            shard = open_shard(store.download(file.path, Path(folder) / "shard"))
-            flat = np.array(shard.tokens).reshape(-1)[: shard.used]
-            ends = [*shard.starts[1:], shard.used]
-            for key, start, stop in zip(shard.ids, shard.starts, ends, strict=True):
-                assert flat[int(stop) - 1] == end
-                texts[bytes(key).hex()] = tokenizer.decode(flat[int(start) : int(stop) - 1], skip_special_tokens=False)
+    for shard in shards_of(done["pack"][0], kind):
+        index = read_index(*in_store(store, shard.index), shard.index.path)
+        ids = read_ids(*in_store(store, shard.ids), range(index.documents), index, shard.ids.path)
+        flat = read_tokens(in_store(store, shard.tokens)[0], index, 0, index.tokens, shard.tokens.path)
+        for key, (start, stop) in zip(ids, pairwise(index.starts.tolist()), strict=True):
+            assert flat[stop - 1] == end
+            texts[key] = tokenizer.decode(flat[start : stop - 1], skip_special_tokens=False)
     return texts

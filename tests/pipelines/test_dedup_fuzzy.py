@@ -67,7 +67,7 @@ def test_what_decides_which_document_stays(tmp_store: Store, make_document: Any)
     (part,) = judged.close().parts
     found = [row for batch in facts(tmp_store, part, 3) for row in batch.to_pylist()]
     assert found == [
-        {"node": (3 << 32) + at, "id": rows[at]["id"], "length": len(rows[at]["text"]), "date": 1000 * int(rows[at]["date"].timestamp()), "quality": at / 4}
+        {"node": (3 << 32) + at, "id": rows[at]["id"], "curated": False, "length": len(rows[at]["text"]), "date": 1000 * int(rows[at]["date"].timestamp()), "quality": at / 4}
         for at in (0, 2)
     ]  # fmt: skip
     assert len_keys(tmp_store, [part]) == 14

@@ -292,7 +292,7 @@ def test_what_is_cut_is_written_as_cuts_and_what_goes_leaves_the_index(tmp_store
     (part,) = sink.close().parts
     ids = {at: row["id"] for at, row in enumerate(rows)}
     cut = replace(part, cuts=write_cuts(tmp_store, "cuts.parquet", {1: [(0, 8)], 2: [(13, 23)]}, ids))
-    output = dedup_substring.drop_short(tmp_store, "cut", 2, cut, "00000")
+    output = dedup_substring.drop_short(tmp_store, "cut", 2, (), cut, "00000")
     assert (output.counts.read, output.counts.kept) == (3, 2)
     assert (output.counts.bytes_read, output.counts.bytes_kept) == (45, 26)
     (left,) = output.parts
@@ -300,7 +300,7 @@ def test_what_is_cut_is_written_as_cuts_and_what_goes_leaves_the_index(tmp_store
     assert left.cuts == cut.cuts
     (drops,) = output.files
     assert drops.kind == "drops"
-    nothing = dedup_substring.drop_short(tmp_store, "none", 1000, cut, "00000")
+    nothing = dedup_substring.drop_short(tmp_store, "none", 1000, (), cut, "00000")
     assert nothing.parts == []
     assert [file.kind for file in nothing.files] == ["drops", "cuts"], "what was cut of dropped documents is told"
 

@@ -1,158 +1,45 @@
-"""Epochs, held-out documents and the shuffle: the same rows from the same inputs, each copy where its hash says."""
+"""Sources, held-out documents and the shuffle: the same rows from the same inputs, each once, where its hash says."""
 
-import gzip
-import json
-from pathlib import Path
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract import funnel
-from contract.contamination import reports
 from contract.documents import Part
 from contract.errors import InputError
 from contract.manifest import Attempt, Rows
-from contract.schema import DOCUMENTS
-from contract.settings.corpus import Mix
+from contract.schema import CURATED, DOCUMENTS
 from contract.stages import STAGES
 from contract.tables import read_rows
 from pipelines import mix as module
-from pipelines.mix import copies, parse_curated, read_curated
+from pipelines.mix import shards_of
+from pipelines.spark import dealing
+from pipelines.spark.documents import DocumentSink
 from pipelines.spark.heldout import is_heldout
 from pipelines.spark.tables import TableWriter
 
 pytestmark = pytest.mark.usefixtures("without_spark")
 
-KEYS = [f"{number:032x}" for number in range(4000)]
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(0, 10**12), min_size=1), st.integers(1, 1000))
+def test_shards_are_shared_out_by_size(sizes: dict[str, int], shards: int) -> None:
+    found = shards_of(sizes, shards)
+    largest = max(sizes, key=lambda source: sizes[source])
+    assert found[largest] == (shards if sizes[largest] else 1)
+    assert all(1 <= count <= shards for count in found.values())
+    assert all(found[a] <= found[b] for a in sizes for b in sizes if sizes[a] <= sizes[b])
 
 
-@pytest.mark.parametrize(("epochs", "possible"), [(0, {0}), (1, {1}), (3, {3}), (2.5, {2, 3}), (0.44, {0, 1})])
-def test_copies(epochs: float, possible: set[int]) -> None:
-    found = [copies(epochs, 0, key) for key in KEYS]
-    assert set(found) == possible
-    assert sum(found) / len(KEYS) == pytest.approx(epochs, abs=0.03)
-
-
-def test_draws_depend_on_the_seed() -> None:
-    assert [copies(0.5, 0, key) for key in KEYS] != [copies(0.5, 1, key) for key in KEYS]
-
-
-def test_raising_a_share_only_adds() -> None:
-    assert all(copies(2.2, 0, key) <= copies(2.6, 0, key) for key in KEYS)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"{",
-        b"[]",
-        b'"text"',
-        b'{"content": "x"}',
-        b'{"text": 5}',
-        b'{"text": " \\n"}',
-        b'{"text": "\\ud800"}',
-        b"\xff\xfe",
-        b"null",
-        b"[" * 100_000,
-    ],
-)
-def test_unusable_lines(line: bytes) -> None:
-    assert parse_curated("books", 0, line) is None
-
-
-def test_a_curated_text_is_in_the_form_of_the_crawls() -> None:
-    row = parse_curated("books", 0, '{"text": "Cafe\u0301 \u212b"}'.encode())
-    assert row is not None
-    assert row["text"] == "Caf\u00e9 \u00c5"
-
-
-def test_read_curated(tmp_path: Path) -> None:
-    lines = b'{"text": "one", "url": "https://example.org/1"}\n\nbroken\n{"text": "two", "url": 7}'
-    (tmp_path / "a.jsonl").write_bytes(lines)
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
-    plain, packed = (list(read_curated("books", str(tmp_path / name))) for name in ("a.jsonl", "a.jsonl.gz"))
-    assert plain == packed
-    one, broken, two = plain
-    assert one is not None
-    assert two is not None
-    assert broken is None
-    assert (one["text"], one["url"], one["source"]) == ("one", "https://example.org/1", "books")
-    assert (two["text"], two["url"]) == ("two", None)
-    assert one["id"] != two["id"]
-    assert len(bytes.fromhex(one["id"])) == 16
-    other = next(read_curated("wiki", str(tmp_path / "a.jsonl")))
-    assert other is not None
-    assert other["id"] != one["id"]
-
-
-def test_a_damaged_curated_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"{}")[:10] + b"\xff" * 20)
-    with pytest.raises(InputError, match=r"mix\.sources\.books\.uri: .*a\.jsonl\.gz cannot be read"):
-        list(read_curated("books", str(tmp_path / "a.jsonl.gz")))
-
-
-def test_curated_documents_are_decontaminated_too(
-    crawl: list[dict[str, Any]], tmp_path: Path, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
-) -> None:
-    question = "Natalia sold clips to 48 of her friends in April, and then she sold half as many in May."
-    (tmp_path / "sums.jsonl").write_text(json.dumps({"question": question}) + "\n")
-    texts = [f"Exercise: {question}", "a clean page of a book"]
-    (tmp_path / "books.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    settings = {
-        "decontaminate.benchmarks": {"sums": str(tmp_path / "sums.jsonl")},
-        "mix.sources": {"books": {"uri": str(tmp_path / "books.jsonl"), "epochs": 2}},
-        "mix.heldout_fraction": 0.0,
-    }
-    run = make_corpus([[crawl]], settings)
-    commit_documents(run, STAGES["mix"].reads[0], "all", [crawl])
-    (done,) = run_stage(run, "mix")
-    (drop,) = rows_of(run.store, [done], "drops")
-    assert (drop["reason"], drop["value"][:24]) == ("contaminated", "sums: natalia sold clips")
-    assert drop["snippet"] == texts[0]
-    assert (done.rows.read, done.rows.kept, done.metrics["training_rows"]) == (122, 121, 122)
-    assert texts[0] not in {row["text"] for row in rows_of(run.store, [done], "documents")}
-
-
-def test_curated_documents_are_cut_where_the_recipe_says_so(
-    crawl: list[dict[str, Any]], tmp_path: Path, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
-) -> None:
-    """Words of five characters on both sides, so that 200 characters are 40 words; a word that a cut meets goes whole."""
-    question = "Natalia sold clips to 48 of her friends in April, and then she sold half as many in May."
-    part = "clips to 48 of her friends in April, and then she sold half"
-    before, after = "abcd " * 100, "wxyz " * 100
-    (tmp_path / "sums.jsonl").write_text(json.dumps({"question": question}) + "\n")
-    texts = {
-        f"{before}{question} {after}": "abcd " * 60 + "wxyz " * 60,
-        f"{question} {after}": "wxyz " * 60,
-        f"{before}{part}": "abcd " * 60,
-        f"{before}{question} {'wxyz ' * 79}": "abcd " * 60,  # 195 characters are too short a piece
-        f"Exercise: {question}": None,
-        "a clean page of a book": "a clean page of a book",
-    }
-    (tmp_path / "books.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    settings = {
-        "decontaminate.benchmarks": {"sums": str(tmp_path / "sums.jsonl")},
-        "decontaminate.action": "cut",
-        "mix.sources": {"books": {"uri": str(tmp_path / "books.jsonl"), "epochs": 2}},
-        "mix.heldout_fraction": 0.0,
-    }
-    run = make_corpus([[crawl]], settings)
-    commit_documents(run, STAGES["mix"].reads[0], "all", [crawl])
-    (done,) = run_stage(run, "mix")
-    mixed = [row["text"] for row in rows_of(run.store, [done], "documents") if row["source"] == "books"]
-    assert sorted(mixed) == sorted(2 * [left for left in texts.values() if left])
-    assert [row["snippet"] for row in rows_of(run.store, [done], "drops")] == [f"Exercise: {question}"]
-    matches = rows_of(run.store, [done], "matches")
-    assert [(row["action"], row["leaked"], row["ngrams"]) for row in matches] == [
-        ("cut", [0], 7), ("cut", [0], 7), ("cut", [], 1), ("cut", [0], 7), ("dropped", [0], 7)
-    ]  # fmt: skip
-    assert (done.rows.read, done.rows.kept, dict(done.rows.reasons)) == (126, 125, {"contaminated": 1})
-    assert done.rows.bytes_kept == sum(len(row["text"]) for row in crawl) + sum(map(len, filter(None, texts.values())))
-    assert (done.metrics["documents_cut"], done.metrics["documents_spared"]) == (4, 0)
-    (sums,) = reports(run)["the curated sources"].benchmarks
-    assert (sums.items, sums.leaked, sums.documents_leaking, sums.documents_overlapping) == (1, 1, 4, 1)
+def test_a_tenth_of_the_text_makes_a_tenth_of_the_files() -> None:
+    assert shards_of({"crawl": 1000, "books": 100, "wiki": 101, "none": 0}, 20) == {
+        "crawl": 20, "books": 2, "wiki": 3, "none": 1
+    }  # fmt: skip
+    assert shards_of({}, 8) == {}
 
 
 @pytest.fixture
@@ -174,73 +61,86 @@ def mix(
     return run, run_stage(run, "mix")[0]
 
 
-def test_mixture(
-    crawl: list[dict[str, Any]],
-    make_document: Any,
-    tmp_path: Path,
-    make_corpus: Any,
-    commit_documents: Any,
-    run_stage: Any,
-    rows_of: Any,
+def test_each_source_is_written_once_and_apart(
+    make_document: Any, make_corpus: Any, run_stage: Any, rows_of: Any, commit_parts: Any
 ) -> None:
-    crawl += [make_document(row["text"], name=f"again {row['id']}") for row in crawl[20:40]]
-    books = [f"book {number} " + "page " * 5 for number in range(30)]
-    twice = [f"twice {number} " + "page " * 5 for number in range(20)]
-    both = [row["text"] for row in crawl[:40]]
-    lines = [*(json.dumps({"text": text}) for text in [*books, *twice, *twice, *both]), "broken"]
-    (tmp_path / "books.jsonl").write_text("\n".join(lines))
-    settings = {
-        "crawl_epochs": 0.5,
-        "sources": {"books": {"uri": str(tmp_path / "books.jsonl"), "epochs": 2.5}},
-        "heldout_fraction": 0.2,
-        "seed": 3,
-        "shards": 3,
+    """However the documents are cut into files, and whatever is held out of one source is held out of all."""
+    texts = {
+        "crawl": [f"page {number} " + "word " * 9 for number in range(120)],
+        "books": [f"book {number} " + "page " * 9 for number in range(60)],
+        "wiki": [f"page {number} " + "word " * 9 for number in range(20, 40)],
+    }
+    rows = {
+        source: [make_document(text, name=f"{source} {text}", source=source) for text in held]
+        for source, held in texts.items()
     }
     answers = []
-    for files in (1, 4):
-        run, done = mix(crawl, settings, files, make_corpus, commit_documents, run_stage)
-        shards = [
-            rows_of(run.store, [done.model_copy(update={"files": (file,)})], "documents")
-            for file in done.of("documents")
-        ]
-        heldout = rows_of(run.store, [done], "heldout")
-        answers.append(
-            ([[(row["id"], row["text"]) for row in shard] for shard in shards], [row["id"] for row in heldout])
+    for files in (1, 3):
+        run = make_corpus([[[]]], {"mix.heldout_fraction": 0.2, "mix.seed": 3, "mix.shards": 3}, name=f"files{files}")
+        commit_parts(
+            run, "decontaminate", [(source, held[at::files]) for source, held in rows.items() for at in range(files)]
         )
+        (done,) = run_stage(run, "mix")
+        found: dict[tuple[str, str], list[list[str]]] = {}
+        for file in done.files:
+            mine = rows_of(run.store, [done.model_copy(update={"files": (file,)})], file.kind)
+            assert {row["source"] for row in mine} == {file.source}
+            assert file.rows == len(mine)
+            found.setdefault((file.source, file.kind), []).append([row["text"] for row in mine])
+        answers.append(found)
     assert answers[0] == answers[1]
 
-    train = [row for shard in shards for row in shard]
-    times = {text: sum(row["text"] == text for row in train) for text in {row["text"] for row in train}}
-    held = {row["text"] for row in heldout}
-    assert held.isdisjoint(times)
-    by_id = {row["text"] for row in crawl if is_heldout(0.2, row["id"])}
-    drawn = by_id | {text for text in [*books, *twice, *both] if is_heldout(0.2, text)}
-    taken = [row["text"] for row in crawl if copies(0.5, 3, row["id"])]
-    # A drawn text and all its equals, as far as the epochs take them; none is trained on.
-    assert sorted(row["text"] for row in heldout) == sorted(
-        text for text in [*taken, *books, *twice, *twice, *both] if text in drawn
+    assert {key: len(shards) for key, shards in found.items()} == {
+        ("crawl", "documents"): 3, ("books", "documents"): 2, ("wiki", "documents"): 1,
+        ("crawl", "heldout"): 1, ("books", "heldout"): 1, ("wiki", "heldout"): 1,
+    }  # fmt: skip
+    held = {text for (_, kind), shards in found.items() if kind == "heldout" for text in chain.from_iterable(shards)}
+    train = {text for (_, kind), shards in found.items() if kind == "documents" for text in chain.from_iterable(shards)}
+    drawn = {row["text"] for all_ in rows.values() for row in all_ if is_heldout(0.2, row["id"])}
+    assert held == drawn, "a drawn text, and its equals in every source"
+    assert held.isdisjoint(train)
+    assert any(
+        is_heldout(0.2, a["id"]) != is_heldout(0.2, b["id"])
+        for a, b in zip(rows["crawl"][20:], rows["wiki"], strict=False)
     )
-    assert drawn.isdisjoint(times)
-    texts = [*(row["text"] for row in crawl), *books, *twice, *twice, *both]
-    assert all([held & set(both[20:]) & by_id, held & set(twice), held & set(books), held & set(both) - by_id])
-    assert {times[text] for text in books if text in times} == {2, 3}
-    assert {times[text] for text in twice if text in times} == {4, 5, 6}
-    assert all(text in times or text in held for text in books)
-    dropped = rows_of(run.store, [done], "drops")
-    assert {row["reason"] for row in dropped} == {"mix_epochs"}
-    assert {row["id"] for row in dropped} == {row["id"] for row in crawl if not copies(0.5, 3, row["id"])}
-    assert done.rows.read == len(texts) == 250
-    assert done.rows.losses == {"books: line without text": 1}
-    assert done.rows.kept == 250 - len(dropped)
-    assert done.metrics == {
-        "training_rows": len(train),
-        "heldout_documents": len(heldout),
-        "extra_copies": len(train) + len(heldout) - done.rows.kept,
-    }
-    assert len(shards) == 3
-    assert all(len(shard) > 20 for shard in shards)
-    assert all(file.path.split("/")[-2].startswith("attempt-") for file in done.files)
+    for source, given_texts in texts.items():
+        both = list(chain(*found[source, "documents"], *found[source, "heldout"]))
+        assert sorted(both) == sorted(given_texts), "each once"
+        assert both != given_texts
+    assert (done.rows.read, done.rows.kept, done.rows.dropped) == (200, 200, 0)
+    assert done.rows.bytes_kept == sum(len(text) for some in texts.values() for text in some)
+    heldout = sum(file.rows for file in done.of("heldout"))
+    assert done.metrics == {"training_documents": 200 - heldout, "heldout_documents": heldout}
     assert not run.store.files(f"{done.prefix}/{done.attempt}/scratch")
+
+
+def test_what_is_held_out_stays_so_when_a_source_grows(
+    make_document: Any, make_corpus: Any, run_stage: Any, rows_of: Any, commit_parts: Any
+) -> None:
+    books = [make_document(f"book {number}", source="books") for number in range(100)]
+    held = []
+    for size, seed in ((60, 0), (100, 7)):
+        run = make_corpus([[[]]], {"mix.heldout_fraction": 0.2, "mix.seed": seed}, name=f"size{size}")
+        commit_parts(run, "decontaminate", [("books", books[:size])])
+        held.append({row["text"] for row in rows_of(run.store, run_stage(run, "mix"), "heldout")})
+    few, more = held
+    assert few == {text for text in more if int(text.split()[1]) < 60}
+    assert 0 < len(few) < len(more) < 40
+
+
+def test_a_licence_goes_with_its_document(
+    make_document: Any, make_corpus: Any, run_stage: Any, rows_of: Any, tmp_store: Any
+) -> None:
+    run = make_corpus([[[]]], {"mix.heldout_fraction": 0})
+    attempt = Attempt(run, run.task("decontaminate"))
+    sink = DocumentSink(run.store, f"{attempt.prefix}/{attempt.id}", "decontaminate", "0", CURATED, source="code")
+    for license_ in ("MIT", None):
+        sink.keep({**dict.fromkeys(CURATED.names), **make_document(f"under {license_}"), "license": license_}, 9)
+    attempt.commit(sink.close().listed())
+    (done,) = run_stage(run, "mix")
+    assert {row["text"]: row["license"] for row in rows_of(run.store, [done], "documents")} == {
+        "under MIT": "MIT", "under None": None
+    }  # fmt: skip
 
 
 def test_shuffle_mixes_well(
@@ -257,55 +157,29 @@ def test_shuffle_mixes_well(
     assert all(abs(np.corrcoef(order, range(120))[0, 1]) < 0.25 for order in orders)
 
 
-def test_many_row_groups_a_shard(
-    crawl: list[dict[str, Any]],
-    make_corpus: Any,
-    run_stage: Any,
-    rows_of: Any,
-    tmp_store: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "HELD_BYTES", 200)
-    settings = Mix(shards=2, heldout_fraction=0.0)
+def test_many_row_groups_a_shard(crawl: list[dict[str, Any]], tmp_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dealing, "HELD_BYTES", 200)
     writer = TableWriter(tmp_store, "in.parquet", "documents", DOCUMENTS)
     for row in crawl:
         writer.write(row)
     (file,) = writer.close()
-    none = SimpleNamespace(value=np.zeros(0, np.uint64))
-    dealt = module.deal(tmp_store, "out", settings, None, none, module.Item("crawl", 2.0, Part(file)), "00000-a")
+    held = SimpleNamespace(value=np.array([module.text_hash(crawl[7]["text"])], np.uint64))
+    dealt = module.deal(tmp_store, "out", 0, {"crawl": 2}, held, Part(file), "00000-a")
+    assert (dealt.counts.read, dealt.counts.kept, dealt.counts.bytes_kept) == (
+        120,
+        120,
+        sum(len(row["text"]) for row in crawl),
+    )
     (sharded,) = dealt.files
-    shards = [module.collect(tmp_store, "out", [sharded.path], shard, f"{shard}") for shard in range(2)]
+    assert (sharded.path, sharded.kind, sharded.rows, sharded.source) == (
+        "out/scratch/dealt-00000-a.parquet", "dealt", 120, "crawl"
+    )  # fmt: skip
+    shards = [module.write_shard(tmp_store, "out", dealt.files, ("crawl", shard), f"{shard}") for shard in (0, 1, -1)]
+    (held_out,) = shards[2].files
+    assert (held_out.kind, held_out.rows, held_out.source) == ("heldout", 1, "crawl")
     rows = [row for shard in shards for file in shard.files for row in read_rows(tmp_store, file.path)]
-    assert sorted(row["id"] for row in rows) == sorted([row["id"] for row in crawl] * 2)
-    assert sharded.rows == 240
-
-
-def test_a_line_without_text_ends_nothing(tmp_store: Any, tmp_path: Path) -> None:
-    (tmp_path / "books.jsonl").write_text(
-        "\n".join(["broken", json.dumps({"text": "a book"}), "[]", json.dumps({"text": "b"})])
-    )
-    item = module.Item("books", 2.0, uri=str(tmp_path / "books.jsonl"))
-    held = SimpleNamespace(value=np.array([module.text_hash("b")], np.uint64))
-    output = module.deal(tmp_store, "out", Mix(shards=2), None, held, item, "00000-a")
-    assert dict(output.counts.losses) == {"books: line without text": 2}
-    assert (output.counts.read, output.counts.kept, output.counts.bytes_read, output.counts.bytes_kept) == (2, 2, 7, 7)
-    (sharded,) = output.files
-    assert (sharded.path, sharded.kind, sharded.bytes, sharded.rows) == (
-        "out/scratch/dealt-00000-a.parquet",
-        "dealt",
-        0,
-        3,
-    )
-    shards = {
-        shard: module.collect(tmp_store, "out", [sharded.path], shard, "x").files for shard in (0, 1, module.HELDOUT)
-    }
-    texts = {
-        shard: [row["text"] for file in files for row in read_rows(tmp_store, file.path)]
-        for shard, files in shards.items()
-    }
-    assert texts.pop(module.HELDOUT) == ["b"], "once, whatever its epochs"
-    assert sorted(text for found in texts.values() for text in found) == ["a book", "a book"]
-    assert [file.kind for file in shards[module.HELDOUT]] == ["heldout"]
+    assert sorted(row["id"] for row in rows) == sorted(row["id"] for row in crawl)
+    assert module.write_shard(tmp_store, "out", dealt.files, ("books", 0), "x").files == []
 
 
 @pytest.mark.parametrize(
@@ -321,7 +195,7 @@ def test_an_empty_corpus_is_explained(levels: list[Rows], said: str, make_corpus
     run = make_corpus([[[]]])
     for stage, rows in zip(("crawl", "extract"), levels, strict=False):
         Attempt(run, run.task(stage, run.segments[0].partition)).commit([], rows)
-    assert module.explain_empty(SimpleNamespace(funnel=lambda: funnel.levels(run)), module.Counts()).startswith(said)  # type: ignore[arg-type]
+    assert module.explain_empty(SimpleNamespace(funnel=lambda: funnel.levels(run))).startswith(said)  # type: ignore[arg-type]
 
 
 def test_empty_corpus_names_the_stage(make_document: Any, make_corpus: Any, run_stage: Any) -> None:
@@ -344,10 +218,6 @@ def test_empty_corpus_names_the_stage(make_document: Any, make_corpus: Any, run_
             r"all 120 documents were held out at mix\.heldout_fraction 0\.99999; lower it",
         ),
         ({"heldout_fraction": 1e-9}, r"none of 120 documents was held out at mix\.heldout_fraction 1e-09; raise it"),
-        (
-            {"crawl_epochs": 0},
-            r"the corpus is empty: mix dropped all 120 documents that reached it \(mix_epochs 120\); raise mix\.crawl_epochs",
-        ),
     ],
 )
 def test_unusable_shares(

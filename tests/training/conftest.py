@@ -15,19 +15,19 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from contract.chat import END_OF_TEXT, SPECIAL_TOKENS
+from contract.chat import END_OF_TEXT, SPECIAL_TOKENS, dump_special_tokens
 from contract.errors import Interrupted
+from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run, resolve
 from contract.results import result_of
-from contract.shards import encode
+from perf.packed import write_shard
 from pipelines.spark import job as spark_job
 from tests.declared import only_declared
 from training.engine.job import Job
@@ -89,7 +89,7 @@ def train_tokenizer(vocab_size: int = 384) -> Tokenizer:
     return tokenizer
 
 
-def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **metrics: float) -> Manifest:
+def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **metrics: float | None) -> Manifest:
     """Commit a stage's result as if it had run: file name -> (kind, bytes, rows)."""
     attempt = Attempt(run, run.task(stage))
     listed = []
@@ -111,27 +111,29 @@ def table(documents: Sequence[str], prefix: str) -> bytes:
 def commit_corpus(run: Run) -> None:
     """mix, tokenizer and pack of a run, of 160 training and 40 held-out documents."""
     tokenizer = train_tokenizer()
-    seq_len = run.recipe.pack.seq_len
-    mixed, packed = {}, {}
-    for kind, packed_kind, documents in (
-        ("documents", "tokens", texts(160, seed=1)),
-        ("heldout", "heldout_tokens", texts(40, seed=2)),
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    lengths = [run.recipe.pack.seq_len, *run.recipe.pack.more_seq_lens]
+    attempt = Attempt(run, run.task("pack"))
+    mixed: dict[str, tuple[str, bytes, int]] = {}
+    packed: list[File] = []
+    for kind, tokens, documents in (
+        ("documents", Kind.TOKENS, texts(160, seed=1)),
+        ("heldout", Kind.HELDOUT_TOKENS, texts(40, seed=2)),
     ):
         mixed[f"{kind}.parquet"] = (kind, table(documents, kind[0].replace("h", "b")), len(documents))
-        for part in range(2):
-            some = documents[part::2]
-            ids = [[*tokenizer.encode(text).ids, tokenizer.token_to_id(END_OF_TEXT)] for text in some]
-            data = encode(
-                [np.array(one, np.uint16) for one in ids],
-                [f"{part:02x}{index:030x}" for index in range(len(some))],
-                seq_len,
-                tokenizer.get_vocab_size(),
-                tokenizer.token_to_id(END_OF_TEXT),
-            )
-            packed[f"{packed_kind}-{part}.bin"] = (packed_kind, data, -(-sum(map(len, ids)) // seq_len))
+        for at in range(2):
+            ids = [[*tokenizer.encode(text).ids, end] for text in documents[at::2]]
+            part = at + 2 * (kind == "heldout")
+            packed += write_shard(run.store, attempt.path(f"{tokens}-{at}"), part, tokens, ids, lengths)
     commit(run, "mix", mixed)
-    commit(run, "tokenizer", {"tokenizer.json": ("tokenizer", tokenizer.to_str().encode(), 0)})
-    commit(run, "pack", packed)
+    special = ("special_tokens", dump_special_tokens(SPECIAL_TOKENS), 0)
+    commit(
+        run,
+        "tokenizer",
+        {"tokenizer.json": ("tokenizer", tokenizer.to_str().encode(), 0), "special_tokens.json": special},
+        vocab_size=tokenizer.get_vocab_size(), sample_bytes=0, sample_documents=0, heldout_bytes_per_token=None,
+    )  # fmt: skip
+    attempt.commit(packed, result=result_of("pack").model_construct())
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from contract.chat import SPECIAL_TOKENS
 from contract.conversation import Turn
 from contract.manifest import Attempt, find
+from contract.settings.corpus import Tokenizer as Settings
+from pipelines.vocabulary.brought import add_special
+from pipelines.vocabulary.pieces import convert
+from pipelines.vocabulary.training import train, train_sentencepiece
 from tests.declared import only_declared
 from training import export, gate
-from training.chat.template import open_chat
+from training.chat.template import Chat, open_chat
 from training.engine.job import Job
 from training.models import llama as model
 
@@ -123,3 +127,27 @@ def test_a_closed_gate_exports_the_sft_model_in_half_precision(align: Callable[.
 def job_of(job: Job, stage: str) -> Job:
     task = job.attempt.run.task(stage)
     return Job(only_declared(job.attempt.run, stage), task, Attempt(job.attempt.run, task))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "sentencepiece_bpe", "unigram", "wordpiece", "brought"])
+def test_every_kind_of_tokenizer_is_opened_with_the_same_ids(kind: str, tmp_path: Path) -> None:
+    texts = ["How does the mill turn?  By the river.", "Slowly: it turns 12 times."] * 20
+    if kind == "brought":
+        trained = train_sentencepiece(texts, Settings(kind="unigram", vocab_size=400), 300)
+        trained.normalizer_spec.add_dummy_prefix = True
+        made = convert(trained)
+    else:
+        made = train(texts, Settings(kind=kind, vocab_size=460), [])
+    special = add_special(made, {"end_of_text": "</s>", "user": "[user]"})
+    made.save(str(tmp_path / "tokenizer.json"))
+    chat = Chat(tmp_path / "tokenizer.json", special)
+    folder = tmp_path / "export"
+    export.write_tokenizer(chat, folder, 100)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    turns = [Turn("user", "How  does it turn?"), Turn("assistant", "Slowly.")]
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+    assert ids == chat.encode(turns, 100)[0]
+    assert ids[-1] == chat.end_of_text == tokenizer.eos_token_id
+    assert tokenizer.decode(chat.text("How  does it turn?")) == chat.decode(chat.text("How  does it turn?"))
+    assert chat.decode(chat.text("How  does it turn?")) == "How  does it turn?"

@@ -15,12 +15,15 @@ from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import find, need
 from contract.metrics import Point
+from contract.mixture import schedule
 from contract.settings.training import Engine as EngineSettings
-from contract.settings.training import Ppo
+from contract.settings.training import Mixture, Ppo
 from training import loss, ppo, reward
 from training.chat.template import open_chat
+from training.data.batch import Batch
 from training.data.examples import distinct_prompts, read_pairs
-from training.data.reading import Batch, TokenData, rows_of, share_of
+from training.data.order import rows_of, share_of
+from training.data.reading import TokenData
 from training.engine.job import Job
 from training.rollout import left_pad, row_seed
 
@@ -315,9 +318,9 @@ def test_the_figures_of_a_step_are_means_over_its_updates(monkeypatch: pytest.Mo
         return torch.arange(5.0) * len(asked)
 
     monkeypatch.setattr(ppo, "update", update)
-    packed = SimpleNamespace(batch=lambda *given: given)
+    packed = (SimpleNamespace(counted=lambda ranks, at=at: (at, ranks)) for at in range(8, 12))
     found = ppo.improve(job, actors, "seen", "targets", packed, 6)  # type: ignore[arg-type]
-    assert asked == [(rows, (8 + at, 3, 1, 2)) for at, rows in enumerate(ppo.minibatches(6, settings))]
+    assert asked == [(rows, (8 + at, job.ranks)) for at, rows in enumerate(ppo.minibatches(6, settings))]
     assert found == pytest.approx(dict(zip(ppo.LEARNT, (2 * 2.5 * at for at in range(5)), strict=True)))
     ppo.improve(job, actors, "seen", "targets", None, 6)  # type: ignore[arg-type]
     assert [ptx for _, ptx in asked[4:]] == [None] * 4
@@ -419,10 +422,21 @@ def test_each_step_samples_prompts_of_its_own_with_seeds_of_their_own(full: Any)
         assert (width, settings) == (max(map(len, given)), job.settings)
     for step, (_, _, seen, targets, packed, at) in enumerate(asked["improve"]):
         assert at == step
-        assert torch.equal(packed.batch(0, 4).tokens, TokenData(job, "tokens", 3).batch(0, 4).tokens)
+        assert packed is not None, "every step has pretraining text"
         expected = ppo.estimate_advantages(seen, asked["estimate_advantages"][step][1], job.settings)
         assert torch.equal(targets[0], expected[0])
         assert torch.equal(targets[1], expected[1])
+
+
+def test_every_update_has_pretraining_text_of_its_own_also_after_a_resume(full: Any) -> None:
+    text = ppo.pretraining_text(full.job)
+    rows = TokenData(full.job, Kind.TOKENS, 64).sources["crawl"]
+    assert (text.schedule, text.seed) == (schedule([(16, Mixture(), {"crawl": rows})], 4), 3)
+    with text.stream(full.job.ranks, 13) as packed:
+        for at, batch in enumerate(packed, 13):
+            assert torch.equal(batch.tokens, text.batch(at).tokens)
+            assert batch.positions is not None
+    assert at == 15
 
 
 def test_the_kl_coefficient_adapts_after_every_step(full: Any) -> None:

@@ -7,24 +7,32 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from contract import lineage
-from contract.errors import EXIT_INTERRUPTED, InputError
+from contract.errors import EXIT_INTERRUPTED, InputError, Interrupted, RecipeError
 from contract.kinds import Kind
 from contract.manifest import Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run
+from contract.shards import shards_of
 from evals.heldout import HeldOut
 from training import pretrain
+from training.data.batch import Batch
 from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
+from training.models import lm
+from training.models.llama import fetch, load_model
 
 LONG = ("pretrain.steps=30", "pretrain.engine.checkpoint_steps=4")
 SECONDS = 240
@@ -197,9 +205,9 @@ def test_a_stop_in_the_last_step_lets_it_finish(make_job: Callable[..., Job]) ->
 
 def test_nothing_held_out_is_said_and_no_error(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job("pretrain", "pretrain.steps=1")
-    monkeypatch.setattr(
-        pretrain, "TokenData", lambda job, kind, seed=0: [] if "heldout" in kind else TokenData(job, kind)
-    )
+    nothing = SimpleNamespace(sample=lambda count: [])
+    whole = TokenData
+    monkeypatch.setattr(pretrain, "TokenData", lambda *given: nothing if "heldout" in given[1] else whole(*given))
     pretrain.run(job)
     metrics = need(job.store, job.task).metrics
     assert (
@@ -277,7 +285,7 @@ def test_the_figures_of_many_steps_are_read_from_the_device_at_once(
     curves: Callable[[Job], dict[str, list[tuple[int, float]]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The guard on the gradients' norm, in `Engine.step`, has reads of its own."""
+    """Counted are those of the loop. The guard on the gradients' norm has its own, and transformers' masks in `learn`."""
     reads, inside = [], [False]
 
     def counting(name: str) -> None:
@@ -295,8 +303,9 @@ def test_the_figures_of_many_steps_are_read_from_the_device_at_once(
     learn, step, save = pretrain.learn, Engine.step, checkpoint.save_when_due
 
     def learning(*given: object) -> object:
+        nll = learn(*given)  # type: ignore[arg-type]
         inside[0] = True
-        return learn(*given)  # type: ignore[arg-type]
+        return nll
 
     def stepping(self: Engine) -> float:
         inside[0] = False
@@ -318,5 +327,162 @@ def test_the_figures_of_many_steps_are_read_from_the_device_at_once(
     assert [step for step, _ in found["loss"]] == list(range(1, 9))
     assert [step for step, _ in found["tokens_per_s"]] == [4, 8]
     assert found["tokens"][-1] == (8, need(job.store, job.task).metrics["tokens"])
-    assert found["epochs"][-1] == (8, 8 * 8 / len(TokenData(job, Kind.TOKENS)))
+    rows = sum(shard.rows[64].rows for shard in shards_of(job.manifest("pack"), Kind.TOKENS))
+    assert found["epochs/crawl"][-1] == (8, 8 * 8 / rows)
     assert found["memory_bytes"][-1][1] > 1e8
+
+
+PHASES = (
+    "pretrain.steps=8",
+    "pretrain.engine.checkpoint_steps=100",
+    "pretrain.phases=[{share: 0.5, mixture: {proportions: {crawl: 0.75, code: 0.25}}}, {share: 0.5, mixture: {epochs: {code: 1}}}]",
+)
+
+
+def draw_two_sources(job: Job, patch: pytest.MonkeyPatch, stop_in: int | None = None) -> list[list[tuple[str, int]]]:
+    """Run a pretraining whose second half of the shards is of the source `code`; the draws of each step."""
+    whole = Job.manifest
+
+    def manifest(self: Job, stage: str) -> Manifest:
+        found = whole(self, stage)
+        if stage != "pack":
+            return found
+        last = found.of(Kind.TOKENS)[-1].path
+        files = [file.model_copy(update={"source": "code"}) if file.path == last else file for file in found.files]
+        return found.model_copy(update={"files": tuple(files)})
+
+    steps: list[list[tuple[str, int]]] = []
+    read = TokenData.batch
+
+    def batch(self: TokenData, draws: list[tuple[str, int]], rank: int = 0, world: int = 1) -> Batch:
+        steps.append(draws)
+        return read(self, draws, rank, world)
+
+    patch.setattr(Job, "manifest", manifest)
+    patch.setattr(TokenData, "batch", batch)
+    if stop_in:
+        answers = iter([False] * (stop_in - 1) + [True])
+        job.ranks.stopping = lambda: next(answers)  # type: ignore[method-assign]
+        with pytest.raises(Interrupted):
+            pretrain.run(job)
+    else:
+        pretrain.run(job)
+    patch.undo()
+    return steps
+
+
+def test_two_phases_draw_what_their_mixtures_say_also_after_a_stop(
+    make_job: Callable[..., Job], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "code.txt").write_text("print()")
+    phases = (*PHASES, f"curate.sources.code.uri={tmp_path}/code.txt")
+    patch, job = pytest.MonkeyPatch(), make_job("pretrain", *phases, name="whole")
+    drawn = draw_two_sources(job, patch)
+    rows = [shard.rows[64].rows for shard in shards_of(job.manifest("pack"), Kind.TOKENS)]
+    first, second = (Counter(draw for step in half for draw in step) for half in (drawn[:4], drawn[4:]))
+    assert Counter(source for source, _ in first.elements()) == {"crawl": 24, "code": 8}
+    assert Counter(source for source, _ in second.elements()) == {"code": 32}
+    code = first + second
+    times = [code["code", row] for row in range(rows[1])]
+    assert sum(times) == 40
+    assert max(times) - min(times) <= 1, "the second phase goes on where the first ended"
+
+    manifest = need(job.store, job.task)
+    assert manifest.metrics["sources"] == {
+        "crawl": {"sequences": 24, "tokens": 24 * 64, "epochs": pytest.approx(24 / rows[0])},
+        "code": {"sequences": 40, "tokens": 40 * 64, "epochs": pytest.approx(40 / rows[1])},
+    }
+    assert manifest.metrics["phases"] == {
+        "steps 0 to 4": {"crawl": pytest.approx(24 / rows[0]), "code": pytest.approx(8 / rows[1])},
+        "steps 4 to 8": {"code": pytest.approx(32 / rows[1])},
+    }
+    said = capsys.readouterr().out
+    assert (
+        f"mixture: phase 1, steps 0 to 4: crawl 75.0% of the sequences, {24 / rows[0]:.3g} epochs over {rows[0]:,}"
+        in said
+    )
+    assert (
+        f"mixture: phase 2, steps 4 to 8: code 100.0% of the sequences, {32 / rows[1]:.3g} epochs over {rows[1]:,}"
+        in said
+    )
+
+    broken = draw_two_sources(make_job("pretrain", *phases, name="broken"), patch, stop_in=6)
+    again = make_job("pretrain", *phases, name="broken")
+    assert broken[:6] == drawn[:6], "what follows was read ahead"
+    assert draw_two_sources(again, patch) == drawn[6:]
+    assert need(again.store, again.task).metrics["sources"] == manifest.metrics["sources"]
+
+
+def test_a_source_that_the_corpus_lacks_is_named(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    (tmp_path / "code.txt").write_text("print()")
+    code = f"curate.sources.code.uri={tmp_path}/code.txt"
+    job = make_job("pretrain", "pretrain.mixture={epochs: {crawl: 1, code: 2}}", code)
+    with pytest.raises(
+        InputError, match=r"a mixture names code, of which there is no row; the corpus has crawl \([0-9]+ rows\)"
+    ):
+        pretrain.run(job)
+
+
+LONGER = (
+    "pack.more_seq_lens=[128]",
+    "pretrain.steps=6",
+    "pretrain.engine.checkpoint_steps=100",
+    "pretrain.phases=[{share: 0.5}, {share: 0.5, seq_len: 128, rope: {type: yarn}}]",
+)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_phase_of_longer_sequences_resumes_exactly_and_is_saved(
+    make_job: Callable[..., Job], tensors: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    given = (*LONGER, f"pretrain.engine.dtype={dtype}")
+    seen: list[tuple[tuple[int, ...], float, dict[str, Any]]] = []
+    part = lm.next_logits
+
+    def next_logits(engine: Any, batch: Batch, device: torch.device) -> torch.Tensor:
+        if isinstance(engine, Engine):
+            rotary = engine.module.model.rotary_emb
+            seen.append((tuple(batch.tokens.shape), rotary.attention_scaling, engine.module.config.rope_parameters))
+        return part(engine, batch, device)
+
+    monkeypatch.setattr(lm, "next_logits", next_logits)
+    job = make_job("pretrain", *given, name="whole")
+    pretrain.run(job)
+    assert [shape for shape, _, _ in seen] == [(4, 65)] * 6 + [(2, 129)] * 6, "as many tokens in every step and part"
+    assert [round(scaling, 4) for _, scaling, _ in seen] == [1] * 6 + [round(0.1 * math.log(2) + 1, 4)] * 6
+    whole = tensors(job)
+    assert need(job.store, job.task).metrics["sources"]["crawl"]["tokens"] == 6 * 8 * 64
+
+    for stop_in in (2, 5):
+        broken = make_job("pretrain", *given, name=f"broken-{stop_in}")
+        answers = iter([False] * (stop_in - 1) + [True])
+        broken.ranks.stopping = lambda answers=answers: next(answers)  # type: ignore[method-assign]
+        with pytest.raises(Interrupted):
+            pretrain.run(broken)
+        again = make_job("pretrain", *given, name=f"broken-{stop_in}")
+        pretrain.run(again)
+        found = tensors(again)
+        for name, tensor in whole.items():
+            if "per_s" not in name and "reader_share" not in name:
+                assert torch.equal(tensor, found[name]), (stop_in, name)
+
+    theirs = AutoModelForCausalLM.from_pretrained(fetch(job, need(job.store, job.task)), dtype=torch.float32)
+    assert theirs.config.max_position_embeddings == 128
+    assert theirs.config.rope_parameters == {
+        "rope_type": "yarn", "rope_theta": 10_000.0, "factor": 2.0, "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    tokens = torch.arange(120)[None]
+    ours = load_model(job, need(job.store, job.task))
+    assert torch.equal(theirs(input_ids=tokens).logits, ours(input_ids=tokens).logits)
+
+
+def test_phases_whose_rows_do_not_fit_are_refused(make_run: Callable[..., Run]) -> None:
+    with pytest.raises(
+        RecipeError, match=r"pretrain.phases.1.seq_len 128 is not packed, only 64; add 128 to pack.more"
+    ):
+        make_run(LONGER[3])
+    phases = "pretrain.phases=[{share: 1, seq_len: 96}]"
+    with pytest.raises(
+        RecipeError, match=r"phases.0.seq_len 96 does not divide the 512 tokens of a step, batch 8 x pack"
+    ):
+        make_run("pack.more_seq_lens=[96]", phases)

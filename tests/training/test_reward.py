@@ -19,7 +19,7 @@ from evals.intervals import wilson
 from training import reward
 from training.chat.template import open_chat
 from training.data.examples import read_pairs
-from training.data.reading import rows_of
+from training.data.order import rows_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.models import llama as model

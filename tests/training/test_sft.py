@@ -19,7 +19,7 @@ from tests.declared import only_declared
 from training import pretrain, sft
 from training.chat.template import open_chat
 from training.data.examples import read_chats
-from training.data.reading import rows_of
+from training.data.order import rows_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.loss import log_probs

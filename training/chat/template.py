@@ -6,7 +6,8 @@ The format is declared once, in `contract.chat`; exported models get it as a Jin
 from this module: `<|user|>` typed in a text is encoded as plain characters.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,25 +15,29 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from contract.chat import CHAT_FORMAT, END_OF_TEXT, PAD, SPECIAL_TOKENS
+from contract.chat import CHAT_FORMAT, SPECIAL_TOKENS, load_special_tokens
 from contract.conversation import Role, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
+from contract.vocabulary import token_bytes
 from training.engine.job import Job
 
 
 class Chat:
     """A tokenizer that knows the chat format."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises InputError if the file is not a tokenizer or lacks a special token."""
-        self.path = path
+    def __init__(self, path: Path, special: Mapping[str, str] = SPECIAL_TOKENS) -> None:
+        """`special` is the token of each role. Raises InputError if the file is not a tokenizer or lacks one of them.
+
+        A special token's text is never found in a text: see `text`.
+        """
+        self.path, self.special = path, special
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise InputError(f"{path}: is not a tokenizer ({error}); run tokenizer again") from error
         self._tokenizer.encode_special_tokens = True  # special tokens in a text are read as plain characters
-        missing = [token for token in SPECIAL_TOKENS.values() if self._tokenizer.token_to_id(token) is None]
+        missing = [token for token in special.values() if self._tokenizer.token_to_id(token) is None]
         if missing:
             raise InputError(f"{path}: lacks {len(missing)} special tokens, such as {missing[0]}; run tokenizer again")
 
@@ -42,11 +47,11 @@ class Chat:
 
     @cached_property
     def end_of_text(self) -> int:
-        return self._id(END_OF_TEXT)
+        return self._id("end_of_text")
 
     @cached_property
     def pad(self) -> int:
-        return self._id(PAD)
+        return self._id("pad")
 
     def role(self, role: Role) -> int:
         """The id of the token that opens a turn."""
@@ -87,22 +92,16 @@ class Chat:
         return ids + response, mask + [1] * len(response)
 
     def token_bytes(self) -> npt.NDArray[np.int64]:
-        """The number of bytes that each token spells, by id; 0 for special tokens.
-
-        In a byte-level vocabulary one character stands for one byte.
-        """
-        lengths, special = np.zeros(self.vocab_size, np.int64), set(SPECIAL_TOKENS.values())
-        for token, index in self._tokenizer.get_vocab(with_added_tokens=True).items():
-            lengths[index] = 0 if token in special else len(token)
-        return lengths
+        """The number of bytes of UTF-8 that each token spells, by id; 0 for special tokens."""
+        return token_bytes(json.loads(self._tokenizer.to_str()))
 
     def _turn(self, turn: Turn) -> tuple[list[int], list[int]]:
         frame, learned = CHAT_FORMAT[turn.role], int(turn.role == "assistant")
         ids = [self._id(frame.begins), *self.text(turn.text), *([self._id(frame.ends)] if frame.ends else [])]
         return ids, [0] + [learned] * (len(ids) - 1)
 
-    def _id(self, token: str) -> int:
-        found = self._tokenizer.token_to_id(token)
+    def _id(self, role: str) -> int:
+        found = self._tokenizer.token_to_id(self.special[role])
         assert found is not None, "__init__ has looked for all of them"
         return found
 
@@ -124,4 +123,6 @@ def cut_prompt(turns: Sequence[Sequence[int]], max_tokens: int) -> list[int]:
 def open_chat(job: Job) -> Chat:
     """The run's tokenizer."""
     (file,) = job.files("tokenizer", Kind.TOKENIZER)
-    return Chat(job.scratch.download(file))
+    (named,) = job.files("tokenizer", Kind.SPECIAL_TOKENS)
+    special = load_special_tokens(job.scratch.download(named).read_bytes(), job.store.full(named.path))
+    return Chat(job.scratch.download(file), special)

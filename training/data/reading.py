@@ -1,99 +1,140 @@
-"""The order of rows, and the packed tokens.
+"""The packed tokens, as training reads them."""
 
-The rows of a step are a pure function of the step. So a resumed run continues exactly where it stopped, on any number
-of processes.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from contract.errors import InputError
 from contract.kinds import Kind
-from contract.shards import open_shard
+from contract.manifest import File
+from contract.shards import (
+    Index,
+    Read,
+    Rows,
+    ShardFiles,
+    read_index,
+    read_rows,
+    read_rows_header,
+    read_tokens,
+    shards_of,
+    source_of,
+)
+from training.data.batch import Batch, Row, collate
+from training.data.order import share_of
+from training.data.stream import Ranges
 from training.engine.job import Job
 
-T = TypeVar("T")
-
-
-# ---------------------------------------------------------------- order
-
-
-@lru_cache(maxsize=2)
-def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(count)
-
-
-def rows_of(step: int, batch: int, count: int, seed: int) -> list[int]:
-    """The rows, of `count`, of step `step`, counted from 0. Each epoch uses every row once, in its own order."""
-    positions = range(step * batch, (step + 1) * batch)
-    return [int(_permutation(count, seed, position // count)[position % count]) for position in positions]
-
-
-def share_of(rows: list[T], rank: int, world: int) -> list[T]:
-    """One process's contiguous share of a step's rows, whose number must be a multiple of `world`."""
-    size = len(rows) // world
-    return rows[rank * size : (rank + 1) * size]
-
-
-# ---------------------------------------------------------------- packed tokens
-
-
-@dataclass(frozen=True)
-class Batch:
-    """tokens (B, T), int64; mask (B, T - 1), 1 where the next token is predicted; count: ones in a step's masks."""
-
-    tokens: Tensor
-    mask: Tensor
-    count: int
+WINDOW = 4096  # rows whose places are read at once, as many as are drawn before others
+WINDOWS, INDEXES = 64, 16  # held in memory: 32 bytes a row and piece, 8 bytes a document
 
 
 class TokenData:
-    """The shards of one kind, memory-mapped.
+    """The rows of one kind and sequence length. Only what rows need is read of the store, when they need it.
 
-    Attention is causal over the whole sequence, so it crosses the boundaries of documents packed together.
+    The manifest says how many rows there are. Sizes and places are checked on the way; that the bytes of a range are
+    those that were committed is not, because a digest covers a whole file: `python -m contract verify` checks that.
     """
 
-    def __init__(self, job: Job, kind: Kind, seed: int = 0) -> None:
-        """`kind` is `tokens` or `heldout_tokens`. Raises InputError if there is no sequence of kind `tokens`."""
+    def __init__(self, job: Job, kind: Kind, seq_len: int, boundaries: bool = True) -> None:
+        """`kind` is `tokens` or `heldout_tokens`. Raises InputError if there is no row of kind `tokens`."""
         manifest = job.manifest("pack")
-        self._shards = [open_shard(job.scratch.download(file)) for file in manifest.of(kind)]
-        self._starts = np.cumsum([0, *(len(shard.tokens) for shard in self._shards)])
-        self._seed = seed
+        self.seq_len, self._boundaries = seq_len, boundaries
+        self._store, self._ranges = job.store, Ranges(job.scratch)
+        self._shards = sorted(shards_of(manifest, kind), key=source_of)
+        self.sources: dict[str, int] = {}
+        """The number of rows of each source."""
+        self._first: dict[str, int] = {}
+        ends = [0]
+        for shard in self._shards:
+            source, count = source_of(shard), self._rows_file(shard).rows
+            self._first.setdefault(source, ends[-1])
+            self.sources[source] = self.sources.get(source, 0) + count
+            ends.append(ends[-1] + count)
+        self._ends = np.array(ends)
         if kind == Kind.TOKENS and not len(self):
             raise InputError(f"{job.store.full(manifest.path)}: lists no token; the corpus is empty, check the funnel")
+        self._index = lru_cache(INDEXES)(self._read_index)
+        self._window = lru_cache(WINDOWS)(self._read_window)
 
     def __len__(self) -> int:
-        """The number of sequences."""
-        return int(self._starts[-1])
+        """The number of rows."""
+        return int(self._ends[-1])
 
-    def rows(self, indices: list[int]) -> Batch:
-        """These sequences, on the CPU; `count` covers only these."""
-        sequences = [self._row(index) for index in indices]
-        tokens = torch.from_numpy(np.stack([row for row, _ in sequences]).astype(np.int64))
-        mask = torch.zeros(tokens.shape[0], tokens.shape[1] - 1)
-        for index, (_, used) in enumerate(sequences):
-            mask[index, : max(used - 1, 0)] = 1
-        return Batch(tokens, mask, int(mask.sum()))
+    def sample(self, count: int) -> list[int]:
+        """The numbers of `count` rows, or of all if there are fewer, evenly spaced: each source has its share."""
+        count = min(count, len(self))
+        return [at * len(self) // count for at in range(count)]
 
-    def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> Batch:
-        """One process's rows of a step; `count` covers the rows of all processes."""
-        indices = rows_of(step, batch, len(self), self._seed)
-        part = self.rows(share_of(indices, rank, world))
-        return Batch(part.tokens, part.mask, sum(max(self._used(index) - 1, 0) for index in indices))
+    def batch(self, draws: Sequence[tuple[str, int]], rank: int = 0, world: int = 1) -> Batch:
+        """One process's share of a step's draws, (source, row) each; `count` covers only these."""
+        return self.rows([self.number(source, row) for source, row in share_of(list(draws), rank, world)])
 
-    def _row(self, index: int) -> tuple[npt.NDArray[Any], int]:
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._shards[shard].tokens[index - self._starts[shard]], self._used(index)
+    def number(self, source: str, row: int) -> int:
+        """The number of a source's row. Raises IndexError if the source has no such row."""
+        if row >= self.sources.get(source, 0):
+            raise IndexError(f"{source} has no row {row}")
+        return self._first[source] + row
 
-    def _used(self, index: int) -> int:
-        """The number of tokens of a sequence without padding, which occurs only at a shard's end."""
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        tokens = self._shards[shard].tokens
-        length = int(tokens.shape[1])
-        return min(length, self._shards[shard].used - int(index - self._starts[shard]) * length)
+    def rows(self, numbers: list[int]) -> Batch:
+        """These rows, on the CPU; `count` covers only these."""
+        places = [self._place(number) for number in numbers]
+        self._ranges.fetch(
+            (self._shards[shard].tokens, *_bytes(self._index(shard), start, length))
+            for shard, pieces in places
+            for start, length in pieces
+        )
+        return collate([self._row(shard, pieces) for shard, pieces in places], self.seq_len, self._boundaries)
+
+    def _place(self, number: int) -> tuple[int, list[tuple[int, int]]]:
+        """(shard, its pieces) of a row."""
+        shard = int(np.searchsorted(self._ends, number, side="right")) - 1
+        window, row = divmod(number - int(self._ends[shard]), WINDOW)
+        return shard, self._window(shard, window).pieces(row)
+
+    def _row(self, shard: int, pieces: list[tuple[int, int]]) -> Row:
+        """A row, whose documents begin where the index says, and where a piece begins."""
+        index, file = self._index(shard), self._shards[shard].tokens
+        tokens = [read_tokens(self._reader(file), index, start, length, self._where(file)) for start, length in pieces]
+        begins: list[npt.NDArray[np.int64]] = []
+        at = 0
+        for start, length in pieces:
+            inside = index.starts[slice(*np.searchsorted(index.starts, (start + 1, start + length)))]
+            begins += [np.array([at]), inside - start + at]
+            at += length
+        return Row(np.concatenate(tokens), np.concatenate(begins))
+
+    def _read_index(self, shard: int) -> Index:
+        files = self._shards[shard]
+        index = read_index(self._reader(files.index), files.index.bytes, self._where(files.index))
+        if files.tokens.bytes != index.tokens * index.type.itemsize:
+            raise InputError(f"{self._where(files.tokens)}: its index is of {index.tokens} tokens; run pack again")
+        return index
+
+    def _read_window(self, shard: int, window: int) -> Rows:
+        file = self._rows_file(self._shards[shard])
+        header = read_rows_header(self._reader(file), file.bytes, self._where(file))
+        if (header.seq_len, header.rows, header.tokens) != (self.seq_len, file.rows, self._index(shard).tokens):
+            raise InputError(f"{self._where(file)}: contradicts its name, its manifest or its index; run pack again")
+        end = min((window + 1) * WINDOW, header.rows)
+        return read_rows(self._reader(file), header, self._where(file), window * WINDOW, end)
+
+    def _rows_file(self, shard: ShardFiles) -> File:
+        if self.seq_len not in shard.rows:
+            packed = ", ".join(map(str, sorted(shard.rows)))
+            raise InputError(
+                f"{self._where(shard.tokens)}: there are no rows of {self.seq_len} tokens, only of {packed}; "
+                f"add {self.seq_len} to pack.more_seq_lens"
+            )
+        return shard.rows[self.seq_len]
+
+    def _reader(self, file: File) -> Read:
+        return lambda offset, size: self._ranges.read(file, offset, offset + size)
+
+    def _where(self, file: File) -> str:
+        return self._store.full(file.path)
+
+
+def _bytes(index: Index, start: int, length: int) -> tuple[int, int]:
+    return start * index.type.itemsize, (start + length) * index.type.itemsize

@@ -243,8 +243,8 @@ def _files_of(job: Job, attempt: Attempt, rank: int) -> list[File]:
 def _delete_old(job: Job) -> None:
     """Delete all checkpoints but those that the settings keep."""
     engine = job.settings.engine
-    found = {int(one.metrics["step"] or 0): one for one in committed(job)}
-    measured = [(loss, step) for step, one in found.items() if (loss := one.metrics.get("heldout_loss")) is not None]
+    found = {Checkpoint.of(one).step: one for one in committed(job)}
+    measured = [(loss, step) for step, one in found.items() if (loss := Checkpoint.of(one).heldout_loss) is not None]
     best = min(measured)[1] if measured else None
     stay = kept_steps(list(found), max(KEEP, engine.keep_last), engine.keep_every, best)
     for step in found.keys() - stay:

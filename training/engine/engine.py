@@ -82,27 +82,40 @@ class Engine:
 
         Raises RecipeError if the batch is not a multiple of processes x micro-batch.
         """
-        if batch % (job.ranks.world * engine.micro_batch):
-            raise RecipeError(
-                f"{job.task.stage}: batch {batch} is not a multiple of {job.ranks.world} processes x "
-                f"engine.micro_batch {engine.micro_batch}; change engine.processes, engine.micro_batch or the batch"
-            )
-        self.accumulation = batch // (job.ranks.world * engine.micro_batch)
-        self.micro_batch = engine.micro_batch
+        self._stage, self._world = job.task.stage, job.ranks.world
+        self.accumulation, self.micro_batch = self._parts(batch, engine.micro_batch), engine.micro_batch
         self.optim, self.total_steps, self.steps_done = optim, total_steps, 0
-        self._stage = job.task.stage
         module.to(job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         if engine.activation_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        self.decays = True
+        """Whether the next update also applies the recipe's weight decay."""
         adam = torch.optim.AdamW(decay_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas, fused=True)
+        self._weight_decay = [group["weight_decay"] for group in adam.param_groups]
         config = deepspeed_config(engine, optim.clip, engine.micro_batch, self.accumulation)
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=adam, config=config)
         for name, buffer in self.module.named_buffers():
             # bf16 would also round the rotary frequencies, which distorts long positions
             buffer.data = buffers[name].to(buffer.device)
         self._micro = 0
+
+    def _parts(self, batch: int, micro_batch: int) -> int:
+        """The parts in which a process runs its rows of a batch."""
+        if batch % (self._world * micro_batch):
+            raise RecipeError(
+                f"{self._stage}: batch {batch} is not a multiple of {self._world} processes x "
+                f"engine.micro_batch {micro_batch}; change engine.processes, engine.micro_batch or the batch"
+            )
+        return batch // (self._world * micro_batch)
+
+    def resize(self, batch: int, micro_batch: int) -> None:
+        """Go on with batches of another number of rows. Raises RecipeError as the constructor does."""
+        self.accumulation, self.micro_batch = self._parts(batch, micro_batch), micro_batch
+        self.deepspeed.set_train_micro_batch_size(micro_batch)
+        self.deepspeed.set_train_batch_size(batch)
+        self.deepspeed.micro_steps = 0  # it updates where their number is a multiple of the accumulation
 
     @property
     def lr(self) -> float:
@@ -146,8 +159,8 @@ class Engine:
         if norm is not None:
             self._check(float(norm))
         rate = self.lr
-        for group in self.deepspeed.optimizer.param_groups:
-            group["lr"] = rate
+        for group, decay in zip(self.deepspeed.optimizer.param_groups, self._weight_decay, strict=True):
+            group["lr"], group["weight_decay"] = rate, decay if self.decays else 0.0
         self.deepspeed.step()
         self.steps_done += 1
         self._micro = 0

@@ -67,6 +67,11 @@ class Curves:
         now = self.clock()
         self.points.extend(Point(step, name, float(value), now) for name, value in values.items())
 
+    def note(self, name: str) -> str:
+        """The newest value of a curve that was read, for a progress line."""
+        value = self.last(name)
+        return "" if value is None else f"{name} {value:.3f}"
+
     def dump(self) -> bytes:
         return dump_points(self.points)
 
@@ -101,7 +106,7 @@ def memory_bytes(ranks: Ranks) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: int) -> float:
+def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) -> float:
     """6 N + 12 L d_model T: training FLOPs per token, forward and backward; N is the number of all parameters.
 
     PaLM, Chowdhery et al. 2022, appendix B.

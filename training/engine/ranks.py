@@ -56,12 +56,17 @@ class Ranks:
         return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
     def sum(self, *values: float) -> list[float]:
-        """Each value added up over all processes, in float64."""
+        """Each value added up over all processes, in float64.
+
+        The processors do it, because a GPU that had to answer would have to finish all its work first.
+        """
         if self.world == 1:
             return list(values)
         import torch
 
-        return self.total(torch.tensor(values, dtype=torch.float64, device=self.device))
+        total = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(total, group=self.processors)
+        return total.tolist()
 
     def total(self, values: "torch.Tensor") -> list[float]:
         """Each value of a tensor on the device added up over all processes. Waits for all that the device has to do."""
@@ -73,15 +78,8 @@ class Ranks:
 
     def stopping(self) -> bool:
         """Whether any process was asked to stop. All get the same answer, so all stop after the same step."""
-        if self.world == 1:
-            return self.stop.raised
-        import torch
-
-        # Asked at every step, between the processors: a GPU that had to answer would have to finish its step first.
-        # A sum takes 0.5 ms between two processes, gathered objects take 1.7 ms.
-        raised = torch.tensor(float(self.stop.raised))
-        torch.distributed.all_reduce(raised, group=self.processors)
-        return bool(raised)
+        # Asked at every step: a sum takes 0.5 ms between two processes, gathered objects take 1.7 ms.
+        return self.sum(float(self.stop.raised))[0] > 0
 
     def barrier(self) -> None:
         self.sum(0.0)

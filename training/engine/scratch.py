@@ -7,13 +7,15 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
 from filelock import Timeout
 
+from contract.errors import InputError
 from contract.manifest import File
 from contract.private import private_folder, private_lock
 from contract.store import Store
@@ -84,6 +86,26 @@ class Scratch:
                     raise file.damaged(self.store, None) from None
                 file.compare(self.store, part.stat().st_size)
                 os.replace(part, target)
+        return target
+
+    def fetch(self, uri: str, patterns: Sequence[str]) -> Path:
+        """A local folder with the files of a folder or prefix outside the results whose names match a pattern.
+
+        A local folder is used in place. Raises InputError if it is not there.
+        """
+        source = Store(uri)
+        if not source.is_s3:
+            folder = source.local("")
+            if not folder.is_dir():
+                raise InputError(f"{uri}: is not a folder")
+            return folder
+        target = self.folder / "outside" / hashlib.sha256(uri.encode()).hexdigest()[:24]
+        target.mkdir(parents=True, exist_ok=True)
+        with private_lock(target.with_name(target.name + ".lock")):
+            for entry in source.files(recursive=False):
+                if any(fnmatch(entry.path, pattern) for pattern in patterns) and not (target / entry.path).exists():
+                    part = source.download(entry.path, target / f"{entry.path}.part")
+                    os.replace(part, target / entry.path)
         return target
 
 

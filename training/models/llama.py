@@ -12,11 +12,11 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from contract.chat import END_OF_TEXT, PAD
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.settings.training import Model
+from training.chat.template import Chat
 from training.engine.job import Job
 
 transformers_logging.disable_progress_bar()
@@ -104,7 +104,7 @@ def fetch(job: Job, manifest: Manifest) -> Path:
     return files[0].parent
 
 
-def save(module: nn.Module, folder: Path, tokenizer: Path, rank: int = 0) -> None:
+def save(module: nn.Module, folder: Path, chat: Chat, rank: int = 0) -> None:
     """Write safetensors, config.json and tokenizer files that `transformers` loads. Every rank calls it; rank 0 writes.
 
     Under ZeRO 3 the weights are gathered first. Raises InputError on every rank if a weight is NaN or infinite.
@@ -119,8 +119,9 @@ def save(module: nn.Module, folder: Path, tokenizer: Path, rank: int = 0) -> Non
         if rank == 0:
             module.save_pretrained(folder)  # type: ignore[operator]  # every model here has it
     if rank == 0:
-        shutil.copyfile(tokenizer, folder / "tokenizer.json")
-        describe = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT, "pad_token": PAD}
+        shutil.copyfile(chat.path, folder / "tokenizer.json")
+        named = {"eos_token": chat.special["end_of_text"], "pad_token": chat.special["pad"]}
+        describe = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
         (folder / "tokenizer_config.json").write_text(json.dumps(describe, indent=1))
 
 

@@ -1,7 +1,7 @@
 """Next-token prediction on a batch of tokens, shared by pretrain, sft and the held-out measurements."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,42 @@ from torch import Tensor, nn
 
 from contract.errors import InputError
 from evals.heldout import HeldOut
-from training.data.reading import Batch, TokenData
+from training.data.batch import Batch
+from training.data.reading import TokenData
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.loss import log_probs, masked_mean
+
+
+def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
+    """The logits of each next token, (B, T, V) on the device, from the tokens of its document alone.
+
+    Positions that restart keep documents apart: transformers derives from them the mask of SDPA and of eager attention,
+    if it gets no other mask and no cache. flash-attn takes no mask; it gets the ends of the documents.
+    """
+    known: dict[str, Any] = {}
+    if batch.positions is not None:
+        known = {"position_ids": batch.positions.to(device), **_documents(batch.positions, device)}
+    logits: Tensor = model(input_ids=batch.tokens[:, :-1].to(device), use_cache=False, **known).logits
+    return logits
+
+
+def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
+    """Nats of each next token, (B, T) on the device."""
+    return -log_probs(next_logits(model, batch, device), batch.tokens[:, 1:].to(device))
+
+
+def _documents(positions: Tensor, device: torch.device) -> dict[str, Any]:
+    """Where documents begin and end in the joined rows of a batch, and the longest one, as flash-attn takes them.
+
+    Without these, transformers finds the documents only in a batch of one row, and lets those of more rows leak. They
+    are counted on the CPU, because on a GPU every layer would wait for the count.
+    """
+    starts = (positions.flatten() == 0).nonzero().flatten()
+    edges = torch.cat([starts, torch.tensor([positions.numel()])]).to(torch.int32)
+    longest = int(edges.diff().max())
+    edges = edges.to(device)
+    return {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
 
 
 def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
@@ -26,9 +58,8 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
     """
     count = batch.count / (engine.accumulation * job.ranks.world)
     total = torch.zeros((), dtype=torch.float64, device=job.ranks.device)
-    for tokens, mask in _parts(batch, engine.micro_batch, job.ranks.device):
-        logits = engine(input_ids=tokens[:, :-1], use_cache=False).logits
-        loss = masked_mean(-log_probs(logits, tokens[:, 1:]), mask, count)
+    for part in batch.split(engine.micro_batch):
+        loss = masked_mean(token_nll(engine, part, job.ranks.device), part.mask.to(job.ranks.device), count)
         engine.backward(loss)
         total += loss.detach() * count
     return total
@@ -54,17 +85,16 @@ def heldout_loss(
 
     Every process calls it with the same number of batches.
     """
-    lengths = torch.from_numpy(token_bytes).to(job.ranks.device)
+    lengths = torch.from_numpy(token_bytes)
     nll = torch.zeros((), dtype=torch.float64, device=job.ranks.device)
     tokens_seen = bytes_seen = 0.0
     training = module.training
     module.eval()
     for batch in batches:
-        for tokens, mask in _parts(batch, micro_batch, job.ranks.device):
-            logits = module(input_ids=tokens[:, :-1], use_cache=False).logits
-            nll -= (log_probs(logits, tokens[:, 1:]) * mask).sum()
-            tokens_seen += float(mask.sum())
-            bytes_seen += float((lengths[tokens[:, 1:]] * mask).sum())
+        for part in batch.split(micro_batch):
+            nll += (token_nll(module, part, job.ranks.device) * part.mask.to(job.ranks.device)).sum()
+            tokens_seen += float(part.mask.sum())
+            bytes_seen += float((lengths[part.tokens[:, 1:]] * part.mask).sum())
     module.train(training)
     total = HeldOut(*job.ranks.sum(float(nll), tokens_seen, bytes_seen))
     return total if total.tokens else None
@@ -94,20 +124,15 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:
-    """This process's part of the first `sequences` held-out sequences.
+    """This process's part of a sample of `sequences` held-out sequences.
 
     Every process gets the same number of batches; the mask of filler rows in the last batch is 0.
     """
-    count = min(sequences, len(data))
-    for start in range(0, count, micro_batch * job.ranks.world):
-        indices = list(range(start, start + micro_batch * job.ranks.world))[job.ranks.rank :: job.ranks.world]
-        batch = data.rows([min(index, count - 1) for index in indices])
-        for row, index in enumerate(indices):
-            if index >= count:
+    rows = data.sample(sequences)
+    for start in range(0, len(rows), micro_batch * job.ranks.world):
+        mine = range(start + job.ranks.rank, start + micro_batch * job.ranks.world, job.ranks.world)
+        batch = data.rows([rows[min(index, len(rows) - 1)] for index in mine])
+        for row, index in enumerate(mine):
+            if index >= len(rows):
                 batch.mask[row] = 0  # a filler, so that every process makes the same calls
         yield batch
-
-
-def _parts(batch: Batch, size: int, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
-    for tokens, mask in zip(batch.tokens.split(size), batch.mask.split(size), strict=True):
-        yield tokens.to(device), mask.to(device)

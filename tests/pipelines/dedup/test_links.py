@@ -37,15 +37,20 @@ def edges_of(tmp_store: Store, in_process: Any) -> Callable[..., list[tuple[str,
     def find(
         documents: Rows, files: int, buckets: int, settings: DedupFuzzy, signing: MinhashSign
     ) -> list[tuple[str, str]]:
+        snapshots = sorted({row["snapshot"] for row in documents if row["source"] == "crawl"})
         items = []
         for number in range(files):
             name = f"{number:05d}-{number:08x}"
-            sink = DocumentSink(tmp_store, f"in{files}", "filter", name, DOCUMENTS)
-            for row in documents[number::files]:
+            rows = documents[number::files]
+            source = rows[0]["source"] if rows and rows[0]["source"] != "crawl" else ""
+            sink = DocumentSink(tmp_store, f"in{files}", "filter", name, DOCUMENTS, source=source)
+            for row in rows:
                 sink.keep(row, 0)
             (part,) = sink.close().parts
             items += sign(tmp_store, f"in{files}", signing, part, name).parts
-        made = steps(tmp_store, f"out{files}", SimpleNamespace(value=items), files, settings, signing, buckets)
+        made = steps(
+            tmp_store, f"out{files}", SimpleNamespace(value=items), files, settings, signing, buckets, snapshots
+        )
         found = [row for file in in_process(made, seed=files) for row in read_rows(tmp_store, File(**file).path)]
 
         def name_of(node: int) -> str:
@@ -119,6 +124,38 @@ def test_any_files_buckets_and_order(
     assert answers[0] == answers[1] == answers[2]
     assert {len(one) for one in answers[0]} == sizes
     assert len(answers[0]) == 20
+
+
+@pytest.mark.parametrize(
+    ("scope", "least", "together"),
+    [("snapshot", None, False), ("global", None, True), ("snapshot", 0.8, False), ("global", 0.8, True)],
+)
+def test_curated_documents_meet_those_of_every_crawl(
+    scope: Any, least: float | None, together: bool, make_document: Any, edges_of: Any
+) -> None:
+    """Copies in two crawls, of which only the first text is in a curated source as well."""
+    texts = [" ".join(f"{letter}{one}{two}" for one in "abcdefghij" for two in "klmnopqrst") for letter in "xyz"]
+    crawls = [
+        make_document(text, name=f"{snapshot} {at}", snapshot=snapshot)
+        for snapshot in ("A-2024-10", "B-2024-18")
+        for at, text in enumerate(texts[:2])
+    ]
+    curated = [
+        make_document(text, name=f"book {text[0]}", snapshot=None, source="books") for text in (texts[0], texts[2])
+    ]
+    documents = [
+        crawls[0],
+        curated[0],
+        crawls[1],
+        curated[1],
+        crawls[2],
+        make_document("", name="none", source="books"),
+        crawls[3],
+    ]
+    ids = [row["id"] for row in crawls]
+    found = clusters(edges_of(documents, 2, 3, DedupFuzzy(scope=scope, min_jaccard=least), MinhashSign()))
+    wanted = {frozenset({ids[0], ids[2], curated[0]["id"]})}
+    assert found == wanted | ({frozenset({ids[1], ids[3]})} if together else set())
 
 
 @pytest.mark.parametrize("files", [1, 4])

@@ -22,7 +22,7 @@ from contract.store import Store
 from contract.tables import read_rows
 from pipelines.spark.documents import Counts, Output
 from pipelines.spark.job import Job, _Guarded, _Reader
-from pipelines.spark.session import computing, start_spark
+from pipelines.spark.session import computing, start_context, start_spark
 from pipelines.spark.tables import TableWriter
 
 
@@ -132,6 +132,15 @@ def test_spark_on_this_machine_listens_to_it_alone(make_corpus: Any, make_docume
     ]
     assert len(listening) >= 3, "Py4J, the driver, its block manager"
     assert {one.ip.removeprefix("::ffff:") for one in listening} == {"127.0.0.1"}
+
+
+def test_a_worker_encodes_on_its_own_core_alone(make_corpus: Any, make_document: Any, spark_stops: None) -> None:
+    """There is a worker for each core; threads of the tokenizers library would take the others' cores."""
+    run = make_corpus([[[make_document("text")]]])
+    context = start_context(run, run.task("pack"))
+    seen = context.parallelize([0, 1], 2).map(lambda _: os.environ.get("TOKENIZERS_PARALLELISM")).collect()
+    assert seen == ["false", "false"]
+    assert "TOKENIZERS_PARALLELISM" not in os.environ, "the stage tokenizer trains on all cores"
 
 
 def test_a_full_disk_is_one_clear_line(

@@ -103,8 +103,23 @@ def test_token_bytes_count_utf8(chat: Chat) -> None:
 def test_a_reply_ends_as_sampling_does(chat: Chat) -> None:
     assert chat.end_of_text == chat.encode([Turn("user", "a"), Turn("assistant", "b")], 9)[0][-1]
     assert {role: (frame.begins, frame.ends) for role, frame in CHAT_FORMAT.items()} == {
-        "system": ("<|system|>", ""), "user": ("<|user|>", ""), "assistant": ("<|assistant|>", "<|endoftext|>"),
+        "system": ("system", ""), "user": ("user", ""), "assistant": ("assistant", "end_of_text"),
     }  # fmt: skip
+
+
+def test_tokens_are_looked_up_by_the_roles_of_the_run(chat: Chat, spelled: Callable[[list[int]], str]) -> None:
+    swapped = {
+        **SPECIAL_TOKENS,
+        "user": "<|system|>",
+        "system": "<|user|>",
+        "end_of_text": "<|pad|>",
+        "pad": "<|endoftext|>",
+    }
+    other = Chat(chat.path, swapped)
+    assert (other.end_of_text, other.pad, other.role("user")) == (chat.pad, chat.end_of_text, chat.role("system"))
+    ids, mask = other.encode([Turn("user", "a"), Turn("assistant", "b")], 9)
+    assert spelled(ids) == "<|system|>a<|assistant|>b<|pad|>"
+    assert mask == [0, 0, 0, 1, 1]
 
 
 def test_a_tokenizer_without_the_special_tokens_is_refused(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_what_is_committed_loads_the_same_here_and_in_transformers(make_job: Cal
     chat = open_chat(job)
     module = model.build(SHAPE, chat.vocab_size, 64, 0)
     folder = job.scratch.fresh("result")
-    model.save(module, folder, chat.path)
+    model.save(module, folder, chat)
     tokens = torch.tensor([chat.text("The mill stands near the river.")])
     with torch.no_grad():
         expected = module(input_ids=tokens).logits
@@ -81,7 +81,7 @@ def test_flash_attention_is_for_half_precision_on_a_gpu(monkeypatch: pytest.Monk
 def test_a_model_file_that_was_cut_short_is_said(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain")
     folder = job.scratch.fresh("result")
-    model.save(model.build(SHAPE, open_chat(job).vocab_size, 64, 0), folder, open_chat(job).path)
+    model.save(model.build(SHAPE, open_chat(job).vocab_size, 64, 0), folder, open_chat(job))
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     job.commit(folder, Pretrain.model_construct())

@@ -1,0 +1,1 @@
+"""Benches of what lies between documents and training: mixtures, order, tokenizers, packing, reading."""

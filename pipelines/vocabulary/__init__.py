@@ -1,0 +1,1 @@
+"""Vocabularies: trained, brought from elsewhere, expanded, and measured."""

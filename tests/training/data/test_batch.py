@@ -1,0 +1,55 @@
+"""What the model gets of a packed row, and what it is asked to predict."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from training.data.batch import Row, collate
+
+
+def row(*starts: int, length: int) -> Row:
+    return Row(np.arange(10, 10 + length), np.array(starts))
+
+
+def test_positions_restart_at_each_document_and_its_first_token_is_not_predicted() -> None:
+    batch = collate([row(0, 3, 4, length=8), row(0, 7, length=8), row(0, 2, length=5)], seq_len=7)
+    assert batch.tokens.tolist() == [
+        [10, 11, 12, 13, 14, 15, 16, 17],
+        [10, 11, 12, 13, 14, 15, 16, 17],
+        [10, 11, 12, 13, 14, 0, 0, 0],
+    ]
+    assert batch.positions is not None
+    assert batch.positions.tolist() == [[0, 1, 2, 0, 0, 1, 2], [0, 1, 2, 3, 4, 5, 6], [0, 1, 0, 1, 2, 0, 1]]
+    assert batch.mask.tolist() == [[1, 1, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1, 0], [1, 0, 1, 1, 0, 0, 0]]
+    assert batch.count == 14
+    assert (batch.tokens.dtype, batch.positions.dtype, batch.mask.dtype) == (torch.int64, torch.int64, torch.float32)
+
+
+def test_a_row_that_is_one_token_short_has_padding_to_predict_only() -> None:
+    batch = collate([row(0, 3, length=7), row(0, length=1)], seq_len=7)
+    assert batch.positions is not None
+    assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 2, 3], [0, 0, 1, 2, 3, 4, 5]]
+    assert batch.mask.tolist() == [[1, 1, 0, 1, 1, 1, 0], [0] * 7]
+
+
+def test_without_boundaries_only_the_padding_is_left_out() -> None:
+    batch = collate([row(0, 3, 4, length=8), row(0, 2, length=5)], seq_len=7, boundaries=False)
+    assert batch.positions is None
+    assert batch.mask.tolist() == [[1] * 7, [1, 1, 1, 1, 0, 0, 0]]
+
+
+def test_parts_keep_the_count_of_their_step() -> None:
+    for boundaries in (True, False):
+        batch = collate([row(0, length=length) for length in (8, 4, 3)], seq_len=7, boundaries=boundaries)
+        parts = list(batch.split(2))
+        assert [(part.tokens.tolist(), part.count) for part in parts] == [
+            (batch.tokens[:2].tolist(), 12),
+            (batch.tokens[2:].tolist(), 12),
+        ]
+        assert parts[1].mask.tolist() == [[1, 1, 0, 0, 0, 0, 0]]
+        assert (parts[1].positions is not None) == boundaries
+    every_other = batch.rows(slice(0, None, 2))
+    assert every_other.mask.sum(1).tolist() == [7, 2]
+    others = SimpleNamespace(sum=lambda value: [value + 30])
+    assert every_other.counted(others).count == 39  # type: ignore[arg-type]

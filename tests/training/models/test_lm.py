@@ -1,0 +1,113 @@
+"""Documents of one row neither see nor predict each other: packed equals unpacked, and without boundaries it does not."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers.modeling_flash_attention_utils as flash
+from torch.nn.functional import scaled_dot_product_attention
+
+from contract.settings.training import Model
+from training.data.batch import Batch, Row, collate
+from training.models import llama
+from training.models.lm import next_logits, token_nll
+
+CPU = torch.device("cpu")
+SEQ_LEN = 40
+LENGTHS = (11, 1, 17, 9)  # three tokens short of a whole row
+
+
+@pytest.fixture(params=["sdpa", "eager"])
+def model(request: pytest.FixtureRequest) -> Any:
+    made = llama.build(Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64), 97, SEQ_LEN, seed=0)
+    made.set_attn_implementation(request.param)
+    return made
+
+
+def documents(seed: int) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 97, length) for length in LENGTHS]
+
+
+def packed(*rows: list[np.ndarray], boundaries: bool = True) -> Batch:
+    starts = np.cumsum((0, *LENGTHS))[:-1]
+    return collate([Row(np.concatenate(row), starts) for row in rows], SEQ_LEN, boundaries)
+
+
+@torch.no_grad()
+def test_a_document_moves_no_logit_of_its_neighbours(model: Any) -> None:
+    one, two = documents(1), documents(2)
+    for changed in range(len(LENGTHS)):
+        other = [*one]
+        other[changed] = two[changed]
+        begins, ends = sum(LENGTHS[:changed]), sum(LENGTHS[: changed + 1])
+        outside = [at for at in range(SEQ_LEN) if not begins <= at < ends]
+        before, after = (next_logits(model, packed(two, some), CPU) for some in (one, other))
+        assert (before - after)[:, outside].abs().max() == 0.0
+        assert (before - after)[1, begins:ends].abs().max() > 0.01
+        if changed < 2:
+            before, after = (next_logits(model, packed(two, some, boundaries=False), CPU) for some in (one, other))
+            assert (before - after)[1, ends:].abs().max() > 0.01, "without boundaries they see each other"
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_packed_rows_learn_what_their_documents_alone_would_teach(model: Any, boundaries: bool) -> None:
+    rows = [documents(1), documents(2)]
+    batch = packed(*rows, boundaries=boundaries)
+    alone = [
+        collate([Row(one, np.zeros(1, int))], max(len(one) - 1, 1), boundaries=False) for row in rows for one in row
+    ]
+    nll = token_nll(model, batch, CPU) * batch.mask
+    (nll.sum() / batch.count).backward()
+    found = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    count = sum(one.count for one in alone)
+    expected = [token_nll(model, one, CPU) * one.mask for one in alone]
+    (sum(one.sum() for one in expected) / count).backward()
+    differences = [
+        float((got - parameter.grad).abs().max() / parameter.grad.abs().max())
+        for got, parameter in zip(found, model.parameters(), strict=True)
+    ]
+    if boundaries:
+        assert batch.count == count == 2 * (sum(LENGTHS) - len(LENGTHS))
+        losses = torch.cat([one[one > 0] for one in expected])
+        assert torch.allclose(nll[batch.mask > 0], losses, rtol=2e-6, atol=0)
+        assert max(differences) < 5e-6
+    else:
+        assert batch.count == 2 * (sum(LENGTHS) - 1)
+        assert max(differences) > 0.1
+
+
+def joined(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **known: Any) -> torch.Tensor:
+    """What flash-attn computes of joined sequences: q, k, v (tokens, heads, dimension)."""
+    assert known["causal"]
+    assert known["cu_seqlens_k"] is known["cu_seqlens_q"]
+    lengths = known["cu_seqlens_q"].diff()
+    assert known["max_seqlen_q"] == known["max_seqlen_k"] == int(lengths.max()), "the length that it makes room for"
+    parts = zip(*(one.transpose(0, 1)[None].split(lengths.tolist(), 2) for one in (q, k, v)), strict=True)
+    return torch.cat(
+        [scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True)[0] for part in parts], 1
+    ).transpose(0, 1)
+
+
+def whole_rows(*_: Any, **__: Any) -> torch.Tensor:
+    pytest.fail("documents would see each other")
+
+
+@torch.no_grad()
+def test_flash_attention_gets_the_documents_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It computes here as flash-attn does, on the CPU. From positions alone it would split a batch of one row only."""
+    made = llama.build(Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64), 97, SEQ_LEN, seed=0)
+    batch = packed(documents(1), documents(2))
+    expected = next_logits(made, batch, CPU)
+
+    def options(is_causal: bool, query_length: int, key_length: int, **known: Any) -> dict[str, Any]:
+        return {"causal": is_causal, **known}
+
+    functions = ((whole_rows, joined, None, None, None), (options, None))
+    monkeypatch.setattr(flash, "lazy_import_flash_attention", lambda implementation: functions)
+    made.config._attn_implementation = "flash_attention_2"
+    assert torch.allclose(next_logits(made, batch, CPU), expected, atol=1e-6)
+    with pytest.raises(pytest.fail.Exception, match="documents would see each other"):
+        made(input_ids=batch.tokens[:, :-1], position_ids=batch.positions, use_cache=False)

@@ -1,0 +1,72 @@
+"""A batch of packed rows: what the model gets, and what it is asked to predict."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.engine.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its token ids, and where documents begin in it, increasing from 0."""
+
+    tokens: npt.NDArray[np.integer]
+    starts: npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of tokens and what is predicted of them.
+
+    tokens (B, T + 1), int64. mask (B, T): 1 where the next token is predicted. count: the ones in the masks of a step.
+    positions (B, T), int64: each token's position in its document; None if documents of a row see each other.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    count: int
+    positions: Tensor | None = None
+
+    def rows(self, which: slice) -> "Batch":
+        """Some of the rows; `count` stays that of the whole step."""
+        positions = None if self.positions is None else self.positions[which]
+        return replace(self, tokens=self.tokens[which], mask=self.mask[which], positions=positions)
+
+    def split(self, size: int) -> Iterator["Batch"]:
+        """Parts of `size` rows; the last may have fewer."""
+        return (self.rows(slice(start, start + size)) for start in range(0, len(self.tokens), size))
+
+    def counted(self, ranks: Ranks) -> "Batch":
+        """This process's rows of a step, with the `count` of all processes' rows. Every process calls it."""
+        return replace(self, count=int(ranks.sum(float(self.mask.sum()))[0]))
+
+
+def collate(rows: Sequence[Row], seq_len: int, boundaries: bool = True) -> Batch:
+    """Rows of up to `seq_len` + 1 tokens as a batch; `count` covers only these.
+
+    With `boundaries`, positions restart where a document begins, and its first token is not predicted, because nothing
+    before it belongs to it. Padding is a document of its own of which nothing is predicted.
+    """
+    tokens = np.zeros((len(rows), seq_len + 1), np.int64)
+    mask = np.zeros((len(rows), seq_len), np.float32)
+    positions = np.tile(np.arange(seq_len), (len(rows), 1))
+    for at, row in enumerate(rows):
+        used = len(row.tokens)
+        tokens[at, :used] = row.tokens
+        mask[at, : max(used - 1, 0)] = 1
+        if boundaries:
+            starts = np.append(row.starts, used) if used < seq_len else row.starts
+            starts = starts[starts < seq_len]
+            mask[at, row.starts[(row.starts > 0) & (row.starts <= seq_len)] - 1] = 0
+            positions[at] -= np.repeat(starts, np.diff(np.append(starts, seq_len)))
+    return Batch(
+        torch.from_numpy(tokens),
+        torch.from_numpy(mask),
+        int(mask.sum()),
+        torch.from_numpy(positions) if boundaries else None,
+    )
