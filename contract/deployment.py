@@ -118,11 +118,11 @@ class Deployment(Settings):
                 raise RecipeError(f"recipe {origin}: {key}: {uri} {why}; {WHO}")
         return recipe.model_copy(update={"store": home, "spark": spark.model_copy(update=dict(self.spark))})
 
-    def check_files(self, uris: Iterable[str]) -> None:
-        """Raise RecipeError for the first crawl file below no root; a list of paths or a link can name such files."""
+    def check_files(self, uris: Iterable[str], kind: str = "crawl file") -> None:
+        """Raise RecipeError for the first file below no root; a list of paths or a link can name such files."""
         for uri in uris:
             if why := self.refuses(uri):
-                raise RecipeError(f"crawl file {uri} {why}; {WHO}")
+                raise RecipeError(f"{kind} {uri} {why}; {WHO}")
 
     def refuses(self, uri: str) -> str | None:
         """Why a recipe may not read a URI or path, or None if it lies below a root."""

@@ -37,6 +37,9 @@ ALSO = {
     "contract/conversation.py": ("tests/contract/test_examples.py",),
     "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),
     "contract/documents.py": ("tests/pipelines/spark/test_documents.py",),
+    "pipelines/vocabulary/encoding.py": ("tests/pipelines/vocabulary/test_bytebpe.py", "tests/pipelines/test_pack.py"),
+    "pipelines/vocabulary/fertility.py": ("tests/pipelines/test_tokenizer.py",),
+    "contract/trace.py": ("tests/pipelines/test_pack.py",),
     "contract/plan.py": ("tests/contract/test_deployment.py",),
     "contract/settings/base.py": (
         "tests/contract/test_settings.py",

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from contract import results
+from contract import deployment, results
 from contract.errors import InputError
 from contract.examples import MAX_LINE_BYTES, Unusable
 from contract.kinds import Kind
@@ -84,10 +84,15 @@ class Source:
 
 
 def examine(name: str, settings: CuratedSource) -> Source:
-    """List the files of a source and find out its layout. Raises InputError, which names the recipe's key."""
+    """List the files of a source and find out its layout.
+
+    Raises InputError, which names the recipe's key, and RecipeError if a link leads out of a deployment's roots.
+    """
     key = f"curate.sources.{name}"
     store, entries, others = list_files(f"{key}.uri", settings.uri, settings.layout == "text")
     files = tuple((entry.path, entry.size) for entry in entries)
+    if fixed := deployment.current():
+        fixed.check_files((store.full(path) for path, _ in files), f"{key}.uri: file")
     shown: Iterator[str | None] = (first_layout(store, path) for path, _ in files[:FIRST_FILES])
     layout: str | None = settings.layout or next(filter(None, shown), None)
     if layout is None:

@@ -21,7 +21,7 @@ from pipelines.spark.documents import Output
 from pipelines.spark.job import Job
 from pipelines.text import packing
 from pipelines.vocabulary.bytebpe import Ids, Sizes
-from pipelines.vocabulary.encoding import Encoder, load_tokenizer
+from pipelines.vocabulary.encoding import Encoder, encoder_of, load_tokenizer
 
 KINDS = {Kind.DOCUMENTS: Kind.TOKENS, Kind.HELDOUT: Kind.HELDOUT_TOKENS}
 Batch = tuple[list[str], Ids, Sizes, int]
@@ -88,7 +88,7 @@ def pack(store: Store, prefix: str, settings: Pack, vocabulary: bytes, end: int,
 
     `end` is the id of end-of-text.
     """
-    encoder = Encoder(vocabulary, end)
+    encoder = encoder_of(vocabulary, end)
     output = Output()
     shard: Shard | None = None
 

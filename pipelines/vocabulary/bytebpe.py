@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pipelines.text.hashing import Bytes, Offsets, decode
 from pipelines.text.kernels import kernel
-from pipelines.text.mixing import mix64
+from pipelines.text.mixing import Integer, mix64
 
 UNSURE, LETTER, NUMBER, WHITE, OTHER, END = range(6)
 LONGEST_WORD = 512
@@ -106,7 +106,7 @@ def encode(merges: Merges, data: Bytes, offsets: Offsets, end: int) -> tuple[Ids
 
 
 @kernel
-def _slot(keys: npt.NDArray[np.int64], key: int) -> int:
+def _slot(keys: npt.NDArray[np.int64], key: Integer) -> Integer:
     """Where a key lies in the hash table, or the empty place where it belongs."""
     last = len(keys) - 1
     at = np.int64(mix64(np.uint64(key)) & np.uint64(last))
@@ -124,7 +124,7 @@ def _fill(merges: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], ranks: Ids
 
 
 @kernel
-def _class(data: Bytes, at: int, end: int, table: Classes) -> tuple[int, int]:
+def _class(data: Bytes, at: int, end: int, table: Classes) -> tuple[Integer, int]:
     """(the class of the character at a byte, the byte after it)."""
     if at >= end:
         return END, at

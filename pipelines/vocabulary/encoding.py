@@ -2,6 +2,7 @@
 
 import json
 from array import array
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,12 @@ def load_tokenizer(data: bytes) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+@lru_cache(maxsize=1)
+def encoder_of(data: bytes, end: int) -> "Encoder":
+    """An encoder that the files of one worker share: its tables take longer to make than a megabyte to encode."""
+    return Encoder(data, end)
 
 
 class Encoder:

@@ -152,8 +152,12 @@ KEYS = {
     "dedup_substring.tokenizer": "dedup_substring.tokenizer={}",
     "decontaminate.benchmarks.a b": "decontaminate.benchmarks={{a b: {}}}",
     "curate.sources.books.uri": "curate.sources={{books: {{uri: {}}}}}",
+    "tokenizer.start_from": "tokenizer.start_from={}",
+    "tokenizer.expand.model": "tokenizer={{start_from: s3://open/pages/x, expand: {{model: {}}}}}",
+    "tokenizer.reference": "tokenizer.reference={}",
     "instructions.data": "instructions.data={}",
     "preferences.data": "preferences.data={}",
+    "pretrain.start_from": "pretrain.start_from={}",
 }
 
 

@@ -185,9 +185,11 @@ def test_the_plan_knows_what_a_closed_gate_left_out(
 
 def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--recipe", finished.uri]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    stages, _, mixture = capsys.readouterr().out.partition("\n\n")
+    lines = stages.splitlines()
     assert len(lines) == 1 + 6 * 2 + 17
     assert all(line.endswith("done") for line in lines[1:])
+    assert mixture == "error: pretrain: there is no row to draw; the corpus is empty, check the funnel\n"
     assert main(["funnel", "--recipe", finished.uri]) == 0
     extract = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("extract"))
     assert extract.split() == ["extract", "2", "50.0%", "50.0%", "4.0", "KiB", "language", "2"]

@@ -27,6 +27,7 @@ from contract.recipe import Recipe, parse
 from contract.scores import ESTABLISHED
 from contract.settings.base import Settings
 from contract.settings.corpus import LANGUAGE_MODEL, CuratedSource
+from contract.settings.training import Phase
 from contract.sources import (
     MAX_SEGMENTS,
     Segment,
@@ -53,6 +54,8 @@ CHANGED: dict[str, Any] = {
     "export.dtype": "bf16",
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a",
+    "pack.more_seq_lens": (4096,), "pack.packing": "best_fit", "pretrain.mixture.proportions": {"crawl": 1.0},
+    "pretrain.mixture.epochs": {"crawl": 2.0}, "pretrain.phases": (Phase(share=1.0),),
 }  # fmt: skip
 
 

@@ -95,6 +95,7 @@ def scored_run(
         off |= {"score.lines.enabled": False, "filter.min_words": 1}
         run = resolve_run(tmp_path / "scored", {**off, **overrides})
         commit(run, "langid", run.segments[0].partition, files)
+        commit(run, "curate", WHOLE, [])
         run_stage(run, "score")
         return run
 

@@ -17,6 +17,7 @@ from contract.lineage import trace
 from contract.manifest import Attempt, find
 from contract.plan import Run
 from contract.recipe import StageSettings
+from contract.settings.corpus import CuratedSource
 from contract.stages import STAGES, downstream, upstream
 from pipelines import curate as module
 from pipelines.spark import documents
@@ -266,6 +267,22 @@ def test_a_source_is_checked_before_the_run(
         match=r"curate\.sources\.books\.languages: there are no stop words for mt; set curate\.sources\.books\.rules\.gopher_quality",
     ):
         checked(languages=["mt"], rules={})  # fmt: skip
+
+
+def test_a_link_that_leads_out_of_the_roots_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "roots" / "books").mkdir(parents=True)
+    (tmp_path / "secret.jsonl").write_text('{"text": "secret"}')
+    (tmp_path / "roots" / "books" / "a.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    settings = CuratedSource(uri=str(tmp_path / "roots" / "books"))
+    assert module.examine("books", settings).layout == "plain"
+    fixed = tmp_path / "deployment.yaml"
+    fixed.write_text(f"store: {tmp_path}/store\nrecipes: {tmp_path}/roots\nroots: [{tmp_path}/roots]\n")
+    fixed.chmod(0o600)
+    monkeypatch.setenv("GRISTMILL_DEPLOYMENT", str(fixed))
+    with pytest.raises(
+        RecipeError, match=r"^curate\.sources\.books\.uri: file file://.*/roots/books/a\.jsonl lies below none"
+    ):
+        module.examine("books", settings)
 
 
 CHAIN = [stage for stage in STAGES if stage == "mix" or stage in upstream("mix") & {"curate", *downstream("filter")}]

@@ -199,7 +199,7 @@ def test_cut_and_spare(benchmarks: dict[str, str], make_document: Any, search: A
     assert (done.metrics["documents_cut"], done.metrics["documents_spared"]) == (1, 1)
     assert done.rows.bytes_kept == len(cut["text"].encode()) + len(part["text"])
     (report,) = reports(run).values()
-    table = "\n".join(render("the crawl", report))
+    table = "\n".join(render("the corpus", report))
     assert re.search(r"^sums +1 +1 +1 +0 +2 +1 +8 of 9$", table, re.MULTILINE), table
     assert "    in 3 documents: sold clips to 48 of her friends in april and then she sold" in table
     assert "\n".join(tables(run)) == f"\n{table}"
@@ -218,7 +218,7 @@ def test_what_is_cut_is_cut_from_what_earlier_cuts_left(
     ids = {at: row["id"] for at, row in enumerate(rows)}
     gone = len("gone é ".encode())
     part = replace(part, cuts=write_cuts(tmp_store, "cuts.parquet", {0: [(0, gone)], 1: [(0, gone)]}, ids))
-    output = search_part(tmp_store, "out", judge_of(benchmarks, action="cut"), part, "0")
+    output = search_part(tmp_store, "out", judge_of(benchmarks, action="cut"), (), part, "0")
     (left,) = output.parts
     first, *others = [row["text"] for row in read_documents(tmp_store, left, ["text"])]
     verdict = judge_of(benchmarks, action="cut")(dirty)

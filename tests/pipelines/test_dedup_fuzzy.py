@@ -19,7 +19,7 @@ from contract.sources import Segment
 from contract.store import Store
 from pipelines import minhash_sign
 from pipelines.dedup.links import id_rank, len_keys, read_edges
-from pipelines.dedup_fuzzy import facts, keep_edges, show
+from pipelines.dedup_fuzzy import duplicates, facts, keep_edges, show
 from pipelines.spark.components import components, spark_components
 from pipelines.spark.documents import DocumentSink, IndexSink
 from pipelines.spark.job import Job
@@ -199,6 +199,34 @@ def test_a_score_decides_either_way(
     _, answer = judge(run, run_stage, rows_of)
     kept = rows[stays]["id"]
     assert {key: stays for key, (stays, _) in answer.items()} == {row["id"]: kept for row in rows if row["id"] != kept}
+
+
+@pytest.mark.parametrize(
+    ("keep", "curated_first", "stays"),
+    [
+        ("longest", True, "c"),
+        ("longest", False, "b"),
+        ("newest", True, "c"),
+        ("newest", False, "a"),
+        ("smallest_id", True, "c"),
+    ],
+)
+def test_a_curated_document_stays_unless_the_recipe_says_otherwise(
+    keep: str, curated_first: bool, stays: str, make_corpus: Any, spark_stops: None
+) -> None:
+    """Two documents with one id have the same text: one of them goes, and the id tells which stayed in its place."""
+    run = make_corpus([[[]]])
+    task = run.task("dedup_fuzzy")
+    columns = {
+        "node": [0, 1, 1 << 32, (1 << 32) + 1], "id": ["a", "b", "c", "c"], "curated": [False, False, True, True],
+        "length": [1, 4, 2, 2], "date": [9, 3, None, None], "quality": [0.1] * 4, "component": [0] * 4,
+    }  # fmt: skip
+    members = Job(run, task, Attempt(run, task)).spark.createDataFrame(pa.table(columns))
+    found = duplicates(members, keep, curated_first).toArrow().to_pylist()
+    rows = {(0, 0): "a", (0, 1): "b", (1, 0): "c", (1, 1): "c"}
+    gone = [rows[row["part"], row["row"]] for row in found]
+    assert sorted([*gone, stays]) == ["a", "b", "c", "c"]
+    assert {(row["stays"], row["group"]) for row in found} == {(stays, "a")}
 
 
 def jaccard(one: str, other: str) -> float:
