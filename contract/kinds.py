@@ -41,6 +41,7 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     # what people and pages read
     METRICS = "metrics"  # curves
+    EVENTS = "events"  # the curves as TensorBoard reads them
     SAMPLES = "samples"
     # written and read within one attempt, never committed
     DEALT = "dealt"  # documents on their way to the shards of the mixture

@@ -86,5 +86,7 @@ def _walk(starts: Iterable[Key], edges: dict[Key, list[Key]], manifests: dict[Ke
 
 def _describe(manifest: Manifest) -> str:
     rows = f", {manifest.rows.kept:,} of {manifest.rows.read:,} documents" if manifest.rows.read else ""
+    if isinstance(source := manifest.metrics.get("extended_from"), str):
+        rows += f", extended from {source}"
     made = f"{manifest.finished:%Y-%m-%d %H:%M}, code {manifest.code}{rows}"
     return f"{manifest.stage} {manifest.partition} {manifest.fingerprint[:12]} ({made})"

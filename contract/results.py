@@ -139,6 +139,11 @@ class Pretrain(Trained):
     reader_share: float
     """The part of the seconds in which the first process waited for its next batch."""
     tokens_per_s: float
+    best_step: int | None = None
+    """The step with the lowest held-out loss of all that were measured. If it is not the last, its checkpoint stays."""
+    best_heldout_loss: float | None = None
+    extended_from: str | None = None
+    """The checkpoint of another run from which this one went on: its folder, relative to the store."""
     sources: dict[str, dict[str, float | int]] = {}
     """Source -> its `sequences` and `tokens` that were drawn, repetitions included, and the `epochs` that they make."""
     phases: dict[str, dict[str, float | int]] = {}
@@ -154,6 +159,9 @@ class Sft(Trained):
     heldout_loss_after: float | None
     heldout_perplexity_before: float | None
     heldout_perplexity_after: float | None
+    best_step: int | None = None
+    """As in `Pretrain`."""
+    best_heldout_loss: float | None = None
     response_tokens: int
     seconds: float
 
@@ -243,6 +251,10 @@ class Export(Result):
 class Checkpoint(Result):
     step: int
     processes: int
+    schedule_steps: int
+    """The updates of the whole schedule, on which the learning rates so far depend."""
+    heldout_loss: float | None = None
+    """Set if the model was the best so far when it was measured at this step."""
 
 
 RESULTS: dict[str, type[Result]] = {

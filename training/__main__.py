@@ -5,6 +5,7 @@
 """
 
 import argparse
+import contextlib
 import errno
 import importlib
 import os
@@ -17,8 +18,9 @@ from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
 from contract.stages import STAGES
 from training import estimate
-from training.engine.job import Job, clear_checkpoints
+from training.engine.job import Job, settle_checkpoints
 from training.engine.ranks import Ranks, StopFlag, join, own_rank
+from training.engine.watching import watched
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = find(run.store, task)
         if done:
             if own_rank() == 0:
-                clear_checkpoints(run.store, task)
+                run.store.delete(f"{done.prefix}/{done.attempt}/live")  # it may have been killed right after its commit
+                settle_checkpoints(run.store, task, done, getattr(run.recipe.section(given.stage), "engine", None))
                 said = f"{headline(done)}; {run.store.full(done.path)} exists, skipped"
                 print(f"done {task.stage} {task.partition}: {said}", flush=True)
             return 0
@@ -82,7 +85,7 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
         print(f"{task.stage} {task.partition}: {ranks.world} process(es) on {ranks.device.type}", flush=True)
     attempt.id = ranks.share(attempt.id)  # before anybody asks for the scratch folder, whose name holds it
     job = Job(run, task, attempt, ranks)
-    with job.leading(attempt), job.scratch.held():
+    with job.leading(attempt), job.scratch.held(), contextlib.nullcontext() if alone else watched(job):
         importlib.import_module(f"training.{task.stage}").run(job)
         if not alone:
             ranks.leave()

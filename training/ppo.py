@@ -300,6 +300,7 @@ def run(job: Job) -> None:
                 note = f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}"
                 progress.advance(1, note)
             checkpoint.save_when_due(job, step, settings.steps, engines, {"kl_coef": kl_coef})
+    checkpoint.save_last(job, step, engines, {"kl_coef": kl_coef})
     if job.ranks.rank == 0:
         progress.finish(note)
     finish(job, actors, chat)

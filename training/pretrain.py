@@ -1,6 +1,7 @@
 """Next-token prediction on the packed corpus."""
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +18,12 @@ from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
+from training.engine.extension import extendable
 from training.engine.job import Job
-from training.engine.metrics import flops_per_token, mfu, peak_flops
+from training.engine.metrics import Pace, flops_per_token, memory_bytes, mfu, peak_flops
 from training.models import llama as model
 from training.models import positions, vocabulary
-from training.models.lm import batch_loss, finite, heldout_loss, heldout_text, learn
+from training.models.lm import best_of, finite, heldout_loss, heldout_text, learn, note_heldout
 
 
 def run(job: Job) -> None:
@@ -35,15 +37,15 @@ def run(job: Job) -> None:
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
 
-    step, state = checkpoint.restore(job, {"model": engine})
-    phase = _enter(job, engine, start, plan.number(step))
-    progress = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step)
+    engines = {"model": engine}
+    step, state = checkpoint.restore(job, engines, lambda: _extendable(job, plan))
+    phase, judge = _enter(job, engine, start, plan.number(step)), partial(_judge, job, engine, heldout, chat)
+    progress, pace = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step), Pace()
     with draws.stream(job.ranks, step) as batches:
         if step == 0:
-            before = _judge(job, engine, heldout, chat)
+            before = judge()
             state = {"seconds": 0.0, "waited": 0.0, "tokens": 0, "before": before.loss if before else None}
-            if before:
-                job.curves.add(0, heldout_loss=before.loss)
+            state, _ = note_heldout(job, 0, before, state)
         while step < plan.steps:
             if plan.number(step) != phase:
                 phase = _enter(job, engine, start, plan.number(step))
@@ -53,36 +55,69 @@ def run(job: Job) -> None:
             waited = time.perf_counter() - began
             batch = mine.counted(job.ranks)
             nll = learn(job, engine, batch)
-            lr = engine.lr
-            loss = batch_loss(job, nll, batch)
-            norm = engine.step()
+            lr, norm = engine.lr, engine.step()
             step += 1
+            job.curves.add_later(step, {"loss": nll / batch.count}, lr=lr, grad_norm=norm)
+            if logged := step % settings.engine.log_steps == 0:
+                job.curves.read(job.ranks)
             seconds = time.perf_counter() - began
+            pace.add(batch.count, seconds)
             added = {"seconds": seconds, "waited": waited, "tokens": batch.count}
             state |= {name: state[name] + value for name, value in added.items()}
-            job.curves.add(step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=batch.count / seconds)
             engine.report_skip(step, draws.rows(step - 1))
+            if logged:
+                _log(job, engine, step, pace.read(), state["tokens"], plan)
             if job.ranks.rank == 0:
-                progress.advance(1, f"loss {loss:.3f}")
-            checkpoint.save_when_due(job, step, plan.steps, {"model": engine}, state)
+                progress.advance(1, job.curves.note("loss"))
+            best = None
+            if step < plan.steps and step % settings.eval_steps == 0:
+                state, best = note_heldout(job, step, judge(), state)
+            checkpoint.save_when_due(job, step, plan.steps, engines, state, best)
 
-    _finish(job, engine, heldout, chat, state, plan, progress)
+    checkpoint.save_last(job, step, engines, state)
+    _finish(job, engine, judge(), chat, state, plan, progress)
 
 
 def _finish(
-    job: Job, engine: Engine, heldout: TokenData, chat: Chat, state: dict[str, Any], plan: Schedule, progress: Progress
+    job: Job,
+    engine: Engine,
+    after: HeldOut | None,
+    chat: Chat,
+    state: dict[str, Any],
+    plan: Schedule,
+    progress: Progress,
 ) -> None:
-    """Judge the model after the last step, and commit it with the figures of the whole training."""
-    after = _judge(job, engine, heldout, chat)
+    """Commit the model with the figures of the whole training. `after` is the held-out loss after the last step."""
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     if after:
         finite(job, after.loss, "held-out loss is {} at the end")
-        job.curves.add(plan.steps, heldout_loss=after.loss)
+        state, _ = note_heldout(job, plan.steps, after, state)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
-    figures = _quality(state["before"], after) | _speed(job, engine, state, plan) | _read(job, plan) | engine.figures()
+    figures = _quality(state["before"], after) | best_of(state) | _speed(job, engine, state, plan) | _read(job, plan)
+    figures |= engine.figures() | {"extended_from": state.get("extended_from")}
     job.commit(folder, results.Pretrain(**figures))
+
+
+def _extendable(job: Job, plan: Schedule) -> list[str]:
+    """The checkpoints of runs of another length that this one may go on from.
+
+    With phases or a cap on epochs, what a step draws depends on the length, so there are none.
+    """
+    settings: Pretrain = job.settings
+    if settings.phases or settings.mixture.max_epochs is not None:
+        return []
+    return extendable(job, plan.steps, settings.optim)
+
+
+def _log(job: Job, engine: Engine, step: int, rate: float, tokens: int, plan: Schedule) -> None:
+    """Add what is logged every so many steps: speed, MFU on a device with a known peak, what was read, and memory."""
+    figures = {"tokens_per_s": rate, "tokens": tokens, "memory_bytes": memory_bytes(job.ranks)}
+    figures |= {f"epochs/{source}": epochs for source, epochs in plan.epochs(step).items()}
+    if peak := _peak(job):
+        figures["mfu"] = mfu(rate, _flops(job, engine, plan), peak, job.ranks.world)
+    job.curves.add(step, **figures)
 
 
 def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
@@ -124,20 +159,6 @@ def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> 
     positions.turn(engine.module, positions.of_phases(start, settings.phases, seq_len)[phase])
     engine.resize(rows, micro_batches(settings, seq_len)[phase])
     return phase
-
-
-def _fresh(job: Job, chat: Chat) -> LlamaForCausalLM:
-    """The recipe's model, from random weights."""
-    settings: Pretrain = job.settings
-    return model.build(
-        settings.model,
-        chat.vocab_size,
-        job.setting("pack.seq_len"),
-        settings.seed,
-        settings.engine.dtype,
-        chat.end_of_text,
-        chat.pad,
-    )
 
 
 def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
@@ -182,13 +203,8 @@ def _speed(job: Job, engine: Engine, state: dict[str, float], plan: Schedule) ->
         "reader_share": state["waited"] / state["seconds"],
         "tokens_per_s": rate,
     }
-    peak = peak_flops(torch.cuda.get_device_name(job.ranks.device)) if job.ranks.device.type == "cuda" else None
-    if peak:
-        shape: Any = engine.module.config
-        seq_lens = [length for length, _ in lengths(job.settings, job.setting("pack.seq_len"))]
-        seq_len = positions.mean_length([one.last - one.first for one in plan.stretches], seq_lens)
-        flops = flops_per_token(parameters, shape.num_hidden_layers, shape.hidden_size, seq_len)
-        figures["mfu"] = mfu(rate, flops, peak, job.ranks.world)
+    if peak := _peak(job):
+        figures["mfu"] = mfu(rate, _flops(job, engine, plan), peak, job.ranks.world)
         if job.ranks.rank == 0:
             print(
                 f"MFU {figures['mfu']:.1%} = (6 N + 12 L d_model T) x tokens/s / peak; N {parameters:,}, "
@@ -196,3 +212,16 @@ def _speed(job: Job, engine: Engine, state: dict[str, float], plan: Schedule) ->
                 flush=True,
             )
     return figures
+
+
+def _peak(job: Job) -> float | None:
+    """The peak of this process's GPU in FLOP/s, if it has one and its peak is known."""
+    return peak_flops(torch.cuda.get_device_name(job.ranks.device)) if job.ranks.device.type == "cuda" else None
+
+
+def _flops(job: Job, engine: Engine, plan: Schedule) -> float:
+    """FLOPs per token, with the mean length of the sequences of all phases."""
+    shape: Any = engine.module.config
+    seq_lens = [length for length, _ in lengths(job.settings, job.setting("pack.seq_len"))]
+    seq_len = positions.mean_length([one.last - one.first for one in plan.stretches], seq_lens)
+    return flops_per_token(model.parameters(engine.module), shape.num_hidden_layers, shape.hidden_size, seq_len)

@@ -186,6 +186,7 @@ def run(job: Job) -> None:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
         checkpoint.save_when_due(job, step, steps, {"model": engine}, {})
+    checkpoint.save_last(job, step, {"model": engine}, {})
     if job.ranks.rank == 0:
         progress.finish(note)
     finish(job, engine, chat, len(train))

@@ -20,7 +20,7 @@ from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
-from training.models.lm import batch_loss, finite, heldout_loss, learn
+from training.models.lm import best_of, finite, heldout_loss, learn, note_heldout
 
 Encoded = tuple[list[int], list[int]]
 """A chat's ids and loss mask, equally long."""
@@ -54,8 +54,7 @@ def run(job: Job) -> None:
     if step == 0:
         before = _judge(job, engine, heldout, chat, settings.max_tokens)
         state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
-        if before:
-            job.curves.add(0, heldout_loss=before.loss)
+        state, _ = note_heldout(job, 0, before, state)
 
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     while step < steps:
@@ -65,22 +64,26 @@ def run(job: Job) -> None:
         examples = [chat.encode(train[row], settings.max_tokens) for row in mine]
         batch = collate(examples, chat.pad, int(job.ranks.sum(predicted(examples))[0]))
         nll = learn(job, engine, batch)
-        lr = engine.lr
-        loss = batch_loss(job, nll, batch)
-        norm = engine.step()
+        lr, norm = engine.lr, engine.step()
         step += 1
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
-        job.curves.add(step, loss=loss, lr=lr, grad_norm=norm)
+        job.curves.add_later(step, {"loss": nll / batch.count}, lr=lr, grad_norm=norm)
         engine.report_skip(step, (("", row) for row in rows))
+        if step % settings.engine.log_steps == 0:
+            job.curves.read(job.ranks)
         if job.ranks.rank == 0:
-            progress.advance(1, f"loss {loss:.3f}")
-        checkpoint.save_when_due(job, step, steps, {"model": engine}, state)
+            progress.advance(1, job.curves.note("loss"))
+        best = None
+        if step < steps and step % settings.eval_steps == 0:
+            state, best = note_heldout(job, step, _judge(job, engine, heldout, chat, settings.max_tokens), state)
+        checkpoint.save_when_due(job, step, steps, {"model": engine}, state, best)
 
+    checkpoint.save_last(job, step, {"model": engine}, state)
     after = _judge(job, engine, heldout, chat, settings.max_tokens)
     if after:
         finite(job, after.loss, "held-out loss is {} at the end")
-        job.curves.add(step, heldout_loss=after.loss)
+        state, _ = note_heldout(job, step, after, state)
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
@@ -111,6 +114,7 @@ def _summary(state: dict[str, Any], after: HeldOut | None, train: int, heldout: 
         heldout_loss_after=after.loss if after else None,
         heldout_perplexity_before=None if before is None else perplexity(before),
         heldout_perplexity_after=after.perplexity if after else None,
+        **best_of(state),
         response_tokens=state["tokens"],
         seconds=state["seconds"],
     )

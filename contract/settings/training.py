@@ -61,6 +61,9 @@ class Optim(Settings):
     weight_decay: Annotated[Real, Field(ge=0, le=10)] = 0.1
     clip: Annotated[Real, Field(gt=0, le=1e12)] = 1.0
     warmup_fraction: Fraction = 0.02
+    """Of all steps."""
+    warmup_steps: Count | None = None
+    """If set, instead of `warmup_fraction`: then a longer run warms up alike, and can go on from a shorter one."""
     schedule: Literal["cosine", "polynomial", "linear", "wsd", "constant"] = "cosine"
     min_lr_fraction: Fraction = 0.1
     """Of `lr`, reached with the last update. `constant` never falls."""
@@ -97,6 +100,13 @@ class Engine(Settings):
     """Sequences that a process runs at once; gradients are accumulated over the rest of the batch."""
     activation_checkpointing: bool = runtime_only(False)
     checkpoint_steps: Positive = runtime_only(200)
+    """A checkpoint takes 12 bytes per parameter; its upload runs behind the steps, one at a time."""
+    log_steps: Positive = runtime_only(10)
+    """The figures of so many steps are read from the device at once: in each reading the device runs empty."""
+    keep_last: Annotated[int, Field(ge=0, le=10_000, strict=True)] = runtime_only(0)
+    """The newest checkpoints that stay after the end. While a stage trains, at least 2 stay."""
+    keep_every: Positive | None = runtime_only(None)
+    """The checkpoints of steps that are multiples of this stay, too."""
 
     @property
     def stage_in_force(self) -> int:
@@ -252,7 +262,7 @@ class Pretrain(Settings):
 
     model: Model = Model()
     optim: Optim = Optim()
-    engine: Engine = Engine()
+    engine: Engine = Engine(keep_last=1)
     mixture: Mixture = Mixture()
     """What is read. PPO's share of pretraining text is drawn from this mixture too, whatever the phases are."""
     phases: tuple[Phase, ...] = ()
@@ -262,7 +272,12 @@ class Pretrain(Settings):
     another length has an order of its own: it can meet text of the phases before it, while other text is not read.
     """
     steps: Positive | None = None
-    """If neither steps nor tokens are said: as many as `mixture.epochs` fill, else 10,000."""
+    """If neither steps nor tokens are said: as many as `mixture.epochs` fill, else 10,000.
+
+    A finished run can be extended: a run of another length and else the same settings goes on from its checkpoint, if
+    both have the same learning rates and draws in all steps until then. So the result is the one of a run that was
+    never extended. It takes a schedule that is constant until then, `optim.warmup_steps`, no phases, no `max_epochs`.
+    """
     tokens: Positive | None = None
     """The same in tokens to train on, of which a step takes batch x pack.seq_len; rounded up to whole steps."""
     batch: Batch = 256
@@ -270,6 +285,11 @@ class Pretrain(Settings):
     boundaries: bool = True
     """Documents of one sequence neither see nor predict each other; false trains across them, as GPT-3 did."""
     eval_sequences: Rows = 256
+    eval_steps: Positive = runtime_only(500)
+    """Held-out loss is measured after every so many steps, before the first and after the last.
+
+    The best model so far is always saved, and its checkpoint stays if the final model is worse.
+    """
     seed: Seed = 0
     start_from: Uri | None = None
     """A folder with a LLaMA of `transformers` in safetensors, from which training goes on; `model` then says nothing.
@@ -312,6 +332,8 @@ class Sft(Settings):
     epochs: Passes = 2
     batch: Batch = 64
     max_tokens: Length = 1024
+    eval_steps: Positive = runtime_only(500)
+    """As in `pretrain`."""
     seed: Seed = 0
 
     @model_validator(mode="after")

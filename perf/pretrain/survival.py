@@ -49,7 +49,9 @@ def run(bars: Bars, data: Path) -> None:
         manifest = need(made.store, made.task("pretrain"))
         [metrics] = manifest.of("metrics")
         points = load_points(made.store.read_bytes(metrics.path))
-        rows = [sum(one.name.startswith("skipped_row") and one.step == bad + 1 for one in points) for bad in (NAN, SPIKE)]
+        rows = [
+            sum(one.name.startswith("skipped_row") and one.step == bad + 1 for one in points) for bad in (NAN, SPIKE)
+        ]
         learned = manifest.metrics["heldout_loss_after"]
         print(f"skipped in steps {manifest.metrics['skipped_steps']}, held-out loss {learned:.3f} after {STEPS} steps")
         whole = manifest.metrics["skipped_updates"] == 2 and isinstance(learned, float) and learned < 5

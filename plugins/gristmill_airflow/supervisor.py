@@ -37,6 +37,7 @@ from typing import BinaryIO
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 MARK = "GRISTMILL_LOCK"
+GRACE = "GRISTMILL_GRACE_S"  # tells the command how many seconds it has to stop
 POLL_S = 0.2
 LEAVING_S = 3.0
 STUCK_S = 10.0  # a killed process is gone within milliseconds, unless it waits in the kernel
@@ -299,7 +300,12 @@ def main() -> int:
         given.command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, MARK: "\n".join(map(str, (given.lock, *given.device))), "PYTHONUNBUFFERED": "1"},
+        env={
+            **os.environ,
+            MARK: "\n".join(map(str, (given.lock, *given.device))),
+            GRACE: f"{given.grace:g}",
+            "PYTHONUNBUFFERED": "1",
+        },
         preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
     )
     assert child.stdout is not None

@@ -45,8 +45,12 @@ def test_a_stage_commits_its_own_figures_and_a_checkpoint_those_of_checkpoints(m
     with pytest.raises(TypeError, match="crawl commits Crawl, not Extract"):
         Attempt(run, crawl).commit([], result=Extract(extracted_twice=1))
     assert Attempt(run, crawl).commit([], result=Crawl(files=1, parts=2)).metrics == {"files": 1, "parts": 2}
-    step = Checkpoint(step=3, processes=2)
-    assert Attempt(run, pretrain, "step-00000003").commit([], result=step).metrics == {"step": 3, "processes": 2}
+    step = Checkpoint(step=3, processes=2, schedule_steps=9)
+    assert Attempt(run, pretrain, "step-00000003").commit([], result=step).metrics == {
+        "step": 3,
+        "processes": 2,
+        "schedule_steps": 9,
+    }
     with pytest.raises(TypeError, match="pretrain commits Pretrain, not Checkpoint"):
         Attempt(run, pretrain).commit([], result=step)
 

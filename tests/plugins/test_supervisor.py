@@ -478,3 +478,8 @@ def test_a_line_is_seen_when_it_is_printed_and_a_killed_supervisor_takes_the_com
     while command in supervisor.marked(lock) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert command not in supervisor.marked(lock)
+
+
+def test_the_command_is_told_how_long_it_may_take_to_stop(lock):
+    process = start(lock, "import os; print(os.environ['GRISTMILL_GRACE_S'])", grace_s=600)
+    assert process.communicate(timeout=40)[0] == "600\n"

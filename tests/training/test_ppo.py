@@ -469,6 +469,7 @@ def test_a_run_says_where_it_is_and_commits_policy_and_critic(full: Any) -> None
     assert {file.path.rpartition("/")[2]: file.kind for file in manifest.files} == {
         "critic.json": "critic",
         "critic.safetensors": "critic",
+        "events.out.tfevents.0000000000.gristmill": "events",
         "metrics.jsonl": "metrics",
         **dict.fromkeys(
             ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),

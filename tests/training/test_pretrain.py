@@ -17,12 +17,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from contract import lineage
 from contract.errors import EXIT_INTERRUPTED, InputError, Interrupted, RecipeError
 from contract.kinds import Kind
 from contract.manifest import Attempt, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run
 from contract.shards import shards_of
+from evals.heldout import HeldOut
 from training import pretrain
 from training.data.batch import Batch
 from training.data.reading import TokenData
@@ -108,7 +110,8 @@ def test_it_learns_and_says_how_well(plain: tuple[Run, str], launch: Callable[..
         "tokenizer.json",
     }
     assert "progress pretrain all 30/30 steps" in output
-    assert not [name for name in run.store.folders(f"pretrain/{manifest.fingerprint}") if name.startswith("step-")]
+    kept = [name for name in run.store.folders(f"pretrain/{manifest.fingerprint}") if name.startswith("step-")]
+    assert kept == ["step-00000030"], "a longer run may go on from it"
     assert finish(launch(run, "pretrain")).startswith("done pretrain all: ")
 
 
@@ -252,7 +255,7 @@ def test_an_update_that_ruins_the_weights_is_in_no_checkpoint_and_no_result(
     with pytest.raises(InputError, match="weights contain NaN or Inf after step 4; training diverged"):
         pretrain.run(job)
     assert checkpoint.committed(job) == []
-    last = make_job("pretrain", "pretrain.steps=4")
+    last = make_job("pretrain", "pretrain.steps=4", "pretrain.engine.keep_last=0")
     with pytest.raises(InputError, match="held-out loss is nan at the end; training diverged"):
         pretrain.run(last)
     assert find(last.store, last.task) is None
@@ -276,6 +279,122 @@ def test_nothing_held_out_is_said_and_no_error(make_job: Callable[..., Job], mon
         metrics["heldout_perplexity_before"] is metrics["heldout_perplexity_after"] is metrics["bits_per_byte"] is None
     )
     assert metrics["heldout_tokens"] == 0
+
+
+STEADY = ("pretrain.optim.schedule=constant", "pretrain.optim.warmup_steps=2")
+
+
+def test_a_finished_run_is_extended_from_its_last_checkpoint_as_if_it_had_been_one(
+    make_job: Callable[..., Job], tensors: Callable[..., dict[str, torch.Tensor]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = make_job("pretrain", *STEADY, "pretrain.steps=5")
+    pretrain.run(short)
+    whole = make_job("pretrain", *STEADY, "pretrain.steps=8", name="other")
+    pretrain.run(whole)
+    capsys.readouterr()
+    longer = make_job("pretrain", *STEADY, "pretrain.steps=8")
+    pretrain.run(longer)
+    source = f"pretrain/{short.task.fingerprint}/step-00000005"
+    assert f"extended pretrain from step 5: {longer.store.full(source)}/manifest.json" in capsys.readouterr().out
+    made = need(longer.store, longer.task)
+    assert made.fingerprint == need(whole.store, whole.task).fingerprint != short.task.fingerprint
+    assert made.metrics["extended_from"] == source
+    assert f"extended from {source}" in lineage.trace(longer.store, longer.store.full(made.path))[0]
+    assert need(whole.store, whole.task).metrics["extended_from"] is None
+    one, two = tensors(longer), tensors(whole)
+    assert {name for name in one if not torch.equal(one[name], two[name])} <= {
+        "figure/tokens_per_s",
+        "curve/heldout_loss",  # the shorter run's last one is not a point of the longer's
+    }
+    assert find(short.store, short.task) is not None
+
+
+def test_a_run_whose_learning_rate_came_to_rest_is_not_extended(
+    make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = make_job("pretrain", "pretrain.steps=3")
+    pretrain.run(short)
+    longer = make_job("pretrain", "pretrain.steps=4")
+    pretrain.run(longer)
+    assert (
+        f"pretrain: {longer.store.full(short.task.prefix)} is a run of another length and else the same, but it kept no "
+        "checkpoint until which the learning rates of both are the same; starting over\n"
+    ) in capsys.readouterr().out
+    assert need(longer.store, longer.task).metrics["extended_from"] is None
+    other = make_job("pretrain", *STEADY, "pretrain.steps=4")
+    pretrain.run(other)
+    said = capsys.readouterr().out
+    assert "extended" not in said
+    assert "another length" not in said
+
+
+def test_held_out_loss_is_measured_on_the_way_and_the_best_model_stays(
+    make_job: Callable[..., Job],
+    curves: Callable[[Job], dict[str, list[tuple[int, float]]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losses = iter([6.0, 5.0, 4.0, 4.5, 4.2])
+    judged = lambda *_: HeldOut(nll=100 * next(losses), tokens=100, bytes=400)  # noqa: E731
+    monkeypatch.setattr(pretrain, "_judge", judged)
+    job = make_job("pretrain", "pretrain.steps=8", "pretrain.eval_steps=2", "pretrain.engine.checkpoint_steps=7")
+    pretrain.run(job)
+    assert curves(job)["heldout_loss"] == [(0, 6.0), (2, 5.0), (4, 4.0), (6, 4.5), (8, 4.2)]
+    metrics = need(job.store, job.task).metrics
+    assert (metrics["best_step"], metrics["best_heldout_loss"], metrics["heldout_loss_after"]) == (4, 4.0, 4.2)
+    kept = [(one.metrics["step"], one.metrics.get("heldout_loss")) for one in checkpoint.committed(job)]
+    assert kept == [(8, None), (4, 4.0)]
+
+
+def test_the_figures_of_many_steps_are_read_from_the_device_at_once(
+    make_job: Callable[..., Job],
+    curves: Callable[[Job], dict[str, list[tuple[int, float]]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted are those of the loop. The guard on the gradients' norm has its own, and transformers' masks in `learn`."""
+    reads, inside = [], [False]
+
+    def counting(name: str) -> None:
+        real = getattr(torch.Tensor, name)
+
+        def read(self: torch.Tensor, *given: object) -> object:
+            if inside[0]:
+                reads.append(name)
+            return real(self, *given)
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+        counting(name)
+    learn, step, save = pretrain.learn, Engine.step, checkpoint.save_when_due
+
+    def learning(*given: object) -> object:
+        nll = learn(*given)  # type: ignore[arg-type]
+        inside[0] = True
+        return nll
+
+    def stepping(self: Engine) -> float:
+        inside[0] = False
+        norm = step(self)
+        inside[0] = True
+        return norm
+
+    def saving(*given: object) -> None:
+        save(*given)  # type: ignore[arg-type]
+        inside[0] = False
+
+    monkeypatch.setattr(pretrain, "learn", learning)
+    monkeypatch.setattr(Engine, "step", stepping)
+    monkeypatch.setattr(checkpoint, "save_when_due", saving)
+    job = make_job("pretrain", "pretrain.steps=8", "pretrain.engine.log_steps=4", "pretrain.engine.checkpoint_steps=99")
+    pretrain.run(job)
+    assert reads == ["tolist", "tolist"], "after steps 4 and 8"
+    found = curves(job)
+    assert [step for step, _ in found["loss"]] == list(range(1, 9))
+    assert [step for step, _ in found["tokens_per_s"]] == [4, 8]
+    assert found["tokens"][-1] == (8, need(job.store, job.task).metrics["tokens"])
+    rows = sum(shard.rows[64].rows for shard in shards_of(job.manifest("pack"), Kind.TOKENS))
+    assert found["epochs/crawl"][-1] == (8, 8 * 8 / rows)
+    assert found["memory_bytes"][-1][1] > 1e8
 
 
 PHASES = (

@@ -137,6 +137,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     assert metrics["accuracy_low"] > 0.6
     assert metrics["accuracy_low"] < metrics["accuracy"] <= metrics["accuracy_high"] + 1e-9
     assert {file.path.rpartition("/")[2]: file.kind for file in manifest.files} == {
+        "events.out.tfevents.0000000000.gristmill": "events",
         "metrics.jsonl": "metrics",
         **dict.fromkeys(("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"), "model"),
     }

@@ -57,7 +57,7 @@ def test_held_out_examples_are_dealt_out_in_equally_many_batches(world: int, cou
 
 
 def test_the_figures_of_the_result() -> None:
-    state = {"before": 2.0, "tokens": 90, "seconds": 1.5}
+    state = {"before": 2.0, "best": [4, 1.25], "tokens": 90, "seconds": 1.5}
     assert sft._summary(state, HeldOut(nll=30.0, tokens=20.0, bytes=80.0), 7, 3).model_dump(exclude_unset=True) == {
         "examples": 7,
         "heldout_examples": 3,
@@ -65,6 +65,8 @@ def test_the_figures_of_the_result() -> None:
         "heldout_loss_after": 1.5,
         "heldout_perplexity_before": pytest.approx(7.389056),
         "heldout_perplexity_after": pytest.approx(4.481689),
+        "best_step": 4,
+        "best_heldout_loss": 1.25,
         "response_tokens": 90,
         "seconds": 1.5,
     }

@@ -1,123 +1,291 @@
 """Checkpoints hold all state that the next step needs. They are committed as results are, in folders `step-<n>`.
 
-    shard-00000-of-00004.safetensors   float32 weights and AdamW's two moments of every fourth parameter, whole
-    random-00000.safetensors           one process's random states
-    state.json                         step, update counts, norms of the last updates, and the stage's own small values
-    metrics.jsonl                      the curves so far
+    shard-00000-000.safetensors   process 0's first part: float32 weights and AdamW's two moments of whole parameters
+    random-00000.safetensors      process 0's random states
+    state.json                    step, update counts, norms of the last updates, and the stage's own small values
+    metrics.jsonl                 the curves so far
 
 Tensors are stored whole, parameter by parameter, under any ZeRO stage. So a run may resume with another number of
 processes, another ZeRO stage or another micro-batch; with the same ones it continues bit for bit. Nothing is pickled.
 Each process writes and uploads its own share of the parameters; gathering one parameter at a time bounds the memory.
+
+The loop waits only until every process has copied its share into memory. The upload runs behind the next steps, in
+several streams. It needs no word between the processes: each leaves a list of its files in the store, and process 0
+commits when it has all lists.
 """
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
-from contract.digest import file_digest
 from contract.errors import DamagedError, InputError, Interrupted, StoreError
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, find, parse, read
 from contract.printable import printable
 from contract.results import Checkpoint
+from contract.store import Store
 from training.engine import zero
 from training.engine.checkpoint_files import Shards, check_digests, header_fits, random_state, restore_random_state
 from training.engine.engine import Engine
-from training.engine.job import Job, checkpoint_prefixes
+from training.engine.job import Job, checkpoint_prefixes, kept_steps
 
-KEEP = 2  # the newest, and one in case the newest is damaged
+KEEP = 2  # while a stage trains, at least: the newest, and one in case the newest is damaged
 LISTINGS = 5  # tries; another attempt deletes old checkpoints once in minutes, not between any two listings
+STREAMS = 4  # uploads at a time per process; one connection to a store rarely fills a network card
+PIECE_BYTES = 256 << 20  # of a shard: with its copies while it is uploaded, four streams take some 2 GB of memory
+LISTED = TypeAdapter(list[File])
+ALREADY = "{}: another attempt has finished this task; its result stands, this one stops"
 
 
-def due(step: int, last: int, every: int, stopping: bool) -> bool:
-    """Whether to save a checkpoint after update `step`: every `every` updates, and when the task is asked to stop.
+def due(step: int, last: int, every: int, wanted: bool) -> bool:
+    """Whether to save a checkpoint after update `step`: every `every` updates, and when it is `wanted`.
 
-    Never after the last update, because the stage then commits its result.
+    It is wanted where the task is asked to stop, or the model is the best so far. Never after the last update: what
+    is saved there is saved for a longer run, see `save_last`.
     """
-    return step < last and (stopping or step % every == 0)
+    return step < last and (wanted or step % every == 0)
 
 
-def save_when_due(job: Job, step: int, last: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
-    """Save a checkpoint if one is `due`; every rank calls this after every update.
+def save_when_due(
+    job: Job,
+    step: int,
+    last: int,
+    engines: Mapping[str, Engine],
+    extra: Mapping[str, Any],
+    heldout_loss: float | None = None,
+) -> None:
+    """Begin to save a checkpoint if one is `due`; every rank calls this after every update.
 
-    Raises Interrupted after the save if the task was asked to stop.
+    `heldout_loss` is given where the model was just measured and is the best so far. Raises Interrupted after the save
+    if the task was asked to stop, and the error of an upload that has failed since the last call.
     """
+    job.behind.check()
     stopping = job.ranks.stopping()
-    if not due(step, last, job.settings.engine.checkpoint_steps, stopping):
-        return
-    save(job, step, engines, extra)
-    if stopping:
-        raise Interrupted(f"{job.task.stage}: stopped after step {step} of {last}; run again to go on")
+    if step < last and stopping:
+        _stop(job, step, last, partial(begin, job, step, engines, extra, heldout_loss))
+    if due(step, last, job.settings.engine.checkpoint_steps, heldout_loss is not None):
+        begin(job, step, engines, extra, heldout_loss)
+
+
+def save_last(job: Job, last: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
+    """Begin to save the state after the last update, so that a longer run can go on from it, if any is to be kept."""
+    newest = committed(job)[:1] if job.ranks.rank == 0 else []
+    have = job.ranks.share(newest[0].metrics["step"] if newest else None)
+    if job.settings.engine.keep_last and have != last:
+        begin(job, last, engines, extra)
+
+
+def _stop(job: Job, step: int, last: int, save_now: Callable[[], None]) -> None:
+    """Save if there is time for it, let the upload end, and raise Interrupted."""
+    behind, grace = job.behind, job.grace_s
+    late = behind.busy and not fits(behind.left_s, behind.took_s, grace)
+    if job.ranks.sum(float(late))[0]:  # the same answer on every rank
+        if job.ranks.rank == 0:
+            print(
+                f"{job.task.stage}: the {behind.what} is still being uploaded, and another upload would take "
+                f"{behind.took_s:.0f} s more; {grace:.0f} s are granted, so step {step} is not saved",
+                flush=True,
+            )
+    else:
+        save_now()
+    behind.wait()
+    job.ranks.barrier()  # a rank that leaves ends the others, and rank 0 commits after all have uploaded
+    raise Interrupted(f"{job.task.stage}: stopped after step {step} of {last}; run again to go on")
+
+
+def fits(left_s: float, upload_s: float, grace_s: float | None) -> bool:
+    """Whether an upload of `upload_s` seconds, after `left_s` for the one under way, ends within the grace period."""
+    return grace_s is None or left_s + upload_s <= grace_s
 
 
 def save(job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
-    """Write, upload and commit the state after `step` updates; then delete all but the newest KEEP checkpoints.
+    """`begin`, and wait until the checkpoint is committed."""
+    begin(job, step, engines, extra)
+    job.behind.wait()
+    job.ranks.barrier()
 
-    Every rank calls it. `extra` maps names to JSON values, the same on every rank. Raises, on every rank, InputError if
-    a weight or a moment is NaN or infinite, because training cannot recover from that state, and Interrupted if another
-    attempt, on a machine that was cut off, has finished the task.
+
+def begin(
+    job: Job, step: int, engines: Mapping[str, Engine], extra: Mapping[str, Any], heldout_loss: float | None = None
+) -> None:
+    """Copy the state after `step` updates into memory and start its upload, which commits it and deletes old ones.
+
+    Every rank calls it. It first waits for the upload of the checkpoint before. `extra` maps names to JSON values, the
+    same on every rank. Raises, on every rank, InputError if a weight or a moment is NaN or infinite, because training
+    cannot recover from that state. The upload raises Interrupted, where the loop asks next, if another attempt, on a
+    machine that was cut off, has finished the task.
     """
-    shard = _shard(job, engines)
-    if job.ranks.sum(float(not all(bool(value.isfinite().all()) for value in shard.values())))[0]:
+    began = time.perf_counter()
+    _await(job, step)
+    waited = time.perf_counter() - began
+    pieces, finite = _copy(job, engines)
+    if job.ranks.sum(float(not finite))[0]:
         raise InputError(
             f"{job.task.stage}: weights contain NaN or Inf after step {step}; training diverged, "
             f"lower the learning rate or clip of {job.task.stage}"
         )
-    _stop_where_done(job)
-    attempt = job.attempt_at(f"step-{step:08d}")
-    folder = job.scratch.fresh(f"checkpoint-{job.ranks.rank}")
-    save_file(shard, folder / f"shard-{job.ranks.rank:05d}-of-{job.ranks.world:05d}.safetensors")
-    save_file(random_state(), folder / f"random-{job.ranks.rank:05d}.safetensors")
-    if job.ranks.rank == 0:
+    job.curves.read(job.ranks)
+    rank = job.ranks.rank
+    tensors = {f"shard-{rank:05d}-{number:03d}.safetensors": piece for number, piece in enumerate(pieces)}
+    tensors[f"random-{rank:05d}.safetensors"] = random_state()
+    plain: dict[str, bytes] = {}
+    if rank == 0:
         states = {name: engine.state() for name, engine in engines.items()}
-        (folder / "state.json").write_text(json.dumps({"step": step, "engines": states, "extra": dict(extra)}))
-        (folder / "metrics.jsonl").write_bytes(job.curves.dump())
-    own = [
-        File(
-            path=attempt.path(path.name),
-            kind=Kind.METRICS if path.suffix == ".jsonl" else Kind.CHECKPOINT,
-            bytes=path.stat().st_size,
-            sha256=file_digest(path),
+        plain["state.json"] = json.dumps({"step": step, "engines": states, "extra": dict(extra)}).encode()
+        plain["metrics.jsonl"] = job.curves.dump()
+    attempt = job.attempt_at(f"step-{step:08d}")
+    known = {} if heldout_loss is None else {"heldout_loss": heldout_loss}
+    schedule = next(iter(engines.values())).total_steps
+    result = Checkpoint(step=step, processes=job.ranks.world, schedule_steps=schedule, **known)
+    held = time.perf_counter() - began
+    job.behind.start(
+        f"checkpoint of step {step}", partial(_upload, job, attempt, tensors, plain, result, (held, waited))
+    )
+
+
+def _await(job: Job, step: int) -> None:
+    """Wait for the upload under way, and say so: steps that wait are lost time."""
+    if job.behind.busy and job.ranks.rank == 0:
+        print(
+            f"{job.task.stage}: step {step} is to be saved, and the {job.behind.what} is still being uploaded; "
+            f"waiting, about {job.behind.left_s:.0f} s; raise {job.task.stage}.engine.checkpoint_steps",
+            flush=True,
         )
-        for path in sorted(folder.iterdir())
-    ]
+    job.behind.wait()
+
+
+def _copy(job: Job, engines: Mapping[str, Engine]) -> tuple[list[dict[str, Tensor]], bool]:
+    """This rank's share of the state in memory, in pieces of about PIECE_BYTES, and whether all of it is finite.
+
+    All ranks gather every parameter together; each keeps every world-th one.
+    """
+    pieces: list[dict[str, Tensor]] = [{}]
+    size = index = 0
+    largest = torch.zeros(())
+    for name, engine in engines.items():
+        for parameter, tensors in zero.read(engine.deepspeed):
+            if index % job.ranks.world == job.ranks.rank:
+                for key, value in tensors.items():
+                    # The largest size is NaN or infinite if any number is; this reads each one once, on its device.
+                    largest = torch.maximum(largest.to(value.device), torch.linalg.vector_norm(value, math.inf))
+                    if size > PIECE_BYTES:
+                        pieces.append({})
+                        size = 0
+                    pieces[-1][f"{name}/{parameter}/{key}"] = value.to("cpu", copy=True)
+                    size += value.nbytes
+            index += 1
+    return pieces, bool(largest.isfinite())
+
+
+def _upload(
+    job: Job,
+    attempt: Attempt,
+    tensors: dict[str, dict[str, Tensor]],
+    plain: Mapping[str, bytes],
+    result: Checkpoint,
+    held: tuple[float, float],
+) -> None:
+    """Upload this rank's files; rank 0 also commits. Runs behind the steps, so it calls no other rank."""
+    began = time.monotonic()
+    _stop_where_done(job)
     with job.leading(attempt):
-        job.store.upload(folder, f"{attempt.prefix}/{attempt.id}")
-        written = [file for files in job.ranks.gather(own) for file in files]  # also waits for the other uploads
-        if job.ranks.rank == 0:
-            _commit(job, attempt, step, written)
-        job.ranks.barrier()
+        with ThreadPoolExecutor(STREAMS) as streams:
+            put = partial(_put, job, attempt)
+            files = [*streams.map(lambda name: put(name, as_safetensors(tensors.pop(name))), list(tensors))]
+        files += [put(name, content) for name, content in plain.items()]
+        if job.ranks.rank:
+            job.store.write_bytes(_list_of(attempt, job.ranks.rank), LISTED.dump_json(files))
+            return
+        for rank in range(1, job.ranks.world):
+            files += _files_of(job, attempt, rank)
+        attempt.commit(files, result=result)
+        for rank in range(1, job.ranks.world):
+            job.store.delete(_list_of(attempt, rank))
+    _delete_old(job)
+    _say(job, result.step, sum(file.bytes for file in files), held, time.monotonic() - began)
 
 
-def _commit(job: Job, attempt: Attempt, step: int, files: list[File]) -> None:
-    attempt.commit(files, result=Checkpoint(step=step, processes=job.ranks.world))
-    for old in committed(job)[KEEP:]:
-        _delete(job, old)
+def _put(job: Job, attempt: Attempt, name: str, content: bytes) -> File:
+    path = attempt.path(name)
+    job.store.write_bytes(path, content)
+    kind = Kind.METRICS if name == "metrics.jsonl" else Kind.CHECKPOINT
+    return File(path=path, kind=kind, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _list_of(attempt: Attempt, rank: int) -> str:
+    return attempt.path(f"files-{rank:05d}.json")
+
+
+def _files_of(job: Job, attempt: Attempt, rank: int) -> list[File]:
+    """The files that another rank has uploaded; waits for its list. If that rank fails, the launcher ends this one."""
+    while True:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # not there, or not all of it
+            return LISTED.validate_json(job.store.read_bytes(_list_of(attempt, rank)))
+        time.sleep(0.2)
+
+
+def _delete_old(job: Job) -> None:
+    """Delete all checkpoints but those that the settings keep."""
+    engine = job.settings.engine
+    found = {Checkpoint.of(one).step: one for one in committed(job)}
+    measured = [(loss, step) for step, one in found.items() if (loss := Checkpoint.of(one).heldout_loss) is not None]
+    best = min(measured)[1] if measured else None
+    stay = kept_steps(list(found), max(KEEP, engine.keep_last), engine.keep_every, best)
+    for step in found.keys() - stay:
+        _delete(job, found[step])
+
+
+def _say(job: Job, step: int, size: int, held: tuple[float, float], seconds: float) -> None:
+    """How long the loop and the upload took; and beforehand, that the grace period of a stop is too short for one."""
+    took, waited = held
+    rate = size / max(seconds, 1e-9)
+    print(
+        f"{job.task.stage}: checkpoint of step {step}, {size / 1e6:,.1f} MB: the steps waited {took:.2f} s"
+        + (f", {waited:.2f} s of them for the one before" if waited >= 0.01 else "")
+        + f"; uploaded in {seconds:.1f} s at {rate / 1e6:,.0f} MB/s",
+        flush=True,
+    )
+    if not fits(0, seconds, job.grace_s):
+        print(
+            f"{job.task.stage}: a stop grants {job.grace_s:.0f} s, and a checkpoint of {size / 1e6:,.1f} MB at "
+            f"{rate / 1e6:,.0f} MB/s takes {seconds:.0f} s: a stop will lose the steps since the last checkpoint; "
+            "grant more, use a faster store, or lower engine.checkpoint_steps",
+            flush=True,
+        )
 
 
 def _stop_where_done(job: Job) -> None:
-    if job.ranks.share(job.ranks.rank == 0 and find(job.store, job.task) is not None):
-        raise Interrupted(
-            f"{job.task.stage}: another attempt has finished this task; its result stands, this one stops"
-        )
+    if job.ranks.rank == 0 and find(job.store, job.task) is not None:
+        raise Interrupted(ALREADY.format(job.task.stage))
 
 
 def committed(job: Job) -> list[Manifest]:
     """The manifests of the task's checkpoints, newest first."""
+    return committed_below(job.store, job.task.stage, job.task.fingerprint)
+
+
+def committed_below(store: Store, stage: str, fingerprint: str) -> list[Manifest]:
+    """The manifests of the checkpoints of the task with this fingerprint, newest first."""
     manifests: list[Manifest] = []
-    for prefix in checkpoint_prefixes(job.store, job.task):
+    for prefix in checkpoint_prefixes(store, stage, fingerprint):
         with contextlib.suppress(FileNotFoundError, DamagedError):  # not committed, or damaged: `restore` handles that
-            manifests.append(read(job.store, prefix))
+            manifests.append(read(store, prefix))
     return manifests
 
 
@@ -132,17 +300,21 @@ class _Opened:
     curves: bytes
 
 
-def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any]]:
+def restore(
+    job: Job, engines: Mapping[str, Engine], others: Callable[[], Sequence[str]] = tuple
+) -> tuple[int, dict[str, Any]]:
     """Put the newest undamaged checkpoint's state into engines, curves and random generators; returns (step, extra).
 
-    Damaged checkpoints are reported and set aside. If the task never had a checkpoint, nothing changes and the result
-    is (0, {}). Raises, on every rank, InputError if all checkpoints are damaged or the checkpoint does not fit the
-    engines, and StoreError if one cannot be read at this time.
+    Damaged checkpoints are reported and set aside. If the task never had a checkpoint, the first undamaged one of
+    `others` is taken, and named in `extra` as `extended_from`; it returns folders of other tasks' checkpoints. If there
+    is none, nothing changes and the result is (0, {}). Raises, on every rank, InputError if all checkpoints are damaged
+    or the checkpoint does not fit the engines, and StoreError if one cannot be read at this time.
     """
-    found = _newest(job)
+    found = _newest(job) or _first_whole(job, others())
     if found is None:
         return 0, {}
     manifest, state = found.manifest, found.state
+    elsewhere = manifest.fingerprint != job.task.fingerprint
     if state["engines"].keys() != engines.keys():
         raise InputError(
             f"{job.store.full(manifest.path)}: holds {sorted(state['engines'])}, this stage needs {sorted(engines)}; "
@@ -162,8 +334,9 @@ def restore(job: Job, engines: Mapping[str, Engine]) -> tuple[int, dict[str, Any
         restore_random_state(found.random)
     job.curves.restore(found.curves)
     if job.ranks.rank == 0:
-        print(f"resumed {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
-    return int(state["step"]), state["extra"]
+        how = "extended" if elsewhere else "resumed"
+        print(f"{how} {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
+    return int(state["step"]), state["extra"] | ({"extended_from": manifest.prefix} if elsewhere else {})
 
 
 def _newest(job: Job) -> _Opened | None:
@@ -191,9 +364,22 @@ def _newest(job: Job) -> _Opened | None:
     )
 
 
+def _first_whole(job: Job, prefixes: Sequence[str]) -> _Opened | None:
+    """The first checkpoint of other tasks that every rank can read. Nothing of another task is ever set aside."""
+    for prefix in prefixes:
+        look = _look(job, prefix)
+        if max(job.ranks.gather(look.state)) is _State.WHOLE:
+            return look.opened
+        if job.ranks.rank == 0:
+            print(
+                printable(f"not extended from {job.store.full(prefix)}: {look.why or 'it cannot be read'}"), flush=True
+            )
+    return None
+
+
 def _listed(job: Job) -> list[str]:
     """Prefixes that hold a checkpoint's manifest, damaged ones included, newest first."""
-    prefixes = checkpoint_prefixes(job.store, job.task)
+    prefixes = checkpoint_prefixes(job.store, job.task.stage, job.task.fingerprint)
     return [prefix for prefix in prefixes if job.store.exists(f"{prefix}/manifest.json")]
 
 
@@ -275,10 +461,13 @@ def _refuse_to_start_over(job: Job) -> None:
 
     Every rank raises the same error.
     """
-    _stop_where_done(job)
+    if job.ranks.share(job.ranks.rank == 0 and find(job.store, job.task) is not None):
+        raise Interrupted(ALREADY.format(job.task.stage))
     aside = [
         entry.path
-        for prefix in (checkpoint_prefixes(job.store, job.task) if job.ranks.rank == 0 else ())
+        for prefix in (
+            checkpoint_prefixes(job.store, job.task.stage, job.task.fingerprint) if job.ranks.rank == 0 else ()
+        )
         for entry in job.store.files(prefix, recursive=False)
         if "/damaged-" in entry.path
     ]
@@ -300,15 +489,3 @@ def _delete(job: Job, manifest: Manifest) -> None:
 def _wanted(job: Job, file: File) -> bool:
     name = Path(file.path).name
     return not name.startswith("random-") or name == f"random-{job.ranks.rank:05d}.safetensors"
-
-
-def _shard(job: Job, engines: Mapping[str, Engine]) -> dict[str, Tensor]:
-    """This rank's share of the state. All ranks gather every parameter together; each keeps every world-th one."""
-    kept: dict[str, Tensor] = {}
-    index = 0
-    for name, engine in engines.items():
-        for parameter, tensors in zero.read(engine.deepspeed):
-            if index % job.ranks.world == job.ranks.rank:
-                kept.update({f"{name}/{parameter}/{key}": value.cpu() for key, value in tensors.items()})
-            index += 1
-    return kept

@@ -4,8 +4,9 @@ Every process of a stage holds a Job and calls the same methods in the same orde
 """
 
 import contextlib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +18,17 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, Rows, need
 from contract.plan import Run, Task
 from contract.results import Result
+from contract.settings.training import Engine
 from contract.store import Store
+from training.engine.behind import Behind
+from training.engine.events import event_name, write_events
 from training.engine.metrics import Curves
 from training.engine.ranks import Ranks
 from training.engine.scratch import Scratch
 
 STEP = re.compile(r"step-[0-9]{8,}")
+EVENTS = event_name(0)
+GRACE = "GRISTMILL_GRACE_S"  # Airflow's side says here how long a stage may take to stop
 
 
 @dataclass
@@ -35,6 +41,14 @@ class Job(StageJob):
     ranks: Ranks = field(default_factory=Ranks)
     curves: Curves = field(default_factory=Curves)
     """The stage's curves so far, stored in every checkpoint and in the committed result."""
+    behind: Behind = field(default_factory=Behind)
+    """The upload of the newest checkpoint."""
+
+    @property
+    def grace_s(self) -> float | None:
+        """Seconds from the request to stop until the process is killed; None if nobody said so."""
+        said = os.environ.get(GRACE)
+        return float(said) if said else None
 
     @property
     def run_uri(self) -> str:
@@ -86,14 +100,18 @@ class Job(StageJob):
         kinds: Mapping[str, Kind] | None = None,
         rows: Rows | None = None,
     ) -> None:
-        """Upload a folder and the curves, create the manifest and delete the task's checkpoints.
+        """Upload a folder and the curves, create the manifest and delete the checkpoints that are not to be kept.
 
-        Rank 0 does this while the others wait. `kinds` maps file names to kinds; the default is `model`. Raises
-        InputError if a file from outside the store changed while the stage ran.
+        Rank 0 does this while the others wait; the upload of the last checkpoint ends first. `kinds` maps file names to
+        kinds; the default is `model`. Raises InputError if a file from outside the store changed while the stage ran.
         """
+        self.behind.wait()
+        self.curves.read(self.ranks)
         if self.ranks.rank == 0:
             (folder / "metrics.jsonl").write_bytes(self.curves.dump())
-            known = {"metrics.jsonl": Kind.METRICS, **(kinds or {})}
+            known = {"metrics.jsonl": Kind.METRICS, EVENTS: Kind.EVENTS, **(kinds or {})}
+            if self.curves.points:
+                write_events(folder / EVENTS, self.curves.points)
             files = [
                 File(
                     path=self.attempt.path(path.relative_to(folder).as_posix()),
@@ -107,19 +125,42 @@ class Job(StageJob):
             ]
             self.store.upload(folder, f"{self.attempt.prefix}/{self.attempt.id}")
             self._run.check_inputs(self.task)  # again, because a file may have changed while it was read
-            self.attempt.commit(files, rows, result)
-            clear_checkpoints(self.store, self.task)
+            made = self.attempt.commit(files, rows, result)
+            settle_checkpoints(self.store, self.task, made, getattr(self.settings, "engine", None))
         self.ranks.barrier()
 
 
-def checkpoint_prefixes(store: Store, task: Task) -> list[str]:
-    """The folders of the task's checkpoints, newest first: committed ones, uncommitted ones and those set aside."""
-    base = f"{task.stage}/{task.fingerprint}"
+def checkpoint_prefixes(store: Store, stage: str, fingerprint: str) -> list[str]:
+    """The folders of a task's checkpoints, newest first: committed ones, uncommitted ones and those set aside."""
+    base = f"{stage}/{fingerprint}"
     return [f"{base}/{name}" for name in sorted(store.folders(base), reverse=True) if STEP.fullmatch(name)]
 
 
-def clear_checkpoints(store: Store, task: Task) -> None:
-    """Delete the checkpoints of a finished task, also if it was killed right after its commit."""
-    for prefix in checkpoint_prefixes(store, task):
-        store.delete(f"{prefix}/manifest.json")  # first, so that no manifest lists files that are gone
-        store.delete(prefix)
+def kept_steps(steps: Sequence[int], newest: int, every: int | None, best: int | None) -> set[int]:
+    """Of the steps of a task's checkpoints, those that stay.
+
+    They are the `newest`, the multiples of `every`, and the one with the best model.
+    """
+    return {
+        *sorted(steps)[len(steps) - min(newest, len(steps)) :],
+        *(step for step in steps if every and step % every == 0),
+        *(step for step in steps if step == best),
+    }
+
+
+def settle_checkpoints(store: Store, task: Task, done: Manifest, engine: Engine | None) -> None:
+    """Delete the checkpoints of a finished task that its settings do not keep, also if it was killed at its commit.
+
+    A checkpoint stays as the best one if the result, whose manifest is `done`, names it. Stages without an engine make
+    no checkpoints.
+    """
+    if engine is None:
+        return
+    prefixes = checkpoint_prefixes(store, task.stage, task.fingerprint)
+    found = {int(prefix.rpartition("/step-")[2]): prefix for prefix in prefixes}
+    whole = [step for step, prefix in found.items() if store.exists(f"{prefix}/manifest.json")]
+    best = done.metrics.get("best_step")
+    stay = kept_steps(whole, engine.keep_last, engine.keep_every, best if isinstance(best, int) else None)
+    for step in found.keys() - stay:
+        store.delete(f"{found[step]}/manifest.json")  # first, so that no manifest lists files that are gone
+        store.delete(found[step])

@@ -1,30 +1,76 @@
 """Curves, and the arithmetic of a run's speed: FLOPs per token and MFU."""
 
 import math
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.metrics import Point, dump_points, load_points
+from training.engine.ranks import Ranks
 
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
-"""Dense bf16 peak of one SXM device in FLOP/s, from the vendor's data sheets; keyed by a part of the device's name."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PEAK_FLOPS = {
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+}
+"""Dense bf16 peak of one device in FLOP/s, from the vendor's data sheets (half of what they give with sparsity).
+
+Keyed by a part of the device's name, the longer part first. A name that says neither PCIe nor NVL is an SXM device.
+"""
 
 
 @dataclass
 class Curves:
-    """The points of all curves of a stage, in the order of steps. Every rank holds the same values."""
+    """The points of all curves of a stage, in the order of steps. Every rank holds the same values.
+
+    Figures that a device computes wait there until `read`: to read one, a process waits for all that the device has
+    still to do. So the figures of many steps are summed over the processes and read at once.
+    """
 
     points: list[Point] = field(default_factory=list)
     clock: Callable[[], float] = time.time
+    _waiting: "list[tuple[int, Mapping[str, Tensor], Mapping[str, float], float]]" = field(default_factory=list)
+
+    def add_later(self, step: int, shares: "Mapping[str, Tensor]", **values: float) -> None:
+        """Add a point for each named value, and at the next `read` one for each share: this process's part of a sum.
+
+        Shares are scalars on the device. Every rank names the same.
+        """
+        self._waiting.append((step, shares, values, self.clock()))
+
+    def read(self, ranks: Ranks) -> None:
+        """Add the points of what waits; every rank calls it, because one all-reduce sums up all shares."""
+        if not self._waiting:
+            return
+        import torch
+
+        waiting, self._waiting = self._waiting, []
+        shares = torch.stack([value.double() for _, own, _, _ in waiting for value in own.values()])
+        sums = iter(ranks.total(shares))
+        for step, own, values, now in waiting:
+            named = {**{name: next(sums) for name in own}, **values}
+            self._put(step, named, now)
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a curve that was read; None if there is none."""
+        return next((point.value for point in reversed(self.points) if point.name == name), None)
 
     def add(self, step: int, **values: float) -> None:
         """Add one point for each named value. Step 1 is after the first update, step 0 before training.
 
         A value that is NaN or infinite gets no point: no chart can show it, and an update that made it is skipped.
         """
-        now = self.clock()
+        self._put(step, values, self.clock())
+
+    def _put(self, step: int, values: Mapping[str, float], now: float) -> None:
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         self.points.extend(Point(step, name, value, now) for name, value in finite.items())
 
@@ -33,12 +79,43 @@ class Curves:
         steps = [point.step for point in self.points if point.name == "skipped"]
         return {"skipped_updates": len(steps), "skipped_steps": " ".join(map(str, dict.fromkeys(steps)))}
 
+    def note(self, name: str) -> str:
+        """The newest value of a curve that was read, for a progress line."""
+        value = self.last(name)
+        return "" if value is None else f"{name} {value:.3f}"
+
     def dump(self) -> bytes:
         return dump_points(self.points)
 
     def restore(self, data: bytes) -> None:
         """Replace all points by those of a checkpoint."""
         self.points = load_points(data)
+
+
+@dataclass
+class Pace:
+    """Tokens and seconds since the last reading."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        self.tokens += tokens
+        self.seconds += seconds
+
+    def read(self) -> float:
+        """Tokens a second since the last reading."""
+        rate, self.tokens, self.seconds = self.tokens / max(self.seconds, 1e-9), 0, 0.0
+        return rate
+
+
+def memory_bytes(ranks: Ranks) -> int:
+    """The most memory that this process has held so far: of its GPU, or of the machine if it has none."""
+    import torch
+
+    if ranks.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(ranks.device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) -> float:

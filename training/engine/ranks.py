@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from contract.private import private_folder
 from training.engine.scratch import scratch_base
@@ -46,6 +46,8 @@ class Ranks:
     local_rank: int = 0
     world: int = 1
     stop: StopFlag = field(default_factory=StopFlag)
+    processors: Any = None
+    """The group in which the processes reach each other without their GPUs; None: the default group does that."""
 
     @cached_property
     def device(self) -> "torch.device":
@@ -54,14 +56,25 @@ class Ranks:
         return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
     def sum(self, *values: float) -> list[float]:
-        """Each value added up over all processes, in float64."""
+        """Each value added up over all processes, in float64.
+
+        The processors do it, because a GPU that had to answer would have to finish all its work first.
+        """
         if self.world == 1:
             return list(values)
         import torch
 
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(total)
+        total = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(total, group=self.processors)
         return total.tolist()
+
+    def total(self, values: "torch.Tensor") -> list[float]:
+        """Each value of a tensor on the device added up over all processes. Waits for all that the device has to do."""
+        if self.world > 1:
+            import torch
+
+            torch.distributed.all_reduce(values)
+        return values.tolist()
 
     def stopping(self) -> bool:
         """Whether any process was asked to stop. All get the same answer, so all stop after the same step."""
@@ -139,12 +152,14 @@ def join(stop: StopFlag | None = None) -> Ranks:
     ranks = Ranks(own_rank(), local_rank, world, stop or StopFlag())
     if world > int(os.environ.get("LOCAL_SIZE", "1")):
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
+        ranks.processors = torch.distributed.new_group(backend="gloo") if cuda else None
         return ranks
     # On one machine only loopback is open: torch's default rendezvous would listen on every interface.
     for library in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     meeting = f"file://{_meeting_place(os.getppid() if world > 1 else os.getpid())}"
     deepspeed.init_distributed(backend, False, verbose=False, init_method=meeting, rank=ranks.rank, world_size=world)
+    ranks.processors = torch.distributed.new_group(backend="gloo") if cuda and world > 1 else None
     return ranks
 
 

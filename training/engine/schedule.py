@@ -9,11 +9,11 @@ from contract.settings.training import Optim
 def lr_at(step: int, total: int, optim: Optim) -> float:
     """The learning rate of update `step`, counted from 0, of `total`.
 
-    Linear warm-up that ends at `lr` after warmup_fraction x total updates, then the schedule's way down, which reaches
-    `lr x min_lr_fraction` with the last update (Radford et al. 2018; Brown et al. 2020, appendix B). `constant` has no
-    way down.
+    Linear warm-up that ends at `lr` after warmup_steps updates, or after warmup_fraction x total, then the schedule's
+    way down, which reaches `lr x min_lr_fraction` with the last update (Radford et al. 2018; Brown et al. 2020,
+    appendix B). `constant` has no way down.
     """
-    warmup = math.ceil(total * optim.warmup_fraction)
+    warmup = math.ceil(total * optim.warmup_fraction) if optim.warmup_steps is None else optim.warmup_steps
     if step < warmup:
         return optim.lr * (step + 1) / warmup
     if optim.schedule == "constant":

@@ -65,11 +65,6 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
     return total
 
 
-def batch_loss(job: Job, nll: Tensor, batch: Batch) -> float:
-    """Nats per token over all processes, before the update. It may be NaN; the engine then skips the update."""
-    return job.ranks.sum(float(nll))[0] / batch.count
-
-
 def finite(job: Job, value: float, what: str) -> float:
     """Return the value; raise InputError if it is NaN or infinite.
 
@@ -103,6 +98,29 @@ def heldout_loss(
     module.train(training)
     total = HeldOut(*job.ranks.sum(float(nll), tokens_seen, bytes_seen))
     return total if total.tokens else None
+
+
+def note_heldout(
+    job: Job, step: int, found: HeldOut | None, state: dict[str, Any]
+) -> tuple[dict[str, Any], float | None]:
+    """Add a held-out loss to the curves; returns the stage's state with the best one, and the loss if it is the best.
+
+    The state's `best` is (step, loss) of the lowest held-out loss so far. A loss that is NaN is never the best.
+    """
+    if found is None:
+        return state, None
+    job.curves.read(job.ranks)
+    job.curves.add(step, heldout_loss=found.loss)
+    best = state.get("best")
+    if not math.isfinite(found.loss) or (best and best[1] <= found.loss):
+        return state, None
+    return {**state, "best": [step, found.loss]}, found.loss
+
+
+def best_of(state: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the best held-out loss, for a manifest; empty if nothing was held out."""
+    step, loss = state.get("best") or (None, None)
+    return {} if step is None else {"best_step": step, "best_heldout_loss": loss}
 
 
 def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:

@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import random
+import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,13 +23,14 @@ from safetensors.torch import load_file
 
 from contract import gc
 from contract.errors import InputError, Interrupted, StoreError
-from contract.manifest import Attempt, File
+from contract.manifest import Attempt, File, find
+from contract.results import Result
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Model, Optim
 from contract.store import Store
 from training.engine import checkpoint, zero
 from training.engine.engine import Engine
-from training.engine.job import Job, clear_checkpoints
+from training.engine.job import Job, kept_steps, settle_checkpoints
 from training.engine.metrics import Curves
 from training.engine.ranks import Ranks
 from training.models import llama as model
@@ -54,6 +57,12 @@ def state(engine: Engine) -> dict[str, torch.Tensor]:
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return one.keys() == two.keys() and all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def clear(job: Job, keep_last: int = 0, keep_every: int | None = None, **metrics: int) -> None:
+    """What becomes of the checkpoints when the task is done."""
+    settings = EngineSettings(keep_last=keep_last, keep_every=keep_every)
+    settle_checkpoints(job.store, job.task, Mock(metrics=metrics), settings)
 
 
 class Killed(BaseException):
@@ -97,13 +106,7 @@ class Peers(Ranks):
                 return value if self.rank == 0 else 1  # checkpoints that rank 0 has set aside
 
     def gather(self, value: Any) -> list[Any]:
-        """Its own value and those that peers gathered before it, where these are lists of files; all wait here too."""
-        if not isinstance(value, list):
-            return [value]
-        self.barrier()
-        earlier = self.job.attempt.run.__dict__.setdefault("gathered", [])
-        earlier.append(value)
-        return earlier
+        return [value]
 
     def barrier(self) -> None:
         written = len(self.job.store.files(f"{self.job.task.stage}/{self.job.task.fingerprint}"))
@@ -148,6 +151,7 @@ def test_a_task_that_is_to_stop_saves_first(make_job: Callable[..., Job], capsys
     steps = lambda: [one.metrics["step"] for one in checkpoint.committed(job)]  # noqa: E731
     for step in (1, 2, 3, 4):
         checkpoint.save_when_due(job, step, 6, {"model": engine}, {"tokens": step})
+    job.behind.wait()
     assert steps() == [3]
     job.ranks.stop.raised = True
     with pytest.raises(Interrupted, match=r"^pretrain: stopped after step 5 of 6; run again to go on$"):
@@ -163,12 +167,14 @@ def test_a_task_that_is_to_stop_saves_first(make_job: Callable[..., Job], capsys
     ("change", "left"),
     [
         (1, [2, 1]),  # before the upload
-        (2, [2, 1]),  # uploaded, not yet on the disk
-        (3, [2, 1]),  # all there but the manifest
-        (4, [3, 2, 1]),  # the manifest is there, its name not yet on the disk
-        (5, [3, 2, 1]),  # nothing old is deleted
-        (6, [3, 2]),  # the old manifest is gone, its files are not
-        (7, [3, 2]),  # there is no seventh
+        (2, [2, 1]),  # one file is there
+        (4, [2, 1]),  # all but the curves
+        (5, [2, 1]),  # uploaded, not yet on the disk
+        (6, [2, 1]),  # all there but the manifest
+        (7, [3, 2, 1]),  # the manifest is there, its name not yet on the disk
+        (8, [3, 2, 1]),  # nothing old is deleted
+        (9, [3, 2]),  # the old manifest is gone, its files are not
+        (10, [3, 2]),  # there is no tenth
     ],
 )
 def test_a_save_killed_at_any_change_leaves_whole_checkpoints(
@@ -180,7 +186,7 @@ def test_a_save_killed_at_any_change_leaves_whole_checkpoints(
         checkpoint.save(job, step, {"model": engine}, {})
     with monkeypatch.context() as patch:
         kill_at_change(patch, change)
-        with pytest.raises(Killed) if change < 7 else contextlib.nullcontext():
+        with pytest.raises(Killed) if change < 10 else contextlib.nullcontext():
             checkpoint.save(job, 3, {"model": engine}, {})
     found = checkpoint.committed(job)
     assert [one.metrics["step"] for one in found] == left
@@ -198,12 +204,12 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
         one = peer(alone, rank, 2)
         one.curves.add(1, loss=2.0)
         checkpoint.save(one, 1, {"model": engine}, {})
-        # All wait twice: with their own files written and nothing committed, and when rank 0 has committed.
-        assert one.ranks.waited == ([(2, 0), (2, 0)] if rank else [(6, 0), (7, 1)])
+        # Rank 1 leaves a list of its two files; when rank 0 has committed, its own four, a manifest and no list are there.
+        assert one.ranks.waited == ([(3, 0)] if rank else [(7, 1)])
     (manifest,) = checkpoint.committed(alone)
-    assert manifest.metrics == {"step": 1, "processes": 2}
+    assert manifest.metrics == {"step": 1, "processes": 2, "schedule_steps": len(BATCHES)}
     kinds = {Path(file.path).name: file.kind for file in manifest.files}
-    shards = [f"shard-0000{rank}-of-00002.safetensors" for rank in range(2)]
+    shards = [f"shard-0000{rank}-000.safetensors" for rank in range(2)]
     others = ["random-00000.safetensors", "random-00001.safetensors", "state.json"]
     assert kinds == {"metrics.jsonl": "metrics"} | dict.fromkeys([*shards, *others], "checkpoint")
     written = [
@@ -293,7 +299,7 @@ def test_a_file_that_the_library_calls_missing_is_not_damaged(
     assert checkpoint.restore(job, {"model": engine})[0] == 1
 
 
-@pytest.mark.parametrize("part", ["shard-00000-of-00001.safetensors", "state.json", "random-00000.safetensors"])
+@pytest.mark.parametrize("part", ["shard-00000-000.safetensors", "state.json", "random-00000.safetensors"])
 def test_a_changed_byte_is_noticed(make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str], part: str) -> None:
     job = make_job("pretrain")
     engine = make_engine(job)
@@ -348,7 +354,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over_in_silence(
     for path in left - whole.keys():
         os.rename(f"{job.store.root}/{path}", f"{job.store.root}/{path.rpartition('/')[0]}/manifest.json")
     assert checkpoint.restore(job, {"model": engine})[0] == 2
-    clear_checkpoints(job.store, job.task)
+    clear(job)
     assert checkpoint.restore(job, {"model": engine}) == (0, {})
 
 
@@ -441,7 +447,7 @@ def test_a_checkpoint_that_vanishes_while_it_is_read_is_looked_for_again(
     monkeypatch.setattr(job.scratch, "download", slow)
     assert checkpoint.restore(job, {"model": engine})[0] == 4
     assert vanished
-    cleared = Mock(side_effect=lambda file: clear_checkpoints(job.store, job.task) or download(file))
+    cleared = Mock(side_effect=lambda file: clear(job) or download(file))
     monkeypatch.setattr(job.scratch, "download", cleared)
     Attempt(job.attempt.run, job.task).commit([])
     with pytest.raises(Interrupted, match="another attempt has finished this task; its result stands, this one stops"):
@@ -453,7 +459,7 @@ def test_an_attempt_whose_task_is_done_saves_no_checkpoint(make_job: Callable[..
     engine = make_engine(job)
     checkpoint.save(job, 1, {"model": engine}, {})
     Attempt(job.attempt.run, job.task).commit([])
-    clear_checkpoints(job.store, job.task)
+    clear(job)
     with pytest.raises(Interrupted, match=r"^pretrain: another attempt has finished this task"):
         checkpoint.save(job, 2, {"model": engine}, {})
     assert not [name for name in job.store.folders(f"pretrain/{job.task.fingerprint}") if name.startswith("step-")]
@@ -544,7 +550,7 @@ def test_several_engines_extras_random_states_and_curves_come_back(make_job: Cal
     assert [(one.step, one.name, one.value) for one in other.curves.points] == [(1, "loss", 2.5)]
 
 
-@pytest.mark.parametrize("part", ["shard-00000-of-00001.safetensors", "state.json", "random-00000.safetensors"])
+@pytest.mark.parametrize("part", ["shard-00000-000.safetensors", "state.json", "random-00000.safetensors"])
 @pytest.mark.parametrize("left", [None, 40])
 def test_a_damaged_checkpoint_is_left_out_for_the_one_before(
     make_job: Callable[..., Job], capsys: pytest.CaptureFixture[str], part: str, left: int | None
@@ -577,7 +583,7 @@ def test_two_are_kept_and_none_after_the_end(make_job: Callable[..., Job]) -> No
         checkpoint.save(job, step, {"model": engine}, {})
     assert [one.partition for one in checkpoint.committed(job)] == ["step-00000003", "step-00000002"]
     assert not job.store.files(f"pretrain/{job.task.fingerprint}/step-00000001")
-    clear_checkpoints(job.store, job.task)
+    clear(job)
     assert checkpoint.committed(job) == []
     Attempt(job.attempt.run, job.task).commit([])
     assert checkpoint.committed(job) == [], "the stage's own result is no checkpoint"
@@ -628,3 +634,198 @@ def test_a_checkpoint_of_another_model_is_refused(make_job: Callable[..., Job], 
         checkpoint.restore(job, {"model": deeper})
     with pytest.raises(InputError, match=r"holds \['model'\], this stage needs \['policy'\]"):
         checkpoint.restore(job, {"policy": make_engine(job)})
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Until it is set, no file of a checkpoint is written."""
+    opened, write = threading.Event(), Store.write_bytes
+
+    def waiting(self: Store, path: str, data: bytes) -> None:
+        assert "/step-" not in path or opened.wait(60)
+        write(self, path, data)
+
+    monkeypatch.setattr(Store, "write_bytes", waiting)
+    return opened
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_steps_go_on_while_a_checkpoint_is_uploaded_and_do_not_change_it(
+    make_job: Callable[..., Job], gate: threading.Event, zero_stage: int
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job, zero_stage)
+    train(engine, 0, 2)
+    saved = state(engine)
+    job.curves.add(2, loss=1.0)
+    checkpoint.begin(job, 2, {"model": engine}, {"tokens": 2})
+    train(engine, 2, 4)
+    job.curves.add(4, loss=0.5)
+    assert job.behind.busy
+    assert checkpoint.committed(job) == []
+    gate.set()
+    job.behind.wait()
+    resumed = make_engine(job, zero_stage, seed=9)
+    assert checkpoint.restore(job, {"model": resumed}) == (2, {"tokens": 2})
+    assert same(state(resumed), saved)
+    assert not same(state(engine), saved)
+    assert [point.step for point in job.curves.points] == [2]
+
+
+def test_a_save_waits_for_the_one_before_and_says_so(
+    make_job: Callable[..., Job], gate: threading.Event, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    checkpoint.begin(job, 2, {"model": engine}, {})
+    threading.Timer(0.3, gate.set).start()
+    checkpoint.save(job, 4, {"model": engine}, {})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [4, 2]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == (
+        "pretrain: step 4 is to be saved, and the checkpoint of step 2 is still being uploaded; "
+        "waiting, about 0 s; raise pretrain.engine.checkpoint_steps"
+    )
+    assert re.fullmatch(
+        r"pretrain: checkpoint of step 4, 0\.0 MB: the steps waited 0\.[3-9]\d s, 0\.[23]\d s of them for the one before; "
+        r"uploaded in \d\.\d s at \d+ MB/s",
+        said[2],
+    ), said
+
+
+def test_an_upload_that_fails_is_reported_at_the_next_step(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain", "pretrain.engine.checkpoint_steps=2")
+    engine = make_engine(job)
+    monkeypatch.setattr(Store, "write_bytes", Mock(side_effect=StoreError("503 Slow Down")))
+    checkpoint.save_when_due(job, 2, 6, {"model": engine}, {})
+    job.behind._thread.join()  # type: ignore[union-attr]
+    with pytest.raises(StoreError, match="503 Slow Down"):
+        checkpoint.save_when_due(job, 3, 6, {"model": engine}, {})
+    assert not job.store.files(f"pretrain/{job.task.fingerprint}")
+    checkpoint.save_when_due(job, 2, 6, {"model": engine}, {})
+    with pytest.raises(StoreError, match="503 Slow Down"):
+        job.commit(job.scratch.fresh("result"), Result())
+    assert find(job.store, job.task) is None
+
+
+def test_a_large_state_is_uploaded_in_pieces_several_at_a_time(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job)
+    train(engine, 0, 1)
+    monkeypatch.setattr(checkpoint, "PIECE_BYTES", 4000)
+    together, write = threading.Barrier(checkpoint.STREAMS, timeout=30), Store.write_bytes
+    first = itertools.count()
+
+    def meeting(self: Store, path: str, data: bytes) -> None:
+        if next(first) < checkpoint.STREAMS:
+            together.wait()
+        write(self, path, data)
+
+    monkeypatch.setattr(Store, "write_bytes", meeting)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    (manifest,) = checkpoint.committed(job)
+    pieces = [file for file in manifest.files if "/shard-" in file.path]
+    assert len(pieces) > checkpoint.STREAMS
+    assert [Path(one.path).name for one in sorted(pieces, key=lambda one: one.path)] == [
+        f"shard-00000-{number:03d}.safetensors" for number in range(len(pieces))
+    ]
+    resumed = make_engine(job, seed=9)
+    checkpoint.restore(job, {"model": resumed})
+    assert same(state(resumed), state(engine))
+
+
+@pytest.mark.parametrize(
+    ("left", "upload", "grace", "expected"),
+    [(0, 10, None, True), (0, 10, 10, True), (0, 10.1, 10, False), (4, 6, 10, True), (5, 6, 10, False)],
+)
+def test_what_fits_the_grace_period(left: float, upload: float, grace: float | None, expected: bool) -> None:
+    assert checkpoint.fits(left, upload, grace) is expected
+
+
+def test_a_grace_period_that_is_too_short_is_said_beforehand(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = make_job("pretrain")
+    result = [(job, 4, 8_000_000_000, (1.0, 0.0), 400.0), (job, 8, 8_000_000_000, (1.0, 0.0), 800.0)]
+    monkeypatch.setenv("GRISTMILL_GRACE_S", "600")
+    for given in result:
+        checkpoint._say(*given)
+    assert capsys.readouterr().out.splitlines() == [
+        "pretrain: checkpoint of step 4, 8,000.0 MB: the steps waited 1.00 s; uploaded in 400.0 s at 20 MB/s",
+        "pretrain: checkpoint of step 8, 8,000.0 MB: the steps waited 1.00 s; uploaded in 800.0 s at 10 MB/s",
+        "pretrain: a stop grants 600 s, and a checkpoint of 8,000.0 MB at 10 MB/s takes 800 s: a stop will lose the steps "
+        "since the last checkpoint; grant more, use a faster store, or lower engine.checkpoint_steps",
+    ]
+
+
+def test_a_stop_that_has_no_time_for_another_upload_lets_the_one_under_way_end(
+    make_job: Callable[..., Job],
+    gate: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = make_job("pretrain", "pretrain.engine.checkpoint_steps=2")
+    engine = make_engine(job)
+    checkpoint.save_when_due(job, 2, 6, {"model": engine}, {})
+    job.behind.took_s = 9.0
+    monkeypatch.setenv("GRISTMILL_GRACE_S", "10")
+    job.ranks.stop.raised = True
+    threading.Timer(0.2, gate.set).start()
+    with pytest.raises(Interrupted, match=r"^pretrain: stopped after step 3 of 6; run again to go on$"):
+        checkpoint.save_when_due(job, 3, 6, {"model": engine}, {})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [2]
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "pretrain: the checkpoint of step 2 is still being uploaded, and another upload would take 9 s more; "
+        "10 s are granted, so step 3 is not saved"
+    )
+
+
+@pytest.mark.parametrize(
+    ("newest", "every", "best", "expected"),
+    [
+        (2, None, None, {8, 9}),
+        (0, None, None, set()),
+        (99, None, None, {2, 4, 6, 8, 9}),
+        (1, 4, None, {4, 8, 9}),
+        (1, None, 4, {4, 9}),
+        (0, 3, 2, {2, 6, 9}),
+        (1, None, 5, {9}),
+    ],
+)
+def test_which_checkpoints_stay(newest: int, every: int | None, best: int | None, expected: set[int]) -> None:
+    assert kept_steps([9, 8, 6, 4, 2], newest, every, best) == expected
+
+
+def test_the_best_and_every_so_many_stay_while_it_trains_and_after(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain", "pretrain.engine.keep_every=4", "pretrain.engine.checkpoint_steps=2")
+    engine, last = make_engine(job), 13
+    steps = lambda: [one.metrics["step"] for one in checkpoint.committed(job)]  # noqa: E731
+    for step, loss in [(1, 5.0), (2, None), (3, 3.0), (4, None), (6, None), (8, None), (10, 4.0), (12, None)]:
+        checkpoint.save_when_due(job, step, last, {"model": engine}, {}, loss)
+    job.behind.wait()
+    assert steps() == [12, 10, 8, 4, 3], "of those that were measured, 3 is the best; 4, 8 and 12 are multiples"
+    clear(job, keep_last=1, keep_every=8, best_step=3)
+    assert steps() == [12, 8, 3]
+    clear(job, keep_last=1)
+    assert steps() == [12]
+    job.store.write_bytes(f"pretrain/{job.task.fingerprint}/step-00000013/attempt-{'0' * 32}/state.json", b"{")
+    clear(job, keep_last=1)
+    assert steps() == [12], "what was never committed is no newest checkpoint"
+    assert not job.store.files(f"pretrain/{job.task.fingerprint}/step-00000013")
+    for path in job.store.files(f"pretrain/{job.task.fingerprint}"):
+        os.utime(f"{job.store.root}/{path.path}", (1_710_000_000,) * 2)
+    assert gc.collect(job.store, 3600, time.time(), delete=True) == ([], []), "it is committed, so gc leaves it"
+
+
+@pytest.mark.parametrize(("keep_last", "saved"), [(0, []), (1, [6])])
+def test_the_last_step_is_saved_if_it_is_kept(make_job: Callable[..., Job], keep_last: int, saved: list[int]) -> None:
+    job = make_job("pretrain", f"pretrain.engine.keep_last={keep_last}")
+    engine = make_engine(job)
+    for _ in range(2):  # resumed from it, it is there
+        checkpoint.save_last(job, 6, {"model": engine}, {"tokens": 1})
+        job.behind.wait()
+        assert [one.metrics["step"] for one in checkpoint.committed(job)] == saved

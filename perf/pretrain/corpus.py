@@ -1,0 +1,30 @@
+"""A run whose corpus is committed, for the benches that train: the one of the tests, of a few hundred little texts."""
+
+import os
+from pathlib import Path
+
+from contract.manifest import Attempt
+from contract.plan import Run, resolve
+from tests.training.conftest import RECIPE, commit_corpus, join_alone
+from training.engine.job import Job
+
+
+def make_run(folder: Path, *overrides: str) -> Run:
+    """A run in a store of its own below the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    crawl, recipe = folder / "crawl", folder / "recipe.yaml"
+    crawl.mkdir()
+    (crawl / "part.warc.gz").write_bytes(b"WARC")
+    recipe.write_text(f"{RECIPE}crawl: {{source: {crawl}}}\n")
+    made = resolve(str(recipe), "bench", [f"store={folder}/store", *overrides])
+    commit_corpus(made)
+    return made
+
+
+def make_job(folder: Path, *overrides: str) -> Job:
+    """Pretraining of such a run in this process, its only one."""
+    os.environ["GRISTMILL_SCRATCH"] = str(folder / "scratch")
+    join_alone()
+    made = make_run(folder, *overrides)
+    task = made.task("pretrain")
+    return Job(made, task, Attempt(made, task))

@@ -1,0 +1,85 @@
+"""Pretraining that is killed (SIGKILL) and started again ends with the very bits of one that nobody killed.
+
+Each of ten runs over three epochs is killed at a step of its own, drawn from a seed: between the backward pass and the update, whatever
+is being uploaded. It then goes on from the checkpoint that it finds. Weights and curves are compared with those of a run that was not
+killed.
+"""
+
+import hashlib
+import math
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from contract.kinds import Kind
+from contract.manifest import find, need
+from contract.metrics import load_points
+from contract.plan import Run
+from perf.bars import Bars
+from perf.pretrain.corpus import make_run
+
+RUNS = 10
+EPOCHS = 3
+BATCH = 8
+TIMED = ("tokens_per_s", "memory_bytes", "mfu")
+
+
+def run(bars: Bars, data: Path) -> None:
+    from training import pretrain  # noqa: F401 - what is imported before the fork is not imported ten times
+
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["GRISTMILL_SCRATCH"] = str(folder / "scratch")
+        os.environ["OMP_NUM_THREADS"] = "1"
+        packed = make_run(folder / "size")
+        sequences = sum(file.rows for file in need(packed.store, packed.task("pack")).of(Kind.TOKENS))
+        steps = math.ceil(EPOCHS * sequences / BATCH)
+        settings = (f"pretrain.steps={steps}", "pretrain.engine.checkpoint_steps=5", "pretrain.eval_steps=10")
+        whole = make_run(folder / "whole", *settings)
+        assert train(whole) == 0
+        expected = result(whole)
+        same = 0
+        for number, step in enumerate(random.Random(12).sample(range(6, steps), RUNS)):
+            broken = make_run(folder / f"broken-{number}", *settings)
+            killed = train(broken, step)
+            assert killed == -signal.SIGKILL, killed
+            assert find(broken.store, broken.task("pretrain")) is None
+            again = train(broken)
+            same += again == 0 and result(broken) == expected
+            print(f"killed in step {step} of {steps}: {'the same' if result(broken) == expected else 'ANOTHER'} result")
+        bars.at_least("resume_bit_identical", same, RUNS)
+
+
+def train(run: Run, kill_in: int | None = None) -> int:
+    """Run the stage in a process of its own; its exit code, negative if a signal ended it."""
+    child = os.fork()
+    if child == 0:
+        os._exit(_train(run, kill_in))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _train(run: Run, kill_in: int | None) -> int:
+    from training.__main__ import main
+    from training.engine.engine import Engine
+
+    step: Callable[[Engine], float] = Engine.step
+
+    def step_or_die(engine: Engine) -> float:
+        if engine.steps_done + 1 == kill_in:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(engine)
+
+    Engine.step = step_or_die  # type: ignore[method-assign]
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return main(["pretrain", "--recipe", run.uri])
+
+
+def result(run: Run) -> tuple[object, ...]:
+    """Digest of the weights, and every curve but those of speed and memory."""
+    manifest = need(run.store, run.task("pretrain"))
+    weights = [hashlib.sha256(run.store.read_bytes(one.path)).hexdigest() for one in manifest.of(Kind.MODEL)]
+    points = [point for one in manifest.of(Kind.METRICS) for point in load_points(run.store.read_bytes(one.path))]
+    return *weights, *sorted((point.name, point.step, point.value) for point in points if point.name not in TIMED)
