@@ -681,16 +681,18 @@ def test_a_save_waits_for_the_one_before_and_says_so(
     threading.Timer(0.3, gate.set).start()
     checkpoint.save(job, 4, {"model": engine}, {})
     assert [one.metrics["step"] for one in checkpoint.committed(job)] == [4, 2]
-    said = capsys.readouterr().out.splitlines()
+    said = [line for line in capsys.readouterr().out.splitlines() if "ZeRO stage" not in line]
     assert said[0] == (
         "pretrain: step 4 is to be saved, and the checkpoint of step 2 is still being uploaded; "
         "waiting, about 0 s; raise pretrain.engine.checkpoint_steps"
     )
-    assert re.fullmatch(
-        r"pretrain: checkpoint of step 4, 0\.0 MB: the steps waited 0\.[3-9]\d s, 0\.[23]\d s of them for the one before; "
-        r"uploaded in \d\.\d s at \d+ MB/s",
+    found = re.fullmatch(
+        r"pretrain: checkpoint of step 4, 0\.0 MB: the steps waited (\d+\.\d\d) s, (\d+\.\d\d) s of them for the one "
+        r"before; uploaded in \d+\.\d s at \d+ MB/s",
         said[2],
-    ), said
+    )
+    assert found, said
+    assert float(found[1]) >= float(found[2]) >= 0.2, "the gate opens after 0.3 s, of which copying took some"
 
 
 def test_an_upload_that_fails_is_reported_at_the_next_step(
