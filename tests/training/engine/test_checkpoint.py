@@ -677,11 +677,12 @@ def test_a_save_waits_for_the_one_before_and_says_so(
 ) -> None:
     job = make_job("pretrain")
     engine = make_engine(job)
+    capsys.readouterr()
     checkpoint.begin(job, 2, {"model": engine}, {})
     threading.Timer(0.3, gate.set).start()
     checkpoint.save(job, 4, {"model": engine}, {})
     assert [one.metrics["step"] for one in checkpoint.committed(job)] == [4, 2]
-    said = [line for line in capsys.readouterr().out.splitlines() if "ZeRO stage" not in line]
+    said = capsys.readouterr().out.splitlines()
     assert said[0] == (
         "pretrain: step 4 is to be saved, and the checkpoint of step 2 is still being uploaded; "
         "waiting, about 0 s; raise pretrain.engine.checkpoint_steps"
@@ -772,6 +773,7 @@ def test_a_stop_that_has_no_time_for_another_upload_lets_the_one_under_way_end(
 ) -> None:
     job = make_job("pretrain", "pretrain.engine.checkpoint_steps=2")
     engine = make_engine(job)
+    capsys.readouterr()
     checkpoint.save_when_due(job, 2, 6, {"model": engine}, {})
     job.behind.took_s = 9.0
     monkeypatch.setenv("GRISTMILL_GRACE_S", "10")
