@@ -134,6 +134,8 @@ class Pretrain(Trained):
     bits_per_byte: float | None
     heldout_tokens: int
     parameters: int
+    active_parameters: int | None = None
+    """Those that compute something for a token: of a mixture of experts fewer than `parameters`."""
     tokens: int
     seconds: float
     reader_share: float
