@@ -345,7 +345,9 @@ class Pretrain(Settings):
     """
     seed: Seed = 0
     start_from: Uri | None = None
-    """A folder with a LLaMA of `transformers` in safetensors, from which training goes on; `model` then says nothing.
+    """A folder with a causal language model of `transformers` in safetensors, from which training goes on.
+
+    Its type may be any that keeps documents apart, see docs/training.md; `model` then says nothing.
 
     Its tokenizer must be the one of `tokenizer.start_from`, or the run's own. For tokens that were added, its
     embeddings grow: a new row starts as the mean of the rows of the old tokens that spell the new one.

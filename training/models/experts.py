@@ -32,9 +32,8 @@ class Routing:
     """
 
     def __init__(self, module: Any) -> None:
-        coef, per_token = (
-            getattr(module.config, name, None) for name in ("router_aux_loss_coef", "num_experts_per_tok")
-        )
+        coef = getattr(module.config, "router_aux_loss_coef", None)
+        per_token = getattr(module.config, "num_experts_per_tok", None)
         self.coef, self.per_token = float(coef or 0), int(per_token or 0)
         self._scores: list[Tensor] = []
         if coef is not None and self.per_token:

@@ -142,7 +142,7 @@ def first_weights(config: PreTrainedConfig, seed: int) -> Weights:
         generator = torch.Generator().manual_seed(round_keys("weights", seed, name)[0] >> 1)
         last = name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj"))
         smaller = (2 * config.num_hidden_layers) ** -0.5 if last else 1.0
-        drawn = torch.randn(shapes[name], generator=generator) * (config.initializer_range * smaller)
+        drawn: Tensor = torch.randn(shapes[name], generator=generator) * (config.initializer_range * smaller)
         if "embed_tokens" in name and config.pad_token_id is not None:
             drawn[config.pad_token_id] = 0
         return drawn

@@ -14,7 +14,7 @@ LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # Llama 3.1's
 
 @dataclass(frozen=True)
 class Positions:
-    """longest: tokens of the longest sequence so far; 0 where a model names none, as with ALiBi.
+    """longest: tokens of the longest sequence so far; 0 where the model notes and limits none, as with ALiBi.
 
     rope: `rope_parameters` of a transformers configuration; None if the model has no rotary positions that can be
     scaled as a whole.
@@ -28,8 +28,9 @@ def of_model(module: Any) -> Positions:
     """Those of a model as it is now."""
     config = module.config
     rope = getattr(config, "rope_parameters", None) or {}
-    whole = "rope_theta" in rope and hasattr(module.base_model, "rotary_emb")  # else each kind of layer has its own
-    return Positions(getattr(config, "max_position_embeddings", None) or 0, dict(rope) if whole else None)
+    if rope and not ("rope_theta" in rope and hasattr(module.base_model, "rotary_emb")):
+        return Positions(0, None)  # each kind of layer has rotary positions of its own
+    return Positions(getattr(config, "max_position_embeddings", None) or 0, dict(rope) or None)
 
 
 def of_phases(start: Positions, phases: Sequence[Phase], seq_len: int) -> list[Positions]:

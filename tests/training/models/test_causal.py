@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from contract.manifest import need
-from contract.results import Pretrain
-from training import pretrain
+from contract.results import Ppo, Pretrain
+from tests.training.conftest import train_tokenizer
+from training import export, pretrain
 from training.chat.template import open_chat
 from training.data.batch import Batch
 from training.engine.job import Job
@@ -202,3 +203,19 @@ def test_a_mask_of_documents_by_hand() -> None:
     low = torch.finfo(torch.float32).min
     found = document_mask(torch.tensor([[0, 1, 0]]), torch.float32)
     assert found.tolist() == [[[[0, low, low], [0, 0, low], [low, low, 0]]]]
+
+
+def test_a_bloom_goes_through_the_whole_chain(align: Callable[..., Job], tmp_path: Path) -> None:
+    folder = folder_of("bloom", tmp_path / "bloom", 384)
+    (folder / "tokenizer.json").write_bytes(train_tokenizer().to_str().encode())
+    fewer = ("pretrain.steps=4", "reward.epochs=1", "gate.min_accuracy=0", "ppo.steps=1", "sft.batch=16")
+    job = align("export", f"pretrain.start_from={folder}", *fewer)
+    export.run(job)
+    exported = [job.scratch.download(file) for file in need(job.store, job.task).of("export")]
+    loaded = AutoModelForCausalLM.from_pretrained(exported[0].parent).eval()
+    assert type(loaded).__name__ == "BloomForCausalLM"
+    ours = llama.load_model(job, job.manifest("ppo")).eval()
+    tokens = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, ours(tokens).logits)
+    assert Ppo.of(job.manifest("ppo")).reward_first is not None
