@@ -129,6 +129,8 @@ def test_a_mixture_learns_balanced_and_is_tuned_and_loaded_by_transformers(
     assert found["loss"][-1][1] < found["loss"][0][1] - 0.3, "nll alone, without the balancing loss"
     assert found["heldout_loss"][-1][1] == pytest.approx(found["loss"][-1][1], abs=0.3)
     module = llama.load_model(job, manifest)
+    names = {name for name, _ in module.named_parameters()}
+    assert llama.stored_shapes(llama.fetch(job, manifest)).keys() == names, "by which ZeRO 3 reads them"
     assert figures.parameters == llama.parameters(module)
     assert figures.active_parameters == llama.parameters(module) - 2 * 2 * 3 * 32 * 48
 
