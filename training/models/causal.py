@@ -4,13 +4,15 @@ Which class it is, `config.json` says. Code that lies beside a model is never ru
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.models.bloom.modeling_bloom import BloomForCausalLM, build_alibi_tensor
@@ -61,6 +63,18 @@ def outline(config: PreTrainedConfig) -> Any:
         module: Any = class_of(config)(config)
     module.tie_weights()
     return module
+
+
+def stored_names(module: Any, stored: Iterable[str]) -> dict[str, str]:
+    """Parameter -> the tensor of a file that is it, by the library's own rules for older names and bare decoders.
+
+    A parameter that has to be put together from several tensors is not among them.
+    """
+    transforms, own = get_model_conversion_mapping(module), module.state_dict()
+    renamings = [one for one in transforms if isinstance(one, WeightRenaming)]
+    converters = [one for one in transforms if isinstance(one, WeightConverter)]
+    found = {name: rename_source_key(name, renamings, converters, module.base_model_prefix, own) for name in stored}
+    return {renamed: name for name, (renamed, put_together) in found.items() if put_together is None}
 
 
 def shape_of(described: Mapping[str, Any]) -> tuple[Model, int]:

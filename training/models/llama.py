@@ -229,7 +229,8 @@ def save(
     if rank == 0:
         own = dict(weights or module.state_dict())
         # Under the names of the parameters, by which ZeRO 3 reads them one at a time; only `export` uses older ones.
-        module.save_pretrained(folder, state_dict=own, save_original_format=False)  # type: ignore[operator]
+        names = {"save_original_format": False} if isinstance(module, PreTrainedModel) else {}
+        module.save_pretrained(folder, state_dict=own, **names)  # type: ignore[operator]
         described = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**described, "dtype": "float32"}, indent=2))
         shutil.copyfile(chat.path, folder / "tokenizer.json")

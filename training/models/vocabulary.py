@@ -21,7 +21,7 @@ from training.chat.template import Chat
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
-from training.models.causal import class_of, outline, read_config
+from training.models.causal import class_of, outline, read_config, stored_names
 
 READ = ("config.json", "tokenizer.json", "tokenizer.model", "*.safetensors", "*.safetensors.index.json")
 """What is read of a model's folder. Weights in other formats would have to be unpickled, which can run code."""
@@ -88,9 +88,9 @@ def in_shards(folder: Path, settings: Pretrain, spelled: Sequence[Sequence[int]]
     config = read_config(folder)
     empty = outline(config)
     shapes = {name: tuple(one.shape) for name, one in empty.named_parameters()}
-    stored, prefix = model.stored_shapes(folder), f"{empty.base_model_prefix}."
-    names = {name: name if name in stored else name.removeprefix(prefix) for name in shapes}  # a bare decoder's names
-    if any(stored.get(names[name]) != shape for name, shape in shapes.items()):
+    stored = model.stored_shapes(folder)
+    names = stored_names(empty, stored)
+    if any(stored.get(names.get(name, "")) != shape for name, shape in shapes.items()):
         return None
     rows = {id(one) for one in per_token(empty)}
     growing = {name for name, one in empty.named_parameters() if id(one) in rows}
