@@ -133,6 +133,8 @@ class Pretrain(Trained):
     heldout_loss_after: float | None
     bits_per_byte: float | None
     heldout_tokens: int
+    heldout_sources: dict[str, dict[str, float | int]] = {}
+    """Source -> its part of the held-out figures: `loss` in nats per token, `bits_per_byte`, and predicted `tokens`."""
     parameters: int
     active_parameters: int | None = None
     """Those that compute something for a token: of a mixture of experts fewer than `parameters`."""

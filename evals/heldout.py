@@ -1,7 +1,7 @@
 """How well a model predicts text that it was not trained on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -27,6 +27,12 @@ class HeldOut:
     def bits_per_byte(self) -> float | None:
         """nll / ln 2 / bytes: comparable across tokenizers, unlike perplexity. None if no byte was predicted."""
         return self.nll / math.log(2) / self.bytes if self.bytes else None
+
+
+def together(found: Mapping[str, HeldOut]) -> HeldOut | None:
+    """The sums over all sources; None if there are none."""
+    every = [(one.nll, one.tokens, one.bytes) for one in found.values()]
+    return HeldOut(*map(sum, zip(*every, strict=True))) if every else None
 
 
 def perplexity(loss: float) -> float:

@@ -35,7 +35,7 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "pl", "ru", "zh", "ja")
 RATIO = 0.6
 
 
-def corpus(data: Path, where: Path) -> Run:
+def corpus(data: Path, where: Path, *overrides: str) -> Run:
     """A run over the crawl files that has made its mixture."""
     (where / "crawl").mkdir()
     for name in NAMES:
@@ -43,7 +43,7 @@ def corpus(data: Path, where: Path) -> Run:
     settings = {"store": f"{where}/store", "spark.master": "local[2]", "crawl.source": f"{where}/crawl"}
     settings |= {"langid.languages": json.dumps(LANGUAGES)}
     settings |= {"decontaminate.benchmarks": json.dumps({"gsm8k": str((data / "evals/gsm8k/train.jsonl").resolve())})}
-    run = resolve("recipes/tiny.yaml", "bench", [f"{key}={value}" for key, value in settings.items()])
+    run = resolve("recipes/tiny.yaml", "bench", [*(f"{key}={value}" for key, value in settings.items()), *overrides])
     for (stage, _), task in run.tasks().items():
         if stage in STAGES:
             with contextlib.redirect_stdout(io.StringIO()):

@@ -11,7 +11,7 @@ from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.mixture import Schedule, lengths, micro_batches, of_pretrain, told
 from contract.settings.training import Pretrain
-from evals.heldout import HeldOut, perplexity
+from evals.heldout import HeldOut, perplexity, together
 from training.chat.template import Chat, open_chat
 from training.data.drawing import Draws
 from training.data.reading import TokenData
@@ -45,9 +45,10 @@ def run(job: Job) -> None:
     progress, pace = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step), Pace()
     with draws.stream(job.ranks, step) as batches:
         if step == 0:
-            before = judge()
+            found = judge()
+            before = together(found)
             state = {"seconds": 0.0, "waited": 0.0, "tokens": 0, "before": before.loss if before else None}
-            state, _ = note_heldout(job, 0, before, state)
+            state, _ = note_heldout(job, 0, found, state)
         while step < plan.steps:
             if plan.number(step) != phase:
                 phase = _enter(job, engine, start, plan.number(step))
@@ -83,21 +84,22 @@ def run(job: Job) -> None:
 def _finish(
     job: Job,
     engine: Engine,
-    after: HeldOut | None,
+    found: dict[str, HeldOut],
     chat: Chat,
     state: dict[str, Any],
     plan: Schedule,
     progress: Progress,
 ) -> None:
-    """Commit the model with the figures of the whole training. `after` is the held-out loss after the last step."""
+    """Commit the model with the figures of the whole training. `found` is each source's held-out loss at the end."""
+    after = together(found)
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     if after:
         finite(job, after.loss, "held-out loss is {} at the end")
-        state, _ = note_heldout(job, plan.steps, after, state)
+        state, _ = note_heldout(job, plan.steps, found, state)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
-    figures = _quality(state["before"], after) | best_of(state) | _speed(job, engine, state, plan) | _read(job, plan)
+    figures = _quality(state["before"], found) | best_of(state) | _speed(job, engine, state, plan) | _read(job, plan)
     figures |= engine.figures() | {"extended_from": state.get("extended_from")}
     job.commit(folder, results.Pretrain(**figures))
 
@@ -163,19 +165,25 @@ def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> 
     return phase
 
 
-def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
+def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> dict[str, HeldOut]:
     batches = heldout_text(job, heldout, job.settings.eval_sequences, engine.micro_batch)
-    return heldout_loss(job, engine.module, batches, engine.micro_batch, chat.token_bytes())
+    sources = list(heldout.sources)
+    return heldout_loss(job, engine.module, batches, engine.micro_batch, chat.token_bytes(), sources)
 
 
-def _quality(before: float | None, after: HeldOut | None) -> dict[str, Any]:
+def _quality(before: float | None, found: dict[str, HeldOut]) -> dict[str, Any]:
     """Held-out figures for the manifest; None if nothing was held out."""
+    after = together(found)
     return {
         "heldout_perplexity_before": None if before is None else perplexity(before),
         "heldout_perplexity_after": after.perplexity if after else None,
         "heldout_loss_after": after.loss if after else None,
         "bits_per_byte": after.bits_per_byte if after else None,
         "heldout_tokens": after.tokens if after else 0,
+        "heldout_sources": {
+            source: {"loss": one.loss, "bits_per_byte": one.bits_per_byte or 0.0, "tokens": one.tokens}
+            for source, one in found.items()
+        },
     }
 
 

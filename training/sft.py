@@ -11,7 +11,7 @@ from contract.conversation import Conversation
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Sft
-from evals.heldout import HeldOut, perplexity
+from evals.heldout import HeldOut, perplexity, together
 from training.chat.template import Chat, open_chat
 from training.data.batch import Batch
 from training.data.examples import read_chats
@@ -52,9 +52,10 @@ def run(job: Job) -> None:
 
     step, state = checkpoint.restore(job, {"model": engine})
     if step == 0:
-        before = _judge(job, engine, heldout, chat, settings.max_tokens)
+        found = _judge(job, engine, heldout, chat, settings.max_tokens)
+        before = together(found)
         state = {"seconds": 0.0, "tokens": 0, "before": before.loss if before else None}
-        state, _ = note_heldout(job, 0, before, state)
+        state, _ = note_heldout(job, 0, found, state)
 
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     while step < steps:
@@ -80,10 +81,11 @@ def run(job: Job) -> None:
         checkpoint.save_when_due(job, step, steps, {"model": engine}, state, best)
 
     checkpoint.save_last(job, step, {"model": engine}, state)
-    after = _judge(job, engine, heldout, chat, settings.max_tokens)
+    found = _judge(job, engine, heldout, chat, settings.max_tokens)
+    after = together(found)
     if after:
         finite(job, after.loss, "held-out loss is {} at the end")
-        state, _ = note_heldout(job, step, after, state)
+        state, _ = note_heldout(job, step, found, state)
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
@@ -91,7 +93,9 @@ def run(job: Job) -> None:
     job.commit(folder, _summary(state, after, len(train), len(heldout)).model_copy(update=engine.figures()))
 
 
-def _judge(job: Job, engine: Engine, heldout: Sequence[Conversation], chat: Chat, max_tokens: int) -> HeldOut | None:
+def _judge(
+    job: Job, engine: Engine, heldout: Sequence[Conversation], chat: Chat, max_tokens: int
+) -> dict[str, HeldOut]:
     """Held-out loss on reply tokens. Each process gets the same number of batches."""
     dealt = _deal(job, heldout, engine.micro_batch, chat, max_tokens)
     return heldout_loss(job, engine.module, dealt, engine.micro_batch, chat.token_bytes())

@@ -18,6 +18,7 @@ from contract.kinds import Kind
 from contract.manifest import find, need
 from contract.metrics import load_points
 from contract.plan import Run
+from contract.shards import shards_of
 from perf.bars import Bars
 from perf.pretrain.corpus import make_run
 
@@ -35,7 +36,8 @@ def run(bars: Bars, data: Path) -> None:
         os.environ["GRISTMILL_SCRATCH"] = str(folder / "scratch")
         os.environ["OMP_NUM_THREADS"] = "1"
         packed = make_run(folder / "size")
-        sequences = sum(file.rows for file in need(packed.store, packed.task("pack")).of(Kind.TOKENS))
+        shards = shards_of(need(packed.store, packed.task("pack")), Kind.TOKENS)
+        sequences = sum(shard.rows[packed.recipe.pack.seq_len].rows for shard in shards)
         steps = math.ceil(EPOCHS * sequences / BATCH)
         settings = (f"pretrain.steps={steps}", "pretrain.engine.checkpoint_steps=5", "pretrain.eval_steps=10")
         whole = make_run(folder / "whole", *settings)

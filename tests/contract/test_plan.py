@@ -77,6 +77,8 @@ def other(path: str, value: Any) -> Any:
         return "bf16"
     if path.endswith(".schedule"):
         return "linear" if value != "linear" else "constant"
+    if path.endswith(".optimizer"):
+        return "lamb"
     if path.endswith(".betas"):
         return (0.8, 0.9)
     if isinstance(value, bool):

@@ -270,7 +270,7 @@ def test_a_stop_in_the_last_step_lets_it_finish(make_job: Callable[..., Job]) ->
 
 def test_nothing_held_out_is_said_and_no_error(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job("pretrain", "pretrain.steps=1")
-    nothing = SimpleNamespace(sample=lambda count: [])
+    nothing = SimpleNamespace(sample=lambda count: [], sources={})
     whole = TokenData
     monkeypatch.setattr(pretrain, "TokenData", lambda *given: nothing if "heldout" in given[1] else whole(*given))
     pretrain.run(job)
@@ -304,6 +304,7 @@ def test_a_finished_run_is_extended_from_its_last_checkpoint_as_if_it_had_been_o
     one, two = tensors(longer), tensors(whole)
     assert {name for name in one if not torch.equal(one[name], two[name])} <= {
         "figure/tokens_per_s",
+        "figure/reader_share",
         "curve/heldout_loss",  # the shorter run's last one is not a point of the longer's
     }
     assert find(short.store, short.task) is not None
@@ -334,12 +335,20 @@ def test_held_out_loss_is_measured_on_the_way_and_the_best_model_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     losses = iter([6.0, 5.0, 4.0, 4.5, 4.2])
-    judged = lambda *_: HeldOut(nll=100 * next(losses), tokens=100, bytes=400)  # noqa: E731
+    judged = lambda *_: {  # noqa: E731
+        "crawl": HeldOut(nll=0.0, tokens=50, bytes=100),
+        "code": HeldOut(nll=100 * next(losses), tokens=50, bytes=300),
+    }
     monkeypatch.setattr(pretrain, "_judge", judged)
     job = make_job("pretrain", "pretrain.steps=8", "pretrain.eval_steps=2", "pretrain.engine.checkpoint_steps=7")
     pretrain.run(job)
     assert curves(job)["heldout_loss"] == [(0, 6.0), (2, 5.0), (4, 4.0), (6, 4.5), (8, 4.2)]
+    assert curves(job)["heldout_loss/code"] == [(0, 12.0), (2, 10.0), (4, 8.0), (6, 9.0), (8, 8.4)]
     metrics = need(job.store, job.task).metrics
+    assert metrics["heldout_sources"] == {
+        "crawl": {"loss": 0.0, "bits_per_byte": 0.0, "tokens": 50.0},
+        "code": {"loss": 8.4, "bits_per_byte": pytest.approx(420 / math.log(2) / 300), "tokens": 50.0},
+    }
     assert (metrics["best_step"], metrics["best_heldout_loss"], metrics["heldout_loss_after"]) == (4, 4.0, 4.2)
     kept = [(one.metrics["step"], one.metrics.get("heldout_loss")) for one in checkpoint.committed(job)]
     assert kept == [(8, None), (4, 4.0)]

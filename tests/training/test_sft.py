@@ -92,8 +92,7 @@ def test_the_loss_is_the_mean_over_reply_tokens_only(make_job: Callable[..., Job
             by_hand += sum(float(one) for one, kept in zip(nll, mask[1:], strict=True) if kept)
             count += sum(mask)
     size = sum(len(one[1].text.encode()) for one in chats)
-    found = heldout_loss(job, module, [sft.collate(examples, chat.pad)], 1, chat.token_bytes())
-    assert found is not None
+    found = heldout_loss(job, module, [sft.collate(examples, chat.pad)], 1, chat.token_bytes())[""]
     assert (found.tokens, found.bytes) == (count, size)
     assert found.nll == pytest.approx(by_hand, rel=1e-5)
 

@@ -29,17 +29,19 @@ class Batch:
 
     tokens (B, T + 1), int64. mask (B, T): 1 where the next token is predicted. count: the ones in the masks of a step.
     positions (B, T), int64: each token's position in its document; None if documents of a row see each other.
+    sources (B,), int64: the number of each row's source; None where sources are not told apart.
     """
 
     tokens: Tensor
     mask: Tensor
     count: int
     positions: Tensor | None = None
+    sources: Tensor | None = None
 
     def rows(self, which: slice) -> "Batch":
         """Some of the rows; `count` stays that of the whole step."""
-        positions = None if self.positions is None else self.positions[which]
-        return replace(self, tokens=self.tokens[which], mask=self.mask[which], positions=positions)
+        positions, sources = (None if one is None else one[which] for one in (self.positions, self.sources))
+        return replace(self, tokens=self.tokens[which], mask=self.mask[which], positions=positions, sources=sources)
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Parts of `size` rows; the last may have fewer."""

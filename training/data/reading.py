@@ -78,6 +78,10 @@ class TokenData:
             raise IndexError(f"{source} has no row {row}")
         return self._first[source] + row
 
+    def source(self, number: int) -> str:
+        """The source of a row."""
+        return next(source for source, first in reversed(self._first.items()) if first <= number)
+
     def rows(self, numbers: list[int]) -> Batch:
         """These rows, on the CPU; `count` covers only these."""
         places = [self._place(number) for number in numbers]

@@ -1,7 +1,8 @@
 """Next-token prediction on a batch of tokens, shared by pretrain, sft and the held-out measurements."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.errors import InputError
-from evals.heldout import HeldOut
+from evals.heldout import HeldOut, together
 from training.data.batch import Batch
 from training.data.reading import TokenData
 from training.engine.engine import Engine
@@ -100,42 +101,50 @@ def finite(job: Job, value: float, what: str) -> float:
 
 @torch.no_grad()
 def heldout_loss(
-    job: Job, module: nn.Module, batches: Iterable[Batch], micro_batch: int, token_bytes: npt.NDArray[np.int64]
-) -> HeldOut | None:
-    """Sums over all processes' batches; None if they predict no token.
+    job: Job,
+    module: nn.Module,
+    batches: Iterable[Batch],
+    micro_batch: int,
+    token_bytes: npt.NDArray[np.int64],
+    sources: Sequence[str] = ("",),
+) -> dict[str, HeldOut]:
+    """Each source's sums over all processes' batches, without the sources of which no token is predicted.
 
-    Every process calls it with the same number of batches.
+    `sources` names what `Batch.sources` numbers. Every process calls it with the same number of batches.
     """
     lengths = torch.from_numpy(token_bytes)
-    nll = torch.zeros((), dtype=torch.float64, device=job.ranks.device)
-    tokens_seen = bytes_seen = 0.0
+    sums = torch.zeros(len(sources), 3, dtype=torch.float64)
     training = module.training
     module.eval()
     for batch in batches:
         for part in batch.split(micro_batch):
-            nll += (token_nll(module, part, job.ranks.device) * part.mask.to(job.ranks.device)).sum()
-            tokens_seen += float(part.mask.sum())
-            bytes_seen += float((lengths[part.tokens[:, 1:]] * part.mask).sum())
+            nll = (token_nll(module, part, job.ranks.device) * part.mask.to(job.ranks.device)).sum(1).cpu()
+            spelled = (lengths[part.tokens[:, 1:]] * part.mask).sum(1)
+            rows = torch.zeros(len(nll), dtype=torch.int64) if part.sources is None else part.sources
+            sums.index_add_(0, rows, torch.stack([nll, part.mask.sum(1), spelled], 1).double())
     module.train(training)
-    total = HeldOut(*job.ranks.sum(float(nll), tokens_seen, bytes_seen))
-    return total if total.tokens else None
+    found = zip(sources, torch.tensor(job.ranks.sum(*sums.flatten().tolist())).view_as(sums).tolist(), strict=True)
+    return {source: HeldOut(*one) for source, one in found if one[1]}
 
 
 def note_heldout(
-    job: Job, step: int, found: HeldOut | None, state: dict[str, Any]
+    job: Job, step: int, found: Mapping[str, HeldOut], state: dict[str, Any]
 ) -> tuple[dict[str, Any], float | None]:
-    """Add a held-out loss to the curves; returns the stage's state with the best one, and the loss if it is the best.
+    """Add held-out losses to the curves; returns the stage's state with the best one, and the loss if it is the best.
 
-    The state's `best` is (step, loss) of the lowest held-out loss so far. A loss that is NaN is never the best.
+    `found` is that of each source. The state's `best` is (step, loss) of the lowest loss over all of them so far. A
+    loss that is NaN is never the best.
     """
-    if found is None:
+    after = together(found)
+    if after is None:
         return state, None
     job.curves.read(job.ranks)
-    job.curves.add(step, heldout_loss=found.loss)
+    apart = {f"heldout_loss/{source}": one.loss for source, one in found.items()} if len(found) > 1 else {}
+    job.curves.add(step, heldout_loss=after.loss, **apart)
     best = state.get("best")
-    if not math.isfinite(found.loss) or (best and best[1] <= found.loss):
+    if not math.isfinite(after.loss) or (best and best[1] <= after.loss):
         return state, None
-    return {**state, "best": [step, found.loss]}, found.loss
+    return {**state, "best": [step, after.loss]}, after.loss
 
 
 def best_of(state: dict[str, Any]) -> dict[str, Any]:
@@ -145,14 +154,17 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:
-    """This process's part of a sample of `sequences` held-out sequences.
+    """This process's part of a sample of `sequences` held-out sequences, with the numbers of their sources.
 
     Every process gets the same number of batches; the mask of filler rows in the last batch is 0.
     """
     rows = data.sample(sequences)
+    numbers = {source: number for number, source in enumerate(data.sources)}
     for start in range(0, len(rows), micro_batch * job.ranks.world):
         mine = range(start + job.ranks.rank, start + micro_batch * job.ranks.world, job.ranks.world)
-        batch = data.rows([rows[min(index, len(rows) - 1)] for index in mine])
+        chosen = [rows[min(index, len(rows) - 1)] for index in mine]
+        of_rows = torch.tensor([numbers[data.source(row)] for row in chosen])
+        batch = replace(data.rows(chosen), sources=of_rows)
         for row, index in enumerate(mine):
             if index >= len(rows):
                 batch.mask[row] = 0  # a filler, so that every process makes the same calls

@@ -101,6 +101,7 @@ def test_the_shards_of_a_source_are_one_list(tmp_store: Store, tmp_path: Path) -
     assert data.batch(crawl).tokens[:, 0].tolist() == [0, 8, 200]
     assert data.batch(code).tokens[:, 0].tolist() == [100, 108, 116, 300, 308]
     assert data.batch([code[4], crawl[2], code[0]]).tokens[:, 0].tolist() == [308, 200, 100]
+    assert [data.source(row) for row in range(8)] == ["code"] * 5 + ["crawl"] * 3
     with pytest.raises(IndexError, match="crawl has no row 3"):
         data.number("crawl", 3)
     some = data.sample(4)

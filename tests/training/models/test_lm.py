@@ -1,5 +1,7 @@
 """Documents of one row neither see nor predict each other: packed equals unpacked, and without boundaries it does not."""
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from contract.settings.training import Model
 from training.data.batch import Batch, Row, collate
+from training.engine.ranks import Ranks
 from training.models import llama
-from training.models.lm import next_logits, token_nll
+from training.models.lm import heldout_loss, next_logits, token_nll
 
 CPU = torch.device("cpu")
 SEQ_LEN = 40
@@ -111,3 +114,22 @@ def test_flash_attention_gets_the_documents_of_all_rows(monkeypatch: pytest.Monk
     assert torch.allclose(next_logits(made, batch, CPU), expected, atol=1e-6)
     with pytest.raises(pytest.fail.Exception, match="documents would see each other"):
         made(input_ids=batch.tokens[:, :-1], position_ids=batch.positions, use_cache=False)
+
+
+def test_held_out_losses_are_those_of_each_source(model: Any) -> None:
+    batch = packed(*(documents(seed) for seed in range(5)))
+    lengths = np.arange(97)
+    alone = [heldout_loss(job_alone(), model, [batch.rows(slice(row, row + 1))], 1, lengths)[""] for row in range(5)]
+    numbered = replace(batch, sources=torch.tensor([2, 0, 2, 2, 0]))
+    found = heldout_loss(job_alone(), model, [numbered], 2, lengths, ["code", "books", "crawl"])
+    assert list(found) == ["code", "crawl"], "nothing of books is predicted"
+    for source, rows in (("code", (1, 4)), ("crawl", (0, 2, 3))):
+        assert found[source].nll == pytest.approx(sum(alone[row].nll for row in rows), rel=1e-6)
+        assert (found[source].tokens, found[source].bytes) == (
+            sum(alone[row].tokens for row in rows),
+            sum(alone[row].bytes for row in rows),
+        )
+
+
+def job_alone() -> Any:
+    return SimpleNamespace(ranks=Ranks())
