@@ -34,10 +34,8 @@ def run(job: Job) -> None:
     plan = draws.schedule
     module, old_rows = _build(job, chat)
     start = positions.of_model(module)
-    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
+    engine = _engine(job, module, plan)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
-    if settings.start_from:
-        check_sight(engine.module, settings.boundaries, job.ranks.device)
 
     engines = {"model": engine}
     step, state = checkpoint.restore(job, engines, lambda: _extendable(job, plan))
@@ -141,6 +139,15 @@ def _build(job: Job, chat: Chat) -> tuple[Any, int]:
         job.ranks.world,
     )
     return fresh, 0
+
+
+def _engine(job: Job, module: Any, plan: Schedule) -> Engine:
+    """The engine that trains a model. Raises InputError if a model that was brought sees what it must not."""
+    settings: Pretrain = job.settings
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
+    if settings.start_from:
+        check_sight(engine.module, settings.boundaries, job.ranks.device)
+    return engine
 
 
 def _draws(job: Job) -> Draws:

@@ -1,5 +1,7 @@
 """No token of an earlier document moves a later logit, and no later token an earlier one; who cannot is refused."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +9,12 @@ import torch
 from transformers import AutoConfig
 
 from contract.errors import InputError
+from contract.manifest import need
+from tests.training.conftest import train_tokenizer
 from tests.training.models.test_causal import TYPES, config_of
+from training import pretrain
 from training.data.batch import Batch
+from training.engine.job import Job
 from training.models import llama
 from training.models.causal import adapted, class_of
 from training.models.lm import next_logits
@@ -67,3 +73,19 @@ def test_a_model_that_sees_later_tokens_is_refused() -> None:
     config = AutoConfig.for_model("llama", vocab_size=50, is_causal=False, **shape)
     with pytest.raises(InputError, match="type 'llama' sees later tokens"):
         check_sight(made(config), False, CPU)
+
+
+def test_pretraining_refuses_a_type_that_mixes_documents_before_its_first_step(
+    make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "alibi": True}
+    made(AutoConfig.for_model("falcon", vocab_size=384, **shape)).save_pretrained(tmp_path / "falcon")
+    (tmp_path / "falcon" / "tokenizer.json").write_bytes(train_tokenizer().to_str().encode())
+    settings = (f"pretrain.start_from={tmp_path / 'falcon'}", "pretrain.steps=1")
+    job = make_job("pretrain", *settings)
+    with pytest.raises(InputError, match="type 'falcon' cannot keep the documents"):
+        pretrain.run(job)
+    assert not job.curves.points
+    job = make_job("pretrain", *settings, "pretrain.boundaries=false")
+    pretrain.run(job)
+    assert need(job.store, job.task).metrics["tokens"] > 0
