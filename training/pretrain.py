@@ -36,7 +36,6 @@ def run(job: Job) -> None:
     start = positions.of_model(module)
     engine = _engine(job, module, plan)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
-
     engines = {"model": engine}
     step, state = checkpoint.restore(job, engines, lambda: _extendable(job, plan))
     phase, judge = _enter(job, engine, start, plan.number(step)), partial(_judge, job, engine, heldout, chat)
