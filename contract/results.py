@@ -136,6 +136,8 @@ class Pretrain(Trained):
     heldout_sources: dict[str, dict[str, float | int]] = {}
     """Source -> its part of the held-out figures: `loss` in nats per token, `bits_per_byte`, and predicted `tokens`."""
     parameters: int
+    active_parameters: int | None = None
+    """Those that compute something for a token: of a mixture of experts fewer than `parameters`."""
     tokens: int
     seconds: float
     reader_share: float

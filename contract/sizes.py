@@ -59,9 +59,16 @@ def parameters(model: Model, vocab_size: int) -> int:
     width = model.d_model
     kept = width // model.heads * model.kv_heads  # width of the keys, and of the values
     attention = 2 * width * width + 2 * width * kept
-    layer = attention + 3 * width * model.d_ff + 2 * width  # the last are the two norms
+    router = width * model.experts
+    layer = attention + max(model.experts, 1) * 3 * width * model.d_ff + router + 2 * width  # the last: two norms
     embeddings = vocab_size * width * (1 if model.tie_embeddings else 2)
     return embeddings + model.layers * layer + width
+
+
+def idle_parameters(model: Model) -> int:
+    """The parameters that compute nothing for a token: those of the experts that it does not go through."""
+    idle = max(model.experts - model.experts_per_token, 0)
+    return model.layers * idle * 3 * model.d_model * model.d_ff
 
 
 def reward_parameters(model: Model, vocab_size: int) -> int:
@@ -117,7 +124,7 @@ def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, wor
     base = held(count, engine)
     whole = base if base.gradients else base + gradients(count, engine)
     begun = whole if work.accumulation > 1 else base
-    largest = model.d_model * max(vocab_size, model.d_ff)
+    largest = model.d_model * max(vocab_size, 2 * model.experts * model.d_ff, model.d_ff)  # experts are one tensor
     reducing = _reducing(count, largest, engine, work.accumulation > 1, cuda)
     updating = 4 * count / processes if stage == 3 or (stage and size == 4) else 0  # a flat copy of the gradients
     moments = (
@@ -159,7 +166,7 @@ def recomputed(model: Model, engine: Engine, work: Work) -> float:
     if not engine.activation_checkpointing:
         return 0
     size, tokens = number_bytes(engine), work.rows * work.length
-    passing = 3 * size * model.d_ff  # gradients of the feed-forward part
+    passing = 3 * size * model.d_ff * _passed(model)  # gradients of the feed-forward part
     return tokens * (model.layers * size * model.d_model + passing) + _layer(model, engine, work)
 
 
@@ -169,13 +176,20 @@ def _layer(model: Model, engine: Engine, work: Work) -> float:
     Each of the two norms keeps its input in fp32, the normalised input and its output; in fp32 the input is one tensor
     with the residual stream. Attention keeps queries, keys, values, its output, and an fp32 number per head; where it
     is masked, PyTorch's SDPA also keeps the mask, and keys and values repeated for all heads. The feed-forward part
-    keeps the gate, its SiLU, the other projection, and their product.
+    keeps the gate, its SiLU, the other projection, and their product, of every expert that a token goes through; each
+    of these also has its own copy of its input and output.
     """
     size, width, tokens = number_bytes(engine), model.d_model, work.rows * work.length
     kept = width if work.masked else width // model.heads * model.kv_heads
     norms = 2 * width * (4 + 2 * size)
-    numbers = 2 * width + 2 * kept + 4 * model.d_ff + work.masked * work.length
+    numbers = 2 * width + 2 * kept + 4 * model.d_ff * _passed(model) + work.masked * work.length
+    numbers += 2 * width * _passed(model) if model.experts else 0
     return tokens * (norms + size * numbers + 4 * model.heads)
+
+
+def _passed(model: Model) -> int:
+    """The feed-forward parts of a layer that a token goes through."""
+    return model.experts_per_token if model.experts else 1
 
 
 def logits_bytes(vocab_size: int, work: Work) -> float:

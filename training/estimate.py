@@ -30,6 +30,7 @@ from contract.sizes import (
     frozen,
     gradients,
     held,
+    idle_parameters,
     number_bytes,
     parameters,
     reward_parameters,
@@ -143,12 +144,17 @@ def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Traine
     each = split_steps([phase.share for phase in own.phases] or [1], steps or 0)
     flops, peaks = 0.0, []
     for some, (long, rows) in zip(each, lengths(own, length), strict=True):
-        flops += some * rows * long * flops_per_token(count, own.model.layers, own.model.d_model, long)
+        flops += some * rows * long * _flops(count, own.model, long)
         micro = max(1, own.engine.micro_batch * length // long)
         work = Work(micro, long, long, rows // (own.engine.processes * micro), own.boundaries)
         peaks.append(training_peak(own.model, count, vocabulary, own.engine, work, cuda=True))
     memory = max(peaks, key=lambda peak: peak.total)
     return Trained("pretrain", own.engine, count, steps, (steps or 0) * own.batch * length, flops, memory)
+
+
+def _flops(count: int, model: Model, length: int) -> float:
+    """FLOPs a token of a model of `count` parameters, of which those of experts that a token misses do nothing."""
+    return flops_per_token(count - idle_parameters(model), model.layers, model.d_model, length)
 
 
 def _schedule(recipe: Recipe, rows: Mapping[str, int]) -> Schedule:
@@ -166,7 +172,7 @@ def sft(recipe: Recipe) -> Trained:
     read = examples(recipe.instructions)
     steps = None if read is None else max(1, read * own.epochs // own.batch)
     tokens = (steps or 0) * own.batch * length
-    flops = tokens * flops_per_token(count, model.layers, model.d_model, length)
+    flops = tokens * _flops(count, model, length)
     return Trained("sft", own.engine, count, steps, tokens, flops, memory)
 
 
@@ -180,7 +186,7 @@ def reward(recipe: Recipe) -> Trained:
     pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction))
     steps = None if pairs is None else -(-pairs * own.epochs // own.batch)
     tokens = 2 * (steps or 0) * own.batch * length
-    flops = tokens * flops_per_token(count, model.layers, model.d_model, length)
+    flops = tokens * _flops(count, model, length)
     return Trained("reward", own.engine, count, steps, tokens, flops, memory)
 
 
@@ -194,7 +200,7 @@ def ppo(recipe: Recipe, gpu: Accelerator) -> Trained:
 
     learnt = own.rollout_batch * own.inner_epochs * length
     mixed = updates * own.ptx_sequences * recipe.pack.seq_len if own.ptx_coef else 0
-    each = [flops_per_token(count, model.layers, model.d_model, length) for count in (policy, critic)]
+    each = [_flops(count, model, length) for count in (policy, critic)]
     judged = own.rollout_batch * length * (3 * each[0] + 2 * each[1]) / 3  # a forward pass is a third of training
     flops = own.steps * (learnt * sum(each) + mixed * each[0] + judged)
     # Each sampled token reads all weights; the cache of the tokens before it is read too, on average half full.
@@ -223,7 +229,7 @@ def evaluate(recipe: Recipe) -> Trained:
     count, judge = parameters(model, vocabulary), reward_parameters(model, vocabulary)
     weights = frozen(count, engine) + frozen(judge, engine)
     tokens = own.sequences * length
-    flops = 3 * tokens * flops_per_token(count, model.layers, model.d_model, length) / 3  # three models, forward only
+    flops = 3 * tokens * _flops(count, model, length) / 3  # three models, forward only
     logits = vocabulary * engine.micro_batch * length * (number_bytes(engine) + 2 * 4)
     asked = recipe.ppo.max_prompt_tokens + own.max_response_tokens
     cache = cache_bytes(model, engine, engine.micro_batch, asked)
@@ -267,20 +273,14 @@ def with_started(recipe: Recipe) -> Recipe:
     folder = recipe.pretrain.start_from
     if folder is None:
         return recipe
+    from training.models.causal import shape_of  # torch and transformers take seconds to import
+
     store, name = split_uri(f"{folder.rstrip('/')}/config.json")
     try:
-        config = json.loads(store.read_bytes(name))
-        shape = Model(
-            layers=config["num_hidden_layers"],
-            d_model=config["hidden_size"],
-            heads=config["num_attention_heads"],
-            kv_heads=config.get("num_key_value_heads", config["num_attention_heads"]),
-            d_ff=config["intermediate_size"],
-            tie_embeddings=config.get("tie_word_embeddings", False),
-        )
-        vocabulary = int(config["vocab_size"]) + recipe.tokenizer.expand.tokens
-    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"pretrain.start_from: {folder} has no config.json of a LLaMA ({error!r})") from error
+        shape, size = shape_of(json.loads(store.read_bytes(name)))
+        vocabulary = size + recipe.tokenizer.expand.tokens
+    except (FileNotFoundError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"pretrain.start_from: {folder} has no config.json of a causal model ({error!r})") from error
     return recipe.model_copy(
         update={
             "pretrain": recipe.pretrain.model_copy(update={"model": shape}),

@@ -20,7 +20,7 @@ from training.models import llama as model
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def write_tokenizer(chat: Chat, folder: Path, max_tokens: int) -> None:
+def write_tokenizer(chat: Chat, folder: Path, max_tokens: int | None) -> None:
     """Write tokenizer.json, and tokenizer_config.json with the chat template."""
     named = {"end_of_text", "pad"}
     PreTrainedTokenizerFast(
@@ -118,7 +118,7 @@ def run(job: Job) -> None:
     )
     folder = job.scratch.fresh("export")
     module.save_pretrained(folder)
-    write_tokenizer(chat, folder, module.config.max_position_embeddings)
+    write_tokenizer(chat, folder, getattr(module.config, "max_position_embeddings", None))
     made = [one for one in (find(job.store, task) for task in ancestors(job.task)) if one is not None]
     (folder / "README.md").write_text(model_card(job, source, made))
     (folder / "sources.txt").write_text("".join(f"{printable(uri)}\n" for one in made for uri in one.sources))

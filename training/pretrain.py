@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import LlamaForCausalLM
 
 from contract import results
 from contract.kinds import Kind
@@ -24,6 +23,7 @@ from training.engine.metrics import Pace, flops_per_token, memory_bytes, mfu, pe
 from training.models import llama as model
 from training.models import positions, vocabulary
 from training.models.lm import best_of, finite, heldout_loss, heldout_text, learn, note_heldout
+from training.models.sight import check_sight
 
 
 def run(job: Job) -> None:
@@ -34,9 +34,8 @@ def run(job: Job) -> None:
     plan = draws.schedule
     module, old_rows = _build(job, chat)
     start = positions.of_model(module)
-    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
+    engine = _engine(job, module, plan)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
-
     engines = {"model": engine}
     step, state = checkpoint.restore(job, engines, lambda: _extendable(job, plan))
     phase, judge = _enter(job, engine, start, plan.number(step)), partial(_judge, job, engine, heldout, chat)
@@ -55,10 +54,10 @@ def run(job: Job) -> None:
             mine = next(batches)
             waited = time.perf_counter() - began
             batch = mine.counted(job.ranks)
-            nll = learn(job, engine, batch)
+            shares = learn(job, engine, batch)
             lr, norm = engine.lr, engine.step()
             step += 1
-            job.curves.add_later(step, {"loss": nll / batch.count}, lr=lr, grad_norm=norm)
+            job.curves.add_later(step, shares, lr=lr, grad_norm=norm)
             if logged := step % settings.engine.log_steps == 0:
                 job.curves.read(job.ranks)
             seconds = time.perf_counter() - began
@@ -122,7 +121,7 @@ def _log(job: Job, engine: Engine, step: int, rate: float, tokens: int, plan: Sc
     job.curves.add(step, **figures)
 
 
-def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
+def _build(job: Job, chat: Chat) -> tuple[Any, int]:
     """(The model before the first step, how many rows of its embeddings were there before it grew)."""
     settings: Pretrain = job.settings
     if settings.start_from:
@@ -139,6 +138,15 @@ def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
         job.ranks.world,
     )
     return fresh, 0
+
+
+def _engine(job: Job, module: Any, plan: Schedule) -> Engine:
+    """The engine that trains a model. Raises InputError if a model that was brought sees what it must not."""
+    settings: Pretrain = job.settings
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
+    if settings.start_from:
+        check_sight(engine.module, settings.boundaries, job.ranks.device)
+    return engine
 
 
 def _draws(job: Job) -> Draws:
@@ -202,10 +210,11 @@ def _read(job: Job, plan: Schedule) -> dict[str, Any]:
 
 def _speed(job: Job, engine: Engine, state: dict[str, float], plan: Schedule) -> dict[str, Any]:
     """Tokens and seconds of training over all attempts, and MFU on a device with a known peak; prints MFU's terms."""
-    parameters = model.parameters(engine.module)
+    parameters, active = model.parameters(engine.module), model.active_parameters(engine.module)
     rate = state["tokens"] / state["seconds"]
     figures = {
         "parameters": parameters,
+        "active_parameters": active,
         "tokens": state["tokens"],
         "seconds": state["seconds"],
         "reader_share": state["waited"] / state["seconds"],
@@ -215,7 +224,7 @@ def _speed(job: Job, engine: Engine, state: dict[str, float], plan: Schedule) ->
         figures["mfu"] = mfu(rate, _flops(job, engine, plan), peak, job.ranks.world)
         if job.ranks.rank == 0:
             print(
-                f"MFU {figures['mfu']:.1%} = (6 N + 12 L d_model T) x tokens/s / peak; N {parameters:,}, "
+                f"MFU {figures['mfu']:.1%} = (6 N + 12 L d_model T) x tokens/s / peak; N {active:,}, "
                 f"{rate:,.0f} tokens/s, peak {peak:.3g} FLOP/s x {job.ranks.world}",
                 flush=True,
             )
@@ -232,4 +241,4 @@ def _flops(job: Job, engine: Engine, plan: Schedule) -> float:
     shape: Any = engine.module.config
     seq_lens = [length for length, _ in lengths(job.settings, job.setting("pack.seq_len"))]
     seq_len = positions.mean_length([one.last - one.first for one in plan.stretches], seq_lens)
-    return flops_per_token(model.parameters(engine.module), shape.num_hidden_layers, shape.hidden_size, seq_len)
+    return flops_per_token(model.active_parameters(engine.module), shape.num_hidden_layers, shape.hidden_size, seq_len)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaModel
+from transformers import AutoModel
 
 from contract import results
 from contract.conversation import Preference, Turn
@@ -34,6 +33,7 @@ from training.engine.engine import Engine
 from training.engine.job import Job
 from training.loss import pairwise_loss
 from training.models import llama as model
+from training.models.causal import class_of, read_config
 from training.models.lm import finite
 from training.rollout import left_pad, positions
 
@@ -90,11 +90,13 @@ def last(values: Tensor, attention: Tensor) -> Tensor:
 def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
     """The reward model that `reward` committed, in float32 on the CPU, prepared to compute in `dtype`."""
     folder = model.fetch(job, manifest)
-    config = LlamaConfig.from_pretrained(folder, attn_implementation=model.attention(dtype), local_files_only=True)
-    module = RewardModel(LlamaModel(config), seed=0)
     try:
+        config = read_config(folder)
+        kind = model.attention(dtype, class_of(config))
+        decoder = AutoModel.from_config(config, attn_implementation=kind, trust_remote_code=False)
+        module = RewardModel(decoder, seed=0)
         module.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except model.LOADING as error:
         raise InputError(
             f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run reward again"
         ) from error
@@ -160,7 +162,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     train = read_pairs(job, Kind.PAIRS)
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    module = RewardModel(model.load_model(job, job.manifest("sft"), settings.engine.dtype).model, settings.seed)
+    module = RewardModel(model.load_model(job, job.manifest("sft"), settings.engine.dtype).base_model, settings.seed)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
 
     note = ""

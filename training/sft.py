@@ -64,12 +64,12 @@ def run(job: Job) -> None:
         mine = share_of(rows, job.ranks.rank, job.ranks.world)
         examples = [chat.encode(train[row], settings.max_tokens) for row in mine]
         batch = collate(examples, chat.pad, int(job.ranks.sum(predicted(examples))[0]))
-        nll = learn(job, engine, batch)
+        shares = learn(job, engine, batch)
         lr, norm = engine.lr, engine.step()
         step += 1
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
-        job.curves.add_later(step, {"loss": nll / batch.count}, lr=lr, grad_norm=norm)
+        job.curves.add_later(step, shares, lr=lr, grad_norm=norm)
         engine.report_skip(step, (("", row) for row in rows))
         if step % settings.engine.log_steps == 0:
             job.curves.read(job.ranks)

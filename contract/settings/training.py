@@ -27,10 +27,22 @@ from contract.settings.base import (
 )
 from contract.settings.corpus import CorpusSections, SeqLen
 
+HEAD = 128
+"""Numbers of a head in a shape that `depth` makes, as in LLaMA and nanochat."""
+
 
 class Model(Settings):
-    """A LLaMA-style decoder: RMSNorm before each block, SwiGLU, rotary positions, grouped-query attention."""
+    """A LLaMA-style decoder: RMSNorm before each block, SwiGLU, rotary positions, grouped-query attention.
 
+    With `experts`, the feed-forward part of each layer is a mixture of experts as in Mixtral.
+    """
+
+    depth: Annotated[int, Field(gt=0, le=1024, strict=True)] | None = runtime_only(None)
+    """The whole shape from one number: so many layers, d_model 64 x depth, heads of 128 numbers.
+
+    d_model is rounded up to whole heads; d_ff is 8/3 d_model, rounded up to a multiple of 256; kv_heads as many as
+    heads. It only says the sizes below, so it is no part of a result's identity, and another size beside it is refused.
+    """
     layers: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
     d_model: Annotated[int, Field(gt=0, le=1 << 17, strict=True)] = 768
     heads: Annotated[int, Field(gt=0, le=1024, strict=True)] = 12
@@ -40,6 +52,31 @@ class Model(Settings):
     rope_theta: Annotated[Real, Field(gt=1, le=1e9)] = 10_000.0
     """Llama 3: 500,000. It must be above 1, because at 1 all dimensions would rotate alike."""
     tie_embeddings: bool = True
+    experts: Annotated[int, Field(ge=0, le=1024, strict=True)] = 0
+    """Feed-forward parts of each layer, each of width d_ff, of which every token goes through some. 0: one for all."""
+    experts_per_token: Annotated[int, Field(gt=0, le=1024, strict=True)] = 2
+    """Mixtral's."""
+    balance_coef: Annotated[Real, Field(ge=0, le=100)] = 0.01
+    """How much the training loss takes of the balancing loss, without which a few experts would get all tokens. Switch
+    Transformer's (Fedus et al. 2022, section 2.2)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_depth(cls, given: Any) -> Any:
+        depth = given.get("depth") if isinstance(given, dict) else None
+        if not isinstance(depth, int) or isinstance(depth, bool) or not 0 < depth <= 1024:
+            return given
+        shape = shape_of_depth(depth)
+        for name, size in shape.items():
+            if given.get(name, size) != size:
+                raise ValueError(f"depth {depth} makes {name} {size}, not {given[name]}; say depth or {name}")
+        return {**given, **shape}
+
+    @model_validator(mode="after")
+    def _chooses_experts(self) -> "Model":
+        if 0 < self.experts < self.experts_per_token:
+            raise ValueError(f"experts_per_token {self.experts_per_token} must be at most experts {self.experts}")
+        return self
 
     @model_validator(mode="after")
     def _divides(self) -> "Model":
@@ -48,6 +85,22 @@ class Model(Settings):
                 f"heads {self.heads} must divide d_model {self.d_model}, and kv_heads {self.kv_heads} must divide heads"
             )
         return self
+
+
+def shape_of_depth(depth: int) -> dict[str, int]:
+    """The sizes of a model of one number. That the width grows with the depth, 64 to 1, is nanochat's rule (Karpathy
+    2025); Kaplan et al. 2020, section 3.2, found that loss hardly depends on the ratio. 8/3 is LLaMA's (Touvron et al.
+    2023, section 2.2).
+    """
+    heads = -(-64 * depth // HEAD)
+    width = heads * HEAD
+    return {
+        "layers": depth,
+        "d_model": width,
+        "heads": heads,
+        "kv_heads": heads,
+        "d_ff": -(-8 * width // 3 // 256) * 256,
+    }
 
 
 class Optim(Settings):
@@ -292,7 +345,9 @@ class Pretrain(Settings):
     """
     seed: Seed = 0
     start_from: Uri | None = None
-    """A folder with a LLaMA of `transformers` in safetensors, from which training goes on; `model` then says nothing.
+    """A folder with a causal language model of `transformers` in safetensors, from which training goes on.
+
+    Its type may be any that keeps documents apart, see docs/training.md; `model` then says nothing.
 
     Its tokenizer must be the one of `tokenizer.start_from`, or the run's own. For tokens that were added, its
     embeddings grow: a new row starts as the mean of the rows of the old tokens that spell the new one.

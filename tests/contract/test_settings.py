@@ -348,3 +348,39 @@ def test_a_property_that_only_names_a_secret_is_fine(key: str, value: str) -> No
 def test_an_error_quotes_the_first_80_characters() -> None:
     with pytest.raises(ValueError, match=f"got '{'x' * 80}'$"):
         memory_bytes("x" * 100)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "heads", "d_ff"),
+    [(1, 128, 1, 512), (12, 768, 6, 2048), (20, 1280, 10, 3584), (21, 1408, 11, 3840), (32, 2048, 16, 5632)],
+)
+def test_one_number_makes_a_whole_shape(depth: int, width: int, heads: int, d_ff: int) -> None:
+    """64 x depth in whole heads of 128; 8/3 of it in multiples of 256: 64 x 21 = 1344 is 10.5 heads."""
+    made = Model(depth=depth)
+    assert (made.layers, made.d_model, made.heads, made.kv_heads, made.d_ff) == (depth, width, heads, heads, d_ff)
+    assert Model(depth=depth, layers=depth, d_model=width, experts=4).experts == 4, "the same sizes may be said too"
+
+
+@pytest.mark.parametrize(("name", "value", "made"), [("layers", 13, 12), ("d_ff", 3072, 2048), ("kv_heads", 2, 6)])
+def test_a_size_that_contradicts_the_depth_is_refused(name: str, value: int, made: int) -> None:
+    with pytest.raises(ValidationError, match=f"depth 12 makes {name} {made}, not {value}; say depth or {name}"):
+        Model.model_validate({"depth": 12, name: value})
+
+
+@pytest.mark.parametrize("depth", ["12", 0, 2000, True, 1.5])
+def test_a_depth_that_is_no_number_of_layers_is_refused(depth: Any) -> None:
+    with pytest.raises(ValidationError, match="depth"):
+        Model.model_validate({"depth": depth})
+
+
+def test_the_depth_is_only_another_way_to_say_the_sizes() -> None:
+    by_depth, by_sizes = Model(depth=20), Model(layers=20, d_model=1280, heads=10, kv_heads=10, d_ff=3584)
+    assert dict(by_depth.differences(Model())) == dict(by_sizes.differences(Model()))
+    assert Model.model_validate(by_depth.model_dump()) == by_depth, "as a resolved recipe is read again"
+    assert dict(Model().differences(Model())) == {}
+
+
+def test_a_token_goes_through_no_more_experts_than_there_are() -> None:
+    assert (Model().experts, Model(experts=2).experts_per_token, Model(experts=8).balance_coef) == (0, 2, 0.01)
+    with pytest.raises(ValidationError, match="experts_per_token 2 must be at most experts 1"):
+        Model(experts=1)

@@ -15,6 +15,7 @@ from contract.sizes import (
     frozen,
     gradients,
     held,
+    idle_parameters,
     logits_bytes,
     parameters,
     recomputed,
@@ -26,8 +27,15 @@ from contract.sizes import (
 
 LLAMA_7B = Model(layers=32, d_model=4096, heads=32, kv_heads=32, d_ff=11008, tie_embeddings=False)
 LLAMA_70B = Model(layers=80, d_model=8192, heads=64, kv_heads=8, d_ff=28672, tie_embeddings=False)
+MIXTRAL_8X7B = Model(
+    layers=32, d_model=4096, heads=32, kv_heads=8, d_ff=14336, tie_embeddings=False, experts=8, experts_per_token=2
+)
 BF16 = Engine(dtype="bf16", zero_stage=1)
 WORK = Work(rows=1, length=2048, predicted=2048, accumulation=1)
+
+
+def replaced(model: Model, **sizes: int) -> Model:
+    return model.model_copy(update=sizes)
 
 
 @pytest.mark.parametrize(
@@ -36,10 +44,30 @@ WORK = Work(rows=1, length=2048, predicted=2048, accumulation=1)
         (LLAMA_7B, 32_000, 6_738_415_616),
         (LLAMA_70B, 32_000, 68_976_648_192),
         (Model(), 32_000, 109_529_856),
+        (MIXTRAL_8X7B, 32_000, 46_702_792_704),
     ],
 )
 def test_parameters_are_the_published_ones(model: Model, vocabulary: int, count: int) -> None:
     assert parameters(model, vocabulary) == count
+
+
+def test_a_token_goes_through_two_of_eight_experts() -> None:
+    assert parameters(MIXTRAL_8X7B, 32_000) - idle_parameters(MIXTRAL_8X7B) == 12_879_925_248  # "12.9 B active"
+    assert idle_parameters(LLAMA_7B) == 0
+    assert idle_parameters(replaced(MIXTRAL_8X7B, experts_per_token=8)) == 0
+
+
+def test_activations_grow_with_the_experts_of_a_token_and_not_with_their_number() -> None:
+    dense = replaced(MIXTRAL_8X7B, experts=0)
+    one, two = (activations(replaced(MIXTRAL_8X7B, experts_per_token=count), BF16, WORK) for count in (1, 2))
+    each = 32 * 2048 * 2 * (4 * 14_336 + 2 * 4096)  # four numbers of d_ff, and its copies of its input and output
+    assert two - one == each
+    assert one - activations(dense, BF16, WORK) == 32 * 2048 * 2 * 2 * 4096
+    assert activations(replaced(MIXTRAL_8X7B, experts=64), BF16, WORK) == two
+    again = replace(WORK)
+    saving = Engine(dtype="bf16", zero_stage=1, activation_checkpointing=True)
+    passing = recomputed(MIXTRAL_8X7B, saving, again) - recomputed(dense, saving, again)
+    assert passing == each / 32 + 2048 * 2 * (3 * 14_336 + 2 * 4096), "one layer's, and the gradients that pass it"
 
 
 def test_a_reward_model_has_a_head_for_one_number_instead_of_an_unembedding() -> None:

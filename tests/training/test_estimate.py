@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from contract.plan import Run
 from contract.recipe import Recipe
 from contract.settings.examples import MAX_SYNTHETIC
 from contract.settings.training import Engine, Model
-from contract.sizes import Memory, parameters, reward_parameters, zero_stage
+from contract.sizes import Memory, idle_parameters, parameters, reward_parameters, zero_stage
 from contract.stages import STAGES
 from training import __main__ as training
 from training import estimate, rates
@@ -25,6 +26,7 @@ SHAPES = [
     Model(layers=layers, d_model=64, heads=heads, kv_heads=kv_heads, d_ff=d_ff, tie_embeddings=tied)
     for layers, (heads, kv_heads), d_ff, tied in product((1, 3), ((8, 8), (8, 2), (4, 1)), (96, 160), (True, False))
 ]
+SHAPES += [Model(layers=2, d_model=64, heads=8, kv_heads=2, d_ff=96, experts=experts) for experts in (2, 5)]
 
 
 def base(*overrides: str) -> Recipe:
@@ -154,11 +156,43 @@ def test_a_phase_of_long_context_has_its_own_memory_and_flops() -> None:
 
 def test_a_model_to_go_on_from_has_its_own_shape(tmp_path: Path) -> None:
     recipe = base(f"pretrain.start_from={tmp_path}", f"tokenizer.start_from={tmp_path}", "tokenizer.expand.tokens=1000")
-    with pytest.raises(InputError, match=r"pretrain.start_from: .* has no config.json of a LLaMA"):
+    with pytest.raises(InputError, match=r"pretrain.start_from: .* has no config.json of a causal model"):
         estimate.with_started(recipe)
     shape = {"num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "intermediate_size": 11008}
-    (tmp_path / "config.json").write_text(json.dumps({**shape, "vocab_size": 32_000}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **shape, "vocab_size": 32_000}))
     assert estimate.pretrain(estimate.with_started(recipe)).parameters == 6_738_415_616 + 2 * 1000 * 4096
+
+
+@pytest.mark.parametrize(
+    ("described", "shape", "count", "active"),
+    [
+        (
+            {"model_type": "bloom", "hidden_size": 1024, "n_layer": 24, "n_head": 16, "vocab_size": 250_880},
+            (24, 1024, 16, 16, 0),
+            559_214_592,  # bloom-560m
+            559_214_592,
+        ),
+        (
+            {"model_type": "mixtral", "hidden_size": 4096, "vocab_size": 32_000},  # its other defaults are 8x7B's
+            (32, 4096, 32, 8, 8),
+            46_702_792_704,
+            12_879_925_248,
+        ),
+    ],
+)
+def test_a_model_of_another_type_has_as_many_parameters(
+    described: dict[str, Any], shape: tuple[int, ...], count: int, active: int, tmp_path: Path
+) -> None:
+    recipe = base(f"pretrain.start_from={tmp_path}", f"tokenizer.start_from={tmp_path}")
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    found = estimate.with_started(recipe)
+    model, size = found.pretrain.model, described["vocab_size"]
+    assert (model.layers, model.d_model, model.heads, model.kv_heads, model.experts) == shape
+    assert parameters(model, size) == pytest.approx(count, rel=2e-4)
+    assert parameters(model, size) - idle_parameters(model) == pytest.approx(active, rel=2e-4)
+    trained = estimate.pretrain(found)
+    each = 6 * (parameters(model, size) - idle_parameters(model)) + 12 * shape[0] * shape[1] * 2048
+    assert trained.flops == trained.tokens * each, "what a token does not go through computes nothing"
 
 
 def test_what_takes_most_is_named_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:

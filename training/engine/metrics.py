@@ -119,7 +119,9 @@ def memory_bytes(ranks: Ranks) -> int:
 
 
 def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) -> float:
-    """6 N + 12 L d_model T: training FLOPs per token, forward and backward; N is the number of all parameters.
+    """6 N + 12 L d_model T: training FLOPs per token, forward and backward.
+
+    N is the number of all parameters, or with experts of those that compute something for a token.
 
     PaLM, Chowdhery et al. 2022, appendix B.
     """

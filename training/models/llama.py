@@ -1,17 +1,16 @@
-"""The decoder: Hugging Face's LLaMA, built from the recipe or loaded from a committed result."""
+"""The decoder: a LLaMA built from the recipe, or any causal model of `transformers` from a committed result."""
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, MixtralConfig, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import (
     is_flash_attn_2_available,
@@ -27,6 +26,7 @@ from training.chat.template import Chat
 from training.data.order import round_keys
 from training.engine.job import Job
 from training.engine.zero import Weights, in_shards
+from training.models.causal import adapted, class_of, outline, read_config
 
 transformers_logging.disable_progress_bar()
 
@@ -36,14 +36,16 @@ Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def attention(dtype: Dtype) -> str:
+def attention(dtype: Dtype, model: type[PreTrainedModel]) -> str:
     """The first kind of flash-attn that transformers finds here, with a GPU, for half precision; else PyTorch's SDPA.
 
     flash-attn's kernels take half precision only. Versions 2 and 4 install a package of one name, so only transformers,
-    which looks at what was installed, can tell them apart.
+    which looks at what was installed, can tell them apart. A model's class says which of these it can use; if none, its
+    attention is plain matrix products.
     """
-    found = (name for name, available in FLASH.items() if available()) if dtype != "fp32" else iter(())
-    return next(found, "sdpa")
+    flash = dtype != "fp32" and model._supports_flash_attn
+    found = (name for name, available in FLASH.items() if available()) if flash else iter(())
+    return next(found, "sdpa" if model._supports_sdpa else "eager")
 
 
 FLASH: dict[str, Callable[[], bool]] = {
@@ -71,12 +73,23 @@ def build(
     pad: int | None = None,
     engine: Engine | None = None,
     world: int = 1,
-) -> LlamaForCausalLM:
+) -> Any:
     """A fresh model on the CPU, prepared to compute in `dtype`: in float32, or in shards if `engine` says ZeRO 3.
+
+    It is a LLaMA, or with experts a Mixtral.
 
     The same seed gives the same weights. `end_of_text` and `pad` are the ids that its configuration names.
     """
-    config = LlamaConfig(
+    if model.experts:
+        kind: Any = MixtralConfig
+        experts: dict[str, Any] = {
+            "num_local_experts": model.experts,
+            "num_experts_per_tok": model.experts_per_token,
+            "router_aux_loss_coef": model.balance_coef,
+        }
+    else:
+        kind, experts = LlamaConfig, {}
+    config = kind(
         vocab_size=vocab_size,
         hidden_size=model.d_model,
         intermediate_size=model.d_ff,
@@ -90,20 +103,23 @@ def build(
         eos_token_id=end_of_text,
         pad_token_id=pad,
         use_cache=False,
-        attn_implementation=attention(dtype),  # type: ignore[call-arg]  # the base class takes it
+        **experts,
     )
-    return made(config, first_weights(config, seed), engine, world)
+    return made(config, first_weights(config, seed), dtype, engine, world)
 
 
-def made(config: LlamaConfig, weights: Weights, engine: Engine | None, world: int) -> LlamaForCausalLM:
+def made(config: PreTrainedConfig, weights: Weights, dtype: Dtype, engine: Engine | None = None, world: int = 1) -> Any:
     """A model with these weights. One in shards gets them when training's engine has it."""
+    kind = class_of(config)
+    config._attn_implementation = attention(dtype, kind)
     with in_shards(engine or Engine(), world), no_init_weights():
-        module = LlamaForCausalLM(config)
+        module: Any = adapted(kind(config))
     module.tie_weights()
-    # DeepSpeed makes also buffers in half precision, which would round the rotary frequencies.
-    module.model.rotary_emb = LlamaRotaryEmbedding(config)
+    if hasattr(module.base_model, "rotary_emb"):
+        # DeepSpeed makes also buffers in half precision, which would round the rotary frequencies.
+        module.base_model.rotary_emb = type(module.base_model.rotary_emb)(config)
     if engine and engine.stage_in_force == 3:
-        module.whole_weights = weights  # type: ignore[assignment]
+        module.whole_weights = weights
         return module
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -111,23 +127,22 @@ def made(config: LlamaConfig, weights: Weights, engine: Engine | None, world: in
     return module
 
 
-def first_weights(config: LlamaConfig, seed: int) -> Weights:
+def first_weights(config: PreTrainedConfig, seed: int) -> Weights:
     """The weights of a fresh model. Each parameter draws from a stream of its own, so it needs no other to be made.
 
     Matrices are normal with the configuration's spread. Those that end in the residual stream start smaller, by
     sqrt(2 x layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). The padding
     token's embedding is 0.
     """
-    with torch.device("meta"), no_init_weights():
-        shapes = {name: one.shape for name, one in LlamaForCausalLM(config).named_parameters()}
+    shapes = {name: one.shape for name, one in outline(config).named_parameters()}
 
     def weights(name: str) -> Tensor:
         if len(shapes[name]) == 1:
             return torch.ones(shapes[name])
         generator = torch.Generator().manual_seed(round_keys("weights", seed, name)[0] >> 1)
-        last = name.endswith(("o_proj.weight", "down_proj.weight"))
+        last = name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj"))
         smaller = (2 * config.num_hidden_layers) ** -0.5 if last else 1.0
-        drawn = torch.randn(shapes[name], generator=generator) * (config.initializer_range * smaller)
+        drawn: Tensor = torch.randn(shapes[name], generator=generator) * (config.initializer_range * smaller)
         if "embed_tokens" in name and config.pad_token_id is not None:
             drawn[config.pad_token_id] = 0
         return drawn
@@ -135,7 +150,7 @@ def first_weights(config: LlamaConfig, seed: int) -> Weights:
     return weights
 
 
-def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32", engine: Engine | None = None) -> LlamaForCausalLM:
+def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32", engine: Engine | None = None) -> Any:
     """The model that a stage committed, prepared to compute in `dtype`: in float32 on the CPU, or in shards.
 
     It is in shards if `engine` says ZeRO 3. Raises InputError if the manifest lists no model, or one that cannot be
@@ -144,19 +159,32 @@ def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32", engine: Engi
     folder = fetch(job, manifest)
     try:
         if engine and engine.stage_in_force == 3:
-            config = LlamaConfig.from_pretrained(folder, attn_implementation=attention(dtype), local_files_only=True)
-            return made(config, stored_weights(folder), engine, job.ranks.world)
-        return LlamaForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation=attention(dtype),
-            local_files_only=True,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            return made(read_config(folder), stored_weights(folder), dtype, engine, job.ranks.world)
+        return whole(folder, dtype)[0]
+    except LOADING as error:
         raise InputError(
             f"{job.store.full(manifest.path)}: its model cannot be loaded ({error}); run {manifest.stage} again"
         ) from error
+
+
+LOADING = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, AttributeError, SafetensorError)
+"""What the library raises for a folder that it cannot read. A damaged config.json ends in any of these."""
+
+
+def whole(folder: Path, dtype: Dtype) -> tuple[Any, dict[str, Any]]:
+    """(The model in a folder, in float32 on the CPU, what the library says of missing tensors)."""
+    config = read_config(folder)
+    kind: Any = class_of(config)
+    module, found = kind.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        attn_implementation=attention(dtype, kind),
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    return adapted(module), found
 
 
 def stored_weights(folder: Path) -> Weights:
@@ -172,6 +200,15 @@ def stored_weights(folder: Path) -> Weights:
             return tensor.float()
 
     return weights
+
+
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The name and shape of each tensor in a folder's safetensors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return shapes
 
 
 def fetch(job: Job, manifest: Manifest) -> Path:
@@ -190,7 +227,10 @@ def save(
     `weights` are those of `Engine.weights`, in float32 whatever the model computes in; by default the module's own.
     """
     if rank == 0:
-        module.save_pretrained(folder, state_dict=dict(weights or module.state_dict()))  # type: ignore[operator]
+        own = dict(weights or module.state_dict())
+        # Under the names of the parameters, by which ZeRO 3 reads them one at a time; only `export` uses older ones.
+        names = {"save_original_format": False} if isinstance(module, PreTrainedModel) else {}
+        module.save_pretrained(folder, state_dict=own, **names)  # type: ignore[operator]
         described = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**described, "dtype": "float32"}, indent=2))
         shutil.copyfile(chat.path, folder / "tokenizer.json")
@@ -201,4 +241,19 @@ def save(
 
 def parameters(module: nn.Module) -> int:
     """The number of parameters; a tied embedding counts once, and under ZeRO 3 each parameter counts whole."""
-    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in module.parameters())
+    return sum(map(_size, module.parameters()))
+
+
+def active_parameters(module: Any) -> int:
+    """The number of parameters that compute something for a token: of the experts only those that it goes through."""
+    idle = 0.0
+    for name, parameter in module.named_parameters():
+        shape = getattr(parameter, "ds_shape", parameter.shape)
+        if len(shape) >= 2 and ".experts." in f".{name}":  # one tensor for all experts of a layer
+            idle += _size(parameter) * (1 - module.config.num_experts_per_tok / shape[0])
+    return parameters(module) - round(idle)
+
+
+def _size(parameter: Any) -> int:
+    """Of the whole parameter, also if only a shard of it is here."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -17,19 +17,32 @@ from training.data.reading import TokenData
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.loss import log_probs, masked_mean
+from training.models.causal import TAKES_A_MASK, document_mask
+from training.models.experts import routing_of
 
 
 def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
     """The logits of each next token, (B, T, V) on the device, from the tokens of its document alone.
 
-    Positions that restart keep documents apart: transformers derives from them the mask of SDPA and of eager attention,
-    if it gets no other mask and no cache. flash-attn takes no mask; it gets the ends of the documents.
+    `model` is a model, or the engine that trains it.
     """
-    known: dict[str, Any] = {}
-    if batch.positions is not None:
-        known = {"position_ids": batch.positions.to(device), **_documents(batch.positions, device)}
+    bare = getattr(model, "module", model)
+    known = known_documents(bare, batch.positions, device) if batch.positions is not None else {}
     logits: Tensor = model(input_ids=batch.tokens[:, :-1].to(device), use_cache=False, **known).logits
     return logits
+
+
+def known_documents(model: Any, positions: Tensor, device: torch.device) -> dict[str, Any]:
+    """What tells a model's attention where documents begin: positions, (B, T), count from 0 in each.
+
+    Positions that restart keep documents apart: transformers derives from them the mask of SDPA and of eager attention,
+    if it gets no other mask and no cache. flash-attn takes no mask; it gets the ends of the documents. A few types
+    need the mask itself.
+    """
+    there = positions.to(device)
+    if model.config.model_type in TAKES_A_MASK:
+        return {"position_ids": there, "attention_mask": document_mask(there, model.dtype)}
+    return {"position_ids": there, **_documents(positions, device)}
 
 
 def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
@@ -50,20 +63,28 @@ def _documents(positions: Tensor, device: torch.device) -> dict[str, Any]:
     return {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
 
 
-def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
-    """Forward and backward over one process's rows of a batch, part by part; returns their summed nll.
+def learn(job: Job, engine: Engine, batch: Batch) -> dict[str, Tensor]:
+    """Forward and backward over one process's rows of a batch, part by part; returns its shares of the curves.
 
-    The caller makes the step.
+    `loss` is the mean nll, `balance_loss` the balancing loss of a model with experts, which is added to it with the
+    coefficient of the model's configuration. The caller makes the step.
     The engine averages gradients over the parts of all processes. The divisor turns this into the mean over all tokens
-    that the batch predicts, however unevenly they are spread over the parts.
+    that the batch predicts, however unevenly they are spread over the parts. Balance is judged within each part, over
+    its predicted tokens: every process sees other tokens, so whole batches would take another exchange in each layer.
     """
-    count = batch.count / (engine.accumulation * job.ranks.world)
-    total = torch.zeros((), dtype=torch.float64, device=job.ranks.device)
+    parts = engine.accumulation * job.ranks.world
+    count, routing = batch.count / parts, routing_of(engine.module)
+    shares = {"loss": torch.zeros((), dtype=torch.float64, device=job.ranks.device)}
     for part in batch.split(engine.micro_batch):
-        loss = masked_mean(token_nll(engine, part, job.ranks.device), part.mask.to(job.ranks.device), count)
+        mask = part.mask.to(job.ranks.device)
+        loss = masked_mean(token_nll(engine, part, job.ranks.device), mask, count)
+        shares["loss"] += loss.detach() / parts
+        balance = routing.balance(mask)
+        if balance is not None:
+            shares["balance_loss"] = shares.get("balance_loss", 0) + balance.detach() / parts
+            loss = loss + routing.coef * balance
         engine.backward(loss)
-        total += loss.detach() * count
-    return total
+    return shares
 
 
 def finite(job: Job, value: float, what: str) -> float:

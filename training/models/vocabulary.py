@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import LlamaForCausalLM
+from transformers import CONFIG_MAPPING
 
 from contract.errors import InputError
 from contract.kinds import Kind
@@ -21,28 +20,33 @@ from contract.vocabulary import vocabulary
 from training.chat.template import Chat
 from training.engine.engine import Engine
 from training.engine.job import Job
-from training.models.llama import attention
+from training.models import llama as model
+from training.models.causal import class_of, outline, read_config, stored_names
 
 READ = ("config.json", "tokenizer.json", "tokenizer.model", "*.safetensors", "*.safetensors.index.json")
 """What is read of a model's folder. Weights in other formats would have to be unpickled, which can run code."""
 
 
-def started(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
+def started(job: Job, chat: Chat) -> tuple[Any, int]:
     """(The model of `pretrain.start_from` with a row for every token of the run, its number of old rows).
 
-    It is in float32 on the CPU, prepared to compute in the recipe's dtype. Raises InputError if the folder holds no
-    LLaMA in safetensors, or if its tokenizer is not the one from which the run's tokenizer was made.
+    It is in float32 on the CPU, prepared to compute in the recipe's dtype; under ZeRO 3 in shards. Raises InputError
+    if the folder holds no causal model in safetensors, or if its tokenizer is not the one from which the run's
+    tokenizer was made.
     """
     settings: Pretrain = job.settings
     assert settings.start_from is not None
     folder = job.scratch.fetch(settings.start_from, READ)
     base = base_tokenizer(job, chat)
     check_tokenizer(folder, settings.start_from, base, TokenizerResult.of(job.manifest("tokenizer")).base_digest)
-    module = load(folder, settings.start_from, settings.engine.dtype)
-    old, rows = base.get_vocab_size(), per_token(module)[0].shape[0]
-    if rows < old:
-        raise InputError(f"pretrain.start_from: {settings.start_from} has {rows:,} embeddings for {old:,} tokens")
-    grow(module, spellings(base, Tokenizer.from_file(str(chat.path))), old)
+    old, spelled = base.get_vocab_size(), spellings(base, Tokenizer.from_file(str(chat.path)))
+    module = in_shards(folder, settings, spelled, old, job.ranks.world)
+    if module is None:
+        module = load(folder, settings.start_from, settings.engine.dtype)
+        rows = per_token(module)[0].shape[0]
+        if rows < old:
+            raise InputError(f"pretrain.start_from: {settings.start_from} has {rows:,} embeddings for {old:,} tokens")
+        grow(module, spelled, old)
     for config in (module.config, module.generation_config):
         config.bos_token_id = config.eos_token_id = chat.end_of_text
         config.pad_token_id = chat.pad
@@ -54,28 +58,13 @@ def started(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
     return module, old
 
 
-def load(folder: Path, uri: str, dtype: Any) -> LlamaForCausalLM:
-    """A LLaMA in a local folder. Raises InputError, which names `uri`, if it is not a whole one in safetensors."""
+def load(folder: Path, uri: str, dtype: model.Dtype) -> Any:
+    """The model in a local folder. Raises InputError, which names `uri`, if it is not a whole one in safetensors."""
     where = f"pretrain.start_from: {uri}"
+    check_folder(folder, where)
     try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{where} has no readable config.json ({error}); name a model's folder") from None
-    if kind != "llama":
-        raise InputError(f"{where} is a model of type {str(kind)[:80]!r}; only llama can be continued")
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"{where} has no *.safetensors; other formats are not read, because they can run code")
-    from_pretrained: Any = LlamaForCausalLM.from_pretrained  # its type leaves out what it says of missing tensors
-    try:
-        module, found = from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation=attention(dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        module, found = model.whole(folder, dtype)
+    except model.LOADING as error:
         raise InputError(f"{where} cannot be loaded ({error})") from error
     missing = {*found["missing_keys"]} - module.all_tied_weights_keys.keys()  # a tied matrix is stored once
     lacking = sorted(missing | {name for name, *_ in found["mismatched_keys"]})
@@ -84,8 +73,64 @@ def load(folder: Path, uri: str, dtype: Any) -> LlamaForCausalLM:
             f"{where} lacks {len(lacking):,} of its model's tensors, or has them in another shape, the first is "
             f"{lacking[0]}; bring the whole model"
         )
-    whole: LlamaForCausalLM = module
-    return whole
+    return module
+
+
+def in_shards(folder: Path, settings: Pretrain, spelled: Sequence[Sequence[int]], old: int, world: int) -> Any:
+    """The grown model under ZeRO 3, whose weights are read one at a time, so that no process ever holds them all.
+
+    None under another stage, and if the folder does not hold each parameter under its own name and in its own shape:
+    some formats of experts have to be put together from others, and what is missing `load` says.
+    """
+    if settings.engine.stage_in_force != 3:
+        return None
+    check_folder(folder, f"pretrain.start_from: {settings.start_from}")
+    config = read_config(folder)
+    empty = outline(config)
+    shapes = {name: tuple(one.shape) for name, one in empty.named_parameters()}
+    stored = model.stored_shapes(folder)
+    names = stored_names(empty, stored)
+    if any(stored.get(names.get(name, "")) != shape for name, shape in shapes.items()):
+        return None
+    rows = {id(one) for one in per_token(empty)}
+    growing = {name for name, one in empty.named_parameters() if id(one) in rows}
+    if any(shapes[name][0] < old for name in growing):
+        return None
+    weights = model.stored_weights(folder)
+
+    def grown(name: str) -> Tensor:
+        found = weights(names[name])
+        return with_new_rows(found[:old], spelled) if name in growing else found
+
+    config.vocab_size = old + len(spelled)
+    if {name: tuple(one.shape) for name, one in outline(config).named_parameters() if name not in growing} != {
+        name: shape for name, shape in shapes.items() if name not in growing
+    }:
+        return None  # a bias of the unembedding, which only the library knows how to grow
+    return model.made(config, grown, settings.engine.dtype, settings.engine, world)
+
+
+def check_folder(folder: Path, where: str) -> None:
+    """Raise InputError, which begins with `where`, unless a folder has a causal model that can be trained here."""
+    try:
+        described = json.loads((folder / "config.json").read_text())
+        if not isinstance(described, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{where} has no readable config.json ({error}); name a model's folder") from None
+    if not isinstance(kind := described.get("model_type"), str) or kind not in CONFIG_MAPPING:
+        raise InputError(
+            f"{where} is a model of type {str(kind)[:80]!r}, which transformers does not know; "
+            "code that lies beside a model is not run"
+        )
+    try:
+        class_of(read_config(folder))
+    except ValueError as error:
+        raise InputError(f"{where} is {error}") from None
+    except model.LOADING as error:
+        raise InputError(f"{where} has no readable config.json ({error!r}); name a model's folder") from None
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"{where} has no *.safetensors; other formats are not read, because they can run code")
 
 
 def base_tokenizer(job: Job, chat: Chat) -> Tokenizer:
@@ -135,9 +180,13 @@ def grow(module: nn.Module, spelled: Sequence[Sequence[int]], old: int) -> None:
     module.resize_token_embeddings(old + len(spelled), mean_resizing=False)  # type: ignore[operator]
     with torch.no_grad():
         for weight in per_token(module):
-            rows = weight[:old]
-            for index, ids in enumerate(spelled):
-                weight[old + index] = (rows[list(ids)] if ids else rows).mean(0)
+            weight.copy_(with_new_rows(weight[:old], spelled))
+
+
+def with_new_rows(rows: Tensor, spelled: Sequence[Sequence[int]]) -> Tensor:
+    """The rows of old tokens and after them those of new ones, (old + new, d_model)."""
+    new = [(rows[list(ids)] if ids else rows).mean(0) for ids in spelled]
+    return torch.cat([rows, torch.stack(new)]) if new else rows.clone()
 
 
 def per_token(module: nn.Module) -> list[nn.Parameter]:

@@ -76,7 +76,7 @@ ranks.barrier()
 for dtype in ("fp32", "bf16"):
     settings = Settings(zero_stage=3, micro_batch=2, dtype=dtype)
     built = llama.build(shape, 51, 16, 3, dtype, pad=2, engine=settings, world=ranks.world)
-    loaded = llama.made(built.config, llama.stored_weights(folder), settings, ranks.world)
+    loaded = llama.made(built.config, llama.stored_weights(folder), dtype, settings, ranks.world)
     for module in (built, loaded):
         held = sum(one.numel() + one.ds_tensor.numel() for one in module.parameters())
         assert held < 0.51 * sum(one.numel() for one in exact.values()), held
@@ -93,6 +93,44 @@ for dtype in ("fp32", "bf16"):
         engine.step()
         assert engine.updates == 1
         assert not torch.equal(dict(zero.weights(engine.deepspeed))["model.norm.weight"], exact["model.norm.weight"])
+
+# Models to go on from, of other types, whose embeddings grow by two rows; then a fresh mixture of experts.
+from transformers import AutoConfig, AutoModelForCausalLM
+from contract.settings.training import Pretrain
+from training.models import causal, sight, vocabulary
+
+def trained(module, expected):
+    held = sum(one.numel() + one.ds_tensor.numel() for one in module.parameters())
+    assert held < 0.52 * sum(one.numel() for one in expected.values()), held
+    engine = Engine(job, module, Optim(), settings, 2 * ranks.world, 4)
+    found = {name: one["weight"] for name, one in zero.read(engine.deepspeed)}
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    sight.check_sight(engine.module, True, ranks.device)
+    engine.backward(engine(input_ids=tokens, labels=tokens).loss)
+    engine.step()
+    assert engine.updates == 1
+    assert not any(torch.equal(one, expected[name]) for name, one in zero.weights(engine.deepspeed) if "norm" in name)
+
+settings = Settings(zero_stage=3, micro_batch=2)
+special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+for kind, shape in (
+    ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    ("gpt_neox", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}),
+):
+    torch.manual_seed(3)
+    begun = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=40, **shape, **special))
+    folder = Path(os.environ["GRISTMILL_SCRATCH"], kind)
+    (begun.base_model if kind == "bloom" else begun).save_pretrained(folder)  # the published BLOOM has bare names
+    ranks.barrier()
+    module = vocabulary.in_shards(folder, Pretrain(start_from=str(folder), engine=settings), [[2, 3], []], 39, ranks.world)
+    vocabulary.grow(begun, [[2, 3], []], 39)
+    assert module.config.vocab_size == 41
+    trained(module, {name: one.detach() for name, one in begun.named_parameters()})
+
+mixture = Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64, experts=4)
+exact = {name: one.detach() for name, one in llama.build(mixture, 51, 16, seed=3).named_parameters()}
+trained(llama.build(mixture, 51, 16, 3, engine=settings, world=ranks.world), exact)
 os.write(1, f"{ranks.rank}\\n".encode())
 torch.distributed.barrier()
 os._exit(0)

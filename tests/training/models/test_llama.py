@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomForCausalLM, LlamaForCausalLM
 from transformers.utils import import_utils
 
 from contract.errors import InputError
@@ -95,7 +95,12 @@ def test_transformers_says_which_flash_attention_there_is(
 ) -> None:
     for name in model.FLASH:
         monkeypatch.setitem(model.FLASH, name, lambda name=name: name in installed)
-    assert [model.attention(dtype) for dtype in ("bf16", "fp16", "fp32")] == [expected, expected, "sdpa"]
+    assert [model.attention(dtype, LlamaForCausalLM) for dtype in ("bf16", "fp16", "fp32")] == [
+        expected,
+        expected,
+        "sdpa",
+    ]
+    assert model.attention("bf16", BloomForCausalLM) == "eager", "it has no other"
 
 
 def test_each_flash_attention_is_asked_for_by_the_name_of_its_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +110,9 @@ def test_each_flash_attention_is_asked_for_by_the_name_of_its_distribution(monke
     monkeypatch.setattr(import_utils, "_package_distribution_mapping", lambda: {"flash_attn": ["flash-attn-4"]})
     for name, available in list(model.FLASH.items()):
         monkeypatch.setitem(model.FLASH, name, available.__wrapped__)  # type: ignore[attr-defined]  # past the cache
-    assert model.attention("bf16") == "flash_attention_4"
+    assert model.attention("bf16", LlamaForCausalLM) == "flash_attention_4"
     monkeypatch.setattr(import_utils, "_package_distribution_mapping", lambda: {"flash_attn": ["flash_attn"]})
-    assert model.attention("bf16") == "flash_attention_2"
+    assert model.attention("bf16", LlamaForCausalLM) == "flash_attention_2"
 
 
 @pytest.mark.parametrize("layers", [2, 8])

@@ -16,7 +16,7 @@ from tokenizers import models as tokenizer_models
 
 from contract.errors import InputError
 from contract.manifest import need
-from contract.settings.training import Model
+from contract.settings.training import Engine, Model, Pretrain
 from tests.training.conftest import train_tokenizer
 from training import pretrain
 from training.chat.template import open_chat
@@ -163,11 +163,11 @@ def test_the_model_must_have_the_tokenizer_that_was_brought(base_model: Path) ->
     vocabulary.check_tokenizer(base_model, "uri", BASE, hashlib.sha256(b"pieces").hexdigest())
 
 
-def test_only_llama_in_safetensors_is_read(base_model: Path) -> None:
+def test_only_causal_models_in_safetensors_are_read(base_model: Path) -> None:
     assert vocabulary.load(base_model, "uri", "fp32").config.vocab_size == 4
     described = json.loads((base_model / "config.json").read_text())
-    (base_model / "config.json").write_text(json.dumps(described | {"model_type": "mistral"}))
-    with pytest.raises(InputError, match="uri is a model of type 'mistral'; only llama can be continued"):
+    (base_model / "config.json").write_text(json.dumps(described | {"model_type": "own"}))
+    with pytest.raises(InputError, match="uri is a model of type 'own', which transformers does not know; code that"):
         vocabulary.load(base_model, "uri", "fp32")
     (base_model / "config.json").write_text(json.dumps(described))
     (base_model / "model.safetensors").rename(base_model / "pytorch_model.bin")
@@ -208,6 +208,20 @@ def test_a_model_with_one_matrix_for_both_has_it_once_in_its_file(tmp_path: Path
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
     module = vocabulary.load(tmp_path, "uri", "fp32")
     assert torch.equal(module.lm_head.weight, made.model.embed_tokens.weight)
+
+
+def test_only_what_can_be_read_name_by_name_begins_in_shards(base_model: Path, tmp_path: Path) -> None:
+    """What begins so is tested with two processes, in test_zero.py."""
+    settings = Pretrain(start_from=str(base_model), engine=Engine(zero_stage=2))
+    assert vocabulary.in_shards(base_model, settings, [], 4, 1) is None, "another stage"
+    sharded = Pretrain(start_from=str(base_model), engine=Engine(zero_stage=3))
+    assert vocabulary.in_shards(base_model, sharded, [], 5, 1) is None, "fewer rows than old tokens"
+    experts = SHAPE.model_copy(update={"experts": 2})
+    llama.build(experts, 4, 16, seed=0).save_pretrained(tmp_path / "experts")  # a tensor for each expert
+    assert vocabulary.in_shards(tmp_path / "experts", sharded, [], 4, 1) is None
+    tensors = load_file(base_model / "model.safetensors")
+    save_file({name: one for name, one in tensors.items() if "norm" not in name}, base_model / "model.safetensors")
+    assert vocabulary.in_shards(base_model, sharded, [], 4, 1) is None, "`load` says what is missing"
 
 
 def test_a_model_with_another_tokenizer_or_without_new_tokens_is_refused(
