@@ -128,6 +128,9 @@ class Trained(Result):
 
 
 class Pretrain(Trained):
+    objective: str = "next_token"
+    """What held-out loss and perplexity are of: of each next token, or of the tokens in spans given the text on both
+    sides of their blanks. Figures of different objectives do not compare, and bits per byte are of next tokens only."""
     heldout_perplexity_before: float | None
     heldout_perplexity_after: float | None
     heldout_loss_after: float | None

@@ -14,6 +14,7 @@ from contract.mixture import Schedule, lengths, micro_batches, of_pretrain, told
 from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
+from training.data.blanks import EXTRA, HeldOutRows, Infilling
 from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.engine import checkpoint
@@ -23,18 +24,22 @@ from training.engine.job import Job
 from training.engine.metrics import Pace, flops_per_token, memory_bytes, mfu, peak_flops
 from training.models import llama as model
 from training.models import positions, vocabulary
-from training.models.lm import best_of, finite, heldout_loss, heldout_text, learn, note_heldout
+from training.models.lm import best_of, finite, heldout_loss, heldout_text, learn, learn_from, note_heldout
+from training.models.teacher import open_teacher
 
 
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    draws, seq_len = _draws(job), job.setting("pack.seq_len")
-    heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
+    infilling, seq_len = _infilling(job, chat), job.setting("pack.seq_len")
+    draws = _draws(job, infilling)
+    text = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
+    heldout = HeldOutRows(text, infilling) if infilling else text
     plan = draws.schedule
     module, old_rows = _build(job, chat)
     start = positions.of_model(module)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
+    teacher = open_teacher(job, chat)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
 
     engines = {"model": engine}
@@ -54,10 +59,11 @@ def run(job: Job) -> None:
             mine = next(batches)
             waited = time.perf_counter() - began
             batch = mine.counted(job.ranks)
-            nll = learn(job, engine, batch)
+            sums = learn_from(job, engine, batch, teacher) if teacher else {"loss": learn(job, engine, batch)}
             lr, norm = engine.lr, engine.step()
             step += 1
-            job.curves.add_later(step, {"loss": nll / batch.count}, lr=lr, grad_norm=norm)
+            means = {name: value / batch.count for name, value in sums.items()}
+            job.curves.add_later(step, means, lr=lr, grad_norm=norm)
             if logged := step % settings.engine.log_steps == 0:
                 job.curves.read(job.ranks)
             seconds = time.perf_counter() - began
@@ -95,7 +101,12 @@ def _finish(
         state, _ = note_heldout(job, plan.steps, after, state)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
-    figures = _quality(state["before"], after) | best_of(state) | _speed(job, engine, state, plan) | _read(job, plan)
+    figures = (
+        _quality(job.settings, state["before"], after)
+        | best_of(state)
+        | _speed(job, engine, state, plan)
+        | _read(job, plan)
+    )
     figures |= engine.figures() | {"extended_from": state.get("extended_from")}
     job.commit(folder, results.Pretrain(**figures))
 
@@ -135,11 +146,20 @@ def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
         chat.pad,
         settings.engine,
         job.ranks.world,
+        settings.blanks.longest_span + EXTRA if settings.objective == "blank_infilling" else 0,
     )
     return fresh, 0
 
 
-def _draws(job: Job) -> Draws:
+def _infilling(job: Job, chat: Chat) -> Infilling | None:
+    """What makes blanks in the rows, if that is the objective."""
+    settings: Pretrain = job.settings
+    if settings.objective == "next_token":
+        return None
+    return Infilling(settings.blanks, settings.seed, boundaries=settings.boundaries, **chat.blanks())
+
+
+def _draws(job: Job, infilling: Infilling | None = None) -> Draws:
     """What the recipe's mixture and phases draw from the packed corpus; prints how much that is."""
     settings: Pretrain = job.settings
     seq_len = job.setting("pack.seq_len")
@@ -148,7 +168,7 @@ def _draws(job: Job) -> Draws:
     plan = of_pretrain(settings, seq_len, data[seq_len].sources, {length: one.sources for length, one in data.items()})
     if job.ranks.rank == 0:
         print(*told(plan), sep="\n", flush=True)
-    return Draws([data[length] for length in phases], plan, settings.seed)
+    return Draws([data[length] for length in phases], plan, settings.seed, infilling)
 
 
 def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> int:
@@ -161,18 +181,22 @@ def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> 
     return phase
 
 
-def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> HeldOut | None:
+def _judge(job: Job, engine: Engine, heldout: TokenData | HeldOutRows, chat: Chat) -> HeldOut | None:
     batches = heldout_text(job, heldout, job.settings.eval_sequences, engine.micro_batch)
     return heldout_loss(job, engine.module, batches, engine.micro_batch, chat.token_bytes())
 
 
-def _quality(before: float | None, after: HeldOut | None) -> dict[str, Any]:
-    """Held-out figures for the manifest; None if nothing was held out."""
+def _quality(settings: Pretrain, before: float | None, after: HeldOut | None) -> dict[str, Any]:
+    """Held-out figures for the manifest; None if nothing was held out.
+
+    The nats of spans are fewer than those of whole texts, and say nothing about the bits that a text takes.
+    """
     return {
+        "objective": settings.objective,
         "heldout_perplexity_before": None if before is None else perplexity(before),
         "heldout_perplexity_after": after.perplexity if after else None,
         "heldout_loss_after": after.loss if after else None,
-        "bits_per_byte": after.bits_per_byte if after else None,
+        "bits_per_byte": after.bits_per_byte if after and settings.objective == "next_token" else None,
         "heldout_tokens": after.tokens if after else 0,
     }
 

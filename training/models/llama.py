@@ -27,6 +27,7 @@ from training.chat.template import Chat
 from training.data.order import round_keys
 from training.engine.job import Job
 from training.engine.zero import Weights, in_shards
+from training.models.infilling import PLACES, InfillingLlama, save_places
 
 transformers_logging.disable_progress_bar()
 
@@ -71,10 +72,12 @@ def build(
     pad: int | None = None,
     engine: Engine | None = None,
     world: int = 1,
+    span_places: int = 0,
 ) -> LlamaForCausalLM:
     """A fresh model on the CPU, prepared to compute in `dtype`: in float32, or in shards if `engine` says ZeRO 3.
 
-    The same seed gives the same weights. `end_of_text` and `pad` are the ids that its configuration names.
+    The same seed gives the same weights. `end_of_text` and `pad` are the ids that its configuration names. A
+    model that fills blanks has embeddings for `span_places` places in a span.
     """
     config = LlamaConfig(
         vocab_size=vocab_size,
@@ -90,15 +93,22 @@ def build(
         eos_token_id=end_of_text,
         pad_token_id=pad,
         use_cache=False,
-        attn_implementation=attention(dtype),  # type: ignore[call-arg]  # the base class takes it
+        attn_implementation="sdpa" if span_places else attention(dtype),  # type: ignore[call-arg]  # the base takes it
     )
+    if span_places:
+        setattr(config, PLACES, span_places)
     return made(config, first_weights(config, seed), engine, world)
+
+
+def of_config(config: LlamaConfig) -> LlamaForCausalLM:
+    """The model that a configuration describes, with whatever weights it gets."""
+    return InfillingLlama(config) if getattr(config, PLACES, 0) else LlamaForCausalLM(config)
 
 
 def made(config: LlamaConfig, weights: Weights, engine: Engine | None, world: int) -> LlamaForCausalLM:
     """A model with these weights. One in shards gets them when training's engine has it."""
     with in_shards(engine or Engine(), world), no_init_weights():
-        module = LlamaForCausalLM(config)
+        module = of_config(config)
     module.tie_weights()
     # DeepSpeed makes also buffers in half precision, which would round the rotary frequencies.
     module.model.rotary_emb = LlamaRotaryEmbedding(config)
@@ -116,10 +126,10 @@ def first_weights(config: LlamaConfig, seed: int) -> Weights:
 
     Matrices are normal with the configuration's spread. Those that end in the residual stream start smaller, by
     sqrt(2 x layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). The padding
-    token's embedding is 0.
+    token's embedding is 0, and so is that of place 0, the context.
     """
     with torch.device("meta"), no_init_weights():
-        shapes = {name: one.shape for name, one in LlamaForCausalLM(config).named_parameters()}
+        shapes = {name: one.shape for name, one in of_config(config).named_parameters()}
 
     def weights(name: str) -> Tensor:
         if len(shapes[name]) == 1:
@@ -130,6 +140,8 @@ def first_weights(config: LlamaConfig, seed: int) -> Weights:
         drawn = torch.randn(shapes[name], generator=generator) * (config.initializer_range * smaller)
         if "embed_tokens" in name and config.pad_token_id is not None:
             drawn[config.pad_token_id] = 0
+        if name.startswith(PLACES):
+            drawn[0] = 0
         return drawn
 
     return weights
@@ -190,9 +202,13 @@ def save(
     `weights` are those of `Engine.weights`, in float32 whatever the model computes in; by default the module's own.
     """
     if rank == 0:
-        module.save_pretrained(folder, state_dict=dict(weights or module.state_dict()))  # type: ignore[operator]
+        whole = save_places(folder, dict(weights or module.state_dict()))
+        module.save_pretrained(folder, state_dict=whole)  # type: ignore[operator]
         described = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**described, "dtype": "float32"}, indent=2))
+        described["dtype"] = "float32"
+        if described.pop(PLACES, None):
+            described["architectures"] = [LlamaForCausalLM.__name__]
+        (folder / "config.json").write_text(json.dumps(described, indent=2))
         shutil.copyfile(chat.path, folder / "tokenizer.json")
         named = {"eos_token": chat.special["end_of_text"], "pad_token": chat.special["pad"]}
         describe = {"tokenizer_class": "PreTrainedTokenizerFast", **named}

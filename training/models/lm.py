@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from contract.errors import InputError
 from evals.heldout import HeldOut
 from training.data.batch import Batch
+from training.data.blanks import HeldOutRows
 from training.data.reading import TokenData
 from training.engine.engine import Engine
 from training.engine.job import Job
-from training.loss import log_probs, masked_mean
+from training.loss import distilled, kl_divergence, log_probs, masked_mean
+from training.models.infilling import spans_of
+from training.models.teacher import Teacher
 
 
 def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
@@ -23,9 +26,13 @@ def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -
 
     Positions that restart keep documents apart: transformers derives from them the mask of SDPA and of eager attention,
     if it gets no other mask and no cache. flash-attn takes no mask; it gets the ends of the documents.
+
+    In a batch with blanks, it is the next token of a span, from the text around the blanks and the spans before it.
     """
     known: dict[str, Any] = {}
-    if batch.positions is not None:
+    if batch.places is not None:
+        known = spans_of(batch, device)
+    elif batch.positions is not None:
         known = {"position_ids": batch.positions.to(device), **_documents(batch.positions, device)}
     logits: Tensor = model(input_ids=batch.tokens[:, :-1].to(device), use_cache=False, **known).logits
     return logits
@@ -63,6 +70,22 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
         engine.backward(loss)
         total += loss.detach() * count
     return total
+
+
+def learn_from(job: Job, engine: Engine, batch: Batch, teacher: Teacher) -> dict[str, Tensor]:
+    """As `learn`, and from a teacher's logits, too; returns the summed nll as `loss`, and `distill_kl`."""
+    device, count = job.ranks.device, batch.count / (engine.accumulation * job.ranks.world)
+    sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("loss", "distill_kl")}
+    for part in batch.split(engine.micro_batch):
+        with torch.no_grad():
+            theirs = next_logits(teacher.module, part, device)
+        ours, mask = next_logits(engine, part, device), part.mask.to(device)
+        nll = -log_probs(ours, part.tokens[:, 1:].to(device))
+        kl = kl_divergence(theirs[..., : ours.shape[-1]], ours, teacher.temperature)
+        engine.backward(masked_mean(distilled(nll, kl, teacher.weight, teacher.temperature), mask, count))
+        for name, values in {"loss": nll, "distill_kl": kl}.items():
+            sums[name] += (values.detach() * mask).sum()
+    return sums
 
 
 def finite(job: Job, value: float, what: str) -> float:
@@ -123,7 +146,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
     return {} if step is None else {"best_step": step, "best_heldout_loss": loss}
 
 
-def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:
+def heldout_text(job: Job, data: TokenData | HeldOutRows, sequences: int, micro_batch: int) -> Iterable[Batch]:
     """This process's part of a sample of `sequences` held-out sequences.
 
     Every process gets the same number of batches; the mask of filler rows in the last batch is 0.

@@ -54,9 +54,12 @@ def started(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
     return module, old
 
 
-def load(folder: Path, uri: str, dtype: Any) -> LlamaForCausalLM:
-    """A LLaMA in a local folder. Raises InputError, which names `uri`, if it is not a whole one in safetensors."""
-    where = f"pretrain.start_from: {uri}"
+def load(folder: Path, uri: str, dtype: Any, key: str = "pretrain.start_from") -> LlamaForCausalLM:
+    """A LLaMA in a local folder.
+
+    Raises InputError, which names `uri` and the setting's key, if it is not a whole one in safetensors.
+    """
+    where = f"{key}: {uri}"
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
