@@ -14,7 +14,7 @@ from contract.mixture import Schedule, lengths, micro_batches, of_pretrain, told
 from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity
 from training.chat.template import Chat, open_chat
-from training.data.blanks import EXTRA, HeldOutRows, Infilling
+from training.data.blanks import HeldOutRows, Infilling
 from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.engine import checkpoint
@@ -31,10 +31,7 @@ from training.models.teacher import open_teacher
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    infilling, seq_len = _infilling(job, chat), job.setting("pack.seq_len")
-    draws = _draws(job, infilling)
-    text = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
-    heldout = HeldOutRows(text, infilling) if infilling else text
+    draws, heldout = _data(job, chat)
     plan = draws.schedule
     module, old_rows = _build(job, chat)
     start = positions.of_model(module)
@@ -62,8 +59,7 @@ def run(job: Job) -> None:
             sums = learn_from(job, engine, batch, teacher) if teacher else {"loss": learn(job, engine, batch)}
             lr, norm = engine.lr, engine.step()
             step += 1
-            means = {name: value / batch.count for name, value in sums.items()}
-            job.curves.add_later(step, means, lr=lr, grad_norm=norm)
+            job.curves.add_later(step, {name: one / batch.count for name, one in sums.items()}, lr=lr, grad_norm=norm)
             if logged := step % settings.engine.log_steps == 0:
                 job.curves.read(job.ranks)
             seconds = time.perf_counter() - began
@@ -146,17 +142,19 @@ def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
         chat.pad,
         settings.engine,
         job.ranks.world,
-        settings.blanks.longest_span + EXTRA if settings.objective == "blank_infilling" else 0,
+        settings.blanks.places if settings.objective == "blank_infilling" else 0,
     )
     return fresh, 0
 
 
-def _infilling(job: Job, chat: Chat) -> Infilling | None:
-    """What makes blanks in the rows, if that is the objective."""
+def _data(job: Job, chat: Chat) -> tuple[Draws, TokenData | HeldOutRows]:
+    """The rows to train on and those held out, both with blanks if that is the objective."""
     settings: Pretrain = job.settings
+    text = TokenData(job, Kind.HELDOUT_TOKENS, job.setting("pack.seq_len"), settings.boundaries)
     if settings.objective == "next_token":
-        return None
-    return Infilling(settings.blanks, settings.seed, boundaries=settings.boundaries, **chat.blanks())
+        return _draws(job), text
+    infilling = Infilling(settings.blanks, settings.seed, boundaries=settings.boundaries, **chat.blanks())
+    return _draws(job, infilling), HeldOutRows(text, infilling)
 
 
 def _draws(job: Job, infilling: Infilling | None = None) -> Draws:

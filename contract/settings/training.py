@@ -271,6 +271,11 @@ class Blanks(Settings):
     longest_span: Annotated[int, Field(gt=0, le=1024, strict=True)] = 40
     """The model has an embedding for each place in a span of this length."""
 
+    @property
+    def places(self) -> int:
+        """The places that have embeddings: the context, a span's begin and end, and its tokens."""
+        return self.longest_span + 3
+
 
 class Distill(Settings):
     """Learning from a teacher's logits beside the text itself (Hinton et al. 2015).

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from contract.settings.training import Blanks, Model
 from training.chat.template import open_chat
 from training.data.batch import Batch, Row
-from training.data.blanks import EXTRA, Infilling, collate
+from training.data.blanks import Infilling, collate
 from training.engine.job import Job
 from training.models import llama
 from training.models.infilling import visible
@@ -26,7 +26,7 @@ LONGEST, LENGTH = 6, 65
 
 @pytest.fixture
 def module() -> Any:
-    return llama.build(SHAPE, 97, LENGTH, seed=0, span_places=LONGEST + EXTRA).eval()
+    return llama.build(SHAPE, 97, LENGTH, seed=0, span_places=Blanks(longest_span=LONGEST).places).eval()
 
 
 def batch_of(boundaries: bool = True) -> Batch:
@@ -106,7 +106,7 @@ def test_both_positions_move_what_a_span_says(module: Any) -> None:
 
 def test_the_context_has_no_place_and_never_gets_one(module: Any) -> None:
     weight = module.span_places.weight
-    assert weight.shape == (LONGEST + EXTRA, 32)
+    assert weight.shape == (LONGEST + 3, 32)
     assert not weight[0].any()
     assert weight[1:].std().item() == pytest.approx(0.02, rel=0.2)
     next_logits(module, batch_of(), CPU).square().sum().backward()

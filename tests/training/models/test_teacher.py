@@ -101,7 +101,7 @@ def test_a_student_comes_nearer_to_its_teacher_than_the_text_alone_brings_it(
     assert found["loss"][0] == curves(alone)["loss"][0], "the loss is the nll of the text, whoever teaches"
     assert "distill_kl" not in curves(alone)
 
-    (file,) = [one for one in manifest.files if one.path.endswith("config.json")]
+    (file,) = [one for one in manifest.files if one.path.endswith("/config.json")]
     path = first.store.local(file.path)
     path.write_text(path.read_text() + "\n")
     with pytest.raises(InputError, match=KEY + ".* lists config.json with .* bytes, which it does not have any more"):
