@@ -69,44 +69,42 @@ class Infilling:
         used, count = fitting(len(row.tokens), length, lengths, self.settings.share)
         first = int(random.random() * (len(row.tokens) - used + 1))
         starts = np.clip(row.starts, first, first + used) if self.boundaries else np.array([first])
-        edges = np.unique([first, *starts.tolist(), first + used]).tolist()
-        spans = list(spans_of(edges, lengths[:count], self.settings.share, random))
+        edges = np.unique([first, *starts.tolist(), first + used])
+        found = spans_of(edges.tolist(), lengths[:count], self.settings.share, random)
+        spans = np.array([*found], np.int64).reshape(-1, 2)
         order = np.argsort(random.random(len(spans)))
-        return self._assembled(row.tokens, edges, spans, order.tolist(), length)
+        return self._assembled(row.tokens, edges, spans, order, length)
 
     def _assembled(
-        self,
-        tokens: npt.NDArray[np.integer],
-        edges: list[int],
-        spans: list[tuple[int, int]],
-        order: list[int],
-        size: int,
+        self, tokens: npt.NDArray[np.integer], edges: Ids, spans: Ids, order: npt.NDArray[np.intp], length: int
     ) -> Blanked:
-        """The context with its blanks, then the spans (begin, end) in their order, then padding with token 0."""
-        parts: list[Ids] = []  # of four rows: tokens, positions, places, documents
-        blanks: list[tuple[int, int]] = []  # of each span: position of its blank, document
-        left = iter([*spans, (edges[-1], edges[-1])])
-        begin, end = next(left)
-        for document, (at, stop) in enumerate(pairwise(edges)):
-            context: list[Ids] = []
-            held = 0
-            while begin < stop:
-                context += [tokens[at:begin].astype(np.int64), np.array([self.blank])]
-                held += begin - at + 1
-                blanks.append((held - 1, document))
-                at = end
-                begin, end = next(left)
-            ids = np.concatenate([*context, tokens[at:stop].astype(np.int64)])
-            parts.append(np.stack([ids, np.arange(len(ids)), np.zeros_like(ids), np.full_like(ids, document)]))
-        for index in order:
-            (begin, end), (position, document) = spans[index], blanks[index]
-            ids = np.concatenate([[self.begins], tokens[begin:end].astype(np.int64), [self.ends]])
-            alike = np.full_like(ids, position), np.arange(1, len(ids) + 1), np.full_like(ids, document)
-            parts.append(np.stack([ids, *alike]))
-        empty = size - sum(part.shape[1] for part in parts)
-        padding = np.zeros(empty, np.int64)
-        parts.append(np.stack([padding, np.arange(empty), padding, padding - 1]))
-        return Blanked(*np.concatenate(parts, axis=1))
+        """The context with its blanks, then the spans, rows (begin, end), in their order, then padding with token 0."""
+        text, (begins, ends) = tokens[edges[0] : edges[-1]].astype(np.int64), (spans - edges[0]).T
+        steps = np.zeros(len(text) + 1, np.int64)
+        steps[begins] += 1
+        steps[ends] -= 1
+        kept = steps.cumsum()[:-1] == 0
+        kept[begins] = True  # for the blank
+        documents = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+        positions = kept.cumsum() - 1
+        positions -= positions[edges[:-1] - edges[0]][documents]  # what a document begins with is kept
+
+        sizes = (ends - begins + 2)[order]
+        span = np.repeat(order, sizes)
+        places = np.arange(len(span)) - np.repeat(sizes.cumsum() - sizes, sizes) + 1
+        written = text[np.clip(begins[span] + places - 2, 0, len(text) - 1)]
+        written[places == 1] = self.begins
+        written[places == np.repeat(sizes, sizes)] = self.ends
+        text[begins] = self.blank
+
+        padding = np.arange(length - int(kept.sum()) - len(span))
+        none = np.zeros_like(padding)
+        return Blanked(
+            np.concatenate([text[kept], written, none]),
+            np.concatenate([positions[kept], positions[begins][span], padding]),
+            np.concatenate([np.zeros(int(kept.sum()), np.int64), places, none]),
+            np.concatenate([documents[kept], documents[begins][span], none - 1]),
+        )
 
 
 @dataclass(frozen=True)
@@ -155,17 +153,17 @@ def spans_of(
     at = held = 0
     for begin, end in pairwise(edges):
         own: list[int] = []
+        left = end - begin
         while at < len(lengths) and held < share * (end - edges[0]):
-            size = min(int(lengths[at]), end - begin - sum(own) - max(len(own), 1))
+            size = min(int(lengths[at]), left - max(len(own), 1))
             if size < 1:
                 break
             own.append(size)
-            held, at = held + size, at + 1
-        left = end - begin - sum(own)
+            left, held, at = left - size, held + size, at + 1
         gaps = np.sort(np.argsort(random.random(left + 1))[: len(own)])  # where spans stand among the tokens left
-        for number, (gap, size) in enumerate(zip(gaps.tolist(), own, strict=True)):
-            start = begin + gap + sum(own[:number])
-            yield start, start + size
+        for gap, size in zip(gaps.tolist(), own, strict=True):
+            yield begin + gap, begin + gap + size
+            begin += size
 
 
 def collate(rows: Sequence[Blanked]) -> Batch:
