@@ -584,7 +584,8 @@ def test_a_model_that_fills_blanks_learns_resumes_and_is_tuned_as_any_other(
     found = tensors(again)
     assert found.keys() == whole.keys()
     for name, tensor in whole.items():
-        assert "per_s" in name or "reader_share" in name or torch.equal(tensor, found[name]), name
+        measured = any(what in name for what in ("per_s", "reader_share", "memory_bytes"))
+        assert measured or torch.equal(tensor, found[name]), name
 
     tuned = make_job("sft", *BLANKS, name="whole")
     assert type(load_model(tuned, done)).__name__ == "LlamaForCausalLM"

@@ -92,8 +92,8 @@ def test_a_row_by_hand() -> None:
     ]
     batch = collate([made, made])
     assert batch.tokens.shape == (2, 16)
-    assert batch.positions is not None
-    assert batch.positions[1].tolist() == rows[1][:-1]
+    given = (batch.positions, batch.places, batch.documents)
+    assert [one[1].tolist() for one in given if one is not None] == [part[:-1] for part in rows[1:]]
     assert batch.mask[1].tolist() == [float(place > 1) for place in rows[2][1:]]
 
 
@@ -124,6 +124,7 @@ def test_what_fits_a_row() -> None:
     assert fitting(10, 100, lengths, 0.3) == (10, 1), "3 of 10"
     assert fitting(11, 100, lengths, 0.3) == (11, 2), "3 of 11 are too few"
     assert fitting(100, 20, lengths, 0.3) == (20 - 2 * EXTRA, 2)
+    assert fitting(3, 100, lengths, 0.3) == (3, 1), "a small part of a token needs a span, too"
     assert fitting(0, 20, lengths, 0.3) == (0, 0)
 
 
