@@ -53,7 +53,7 @@ class Infilling:
     blank: int
     begins: int
     ends: int
-    boundaries: bool = True
+    boundaries: bool
     """Whether the documents of a row are kept apart: their spans, positions, and what they see."""
 
     def batch(self, data: TokenData, numbers: list[int], step: int) -> Batch:
