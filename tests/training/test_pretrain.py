@@ -590,7 +590,8 @@ def test_a_model_that_fills_blanks_learns_resumes_and_is_tuned_as_any_other(
     tuned = make_job("sft", *BLANKS, name="whole")
     assert type(load_model(tuned, done)).__name__ == "LlamaForCausalLM"
     sft.run(tuned)
-    assert need(tuned.store, tuned.task).metrics["heldout_loss_after"] < figures["heldout_loss_after"]
+    learnt = need(tuned.store, tuned.task).metrics
+    assert learnt["heldout_loss_after"] < learnt["heldout_loss_before"] - 0.1
 
     run = make_run(*BLANKS, "pretrain.engine.processes=2", "pretrain.engine.zero_stage=3", name="two")
     finish(launch(run, "pretrain", processes=2))
