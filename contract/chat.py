@@ -24,6 +24,10 @@ SPECIAL_TOKENS: Mapping[str, str] = {
 }
 """Role -> token, unless `tokenizer.special_tokens` or a brought tokenizer says another."""
 
+BLANKS: Mapping[str, str] = {"blank": "reserved_61", "begins": "reserved_62", "ends": "reserved_63"}
+"""What blank infilling needs -> the role of its token: what stands for a span in the text, and what begins and ends the
+span itself. They are the last that chats, images or tools will need."""
+
 END_OF_TEXT, PAD = SPECIAL_TOKENS["end_of_text"], SPECIAL_TOKENS["pad"]
 
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256

@@ -128,12 +128,15 @@ class Trained(Result):
 
 
 class Pretrain(Trained):
+    objective: str = "next_token"
+    """What held-out loss and perplexity are of: of each next token, or of the tokens in spans given the text on both
+    sides of their blanks. Figures of different objectives do not compare, and bits per byte are of next tokens only."""
     heldout_perplexity_before: float | None
     heldout_perplexity_after: float | None
     heldout_loss_after: float | None
     bits_per_byte: float | None
     heldout_tokens: int
-    heldout_sources: dict[str, dict[str, float | int]] = {}
+    heldout_sources: dict[str, dict[str, float | int | None]] = {}
     """Source -> its part of the held-out figures: `loss` in nats per token, `bits_per_byte`, and predicted `tokens`."""
     parameters: int
     active_parameters: int | None = None

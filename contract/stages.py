@@ -124,7 +124,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 3,
-            "next-token prediction",
+            "next-token prediction, or blanks to fill",
             settings=("pack.seq_len",),
         ),
         Stage(

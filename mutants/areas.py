@@ -21,6 +21,7 @@ TRAINING = (
     "reading",
     "order",
     "drawing",
+    "blanks",
     "examples",
     "checkpoint",
     "checkpoint_files",

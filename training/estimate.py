@@ -138,6 +138,8 @@ def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Traine
     """`sources`: the rows of `pack.seq_len` that each source has, which mixtures by epochs need; None if not known."""
     own, length = recipe.pretrain, recipe.pack.seq_len
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(own.model, recipe.tokenizer.vocab_size)
+    blanks = own.objective == "blank_infilling"
+    count += own.blanks.places * own.model.d_model if blanks else 0
     steps = known_steps(own, length)
     if steps is None and sources is not None:
         steps = _schedule(recipe, sources).steps
@@ -146,7 +148,7 @@ def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Traine
     for some, (long, rows) in zip(each, lengths(own, length), strict=True):
         flops += some * rows * long * _flops(count, own.model, long)
         micro = max(1, own.engine.micro_batch * length // long)
-        work = Work(micro, long, long, rows // (own.engine.processes * micro), own.boundaries)
+        work = Work(micro, long, long, rows // (own.engine.processes * micro), own.boundaries or blanks)
         peaks.append(training_peak(own.model, count, vocabulary, own.engine, work, cuda=True))
     memory = max(peaks, key=lambda peak: peak.total)
     return Trained("pretrain", own.engine, count, steps, (steps or 0) * own.batch * length, flops, memory)

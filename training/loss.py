@@ -39,6 +39,20 @@ def masked_mean(values: Tensor, mask: Tensor, count: Tensor | float | None = Non
     return total / (mask.sum().clamp(min=1) if count is None else count)
 
 
+def kl_divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(teacher || student) of the next token's distribution, in nats: logits (B, T, V), (B, T, V) -> (B, T)."""
+    ours, theirs = ((logits.float() / temperature).log_softmax(-1) for logits in (student, teacher))
+    return (theirs.exp() * (theirs - ours)).sum(-1)
+
+
+def distilled(nll: Tensor, kl: Tensor, weight: float, temperature: float) -> Tensor:
+    """(1 - weight) x nll + weight x temperature^2 x KL of each token: (B, T), (B, T) -> (B, T).
+
+    The square keeps the gradient's size, which the softened distributions make smaller (Hinton et al. 2015, section 2).
+    """
+    return (1 - weight) * nll + weight * temperature**2 * kl
+
+
 def pairwise_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     """-log sigmoid(r_w - r_l) of each pair: (B,), (B,) -> (B,).
 

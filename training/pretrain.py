@@ -13,6 +13,7 @@ from contract.mixture import Schedule, lengths, micro_batches, of_pretrain, told
 from contract.settings.training import Pretrain
 from evals.heldout import HeldOut, perplexity, together
 from training.chat.template import Chat, open_chat
+from training.data.blanks import HeldOutRows, Infilling
 from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.engine import checkpoint
@@ -24,17 +25,17 @@ from training.models import llama as model
 from training.models import positions, vocabulary
 from training.models.lm import best_of, finite, heldout_loss, heldout_text, learn, note_heldout
 from training.models.sight import check_sight
+from training.models.teacher import open_teacher
 
 
 def run(job: Job) -> None:
     settings: Pretrain = job.settings
     chat = open_chat(job)
-    draws, seq_len = _draws(job), job.setting("pack.seq_len")
-    heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
+    draws, heldout = _data(job, chat)
     plan = draws.schedule
     module, old_rows = _build(job, chat)
     start = positions.of_model(module)
-    engine = _engine(job, module, plan)
+    engine, teacher = _engine(job, module, plan), open_teacher(job, chat)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
     engines = {"model": engine}
     step, state = checkpoint.restore(job, engines, lambda: _extendable(job, plan))
@@ -54,7 +55,7 @@ def run(job: Job) -> None:
             mine = next(batches)
             waited = time.perf_counter() - began
             batch = mine.counted(job.ranks)
-            shares = learn(job, engine, batch)
+            shares = learn(job, engine, batch, teacher)
             lr, norm = engine.lr, engine.step()
             step += 1
             job.curves.add_later(step, shares, lr=lr, grad_norm=norm)
@@ -96,7 +97,8 @@ def _finish(
         state, _ = note_heldout(job, plan.steps, found, state)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
-    figures = _quality(state["before"], found) | best_of(state) | _speed(job, engine, state, plan) | _read(job, plan)
+    figures = _quality(job.settings, state["before"], found) | best_of(state)
+    figures |= _speed(job, engine, state, plan) | _read(job, plan)
     figures |= engine.figures() | {"extended_from": state.get("extended_from")}
     job.commit(folder, results.Pretrain(**figures))
 
@@ -136,6 +138,7 @@ def _build(job: Job, chat: Chat) -> tuple[Any, int]:
         chat.pad,
         settings.engine,
         job.ranks.world,
+        settings.blanks.places if settings.objective == "blank_infilling" else 0,
     )
     return fresh, 0
 
@@ -149,7 +152,17 @@ def _engine(job: Job, module: Any, plan: Schedule) -> Engine:
     return engine
 
 
-def _draws(job: Job) -> Draws:
+def _data(job: Job, chat: Chat) -> tuple[Draws, TokenData | HeldOutRows]:
+    """The rows to train on and those held out, both with blanks if that is the objective."""
+    settings: Pretrain = job.settings
+    text = TokenData(job, Kind.HELDOUT_TOKENS, job.setting("pack.seq_len"), settings.boundaries)
+    if settings.objective == "next_token":
+        return _draws(job), text
+    infilling = Infilling(settings.blanks, settings.seed, boundaries=settings.boundaries, **chat.blanks())
+    return _draws(job, infilling), HeldOutRows(text, infilling)
+
+
+def _draws(job: Job, infilling: Infilling | None = None) -> Draws:
     """What the recipe's mixture and phases draw from the packed corpus; prints how much that is."""
     settings: Pretrain = job.settings
     seq_len = job.setting("pack.seq_len")
@@ -158,7 +171,7 @@ def _draws(job: Job) -> Draws:
     plan = of_pretrain(settings, seq_len, data[seq_len].sources, {length: one.sources for length, one in data.items()})
     if job.ranks.rank == 0:
         print(*told(plan), sep="\n", flush=True)
-    return Draws([data[length] for length in phases], plan, settings.seed)
+    return Draws([data[length] for length in phases], plan, settings.seed, infilling)
 
 
 def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> int:
@@ -171,23 +184,28 @@ def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> 
     return phase
 
 
-def _judge(job: Job, engine: Engine, heldout: TokenData, chat: Chat) -> dict[str, HeldOut]:
+def _judge(job: Job, engine: Engine, heldout: TokenData | HeldOutRows, chat: Chat) -> dict[str, HeldOut]:
     batches = heldout_text(job, heldout, job.settings.eval_sequences, engine.micro_batch)
     sources = list(heldout.sources)
     return heldout_loss(job, engine.module, batches, engine.micro_batch, chat.token_bytes(), sources)
 
 
-def _quality(before: float | None, found: dict[str, HeldOut]) -> dict[str, Any]:
-    """Held-out figures for the manifest; None if nothing was held out."""
+def _quality(settings: Pretrain, before: float | None, found: dict[str, HeldOut]) -> dict[str, Any]:
+    """Held-out figures for the manifest; None if nothing was held out.
+
+    The nats of spans are fewer than those of whole texts, and say nothing about the bits that a text takes.
+    """
     after = together(found)
+    whole = settings.objective == "next_token"
     return {
+        "objective": settings.objective,
         "heldout_perplexity_before": None if before is None else perplexity(before),
         "heldout_perplexity_after": after.perplexity if after else None,
         "heldout_loss_after": after.loss if after else None,
-        "bits_per_byte": after.bits_per_byte if after else None,
+        "bits_per_byte": after.bits_per_byte if after and whole else None,
         "heldout_tokens": after.tokens if after else 0,
         "heldout_sources": {
-            source: {"loss": one.loss, "bits_per_byte": one.bits_per_byte or 0.0, "tokens": one.tokens}
+            source: {"loss": one.loss, "bits_per_byte": one.bits_per_byte if whole else None, "tokens": one.tokens}
             for source, one in found.items()
         },
     }

@@ -310,12 +310,54 @@ class Phase(Settings):
     """If unset: as in the phase before."""
 
 
-class Pretrain(Settings):
-    """Next-token prediction on the packed corpus."""
+class Blanks(Settings):
+    """Blank infilling (Du et al. 2022, GLM): the model sees a text with blanks on both sides and writes what was there.
 
+    The context, with one token for each blank, is seen whole; the spans follow in a random order, each from left to
+    right. A row keeps its length, so about an eighth of its text is left out, in each step another part.
+    """
+
+    share: Annotated[Real, Field(gt=0, le=0.5)] = 0.15
+    """Of the text's tokens: those in spans."""
+    mean_span: Annotated[Real, Field(gt=0, le=64)] = 3.0
+    """Lengths of spans are drawn Poisson with this mean; no span has 0 tokens, or more than `longest_span`."""
+    longest_span: Annotated[int, Field(gt=0, le=1024, strict=True)] = 40
+    """The model has an embedding for each place in a span of this length."""
+
+    @property
+    def places(self) -> int:
+        """The places that have embeddings: the context, a span's begin and end, and its tokens."""
+        return self.longest_span + 3
+
+
+class Distill(Settings):
+    """Learning from a teacher's logits beside the text itself (Hinton et al. 2015).
+
+    The loss is (1 - weight) x nll + weight x temperature^2 x KL(teacher || student).
+    """
+
+    teacher: Uri | None = None
+    """A folder with a LLaMA of `transformers` in safetensors, or the manifest.json of a committed result that has one.
+
+    It must have the run's own tokenizer. It computes in `engine.dtype`, learns nothing, and is whole on each process.
+    """
+    weight: Annotated[Real, Field(gt=0, le=1)] = 0.5
+    """Of the teacher; the rest is of the text."""
+    temperature: Annotated[Real, Field(ge=0.01, le=100)] = 2.0
+    """By which both models' logits are divided. Above 1, unlikely tokens count for more."""
+
+
+class Pretrain(Settings):
+    """Learning from the packed corpus: by next-token prediction, or by filling blanks."""
+
+    objective: Literal["next_token", "blank_infilling"] = "next_token"
+    blanks: Blanks = Blanks()
+    """Of the objective `blank_infilling`."""
     model: Model = Model()
     optim: Optim = Optim()
     engine: Engine = Engine(keep_last=1)
+    distill: Distill = Distill()
+    """If `teacher` is set, of the objective `next_token`."""
     mixture: Mixture = Mixture()
     """What is read. PPO's share of pretraining text is drawn from this mixture too, whatever the phases are."""
     phases: tuple[Phase, ...] = ()
@@ -367,7 +409,28 @@ class Pretrain(Settings):
         return self
 
     def outside(self) -> dict[str, str]:
-        return {"start_from": self.start_from} if self.start_from else {}
+        named = {"start_from": self.start_from, "distill.teacher": self.distill.teacher}
+        return {key: uri for key, uri in named.items() if uri}
+
+    @model_validator(mode="after")
+    def _begins_afresh(self) -> "Pretrain":
+        if self.objective == "blank_infilling" and self.start_from:
+            raise ValueError(
+                "objective blank_infilling begins with a fresh model, which has embeddings for places in a span; "
+                "leave start_from out, or take objective next_token"
+            )
+        if self.objective == "blank_infilling" and self.model.experts:
+            raise ValueError("objective blank_infilling trains no mixture of experts; leave model.experts out")
+        return self
+
+    @model_validator(mode="after")
+    def _teaches_next_tokens(self) -> "Pretrain":
+        if self.objective == "blank_infilling" and self.distill.teacher:
+            raise ValueError(
+                "distill.teacher says how likely each next token is, which objective blank_infilling does not ask; "
+                "leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _ordered(self) -> "Pretrain":

@@ -526,3 +526,30 @@ def test_sizes_that_no_machine_holds_are_refused_when_the_recipe_is_read() -> No
 def test_a_model_to_go_on_from_is_not_judged_by_the_settings_that_it_replaces() -> None:
     model = "model: {layers: 200, d_model: 4096, heads: 32, kv_heads: 32, d_ff: 11008}"
     assert parse(f"pretrain: {{start_from: /models/llama, {model}}}", "test").pretrain.start_from == "/models/llama"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("objective: blank_infilling, start_from: /a", "objective blank_infilling begins with a fresh model"),
+        ("objective: blank_infilling, distill: {teacher: /a}", "distill.teacher says how likely each next token is"),
+        ("objective: masked", r"pretrain\.objective: .*next_token"),
+        ("blanks: {share: 0.6}", r"pretrain\.blanks\.share"),
+        ("blanks: {mean_span: 0}", r"pretrain\.blanks\.mean_span"),
+        ("distill: {weight: 0}", r"pretrain\.distill\.weight"),
+        ("distill: {temperature: 0}", r"pretrain\.distill\.temperature"),
+    ],
+)
+def test_objectives_that_contradict_each_other_are_refused(given: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        parse(f"pretrain: {{{given}}}", "test")
+
+
+def test_a_teacher_and_an_objective_are_part_of_what_decides_a_model() -> None:
+    made = parse("pretrain: {distill: {teacher: /a, weight: 1}}", "test")
+    assert made.pretrain.outside() == {"distill.teacher": "/a"}
+    assert made.identity("pretrain")["pretrain.distill.weight"] == 1
+    assert parse("pretrain: {objective: blank_infilling}", "test").identity("pretrain") == {
+        "pretrain.objective": "blank_infilling"
+    }
+    assert parse("{}", "test").identity("pretrain") == {}

@@ -154,6 +154,17 @@ def test_a_phase_of_long_context_has_its_own_memory_and_flops() -> None:
     assert phased.memory.activations - plain.memory.activations == mask
 
 
+def test_a_model_that_fills_blanks_has_places_and_a_mask() -> None:
+    open_rows = base("pretrain.boundaries=false")
+    blanks = base("pretrain.boundaries=false", "pretrain.objective=blank_infilling")
+    plain, filling = estimate.pretrain(open_rows), estimate.pretrain(blanks)
+    assert filling.parameters - plain.parameters == 43 * blanks.pretrain.model.d_model
+    assert filling.memory.activations > plain.memory.activations
+    assert (
+        estimate.pretrain(base("pretrain.objective=blank_infilling")).memory.activations == filling.memory.activations
+    )
+
+
 def test_a_model_to_go_on_from_has_its_own_shape(tmp_path: Path) -> None:
     recipe = base(f"pretrain.start_from={tmp_path}", f"tokenizer.start_from={tmp_path}", "tokenizer.expand.tokens=1000")
     with pytest.raises(InputError, match=r"pretrain.start_from: .* has no config.json of a causal model"):

@@ -45,6 +45,48 @@ def test_half_precision_logits_are_read_in_float32() -> None:
     assert pair.tolist() == pytest.approx([math.log(1 + math.e)], abs=1e-6)
 
 
+def test_kl_of_two_known_distributions() -> None:
+    teacher = torch.tensor([[[0.5, 0.25, 0.25], [0.7, 0.2, 0.1]]]).log()
+    student = torch.tensor([[[0.25, 0.5, 0.25], [0.7, 0.2, 0.1]]]).log()
+    # 0.5 ln(0.5 / 0.25) + 0.25 ln(0.25 / 0.5) + 0.25 ln 1
+    assert loss.kl_divergence(teacher, student).tolist()[0] == pytest.approx([0.25 * math.log(2), 0.0], abs=1e-6)
+    sure, uniform = torch.tensor([[[0.8, 0.1, 0.1]]]).log(), torch.zeros(1, 1, 3)
+    ahead = math.log(3) + 0.8 * math.log(0.8) + 0.2 * math.log(0.1)
+    behind = -math.log(3) - (math.log(0.8) + 2 * math.log(0.1)) / 3
+    assert loss.kl_divergence(sure, uniform).item() == pytest.approx(ahead, abs=1e-6)
+    assert loss.kl_divergence(uniform, sure).item() == pytest.approx(behind, abs=1e-6)
+    # At temperature 1/2 the probabilities are squared and normalised: 64, 1 and 1 of 66.
+    cold = math.log(3) + 64 / 66 * math.log(64 / 66) + 2 / 66 * math.log(1 / 66)
+    assert loss.kl_divergence(sure, uniform, 0.5).item() == pytest.approx(cold, abs=1e-6)
+    assert loss.kl_divergence(sure.bfloat16(), uniform.bfloat16()).dtype == torch.float32
+
+
+def test_distillation_weighs_the_text_and_the_teacher() -> None:
+    nll, kl = torch.tensor([[2.0, 1.0]]), torch.tensor([[0.5, 0.0]])
+    assert loss.distilled(nll, kl, 0.25, 3.0).tolist()[0] == pytest.approx([0.75 * 2 + 0.25 * 9 * 0.5, 0.75])
+    assert loss.distilled(nll, kl, 1.0, 1.0).tolist() == kl.tolist()
+
+
+@given(st.lists(numbers, min_size=12, max_size=12), st.floats(0.2, 5), st.floats(0.1, 1))
+def test_a_teacher_that_is_the_student_adds_nothing_to_the_gradient(
+    values: list[float], temperature: float, weight: float
+) -> None:
+    logits = torch.tensor(values, dtype=torch.float64).float().view(1, 3, 4).requires_grad_()
+    targets = torch.tensor([[0, 3, 1]])
+    kl = loss.kl_divergence(logits.detach(), logits, temperature)
+    assert kl.abs().max() < 1e-6
+    nll = -loss.log_probs(logits, targets)
+    (plain,) = torch.autograd.grad(nll.sum(), logits, retain_graph=True)
+    (mixed,) = torch.autograd.grad(loss.distilled(nll, kl, weight, temperature).sum(), logits)
+    torch.testing.assert_close(mixed, (1 - weight) * plain, atol=1e-5, rtol=1e-4)
+
+
+@given(st.lists(numbers, min_size=8, max_size=8))
+def test_kl_is_never_negative(values: list[float]) -> None:
+    one, two = torch.tensor(values).view(2, 1, 1, 4)
+    assert loss.kl_divergence(one, two).item() > -1e-6
+
+
 def test_sequence_log_probs_leave_padding_out() -> None:
     values = torch.tensor([[-1.0, -2.0, -4.0], [-1.0, -1.0, -1.0]])
     mask = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])

@@ -25,7 +25,7 @@ from contract.metrics import load_points
 from contract.plan import Run
 from contract.shards import shards_of
 from evals.heldout import HeldOut
-from training import pretrain
+from training import pretrain, sft
 from training.data.batch import Batch
 from training.data.reading import TokenData
 from training.engine import checkpoint
@@ -560,3 +560,51 @@ def test_phases_whose_rows_do_not_fit_are_refused(make_run: Callable[..., Run]) 
         RecipeError, match=r"phases.0.seq_len 96 does not divide the 512 tokens of a step, batch 8 x pack"
     ):
         make_run("pack.more_seq_lens=[96]", phases)
+
+
+BLANKS = ("pretrain.objective=blank_infilling", "pretrain.steps=12", "pretrain.optim.lr=1.0e-2")
+
+
+def test_a_model_that_fills_blanks_learns_resumes_and_is_tuned_as_any_other(
+    make_job: Callable[..., Job],
+    make_run: Callable[..., Run],
+    launch: Callable[..., subprocess.Popen[str]],
+    tensors: Callable[..., dict[str, torch.Tensor]],
+) -> None:
+    """Also in two processes that begin in shards, with the curve of one."""
+    job = make_job("pretrain", *BLANKS, name="whole")
+    pretrain.run(job)
+    whole, done = tensors(job), need(job.store, job.task)
+    figures = done.metrics
+    assert figures["objective"] == "blank_infilling"
+    assert figures["bits_per_byte"] is None, "the nats of spans say nothing of the bits that a text takes"
+    assert 250 < figures["heldout_perplexity_before"] < 400
+    assert figures["heldout_loss_after"] < math.log(figures["heldout_perplexity_before"]) - 1
+    assert 12 * 8 * 10 < figures["tokens"] < 12 * 8 * 20, "tokens of spans and their ends"
+    assert whole["span_places.safetensors/span_places.weight"].shape == (40 + 3, 32)
+    assert not whole["span_places.safetensors/span_places.weight"][0].any()
+
+    broken = make_job("pretrain", *BLANKS, name="broken")
+    answers = iter([False] * 4 + [True])
+    broken.ranks.stopping = lambda: next(answers)  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        pretrain.run(broken)
+    pretrain.run(again := make_job("pretrain", *BLANKS, name="broken"))
+    found = tensors(again)
+    assert found.keys() == whole.keys()
+    for name, tensor in whole.items():
+        measured = any(what in name for what in ("per_s", "reader_share", "memory_bytes"))
+        assert measured or torch.equal(tensor, found[name]), name
+
+    tuned = make_job("sft", *BLANKS, name="whole")
+    assert type(load_model(tuned, done)).__name__ == "LlamaForCausalLM"
+    sft.run(tuned)
+    learnt = need(tuned.store, tuned.task).metrics
+    assert learnt["heldout_loss_after"] < learnt["heldout_loss_before"] - 0.1
+
+    run = make_run(*BLANKS, "pretrain.engine.processes=2", "pretrain.engine.zero_stage=3", name="two")
+    finish(launch(run, "pretrain", processes=2))
+    both = need(run.store, run.task("pretrain"))
+    for (_, a), (_, b) in zip(curve(job.attempt.run, done, "loss"), curve(run, both, "loss"), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+    assert both.metrics["heldout_loss_after"] == pytest.approx(figures["heldout_loss_after"], rel=1e-3)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from contract.chat import CHAT_FORMAT, SPECIAL_TOKENS, load_special_tokens
+from contract.chat import BLANKS, CHAT_FORMAT, SPECIAL_TOKENS, load_special_tokens
 from contract.conversation import Role, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
@@ -56,6 +56,10 @@ class Chat:
     def role(self, role: Role) -> int:
         """The id of the token that opens a turn."""
         return self._id(CHAT_FORMAT[role].begins)
+
+    def blanks(self) -> dict[str, int]:
+        """The ids of the tokens that blank infilling needs, by the names of `contract.chat.BLANKS`."""
+        return {name: self._id(role) for name, role in BLANKS.items()}
 
     def text(self, text: str) -> list[int]:
         """Ids of plain text, without any special token."""

@@ -30,6 +30,10 @@ class Batch:
     tokens (B, T + 1), int64. mask (B, T): 1 where the next token is predicted. count: the ones in the masks of a step.
     positions (B, T), int64: each token's position in its document; None if documents of a row see each other.
     sources (B,), int64: the number of each row's source; None where sources are not told apart.
+
+    For blank infilling `positions` are first positions: of a token of a span that of its blank. places (B, T), int64:
+    each token's place in its span from 1 on, 0 in the context. documents (B, T), int64: the document of each token,
+    counted from 0; -1 where the row is padded. Otherwise both are None.
     """
 
     tokens: Tensor
@@ -37,11 +41,14 @@ class Batch:
     count: int
     positions: Tensor | None = None
     sources: Tensor | None = None
+    places: Tensor | None = None
+    documents: Tensor | None = None
 
     def rows(self, which: slice) -> "Batch":
         """Some of the rows; `count` stays that of the whole step."""
-        positions, sources = (None if one is None else one[which] for one in (self.positions, self.sources))
-        return replace(self, tokens=self.tokens[which], mask=self.mask[which], positions=positions, sources=sources)
+        names = ("tokens", "mask", "positions", "sources", "places", "documents")
+        given = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: one[which] for name, one in given.items() if one is not None})
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Parts of `size` rows; the last may have fewer."""

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from contract.mixture import Schedule, share_of_draws
 from training.data.batch import Batch
-from training.data.order import BLOCK, block_of, draws_of
+from training.data.blanks import Infilling
+from training.data.order import BLOCK, block_of, draws_of, share_of
 from training.data.reading import TokenData
 from training.data.stream import ahead
 from training.engine.ranks import Ranks
@@ -54,10 +55,15 @@ class Draws:
     data: Sequence[TokenData]
     schedule: Schedule
     seed: int
+    infilling: Infilling | None = None
+    """Makes blanks in the sequences, if that is the objective."""
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """One process's sequences of a step; `count` covers only these."""
-        return self._data(step).batch(self.rows(step), rank, world)
+        data, draws = self._data(step), self.rows(step)
+        if self.infilling is None:
+            return data.batch(draws, rank, world)
+        return self.infilling.batch(data, [data.number(*one) for one in share_of(draws, rank, world)], step)
 
     def rows(self, step: int) -> list[tuple[str, int]]:
         """(source, row) of each sequence of a step."""

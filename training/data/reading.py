@@ -84,13 +84,17 @@ class TokenData:
 
     def rows(self, numbers: list[int]) -> Batch:
         """These rows, on the CPU; `count` covers only these."""
+        return collate(self.read(numbers), self.seq_len, self._boundaries)
+
+    def read(self, numbers: list[int]) -> list[Row]:
+        """The tokens of these rows, and where documents begin in them."""
         places = [self._place(number) for number in numbers]
         self._ranges.fetch(
             (self._shards[shard].tokens, *_bytes(self._index(shard), start, length))
             for shard, pieces in places
             for start, length in pieces
         )
-        return collate([self._row(shard, pieces) for shard, pieces in places], self.seq_len, self._boundaries)
+        return [self._row(shard, pieces) for shard, pieces in places]
 
     def _place(self, number: int) -> tuple[int, list[tuple[int, int]]]:
         """(shard, its pieces) of a row."""

@@ -19,6 +19,7 @@ from transformers.models.bloom.modeling_bloom import BloomForCausalLM, build_ali
 
 from contract.settings.training import Model
 from contract.sizes import parameters
+from training.models.infilling import PLACES, InfillingLlama
 
 TAKES_A_MASK = frozenset({"bloom", "opt"})
 """Types whose attention keeps documents apart only if it gets a mask. The others find documents by their positions."""
@@ -42,6 +43,8 @@ def class_of(config: PreTrainedConfig) -> type[PreTrainedModel]:
 
     Raises ValueError if there is none, or one that cannot be trained and sampled here, and says why.
     """
+    if getattr(config, PLACES, 0):
+        return InfillingLlama
     kind = f"a model of type {config.model_type[:80]!r}"
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{kind}, of which transformers knows no causal language model")

@@ -27,6 +27,7 @@ from training.data.order import round_keys
 from training.engine.job import Job
 from training.engine.zero import Weights, in_shards
 from training.models.causal import adapted, class_of, outline, read_config
+from training.models.infilling import PLACES, save_places
 
 transformers_logging.disable_progress_bar()
 
@@ -73,10 +74,11 @@ def build(
     pad: int | None = None,
     engine: Engine | None = None,
     world: int = 1,
+    span_places: int = 0,
 ) -> Any:
     """A fresh model on the CPU, prepared to compute in `dtype`: in float32, or in shards if `engine` says ZeRO 3.
 
-    It is a LLaMA, or with experts a Mixtral.
+    It is a LLaMA, or with experts a Mixtral. One that fills blanks has embeddings for `span_places` places in a span.
 
     The same seed gives the same weights. `end_of_text` and `pad` are the ids that its configuration names.
     """
@@ -105,13 +107,15 @@ def build(
         use_cache=False,
         **experts,
     )
+    if span_places:
+        setattr(config, PLACES, span_places)
     return made(config, first_weights(config, seed), dtype, engine, world)
 
 
 def made(config: PreTrainedConfig, weights: Weights, dtype: Dtype, engine: Engine | None = None, world: int = 1) -> Any:
     """A model with these weights. One in shards gets them when training's engine has it."""
     kind = class_of(config)
-    config._attn_implementation = attention(dtype, kind)
+    config._attn_implementation = "sdpa" if getattr(config, PLACES, 0) else attention(dtype, kind)
     with in_shards(engine or Engine(), world), no_init_weights():
         module: Any = adapted(kind(config))
     module.tie_weights()
@@ -132,7 +136,7 @@ def first_weights(config: PreTrainedConfig, seed: int) -> Weights:
 
     Matrices are normal with the configuration's spread. Those that end in the residual stream start smaller, by
     sqrt(2 x layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). The padding
-    token's embedding is 0.
+    token's embedding is 0, and so is that of place 0, the context.
     """
     shapes = {name: one.shape for name, one in outline(config).named_parameters()}
 
@@ -145,6 +149,8 @@ def first_weights(config: PreTrainedConfig, seed: int) -> Weights:
         drawn: Tensor = torch.randn(shapes[name], generator=generator) * (config.initializer_range * smaller)
         if "embed_tokens" in name and config.pad_token_id is not None:
             drawn[config.pad_token_id] = 0
+        if name.startswith(PLACES):
+            drawn[0] = 0
         return drawn
 
     return weights
@@ -227,12 +233,15 @@ def save(
     `weights` are those of `Engine.weights`, in float32 whatever the model computes in; by default the module's own.
     """
     if rank == 0:
-        own = dict(weights or module.state_dict())
+        own = save_places(folder, dict(weights or module.state_dict()))
         # Under the names of the parameters, by which ZeRO 3 reads them one at a time; only `export` uses older ones.
         names = {"save_original_format": False} if isinstance(module, PreTrainedModel) else {}
         module.save_pretrained(folder, state_dict=own, **names)  # type: ignore[operator]
         described = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**described, "dtype": "float32"}, indent=2))
+        described["dtype"] = "float32"
+        if described.pop(PLACES, None):
+            described["architectures"] = ["LlamaForCausalLM"]
+        (folder / "config.json").write_text(json.dumps(described, indent=2))
         shutil.copyfile(chat.path, folder / "tokenizer.json")
         named = {"eos_token": chat.special["end_of_text"], "pad_token": chat.special["pad"]}
         describe = {"tokenizer_class": "PreTrainedTokenizerFast", **named}

@@ -13,21 +13,29 @@ from torch import Tensor, nn
 from contract.errors import InputError
 from evals.heldout import HeldOut, together
 from training.data.batch import Batch
+from training.data.blanks import HeldOutRows
 from training.data.reading import TokenData
 from training.engine.engine import Engine
 from training.engine.job import Job
-from training.loss import log_probs, masked_mean
+from training.loss import distilled, kl_divergence, log_probs, masked_mean
 from training.models.causal import TAKES_A_MASK, document_mask
 from training.models.experts import routing_of
+from training.models.infilling import spans_of
+from training.models.teacher import Teacher
 
 
 def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
     """The logits of each next token, (B, T, V) on the device, from the tokens of its document alone.
 
-    `model` is a model, or the engine that trains it.
+    `model` is a model, or the engine that trains it. In a batch with blanks, it is the next token of a span, from the
+    text around the blanks and the spans before it.
     """
     bare = getattr(model, "module", model)
-    known = known_documents(bare, batch.positions, device) if batch.positions is not None else {}
+    known: dict[str, Any] = {}
+    if batch.places is not None:
+        known = spans_of(batch, device)
+    elif batch.positions is not None:
+        known = known_documents(bare, batch.positions, device)
     logits: Tensor = model(input_ids=batch.tokens[:, :-1].to(device), use_cache=False, **known).logits
     return logits
 
@@ -63,28 +71,45 @@ def _documents(positions: Tensor, device: torch.device) -> dict[str, Any]:
     return {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
 
 
-def learn(job: Job, engine: Engine, batch: Batch) -> dict[str, Tensor]:
+def learn(job: Job, engine: Engine, batch: Batch, teacher: Teacher | None = None) -> dict[str, Tensor]:
     """Forward and backward over one process's rows of a batch, part by part; returns its shares of the curves.
 
-    `loss` is the mean nll, `balance_loss` the balancing loss of a model with experts, which is added to it with the
-    coefficient of the model's configuration. The caller makes the step.
+    `loss` is the mean nll; `distill_kl` the divergence from a teacher, from whose logits the model then learns, too;
+    `balance_loss` the balancing loss of a model with experts, which is added with the coefficient of the model's
+    configuration. The caller makes the step.
     The engine averages gradients over the parts of all processes. The divisor turns this into the mean over all tokens
     that the batch predicts, however unevenly they are spread over the parts. Balance is judged within each part, over
     its predicted tokens: every process sees other tokens, so whole batches would take another exchange in each layer.
     """
     parts = engine.accumulation * job.ranks.world
     count, routing = batch.count / parts, routing_of(engine.module)
-    shares = {"loss": torch.zeros((), dtype=torch.float64, device=job.ranks.device)}
+    shares: dict[str, Tensor] = {}
     for part in batch.split(engine.micro_batch):
         mask = part.mask.to(job.ranks.device)
-        loss = masked_mean(token_nll(engine, part, job.ranks.device), mask, count)
-        shares["loss"] += loss.detach() / parts
-        balance = routing.balance(mask)
-        if balance is not None:
-            shares["balance_loss"] = shares.get("balance_loss", 0) + balance.detach() / parts
+        learned, told = _losses(engine, part, teacher, job.ranks.device)
+        loss = masked_mean(learned, mask, count)
+        figures = {name: masked_mean(one.detach(), mask, batch.count) for name, one in told.items()}
+        if (balance := routing.balance(mask)) is not None:
             loss = loss + routing.coef * balance
+            figures["balance_loss"] = balance.detach() / parts
+        shares = {name: shares.get(name, 0) + one.double() for name, one in figures.items()}
         engine.backward(loss)
     return shares
+
+
+def _losses(
+    engine: Engine, batch: Batch, teacher: Teacher | None, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(What is minimised of each token, its parts by the names of their curves), each (B, T)."""
+    if teacher is None:
+        nll = token_nll(engine, batch, device)
+        return nll, {"loss": nll}
+    with torch.no_grad():
+        theirs = next_logits(teacher.module, batch, device)
+    ours = next_logits(engine, batch, device)
+    nll = -log_probs(ours, batch.tokens[:, 1:].to(device))
+    kl = kl_divergence(theirs[..., : ours.shape[-1]], ours, teacher.temperature)
+    return distilled(nll, kl, teacher.weight, teacher.temperature), {"loss": nll, "distill_kl": kl}
 
 
 def finite(job: Job, value: float, what: str) -> float:
@@ -153,7 +178,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
     return {} if step is None else {"best_step": step, "best_heldout_loss": loss}
 
 
-def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:
+def heldout_text(job: Job, data: TokenData | HeldOutRows, sequences: int, micro_batch: int) -> Iterable[Batch]:
     """This process's part of a sample of `sequences` held-out sequences, with the numbers of their sources.
 
     Every process gets the same number of batches; the mask of filler rows in the last batch is 0.

@@ -58,9 +58,12 @@ def started(job: Job, chat: Chat) -> tuple[Any, int]:
     return module, old
 
 
-def load(folder: Path, uri: str, dtype: model.Dtype) -> Any:
-    """The model in a local folder. Raises InputError, which names `uri`, if it is not a whole one in safetensors."""
-    where = f"pretrain.start_from: {uri}"
+def load(folder: Path, uri: str, dtype: model.Dtype, key: str = "pretrain.start_from") -> Any:
+    """The model in a local folder.
+
+    Raises InputError, which names `uri` and the setting's key, if it is not a whole one in safetensors.
+    """
+    where = f"{key}: {uri}"
     check_folder(folder, where)
     try:
         module, found = model.whole(folder, dtype)

@@ -1,0 +1,102 @@
+"""The teacher from whose logits a model learns: read once, never changed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contract.errors import InputError
+from contract.kinds import Kind
+from contract.manifest import Manifest, read
+from contract.mixture import lengths
+from contract.settings.training import Pretrain
+from contract.store import Store
+from contract.vocabulary import vocabulary
+from training.chat.template import Chat
+from training.engine.job import Job
+from training.engine.scratch import Scratch
+from training.models.llama import cast
+from training.models.vocabulary import READ, load
+
+KEY = "pretrain.distill.teacher"
+MANIFEST = "/manifest.json"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen model with the student's vocabulary. weight and temperature are those of `pretrain.distill`."""
+
+    module: Any
+    weight: float
+    temperature: float
+
+
+def open_teacher(job: Job, chat: Chat) -> Teacher | None:
+    """The recipe's teacher on this process's device, in the recipe's dtype; None if it names none.
+
+    Raises InputError if it is no whole LLaMA in safetensors, if it has another tokenizer than the run, or if it was
+    made for shorter sequences.
+    """
+    settings: Pretrain = job.settings
+    uri, dtype = settings.distill.teacher, settings.engine.dtype
+    if uri is None:
+        return None
+    folder = fetch(job.scratch, uri)
+    check_vocabulary(folder, uri, chat)
+    module = load(folder, uri, dtype, KEY)
+    if module.config.vocab_size < chat.vocab_size:
+        raise InputError(
+            f"{KEY}: {uri} has {module.config.vocab_size:,} embeddings for {chat.vocab_size:,} tokens; bring another"
+        )
+    longest = max(length for length, _ in lengths(settings, job.setting("pack.seq_len")))
+    if module.config.max_position_embeddings < longest:
+        raise InputError(
+            f"{KEY}: {uri} was made for {module.config.max_position_embeddings:,} tokens, and rows have {longest:,}; "
+            "bring a teacher for longer sequences, or pack shorter rows"
+        )
+    frozen: Any = cast(module, dtype)
+    frozen = frozen.to(job.ranks.device).eval().requires_grad_(False)
+    return Teacher(frozen, settings.distill.weight, settings.distill.temperature)
+
+
+def fetch(scratch: Scratch, uri: str) -> Path:
+    """A local folder with the teacher's files. Raises InputError if a result has no model, or not the one it lists."""
+    if not uri.endswith(MANIFEST):
+        return scratch.fetch(uri, READ)
+    manifest, store = _read(uri)
+    listed = {Path(file.path).name: file for file in manifest.of(Kind.MODEL)}
+    if "config.json" not in listed:
+        raise InputError(f"{KEY}: {uri} lists no model; name the manifest.json of pretrain, sft or ppo")
+    folder = scratch.fetch(store.full(str(Path(listed["config.json"].path).parent)), READ)
+    for name, file in listed.items():
+        if (folder / name).exists() and (folder / name).stat().st_size != file.bytes:
+            raise InputError(f"{KEY}: {uri} lists {name} with {file.bytes:,} bytes, which it does not have any more")
+    return folder
+
+
+def _read(uri: str) -> tuple[Manifest, Store]:
+    """The manifest at a URI `<store>/<stage>/<fingerprint>/<partition>/manifest.json`, and the store."""
+    root, *prefix = uri.removesuffix(MANIFEST).rsplit("/", 3)
+    try:
+        store = Store(root)
+        return read(store, "/".join(prefix)), store
+    except FileNotFoundError:
+        raise InputError(f"{KEY}: {uri} is not there; name <store>/<stage>/<fingerprint>/all/manifest.json") from None
+
+
+def check_vocabulary(folder: Path, uri: str, chat: Chat) -> None:
+    """Raise InputError unless the teacher's tokenizer has the run's ids: a logit of it is that of the same token."""
+    try:
+        theirs = vocabulary(json.loads((folder / "tokenizer.json").read_text()))
+    except FileNotFoundError:
+        raise InputError(f"{KEY}: {uri} has no tokenizer.json, which says what its logits are of; add it") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{KEY}: {uri} has an unreadable tokenizer.json ({error})") from None
+    ours = vocabulary(json.loads(chat.path.read_text()))
+    if theirs != ours:
+        token = min({*theirs.items()} ^ {*ours.items()}, key=lambda one: one[1])[0]
+        found = f"{token!r} has the id {theirs.get(token)} there and {ours.get(token)} here"
+        raise InputError(
+            f"{KEY}: {uri} has another vocabulary ({found}), so its logits are of other tokens; "
+            "bring its tokenizer as tokenizer.start_from"
+        )
