@@ -1,8 +1,8 @@
 """Whether one variant of a recipe is better than another, from the figures of models of several seeds.
 
-A measure is a ratio of sums over items, for example nats over bytes of held-out documents. Two things make it uncertain:
-another seed would give another model, and other items would give another figure. Both enter the interval of a
-difference, each with its own quantile, and their half widths add in squares (Howe 1974, JASA 69): with few seeds the
+A measure is a ratio of sums over items, for example nats over bytes of held-out documents. Two things make it
+uncertain: another seed would give another model, and other items would give another figure. Both enter the interval of
+a difference, each with its own quantile, and their half widths add in squares (Howe 1974, JASA 69): with few seeds the
 interval is wide, as it should be.
 """
 
@@ -120,7 +120,7 @@ def _mean_of(values: Seeds, seeds: Sequence[int], item: int) -> float:
 
 
 def _by_items(gaps: Sequence[float], weights: Sequence[float]) -> float | None:
-    """The variance of sum(gaps) / sum(weights) over other items of the kind (Cochran 1977, eq. 2.39); None below two."""
+    """The variance of sum(gaps) / sum(weights) over other items of the kind, as of any ratio; None below two items."""
     count, total = len(gaps), math.fsum(weights)
     if count < 2:
         return None

@@ -55,6 +55,7 @@ CHANGED: dict[str, Any] = {
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a",
     "pack.more_seq_lens": (4096,), "pack.packing": "best_fit", "pretrain.mixture.proportions": {"crawl": 1.0},
+    "mix.also_held_out": "f" * 40, "probe.reference": "f" * 40, "probe.tasks": {"a": "b"}, "ablate.measured": {"a": {"0": "f" * 40}},
     "pretrain.mixture.epochs": {"crawl": 2.0}, "pretrain.phases": (Phase(share=1.0),),
 }  # fmt: skip
 
