@@ -18,10 +18,11 @@ class Stage:
     """One row of the table.
 
     dag: the DAG that runs it; `ablate` also runs those of `corpus` and `pretrain`, once for each of its variants.
-    plane: `spark` runs in `pipelines`, `gpu` under DeepSpeed in `training`, `local` in `training` as one process. scope: `snapshot` runs once for every segment of every crawl, `corpus` once over
-    everything. reads: the stages whose manifests it opens; a snapshot stage reads the same segment, a corpus stage all
-    segments. settings: what it reads of the recipe besides its own section, as dotted keys; a job gives it nothing
-    else. facts: the names in `contract.facts` of what else decides its output. drops: whether it drops
+    plane: `spark` runs in `pipelines`, `gpu` under DeepSpeed in `training`, `local` in `training` as one process.
+    scope: `snapshot` runs once for every segment of every crawl, `corpus` once over everything. reads: the stages whose
+    manifests it opens; a snapshot stage reads the same segment, a corpus stage all segments. settings: what it reads of
+    the recipe besides its own section, as dotted keys; a job gives it nothing else. facts: the names in
+    `contract.facts` of what else decides its output. drops: whether it drops
     documents or examples, so that reports have a row for it. counts: which of the two its counts are of; the funnel
     follows documents, and examples stand in a table of their own. checks: whether its module has a function `check`,
     which refuses settings before a run starts.

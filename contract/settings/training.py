@@ -444,6 +444,9 @@ class Probe(Settings):
     def outside(self) -> dict[str, str]:
         return {f"tasks.{name}": uri for name, uri in self.tasks.items()}
 
+    def results(self) -> dict[str, tuple[str, ...]]:
+        return {"mix": (self.reference,)} if self.reference else {}
+
 
 class Ablate(Settings):
     """Variants of a recipe, each trained with several seeds on as many tokens: docs/ablations.md.
