@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from airflow.sdk import Asset, TriggerRule, conf, get_current_context, task
+from airflow.sdk import Asset, TaskGroup, TriggerRule, conf, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from contract import ablation
@@ -45,9 +45,16 @@ def stages(names: Iterable[str], **options: dict[str, Any]) -> dict[str, StageOp
 def mapped(names: Iterable[str], found: Any) -> dict[str, Any]:
     """One operator for each stage, mapped over the runs and partitions that `variants` has found for it."""
     shown = {"map_index_template": "{{ task.recipe.split('/')[-2] }} {{ task.partition }}"}
-    return {
-        name: StageOperator.partial(**usual(name), **shown, stage=name).expand_kwargs(found[name]) for name in names
-    }
+    with TaskGroup("work", tooltip="the runs and partitions of each stage"):
+        work = {name: of_stage.override(task_id=f"{name}_tasks")(found, name) for name in names}
+    return {name: StageOperator.partial(**usual(name), **shown, stage=name).expand_kwargs(work[name]) for name in names}
+
+
+@task
+def of_stage(found: dict[str, Any], stage: str) -> list[dict[str, str]]:
+    """What `variants` has found for one stage: Airflow maps only over all that a task returns."""
+    mine: list[dict[str, str]] = found[stage]
+    return mine
 
 
 @task(inlets=[CRAWL], outlets=[RESOLVED])

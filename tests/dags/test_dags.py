@@ -45,7 +45,7 @@ def test_an_ablation_maps_every_stage_over_what_its_variants_need(bag):
     dag = bag.dags["ablate"]
     for name in TRAINED:
         assert dag.get_task(name).is_mapped
-        assert dag.get_task(name).upstream_task_ids - {*STAGES} <= {"variants"}
+        assert dag.get_task(name).upstream_task_ids - {*STAGES} - {"variants"} == {f"work.{name}_tasks"}
     assert not dag.get_task("ablate").is_mapped
     assert dag.get_task("ablate").upstream_task_ids == {"probe", "variants"}
     assert dag.get_task("variants").pool == "spark"
@@ -107,7 +107,7 @@ def test_serialisation_round_trip(bag):
     for dag in bag.dags.values():
         back = DagSerialization.from_dict(DagSerialization.to_dict(dag))
         assert set(back.task_dict) == set(dag.task_dict)
-        assert type(back.timetable) is type(dag.timetable)
+        assert type(back.timetable).__name__ == type(dag.timetable).__name__
         for task in dag.tasks:
             assert back.task_dict[task.task_id].upstream_task_ids == task.upstream_task_ids
         if dag.dag_id in {*SLICES} - {"ablate"}:
