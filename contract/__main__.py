@@ -1,5 +1,5 @@
 """Commands that need neither Spark nor a GPU:
-`python -m contract resolve | plan | funnel | lineage | trace | verify | snapshots | gc`.
+`python -m contract resolve | plan | ablate | funnel | lineage | trace | verify | snapshots | gc`.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from contract import contamination, funnel, gc, lineage, recipe, trace, verify
+from contract import ablation, contamination, funnel, gc, lineage, recipe, trace, verify
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError
 from contract.manifest import find
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_resolve(commands)
     for name, text in (
         ("plan", "every task of a run, its fingerprint, and whether it is done"),
+        ("ablate", "the command of every task that trains a recipe's variants and compares them, for a shell"),
         ("funnel", "documents after each stage, why they were dropped, and what of evaluation sets was in them"),
     ):
         one = commands.add_parser(name, help=text)
@@ -134,12 +135,19 @@ def _plan(given: argparse.Namespace) -> None:
     print(*_mixture(run), sep="\n", end="")
 
 
+def _ablate(given: argparse.Namespace) -> None:
+    for line in ablation.commands(ablation.resolve(_open(given.recipe)), sys.executable):
+        print(line)
+
+
 def _state(run: Run, task: Task) -> str:
     try:
         if find(run.store, task):
             return "done"
     except DamagedError as error:
         return f"damaged: {error}"
+    if task.stage == "ablate" and not run.recipe.ablate.measured:
+        return "left out: this run compares no variants"
     gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
     return "left out: the gate is closed" if gate and not Gate.of(gate).open else "to do"
 
@@ -210,6 +218,7 @@ def _gc(given: argparse.Namespace) -> None:
 _COMMANDS = {
     "resolve": _resolve,
     "plan": _plan,
+    "ablate": _ablate,
     "funnel": _funnel,
     "lineage": _lineage,
     "trace": _trace,

@@ -159,6 +159,14 @@ def _export(manifest: Manifest) -> str:
     return f"the {metrics.get('stage')} model, {_n(manifest, 'parameters')} parameters in {metrics.get('dtype')}"
 
 
+def _probe(manifest: Manifest) -> str:
+    return f"{_n(manifest, 'bits_per_byte')} bits per byte of {_n(manifest, 'documents')} held-out documents"
+
+
+def _ablate(manifest: Manifest) -> str:
+    return str(manifest.metrics.get("verdict"))
+
+
 def _fall(manifest: Manifest, early: str, late: str) -> str:
     """How much worse a model is: for PPO by its win rate if that is below one half, otherwise by perplexity."""
     high = manifest.metrics.get("win_rate_high")
@@ -197,5 +205,7 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "ppo": _ppo,
     "evaluate": _evaluate,
     "export": _export,
+    "probe": _probe,
+    "ablate": _ablate,
 }
 """The stages that show other or more figures than documents kept and dropped."""

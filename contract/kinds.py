@@ -43,6 +43,8 @@ class Kind(StrEnum):
     METRICS = "metrics"  # curves
     EVENTS = "events"  # the curves as TensorBoard reads them
     SAMPLES = "samples"
+    MEASURES = "measures"  # of one model, document by document and question by question
+    COMPARISON = "comparison"  # of the variants of a recipe
     # written and read within one attempt, never committed
     DEALT = "dealt"  # documents on their way to the shards of the mixture
     REMOVED = "removed"  # the duplicates of one documents file

@@ -336,7 +336,7 @@ class Attempt:
             raise
 
 
-def find(store: Store, task: Task) -> Manifest | None:
+def find(store: Store, task: Task | Input) -> Manifest | None:
     """The task's manifest, or None if the task is not done."""
     try:
         return read(store, task.prefix)
@@ -344,7 +344,7 @@ def find(store: Store, task: Task) -> Manifest | None:
         return None
 
 
-def need(store: Store, task: Task) -> Manifest:
+def need(store: Store, task: Task | Input) -> Manifest:
     """The manifest of an input; raises NotReadyError naming the stage to run first."""
     manifest = find(store, task)
     if manifest is None:

@@ -42,6 +42,8 @@ class Task:
     identity: Identity = field(repr=False)
     inputs: tuple["Task", ...] = field(repr=False)
     segment: Segment | None = field(default=None, repr=False)
+    elsewhere: tuple[Input, ...] = field(default=(), repr=False)
+    """Results of other runs that it reads; only their addresses are known."""
 
     @property
     def prefix(self) -> str:
@@ -51,6 +53,10 @@ class Task:
     def of(self, stage: str) -> list["Task"]:
         """The inputs that are tasks of one stage, in segment order."""
         return [task for task in self.inputs if task.stage == stage]
+
+    def read(self, stage: str) -> list[Input]:
+        """The addresses of all results of one stage that are read: the run's own in segment order, or other runs'."""
+        return [one for one in (*map(as_input, self.inputs), *self.elsewhere) if one.stage == stage]
 
 
 @dataclass(frozen=True)
@@ -121,19 +127,22 @@ def plan(
             outside={key: value for key, value in sorted((outside or {}).items()) if reads_setting(stage.name, key)},
         )
         made = done[stage.name] = []
+        elsewhere = recipe.section(stage.name).results()
+        others = tuple(Input(stage=of, partition=WHOLE, fingerprint=one) for of in elsewhere for one in elsewhere[of])
         for index, segment in enumerate(segments) if stage.scope == "snapshot" else ((0, None),):
             inputs = tuple(
                 task
                 for name in stage.reads
+                if name not in elsewhere
                 for task in (done[name] if segment is None else done[name][index : index + 1])
             )
-            own: dict[str, object] = {"inputs": tuple(map(as_input, inputs))}
+            own: dict[str, object] = {"inputs": (*map(as_input, inputs), *others)}
             if segment and not inputs:
                 files = tuple(file.identity for file in segment.files)
                 own |= {"segment": segment.partition, "crawl_files": files}
             partition = segment.partition if segment else WHOLE
             identity = alike.model_copy(update=own)
-            made.append(Task(stage.name, partition, identity.fingerprint(), identity, inputs, segment))
+            made.append(Task(stage.name, partition, identity.fingerprint(), identity, inputs, segment, others))
     return {(task.stage, task.partition): task for tasks in done.values() for task in tasks}
 
 
@@ -154,8 +163,24 @@ def resolve(uri: str, run: str, overrides: Sequence[str] = (), snapshots: Sequen
     recipe = recipe.model_copy(update={"store": store.uri})
     store.check()
     segments = list_segments(recipe)
-    _check_files(segments)
     recipe = recipe.model_copy(update={"snapshots": tuple(dict.fromkeys(segment.snapshot for segment in segments))})
+    return _written(recipe, run, segments)
+
+
+def vary(base: Run, run: str, overrides: Sequence[str]) -> Run:
+    """A run of the same store whose recipe is that of `base` with overrides, written as `resolve` does.
+
+    The crawl is not listed again if the overrides leave it alone, so its files are the same even if it has grown.
+    """
+    recipe = recipes.load(base.uri, overrides)
+    same = (recipe.crawl, recipe.snapshots) == (base.recipe.crawl, base.recipe.snapshots)
+    return _written(recipe, run, [*base.segments] if same else list_segments(recipe))
+
+
+def _written(recipe: Recipe, run: str, segments: list[Segment]) -> Run:
+    """The run, once `runs/<run>/` holds its recipe and its inputs. Raises RecipeError if it holds others."""
+    store = Store(recipe.store)
+    _check_files(segments)
     outside = list_outside(recipe)
     inputs, text = dump_inputs(segments, outside), recipes.dump(recipe).encode()
     for path, data in ((f"runs/{run}/inputs.json", inputs), (f"runs/{run}/recipe.yaml", text)):

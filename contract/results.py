@@ -255,6 +255,31 @@ class Export(Result):
     dtype: str
 
 
+class Probe(Result):
+    documents: int
+    bytes: int
+    """Of held-out text that was predicted."""
+    documents_changed: int
+    """Of these, such as the tokenizer does not give back as they were: what it loses is not predicted, but counted."""
+    bits_per_byte: float
+    """Over all sources, each with as much weight as it has held-out text."""
+    sources: dict[str, dict[str, float | int]]
+    """Source -> its `documents`, `bytes` and `bits_per_byte`."""
+    tasks: dict[str, dict[str, float | int]] = {}
+    """Task -> its `items`, the `accuracy`, and the `chance` of guessing right."""
+
+
+class Ablate(Result):
+    models: int
+    tokens: int
+    """On which each model was trained."""
+    verdict: str
+    best: str | None = None
+    """The variant that is better than every other, if there is one."""
+    bits_per_byte: dict[str, dict[str, float | int]] = {}
+    """Variant -> the `mean` of its models' bits per byte, their standard deviation `spread`, and the `models`."""
+
+
 class Checkpoint(Result):
     step: int
     processes: int
@@ -284,6 +309,8 @@ RESULTS: dict[str, type[Result]] = {
     "ppo": Ppo,
     "evaluate": Evaluate,
     "export": Export,
+    "probe": Probe,
+    "ablate": Ablate,
 }
 """The stages that commit figures."""
 

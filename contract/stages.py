@@ -10,18 +10,19 @@ from typing import Literal
 
 Plane = Literal["spark", "gpu", "local"]
 Scope = Literal["snapshot", "corpus"]
-Dag = Literal["corpus", "pretrain", "align", "evaluate"]
+Dag = Literal["corpus", "pretrain", "align", "evaluate", "ablate"]
 
 
 @dataclass(frozen=True)
 class Stage:
     """One row of the table.
 
-    dag: the DAG that runs it. plane: `spark` runs in `pipelines`, `gpu` under DeepSpeed in `training`, `local` in
-    `training` as one process. scope: `snapshot` runs once for every segment of every crawl, `corpus` once over
-    everything. reads: the stages whose manifests it opens; a snapshot stage reads the same segment, a corpus stage all
-    segments. settings: what it reads of the recipe besides its own section, as dotted keys; a job gives it nothing
-    else. facts: the names in `contract.facts` of what else decides its output. drops: whether it drops
+    dag: the DAG that runs it; `ablate` also runs those of `corpus` and `pretrain`, once for each of its variants.
+    plane: `spark` runs in `pipelines`, `gpu` under DeepSpeed in `training`, `local` in `training` as one process.
+    scope: `snapshot` runs once for every segment of every crawl, `corpus` once over everything. reads: the stages whose
+    manifests it opens; a snapshot stage reads the same segment, a corpus stage all segments. settings: what it reads of
+    the recipe besides its own section, as dotted keys; a job gives it nothing else. facts: the names in
+    `contract.facts` of what else decides its output. drops: whether it drops
     documents or examples, so that reports have a row for it. counts: which of the two its counts are of; the funnel
     follows documents, and examples stand in a table of their own. checks: whether its module has a function `check`,
     which refuses settings before a run starts.
@@ -156,6 +157,15 @@ STAGES: dict[str, Stage] = {
             "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,
             "safetensors that transformers loads",
             settings=("name",), facts=("chat_format",),
+        ),
+        Stage(
+            "probe", "ablate", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 1,
+            "the pretrained model on held-out documents and on small tasks",
+            settings=("pack.seq_len",),
+        ),
+        Stage(
+            "ablate", "ablate", "local", "corpus", ("probe",), 1,
+            "which variant of a recipe is better, or that nobody can tell",
         ),
     )
 }  # fmt: skip

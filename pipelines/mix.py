@@ -22,6 +22,7 @@ from contract.manifest import File
 from contract.schema import DOCUMENTS, MIXED
 from contract.settings.corpus import Mix
 from contract.store import Store
+from contract.tables import read_batches
 from pipelines.spark.dealing import ShardedRows, collect
 from pipelines.spark.documents import Counts, Output
 from pipelines.spark.heldout import contains, heldout
@@ -59,6 +60,12 @@ def survey(store: Store, fraction: float, part: Part, _: str) -> Surveyed:
         chosen = heldout(fraction, batch["id"].to_pylist())
         held += map(text_hash, batch["text"].filter(pa.array(chosen)).to_pylist())
     return Surveyed(size, np.array(held, np.uint64))
+
+
+def hash_texts(store: Store, file: File, _: str) -> Hashes:
+    """The hashes of the texts that another run holds out."""
+    batches = read_batches(store, file, 1024, ["text"])
+    return np.array([text_hash(text) for batch in batches for text in batch["text"].to_pylist()], np.uint64)
 
 
 def shards_of(sizes: Mapping[str, int], shards: int) -> dict[str, int]:
@@ -141,7 +148,9 @@ def run(job: Job) -> None:
     for part, found in zip(parts, surveyed, strict=True):
         sizes[part.source] += found.bytes
     shards = shards_of(sizes, settings.shards)
-    hashes = np.concatenate([np.zeros(0, np.uint64), *(found.held for found in surveyed)])
+    others = job.inputs("mix", Kind.HELDOUT)  # of the run that `also_held_out` names
+    also = job.map_each(others, partial(hash_texts, job.store)) if others else []
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(found.held for found in surveyed), *also])
     held = job.context.broadcast(np.unique(hashes)) if parts else None
     dealt = job.map_files(parts, partial(deal, job.store, job.prefix, settings.seed, shards, held))
     items = [(source, shard) for source in sorted(shards) for shard in (*range(shards[source]), HELDOUT)]

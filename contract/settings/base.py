@@ -67,6 +67,7 @@ Passes = Annotated[int, Field(gt=0, le=1000, strict=True)]  # over the same data
 Pieces = Annotated[int, Field(gt=0, le=100_000, strict=True)]  # tasks or files; a driver keeps a record of each
 Text = Annotated[str, AfterValidator(_plain)]
 _ABSOLUTE = AfterValidator(_absolute)
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]  # of a result of another run
 Uri = Annotated[str, Field(min_length=1), AfterValidator(_plain), _ABSOLUTE]
 """A URI or path. Every setting that names something to open has this type, so that `Settings.uris` lists it."""
 
@@ -117,6 +118,13 @@ class Settings(BaseModel):
         """Key of a setting -> URI of the file or folder outside the pipeline that it names.
 
         The content of these files is part of the fingerprint of the stage that reads them.
+        """
+        return {}
+
+    def results(self) -> dict[str, tuple[str, ...]]:
+        """Stage -> fingerprints of its results in other runs of the store, over the whole corpus, that are read.
+
+        They take the place of the run's own result of that stage.
         """
         return {}
 

@@ -10,6 +10,7 @@ from contract.settings.base import (
     MOST,
     BelowOne,
     Count,
+    Fingerprint,
     Fraction,
     Passes,
     Pieces,
@@ -368,6 +369,14 @@ class Mix(Settings):
     seed: Seed = 0
     shards: Pieces = 8
     """Files of the source with the most text; the others have fewer in proportion. A worker holds one in memory."""
+    also_held_out: Fingerprint | None = None
+    """The fingerprint of another run's `mix`: the texts that it holds out are held out here, too, whatever their ids.
+
+    `python -m contract ablate` sets it, so that no variant trains on the text that judges all of them.
+    """
+
+    def results(self) -> dict[str, tuple[str, ...]]:
+        return {"mix": (self.also_held_out,)} if self.also_held_out else {}
 
 
 def _holds_all_bytes(vocab_size: int) -> int:

@@ -11,6 +11,7 @@ from contract.settings.base import (
     BelowOne,
     Count,
     Epochs,
+    Fingerprint,
     Fraction,
     Length,
     Passes,
@@ -29,6 +30,8 @@ from contract.settings.corpus import CorpusSections, SeqLen
 
 HEAD = 128
 """Numbers of a head in a shape that `depth` makes, as in LLaMA and nanochat."""
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,39}$")]  # a column of a table
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # a part of a folder's name
 
 
 class Model(Settings):
@@ -537,6 +540,61 @@ class Export(Settings):
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
+class Probe(Settings):
+    """The pretrained model on held-out documents and on tasks at which small models are above chance."""
+
+    reference: Fingerprint | None = None
+    """The fingerprint of the `mix`, perhaps of another run, whose held-out documents are read; if unset, the run's own.
+
+    `python -m contract ablate` sets it, so that all variants are measured on the same text.
+    """
+    documents: Rows = 500
+    """Of each source at most so many held-out documents are read."""
+    max_chars: Annotated[int, Field(ge=256, le=1 << 20, strict=True)] = 4096
+    """Of a document at most so many characters are read."""
+    tasks: dict[TaskName, Uri] = {}
+    """Name -> a file of JSON lines, each a question with its choices: docs/ablations.md names the keys."""
+    max_items: Rows = 500
+    """Of each task at most so many questions are asked."""
+    engine: Engine = Engine()
+
+    def outside(self) -> dict[str, str]:
+        return {f"tasks.{name}": uri for name, uri in self.tasks.items()}
+
+    def results(self) -> dict[str, tuple[str, ...]]:
+        return {"mix": (self.reference,)} if self.reference else {}
+
+
+class Ablate(Settings):
+    """Variants of a recipe, each trained with several seeds on as many tokens: docs/ablations.md.
+
+    An ablation is a recipe in which `variants` names two or more. `python -m contract ablate` and the DAG `ablate` make
+    a run of each variant and seed, and one that compares them.
+    """
+
+    variants: dict[VariantName, tuple[Text, ...]] = runtime_only({})
+    """Name -> overrides of this recipe: `{base: [], strict: [filter.min_words=100]}`."""
+    seeds: tuple[Seed, ...] = runtime_only((0, 1, 2), min_length=1)
+    """The values of `pretrain.seed` with which each variant is trained; with less than two nothing can be told."""
+    tokens: Positive | None = runtime_only(None)
+    """The tokens on which every model is trained. If unset: as many as this recipe's `pretrain` takes."""
+    confidence: Annotated[Real, Field(ge=0.5, lt=1)] = 0.95
+    measured: dict[VariantName, dict[Text, Fingerprint]] = {}
+    """Variant -> seed -> the fingerprint of its `probe`. `python -m contract ablate` sets it."""
+
+    def results(self) -> dict[str, tuple[str, ...]]:
+        named = dict.fromkeys(one for seeds in self.measured.values() for one in seeds.values())
+        return {"probe": tuple(named)} if named else {}
+
+    @model_validator(mode="after")
+    def _differs(self) -> "Ablate":
+        if len(self.variants) == 1:
+            raise ValueError("variants names only one; name two or more, for example {base: [], strict: [...]}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds should differ from each other, got {list(self.seeds)}")
+        return self
+
+
 class TrainingSections(CorpusSections):
     """The section of each stage that trains, evaluates or exports a model, after those of the corpus."""
 
@@ -547,3 +605,5 @@ class TrainingSections(CorpusSections):
     ppo: Ppo = Ppo()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
+    probe: Probe = Probe()
+    ablate: Ablate = Ablate()

@@ -47,7 +47,7 @@ class Job(StageJob):
         By default of the first stage that the row in the stage table reads, so a stage that is put between the two
         changes no code.
         """
-        return [need(self.store, task) for task in self.task.of(stage or STAGES[self.task.stage].reads[0])]
+        return [need(self.store, one) for one in self.task.read(stage or STAGES[self.task.stage].reads[0])]
 
     def inputs(self, stage: str, kind: Kind) -> list[File]:
         """All files of one kind that an input stage committed."""

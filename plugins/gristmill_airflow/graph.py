@@ -4,9 +4,10 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from airflow.sdk import Asset, TriggerRule, conf, get_current_context, task
+from airflow.sdk import Asset, TaskGroup, TriggerRule, conf, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from contract import ablation
 from contract.manifest import find
 from contract.plan import open_run
 from contract.recipe import load
@@ -16,7 +17,7 @@ from gristmill_airflow.assets import CRAWL, RESOLVED, SEEN, TOLD
 from gristmill_airflow.known import at_source, report
 from gristmill_airflow.launch import check
 from gristmill_airflow.params import Request, crawl_of, fulfil, read_request, recipe_uri, told, uses, wanted
-from gristmill_airflow.stage import POOLS, RUN, StageOperator, hide, publish, reported
+from gristmill_airflow.stage import POOLS, RUN, StageOperator, hide, publish, reported, usual
 from gristmill_airflow.timetable import new_crawls
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,21 @@ def connect(operators: dict[str, Any], first: Any) -> None:
 def stages(names: Iterable[str], **options: dict[str, Any]) -> dict[str, StageOperator]:
     """One operator for each stage, by name; `options` holds further arguments of single stages."""
     return {name: StageOperator(stage=name, **options.get(name, {})) for name in names}
+
+
+def mapped(names: Iterable[str], found: Any) -> dict[str, Any]:
+    """One operator for each stage, mapped over the runs and partitions that `variants` has found for it."""
+    shown = {"map_index_template": "{{ task.recipe.split('/')[-2] }} {{ task.partition }}"}
+    with TaskGroup("work", tooltip="the runs and partitions of each stage"):
+        work = {name: of_stage.override(task_id=f"{name}_tasks")(found, name) for name in names}
+    return {name: StageOperator.partial(**usual(name), **shown, stage=name).expand_kwargs(work[name]) for name in names}
+
+
+@task
+def of_stage(found: dict[str, Any], stage: str) -> list[dict[str, str]]:
+    """What `variants` has found for one stage: Airflow maps only over all that a task returns."""
+    mine: list[dict[str, str]] = found[stage]
+    return mine
 
 
 @task(inlets=[CRAWL], outlets=[RESOLVED])
@@ -97,6 +113,29 @@ def segments(recipe: str) -> list[str]:
         )
     log.info("%d segments: %s", len(names), ", ".join(names))
     return names
+
+
+@task(pool=POOLS["spark"], multiple_outputs=True)  # where Spark can start
+def variants(recipe: str) -> dict[str, Any]:
+    """Stage -> the run and partition of each task of the recipe's variants, and the run that compares them.
+
+    First refuses settings of a variant that a later stage would refuse.
+    """
+    with reported():
+        found = ablation.resolve(open_run(recipe))
+        for run in {name: run for (name, _), run in found.runs.items()}.values():
+            for line in check(run.uri):
+                log.info("%s", line)
+    by_stage = found.by_stage()
+    most = conf.getint("core", "max_map_length")
+    if (longest := max(map(len, by_stage.values()))) > most:
+        raise AirflowFailException(
+            f"a stage would run {longest} times for all variants, more than the {most} that Airflow maps at once "
+            "(core.max_map_length); raise crawl.files_per_segment, or name less variants"
+        )
+    for (name, seed), run in found.runs.items():
+        log.info("%s, seed %d: %s", name, seed, run.uri)
+    return {**by_stage, "comparison": found.comparison.uri}
 
 
 def publish_last(asset: Asset, stage: str, otherwise: str = "") -> Any:

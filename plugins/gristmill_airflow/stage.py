@@ -44,11 +44,7 @@ class StageOperator(BaseOperator):
     def __init__(
         self, *, stage: str, recipe: str = RUN, partition: str = WHOLE, needs_open_gate: bool = False, **kwargs: Any
     ) -> None:
-        kwargs.setdefault("task_id", stage)
-        kwargs.setdefault("pool", POOLS[STAGES[stage].plane])
-        kwargs.setdefault("retry_policy", RESUME_AT_ONCE)
-        kwargs.setdefault("doc_md", f"{STAGES[stage].summary}\n\nplane: {STAGES[stage].plane}")
-        super().__init__(**kwargs)
+        super().__init__(**{**usual(stage), **kwargs})
         self.stage = stage
         self.recipe = recipe
         self.partition = partition
@@ -121,6 +117,16 @@ class StageOperator(BaseOperator):
         if manifest is None:
             raise AirflowException(f"{self.stage} ended without an error but left no manifest at {uri}")
         return manifest
+
+
+def usual(stage: str) -> dict[str, Any]:
+    """The arguments that Airflow's base operator gets for a stage, unless others are given."""
+    return {
+        "task_id": stage,
+        "pool": POOLS[STAGES[stage].plane],
+        "retry_policy": RESUME_AT_ONCE,
+        "doc_md": f"{STAGES[stage].summary}\n\nplane: {STAGES[stage].plane}",
+    }
 
 
 def hide(text: str) -> None:

@@ -159,6 +159,7 @@ KEYS = {
     "preferences.data": "preferences.data={}",
     "pretrain.start_from": "pretrain.start_from={}",
     "pretrain.distill.teacher": "pretrain.distill.teacher={}",
+    "probe.tasks.quiz": "probe.tasks={{quiz: {}}}",
 }
 
 

@@ -117,6 +117,8 @@ TOLD = [
     ),
     (made("evaluate", reward_sft=0.1), "nothing was held out to measure on"),
     (made("export", stage="ppo", parameters=29536, dtype="fp32"), "the ppo model, 29,536 parameters in fp32"),
+    (made("probe", bits_per_byte=1.2345, documents=1234), "1.23 bits per byte of 1,234 held-out documents"),
+    (made("ablate", verdict="a is better than b"), "a is better than b"),
     (made("ppo", partition="step-00000010", step=10, processes=1), "checkpoint of step 10"),
 ]
 

@@ -65,9 +65,12 @@ def test_the_plan_prints_every_task_and_its_state(
         f"crawl           CRAWL-2024-10.00000         {one.fingerprint[:12]}  spark  done",
         f"crawl           CRAWL-2024-10.00001         {two.fingerprint[:12]}  spark  to do",
     ]
-    assert (
-        lines[-1] == f"export          all                         {run.task('export').fingerprint[:12]}  local  to do"
-    )
+    assert lines[-3:] == [
+        f"export          all                         {run.task('export').fingerprint[:12]}  local  to do",
+        f"probe           all                         {run.task('probe').fingerprint[:12]}  gpu    to do",
+        f"ablate          all                         {run.task('ablate').fingerprint[:12]}  local  "
+        "left out: this run compares no variants",
+    ]
     assert len(lines) == 1 + len(run.tasks())
 
 
@@ -131,7 +134,7 @@ def test_a_closed_gate_leaves_out_ppo_alone_and_nothing_that_is_done(
 
     def states() -> dict[str, str]:
         assert command.main(["plan", "--recipe", run.uri]) == 0
-        return {line[:16].strip(): line[65:].strip() for line in capsys.readouterr().out.splitlines()[-4:]}
+        return {line[:16].strip(): line[65:].strip() for line in capsys.readouterr().out.splitlines()[-6:-2]}
 
     ppo = "to do" if opened else "left out: the gate is closed"
     assert states() == {"gate": "done", "ppo": ppo, "evaluate": "to do", "export": "to do"}

@@ -68,7 +68,11 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             [],
             "pretrain.phases.0.rope.typ: unknown key; did you mean type?",
         ),
-        ("filtr: {}", [], "filtr: unknown key; did you mean filter? allowed here: crawl, curate, decontaminate,"),
+        (
+            "filtr: {}",
+            [],
+            "filtr: unknown key; did you mean filter? allowed here: ablate, crawl, curate, decontaminate,",
+        ),
         ("filter: {min_words: many}", [], "filter.min_words: Input should be a valid integer"),
         ("filter: {min_words: -1}", [], "filter.min_words: Input should be greater than or equal to 0, got -1"),
         ("filter: {min_words: 9, max_words: 3}", [], "filter: min_words 9 is above max_words 3"),

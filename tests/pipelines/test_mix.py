@@ -225,3 +225,27 @@ def test_unusable_shares(
 ) -> None:
     with pytest.raises(InputError, match=message):
         mix(crawl, {"seed": 5} | settings, 2, make_corpus, commit_documents, run_stage)
+
+
+def test_no_variant_trains_on_a_text_that_another_run_holds_out(
+    make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    """The variant kept other copies of the same texts, with other ids."""
+    texts = [f"a page that says {number}" for number in range(60)]
+    run = make_corpus([[[]]], {"mix.heldout_fraction": 0.3}, name="base")
+    commit_documents(run, "decontaminate", "all", [[make_document(text) for text in texts]])
+    (base,) = run_stage(run, "mix")
+    held = {row["text"] for row in rows_of(run.store, [base], "heldout")}
+    copies = [make_document(text, name=f"copy of {text}") for text in texts]
+    trained = {}
+    for name, given in (("careless", {}), ("variant", {"mix.also_held_out": base.fingerprint})):
+        settings = {"mix.heldout_fraction": 0.3, "store": str(run.store.local("")), **given}
+        other = make_corpus([[[]]], {**settings, "dedup_fuzzy.keep": "newest"}, name=name)
+        commit_documents(other, "decontaminate", "all", [copies])
+        (made,) = run_stage(other, "mix")
+        trained[name] = {row["text"] for row in rows_of(other.store, [made], "documents")}
+        other.store.delete(f"{other.task('decontaminate').prefix}/manifest.json")
+    assert held & trained["careless"], "so the ids alone would not do"
+    assert held.isdisjoint(trained["variant"])
+    assert trained["variant"] == {row["text"] for row in copies if not is_heldout(0.3, row["id"])} - held
+    assert [one.fingerprint for one in made.inputs if one.stage == "mix"] == [base.fingerprint]

@@ -303,3 +303,32 @@ def test_more_segments_than_airflow_maps_are_refused(monkeypatch, caplog):
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "4")
     with pytest.raises(AirflowFailException, match=r"10 files in 5 segments .* set crawl.files_per_segment=3 or more"):
         graph.segments.function("uri")
+
+
+def test_variants_are_found_checked_once_and_told(resolve_run, tmp_path, monkeypatch, caplog):
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    given = {"ablate.variants": {"base": [], "strict": ["filter.min_words=99"]}, "ablate.tokens": 100_000}
+    base = resolve_run(tmp_path / "crawl", given)
+    checked = []
+    monkeypatch.setattr(graph, "check", lambda uri: checked.append(uri) or ["fine"])
+    with caplog.at_level("INFO"):
+        found = graph.variants.function(base.uri)
+    assert [uri.split("/")[-2] for uri in checked] == ["one.base.2", "one.strict.2"]
+    assert "strict, seed 1: " in caplog.text
+    assert {stage: len(tasks) for stage, tasks in found.items() if stage in ("crawl", "filter", "probe")} == {
+        "crawl": 1, "filter": 2, "probe": 6,
+    }  # fmt: skip
+    assert graph.of_stage.function(found, "filter") == found["filter"]
+    assert {"recipe", "partition"} == found["filter"][0].keys()
+    assert open_run(found["comparison"]).recipe.ablate.measured.keys() == {"base", "strict"}
+    monkeypatch.setattr(graph.conf, "getint", lambda *_: 5)
+    with pytest.raises(AirflowFailException, match="a stage would run 6 times for all variants, more than the 5"):
+        graph.variants.function(base.uri)
+
+
+def test_a_recipe_without_variants_is_refused_at_once(resolve_run, tmp_path):
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    with pytest.raises(AirflowFailException, match=r"ablate\.variants names no variant"):
+        graph.variants.function(resolve_run(tmp_path / "crawl").uri)

@@ -65,6 +65,11 @@ class Chat:
         """Ids of plain text, without any special token."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def ends(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of plain text, and the character of the text at which each token ends."""
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoded.ids, [end for _, end in encoded.offsets]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text without special tokens."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -80,8 +80,8 @@ class Job(StageJob):
 
     def manifest(self, stage: str) -> Manifest:
         """The manifest of an input stage; raises NotReadyError if it is missing."""
-        (task,) = self.task.of(stage)
-        return need(self.store, task)
+        (one,) = self.task.read(stage)
+        return need(self.store, one)
 
     def files(self, stage: str, *kinds: Kind) -> list[File]:
         """The files of these kinds that an input stage committed; raises GristmillError if there is none."""

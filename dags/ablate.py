@@ -1,0 +1,26 @@
+"""Variants of a recipe, each trained with several seeds on as many tokens, and which of them is better.
+
+Name the variants in the recipe, or as an override: `ablate.variants={base: [], strict: [filter.min_words=100]}`. What
+variants share is computed once. The log of the task `ablate` has the table.
+"""
+
+from airflow.sdk import DAG
+
+from contract.ablation import TRAINED
+from gristmill_airflow.graph import RETRIES, connect, mapped, resolve, stages, variants
+from gristmill_airflow.params import stage_params
+
+with DAG(
+    dag_id="ablate",
+    description="Which variant of a recipe is better, or that nobody can tell",
+    schedule=None,
+    params=stage_params(),
+    default_args=RETRIES,
+    is_paused_upon_creation=False,
+    tags=["gristmill"],
+    doc_md=__doc__,
+):
+    found = variants(resolve())
+    operators = mapped(TRAINED, found)
+    connect(operators, first=found)
+    operators["probe"] >> stages(["ablate"], ablate={"recipe": found["comparison"]})["ablate"]

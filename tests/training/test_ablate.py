@@ -1,0 +1,144 @@
+"""An ablation as a whole: two variants with two seeds each, trained, measured on one text, and compared."""
+
+import io
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import ablation, lineage, verify
+from contract.errors import DamagedError, RecipeError
+from contract.headline import headline
+from contract.manifest import Attempt, Manifest, need
+from contract.plan import Run, open_run
+from evals.verdicts import compare
+from tests.declared import only_declared
+from tests.training.conftest import join_alone
+from training import ablate, pretrain, probe
+from training.engine.job import Job
+
+VARIANTS = (
+    "ablate.variants={high: [], low: [pretrain.optim.lr=1.0e-6]}",
+    "ablate.seeds=[3, 4]",
+    "ablate.tokens=6144",
+)
+
+
+def execute(run: Run, stage: str) -> Manifest:
+    job = Job(only_declared(run, stage), run.task(stage), Attempt(run, run.task(stage)))
+    {"pretrain": pretrain, "probe": probe, "ablate": ablate}[stage].run(job)
+    return need(run.store, run.task(stage))
+
+
+@pytest.fixture(scope="module")
+def done(
+    corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, ablation.Ablation, Manifest, str]:
+    """(The base, its ablation, the comparison's manifest, all that was printed)."""
+    join_alone()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRISTMILL_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+        base = corpus_store(*VARIANTS, name="ablation")
+        made = ablation.resolve(base)
+        with redirect_stdout(io.StringIO()) as said:
+            for run, task in made.tasks():
+                if task.stage in ("pretrain", "probe", "ablate"):
+                    execute(run, task.stage)
+    return base, made, need(base.store, made.comparison.task("ablate")), said.getvalue()
+
+
+def test_the_better_learning_rate_is_found(done: tuple[Any, ...]) -> None:
+    base, _, manifest, said = done
+    figures = manifest.metrics
+    assert figures["best"] == "high"
+    assert headline(manifest).startswith("high is better than low: a difference of ")
+    assert (figures["models"], figures["tokens"] > 5000) == (4, True)
+    high, low = (figures["bits_per_byte"][name] for name in ("high", "low"))
+    assert high["mean"] < low["mean"] - 0.3
+    assert (high["models"], low["models"]) == (2, 2)
+    assert "| high    | 2 " in said
+    assert "high is better" in said
+    report, page = manifest.of("comparison")
+    told = json.loads(base.store.read_bytes(report.path))
+    assert told["verdicts"][0]["better"] == "high"
+    assert told["verdicts"][0]["difference"] == pytest.approx(high["mean"] - low["mean"])
+    assert base.store.read_bytes(page.path).decode().splitlines()[2].startswith("**high is better than low")
+    assert {file.rpartition(".")[2] for file in (report.path, page.path)} == {"json", "md"}
+
+
+def test_models_are_measured_on_what_the_base_holds_out(done: tuple[Any, ...]) -> None:
+    base, made, manifest, _ = done
+    shown = "\n".join(lineage.trace(base.store, manifest.path))
+    assert shown.count("from probe all") == 4
+    assert shown.count("from pretrain all") == 4
+    assert shown.count("from mix all") == 1
+    wrong = verify.verify(base.store.full(manifest.path)).wrong
+    assert not [line for line in wrong if "/ablate/" in line or "/probe/" in line or "/mix/" in line]
+    for run in made.runs.values():
+        found = need(run.store, run.task("probe"))
+        assert base.task("mix").fingerprint in [one.fingerprint for one in found.inputs]
+        assert found.metrics["documents"] == 40
+        assert found.metrics["tasks"]["next_sentence"]["items"] == 40
+        assert found.metrics["tasks"]["next_sentence"]["chance"] == 0.25
+
+
+def test_every_model_is_trained_on_as_many_tokens_with_its_seed(done: tuple[Any, ...]) -> None:
+    _, made, _, _ = done
+    assert {name: (run.recipe.pretrain.tokens, run.recipe.pretrain.seed) for name, run in made.runs.items()} == {
+        (variant, seed): (6144, seed) for variant in ("high", "low") for seed in (3, 4)
+    }
+
+
+def test_a_run_that_names_no_models_says_which_command_does(make_job: Callable[..., Job]) -> None:
+    with pytest.raises(RecipeError, match="python -m contract ablate --recipe RUN"):
+        ablate.run(make_job("ablate"))
+
+
+def model(nats: list[float], right: list[int], **others: Any) -> dict[str, Any]:
+    size = len(nats)
+    books = {"ids": [f"b{at}" for at in range(size)], "bytes": [8] * size, "nats": nats, "stands_for": 1.0}
+    tasks = {"quiz": {"items": [f"{at}" for at in range(len(right))], "right": right}}
+    return {"documents": {"books": books, **others}, "tasks": tasks}
+
+
+def test_a_thinly_sampled_source_weighs_as_much_as_it_stands_for() -> None:
+    crawl = {"ids": ["c"], "bytes": [16], "nats": [16 * 0.6931471805599453], "stands_for": 10.0}
+    found = {"a": {0: model([0.0, 0.0], [1, 1, 0], crawl=crawl)}, "b": {0: model([1.0, 1.0], [0, 0, 0], crawl=crawl)}}
+    bits, books, web, quiz = ablate.measures(found)
+    assert bits.figure("a", 0) == pytest.approx(160 / 176)
+    assert (books.figure("a", 0), web.figure("a", 0)) == (0, pytest.approx(1))
+    assert (quiz.figure("a", 0), quiz.lower_is_better) == (pytest.approx(2 / 3), False)
+    assert [one.name for one in (bits, books, web, quiz)] == [
+        "bits per byte", "bits per byte, books", "bits per byte, crawl", "quiz",
+    ]  # fmt: skip
+
+
+def test_models_that_were_measured_on_other_text_are_not_compared() -> None:
+    found = {"a": {0: model([1.0, 2.0], [1])}, "b": {7: model([1.0], [1])}}
+    with pytest.raises(DamagedError, match="b with seed 7 was measured on other text"):
+        ablate.measures(found)
+
+
+def test_one_seed_tells_nothing() -> None:
+    found = {"a": {0: model([1.0, 2.0], [1])}, "b": {0: model([9.0, 8.0], [0])}}
+    comparison = compare(ablate.measures(found), 0.95)
+    assert comparison.verdict == "a and b: no difference can be told with less than two seeds"
+    assert ablate.as_json(comparison)["verdicts"][0]["interval"] is None
+
+
+@pytest.mark.slow
+def test_the_printed_commands_do_all_of_it(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    base = make_run("ablate.variants={a: [], b: [pretrain.optim.lr=1.0e-6]}", "ablate.seeds=[0, 1]")
+    command = [sys.executable, "-m", "contract", "ablate", "--recipe", base.uri]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    lines = [line for line in printed.splitlines() if " pipelines " not in line]
+    for line in lines:
+        subprocess.run(shlex.split(line), check=True, timeout=300)
+    comparison = open_run(shlex.split(lines[-1])[-1])
+    assert need(base.store, comparison.task("ablate")).metrics["best"] == "a"
