@@ -187,7 +187,7 @@ def test_a_loaded_model_computes_with_the_attention_of_its_precision(
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     reward.RewardModel(LlamaModel(LlamaConfig(vocab_size=50, **shape)), seed=0).save_pretrained(tmp_path)
     monkeypatch.setattr(model, "fetch", lambda job, manifest: tmp_path)
-    monkeypatch.setattr(model, "attention", lambda dtype: {"bf16": "eager", "fp32": "sdpa"}[dtype])
+    monkeypatch.setattr(model, "attention", lambda dtype, kind: {"bf16": "eager", "fp32": "sdpa"}[dtype])
     for dtype, attention in (("bf16", "eager"), ("fp32", "sdpa")):
         loaded = reward.load_reward_model(None, None, dtype)  # type: ignore[arg-type]
         assert loaded.decoder.config._attn_implementation == attention
