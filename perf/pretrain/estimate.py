@@ -81,7 +81,7 @@ def train(case: Case, job: Any, steps: int = STEPS) -> None:
     from training.data.batch import Row, collate
     from training.engine.engine import Engine as Trained
     from training.models import llama
-    from training.models.lm import batch_loss, learn
+    from training.models.lm import learn
 
     module = llama.build(case.model, VOCABULARY, case.seq_len, 0, case.engine.dtype)
     engine = Trained(job, module, Optim(), case.engine, case.batch, steps)
@@ -90,7 +90,7 @@ def train(case: Case, job: Any, steps: int = STEPS) -> None:
         starts = np.arange(0, case.seq_len, 100)  # of documents
         rows = [Row(random.integers(VOCABULARY, size=case.seq_len + 1), starts) for _ in range(case.batch)]
         batch = collate(rows, case.seq_len, case.boundaries)
-        batch_loss(job, step + 1, learn(job, engine, batch), batch)
+        learn(job, engine, batch)
         engine.step()
 
 

@@ -1,7 +1,8 @@
 """Next-token prediction on a batch of tokens, shared by pretrain, sft and the held-out measurements."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from training.data.batch import Batch
 from training.data.reading import TokenData
 from training.engine.engine import Engine
 from training.engine.job import Job
-from training.loss import log_probs, masked_mean
+from training.loss import head_loss, head_nll, log_probs
+
+PLAIN_HEADS = frozenset({"bloom", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3"})
+"""Model types of transformers whose logits are what their last linear layer gives. Others may cap or scale these."""
 
 
 def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
@@ -32,8 +36,42 @@ def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -
 
 
 def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
-    """Nats of each next token, (B, T) on the device."""
-    return -log_probs(next_logits(model, batch, device), batch.tokens[:, 1:].to(device))
+    """Nats of each next token, (B, T) on the device, for measuring: call it where no gradient is wanted."""
+    targets = batch.tokens[:, 1:].to(device)
+    if (head := plain_head(model)) is None:
+        return -log_probs(next_logits(model, batch, device), targets)
+    with _instead(head, lambda hidden: head_nll(hidden, head.weight, targets)):
+        return next_logits(model, batch, device)
+
+
+def summed_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
+    """Nats of all next tokens where the mask is 1, added up: the loss that training takes, before its divisor."""
+    targets, mask = batch.tokens[:, 1:].to(device), batch.mask.to(device)
+    if (head := plain_head(model)) is None:
+        return (-log_probs(next_logits(model, batch, device), targets) * mask).sum()
+    with _instead(head, lambda hidden: head_loss(hidden, head.weight, targets, mask)):
+        return next_logits(model, batch, device)
+
+
+def plain_head(model: Any) -> nn.Linear | None:
+    """The last layer of a model or of its engine, if the logits are its output; None if only the model can make them.
+
+    Then the loss is made of what goes into the layer, and a batch's logits never lie in memory together.
+    """
+    module = getattr(model, "module", model)
+    head = module.get_output_embeddings()
+    plain = type(head) is nn.Linear and head.bias is None and module.config.model_type in PLAIN_HEADS
+    return head if plain else None
+
+
+@contextmanager
+def _instead(head: nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer compute something else, inside the model's own forward pass: there ZeRO 3 has gathered its weight."""
+    head.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 def _documents(positions: Tensor, device: torch.device) -> dict[str, Any]:
@@ -59,9 +97,9 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
     count = batch.count / (engine.accumulation * job.ranks.world)
     total = torch.zeros((), dtype=torch.float64, device=job.ranks.device)
     for part in batch.split(engine.micro_batch):
-        loss = masked_mean(token_nll(engine, part, job.ranks.device), part.mask.to(job.ranks.device), count)
-        engine.backward(loss)
-        total += loss.detach() * count
+        nll = summed_nll(engine, part, job.ranks.device)
+        engine.backward(nll / count)
+        total += nll.detach()
     return total
 
 
