@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from contract.accelerators import LOGITS_AT_ONCE
+
 EPSILON = 1e-8
 KL_ERROR_CLIP = 0.2  # Ziegler et al. 2019, section 2.2
 KL_GAIN = 0.1  # K_beta, ibid.
-LOGITS_AT_ONCE = {"cuda": 1 << 28, "cpu": 1 << 24}
-"""Logits that `head_nll` holds at once: a GPU needs long products (8,192 tokens of 32 k entries), a CPU those that its
-caches keep."""
 
 
 def log_probs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
@@ -66,6 +65,7 @@ class _HeadLoss(torch.autograd.Function):
                 torch.mm(gradient, weight, out=to_rows[some])
             if to_weight is not None:
                 _add_product(to_weight, gradient, rows[some])
+            del gradient  # before the next chunk
         ctx.gradients, ctx.shape, ctx.dtype = (to_rows, to_weight), hidden.shape, weight.dtype
         return total
 

@@ -33,6 +33,7 @@ def run(job: Job) -> None:
     heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
     plan = draws.schedule
     module, old_rows = _build(job, chat)
+    module.set_attn_implementation(model.attention(settings.engine.dtype, settings.boundaries))
     start = positions.of_model(module)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)

@@ -17,3 +17,13 @@ class Largest(TorchDispatchMode):
             if isinstance(one, torch.Tensor):
                 self.bytes = max(self.bytes, one.untyped_storage().nbytes())
         return made
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a value is read from a tensor. On a GPU, the process waits for all its work to read one."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        self.count += operation is torch.ops.aten._local_scalar_dense.default
+        return operation(*given, **(named or {}))

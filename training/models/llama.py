@@ -36,14 +36,17 @@ Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def attention(dtype: Dtype) -> str:
+def attention(dtype: Dtype, documents: bool = False) -> str:
     """The first kind of flash-attn that transformers finds here, with a GPU, for half precision; else PyTorch's SDPA.
+
+    `documents`: rows hold several that must not see each other. For these SDPA would take a mask and no flash kernel,
+    so a GPU without flash-attn uses FlexAttention, which transformers compiles.
 
     flash-attn's kernels take half precision only. Versions 2 and 4 install a package of one name, so only transformers,
     which looks at what was installed, can tell them apart.
     """
     found = (name for name, available in FLASH.items() if available()) if dtype != "fp32" else iter(())
-    return next(found, "sdpa")
+    return next(found, "flex_attention" if documents and torch.cuda.is_available() else "sdpa")
 
 
 FLASH: dict[str, Callable[[], bool]] = {

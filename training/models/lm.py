@@ -17,21 +17,18 @@ from training.data.reading import TokenData
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.loss import head_loss, head_nll, log_probs
+from training.models.documents import kept_apart
 
 PLAIN_HEADS = frozenset({"bloom", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3"})
 """Model types of transformers whose logits are what their last linear layer gives. Others may cap or scale these."""
 
 
 def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
-    """The logits of each next token, (B, T, V) on the device, from the tokens of its document alone.
-
-    Positions that restart keep documents apart: transformers derives from them the mask of SDPA and of eager attention,
-    if it gets no other mask and no cache. flash-attn takes no mask; it gets the ends of the documents.
-    """
-    known: dict[str, Any] = {}
-    if batch.positions is not None:
-        known = {"position_ids": batch.positions.to(device), **_documents(batch.positions, device)}
-    logits: Tensor = model(input_ids=batch.tokens[:, :-1].to(device), use_cache=False, **known).logits
+    """The logits of each next token, (B, T, V) on the device, from the tokens of its document alone."""
+    config = getattr(model, "module", model).config
+    known = {} if batch.positions is None else kept_apart(config, batch.positions, device)
+    tokens = batch.tokens[:, :-1].to(device, non_blocking=True)
+    logits: Tensor = model(input_ids=tokens, use_cache=False, **known).logits
     return logits
 
 
@@ -46,7 +43,8 @@ def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> 
 
 def summed_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
     """Nats of all next tokens where the mask is 1, added up: the loss that training takes, before its divisor."""
-    targets, mask = batch.tokens[:, 1:].to(device), batch.mask.to(device)
+    targets = batch.tokens[:, 1:].to(device, non_blocking=True)
+    mask = batch.mask.to(device, non_blocking=True)
     if (head := plain_head(model)) is None:
         return (-log_probs(next_logits(model, batch, device), targets) * mask).sum()
     with _instead(head, lambda hidden: head_loss(hidden, head.weight, targets, mask)):
@@ -72,19 +70,6 @@ def _instead(head: nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterator[N
         yield
     finally:
         del head.forward
-
-
-def _documents(positions: Tensor, device: torch.device) -> dict[str, Any]:
-    """Where documents begin and end in the joined rows of a batch, and the longest one, as flash-attn takes them.
-
-    Without these, transformers finds the documents only in a batch of one row, and lets those of more rows leak. They
-    are counted on the CPU, because on a GPU every layer would wait for the count.
-    """
-    starts = (positions.flatten() == 0).nonzero().flatten()
-    edges = torch.cat([starts, torch.tensor([positions.numel()])]).to(torch.int32)
-    longest = int(edges.diff().max())
-    edges = edges.to(device)
-    return {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
 
 
 def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:

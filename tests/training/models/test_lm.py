@@ -1,12 +1,15 @@
 """Documents of one row neither see nor predict each other: packed equals unpacked, and without boundaries it does not."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers.integrations.flex_attention as flex
 import transformers.modeling_flash_attention_utils as flash
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -84,6 +87,29 @@ def test_packed_rows_learn_what_their_documents_alone_would_teach(model: Any, bo
         assert max(differences) > 0.1
 
 
+def uncompiled(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, training: bool, **given: Any) -> Any:
+    """FlexAttention as it is, because to compile it takes a minute."""
+    return flex_attention(query, key, value, **given)
+
+
+@torch.no_grad()
+def test_flex_attention_gets_the_documents_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = llama.build(Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64), 97, SEQ_LEN, seed=0)
+    batch = packed(documents(1), documents(2))
+    expected = next_logits(made, batch, CPU)
+    monkeypatch.setattr(flex, "compile_friendly_flex_attention", uncompiled)
+    made.set_attn_implementation("flex_attention")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is not compiled
+        assert torch.allclose(next_logits(made, batch, CPU), expected, atol=1e-6)
+        first = documents(3)[:1]
+        changed = packed([*first, *documents(1)[1:]], documents(2))
+        moved = (next_logits(made, changed, CPU) - expected).abs().amax(-1)
+    assert moved[0, : LENGTHS[0]].min() > 1e-4
+    assert moved[0, LENGTHS[0] :].max() < 1e-6
+    assert moved[1].max() < 1e-6
+
+
 def joined(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **known: Any) -> torch.Tensor:
     """What flash-attn computes of joined sequences: q, k, v (tokens, heads, dimension)."""
     assert known["causal"]
@@ -140,7 +166,7 @@ def test_the_loss_of_each_kind_of_model_is_that_of_its_logits(model_type: str) -
     assert torch.allclose(token_nll(made, batch, CPU), nll, rtol=1e-5, atol=1e-6)
     found = summed_nll(made, batch, CPU)
     found.backward()
-    assert float(found) == pytest.approx(float((nll * batch.mask).sum()), rel=1e-5)
+    assert found.item() == pytest.approx((nll * batch.mask).sum().item(), rel=1e-5)
     for name, one in made.named_parameters():
         assert torch.allclose(one.grad, expected[name], rtol=1e-4, atol=1e-4), name
     assert next_logits(made, batch, CPU).shape[-1] == 97, "the head gives logits again"
