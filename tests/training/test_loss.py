@@ -1,6 +1,9 @@
 """Every formula against numbers worked out by hand, and the identities that must hold for any input."""
 
 import math
+import sys
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +109,38 @@ def test_only_what_learns_gets_a_gradient_at_the_head() -> None:
     hidden.grad = weight.grad = None
     loss.head_loss(hidden, weight, targets, mask).backward()
     assert torch.equal(hidden.grad, own[0]) and torch.equal(weight.grad, own[1])
+
+
+def test_the_compiled_loss_at_the_head_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", {"cpu": 4 * 50})
+    hidden, weight, targets, mask = head_batch(1, 2, 5, 3, 50, torch.float32)
+    found = []
+    for compiled in (False, True):
+        total = loss.head_loss(hidden, weight, targets, mask, compiled)
+        total.backward()
+        assert hidden.grad is not None and weight.grad is not None
+        found.append((total.detach(), hidden.grad, weight.grad))
+        hidden.grad = weight.grad = None
+    assert loss._compiled_part.cache_info().currsize == 1, "it was compiled"
+    for plain, made in zip(*found, strict=True):
+        assert torch.allclose(plain, made, rtol=1e-5, atol=1e-6)
+
+
+def test_liger_gets_the_rows_the_head_and_the_targets_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in that computes what its kernel is documented to."""
+
+    def kernel(rows: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, **given: Any) -> torch.Tensor:
+        assert given.pop("accum_dtype") == torch.float32
+        return torch.nn.functional.cross_entropy(rows @ weight.T, targets, **given)
+
+    named = "liger_kernel.transformers.functional"
+    monkeypatch.setitem(sys.modules, "liger_kernel", ModuleType("liger_kernel"))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", ModuleType("liger_kernel.transformers"))
+    monkeypatch.setitem(sys.modules, named, ModuleType(named))
+    monkeypatch.setattr(sys.modules[named], "liger_fused_linear_cross_entropy", kernel, raising=False)
+    hidden, weight, targets, mask = head_batch(2, 2, 5, 3, 7, torch.float32)
+    expected = loss.head_loss(hidden, weight, targets, mask)
+    assert loss._of_liger(hidden, weight, targets, mask).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_logits_of_a_large_vocabulary_never_lie_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:

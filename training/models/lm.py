@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from contract.errors import InputError
 from evals.heldout import HeldOut
 from training.data.batch import Batch
-from training.data.reading import TokenData
-from training.engine.engine import Engine
-from training.engine.job import Job
 from training.loss import head_loss, head_nll, log_probs
 from training.models.documents import kept_apart
+
+if TYPE_CHECKING:  # perf/gpu.py runs this where neither DeepSpeed nor pydantic are
+    from training.data.reading import TokenData
+    from training.engine.engine import Engine
+    from training.engine.job import Job
 
 PLAIN_HEADS = frozenset({"bloom", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3"})
 """Model types of transformers whose logits are what their last linear layer gives. Others may cap or scale these."""
@@ -27,14 +29,14 @@ def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -
     """The logits of each next token, (B, T, V) on the device, from the tokens of its document alone."""
     config = getattr(model, "module", model).config
     known = {} if batch.positions is None else kept_apart(config, batch.positions, device)
-    tokens = batch.tokens[:, :-1].to(device, non_blocking=True)
-    logits: Tensor = model(input_ids=tokens, use_cache=False, **known).logits
+    tokens = batch.tokens.to(device, non_blocking=True)
+    logits: Tensor = model(input_ids=tokens[:, :-1], use_cache=False, **known).logits
     return logits
 
 
 def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
     """Nats of each next token, (B, T) on the device, for measuring: call it where no gradient is wanted."""
-    targets = batch.tokens[:, 1:].to(device)
+    targets = batch.tokens.to(device, non_blocking=True)[:, 1:]
     if (head := plain_head(model)) is None:
         return -log_probs(next_logits(model, batch, device), targets)
     with _instead(head, lambda hidden: head_nll(hidden, head.weight, targets)):
@@ -43,11 +45,12 @@ def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> 
 
 def summed_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
     """Nats of all next tokens where the mask is 1, added up: the loss that training takes, before its divisor."""
-    targets = batch.tokens[:, 1:].to(device, non_blocking=True)
+    targets = batch.tokens.to(device, non_blocking=True)[:, 1:]
     mask = batch.mask.to(device, non_blocking=True)
     if (head := plain_head(model)) is None:
         return (-log_probs(next_logits(model, batch, device), targets) * mask).sum()
-    with _instead(head, lambda hidden: head_loss(hidden, head.weight, targets, mask)):
+    compiled = getattr(model, "compiled", False)
+    with _instead(head, lambda hidden: head_loss(hidden, head.weight, targets, mask, compiled)):
         return next_logits(model, batch, device)
 
 
@@ -72,7 +75,7 @@ def _instead(head: nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterator[N
         del head.forward
 
 
-def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
+def learn(job: "Job", engine: "Engine", batch: Batch) -> Tensor:
     """Forward and backward over one process's rows of a batch, part by part; returns their summed nll.
 
     The caller makes the step.
@@ -88,7 +91,7 @@ def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
     return total
 
 
-def finite(job: Job, value: float, what: str) -> float:
+def finite(job: "Job", value: float, what: str) -> float:
     """Return the value; raise InputError if it is NaN or infinite.
 
     A diverged model is never saved, and no retry repairs it.
@@ -102,7 +105,7 @@ def finite(job: Job, value: float, what: str) -> float:
 
 @torch.no_grad()
 def heldout_loss(
-    job: Job, module: nn.Module, batches: Iterable[Batch], micro_batch: int, token_bytes: npt.NDArray[np.int64]
+    job: "Job", module: nn.Module, batches: Iterable[Batch], micro_batch: int, token_bytes: npt.NDArray[np.int64]
 ) -> HeldOut | None:
     """Sums over all processes' batches; None if they predict no token.
 
@@ -124,7 +127,7 @@ def heldout_loss(
 
 
 def note_heldout(
-    job: Job, step: int, found: HeldOut | None, state: dict[str, Any]
+    job: "Job", step: int, found: HeldOut | None, state: dict[str, Any]
 ) -> tuple[dict[str, Any], float | None]:
     """Add a held-out loss to the curves; returns the stage's state with the best one, and the loss if it is the best.
 
@@ -146,7 +149,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
     return {} if step is None else {"best_step": step, "best_heldout_loss": loss}
 
 
-def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) -> Iterable[Batch]:
+def heldout_text(job: "Job", data: "TokenData", sequences: int, micro_batch: int) -> Iterable[Batch]:
     """This process's part of a sample of `sequences` held-out sequences.
 
     Every process gets the same number of batches; the mask of filler rows in the last batch is 0.
