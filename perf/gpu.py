@@ -7,15 +7,17 @@ a plain loop of transformers' Trainer. DeepSpeed and pydantic, installed or in F
 a loop of the same arithmetic takes its place. Liger is used if it is found.
 
 Printed of each: tokens a second, MFU = (6 N + 12 L d_model T) x tokens/s / peak, the most memory, and the kernels of a
-micro-step. On a CPU it runs too, with `--small`, and says nothing about a GPU.
+micro-step. Each is a process of its own, so that none finds memory or a process group that another left. On a CPU it
+runs too, with `--small`, and says nothing about a GPU.
 """
 
 import argparse
-import gc
+import dataclasses
+import importlib
 import importlib.metadata
-import importlib.util
+import json
 import os
-import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -132,16 +134,11 @@ def stage_engine(module: nn.Module, case: Case, compiled: bool) -> Any:
     from training.engine.metrics import Curves
     from training.engine.ranks import join
 
-    ranks = SHARED.setdefault("ranks", None) or join()
-    SHARED["ranks"] = ranks
+    ranks = join()
     job: Any = SimpleNamespace(task=SimpleNamespace(stage="pretrain"), ranks=ranks, curves=Curves())
     settings = Settings(dtype="bf16", zero_stage=1, micro_batch=case.micro_batch, compile=compiled)
     optim = Optim(schedule="constant", warmup_fraction=0.0)
     return Engine(job, module, optim, settings, case.micro_batch * case.accumulation, 1000)
-
-
-SHARED: dict[str, Any] = {}
-"""The process group, which a process joins once."""
 
 
 def batch_of(case: Case, step: int, boundaries: bool, pinned: bool) -> Batch:
@@ -158,21 +155,26 @@ def batch_of(case: Case, step: int, boundaries: bool, pinned: bool) -> Batch:
 
 @dataclass(frozen=True)
 class Found:
-    """tokens_per_s, the most bytes on the device, kernels a micro-step (on a CPU: operations), the last loss."""
+    """What a run of one kind reached."""
 
+    how: str
     tokens_per_s: float
-    memory: float
-    kernels: float
+    memory: float | None
+    """The most bytes on the device; None on a CPU."""
+    kernels: float | None
+    """A micro-step, with its share of the update; on a CPU operations of torch. None: not counted."""
     loss: float
 
 
-def ours(case: Case, steps: int, boundaries: bool, compiled: bool, whole: bool) -> Found:
-    """The stage's loop. `whole`: with its engine, not with Loop."""
+def ours(case: Case, steps: int, compiled: bool, boundaries: bool) -> Found:
+    """The stage's loop, with its engine where DeepSpeed and pydantic are."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cuda = device.type == "cuda"
     torch.manual_seed(0)
     module = LlamaForCausalLM(case.config("flex_attention" if boundaries and cuda else "sdpa")).to(device)
+    whole = all(map(importable, ("deepspeed", "pydantic")))
     engine = stage_engine(module, case, compiled) if whole else Loop(module, case, compiled)
+    how = "the stage's engine" if whole else "a loop without DeepSpeed"
     job: Any = SimpleNamespace(ranks=SimpleNamespace(device=device, world=1))
     nll, tokens = torch.zeros(()), 1
 
@@ -184,7 +186,7 @@ def ours(case: Case, steps: int, boundaries: bool, compiled: bool, whole: bool) 
 
     with ahead(lambda one: batch_of(case, one, boundaries, cuda), 0, 2 * steps + 1) as batches:
         found = timed(lambda: step(batches), case, steps, device)
-    return Found(*found, loss=float(nll) / tokens)
+    return Found(how, *found, loss=float(nll) / tokens)
 
 
 class Rows(Dataset[dict[str, Tensor]]):
@@ -201,8 +203,8 @@ class Rows(Dataset[dict[str, Tensor]]):
         return {"input_ids": self._rows[index], "labels": self._rows[index]}
 
 
-def trainer(case: Case, steps: int) -> Found:
-    """transformers' Trainer with its defaults in bf16: fused AdamW, SDPA, documents that see each other."""
+def trainer(case: Case, steps: int, compiled: bool) -> Found:
+    """transformers' Trainer with its defaults in bf16: fused AdamW, SDPA, documents that see each other; compiled if ours is."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Ends(TrainerCallback):
@@ -215,24 +217,24 @@ def trainer(case: Case, steps: int) -> Found:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     module, noted = LlamaForCausalLM(case.config("sdpa")), Ends()
-    forget(device)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder, max_steps=2 * steps, per_device_train_batch_size=case.micro_batch,
             gradient_accumulation_steps=case.accumulation, learning_rate=LR, weight_decay=DECAY, max_grad_norm=CLIP,
-            bf16=True, logging_steps=10, save_strategy="no", report_to=[], disable_tqdm=True,
+            bf16=True, torch_compile=compiled, logging_steps=10, save_strategy="no", report_to=[], disable_tqdm=True,
             use_cpu=device.type == "cpu",
         )  # fmt: skip
         made = Trainer(module, arguments, train_dataset=Rows(case, 2 * steps), callbacks=[noted])
         out = made.train()
     taken = noted.ends[-1] - noted.ends[steps - 1]
     tokens = steps * case.micro_batch * case.accumulation * case.seq_len
-    return Found(tokens / taken, memory(device), float("nan"), out.training_loss)
+    return Found("its defaults", tokens / taken, memory(device), None, out.training_loss)
 
 
-def timed(step: Callable[[], None], case: Case, steps: int, device: torch.device) -> tuple[float, float, float]:
+def timed(
+    step: Callable[[], None], case: Case, steps: int, device: torch.device
+) -> tuple[float, float | None, float | None]:
     """(tokens a second, bytes, kernels a micro-step): `steps` to warm up, as many that count, and one that is looked at."""
-    forget(device)
     for _ in range(steps):
         step()
     wait(device)
@@ -247,7 +249,8 @@ def timed(step: Callable[[], None], case: Case, steps: int, device: torch.device
     with torch.profiler.profile(activities=[kind]) as profile:
         step()
         wait(device)
-    return rate, most, len(profile.events() or ()) / case.accumulation
+    where = torch.autograd.DeviceType.CUDA if device.type == "cuda" else torch.autograd.DeviceType.CPU
+    return rate, most, sum(event.device_type == where for event in profile.events() or ()) / case.accumulation
 
 
 def wait(device: torch.device) -> None:
@@ -255,83 +258,113 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def forget(device: torch.device) -> None:
-    """Free what the case before left, and begin the peak of memory anew."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+def memory(device: torch.device) -> float | None:
+    return float(torch.cuda.max_memory_allocated()) if device.type == "cuda" else None
 
 
-def memory(device: torch.device) -> float:
-    return float(torch.cuda.max_memory_allocated()) if device.type == "cuda" else float("nan")
+def importable(name: str) -> bool:
+    """Whether a package is here and whole."""
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
-def report(case: Case, what: str, found: Found, peak: float | None) -> float:
-    """Print one line; returns MFU, which is NaN without a peak."""
-    count = case.vocabulary * case.d_model + case.d_model
-    count += case.layers * (4 * case.d_model**2 + 3 * case.d_model * case.d_ff + 2 * case.d_model)
-    flops = flops_per_token(count, case.layers, case.d_model, case.seq_len)
-    share = mfu(found.tokens_per_s, flops, peak, 1) if peak else float("nan")
-    print(
-        f"{case.name} ({count:,} parameters), {what}: {found.tokens_per_s:,.0f} tokens/s, MFU {share:.1%}, "
-        f"{found.memory / 1e9:.1f} GB, {found.kernels:,.0f} kernels a micro-step, loss {found.loss:.3f}",
-        flush=True,
+KINDS: dict[str, Callable[[Case, int, bool], Found]] = {
+    "documents apart": lambda case, steps, compiled: ours(case, steps, compiled, True),
+    "documents joined": lambda case, steps, compiled: ours(case, steps, compiled, False),
+    "Trainer": trainer,
+}
+"""What is run of each model. Trainer knows no documents, so it is compared with ours where they are joined."""
+
+
+def in_a_process(case: Case, kind: str, given: argparse.Namespace) -> Found | None:
+    """What a kind of run reached in a process of its own; None if it failed, which its output explains."""
+    options = [f"--{name}" for name in ("small", "eager") if getattr(given, name)]
+    options += ["--packages", given.packages] if given.packages else []
+    command = [sys.executable, "-m", "perf.gpu", "--only", case.name, "--kind", kind, "--steps", str(given.steps)]
+    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True)
+    lines = done.stdout.splitlines()
+    if done.returncode:
+        print(*lines[-20:], sep="\n", flush=True)
+        return None
+    return Found(**json.loads(lines[-1]))
+
+
+def flops(case: Case) -> tuple[int, float]:
+    """(N, training FLOPs a token) of a case."""
+    layer = 4 * case.d_model**2 + 3 * case.d_model * case.d_ff + 2 * case.d_model
+    count = (case.vocabulary + 1) * case.d_model + case.layers * layer
+    return count, flops_per_token(count, case.layers, case.d_model, case.seq_len)
+
+
+def described(case: Case, kind: str, found: Found, peak: float | None) -> str:
+    """One line of what was reached."""
+    count, each = flops(case)
+    share = f"MFU {mfu(found.tokens_per_s, each, peak, 1):.1%}" if peak else "no MFU without a peak"
+    memory = "memory not counted" if found.memory is None else f"{found.memory / 1e9:.1f} GB"
+    kernels = "kernels not counted" if found.kernels is None else f"{found.kernels:,.0f} kernels a micro-step"
+    return (
+        f"{case.name}, {count:,} parameters, {kind} ({found.how}): {found.tokens_per_s:,.0f} tokens/s, {share}, "
+        f"{memory}, {kernels}, loss {found.loss:.3f}"
     )
-    return share
 
 
-def run(bars: Bars, cases: Sequence[Case], steps: int, compiled: bool, peak: float | None, whole: bool) -> None:
-    """Each model with documents apart, with documents that see each other, and with Trainer, one after the other."""
-    for case in cases:
-        apart = ours(case, steps, True, compiled, whole)
-        share = report(case, "documents apart", apart, peak)
-        joined = ours(case, steps, False, compiled, whole)
-        report(case, "documents joined", joined, peak)
-        if peak:
-            bars.at_least(f"mfu_{case.name}", share, case.bar)
-        if importlib.util.find_spec("accelerate") is None:
-            print("Trainer was not run, because accelerate is not installed", flush=True)
-            continue
-        theirs = trainer(case, steps)
-        report(case, "transformers' Trainer", theirs, peak)
-        bars.at_least(f"tokens_a_second_vs_trainer_{case.name}", joined.tokens_per_s / theirs.tokens_per_s, 1.0)
+def judge(bars: Bars, case: Case, found: dict[str, Found | None], peak: float | None) -> None:
+    """Hold a model's runs against the bars; one that failed is short."""
+    own, theirs = found["documents joined"], found["Trainer"]
+    if peak:
+        bars.at_least(f"mfu_{case.name}", mfu(own.tokens_per_s, flops(case)[1], peak, 1) if own else 0.0, case.bar)
+    ratio = own.tokens_per_s / theirs.tokens_per_s if own and theirs else 0.0
+    bars.at_least(f"tokens_a_second_vs_trainer_{case.name}", ratio, 1.0)
 
 
 def versions() -> str:
     """What was measured, for the page that quotes it."""
-    names = ("torch", "transformers", "triton", "deepspeed", "liger_kernel", "flash_attn")
-    found = (name for name in names if importlib.util.find_spec(name))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return f"{device}; " + ", ".join(f"{name} {_version(name)}" for name in found)
+    return ", ".join([device, f"Python {sys.version.split()[0]}", *map(version, ("torch", "transformers", "triton"))])
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """A package and its version."""
     try:
-        return importlib.metadata.version(name)
+        return f"{name} {importlib.metadata.version(name)}"
     except importlib.metadata.PackageNotFoundError:
-        return "from a folder"
+        return f"no {name}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m perf.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--packages", help="a folder of packages that the machine lacks, such as DeepSpeed and pydantic")
     parser.add_argument("--only", help="one of the models: 124m or 1b")
+    parser.add_argument("--kind", choices=KINDS, help="run this alone, in this process, and print it as JSON")
     parser.add_argument("--steps", type=int, default=20, help="that are measured, after as many to warm up")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--small", action="store_true", help="a tiny model, for a machine without a GPU")
     parser.add_argument("--peak", type=float, help="FLOP/s in bf16 of a device whose peak is not listed")
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = parsed(arguments)
     if given.packages:
         sys.path.append(given.packages)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    cuda = torch.cuda.is_available()
-    peak = given.peak or (peak_flops(torch.cuda.get_device_name()) if cuda else None)
-    whole = all(importlib.util.find_spec(name) for name in ("deepspeed", "pydantic"))
-    print(versions(), "the stage's engine" if whole else "a loop of its own, without DeepSpeed", sep="; ", flush=True)
-    bars, cases = Bars(), SMALL if given.small else CASES
-    chosen = [case for case in cases if given.only in (None, case.name)]
-    run(bars, chosen, given.steps, not given.eager, peak, whole)
+    chosen = [case for case in (SMALL if given.small else CASES) if given.only in (None, case.name)]
+    if given.kind:
+        found = KINDS[given.kind](chosen[0], given.steps, not given.eager)
+        print(json.dumps(dataclasses.asdict(found)), flush=True)
+        return 0
+    peak = given.peak or (peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None)
+    print(versions(), flush=True)
+    bars = Bars()
+    for case in chosen:
+        runs: dict[str, Found | None] = {}
+        for kind in KINDS:
+            runs[kind] = one = in_a_process(case, kind, given)
+            print(described(case, kind, one, peak) if one else f"{case.name}, {kind}: failed", flush=True)
+        judge(bars, case, runs, peak)
     return bars.code
 
 
