@@ -336,7 +336,9 @@ def version(name: str) -> str:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m perf.gpu", description=__doc__.partition("\n")[0])
-    parser.add_argument("--packages", help="a folder of packages that the machine lacks, such as DeepSpeed and pydantic")
+    parser.add_argument(
+        "--packages", help="a folder of packages that the machine lacks, such as DeepSpeed and pydantic"
+    )
     parser.add_argument("--only", help="one of the models: 124m or 1b")
     parser.add_argument("--kind", choices=KINDS, help="run this alone, in this process, and print it as JSON")
     parser.add_argument("--steps", type=int, default=20, help="that are measured, after as many to warm up")

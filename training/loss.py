@@ -60,7 +60,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor, com
 
 def _of_liger(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """The same by Liger's Triton kernel, which a GPU without torch.compile needs most; masks must be 0 or 1."""
-    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy  # type: ignore[import-not-found]
 
     learned = targets.masked_fill(mask == 0, IGNORED).flatten()
     total: Tensor = liger_fused_linear_cross_entropy(
@@ -89,7 +89,7 @@ class _HeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         (to_rows, to_weight), ctx.gradients = ctx.gradients, None
         return (
             None if to_rows is None else to_rows.mul_(scale).view(ctx.shape),

@@ -110,6 +110,7 @@ def test_the_loop_without_deepspeed_keeps_float32_weights_and_clips() -> None:
 def test_a_batch_is_the_same_for_a_step_and_has_documents() -> None:
     case = SMALL[0]
     one, same, other = (batch_of(case, step, True, False) for step in (0, 0, 1))
-    assert one.tokens.equal(same.tokens) and not one.tokens.equal(other.tokens)
+    assert one.tokens.equal(same.tokens)
+    assert not one.tokens.equal(other.tokens)
     assert one.tokens.shape == (case.micro_batch * case.accumulation, case.seq_len + 1)
     assert batch_of(case, 0, False, False).positions is None

@@ -49,7 +49,9 @@ def test_half_precision_logits_are_read_in_float32() -> None:
     assert pair.tolist() == pytest.approx([math.log(1 + math.e)], abs=1e-6)
 
 
-def head_batch(seed: int, rows: int, length: int, width: int, vocabulary: int, dtype: torch.dtype) -> list[torch.Tensor]:
+def head_batch(
+    seed: int, rows: int, length: int, width: int, vocabulary: int, dtype: torch.dtype
+) -> list[torch.Tensor]:
     """Hidden states and a head's weight, both with gradients, targets, and a mask that leaves some of them out."""
     random = torch.Generator().manual_seed(seed)
     hidden = torch.randn(rows, length, width, generator=random).to(dtype).requires_grad_()
@@ -83,7 +85,8 @@ def test_the_loss_at_the_head_is_that_of_its_logits(
     assert torch.allclose(measured, nll, rtol=1e-5, atol=1e-5)
     assert found.item() == pytest.approx((nll * mask).sum().item(), rel=1e-5, abs=1e-5)
     for got, wanted in zip((hidden.grad, weight.grad), expected, strict=True):
-        assert got is not None and wanted is not None
+        assert got is not None
+        assert wanted is not None
         assert got.dtype == dtype
         assert (got - wanted).abs().max() <= near * max(float(wanted.abs().max()), scale)
 
@@ -104,11 +107,13 @@ def test_only_what_learns_gets_a_gradient_at_the_head() -> None:
     hidden, weight, targets, mask = head_batch(0, 2, 3, 4, 5, torch.float32)
     loss.head_loss(hidden, weight.detach(), targets, mask).backward()
     loss.head_loss(hidden.detach(), weight, targets, mask).backward()
-    assert hidden.grad is not None and weight.grad is not None
+    assert hidden.grad is not None
+    assert weight.grad is not None
     own = hidden.grad.clone(), weight.grad.clone()
     hidden.grad = weight.grad = None
     loss.head_loss(hidden, weight, targets, mask).backward()
-    assert torch.equal(hidden.grad, own[0]) and torch.equal(weight.grad, own[1])
+    assert torch.equal(hidden.grad, own[0])
+    assert torch.equal(weight.grad, own[1])
 
 
 def test_the_compiled_loss_at_the_head_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +123,8 @@ def test_the_compiled_loss_at_the_head_is_the_same(monkeypatch: pytest.MonkeyPat
     for compiled in (False, True):
         total = loss.head_loss(hidden, weight, targets, mask, compiled)
         total.backward()
-        assert hidden.grad is not None and weight.grad is not None
+        assert hidden.grad is not None
+        assert weight.grad is not None
         found.append((total.detach(), hidden.grad, weight.grad))
         hidden.grad = weight.grad = None
     assert loss._compiled_part.cache_info().currsize == 1, "it was compiled"

@@ -1,8 +1,7 @@
-"""torch.compile, layer by layer: all layers of a model share one program, so it is compiled once, however deep it is."""
+"""torch.compile, layer by layer: they share one program, so a model is compiled once, however deep it is."""
 
 import shutil
 from typing import TYPE_CHECKING
-
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +16,8 @@ def wanted(stage: str, engine: "Engine", ranks: "Ranks") -> bool:
         return False
     reason = why_not(stage, engine.stage_in_force, has_compiler(ranks))
     if ranks.rank == 0:
-        print(f"{stage}: " + (f"engine.compile is left out, because {reason}" if reason else "layers are compiled"), flush=True)
+        said = f"engine.compile is left out, because {reason}" if reason else "layers are compiled"
+        print(f"{stage}: {said}", flush=True)
     return reason is None
 
 

@@ -184,7 +184,7 @@ class Engine:
             group["lr"], group["weight_decay"] = rate, decay if self.decays else 0.0
         self.deepspeed.step()
         if norm is None:
-            # Without a look at the optimizer DeepSpeed found an overflow; its norm is then infinite also where it is NaN.
+            # If it never called the optimizer, it found an overflow, and its norm is infinite also where it is NaN.
             norm = float(self.deepspeed.get_global_grad_norm()) if self._refused is None else self._looked_at
         self.steps_done += 1
         self._micro = 0

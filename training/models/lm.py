@@ -27,7 +27,7 @@ PLAIN_HEADS = frozenset({"bloom", "gpt2", "gpt_neox", "llama", "mistral", "mixtr
 
 def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
     """The logits of each next token, (B, T, V) on the device, from the tokens of its document alone."""
-    config = getattr(model, "module", model).config
+    config = _module(model).config
     known = {} if batch.positions is None else kept_apart(config, batch.positions, device)
     tokens = batch.tokens.to(device, non_blocking=True)
     logits: Tensor = model(input_ids=tokens[:, :-1], use_cache=False, **known).logits
@@ -54,12 +54,17 @@ def summed_nll(model: Callable[..., Any], batch: Batch, device: torch.device) ->
         return next_logits(model, batch, device)
 
 
+def _module(model: Any) -> Any:
+    """The bare module of an engine, or the model itself."""
+    return getattr(model, "module", model)
+
+
 def plain_head(model: Any) -> nn.Linear | None:
     """The last layer of a model or of its engine, if the logits are its output; None if only the model can make them.
 
     Then the loss is made of what goes into the layer, and a batch's logits never lie in memory together.
     """
-    module = getattr(model, "module", model)
+    module = _module(model)
     head = module.get_output_embeddings()
     plain = type(head) is nn.Linear and head.bias is None and module.config.model_type in PLAIN_HEADS
     return head if plain else None
@@ -68,7 +73,7 @@ def plain_head(model: Any) -> nn.Linear | None:
 @contextmanager
 def _instead(head: nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let a layer compute something else, inside the model's own forward pass: there ZeRO 3 has gathered its weight."""
-    head.forward = forward  # type: ignore[method-assign]
+    head.forward = forward  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

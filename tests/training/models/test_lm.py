@@ -14,9 +14,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from contract.settings.training import Model
-from training.data.batch import Batch, Row, collate
 from tests.training.dispatched import Largest
 from training import loss
+from training.data.batch import Batch, Row, collate
 from training.loss import log_probs
 from training.models import llama
 from training.models.lm import PLAIN_HEADS, next_logits, plain_head, summed_nll, token_nll
