@@ -33,3 +33,9 @@ ACCELERATORS = {
 
 MOST_MEMORY = 288 * GB
 """No accelerator has more: NVIDIA's B300 and AMD's MI355X. A recipe that needs more on one is refused."""
+
+LOGITS_AT_ONCE = {"cuda": 1 << 28, "cpu": 1 << 24}
+"""Logits that the loss of the next token holds at once (`training/loss.py`), by the kind of device.
+
+A GPU wants long products: 8,192 tokens of 32 k entries. A CPU was fastest with 512 of them.
+"""

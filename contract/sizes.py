@@ -7,7 +7,7 @@ here is arithmetic. The numbers of copies were read from the code that trains an
 
 from dataclasses import dataclass, fields
 
-from contract.accelerators import GB, MOST_MEMORY
+from contract.accelerators import GB, LOGITS_AT_ONCE, MOST_MEMORY
 from contract.settings.training import Engine, Model
 
 BUCKET = 500_000_000
@@ -52,6 +52,8 @@ class Work:
     """Micro-batches of one process in an update."""
     masked: bool = False
     """Whether attention gets a mask: for documents that share a row, or for padding on the left."""
+    whole: bool = False
+    """Whether all logits are in memory together, as PPO wants them; else the loss takes LOGITS_AT_ONCE at a time."""
 
 
 def parameters(model: Model, vocab_size: int) -> int:
@@ -128,7 +130,10 @@ def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, wor
     reducing = _reducing(count, largest, engine, work.accumulation > 1, cuda)
     updating = 4 * count / processes if stage == 3 or (stage and size == 4) else 0  # a flat copy of the gradients
     moments = (
-        begun + Memory(activations=activations(model, engine, work), logits=logits_bytes(vocab_size, work)),
+        begun
+        + Memory(
+            activations=activations(model, engine, work), logits=logits_bytes(model, vocab_size, engine, work, cuda)
+        ),
         begun + Memory(activations=recomputed(model, engine, work)),
         whole + Memory(buffers=reducing),
         whole + Memory(buffers=updating),
@@ -192,9 +197,19 @@ def _passed(model: Model) -> int:
     return model.experts_per_token if model.experts else 1
 
 
-def logits_bytes(vocab_size: int, work: Work) -> float:
-    """Four copies in fp32: the logits whose log-probabilities are taken, and three in the gradient of these."""
-    return 4 * 4 * vocab_size * work.rows * work.predicted
+def logits_bytes(model: Model, vocab_size: int, engine: Engine, work: Work, cuda: bool) -> float:
+    """What the loss holds of logits and, until the backward pass begins, of the gradients that it has made already.
+
+    Whole logits lie in memory four times in fp32: those whose log-probabilities are taken, and three in the gradient of
+    these. Of a part at a time there are the product, its fp32 copy, which in fp32 is the product, and the
+    log-probabilities; the gradients are those of the head, in fp32, and of what goes into it.
+    """
+    tokens, size = work.rows * work.predicted, number_bytes(engine)
+    if work.whole or not tokens:
+        return 4 * 4 * vocab_size * tokens
+    at_once = min(tokens, max(LOGITS_AT_ONCE["cuda" if cuda else "cpu"] // vocab_size, 1))
+    part = vocab_size * at_once * (8 if size == 4 else 10)
+    return part + model.d_model * (4 * vocab_size + size * tokens)
 
 
 def cache_bytes(model: Model, engine: Engine, rows: int, length: int) -> float:
@@ -220,7 +235,8 @@ def refuse_absurd(stage: str, model: Model, vocab_size: int, engine: Engine, seq
             f"raise {stage}.engine.zero_stage or .processes, or make the model smaller"
         )
     work = Work(engine.micro_batch, seq_len, seq_len, accumulation=1)
-    passing = Memory(activations=activations(model, engine, work), logits=logits_bytes(vocab_size, work))
+    logits = logits_bytes(model, vocab_size, engine, work, cuda=True)
+    passing = Memory(activations=activations(model, engine, work), logits=logits)
     if (models + passing).total > MOST_MEMORY:
         raise ValueError(
             f"{stage}.engine.micro_batch: {engine.micro_batch:,} sequences of {seq_len:,} tokens take "

@@ -210,7 +210,7 @@ def ppo(recipe: Recipe, gpu: Accelerator) -> Trained:
     seconds = own.max_response_tokens * (number_bytes(engine) * policy + cache / 2) / gpu.bandwidth
 
     parts = _parts(own.minibatch, engine)
-    reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True)
+    reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True, whole=True)
     some = max(1, own.ptx_sequences // engine.processes // parts) if own.ptx_coef else 0
     text = Work(some, recipe.pack.seq_len, recipe.pack.seq_len, parts, recipe.pretrain.boundaries)
     still = frozen(policy, engine) + frozen(critic, engine)

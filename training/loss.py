@@ -6,20 +6,134 @@ instead of that of one process's part.
 """
 
 import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from contract.accelerators import LOGITS_AT_ONCE
+
 EPSILON = 1e-8
 KL_ERROR_CLIP = 0.2  # Ziegler et al. 2019, section 2.2
 KL_GAIN = 0.1  # K_beta, ibid.
+IGNORED = -100  # a target without a loss
 
 
 def log_probs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """log p(target) at each position, in float32: logits (B, T, V) predict targets (B, T); returns (B, T)."""
     scaled = logits.float() / temperature
     return scaled.gather(-1, targets[..., None]).squeeze(-1) - scaled.logsumexp(-1)
+
+
+@torch.no_grad()
+def head_nll(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """-log p(target) at each position, for measuring: it has no gradient, and few of the logits are in memory at once.
+
+    hidden (B, T, d), the head's weight (V, d), targets (B, T) -> (B, T) in float32.
+    """
+    rows, ids = hidden.flatten(0, 1), targets.flatten()
+    parts = [_log_softmax(rows[some] @ weight.T, ids[some])[0] for some in _chunks(len(ids), weight)]
+    return torch.cat(parts).view(targets.shape)
+
+
+def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor, compiled: bool = False) -> Tensor:
+    """The sum of mask x -log p(target) in float32, with its gradient, a chunk of logits in memory at a time.
+
+    Shapes as in `head_nll`; mask (B, T). The logits of a whole micro-batch would take several times the memory of the
+    rest of a small model. The gradients are made in the forward pass, where the logits are at hand: so nothing is
+    computed twice (Hsu et al. 2024, Liger Kernel, section 3.2). That of the weight is summed in float32.
+
+    compiled: what happens to the logits between two products is one program, which reads them from memory less often.
+    On a GPU, Liger's own kernel is used if it is installed.
+    """
+    total: Tensor
+    if hidden.is_cuda and find_spec("liger_kernel"):
+        total = _of_liger(hidden, weight, targets, mask)
+    else:
+        total = _HeadLoss.apply(hidden, weight, targets, mask, compiled)  # type: ignore[no-untyped-call]
+    return total
+
+
+def _of_liger(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """The same by Liger's Triton kernel, which a GPU without torch.compile needs most; masks must be 0 or 1."""
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy  # type: ignore[import-not-found]
+
+    learned = targets.masked_fill(mask == 0, IGNORED).flatten()
+    total: Tensor = liger_fused_linear_cross_entropy(
+        hidden.flatten(0, 1), weight, learned, ignore_index=IGNORED, reduction="sum", accum_dtype=torch.float32
+    )
+    return total
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor, compiled: bool) -> Tensor:
+        rows, ids, counts = hidden.flatten(0, 1), targets.flatten(), mask.flatten().float()
+        to_rows = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        to_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        total = torch.zeros((), device=hidden.device)
+        parts = _compiled_part() if compiled else _part
+        for some in _chunks(len(ids), weight):
+            summed, gradient = parts(rows[some] @ weight.T, ids[some], counts[some])
+            total += summed
+            if to_rows is not None:
+                torch.mm(gradient, weight, out=to_rows[some])
+            if to_weight is not None:
+                _add_product(to_weight, gradient, rows[some])
+            del gradient  # before the next chunk
+        ctx.gradients, ctx.shape, ctx.dtype = (to_rows, to_weight), hidden.shape, weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        (to_rows, to_weight), ctx.gradients = ctx.gradients, None
+        return (
+            None if to_rows is None else to_rows.mul_(scale).view(ctx.shape),
+            None if to_weight is None else to_weight.mul_(scale).to(ctx.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _chunks(tokens: int, weight: Tensor) -> Iterator[slice]:
+    """Tokens at a time, as many as LOGITS_AT_ONCE allows."""
+    size = max(LOGITS_AT_ONCE[weight.device.type] // len(weight), 1)
+    return (slice(start, start + size) for start in range(0, tokens, size))
+
+
+def _log_softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(-log p(target), all log p) in float32: logits (N, V), targets (N,) -> (N,), (N, V)."""
+    log_p = logits.float().log_softmax(-1)
+    return -log_p.gather(1, targets[:, None]).squeeze(1), log_p
+
+
+def _part(logits: Tensor, targets: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of counts x -log p(target), and its gradient to the logits: counts x (p - 1 at the target).
+
+    logits (N, V), targets and counts (N,) -> a float32 scalar, and (N, V) in the precision of the logits.
+    """
+    nll, log_p = _log_softmax(logits, targets)
+    gradient = log_p.exp_()
+    gradient.scatter_add_(1, targets[:, None], torch.full_like(gradient[:, :1], -1.0))
+    return (nll * counts).sum(), gradient.mul_(counts[:, None]).to(logits.dtype)
+
+
+@cache
+def _compiled_part() -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    return torch.compile(_part, dynamic=False)
+
+
+def _add_product(total: Tensor, gradient: Tensor, rows: Tensor) -> None:
+    """Add gradient^T x rows to a float32 sum: (V, d) += (N, V)^T (N, d)."""
+    if gradient.dtype == torch.float32:
+        total.addmm_(gradient.T, rows)
+    else:
+        total += gradient.T @ rows
 
 
 def sequence_log_probs(token_log_probs: Tensor, mask: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
 from training.models.llama import AnyModule
-from training.models.lm import token_nll
+from training.models.lm import summed_nll
 from training.reward import RewardModel
 from training.rollout import generate, response_logits, row_seed
 
@@ -215,7 +215,7 @@ def ptx_loss(policy: Engine, batch: Batch | None, part: int, parts: int, device:
     mine = batch.rows(slice(part, None, parts)) if batch else None
     if not mine or not len(mine.tokens):
         return torch.zeros((), device=device)
-    return loss.masked_mean(token_nll(policy, mine, device), mine.mask.to(device), mine.count)
+    return summed_nll(policy, mine, device) / mine.count
 
 
 def minibatches(step: int, settings: Ppo) -> list[list[int]]:

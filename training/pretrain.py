@@ -146,6 +146,8 @@ def _build(job: Job, chat: Chat) -> tuple[Any, int]:
 def _engine(job: Job, module: Any, plan: Schedule) -> Engine:
     """The engine that trains a model. Raises InputError if a model that was brought sees what it must not."""
     settings: Pretrain = job.settings
+    if settings.objective == "next_token":
+        module.set_attn_implementation(model.attention(settings.engine.dtype, type(module), settings.boundaries))
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
     if settings.start_from:
         check_sight(engine.module, settings.boundaries, job.ranks.device)

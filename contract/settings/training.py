@@ -155,6 +155,10 @@ class Engine(Settings):
     micro_batch: Batch = runtime_only(8)
     """Sequences that a process runs at once; gradients are accumulated over the rest of the batch."""
     activation_checkpointing: bool = runtime_only(False)
+    compile: bool = runtime_only(False)
+    """torch.compile makes one program of each kind of layer, and of the loss: it takes a minute or two at the start.
+
+    Left out, with a line in the log, under ZeRO 3, in `ppo`, and where the machine has no compiler."""
     checkpoint_steps: Positive = runtime_only(200)
     """A checkpoint takes 12 bytes per parameter; its upload runs behind the steps, one at a time."""
     log_steps: Positive = runtime_only(10)

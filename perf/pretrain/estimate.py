@@ -90,8 +90,8 @@ def train(case: Case, job: Any, steps: int = STEPS) -> None:
         starts = np.arange(0, case.seq_len, 100)  # of documents
         rows = [Row(random.integers(VOCABULARY, size=case.seq_len + 1), starts) for _ in range(case.batch)]
         batch = collate(rows, case.seq_len, case.boundaries)
-        nll = learn(job, engine, batch)
-        job.curves.add_later(step + 1, {"loss": nll / batch.count}, grad_norm=engine.step())
+        shares = learn(job, engine, batch)
+        job.curves.add_later(step + 1, shares, grad_norm=engine.step())
         job.curves.read(job.ranks)
 
 

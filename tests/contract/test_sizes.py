@@ -116,10 +116,21 @@ def test_bf16_and_offloading_need_a_stage(engine: Engine, stage: int) -> None:
     assert zero_stage(engine) == stage
 
 
-def test_logits_of_a_large_vocabulary_take_gigabytes() -> None:
+def test_whole_logits_of_a_large_vocabulary_take_gigabytes_and_a_part_of_them_does_not() -> None:
     """Four fp32 copies: 17 GB at micro-batch 16, 2,048 tokens and 32,000 entries."""
     work = Work(rows=16, length=2048, predicted=2048, accumulation=1)
-    assert logits_bytes(32_000, work) == 16 * 2048 * 32_000 * 4 * 4
+    whole = replace(work, whole=True)
+    assert logits_bytes(Model(), 32_000, BF16, whole, cuda=True) == 16 * 2048 * 32_000 * 4 * 4
+    gradients = 4 * 32_000 * 768 + 2 * 16 * 2048 * 768
+    on_gpu, tokens = logits_bytes(Model(), 32_000, BF16, work, cuda=True), (1 << 28) // 32_000
+    assert on_gpu == 10 * 32_000 * tokens + gradients < 3e9
+    alone = Engine()
+    assert logits_bytes(Model(), 32_000, alone, work, cuda=False) == (
+        8 * 32_000 * ((1 << 24) // 32_000) + 4 * 32_000 * 768 + 4 * 16 * 2048 * 768
+    )
+    few = replace(work, rows=1, predicted=8)
+    assert logits_bytes(Model(), 32_000, alone, few, cuda=True) == 8 * 32_000 * 8 + 4 * 32_000 * 768 + 4 * 8 * 768
+    assert logits_bytes(Model(), 32_000, alone, replace(work, predicted=0), cuda=True) == 0
 
 
 def test_activations_of_a_layer() -> None:
@@ -155,7 +166,7 @@ def test_the_fullest_moment_is_the_loss_where_batches_are_large_and_the_reductio
     wide = Work(rows=64, length=2048, predicted=2048, accumulation=1)
     count = parameters(Model(), 32_000)
     at_loss = training_peak(Model(), count, 32_000, Engine(), wide, cuda=False)
-    assert at_loss.logits == logits_bytes(32_000, wide)
+    assert at_loss.logits == logits_bytes(Model(), 32_000, Engine(), wide, cuda=False)
     assert (at_loss.gradients, at_loss.buffers) == (0, 0)
     short = Work(rows=1, length=8, predicted=8, accumulation=1)
     at_end = training_peak(Model(), count, 32_000, Engine(), short, cuda=False)

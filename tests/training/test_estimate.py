@@ -64,7 +64,8 @@ def test_pretraining_of_base() -> None:
     assert (one.parameters, one.steps, one.tokens) == (109_529_856, 10_000, 10_000 * 256 * 2048)
     assert one.flops == pytest.approx(one.tokens * (6 * 109_529_856 + 12 * 12 * 768 * 2048))
     assert one.hours(H100, 0.4) == pytest.approx(one.flops / (8 * 989e12 * 0.4) / 3600)
-    assert one.memory.logits == 16 * 2048 * 32_000 * 16
+    parts, gradients = 10 * 32_000 * ((1 << 28) // 32_000), 4 * 32_000 * 768 + 2 * 16 * 2048 * 768
+    assert one.memory.logits == parts + gradients
     assert one.memory.gradients == 4 * 109_529_856  # two micro-batches an update
 
 

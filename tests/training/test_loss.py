@@ -1,12 +1,16 @@
 """Every formula against numbers worked out by hand, and the identities that must hold for any input."""
 
 import math
+import sys
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.training.dispatched import Largest
 from training import loss
 
 numbers = st.floats(-5, 5, allow_nan=False, width=32)
@@ -85,6 +89,120 @@ def test_a_teacher_that_is_the_student_adds_nothing_to_the_gradient(
 def test_kl_is_never_negative(values: list[float]) -> None:
     one, two = torch.tensor(values).view(2, 1, 1, 4)
     assert loss.kl_divergence(one, two).item() > -1e-6
+
+
+def head_batch(
+    seed: int, rows: int, length: int, width: int, vocabulary: int, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """Hidden states and a head's weight, both with gradients, targets, and a mask that leaves some of them out."""
+    random = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, length, width, generator=random).to(dtype).requires_grad_()
+    weight = torch.randn(vocabulary, width, generator=random).to(dtype).requires_grad_()
+    targets = torch.randint(0, vocabulary, (rows, length), generator=random)
+    return [hidden, weight, targets, (torch.rand(rows, length, generator=random) < 0.7).float()]
+
+
+@given(
+    st.integers(0, 1000), st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(1, 9),
+    st.sampled_from([(torch.float32, 1e-5), (torch.bfloat16, 0.02)]), st.floats(0.01, 8), st.sampled_from([1, 7, 1000]),
+)  # fmt: skip
+@settings(deadline=None, max_examples=60)
+def test_the_loss_at_the_head_is_that_of_its_logits(
+    seed: int, rows: int, length: int, width: int, vocabulary: int,
+    precision: tuple[torch.dtype, float], scale: float, at_once: int,
+) -> None:  # fmt: skip
+    dtype, near = precision
+    hidden, weight, targets, mask = head_batch(seed, rows, length, width, vocabulary, dtype)
+    nll = -loss.log_probs(hidden @ weight.T, targets)
+    (scale * (nll * mask).sum()).backward()
+    expected = [hidden.grad, weight.grad]
+    hidden.grad = weight.grad = None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loss, "LOGITS_AT_ONCE", {"cpu": at_once})
+        found = loss.head_loss(hidden, weight, targets, mask)
+        measured = loss.head_nll(hidden, weight, targets)
+        (scale * found).backward()
+    assert found.dtype == measured.dtype == torch.float32
+    assert not measured.requires_grad
+    assert torch.allclose(measured, nll, rtol=1e-5, atol=1e-5)
+    assert found.item() == pytest.approx((nll * mask).sum().item(), rel=1e-5, abs=1e-5)
+    for got, wanted in zip((hidden.grad, weight.grad), expected, strict=True):
+        assert got is not None
+        assert wanted is not None
+        assert got.dtype == dtype
+        assert (got - wanted).abs().max() <= near * max(float(wanted.abs().max()), scale)
+
+
+def test_the_gradient_of_the_head_is_summed_in_float32() -> None:
+    """In bf16, 1 + 2^-9 is 1: of many small parts added to a large one, all would be lost."""
+    hidden = torch.ones(1, 513, 1, dtype=torch.bfloat16)
+    weight = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
+    mask = torch.tensor([[256.0] + [1.0] * 512])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loss, "LOGITS_AT_ONCE", {"cpu": 2})
+        loss.head_loss(hidden, weight, torch.zeros(1, 513, dtype=torch.long), mask).backward()
+    assert weight.grad is not None
+    assert weight.grad[:, 0].tolist() == [-384.0, 384.0]
+
+
+def test_only_what_learns_gets_a_gradient_at_the_head() -> None:
+    hidden, weight, targets, mask = head_batch(0, 2, 3, 4, 5, torch.float32)
+    loss.head_loss(hidden, weight.detach(), targets, mask).backward()
+    loss.head_loss(hidden.detach(), weight, targets, mask).backward()
+    assert hidden.grad is not None
+    assert weight.grad is not None
+    own = hidden.grad.clone(), weight.grad.clone()
+    hidden.grad = weight.grad = None
+    loss.head_loss(hidden, weight, targets, mask).backward()
+    assert torch.equal(hidden.grad, own[0])
+    assert torch.equal(weight.grad, own[1])
+
+
+def test_the_compiled_loss_at_the_head_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", {"cpu": 4 * 50})
+    hidden, weight, targets, mask = head_batch(1, 2, 5, 3, 50, torch.float32)
+    found = []
+    for compiled in (False, True):
+        total = loss.head_loss(hidden, weight, targets, mask, compiled)
+        total.backward()
+        assert hidden.grad is not None
+        assert weight.grad is not None
+        found.append((total.detach(), hidden.grad, weight.grad))
+        hidden.grad = weight.grad = None
+    assert loss._compiled_part.cache_info().currsize == 1, "it was compiled"
+    for plain, made in zip(*found, strict=True):
+        assert torch.allclose(plain, made, rtol=1e-5, atol=1e-6)
+
+
+def test_liger_gets_the_rows_the_head_and_the_targets_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in that computes what its kernel is documented to."""
+
+    def kernel(rows: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, **given: Any) -> torch.Tensor:
+        assert given.pop("accum_dtype") == torch.float32
+        return torch.nn.functional.cross_entropy(rows @ weight.T, targets, **given)
+
+    named = "liger_kernel.transformers.functional"
+    monkeypatch.setitem(sys.modules, "liger_kernel", ModuleType("liger_kernel"))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", ModuleType("liger_kernel.transformers"))
+    monkeypatch.setitem(sys.modules, named, ModuleType(named))
+    monkeypatch.setattr(sys.modules[named], "liger_fused_linear_cross_entropy", kernel, raising=False)
+    hidden, weight, targets, mask = head_batch(2, 2, 5, 3, 7, torch.float32)
+    expected = loss.head_loss(hidden, weight, targets, mask)
+    assert loss._of_liger(hidden, weight, targets, mask).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_logits_of_a_large_vocabulary_never_lie_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary, tokens = 32_000, 512
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", {"cpu": 32 * vocabulary})
+    hidden, weight, targets, mask = head_batch(0, 2, tokens // 2, 4, vocabulary, torch.float32)
+    with Largest() as plain:
+        (-loss.log_probs(hidden @ weight.T, targets) * mask).sum().backward()
+    with Largest() as chunked:
+        loss.head_loss(hidden, weight, targets, mask).backward()
+    with Largest() as measured:
+        loss.head_nll(hidden, weight, targets)
+    assert plain.bytes == 4 * tokens * vocabulary
+    assert chunked.bytes == measured.bytes == plain.bytes / 16
 
 
 def test_sequence_log_probs_leave_padding_out() -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.engine.ranks import Ranks
+if TYPE_CHECKING:
+    from training.engine.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,12 @@ class Batch:
         """Parts of `size` rows; the last may have fewer."""
         return (self.rows(slice(start, start + size)) for start in range(0, len(self.tokens), size))
 
-    def counted(self, ranks: Ranks) -> "Batch":
+    def pinned(self) -> "Batch":
+        """The same in memory from which a GPU copies by itself, so that no step waits for the copy."""
+        positions = None if self.positions is None else self.positions.pin_memory()
+        return replace(self, tokens=self.tokens.pin_memory(), mask=self.mask.pin_memory(), positions=positions)
+
+    def counted(self, ranks: "Ranks") -> "Batch":
         """This process's rows of a step, with the `count` of all processes' rows. Every process calls it."""
         return replace(self, count=int(ranks.sum(float(self.mask.sum()))[0]))
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -70,8 +69,13 @@ class Draws:
         return drawn_in(self.schedule, step, self.seed, block_of(self._data(step).seq_len))
 
     def stream(self, ranks: Ranks, step: int) -> AbstractContextManager[Iterator[Batch]]:
-        """This process's batches from a step to the last, read ahead."""
-        return ahead(partial(self.batch, rank=ranks.rank, world=ranks.world), step, self.schedule.steps)
+        """This process's batches from a step to the last, read ahead; for a GPU in memory from which it copies."""
+
+        def make(one: int) -> Batch:
+            batch = self.batch(one, ranks.rank, ranks.world)
+            return batch.pinned() if ranks.device.type == "cuda" else batch
+
+        return ahead(make, step, self.schedule.steps)
 
     def _data(self, step: int) -> TokenData:
         return self.data[self.schedule.number(step)]

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from contract.errors import StoreError
-from contract.manifest import File
 from contract.private import private_lock
-from training.engine.scratch import Scratch
+
+if TYPE_CHECKING:
+    from contract.manifest import File
+    from training.engine.scratch import Scratch
 
 T = TypeVar("T")
 
@@ -37,13 +39,13 @@ class Ranges:
     few blocks at the same time: each chunk crosses the network once per machine, and lies once in its page cache.
     """
 
-    def __init__(self, scratch: Scratch, limit: int = CACHE, chunk: int = CHUNK) -> None:
+    def __init__(self, scratch: "Scratch", limit: int = CACHE, chunk: int = CHUNK) -> None:
         """`limit` holds for the chunks of all processes of this machine."""
         self._scratch, self._store, self._limit, self._chunk = scratch, scratch.store, limit, chunk
         self._pool = ThreadPoolExecutor(REQUESTS, "chunk")
         self._checked: set[str] = set()
 
-    def fetch(self, wanted: Iterable[tuple[File, int, int]]) -> None:
+    def fetch(self, wanted: Iterable[tuple["File", int, int]]) -> None:
         """Bring the chunks of these (file, start, stop) into the cache, several at once.
 
         Raises DamagedError for a file that is not as it was committed, StoreError if the store goes on failing.
@@ -57,7 +59,7 @@ class Ranges:
             }
             list(self._pool.map(lambda one: self._bring(*one), missing))
 
-    def read(self, file: File, start: int, stop: int) -> bytes:
+    def read(self, file: "File", start: int, stop: int) -> bytes:
         """The bytes from `start` up to `stop`. Raises as `fetch` does."""
         if not self._store.is_s3:
             if file.path not in self._checked:
@@ -71,17 +73,17 @@ class Ranges:
             start += len(parts[-1])
         return b"".join(parts)
 
-    def _part(self, file: File, at: int, offset: int, length: int) -> bytes:
+    def _part(self, file: "File", at: int, offset: int, length: int) -> bytes:
         while True:
             try:
                 return _read(self._place(file, at), offset, length)
             except FileNotFoundError:  # never fetched, or dropped for newer ones
                 self._bring(file, at)
 
-    def _place(self, file: File, at: int) -> Path:
+    def _place(self, file: "File", at: int) -> Path:
         return self._scratch.folder / "chunks" / f"{_digest(file.path)}-{at}"
 
-    def _bring(self, file: File, at: int) -> None:
+    def _bring(self, file: "File", at: int) -> None:
         """Fetch one chunk, unless another process or thread does so at the moment: then wait for that."""
         place = self._place(file, at)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
-from training.engine import optimizers, zero
+from training.engine import compiled, optimizers, zero
 from training.engine.guard import Guard
 from training.engine.job import Job
 from training.engine.schedule import lr_at
@@ -77,18 +77,22 @@ class Engine:
         self.steps_done = self.updates = 0  # all updates, and those that were not skipped
         self.guard, self.skipped, self.norm = Guard(optim.skip_above, optim.clip), False, 0.0  # of the last update
         self._refused: bool | None = None
+        self._looked_at = 0.0  # the norm by which an update under ZeRO was judged
         self._withheld: list[tuple[Tensor, Tensor | None]] = []
         if engine.dtype == "fp16" and not get_accelerator().is_fp16_supported():
             device = job.ranks.device.type
             raise RecipeError(f"{self._stage}.engine.dtype: {device} cannot train in fp16; use bf16 or fp32")
         if job.ranks.rank == 0:
             print(_told(self._stage, engine), flush=True)
+        self.compiled = compiled.wanted(job.task.stage, engine, job.ranks)
         exact = _exact(module, engine)
         module.to(job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         if engine.activation_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        if self.compiled:
+            compiled.compile_layers(module)
         self.decays = True
         """Whether the next update also applies the recipe's weight decay."""
         optimizer = optimizers.make(module, optim)
@@ -180,7 +184,8 @@ class Engine:
             group["lr"], group["weight_decay"] = rate, decay if self.decays else 0.0
         self.deepspeed.step()
         if norm is None:
-            norm = float(self.deepspeed.get_global_grad_norm())  # infinite also where it is NaN
+            # If it never called the optimizer, it found an overflow, and its norm is infinite also where it is NaN.
+            norm = float(self.deepspeed.get_global_grad_norm()) if self._refused is None else self._looked_at
         self.steps_done += 1
         self._micro = 0
         self.norm, self.skipped = norm, self.guard.refuses(norm)
@@ -269,7 +274,8 @@ class Engine:
         DeepSpeed calls the optimizer after it has made the norm, under ZeRO once for each part of the weights.
         """
         if self._refused is None:
-            self._refused = self.guard.refuses(zero.norm_in_step(self.deepspeed))
+            self._looked_at = zero.norm_in_step(self.deepspeed)
+            self._refused = self.guard.refuses(self._looked_at)
         if self._refused:
             self._withheld = [(one, one.grad) for group in optimizer.param_groups for one in group["params"]]
             for parameter, _ in self._withheld:

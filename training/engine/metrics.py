@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from contract.metrics import Point, dump_points, load_points
-from training.engine.ranks import Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from training.engine.ranks import Ranks
 
 PEAK_FLOPS = {
     "H200 NVL": 835e12,
@@ -46,7 +47,7 @@ class Curves:
         """
         self._waiting.append((step, shares, values, self.clock()))
 
-    def read(self, ranks: Ranks) -> None:
+    def read(self, ranks: "Ranks") -> None:
         """Add the points of what waits; every rank calls it, because one all-reduce sums up all shares."""
         if not self._waiting:
             return
@@ -109,7 +110,7 @@ class Pace:
         return rate
 
 
-def memory_bytes(ranks: Ranks) -> int:
+def memory_bytes(ranks: "Ranks") -> int:
     """The most memory that this process has held so far: of its GPU, or of the machine if it has none."""
     import torch
 

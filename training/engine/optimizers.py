@@ -1,17 +1,18 @@
 """The optimizers of a recipe: AdamW and Muon are torch's, LAMB is here."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from contract.settings.training import Optim
+if TYPE_CHECKING:
+    from contract.settings.training import Optim
 
 LAMB_EPSILON = 1e-6  # You et al. 2020, section 4
 
 
-def make(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+def make(module: nn.Module, optim: "Optim") -> torch.optim.Optimizer:
     """The recipe's optimizer of the trained parameters of a module."""
     if optim.optimizer == "lamb":
         return Lamb(decay_groups(module.parameters(), optim.weight_decay), optim.lr, optim.betas)

@@ -21,9 +21,6 @@ from contract.settings.training import Model
 from contract.sizes import parameters
 from training.models.infilling import PLACES, InfillingLlama
 
-TAKES_A_MASK = frozenset({"bloom", "opt"})
-"""Types whose attention keeps documents apart only if it gets a mask. The others find documents by their positions."""
-
 
 def read_config(folder: Path) -> Any:
     """The configuration in a folder, for training: nothing in the model is random, no dropout and no jitter.
@@ -119,12 +116,3 @@ def _alibi(mask: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
     """
     seen = mask if mask.dim() == 2 else torch.ones(mask.shape[0], mask.shape[-1], device=mask.device)
     return build_alibi_tensor(seen, heads, dtype)
-
-
-def document_mask(positions: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention's scores, (B, 1, T, T): 0 for earlier tokens of the same document, else the lowest."""
-    documents = (positions == 0).cumsum(-1)
-    same = documents[:, None, :, None] == documents[:, None, None, :]
-    length = positions.shape[-1]
-    seen = same & torch.ones(length, length, dtype=torch.bool, device=positions.device).tril()
-    return torch.zeros(seen.shape, dtype=dtype, device=positions.device).masked_fill(~seen, torch.finfo(dtype).min)

@@ -49,6 +49,7 @@ class Routing:
         if not self._scores:
             return None
         scores, self._scores = self._scores, []
+        weight = weight.to(scores[0].device, non_blocking=True)
         losses = [balance_loss(one.flatten(0, -2), weight.flatten(), self.per_token) for one in scores]
         return torch.stack(losses).mean()
 

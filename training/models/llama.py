@@ -37,8 +37,11 @@ Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def attention(dtype: Dtype, model: type[PreTrainedModel]) -> str:
+def attention(dtype: Dtype, model: type[PreTrainedModel], documents: bool = False) -> str:
     """The first kind of flash-attn that transformers finds here, with a GPU, for half precision; else PyTorch's SDPA.
+
+    `documents`: rows hold several that must not see each other. For these SDPA would take a mask and no flash kernel,
+    so a GPU without flash-attn uses FlexAttention, which transformers compiles.
 
     flash-attn's kernels take half precision only. Versions 2 and 4 install a package of one name, so only transformers,
     which looks at what was installed, can tell them apart. A model's class says which of these it can use; if none, its
@@ -46,7 +49,8 @@ def attention(dtype: Dtype, model: type[PreTrainedModel]) -> str:
     """
     flash = dtype != "fp32" and model._supports_flash_attn
     found = (name for name, available in FLASH.items() if available()) if flash else iter(())
-    return next(found, "sdpa" if model._supports_sdpa else "eager")
+    flex = documents and model._supports_flex_attn and torch.cuda.is_available()
+    return next(found, "flex_attention" if flex else "sdpa" if model._supports_sdpa else "eager")
 
 
 FLASH: dict[str, Callable[[], bool]] = {

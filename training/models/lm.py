@@ -1,9 +1,10 @@
 """Next-token prediction on a batch of tokens, shared by pretrain, sft and the held-out measurements."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +14,20 @@ from torch import Tensor, nn
 from contract.errors import InputError
 from evals.heldout import HeldOut, together
 from training.data.batch import Batch
-from training.data.blanks import HeldOutRows
-from training.data.reading import TokenData
-from training.engine.engine import Engine
-from training.engine.job import Job
-from training.loss import distilled, kl_divergence, log_probs, masked_mean
-from training.models.causal import TAKES_A_MASK, document_mask
+from training.loss import distilled, head_loss, head_nll, kl_divergence, log_probs
+from training.models.documents import kept_apart
 from training.models.experts import routing_of
 from training.models.infilling import spans_of
-from training.models.teacher import Teacher
+
+if TYPE_CHECKING:  # perf/gpu.py runs this where neither DeepSpeed nor pydantic are
+    from training.data.blanks import HeldOutRows
+    from training.data.reading import TokenData
+    from training.engine.engine import Engine
+    from training.engine.job import Job
+    from training.models.teacher import Teacher
+
+PLAIN_HEADS = frozenset({"bloom", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3"})
+"""Model types of transformers whose logits are what their last linear layer gives. Others may cap or scale these."""
 
 
 def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
@@ -30,48 +36,63 @@ def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -
     `model` is a model, or the engine that trains it. In a batch with blanks, it is the next token of a span, from the
     text around the blanks and the spans before it.
     """
-    bare = getattr(model, "module", model)
     known: dict[str, Any] = {}
     if batch.places is not None:
         known = spans_of(batch, device)
     elif batch.positions is not None:
-        known = known_documents(bare, batch.positions, device)
-    logits: Tensor = model(input_ids=batch.tokens[:, :-1].to(device), use_cache=False, **known).logits
+        known = kept_apart(_module(model), batch.positions, device)
+    tokens = batch.tokens.to(device, non_blocking=True)
+    logits: Tensor = model(input_ids=tokens[:, :-1], use_cache=False, **known).logits
     return logits
 
 
-def known_documents(model: Any, positions: Tensor, device: torch.device) -> dict[str, Any]:
-    """What tells a model's attention where documents begin: positions, (B, T), count from 0 in each.
-
-    Positions that restart keep documents apart: transformers derives from them the mask of SDPA and of eager attention,
-    if it gets no other mask and no cache. flash-attn takes no mask; it gets the ends of the documents. A few types
-    need the mask itself.
-    """
-    there = positions.to(device)
-    if model.config.model_type in TAKES_A_MASK:
-        return {"position_ids": there, "attention_mask": document_mask(there, model.dtype)}
-    return {"position_ids": there, **_documents(positions, device)}
-
-
 def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
-    """Nats of each next token, (B, T) on the device."""
-    return -log_probs(next_logits(model, batch, device), batch.tokens[:, 1:].to(device))
+    """Nats of each next token, (B, T) on the device, for measuring: call it where no gradient is wanted."""
+    targets = batch.tokens.to(device, non_blocking=True)[:, 1:]
+    if (head := plain_head(model)) is None:
+        return -log_probs(next_logits(model, batch, device), targets)
+    with _instead(head, lambda hidden: head_nll(hidden, head.weight, targets)):
+        return next_logits(model, batch, device)
 
 
-def _documents(positions: Tensor, device: torch.device) -> dict[str, Any]:
-    """Where documents begin and end in the joined rows of a batch, and the longest one, as flash-attn takes them.
+def summed_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
+    """Nats of all next tokens where the mask is 1, added up: the loss that training takes, before its divisor."""
+    targets = batch.tokens.to(device, non_blocking=True)[:, 1:]
+    mask = batch.mask.to(device, non_blocking=True)
+    if (head := plain_head(model)) is None:
+        return (-log_probs(next_logits(model, batch, device), targets) * mask).sum()
+    compiled = getattr(model, "compiled", False)
+    with _instead(head, lambda hidden: head_loss(hidden, head.weight, targets, mask, compiled)):
+        return next_logits(model, batch, device)
 
-    Without these, transformers finds the documents only in a batch of one row, and lets those of more rows leak. They
-    are counted on the CPU, because on a GPU every layer would wait for the count.
+
+def _module(model: Any) -> Any:
+    """The bare module of an engine, or the model itself."""
+    return getattr(model, "module", model)
+
+
+def plain_head(model: Any) -> nn.Linear | None:
+    """The last layer of a model or of its engine, if the logits are its output; None if only the model can make them.
+
+    Then the loss is made of what goes into the layer, and a batch's logits never lie in memory together.
     """
-    starts = (positions.flatten() == 0).nonzero().flatten()
-    edges = torch.cat([starts, torch.tensor([positions.numel()])]).to(torch.int32)
-    longest = int(edges.diff().max())
-    edges = edges.to(device)
-    return {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
+    module = _module(model)
+    head = module.get_output_embeddings()
+    plain = type(head) is nn.Linear and head.bias is None and module.config.model_type in PLAIN_HEADS
+    return head if plain else None
 
 
-def learn(job: Job, engine: Engine, batch: Batch, teacher: Teacher | None = None) -> dict[str, Tensor]:
+@contextmanager
+def _instead(head: nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer compute something else, inside the model's own forward pass: there ZeRO 3 has gathered its weight."""
+    head.forward = forward  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def learn(job: "Job", engine: "Engine", batch: Batch, teacher: "Teacher | None" = None) -> dict[str, Tensor]:
     """Forward and backward over one process's rows of a batch, part by part; returns its shares of the curves.
 
     `loss` is the mean nll; `distill_kl` the divergence from a teacher, from whose logits the model then learns, too;
@@ -85,11 +106,10 @@ def learn(job: Job, engine: Engine, batch: Batch, teacher: Teacher | None = None
     count, routing = batch.count / parts, routing_of(engine.module)
     shares: dict[str, Tensor] = {}
     for part in batch.split(engine.micro_batch):
-        mask = part.mask.to(job.ranks.device)
-        learned, told = _losses(engine, part, teacher, job.ranks.device)
-        loss = masked_mean(learned, mask, count)
-        figures = {name: masked_mean(one.detach(), mask, batch.count) for name, one in told.items()}
-        if (balance := routing.balance(mask)) is not None:
+        summed, told = _losses(engine, part, teacher, job.ranks.device)
+        loss = summed / count
+        figures = {name: one.detach() / batch.count for name, one in told.items()}
+        if (balance := routing.balance(part.mask)) is not None:
             loss = loss + routing.coef * balance
             figures["balance_loss"] = balance.detach() / parts
         shares = {name: shares.get(name, 0) + one.double() for name, one in figures.items()}
@@ -98,21 +118,22 @@ def learn(job: Job, engine: Engine, batch: Batch, teacher: Teacher | None = None
 
 
 def _losses(
-    engine: Engine, batch: Batch, teacher: Teacher | None, device: torch.device
+    engine: "Engine", batch: Batch, teacher: "Teacher | None", device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(What is minimised of each token, its parts by the names of their curves), each (B, T)."""
+    """(What is minimised, its parts by the names of their curves), each summed over the tokens where the mask is 1."""
     if teacher is None:
-        nll = token_nll(engine, batch, device)
+        nll = summed_nll(engine, batch, device)
         return nll, {"loss": nll}
     with torch.no_grad():
         theirs = next_logits(teacher.module, batch, device)
-    ours = next_logits(engine, batch, device)
+    ours, mask = next_logits(engine, batch, device), batch.mask.to(device, non_blocking=True)
     nll = -log_probs(ours, batch.tokens[:, 1:].to(device))
     kl = kl_divergence(theirs[..., : ours.shape[-1]], ours, teacher.temperature)
-    return distilled(nll, kl, teacher.weight, teacher.temperature), {"loss": nll, "distill_kl": kl}
+    learned = distilled(nll, kl, teacher.weight, teacher.temperature)
+    return (learned * mask).sum(), {"loss": (nll * mask).sum(), "distill_kl": (kl * mask).sum()}
 
 
-def finite(job: Job, value: float, what: str) -> float:
+def finite(job: "Job", value: float, what: str) -> float:
     """Return the value; raise InputError if it is NaN or infinite.
 
     A diverged model is never saved, and no retry repairs it.
@@ -126,7 +147,7 @@ def finite(job: Job, value: float, what: str) -> float:
 
 @torch.no_grad()
 def heldout_loss(
-    job: Job,
+    job: "Job",
     module: nn.Module,
     batches: Iterable[Batch],
     micro_batch: int,
@@ -153,7 +174,7 @@ def heldout_loss(
 
 
 def note_heldout(
-    job: Job, step: int, found: Mapping[str, HeldOut], state: dict[str, Any]
+    job: "Job", step: int, found: Mapping[str, HeldOut], state: dict[str, Any]
 ) -> tuple[dict[str, Any], float | None]:
     """Add held-out losses to the curves; returns the stage's state with the best one, and the loss if it is the best.
 
@@ -178,7 +199,7 @@ def best_of(state: dict[str, Any]) -> dict[str, Any]:
     return {} if step is None else {"best_step": step, "best_heldout_loss": loss}
 
 
-def heldout_text(job: Job, data: TokenData | HeldOutRows, sequences: int, micro_batch: int) -> Iterable[Batch]:
+def heldout_text(job: "Job", data: "TokenData | HeldOutRows", sequences: int, micro_batch: int) -> Iterable[Batch]:
     """This process's part of a sample of `sequences` held-out sequences, with the numbers of their sources.
 
     Every process gets the same number of batches; the mask of filler rows in the last batch is 0.

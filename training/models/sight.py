@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from contract.errors import InputError
-from training.models.lm import known_documents
+from training.models.documents import kept_apart
 
 SEEN = 12
 """Tokens of a row on which `check_sight` looks."""
@@ -22,7 +22,7 @@ def check_sight(module: Any, boundaries: bool, device: torch.device) -> None:
     places = torch.arange(SEEN)
     restarting = torch.where(places < begins, places, places - begins).expand(2, -1)
     embedded = module.get_input_embeddings()(tokens.to(device)).detach().requires_grad_()
-    known = known_documents(module, restarting, device) if boundaries else {}
+    known = kept_apart(module, restarting, device) if boundaries else {}
     training = module.training
     module.eval()
     kind = f"pretrain.start_from: a model of type {module.config.model_type!r}"

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from training.data.batch import Row, collate
@@ -61,3 +62,17 @@ def test_parts_keep_the_count_of_their_step() -> None:
     assert every_other.mask.sum(1).tolist() == [7, 2]
     others = SimpleNamespace(sum=lambda value: [value + 30])
     assert every_other.counted(others).count == 39  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_a_batch_is_pinned_whole(monkeypatch: pytest.MonkeyPatch, boundaries: bool) -> None:
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self.clone())
+    batch = collate([Row(np.arange(9), np.array([0, 4]))], 8, boundaries)
+    found = batch.pinned()
+    parts = [batch.tokens, batch.mask, *([batch.positions] if boundaries else [])]
+    assert {id(one) for one in pinned} == {id(one) for one in parts}
+    assert found.count == batch.count
+    copies = [found.tokens, found.mask, *([found.positions] if boundaries else [])]
+    assert all(copy.equal(one) and copy is not one for copy, one in zip(copies, parts, strict=True))
+    assert (found.positions is None) is not boundaries

@@ -1,15 +1,20 @@
 """Which sequence of which source a step draws."""
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.mixture import counts, schedule, weights_of
 from contract.settings.training import Mixture
+from training.data.batch import Batch
 from training.data.drawing import Draws, drawn_in, turns
+from training.engine.ranks import Ranks
 
 SMALL_OR_HUGE = st.one_of(st.integers(1, 1000), st.integers(1 << 32, 1 << 60))
 WEIGHTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), SMALL_OR_HUGE, min_size=1, max_size=9)
@@ -67,3 +72,17 @@ def test_a_process_reads_its_share_of_a_step() -> None:
     read = SimpleNamespace(seq_len=64, batch=lambda draws, rank, world: (draws, rank, world))
     draws = Draws([read], made, seed=3)  # type: ignore[arg-type]
     assert draws.batch(2, 1, 3) == (drawn_in(made, 2, seed=3), 1, 3)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_batches_for_a_gpu_are_pinned_ahead(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    made = schedule([(3, Mixture(), {"crawl": 60})], 10)
+    batch = Batch(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 1), 1)
+    monkeypatch.setattr(
+        Draws, "batch", lambda self, step, rank, world: replace(batch, count=100 * step + 10 * rank + world)
+    )
+    monkeypatch.setattr(Batch, "pinned", lambda self: replace(self, count=-self.count))
+    ranks = Ranks(rank=1, world=2)
+    ranks.device = torch.device(kind)
+    with Draws([], made, 0).stream(ranks, 1) as batches:
+        assert [one.count for one in batches] == ([-112, -212] if kind == "cuda" else [112, 212])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import deepspeed
+import numpy as np
 import pytest
 import torch
 from deepspeed.accelerator import get_accelerator
@@ -15,13 +16,16 @@ from transformers import LlamaForCausalLM
 from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Model, Optim
+from tests.training.dispatched import Reads
 from training.chat.template import open_chat
+from training.data.batch import Row, collate
 from training.engine import checkpoint, zero
 from training.engine.engine import Engine, deepspeed_config, laid_over
 from training.engine.job import Job
 from training.engine.optimizers import decay_groups
 from training.engine.schedule import lr_at
 from training.models import llama as model
+from training.models.lm import learn
 
 SHAPE = Model(layers=1, d_model=16, heads=2, kv_heads=1, d_ff=32)
 OPTIM = Optim(lr=0.01, warmup_fraction=0.0, weight_decay=0.1, clip=0.5)
@@ -392,3 +396,31 @@ def test_a_step_before_the_batch_is_whole_is_a_defect(make_job: Callable[..., Jo
     engine = Engine(make_job("pretrain"), model.build(SHAPE, 50, 16, 0), OPTIM, EngineSettings(micro_batch=4), 8, 4)
     with pytest.raises(RuntimeError, match="after 0 of 2 parts"):
         engine.step()
+
+
+@pytest.mark.parametrize(
+    ("given", "reads"),
+    [
+        ({}, 1),
+        ({"dtype": "bf16", "zero_stage": 1}, 3),
+        ({"dtype": "bf16", "zero_stage": 2}, 5),
+        ({"dtype": "bf16", "zero_stage": 3}, 2),
+    ],
+    ids=str,
+)
+def test_a_step_waits_for_the_device_only_in_its_update(
+    make_job: Callable[..., Job], given: dict[str, Any], reads: int
+) -> None:
+    """One read is the norm that the guard judges, the others are DeepSpeed's own; docs/performance.md counts them."""
+    job, settings = make_job("pretrain"), EngineSettings(micro_batch=2, **given)
+    module = model.build(SHAPE, 50, 16, seed=0, dtype=settings.dtype, engine=settings)
+    engine = Engine(job, module, OPTIM, settings, 8, 4)
+    random = np.random.default_rng(0)
+    for step in range(4):
+        rows = [Row(random.integers(0, 50, 17), np.array([0, 5, 9])) for _ in range(8)]
+        with Reads() as passes:
+            nll = learn(job, engine, collate(rows, 16))
+            job.curves.add_later(step + 1, {"loss": nll})
+        with Reads() as update:
+            engine.step()
+    assert (passes.count, update.count) == (0, reads), "in the last step, when ZeRO 3 knows the order of the layers"

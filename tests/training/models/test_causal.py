@@ -21,7 +21,8 @@ from training.engine.job import Job
 from training.engine.optimizers import decay_groups
 from training.engine.schedule import lr_at
 from training.models import llama, vocabulary
-from training.models.causal import adapted, class_of, document_mask, read_config
+from training.models.causal import adapted, class_of, read_config
+from training.models.documents import added, numbers
 from training.reward import RewardModel, last, load_reward_model
 from training.rollout import generate, left_pad, response_logits, row_seed
 
@@ -201,7 +202,7 @@ def test_code_beside_a_model_is_never_run(tmp_path: Path) -> None:
 
 def test_a_mask_of_documents_by_hand() -> None:
     low = torch.finfo(torch.float32).min
-    found = document_mask(torch.tensor([[0, 1, 0]]), torch.float32)
+    found = added(numbers(torch.tensor([[0, 1, 0]])), torch.float32)
     assert found.tolist() == [[[[0, low, low], [0, 0, low], [low, low, 0]]]]
 
 

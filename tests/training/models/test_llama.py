@@ -95,12 +95,15 @@ def test_transformers_says_which_flash_attention_there_is(
 ) -> None:
     for name in model.FLASH:
         monkeypatch.setitem(model.FLASH, name, lambda name=name: name in installed)
-    assert [model.attention(dtype, LlamaForCausalLM) for dtype in ("bf16", "fp16", "fp32")] == [
-        expected,
-        expected,
-        "sdpa",
-    ]
-    assert model.attention("bf16", BloomForCausalLM) == "eager", "it has no other"
+    llama, bloom = LlamaForCausalLM, BloomForCausalLM
+    assert [model.attention(dtype, llama) for dtype in ("bf16", "fp16", "fp32")] == [expected, expected, "sdpa"]
+    assert model.attention("bf16", bloom) == "eager", "it has no other"
+    assert model.attention("bf16", llama, documents=True) == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    without = expected if installed else "flex_attention"
+    assert [model.attention(dtype, llama, documents=True) for dtype in ("bf16", "fp32")] == [without, "flex_attention"]
+    assert model.attention("bf16", llama) == expected, "of one document in a row, SDPA needs no mask"
+    assert model.attention("bf16", bloom, documents=True) == "eager"
 
 
 def test_each_flash_attention_is_asked_for_by_the_name_of_its_distribution(monkeypatch: pytest.MonkeyPatch) -> None:

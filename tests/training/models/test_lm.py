@@ -1,5 +1,6 @@
 """Documents of one row neither see nor predict each other: packed equals unpacked, and without boundaries it does not."""
 
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -7,14 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers.integrations.flex_attention as flex
 import transformers.modeling_flash_attention_utils as flash
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from contract.settings.training import Model
+from tests.training.dispatched import Largest
+from training import loss
 from training.data.batch import Batch, Row, collate
 from training.engine.ranks import Ranks
+from training.loss import log_probs
 from training.models import llama
-from training.models.lm import heldout_loss, next_logits, token_nll
+from training.models.lm import PLAIN_HEADS, heldout_loss, next_logits, plain_head, summed_nll, token_nll
 
 CPU = torch.device("cpu")
 SEQ_LEN = 40
@@ -62,12 +69,12 @@ def test_packed_rows_learn_what_their_documents_alone_would_teach(model: Any, bo
         collate([Row(one, np.zeros(1, int))], max(len(one) - 1, 1), boundaries=False) for row in rows for one in row
     ]
     nll = token_nll(model, batch, CPU) * batch.mask
-    (nll.sum() / batch.count).backward()
+    (summed_nll(model, batch, CPU) / batch.count).backward()
     found = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
     count = sum(one.count for one in alone)
     expected = [token_nll(model, one, CPU) * one.mask for one in alone]
-    (sum(one.sum() for one in expected) / count).backward()
+    (sum(summed_nll(model, one, CPU) for one in alone) / count).backward()
     differences = [
         float((got - parameter.grad).abs().max() / parameter.grad.abs().max())
         for got, parameter in zip(found, model.parameters(), strict=True)
@@ -80,6 +87,29 @@ def test_packed_rows_learn_what_their_documents_alone_would_teach(model: Any, bo
     else:
         assert batch.count == 2 * (sum(LENGTHS) - 1)
         assert max(differences) > 0.1
+
+
+def uncompiled(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, training: bool, **given: Any) -> Any:
+    """FlexAttention as it is, because to compile it takes a minute."""
+    return flex_attention(query, key, value, **given)
+
+
+@torch.no_grad()
+def test_flex_attention_gets_the_documents_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = llama.build(Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64), 97, SEQ_LEN, seed=0)
+    batch = packed(documents(1), documents(2))
+    expected = next_logits(made, batch, CPU)
+    monkeypatch.setattr(flex, "compile_friendly_flex_attention", uncompiled)
+    made.set_attn_implementation("flex_attention")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is not compiled
+        assert torch.allclose(next_logits(made, batch, CPU), expected, atol=1e-6)
+        first = documents(3)[:1]
+        changed = packed([*first, *documents(1)[1:]], documents(2))
+        moved = (next_logits(made, changed, CPU) - expected).abs().amax(-1)
+    assert moved[0, : LENGTHS[0]].min() > 1e-4
+    assert moved[0, LENGTHS[0] :].max() < 1e-6
+    assert moved[1].max() < 1e-6
 
 
 def joined(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **known: Any) -> torch.Tensor:
@@ -133,3 +163,49 @@ def test_held_out_losses_are_those_of_each_source(model: Any) -> None:
 
 def job_alone() -> Any:
     return SimpleNamespace(ranks=Ranks())
+
+
+SMALL = {
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
+}  # fmt: skip
+OTHERS = {"gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}}
+
+
+@pytest.mark.parametrize("model_type", sorted(PLAIN_HEADS | {"cohere", "phi", "granite"}))
+def test_the_loss_of_each_kind_of_model_is_that_of_its_logits(model_type: str) -> None:
+    """Of those whose logits are more than a product, such as Cohere's, which are scaled, also."""
+    torch.manual_seed(0)
+    said = {**SMALL, **OTHERS.get(model_type, {}), "logits_scaling": 8.0}
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **said))
+    assert (plain_head(made) is not None) == (model_type in PLAIN_HEADS)
+    batch = packed(documents(1), documents(2), boundaries=False)
+    nll = -log_probs(next_logits(made, batch, CPU), batch.tokens[:, 1:])
+    (nll * batch.mask).sum().backward()
+    expected = {name: one.grad.clone() for name, one in made.named_parameters()}
+    made.zero_grad()
+    assert torch.allclose(token_nll(made, batch, CPU), nll, rtol=1e-5, atol=1e-6)
+    found = summed_nll(made, batch, CPU)
+    found.backward()
+    assert found.item() == pytest.approx((nll * batch.mask).sum().item(), rel=1e-5)
+    for name, one in made.named_parameters():
+        assert torch.allclose(one.grad, expected[name], rtol=1e-4, atol=1e-4), name
+    assert next_logits(made, batch, CPU).shape[-1] == 97, "the head gives logits again"
+
+
+def test_training_and_measuring_never_hold_a_batch_s_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", {"cpu": 4 * 5000})
+    made = llama.build(Model(layers=1, d_model=8, heads=1, kv_heads=1, d_ff=8), 5000, SEQ_LEN, seed=0)
+    batch = packed(documents(1), documents(2))
+    for measure in (lambda: summed_nll(made, batch, CPU).backward(), lambda: token_nll(made, batch, CPU)):
+        with Largest() as largest:
+            measure()
+        assert largest.bytes == max(4 * 5000 * 8, 4 * 5000 * 4), "no more than the embeddings, or four tokens' logits"
+
+
+def test_a_head_that_failed_gives_logits_again() -> None:
+    made = llama.build(Model(layers=1, d_model=8, heads=1, kv_heads=1, d_ff=8), 97, SEQ_LEN, seed=0)
+    batch = packed(documents(1))
+    with pytest.raises(IndexError):
+        token_nll(made, replace(batch, tokens=batch.tokens + 97), CPU)
+    assert next_logits(made, batch, CPU).shape == (1, SEQ_LEN, 97)

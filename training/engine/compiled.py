@@ -1,0 +1,51 @@
+"""torch.compile, layer by layer: they share one program, so a model is compiled once, however deep it is."""
+
+import shutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from contract.settings.training import Engine
+    from training.engine.ranks import Ranks
+
+
+def wanted(stage: str, engine: "Engine", ranks: "Ranks") -> bool:
+    """Whether a stage compiles its model; rank 0 says why if the recipe wants it and it cannot be done."""
+    if not engine.compile:
+        return False
+    reason = why_not(stage, engine.stage_in_force, has_compiler(ranks))
+    if ranks.rank == 0:
+        said = f"engine.compile is left out, because {reason}" if reason else "layers are compiled"
+        print(f"{stage}: {said}", flush=True)
+    return reason is None
+
+
+def why_not(stage: str, zero_stage: int, compiler: bool) -> str | None:
+    """Why a stage cannot compile its model; None if it can."""
+    if zero_stage == 3:
+        return "ZeRO 3 gathers the weights of each layer between its operations"
+    if stage == "ppo":
+        return "replies grow token by token, and each length would be compiled"
+    return None if compiler else "this machine has no compiler: Triton for a GPU, gcc or clang for a CPU"
+
+
+def has_compiler(ranks: "Ranks") -> bool:
+    """Whether torch.compile finds here what turns its programs into machine code."""
+    if ranks.device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return bool(has_triton())
+    return any(shutil.which(name) for name in ("g++", "clang++"))
+
+
+def compile_layers(module: "nn.Module") -> None:
+    """Compile each decoder layer in place; the names of its parameters stay.
+
+    The rest stays as it is: the head computes the loss instead of logits, and one graph of the whole model would have
+    to be cut at DeepSpeed's hooks.
+    """
+    names = set(getattr(module, "_no_split_modules", None) or ())
+    for layer in module.modules():
+        if type(layer).__name__ in names:
+            layer.compile()
