@@ -23,7 +23,7 @@ CODE = ("contract", "pipelines", "training", "evals", "plugins", "dags", "report
 MAX_DAG_LINES, MAX_FUNCTION_LINES = 60, 50
 PRIVATE = {  # names that libraries keep to themselves, where they offer no other way; another version may lack them
     "training/engine/ranks.py": {"__compatible_ops__"},
-    "training/engine/zero.py": {"_global_grad_norm"},
+    "training/engine/zero.py": {"_global_grad_norm", "_tp_partition"},
     "pipelines/spark/session.py": {"_active_spark_context"},
     "pipelines/html/maintext.py": {"_prepare_tree"},
 }

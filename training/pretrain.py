@@ -194,7 +194,7 @@ def _read(job: Job, plan: Schedule) -> dict[str, Any]:
 
 def _speed(job: Job, engine: Engine, state: dict[str, float], plan: Schedule) -> dict[str, Any]:
     """Tokens and seconds of training over all attempts, and MFU on a device with a known peak; prints MFU's terms."""
-    parameters = model.parameters(engine.module)
+    parameters = engine.parameters
     rate = state["tokens"] / state["seconds"]
     figures = {
         "parameters": parameters,
@@ -224,4 +224,4 @@ def _flops(job: Job, engine: Engine, plan: Schedule) -> float:
     shape: Any = engine.module.config
     seq_lens = [length for length, _ in lengths(job.settings, job.setting("pack.seq_len"))]
     seq_len = positions.mean_length([one.last - one.first for one in plan.stretches], seq_lens)
-    return flops_per_token(model.parameters(engine.module), shape.num_hidden_layers, shape.hidden_size, seq_len)
+    return flops_per_token(engine.parameters, shape.num_hidden_layers, shape.hidden_size, seq_len)

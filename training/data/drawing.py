@@ -65,7 +65,7 @@ class Draws:
 
     def stream(self, ranks: Ranks, step: int) -> AbstractContextManager[Iterator[Batch]]:
         """This process's batches from a step to the last, read ahead."""
-        return ahead(partial(self.batch, rank=ranks.rank, world=ranks.world), step, self.schedule.steps)
+        return ahead(partial(self.batch, rank=ranks.replica, world=ranks.replicas), step, self.schedule.steps)
 
     def _data(self, step: int) -> TokenData:
         return self.data[self.schedule.number(step)]

@@ -1,7 +1,7 @@
 """Next-token prediction on a batch of tokens, shared by pretrain, sft and the held-out measurements."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,27 +13,31 @@ from contract.errors import InputError
 from evals.heldout import HeldOut
 from training.data.batch import Batch
 from training.data.reading import TokenData
+from training.engine import pipeline
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.loss import log_probs, masked_mean
 
 
-def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
+def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device, hidden: Tensor | None = None) -> Tensor:
     """The logits of each next token, (B, T, V) on the device, from the tokens of its document alone.
 
     Positions that restart keep documents apart: transformers derives from them the mask of SDPA and of eager attention,
     if it gets no other mask and no cache. flash-attn takes no mask; it gets the ends of the documents.
+
+    A stage of a pipeline goes on from the `hidden` states of the one before, (B, T, d); all but the last give theirs.
     """
     known: dict[str, Any] = {}
     if batch.positions is not None:
         known = {"position_ids": batch.positions.to(device), **_documents(batch.positions, device)}
-    logits: Tensor = model(input_ids=batch.tokens[:, :-1].to(device), use_cache=False, **known).logits
+    begin = {"input_ids": batch.tokens[:, :-1].to(device)} if hidden is None else {"inputs_embeds": hidden}
+    logits: Tensor = model(**begin, use_cache=False, **known).logits
     return logits
 
 
-def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
-    """Nats of each next token, (B, T) on the device."""
-    return -log_probs(next_logits(model, batch, device), batch.tokens[:, 1:].to(device))
+def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device, hidden: Tensor | None = None) -> Tensor:
+    """Nats of each next token, (B, T) on the device; `hidden` as in `next_logits`."""
+    return -log_probs(next_logits(model, batch, device, hidden), batch.tokens[:, 1:].to(device))
 
 
 def _documents(positions: Tensor, device: torch.device) -> dict[str, Any]:
@@ -50,19 +54,67 @@ def _documents(positions: Tensor, device: torch.device) -> dict[str, Any]:
 
 
 def learn(job: Job, engine: Engine, batch: Batch) -> Tensor:
-    """Forward and backward over one process's rows of a batch, part by part; returns their summed nll.
+    """Forward and backward over one process's rows of a batch, part by part; returns its share of the summed nll.
 
-    The caller makes the step.
+    The caller makes the step. Of processes that have the same rows, one has the whole share.
     The engine averages gradients over the parts of all processes. The divisor turns this into the mean over all tokens
     that the batch predicts, however unevenly they are spread over the parts.
     """
-    count = batch.count / (engine.accumulation * job.ranks.world)
+    count = batch.count / (engine.accumulation * job.ranks.replicas)
     total = torch.zeros((), dtype=torch.float64, device=job.ranks.device)
-    for part in batch.split(engine.micro_batch):
+    parts = list(batch.split(engine.micro_batch))
+    if engine.pipeline:
+        return _learn_in_stages(engine, engine.pipeline, parts, count) + total
+    for part in parts:
         loss = masked_mean(token_nll(engine, part, job.ranks.device), part.mask.to(job.ranks.device), count)
         engine.backward(loss)
-        total += loss.detach() * count
+        total += loss.detach() * count * job.ranks.speaks
     return total
+
+
+def _learn_in_stages(engine: Engine, line: pipeline.Pipeline, parts: Sequence[Batch], count: float) -> Tensor:
+    """`learn` where this process has one stage of the model: it takes turns with the stages before and after it."""
+    device = line.ranks.device
+    total = torch.zeros((), device=device)
+    held: dict[int, tuple[Tensor | None, Tensor]] = {}  # of each part under way: what came in, and what went out
+    line.lend(engine.module)
+    for turn, number in pipeline.turns(line.stage, line.stages, len(parts)):
+        part = parts[number]
+        if turn == "forward":
+            came = line.receive(*part.mask.shape)
+            came = None if came is None else came.requires_grad_()
+            if line.last:
+                went = masked_mean(token_nll(engine, part, device, came), part.mask.to(device), count)
+                total += went.detach() * count
+            else:
+                went = next_logits(engine, part, device, came)
+                line.send(went)
+            held[number] = came, went
+            continue
+        came, went = held.pop(number)
+        if not line.last:
+            # The gradient of this sum is the one that came back, with the weight that the last stage gave its loss.
+            went = (went * line.receive_gradient(went)).sum()
+            if number == len(parts) - 1:
+                went = went + line.given_back(engine.module)
+        engine.backward(went, weighted=not line.last)
+        if came is not None and came.grad is not None:
+            line.send_gradient(came.grad)
+    line.give_back(engine.module)
+    line.settle()
+    return total
+
+
+def _heldout_nll(module: nn.Module, part: Batch, device: torch.device) -> Tensor:
+    """`token_nll` of a whole model, or of one in stages, where all but the last stage give zeros."""
+    line = pipeline.of(module)
+    if line is None:
+        return token_nll(module, part, device)
+    came = line.receive(*part.mask.shape)
+    if line.last:
+        return token_nll(module, part, device, came)
+    line.send(next_logits(module, part, device, came))
+    return torch.zeros(part.mask.shape, device=device)
 
 
 def finite(job: Job, value: float, what: str) -> float:
@@ -90,13 +142,17 @@ def heldout_loss(
     tokens_seen = bytes_seen = 0.0
     training = module.training
     module.eval()
+    if line := pipeline.of(module):
+        line.lend(module)
     for batch in batches:
         for part in batch.split(micro_batch):
-            nll += (token_nll(module, part, job.ranks.device) * part.mask.to(job.ranks.device)).sum()
+            nll += (_heldout_nll(module, part, job.ranks.device) * part.mask.to(job.ranks.device)).sum()
             tokens_seen += float(part.mask.sum())
             bytes_seen += float((lengths[part.tokens[:, 1:]] * part.mask).sum())
     module.train(training)
-    total = HeldOut(*job.ranks.sum(float(nll), tokens_seen, bytes_seen))
+    if line:
+        line.settle()
+    total = HeldOut(*job.ranks.sum_rows(float(nll), tokens_seen, bytes_seen))
     return total if total.tokens else None
 
 
@@ -129,8 +185,8 @@ def heldout_text(job: Job, data: TokenData, sequences: int, micro_batch: int) ->
     Every process gets the same number of batches; the mask of filler rows in the last batch is 0.
     """
     rows = data.sample(sequences)
-    for start in range(0, len(rows), micro_batch * job.ranks.world):
-        mine = range(start + job.ranks.rank, start + micro_batch * job.ranks.world, job.ranks.world)
+    for start in range(0, len(rows), micro_batch * job.ranks.replicas):
+        mine = range(start + job.ranks.replica, start + micro_batch * job.ranks.replicas, job.ranks.replicas)
         batch = data.rows([rows[min(index, len(rows) - 1)] for index in mine])
         for row, index in enumerate(mine):
             if index >= len(rows):
