@@ -354,11 +354,12 @@ def micro_batches(settings: "Pretrain", seq_len: int) -> list[int]:
     """
     engine, found = settings.engine, []
     for number, (own, rows) in enumerate(lengths(settings, seq_len)):
-        each, rest = divmod(rows, engine.processes)
+        each, rest = divmod(rows, engine.replicas)
         if rest:
+            those = f"{engine.processes} / {engine.group}" if engine.group > 1 else engine.processes
             raise ValueError(
                 f"pretrain.phases.{number}.seq_len {own} leaves {rows:,} rows in a step, which "
-                f"pretrain.engine.processes {engine.processes} does not divide; change one of them or pretrain.batch"
+                f"pretrain.engine.processes {those} does not divide; change one of them or pretrain.batch"
             )
         found.append(micro_batch(engine.micro_batch * seq_len // own, each))
     return found

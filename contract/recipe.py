@@ -54,12 +54,13 @@ class Recipe(TrainingSections):
             ("ppo", self.ppo.minibatch),
         ):
             engine: Engine = getattr(self, name).engine
-            share = engine.processes * engine.micro_batch
+            share = engine.replicas * engine.micro_batch
             if batch % share:
                 key = "minibatch" if name == "ppo" else "batch"
+                shared = f" / {engine.group}" if engine.group > 1 else ""
                 raise ValueError(
-                    f"{name}.{key} {batch} is not a multiple of engine.processes x engine.micro_batch = "
-                    f"{engine.processes} x {engine.micro_batch}"
+                    f"{name}.{key} {batch} is not a multiple of engine.processes{shared} x engine.micro_batch = "
+                    f"{engine.replicas} x {engine.micro_batch}"
                 )
         if self.ppo.rollout_batch % self.ppo.minibatch:
             raise ValueError(
@@ -70,6 +71,21 @@ class Recipe(TrainingSections):
                 f"ppo.ptx_sequences {self.ppo.ptx_sequences} is not a multiple of "
                 f"ppo.engine.processes {self.ppo.engine.processes}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_what_can_be_shared(self) -> "Recipe":
+        for name in ("reward", "ppo", "evaluate"):
+            if getattr(self, name).engine.group > 1:
+                raise ValueError(
+                    f"{name}.engine: tensor_parallel and pipeline_stages are for pretrain and sft; set them to 1, "
+                    "and zero_stage 3 where the models are too large for one process"
+                )
+        shape = self.pretrain.model
+        for name in ("pretrain", "sft"):
+            why = getattr(self, name).engine.misfit(shape.layers, shape.heads, shape.kv_heads)
+            if why and self.pretrain.start_from is None:  # else `pretrain.model` says nothing
+                raise ValueError(f"{name}.engine.{why}")
         return self
 
     @model_validator(mode="after")

@@ -98,9 +98,11 @@ def held(count: int, engine: Engine) -> Memory:
     """What a model in training holds at all times: weights, optimizer states, and under ZeRO 3 gradients.
 
     With ZeRO, the optimizer keeps fp32 weights beside its moments. ZeRO 3 shards the weights too, but gathers up to
-    LIVE elements of them again, and its gradients have a fixed place.
+    LIVE elements of them again, and its gradients have a fixed place. Tensor or pipeline parallelism shares out the
+    parameters first; that embeddings stay whole then is not counted.
     """
-    stage, size, processes = zero_stage(engine), number_bytes(engine), engine.processes
+    stage, size, processes = zero_stage(engine), number_bytes(engine), engine.replicas
+    count = _own(count, engine)
     weights = size * (count / processes + min(count, LIVE) if stage == 3 else count)
     states = count / processes * (4 + MOMENTS) if stage else count * MOMENTS
     gradients = 4 * count / processes if stage == 3 else 0
@@ -111,8 +113,13 @@ def held(count: int, engine: Engine) -> Memory:
 
 def gradients(count: int, engine: Engine) -> Memory:
     """The gradients that wait for an update, in fp32: whole below ZeRO 2, on the host if the optimizer is there."""
-    sharded = engine.processes if zero_stage(engine) >= 2 else 1
-    return Memory(gradients=0 if engine.offload_optimizer else 4 * count / sharded)
+    sharded = engine.replicas if zero_stage(engine) >= 2 else 1
+    return Memory(gradients=0 if engine.offload_optimizer else 4 * _own(count, engine) / sharded)
+
+
+def _own(count: int, engine: Engine) -> int:
+    """Of a model's parameters, those of one process of a group that shares them."""
+    return count // engine.group
 
 
 def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, work: Work, cuda: bool) -> Memory:
@@ -122,13 +129,13 @@ def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, wor
     the first layer is computed again, one layer's; at the end of the backward pass all gradients are, with the buffers
     that reduce them; and during the update. On CUDA DeepSpeed allocates whole buffers, also for small models.
     """
-    stage, size, processes = zero_stage(engine), number_bytes(engine), engine.processes
-    base = held(count, engine)
+    stage, size, processes = zero_stage(engine), number_bytes(engine), engine.replicas
+    base, own = held(count, engine), _own(count, engine)
     whole = base if base.gradients else base + gradients(count, engine)
     begun = whole if work.accumulation > 1 else base
     largest = model.d_model * max(vocab_size, 2 * model.experts * model.d_ff, model.d_ff)  # experts are one tensor
-    reducing = _reducing(count, largest, engine, work.accumulation > 1, cuda)
-    updating = 4 * count / processes if stage == 3 or (stage and size == 4) else 0  # a flat copy of the gradients
+    reducing = _reducing(own, largest, engine, work.accumulation > 1, cuda)
+    updating = 4 * own / processes if stage == 3 or (stage and size == 4) else 0  # a flat copy of the gradients
     moments = (
         begun
         + Memory(
@@ -150,7 +157,7 @@ def _reducing(count: int, largest: int, engine: Engine, accumulates: bool, cuda:
     if stage == 3:
         return bucket + used * (4 if size == 4 else 2 * size)
     cast = 4 * largest if size == 2 else 0  # the gradient that is being turned into fp32
-    return bucket + cast + (size * count / engine.processes if accumulates else 0)
+    return bucket + cast + (size * count / engine.replicas if accumulates else 0)
 
 
 def activations(model: Model, engine: Engine, work: Work) -> float:

@@ -85,6 +85,8 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
         print(f"{task.stage} {task.partition}: {ranks.world} process(es) on {ranks.device.type}", flush=True)
     attempt.id = ranks.share(attempt.id)  # before anybody asks for the scratch folder, whose name holds it
     job = Job(run, task, attempt, ranks)
+    if not alone:
+        ranks.share_model(job.settings.engine.group)
     with job.leading(attempt), job.scratch.held(), contextlib.nullcontext() if alone else watched(job):
         importlib.import_module(f"training.{task.stage}").run(job)
         if not alone:

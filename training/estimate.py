@@ -148,7 +148,7 @@ def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Traine
     for some, (long, rows) in zip(each, lengths(own, length), strict=True):
         flops += some * rows * long * _flops(count, own.model, long)
         micro = max(1, own.engine.micro_batch * length // long)
-        work = Work(micro, long, long, rows // (own.engine.processes * micro), own.boundaries or blanks)
+        work = Work(micro, long, long, rows // (own.engine.replicas * micro), own.boundaries or blanks)
         peaks.append(training_peak(own.model, count, vocabulary, own.engine, work, cuda=True))
     memory = max(peaks, key=lambda peak: peak.total)
     return Trained("pretrain", own.engine, count, steps, (steps or 0) * own.batch * length, flops, memory)
@@ -242,7 +242,7 @@ def evaluate(recipe: Recipe) -> Trained:
 
 def _parts(batch: int, engine: Engine) -> int:
     """Micro-batches of one process in an update."""
-    return batch // (engine.processes * engine.micro_batch)
+    return batch // (engine.replicas * engine.micro_batch)
 
 
 def epochs(recipe: Recipe, sources: Mapping[str, int] | None) -> dict[str, float | None]:

@@ -230,7 +230,7 @@ def _read(job: Job, plan: Schedule) -> dict[str, Any]:
 
 def _speed(job: Job, engine: Engine, state: dict[str, float], plan: Schedule) -> dict[str, Any]:
     """Tokens and seconds of training over all attempts, and MFU on a device with a known peak; prints MFU's terms."""
-    parameters, active = model.parameters(engine.module), model.active_parameters(engine.module)
+    parameters, active = engine.parameters, _active(job, engine)
     rate = state["tokens"] / state["seconds"]
     figures = {
         "parameters": parameters,
@@ -261,4 +261,9 @@ def _flops(job: Job, engine: Engine, plan: Schedule) -> float:
     shape: Any = engine.module.config
     seq_lens = [length for length, _ in lengths(job.settings, job.setting("pack.seq_len"))]
     seq_len = positions.mean_length([one.last - one.first for one in plan.stretches], seq_lens)
-    return flops_per_token(model.active_parameters(engine.module), shape.num_hidden_layers, shape.hidden_size, seq_len)
+    return flops_per_token(_active(job, engine), shape.num_hidden_layers, shape.hidden_size, seq_len)
+
+
+def _active(job: Job, engine: Engine) -> int:
+    """The parameters that a token goes through. A model that processes share has no experts: it goes through all."""
+    return engine.parameters if job.ranks.group > 1 else model.active_parameters(engine.module)

@@ -61,9 +61,9 @@ def run(job: Job) -> None:
     while step < steps:
         began = time.perf_counter()
         rows = rows_of(step, settings.batch, len(train), settings.seed)
-        mine = share_of(rows, job.ranks.rank, job.ranks.world)
+        mine = share_of(rows, job.ranks.replica, job.ranks.replicas)
         examples = [chat.encode(train[row], settings.max_tokens) for row in mine]
-        batch = collate(examples, chat.pad, int(job.ranks.sum(predicted(examples))[0]))
+        batch = collate(examples, chat.pad, int(job.ranks.sum_rows(predicted(examples))[0]))
         shares = learn(job, engine, batch)
         lr, norm = engine.lr, engine.step()
         step += 1
@@ -102,9 +102,9 @@ def _judge(
 
 
 def _deal(job: Job, chats: Sequence[Conversation], micro_batch: int, chat: Chat, max_tokens: int) -> Iterator[Batch]:
-    for start in range(0, len(chats), micro_batch * job.ranks.world):
-        group = chats[start : start + micro_batch * job.ranks.world]
-        mine = [chat.encode(turns, max_tokens) for turns in group[job.ranks.rank :: job.ranks.world]]
+    for start in range(0, len(chats), micro_batch * job.ranks.replicas):
+        group = chats[start : start + micro_batch * job.ranks.replicas]
+        mine = [chat.encode(turns, max_tokens) for turns in group[job.ranks.replica :: job.ranks.replicas]]
         filler: Encoded = ([chat.end_of_text, chat.end_of_text], [0, 0])  # so that every process makes the same calls
         yield collate(mine or [filler], chat.pad)
 

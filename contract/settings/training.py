@@ -152,6 +152,12 @@ class Engine(Settings):
     """Options of DeepSpeed's own configuration, such as {zero_optimization: {reduce_bucket_size: 100000000}}."""
     processes: Annotated[int, Field(gt=0, le=1024, strict=True)] = runtime_only(1)
     """Processes that `deepspeed` starts on this machine: one per GPU, or CPU processes if there is no GPU."""
+    tensor_parallel: Annotated[int, Field(gt=0, le=64, strict=True)] = runtime_only(1)
+    """Processes that share the matrices of every layer. They compute the same rows together, so they count as one when
+    the batch is split. Only pretrain and sft; it must divide `processes` and the model's heads."""
+    pipeline_stages: Annotated[int, Field(gt=0, le=64, strict=True)] = runtime_only(1)
+    """Stages, one process each, into which the decoder layers are cut. They count as one when the batch is split; its
+    micro-batches pass from stage to stage. Only pretrain and sft; it must divide `processes`."""
     micro_batch: Batch = runtime_only(8)
     """Sequences that a process runs at once; gradients are accumulated over the rest of the batch."""
     activation_checkpointing: bool = runtime_only(False)
@@ -175,6 +181,45 @@ class Engine(Settings):
         Half precision and offloading need ZeRO, whose optimizer keeps the float32 weights that every update changes.
         """
         return self.zero_stage or (2 if self.dtype != "fp32" or self.offload_optimizer else 0)
+
+    @property
+    def group(self) -> int:
+        """The processes that hold one copy of the model together and read the same rows."""
+        return self.tensor_parallel * self.pipeline_stages
+
+    @property
+    def replicas(self) -> int:
+        """The copies of the model, between which the rows of a batch are split."""
+        return self.processes // self.group
+
+    @model_validator(mode="after")
+    def _groups_that_work(self) -> "Engine":
+        named = ", ".join(f"{key} {value}" for key, value in self._sharing().items())
+        if self.processes % self.group:
+            raise ValueError(f"processes {self.processes} is not a multiple of {named}; change one of them")
+        if len(self._sharing()) > 1:
+            raise ValueError(f"{named} cannot be combined; set one of them to 1")
+        if named and self.zero_stage == 3:
+            raise ValueError(
+                f"{named} already shares out the weights, zero_stage 3 would cut them again; use 0, 1 or 2"
+            )
+        if self.pipeline_stages > 1 and self.dtype == "fp16":
+            raise ValueError(f"{named} runs in fp32 or bf16: the stages would scale their losses apart; use bf16")
+        return self
+
+    def _sharing(self) -> dict[str, int]:
+        """The settings by which several processes share one model."""
+        found = {"tensor_parallel": self.tensor_parallel, "pipeline_stages": self.pipeline_stages}
+        return {key: value for key, value in found.items() if value > 1}
+
+    def misfit(self, layers: int, heads: int, kv_heads: int) -> str:
+        """Why a model of this shape cannot be shared as the settings say; empty if it can."""
+        for name, count in (("heads", heads), ("key and value heads", kv_heads)):
+            if count % self.tensor_parallel:
+                return f"tensor_parallel {self.tensor_parallel} does not divide the model's {count} {name}"
+        if layers < self.pipeline_stages:
+            return f"pipeline_stages {self.pipeline_stages} is more than the model's {layers} layers"
+        return ""
 
     @model_validator(mode="after")
     def _offloads_what_is_sharded(self) -> "Engine":
@@ -221,7 +266,8 @@ DECIDED = {
     "zero_optimization.offload_param.device": "set engine.offload_parameters instead",
     "zero_optimization.compute_grad_norm": "updates are judged and clipped by the norm",
     "bf16.check_grad_overflow": "updates that are not finite are skipped",
-    "tensor_parallel": "batches are dealt to as many processes as there are",
+    "tensor_parallel": "set engine.tensor_parallel instead",
+    "pipeline": "set engine.pipeline_stages instead",
     "sequence_parallel_size": "batches are dealt to as many processes as there are",
     "elasticity": "it would change the batch",
     "autotuning": "it would change the batch",
@@ -237,6 +283,11 @@ DECIDED = {
 def _check_whole(engine: Engine, **optims: Optim) -> None:
     """Raise ValueError for an optimizer that looks at whole matrices, which ZeRO cuts into pieces."""
     for name, optim in optims.items():
+        if optim.optimizer != "adamw" and engine.tensor_parallel > 1:
+            raise ValueError(
+                f"{name}.optimizer {optim.optimizer} looks at whole matrices, and engine.tensor_parallel "
+                f"{engine.tensor_parallel} cuts them; use adamw, or engine.pipeline_stages instead"
+            )
         if optim.optimizer != "adamw" and engine.stage_in_force:
             needs = "offload_optimizer" if engine.dtype == "fp32" else engine.dtype
             why = "" if engine.zero_stage else f", which {needs} needs,"
@@ -408,6 +459,11 @@ class Pretrain(Settings):
     def _rows_to_train(self) -> "Pretrain":
         if self.new_rows_first and not self.start_from:
             raise ValueError("new_rows_first is about the rows that are added to start_from; name a model there")
+        if self.new_rows_first and self.engine.group > 1:
+            raise ValueError(
+                "new_rows_first needs the embeddings whole on each process; "
+                "set engine.tensor_parallel and engine.pipeline_stages to 1"
+            )
         return self
 
     @model_validator(mode="after")
@@ -428,6 +484,20 @@ class Pretrain(Settings):
             )
         if self.objective == "blank_infilling" and self.model.experts:
             raise ValueError("objective blank_infilling trains no mixture of experts; leave model.experts out")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_a_plain_model(self) -> "Pretrain":
+        other = {
+            "model.experts": bool(self.model.experts),
+            "distill.teacher": self.distill.teacher is not None,
+            "objective blank_infilling": self.objective == "blank_infilling",
+        }
+        for name in (name for name, asked in other.items() if asked and self.engine.group > 1):
+            raise ValueError(
+                f"{name} needs the whole model in each process; "
+                "set engine.tensor_parallel and engine.pipeline_stages to 1"
+            )
         return self
 
     @model_validator(mode="after")

@@ -153,6 +153,73 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             "pretrain.phases.1.seq_len 32768 leaves 64 rows in a step, which pretrain.engine.processes 128 does not divide",
         ),
         (
+            "pack: {seq_len: 4096, more_seq_lens: [32768]}\n"
+            "pretrain: {batch: 512, engine: {processes: 256, tensor_parallel: 2, micro_batch: 4},"
+            " phases: [{share: 0.95}, {share: 0.05, seq_len: 32768}]}",
+            [],
+            "leaves 64 rows in a step, which pretrain.engine.processes 256 / 2 does not divide",
+        ),
+        (
+            "pretrain: {batch: 24, engine: {processes: 8, tensor_parallel: 2, micro_batch: 8}}",
+            [],
+            "pretrain.batch 24 is not a multiple of engine.processes / 2 x engine.micro_batch = 4 x 8",
+        ),
+        (
+            "pretrain: {engine: {processes: 6, tensor_parallel: 4}}",
+            [],
+            "pretrain.engine: processes 6 is not a multiple of tensor_parallel 4; change one of them",
+        ),
+        (
+            "sft: {engine: {processes: 4, tensor_parallel: 2, pipeline_stages: 2}}",
+            [],
+            "sft.engine: tensor_parallel 2, pipeline_stages 2 cannot be combined; set one of them to 1",
+        ),
+        (
+            "pretrain: {engine: {processes: 4, pipeline_stages: 2, zero_stage: 3}}",
+            [],
+            "pretrain.engine: pipeline_stages 2 already shares out the weights, zero_stage 3 would cut them again;",
+        ),
+        (
+            "pretrain: {engine: {processes: 4, pipeline_stages: 2, dtype: fp16}}",
+            [],
+            "pretrain.engine: pipeline_stages 2 runs in fp32 or bf16",
+        ),
+        (
+            "pretrain: {engine: {processes: 4, tensor_parallel: 2, deepspeed: {tensor_parallel: {autotp_size: 2}}}}",
+            [],
+            "tensor_parallel.autotp_size would contradict the recipe: set engine.tensor_parallel instead",
+        ),
+        (
+            "pretrain: {engine: {processes: 8, tensor_parallel: 8}}",
+            [],
+            "pretrain.engine.tensor_parallel 8 does not divide the model's 12 heads",
+        ),
+        (
+            "pretrain: {model: {kv_heads: 3}}\nsft: {engine: {processes: 2, tensor_parallel: 2}}",
+            [],
+            "sft.engine.tensor_parallel 2 does not divide the model's 3 key and value heads",
+        ),
+        (
+            "pretrain: {model: {layers: 3}, engine: {processes: 4, pipeline_stages: 4}}",
+            [],
+            "pretrain.engine.pipeline_stages 4 is more than the model's 3 layers",
+        ),
+        (
+            "reward: {engine: {processes: 2, tensor_parallel: 2}}",
+            [],
+            "reward.engine: tensor_parallel and pipeline_stages are for pretrain and sft; set them to 1,",
+        ),
+        (
+            "pretrain: {optim: {optimizer: muon}, engine: {processes: 2, tensor_parallel: 2}}",
+            [],
+            "pretrain: optim.optimizer muon looks at whole matrices, and engine.tensor_parallel 2 cuts them;",
+        ),
+        (
+            "pretrain: {start_from: /tmp, new_rows_first: 3, engine: {processes: 2, tensor_parallel: 2}}",
+            [],
+            "pretrain: new_rows_first needs the embeddings whole on each process;",
+        ),
+        (
             "pack: {seq_len: 64}",
             [],
             "pack.seq_len 64 is shorter than a chat may be: lower sft.max_tokens 1024, reward.max_tokens 512, ppo",

@@ -95,6 +95,15 @@ def test_zero_3_keeps_only_so_many_weights_gathered() -> None:
     assert held(count, Engine(dtype="bf16", zero_stage=3, processes=100)).weights == 2 * count / 100 + 2 * LIVE
 
 
+def test_processes_that_share_a_model_hold_their_part_of_it_and_zero_shares_that_between_the_copies() -> None:
+    engine = Engine(processes=8, tensor_parallel=4, zero_stage=2)
+    both = held(8000, engine)
+    assert (both.weights, both.optimizer) == (4 * 2000, 2000 * 12 / 2)
+    assert gradients(8000, engine).gradients == 4 * 2000 / 2
+    alone = Engine(processes=8, pipeline_stages=8)
+    assert (held(8000, alone).weights, gradients(8000, alone).gradients) == (4 * 1000, 4 * 1000)
+
+
 def test_offloading_moves_the_optimizer_and_the_gradients_to_the_host() -> None:
     engine = Engine(dtype="bf16", zero_stage=2, processes=2, offload_optimizer=True)
     both = held(1000, engine)

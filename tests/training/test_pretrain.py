@@ -182,18 +182,6 @@ __import__("os")._exit(code)
 """
 
 
-def test_two_processes_that_begin_in_shards_agree_with_one(
-    plain: tuple[Run, str], make_run: Callable[..., Run], launch: Callable[..., subprocess.Popen[str]]
-) -> None:
-    alone, sharded = plain[0], make_run(*LONG, "pretrain.engine.processes=2", "pretrain.engine.zero_stage=3")
-    assert "pretrain: ZeRO stage 3" in finish(launch(sharded, "pretrain", processes=2))
-    one, both = (need(run.store, run.task("pretrain")) for run in (alone, sharded))
-    assert (one.metrics["zero_stage"], both.metrics["zero_stage"]) == (0, 3)
-    for (_, a), (_, b) in zip(curve(alone, one, "loss"), curve(sharded, both, "loss"), strict=True):
-        assert a == pytest.approx(b, rel=1e-3)
-    assert both.metrics["heldout_loss_after"] == pytest.approx(one.metrics["heldout_loss_after"], rel=1e-3)
-
-
 def test_two_processes_go_on_after_a_batch_that_one_of_them_makes_nan_of(
     make_run: Callable[..., Run], tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from training.data.examples import read_chats
 from training.data.order import rows_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
+from training.engine.ranks import Ranks
 from training.loss import log_probs
 from training.models import llama as model
 from training.models.lm import heldout_loss
@@ -46,7 +47,7 @@ def test_held_out_examples_are_dealt_out_in_equally_many_batches(world: int, cou
     chat = SimpleNamespace(
         pad=0, end_of_text=99, encode=lambda turns, most: ([int(turns[0].text)] * most, [0] + [1] * (most - 1))
     )
-    jobs: list[Any] = [SimpleNamespace(ranks=SimpleNamespace(rank=rank, world=world)) for rank in range(world)]
+    jobs: list[Any] = [SimpleNamespace(ranks=Ranks(rank=rank, world=world)) for rank in range(world)]
     dealt = [list(sft._deal(job, chats, 2, chat, 2)) for job in jobs]  # type: ignore[arg-type]
     assert {len(batches) for batches in dealt} == {-(-count // (2 * world))}
     assert max(len(batch.tokens) for batches in dealt for batch in batches) <= 2

@@ -63,7 +63,7 @@ class Batch:
 
     def counted(self, ranks: "Ranks") -> "Batch":
         """This process's rows of a step, with the `count` of all processes' rows. Every process calls it."""
-        return replace(self, count=int(ranks.sum(float(self.mask.sum()))[0]))
+        return replace(self, count=int(ranks.sum_rows(float(self.mask.sum()))[0]))
 
 
 def collate(rows: Sequence[Row], seq_len: int, boundaries: bool = True) -> Batch:

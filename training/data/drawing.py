@@ -72,7 +72,7 @@ class Draws:
         """This process's batches from a step to the last, read ahead; for a GPU in memory from which it copies."""
 
         def make(one: int) -> Batch:
-            batch = self.batch(one, ranks.rank, ranks.world)
+            batch = self.batch(one, ranks.replica, ranks.replicas)
             return batch.pinned() if ranks.device.type == "cuda" else batch
 
         return ahead(make, step, self.schedule.steps)

@@ -173,14 +173,16 @@ def _await(job: Job, step: int) -> None:
 def _copy(job: Job, engines: Mapping[str, Engine]) -> tuple[list[dict[str, Tensor]], bool]:
     """This rank's share of the state in memory, in pieces of about PIECE_BYTES, and whether all of it is finite.
 
-    All ranks gather every parameter together; each keeps every world-th one.
+    All ranks gather every parameter together; each keeps every world-th one. The stages of a pipeline have other
+    parameters, so there each rank keeps every so many-th one of its stage.
     """
     pieces: list[dict[str, Tensor]] = [{}]
     size = index = 0
     largest = torch.zeros(())
     for name, engine in engines.items():
+        sharers, own = (job.ranks.replicas, job.ranks.replica) if engine.pipeline else (job.ranks.world, job.ranks.rank)
         for parameter, tensors in zero.read(engine.deepspeed):
-            if index % job.ranks.world == job.ranks.rank:
+            if index % sharers == own:
                 for key, value in tensors.items():
                     # The largest size is NaN or infinite if any number is; this reads each one once, on its device.
                     largest = torch.maximum(largest.to(value.device), torch.linalg.vector_norm(value, math.inf))

@@ -1,7 +1,8 @@
 """Wraps DeepSpeed so that a stage's loop is: loss, backward, step. The engine never calls back into the stage.
 
 The recipe fixes the batch. Processes and micro-batches only split it: each process takes batch / processes rows in
-`accumulation` parts, and the gradients are averaged over all parts of all processes.
+`accumulation` parts, and the gradients are averaged over all parts of all processes. Processes that share one copy of
+the model, in tensor or pipeline parallelism, take the same rows and count as one.
 """
 
 import contextlib
@@ -13,12 +14,14 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
+from deepspeed.module_inject.tp_plan_converter import TPPlanConverter
+from deepspeed.runtime.utils import is_model_parallel_parameter
 from torch import Tensor, nn
 
 from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
-from training.engine import compiled, optimizers, zero
+from training.engine import compiled, optimizers, pipeline, zero
 from training.engine.guard import Guard
 from training.engine.job import Job
 from training.engine.schedule import lr_at
@@ -45,6 +48,9 @@ def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accu
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
+    if engine.tensor_parallel > 1:
+        # Losses are computed from whole logits.
+        config["tensor_parallel"] = {"autotp_size": engine.tensor_parallel, "vocab_parallel_lm_head": False}
     return laid_over(config, engine.deepspeed)
 
 
@@ -69,9 +75,10 @@ class Engine:
     ) -> None:
         """`batch` is the rows of one update over all processes, `total_steps` the length of the schedule in updates.
 
-        Raises RecipeError if the batch is not a multiple of processes x micro-batch.
+        Raises RecipeError if the batch is not a multiple of processes x micro-batch, or the model cannot be shared.
         """
-        self._job, self._stage, self._world = job, job.task.stage, job.ranks.world
+        _check_group(job, engine, module)
+        self._job, self._stage, self._replicas = job, job.task.stage, job.ranks.replicas
         self.accumulation, self.micro_batch = self._parts(batch, engine.micro_batch), engine.micro_batch
         self.optim, self.total_steps = optim, total_steps
         self.steps_done = self.updates = 0  # all updates, and those that were not skipped
@@ -85,6 +92,9 @@ class Engine:
         if job.ranks.rank == 0:
             print(_told(self._stage, engine), flush=True)
         self.compiled = compiled.wanted(job.task.stage, engine, job.ranks)
+        self.parameters = sum(getattr(one, "ds_numel", one.numel()) for one in module.parameters())
+        """Of the whole model; a tied embedding counts once."""
+        self.pipeline = pipeline.cut(module, job.ranks, DTYPES[engine.dtype]) if engine.pipeline_stages > 1 else None
         exact = _exact(module, engine)
         module.to(job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
@@ -114,7 +124,8 @@ class Engine:
         """DeepSpeed's engine. Raises RecipeError if DeepSpeed refuses an option that the recipe passes through."""
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # some of its optimizers print how much memory they take
-                made, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+                groups = self.pipeline.groups if self.pipeline else None
+                made, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config, mpu=groups)
         except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
             if not engine.deepspeed:
                 raise
@@ -124,12 +135,13 @@ class Engine:
 
     def _parts(self, batch: int, micro_batch: int) -> int:
         """The parts in which a process runs its rows of a batch."""
-        if batch % (self._world * micro_batch):
+        if batch % (self._replicas * micro_batch):
+            what = "processes" if self._job.ranks.group == 1 else "copies of the model"
             raise RecipeError(
-                f"{self._stage}: batch {batch} is not a multiple of {self._world} processes x "
+                f"{self._stage}: batch {batch} is not a multiple of {self._replicas} {what} x "
                 f"engine.micro_batch {micro_batch}; change engine.processes, engine.micro_batch or the batch"
             )
-        return batch // (self._world * micro_batch)
+        return batch // (self._replicas * micro_batch)
 
     def resize(self, batch: int, micro_batch: int) -> None:
         """Go on with batches of another number of rows. Raises RecipeError as the constructor does."""
@@ -158,14 +170,17 @@ class Engine:
         """The forward pass whose loss `backward` takes."""
         return self.deepspeed(*args, **kwargs)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of one micro-batch. Its loss has weight 1 / (accumulation x processes) in the update."""
+    def backward(self, loss: Tensor, weighted: bool = False) -> None:
+        """Add the gradients of one micro-batch. Its loss has weight 1 / (accumulation x processes) in the update.
+
+        `weighted`: the loss is made of gradients that have the weight 1 / accumulation already.
+        """
         self._micro += 1
         if self._micro > self.accumulation:
             raise RuntimeError(
                 f"backward was called {self._micro} times before step; this batch has {self.accumulation} parts"
             )
-        self.deepspeed.backward(loss)
+        self.deepspeed.backward(loss, scale_wrt_gas=not weighted)
         if self._micro < self.accumulation:
             self.deepspeed.step()  # only counts the part; DeepSpeed updates on the last part
 
@@ -239,15 +254,17 @@ class Engine:
         Raises InputError on every rank if a weight is NaN or infinite.
         """
         found: dict[str, Tensor] = {}
+        finite = True
         for name, weight in zero.weights(self.deepspeed):
-            if not bool(weight.isfinite().all()):
-                raise InputError(
-                    f"{self._stage}: the model's weights contain NaN or Inf: training diverged; "
-                    "lower the learning rate or clip"
-                )
-            if self._job.ranks.rank == 0:
+            finite = finite and bool(weight.isfinite().all())
+            if self._job.ranks.rank == 0 or (self.pipeline and self._job.ranks.replica == 0):
                 found[name] = weight.cpu().contiguous()
-        return found
+        if self._job.ranks.sum(float(not finite))[0]:
+            raise InputError(
+                f"{self._stage}: the model's weights contain NaN or Inf: training diverged; "
+                "lower the learning rate or clip"
+            )
+        return self.pipeline.collect(found) if self.pipeline else found
 
     def figures(self) -> dict[str, Any]:
         """The figures that every stage commits of its training."""
@@ -291,9 +308,37 @@ class Engine:
         """The gradients' norm without ZeRO, where DeepSpeed does not give it. With ZeRO None: known after the step."""
         if self.zero_stage > 0:
             return None
-        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
-        own = float(torch.nn.utils.get_total_norm(gradients))
-        return self._job.ranks.sum(own)[0] / self._job.ranks.world  # so that no rank judges by another last bit
+        ranks = self._job.ranks
+        counted = (one for one in self.module.parameters() if is_model_parallel_parameter(one) or ranks.place == 0)
+        own = float(torch.nn.utils.get_total_norm([one.grad for one in counted if one.grad is not None]))
+        if ranks.group > 1:  # what each process of a group has is counted once, as is what all of them have
+            return math.sqrt(ranks.sum(own**2)[0] / ranks.replicas)
+        return ranks.sum(own)[0] / ranks.world  # so that no rank judges by another last bit
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _check_group(job: Job, engine: EngineSettings, module: Any) -> None:
+    """Raise RecipeError if the processes that are here cannot share this model as the settings say."""
+    if engine.group == 1:
+        return
+    stage, shape = job.task.stage, module.config
+    if job.ranks.group != engine.group:
+        raise RecipeError(f"{stage}.engine: tensor_parallel and pipeline_stages are for pretrain and sft")
+    if why := engine.misfit(shape.num_hidden_layers, shape.num_attention_heads, shape.num_key_value_heads):
+        raise RecipeError(f"{stage}.engine.{why}")
+    if engine.pipeline_stages > 1 and not pipeline.fits(module):
+        raise RecipeError(
+            f"{stage}.engine.pipeline_stages: {type(module).__name__} is not built of stages; "
+            f"use {stage}.engine.zero_stage 3"
+        )
+    plan = getattr(shape, "base_model_tp_plan", None)
+    if engine.tensor_parallel > 1 and (not plan or TPPlanConverter.convert(plan) is None):
+        raise RecipeError(
+            f"{stage}.engine.tensor_parallel: transformers does not say how to cut {type(module).__name__}; "
+            f"use {stage}.engine.zero_stage 3"
+        )
 
 
 def _told(stage: str, engine: EngineSettings) -> str:

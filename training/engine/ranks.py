@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from contract.errors import RecipeError
 from contract.private import private_folder
 from training.engine.scratch import scratch_base
 
@@ -48,6 +49,41 @@ class Ranks:
     stop: StopFlag = field(default_factory=StopFlag)
     processors: Any = None
     """The group in which the processes reach each other without their GPUs; None: the default group does that."""
+    group: int = 1
+    """Neighbouring processes that hold one copy of the model together, and so read the same rows."""
+
+    @property
+    def replica(self) -> int:
+        """The copy of the model in which this process has a part."""
+        return self.rank // self.group
+
+    @property
+    def replicas(self) -> int:
+        """The copies of the model, between which rows are split."""
+        return self.world // self.group
+
+    @property
+    def place(self) -> int:
+        """The place of this process in its group, from 0."""
+        return self.rank % self.group
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process speaks for its group in sums over rows: the last, because a pipeline ends there."""
+        return self.place == self.group - 1
+
+    def share_model(self, group: int) -> None:
+        """From now on, so many neighbours hold one copy of the model. Raises RecipeError if it does not work out."""
+        if self.world % group:
+            raise RecipeError(
+                f"{self.world} process(es) run, and {group} share one copy of the model, by engine.tensor_parallel or "
+                "engine.pipeline_stages; start a multiple of these"
+            )
+        self.group = group
+
+    def sum_rows(self, *values: float) -> list[float]:
+        """Each value, which a process has of its rows, added up over all rows: each group counts once."""
+        return self.sum(*(value if self.speaks else 0.0 for value in values))
 
     @cached_property
     def device(self) -> "torch.device":

@@ -1,6 +1,7 @@
-"""Reads and writes a DeepSpeed engine's state as whole float32 tensors, one parameter at a time, under any ZeRO stage.
+"""Reads and writes a DeepSpeed engine's state as whole float32 tensors, one parameter at a time, however it is cut.
 
-All processes must call these functions together: under ZeRO 1 to 3 each parameter is gathered from all of them.
+All processes must call these functions together: under ZeRO 1 to 3 and tensor parallelism each parameter is gathered
+from all of them. The processes of a pipeline's stage have its parameters only.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.checkpoint.constants import DS_AUTOTP_UC_META
 from deepspeed.utils import (
     lazy_init_hp_params_optimizer_state,
     safe_get_full_fp32_param,
@@ -39,9 +41,9 @@ def in_shards(engine: EngineSettings, world: int) -> contextlib.AbstractContextM
         return contextlib.nullcontext()
     sharded = {"stage": 3, **({"offload_param": {"device": "cpu"}} if engine.offload_parameters else {})}
     half = {name: {"enabled": engine.dtype == name} for name in ("bf16", "fp16")}
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[engine.dtype]
     config = {"train_batch_size": world, "zero_optimization": sharded, **half}
-    made: contextlib.AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=config, dtype=dtype)
+    # The configuration says the precision; where the device has no fp16, DeepSpeed takes bf16 for any that is passed.
+    made: contextlib.AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=config)
     return made
 
 
@@ -58,12 +60,12 @@ def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
             tensors |= {key: value for key, value in state.items() if value.shape == parameter.shape}
         elif begun:
             tensors |= {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
-        yield name, {key: value.float().contiguous() for key, value in tensors.items()}
+        yield name, {key: _whole(parameter, value).float().contiguous() for key, value in tensors.items()}
 
 
 def weights(engine: Any) -> Iterator[tuple[str, Tensor]]:
     """Each trained parameter's name and whole float32 weights; half precision computes with a rounded copy of them."""
-    return ((name, _weight(engine, parameter).float()) for name, parameter in _trained(engine))
+    return ((name, _whole(parameter, _weight(engine, parameter)).float()) for name, parameter in _trained(engine))
 
 
 def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: int) -> None:
@@ -78,8 +80,9 @@ def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: i
         tensors = {key: value.to(engine.device) for key, value in lookup(name).items()}
         found = tuple(tensors["weight"].shape)
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=stage == 3), torch.no_grad():
-            if found != tuple(parameter.shape):
-                raise RuntimeError(f"{name}: shape {found}, the model has {tuple(parameter.shape)}")
+            if found != (wanted := _whole_shape(parameter)):
+                raise RuntimeError(f"{name}: shape {found}, the model has {wanted}")
+            tensors = {key: _piece(parameter, value) for key, value in tensors.items()}
             parameter.copy_(tensors["weight"])
         if stage == 0 and updates:
             _adam(engine).state[parameter] = _state(tensors, updates)
@@ -110,6 +113,29 @@ def tolerate_overflow(engine: Any) -> None:
     """Let an update that overflows at the lowest loss scale be skipped as any other, instead of ending the process."""
     if loss_scale(engine):
         engine.optimizer.loss_scaler.raise_error_at_min_scale = False
+
+
+def _whole(parameter: Any, piece: Tensor) -> Tensor:
+    """The whole tensor of which each process of a tensor-parallel group has a piece, cut as it has the parameter's."""
+    if not hasattr(parameter, "gather_params"):
+        return piece
+    made = piece.detach().clone()
+    parameter.gather_params([made])  # DeepSpeed's layer knows how it was cut, and replaces the data of what it is given
+    return made
+
+
+def _piece(parameter: Any, whole: Tensor) -> Tensor:
+    """This process's piece of a whole tensor, cut as the parameter is."""
+    if not hasattr(parameter, "gather_params"):
+        return whole
+    made = whole.clone()
+    parameter._tp_partition([made])
+    return made
+
+
+def _whole_shape(parameter: Any) -> tuple[int, ...]:
+    described = getattr(parameter, DS_AUTOTP_UC_META, None)
+    return tuple(described["logical_shape"] if described else parameter.shape)
 
 
 def _weight(engine: Any, parameter: Any) -> Tensor:

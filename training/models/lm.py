@@ -24,46 +24,57 @@ if TYPE_CHECKING:  # perf/gpu.py runs this where neither DeepSpeed nor pydantic 
     from training.data.reading import TokenData
     from training.engine.engine import Engine
     from training.engine.job import Job
+    from training.engine.pipeline import Pipeline
     from training.models.teacher import Teacher
 
 PLAIN_HEADS = frozenset({"bloom", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3"})
 """Model types of transformers whose logits are what their last linear layer gives. Others may cap or scale these."""
 
 
-def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
+def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device, hidden: Tensor | None = None) -> Tensor:
     """The logits of each next token, (B, T, V) on the device, from the tokens of its document alone.
 
     `model` is a model, or the engine that trains it. In a batch with blanks, it is the next token of a span, from the
     text around the blanks and the spans before it.
+
+    A stage of a pipeline goes on from the `hidden` states of the one before, (B, T, d); all but the last give theirs.
     """
     known: dict[str, Any] = {}
     if batch.places is not None:
         known = spans_of(batch, device)
     elif batch.positions is not None:
         known = kept_apart(_module(model), batch.positions, device)
-    tokens = batch.tokens.to(device, non_blocking=True)
-    logits: Tensor = model(input_ids=tokens[:, :-1], use_cache=False, **known).logits
+    begin = {"inputs_embeds": hidden}
+    if hidden is None:
+        begin = {"input_ids": batch.tokens.to(device, non_blocking=True)[:, :-1]}
+    logits: Tensor = model(**begin, use_cache=False, **known).logits
     return logits
 
 
-def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
-    """Nats of each next token, (B, T) on the device, for measuring: call it where no gradient is wanted."""
+def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device, hidden: Tensor | None = None) -> Tensor:
+    """Nats of each next token, (B, T) on the device, for measuring: call it where no gradient is wanted.
+
+    `hidden` as in `next_logits`.
+    """
     targets = batch.tokens.to(device, non_blocking=True)[:, 1:]
     if (head := plain_head(model)) is None:
-        return -log_probs(next_logits(model, batch, device), targets)
-    with _instead(head, lambda hidden: head_nll(hidden, head.weight, targets)):
-        return next_logits(model, batch, device)
+        return -log_probs(next_logits(model, batch, device, hidden), targets)
+    with _instead(head, lambda last: head_nll(last, head.weight, targets)):
+        return next_logits(model, batch, device, hidden)
 
 
-def summed_nll(model: Callable[..., Any], batch: Batch, device: torch.device) -> Tensor:
-    """Nats of all next tokens where the mask is 1, added up: the loss that training takes, before its divisor."""
+def summed_nll(model: Callable[..., Any], batch: Batch, device: torch.device, hidden: Tensor | None = None) -> Tensor:
+    """Nats of all next tokens where the mask is 1, added up: the loss that training takes, before its divisor.
+
+    `hidden` as in `next_logits`.
+    """
     targets = batch.tokens.to(device, non_blocking=True)[:, 1:]
     mask = batch.mask.to(device, non_blocking=True)
     if (head := plain_head(model)) is None:
-        return (-log_probs(next_logits(model, batch, device), targets) * mask).sum()
+        return (-log_probs(next_logits(model, batch, device, hidden), targets) * mask).sum()
     compiled = getattr(model, "compiled", False)
-    with _instead(head, lambda hidden: head_loss(hidden, head.weight, targets, mask, compiled)):
-        return next_logits(model, batch, device)
+    with _instead(head, lambda last: head_loss(last, head.weight, targets, mask, compiled)):
+        return next_logits(model, batch, device, hidden)
 
 
 def _module(model: Any) -> Any:
@@ -97,13 +108,15 @@ def learn(job: "Job", engine: "Engine", batch: Batch, teacher: "Teacher | None" 
 
     `loss` is the mean nll; `distill_kl` the divergence from a teacher, from whose logits the model then learns, too;
     `balance_loss` the balancing loss of a model with experts, which is added with the coefficient of the model's
-    configuration. The caller makes the step.
+    configuration. The caller makes the step. Of processes that have the same rows, one has the whole share.
     The engine averages gradients over the parts of all processes. The divisor turns this into the mean over all tokens
     that the batch predicts, however unevenly they are spread over the parts. Balance is judged within each part, over
     its predicted tokens: every process sees other tokens, so whole batches would take another exchange in each layer.
     """
-    parts = engine.accumulation * job.ranks.world
+    parts = engine.accumulation * job.ranks.replicas
     count, routing = batch.count / parts, routing_of(engine.module)
+    if engine.pipeline:
+        return {"loss": _learn_in_stages(engine, engine.pipeline, list(batch.split(engine.micro_batch)), count) / parts}
     shares: dict[str, Tensor] = {}
     for part in batch.split(engine.micro_batch):
         summed, told = _losses(engine, part, teacher, job.ranks.device)
@@ -112,7 +125,7 @@ def learn(job: "Job", engine: "Engine", batch: Batch, teacher: "Teacher | None" 
         if (balance := routing.balance(part.mask)) is not None:
             loss = loss + routing.coef * balance
             figures["balance_loss"] = balance.detach() / parts
-        shares = {name: shares.get(name, 0) + one.double() for name, one in figures.items()}
+        shares = {name: shares.get(name, 0) + one.double() * job.ranks.speaks for name, one in figures.items()}
         engine.backward(loss)
     return shares
 
@@ -131,6 +144,54 @@ def _losses(
     kl = kl_divergence(theirs[..., : ours.shape[-1]], ours, teacher.temperature)
     learned = distilled(nll, kl, teacher.weight, teacher.temperature)
     return (learned * mask).sum(), {"loss": (nll * mask).sum(), "distill_kl": (kl * mask).sum()}
+
+
+def _learn_in_stages(engine: "Engine", line: "Pipeline", parts: Sequence[Batch], count: float) -> Tensor:
+    """The sum of the parts' losses, where this process has one stage of the model; all but the last stage return 0.
+
+    It takes turns with the stages before and after it.
+    """
+    device = line.ranks.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    held: dict[int, tuple[Tensor | None, Tensor]] = {}  # of each part under way: what came in, and what went out
+    line.lend(engine.module)
+    for turn, number in line.turns(len(parts)):
+        part = parts[number]
+        if turn == "forward":
+            came = line.receive(*part.mask.shape)
+            came = None if came is None else came.requires_grad_()
+            if line.last:
+                went = summed_nll(engine, part, device, came) / count
+                total += went.detach()
+            else:
+                went = next_logits(engine, part, device, came)
+                line.send(went)
+            held[number] = came, went
+            continue
+        came, went = held.pop(number)
+        if not line.last:
+            # The gradient of this sum is the one that came back, with the weight that the last stage gave its loss.
+            went = (went * line.receive_gradient(went)).sum()
+            if number == len(parts) - 1:
+                went = went + line.given_back(engine.module)
+        engine.backward(went, weighted=not line.last)
+        if came is not None and came.grad is not None:
+            line.send_gradient(came.grad)
+    line.give_back(engine.module)
+    line.settle()
+    return total
+
+
+def _heldout_nll(module: nn.Module, part: Batch, device: torch.device) -> Tensor:
+    """`token_nll` of a whole model, or of one in stages, where all but the last stage give zeros."""
+    line: Pipeline | None = getattr(module, "pipeline", None)
+    if line is None:
+        return token_nll(module, part, device)
+    came = line.receive(*part.mask.shape)
+    if line.last:
+        return token_nll(module, part, device, came)
+    line.send(next_logits(module, part, device, came))
+    return torch.zeros(part.mask.shape, device=device)
 
 
 def finite(job: "Job", value: float, what: str) -> float:
@@ -162,14 +223,20 @@ def heldout_loss(
     sums = torch.zeros(len(sources), 3, dtype=torch.float64)
     training = module.training
     module.eval()
+    line: Pipeline | None = getattr(module, "pipeline", None)
+    if line:
+        line.lend(module)
     for batch in batches:
         for part in batch.split(micro_batch):
-            nll = (token_nll(module, part, job.ranks.device) * part.mask.to(job.ranks.device)).sum(1).cpu()
+            nll = (_heldout_nll(module, part, job.ranks.device) * part.mask.to(job.ranks.device)).sum(1).cpu()
             spelled = (lengths[part.tokens[:, 1:]] * part.mask).sum(1)
             rows = torch.zeros(len(nll), dtype=torch.int64) if part.sources is None else part.sources
             sums.index_add_(0, rows, torch.stack([nll, part.mask.sum(1), spelled], 1).double())
     module.train(training)
-    found = zip(sources, torch.tensor(job.ranks.sum(*sums.flatten().tolist())).view_as(sums).tolist(), strict=True)
+    if line:
+        line.settle()
+    whole = torch.tensor(job.ranks.sum_rows(*sums.flatten().tolist())).view_as(sums)
+    found = zip(sources, whole.tolist(), strict=True)
     return {source: HeldOut(*one) for source, one in found if one[1]}
 
 
@@ -206,8 +273,8 @@ def heldout_text(job: "Job", data: "TokenData | HeldOutRows", sequences: int, mi
     """
     rows = data.sample(sequences)
     numbers = {source: number for number, source in enumerate(data.sources)}
-    for start in range(0, len(rows), micro_batch * job.ranks.world):
-        mine = range(start + job.ranks.rank, start + micro_batch * job.ranks.world, job.ranks.world)
+    for start in range(0, len(rows), micro_batch * job.ranks.replicas):
+        mine = range(start + job.ranks.replica, start + micro_batch * job.ranks.replicas, job.ranks.replicas)
         chosen = [rows[min(index, len(rows) - 1)] for index in mine]
         of_rows = torch.tensor([numbers[data.source(row)] for row in chosen])
         batch = replace(data.rows(chosen), sources=of_rows)

@@ -60,7 +60,7 @@ def test_parts_keep_the_count_of_their_step() -> None:
         assert (parts[1].positions is not None) == boundaries
     every_other = batch.rows(slice(0, None, 2))
     assert every_other.mask.sum(1).tolist() == [7, 2]
-    others = SimpleNamespace(sum=lambda value: [value + 30])
+    others = SimpleNamespace(sum_rows=lambda value: [value + 30])
     assert every_other.counted(others).count == 39  # type: ignore[arg-type]
 
 

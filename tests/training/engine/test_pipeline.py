@@ -1,0 +1,246 @@
+"""Two processes that share one model, in every way, against one process that has it alone; and the order of a pipeline."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from contract.errors import RecipeError
+from contract.manifest import Attempt, need
+from contract.plan import Run
+from contract.settings.training import Engine as EngineSettings
+from contract.settings.training import Model, Optim
+from training import pretrain
+from training.engine import checkpoint, pipeline, zero
+from training.engine.engine import Engine, deepspeed_config
+from training.engine.job import Job
+from training.engine.ranks import Ranks
+from training.models import llama
+
+
+@pytest.mark.parametrize(("stages", "parts"), [(2, 1), (2, 4), (3, 2), (4, 8), (1, 3)])
+def test_stages_take_turns_without_waiting_for_each_other_forever(stages: int, parts: int) -> None:
+    waiting = {stage: list(pipeline.turns(stage, stages, parts)) for stage in range(stages)}
+    for stage, order in waiting.items():
+        assert sorted(order) == [(turn, part) for turn in ("backward", "forward") for part in range(parts)]
+        held = most = 0
+        for turn, _ in order:
+            held += 1 if turn == "forward" else -1
+            most = max(most, held)
+        assert most == min(stages - stage, parts), "activations of no more micro-batches are held"
+    done: set[tuple[str, int, int]] = set()
+    while any(waiting.values()):
+        ready = [
+            stage
+            for stage, order in waiting.items()
+            if order
+            and (order[0][0] == "backward" or stage == 0 or ("forward", order[0][1], stage - 1) in done)
+            and (order[0][0] == "forward" or stage == stages - 1 or ("backward", order[0][1], stage + 1) in done)
+        ]
+        assert ready, waiting
+        for stage in ready:
+            done.add((*waiting[stage].pop(0), stage))
+
+
+def test_layers_are_cut_into_stages_of_about_one_size() -> None:
+    assert [list(pipeline.layers_of(stage, 3, 7)) for stage in range(3)] == [[0, 1], [2, 3], [4, 5, 6]]
+    assert [len(pipeline.layers_of(stage, 4, 32)) for stage in range(4)] == [8, 8, 8, 8]
+
+
+def test_processes_that_share_a_model_read_the_same_rows_and_count_once() -> None:
+    ranks = [Ranks(rank=rank, world=6, group=2) for rank in range(6)]
+    assert [(one.replica, one.place, one.speaks) for one in ranks] == [
+        (0, 0, False), (0, 1, True), (1, 0, False), (1, 1, True), (2, 0, False), (2, 1, True),
+    ]  # fmt: skip
+    assert {one.replicas for one in ranks} == {3}
+    said: list[tuple[float, ...]] = []
+    for one in ranks[:2]:
+        one.sum = lambda *values: said.append(values) or list(values)  # type: ignore[method-assign, func-returns-value]
+        one.sum_rows(2.0, 3.0)
+    assert said == [(0.0, 0.0), (2.0, 3.0)]
+    with pytest.raises(RecipeError, match=r"3 process\(es\) run, and 2 share one copy of the model"):
+        Ranks(world=3).share_model(2)
+
+
+def test_deepspeed_cuts_matrices_and_leaves_the_logits_whole() -> None:
+    cut = EngineSettings(processes=2, tensor_parallel=2)
+    assert deepspeed_config(cut, 1.0, 4, 2)["tensor_parallel"] == {"autotp_size": 2, "vocab_parallel_lm_head": False}
+    assert "tensor_parallel" not in deepspeed_config(EngineSettings(), 1.0, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tensor_parallel": 2}, "tensor_parallel 2 does not divide the model's 3 heads"),
+        ({"pipeline_stages": 2}, "pipeline_stages 2 is more than the model's 1 layers"),
+    ],
+)
+def test_a_model_that_was_loaded_may_not_be_shareable(
+    make_job: Callable[..., Job], settings: dict[str, int], said: str
+) -> None:
+    module = llama.build(Model(layers=1, d_model=24, heads=3, kv_heads=1, d_ff=32), 50, 16, seed=0)
+    job = make_job("sft")
+    job.ranks.group = 2
+    with pytest.raises(RecipeError, match=f"^sft.engine.{said}$"):
+        Engine(job, module, Optim(), EngineSettings(processes=2, **settings), 8, 4)
+
+
+SHARED = (
+    "pretrain.steps=6",
+    "pretrain.optim.clip=0.5",
+    "pretrain.engine.micro_batch=2",
+    "pretrain.engine.checkpoint_steps=3",
+    "pretrain.engine.keep_every=3",
+)
+UNTIED = "pretrain.model.tie_embeddings=false"
+WAYS = {  # name: settings of the engine, whether embeddings are tied, and whether it goes on from one process's step 3
+    "zero 1": ({"zero_stage": 1}, True, False),
+    "zero 2": ({"zero_stage": 2}, True, True),
+    "zero 3": ({"zero_stage": 3}, True, False),
+    "tensor": ({"tensor_parallel": 2}, True, True),
+    "tensor, zero 1": ({"tensor_parallel": 2, "zero_stage": 1}, False, False),
+    "pipeline": ({"pipeline_stages": 2}, True, True),
+    "pipeline, zero 2": ({"pipeline_stages": 2, "zero_stage": 2}, True, False),
+    "pipeline, zero 1": ({"pipeline_stages": 2, "zero_stage": 1}, False, False),
+}
+
+ONE_AFTER_THE_OTHER = """
+import os, sys
+from deepspeed.utils import groups
+from contract.manifest import Attempt
+from contract.plan import open_run
+from training import pretrain
+from training.engine.job import Job
+from training.engine.ranks import join
+
+ranks = join()
+for uri in sys.argv[1:]:
+    groups.mpu = None  # as in a process that has not run the one before
+    run = open_run(uri)
+    task = run.task("pretrain")
+    ranks.share_model(run.recipe.pretrain.engine.group)
+    attempt = Attempt(run, task)
+    attempt.id = ranks.share(attempt.id)
+    job = Job(run, task, attempt, ranks)
+    with job.leading(attempt), job.scratch.held():
+        pretrain.run(job)
+        ranks.barrier()
+ranks.leave()
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def job_of(run: Run) -> Job:
+    return Job(run, run.task("pretrain"), Attempt(run, run.task("pretrain")))
+
+
+def checkpointed(run: Run, step: int) -> Path:
+    return run.store.local(f"pretrain/{run.task('pretrain').fingerprint}/step-{step:08d}")
+
+
+@pytest.fixture(scope="module")
+def alone(corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Job]:
+    """Finished jobs of one process, with tied embeddings and without."""
+    from tests.training.conftest import join_alone
+
+    join_alone()
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRISTMILL_SCRATCH", str(tmp_path_factory.mktemp("alone")))
+        for tied in (True, False):
+            run = corpus_store(*SHARED, *(() if tied else (UNTIED,)), name=f"alone-{tied}")
+            found[tied] = job_of(run)
+            pretrain.run(found[tied])
+    return found
+
+
+@pytest.fixture(scope="module")
+def shared(
+    alone: dict[bool, Job], corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Run], str]:
+    """The runs of all ways, which two processes made one after the other, and what the first process said."""
+    runs = {}
+    for name, (settings, tied, resumes) in WAYS.items():
+        given = [f"pretrain.engine.{key}={value}" for key, value in settings.items()]
+        own = () if tied else (UNTIED,)
+        runs[name] = run = corpus_store(
+            *SHARED, *own, "pretrain.engine.processes=2", *given, name=name.replace(",", "")
+        )
+        if resumes:
+            shutil.copytree(checkpointed(alone[tied].attempt.run, 3), checkpointed(run, 3))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MASTER_", "GLOO_"))}
+    clean |= {"WORLD_SIZE": "2", "LOCAL_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    clean |= {"GRISTMILL_SCRATCH": str(tmp_path_factory.mktemp("shared"))}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_AFTER_THE_OTHER, *(run.uri for run in runs.values())],
+            env={**clean, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)
+    return runs, said[0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_that_share_a_model_reach_the_curves_of_one(
+    way: str,
+    alone: dict[bool, Job],
+    shared: tuple[dict[str, Run], str],
+    curves: Callable[..., dict[str, list[tuple[int, float]]]],
+) -> None:
+    run, (settings, tied, resumes) = shared[0][way], WAYS[way]
+    one, two = curves(alone[tied]), curves(job_of(run))
+    assert run.task("pretrain").fingerprint == alone[tied].task.fingerprint
+    assert ("resumed pretrain from step 3: " + run.store.full("pretrain") in shared[1]) == resumes
+    assert min(value for _, value in one["grad_norm"]) > 0.5, "every update is clipped"
+    for name in ("loss", "grad_norm", "heldout_loss", "lr"):
+        assert [step for step, _ in two[name]] == [step for step, _ in one[name]]
+        assert [value for _, value in two[name]] == pytest.approx([value for _, value in one[name]], rel=1e-5)
+    before, after = (need(job.store, job.task).metrics for job in (alone[tied], job_of(run)))
+    for name in ("tokens", "parameters", "heldout_tokens"):
+        assert before[name] == after[name]
+    assert after["zero_stage"] == settings.get("zero_stage", 0)
+
+
+@pytest.mark.parametrize("way", ["zero 3", "tensor, zero 1", "pipeline", "pipeline, zero 2"])
+def test_a_checkpoint_of_two_processes_fits_one(
+    way: str, alone: dict[bool, Job], shared: tuple[dict[str, Run], str], tensors: Callable[..., dict[str, torch.Tensor]],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("GRISTMILL_SCRATCH", str(tmp_path))
+    run, job = shared[0][way], alone[WAYS[way][1]]
+    states = []
+    for one in (job.attempt.run, run):
+        own = job_of(one)
+        module = llama.load_model(own, need(one.store, own.task))
+        torch.nn.init.zeros_(module.lm_head.weight)
+        engine = Engine(own, module, one.recipe.pretrain.optim, EngineSettings(micro_batch=8), 8, 6)
+        assert checkpoint.restore(own, {"model": engine})[0] == 6
+        committed = {
+            name.partition("/")[2]: value for name, value in tensors(own).items() if "model.safetensors/" in name
+        }
+        assert all(torch.equal(value, committed[name]) for name, value in engine.weights().items())
+        states.append(
+            {f"{name}/{key}": value for name, found in zero.read(engine.deepspeed) for key, value in found.items()}
+        )
+    before, after = states
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert value.shape == after[name].shape
+        if not name.endswith("/weight"):
+            assert torch.allclose(value, after[name], rtol=1e-3, atol=1e-6), name
