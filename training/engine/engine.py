@@ -96,13 +96,8 @@ class Engine:
         """Of the whole model; a tied embedding counts once."""
         self.pipeline = pipeline.cut(module, job.ranks, DTYPES[engine.dtype]) if engine.pipeline_stages > 1 else None
         exact = _exact(module, engine)
-        module.to(job.ranks.device)
-        module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
+        self._prepare(module, engine)
         buffers = {name: value.clone() for name, value in module.named_buffers()}
-        if engine.activation_checkpointing:
-            module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        if self.compiled:
-            compiled.compile_layers(module)
         self.decays = True
         """Whether the next update also applies the recipe's weight decay."""
         optimizer = optimizers.make(module, optim)
@@ -117,6 +112,15 @@ class Engine:
         optimizer.register_step_pre_hook(self._withhold)
         optimizer.register_step_post_hook(self._give_back)
         self._micro = 0
+
+    def _prepare(self, module: nn.Module, engine: EngineSettings) -> None:
+        """Bring a module to the device, ready to train as the recipe says."""
+        module.to(self._job.ranks.device)
+        module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
+        if engine.activation_checkpointing:
+            module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        if self.compiled:
+            compiled.compile_layers(module)
 
     def _initialized(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], engine: EngineSettings
