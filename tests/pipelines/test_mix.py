@@ -238,8 +238,8 @@ def test_no_variant_trains_on_a_text_that_another_run_holds_out(
     held = {row["text"] for row in rows_of(run.store, [base], "heldout")}
     copies = [make_document(text, name=f"copy of {text}") for text in texts]
     trained = {}
-    for name, given in (("careless", {}), ("variant", {"mix.also_held_out": base.fingerprint})):
-        settings = {"mix.heldout_fraction": 0.3, "store": str(run.store.local("")), **given}
+    for name, more in (("careless", {}), ("variant", {"mix.also_held_out": base.fingerprint})):
+        settings = {"mix.heldout_fraction": 0.3, "store": str(run.store.local("")), **more}
         other = make_corpus([[[]]], {**settings, "dedup_fuzzy.keep": "newest"}, name=name)
         commit_documents(other, "decontaminate", "all", [copies])
         (made,) = run_stage(other, "mix")
