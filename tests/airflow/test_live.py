@@ -31,7 +31,7 @@ def test_airflow_listens_on_one_port_of_loopback(live):
 
 def test_a_bad_recipe_is_rejected_by_the_first_task_without_retries(live):
     run = live.trigger("corpus", {"overrides": ["filter.min_word=40"]})
-    assert live.finished("corpus", run, 60) == "failed"
+    assert live.finished("corpus", run, 300) == "failed"
     tasks = live.tasks("corpus", run)
     assert tasks["resolve", -1]["state"] == "failed"
     assert tasks["resolve", -1]["try_number"] == 1
@@ -42,7 +42,7 @@ def test_a_bad_recipe_is_rejected_by_the_first_task_without_retries(live):
 
 def test_a_stage_whose_input_is_missing_says_what_to_run_first(live):
     run = live.trigger("pretrain", {})
-    assert live.finished("pretrain", run, 90) == "failed"
+    assert live.finished("pretrain", run, 300) == "failed"
     task = live.tasks("pretrain", run)["pretrain", -1]
     assert (task["state"], task["try_number"]) == ("failed", 1)
     reason = "error: pack all is not done; start the DAG corpus for this crawl first"
@@ -95,7 +95,7 @@ def rank_of(locks: Path) -> int:
 
 
 def test_a_killed_training_task_finishes_its_step_and_its_retry_waits_and_resumes(live, corpus_run, resolved):
-    run = live.wait("pretrain starts by itself", lambda: live.runs("pretrain", run_type="asset_triggered"), 60)[0]
+    run = live.wait("pretrain starts by itself", lambda: live.runs("pretrain", run_type="asset_triggered"), 300)[0]
     assert run["partition_key"] == resolved.recipe.snapshots[0]
     name, locks = run["dag_run_id"], live.home / "locks"
     checkpoints = live.folder / "store" / "pretrain"
@@ -123,9 +123,9 @@ def test_a_killed_training_task_finishes_its_step_and_its_retry_waits_and_resume
 
 
 def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, resolved):
-    align = live.wait("align starts by itself", lambda: live.runs("align"), 60)[0]["dag_run_id"]
+    align = live.wait("align starts by itself", lambda: live.runs("align"), 300)[0]["dag_run_id"]
     assert live.finished("align", align, 900) == "success"
-    evaluate = live.wait("evaluate starts by itself", lambda: live.runs("evaluate"), 60)[0]["dag_run_id"]
+    evaluate = live.wait("evaluate starts by itself", lambda: live.runs("evaluate"), 300)[0]["dag_run_id"]
     assert live.finished("evaluate", evaluate, 600) == "success"
     for dag in CHAIN[1:]:
         run = live.runs(dag, run_type="asset_triggered")[0]
@@ -146,8 +146,8 @@ def test_a_poll_publishes_the_new_crawl_once_and_what_is_done_is_skipped(live, r
     before = len(live.runs("corpus"))
     first = live.trigger("crawl_refresh", {"overrides": ["ppo.steps=2"]})
     live.api.call("PATCH", "dags/crawl_refresh", {"is_paused": False})
-    assert live.finished("crawl_refresh", first, 60) == "success"
-    live.wait("corpus starts by itself", lambda: len(live.runs("corpus")) > before, 60)
+    assert live.finished("crawl_refresh", first, 300) == "success"
+    live.wait("corpus starts by itself", lambda: len(live.runs("corpus")) > before, 300)
     run = live.runs("corpus")[0]
     assert (run["run_type"], run["partition_key"]) == ("asset_triggered", key)
     assert live.finished("corpus", run["dag_run_id"], 400) == "success"
@@ -158,7 +158,7 @@ def test_a_poll_publishes_the_new_crawl_once_and_what_is_done_is_skipped(live, r
     )
 
     second = live.trigger("crawl_refresh", {})
-    assert live.finished("crawl_refresh", second, 60) == "success"
+    assert live.finished("crawl_refresh", second, 300) == "success"
     assert live.tasks("crawl_refresh", second)["poll", -1]["state"] == "skipped"
 
 
@@ -191,10 +191,10 @@ def test_a_backfill_of_one_crawl(live, resolved):
         capture_output=True,
         timeout=120,
     )
-    made = live.wait("the backfill's run", lambda: live.runs("pretrain", run_type="backfill"), 60)
+    made = live.wait("the backfill's run", lambda: live.runs("pretrain", run_type="backfill"), 300)
     assert [one["partition_key"] for one in made] == [key]
     run = made[0]["dag_run_id"]
-    assert live.finished("pretrain", run, 90) == "success"
+    assert live.finished("pretrain", run, 300) == "success"
     assert any(line.startswith("done already, skipped") for line in live.log("pretrain", run, "pretrain"))
     said = f"uses recipe {live.recipe}, crawl {key} of {live.folder}/crawl, as crawl_refresh keeps it"
     assert next(line for line in live.log("pretrain", run, "resolve") if line.startswith("uses ")) == said
