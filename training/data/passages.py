@@ -23,7 +23,7 @@ CONTEXT = 100  # characters at least before a sentence that is to be found
 SENTENCE = range(20, 301)  # its characters
 CHOICES = 4
 MAX_BYTES = 1 << 28  # of a file of questions; the largest published sets have a few dozen MB
-END = re.compile(r"[.!?。！？][\"'”’)\]]*(?=\s)|\S(?=\n)")
+END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|\Z)|[。！？][”’」』)\]]*|\S(?=\n)")
 PROMPTS = ("context", "ctx", "question", "query", "goal")
 OPTIONS = ("choices", "endings", "options")
 ANSWERS = ("answer", "label", "gold", "answerKey")

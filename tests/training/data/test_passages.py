@@ -57,6 +57,14 @@ def test_the_true_sentence_stands_among_those_of_other_documents() -> None:
     assert [one.name for one in next_sentences(documents(texts), 3)] == ["0", "2", "4"]
 
 
+def test_sentences_without_spaces_between_them_and_at_the_end_of_a_text_are_found() -> None:
+    texts = [f"{'文' * 110}。这里是第{at}个句子，它足够长，可以用来提问和回答。" for at in range(4)]
+    texts += [f"{'Words ' * 20}end. The last sentence of text {at}." for at in range(4)]
+    asked = next_sentences(documents(texts), 100)
+    assert [one.passages[0].text for one in asked] == texts
+    assert asked[0].passages[0].given == 111
+
+
 def test_no_question_is_asked_without_three_other_sentences() -> None:
     text = "Words " * 20 + "end. The very same sentence follows. More."
     assert next_sentences(documents([text] * 9), 100) == []

@@ -1,0 +1,49 @@
+"""Which variant of a recipe is better: `python -m reports.ablation --recipe RUN [--output FILE]`.
+
+RUN is the run whose recipe names the variants, or the run that compares them.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from contract import ablation
+from contract.errors import GristmillError
+from contract.kinds import Kind
+from contract.manifest import need
+from contract.plan import Run, open_run
+from contract.printable import printable
+from reports.report import write
+
+
+def report(run: Run) -> str:
+    """The Markdown that the stage `ablate` committed. Raises NotReadyError if it is not done."""
+    comparison = run if run.recipe.ablate.measured else ablation.resolve(run).comparison
+    made = need(comparison.store, comparison.task("ablate"))
+    (page,) = [file for file in made.of(Kind.COMPARISON) if file.path.endswith(".md")]
+    with page.open(comparison.store) as source:
+        text: str = source.read().decode()
+    return "".join(f"{printable(line)}\n" for line in text.splitlines())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m reports.ablation", description=__doc__)
+    parser.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
+    parser.add_argument("--output", help="Markdown file for the report. Default: standard output")
+    given = parser.parse_args(arguments)
+    target = Path(given.output) if given.output else None
+    try:
+        text = report(open_run(given.recipe))
+        if target is None:
+            print(text, end="")
+        else:
+            write(target, {target.name: text})
+    except GristmillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
