@@ -85,7 +85,8 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
         print(f"{task.stage} {task.partition}: {ranks.world} process(es) on {ranks.device.type}", flush=True)
     attempt.id = ranks.share(attempt.id)  # before anybody asks for the scratch folder, whose name holds it
     job = Job(run, task, attempt, ranks)
-    with job.leading(attempt), job.scratch.held(), contextlib.nullcontext() if alone else watched(job):
+    shown = contextlib.nullcontext() if alone else watched(job)
+    with job.leading(attempt), job.scratch.held(), shown, job.behind.ended(job.grace_s):
         importlib.import_module(f"training.{task.stage}").run(job)
         if not alone:
             ranks.leave()
