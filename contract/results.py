@@ -137,7 +137,10 @@ class Pretrain(Trained):
     bits_per_byte: float | None
     heldout_tokens: int
     heldout_sources: dict[str, dict[str, float | int | None]] = {}
-    """Source -> its part of the held-out figures: `loss` in nats per token, `bits_per_byte`, and predicted `tokens`."""
+    """Source -> its part of the held-out figures: `loss` in nats per token, `bits_per_byte`, and predicted `tokens`.
+
+    Bits per byte are None where no token spells a byte, and where the objective is not to predict the next token.
+    """
     parameters: int
     active_parameters: int | None = None
     """Those that compute something for a token: of a mixture of experts fewer than `parameters`."""
@@ -147,8 +150,16 @@ class Pretrain(Trained):
     """The part of the seconds in which the first process waited for its next batch."""
     tokens_per_s: float
     best_step: int | None = None
-    """The step with the lowest held-out loss of all that were measured. If it is not the last, its checkpoint stays."""
+    """The step with the lowest held-out loss of all that were measured, step 0 left out.
+
+    If it is not the last, its checkpoint stays.
+    """
     best_heldout_loss: float | None = None
+    best_checkpoint: str | None = None
+    """The folder of that step's checkpoint, relative to the store: in another run if this one was extended after it.
+
+    None if there is none: the last step of a run that keeps no checkpoints, or what the other run has deleted.
+    """
     extended_from: str | None = None
     """The checkpoint of another run from which this one went on: its folder, relative to the store."""
     sources: dict[str, dict[str, float | int]] = {}
@@ -287,6 +298,8 @@ class Checkpoint(Result):
     """The updates of the whole schedule, on which the learning rates so far depend."""
     heldout_loss: float | None = None
     """Set if the model was the best so far when it was measured at this step."""
+    upload_s: float | None = None
+    """How long its upload took, by which a run that resumes from it knows whether another fits the grace period."""
 
 
 RESULTS: dict[str, type[Result]] = {

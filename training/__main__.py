@@ -87,7 +87,8 @@ def _run(run: Run, task: Task, stop: StopFlag) -> None:
     job = Job(run, task, attempt, ranks)
     if not alone:
         ranks.share_model(job.settings.engine.group)
-    with job.leading(attempt), job.scratch.held(), contextlib.nullcontext() if alone else watched(job):
+    shown = contextlib.nullcontext() if alone else watched(job)
+    with job.leading(attempt), job.scratch.held(), shown, job.behind.ended(job.grace_s):
         importlib.import_module(f"training.{task.stage}").run(job)
         if not alone:
             ranks.leave()

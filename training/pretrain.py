@@ -41,12 +41,13 @@ def run(job: Job) -> None:
     step, state = checkpoint.restore(job, engines, lambda: _extendable(job, plan))
     phase, judge = _enter(job, engine, start, plan.number(step)), partial(_judge, job, engine, heldout, chat)
     progress, pace = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step), Pace()
+    found, best = None, None
     with draws.stream(job.ranks, step) as batches:
         if step == 0:
-            found = judge()
-            before = together(found)
+            first = judge()
+            before = together(first)
             state = {"seconds": 0.0, "waited": 0.0, "tokens": 0, "before": before.loss if before else None}
-            state, _ = note_heldout(job, 0, found, state)
+            state, _ = note_heldout(job, 0, first, state)
         while step < plan.steps:
             if plan.number(step) != phase:
                 phase = _enter(job, engine, start, plan.number(step))
@@ -70,13 +71,12 @@ def run(job: Job) -> None:
                 _log(job, engine, step, pace.read(), state["tokens"], plan)
             if job.ranks.rank == 0:
                 progress.advance(1, job.curves.note("loss"))
-            best = None
-            if step < plan.steps and step % settings.eval_steps == 0:
-                state, best = note_heldout(job, step, judge(), state)
+            found = judge() if step % settings.eval_steps == 0 else None
+            state, best = note_heldout(job, step, found or {}, state)
             checkpoint.save_when_due(job, step, plan.steps, engines, state, best)
 
-    checkpoint.save_last(job, step, engines, state)
-    _finish(job, engine, judge(), chat, state, plan, progress)
+    checkpoint.save_last(job, step, engines, state, best)
+    _finish(job, engine, found or judge(), chat, state, plan, progress)
 
 
 def _finish(
@@ -94,13 +94,20 @@ def _finish(
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     if after:
         finite(job, after.loss, "held-out loss is {} at the end")
-        state, _ = note_heldout(job, plan.steps, found, state)
+        if plan.steps % job.settings.eval_steps:  # else the loop has noted it, and the checkpoint has it
+            state, _ = note_heldout(job, plan.steps, found, state)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
     figures = _quality(job.settings, state["before"], found) | best_of(state)
     figures |= _speed(job, engine, state, plan) | _read(job, plan)
-    figures |= engine.figures() | {"extended_from": state.get("extended_from")}
+    figures |= engine.figures() | _extended(job, state.get("extended_from"), figures.get("best_step"))
     job.commit(folder, results.Pretrain(**figures))
+
+
+def _extended(job: Job, source: str | None, best: int | None) -> dict[str, Any]:
+    """The figures that say which checkpoints of another run belong to this one; process 0 alone knows the second."""
+    kept = checkpoint.kept_at(job, best, source) if job.ranks.rank == 0 and best is not None else None
+    return {"extended_from": source, "best_checkpoint": kept}
 
 
 def _extendable(job: Job, plan: Schedule) -> list[str]:

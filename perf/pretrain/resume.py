@@ -2,7 +2,8 @@
 
 Each of ten runs over three epochs is killed at a step of its own, drawn from a seed: between the backward pass and the update, whatever
 is being uploaded. It then goes on from the checkpoint that it finds. Weights and curves are compared with those of a run that was not
-killed.
+killed. In every second run, the store takes the last checkpoint before the kill so slowly that the kill surely meets its upload;
+`killed_while_uploading` counts the kills that met one.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,12 +21,16 @@ from contract.manifest import find, need
 from contract.metrics import load_points
 from contract.plan import Run
 from contract.shards import shards_of
+from contract.store import Store
 from perf.bars import Bars
+from perf.pretrain.checkpoint import slow_write
 from perf.pretrain.corpus import make_run
 
 RUNS = 10
 EPOCHS = 3
 BATCH = 8
+EVERY = 5  # steps between two checkpoints
+SLOW = 1000.0  # bytes a second, of some hundred thousand
 TIMED = ("tokens_per_s", "memory_bytes", "mfu")
 
 
@@ -39,38 +45,56 @@ def run(bars: Bars, data: Path) -> None:
         shards = shards_of(need(packed.store, packed.task("pack")), Kind.TOKENS)
         sequences = sum(shard.rows[packed.recipe.pack.seq_len].rows for shard in shards)
         steps = math.ceil(EPOCHS * sequences / BATCH)
-        settings = (f"pretrain.steps={steps}", "pretrain.engine.checkpoint_steps=5", "pretrain.eval_steps=10")
+        settings = (f"pretrain.steps={steps}", f"pretrain.engine.checkpoint_steps={EVERY}", "pretrain.eval_steps=10")
         whole = make_run(folder / "whole", *settings)
         assert train(whole) == 0
         expected = result(whole)
-        same = 0
+        same = uploading = 0
         for number, step in enumerate(random.Random(12).sample(range(6, steps), RUNS)):
             broken = make_run(folder / f"broken-{number}", *settings)
-            killed = train(broken, step)
+            noted = folder / f"killed-{number}"
+            killed = train(broken, Kill(step, number % 2 == 0, noted))
             assert killed == -signal.SIGKILL, killed
+            uploading += (busy := noted.read_text() == "True")
             assert find(broken.store, broken.task("pretrain")) is None
             again = train(broken)
             same += again == 0 and result(broken) == expected
-            print(f"killed in step {step} of {steps}: {'the same' if result(broken) == expected else 'ANOTHER'} result")
+            met = "during an upload" if busy else "between uploads"
+            print(
+                f"killed in step {step} of {steps}, {met}: {'the same' if result(broken) == expected else 'ANOTHER'} result"
+            )
         bars.at_least("resume_bit_identical", same, RUNS)
+        bars.at_least("killed_while_uploading", uploading, RUNS / 2)
 
 
-def train(run: Run, kill_in: int | None = None) -> int:
+@dataclass(frozen=True)
+class Kill:
+    """In which step a run is killed, whether surely during an upload, and the file that says if it was."""
+
+    step: int
+    surely: bool
+    noted: Path
+
+
+def train(run: Run, kill: Kill | None = None) -> int:
     """Run the stage in a process of its own; its exit code, negative if a signal ended it."""
     child = os.fork()
     if child == 0:
-        os._exit(_train(run, kill_in))
+        os._exit(_train(run, kill))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _train(run: Run, kill_in: int | None) -> int:
+def _train(run: Run, kill: Kill | None) -> int:
     from training.__main__ import main
     from training.engine.engine import Engine
 
     step: Callable[[Engine], float] = Engine.step
 
     def step_or_die(engine: Engine) -> float:
-        if engine.steps_done + 1 == kill_in:
+        if kill and kill.surely and engine.steps_done + 1 == kill.step - EVERY:  # one more checkpoint until the kill
+            Store.write_bytes = slow_write(SLOW)  # type: ignore[method-assign]
+        if kill and engine.steps_done + 1 == kill.step:
+            kill.noted.write_text(str(engine._job.behind.busy))
             os.kill(os.getpid(), signal.SIGKILL)
         return step(engine)
 

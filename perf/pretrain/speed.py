@@ -33,6 +33,7 @@ from training.models import llama
 
 STEPS, WARM, BATCH, SEQ_LEN = 60, 10, 8, 256
 TURNS = 2
+THREADS = len(os.sched_getaffinity(0))
 LARGE = (
     f"pack.seq_len={SEQ_LEN}",
     "pretrain.model={layers: 4, d_model: 256, heads: 4, kv_heads: 4, d_ff: 688}",
@@ -49,7 +50,7 @@ def run(bars: Bars, data: Path) -> None:
         turns = [Path(folder) / str(turn) for turn in range(TURNS)]
         rates = [(alone(trainer_ends, turn / "theirs"), alone(stage_ends, turn / "ours", *LARGE)) for turn in turns]
         theirs, ours = (max(map(rate, ends)) for ends in zip(*rates, strict=True))
-        print(f"{ours:,.0f} tokens/s, transformers' Trainer {theirs:,.0f}")
+        print(f"{ours:,.0f} tokens/s, transformers' Trainer {theirs:,.0f}; {THREADS} threads each")
         bars.at_least("tokens_a_second_vs_trainer", ours / theirs, 1.0)
         took = [later - earlier for earlier, later in pairwise(alone(stage_ends, Path(folder) / "drift", *DRIFT))]
         bars.at_most("step_time_drift", statistics.median(took[-200:]) / statistics.median(took[50:250]), 1.05)
@@ -78,7 +79,7 @@ def rate(ends: list[float]) -> float:
 def stage_ends(folder: Path, *overrides: str) -> list[float]:
     """Run the stage as a task does; the time at each step's end."""
     job = make_job(folder, *overrides)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(THREADS)
     ends: list[float] = []
     step = Engine.step
 
@@ -137,6 +138,7 @@ def trainer_ends(folder: Path) -> list[float]:
         report_to=[],
         disable_tqdm=True,
     )
+    torch.set_num_threads(THREADS)
     module = llama.build(settings.model, chat.vocab_size, SEQ_LEN, 0)
     Trainer(module, arguments, train_dataset=Packed(job), callbacks=[noted]).train()
     return noted.ends

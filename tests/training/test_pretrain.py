@@ -293,9 +293,36 @@ def test_a_finished_run_is_extended_from_its_last_checkpoint_as_if_it_had_been_o
     assert {name for name in one if not torch.equal(one[name], two[name])} <= {
         "figure/tokens_per_s",
         "figure/reader_share",
-        "curve/heldout_loss",  # the shorter run's last one is not a point of the longer's
     }
     assert find(short.store, short.task) is not None
+
+
+def test_an_extended_run_measures_where_the_shorter_ended_and_knows_where_its_best_model_is(
+    make_job: Callable[..., Job],
+    curves: Callable[[Job], dict[str, list[tuple[int, float]]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def train(losses: list[float], steps: int, *settings: str, name: str = "one") -> tuple[Job, dict[str, Any]]:
+        left = iter(losses)
+        monkeypatch.setattr(pretrain, "_judge", lambda *_: {"crawl": HeldOut(50 * next(left), tokens=50, bytes=0)})
+        job = make_job("pretrain", *STEADY, f"pretrain.steps={steps}", "pretrain.eval_steps=2", *settings, name=name)
+        pretrain.run(job)
+        assert next(left, None) is None, "measured once in each step that is due"
+        return job, need(job.store, job.task).metrics
+
+    short, first = train([9.0, 4.0, 5.0], 4)
+    longer, made = train([6.0, 7.0], 8)
+    whole, never = train([9.0, 4.0, 5.0, 6.0, 7.0], 8, name="other")
+    assert curves(longer)["heldout_loss"] == curves(whole)["heldout_loss"] == [(0, 9.0), (2, 4.0), (4, 5.0), (6, 6.0), (8, 7.0)]  # fmt: skip
+    assert made["extended_from"].endswith("/step-00000004")
+    assert {one["best_step"] for one in (first, made, never)} == {2}
+    assert made["heldout_sources"] == {"crawl": {"loss": 7.0, "bits_per_byte": None, "tokens": 50}}
+    assert first["best_checkpoint"] == made["best_checkpoint"] == f"pretrain/{short.task.fingerprint}/step-00000002"
+    assert never["best_checkpoint"] == f"pretrain/{whole.task.fingerprint}/step-00000002"
+    for job, figures in ((longer, made), (whole, never)):
+        assert job.store.exists(f"{figures['best_checkpoint']}/manifest.json")
+    _, worse = train([1.0, 4.0], 2, "pretrain.engine.keep_last=0", name="third")
+    assert (worse["best_step"], worse["best_checkpoint"]) == (2, None), "before training nothing is saved"
 
 
 def test_a_run_whose_learning_rate_came_to_rest_is_not_extended(

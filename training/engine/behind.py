@@ -1,8 +1,12 @@
 """Work that goes on behind the training steps: the upload of a checkpoint."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+PATIENCE_S = 600.0  # after an error, for the work under way, where nobody said how long a stop may take
+ASK_S = 0.2
 
 
 class Behind:
@@ -12,10 +16,11 @@ class Behind:
         self.what = ""
         """The work under way, or the last one, as messages name it."""
         self.took_s = 0.0
-        """Seconds that the last finished work took; 0 before the first."""
+        """Seconds that the last finished work took, also before a resume; 0 before the first."""
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._began = 0.0
+        self._settled: Callable[[], bool] = lambda: True
 
     @property
     def busy(self) -> bool:
@@ -26,10 +31,13 @@ class Behind:
         """Seconds that the work under way still takes if it is as fast as the last one; 0 if none is under way."""
         return max(0.0, self.took_s - (time.monotonic() - self._began)) if self.busy else 0.0
 
-    def start(self, what: str, work: Callable[[], None]) -> None:
-        """Start the work. Call `wait` first: two pieces of work never run at a time."""
+    def start(self, what: str, work: Callable[[], None], settled: Callable[[], bool] = lambda: True) -> None:
+        """Start the work. Call `wait` first: two pieces of work never run at a time.
+
+        `settled` tells whether other processes have done their part of it too.
+        """
         assert not self.busy, self.what
-        self.what, self._began = what, time.monotonic()
+        self.what, self._began, self._settled = what, time.monotonic(), settled
         self._thread = threading.Thread(target=self._run, args=(work,), name=what, daemon=True)
         self._thread.start()
 
@@ -38,7 +46,7 @@ class Behind:
             work()
             self.took_s = time.monotonic() - self._began
         except BaseException as error:  # it belongs to the loop, which raises it
-            self._error = error
+            self._error, self._settled = error, lambda: True
 
     def check(self) -> None:
         """Raise the error of work that has failed, once."""
@@ -50,4 +58,30 @@ class Behind:
         """Wait for the end of the work under way, and raise its error."""
         if self._thread is not None:
             self._thread.join()
+        self._settled = lambda: True
         self.check()
+
+    @contextlib.contextmanager
+    def ended(self, grace_s: float | None) -> Iterator[None]:
+        """Context for a stage: an error in it leaves no work half done, if that ends within the grace period.
+
+        Without this, hours of training since the last checkpoint would be lost because of a minute.
+        """
+        try:
+            yield
+        except Exception:
+            until = time.monotonic() + (PATIENCE_S if grace_s is None else grace_s)
+            if self.busy:
+                print(f"the {self.what} is still being uploaded; the error is reported after it", flush=True)
+            self._leave(until)
+            raise
+
+    def _leave(self, until: float) -> None:
+        if self._thread is None:
+            return
+        self._thread.join(max(0.0, until - time.monotonic()))
+        while time.monotonic() < until:
+            with contextlib.suppress(Exception):  # the error that ends the stage is the one to report
+                if self._settled():
+                    return
+            time.sleep(ASK_S)

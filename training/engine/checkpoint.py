@@ -83,25 +83,46 @@ def save_when_due(
         begin(job, step, engines, extra, heldout_loss)
 
 
-def save_last(job: Job, last: int, engines: Mapping[str, Engine], extra: Mapping[str, Any]) -> None:
-    """Begin to save the state after the last update, so that a longer run can go on from it, if any is to be kept."""
+def save_last(
+    job: Job,
+    last: int,
+    engines: Mapping[str, Engine],
+    extra: Mapping[str, Any],
+    heldout_loss: float | None = None,
+) -> None:
+    """Begin to save the state after the last update, so that a longer run can go on from it, if any is to be kept.
+
+    `heldout_loss` is as for `save_when_due`.
+    """
     newest = committed(job)[:1] if job.ranks.rank == 0 else []
     have = job.ranks.share(newest[0].metrics["step"] if newest else None)
     if job.settings.engine.keep_last and have != last:
-        begin(job, last, engines, extra)
+        begin(job, last, engines, extra, heldout_loss)
+
+
+def kept_at(job: Job, step: int, elsewhere: str | None) -> str | None:
+    """The folder of the checkpoint of a step, once the upload under way has ended; None if it was not kept.
+
+    `elsewhere` is the folder of a checkpoint of the run from which this one was extended.
+    """
+    job.behind.wait()
+    own = f"{job.task.stage}/{job.task.fingerprint}"
+    tasks = [own, elsewhere.rpartition("/")[0]] if elsewhere else [own]
+    found = (f"{task}/step-{step:08d}" for task in tasks)
+    return next((one for one in found if job.store.exists(f"{one}/manifest.json")), None)
 
 
 def _stop(job: Job, step: int, last: int, save_now: Callable[[], None]) -> None:
     """Save if there is time for it, let the upload end, and raise Interrupted."""
     behind, grace = job.behind, job.grace_s
-    late = behind.busy and not fits(behind.left_s, behind.took_s, grace)
+    late = not fits(behind.left_s, behind.took_s, grace)
     if job.ranks.sum(float(late))[0]:  # the same answer on every rank
         if job.ranks.rank == 0:
-            print(
-                f"{job.task.stage}: the {behind.what} is still being uploaded, and another upload would take "
-                f"{behind.took_s:.0f} s more; {grace:.0f} s are granted, so step {step} is not saved",
-                flush=True,
+            under_way = f"the {behind.what} is still being uploaded, and another upload would take"
+            takes = (
+                f"{under_way} {behind.took_s:.0f} s more" if behind.busy else f"an upload takes {behind.took_s:.0f} s"
             )
+            print(f"{job.task.stage}: {takes}; {grace:.0f} s are granted, so step {step} is not saved", flush=True)
     else:
         save_now()
     behind.wait()
@@ -155,7 +176,9 @@ def begin(
     result = Checkpoint(step=step, processes=job.ranks.world, schedule_steps=schedule, **known)
     held = time.perf_counter() - began
     job.behind.start(
-        f"checkpoint of step {step}", partial(_upload, job, attempt, tensors, plain, result, (held, waited))
+        f"checkpoint of step {step}",
+        partial(_upload, job, attempt, tensors, plain, result, (held, waited)),
+        partial(job.store.exists, f"{attempt.prefix}/manifest.json"),
     )
 
 
@@ -216,7 +239,8 @@ def _upload(
             return
         for rank in range(1, job.ranks.world):
             files += _files_of(job, attempt, rank)
-        attempt.commit(files, result=result)
+        took = time.monotonic() - began
+        attempt.commit(files, result=result.model_copy(update={"upload_s": round(took, 1)}))
         for rank in range(1, job.ranks.world):
             job.store.delete(_list_of(attempt, rank))
     _delete_old(job)
@@ -335,6 +359,7 @@ def restore(
     if found.random:
         restore_random_state(found.random)
     job.curves.restore(found.curves)
+    job.behind.took_s = Checkpoint.of(manifest).upload_s or 0.0
     if job.ranks.rank == 0:
         how = "extended" if elsewhere else "resumed"
         print(f"{how} {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)

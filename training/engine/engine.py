@@ -24,6 +24,7 @@ from contract.settings.training import Optim
 from training.engine import compiled, optimizers, pipeline, zero
 from training.engine.guard import Guard
 from training.engine.job import Job
+from training.engine.metrics import ROWS
 from training.engine.schedule import lr_at
 
 
@@ -240,13 +241,14 @@ class Engine:
         self._job.curves.add(step, skipped=guard.skipped)
         for source, numbers in listed.items():
             for number in numbers:
-                self._job.curves.add(step, **{f"skipped_row {source}".strip(): number})
+                self._job.curves.add(step, **{f"{ROWS} {source}".strip(): number})
         usual = "none yet" if guard.median is None else f"{guard.median:.4g}"
         found = f"the norm of its gradients is {self.norm:.4g}, the running median {usual}"
         if self._job.ranks.rank == 0:
             said = ", ".join(" ".join(map(str, (source, *some))).strip() for source, some in listed.items())
             print(f"skipped {what} of {self._stage} in step {step}: {found}; rows of its batch: {said}", flush=True)
         if guard.in_a_row >= self.optim.give_up_after * at_once:
+            self._job.curves.read(self._job.ranks)  # so that whoever watches sees how it ended
             raise InputError(
                 f"{self._stage}: {guard.in_a_row} updates in a row were skipped, the last in step {step}: {found}; "
                 f"training diverged, lower the learning rate or clip of {self._stage}, or raise its skip_above"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from contract.metrics import Point
+from training.engine.metrics import charted
 
 
 def event_name(number: int) -> str:
@@ -12,14 +13,14 @@ def event_name(number: int) -> str:
 
 
 def write_events(path: Path, points: Iterable[Point]) -> None:
-    """Write the points as one event file."""
+    """Write the points that a chart can show as one event file."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
     from tensorboardX.record_writer import RecordWriter
 
     writer = RecordWriter(str(path))
     first = True
-    for point in points:
+    for point in charted(points):
         if first:
             writer.write(Event(wall_time=point.time, file_version="brain.Event:2").SerializeToString())
             first = False

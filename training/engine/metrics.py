@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,22 @@ Keyed by a part of the device's name, the longer part first. A name that says ne
 """
 
 
+ROWS = "skipped_row"
+"""How the names of curves begin that hold numbers of rows, several in one step. They are in no chart."""
+
+
+def charted(points: Iterable[Point]) -> Iterator[Point]:
+    """The points that a chart can show: those of measurements."""
+    return (point for point in points if not point.name.startswith(ROWS))
+
+
 @dataclass
 class Curves:
     """The points of all curves of a stage, in the order of steps. Every rank holds the same values.
 
     Figures that a device computes wait there until `read`: to read one, a process waits for all that the device has
-    still to do. So the figures of many steps are summed over the processes and read at once.
+    still to do. So the figures of many steps are summed over the processes and read at once. What is added meanwhile
+    waits behind them, because a chart takes its steps in order.
     """
 
     points: list[Point] = field(default_factory=list)
@@ -54,8 +64,8 @@ class Curves:
         import torch
 
         waiting, self._waiting = self._waiting, []
-        shares = torch.stack([value.double() for _, own, _, _ in waiting for value in own.values()])
-        sums = iter(ranks.total(shares))
+        shares = [value.double() for _, own, _, _ in waiting for value in own.values()]
+        sums = iter(ranks.total(torch.stack(shares)) if shares else ())
         for step, own, values, now in waiting:
             named = {**{name: next(sums) for name in own}, **values}
             self._put(step, named, now)
@@ -69,7 +79,10 @@ class Curves:
 
         A value that is NaN or infinite gets no point: no chart can show it, and an update that made it is skipped.
         """
-        self._put(step, values, self.clock())
+        if self._waiting:
+            self._waiting.append((step, {}, values, self.clock()))
+        else:
+            self._put(step, values, self.clock())
 
     def _put(self, step: int, values: Mapping[str, float], now: float) -> None:
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
@@ -78,6 +91,7 @@ class Curves:
     def skips(self) -> dict[str, Any]:
         """The figures of skipped updates that a stage commits. The curves `skipped_row` have their batches' rows."""
         steps = [point.step for point in self.points if point.name == "skipped"]
+        steps += [step for step, _, values, _ in self._waiting if "skipped" in values]
         return {"skipped_updates": len(steps), "skipped_steps": " ".join(map(str, dict.fromkeys(steps)))}
 
     def note(self, name: str) -> str:

@@ -1,16 +1,20 @@
 """While a stage runs, its curves are shown to whoever watches: in the store, and in W&B and MLflow if they are set up.
 
-A thread of rank 0 does it every few seconds, so no step waits for it, and whatever fails there is said once and ends no
-training. What it writes to the store is no part of the result: numbered files that are removed when the task is done.
+Threads of rank 0 do it every few seconds, one for each that watches, so no step waits for it. Whatever fails or hangs
+there is said once and ends no training. What it writes to the store is no part of the result: numbered files that are
+removed when the task is done.
 """
 
 import contextlib
+import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from contract.errors import GristmillError
 from contract.fetch import warn
@@ -19,8 +23,10 @@ from contract.metrics import GROWTH, SLOWEST_S, Point, dump_points
 from contract.printable import printable
 from training.engine.events import event_name, write_events
 from training.engine.job import Job
+from training.engine.metrics import charted
 
 EVERY_S = 3.0
+END_S = 30.0  # from the end of a stage's work, for all that its watchers still do
 
 
 class Watcher(Protocol):
@@ -52,7 +58,7 @@ class StoreWatcher:
 
 
 class WandbWatcher:
-    """Logs to Weights & Biases, as one run per task: a task that resumes goes on in its run."""
+    """Logs to Weights & Biases, as one run per task: a task that resumes goes on in its run, after what that has."""
 
     def __init__(self, job: Job) -> None:
         wandb = importlib.import_module("wandb")
@@ -64,32 +70,72 @@ class WandbWatcher:
             resume="allow",
             config=dict(job.task.identity.settings),
         )
+        self._first = int(self._run.step) if self._run.resumed else 0
 
     def add(self, points: Sequence[Point]) -> None:
         for step, values in by_step(points).items():
-            self._run.log(values, step=step)
+            if step >= self._first:
+                self._run.log(values, step=step)
 
     def close(self) -> None:
         self._run.finish()
 
 
 class MlflowWatcher:
-    """Logs to the MLflow server that MLFLOW_TRACKING_URI names, as one run per attempt."""
+    """Logs to the MLflow server that MLFLOW_TRACKING_URI names, as one run per attempt, which has the whole curves.
+
+    MLflow drops a value that it gets twice, so a batch that failed half way is sent again as it is.
+    """
 
     def __init__(self, job: Job) -> None:
         mlflow = importlib.import_module("mlflow")
+        self._metric = importlib.import_module("mlflow.entities").Metric
 
-        self._mlflow = mlflow
+        self._mlflow, self._client = mlflow, mlflow.MlflowClient()
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "gristmill"))
-        mlflow.start_run(run_name=f"{job.task.stage} {job.task.fingerprint[:12]}")
+        run = mlflow.start_run(run_name=f"{job.task.stage} {job.task.fingerprint[:12]}")
+        self._id: str = run.info.run_id
         mlflow.log_params({key: str(value)[:500] for key, value in job.task.identity.settings.items()})
 
     def add(self, points: Sequence[Point]) -> None:
-        for step, values in by_step(points).items():
-            self._mlflow.log_metrics(values, step=step)
+        metrics = [
+            self._metric(mlflow_name(one.name), one.value, int(one.time * 1000), one.step) for one in charted(points)
+        ]
+        for start in range(0, len(metrics), MLFLOW_BATCH):
+            self._send(metrics[start : start + MLFLOW_BATCH])
+
+    def _send(self, metrics: Sequence[Any]) -> None:
+        """Send a batch; of one that the server refuses, leave out the values that are to blame, and say so."""
+        try:
+            self._client.log_batch(self._id, metrics=metrics)
+        except Exception as error:
+            if getattr(error, "error_code", None) not in REFUSED:
+                raise
+            if len(metrics) == 1:
+                left_out = f"{metrics[0].key} of step {metrics[0].step}"
+                warn(printable(masked_words(f"MLflow refuses {left_out}, which is left out ({error})")))
+                return
+            half = len(metrics) // 2
+            self._send(metrics[:half])
+            self._send(metrics[half:])
 
     def close(self) -> None:
         self._mlflow.end_run()
+
+
+MLFLOW_BATCH = 1000  # values that its API takes at once
+REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+"""What MLflow's errors say of values that it will not take, whenever they are sent."""
+
+
+def mlflow_name(name: str) -> str:
+    """The name of a curve as MLflow takes it; names of sources may have any character.
+
+    A changed name ends in a digest of its own, so that two curves never become one.
+    """
+    kind, slash, source = name.partition("/")
+    clean = kind + slash + re.sub(r"[^\w. -]|^[.]+$", "_", source, flags=re.ASCII)[:200]
+    return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 OTHERS: Mapping[str, tuple[str, Callable[[Job], Watcher]]] = {
@@ -100,65 +146,72 @@ OTHERS: Mapping[str, tuple[str, Callable[[Job], Watcher]]] = {
 
 
 def by_step(points: Sequence[Point]) -> dict[int, dict[str, float]]:
-    """Step -> name -> value."""
+    """Step -> name -> value, in the order of steps, of the points that a chart can show."""
     steps: dict[int, dict[str, float]] = {}
-    for point in points:
+    for point in sorted(charted(points), key=lambda one: one.step):
         steps.setdefault(point.step, {})[point.name] = point.value
     return steps
 
 
 class Watch:
-    """Shows a job's new points to every watcher every few seconds; the longer it runs, the more seldom."""
+    """Shows a job's new points to one watcher every few seconds; the longer it runs, the more seldom.
 
-    def __init__(self, job: Job, watchers: Mapping[str, Callable[[Job], Watcher]], every_s: float = EVERY_S) -> None:
-        self._job, self._makers, self._every_s = job, dict(watchers), every_s
-        self._watchers: dict[str, Watcher] = {}
-        self._shown: dict[str, int] = {}  # points, by watcher
-        self._failing: set[str] = set()
+    It has a thread of its own, in which the watcher is also made: a service that hangs holds up nobody else.
+    """
+
+    def __init__(self, job: Job, name: str, make: Callable[[Job], Watcher], every_s: float = EVERY_S) -> None:
+        self._job, self._name, self._make, self._every_s = job, name, make, every_s
+        self._shown = 0  # points
+        self._failing = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"watch {name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def end(self) -> None:
-        """Show what is left, and let every watcher close."""
+        """Let the watcher show what is left, and close."""
         self._ended.set()
-        self._thread.join()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, so long and no longer: what it has not shown by then is not shown, and that is said."""
+        self._thread.join(max(0.0, seconds))
+        if self._thread.is_alive():
+            warn(f"{self._name} does not answer; the stage ends without it, its curves may lack the last points")
 
     def _run(self) -> None:
-        for name, make in self._makers.items():
-            with self._said(name):
-                self._watchers[name] = make(self._job)
+        watcher: Watcher | None = None
+        with self._said():
+            watcher = self._make(self._job)
+        if watcher is None:
+            return
         passed = 0.0
         while not self._ended.wait(pause := max(self._every_s, min(SLOWEST_S, GROWTH * passed))):
             passed += pause
-            self._show()
-        self._show()
-        for name, watcher in self._watchers.items():
-            with self._said(name):
-                watcher.close()
+            self._show(watcher)
+        self._show(watcher)
+        with self._said():
+            watcher.close()
 
-    def _show(self) -> None:
-        """Show each watcher the points that it has not seen; where that fails, they are shown the next time."""
-        for name, watcher in self._watchers.items():
-            points = self._job.curves.points[self._shown.get(name, 0) :]
-            if points:
-                with self._said(name):
-                    watcher.add(points)
-                    self._shown[name] = self._shown.get(name, 0) + len(points)
-                    self._failing.discard(name)
+    def _show(self, watcher: Watcher) -> None:
+        """Show the points that it has not seen; where that fails, they are shown the next time."""
+        points = self._job.curves.points[self._shown :]
+        if points:
+            with self._said():
+                watcher.add(points)
+                self._shown += len(points)
+                self._failing = False
 
     @contextlib.contextmanager
-    def _said(self, name: str) -> Iterator[None]:
+    def _said(self) -> Iterator[None]:
         """Report an error, and only the first of several in a row. Libraries of others raise anything."""
         try:
             yield
         except Exception as error:  # nobody's training ends for a curve
-            if name not in self._failing:
+            if not self._failing:
                 said = error if isinstance(error, GristmillError) else f"{type(error).__name__}: {error}"
-                warn(printable(masked_words(f"the curves cannot be shown in {name} ({said})")))
-            self._failing.add(name)
+                warn(printable(masked_words(f"the curves cannot be shown in {self._name} ({said})")))
+            self._failing = True
 
 
 def wanted() -> dict[str, Callable[[Job], Watcher]]:
@@ -176,9 +229,14 @@ def watched(job: Job) -> Iterator[None]:
     if job.ranks.rank:
         yield
         return
-    watch = Watch(job, wanted())
-    watch.start()
+    watches = [Watch(job, name, make) for name, make in wanted().items()]
+    for watch in watches:
+        watch.start()
     try:
         yield
     finally:
-        watch.end()
+        for watch in watches:
+            watch.end()
+        until = time.monotonic() + END_S
+        for watch in watches:
+            watch.wait(until - time.monotonic())

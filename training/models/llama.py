@@ -168,6 +168,7 @@ def load_model(job: Job, manifest: Manifest, dtype: Dtype = "fp32", engine: Engi
     """
     folder = fetch(job, manifest)
     try:
+        check_stored(folder)
         if engine and engine.stage_in_force == 3:
             return made(read_config(folder), stored_weights(folder), dtype, engine, job.ranks.world)
         return whole(folder, dtype)[0]
@@ -219,6 +220,18 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, "pt") as file:
             shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return shapes
+
+
+def check_stored(folder: Path) -> None:
+    """Raise ValueError unless a folder's safetensors hold each parameter of its model, by its name, in its shape.
+
+    The library would give what is missing random values. Only headers are read.
+    """
+    stored = stored_shapes(folder)
+    for name, one in outline(read_config(folder)).named_parameters():
+        if one.requires_grad and stored.get(name) != tuple(one.shape):
+            found = f"has the shape {stored[name]}, not {tuple(one.shape)}" if name in stored else "is missing"
+            raise ValueError(f"{name} {found}")
 
 
 def fetch(job: Job, manifest: Manifest) -> Path:

@@ -246,7 +246,7 @@ def note_heldout(
     """Add held-out losses to the curves; returns the stage's state with the best one, and the loss if it is the best.
 
     `found` is that of each source. The state's `best` is (step, loss) of the lowest loss over all of them so far. A
-    loss that is NaN is never the best.
+    loss that is NaN is never the best, nor is that of step 0: nothing was trained yet, and nothing is saved there.
     """
     after = together(found)
     if after is None:
@@ -255,7 +255,7 @@ def note_heldout(
     apart = {f"heldout_loss/{source}": one.loss for source, one in found.items()} if len(found) > 1 else {}
     job.curves.add(step, heldout_loss=after.loss, **apart)
     best = state.get("best")
-    if not math.isfinite(after.loss) or (best and best[1] <= after.loss):
+    if step == 0 or not math.isfinite(after.loss) or (best and best[1] <= after.loss):
         return state, None
     return {**state, "best": [step, after.loss]}, after.loss
 

@@ -29,6 +29,7 @@ from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Model, Optim
 from contract.store import Store
 from training.engine import checkpoint, zero
+from training.engine.behind import Behind
 from training.engine.engine import Engine
 from training.engine.job import Job, kept_steps, settle_checkpoints
 from training.engine.metrics import Curves
@@ -207,7 +208,8 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
         # Rank 1 leaves a list of its two files; when rank 0 has committed, its own four, a manifest and no list are there.
         assert one.ranks.waited == ([(3, 0)] if rank else [(7, 1)])
     (manifest,) = checkpoint.committed(alone)
-    assert manifest.metrics == {"step": 1, "processes": 2, "schedule_steps": len(BATCHES)}
+    figures = {"step": 1, "processes": 2, "schedule_steps": len(BATCHES)}
+    assert manifest.metrics == {**figures, "upload_s": manifest.metrics["upload_s"]}
     kinds = {Path(file.path).name: file.kind for file in manifest.files}
     shards = [f"shard-0000{rank}-000.safetensors" for rank in range(2)]
     others = ["random-00000.safetensors", "random-00001.safetensors", "state.json"]
@@ -785,6 +787,36 @@ def test_a_stop_that_has_no_time_for_another_upload_lets_the_one_under_way_end(
     assert capsys.readouterr().out.splitlines()[0] == (
         "pretrain: the checkpoint of step 2 is still being uploaded, and another upload would take 9 s more; "
         "10 s are granted, so step 3 is not saved"
+    )
+
+
+def test_a_stop_that_has_no_time_for_any_upload_saves_nothing_also_right_after_a_resume(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = make_job("pretrain", "pretrain.engine.checkpoint_steps=2")
+    engine, now, write = make_engine(job), [100.0], Store.write_bytes
+
+    def slow(self: Store, path: str, data: bytes) -> None:
+        now[0] += 9 if "/shard-" in path else 0
+        write(self, path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+        patch.setattr(Store, "write_bytes", slow)
+        checkpoint.save(job, 2, {"model": engine}, {})
+    (manifest,) = checkpoint.committed(job)
+    assert manifest.metrics["upload_s"] == 9.0
+    again = replace(job, behind=Behind())
+    checkpoint.restore(again, {"model": engine})
+    capsys.readouterr()
+    again.ranks.stop.raised = True
+    for grace, steps in (("8", [2]), ("9", [3, 2])):
+        monkeypatch.setenv("GRISTMILL_GRACE_S", grace)
+        with pytest.raises(Interrupted, match="stopped after step 3 of 6"):
+            checkpoint.save_when_due(again, 3, 6, {"model": engine}, {})
+        assert [one.metrics["step"] for one in checkpoint.committed(job)] == steps
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "pretrain: an upload takes 9 s; 8 s are granted, so step 3 is not saved"
     )
 
 

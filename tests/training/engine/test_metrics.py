@@ -33,6 +33,31 @@ def test_what_waits_is_summed_over_all_processes_in_one_go() -> None:
     assert curves.last("loss") == 2.0
 
 
+def test_what_is_added_behind_figures_that_wait_stays_in_the_order_of_steps() -> None:
+    curves, ranks = Curves(), Ranks()
+    curves.add(0, heldout_loss=6.0)
+    assert [point.step for point in curves.points] == [0], "nothing waits"
+    curves.add_later(1, {"loss": torch.tensor(3.0)})
+    curves.add(1, skipped=1)
+    for row in (71, 72):
+        curves.add(1, **{"skipped_row web": row})
+    curves.add_later(2, {"loss": torch.tensor(2.0)})
+    assert len(curves.points) == 1
+    assert curves.skips() == {"skipped_updates": 1, "skipped_steps": "1"}
+    curves.read(ranks)
+    assert [(one.step, one.name, one.value) for one in curves.points[1:]] == [
+        (1, "loss", 3.0),
+        (1, "skipped", 1.0),
+        (1, "skipped_row web", 71.0),
+        (1, "skipped_row web", 72.0),
+        (2, "loss", 2.0),
+    ]
+    assert curves.skips() == {"skipped_updates": 1, "skipped_steps": "1"}
+    curves.add_later(3, {}, lr=0.1)
+    curves.read(ranks)
+    assert curves.last("lr") == 0.1
+
+
 @pytest.mark.parametrize(
     ("name", "peak"),
     [

@@ -2,10 +2,12 @@
 
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock, call
 
 import pytest
@@ -41,6 +43,13 @@ def wait_for(what: Callable[[], bool]) -> None:
     assert what()
 
 
+def test_numbers_of_rows_are_in_no_chart(tmp_path: Path) -> None:
+    write_events(tmp_path / "events", [Point(2, "skipped", 1.0, 0.0), Point(2, "skipped_row web", 71.0, 0.0)])
+    assert scalars((tmp_path / "events").read_bytes()) == [(2, "skipped", 1.0)]
+    write_events(tmp_path / "none", [Point(2, "skipped_row", 71.0, 0.0)])
+    assert (tmp_path / "none").read_bytes() == b""
+
+
 def test_an_event_file_holds_the_points(tmp_path: Path) -> None:
     write_events(tmp_path / "events", [Point(1, "loss", 2.5, 100.0), Point(2, "loss", 1.5, 101.0)])
     data = (tmp_path / "events").read_bytes()
@@ -55,7 +64,7 @@ def test_a_running_stage_shows_its_points_and_leaves_nothing_behind(make_job: Ca
     job = make_job("pretrain")
     read = lambda after=-1: live_points(job.store, job.task.prefix, after)  # noqa: E731
     assert read() == ([], -1)
-    watch = Watch(job, {"the store": StoreWatcher}, every_s=0.01)
+    watch = Watch(job, "the store", StoreWatcher, every_s=0.01)
     watch.start()
     job.curves.add(1, loss=2.5)
     wait_for(lambda: read()[1] == 0)
@@ -71,6 +80,7 @@ def test_a_running_stage_shows_its_points_and_leaves_nothing_behind(make_job: Ca
         [(2, "loss", 1.5), (2, "lr", pytest.approx(0.1))],
     ]
     watch.end()
+    watch.wait(30)
     assert not job.store.files(job.task.prefix)
 
 
@@ -95,14 +105,14 @@ def test_a_watcher_that_fails_is_reported_once_and_sees_the_points_later(
             raise error
         seen.append(points)
 
-    watch = Watch(job, {"somewhere": lambda _: SimpleNamespace(add=add, close=Mock())})
-    watch._watchers["somewhere"] = SimpleNamespace(add=add, close=Mock())  # type: ignore[assignment]
+    watcher: Any = SimpleNamespace(add=add, close=Mock())
+    watch = Watch(job, "somewhere", lambda _: watcher)
     job.curves.add(1, loss=1.0)
     for _ in range(3):
-        watch._show()
+        watch._show(watcher)
     job.curves.add(2, loss=2.0)
     for _ in range(3):
-        watch._show()
+        watch._show(watcher)
     assert [[point.step for point in points] for points in seen] == [[1], [2]]
     assert [record.getMessage() for record in caplog.records if "shown in" in record.getMessage()] == [
         "warning: the curves cannot be shown in somewhere (503)",
@@ -120,24 +130,149 @@ def test_others_are_used_when_package_and_variable_are_there(monkeypatch: pytest
     assert list(wanted()) == ["the store", "wandb"], "mlflow is not installed"
 
 
-def test_wandb_and_mlflow_get_every_step(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    job = make_job("pretrain")
-    points = [Point(1, "loss", 2.5, 0), Point(1, "lr", 0.1, 0), Point(2, "loss", 1.5, 0)]
-    wandb, mlflow = Mock(), Mock()
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    wandb = Mock()
+    wandb.init.return_value.resumed = False
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    for make in (watching.WandbWatcher, watching.MlflowWatcher):
-        watcher = make(job)
-        watcher.add(points)
-        watcher.close()
+    return wandb
+
+
+class Refused(Exception):
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
+@pytest.fixture
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A stand-in for MLflow, which keeps what it gets as (name, value, milliseconds, step)."""
+    got: list[tuple[str, float, int, int]] = []
+    metric = lambda key, value, timestamp, step: SimpleNamespace(key=key, kept=(key, value, timestamp, step), step=step)  # noqa: E731
+
+    def log_batch(run: str, metrics: list[SimpleNamespace]) -> None:
+        assert run == "run-1"
+        assert len(metrics) <= 1000
+        if any(one.kept[1] == 13.0 for one in metrics):
+            raise Refused("13")
+        got.extend(one.kept for one in metrics)
+
+    client = SimpleNamespace(log_batch=Mock(side_effect=log_batch))
+    entities = SimpleNamespace(Metric=metric)
+    made = SimpleNamespace(
+        MlflowClient=lambda: client, client=client, entities=entities, set_experiment=Mock(), log_params=Mock(), end_run=Mock(), got=got,
+        start_run=lambda run_name: SimpleNamespace(info=SimpleNamespace(run_id="run-1")),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "mlflow", made)
+    monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
+    return made
+
+
+UNORDERED = [
+    Point(1, "loss", 2.5, 1.0),
+    Point(3, "loss", 1.5, 3.0),
+    Point(2, "skipped", 1.0, 2.0),
+    Point(2, "skipped_row web", 71.0, 2.0),
+    Point(2, "skipped_row web", 72.0, 2.0),
+    Point(1, "lr", 0.1, 1.0),
+]
+
+
+def test_wandb_gets_every_step_in_order_and_no_numbers_of_rows(make_job: Callable[..., Job], wandb: Mock) -> None:
+    job = make_job("pretrain")
+    watcher = watching.WandbWatcher(job)
+    watcher.add(UNORDERED)
+    watcher.close()
     given = wandb.init.call_args.kwargs
     assert (given["id"], given["resume"]) == (f"pretrain-{job.task.fingerprint}", "allow")
     assert given["config"] == job.task.identity.settings
-    steps = [({"loss": 2.5, "lr": 0.1}, 1), ({"loss": 1.5}, 2)]
-    assert wandb.init.return_value.log.mock_calls == [call(values, step=step) for values, step in steps]
-    assert mlflow.log_metrics.mock_calls == [call(values, step=step) for values, step in steps]
-    assert wandb.init.return_value.finish.called
+    run = wandb.init.return_value
+    assert run.log.mock_calls == [
+        call({"loss": 2.5, "lr": 0.1}, step=1),
+        call({"skipped": 1.0}, step=2),
+        call({"loss": 1.5}, step=3),
+    ]
+    assert run.finish.called
+
+
+def test_a_run_that_wandb_resumes_goes_on_after_what_it_has(make_job: Callable[..., Job], wandb: Mock) -> None:
+    run = wandb.init.return_value
+    run.resumed, run.step = True, 3
+    watching.WandbWatcher(make_job("pretrain")).add(UNORDERED)
+    assert run.log.mock_calls == [call({"loss": 1.5}, step=3)]
+
+
+def test_mlflow_gets_every_point_with_its_time(make_job: Callable[..., Job], mlflow: SimpleNamespace) -> None:
+    watcher = watching.MlflowWatcher(make_job("pretrain"))
+    watcher.add(UNORDERED)
+    watcher.add([Point(step, "loss", 1.0, 4.0) for step in range(4, 1505)])
+    watcher.close()
+    assert mlflow.got[:4] == [("loss", 2.5, 1000, 1), ("loss", 1.5, 3000, 3), ("skipped", 1.0, 2000, 2), ("lr", 0.1, 1000, 1)]  # fmt: skip
+    assert [step for *_, step in mlflow.got[4:]] == list(range(4, 1505))
+    assert mlflow.client.log_batch.call_count == 3
     assert mlflow.end_run.called
+
+
+def test_a_value_that_mlflow_refuses_holds_up_no_other(
+    make_job: Callable[..., Job], mlflow: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher = watching.MlflowWatcher(make_job("pretrain"))
+    watcher.add([Point(step, "loss", float(step), 0.0) for step in range(10, 17)])
+    assert [step for *_, step in mlflow.got] == [10, 11, 12, 14, 15, 16]
+    assert [record.getMessage() for record in caplog.records if "MLflow" in record.getMessage()] == [
+        "warning: MLflow refuses loss of step 13, which is left out (13)"
+    ]
+    mlflow.client.log_batch.side_effect = ConnectionError("reset")
+    with pytest.raises(ConnectionError):  # what is not refused is sent again later
+        watcher.add([Point(17, "loss", 1.0, 0.0)])
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "changed"),
+    [
+        ("heldout_loss/web-2.de crawl", "heldout_loss/web-2.de crawl", False),
+        ("epochs/böse:quelle", "epochs/b_se_quelle-", True),
+        ("epochs/a//b/../c", "epochs/a__b_.._c-", True),
+        ("epochs/..", "epochs/_-", True),
+        ("epochs/" + "x" * 300, "epochs/" + "x" * 200 + "-", True),
+    ],
+)
+def test_mlflow_gets_names_that_it_takes(name: str, start: str, changed: bool) -> None:
+    found = watching.mlflow_name(name)
+    assert found.startswith(start)
+    assert len(found) == len(start) + 8 * changed
+
+
+def test_names_that_look_alike_to_mlflow_stay_apart() -> None:
+    assert watching.mlflow_name("epochs/中国") != watching.mlflow_name("epochs/日本")
+
+
+def test_a_service_that_hangs_holds_up_no_other_and_not_the_end(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, seen, never = make_job("pretrain"), [], threading.Event()
+
+    def hang(*_: object) -> None:
+        never.wait(60)
+
+    makers = {
+        "a service that never starts": hang,
+        "a service that never takes": lambda _: SimpleNamespace(add=hang, close=Mock()),
+        "a service that never ends": lambda _: SimpleNamespace(add=Mock(), close=hang),
+        "the store": lambda _: SimpleNamespace(add=seen.append, close=Mock()),
+    }
+    monkeypatch.setattr(watching, "wanted", lambda: makers)
+    monkeypatch.setattr(watching, "END_S", 0.5)
+    job.curves.add(1, loss=1.0)
+    began = time.monotonic()
+    with watched(job):
+        pass
+    took = time.monotonic() - began
+    never.set()
+    assert 0.5 <= took < 10
+    assert seen == [job.curves.points]
+    assert [record.getMessage() for record in caplog.records if "answer" in record.getMessage()] == [
+        f"warning: {name} does not answer; the stage ends without it, its curves may lack the last points"
+        for name in list(makers)[:3]
+    ]
 
 
 def test_only_the_first_rank_shows_curves_also_if_the_stage_fails(

@@ -11,7 +11,7 @@ from transformers.utils import import_utils
 
 from contract.errors import InputError
 from contract.results import Pretrain
-from contract.settings.training import Model
+from contract.settings.training import Engine, Model
 from training import reward
 from training.chat.template import open_chat
 from training.engine.job import Job
@@ -141,6 +141,28 @@ def test_a_model_file_that_was_cut_short_is_said(make_job: Callable[..., Job]) -
     for load in (model.load_model, reward.load_reward_model):
         with pytest.raises(InputError, match=r"cannot be loaded .* run (pretrain|reward) again"):
             load(later, later.manifest("pretrain"))
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_a_model_that_lacks_a_tensor_or_has_another_shape_is_refused(
+    make_job: Callable[..., Job], zero_stage: int
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    engine = Engine(zero_stage=zero_stage)
+    norm = "model.layers.1.mlp.down_proj.weight"
+    for number, changed in enumerate(({}, {norm: torch.zeros(32, 8)})):
+        job = make_job("pretrain", name=f"store-{number}")
+        folder = job.scratch.fresh("result")
+        model.save(model.build(SHAPE, open_chat(job).vocab_size, 64, 0), folder, open_chat(job))
+        tensors = load_file(folder / "model.safetensors")
+        del tensors[norm]
+        save_file(tensors | changed, folder / "model.safetensors", {"format": "pt"})
+        job.commit(folder, Pretrain.model_construct())
+        later = Job(job.attempt.run, job.attempt.run.task("sft"), job.attempt)
+        said = r"has the shape \(32, 8\), not \(32, 64\)" if changed else "is missing"
+        with pytest.raises(InputError, match=rf"cannot be loaded \({norm} {said}\); run pretrain again"):
+            model.load_model(later, later.manifest("pretrain"), "fp32", engine)
 
 
 def test_flops_and_mfu_by_hand() -> None:
