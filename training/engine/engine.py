@@ -13,13 +13,14 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
 from training.engine import optimizers, zero
-from training.engine.guard import Guard
+from training.engine.guard import Guard, GuardState
 from training.engine.job import Job
 from training.engine.schedule import lr_at
 
@@ -53,6 +54,15 @@ def laid_over(config: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     both = {key: (config[key], value) for key, value in given.items() if isinstance(config.get(key), dict)}
     inner = {key: laid_over(ours, value) for key, (ours, value) in both.items() if isinstance(value, dict)}
     return {**config, **given, **inner}
+
+
+class State(BaseModel):
+    """What a checkpoint holds of an engine besides weights and moments."""
+
+    steps: int
+    updates: int
+    guard: GuardState
+    scale: dict[str, float]
 
 
 class Engine:
@@ -249,7 +259,7 @@ class Engine:
         return {**self._job.curves.skips(), "zero_stage": self.zero_stage}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold besides weights and moments, as JSON values."""
+        """What a checkpoint must hold besides weights and moments, as JSON values: those of `State`."""
         return {
             "steps": self.steps_done,
             "updates": self.updates,
