@@ -46,14 +46,7 @@ def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accu
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
-    return laid_over(config, engine.deepspeed)
-
-
-def laid_over(config: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested configuration with the values of another one, where that has any."""
-    both = {key: (config[key], value) for key, value in given.items() if isinstance(config.get(key), dict)}
-    inner = {key: laid_over(ours, value) for key, (ours, value) in both.items() if isinstance(value, dict)}
-    return {**config, **given, **inner}
+    return zero.laid_over(config, engine.deepspeed)
 
 
 class State(BaseModel):

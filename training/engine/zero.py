@@ -30,6 +30,13 @@ Weights = Callable[[str], Tensor]
 """A parameter's whole float32 weights, by its name."""
 
 
+def laid_over(config: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested configuration with the values of another one, where that has any."""
+    both = {key: (config[key], value) for key, value in given.items() if isinstance(config.get(key), dict)}
+    inner = {key: laid_over(ours, value) for key, (ours, value) in both.items() if isinstance(value, dict)}
+    return {**config, **given, **inner}
+
+
 def in_shards(engine: EngineSettings, world: int) -> contextlib.AbstractContextManager[Any]:
     """Under ZeRO 3, a module that is made within has its parameters in shards, so that no process ever holds it whole.
 
@@ -40,7 +47,7 @@ def in_shards(engine: EngineSettings, world: int) -> contextlib.AbstractContextM
     sharded = {"stage": 3, **({"offload_param": {"device": "cpu"}} if engine.offload_parameters else {})}
     half = {name: {"enabled": engine.dtype == name} for name in ("bf16", "fp16")}
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[engine.dtype]
-    config = {"train_batch_size": world, "zero_optimization": sharded, **half}
+    config = laid_over({"train_batch_size": world, "zero_optimization": sharded, **half}, engine.deepspeed)
     made: contextlib.AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=config, dtype=dtype)
     return made
 

@@ -17,7 +17,7 @@ from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Model, Optim
 from training.chat.template import open_chat
 from training.engine import checkpoint, zero
-from training.engine.engine import Engine, deepspeed_config, laid_over
+from training.engine.engine import Engine, deepspeed_config
 from training.engine.job import Job
 from training.engine.optimizers import decay_groups
 from training.engine.schedule import lr_at
@@ -287,12 +287,12 @@ def test_options_are_laid_over_what_the_recipe_makes_of_deepspeed() -> None:
     }  # fmt: skip
     assert (config["wall_clock_breakdown"], config["gradient_accumulation_steps"]) == (True, 2)
     assert "overlap_comm" not in deepspeed_config(EngineSettings(), 1.0, 4, 2)["zero_optimization"]
-    assert laid_over({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "e": 5}) == {
+    assert zero.laid_over({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "e": 5}) == {
         "a": {"b": 1, "c": 4},
         "d": 3,
         "e": 5,
     }
-    assert laid_over({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
+    assert zero.laid_over({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
 
 
 def test_an_option_that_deepspeed_refuses_is_said_at_the_key(make_job: Callable[..., Job]) -> None:
