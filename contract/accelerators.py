@@ -9,8 +9,8 @@ GB = 1e9
 class Accelerator:
     """memory: bytes, in the data sheet's decimal GB. peak: dense bf16 FLOP/s, half of what is sold as sparse.
 
-    bandwidth: of the memory, in bytes a second. device: a part of the name by which CUDA knows it; one that says neither
-    PCIe nor NVL is an SXM device.
+    bandwidth: of the memory, in bytes a second. device: a part of the name by which CUDA knows it; a name that says
+    neither PCIe nor NVL is that of an SXM device.
 
     A device has up to 7 % more memory than its data sheet says; the CUDA context and the gaps between tensors take it.
     """

@@ -20,7 +20,7 @@ from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
 from training.engine import optimizers, zero
-from training.engine.guard import Guard, GuardState
+from training.engine.guard import LEVEL, Guard, GuardState
 from training.engine.job import Job
 from training.engine.schedule import lr_at
 
@@ -105,7 +105,7 @@ class Engine:
             zero.write(self.deepspeed, lambda name: {"weight": exact(name)}, 0)
         optimizer.register_step_pre_hook(self._withhold)
         optimizer.register_step_post_hook(self._give_back)
-        self._micro = 0
+        self._micro, self._losses = 0, torch.zeros((), device=job.ranks.device)
 
     def _initialized(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], engine: EngineSettings
@@ -164,6 +164,7 @@ class Engine:
             raise RuntimeError(
                 f"backward was called {self._micro} times before step; this batch has {self.accumulation} parts"
             )
+        self._losses += loss.detach()  # NaN or infinite if any is
         self.deepspeed.backward(loss)
         if self._micro < self.accumulation:
             self.deepspeed.step()  # only counts the part; DeepSpeed updates on the last part
@@ -187,14 +188,26 @@ class Engine:
         self.steps_done += 1
         self._micro = 0
         self.norm, self.skipped = norm, self.guard.refuses(norm)
-        if self.skipped and scale.get("cur_scale", 1.0) > scale.get("min_scale", 1.0) and not math.isfinite(norm):
+        if scale and not math.isfinite(norm) and not self._bad_loss(scale):
             self._say_overflow(scale["cur_scale"])
         elif self.skipped:
-            self.guard.left_out()
+            self.guard.left_out(norm)
         else:
             self.updates += 1
             self.guard.applied(norm)
+        self._losses.zero_()
         return norm
+
+    def _bad_loss(self, scale: Mapping[str, float]) -> bool:
+        """Whether an infinite norm in fp16 comes of the batch, as every rank finds, and not of the scale of the loss.
+
+        It does if the loss itself, which nothing has scaled, is NaN or infinite, or the scale cannot fall further. The
+        scale then stays, because such a batch says nothing about it.
+        """
+        bad = bool(self._job.ranks.sum(float(not bool(self._losses.isfinite())))[0])
+        if bad:
+            zero.set_loss_scale(self.deepspeed, scale)
+        return bad or scale["cur_scale"] <= scale["min_scale"]
 
     def _say_overflow(self, scale: float) -> None:
         """In fp16 an infinite norm first says that the loss was scaled too far up, and nothing about the batch."""
@@ -225,7 +238,12 @@ class Engine:
         if self._job.ranks.rank == 0:
             said = ", ".join(" ".join(map(str, (source, *some))).strip() for source, some in listed.items())
             print(f"skipped {what} of {self._stage} in step {step}: {found}; rows of its batch: {said}", flush=True)
-        if guard.in_a_row >= self.optim.give_up_after * at_once:
+        if guard.at_new_level(LEVEL * at_once):
+            if self._job.ranks.rank == 0:
+                found = f"{LEVEL} batches in a row were skipped with norms near {self.norm:.4g}"
+                print(f"{self._stage}: {found}: they are no bad batches, so the median starts anew", flush=True)
+            guard.forget()
+        elif guard.in_a_row >= self.optim.give_up_after * at_once:
             raise InputError(
                 f"{self._stage}: {guard.in_a_row} updates in a row were skipped, the last in step {step}: {found}; "
                 f"training diverged, lower the learning rate or clip of {self._stage}, or raise its skip_above"
@@ -299,7 +317,10 @@ def _told(stage: str, engine: EngineSettings) -> str:
     if force == engine.zero_stage:
         return f"{stage}: ZeRO stage {force}"
     why = "offload_optimizer" if engine.dtype == "fp32" else engine.dtype
-    return f"{stage}: ZeRO stage {force}, because engine.zero_stage is 0 and {why} needs float32 weights of its own"
+    return (
+        f"{stage}: ZeRO stage {force}, because engine.zero_stage is 0 and {why} needs float32 weights of its own; "
+        "not 1, which holds the float32 gradients of the whole model on every process"
+    )
 
 
 def _exact(module: nn.Module, engine: EngineSettings) -> zero.Weights | None:

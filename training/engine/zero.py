@@ -21,6 +21,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor
 
+from contract.errors import RecipeError
 from contract.settings.training import Engine as EngineSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's and LAMB's
@@ -48,7 +49,12 @@ def in_shards(engine: EngineSettings, world: int) -> contextlib.AbstractContextM
     half = {name: {"enabled": engine.dtype == name} for name in ("bf16", "fp16")}
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[engine.dtype]
     config = laid_over({"train_batch_size": world, "zero_optimization": sharded, **half}, engine.deepspeed)
-    made: contextlib.AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=config, dtype=dtype)
+    try:
+        made: contextlib.AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=config, dtype=dtype)
+    except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+        if not engine.deepspeed:
+            raise
+        raise RecipeError(f"engine.deepspeed: DeepSpeed refuses it ({error})") from error
     return made
 
 

@@ -542,8 +542,18 @@ def test_several_engines_extras_random_states_and_curves_come_back(make_job: Cal
     assert json.loads(job.store.read_bytes(path)) == {
         "step": 1,
         "engines": {
-            "policy": {"steps": 0, "updates": 0, "guard": {"norms": [], "skipped": 0, "in_a_row": 0}, "scale": {}},
-            "value": {"steps": 2, "updates": 2, "guard": {"norms": norms, "skipped": 0, "in_a_row": 0}, "scale": {}},
+            "policy": {
+                "steps": 0,
+                "updates": 0,
+                "guard": {"norms": [], "skipped": 0, "in_a_row": 0, "refused": []},
+                "scale": {},
+            },
+            "value": {
+                "steps": 2,
+                "updates": 2,
+                "guard": {"norms": norms, "skipped": 0, "in_a_row": 0, "refused": []},
+                "scale": {},
+            },
         },
         "extra": {"kl_coef": 0.1},
     }

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import deepspeed
 import pytest
 
+from contract.errors import RecipeError
 from contract.settings.training import Engine as EngineSettings
 from training.engine import zero
 
@@ -166,6 +167,9 @@ def test_what_begins_in_shards_has_the_options_that_the_recipe_passes_through(mo
         "stage": 3, "stage3_param_persistence_threshold": 7, "offload_param": {"device": "cpu", "pin_memory": False},
     }  # fmt: skip
     assert (made["train_batch_size"], made["bf16"], made["fp16"]) == (2, {"enabled": True}, {"enabled": False})
+    begun.side_effect = ValueError("not so many")
+    with pytest.raises(RecipeError, match=r"engine.deepspeed: DeepSpeed refuses it \(not so many\)"):
+        zero.in_shards(settings, 2)
 
 
 def run_two(script: str, tmp_path: Path) -> None:
