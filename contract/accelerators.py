@@ -9,7 +9,8 @@ GB = 1e9
 class Accelerator:
     """memory: bytes, in the data sheet's decimal GB. peak: dense bf16 FLOP/s, half of what is sold as sparse.
 
-    bandwidth: of the memory, in bytes a second.
+    bandwidth: of the memory, in bytes a second. device: a part of the name by which CUDA knows it; a name that says
+    neither PCIe nor NVL is that of an SXM device.
 
     A device has up to 7 % more memory than its data sheet says; the CUDA context and the gaps between tensors take it.
     """
@@ -18,16 +19,17 @@ class Accelerator:
     memory: float
     peak: float
     bandwidth: float
+    device: str
 
 
 ACCELERATORS = {
-    "h100": Accelerator("H100 SXM", 80 * GB, 989e12, 3.35e12),
-    "h100-pcie": Accelerator("H100 PCIe", 80 * GB, 756e12, 2.0e12),
-    "h100-nvl": Accelerator("H100 NVL", 94 * GB, 835e12, 3.9e12),
-    "h200": Accelerator("H200 SXM", 141 * GB, 989e12, 4.8e12),
-    "h200-nvl": Accelerator("H200 NVL", 141 * GB, 835e12, 4.8e12),
-    "a100": Accelerator("A100 80 GB", 80 * GB, 312e12, 2.04e12),
-    "a100-40gb": Accelerator("A100 40 GB", 40 * GB, 312e12, 1.56e12),
+    "h100": Accelerator("H100 SXM", 80 * GB, 989e12, 3.35e12, "H100"),
+    "h100-pcie": Accelerator("H100 PCIe", 80 * GB, 756e12, 2.0e12, "H100 PCIe"),
+    "h100-nvl": Accelerator("H100 NVL", 94 * GB, 835e12, 3.9e12, "H100 NVL"),
+    "h200": Accelerator("H200 SXM", 141 * GB, 989e12, 4.8e12, "H200"),
+    "h200-nvl": Accelerator("H200 NVL", 141 * GB, 835e12, 4.8e12, "H200 NVL"),
+    "a100": Accelerator("A100 80 GB", 80 * GB, 312e12, 2.04e12, "A100"),
+    "a100-40gb": Accelerator("A100 40 GB", 40 * GB, 312e12, 1.56e12, "A100"),
 }
 """NVIDIA's data sheets of 2020 to 2024. The A100's peak is the same for SXM and PCIe."""
 

@@ -16,11 +16,16 @@ LIVE = 1_000_000_000
 """Elements that ZeRO 3 keeps gathered, DeepSpeed's default `stage3_max_live_parameters`."""
 MOMENTS = 8
 """Bytes a parameter: AdamW's two moments in fp32."""
+CHECKPOINT = 4 + MOMENTS
+"""Bytes a parameter of a checkpoint: fp32 weights and moments. Each process copies its share and uploads the copy."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device by what they are for. `host` is what offloading puts into main memory, for one process."""
+    """Bytes on one device by what they are for.
+
+    `host` is in main memory, for one process: what offloading puts there, and the copy of a checkpoint on its way.
+    """
 
     weights: float = 0
     gradients: float = 0
@@ -84,11 +89,6 @@ def number_bytes(engine: Engine) -> int:
     return 4 if engine.dtype == "fp32" else 2
 
 
-def zero_stage(engine: Engine) -> int:
-    """The ZeRO stage in force: bf16 and offloading need one."""
-    return engine.zero_stage or (2 if engine.dtype == "bf16" or engine.offload_optimizer else 0)
-
-
 def frozen(count: int, engine: Engine) -> Memory:
     """What a model holds that only computes, whole on each device."""
     return Memory(weights=number_bytes(engine) * count)
@@ -99,21 +99,25 @@ def held(count: int, engine: Engine) -> Memory:
 
     With ZeRO, the optimizer keeps fp32 weights beside its moments. ZeRO 3 shards the weights too, but gathers up to
     LIVE elements of them again, and its gradients have a fixed place. Tensor or pipeline parallelism shares out the
-    parameters first; that embeddings stay whole then is not counted.
+    parameters first; that embeddings stay whole then is not counted. What is offloaded is on the host instead, but for
+    the gathered weights. While a checkpoint is uploaded behind the steps, the host also holds a copy of all state.
     """
-    stage, size, processes = zero_stage(engine), number_bytes(engine), engine.replicas
+    stage, size, processes = engine.stage_in_force, number_bytes(engine), engine.replicas
     count = _own(count, engine)
-    weights = size * (count / processes + min(count, LIVE) if stage == 3 else count)
+    shard, gathered = (size * count / processes, size * min(count, LIVE)) if stage == 3 else (0.0, size * count)
     states = count / processes * (4 + MOMENTS) if stage else count * MOMENTS
     gradients = 4 * count / processes if stage == 3 else 0
+    host = CHECKPOINT * count / processes
+    if engine.offload_parameters:
+        host, shard = host + shard, 0.0
     if engine.offload_optimizer:
-        return Memory(weights=weights, host=states + 4 * count / processes)
-    return Memory(weights=weights, optimizer=states, gradients=gradients)
+        return Memory(weights=shard + gathered, host=host + states + 4 * count / processes)
+    return Memory(weights=shard + gathered, optimizer=states, gradients=gradients, host=host)
 
 
 def gradients(count: int, engine: Engine) -> Memory:
     """The gradients that wait for an update, in fp32: whole below ZeRO 2, on the host if the optimizer is there."""
-    sharded = engine.replicas if zero_stage(engine) >= 2 else 1
+    sharded = engine.replicas if engine.stage_in_force >= 2 else 1
     return Memory(gradients=0 if engine.offload_optimizer else 4 * _own(count, engine) / sharded)
 
 
@@ -129,13 +133,14 @@ def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, wor
     the first layer is computed again, one layer's; at the end of the backward pass all gradients are, with the buffers
     that reduce them; and during the update. On CUDA DeepSpeed allocates whole buffers, also for small models.
     """
-    stage, size, processes = zero_stage(engine), number_bytes(engine), engine.replicas
+    stage, size, processes = engine.stage_in_force, number_bytes(engine), engine.replicas
     base, own = held(count, engine), _own(count, engine)
     whole = base if base.gradients else base + gradients(count, engine)
     begun = whole if work.accumulation > 1 else base
     largest = model.d_model * max(vocab_size, 2 * model.experts * model.d_ff, model.d_ff)  # experts are one tensor
     reducing = _reducing(own, largest, engine, work.accumulation > 1, cuda)
-    updating = 4 * own / processes if stage == 3 or (stage and size == 4) else 0  # a flat copy of the gradients
+    flat = not engine.offload_optimizer and (stage == 3 or (stage and size == 4))
+    updating = 4 * own / processes if flat else 0  # a flat copy of the gradients
     moments = (
         begun
         + Memory(
@@ -150,7 +155,7 @@ def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, wor
 
 def _reducing(count: int, largest: int, engine: Engine, accumulates: bool, cuda: bool) -> float:
     """Bytes beside the gradients, at the end of a backward pass, while DeepSpeed reduces them over the processes."""
-    stage, size, used = zero_stage(engine), number_bytes(engine), min(count, BUCKET)
+    stage, size, used = engine.stage_in_force, number_bytes(engine), min(count, BUCKET)
     bucket = size * (BUCKET if cuda and stage else used)
     if stage < 2:
         return bucket
@@ -234,7 +239,7 @@ def refuse_absurd(stage: str, model: Model, vocab_size: int, engine: Engine, seq
     if stage == "ppo":  # a critic learns too, and two models only compute
         judge = reward_parameters(model, vocab_size)
         models = models + held(judge, engine) + frozen(count, engine) + frozen(judge, engine)
-    where = f"on each of {engine.processes} processes with ZeRO stage {zero_stage(engine)}"
+    where = f"on each of {engine.processes} processes with ZeRO stage {engine.stage_in_force}"
     limit = f"no accelerator has more than {MOST_MEMORY / GB:.0f} GB"
     if models.total > MOST_MEMORY:
         raise ValueError(

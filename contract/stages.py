@@ -124,7 +124,7 @@ STAGES: dict[str, Stage] = {
             "documents to token shards, and to rows of equal length",
         ),
         Stage(
-            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 3,
+            "pretrain", "pretrain", "gpu", "corpus", ("pack", "tokenizer"), 4,
             "next-token prediction, or blanks to fill",
             settings=("pack.seq_len",),
         ),
@@ -143,7 +143,7 @@ STAGES: dict[str, Stage] = {
             "is the reward model good enough for PPO",
         ),
         Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 4,
+            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 5,
             "reinforcement learning from the reward model",
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from contract import recipe as recipes
-from contract.accelerators import ACCELERATORS, Accelerator
+from contract.accelerators import ACCELERATORS, GB, Accelerator
 from contract.digest import split_digest
 from contract.errors import GristmillError, InputError
 from contract.manifest import find
@@ -24,6 +24,7 @@ from contract.settings.examples import MAX_SYNTHETIC, Examples
 from contract.settings.training import Engine, Model
 from contract.shards import rows_by_source
 from contract.sizes import (
+    CHECKPOINT,
     Memory,
     Work,
     cache_bytes,
@@ -35,7 +36,6 @@ from contract.sizes import (
     parameters,
     reward_parameters,
     training_peak,
-    zero_stage,
 )
 from contract.sources import list_segments
 from contract.store import split_uri
@@ -337,6 +337,7 @@ def _models(
         for one in stages
     ]
     first = stages[0]
+    saved = CHECKPOINT * first.parameters / GB
     ratio = first.tokens / first.parameters
     read = epochs(recipe, sources)
     said = ", ".join(f"{name} {'not known' if value is None else f'{value:.2f}'}" for name, value in read.items())
@@ -347,6 +348,7 @@ def _models(
         "",
         f"pretrain: {ratio:.0f} tokens a parameter, {ratio / CHINCHILLA:.1f} times Chinchilla's {CHINCHILLA}",
         f"pretrain: epochs over each source: {said}",
+        f"pretrain: a checkpoint takes {saved:,.1f} GB; at 1 GB/s to the store, a stop needs {saved:,.0f} s to save it",
         f"ppo: {stages[3].generation / 3600:,.2f} of its hours are sampling, which reads all weights for each token",
     ]
 
@@ -356,7 +358,7 @@ def _memory(stages: Sequence[Trained], gpu: Accelerator) -> list[str]:
         (
             one.stage,
             one.engine.dtype,
-            f"{zero_stage(one.engine)}" if one.stage in TRAINING else "",
+            f"{one.engine.stage_in_force}" if one.stage in TRAINING else "",
             f"{one.engine.micro_batch}",
             *(gib(getattr(one.memory, part)) for part in (*PARTS, "total", "host")),
         )
@@ -373,7 +375,8 @@ def _memory(stages: Sequence[Trained], gpu: Accelerator) -> list[str]:
             told.append(f"{one.stage} fits: {one.memory.total / gpu.memory:.0%} of the memory, most of it {part}")
     head = ("stage", "dtype", "ZeRO", "micro-batch", *PARTS, "total", "host")
     return [
-        f"Memory of one GPU at its fullest moment, in GiB; {gpu.name} has {gib(gpu.memory)}",
+        f"Memory of one GPU at its fullest moment, in GiB; {gpu.name} has {gib(gpu.memory)}; "
+        "host: main memory of one process",
         "",
         *table(head, rows),
         "",

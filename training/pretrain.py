@@ -39,7 +39,7 @@ def run(job: Job) -> None:
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
     engines = {"model": engine}
     step, state = checkpoint.restore(job, engines, lambda: _extendable(job, plan))
-    phase, judge = _enter(job, engine, start, plan.number(step)), partial(_judge, job, engine, heldout, chat)
+    phase, judge = _enter(job, engine, start, plan, step), partial(_judge, job, engine, heldout, chat)
     progress, pace = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step), Pace()
     found, best = None, None
     with draws.stream(job.ranks, step) as batches:
@@ -50,7 +50,7 @@ def run(job: Job) -> None:
             state, _ = note_heldout(job, 0, first, state)
         while step < plan.steps:
             if plan.number(step) != phase:
-                phase = _enter(job, engine, start, plan.number(step))
+                phase = _enter(job, engine, start, plan, step)
             only_new_rows.before(step)
             began = time.perf_counter()
             mine = next(batches)
@@ -183,9 +183,15 @@ def _draws(job: Job, infilling: Infilling | None = None) -> Draws:
     return Draws([data[length] for length in phases], plan, settings.seed, infilling)
 
 
-def _enter(job: Job, engine: Engine, start: positions.Positions, phase: int) -> int:
-    """Set the model's positions and the rows of a step to those of a phase, wherever they were, and return it."""
+def _enter(job: Job, engine: Engine, start: positions.Positions, plan: Schedule, step: int) -> int:
+    """Set the model's positions and the rows of a step to those of its phase, wherever they were, and return it.
+
+    With the first step of a phase the guard begins anew: other text or longer rows have other norms.
+    """
     settings: Pretrain = job.settings
+    phase = plan.number(step)
+    if step and plan.number(step - 1) != phase:
+        engine.guard.forget()
     seq_len = job.setting("pack.seq_len")
     _, rows = lengths(settings, seq_len)[phase]
     positions.turn(engine.module, positions.of_phases(start, settings.phases, seq_len)[phase])

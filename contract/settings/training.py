@@ -149,7 +149,9 @@ class Engine(Settings):
     overlap_communication: bool | None = runtime_only(None)
     """Gradients are reduced while the backward pass goes on. Unset: in ZeRO 3 only, as DeepSpeed does by itself."""
     deepspeed: dict[str, Any] = runtime_only({})
-    """Options of DeepSpeed's own configuration, such as {zero_optimization: {reduce_bucket_size: 100000000}}."""
+    """Options of DeepSpeed's own configuration, such as {zero_optimization: {reduce_bucket_size: 100000000}}.
+
+    Only those that change nothing but speed, memory and what is logged; the others follow from the recipe."""
     processes: Annotated[int, Field(gt=0, le=1024, strict=True)] = runtime_only(1)
     """Processes that `deepspeed` starts on this machine: one per GPU, or CPU processes if there is no GPU."""
     tensor_parallel: Annotated[int, Field(gt=0, le=64, strict=True)] = runtime_only(1)
@@ -230,20 +232,52 @@ class Engine(Settings):
     @field_validator("deepspeed")
     @classmethod
     def _contradicts_nothing(cls, given: dict[str, Any]) -> dict[str, Any]:
-        for key in _dotted(given):
+        for path, value in _leaves(given):
+            key = ".".join(path)
             for decided, setting in DECIDED.items():
                 if f"{key}.".startswith(f"{decided}."):
                     raise ValueError(f"{key} would contradict the recipe: {setting}")
+            if any(path == other[: len(path)] for other in OPTIONS - {path}):
+                raise ValueError(f"{key} should hold options by name, got {value!r}")
+            if path not in OPTIONS:
+                raise ValueError(f"{key} is none of the options that change only speed, memory or what is logged")
+            if value is None or isinstance(value, dict):
+                raise ValueError(f"{key} should have a value, got {value!r}")
         return given
 
 
-def _dotted(given: dict[str, Any], above: str = "") -> Iterator[str]:
-    """The keys of nested settings that hold no others, as `zero_optimization.stage`."""
+def _leaves(given: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The settings of nested ones that hold no others, with the names that lead to them."""
     for key, value in given.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{above}{key}.")
+        path = (*above, str(key))
+        if value and isinstance(value, dict):
+            yield from _leaves(value, path)
         else:
-            yield f"{above}{key}"
+            yield path, value
+
+
+OPTIONS = frozenset(
+    tuple(key.split("."))
+    for section, names in {
+        "": "wall_clock_breakdown memory_breakdown dump_state disable_python_gc",
+        "zero_optimization.": (
+            "allgather_bucket_size allgather_partitions contiguous_gradients memory_efficient_linear "
+            "reduce_bucket_size reduce_scatter round_robin_gradients sub_group_size use_multi_rank_bucket_allreduce "
+            "stage3_allgather_sequential stage3_max_live_parameters stage3_max_reuse_distance "
+            "stage3_model_persistence_threshold stage3_module_granularity_threshold "
+            "stage3_param_persistence_threshold stage3_prefetch_bucket_size stage3_use_all_reduce_for_fetch_params "
+            "offload_optimizer.pin_memory offload_param.pin_memory log_trace_cache_warnings enable_sanity_checks"
+        ),
+        "aio.": "block_size queue_depth intra_op_parallelism single_submit overlap_events",
+        # They say how soon the largest scale is found at which gradients stay finite; powers of two round nothing.
+        "fp16.": "initial_scale_power loss_scale_window hysteresis consecutive_hysteresis min_loss_scale",
+        "comms_logger.": "enabled prof_all prof_ops verbose debug",
+        "flops_profiler.": "enabled recompute_fwd_factor profile_step module_depth top_modules detailed",
+        "timers.throughput.": "enabled synchronized",
+    }.items()
+    for key in (f"{section}{name}" for name in names.split())
+)
+"""Options of DeepSpeed that change only speed, memory or what is logged: they are passed through, and no others."""
 
 
 DECIDED = {
@@ -254,9 +288,14 @@ DECIDED = {
     "gradient_clipping": "set optim.clip instead",
     "optimizer": "set optim.optimizer instead",
     "scheduler": "set optim.schedule instead",
-    "bf16.enabled": "set engine.dtype instead",
+    "bf16": "set engine.dtype instead; weights, gradients and moments are kept in float32 beside it",
     "bfloat16": "set engine.dtype instead",
     "fp16.enabled": "set engine.dtype instead",
+    "fp16.auto_cast": "set engine.dtype instead",
+    "fp16.loss_scale": "the scale follows the gradients",
+    "fp16.fp16_master_weights_and_grads": "weights and gradients are kept in float32",
+    "communication_data_type": "gradients are summed in float32",
+    "activation_checkpointing": "set engine.activation_checkpointing instead",
     "amp": "set engine.dtype instead",
     "torch_autocast": "set engine.dtype instead",
     "data_types": "set engine.dtype instead; gradients are summed in float32",
@@ -264,8 +303,10 @@ DECIDED = {
     "zero_optimization.overlap_comm": "set engine.overlap_communication instead",
     "zero_optimization.offload_optimizer.device": "set engine.offload_optimizer instead",
     "zero_optimization.offload_param.device": "set engine.offload_parameters instead",
+    "zero_optimization.cpu_offload": "set engine.offload_optimizer instead",
+    "zero_optimization.cpu_offload_param": "set engine.offload_parameters instead",
+    "zero_optimization.zero_quantized_gradients": "gradients are summed in float32",
     "zero_optimization.compute_grad_norm": "updates are judged and clipped by the norm",
-    "bf16.check_grad_overflow": "updates that are not finite are skipped",
     "tensor_parallel": "set engine.tensor_parallel instead",
     "pipeline": "set engine.pipeline_stages instead",
     "sequence_parallel_size": "batches are dealt to as many processes as there are",

@@ -22,7 +22,6 @@ from contract.sizes import (
     refuse_absurd,
     reward_parameters,
     training_peak,
-    zero_stage,
 )
 
 LLAMA_7B = Model(layers=32, d_model=4096, heads=32, kv_heads=32, d_ff=11008, tie_embeddings=False)
@@ -107,8 +106,36 @@ def test_processes_that_share_a_model_hold_their_part_of_it_and_zero_shares_that
 def test_offloading_moves_the_optimizer_and_the_gradients_to_the_host() -> None:
     engine = Engine(dtype="bf16", zero_stage=2, processes=2, offload_optimizer=True)
     both = held(1000, engine)
-    assert (both.optimizer, both.host, gradients(1000, engine).gradients) == (0, 500 * (12 + 4), 0)
+    assert (both.optimizer, both.host, gradients(1000, engine).gradients) == (0, 500 * (12 + 4) + 500 * 12, 0)
     assert both.total == both.weights == 2000
+
+
+def test_offloading_the_weights_leaves_what_is_gathered_on_the_device() -> None:
+    count = 10 * LIVE
+    only = held(count, Engine(dtype="bf16", zero_stage=3, processes=4, offload_parameters=True))
+    assert (only.weights, only.host) == (2 * LIVE, (2 + 12) * count / 4)
+    assert (only.optimizer, only.gradients) == (12 * count / 4, 4 * count / 4)
+    both = held(count, Engine(dtype="fp16", zero_stage=3, processes=4, offload_parameters=True, offload_optimizer=True))
+    assert (both.total, both.host) == (2 * LIVE, (2 + 12 + 4 + 12) * count / 4)
+
+
+def test_the_host_holds_each_process_share_of_a_checkpoint_until_it_is_uploaded() -> None:
+    assert held(1000, Engine()).host == 12 * 1000
+    assert held(1000, Engine(dtype="bf16", zero_stage=2, processes=4)).host == 12 * 250
+    assert frozen(1000, Engine()).host == 0
+
+
+def test_a_model_of_174_billion_is_taken_by_one_process_that_offloads_all_of_it() -> None:
+    gpt3 = Model(layers=96, d_model=12288, heads=96, kv_heads=96, d_ff=32768, tie_embeddings=False)
+    assert 174e9 < parameters(gpt3, 32_000) < 175e9
+    engine = Engine(dtype="bf16", zero_stage=3, offload_parameters=True, offload_optimizer=True, micro_batch=1)
+    refuse_absurd("sft", gpt3, 32_000, engine, 0)
+    peak = training_peak(gpt3, parameters(gpt3, 32_000), 32_000, engine, replace(WORK, length=64), cuda=True)
+    assert peak.total < 20e9
+    with pytest.raises(ValueError, match="GB in sft"):
+        refuse_absurd("sft", gpt3, 32_000, engine.model_copy(update={"offload_optimizer": False}), 0)
+    with pytest.raises(ValueError, match="GB in sft"):
+        refuse_absurd("sft", gpt3, 32_000, engine.model_copy(update={"offload_parameters": False}), 0)
 
 
 @pytest.mark.parametrize(
@@ -116,13 +143,23 @@ def test_offloading_moves_the_optimizer_and_the_gradients_to_the_host() -> None:
     [
         (Engine(), 0),
         (Engine(dtype="bf16"), 2),
+        (Engine(dtype="fp16"), 2),
         (Engine(offload_optimizer=True), 2),
         (Engine(dtype="bf16", zero_stage=1), 1),
         (Engine(zero_stage=3), 3),
     ],
 )
-def test_bf16_and_offloading_need_a_stage(engine: Engine, stage: int) -> None:
-    assert zero_stage(engine) == stage
+def test_what_half_precision_and_offloading_hold_is_that_of_the_stage_in_force(engine: Engine, stage: int) -> None:
+    alike = engine.model_copy(update={"zero_stage": stage})
+    assert (held(1000, engine), gradients(1000, engine)) == (held(1000, alike), gradients(1000, alike))
+    assert f"with ZeRO stage {stage};" in _refused(engine)
+
+
+def _refused(engine: Engine) -> str:
+    huge = Model(layers=1000, d_model=1 << 17, heads=128, kv_heads=128, d_ff=1 << 19)
+    with pytest.raises(ValueError, match="GB in sft") as refused:
+        refuse_absurd("sft", huge, 32_000, engine, 0)
+    return str(refused.value)
 
 
 def test_whole_logits_of_a_large_vocabulary_take_gigabytes_and_a_part_of_them_does_not() -> None:
@@ -179,7 +216,7 @@ def test_the_fullest_moment_is_the_loss_where_batches_are_large_and_the_reductio
     assert (at_loss.gradients, at_loss.buffers) == (0, 0)
     short = Work(rows=1, length=8, predicted=8, accumulation=1)
     at_end = training_peak(Model(), count, 32_000, Engine(), short, cuda=False)
-    assert at_end == Memory(4 * count, 4 * count, 8 * count, buffers=4 * count)
+    assert at_end == Memory(4 * count, 4 * count, 8 * count, buffers=4 * count, host=12 * count)
 
 
 def test_gradients_wait_from_one_micro_batch_to_the_next() -> None:

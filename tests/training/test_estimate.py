@@ -16,7 +16,7 @@ from contract.plan import Run
 from contract.recipe import Recipe
 from contract.settings.examples import MAX_SYNTHETIC
 from contract.settings.training import Engine, Model
-from contract.sizes import Memory, idle_parameters, parameters, reward_parameters, zero_stage
+from contract.sizes import Memory, idle_parameters, parameters, reward_parameters
 from contract.stages import STAGES
 from training import __main__ as training
 from training import estimate, rates
@@ -43,12 +43,14 @@ def test_parameters_are_those_of_the_models_that_are_built(shape: Model) -> None
     assert reward_parameters(shape, 500) == llama.parameters(RewardModel(built.model, seed=0))
 
 
-@pytest.mark.parametrize(("dtype", "stage", "offload"), list(product(("fp32", "bf16"), (0, 1, 2, 3), (False, True))))
+@pytest.mark.parametrize(
+    ("dtype", "stage", "offload"), list(product(("fp32", "bf16", "fp16"), (0, 1, 2, 3), (False, True)))
+)
 def test_the_zero_stage_is_the_one_that_deepspeed_gets(dtype: str, stage: int, offload: bool) -> None:
     from training.engine.engine import deepspeed_config
 
     engine = Engine(dtype=dtype, zero_stage=stage, offload_optimizer=offload)
-    assert zero_stage(engine) == deepspeed_config(engine, 1.0, 1, 1)["zero_optimization"]["stage"]
+    assert engine.stage_in_force == deepspeed_config(engine, 1.0, 1, 1)["zero_optimization"]["stage"]
 
 
 def test_every_spark_stage_has_a_rate_in_the_order_of_the_stages() -> None:
@@ -216,6 +218,19 @@ def test_what_takes_most_is_named_with_what_helps(capsys: pytest.CaptureFixture[
     assert "does not fit: logits take most; lower pretrain.engine.micro_batch" in capsys.readouterr().out
 
 
+def test_the_size_of_a_checkpoint_and_the_memory_of_its_copy_are_said() -> None:
+    """12 bytes a parameter: 80.9 GB, of which each of 8 processes holds an eighth until it is uploaded."""
+    recipe = recipes.load("large")
+    lines = estimate.report(recipe, H100, 0.4)
+    assert "pretrain: a checkpoint takes 80.9 GB; at 1 GB/s to the store, a stop needs 81 s to save it" in lines
+    count = estimate.pretrain(recipe).parameters
+    assert recipe.pretrain.engine.processes == 8, "those of one node: Airflow starts no others"
+    assert estimate.pretrain(recipe).memory.host == estimate.sft(recipe).memory.host == 12 * count / 8
+    critic = estimate.reward(recipe).parameters
+    assert estimate.ppo(recipe, H100).memory.host == 12 * (count + critic) / 8
+    assert estimate.evaluate(recipe).memory.host == 0
+
+
 def test_a_batch_that_cannot_be_split_is_an_error_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert training.main(["estimate", "--recipe", "base", "--gpus", "7"]) == 78
     error = capsys.readouterr().err
@@ -228,6 +243,7 @@ def test_a_resolved_run_is_estimated_too(make_run: Callable[..., Run], capsys: p
     assert training.main(["estimate", "--recipe", make_run().uri]) == 0
     said = capsys.readouterr().out
     assert "Corpus, of 1 crawl files" in said
+    assert "host: main memory of one process" in said
     assert "epochs over each source: crawl" in said
 
 

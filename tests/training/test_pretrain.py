@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, Manifest, find, need
 from contract.metrics import load_points
 from contract.plan import Run
+from contract.settings.training import Pretrain
 from contract.shards import shards_of
 from evals.heldout import HeldOut
 from training import pretrain, sft
@@ -30,8 +32,9 @@ from training.data.batch import Batch
 from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
+from training.engine.guard import Guard
 from training.engine.job import Job
-from training.models import lm
+from training.models import lm, positions
 from training.models.llama import fetch, load_model
 
 LONG = ("pretrain.steps=30", "pretrain.engine.checkpoint_steps=4")
@@ -500,6 +503,20 @@ def test_two_phases_draw_what_their_mixtures_say_also_after_a_stop(
     assert broken[:6] == drawn[:6], "what follows was read ahead"
     assert draw_two_sources(again, patch) == drawn[6:]
     assert need(again.store, again.task).metrics["sources"] == manifest.metrics["sources"]
+
+
+@pytest.mark.parametrize(("step", "phase", "forgets"), [(0, 0, False), (3, 0, False), (4, 1, True), (5, 1, False)])
+def test_the_guard_begins_anew_with_the_first_step_of_a_phase_and_with_no_other(
+    monkeypatch: pytest.MonkeyPatch, step: int, phase: int, forgets: bool
+) -> None:
+    """Also where a run resumes: at the first step of a phase it forgets what the whole run forgot, and later nothing."""
+    monkeypatch.setattr(positions, "turn", Mock())
+    settings = Pretrain(phases=[{"share": 0.5}, {"share": 0.5}], batch=8)
+    job, engine, plan = Mock(settings=settings, setting=lambda _: 64), Mock(), Mock(number=lambda at: int(at >= 4))
+    engine.guard = Guard(10.0, 1.0, norms=[1.0] * 30)
+    start = positions.Positions(64, {"rope_type": "default", "rope_theta": 10_000.0})
+    assert pretrain._enter(job, engine, start, plan, step) == phase
+    assert engine.guard.norms == ([] if forgets else [1.0] * 30)
 
 
 def test_a_source_that_the_corpus_lacks_is_named(make_job: Callable[..., Job], tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
@@ -42,7 +42,7 @@ from contract.results import Checkpoint
 from contract.store import Store
 from training.engine import zero
 from training.engine.checkpoint_files import Shards, check_digests, header_fits, random_state, restore_random_state
-from training.engine.engine import Engine
+from training.engine.engine import Engine, State
 from training.engine.job import Job, checkpoint_prefixes, kept_steps
 
 KEEP = 2  # while a stage trains, at least: the newest, and one in case the newest is damaged
@@ -315,6 +315,14 @@ def committed_below(store: Store, stage: str, fingerprint: str) -> list[Manifest
     return manifests
 
 
+class _Saved(BaseModel):
+    """What state.json holds."""
+
+    step: int
+    engines: dict[str, State]
+    extra: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class _Opened:
     """The contents of one checkpoint that one rank needs."""
@@ -341,6 +349,7 @@ def restore(
         return 0, {}
     manifest, state = found.manifest, found.state
     elsewhere = manifest.fingerprint != job.task.fingerprint
+    _check_state(job, manifest, state)
     if state["engines"].keys() != engines.keys():
         raise InputError(
             f"{job.store.full(manifest.path)}: holds {sorted(state['engines'])}, this stage needs {sorted(engines)}; "
@@ -364,6 +373,19 @@ def restore(
         how = "extended" if elsewhere else "resumed"
         print(f"{how} {job.task.stage} from step {state['step']}: {job.store.full(manifest.path)}", flush=True)
     return int(state["step"]), state["extra"] | ({"extended_from": manifest.prefix} if elsewhere else {})
+
+
+def _check_state(job: Job, manifest: Manifest, state: object) -> None:
+    """Raise InputError if state.json is not what `begin` writes today. It is not damaged: its checksum was right."""
+    try:
+        _Saved.model_validate(state, strict=True)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{job.store.full(manifest.prefix)}: its state.json was written by another version of this program "
+            f"({printable(key)}: {first['msg']}); delete the folder to start afresh"
+        ) from error
 
 
 def _newest(job: Job) -> _Opened | None:

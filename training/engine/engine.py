@@ -16,13 +16,14 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from deepspeed.module_inject.tp_plan_converter import TPPlanConverter
 from deepspeed.runtime.utils import is_model_parallel_parameter
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
 from training.engine import compiled, optimizers, pipeline, zero
-from training.engine.guard import Guard
+from training.engine.guard import LEVEL, Guard, GuardState
 from training.engine.job import Job
 from training.engine.metrics import ROWS
 from training.engine.schedule import lr_at
@@ -52,14 +53,16 @@ def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accu
     if engine.tensor_parallel > 1:
         # Losses are computed from whole logits.
         config["tensor_parallel"] = {"autotp_size": engine.tensor_parallel, "vocab_parallel_lm_head": False}
-    return laid_over(config, engine.deepspeed)
+    return zero.laid_over(config, engine.deepspeed)
 
 
-def laid_over(config: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested configuration with the values of another one, where that has any."""
-    both = {key: (config[key], value) for key, value in given.items() if isinstance(config.get(key), dict)}
-    inner = {key: laid_over(ours, value) for key, (ours, value) in both.items() if isinstance(value, dict)}
-    return {**config, **given, **inner}
+class State(BaseModel):
+    """What a checkpoint holds of an engine besides weights and moments."""
+
+    steps: int
+    updates: int
+    guard: GuardState
+    scale: dict[str, float]
 
 
 class Engine:
@@ -112,7 +115,7 @@ class Engine:
             zero.write(self.deepspeed, lambda name: {"weight": exact(name)}, 0)
         optimizer.register_step_pre_hook(self._withhold)
         optimizer.register_step_post_hook(self._give_back)
-        self._micro = 0
+        self._micro, self._losses = 0, torch.zeros((), device=job.ranks.device)
 
     def _prepare(self, module: nn.Module, engine: EngineSettings) -> None:
         """Bring a module to the device, ready to train as the recipe says."""
@@ -185,6 +188,7 @@ class Engine:
             raise RuntimeError(
                 f"backward was called {self._micro} times before step; this batch has {self.accumulation} parts"
             )
+        self._losses += loss.detach()  # NaN or infinite if any is
         self.deepspeed.backward(loss, scale_wrt_gas=not weighted)
         if self._micro < self.accumulation:
             self.deepspeed.step()  # only counts the part; DeepSpeed updates on the last part
@@ -209,14 +213,26 @@ class Engine:
         self.steps_done += 1
         self._micro = 0
         self.norm, self.skipped = norm, self.guard.refuses(norm)
-        if self.skipped and scale.get("cur_scale", 1.0) > scale.get("min_scale", 1.0) and not math.isfinite(norm):
+        if scale and not math.isfinite(norm) and not self._bad_loss(scale):
             self._say_overflow(scale["cur_scale"])
         elif self.skipped:
-            self.guard.left_out()
+            self.guard.left_out(norm)
         else:
             self.updates += 1
             self.guard.applied(norm)
+        self._losses.zero_()
         return norm
+
+    def _bad_loss(self, scale: Mapping[str, float]) -> bool:
+        """Whether an infinite norm in fp16 comes of the batch, as every rank finds, and not of the scale of the loss.
+
+        It does if the loss itself, which nothing has scaled, is NaN or infinite, or the scale cannot fall further. The
+        scale then stays, because such a batch says nothing about it.
+        """
+        bad = bool(self._job.ranks.sum(float(not bool(self._losses.isfinite())))[0])
+        if bad:
+            zero.set_loss_scale(self.deepspeed, scale)
+        return bad or scale["cur_scale"] <= scale["min_scale"]
 
     def _say_overflow(self, scale: float) -> None:
         """In fp16 an infinite norm first says that the loss was scaled too far up, and nothing about the batch."""
@@ -247,7 +263,12 @@ class Engine:
         if self._job.ranks.rank == 0:
             said = ", ".join(" ".join(map(str, (source, *some))).strip() for source, some in listed.items())
             print(f"skipped {what} of {self._stage} in step {step}: {found}; rows of its batch: {said}", flush=True)
-        if guard.in_a_row >= self.optim.give_up_after * at_once:
+        if guard.at_new_level(LEVEL * at_once):
+            if self._job.ranks.rank == 0:
+                found = f"{LEVEL} batches in a row were skipped with norms near {self.norm:.4g}"
+                print(f"{self._stage}: {found}: they are no bad batches, so the median starts anew", flush=True)
+            guard.forget()
+        elif guard.in_a_row >= self.optim.give_up_after * at_once:
             self._job.curves.read(self._job.ranks)  # so that whoever watches sees how it ended
             raise InputError(
                 f"{self._stage}: {guard.in_a_row} updates in a row were skipped, the last in step {step}: {found}; "
@@ -277,7 +298,7 @@ class Engine:
         return {**self._job.curves.skips(), "zero_stage": self.zero_stage}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold besides weights and moments, as JSON values."""
+        """What a checkpoint must hold besides weights and moments, as JSON values: those of `State`."""
         return {
             "steps": self.steps_done,
             "updates": self.updates,
@@ -353,7 +374,10 @@ def _told(stage: str, engine: EngineSettings) -> str:
     if force == engine.zero_stage:
         return f"{stage}: ZeRO stage {force}"
     why = "offload_optimizer" if engine.dtype == "fp32" else engine.dtype
-    return f"{stage}: ZeRO stage {force}, because engine.zero_stage is 0 and {why} needs float32 weights of its own"
+    return (
+        f"{stage}: ZeRO stage {force}, because engine.zero_stage is 0 and {why} needs float32 weights of its own; "
+        "not 1, which holds the float32 gradients of the whole model on every process"
+    )
 
 
 def _exact(module: nn.Module, engine: EngineSettings) -> zero.Weights | None:

@@ -6,8 +6,21 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from pydantic import BaseModel
+
 WINDOW = 128  # updates whose norms make the running median; OLMo-core's optimizer that skips steps looks back as far
+LEVEL = 8  # batches in a row: text is shuffled, so that so many are not bad by chance
+CLOSE = 3  # times: the norms of a healthy run stay within about three times their median
 FEWEST = 20  # before that there is no median: the norms of the first updates fall too quickly to be compared
+
+
+class GuardState(BaseModel):
+    """What a checkpoint holds of a guard."""
+
+    norms: list[float]
+    skipped: int
+    in_a_row: int
+    refused: list[float]
 
 
 @dataclass
@@ -29,6 +42,8 @@ class Guard:
     """Of the last WINDOW updates that were applied."""
     skipped: int = 0
     in_a_row: int = 0
+    refused: list[float] = field(default_factory=list)
+    """Of the updates that were skipped in a row, from the first on after which all norms are finite."""
 
     @property
     def median(self) -> float | None:
@@ -45,20 +60,31 @@ class Guard:
     def applied(self, norm: float) -> None:
         """Count an update that was made."""
         self.norms = [*self.norms, norm][-WINDOW:]
-        self.in_a_row = 0
+        self.in_a_row, self.refused = 0, []
 
-    def left_out(self) -> None:
+    def left_out(self, norm: float) -> None:
         """Count an update that was skipped. Its norm does not move the median."""
         self.skipped += 1
         self.in_a_row += 1
+        self.refused = [*self.refused, norm] if math.isfinite(norm) else []
+
+    def at_new_level(self, updates: int) -> bool:
+        """Whether the last `updates` norms, all refused, lie as close together as those of a healthy run.
+
+        Then the norms have changed for good, and not a batch is bad. Without this, the median would stay what it was
+        and refuse all updates until the run gives up.
+        """
+        last = self.refused[-updates:]
+        return len(last) == updates and max(last) <= CLOSE * min(last)
 
     def forget(self) -> None:
-        """Begin the median anew, because other weights are trained from now on."""
-        self.norms = []
+        """Begin the median anew, because other weights or other data are trained on from now on, or at a new level."""
+        self.norms, self.refused = [], []
 
     def state(self) -> dict[str, Any]:
         """The state as JSON values, for a checkpoint."""
-        return {"norms": self.norms, "skipped": self.skipped, "in_a_row": self.in_a_row}
+        return {"norms": self.norms, "skipped": self.skipped, "in_a_row": self.in_a_row, "refused": self.refused}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.norms, self.skipped, self.in_a_row = list(state["norms"]), state["skipped"], state["in_a_row"]
+        self.refused = list(state["refused"])

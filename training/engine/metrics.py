@@ -7,26 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from contract.accelerators import ACCELERATORS
 from contract.metrics import Point, dump_points, load_points
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from training.engine.ranks import Ranks
-
-PEAK_FLOPS = {
-    "H200 NVL": 835e12,
-    "H200": 989e12,
-    "H100 NVL": 835e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-}
-"""Dense bf16 peak of one device in FLOP/s, from the vendor's data sheets (half of what they give with sparsity).
-
-Keyed by a part of the device's name, the longer part first. A name that says neither PCIe nor NVL is an SXM device.
-"""
-
 
 ROWS = "skipped_row"
 """How the names of curves begin that hold numbers of rows, several in one step. They are in no chart."""
@@ -144,8 +131,9 @@ def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) 
 
 
 def peak_flops(device_name: str) -> float | None:
-    """The device's dense bf16 peak in FLOP/s; None for a device that PEAK_FLOPS does not list, which gets no MFU."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in device_name), None)
+    """The device's dense bf16 peak in FLOP/s; None for a device that ACCELERATORS does not list, which gets no MFU."""
+    found = [one for one in ACCELERATORS.values() if one.device in device_name]
+    return max(found, key=lambda one: len(one.device)).peak if found else None
 
 
 def mfu(tokens_per_s: float, flops: float, peak: float, devices: int) -> float:

@@ -23,6 +23,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor
 
+from contract.errors import RecipeError
 from contract.settings.training import Engine as EngineSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's and LAMB's
@@ -30,6 +31,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's and LAMB's
 
 Weights = Callable[[str], Tensor]
 """A parameter's whole float32 weights, by its name."""
+
+
+def laid_over(config: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested configuration with the values of another one, where that has any."""
+    both = {key: (config[key], value) for key, value in given.items() if isinstance(config.get(key), dict)}
+    inner = {key: laid_over(ours, value) for key, (ours, value) in both.items() if isinstance(value, dict)}
+    return {**config, **given, **inner}
 
 
 def in_shards(engine: EngineSettings, world: int) -> contextlib.AbstractContextManager[Any]:
@@ -41,9 +49,14 @@ def in_shards(engine: EngineSettings, world: int) -> contextlib.AbstractContextM
         return contextlib.nullcontext()
     sharded = {"stage": 3, **({"offload_param": {"device": "cpu"}} if engine.offload_parameters else {})}
     half = {name: {"enabled": engine.dtype == name} for name in ("bf16", "fp16")}
-    config = {"train_batch_size": world, "zero_optimization": sharded, **half}
-    # The configuration says the precision; where the device has no fp16, DeepSpeed takes bf16 for any that is passed.
-    made: contextlib.AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=config)
+    config = laid_over({"train_batch_size": world, "zero_optimization": sharded, **half}, engine.deepspeed)
+    try:
+        # The configuration says the precision: without fp16, DeepSpeed takes bf16 for any that is passed.
+        made: contextlib.AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=config)
+    except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+        if not engine.deepspeed:
+            raise
+        raise RecipeError(f"engine.deepspeed: DeepSpeed refuses it ({error})") from error
     return made
 
 

@@ -544,8 +544,18 @@ def test_several_engines_extras_random_states_and_curves_come_back(make_job: Cal
     assert json.loads(job.store.read_bytes(path)) == {
         "step": 1,
         "engines": {
-            "policy": {"steps": 0, "updates": 0, "guard": {"norms": [], "skipped": 0, "in_a_row": 0}, "scale": {}},
-            "value": {"steps": 2, "updates": 2, "guard": {"norms": norms, "skipped": 0, "in_a_row": 0}, "scale": {}},
+            "policy": {
+                "steps": 0,
+                "updates": 0,
+                "guard": {"norms": [], "skipped": 0, "in_a_row": 0, "refused": []},
+                "scale": {},
+            },
+            "value": {
+                "steps": 2,
+                "updates": 2,
+                "guard": {"norms": norms, "skipped": 0, "in_a_row": 0, "refused": []},
+                "scale": {},
+            },
         },
         "extra": {"kl_coef": 0.1},
     }
@@ -636,6 +646,47 @@ def test_a_checkpoint_of_another_model_is_refused(make_job: Callable[..., Job], 
         checkpoint.restore(job, {"model": deeper})
     with pytest.raises(InputError, match=r"holds \['model'\], this stage needs \['policy'\]"):
         checkpoint.restore(job, {"policy": make_engine(job)})
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        (("engines",), "engines: Field required"),
+        (("engines", "model", "guard"), "engines.model.guard: Field required"),
+        (("engines", "model", "scale"), "engines.model.scale: Field required"),
+        (("engines", "model", "guard", "in_a_row"), "engines.model.guard.in_a_row: Field required"),
+        ((), "Input should be a valid dictionary"),
+    ],
+)
+def test_a_checkpoint_of_an_older_version_is_refused_and_its_folder_named(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], said: str
+) -> None:
+    """As the version before wrote it: without engines, or without the state of the guard."""
+    job, engine = make_job("pretrain"), make_engine(make_job("pretrain"))
+    dumps = json.dumps
+
+    def older(written: Any, **how: Any) -> str:
+        if not isinstance(written, dict) or "engines" not in written:
+            return dumps(written, **how)
+        if not missing:
+            return "[1]"
+        inner = written
+        for key in missing[:-1]:
+            inner = inner[key]
+        del inner[missing[-1]]
+        return dumps(written)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(json, "dumps", older)
+        checkpoint.save(job, 1, {"model": engine}, {})
+    before = state(engine)
+    with pytest.raises(InputError) as refused:
+        checkpoint.restore(job, {"model": engine})
+    [folder] = checkpoint.checkpoint_prefixes(job.store, "pretrain", job.task.fingerprint)
+    assert str(refused.value).startswith(f"{job.store.full(folder)}: its state.json was written by another version")
+    assert said in str(refused.value)
+    assert str(refused.value).endswith("; delete the folder to start afresh")
+    assert same(before, state(engine))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.training.dispatched import Reads
 from training.chat.template import open_chat
 from training.data.batch import Row, collate
 from training.engine import checkpoint, zero
-from training.engine.engine import Engine, deepspeed_config, laid_over
+from training.engine.engine import Engine, deepspeed_config
 from training.engine.job import Job
 from training.engine.optimizers import decay_groups
 from training.engine.schedule import lr_at
@@ -139,7 +139,7 @@ def test_a_bad_batch_leaves_the_run_as_if_it_had_only_passed_the_step(
     job, settings = make_job("reward"), EngineSettings(micro_batch=4, **way)
     hit, spared = (Engine(job, model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 4) for _ in range(2))
     for engine in (hit, spared):
-        engine.guard.restore({"norms": [1.0] * 30, "skipped": 0, "in_a_row": 0})
+        engine.guard.restore({"norms": [1.0] * 30, "skipped": 0, "in_a_row": 0, "refused": []})
         learn_from(engine, batches[0])
     before = whole_state(hit)
     learn_from(hit, batches[1], factor)
@@ -165,7 +165,7 @@ def test_the_first_update_may_be_the_bad_one(
     job, settings = make_job("reward"), EngineSettings(micro_batch=8, **way)
     hit, spared = (Engine(job, model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 4) for _ in range(2))
     for engine in (hit, spared):
-        engine.guard.restore({"norms": [1.0] * 30, "skipped": 0, "in_a_row": 0})
+        engine.guard.restore({"norms": [1.0] * 30, "skipped": 0, "in_a_row": 0, "refused": []})
     learn_from(hit, batches[0], factor)
     assert (hit.skipped, hit.updates) == (True, 0)
     assert {key for _, one in zero.read(hit.deepspeed) for key in one} == {"weight"}, "it has no moments yet"
@@ -251,9 +251,47 @@ def test_fp16_at_its_lowest_scale_skips_as_any_other(make_job: Callable[..., Job
     settings = EngineSettings(dtype="fp16", micro_batch=8, deepspeed={"fp16": {"initial_scale_power": 0}})
     engine = Engine(make_job("sft"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 20)
     for _ in range(3):
-        learn_from(engine, batches[0], math.nan)
+        learn_from(engine, batches[0], 1e30)  # the loss is finite, its gradients in fp16 are not
         assert engine.skipped
     assert (engine.guard.in_a_row, engine.updates) == (3, 0)
+
+
+@pytest.mark.usefixtures("fp16_anywhere")
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_in_fp16_a_loss_that_is_no_number_is_a_bad_batch_and_leaves_the_scale(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], capsys: pytest.CaptureFixture[str], factor: float
+) -> None:
+    job, settings = make_job("sft"), EngineSettings(dtype="fp16", micro_batch=4)
+    engine = Engine(job, model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, 20)
+    learn_from(engine, batches[0])
+    before, scale = whole_state(engine), zero.loss_scale(engine.deepspeed)
+    capsys.readouterr()
+    for step in (2, 3):
+        learn_from(engine, batches[1], factor)
+        engine.report_skip(step, [("web", 7)])
+        assert engine.skipped
+    assert (engine.guard.skipped, engine.guard.in_a_row, engine.updates) == (2, 2, 1)
+    assert zero.loss_scale(engine.deepspeed) == scale
+    assert all(torch.equal(value, before[name]) for name, value in whole_state(engine).items())
+    assert [(one.step, one.name, one.value) for one in job.curves.points] == [
+        (2, "skipped", 1), (2, "skipped_row web", 7), (3, "skipped", 2), (3, "skipped_row web", 7),
+    ]  # fmt: skip
+    assert "overflowed" not in capsys.readouterr().out
+    learn_from(engine, batches[2])
+    assert (engine.skipped, engine.updates) == (False, 2), "the loss of the batch before is forgotten"
+
+
+def test_a_lasting_change_of_the_norms_does_not_end_a_run(
+    make_job: Callable[..., Job], batches: list[torch.Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Engine(make_job("sft"), model.build(SHAPE, 50, 16, seed=0), OPTIM, EngineSettings(micro_batch=8), 8, 1000)
+    engine.guard.restore({"norms": [0.01] * 30, "skipped": 0, "in_a_row": 0, "refused": []})
+    for step in range(1, 13):
+        learn_from(engine, batches[0], 15.0)
+        engine.report_skip(step, [])
+        assert engine.skipped == (step <= 8)
+    assert "sft: 8 batches in a row were skipped with norms near" in capsys.readouterr().out
+    assert (engine.guard.skipped, engine.guard.in_a_row, engine.updates, len(engine.guard.norms)) == (8, 0, 4, 4)
 
 
 @pytest.mark.parametrize("optimizer", ["lamb", "muon"])
@@ -291,12 +329,12 @@ def test_options_are_laid_over_what_the_recipe_makes_of_deepspeed() -> None:
     }  # fmt: skip
     assert (config["wall_clock_breakdown"], config["gradient_accumulation_steps"]) == (True, 2)
     assert "overlap_comm" not in deepspeed_config(EngineSettings(), 1.0, 4, 2)["zero_optimization"]
-    assert laid_over({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "e": 5}) == {
+    assert zero.laid_over({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "e": 5}) == {
         "a": {"b": 1, "c": 4},
         "d": 3,
         "e": 5,
     }
-    assert laid_over({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
+    assert zero.laid_over({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
 
 
 def test_an_option_that_deepspeed_refuses_is_said_at_the_key(make_job: Callable[..., Job]) -> None:
@@ -373,8 +411,8 @@ def test_the_weights_of_a_bf16_model_are_the_float32_ones(
         ({}, 0, "sft: ZeRO stage 0"),
         ({"zero_stage": 3}, 3, "sft: ZeRO stage 3"),
         ({"zero_stage": 1, "dtype": "bf16"}, 1, "sft: ZeRO stage 1"),
-        ({"dtype": "bf16"}, 2, "sft: ZeRO stage 2, because engine.zero_stage is 0 and bf16 needs float32 weights of its own"),
-        ({"offload_optimizer": True}, 2, "sft: ZeRO stage 2, because engine.zero_stage is 0 and offload_optimizer needs float32 weights of its own"),
+        ({"dtype": "bf16"}, 2, "sft: ZeRO stage 2, because engine.zero_stage is 0 and bf16 needs float32 weights of its own; not 1, which holds the float32 gradients of the whole model on every process"),
+        ({"offload_optimizer": True}, 2, "sft: ZeRO stage 2, because engine.zero_stage is 0 and offload_optimizer needs float32 weights of its own; not 1, which holds the float32 gradients of the whole model on every process"),
     ],
 )  # fmt: skip
 def test_the_zero_stage_in_force_is_said_and_committed(

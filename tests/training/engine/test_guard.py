@@ -55,7 +55,7 @@ def test_the_median_looks_at_the_last_updates_only() -> None:
 def test_what_was_skipped_is_counted_and_moves_no_median() -> None:
     guard = after([1.0] * FEWEST)
     for _ in range(3):
-        guard.left_out()
+        guard.left_out(math.nan)
     assert (guard.skipped, guard.in_a_row, guard.norms) == (3, 3, [1.0] * FEWEST)
     guard.applied(2.0)
     assert (guard.skipped, guard.in_a_row, guard.norms[-1]) == (3, 0, 2.0)
@@ -68,10 +68,32 @@ def test_other_weights_begin_another_median() -> None:
     assert not guard.refuses(0.1)
 
 
+def test_norms_that_stay_close_together_are_a_new_level_and_others_are_not() -> None:
+    guard = after([1.0] * 30)
+    for norm in (15.0, 5.1, 15.0):
+        assert not guard.at_new_level(3)
+        guard.left_out(norm)
+    assert guard.at_new_level(3)
+    assert not guard.at_new_level(4)
+    guard.left_out(15.4)  # more than three times 5.1
+    assert not guard.at_new_level(4)
+    assert guard.at_new_level(2)
+    guard.left_out(math.nan)
+    guard.left_out(15.0)
+    assert not guard.at_new_level(2)
+    guard.left_out(15.0)
+    assert guard.at_new_level(2)
+    guard.applied(1.0)
+    assert not guard.at_new_level(1)
+    guard.left_out(15.0)
+    guard.forget()
+    assert (guard.refused, guard.norms, guard.skipped, guard.in_a_row) == ([], [], 8, 1)
+
+
 def test_a_restored_guard_judges_as_the_one_before() -> None:
     norms = [1 / (number + 3) for number in range(WINDOW + 5)]
     first = after(norms)
-    first.left_out()
+    first.left_out(5.0)
     second = Guard(10.0, 1.0)
     second.restore(json.loads(json.dumps(first.state())))
     assert second == first

@@ -4,6 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import deepspeed
+import pytest
+
+from contract.errors import RecipeError
+from contract.settings.training import Engine as EngineSettings
+from training.engine import zero
 
 CASES = [
     (0, 2, "fp32"),
@@ -143,6 +152,24 @@ def test_what_two_processes_write_they_read_and_train_on(tmp_path: Path) -> None
 
 def test_a_model_begins_in_shards_of_which_no_process_ever_holds_all(tmp_path: Path) -> None:
     run_two(BEGINNING, tmp_path)
+
+
+def test_what_begins_in_shards_has_the_options_that_the_recipe_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = Mock()
+    monkeypatch.setattr(deepspeed.zero, "Init", begun)
+    given: dict[str, Any] = {"stage3_param_persistence_threshold": 7, "offload_param": {"pin_memory": False}}
+    settings = EngineSettings(
+        dtype="bf16", zero_stage=3, offload_parameters=True, deepspeed={"zero_optimization": given}
+    )
+    zero.in_shards(settings, 2)
+    made = begun.call_args.kwargs["config_dict_or_path"]
+    assert made["zero_optimization"] == {
+        "stage": 3, "stage3_param_persistence_threshold": 7, "offload_param": {"device": "cpu", "pin_memory": False},
+    }  # fmt: skip
+    assert (made["train_batch_size"], made["bf16"], made["fp16"]) == (2, {"enabled": True}, {"enabled": False})
+    begun.side_effect = ValueError("not so many")
+    with pytest.raises(RecipeError, match=r"engine.deepspeed: DeepSpeed refuses it \(not so many\)"):
+        zero.in_shards(settings, 2)
 
 
 def run_two(script: str, tmp_path: Path) -> None:
