@@ -58,7 +58,7 @@ class Work:
     masked: bool = False
     """Whether attention gets a mask: for documents that share a row, or for padding on the left."""
     whole: bool = False
-    """Whether all logits are in memory together, as PPO wants them; else the loss takes LOGITS_AT_ONCE at a time."""
+    """Whether all logits are in memory together, as PPO and a teacher want them; else LOGITS_AT_ONCE of them are."""
 
 
 def parameters(model: Model, vocab_size: int) -> int:
@@ -219,9 +219,13 @@ def logits_bytes(model: Model, vocab_size: int, engine: Engine, work: Work, cuda
     tokens, size = work.rows * work.predicted, number_bytes(engine)
     if work.whole or not tokens:
         return 4 * 4 * vocab_size * tokens
+    return part_of_logits(vocab_size, engine, tokens, cuda) + model.d_model * (4 * vocab_size + size * tokens)
+
+
+def part_of_logits(vocab_size: int, engine: Engine, tokens: int, cuda: bool) -> float:
+    """Bytes of the logits that are in memory at once, of `tokens` of which the log-probabilities are taken in parts."""
     at_once = min(tokens, max(LOGITS_AT_ONCE["cuda" if cuda else "cpu"] // vocab_size, 1))
-    part = vocab_size * at_once * (8 if size == 4 else 10)
-    return part + model.d_model * (4 * vocab_size + size * tokens)
+    return vocab_size * at_once * (8 if engine.dtype == "fp32" else 10)
 
 
 def cache_bytes(model: Model, engine: Engine, rows: int, length: int) -> float:

@@ -176,17 +176,16 @@ def ours(case: Case, steps: int, compiled: bool, boundaries: bool) -> Found:
     engine = stage_engine(module, case, compiled) if whole else Loop(module, case, compiled)
     how = "the stage's engine" if whole else "a loop without DeepSpeed"
     job: Any = SimpleNamespace(ranks=SimpleNamespace(device=device, world=1))
-    nll, tokens = torch.zeros(()), 1
+    loss = torch.zeros(())
 
     def step(batches: Any) -> None:
-        nonlocal nll, tokens
-        batch = next(batches)
-        nll, tokens = learn(job, engine, batch), batch.count
+        nonlocal loss
+        loss = learn(job, engine, next(batches))["loss"]
         engine.step()
 
     with ahead(lambda one: batch_of(case, one, boundaries, cuda), 0, 2 * steps + 1) as batches:
         found = timed(lambda: step(batches), case, steps, device)
-    return Found(how, *found, loss=float(nll) / tokens)
+    return Found(how, *found, loss=float(loss))
 
 
 class Rows(Dataset[dict[str, Tensor]]):

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from contract import recipe as recipes
 from contract.accelerators import ACCELERATORS, GB, Accelerator
@@ -34,6 +35,7 @@ from contract.sizes import (
     idle_parameters,
     number_bytes,
     parameters,
+    part_of_logits,
     reward_parameters,
     training_peak,
 )
@@ -144,11 +146,11 @@ def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Traine
     if steps is None and sources is not None:
         steps = _schedule(recipe, sources).steps
     each = split_steps([phase.share for phase in own.phases] or [1], steps or 0)
-    flops, peaks = 0.0, []
+    flops, peaks, whole = 0.0, [], own.distill.teacher is not None or makes_logits(recipe)
     for some, (long, rows) in zip(each, lengths(own, length), strict=True):
         flops += some * rows * long * _flops(count, own.model, long)
         micro = max(1, own.engine.micro_batch * length // long)
-        work = Work(micro, long, long, rows // (own.engine.replicas * micro), own.boundaries or blanks)
+        work = Work(micro, long, long, rows // (own.engine.replicas * micro), own.boundaries or blanks, whole)
         peaks.append(training_peak(own.model, count, vocabulary, own.engine, work, cuda=True))
     memory = max(peaks, key=lambda peak: peak.total)
     return Trained("pretrain", own.engine, count, steps, (steps or 0) * own.batch * length, flops, memory)
@@ -169,7 +171,7 @@ def _schedule(recipe: Recipe, rows: Mapping[str, int]) -> Schedule:
 def sft(recipe: Recipe) -> Trained:
     own, model, length = recipe.sft, recipe.pretrain.model, recipe.sft.max_tokens
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
-    work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine))
+    work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=makes_logits(recipe))
     memory = training_peak(model, count, vocabulary, own.engine, work, cuda=True)
     read = examples(recipe.instructions)
     steps = None if read is None else max(1, read * own.epochs // own.batch)
@@ -212,7 +214,8 @@ def ppo(recipe: Recipe, gpu: Accelerator) -> Trained:
     parts = _parts(own.minibatch, engine)
     reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True, whole=True)
     some = max(1, own.ptx_sequences // engine.processes // parts) if own.ptx_coef else 0
-    text = Work(some, recipe.pack.seq_len, recipe.pack.seq_len, parts, recipe.pretrain.boundaries)
+    packed_length, apart = recipe.pack.seq_len, recipe.pretrain.boundaries
+    text = Work(some, packed_length, packed_length, parts, apart, makes_logits(recipe))
     still = frozen(policy, engine) + frozen(critic, engine)
     learning = {count: held(count, engine) + gradients(count, engine) for count in (policy, critic)}
     moments = [still + held(policy, engine) + held(critic, engine) + Memory(cache=cache)]
@@ -232,7 +235,9 @@ def evaluate(recipe: Recipe) -> Trained:
     weights = frozen(count, engine) + frozen(judge, engine)
     tokens = own.sequences * length
     flops = 3 * tokens * _flops(count, model, length) / 3  # three models, forward only
-    logits = vocabulary * engine.micro_batch * length * (number_bytes(engine) + 2 * 4)
+    read = engine.micro_batch * length
+    whole = vocabulary * read * (number_bytes(engine) + 2 * 4)
+    logits = whole if makes_logits(recipe) else part_of_logits(vocabulary, engine, read, cuda=True)
     asked = recipe.ppo.max_prompt_tokens + own.max_response_tokens
     cache = cache_bytes(model, engine, engine.micro_batch, asked)
     moments = (weights + Memory(logits=logits), weights + Memory(cache=cache))
@@ -277,9 +282,8 @@ def with_started(recipe: Recipe) -> Recipe:
         return recipe
     from training.models.causal import shape_of  # torch and transformers take seconds to import
 
-    store, name = split_uri(f"{folder.rstrip('/')}/config.json")
     try:
-        shape, size = shape_of(json.loads(store.read_bytes(name)))
+        shape, size = shape_of(_described(folder))
         vocabulary = size + recipe.tokenizer.expand.tokens
     except (FileNotFoundError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"pretrain.start_from: {folder} has no config.json of a causal model ({error!r})") from error
@@ -289,6 +293,22 @@ def with_started(recipe: Recipe) -> Recipe:
             "tokenizer": recipe.tokenizer.model_copy(update={"vocab_size": vocabulary}),
         }
     )
+
+
+def makes_logits(recipe: Recipe) -> bool:
+    """Whether only the model itself can make its logits, all at once, as some types from which pretraining goes on."""
+    folder = recipe.pretrain.start_from
+    if folder is None:
+        return False
+    from training.models.lm import PLAIN_HEADS
+
+    return _described(folder)["model_type"] not in PLAIN_HEADS
+
+
+def _described(folder: str) -> dict[str, Any]:
+    store, name = split_uri(f"{folder.rstrip('/')}/config.json")
+    found: dict[str, Any] = json.loads(store.read_bytes(name))
+    return found
 
 
 # ---------------------------------------------------------------- the output

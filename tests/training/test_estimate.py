@@ -209,13 +209,35 @@ def test_a_model_of_another_type_has_as_many_parameters(
     assert trained.flops == trained.tokens * each, "what a token does not go through computes nothing"
 
 
+@pytest.mark.parametrize(("kind", "whole"), [("qwen2", False), ("gemma", True), ("mixtral", False)])
+def test_a_head_that_only_the_model_applies_makes_all_logits_at_once(kind: str, whole: bool, tmp_path: Path) -> None:
+    recipe = base(
+        f"pretrain.start_from={tmp_path}", f"tokenizer.start_from={tmp_path}", "ppo.ptx_coef=1", "ppo.ptx_sequences=256"
+    )
+    shape = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, **heads, **shape, "vocab_size": 50_000}))
+    recipe = estimate.with_started(recipe)
+    learnt = {"pretrain": 16 * 2048, "sft": 8 * 1024, "ppo": 32 * 2048}
+    for one in (estimate.pretrain(recipe), estimate.sft(recipe), estimate.ppo(recipe, H100)):
+        assert (one.memory.logits == 16 * 50_000 * learnt[one.stage]) == whole, one.stage
+    measured = estimate.evaluate(recipe).memory.logits
+    assert measured == 10 * 50_000 * (16 * 2048 if whole else (1 << 28) // 50_000)
+
+
+def test_a_teacher_makes_all_logits_at_once(tmp_path: Path) -> None:
+    taught = estimate.pretrain(base(f"pretrain.distill.teacher={tmp_path}"))
+    assert taught.memory.logits == 16 * 32_000 * 16 * 2048
+    assert estimate.most(taught.memory) == "logits"
+
+
 def test_what_takes_most_is_named_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
     assert estimate.most(Memory(weights=1, logits=3, host=9)) == "logits"
     assert training.main(["estimate", "--recipe", "base", "--gpus", "8", "--gpu", "a100-40gb"]) == 0
-    assert "pretrain fits: 83% of the memory, most of it logits" in capsys.readouterr().out
-    wide = ("--set", "pretrain.batch=1024", "--set", "pretrain.engine.micro_batch=128")
+    assert "pretrain fits: 48% of the memory, most of it activations" in capsys.readouterr().out
+    wide = ("--set", "pretrain.batch=2048", "--set", "pretrain.engine.micro_batch=256")
     training.main(["estimate", "--recipe", "base", "--gpus", "8", "--gpu", "h200-nvl", *wide[2:], *wide[:2]])
-    assert "does not fit: logits take most; lower pretrain.engine.micro_batch" in capsys.readouterr().out
+    assert "does not fit: activations take most; lower pretrain.engine.micro_batch" in capsys.readouterr().out
 
 
 def test_the_size_of_a_checkpoint_and_the_memory_of_its_copy_are_said() -> None:

@@ -180,5 +180,5 @@ def collate(rows: Sequence[Blanked]) -> Batch:
         for name in ("tokens", "positions", "places", "documents")
     )
     mask = (places[:, 1:] > 1).float()  # the begin of a span is not predicted
-    inputs = positions[:, :-1], places[:, :-1], documents[:, :-1]
-    return Batch(tokens, mask, int(mask.sum()), *inputs)
+    inputs = {"positions": positions[:, :-1], "places": places[:, :-1], "documents": documents[:, :-1]}
+    return Batch(tokens, mask, int(mask.sum()), **inputs)

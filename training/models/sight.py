@@ -26,18 +26,17 @@ def check_sight(module: Any, boundaries: bool, device: torch.device) -> None:
     training = module.training
     module.eval()
     kind = f"pretrain.start_from: a model of type {module.config.model_type!r}"
+    mixes, instead = f"{kind} cannot keep the documents of a row apart", "set pretrain.boundaries to false"
     try:
         logits = module(inputs_embeds=embedded, use_cache=False, **known).logits
-    except ValueError as error:  # types that need a package of their own for packed rows say so
-        raise InputError(f"{kind} cannot run on rows of several documents ({error})") from error
+    except ValueError as error:  # of types that take no mask of documents, or need a package of their own
+        raise InputError(f"{mixes} ({error}); {instead}" if boundaries else f"{kind} cannot run ({error})") from error
+    finally:
+        module.train(training)
     at = SEEN - 3
     (gradient,) = torch.autograd.grad(logits[:, at].float().square().sum(), embedded)
-    module.train(training)
     moved = gradient.abs().amax(-1).amax(0)
     if bool((moved[at + 1 :] > 0).any()):
         raise InputError(f"{kind} sees later tokens, so it cannot learn to predict them; bring a causal model")
     if bool((moved[:begins] > 0).any()):
-        raise InputError(
-            f"{kind} cannot keep the documents of a row apart: they move each other's logits; "
-            "set pretrain.boundaries to false"
-        )
+        raise InputError(f"{mixes}: they move each other's logits; {instead}")

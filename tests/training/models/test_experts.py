@@ -16,7 +16,7 @@ from training import pretrain, sft
 from training.engine.job import Job
 from training.models import llama
 from training.models.experts import Routing, balance_loss, routers_of, routing_of
-from training.models.lm import learn, token_nll
+from training.models.lm import learn, summed_nll
 
 SHAPE = Model(layers=2, d_model=32, heads=4, kv_heads=2, d_ff=48, experts=4, balance_coef=0.5)
 MOE = "pretrain.model={layers: 2, d_model: 32, heads: 4, kv_heads: 2, d_ff: 48, experts: 4, balance_coef: 0.5}"
@@ -166,7 +166,7 @@ def test_the_balancing_loss_is_part_of_what_is_learnt(make_job: Callable[..., Jo
     total = torch.zeros(())
     balances = []
     for part in batch.split(2):
-        total = total + (token_nll(reference, part, torch.device("cpu")) * part.mask).sum() / batch.count
+        total = total + summed_nll(reference, part, torch.device("cpu")) / batch.count
         balance = routing.balance(part.mask)
         assert balance is not None
         balances.append(balance)

@@ -1,6 +1,7 @@
 """The model that fills blanks: what sees what, and that what is committed is a LLaMA."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def changed(module: Any, batch: Batch, row: int, at: int) -> torch.Tensor:
     """Where another token at a place moves the logits of its row, (T,)."""
     tokens = batch.tokens.clone()
     tokens[row, at] = (tokens[row, at] + 7) % 90
-    other = Batch(tokens, batch.mask, batch.count, batch.positions, batch.places, batch.documents)
+    other = replace(batch, tokens=tokens)
     with torch.no_grad():
         before, after = next_logits(module, batch, CPU), next_logits(module, other, CPU)
     assert torch.equal(before[1 - row], after[1 - row])
@@ -99,8 +100,7 @@ def test_both_positions_move_what_a_span_says(module: Any) -> None:
     for name in ("positions", "places"):
         moved = getattr(batch, name).clone()
         moved[0, inside] += 1
-        given = {"positions": batch.positions, "places": batch.places, name: moved}
-        other = Batch(batch.tokens, batch.mask, batch.count, documents=batch.documents, **given)
+        other = replace(batch, **{name: moved})
         assert not torch.allclose(next_logits(module, other, CPU)[0, inside], before), name
 
 
