@@ -28,6 +28,7 @@ TRAINING = (
 )
 
 ALSO = {
+    "contract/accelerators.py": ("tests/contract/test_sizes.py",),
     "contract/chat.py": ("tests/pipelines/test_tokenizer.py", "tests/training/chat/test_template.py"),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
     "contract/fertility.py": ("tests/reports/test_fertility.py",),

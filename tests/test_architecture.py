@@ -24,6 +24,8 @@ MAX_DAG_LINES, MAX_FUNCTION_LINES = 60, 50
 PRIVATE = {  # names that libraries keep to themselves, where they offer no other way; another version may lack them
     "training/engine/ranks.py": {"__compatible_ops__"},
     "training/engine/zero.py": {"_global_grad_norm"},
+    "training/engine/compiled.py": {"_no_split_modules"},
+    "training/models/documents.py": {"_attn_implementation"},
     "pipelines/spark/session.py": {"_active_spark_context"},
     "pipelines/html/maintext.py": {"_prepare_tree"},
 }

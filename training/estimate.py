@@ -145,7 +145,7 @@ def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Traine
     for some, (long, rows) in zip(each, lengths(own, length), strict=True):
         flops += some * rows * long * flops_per_token(count, own.model.layers, own.model.d_model, long)
         micro = max(1, own.engine.micro_batch * length // long)
-        work = Work(micro, long, long, rows // (own.engine.processes * micro), own.boundaries)
+        work = Work(micro, long, long, rows // (own.engine.processes * micro))  # on a GPU no attention gets a mask
         peaks.append(training_peak(own.model, count, vocabulary, own.engine, work, cuda=True))
     memory = max(peaks, key=lambda peak: peak.total)
     return Trained("pretrain", own.engine, count, steps, (steps or 0) * own.batch * length, flops, memory)

@@ -33,7 +33,6 @@ def run(job: Job) -> None:
     heldout = TokenData(job, Kind.HELDOUT_TOKENS, seq_len, settings.boundaries)
     plan = draws.schedule
     module, old_rows = _build(job, chat)
-    module.set_attn_implementation(model.attention(settings.engine.dtype, settings.boundaries))
     start = positions.of_model(module)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
     only_new_rows = vocabulary.OnlyNewRows(engine, old_rows, settings.new_rows_first)
@@ -124,8 +123,11 @@ def _log(job: Job, engine: Engine, step: int, rate: float, tokens: int, plan: Sc
 def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
     """(The model before the first step, how many rows of its embeddings were there before it grew)."""
     settings: Pretrain = job.settings
+    kind = model.attention(settings.engine.dtype, settings.boundaries)
     if settings.start_from:
-        return vocabulary.started(job, chat)
+        module, old_rows = vocabulary.started(job, chat)
+        module.set_attn_implementation(kind)
+        return module, old_rows
     fresh = model.build(
         settings.model,
         chat.vocab_size,
@@ -137,6 +139,7 @@ def _build(job: Job, chat: Chat) -> tuple[LlamaForCausalLM, int]:
         settings.engine,
         job.ranks.world,
     )
+    fresh.set_attn_implementation(kind)
     return fresh, 0
 
 
