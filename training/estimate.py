@@ -150,7 +150,8 @@ def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Traine
     for some, (long, rows) in zip(each, lengths(own, length), strict=True):
         flops += some * rows * long * _flops(count, own.model, long)
         micro = max(1, own.engine.micro_batch * length // long)
-        work = Work(micro, long, long, rows // (own.engine.replicas * micro), own.boundaries or blanks, whole)
+        # On a GPU attention gets a mask only to fill blanks.
+        work = Work(micro, long, long, rows // (own.engine.replicas * micro), blanks, whole)
         peaks.append(training_peak(own.model, count, vocabulary, own.engine, work, cuda=True))
     memory = max(peaks, key=lambda peak: peak.total)
     return Trained("pretrain", own.engine, count, steps, (steps or 0) * own.batch * length, flops, memory)

@@ -1,6 +1,7 @@
 """torch.compile, layer by layer: they share one program, so a model is compiled once, however deep it is."""
 
 import shutil
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def why_not(stage: str, zero_stage: int, compiler: bool) -> str | None:
 def has_compiler(ranks: "Ranks") -> bool:
     """Whether torch.compile finds here what turns its programs into machine code."""
     if ranks.device.type == "cuda":
-        from torch.utils._triton import has_triton
-
-        return bool(has_triton())
+        return find_spec("triton") is not None
     return any(shutil.which(name) for name in ("g++", "clang++"))
 
 
