@@ -133,11 +133,8 @@ def _log(job: Job, engine: Engine, step: int, rate: float, tokens: int, plan: Sc
 def _build(job: Job, chat: Chat) -> tuple[Any, int]:
     """(The model before the first step, how many rows of its embeddings were there before it grew)."""
     settings: Pretrain = job.settings
-    kind = model.attention(settings.engine.dtype, settings.boundaries)
     if settings.start_from:
-        module, old_rows = vocabulary.started(job, chat)
-        module.set_attn_implementation(kind)
-        return module, old_rows
+        return vocabulary.started(job, chat)
     fresh = model.build(
         settings.model,
         chat.vocab_size,
@@ -150,7 +147,6 @@ def _build(job: Job, chat: Chat) -> tuple[Any, int]:
         job.ranks.world,
         settings.blanks.places if settings.objective == "blank_infilling" else 0,
     )
-    fresh.set_attn_implementation(kind)
     return fresh, 0
 
 

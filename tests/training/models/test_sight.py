@@ -17,8 +17,8 @@ from training.data.batch import Batch
 from training.engine.job import Job
 from training.models import llama
 from training.models.causal import adapted, class_of
-from training.models.lm import next_logits
-from training.models.sight import check_sight
+from training.models.lm import known_documents, next_logits
+from training.models.sight import _by_change, _by_gradient, check_sight
 
 CPU = torch.device("cpu")
 
@@ -66,6 +66,22 @@ def test_a_type_that_mixes_documents_is_refused_unless_boundaries_are_off(kind: 
         check_sight(module, True, CPU)
     check_sight(module, False, CPU)
     assert module.training, "as it was"
+
+
+@torch.no_grad()
+def test_under_zero_3_changed_tokens_tell_the_same() -> None:
+    """Where a gradient would disturb it: the same answers of both ways for types that can and cannot."""
+    tokens = torch.arange(24).reshape(2, 12)
+    positions = torch.cat([torch.arange(6), torch.arange(6)]).expand(2, -1)
+    for kind, leaks in (("llama", False), ("mixtral", False), ("gpt_neox", False), ("falcon", True)):
+        own = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}
+        config = config_of(kind, 50) if kind != "falcon" else AutoConfig.for_model("falcon", vocab_size=50, **own)
+        module = made(config).eval()
+        known = known_documents(module, positions, CPU)
+        expected = [leaks] * 6 + [True] * 4 + [False] * 2
+        assert _by_change(module, tokens, known, 6, 9).tolist() == expected
+        with torch.enable_grad():
+            assert _by_gradient(module, tokens, known, 6, 9).tolist() == expected
 
 
 def test_a_model_that_sees_later_tokens_is_refused() -> None:
