@@ -17,7 +17,8 @@ from training.data.batch import Batch
 from training.engine.job import Job
 from training.models import llama
 from training.models.causal import adapted, class_of
-from training.models.lm import known_documents, next_logits
+from training.models.documents import kept_apart
+from training.models.lm import next_logits
 from training.models.sight import _by_change, _by_gradient, check_sight
 
 CPU = torch.device("cpu")
@@ -77,7 +78,7 @@ def test_under_zero_3_changed_tokens_tell_the_same() -> None:
         own = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}
         config = config_of(kind, 50) if kind != "falcon" else AutoConfig.for_model("falcon", vocab_size=50, **own)
         module = made(config).eval()
-        known = known_documents(module, positions, CPU)
+        known = kept_apart(module, positions, CPU)
         expected = [leaks] * 6 + [True] * 4 + [False] * 2
         assert _by_change(module, tokens, known, 6, 9).tolist() == expected
         with torch.enable_grad():
