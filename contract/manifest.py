@@ -155,7 +155,7 @@ class Manifest(BaseModel):
     """URIs of the crawl files, or of the sources beside the crawl, without secrets: of stages that read no other."""
     rows: Rows = Rows()
     metrics: dict[str, Figure | dict[str, dict[str, float | int | None]]] = {}
-    """A table of figures has rows and columns."""
+    """A table of figures has rows and columns, and perhaps gaps."""
     run: str
     code: str
     started: datetime.datetime

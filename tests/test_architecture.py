@@ -22,9 +22,9 @@ LIGHT_PLACES = ("contract", "plugins", "dags")
 CODE = ("contract", "pipelines", "training", "evals", "plugins", "dags", "reports", "demo", "perf", "mutants")
 MAX_DAG_LINES, MAX_FUNCTION_LINES = 60, 50
 PRIVATE = {  # names that libraries keep to themselves, where they offer no other way; another version may lack them
+    "training/engine/compiled.py": {"_no_split_modules"},
     "training/engine/ranks.py": {"__compatible_ops__"},
     "training/engine/zero.py": {"_global_grad_norm", "_tp_partition"},
-    "training/engine/compiled.py": {"_no_split_modules", "_triton"},
     "training/models/documents.py": {"_attn_implementation"},
     "training/models/experts.py": {"_can_record_outputs"},
     "training/models/llama.py": {

@@ -1,6 +1,7 @@
 """A run whose corpus is already committed: a real tokenizer, token shards of made-up text, and examples, ready for the GPU plane."""
 
 import importlib
+import hashlib
 import io
 import os
 import random
@@ -95,7 +96,8 @@ def commit(run: Run, stage: str, files: dict[str, tuple[str, bytes, int]], **met
     listed = []
     for name, (kind, data, rows) in files.items():
         run.store.write_bytes(attempt.path(name), data)
-        listed.append(File(path=attempt.path(name), kind=kind, bytes=len(data), rows=rows))
+        digest = hashlib.sha256(data).hexdigest()
+        listed.append(File(path=attempt.path(name), kind=kind, bytes=len(data), rows=rows, sha256=digest))
     return attempt.commit(listed, result=result_of(stage).model_construct(**metrics))
 
 
