@@ -85,7 +85,7 @@ class Loop:
     """What one process does where DeepSpeed is missing: float32 weights beside bf16 ones, as ZeRO 1 on one GPU."""
 
     def __init__(self, module: nn.Module, case: Case, compiled: bool) -> None:
-        self.module, self.compiled = module, compiled
+        self.module, self.compiled, self.pipeline = module, compiled, None
         self.accumulation, self.micro_batch = case.accumulation, case.micro_batch
         self._own = [one.detach().float().clone() for one in module.parameters()]
         self._sums = [torch.zeros_like(one) for one in self._own]
@@ -112,7 +112,7 @@ class Loop:
     def step(self) -> float:
         norm = float(torch.nn.utils.get_total_norm(self._sums))
         if self._guard.refuses(norm):
-            self._guard.left_out()
+            self._guard.left_out(norm)
         else:
             torch._foreach_mul_(self._sums, min(CLIP / (norm + 1e-6), 1.0))
             every = [one for group in self._optimizer.param_groups for one in group["params"]]
@@ -175,7 +175,7 @@ def ours(case: Case, steps: int, compiled: bool, boundaries: bool) -> Found:
     whole = all(map(importable, ("deepspeed", "pydantic")))
     engine = stage_engine(module, case, compiled) if whole else Loop(module, case, compiled)
     how = "the stage's engine" if whole else "a loop without DeepSpeed"
-    job: Any = SimpleNamespace(ranks=SimpleNamespace(device=device, world=1))
+    job: Any = SimpleNamespace(ranks=SimpleNamespace(device=device, replicas=1, speaks=True))
     loss = torch.zeros(())
 
     def step(batches: Any) -> None:

@@ -23,7 +23,7 @@ from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
 from training.engine import compiled, optimizers, pipeline, zero
-from training.engine.guard import LEVEL, Guard, GuardState
+from training.engine.guard import LEVEL, Guard
 from training.engine.job import Job
 from training.engine.metrics import ROWS
 from training.engine.schedule import lr_at
@@ -54,6 +54,15 @@ def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accu
         # Losses are computed from whole logits.
         config["tensor_parallel"] = {"autotp_size": engine.tensor_parallel, "vocab_parallel_lm_head": False}
     return zero.laid_over(config, engine.deepspeed)
+
+
+class GuardState(BaseModel):
+    """What a checkpoint holds of a guard."""
+
+    norms: list[float]
+    skipped: int
+    in_a_row: int
+    refused: list[float]
 
 
 class State(BaseModel):

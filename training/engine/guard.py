@@ -6,21 +6,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from pydantic import BaseModel
-
 WINDOW = 128  # updates whose norms make the running median; OLMo-core's optimizer that skips steps looks back as far
 LEVEL = 8  # batches in a row: text is shuffled, so that so many are not bad by chance
 CLOSE = 3  # times: the norms of a healthy run stay within about three times their median
 FEWEST = 20  # before that there is no median: the norms of the first updates fall too quickly to be compared
-
-
-class GuardState(BaseModel):
-    """What a checkpoint holds of a guard."""
-
-    norms: list[float]
-    skipped: int
-    in_a_row: int
-    refused: list[float]
 
 
 @dataclass
