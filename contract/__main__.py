@@ -146,6 +146,8 @@ def _state(run: Run, task: Task) -> str:
             return "done"
     except DamagedError as error:
         return f"damaged: {error}"
+    if task.stage == "probe" and not run.recipe.probe.reference:
+        return "left out: this run is no variant of an ablation"
     if task.stage == "ablate" and not run.recipe.ablate.measured:
         return "left out: this run compares no variants"
     gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None

@@ -39,7 +39,10 @@ PLANES = {
 """Extra -> the packages that it installs the libraries of; "" is `pip install gristmill`."""
 DISTRIBUTIONS = {"airflow": "apache-airflow", "google": "protobuf", "xdist": "pytest-xdist"}
 """Import name -> distribution where several distributions share the name, or a meta package stands for them."""
-OPTIONAL = {"kenlm"}  # compiled on installation; only recipes with a perplexity model need it
+OPTIONAL = {
+    "kenlm",  # compiled on installation; only recipes with a perplexity model need it
+    "liger_kernel",  # for CUDA alone; without it the loss takes PyTorch's operations
+}
 UNIMPORTED = {
     "lxml-html-clean": "justext imports it as lxml.html.clean, and older versions of pip miss it among lxml's extras",
     "pandas": "pyspark's mapInArrow asks for it",

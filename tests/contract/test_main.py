@@ -67,7 +67,8 @@ def test_the_plan_prints_every_task_and_its_state(
     ]
     assert lines[-3:] == [
         f"export          all                         {run.task('export').fingerprint[:12]}  local  to do",
-        f"probe           all                         {run.task('probe').fingerprint[:12]}  gpu    to do",
+        f"probe           all                         {run.task('probe').fingerprint[:12]}  gpu    "
+        "left out: this run is no variant of an ablation",
         f"ablate          all                         {run.task('ablate').fingerprint[:12]}  local  "
         "left out: this run compares no variants",
     ]

@@ -1,7 +1,7 @@
 """A run whose corpus is already committed: a real tokenizer, token shards of made-up text, and examples, ready for the GPU plane."""
 
-import importlib
 import hashlib
+import importlib
 import io
 import os
 import random

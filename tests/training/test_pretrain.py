@@ -545,11 +545,11 @@ def test_a_phase_of_longer_sequences_resumes_exactly_and_is_saved(
     seen: list[tuple[tuple[int, ...], float, dict[str, Any]]] = []
     part = lm.next_logits
 
-    def next_logits(engine: Any, batch: Batch, device: torch.device) -> torch.Tensor:
+    def next_logits(engine: Any, batch: Batch, *rest: Any) -> torch.Tensor:
         if isinstance(engine, Engine):
             rotary = engine.module.model.rotary_emb
             seen.append((tuple(batch.tokens.shape), rotary.attention_scaling, engine.module.config.rope_parameters))
-        return part(engine, batch, device)
+        return part(engine, batch, *rest)
 
     monkeypatch.setattr(lm, "next_logits", next_logits)
     job = make_job("pretrain", *given, name="whole")
