@@ -1,5 +1,5 @@
 """Commands that need neither Spark nor a GPU:
-`python -m contract resolve | plan | ablate | funnel | lineage | trace | verify | snapshots | gc`.
+`python -m contract resolve | plan | commands | funnel | lineage | trace | verify | snapshots | gc`.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from contract import ablation, contamination, funnel, gc, lineage, recipe, trace, verify
+from contract import ablation, commands, contamination, funnel, gc, lineage, recipe, trace, verify
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError
 from contract.manifest import find
@@ -43,37 +43,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m contract", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parsers = parser.add_subparsers(dest="command", required=True)
 
-    _add_resolve(commands)
+    _add_resolve(parsers)
     for name, text in (
         ("plan", "every task of a run, its fingerprint, and whether it is done"),
-        ("ablate", "the command of every task that trains a recipe's variants and compares them, for a shell"),
+        ("commands", "the command of every task, for a shell; of all variants if the recipe names some"),
         ("funnel", "documents after each stage, why they were dropped, and what of evaluation sets was in them"),
     ):
-        one = commands.add_parser(name, help=text)
+        one = parsers.add_parser(name, help=text)
         one.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
 
-    one = commands.add_parser(
+    one = parsers.add_parser(
         "lineage", help="the chain of a manifest or crawl file, back and forward; of a committed file, who lists it"
     )
     one.add_argument("--store", required=True)
     one.add_argument("uri")
 
-    one = commands.add_parser("trace", help="the documents and pages that a row of training tokens holds")
+    one = parsers.add_parser("trace", help="the documents and pages that a row of training tokens holds")
     one.add_argument("--store", required=True)
     one.add_argument("--row", type=int, required=True, help="counted from 0")
     one.add_argument("file", help="a file of rows that pack committed: its path in the store, or its URI")
 
-    one = commands.add_parser(
+    one = parsers.add_parser(
         "verify", help="recompute fingerprints and checksums of a result and of the results that it was made from"
     )
     one.add_argument("uri", help="URI of a manifest, or of a resolved run's recipe.yaml")
 
-    one = commands.add_parser("snapshots", help="the crawls that a source offers, newest first")
+    one = parsers.add_parser("snapshots", help="the crawls that a source offers, newest first")
     one.add_argument("--source", default="https://data.commoncrawl.org")
 
-    one = commands.add_parser("gc", help="remove attempts that no manifest lists")
+    one = parsers.add_parser("gc", help="remove attempts that no manifest lists")
     one.add_argument("--store", required=True)
     one.add_argument(
         "--older-than-hours",
@@ -85,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_resolve(commands: Any) -> None:
-    one = commands.add_parser(
+def _add_resolve(parsers: Any) -> None:
+    one = parsers.add_parser(
         "resolve", help="validate a recipe, list its crawl, write runs/<run>/recipe.yaml and print its URI"
     )
     one.add_argument("--recipe", required=True)
@@ -111,7 +111,10 @@ def _resolve(given: argparse.Namespace) -> None:
     name = given.run or _new_name(recipe.load(given.recipe, given.overrides).name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+:-]*", name):
         raise RecipeError(f"run name {name!r}: use letters, digits and . _ + : -")
-    print(resolve(given.recipe, name, given.overrides, given.snapshot).uri)
+    run = resolve(given.recipe, name, given.overrides, given.snapshot)
+    if run.recipe.ablate.variants:
+        ablation.resolve(run)  # refuses mistakes in a variant now
+    print(run.uri)
 
 
 def _new_name(of: str) -> str:
@@ -135,9 +138,9 @@ def _plan(given: argparse.Namespace) -> None:
     print(*_mixture(run), sep="\n", end="")
 
 
-def _ablate(given: argparse.Namespace) -> None:
-    for line in ablation.commands(ablation.resolve(_open(given.recipe)), sys.executable):
-        print(line)
+def _commands(given: argparse.Namespace) -> None:
+    for run, task in commands.tasks_of(_open(given.recipe)):
+        print(commands.command(run, task, sys.executable))
 
 
 def _state(run: Run, task: Task) -> str:
@@ -220,7 +223,7 @@ def _gc(given: argparse.Namespace) -> None:
 _COMMANDS = {
     "resolve": _resolve,
     "plan": _plan,
-    "ablate": _ablate,
+    "commands": _commands,
     "funnel": _funnel,
     "lineage": _lineage,
     "trace": _trace,

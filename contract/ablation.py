@@ -7,9 +7,9 @@ base's holds out every equal text as well (`mix.also_held_out`).
 """
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import PurePosixPath
 
 from contract.digest import split_digest
@@ -58,7 +58,7 @@ class Ablation:
 def resolve(base: Run) -> Ablation:
     """Write the runs of the variants that a resolved recipe names to the store, or open them if they are there.
 
-    Raises RecipeError if the recipe names no variants, or one that changes what must be alike.
+    Raises RecipeError if the recipe names no variants, one that changes what must be alike, or two that do not differ.
     """
     settings = base.recipe.ablate
     if not settings.variants:
@@ -80,6 +80,9 @@ def resolve(base: Run) -> Ablation:
     measured: dict[str, dict[str, str]] = {}
     for (variant, seed), run in runs.items():
         measured.setdefault(variant, {})[str(seed)] = run.task("probe").fingerprint
+    for one, other in combinations(measured, 2):
+        if measured[one] == measured[other]:
+            raise RecipeError(f"ablate.variants.{other}: its models are those of {one}; change a setting or remove it")
     return Ablation(runs, vary(base, f"{name}.comparison", [f"ablate.measured={json.dumps(measured)}"]))
 
 
@@ -109,19 +112,3 @@ def _tokens(recipe: Recipe) -> int:
     if steps is None:
         raise RecipeError("ablate.tokens is not set, and pretrain.mixture.epochs says no number; set ablate.tokens")
     return steps * recipe.pretrain.batch * recipe.pack.seq_len
-
-
-def commands(ablation: Ablation, python: str) -> Iterator[str]:
-    """The command line of each task, as a shell takes it. `python` is the interpreter."""
-    for run, task in ablation.tasks():
-        recipe = ["--recipe", run.uri]
-        plane = STAGES[task.stage].plane
-        if plane == "spark":
-            words = [python, "-m", "pipelines", task.stage, *recipe, "--partition", task.partition]
-        elif plane == "gpu" and (processes := run.recipe.at(f"{task.stage}.engine.processes")) > 1:
-            launcher = str(PurePosixPath(python).with_name("deepspeed"))
-            where = ["--hostfile", "/dev/null", "--num_accelerators", str(processes), "--module"]
-            words = [launcher, *where, "training", task.stage, *recipe]
-        else:
-            words = [python, "-m", "training", task.stage, *recipe]
-        yield shlex.join(words)

@@ -65,7 +65,7 @@ def _check_alike(found: Found, one: Any) -> None:
             if items(model) != items(one):
                 raise DamagedError(
                     f"ablate: {variant} with seed {seed} was measured on other text than the first model; "
-                    "measure all of them with the runs of one `python -m contract ablate`"
+                    "measure all of them with the runs of one `python -m contract commands`"
                 )
 
 
@@ -92,7 +92,7 @@ def run(job: Job) -> None:
     settings: Ablate = job.settings
     if len(settings.measured) < 2:
         raise RecipeError(
-            "ablate.measured names no two variants; `python -m contract ablate --recipe RUN` makes the run that does"
+            "ablate.measured names no two variants; `python -m contract commands --recipe RUN` makes the run that does"
         )
     made = {one.fingerprint: need(job.store, one) for one in job.task.read("probe")}
     probes = {

@@ -372,7 +372,7 @@ class Mix(Settings):
     also_held_out: Fingerprint | None = None
     """The fingerprint of another run's `mix`: the texts that it holds out are held out here, too, whatever their ids.
 
-    `python -m contract ablate` sets it, so that no variant trains on the text that judges all of them.
+    `python -m contract commands` sets it, so that no variant trains on the text that judges all of them.
     """
 
     def results(self) -> dict[str, tuple[str, ...]]:

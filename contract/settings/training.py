@@ -661,7 +661,7 @@ class Probe(Settings):
     reference: Fingerprint | None = None
     """The fingerprint of the `mix`, perhaps of another run, whose held-out documents are read; if unset, the run's own.
 
-    `python -m contract ablate` sets it, so that all variants are measured on the same text.
+    `python -m contract commands` sets it, so that all variants are measured on the same text.
     """
     documents: Rows = 500
     """Of each source at most so many held-out documents are read."""
@@ -683,8 +683,8 @@ class Probe(Settings):
 class Ablate(Settings):
     """Variants of a recipe, each trained with several seeds on as many tokens: docs/ablations.md.
 
-    An ablation is a recipe in which `variants` names two or more. `python -m contract ablate` and the DAG `ablate` make
-    a run of each variant and seed, and one that compares them.
+    An ablation is a recipe in which `variants` names two or more. `python -m contract commands` and the DAG `ablate`
+    make a run of each variant and seed, and one that compares them.
     """
 
     variants: dict[VariantName, tuple[Text, ...]] = runtime_only({})
@@ -695,7 +695,7 @@ class Ablate(Settings):
     """The tokens on which every model is trained. If unset: as many as this recipe's `pretrain` takes."""
     confidence: Annotated[Real, Field(ge=0.5, lt=1)] = 0.95
     measured: dict[VariantName, dict[Text, Fingerprint]] = {}
-    """Variant -> seed -> the fingerprint of its `probe`. `python -m contract ablate` sets it."""
+    """Variant -> seed -> the fingerprint of its `probe`. `python -m contract commands` sets it."""
 
     def results(self) -> dict[str, tuple[str, ...]]:
         named = dict.fromkeys(one for seeds in self.measured.values() for one in seeds.values())

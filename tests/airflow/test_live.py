@@ -202,3 +202,16 @@ def test_a_backfill_of_one_crawl(live, resolved):
     assert next(line for line in live.log("pretrain", run, "resolve") if line.startswith("uses ")) == said
     noted = live.wait("the run's note", lambda: live.runs("pretrain", run_type="backfill")[0]["note"], 30)
     assert noted == said
+
+
+def test_an_ablation_trains_only_what_differs_and_says_what_can_be_told(live, resolved):
+    variants = "ablate.variants={base: [], slow: [pretrain.optim.lr=1.0e-5]}"
+    run = live.trigger("ablate", {"overrides": [variants, "ablate.seeds=[0]", "ablate.tokens=3840"]})
+    assert live.finished("ablate", run, 900) == "success"
+    tasks = live.tasks("ablate", run)
+    assert {name: sum(one == name for one, _ in tasks) for name in ("crawl", "pack", "pretrain", "probe")} == {
+        "crawl": 2, "pack": 1, "pretrain": 2, "probe": 2,
+    }  # fmt: skip
+    assert any(line.startswith("done already, skipped") for line in live.log("ablate", run, "pack", index=0))
+    said = live.log("ablate", run, "ablate")
+    assert any("no difference can be told" in line for line in said), said

@@ -1,12 +1,10 @@
 """The runs of an ablation: what variants share is one task, and none may change what makes them comparable."""
 
-import shlex
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from contract import __main__ as command
 from contract import ablation
 from contract.errors import RecipeError
 from contract.plan import Run, open_run
@@ -93,24 +91,7 @@ def test_mistakes_name_the_variant_and_what_to_do(make_run: Callable[..., Run]) 
         make_run("ablate.variants={a: []}")
     with pytest.raises(RecipeError, match="seeds should differ"):
         make_run("ablate.seeds=[1, 1]")
+    with pytest.raises(RecipeError, match=r"^ablate\.variants\.b: its models are those of a; "):
+        ablation.resolve(make_run("ablate.variants={a: [], b: [filter.min_words=50]}", "pretrain.tokens=8", run="same"))
     with pytest.raises(RecipeError, match=r"set ablate\.tokens"):
         ablation.resolve(make_run(TWO, "pretrain.mixture.epochs={crawl: 1}", run="three"))
-
-
-def test_the_command_prints_what_a_shell_runs(make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
-    base = make_run(TWO, "ablate.seeds=[0, 1]", "pretrain.engine.processes=2")
-    assert command.main(["ablate", "--recipe", base.uri]) == 0
-    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
-    made = ablation.resolve(base)
-    assert len(lines) == len(list(made.tasks()))
-    crawl, probe, last = lines[0], lines[-2], lines[-1]
-    assert crawl[1:4] == ["-m", "pipelines", "crawl"]
-    assert crawl[-4:] == ["--recipe", made.runs["base", 0].uri, "--partition", base.segments[0].partition]
-    assert probe[1:] == ["-m", "training", "probe", "--recipe", made.runs["strict", 1].uri]
-    assert last[1:] == ["-m", "training", "ablate", "--recipe", made.comparison.uri]
-    (trained, *_) = [line for line in lines if "pretrain" in line]
-    assert trained[0].endswith("deepspeed")
-    assert trained[1:] == [
-        "--hostfile", "/dev/null", "--num_accelerators", "2", "--module", "training", "pretrain",
-        "--recipe", made.runs["base", 0].uri,
-    ]  # fmt: skip

@@ -96,7 +96,7 @@ def test_every_model_is_trained_on_as_many_tokens_with_its_seed(done: tuple[Any,
 
 
 def test_a_run_that_names_no_models_says_which_command_does(make_job: Callable[..., Job]) -> None:
-    with pytest.raises(RecipeError, match="python -m contract ablate --recipe RUN"):
+    with pytest.raises(RecipeError, match="python -m contract commands --recipe RUN"):
         ablate.run(make_job("ablate"))
 
 
@@ -135,7 +135,7 @@ def test_one_seed_tells_nothing() -> None:
 @pytest.mark.slow
 def test_the_printed_commands_do_all_of_it(make_run: Callable[..., Run], tmp_path: Path) -> None:
     base = make_run("ablate.variants={a: [], b: [pretrain.optim.lr=1.0e-6]}", "ablate.seeds=[0, 1]")
-    command = [sys.executable, "-m", "contract", "ablate", "--recipe", base.uri]
+    command = [sys.executable, "-m", "contract", "commands", "--recipe", base.uri]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     lines = [line for line in printed.splitlines() if " pipelines " not in line]
     for line in lines:
