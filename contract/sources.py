@@ -131,6 +131,10 @@ def list_outside(recipe: Recipe) -> dict[str, str]:
     return {key: outside_digest(recipe, key) for key in keys}
 
 
+MODELS = {"pretrain.start_from": ("config.json",), "pretrain.distill.teacher": ("config.json", "manifest.json")}
+"""Setting that names a model -> the file that tells that one is there."""
+
+
 def outside_digest(recipe: Recipe, key: str) -> str:
     """The digest of the names and contents of the files that the setting at a dotted key names.
 
@@ -144,6 +148,8 @@ def outside_digest(recipe: Recipe, key: str) -> str:
     if not entries:
         why = "holds no readable file" if store.exists(name) else "does not exist"
         raise InputError(f"{key}: {uri} {why}; check the path, or leave the key out")
+    if key in MODELS and not any(entry.path.endswith(MODELS[key]) for entry in entries):
+        raise InputError(f"{key}: {uri} holds no {' or '.join(MODELS[key])}, so no model is there; check the path")
     digest_of = content.digests(store, entries, name, content.WHOLE_BYTES)
     listing = "".join(f"{entry.path}:{entry.size}:{digest_of[entry.path]}\n" for entry in entries)
     return hashlib.sha256(listing.encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from pydantic import (
 
 from contract.printable import HIDDEN
 
-MOST = 1 << 40  # pages, bytes, tokens or steps: more than anybody has, and sums of it still fit into 64 bits
+MOST = 1 << 46  # pages, bytes, tokens or steps: more than anybody has, and sums of it still fit into 64 bits
 
 
 def _number(given: Any) -> Any:

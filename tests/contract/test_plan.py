@@ -341,6 +341,17 @@ def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable
         make_run("filter.min_words=41")
 
 
+@pytest.mark.parametrize("key", ["pretrain.start_from", "pretrain.distill.teacher"])
+def test_a_folder_without_a_model_is_refused(make_run: Callable[..., Run], tmp_path: Path, key: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=rf"{key}: .*model holds no config\.json.*, so no model is there"):
+        make_run(f"{key}={folder}")
+    (folder / "config.json").write_text("{}")
+    assert make_run(f"{key}={folder}").outside.keys() == {key}
+
+
 def test_an_edited_data_file_changes_its_stage_and_what_follows(make_run: Callable[..., Run], tmp_path: Path) -> None:
     data = tmp_path / "alpaca.jsonl"
     with pytest.raises(InputError, match=r"instructions\.data: .*alpaca\.jsonl does not exist; check the path"):

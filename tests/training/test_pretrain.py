@@ -336,15 +336,16 @@ def test_a_run_whose_learning_rate_came_to_rest_is_not_extended(
     longer = make_job("pretrain", "pretrain.steps=4")
     pretrain.run(longer)
     assert (
-        f"pretrain: {longer.store.full(short.task.prefix)} is a run of another length and else the same, but it kept no "
-        "checkpoint until which the learning rates of both are the same; starting over\n"
+        f"pretrain: {longer.store.full(short.task.prefix)} differs only in its length, but training cannot go on from "
+        "its checkpoints, because their learning rates are not those of this run; starting over. A run with "
+        "optim.schedule=constant and optim.warmup_steps can be extended\n"
     ) in capsys.readouterr().out
     assert need(longer.store, longer.task).metrics["extended_from"] is None
     other = make_job("pretrain", *STEADY, "pretrain.steps=4")
     pretrain.run(other)
     said = capsys.readouterr().out
     assert "extended" not in said
-    assert "another length" not in said
+    assert "differs only in its length" not in said
 
 
 def test_held_out_loss_is_measured_on_the_way_and_the_best_model_stays(

@@ -36,8 +36,9 @@ def extendable(job: Job, steps: int, optim: Optim) -> list[str]:
                 found.append((made.step, one.prefix))
     if alike and not found:
         print(
-            f"{job.task.stage}: {job.store.full(alike.prefix)} is a run of another length and else the same, but it "
-            "kept no checkpoint until which the learning rates of both are the same; starting over",
+            f"{job.task.stage}: {job.store.full(alike.prefix)} differs only in its length, but training cannot go on "
+            "from its checkpoints, because their learning rates are not those of this run; starting over. A run with "
+            "optim.schedule=constant and optim.warmup_steps can be extended",
             flush=True,
         )
     return job.ranks.share([prefix for _, prefix in sorted(found, reverse=True)])
