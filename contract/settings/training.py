@@ -553,7 +553,11 @@ class Pretrain(Settings):
     @model_validator(mode="after")
     def _ordered(self) -> "Pretrain":
         if self.steps is not None and self.tokens is not None:
-            raise ValueError("steps and tokens both say how long to train; say one of them")
+            raise ValueError("steps and tokens both say how long to train; set one of them to null")
+        if self.steps is not None and (self.optim.warmup_steps or 0) >= self.steps > 1:
+            raise ValueError(
+                f"with optim.warmup_steps {self.optim.warmup_steps} none of the {self.steps} steps reaches optim.lr; lower it"
+            )
         total = sum(phase.share for phase in self.phases)
         if self.phases and abs(total - 1) > 0.001:
             raise ValueError(f"the shares of the phases add up to {total:.6g}; they should add up to 1")
