@@ -556,7 +556,7 @@ class Pretrain(Settings):
             raise ValueError("steps and tokens both say how long to train; set one of them to null")
         if self.steps is not None and (self.optim.warmup_steps or 0) >= self.steps > 1:
             raise ValueError(
-                f"with optim.warmup_steps {self.optim.warmup_steps} none of the {self.steps} steps reaches optim.lr; lower it"
+                f"with optim.warmup_steps {self.optim.warmup_steps} no step of {self.steps} reaches optim.lr; lower it"
             )
         total = sum(phase.share for phase in self.phases)
         if self.phases and abs(total - 1) > 0.001:

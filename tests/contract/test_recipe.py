@@ -110,7 +110,7 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
         (
             "pretrain: {steps: 5, optim: {warmup_steps: 5}}",
             [],
-            "pretrain: with optim.warmup_steps 5 none of the 5 steps reaches optim.lr; lower it",
+            "pretrain: with optim.warmup_steps 5 no step of 5 reaches optim.lr; lower it",
         ),
         (
             "pretrain: {mixture: {proportions: {crawl: 0.5}}}",
