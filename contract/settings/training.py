@@ -690,7 +690,7 @@ class Ablate(Settings):
     variants: dict[VariantName, tuple[Text, ...]] = runtime_only({})
     """Name -> overrides of this recipe: `{base: [], strict: [filter.min_words=100]}`."""
     seeds: tuple[Seed, ...] = runtime_only((0, 1, 2), min_length=1)
-    """The values of `pretrain.seed` with which each variant is trained; with less than two nothing can be told."""
+    """The values of `pretrain.seed` with which each variant is trained; with fewer than two nothing can be told."""
     tokens: Positive | None = runtime_only(None)
     """The tokens on which every model is trained. If unset: as many as this recipe's `pretrain` takes."""
     confidence: Annotated[Real, Field(ge=0.5, lt=1)] = 0.95

@@ -128,7 +128,7 @@ def test_models_that_were_measured_on_other_text_are_not_compared() -> None:
 def test_one_seed_tells_nothing() -> None:
     found = {"a": {0: model([1.0, 2.0], [1])}, "b": {0: model([9.0, 8.0], [0])}}
     comparison = compare(ablate.measures(found), 0.95)
-    assert comparison.verdict == "a and b: no difference can be told with less than two seeds"
+    assert comparison.verdict == "a and b: no difference can be told with fewer than two seeds"
     assert ablate.as_json(comparison)["verdicts"][0]["interval"] is None
 
 
