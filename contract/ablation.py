@@ -3,7 +3,7 @@
 All of these are ordinary runs. What variants share has one fingerprint, so it is computed once. Every model is measured
 on the documents that the base recipe's `mix` holds out. No variant trains on them: a document is held out by a hash of
 its id, which says where it was crawled and not what became of its text, and a variant whose documents differ from the
-base's holds out every equal text as well (`mix.also_held_out`).
+base's holds out every equal text and every equal id as well (`mix.also_held_out`).
 """
 
 import json
