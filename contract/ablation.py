@@ -17,6 +17,7 @@ from contract.errors import RecipeError
 from contract.mixture import known_steps
 from contract.plan import Run, Task, vary
 from contract.recipe import Recipe, load
+from contract.settings.training import NEVER
 from contract.stages import STAGES, upstream
 
 TRAINED = tuple(name for name in STAGES if name in {"probe", *upstream("probe")})
@@ -72,6 +73,7 @@ def resolve(base: Run) -> Ablation:
     for variant, overrides in settings.variants.items():
         for seed in settings.seeds:
             alike = [f"pretrain.seed={seed}", "pretrain.steps=null", f"pretrain.tokens={tokens}"]
+            alike += [f"pretrain.optim.give_up_after={NEVER}"]  # a model that diverges counts as the worst
             alike += [f"probe.reference={base.task('mix').fingerprint}", "ablate={}"]
             try:
                 runs[variant, seed] = vary(base, f"{name}.{variant}.{seed}", [*_checked(base, overrides), *alike])

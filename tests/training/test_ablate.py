@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from contract import ablation, lineage, verify
 from contract.errors import DamagedError, RecipeError
@@ -21,10 +22,11 @@ from evals.verdicts import compare
 from tests.declared import only_declared
 from tests.training.conftest import join_alone
 from training import ablate, pretrain, probe
+from training.engine.engine import Engine
 from training.engine.job import Job
 
 VARIANTS = (
-    "ablate.variants={high: [], low: [pretrain.optim.lr=1.0e-6]}",
+    "ablate.variants={high: [], low: [pretrain.optim.lr=1.0e-6], hot: [pretrain.optim.lr=1.0]}",
     "ablate.seeds=[3, 4]",
     "ablate.tokens=6144",
 )
@@ -49,7 +51,11 @@ def done(
         with redirect_stdout(io.StringIO()) as said:
             for run, task in made.tasks():
                 if task.stage in ("pretrain", "probe", "ablate"):
-                    execute(run, task.stage)
+                    with pytest.MonkeyPatch.context() as spoiled:
+                        if run.recipe.pretrain.optim.lr == 1:
+                            backward = Engine.backward
+                            spoiled.setattr(Engine, "backward", lambda self, loss: backward(self, loss * torch.nan))  # noqa: B023 - called at once
+                        execute(run, task.stage)
     return base, made, need(base.store, made.comparison.task("ablate")), said.getvalue()
 
 
@@ -57,15 +63,21 @@ def test_the_better_learning_rate_is_found(done: tuple[Any, ...]) -> None:
     base, _, manifest, said = done
     figures = manifest.metrics
     assert figures["best"] == "high"
-    assert headline(manifest).startswith("high is better than low: a difference of ")
-    assert (figures["models"], figures["tokens"] > 5000) == (4, True)
+    said_first, _, said_last = headline(manifest).partition("; ")
+    assert said_first.startswith("high is better than low: a difference of ")
+    assert said_last == "worse is what diverged: hot (seed 3, 4)"
+    assert (figures["models"], figures["tokens"] > 5000) == (6, True)
+    assert figures["diverged"] == {"hot": {"models": 2}}
     high, low = (figures["bits_per_byte"][name] for name in ("high", "low"))
     assert high["mean"] < low["mean"] - 0.3
     assert (high["models"], low["models"]) == (2, 2)
+    assert "hot" not in figures["bits_per_byte"]
+    assert "| hot     | 2 diverged |" in said
     assert "| high    | 2 " in said
     assert "high is better" in said
     report, page = manifest.of("comparison")
     told = json.loads(base.store.read_bytes(report.path))
+    assert told["diverged"] == {"hot": [3, 4]}
     assert told["verdicts"][0]["better"] == "high"
     assert told["verdicts"][0]["difference"] == pytest.approx(high["mean"] - low["mean"])
     assert base.store.read_bytes(page.path).decode().splitlines()[2].startswith("**high is better than low")
@@ -75,8 +87,8 @@ def test_the_better_learning_rate_is_found(done: tuple[Any, ...]) -> None:
 def test_models_are_measured_on_what_the_base_holds_out(done: tuple[Any, ...]) -> None:
     base, made, manifest, _ = done
     shown = "\n".join(lineage.trace(base.store, manifest.path))
-    assert shown.count("from probe all") == 4
-    assert shown.count("from pretrain all") == 4
+    assert shown.count("from probe all") == 6
+    assert shown.count("from pretrain all") == 6
     assert shown.count("from mix all") == 1
     wrong = verify.verify(base.store.full(manifest.path)).wrong
     assert not [line for line in wrong if "/ablate/" in line or "/probe/" in line]
@@ -91,7 +103,7 @@ def test_models_are_measured_on_what_the_base_holds_out(done: tuple[Any, ...]) -
 def test_every_model_is_trained_on_as_many_tokens_with_its_seed(done: tuple[Any, ...]) -> None:
     _, made, _, _ = done
     assert {name: (run.recipe.pretrain.tokens, run.recipe.pretrain.seed) for name, run in made.runs.items()} == {
-        (variant, seed): (6144, seed) for variant in ("high", "low") for seed in (3, 4)
+        (variant, seed): (6144, seed) for variant in ("high", "low", "hot") for seed in (3, 4)
     }
 
 

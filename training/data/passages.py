@@ -155,7 +155,8 @@ def question(name: str, row: Any) -> Question:
     if not isinstance(row, dict):
         raise ValueError("is no JSON object")
     prompts = [row[key] for keys in (CONTEXTS, QUESTIONS) for key in keys if row.get(key) not in (None, "")]
-    answer, options = _first(row, ANSWERS), _first(row, OPTIONS)
+    answer = _first(row, ANSWERS)
+    options: Any = _first(row, OPTIONS)
     labels: Any = list("ABCDEFGHIJ")
     if isinstance(options, dict):  # as ARC has them
         options, labels = options.get("text"), options.get("label", labels)
