@@ -17,13 +17,16 @@ from contract import ablation, lineage, verify
 from contract.errors import DamagedError, RecipeError
 from contract.headline import headline
 from contract.manifest import Attempt, Manifest, need
-from contract.plan import Run, open_run
+from contract.plan import Run, open_run, resolve
 from evals.verdicts import compare
 from tests.declared import only_declared
-from tests.training.conftest import join_alone
+from tests.training.conftest import RECIPE, commit_corpus, join_alone, texts, train_tokenizer
 from training import ablate, pretrain, probe
+from training.chat.template import open_chat
+from training.data.passages import read_documents
 from training.engine.engine import Engine
 from training.engine.job import Job
+from training.models.llama import load_model
 
 VARIANTS = (
     "ablate.variants={high: [], low: [pretrain.optim.lr=1.0e-6], hot: [pretrain.optim.lr=1.0]}",
@@ -105,6 +108,56 @@ def test_every_model_is_trained_on_as_many_tokens_with_its_seed(done: tuple[Any,
     assert {name: (run.recipe.pretrain.tokens, run.recipe.pretrain.seed) for name, run in made.runs.items()} == {
         (variant, seed): (6144, seed) for variant in ("high", "low", "hot") for seed in (3, 4)
     }
+
+
+def accented(count: int, seed: int) -> list[str]:
+    """Documents whose characters take one to three bytes."""
+    return [text.replace("river", "größer Fluß").replace("mill", "磨坊") for text in texts(count, seed)]
+
+
+def test_tokenizers_and_filters_are_compared_on_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One variant has tokens that span words, so that a token straddles the end of what is given; one has other pages."""
+    join_alone()
+    monkeypatch.setenv("GRISTMILL_SCRATCH", str(tmp_path / "scratch"))
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "part.warc.gz").write_bytes(b"WARC")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE + f"crawl: {{source: {tmp_path}/crawl}}\n")
+    variants = "ablate.variants={words: [], phrases: [tokenizer.vocab_size=450], strict: [filter.min_words=9]}"
+    settings = ["ablate.seeds=[0]", "ablate.tokens=2048", "probe.documents=12"]
+    base = resolve(str(recipe), "same", [f"store={tmp_path}/store", variants, *settings])
+    made = ablation.resolve(base)
+    words, phrases, strict = (made.runs[name, 0] for name in ("words", "phrases", "strict"))
+    assert base.task("mix").fingerprint == phrases.task("mix").fingerprint != strict.task("mix").fingerprint
+    commit_corpus(words, write=accented)
+    commit_corpus(phrases, train_tokenizer(450, across_words=True), accented)
+    commit_corpus(strict, write=texts)
+    found = {}
+    for name, run in (("words", words), ("phrases", phrases), ("strict", strict)):
+        execute(run, "pretrain")
+        (file,) = execute(run, "probe").of("measures")
+        found[name] = {0: json.loads(run.store.read_bytes(file.path))}
+    crawl = found["phrases"][0]["documents"]["crawl"]
+    assert [one.total for one in ablate.measures(found)] == pytest.approx([sum(crawl["bytes"]) * 40 / 12, 12])
+
+    job = Job(only_declared(phrases, "probe"), phrases.task("probe"), Attempt(phrases, phrases.task("probe")))
+    chat, module = open_chat(job), load_model(job, job.manifest("pretrain")).eval()
+    documents = read_documents(job.store, job.manifest("mix"), job.settings)["crawl"]
+    assert [one.text for one in documents.passages] == accented(40, 2)[:12]
+    straddled = 0
+    for passage, nats, size in zip(documents.passages, crawl["nats"], crawl["bytes"], strict=True):
+        ids, ends = chat.ends(passage.text)
+        first = next(at for at, end in enumerate(ends) if end > passage.given)
+        straddled += first > 0 and ends[first - 1] < passage.given
+        assert size == len(passage.text.encode()) - len(passage.text[: passage.given].encode())
+        with torch.no_grad():
+            each = torch.log_softmax(module(input_ids=torch.tensor([ids])).logits[0, :-1], -1)
+        expected = -each.gather(1, torch.tensor(ids)[1:, None])[first - 1 :].sum()
+        if len(ids) <= 65:
+            assert nats == pytest.approx(float(expected), rel=1e-4), "a token across the cut counts as a whole"
+        assert nats == pytest.approx(float(expected), rel=0.1)
+    assert straddled > 6
+    assert any(size > len(one.text) - one.given for one, size in zip(documents.passages, crawl["bytes"], strict=True))
 
 
 def test_a_run_that_names_no_models_says_which_command_does(make_job: Callable[..., Job]) -> None:
