@@ -271,7 +271,7 @@ class Probe(Result):
     bytes: int
     """Of held-out text that was predicted."""
     documents_changed: int
-    """Of these, such as the tokenizer does not give back as they were: what it loses is not predicted, but counted."""
+    """Documents whose text the tokenizer does not give back as it was. Lost text costs no bits, but its bytes count."""
     diverged: bool = False
     """Whether training diverged: the model's bits are no number, or its updates were skipped until a run would give up.
     """
