@@ -3,7 +3,7 @@
 All of these are ordinary runs. What variants share has one fingerprint, so it is computed once. Every model is measured
 on the documents that the base recipe's `mix` holds out. No variant trains on them: a document is held out by a hash of
 its id, which says where it was crawled and not what became of its text, and a variant whose documents differ from the
-base's holds out every equal text as well (`mix.also_held_out`).
+base's holds out every equal text and every equal id as well (`mix.also_held_out`).
 """
 
 import json
@@ -17,6 +17,7 @@ from contract.errors import RecipeError
 from contract.mixture import known_steps
 from contract.plan import Run, Task, vary
 from contract.recipe import Recipe, load
+from contract.settings.training import NEVER
 from contract.stages import STAGES, upstream
 
 TRAINED = tuple(name for name in STAGES if name in {"probe", *upstream("probe")})
@@ -72,6 +73,7 @@ def resolve(base: Run) -> Ablation:
     for variant, overrides in settings.variants.items():
         for seed in settings.seeds:
             alike = [f"pretrain.seed={seed}", "pretrain.steps=null", f"pretrain.tokens={tokens}"]
+            alike += [f"pretrain.optim.give_up_after={NEVER}"]  # a model that diverges counts as the worst
             alike += [f"probe.reference={base.task('mix').fingerprint}", "ablate={}"]
             try:
                 runs[variant, seed] = vary(base, f"{name}.{variant}.{seed}", [*_checked(base, overrides), *alike])

@@ -160,6 +160,8 @@ def _export(manifest: Manifest) -> str:
 
 
 def _probe(manifest: Manifest) -> str:
+    if manifest.metrics.get("bits_per_byte") is None:
+        return "the model diverged: its bits per byte are no number"
     return f"{_n(manifest, 'bits_per_byte')} bits per byte of {_n(manifest, 'documents')} held-out documents"
 
 

@@ -17,3 +17,8 @@ HIDDEN = re.compile(
 def printable(text: str) -> str:
     """The text as one line, with every control character escaped, for example as `\\x1b`."""
     return HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def printable_lines(text: str) -> str:
+    """The text with every control character but the ends of its lines escaped; its last line ends, too."""
+    return "".join(f"{printable(line)}\n" for line in text.splitlines())

@@ -271,9 +271,12 @@ class Probe(Result):
     bytes: int
     """Of held-out text that was predicted."""
     documents_changed: int
-    """Of these, such as the tokenizer does not give back as they were: what it loses is not predicted, but counted."""
-    bits_per_byte: float
-    """Over all sources, each with as much weight as it has held-out text."""
+    """Documents whose text the tokenizer does not give back as it was. Lost text costs no bits, but its bytes count."""
+    diverged: bool = False
+    """Whether training diverged: the model's bits are no number, or its updates were skipped until a run would give up.
+    """
+    bits_per_byte: float | None
+    """Over all sources, each with as much weight as it has held-out text; None if that is no number."""
     sources: dict[str, dict[str, float | int]]
     """Source -> its `documents`, `bytes` and `bits_per_byte`."""
     tasks: dict[str, dict[str, float | int]] = {}
@@ -288,7 +291,12 @@ class Ablate(Result):
     best: str | None = None
     """The variant that is better than every other, if there is one."""
     bits_per_byte: dict[str, dict[str, float | int]] = {}
-    """Variant -> the `mean` of its models' bits per byte, their standard deviation `spread`, and the `models`."""
+    """Variant -> the `mean` of its models' bits per byte, their standard deviation `spread`, and the `models`.
+
+    Variants of which a model diverged are left out.
+    """
+    diverged: dict[str, dict[str, int]] = {}
+    """Variant -> how many of its `models` diverged."""
 
 
 class Checkpoint(Result):

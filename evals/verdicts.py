@@ -1,12 +1,10 @@
-"""The verdicts of an ablation in words and tables: Markdown that also reads well in a log."""
+"""What an ablation says of its variants, in one sentence, and the verdicts behind it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from evals.ablation import Measure, Verdict, best, decide
-
-LOWER, HIGHER = "lower is better", "higher is better"
 
 
 @dataclass(frozen=True)
@@ -14,23 +12,36 @@ class Comparison:
     """The variants of a recipe, compared. `main` are the verdicts of the first measure, `others` those of the rest.
 
     The two are decided apart: the more sources and tasks there are, the less could be told otherwise of the main one.
+    diverged: variant -> the seeds with which its training diverged. Such a variant is worse than all others, and in no
+    measure.
     """
 
     measures: tuple[Measure, ...]
     main: tuple[Verdict, ...]
     others: tuple[Verdict, ...]
+    diverged: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def variants(self) -> list[str]:
-        return [*self.measures[0].values]
+        """Those whose models did not diverge."""
+        return [*self.measures[0].values] if self.measures else []
 
     @property
     def best(self) -> str | None:
-        return best(self.main)
+        return self.variants[0] if len(self.variants) == 1 else best(self.main)
 
     @property
     def verdict(self) -> str:
         """The answer in one sentence."""
+        lost = " and ".join(f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in self.diverged.items())
+        if not self.variants:
+            return f"no variant is better: training diverged for {lost}"
+        if len(self.variants) == 1:
+            return f"{self.best} is better than every other variant: training diverged for {lost}"
+        return f"{self._of_figures}; worse is what diverged: {lost}" if lost else self._of_figures
+
+    @property
+    def _of_figures(self) -> str:
         if len(self.variants) == 2:
             (one,) = self.main
             if one.better:
@@ -54,63 +65,18 @@ def _told(one: Verdict) -> str:
     return f"a difference of {size}, {one.confidence:.0%} interval {low:.3g} to {high:.3g}"
 
 
-def compare(measures: Sequence[Measure], confidence: float) -> Comparison:
-    """Compare variants; the first measure decides which is best. All have the same variants, in the same order."""
-    first, *rest = measures
-    return Comparison(tuple(measures), tuple(decide([first], confidence)), tuple(decide(rest, confidence)))
+def compare(
+    measures: Sequence[Measure], confidence: float, diverged: Mapping[str, Sequence[int]] | None = None
+) -> Comparison:
+    """Compare variants; the first measure decides which is best. All have the same variants, in the same order.
+
+    `diverged` are the variants that no measure has. There is no measure if that are all of them.
+    """
+    main, others = decide(measures[:1], confidence), decide(measures[1:], confidence)
+    return Comparison(tuple(measures), tuple(main), tuple(others), diverged or {})
 
 
 def mean_and_spread(measure: Measure, variant: str) -> tuple[float, float, int]:
     """(The mean of a variant's figures, their standard deviation, their number); the deviation of one is 0."""
     found = measure.figures(variant)
     return fmean(found), stdev(found) if len(found) > 1 else 0.0, len(found)
-
-
-def figures_table(comparison: Comparison) -> list[str]:
-    """A row for each variant, with the mean of its models in each measure; the first measure also has its spread."""
-    first, *rest = comparison.measures
-    head = ["variant", "models", first.name, "spread", *(one.name for one in rest)]
-    rows = []
-    for variant in comparison.variants:
-        mean, spread, models = mean_and_spread(first, variant)
-        others = [f"{mean_and_spread(one, variant)[0]:.4f}" for one in rest]
-        rows.append([variant, str(models), f"{mean:.4f}", f"{spread:.4f}", *others])
-    return table(head, rows)
-
-
-def verdicts_table(verdicts: Sequence[Verdict]) -> list[str]:
-    """A row for each pair of variants in each measure."""
-    confidence = f"{verdicts[0].confidence:.0%} interval"
-    rows = []
-    for one in verdicts:
-        low, high = one.interval
-        span = f"{low:+.4f} to {high:+.4f}" if one.estimate.known else "-"
-        pair = f"{one.first} - {one.second}"
-        rows.append([one.measure, pair, f"{one.estimate.mean:+.4f}", span, f"{one.p:.2g}", one.said])
-    return table(["measure", "pair", "difference", confidence, "p", "verdict"], rows)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table, whose columns are padded so that it also reads well as plain text."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, ["-" * width for width in widths], *rows]
-    return [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    ]
-
-
-def render(comparison: Comparison, facts: Sequence[str], overrides: Mapping[str, Sequence[str]]) -> str:
-    """The whole report as Markdown. `facts` are sentences on how the models were trained and measured."""
-    named = [
-        f"- {name}: {', '.join(f'`{one}`' for one in overrides[name]) or 'the recipe itself'}" for name in overrides
-    ]
-    lower = ", ".join(one.name for one in comparison.measures if one.lower_is_better)
-    higher = ", ".join(one.name for one in comparison.measures if not one.lower_is_better)
-    reading = [f"{names}: {word}." for names, word in ((lower, LOWER), (higher, HIGHER)) if names]
-    parts = [
-        ["# Ablation", "", f"**{comparison.verdict}**", "", *named, "", *facts, ""],
-        ["## Figures", "", *reading, "", *figures_table(comparison), ""],
-        ["## Verdicts", "", *verdicts_table(comparison.main), ""],
-        ["## By source and task", "", *verdicts_table(comparison.others), ""] if comparison.others else [],
-    ]
-    return "\n".join(line for part in parts for line in part)

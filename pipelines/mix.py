@@ -2,7 +2,7 @@
 
 How much of which source a model sees, and in which order, is decided where the files are read. The shuffle goes through
 the store instead of Spark (`pipelines.spark.dealing`). A worker's memory must hold one shard, and 8 bytes for each
-held-out document.
+held-out document, 16 for each that another run holds out.
 """
 
 from collections import Counter
@@ -62,10 +62,21 @@ def survey(store: Store, fraction: float, part: Part, _: str) -> Surveyed:
     return Surveyed(size, np.array(held, np.uint64))
 
 
-def hash_texts(store: Store, file: File, _: str) -> Hashes:
-    """The hashes of the texts that another run holds out."""
-    batches = read_batches(store, file, 1024, ["text"])
-    return np.array([text_hash(text) for batch in batches for text in batch["text"].to_pylist()], np.uint64)
+def id_hash(key: str) -> int:
+    """A 64-bit hash of a document's id, apart from those of texts."""
+    return draw(0, "id", key)
+
+
+def hash_held(store: Store, file: File, _: str) -> Hashes:
+    """The hashes of the ids and the texts that another run holds out.
+
+    The ids, because a page whose text it has in common with another may have a text of its own here.
+    """
+    hashes: list[int] = []
+    for batch in read_batches(store, file, 1024, ["id", "text"]):
+        hashes += map(id_hash, batch["id"].to_pylist())
+        hashes += map(text_hash, batch["text"].to_pylist())
+    return np.array(hashes, np.uint64)
 
 
 def shards_of(sizes: Mapping[str, int], shards: int) -> dict[str, int]:
@@ -77,15 +88,17 @@ def shards_of(sizes: Mapping[str, int], shards: int) -> dict[str, int]:
 def deal(store: Store, prefix: str, seed: int, shards: Mapping[str, int], held: Any, part: Part, name: str) -> Output:
     """Deal the documents of a part to the shards of its source.
 
-    held.value: the hashes of all held-out texts, ascending. Every document with one of these hashes is held out, so
-    that no text is in both the training and the held-out documents, whatever its sources.
+    held.value: the hashes of all held-out texts, and of the ids that another run holds out, ascending. Every document
+    with one of these hashes is held out, so that no text is in both the training and the held-out documents, whatever
+    its sources.
     """
     sharded = ShardedRows(store, f"{prefix}/scratch/dealt-{name}.parquet", DEALT, part.source)
     counts = Counts()
     for batch in read_part(store, part, [*DOCUMENTS.names, *stored_columns(store, part, ["license"])]):
         for row in batch.to_pylist():
             size, order = len(row["text"].encode()), draw(seed, "order", row["id"])
-            shard = HELDOUT if contains(held.value, text_hash(row["text"])) else order % shards[part.source]
+            away = any(contains(held.value, one) for one in (text_hash(row["text"]), id_hash(row["id"])))
+            shard = HELDOUT if away else order % shards[part.source]
             sharded.add(shard, row | {"order": order}, size)
             counts += Counts(read=1, kept=1, bytes_read=size, bytes_kept=size)
     return Output(sharded.close(), counts)
@@ -149,7 +162,7 @@ def run(job: Job) -> None:
         sizes[part.source] += found.bytes
     shards = shards_of(sizes, settings.shards)
     others = job.inputs("mix", Kind.HELDOUT)  # of the run that `also_held_out` names
-    also = job.map_each(others, partial(hash_texts, job.store)) if others else []
+    also = job.map_each(others, partial(hash_held, job.store)) if others else []
     hashes = np.concatenate([np.zeros(0, np.uint64), *(found.held for found in surveyed), *also])
     held = job.context.broadcast(np.unique(hashes)) if parts else None
     dealt = job.map_files(parts, partial(deal, job.store, job.prefix, settings.seed, shards, held))

@@ -13,7 +13,7 @@ from contract.errors import GristmillError
 from contract.kinds import Kind
 from contract.manifest import need
 from contract.plan import Run, open_run
-from contract.printable import printable
+from contract.printable import printable_lines
 from reports.report import write
 
 
@@ -24,7 +24,7 @@ def report(run: Run) -> str:
     (page,) = [file for file in made.of(Kind.COMPARISON) if file.path.endswith(".md")]
     with page.open(comparison.store) as source:
         text: str = source.read().decode()
-    return "".join(f"{printable(line)}\n" for line in text.splitlines())
+    return printable_lines(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,10 +9,11 @@ from contract import results
 from contract.errors import DamagedError, RecipeError
 from contract.kinds import Kind
 from contract.manifest import Manifest, need
-from contract.printable import printable
+from contract.printable import printable_lines
 from contract.settings.training import Ablate
 from evals.ablation import Measure
-from evals.verdicts import Comparison, compare, mean_and_spread, render
+from evals.verdicts import Comparison, compare, mean_and_spread
+from training.ablation_page import render
 from training.engine.job import Job
 
 BITS = "bits per byte"
@@ -69,6 +70,15 @@ def _check_alike(found: Found, one: Any) -> None:
                 )
 
 
+def diverged_of(found: Mapping[str, Mapping[int, Manifest]]) -> dict[str, list[int]]:
+    """Variant -> the seeds with which its training diverged; only variants that have such seeds."""
+    seeds = {
+        variant: [seed for seed, probe in models.items() if results.Probe.of(probe).diverged]
+        for variant, models in found.items()
+    }
+    return {variant: some for variant, some in seeds.items() if some}
+
+
 def facts(found: Mapping[str, Mapping[int, Manifest]], pretrained: Manifest) -> list[str]:
     """Sentences on how the models were trained and measured, and a warning for tokenizers that lose text."""
     probes = {variant: [*seeds.values()] for variant, seeds in found.items()}
@@ -83,7 +93,8 @@ def facts(found: Mapping[str, Mapping[int, Manifest]], pretrained: Manifest) -> 
                 f"Warning: the tokenizer of {variant} loses text in {changed:,} of these documents. What it loses "
                 "costs no bits, so its bits per byte are too low."
             )
-    for name, task in first.tasks.items():
+    asked = (results.Probe.of(one).tasks for made in probes.values() for one in made)
+    for name, task in next(filter(None, asked), {}).items():  # a model without figures was asked nothing
         told.append(f"{name}: {task['items']:,} questions; a guess is right with the chance {task['chance']:.2f}.")
     return told
 
@@ -101,10 +112,12 @@ def run(job: Job) -> None:
     found = {
         variant: {seed: _content(job, probe) for seed, probe in seeds.items()} for variant, seeds in probes.items()
     }
-    comparison = compare(measures(found), settings.confidence)
+    diverged = diverged_of(probes)
+    whole = {variant: found[variant] for variant in found if variant not in diverged}
+    comparison = compare(measures(whole) if whole else [], settings.confidence, diverged)
     pretrained = _pretrained(job, next(iter(made.values())))
     text = render(comparison, facts(probes, pretrained), settings.variants or dict.fromkeys(probes, ()))
-    print(printable_lines(text), flush=True)
+    print(printable_lines(text), end="", flush=True)
     folder = job.scratch.fresh("result")
     (folder / "ablation.md").write_text(text)
     (folder / "ablation.json").write_text(json.dumps(as_json(comparison), indent=1))
@@ -120,6 +133,7 @@ def run(job: Job) -> None:
             )
             for variant in comparison.variants
         },
+        diverged={variant: {"models": len(seeds)} for variant, seeds in diverged.items()},
     )
     job.commit(folder, result, dict.fromkeys(("ablation.md", "ablation.json"), Kind.COMPARISON))
 
@@ -134,15 +148,12 @@ def _pretrained(job: Job, probe: Manifest) -> Manifest:
     return need(job.store, one)
 
 
-def printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.splitlines()))
-
-
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison for programs: the verdict, the figures of every model, and every verdict with its interval."""
     return {
         "verdict": comparison.verdict,
         "best": comparison.best,
+        "diverged": {variant: list(seeds) for variant, seeds in comparison.diverged.items()},
         "figures": {
             one.name: {
                 variant: {str(seed): one.figure(variant, seed) for seed in seeds}

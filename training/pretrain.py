@@ -10,7 +10,7 @@ from contract import results
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.mixture import Schedule, lengths, micro_batches, of_pretrain, told
-from contract.settings.training import Pretrain
+from contract.settings.training import NEVER, Pretrain
 from evals.heldout import HeldOut, perplexity, together
 from training.chat.template import Chat, open_chat
 from training.data.blanks import HeldOutRows, Infilling
@@ -93,7 +93,8 @@ def _finish(
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     if after:
-        finite(job, after.loss, "held-out loss is {} at the end")
+        if job.settings.optim.give_up_after < NEVER:
+            finite(job, after.loss, "held-out loss is {} at the end")
         if plan.steps % job.settings.eval_steps:  # else the loop has noted it, and the checkpoint has it
             state, _ = note_heldout(job, plan.steps, found, state)
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from contract import results
-from contract.errors import InputError, Interrupted
+from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.metrics import Progress
-from contract.settings.training import Probe
+from contract.settings.training import Optim, Probe
 from training.chat.template import Chat, open_chat
 from training.data.batch import Batch
 from training.data.passages import Documents, Passage, Question, next_sentences, read_documents, read_questions
@@ -119,6 +119,13 @@ def figures(measured: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def gave_up(skipped_steps: str) -> bool:
+    """Whether so many updates in a row were skipped that training would have given up, had an ablation not gone on."""
+    steps = [*map(int, skipped_steps.split())]
+    some = Optim().give_up_after
+    return any(last - first == some - 1 for first, last in zip(steps, steps[some - 1 :], strict=False))
+
+
 def run(job: Job) -> None:
     settings: Probe = job.settings
     chat, seq_len = open_chat(job), job.setting("pack.seq_len")
@@ -133,10 +140,12 @@ def run(job: Job) -> None:
     measured = of_documents(documents, nats(job, module, chat, seq_len, passages))
     changed = sum(chat.decode(chat.text(passage.text)) != passage.text for passage in passages)
     found = figures(measured)
-    if not math.isfinite(found["bits_per_byte"]):
-        raise InputError("probe: the model's held-out loss is not finite; pretrain it with a lower learning rate")
+    finite = math.isfinite(found["bits_per_byte"])
+    if not finite:
+        print("probe: the model diverged: its held-out loss is not finite", flush=True)
+        measured, found = {}, found | {"bits_per_byte": None, "sources": {}}
     tasks: dict[str, Any] = {}
-    for name, questions in asked.items():
+    for name, questions in asked.items() if finite else ():
         _advance(job, progress, name)
         choices = nats(job, module, chat, seq_len, [passage for one in questions for passage in one.passages])
         each = iter(choices)
@@ -151,7 +160,8 @@ def run(job: Job) -> None:
         progress.finish()
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     (folder / FILE).write_text(json.dumps({"documents": measured, "tasks": tasks}))
-    job.commit(folder, results.Probe(**found, documents_changed=changed), {FILE: Kind.MEASURES})
+    lost = not finite or gave_up(results.Pretrain.of(job.manifest("pretrain")).skipped_steps)
+    job.commit(folder, results.Probe(**found, diverged=lost, documents_changed=changed), {FILE: Kind.MEASURES})
 
 
 def _advance(job: Job, progress: Progress, name: str) -> None:

@@ -370,7 +370,7 @@ class Mix(Settings):
     shards: Pieces = 8
     """Files of the source with the most text; the others have fewer in proportion. A worker holds one in memory."""
     also_held_out: Fingerprint | None = None
-    """The fingerprint of another run's `mix`: the texts that it holds out are held out here, too, whatever their ids.
+    """The fingerprint of another run's `mix`: the texts and the ids that it holds out are held out here, too.
 
     `python -m contract commands` sets it, so that no variant trains on the text that judges all of them.
     """

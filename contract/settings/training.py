@@ -106,6 +106,10 @@ def shape_of_depth(depth: int) -> dict[str, int]:
     }
 
 
+NEVER = 1 << 20
+"""As `give_up_after`: goes on whatever happens."""
+
+
 class Optim(Settings):
     """The optimizer and its schedule. Defaults are GPT-3's and LLaMA's (betas 0.9/0.95, weight decay 0.1, clip 1.0)."""
 
@@ -131,8 +135,12 @@ class Optim(Settings):
     """An update is skipped if the norm of its gradients is above this many times the median of the last 128, and above
     `clip`. Norms of a healthy run stay within about three times their median; those of broken data or hardware are
     often hundreds of times larger. An update of NaN or infinity is always skipped; null skips nothing else."""
-    give_up_after: Annotated[int, Field(gt=0, le=1 << 20, strict=True)] = runtime_only(10)
-    """Batches in a row whose updates were all skipped, after which the run ends with an error."""
+    give_up_after: Annotated[int, Field(gt=0, le=NEVER, strict=True)] = runtime_only(10)
+    """Batches in a row whose updates were all skipped, after which the run ends with an error.
+
+    At 1048576, pretraining ends without one, and commits its model, also if the held-out loss is no number: a variant
+    of an ablation that diverges is measured, too.
+    """
 
 
 class Engine(Settings):
@@ -694,7 +702,7 @@ class Ablate(Settings):
     variants: dict[VariantName, tuple[Text, ...]] = runtime_only({})
     """Name -> overrides of this recipe: `{base: [], strict: [filter.min_words=100]}`."""
     seeds: tuple[Seed, ...] = runtime_only((0, 1, 2), min_length=1)
-    """The values of `pretrain.seed` with which each variant is trained; with less than two nothing can be told."""
+    """The values of `pretrain.seed` with which each variant is trained; with fewer than two nothing can be told."""
     tokens: Positive | None = runtime_only(None)
     """The tokens on which every model is trained. If unset: as many as this recipe's `pretrain` takes."""
     confidence: Annotated[Real, Field(ge=0.5, lt=1)] = 0.95

@@ -25,6 +25,7 @@ from contract.store import Store
 from perf.bars import Bars
 from perf.pretrain.checkpoint import slow_write
 from perf.pretrain.corpus import make_run
+from perf.pretrain.forked import forked
 
 RUNS = 10
 EPOCHS = 3
@@ -78,10 +79,7 @@ class Kill:
 
 def train(run: Run, kill: Kill | None = None) -> int:
     """Run the stage in a process of its own; its exit code, negative if a signal ended it."""
-    child = os.fork()
-    if child == 0:
-        os._exit(_train(run, kill))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return forked(lambda: _train(run, kill))
 
 
 def _train(run: Run, kill: Kill | None) -> int:

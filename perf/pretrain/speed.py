@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from contract.kinds import Kind
 from contract.manifest import Attempt
 from perf.bars import Bars
 from perf.pretrain.corpus import make_job, make_run
+from perf.pretrain.forked import forked
 from training import pretrain
 from training.chat.template import open_chat
 from training.data.reading import TokenData
@@ -58,17 +59,18 @@ def run(bars: Bars, data: Path) -> None:
 
 def alone(ends: Callable[..., list[float]], *given: Any) -> list[float]:
     """What a function returns in a process of its own: in the stage's process group, Trainer would split its batch."""
-    reading, writing = os.pipe()
-    if child := os.fork():
-        os.close(writing)
-        with open(reading) as source:
-            said = source.read()
-        os.waitpid(child, 0)
-        return list(json.loads(said))
-    with open(writing, "w") as sink:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        json.dump(ends(*given), sink)
-    os._exit(0)
+    with TemporaryFile("w+") as said:
+
+        def say() -> int:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            json.dump(ends(*given), said)
+            said.flush()
+            return 0
+
+        code = forked(say)
+        assert code == 0, f"{ends.__name__} ended with {code}"
+        said.seek(0)
+        return list(json.load(said))
 
 
 def rate(ends: list[float]) -> float:

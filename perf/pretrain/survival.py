@@ -17,6 +17,7 @@ from perf.bars import Bars
 from tests.training.conftest import RECIPE, commit_corpus
 
 NAN, SPIKE, STEPS = 26, 32, 40  # the updates, counted from 0; a running median exists after 20
+DIED = 9
 SPOILED = f"""
 import os, sys, torch
 from training.__main__ import main
@@ -30,7 +31,7 @@ def spoil(self, loss):
 
 def die(self):
     if os.environ.get("DIES") and self.steps_done == {NAN} + 1:
-        os._exit(9)
+        os._exit({DIED})
     return step(self)
 
 Engine.backward, Engine.step = spoil, die
@@ -44,8 +45,10 @@ def run(bars: Bars, data: Path) -> None:
     """`nan_survived`: of the two bad batches, those that the run skipped, said, kept the rows of, and went on after."""
     with TemporaryDirectory() as folder:
         made = _prepare(Path(folder))
-        _start(made, Path(folder, "first"), DIES="1")
-        _start(made, Path(folder, "second"))
+        died = _start(made, Path(folder, "first"), DIES="1")
+        assert DIED in died, f"the first run was to die after its bad batch; its processes ended with {died}"
+        ended = _start(made, Path(folder, "second"))
+        assert ended == [0, 0], f"the second run was to end well; its processes ended with {ended}"
         manifest = need(made.store, made.task("pretrain"))
         [metrics] = manifest.of("metrics")
         points = load_points(made.store.read_bytes(metrics.path))
@@ -69,8 +72,8 @@ def _prepare(folder: Path) -> Run:
     return made
 
 
-def _start(made: Run, scratch: Path, **environment: str) -> None:
-    """Run both processes to their end. A scratch folder of their own, because ranks that died left a meeting place."""
+def _start(made: Run, scratch: Path, **environment: str) -> list[int]:
+    """Run both processes to their end; their exit codes. A scratch folder of their own, because ranks that died left a meeting place."""
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", SPOILED, "pretrain", "--recipe", made.uri],
@@ -82,8 +85,7 @@ def _start(made: Run, scratch: Path, **environment: str) -> None:
         for rank in range(2)
     ]  # fmt: skip
     try:
-        for rank in ranks:
-            rank.wait(timeout=120)
+        return [rank.wait(timeout=120) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

@@ -131,7 +131,7 @@ def variants(recipe: str) -> dict[str, Any]:
     if (longest := max(map(len, by_stage.values()))) > most:
         raise AirflowFailException(
             f"a stage would run {longest} times for all variants, more than the {most} that Airflow maps at once "
-            "(core.max_map_length); raise crawl.files_per_segment, or name less variants"
+            "(core.max_map_length); raise crawl.files_per_segment, or name fewer variants"
         )
     for (name, seed), run in found.runs.items():
         log.info("%s, seed %d: %s", name, seed, run.uri)

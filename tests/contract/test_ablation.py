@@ -8,6 +8,7 @@ import pytest
 from contract import ablation
 from contract.errors import RecipeError
 from contract.plan import Run, open_run
+from contract.settings.training import NEVER
 
 TWO = "ablate.variants={base: [], strict: [filter.min_words=99]}"
 
@@ -59,6 +60,7 @@ def test_the_budget_is_the_recipes_own_if_none_is_said(make_run: Callable[..., R
     made = ablation.resolve(base)
     assert {run.recipe.pretrain.tokens for run in made.runs.values()} == {7 * 16 * 2048}
     assert {run.recipe.pretrain.steps for run in made.runs.values()} == {None}
+    assert {run.recipe.pretrain.optim.give_up_after for run in made.runs.values()} == {NEVER}
     assert {seed for _, seed in made.runs} == {0, 1, 2}
     assert {run.recipe.pretrain.seed for run in made.runs.values()} == {0, 1, 2}
 

@@ -16,7 +16,7 @@ from contract.funnel import Level
 from contract.headline import headline
 from contract.identity import Identity
 from contract.manifest import Manifest, Rows
-from contract.printable import printable
+from contract.printable import printable, printable_lines
 from contract.recipe import parse
 
 EVIL = "\x1b[2J\rerror: forged\n\x9b1m\u202efile\u2066\u2028\x07\ud800"
@@ -78,3 +78,8 @@ def test_errors_warnings_headlines_and_tables_are_printable(caplog: pytest.LogCa
 def test_a_recipe_names_nothing_with_them(hidden: str) -> None:
     with pytest.raises(RecipeError, match="should hold no control characters"):
         parse("", "here", [f'instructions.data="/data/a{hidden.encode("unicode_escape").decode()}"'])
+
+
+def test_lines_stay_lines() -> None:
+    assert printable_lines("a\x1bb\n\nc") == "a\\x1bb\n\nc\n"
+    assert printable_lines("") == ""

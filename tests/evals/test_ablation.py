@@ -12,11 +12,19 @@ from evals.ablation import Estimate, Measure, decide, estimate, holm, t_quantile
 
 
 @pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (10, 2.2281), (30, 2.0423)]
+    ("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (10, 2.2281), (30, 2.0423), (120, 1.97993)]
 )  # fmt: skip
 def test_quantiles_are_those_of_the_tables(degrees: int, quantile: float) -> None:
     assert t_quantile(0.95, degrees) == pytest.approx(quantile, abs=1e-4)
     assert t_within(quantile, degrees) == pytest.approx(0.95, abs=1e-5)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999, 1 - 1e-6])
+def test_the_quantiles_of_many_degrees_leave_out_what_they_should(confidence: float) -> None:
+    for degrees in (30, 31, 400):
+        left_out = 1 - t_within(t_quantile(confidence, degrees), degrees)
+        assert left_out == pytest.approx(1 - confidence, rel=0.01)
+    assert t_quantile(confidence, 31) < t_quantile(confidence, 30)
 
 
 def test_holm_by_hand() -> None:
@@ -40,7 +48,7 @@ def test_a_paired_difference_by_hand() -> None:
     gaps, ratio = [1.5, 4.5], 0.6
     squares = sum((gap - ratio * size) ** 2 for gap, size in zip(gaps, [2, 8], strict=True))
     assert found.by_items == pytest.approx(2 * squares / 100)
-    assert found.half_width(0.95) == pytest.approx(math.sqrt(12.7062**2 * 0.01 + 1.96**2 * 2 * squares / 100), rel=1e-4)
+    assert found.half_width(0.95) == pytest.approx(12.7062 * math.sqrt(0.01 + 2 * squares / 100), rel=1e-4)
 
 
 def test_unshared_seeds_are_not_paired() -> None:
@@ -75,25 +83,25 @@ def test_higher_can_be_better() -> None:
 def test_one_seed_or_one_item_tells_nothing_however_far_apart() -> None:
     seed = decide([measure({"a": {0: [0.0, 0.0]}, "b": {0: [9.0, 9.1]}}, [1.0, 1.0])], 0.95)[0]
     item = decide([measure({"a": {0: [0.0], 1: [0.1]}, "b": {0: [9.0], 1: [9.2]}}, [1.0])], 0.95)[0]
-    assert (seed.better, seed.p, seed.said) == (None, 1, "no difference can be told with less than two seeds")
-    assert (item.better, item.p, item.said) == (None, 1, "no difference can be told with less than two items")
+    assert (seed.better, seed.p, seed.said) == (None, 1, "no difference can be told with fewer than two seeds")
+    assert (item.better, item.p, item.said) == (None, 1, "no difference can be told with fewer than two items")
 
 
 @given(st.floats(-2, 2), st.integers(2, 9), st.floats(1e-6, 1), st.floats(1e-6, 1))
 def test_p_is_where_the_interval_begins_to_hold_0(mean: float, seeds: int, per_seed: float, by_items: float) -> None:
-    found = Estimate(mean, seeds, per_seed, seeds - 1, by_items)
+    found = Estimate(mean, seeds, per_seed, seeds - 1, by_items, seeds)
     p = found.p()
-    if 1e-6 < p < 1:
+    if 1e-6 < p < 0.999:  # nearer to 1, p has too few digits left to compute its interval from
         assert found.half_width(1 - p) == pytest.approx(abs(mean), rel=1e-3)
     assert ablation.SMALLEST_P <= p <= 1
 
 
 def test_more_seeds_are_those_that_would_show_what_was_seen() -> None:
-    found = Estimate(0.1, 3, 0.01, 2, 1e-6)
+    found = Estimate(0.1, 3, 0.01, 2, 1e-6, 59)
     more = found.more_seeds(0.95)
     assert found.shown_by(0.95, more) <= 0.1 < found.shown_by(0.95, more - 1)
     assert 5 < more < 20
-    hopeless = Estimate(1e-6, 3, 0.01, 2, 1e-6)
+    hopeless = Estimate(1e-6, 3, 0.01, 2, 1e-6, 59)
     assert hopeless.more_seeds(0.95) == 3
     assert hopeless.shown_by(0.95, 3) < hopeless.shown_by(0.95)
     equal = {"a": {0: [1.0, 2.0], 1: [1.1, 2.0]}, "b": {0: [1.1, 2.0], 1: [1.0, 2.1]}}
@@ -103,10 +111,10 @@ def test_more_seeds_are_those_that_would_show_what_was_seen() -> None:
 
 
 def simulated(
-    rng: random.Random, seeds: int, between_seeds: float, between_items: float, shifts: list[float]
+    rng: random.Random, seeds: int, between_seeds: float, between_items: float, shifts: list[float], items: int = 60
 ) -> Measure:
     """Variants whose models differ by seed and by document; each variant is off by its shift."""
-    common = [rng.gauss(1, 0.3) for _ in range(60)]
+    common = [rng.gauss(1, 0.3) for _ in range(items)]
     values = {}
     for variant, shift in enumerate(shifts):
         own = [rng.gauss(0, between_items) for _ in common]
@@ -118,16 +126,24 @@ def simulated(
 
 
 @pytest.mark.parametrize(
-    ("seeds", "between_seeds", "between_items", "variants"),
-    [(2, 0.01, 0.05, 2), (3, 0.01, 0.02, 2), (5, 0.01, 0.1, 2), (4, 0.001, 0.1, 2), (3, 0.01, 0.05, 4)],
+    ("seeds", "between_seeds", "between_items", "variants", "items"),
+    [
+        (2, 0.01, 0.05, 2, 60),
+        (3, 0.01, 0.02, 2, 60),
+        (5, 0.01, 0.1, 2, 60),
+        (4, 0.001, 0.1, 2, 60),
+        (3, 0.01, 0.05, 4, 60),
+        (3, 0.01, 0.1, 2, 3),
+        (5, 0.001, 0.1, 2, 2),
+    ],
 )
 def test_equal_variants_are_seldom_told_apart(
-    seeds: int, between_seeds: float, between_items: float, variants: int
+    seeds: int, between_seeds: float, between_items: float, variants: int, items: int
 ) -> None:
     """At 95 % confidence one ablation in twenty, however many variants; of 150, 13 or more are less likely than 4 in 100."""
-    rng = random.Random(7)
+    rng, level = random.Random(7), [0.0] * variants
     wrong = sum(
-        any(one.better for one in decide([simulated(rng, seeds, between_seeds, between_items, [0.0] * variants)], 0.95))
+        any(one.better for one in decide([simulated(rng, seeds, between_seeds, between_items, level, items)], 0.95))
         for _ in range(150)
     )
     assert wrong <= 12

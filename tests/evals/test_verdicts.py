@@ -1,7 +1,7 @@
-"""What an ablation says: one sentence, and tables whose numbers are those of the decision."""
+"""What an ablation says of its variants, in one sentence."""
 
 from evals.ablation import Measure
-from evals.verdicts import compare, figures_table, mean_and_spread, render, verdicts_table
+from evals.verdicts import compare
 
 BITS = Measure("bits per byte", {"a": {0: [1.0, 1.1], 1: [1.2, 1.1]}, "b": {0: [2.0, 2.1], 1: [2.2, 2.1]}}, [1.0, 1.0])
 QUIZ = Measure("quiz", {"a": {0: [1, 0], 1: [1, 0]}, "b": {0: [1, 0], 1: [0, 0]}}, [1.0, 1.0], lower_is_better=False)
@@ -42,25 +42,16 @@ def test_sources_and_tasks_do_not_weaken_the_main_verdict() -> None:
     assert all(one.measure == "quiz" for one in beside.others)
 
 
-def test_tables_hold_the_figures() -> None:
-    found = compare([BITS, QUIZ], 0.95)
-    assert figures_table(found) == [
-        "| variant | models | bits per byte | spread | quiz   |",
-        "| ------- | ------ | ------------- | ------ | ------ |",
-        "| a       | 2      | 1.1000        | 0.0707 | 0.5000 |",
-        "| b       | 2      | 2.1000        | 0.0707 | 0.2500 |",
-    ]
-    assert mean_and_spread(BITS, "a")[2] == 2
-    row = verdicts_table(found.main)[2]
-    assert "| a - b | -1.0000" in row
-    assert row.endswith("| a is better |")
-    one_seed = compare([Measure("x", {"a": {0: [1.0, 2.0]}, "b": {0: [1.0, 2.0]}}, [1.0, 1.0])], 0.95)
-    assert "| +0.0000    | -  " in verdicts_table(one_seed.main)[2]
-
-
-def test_the_report_names_what_each_variant_changes() -> None:
-    text = render(compare([BITS, QUIZ], 0.95), ["A fact."], {"a": (), "b": ("x.y=1", "x.z=2")})
-    assert "- a: the recipe itself\n- b: `x.y=1`, `x.z=2`\n" in text
-    assert "bits per byte: lower is better.\nquiz: higher is better.\n" in text
-    assert text.index("A fact.") < text.index("## Figures") < text.index("## Verdicts") < text.index("## By source")
-    assert "## By source" not in render(compare([BITS], 0.95), [], {})
+def test_variants_that_diverged_are_worse_than_all_others() -> None:
+    values = {**BITS.values, "c": {0: [3.0, 3.1], 1: [3.2, 3.1]}}
+    found = compare([Measure(BITS.name, values, [1.0, 1.0])], 0.95, {"hot": [3, 4], "warm": [4]})
+    assert (found.best, found.variants) == ("a", ["a", "b", "c"])
+    assert found.verdict == (
+        "a is better than every other variant in bits per byte; worse is what diverged: hot (seed 3, 4) and warm (seed 4)"
+    )
+    alone = compare([Measure(BITS.name, {"a": BITS.values["a"]}, [1.0, 1.0])], 0.95, {"hot": [3]})
+    assert (alone.best, alone.main) == ("a", ())
+    assert alone.verdict == "a is better than every other variant: training diverged for hot (seed 3)"
+    none = compare([], 0.95, {"a": [0], "b": [0]})
+    assert (none.best, none.variants) == (None, [])
+    assert none.verdict == "no variant is better: training diverged for a (seed 0) and b (seed 0)"

@@ -249,3 +249,25 @@ def test_no_variant_trains_on_a_text_that_another_run_holds_out(
     assert held.isdisjoint(trained["variant"])
     assert trained["variant"] == {row["text"] for row in copies if not is_heldout(0.3, row["id"])} - held
     assert [one.fingerprint for one in made.inputs if one.stage == "mix"] == [base.fingerprint]
+
+
+def test_no_variant_trains_on_a_page_that_another_run_holds_out_for_its_text(
+    make_document: Any, make_corpus: Any, commit_documents: Any, run_stage: Any, rows_of: Any
+) -> None:
+    """The variant's extractor gives each of two pages, whose texts were equal, a text of its own."""
+    pages = [
+        (make_document("the same", name=f"{number}"), make_document("the same", name=f"{number} again"))
+        for number in range(9)
+    ]
+    drawn, other = next((a, b) for a, b in pages if is_heldout(0.3, a["id"]) and not is_heldout(0.3, b["id"]))
+    rest = [make_document(f"a page that says {number}") for number in range(20)]
+    run = make_corpus([[[]]], {"mix.heldout_fraction": 0.3}, name="base")
+    commit_documents(run, "decontaminate", "all", [[drawn, other, *rest]])
+    (base,) = run_stage(run, "mix")
+    assert {drawn["id"], other["id"]} <= {row["id"] for row in rows_of(run.store, [base], "heldout")}
+    settings = {"mix.heldout_fraction": 0.3, "store": str(run.store.local("")), "mix.also_held_out": base.fingerprint}
+    variant = make_corpus([[[]]], settings | {"dedup_fuzzy.keep": "newest"}, name="variant")
+    commit_documents(variant, "decontaminate", "all", [[drawn, other | {"text": "its own text"}, *rest]])
+    made = run_stage(variant, "mix")
+    assert other["id"] in {row["id"] for row in rows_of(variant.store, made, "heldout")}
+    assert len(rows_of(variant.store, made, "documents")) == len(rows_of(run.store, [base], "documents"))

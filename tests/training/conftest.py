@@ -76,9 +76,9 @@ def texts(count: int, seed: int = 0) -> list[str]:
     return made
 
 
-def train_tokenizer(vocab_size: int = 384) -> Tokenizer:
+def train_tokenizer(vocab_size: int = 384, across_words: bool = False) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not across_words)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -110,24 +110,25 @@ def table(documents: Sequence[str], prefix: str) -> bytes:
     return sink.getvalue()
 
 
-def commit_corpus(run: Run) -> None:
-    """mix, tokenizer and pack of a run, of 160 training and 40 held-out documents."""
-    tokenizer = train_tokenizer()
+def commit_corpus(run: Run, tokenizer: Tokenizer | None = None, write: Callable[[int, int], list[str]] = texts) -> None:
+    """What is not there yet of a run's mix, tokenizer and pack, of 160 training and 40 held-out documents."""
+    tokenizer = tokenizer or train_tokenizer()
     end = tokenizer.token_to_id(END_OF_TEXT)
     lengths = [run.recipe.pack.seq_len, *run.recipe.pack.more_seq_lens]
     attempt = Attempt(run, run.task("pack"))
     mixed: dict[str, tuple[str, bytes, int]] = {}
     packed: list[File] = []
     for kind, tokens, documents in (
-        ("documents", Kind.TOKENS, texts(160, seed=1)),
-        ("heldout", Kind.HELDOUT_TOKENS, texts(40, seed=2)),
+        ("documents", Kind.TOKENS, write(160, 1)),
+        ("heldout", Kind.HELDOUT_TOKENS, write(40, 2)),
     ):
         mixed[f"{kind}.parquet"] = (kind, table(documents, kind[0].replace("h", "b")), len(documents))
         for at in range(2):
             ids = [[*tokenizer.encode(text).ids, end] for text in documents[at::2]]
             part = at + 2 * (kind == "heldout")
             packed += write_shard(run.store, attempt.path(f"{tokens}-{at}"), part, tokens, ids, lengths)
-    commit(run, "mix", mixed)
+    if find(run.store, run.task("mix")) is None:
+        commit(run, "mix", mixed)
     special = ("special_tokens", dump_special_tokens(SPECIAL_TOKENS), 0)
     commit(
         run,

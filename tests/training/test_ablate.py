@@ -11,20 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from contract import ablation, lineage, verify
 from contract.errors import DamagedError, RecipeError
 from contract.headline import headline
 from contract.manifest import Attempt, Manifest, need
-from contract.plan import Run, open_run
+from contract.plan import Run, open_run, resolve
 from evals.verdicts import compare
 from tests.declared import only_declared
-from tests.training.conftest import join_alone
+from tests.training.conftest import RECIPE, commit_corpus, join_alone, texts, train_tokenizer
 from training import ablate, pretrain, probe
+from training.chat.template import open_chat
+from training.data.passages import read_documents
+from training.engine.engine import Engine
 from training.engine.job import Job
+from training.models.llama import load_model
 
 VARIANTS = (
-    "ablate.variants={high: [], low: [pretrain.optim.lr=1.0e-6]}",
+    "ablate.variants={high: [], low: [pretrain.optim.lr=1.0e-6], hot: [pretrain.optim.lr=1.0]}",
     "ablate.seeds=[3, 4]",
     "ablate.tokens=6144",
 )
@@ -49,7 +54,11 @@ def done(
         with redirect_stdout(io.StringIO()) as said:
             for run, task in made.tasks():
                 if task.stage in ("pretrain", "probe", "ablate"):
-                    execute(run, task.stage)
+                    with pytest.MonkeyPatch.context() as spoiled:
+                        if run.recipe.pretrain.optim.lr == 1:
+                            backward = Engine.backward
+                            spoiled.setattr(Engine, "backward", lambda self, loss: backward(self, loss * torch.nan))  # noqa: B023 - called at once
+                        execute(run, task.stage)
     return base, made, need(base.store, made.comparison.task("ablate")), said.getvalue()
 
 
@@ -57,15 +66,21 @@ def test_the_better_learning_rate_is_found(done: tuple[Any, ...]) -> None:
     base, _, manifest, said = done
     figures = manifest.metrics
     assert figures["best"] == "high"
-    assert headline(manifest).startswith("high is better than low: a difference of ")
-    assert (figures["models"], figures["tokens"] > 5000) == (4, True)
+    said_first, _, said_last = headline(manifest).partition("; ")
+    assert said_first.startswith("high is better than low: a difference of ")
+    assert said_last == "worse is what diverged: hot (seed 3, 4)"
+    assert (figures["models"], figures["tokens"] > 5000) == (6, True)
+    assert figures["diverged"] == {"hot": {"models": 2}}
     high, low = (figures["bits_per_byte"][name] for name in ("high", "low"))
     assert high["mean"] < low["mean"] - 0.3
     assert (high["models"], low["models"]) == (2, 2)
+    assert "hot" not in figures["bits_per_byte"]
+    assert "| hot     | 2 diverged |" in said
     assert "| high    | 2 " in said
     assert "high is better" in said
     report, page = manifest.of("comparison")
     told = json.loads(base.store.read_bytes(report.path))
+    assert told["diverged"] == {"hot": [3, 4]}
     assert told["verdicts"][0]["better"] == "high"
     assert told["verdicts"][0]["difference"] == pytest.approx(high["mean"] - low["mean"])
     assert base.store.read_bytes(page.path).decode().splitlines()[2].startswith("**high is better than low")
@@ -75,8 +90,8 @@ def test_the_better_learning_rate_is_found(done: tuple[Any, ...]) -> None:
 def test_models_are_measured_on_what_the_base_holds_out(done: tuple[Any, ...]) -> None:
     base, made, manifest, _ = done
     shown = "\n".join(lineage.trace(base.store, manifest.path))
-    assert shown.count("from probe all") == 4
-    assert shown.count("from pretrain all") == 4
+    assert shown.count("from probe all") == 6
+    assert shown.count("from pretrain all") == 6
     assert shown.count("from mix all") == 1
     wrong = verify.verify(base.store.full(manifest.path)).wrong
     assert not [line for line in wrong if "/ablate/" in line or "/probe/" in line]
@@ -91,8 +106,58 @@ def test_models_are_measured_on_what_the_base_holds_out(done: tuple[Any, ...]) -
 def test_every_model_is_trained_on_as_many_tokens_with_its_seed(done: tuple[Any, ...]) -> None:
     _, made, _, _ = done
     assert {name: (run.recipe.pretrain.tokens, run.recipe.pretrain.seed) for name, run in made.runs.items()} == {
-        (variant, seed): (6144, seed) for variant in ("high", "low") for seed in (3, 4)
+        (variant, seed): (6144, seed) for variant in ("high", "low", "hot") for seed in (3, 4)
     }
+
+
+def accented(count: int, seed: int) -> list[str]:
+    """Documents whose characters take one to three bytes."""
+    return [text.replace("river", "größer Fluß").replace("mill", "磨坊") for text in texts(count, seed)]
+
+
+def test_tokenizers_and_filters_are_compared_on_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One variant has tokens that span words, so that a token straddles the end of what is given; one has other pages."""
+    join_alone()
+    monkeypatch.setenv("GRISTMILL_SCRATCH", str(tmp_path / "scratch"))
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "part.warc.gz").write_bytes(b"WARC")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE + f"crawl: {{source: {tmp_path}/crawl}}\n")
+    variants = "ablate.variants={words: [], phrases: [tokenizer.vocab_size=450], strict: [filter.min_words=9]}"
+    settings = ["ablate.seeds=[0]", "ablate.tokens=2048", "probe.documents=12"]
+    base = resolve(str(recipe), "same", [f"store={tmp_path}/store", variants, *settings])
+    made = ablation.resolve(base)
+    words, phrases, strict = (made.runs[name, 0] for name in ("words", "phrases", "strict"))
+    assert base.task("mix").fingerprint == phrases.task("mix").fingerprint != strict.task("mix").fingerprint
+    commit_corpus(words, write=accented)
+    commit_corpus(phrases, train_tokenizer(450, across_words=True), accented)
+    commit_corpus(strict, write=texts)
+    found = {}
+    for name, run in (("words", words), ("phrases", phrases), ("strict", strict)):
+        execute(run, "pretrain")
+        (file,) = execute(run, "probe").of("measures")
+        found[name] = {0: json.loads(run.store.read_bytes(file.path))}
+    crawl = found["phrases"][0]["documents"]["crawl"]
+    assert [one.total for one in ablate.measures(found)] == pytest.approx([sum(crawl["bytes"]) * 40 / 12, 12])
+
+    job = Job(only_declared(phrases, "probe"), phrases.task("probe"), Attempt(phrases, phrases.task("probe")))
+    chat, module = open_chat(job), load_model(job, job.manifest("pretrain")).eval()
+    documents = read_documents(job.store, job.manifest("mix"), job.settings)["crawl"]
+    assert [one.text for one in documents.passages] == accented(40, 2)[:12]
+    straddled = 0
+    for passage, nats, size in zip(documents.passages, crawl["nats"], crawl["bytes"], strict=True):
+        ids, ends = chat.ends(passage.text)
+        first = next(at for at, end in enumerate(ends) if end > passage.given)
+        straddled += first > 0 and ends[first - 1] < passage.given
+        assert size == len(passage.text.encode()) - len(passage.text[: passage.given].encode())
+        with torch.no_grad():
+            each = torch.log_softmax(module(input_ids=torch.tensor([ids])).logits[0, :-1], -1)
+        expected = -each.gather(1, torch.tensor(ids)[1:, None])[first - 1 :].sum()
+        if len(ids) <= 65:
+            assert nats == pytest.approx(float(expected), rel=1e-4), "a token across the cut counts as a whole"
+        assert nats == pytest.approx(float(expected), rel=0.1)
+    assert straddled > 6
+    assert any(size > len(one.text) - one.given for one, size in zip(documents.passages, crawl["bytes"], strict=True))
 
 
 def test_a_run_that_names_no_models_says_which_command_does(make_job: Callable[..., Job]) -> None:
@@ -128,7 +193,7 @@ def test_models_that_were_measured_on_other_text_are_not_compared() -> None:
 def test_one_seed_tells_nothing() -> None:
     found = {"a": {0: model([1.0, 2.0], [1])}, "b": {0: model([9.0, 8.0], [0])}}
     comparison = compare(ablate.measures(found), 0.95)
-    assert comparison.verdict == "a and b: no difference can be told with less than two seeds"
+    assert comparison.verdict == "a and b: no difference can be told with fewer than two seeds"
     assert ablate.as_json(comparison)["verdicts"][0]["interval"] is None
 
 

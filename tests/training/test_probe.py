@@ -2,14 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.errors import InputError
+from contract.headline import headline
 from contract.manifest import need
+from contract.settings.training import NEVER
+from evals.heldout import HeldOut
 from training import pretrain, probe
 from training.chat.template import open_chat
 from training.data.passages import Passage, Question
@@ -61,3 +65,40 @@ def test_figures_equal_a_direct_computation(make_job: Callable[..., Job]) -> Non
     assert manifest.metrics["bits_per_byte"] == pytest.approx(bits)
     assert manifest.metrics["sources"]["crawl"]["documents"] == manifest.metrics["documents"] == 6
     assert manifest.metrics["documents_changed"] == 0
+    assert manifest.metrics["diverged"] is False
+
+
+def test_a_model_whose_bits_are_no_number_is_committed_as_diverged(make_job: Callable[..., Job]) -> None:
+    """An ablation lets training go on to its end, so that the model is there to be measured."""
+    usual = make_job("pretrain", "pretrain.steps=1")
+    trained = make_job("pretrain", "pretrain.steps=1", f"pretrain.optim.give_up_after={NEVER}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "_judge", lambda *given: {"crawl": HeldOut(math.nan, 9, 9)})
+        with pytest.raises(InputError, match="held-out loss is nan at the end; training diverged"):
+            pretrain.run(usual)
+        pretrain.run(trained)
+    job = make_job("probe", "pretrain.steps=1", "probe.documents=6")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "nats", lambda *given: [math.nan] * len(given[-1]))
+        probe.run(job)
+    manifest = need(job.store, job.task)
+    assert (manifest.metrics["diverged"], manifest.metrics["bits_per_byte"]) == (True, None)
+    assert (manifest.metrics["sources"], manifest.metrics["documents"]) == ({}, 6)
+    assert "tasks" not in manifest.metrics
+    (file,) = manifest.of("measures")
+    assert json.loads(job.store.read_bytes(file.path)) == {"documents": {}, "tasks": {}}
+    assert headline(manifest) == "the model diverged: its bits per byte are no number"
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([], False),
+        (range(5, 14), False),
+        (range(5, 15), True),
+        ([*range(5, 14), *range(15, 24)], False),
+        ([1, 3, *range(20, 30), 40], True),
+    ],
+)
+def test_training_that_would_have_given_up_has_diverged(steps: Sequence[int], expected: bool) -> None:
+    assert probe.gave_up(" ".join(map(str, steps))) is expected

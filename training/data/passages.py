@@ -24,7 +24,8 @@ SENTENCE = range(20, 301)  # its characters
 CHOICES = 4
 MAX_BYTES = 1 << 28  # of a file of questions; the largest published sets have a few dozen MB
 END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|\Z)|[。！？][”’」』)\]]*|\S(?=\n)")
-PROMPTS = ("context", "ctx", "question", "query", "goal")
+CONTEXTS = ("context", "ctx")
+QUESTIONS = ("question", "query")
 OPTIONS = ("choices", "endings", "options")
 ANSWERS = ("answer", "label", "gold", "answerKey")
 
@@ -98,18 +99,22 @@ def after_word(text: str) -> int:
 
 
 def next_sentences(documents: Mapping[str, Documents], most: int) -> list[Question]:
-    """Which of four sentences follows: the true one, or those that follow in three other documents of the source?"""
+    """Which of four sentences follows: the true one, or those that follow in three other documents of the source?
+
+    Takes time in proportion to the documents, also where many have the same sentence.
+    """
     asked: list[Question] = []
     for one in documents.values():
         found = [
             (name, *cut) for name, passage in zip(one.ids, one.passages, strict=True) if (cut := _cut(passage.text))
         ]
-        for at, (name, before, sentence) in enumerate(found):
-            others = [other for *_, other in (*found[at + 1 :], *found[:at])]
-            wrong = [other for other in dict.fromkeys(others) if other != sentence][: CHOICES - 1]
-            if len(wrong) == CHOICES - 1:
-                choices = [Passage(before + choice, len(before)) for choice in (sentence, *wrong)]
-                asked.append(Question(name, choices, 0))
+        different = list(dict.fromkeys(sentence for *_, sentence in found))
+        if len(different) < CHOICES:
+            continue
+        at = {sentence: number for number, sentence in enumerate(different)}
+        for name, before, sentence in found:
+            choices = [different[(at[sentence] + step) % len(different)] for step in range(CHOICES)]
+            asked.append(Question(name, [Passage(before + choice, len(before)) for choice in choices], 0))
     return [asked[at * len(asked) // most] for at in range(most)] if len(asked) > most else asked
 
 
@@ -128,7 +133,7 @@ def read_questions(name: str, uri: str, most: int) -> list[Question]:
     if (size := store.size(path)) > MAX_BYTES:
         raise InputError(f"probe.tasks.{name}: {uri} has {size:,} bytes; at most {MAX_BYTES:,} are read")
     try:
-        lines = store.read_bytes(path).decode().splitlines()
+        lines = store.read_bytes(path).decode().split("\n")  # a text may hold the other ends of a line as they are
     except UnicodeDecodeError as error:
         raise InputError(f"probe.tasks.{name}: {uri} is not UTF-8 text ({error})") from error
     asked: list[Question] = []
@@ -149,15 +154,19 @@ def question(name: str, row: Any) -> Question:
     """A question from a row of a published set. Raises ValueError if the row has not its parts."""
     if not isinstance(row, dict):
         raise ValueError("is no JSON object")
-    prompt, answer = _first(row, PROMPTS), _first(row, ANSWERS)
+    prompts = [row[key] for keys in (CONTEXTS, QUESTIONS) for key in keys if row.get(key) not in (None, "")]
+    answer = _first(row, ANSWERS)
     options: Any = _first(row, OPTIONS)
-    labels: list[Any] = list("ABCDEFGHIJ")
+    labels: Any = list("ABCDEFGHIJ")
     if isinstance(options, dict):  # as ARC has them
-        options, labels = options.get("text"), list(options.get("label", labels))
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"{' or '.join(PROMPTS)} should be a text")
+        options, labels = options.get("text"), options.get("label", labels)
+    if not prompts or not all(isinstance(one, str) and one.strip() for one in prompts):
+        raise ValueError(f"{' or '.join((*CONTEXTS, *QUESTIONS))} should be a text")
+    if not isinstance(labels, list):
+        raise ValueError("label should list the names of the choices")
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(one, str) and one for one in options):
         raise ValueError(f"{' or '.join(OPTIONS)} should list two texts or more")
+    prompt = "\n".join(prompts)
     right = labels.index(answer) if answer in labels else answer
     right = int(right) if isinstance(right, str) and right.isdecimal() else right
     if isinstance(right, bool) or not isinstance(right, int) or not 0 <= right < len(options):

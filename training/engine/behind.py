@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from torch import Tensor
+
 PATIENCE_S = 600.0  # after an error, for the work under way, where nobody said how long a stop may take
 ASK_S = 0.2
 
@@ -17,6 +19,8 @@ class Behind:
         """The work under way, or the last one, as messages name it."""
         self.took_s = 0.0
         """Seconds that the last finished work took, also before a resume; 0 before the first."""
+        self.copied: dict[str, Tensor] = {}
+        """What the work reads. It stays for the next copy: the system takes longer to give memory than to fill it."""
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._began = 0.0

@@ -17,7 +17,6 @@ commits when it has all lists.
 import contextlib
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -197,31 +196,48 @@ def _copy(job: Job, engines: Mapping[str, Engine]) -> tuple[list[dict[str, Tenso
     """This rank's share of the state in memory, in pieces of about PIECE_BYTES, and whether all of it is finite.
 
     All ranks gather every parameter together; each keeps every world-th one. The stages of a pipeline have other
-    parameters, so there each rank keeps every so many-th one of its stage.
+    parameters, so there each rank keeps every so many-th one of its stage. The copy takes the memory of the one before.
     """
+    before, job.behind.copied = job.behind.copied, {}
     pieces: list[dict[str, Tensor]] = [{}]
     size = index = 0
-    largest = torch.zeros(())
+    worst = torch.zeros(())
     for name, engine in engines.items():
         sharers, own = (job.ranks.replicas, job.ranks.replica) if engine.pipeline else (job.ranks.world, job.ranks.rank)
         for parameter, tensors in zero.read(engine.deepspeed):
             if index % sharers == own:
                 for key, value in tensors.items():
-                    # The largest size is NaN or infinite if any number is; this reads each one once, on its device.
-                    largest = torch.maximum(largest.to(value.device), torch.linalg.vector_norm(value, math.inf))
+                    worst = torch.maximum(worst.to(value.device), largest(value))
                     if size > PIECE_BYTES:
                         pieces.append({})
                         size = 0
-                    pieces[-1][f"{name}/{parameter}/{key}"] = value.to("cpu", copy=True)
+                    where = f"{name}/{parameter}/{key}"
+                    pieces[-1][where] = job.behind.copied[where] = _copied(value, before.get(where))
                     size += value.nbytes
             index += 1
-    return pieces, bool(largest.isfinite())
+    return pieces, bool(worst.isfinite())
+
+
+def _copied(value: Tensor, memory: Tensor | None) -> Tensor:
+    """A copy of a tensor on the CPU, in `memory` if that has its shape."""
+    if memory is None or memory.shape != value.shape:
+        memory = torch.empty(value.shape, dtype=value.dtype)
+    return memory.copy_(value)
+
+
+def largest(value: Tensor) -> Tensor:
+    """The largest size of a tensor's numbers; NaN or infinite if any of them is. Reads each once, on its device.
+
+    On the CPU this is some ten times as fast as the norm of order infinity.
+    """
+    low, high = value.aminmax()
+    return torch.maximum(-low, high)
 
 
 def _upload(
     job: Job,
     attempt: Attempt,
-    tensors: dict[str, dict[str, Tensor]],
+    tensors: Mapping[str, dict[str, Tensor]],
     plain: Mapping[str, bytes],
     result: Checkpoint,
     held: tuple[float, float],
@@ -232,7 +248,7 @@ def _upload(
     with job.leading(attempt):
         with ThreadPoolExecutor(STREAMS) as streams:
             put = partial(_put, job, attempt)
-            files = [*streams.map(lambda name: put(name, as_safetensors(tensors.pop(name))), list(tensors))]
+            files = [*streams.map(lambda name: put(name, as_safetensors(tensors[name])), tensors)]
         files += [put(name, content) for name, content in plain.items()]
         if job.ranks.rank:
             job.store.write_bytes(_list_of(attempt, job.ranks.rank), LISTED.dump_json(files))

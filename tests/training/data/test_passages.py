@@ -1,6 +1,7 @@
 """What models are measured on: the same characters for all of them, questions from text, questions from files."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,18 @@ def test_sentences_without_spaces_between_them_and_at_the_end_of_a_text_are_foun
     assert asked[0].passages[0].given == 111
 
 
+def test_many_documents_with_few_different_sentences_take_no_longer_than_they_should() -> None:
+    texts = [
+        f"{'Words of ' * 12}document. Sentence number {max(at - 20_000, 0)} ends here! And." for at in range(20_004)
+    ]
+    began = time.perf_counter()
+    asked = next_sentences(documents(texts), 1 << 24)
+    assert time.perf_counter() - began < 10, "a walk over all documents for each takes minutes"
+    assert len(asked) == 20_004
+    for one in (asked[0], asked[-1]):
+        assert len({passage.text for passage in one.passages}) == 4
+
+
 def test_no_question_is_asked_without_three_other_sentences() -> None:
     text = "Words " * 20 + "end. The very same sentence follows. More."
     assert next_sentences(documents([text] * 9), 100) == []
@@ -78,6 +91,7 @@ def test_no_question_is_asked_without_three_other_sentences() -> None:
         ({"ctx": "He", "endings": ["runs", "walks", "sits"], "label": "2"}, 2),
         ({"question": "Which?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"}, 1),
         ({"query": "Which?", "options": ["a", "b", "c"], "gold": "C"}, 2),
+        ({"question": "Which?", "context": None, "options": ["a", "b", "c"], "gold": "C"}, 2),
     ],
 )
 def test_questions_of_published_sets_are_read(row: dict[str, Any], right: int) -> None:
@@ -88,11 +102,21 @@ def test_questions_of_published_sets_are_read(row: dict[str, Any], right: int) -
     assert first.text[: first.given] in row.values()
 
 
+def test_a_question_about_a_text_stands_after_it() -> None:
+    row = {"question": "Who waits?", "context": "Ann waits for Bob.", "options": ["Ann", "Bob"], "answer": "A"}
+    first = question("7", row).passages[0]
+    assert (first.text, first.text[first.given :]) == ("Ann waits for Bob.\nWho waits? Ann", " Ann")
+
+
 @pytest.mark.parametrize(
     ("row", "why"),
     [
         ([], "is no JSON object"),
         ({"choices": ["a", "b"], "answer": 0}, "context or ctx .* should be a text"),
+        ({"goal": "c", "choices": ["a", "b"], "answer": 0}, "context or ctx .* should be a text"),
+        ({"context": "c", "question": 3, "choices": ["a", "b"], "answer": 0}, "context or ctx .* should be a text"),
+        ({"context": "c", "choices": {"text": ["a", "b"], "label": None}, "answer": 0}, "label should list the names"),
+        ({"context": "c", "choices": {"text": ["a", "b"], "label": 3}, "answer": 0}, "label should list the names"),
         ({"context": "c", "choices": ["a"], "answer": 0}, "should list two texts or more"),
         ({"context": "c", "choices": {"text": None}, "answer": 0}, "should list two texts or more"),
         ({"context": "c", "choices": ["a", 3], "answer": 0}, "should list two texts or more"),
@@ -113,6 +137,9 @@ def test_a_file_of_questions_names_its_bad_line(tmp_path: Path) -> None:
     assert [one.name for one in read_questions("quiz", str(file), 2)] == ["1", "3"]
     with pytest.raises(InputError, match=r"^probe\.tasks\.quiz: .*quiz\.jsonl:4: context or ctx"):
         read_questions("quiz", str(file), 3)
+    lines = "\u2028".join(["c\x85", "\u2029"]) + "\u2028"
+    file.write_text(json.dumps({"context": lines, "choices": ["a", "b"], "answer": 1}, ensure_ascii=False) + "\r\n")
+    assert [one.passages[1].text for one in read_questions("quiz", str(file), 3)] == [f"{lines}b"]
     file.write_text("[1,\n")
     with pytest.raises(InputError, match=r"quiz\.jsonl:1: Expecting"):
         read_questions("quiz", str(file), 3)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -723,6 +724,52 @@ def test_steps_go_on_while_a_checkpoint_is_uploaded_and_do_not_change_it(
     assert same(state(resumed), saved)
     assert not same(state(engine), saved)
     assert [point.step for point in job.curves.points] == [2]
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_a_copy_takes_the_memory_of_the_one_before(make_job: Callable[..., Job], zero_stage: int) -> None:
+    job = make_job("pretrain")
+    engine = make_engine(job, zero_stage)
+    train(engine, 0, 1)
+    checkpoint.save(job, 1, {"model": engine}, {})
+    places = {name: value.data_ptr() for name, value in job.behind.copied.items()}
+    train(engine, 1, 2)
+    checkpoint.save(job, 2, {"model": engine}, {})
+    assert {name: value.data_ptr() for name, value in job.behind.copied.items()} == places
+    assert {name.rpartition("/")[2] for name in places} == {"weight", "exp_avg", "exp_avg_sq"}
+    resumed = make_engine(job, zero_stage, seed=9)
+    checkpoint.restore(job, {"model": resumed})
+    assert same(state(resumed), state(engine))
+    wider = make_engine(job, zero_stage, shape=SHAPE.model_copy(update={"d_ff": 64}))
+    checkpoint.save(job, 3, {"model": wider}, {})
+    assert [one.metrics["step"] for one in checkpoint.committed(job)] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [([1.0, -3.0, 2.0], 3.0), ([4.0, -3.0], 4.0), ([0.0, -math.inf], math.inf), ([1.0, math.inf], math.inf)],
+)
+def test_the_largest_size(numbers: list[float], expected: float) -> None:
+    assert checkpoint.largest(torch.tensor([numbers])) == expected
+    for at in range(len(numbers)):
+        spoiled = torch.tensor([*numbers[:at], math.nan, *numbers[at:]])
+        assert checkpoint.largest(spoiled).isnan()
+
+
+def test_looking_for_what_is_not_finite_takes_no_longer_than_two_copies() -> None:
+    """The steps wait for both."""
+    value = torch.randn(1 << 22)
+    memory = torch.empty_like(value)
+
+    def least(work: Callable[[torch.Tensor], object]) -> float:
+        took = []
+        for _ in range(9):
+            began = time.perf_counter()
+            work(value)
+            took.append(time.perf_counter() - began)
+        return min(took)
+
+    assert least(checkpoint.largest) < 2 * least(memory.copy_)
 
 
 def test_a_save_waits_for_the_one_before_and_says_so(
