@@ -1,14 +1,18 @@
 """Two processes that share one model, in every way, against one process that has it alone; and the order of a pipeline."""
 
+import copy
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from contract.errors import RecipeError
 from contract.manifest import Attempt, need
@@ -21,6 +25,7 @@ from training.engine.engine import Engine, deepspeed_config
 from training.engine.job import Job
 from training.engine.ranks import Ranks
 from training.models import llama
+from training.models.causal import class_of
 
 
 @pytest.mark.parametrize(("stages", "parts"), [(2, 1), (2, 4), (3, 2), (4, 8), (1, 3)])
@@ -34,6 +39,12 @@ def test_stages_take_turns_without_waiting_for_each_other_forever(stages: int, p
             most = max(most, held)
         assert most == min(stages - stage, parts), "activations of no more micro-batches are held"
     done: set[tuple[str, int, int]] = set()
+    sent: dict[int, list[tuple[str, int, int]]] = {stage: [] for stage in waiting}  # by whose turn it is received
+
+    def may_send(stage: int) -> bool:
+        """Whether what was sent so many transfers ago has been received."""
+        return len(sent[stage]) < pipeline.HELD * stages or sent[stage][-pipeline.HELD * stages] in done
+
     while any(waiting.values()):
         ready = [
             stage
@@ -41,10 +52,75 @@ def test_stages_take_turns_without_waiting_for_each_other_forever(stages: int, p
             if order
             and (order[0][0] == "backward" or stage == 0 or ("forward", order[0][1], stage - 1) in done)
             and (order[0][0] == "forward" or stage == stages - 1 or ("backward", order[0][1], stage + 1) in done)
+            and may_send(stage)
         ]
         assert ready, waiting
         for stage in ready:
-            done.add((*waiting[stage].pop(0), stage))
+            turn, part = waiting[stage].pop(0)
+            done.add((turn, part, stage))
+            receiver = stage + (1 if turn == "forward" else -1)
+            if receiver in waiting:
+                sent[stage].append((turn, part, receiver))
+
+
+def test_a_stage_holds_what_it_sent_only_until_it_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    numbers = iter(range(100))
+
+    def isend(tensor: torch.Tensor, to: int, group: object) -> object:
+        number = next(numbers)
+        return SimpleNamespace(wait=lambda: waited.append(number))
+
+    monkeypatch.setattr(torch.distributed, "isend", isend)
+    groups: Any = None
+    line = pipeline.Pipeline(Ranks(rank=0, world=3, group=3), 4, torch.float32, False, groups, None, None)
+    for _ in range(20):
+        line.send(torch.zeros(2, 3, 4))
+    assert (len(line._sent), waited) == (6, list(range(14))), "at most two for each stage"
+    line.settle()
+    assert (line._sent, waited) == ([], list(range(20)))
+
+
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 50,
+    "pad_token_id": 0,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", sorted(pipeline.PLAIN))
+def test_stages_one_after_the_other_make_the_logits_of_the_whole_model(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "Groups", lambda ranks: None)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda: None)
+    config = AutoConfig.for_model(kind, **SHAPE, num_key_value_heads=2)
+    torch.manual_seed(3)
+    whole = class_of(config)(config).eval()
+    tokens = torch.arange(24).reshape(2, 12)
+    found: Any = {"input_ids": tokens}
+    for stage in range(2):
+        module = copy.deepcopy(whole)
+        pipeline.cut(module, Ranks(rank=stage, world=2, group=2), torch.float32)
+        found = {"inputs_embeds": module(**found, use_cache=False).logits}
+    torch.testing.assert_close(found["inputs_embeds"], whole(tokens).logits)
+    assert found["inputs_embeds"].std() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["granite", "cohere", "gemma2"])
+def test_a_model_that_does_more_than_its_stages_would_is_refused(kind: str, make_job: Callable[..., Job]) -> None:
+    """Each has what a stage needs by name, and scales or caps what stands between the stages or after them."""
+    config = AutoConfig.for_model(kind, **SHAPE, num_key_value_heads=4)
+    module = class_of(config)(config)
+    assert all(hasattr(module.base_model, name) for name in ("embed_tokens", "layers", "norm"))
+    job = make_job("sft")
+    job.ranks.group = 2
+    with pytest.raises(RecipeError, match="pipeline_stages: .* is not built of stages; use sft.engine.zero_stage 3"):
+        Engine(job, module, Optim(), EngineSettings(processes=2, pipeline_stages=2), 8, 4)
 
 
 def test_layers_are_cut_into_stages_of_about_one_size() -> None:
