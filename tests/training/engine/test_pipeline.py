@@ -166,6 +166,18 @@ def test_a_model_that_was_loaded_may_not_be_shareable(
         Engine(job, module, Optim(), EngineSettings(processes=2, **settings), 8, 4)
 
 
+@pytest.mark.parametrize(("kind", "own"), [("mixtral", {"num_local_experts": 4, "num_key_value_heads": 2}), ("gpt2", {})])
+@pytest.mark.parametrize("way", ["tensor_parallel", "pipeline_stages"])
+def test_processes_refuse_to_share_a_type_that_nobody_can_cut(
+    kind: str, own: dict[str, int], way: str, make_job: Callable[..., Job]
+) -> None:
+    config = AutoConfig.for_model(kind, **SHAPE, **own)
+    job = make_job("sft")
+    job.ranks.group = 2
+    with pytest.raises(RecipeError, match=f"^sft.engine.{way}: .*; use sft.engine.zero_stage 3$"):
+        Engine(job, class_of(config)(config), Optim(), EngineSettings(processes=2, **{way: 2}), 8, 4)
+
+
 SHARED = (
     "pretrain.steps=6",
     "pretrain.optim.clip=0.5",
