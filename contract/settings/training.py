@@ -436,7 +436,7 @@ class Distill(Settings):
     """
 
     teacher: Uri | None = None
-    """A folder with a LLaMA of `transformers` in safetensors, or the manifest.json of a committed result that has one.
+    """A folder with a causal model of `transformers` in safetensors, or the manifest.json of a committed result of one.
 
     It must have the run's own tokenizer. It computes in `engine.dtype`, learns nothing, and is whole on each process.
     """
