@@ -326,7 +326,7 @@ ADVICE = {
     "gradients": "raise engine.zero_stage to 2 or 3",
     "optimizer": "raise engine.zero_stage or the GPUs, or set engine.offload_optimizer",
     "buffers": "these have a fixed size: take GPUs with more memory",
-    "activations": "lower engine.micro_batch, or set engine.activation_checkpointing",
+    "activations": "lower engine.micro_batch, or set engine.activation_checkpointing, then .offload_activations",
     "logits": "lower engine.micro_batch, or tokenizer.vocab_size",
     "cache": "lower ppo.rollout_batch, or take more GPUs",
 }

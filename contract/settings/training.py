@@ -163,6 +163,8 @@ class Engine(Settings):
     micro_batch: Batch = runtime_only(8)
     """Sequences that a process runs at once; gradients are accumulated over the rest of the batch."""
     activation_checkpointing: bool = runtime_only(False)
+    offload_activations: bool = runtime_only(False)
+    """With activation checkpointing: what is kept, each layer's input, waits in the CPU's memory."""
     compile: bool = runtime_only(False)
     """torch.compile makes one program of each kind of layer, and of the loss: it takes a minute or two at the start.
 
@@ -227,6 +229,8 @@ class Engine(Settings):
     def _offloads_what_is_sharded(self) -> "Engine":
         if self.offload_parameters and self.zero_stage != 3:
             raise ValueError(f"offload_parameters needs zero_stage 3, not {self.zero_stage}")
+        if self.offload_activations and not self.activation_checkpointing:
+            raise ValueError("offload_activations is about what activation_checkpointing keeps; set that, too")
         return self
 
     @field_validator("deepspeed")

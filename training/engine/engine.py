@@ -131,7 +131,8 @@ class Engine:
         module.to(self._job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         if engine.activation_checkpointing:
-            module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            moves = engine.offload_activations and self._job.ranks.device.type != "cpu"  # where they are already
+            module.activation_checkpointing_enable({"use_reentrant": False}, offload=moves)  # type: ignore[operator]
         if self.compiled:
             compiled.compile_layers(module)
 

@@ -120,7 +120,7 @@ def test_a_model_that_does_more_than_its_stages_would_is_refused(kind: str, make
     assert all(hasattr(module.base_model, name) for name in ("embed_tokens", "layers", "norm"))
     job = make_job("sft")
     job.ranks.group = 2
-    with pytest.raises(RecipeError, match="pipeline_stages: .* is not built of stages; use sft.engine.zero_stage 3"):
+    with pytest.raises(RecipeError, match=r"pipeline_stages: .* is not built of stages; use sft.engine.zero_stage 3"):
         Engine(job, module, Optim(), EngineSettings(processes=2, pipeline_stages=2), 8, 4)
 
 
@@ -167,7 +167,9 @@ def test_a_model_that_was_loaded_may_not_be_shareable(
         Engine(job, module, Optim(), EngineSettings(processes=2, **settings), 8, 4)
 
 
-@pytest.mark.parametrize(("kind", "own"), [("mixtral", {"num_local_experts": 4, "num_key_value_heads": 2}), ("gpt2", {})])
+@pytest.mark.parametrize(
+    ("kind", "own"), [("mixtral", {"num_local_experts": 4, "num_key_value_heads": 2}), ("gpt2", {})]
+)
 @pytest.mark.parametrize("way", ["tensor_parallel", "pipeline_stages"])
 def test_processes_refuse_to_share_a_type_that_nobody_can_cut(
     kind: str, own: dict[str, int], way: str, make_job: Callable[..., Job]

@@ -68,7 +68,7 @@ def test_scores_of_every_layer_are_those_that_transformers_gives(recomputes: boo
     assert (routing.coef, routing.per_token) == (0.5, 2)
     module.train()
     if recomputes:
-        module.gradient_checkpointing_enable({"use_reentrant": False})
+        module.activation_checkpointing_enable({"use_reentrant": False})
     tokens = torch.arange(32).reshape(2, 16) + 3
     for _ in range(2):  # the second time after a backward pass, which may run layers again
         theirs = module(input_ids=tokens, output_router_logits=True).router_logits

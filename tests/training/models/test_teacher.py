@@ -84,7 +84,9 @@ def test_a_teacher_may_be_of_any_type_that_sees_what_the_student_may(
         (folder / "tokenizer.json").write_bytes(chat.path.read_bytes())
         job = make_job("pretrain", f"pretrain.distill.teacher={folder}")
         if refused:
-            with pytest.raises(InputError, match=KEY + "a model of type 'mpt' cannot keep the documents of a row apart"):
+            with pytest.raises(
+                InputError, match=KEY + "a model of type 'mpt' cannot keep the documents of a row apart"
+            ):
                 open_teacher(job, chat)
             job = make_job("pretrain", f"pretrain.distill.teacher={folder}", "pretrain.boundaries=false")
         assert open_teacher(job, chat) is not None
@@ -128,5 +130,5 @@ def test_a_student_comes_nearer_to_its_teacher_than_the_text_alone_brings_it(
     with pytest.raises(InputError, match=KEY + "config.json of .* is not the file that was committed"):
         open_teacher(taught, open_chat(taught))
     path.write_text(committed + "\n")
-    with pytest.raises(DamagedError, match="config.json: has .* bytes were committed"):
+    with pytest.raises(DamagedError, match=r"config\.json: has .* bytes were committed"):
         open_teacher(taught, open_chat(taught))
