@@ -18,7 +18,7 @@ from training.engine.pipeline import Lent
 from training.loss import distilled, head_loss, head_nll, kl_divergence, log_probs
 from training.models.documents import kept_apart
 from training.models.experts import routing_of
-from training.models.infilling import spans_of
+from training.models.infilling import span_inputs
 
 if TYPE_CHECKING:  # perf/gpu.py runs this where neither DeepSpeed nor pydantic are
     from training.data.blanks import HeldOutRows
@@ -42,7 +42,7 @@ def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device, h
     """
     known: dict[str, Any] = {}
     if batch.places is not None:
-        known = spans_of(batch, device)
+        known = span_inputs(batch, device)
     elif batch.positions is not None:
         known = kept_apart(_module(model), batch.positions, device)
     begin = {"inputs_embeds": hidden}
@@ -98,7 +98,7 @@ def plain_head(model: Any) -> nn.Linear | Lent | None:
 @contextmanager
 def _instead(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let a layer compute something else, inside the model's own forward pass: there ZeRO 3 has gathered its weight."""
-    head.forward = forward  # type: ignore[method-assign, assignment]
+    head.forward = forward
     try:
         yield
     finally:

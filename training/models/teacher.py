@@ -18,7 +18,7 @@ from training.engine.job import Job
 from training.engine.scratch import Scratch
 from training.models.llama import cast
 from training.models.sight import check_sight
-from training.models.vocabulary import READ, load
+from training.models.vocabulary import READ, difference, load
 
 KEY = "pretrain.distill.teacher"
 MANIFEST = "/manifest.json"
@@ -93,16 +93,10 @@ def _read(uri: str) -> tuple[Manifest, Store]:
 
 def check_vocabulary(folder: Path, uri: str, chat: Chat) -> None:
     """Raise InputError unless the teacher's tokenizer has the run's ids: a logit of it is that of the same token."""
-    try:
-        theirs = vocabulary(json.loads((folder / "tokenizer.json").read_text()))
-    except FileNotFoundError:
-        raise InputError(f"{KEY}: {uri} has no tokenizer.json, which says what its logits are of; add it") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{KEY}: {uri} has an unreadable tokenizer.json ({error})") from None
-    ours = vocabulary(json.loads(chat.path.read_text()))
-    if theirs != ours:
-        token = min({*theirs.items()} ^ {*ours.items()}, key=lambda one: one[1])[0]
-        found = f"{token!r} has the id {theirs.get(token)} there and {ours.get(token)} here"
+    described = folder / "tokenizer.json"
+    if not described.exists():
+        raise InputError(f"{KEY}: {uri} has no tokenizer.json, which says what its logits are of; add it")
+    if found := difference(described, vocabulary(json.loads(chat.path.read_text())), f"{KEY}: {uri}"):
         raise InputError(
             f"{KEY}: {uri} has another vocabulary ({found}), so its logits are of other tokens; "
             "bring its tokenizer as tokenizer.start_from"
