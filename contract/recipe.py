@@ -84,8 +84,15 @@ class Recipe(TrainingSections):
         shape = self.pretrain.model
         for name in ("pretrain", "sft"):
             why = getattr(self, name).engine.misfit(shape.layers, shape.heads, shape.kv_heads)
-            if why and self.pretrain.start_from is None:  # else `pretrain.model` says nothing
+            if self.pretrain.start_from is not None:
+                continue  # `pretrain.model` says nothing
+            if why:
                 raise ValueError(f"{name}.engine.{why}")
+            if shape.experts and getattr(self, name).engine.group > 1:
+                raise ValueError(
+                    f"pretrain.model.experts needs the whole model in each process of {name}; "
+                    f"set {name}.engine.tensor_parallel and .pipeline_stages to 1"
+                )
         return self
 
     @model_validator(mode="after")

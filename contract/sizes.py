@@ -134,7 +134,7 @@ def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, wor
     that reduce them; and during the update. On CUDA DeepSpeed allocates whole buffers, also for small models.
     """
     stage, size, processes = engine.stage_in_force, number_bytes(engine), engine.replicas
-    base, own = held(count, engine), _own(count, engine)
+    base, own = held(count, engine) + Memory(host=offloaded(model, engine, work)), _own(count, engine)
     whole = base if base.gradients else base + gradients(count, engine)
     begun = whole if work.accumulation > 1 else base
     largest = model.d_model * max(vocab_size, 2 * model.experts * model.d_ff, model.d_ff)  # experts are one tensor
@@ -168,13 +168,13 @@ def _reducing(count: int, largest: int, engine: Engine, accumulates: bool, cuda:
 def activations(model: Model, engine: Engine, work: Work) -> float:
     """Bytes that the forward pass keeps for the backward pass, without the logits.
 
-    With activation checkpointing only each layer's input is kept.
+    With activation checkpointing only each layer's input is kept, or if that is offloaded, that of the layer at hand.
     """
     size, width, tokens = number_bytes(engine), model.d_model, work.rows * work.length
     last = (12 if size == 4 else 8) * width  # of the last norm: its input in fp32, the normalised input, its output
     mask = work.masked * tokens * work.length  # of booleans, which every layer turns into numbers
     if engine.activation_checkpointing:
-        return tokens * (model.layers * size * width + last) + mask
+        return tokens * (_inputs(model, engine) * size * width + last) + mask
     return model.layers * _layer(model, engine, work) + tokens * last + mask
 
 
@@ -184,7 +184,18 @@ def recomputed(model: Model, engine: Engine, work: Work) -> float:
         return 0
     size, tokens = number_bytes(engine), work.rows * work.length
     passing = 3 * size * model.d_ff * _passed(model)  # gradients of the feed-forward part
-    return tokens * (model.layers * size * model.d_model + passing) + _layer(model, engine, work)
+    return tokens * (_inputs(model, engine) * size * model.d_model + passing) + _layer(model, engine, work)
+
+
+def offloaded(model: Model, engine: Engine, work: Work) -> float:
+    """Bytes of the layers' inputs that wait in main memory."""
+    layers = model.layers if engine.offload_activations else 0
+    return number_bytes(engine) * layers * model.d_model * work.rows * work.length
+
+
+def _inputs(model: Model, engine: Engine) -> int:
+    """With activation checkpointing: the layers whose inputs are on the device at once."""
+    return 1 if engine.offload_activations else model.layers
 
 
 def _layer(model: Model, engine: Engine, work: Work) -> float:

@@ -146,7 +146,7 @@ def pretrain(recipe: Recipe, sources: Mapping[str, int] | None = None) -> Traine
     if steps is None and sources is not None:
         steps = _schedule(recipe, sources).steps
     each = split_steps([phase.share for phase in own.phases] or [1], steps or 0)
-    flops, peaks, whole = 0.0, [], own.distill.teacher is not None or makes_logits(recipe)
+    flops, peaks, whole = 0.0, [], own.distill.teacher is not None or makes_logits(recipe, own.engine)
     for some, (long, rows) in zip(each, lengths(own, length), strict=True):
         flops += some * rows * long * _flops(count, own.model, long)
         micro = max(1, own.engine.micro_batch * length // long)
@@ -172,7 +172,8 @@ def _schedule(recipe: Recipe, rows: Mapping[str, int]) -> Schedule:
 def sft(recipe: Recipe) -> Trained:
     own, model, length = recipe.sft, recipe.pretrain.model, recipe.sft.max_tokens
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
-    work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=makes_logits(recipe))
+    whole = makes_logits(recipe, own.engine)
+    work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=whole)
     memory = training_peak(model, count, vocabulary, own.engine, work, cuda=True)
     read = examples(recipe.instructions)
     steps = None if read is None else max(1, read * own.epochs // own.batch)
@@ -216,7 +217,7 @@ def ppo(recipe: Recipe, gpu: Accelerator) -> Trained:
     reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True, whole=True)
     some = max(1, own.ptx_sequences // engine.processes // parts) if own.ptx_coef else 0
     packed_length, apart = recipe.pack.seq_len, recipe.pretrain.boundaries
-    text = Work(some, packed_length, packed_length, parts, apart, makes_logits(recipe))
+    text = Work(some, packed_length, packed_length, parts, apart, makes_logits(recipe, engine))
     still = frozen(policy, engine) + frozen(critic, engine)
     learning = {count: held(count, engine) + gradients(count, engine) for count in (policy, critic)}
     moments = [still + held(policy, engine) + held(critic, engine) + Memory(cache=cache)]
@@ -238,7 +239,7 @@ def evaluate(recipe: Recipe) -> Trained:
     flops = 3 * tokens * _flops(count, model, length) / 3  # three models, forward only
     read = engine.micro_batch * length
     whole = vocabulary * read * (number_bytes(engine) + 2 * 4)
-    logits = whole if makes_logits(recipe) else part_of_logits(vocabulary, engine, read, cuda=True)
+    logits = whole if makes_logits(recipe, engine) else part_of_logits(vocabulary, engine, read, cuda=True)
     asked = recipe.ppo.max_prompt_tokens + own.max_response_tokens
     cache = cache_bytes(model, engine, engine.micro_batch, asked)
     moments = (weights + Memory(logits=logits), weights + Memory(cache=cache))
@@ -296,9 +297,14 @@ def with_started(recipe: Recipe) -> Recipe:
     )
 
 
-def makes_logits(recipe: Recipe) -> bool:
-    """Whether only the model itself can make its logits, all at once, as some types from which pretraining goes on."""
+def makes_logits(recipe: Recipe, engine: Engine) -> bool:
+    """Whether only the model itself can make its logits, all at once.
+
+    So do some types from which pretraining goes on, and all whose last matrix tensor parallelism cuts.
+    """
     folder = recipe.pretrain.start_from
+    if engine.tensor_parallel > 1:
+        return True
     if folder is None:
         return False
     from training.models.lm import PLAIN_HEADS
@@ -320,7 +326,7 @@ ADVICE = {
     "gradients": "raise engine.zero_stage to 2 or 3",
     "optimizer": "raise engine.zero_stage or the GPUs, or set engine.offload_optimizer",
     "buffers": "these have a fixed size: take GPUs with more memory",
-    "activations": "lower engine.micro_batch, or set engine.activation_checkpointing",
+    "activations": "lower engine.micro_batch, or set engine.activation_checkpointing, then .offload_activations",
     "logits": "lower engine.micro_batch, or tokenizer.vocab_size",
     "cache": "lower ppo.rollout_batch, or take more GPUs",
 }

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract import results
@@ -14,10 +13,9 @@ from contract.plan import Task
 from contract.printable import printable
 from contract.settings.training import Export
 from training.chat.template import Chat, open_chat
+from training.engine.engine import DTYPES
 from training.engine.job import Job
 from training.models import llama as model
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def write_tokenizer(chat: Chat, folder: Path, max_tokens: int | None) -> None:

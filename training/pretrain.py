@@ -24,7 +24,7 @@ from training.engine.metrics import Pace, flops_per_token, memory_bytes, mfu, pe
 from training.models import llama as model
 from training.models import positions, vocabulary
 from training.models.lm import best_of, finite, heldout_loss, heldout_text, learn, note_heldout
-from training.models.sight import check_sight
+from training.models.sight import check_sight, check_sight_of_stages
 from training.models.teacher import open_teacher
 
 
@@ -156,8 +156,13 @@ def _engine(job: Job, module: Any, plan: Schedule) -> Engine:
     settings: Pretrain = job.settings
     if settings.objective == "next_token":
         module.set_attn_implementation(model.attention(settings.engine.dtype, type(module), settings.boundaries))
+    late = settings.engine.stage_in_force == 3  # only the engine then has the weights
+    if settings.start_from and settings.engine.pipeline_stages > 1:
+        check_sight_of_stages(module, settings.boundaries)
+    elif settings.start_from and not late:  # before layers are compiled for lengths that never come again
+        check_sight(module.to(job.ranks.device), settings.boundaries, job.ranks.device)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
-    if settings.start_from:
+    if settings.start_from and late:
         check_sight(engine.module, settings.boundaries, job.ranks.device)
     return engine
 

@@ -71,8 +71,8 @@ class RewardModel(nn.Module):
         save_file(tensors, folder / "model.safetensors")
         self.decoder.config.to_json_file(folder / "config.json")
 
-    def gradient_checkpointing_enable(self, options: dict[str, Any]) -> None:
-        self.decoder.gradient_checkpointing_enable(options)
+    def activation_checkpointing_enable(self, options: dict[str, Any], offload: bool) -> None:
+        self.decoder.activation_checkpointing_enable(options, offload=offload)
 
 
 def normalised(weights: Mapping[str, Tensor], mean: float, deviation: float) -> dict[str, Tensor]:

@@ -171,6 +171,8 @@ class Engine(Settings):
     micro_batch: Batch = runtime_only(8)
     """Sequences that a process runs at once; gradients are accumulated over the rest of the batch."""
     activation_checkpointing: bool = runtime_only(False)
+    offload_activations: bool = runtime_only(False)
+    """With activation checkpointing: what is kept, each layer's input, waits in the CPU's memory."""
     compile: bool = runtime_only(False)
     """torch.compile makes one program of each kind of layer, and of the loss: it takes a minute or two at the start.
 
@@ -235,6 +237,8 @@ class Engine(Settings):
     def _offloads_what_is_sharded(self) -> "Engine":
         if self.offload_parameters and self.zero_stage != 3:
             raise ValueError(f"offload_parameters needs zero_stage 3, not {self.zero_stage}")
+        if self.offload_activations and not self.activation_checkpointing:
+            raise ValueError("offload_activations is about what activation_checkpointing keeps; set that, too")
         return self
 
     @field_validator("deepspeed")
@@ -444,7 +448,7 @@ class Distill(Settings):
     """
 
     teacher: Uri | None = None
-    """A folder with a LLaMA of `transformers` in safetensors, or the manifest.json of a committed result that has one.
+    """A folder with a causal model of `transformers` in safetensors, or the manifest.json of a committed result of one.
 
     It must have the run's own tokenizer. It computes in `engine.dtype`, learns nothing, and is whole on each process.
     """

@@ -205,6 +205,16 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             "sft.engine.tensor_parallel 2 does not divide the model's 3 key and value heads",
         ),
         (
+            "pretrain: {model: {experts: 4}}\nsft: {engine: {processes: 2, tensor_parallel: 2}}",
+            [],
+            "pretrain.model.experts needs the whole model in each process of sft; set sft.engine.tensor_parallel and",
+        ),
+        (
+            "pretrain: {engine: {offload_activations: true}}",
+            [],
+            "pretrain.engine: offload_activations is about what activation_checkpointing keeps; set that, too",
+        ),
+        (
             "pretrain: {model: {layers: 3}, engine: {processes: 4, pipeline_stages: 4}}",
             [],
             "pretrain.engine.pipeline_stages 4 is more than the model's 3 layers",

@@ -203,6 +203,16 @@ def test_activation_checkpointing_keeps_the_layers_inputs_and_one_layer() -> Non
     assert recomputed(model, Engine(), WORK) == 0
 
 
+def test_offloaded_activations_wait_in_main_memory_but_for_one_layer() -> None:
+    model = Model(layers=3, d_model=64, heads=4, kv_heads=2, d_ff=100)
+    kept, moved = (Engine(activation_checkpointing=True, offload_activations=moved) for moved in (False, True))
+    for measure in (activations, recomputed):
+        assert measure(model, kept, WORK) - measure(model, moved, WORK) == 2048 * 2 * 4 * 64
+    peaks = [training_peak(model, 1000, 50, one, WORK, cuda=False) for one in (kept, moved)]
+    assert peaks[1].host - peaks[0].host == 2048 * 3 * 4 * 64
+    assert peaks[0].total > peaks[1].total
+
+
 def test_the_cache_of_a_7b_model_takes_half_a_mebibyte_a_token() -> None:
     assert cache_bytes(LLAMA_7B, BF16, rows=1, length=1) == 1 << 19
     assert cache_bytes(LLAMA_70B, BF16, rows=2, length=3) == 6 * 2 * 2 * 80 * 8 * 128

@@ -226,6 +226,13 @@ def test_a_head_that_only_the_model_applies_makes_all_logits_at_once(kind: str, 
     assert measured == 10 * 50_000 * (16 * 2048 if whole else (1 << 28) // 50_000)
 
 
+@pytest.mark.parametrize(("way", "whole"), [("tensor_parallel", True), ("pipeline_stages", False)])
+def test_a_head_that_tensor_parallelism_cuts_makes_all_logits_at_once(way: str, whole: bool) -> None:
+    recipe = base(*(f"{stage}.engine.{key}=2" for stage in ("pretrain", "sft") for key in ("processes", way)))
+    for one, tokens in ((estimate.pretrain(recipe), 16 * 2048), (estimate.sft(recipe), 8 * 1024)):
+        assert (one.memory.logits == 16 * 32_000 * tokens) == whole, one.stage
+
+
 def test_a_teacher_makes_all_logits_at_once(tmp_path: Path) -> None:
     taught = estimate.pretrain(base(f"pretrain.distill.teacher={tmp_path}"))
     assert taught.memory.logits == 16 * 32_000 * 16 * 2048

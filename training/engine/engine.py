@@ -131,7 +131,8 @@ class Engine:
         module.to(self._job.ranks.device)
         module.train()  # loaded models are in evaluation mode, in which no layer recomputes its activations
         if engine.activation_checkpointing:
-            module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            moves = engine.offload_activations and self._job.ranks.device.type != "cpu"  # where they are already
+            module.activation_checkpointing_enable({"use_reentrant": False}, offload=moves)  # type: ignore[operator]
         if self.compiled:
             compiled.compile_layers(module)
 
@@ -362,19 +363,27 @@ def _check_group(job: Job, engine: EngineSettings, module: Any) -> None:
     stage, shape = job.task.stage, module.config
     if job.ranks.group != engine.group:
         raise RecipeError(f"{stage}.engine: tensor_parallel and pipeline_stages are for pretrain and sft")
-    if why := engine.misfit(shape.num_hidden_layers, shape.num_attention_heads, shape.num_key_value_heads):
+    heads = shape.num_attention_heads
+    if why := engine.misfit(shape.num_hidden_layers, heads, getattr(shape, "num_key_value_heads", None) or heads):
         raise RecipeError(f"{stage}.engine.{why}")
     if engine.pipeline_stages > 1 and not pipeline.fits(module):
         raise RecipeError(
             f"{stage}.engine.pipeline_stages: {type(module).__name__} is not built of stages; "
             f"use {stage}.engine.zero_stage 3"
         )
-    plan = getattr(shape, "base_model_tp_plan", None)
-    if engine.tensor_parallel > 1 and (not plan or TPPlanConverter.convert(plan) is None):
+    if engine.tensor_parallel > 1 and not _can_be_cut(getattr(shape, "base_model_tp_plan", None)):
         raise RecipeError(
-            f"{stage}.engine.tensor_parallel: transformers does not say how to cut {type(module).__name__}; "
-            f"use {stage}.engine.zero_stage 3"
+            f"{stage}.engine.tensor_parallel: transformers does not say how to cut {type(module).__name__}, "
+            f"or says it in a way that DeepSpeed does not know; use {stage}.engine.zero_stage 3"
         )
+
+
+def _can_be_cut(plan: Mapping[str, str] | None) -> bool:
+    """Whether DeepSpeed knows how to cut matrices as transformers plans it; it knows no cuts of experts."""
+    try:
+        return bool(plan) and TPPlanConverter.convert(plan) is not None
+    except ValueError:
+        return False
 
 
 def _told(stage: str, engine: EngineSettings) -> str:

@@ -12,12 +12,22 @@ autograd, where ZeRO does not see the gradients.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from training.engine.ranks import Ranks
+if TYPE_CHECKING:  # perf/gpu.py imports this where DeepSpeed is not
+    from training.engine.ranks import Ranks
+
+PLAIN = frozenset({"llama", "mistral", "olmo2", "qwen2", "qwen3"})
+"""Model types whose forward pass is embeddings, layers, a norm and an output layer, and nothing between or after them.
+
+Others may scale what stands between, and each stage would scale it again.
+"""
+
+HELD = 2
+"""Of each stage: transfers, of hidden states or of their gradients, that a process holds until they have arrived."""
 
 
 class Elsewhere(nn.Module):
@@ -60,7 +70,7 @@ class Groups:
     It averages gradients and shares out states between the latter, and sums squared norms over the former.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: "Ranks") -> None:
         model = [list(range(first, first + ranks.group)) for first in range(0, ranks.world, ranks.group)]
         data = [list(range(place, ranks.world, ranks.group)) for place in range(ranks.group)]
         self._ranks, self._data_ranks = ranks, data[ranks.place]
@@ -93,7 +103,7 @@ class Groups:
 class Pipeline:
     """One stage, and its way to its neighbours. `tied`: the last stage borrows the first one's embeddings."""
 
-    ranks: Ranks
+    ranks: "Ranks"
     width: int
     dtype: torch.dtype
     tied: bool
@@ -103,6 +113,7 @@ class Pipeline:
     back: Any
     """The other way, so that neither ever waits for the other."""
     _sent: list[tuple[Any, Tensor]] = field(default_factory=list)
+    """What was sent last, with its transfer: of a transfer that is under way the tensor must stay."""
 
     @property
     def stage(self) -> int:
@@ -188,7 +199,13 @@ class Pipeline:
         self._sent = []
 
     def _send(self, tensor: Tensor, by: int, group: Any) -> None:
-        """To the process `by` places on, without waiting for it."""
+        """To the process `by` places on, without waiting for it.
+
+        It waits for what it sent 2 x stages transfers ago, which no longer need be held. In the order of turns the
+        receiver has had it before it could answer what was sent since.
+        """
+        if len(self._sent) == HELD * self.stages:
+            self._sent.pop(0)[0].wait()
         whole = tensor.contiguous()
         self._sent.append((torch.distributed.isend(whole, self.ranks.rank + by, group), whole))
 
@@ -199,14 +216,11 @@ class Pipeline:
 
 
 def fits(module: Any) -> bool:
-    """Whether a model is built as LLaMA is: embeddings, a list of layers, a norm, an output layer, and no experts."""
-    inner = getattr(module, "base_model", None)
-    if getattr(module.config, "num_experts_per_tok", None):
-        return False  # only the last stage has a loss, and the routers of the others would get no balance
-    return hasattr(module, "lm_head") and all(hasattr(inner, name) for name in ("embed_tokens", "layers", "norm"))
+    """Whether a model can be cut into stages. Experts cannot: routers of all but the last would get no balance."""
+    return module.config.model_type in PLAIN
 
 
-def cut(module: Any, ranks: Ranks, dtype: torch.dtype) -> Pipeline:
+def cut(module: Any, ranks: "Ranks", dtype: torch.dtype) -> Pipeline:
     """Make a whole model, which `fits`, this process's stage, in place. Every process calls it."""
     inner = module.base_model
     tied = module.lm_head.weight is inner.embed_tokens.weight

@@ -67,24 +67,25 @@ class Scratch:
         made.mkdir(parents=True)
         return made
 
-    def download(self, file: File) -> Path:
-        """A local path of a committed file.
+    def download(self, file: File, store: Store | None = None) -> Path:
+        """A local path of a committed file of the stage's own store, or of another one.
 
         Files of a local store are used in place; others are fetched once per machine, by the first process that asks.
         Raises DamagedError if the file is gone or its size differs from the committed one.
         """
-        if not self.store.is_s3:
-            file.open(self.store).close()
-            return self.store.local(file.path)
+        store = store or self.store
+        if not store.is_s3:
+            file.open(store).close()
+            return store.local(file.path)
         target = self.folder / "inputs" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         with private_lock(target.with_name(target.name + ".lock")):
             if not target.exists():
                 try:
-                    part = self.store.download(file.path, target.with_name(target.name + ".part"))
+                    part = store.download(file.path, target.with_name(target.name + ".part"))
                 except FileNotFoundError:
-                    raise file.damaged(self.store, None) from None
-                file.compare(self.store, part.stat().st_size)
+                    raise file.damaged(store, None) from None
+                file.compare(store, part.stat().st_size)
                 os.replace(part, target)
         return target
 

@@ -63,13 +63,13 @@ def in_shards(engine: EngineSettings, world: int) -> contextlib.AbstractContextM
 def read(engine: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Each trained parameter's name with its `weight` and, after the first update, its two moments."""
     stage = engine.zero_optimization_stage()
-    begun = any(_adam(engine).state.values())  # DeepSpeed asks for states, and so makes empty ones
+    begun = any(_optimizer(engine).state.values())  # DeepSpeed asks for states, and so makes empty ones
     if begun:
         _link(engine)
     for name, parameter in _trained(engine):
         tensors = {"weight": _weight(engine, parameter)}
         if stage == 0:
-            state = _adam(engine).state.get(parameter, {})
+            state = _optimizer(engine).state.get(parameter, {})
             tensors |= {key: value for key, value in state.items() if value.shape == parameter.shape}
         elif begun:
             tensors |= {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
@@ -98,7 +98,7 @@ def write(engine: Any, lookup: Callable[[str], Mapping[str, Tensor]], updates: i
             tensors = {key: _piece(parameter, value) for key, value in tensors.items()}
             parameter.copy_(tensors["weight"])
         if stage == 0 and updates:
-            _adam(engine).state[parameter] = _state(tensors, updates)
+            _optimizer(engine).state[parameter] = _state(tensors, updates)
         for key in MOMENTS if stage and updates else ():
             _write_moment(engine, parameter, key, tensors[key])
         if stage == 3:
@@ -184,7 +184,7 @@ def _state(tensors: Mapping[str, Tensor], updates: int) -> dict[str, Tensor]:
 
 def _begin(engine: Any, updates: int) -> None:
     """Give AdamW the zero moments that it would make in its first update, and the number of updates."""
-    adam = _adam(engine)
+    adam = _optimizer(engine)
     adam.state.clear()
     if not updates or engine.zero_optimization_stage() == 0:
         return
@@ -205,13 +205,13 @@ def _link(engine: Any) -> None:
     for attribute in ("bit16_groups", "bf16_groups"):
         if hasattr(engine.optimizer, attribute):
             for group, flat in zip(getattr(engine.optimizer, attribute), _optimised(engine), strict=True):
-                lazy_init_hp_params_optimizer_state(group, flat, _adam(engine).state)
+                lazy_init_hp_params_optimizer_state(group, flat, _optimizer(engine).state)
 
 
-def _adam(engine: Any) -> torch.optim.Optimizer:
+def _optimizer(engine: Any) -> torch.optim.Optimizer:
     """The optimizer inside DeepSpeed's wrappers: with ZeRO torch's AdamW, without any of the recipe's."""
-    adam: torch.optim.Optimizer = engine.basic_optimizer
-    return adam
+    own: torch.optim.Optimizer = engine.basic_optimizer
+    return own
 
 
 def _optimised(engine: Any) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """Mixtures of experts: the balancing loss, without which a few experts would get all tokens."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,17 +39,20 @@ class Routing:
         self._scores: list[Tensor] = []
         if coef is not None and self.per_token:
             module.register_forward_pre_hook(lambda *_: self._scores.clear())
-            for router in routers_of(module):
-                router.register_forward_hook(self._keep)
+            for router, index in routers_of(module):
+                router.register_forward_hook(partial(self._keep, index))
 
-    def _keep(self, router: nn.Module, given: Any, found: Any) -> None:
-        self._scores.append(found[0] if isinstance(found, tuple) else found)
+    def _keep(self, index: int, router: nn.Module, given: Any, found: Any) -> None:
+        self._scores.append(found[index] if isinstance(found, tuple) else found)
 
     def balance(self, weight: Tensor) -> Tensor | None:
-        """The mean over the layers of their balancing losses; None without experts. weight (B, T): what counts."""
-        if not self._scores:
+        """The mean over the layers of their balancing losses; None without experts. weight (B, T): what counts.
+
+        Scores that are not one row for each token, as of experts that are found by two halves of a key, are left out.
+        """
+        scores, self._scores = [one for one in self._scores if one.shape[:-1].numel() == weight.numel()], []
+        if not scores:
             return None
-        scores, self._scores = self._scores, []
         weight = weight.to(scores[0].device, non_blocking=True)
         losses = [balance_loss(one.flatten(0, -2), weight.flatten(), self.per_token) for one in scores]
         return torch.stack(losses).mean()
@@ -62,12 +66,13 @@ def routing_of(module: Any) -> Routing:
     return found
 
 
-def routers_of(module: nn.Module) -> list[nn.Module]:
-    """The modules that choose experts: those whose first output transformers itself records as the routers' scores."""
-    kinds: set[Any] = set()
+def routers_of(module: nn.Module) -> list[tuple[nn.Module, int]]:
+    """The modules that choose experts, and which of a router's outputs are its scores: as transformers records them."""
+    kinds: dict[Any, int] = {}
     for one in module.modules():
         recorded = getattr(one, "_can_record_outputs", None) if isinstance(one, PreTrainedModel) else None
         found = (recorded or {}).get("router_logits", ())
         for recorder in found if isinstance(found, list | tuple) else [found]:
-            kinds.add(getattr(recorder, "target_class", recorder))
-    return [one for one in module.modules() if isinstance(one, tuple(kinds))]
+            # A bare class stands for one whose second output is recorded.
+            kinds[getattr(recorder, "target_class", recorder)] = getattr(recorder, "index", 1)
+    return [(one, index) for one in module.modules() for kind, index in kinds.items() if isinstance(one, kind)]

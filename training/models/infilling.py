@@ -34,7 +34,7 @@ class InfillingLlama(LlamaForCausalLM):
         return super().forward(inputs_embeds=embedded, **known)
 
 
-def spans_of(batch: Batch, device: torch.device) -> dict[str, Any]:
+def span_inputs(batch: Batch, device: torch.device) -> dict[str, Any]:
     """What a model that fills blanks gets beside the tokens of a batch."""
     assert batch.positions is not None
     assert batch.places is not None

@@ -24,6 +24,7 @@ from contract.manifest import Manifest
 from contract.settings.training import Engine, Model
 from training.chat.template import Chat
 from training.data.order import round_keys
+from training.engine.engine import DTYPES
 from training.engine.job import Job
 from training.engine.zero import Weights, in_shards
 from training.models.causal import adapted, class_of, outline, read_config
@@ -34,7 +35,6 @@ transformers_logging.disable_progress_bar()
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 Dtype = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def attention(dtype: Dtype, model: type[PreTrainedModel], documents: bool = False) -> str:

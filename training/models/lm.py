@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from contract.errors import InputError
 from evals.heldout import HeldOut, together
 from training.data.batch import Batch
+from training.engine.pipeline import Lent
 from training.loss import distilled, head_loss, head_nll, kl_divergence, log_probs
 from training.models.documents import kept_apart
 from training.models.experts import routing_of
-from training.models.infilling import spans_of
+from training.models.infilling import span_inputs
 
 if TYPE_CHECKING:  # perf/gpu.py runs this where neither DeepSpeed nor pydantic are
     from training.data.blanks import HeldOutRows
@@ -41,7 +42,7 @@ def next_logits(model: Callable[..., Any], batch: Batch, device: torch.device, h
     """
     known: dict[str, Any] = {}
     if batch.places is not None:
-        known = spans_of(batch, device)
+        known = span_inputs(batch, device)
     elif batch.positions is not None:
         known = kept_apart(_module(model), batch.positions, device)
     begin = {"inputs_embeds": hidden}
@@ -59,7 +60,7 @@ def token_nll(model: Callable[..., Any], batch: Batch, device: torch.device, hid
     targets = batch.tokens.to(device, non_blocking=True)[:, 1:]
     if (head := plain_head(model)) is None:
         return -log_probs(next_logits(model, batch, device, hidden), targets)
-    with _instead(head, lambda last: head_nll(last, head.weight, targets)):
+    with _instead(head, lambda last: head_nll(last, head.weight.to(last.dtype), targets)):
         return next_logits(model, batch, device, hidden)
 
 
@@ -73,7 +74,7 @@ def summed_nll(model: Callable[..., Any], batch: Batch, device: torch.device, hi
     if (head := plain_head(model)) is None:
         return (-log_probs(next_logits(model, batch, device, hidden), targets) * mask).sum()
     compiled = getattr(model, "compiled", False)
-    with _instead(head, lambda last: head_loss(last, head.weight, targets, mask, compiled)):
+    with _instead(head, lambda last: head_loss(last, head.weight.to(last.dtype), targets, mask, compiled)):
         return next_logits(model, batch, device, hidden)
 
 
@@ -82,21 +83,22 @@ def _module(model: Any) -> Any:
     return getattr(model, "module", model)
 
 
-def plain_head(model: Any) -> nn.Linear | None:
+def plain_head(model: Any) -> nn.Linear | Lent | None:
     """The last layer of a model or of its engine, if the logits are its output; None if only the model can make them.
 
-    Then the loss is made of what goes into the layer, and a batch's logits never lie in memory together.
+    Then the loss is made of what goes into the layer, and a batch's logits never lie in memory together. A lent layer
+    has float32 weights, whatever the model computes in.
     """
     module = _module(model)
     head = module.get_output_embeddings()
-    plain = type(head) is nn.Linear and head.bias is None and module.config.model_type in PLAIN_HEADS
-    return head if plain else None
+    plain = type(head) is Lent or (type(head) is nn.Linear and head.bias is None)
+    return head if plain and module.config.model_type in PLAIN_HEADS else None
 
 
 @contextmanager
-def _instead(head: nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _instead(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let a layer compute something else, inside the model's own forward pass: there ZeRO 3 has gathered its weight."""
-    head.forward = forward  # type: ignore[method-assign, assignment]
+    head.forward = forward
     try:
         yield
     finally:

@@ -14,23 +14,26 @@ ROUNDING = 1e-3
 """Under ZeRO 3: the share of what its own tokens move a logit, below which a difference is rounding."""
 
 
-def check_sight(module: Any, boundaries: bool, device: torch.device) -> None:
-    """Raise InputError if a logit depends on a later token, or, with `boundaries`, on another document of its row.
+def check_sight(module: Any, boundaries: bool, device: torch.device, key: str = "pretrain.start_from") -> None:
+    """Raise InputError, which begins with a setting's key, if a model sees what it must not.
 
-    Every process calls it, because under ZeRO 3 they make the forward passes together.
+    No logit may depend on a later token, or, with `boundaries`, on another document of its row. The module must be
+    whole, on the device. Every process calls it, because under ZeRO 3 they make the forward passes together.
     """
     tokens = torch.arange(2 * SEEN).reshape(2, SEEN).to(device) % module.config.vocab_size
     begins = SEEN // 2 if boundaries else 0
     places = torch.arange(SEEN)
     restarting = torch.where(places < begins, places, places - begins).expand(2, -1)
     known = kept_apart(module, restarting, device) if boundaries else {}
-    kind = f"pretrain.start_from: a model of type {module.config.model_type!r}"
+    kind = f"{key}: a model of type {module.config.model_type!r}"
     mixes, instead = f"{kind} cannot keep the documents of a row apart", "set pretrain.boundaries to false"
     sharded = any(hasattr(one, "ds_id") for one in module.parameters())
     training, at = module.training, SEEN - 3
     module.eval()
+    halved = module.config._attn_implementation.startswith("flash")  # whose kernels take no float32
     try:
-        moves = (_by_change if sharded else _by_gradient)(module, tokens, known, begins, at)
+        with torch.autocast(device.type, torch.bfloat16, enabled=halved):
+            moves = (_by_change if sharded else _by_gradient)(module, tokens, known, begins, at)
     except ValueError as error:  # of types that take no mask of documents, or need a package of their own
         raise InputError(f"{mixes} ({error}); {instead}" if boundaries else f"{kind} cannot run ({error})") from error
     finally:
@@ -39,6 +42,14 @@ def check_sight(module: Any, boundaries: bool, device: torch.device) -> None:
         raise InputError(f"{kind} sees later tokens, so it cannot learn to predict them; bring a causal model")
     if bool(moves[:begins].any()):
         raise InputError(f"{mixes}: they move each other's logits; {instead}")
+
+
+def check_sight_of_stages(module: Any, boundaries: bool) -> None:
+    """The same before a pipeline cuts a model, which then may fit no device: on the CPU, whose attention is another."""
+    own = module.config._attn_implementation
+    module.set_attn_implementation("sdpa" if module._supports_sdpa else "eager")
+    check_sight(module, boundaries, torch.device("cpu"))
+    module.set_attn_implementation(own)
 
 
 def _by_gradient(module: Any, tokens: Tensor, known: dict[str, Any], begins: int, at: int) -> Tensor:

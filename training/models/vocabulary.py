@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def started(job: Job, chat: Chat) -> tuple[Any, int]:
     base = base_tokenizer(job, chat)
     check_tokenizer(folder, settings.start_from, base, TokenizerResult.of(job.manifest("tokenizer")).base_digest)
     old, spelled = base.get_vocab_size(), spellings(base, Tokenizer.from_file(str(chat.path)))
-    module = in_shards(folder, settings, spelled, old, job.ranks.world)
+    module = grown_in_shards(folder, settings, spelled, old, job.ranks.world)
     if module is None:
         module = load(folder, settings.start_from, settings.engine.dtype)
         rows = per_token(module)[0].shape[0]
@@ -79,7 +79,7 @@ def load(folder: Path, uri: str, dtype: model.Dtype, key: str = "pretrain.start_
     return module
 
 
-def in_shards(folder: Path, settings: Pretrain, spelled: Sequence[Sequence[int]], old: int, world: int) -> Any:
+def grown_in_shards(folder: Path, settings: Pretrain, spelled: Sequence[Sequence[int]], old: int, world: int) -> Any:
     """The grown model under ZeRO 3, whose weights are read one at a time, so that no process ever holds them all.
 
     None under another stage, and if the folder does not hold each parameter under its own name and in its own shape:
@@ -154,17 +154,26 @@ def check_tokenizer(folder: Path, uri: str, base: Tokenizer, digest: str | None)
     if not described.exists():
         what = "another tokenizer.model than tokenizer.start_from" if model.exists() else "no tokenizer"
         raise InputError(f"{needed} has {what}; bring the tokenizer of this model as tokenizer.start_from")
+    if found := difference(described, base.get_vocab(with_added_tokens=True), needed):
+        raise InputError(
+            f"{needed} was trained with another tokenizer ({found}); "
+            "bring the tokenizer of this model as tokenizer.start_from"
+        )
+
+
+def difference(described: Path, ours: Mapping[str, int], where: str) -> str:
+    """The first token that has another id in a tokenizer.json than in a vocabulary, with both; empty if none has.
+
+    Raises InputError, which begins with `where`, if the file is unreadable.
+    """
     try:
         theirs = vocabulary(json.loads(described.read_text()))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{needed} has an unreadable tokenizer.json ({error})") from None
-    ours = base.get_vocab(with_added_tokens=True)
-    if theirs != ours:
-        token = next(iter({*theirs.items()} ^ {*ours.items()}))[0]
-        raise InputError(
-            f"{needed} was trained with another tokenizer ({token!r} has the id {theirs.get(token)} there and "
-            f"{ours.get(token)} here); bring the tokenizer of this model as tokenizer.start_from"
-        )
+        raise InputError(f"{where} has an unreadable tokenizer.json ({error})") from None
+    if theirs == ours:
+        return ""
+    token = min({*theirs.items()} ^ {*ours.items()}, key=lambda one: one[1])[0]
+    return f"{token!r} has the id {theirs.get(token)} there and {ours.get(token)} here"
 
 
 def spellings(base: Tokenizer, tokenizer: Tokenizer) -> list[list[int]]:

@@ -4,14 +4,16 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import deepspeed
 import numpy as np
 import pytest
 import torch
 from deepspeed.accelerator import get_accelerator
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, modeling_utils
 
 from contract.errors import InputError, RecipeError
 from contract.settings.training import Engine as EngineSettings
@@ -364,6 +366,50 @@ def test_activation_checkpointing_recomputes_in_a_model_that_was_loaded(
     loaded.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     engine.backward(engine(input_ids=batches[0], labels=batches[0]).loss)
     assert len(calls) == 2, "once forward, and once more on the way back"
+
+
+@pytest.mark.parametrize(("device", "moves"), [("cuda", True), ("cpu", False)])
+def test_activations_are_offloaded_from_a_gpu_alone(device: str, moves: bool) -> None:
+    settings = EngineSettings(activation_checkpointing=True, offload_activations=True)
+    module, own = Mock(), SimpleNamespace(_job=Mock(), compiled=False)
+    own._job.ranks.device = torch.device(device)
+    Engine._prepare(own, module, settings)  # type: ignore[arg-type]
+    module.activation_checkpointing_enable.assert_called_once_with({"use_reentrant": False}, offload=moves)
+
+
+def test_of_each_layer_only_its_input_is_offloaded_and_the_gradients_stay(
+    batches: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[tuple[int, ...]] = []
+
+    class ToHost(torch.autograd.graph.saved_tensors_hooks):
+        """As `save_on_cpu`, whose pinned memory only a machine with a GPU has."""
+
+        def __init__(self, **_: Any) -> None:
+            def pack(tensor: torch.Tensor) -> torch.Tensor:
+                moved.append(tuple(tensor.shape))
+                return tensor.clone()
+
+            super().__init__(pack, lambda tensor: tensor)
+
+    monkeypatch.setattr(modeling_utils, "save_on_cpu", ToHost)
+    plain, offloading = (model.build(SHAPE, 50, 16, seed=0).train() for _ in range(2))
+    offloading.activation_checkpointing_enable({"use_reentrant": False}, offload=True)
+    losses = [one(input_ids=batches[0], labels=batches[0]).loss for one in (plain, offloading)]
+    for loss in losses:
+        loss.backward()
+    assert losses[0].item() == losses[1].item()
+    assert all(
+        torch.equal(one.grad, two.grad) for one, two in zip(plain.parameters(), offloading.parameters(), strict=True)
+    )
+    states = (*batches[0].shape, SHAPE.d_model)
+    assert [shape for shape in moved if len(shape) > 1] == [states] * SHAPE.layers
+
+
+def test_an_offloading_run_makes_the_same_updates(make_job: Callable[..., Job], batches: list[torch.Tensor]) -> None:
+    settings = EngineSettings(micro_batch=8, activation_checkpointing=True, offload_activations=True)
+    engine = Engine(make_job("pretrain"), model.build(SHAPE, 50, 16, seed=0), OPTIM, settings, 8, len(batches))
+    assert train(engine, batches)[0] == pytest.approx(reference(batches)[0], rel=1e-5)
 
 
 def test_two_engines_in_one_process_do_not_meet(make_job: Callable[..., Job], batches: list[torch.Tensor]) -> None:

@@ -132,7 +132,7 @@ for kind, shape in (
     folder = Path(os.environ["GRISTMILL_SCRATCH"], kind)
     (begun.base_model if kind == "bloom" else begun).save_pretrained(folder)  # the published BLOOM has bare names
     ranks.barrier()
-    module = vocabulary.in_shards(folder, Pretrain(start_from=str(folder), engine=settings), [[2, 3], []], 39, ranks.world)
+    module = vocabulary.grown_in_shards(folder, Pretrain(start_from=str(folder), engine=settings), [[2, 3], []], 39, ranks.world)
     vocabulary.grow(begun, [[2, 3], []], 39)
     assert module.config.vocab_size == 41
     trained(module, {name: one.detach() for name, one in begun.named_parameters()})

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from contract.manifest import need
@@ -62,13 +62,13 @@ def test_only_probabilities_have_a_gradient_and_it_moves_scores_from_the_full_ex
 def test_scores_of_every_layer_are_those_that_transformers_gives(recomputes: bool) -> None:
     module = llama.build(SHAPE, 50, 16, seed=1)
     assert isinstance(module, MixtralForCausalLM)
-    assert len(routers_of(module)) == 2
+    assert [index for _, index in routers_of(module)] == [0, 0]
     routing = routing_of(module)
     assert routing is routing_of(module)
     assert (routing.coef, routing.per_token) == (0.5, 2)
     module.train()
     if recomputes:
-        module.gradient_checkpointing_enable({"use_reentrant": False})
+        module.activation_checkpointing_enable({"use_reentrant": False})
     tokens = torch.arange(32).reshape(2, 16) + 3
     for _ in range(2):  # the second time after a backward pass, which may run layers again
         theirs = module(input_ids=tokens, output_router_logits=True).router_logits
@@ -101,6 +101,33 @@ def test_models_of_other_makers_are_balanced_as_they_say_and_those_without_exper
     plain = llama.build(SHAPE.model_copy(update={"experts": 0}), 50, 16, seed=1)
     routing = Routing(plain)
     plain(input_ids=torch.arange(20)[None])
+    assert routing.balance(torch.ones(1, 20)) is None
+
+
+EXPERTS = {"num_experts_per_tok": 2, "router_aux_loss_coef": 0.1, "num_key_value_heads": 2, "num_attention_heads": 4}
+
+
+def routed(kind: str, **own: Any) -> tuple[Any, Routing]:
+    shape = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
+    module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **EXPERTS, **own))
+    return module, Routing(module)
+
+
+def test_scores_are_the_output_of_a_router_that_transformers_names() -> None:
+    """JetMoE's come after others, among them the hidden states."""
+    module, routing = routed("jetmoe", kv_channels=8, intermediate_size=32, num_local_experts=4)
+    tokens = torch.arange(20)[None]
+    theirs = module(tokens, output_router_logits=True).router_logits
+    expected = torch.stack([balance_loss(one, torch.ones(20), 2) for one in theirs]).mean()
+    found = routing.balance(torch.ones(1, 20))
+    assert found is not None
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_scores_that_are_not_of_tokens_make_no_balancing_loss() -> None:
+    """Doge chooses experts by two halves of a key."""
+    module, routing = routed("doge", intermediate_size=64, is_moe=True, num_experts=16)
+    module(torch.arange(20)[None])
     assert routing.balance(torch.ones(1, 20)) is None
 
 

@@ -18,6 +18,7 @@ from contract.settings.training import Model
 from tests.training.dispatched import Largest
 from training import loss
 from training.data.batch import Batch, Row, collate
+from training.engine.pipeline import Lent
 from training.engine.ranks import Ranks
 from training.loss import log_probs
 from training.models import llama
@@ -201,6 +202,27 @@ def test_training_and_measuring_never_hold_a_batch_s_logits(monkeypatch: pytest.
         with Largest() as largest:
             measure()
         assert largest.bytes == max(4 * 5000 * 8, 4 * 5000 * 4), "no more than the embeddings, or four tokens' logits"
+
+
+def test_a_lent_head_learns_as_one_of_its_own_and_never_holds_a_batch_s_logits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", {"cpu": 4 * 5000})
+    shape = Model(layers=1, d_model=8, heads=1, kv_heads=1, d_ff=8, tie_embeddings=False)
+    made = llama.cast(llama.build(shape, 5000, SEQ_LEN, seed=0), "bf16")
+    batch = packed(documents(1), documents(2))
+    expected, measured = summed_nll(made, batch, CPU), token_nll(made, batch, CPU)
+    expected.backward()
+    own = made.lm_head.weight
+    made.lm_head = Lent()
+    made.lm_head.weight = own.detach().float().requires_grad_()
+    with Largest() as largest:
+        found = summed_nll(made, batch, CPU)
+        found.backward()
+    assert found.item() == expected.item()
+    assert torch.equal(made.lm_head.weight.grad, own.grad.float())
+    assert torch.equal(token_nll(made, batch, CPU), measured)
+    assert largest.bytes == 5000 * 8 * 4, "the lent weights; all logits would take 80 x 5,000 x 2"
 
 
 def test_a_head_that_failed_gives_logits_again() -> None:

@@ -19,7 +19,7 @@ from training.models import llama
 from training.models.causal import adapted, class_of
 from training.models.documents import kept_apart
 from training.models.lm import next_logits
-from training.models.sight import _by_change, _by_gradient, check_sight
+from training.models.sight import _by_change, _by_gradient, check_sight, check_sight_of_stages
 
 CPU = torch.device("cpu")
 
@@ -93,16 +93,30 @@ def test_a_model_that_sees_later_tokens_is_refused() -> None:
         check_sight(made(config), False, CPU)
 
 
+def test_before_a_pipeline_cuts_a_model_plain_attention_on_the_cpu_tells() -> None:
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    module = made(AutoConfig.for_model("llama", vocab_size=50, is_causal=False, **shape))
+    module.config._attn_implementation = "flex_attention"  # as on a GPU; it has no gradient on a CPU
+    with pytest.raises(InputError, match="type 'llama' sees later tokens"):
+        check_sight_of_stages(module, False)
+    module = made(AutoConfig.for_model("llama", vocab_size=50, **shape))
+    module.config._attn_implementation = "eager"
+    check_sight_of_stages(module, True)
+    assert module.config._attn_implementation == "eager", "as it was"
+
+
 def test_pretraining_refuses_a_type_that_mixes_documents_before_its_first_step(
-    make_job: Callable[..., Job], tmp_path: Path
+    make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "alibi": True}
     made(AutoConfig.for_model("falcon", vocab_size=384, **shape)).save_pretrained(tmp_path / "falcon")
     (tmp_path / "falcon" / "tokenizer.json").write_bytes(train_tokenizer().to_str().encode())
     settings = (f"pretrain.start_from={tmp_path / 'falcon'}", "pretrain.steps=1")
     job = make_job("pretrain", *settings)
-    with pytest.raises(InputError, match="type 'falcon' cannot keep the documents"):
-        pretrain.run(job)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "Engine", lambda *_: pytest.fail("it cuts or compiles the model before the check"))
+        with pytest.raises(InputError, match="type 'falcon' cannot keep the documents"):
+            pretrain.run(job)
     assert not job.curves.points
     job = make_job("pretrain", *settings, "pretrain.boundaries=false")
     pretrain.run(job)

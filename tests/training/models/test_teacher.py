@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from contract.errors import InputError
+from contract.errors import DamagedError, InputError
 from contract.manifest import need
 from contract.settings.training import Model
 from training import pretrain
@@ -70,6 +71,27 @@ def test_what_cannot_teach_is_refused(make_job: Callable[..., Job], folder: Path
     refused(".* has no tokenizer.json, which says what its logits are of")
 
 
+def test_a_teacher_may_be_of_any_type_that_sees_what_the_student_may(
+    make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    """Neither type names a longest sequence."""
+    shape = {"hidden_size": 32, "d_model": 32, "n_layers": 1, "n_layer": 1, "n_heads": 4, "n_head": 4}
+    chat = open_chat(make_job("pretrain"))
+    for kind, refused in (("bloom", False), ("mpt", True)):
+        folder = tmp_path / kind
+        config = AutoConfig.for_model(kind, vocab_size=chat.vocab_size, initializer_range=0.1, **shape)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        (folder / "tokenizer.json").write_bytes(chat.path.read_bytes())
+        job = make_job("pretrain", f"pretrain.distill.teacher={folder}")
+        if refused:
+            with pytest.raises(
+                InputError, match=KEY + "a model of type 'mpt' cannot keep the documents of a row apart"
+            ):
+                open_teacher(job, chat)
+            job = make_job("pretrain", f"pretrain.distill.teacher={folder}", "pretrain.boundaries=false")
+        assert open_teacher(job, chat) is not None
+
+
 def heldout_kl(job: Job, teacher: Any, student: Any) -> float:
     data = TokenData(job, "heldout_tokens", 64)  # type: ignore[arg-type]
     batch = data.rows(data.sample(16))
@@ -103,6 +125,10 @@ def test_a_student_comes_nearer_to_its_teacher_than_the_text_alone_brings_it(
 
     (file,) = [one for one in manifest.files if one.path.endswith("/config.json")]
     path = first.store.local(file.path)
-    path.write_text(path.read_text() + "\n")
-    with pytest.raises(InputError, match=KEY + ".* lists config.json with .* bytes, which it does not have any more"):
+    committed = path.read_text()
+    path.write_text(committed.replace("0", "1", 1))
+    with pytest.raises(InputError, match=KEY + "config.json of .* is not the file that was committed"):
+        open_teacher(taught, open_chat(taught))
+    path.write_text(committed + "\n")
+    with pytest.raises(DamagedError, match=r"config\.json: has .* bytes were committed"):
         open_teacher(taught, open_chat(taught))

@@ -213,15 +213,15 @@ def test_a_model_with_one_matrix_for_both_has_it_once_in_its_file(tmp_path: Path
 def test_only_what_can_be_read_name_by_name_begins_in_shards(base_model: Path, tmp_path: Path) -> None:
     """What begins so is tested with two processes, in test_zero.py."""
     settings = Pretrain(start_from=str(base_model), engine=Engine(zero_stage=2))
-    assert vocabulary.in_shards(base_model, settings, [], 4, 1) is None, "another stage"
+    assert vocabulary.grown_in_shards(base_model, settings, [], 4, 1) is None, "another stage"
     sharded = Pretrain(start_from=str(base_model), engine=Engine(zero_stage=3))
-    assert vocabulary.in_shards(base_model, sharded, [], 5, 1) is None, "fewer rows than old tokens"
+    assert vocabulary.grown_in_shards(base_model, sharded, [], 5, 1) is None, "fewer rows than old tokens"
     experts = SHAPE.model_copy(update={"experts": 2})
     llama.build(experts, 4, 16, seed=0).save_pretrained(tmp_path / "experts")  # a tensor for each expert
-    assert vocabulary.in_shards(tmp_path / "experts", sharded, [], 4, 1) is None
+    assert vocabulary.grown_in_shards(tmp_path / "experts", sharded, [], 4, 1) is None
     tensors = load_file(base_model / "model.safetensors")
     save_file({name: one for name, one in tensors.items() if "norm" not in name}, base_model / "model.safetensors")
-    assert vocabulary.in_shards(base_model, sharded, [], 4, 1) is None, "`load` says what is missing"
+    assert vocabulary.grown_in_shards(base_model, sharded, [], 4, 1) is None, "`load` says what is missing"
 
 
 def test_a_model_with_another_tokenizer_or_without_new_tokens_is_refused(
