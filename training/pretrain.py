@@ -100,7 +100,8 @@ def _finish(
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
     figures = _quality(job.settings, state["before"], found) | best_of(state)
     figures |= _speed(job, engine, state, plan) | _read(job, plan)
-    figures |= engine.figures() | _extended(job, state.get("extended_from"), figures.get("best_step"))
+    figures |= engine.figures() | {"attention": model.attention_of(engine.module)}
+    figures |= _extended(job, state.get("extended_from"), figures.get("best_step"))
     job.commit(folder, results.Pretrain(**figures))
 
 
@@ -154,7 +155,7 @@ def _engine(job: Job, module: Any, plan: Schedule) -> Engine:
     """The engine that trains a model. Raises InputError if a model that was brought sees what it must not."""
     settings: Pretrain = job.settings
     if settings.objective == "next_token":
-        module.set_attn_implementation(model.attention(settings.engine.dtype, type(module), settings.boundaries))
+        model.set_attention(job, module, settings.engine.dtype, settings.boundaries)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, plan.steps)
     if settings.start_from:
         check_sight(engine.module, settings.boundaries, job.ranks.device)

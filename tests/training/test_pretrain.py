@@ -113,6 +113,8 @@ def test_it_learns_and_says_how_well(plain: tuple[Run, str], launch: Callable[..
         "tokenizer.json",
     }
     assert "progress pretrain all 30/30 steps" in output
+    assert "pretrain: attention by sdpa, because FlexAttention is for GPUs\n" in output
+    assert metrics["attention"] == "sdpa"
     kept = [name for name in run.store.folders(f"pretrain/{manifest.fingerprint}") if name.startswith("step-")]
     assert kept == ["step-00000030"], "a longer run may go on from it"
     assert finish(launch(run, "pretrain")).startswith("done pretrain all: ")

@@ -1,6 +1,8 @@
 """torch.compile, layer by layer: they share one program, so a model is compiled once, however deep it is."""
 
+import os
 import shutil
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -28,14 +30,25 @@ def why_not(stage: str, zero_stage: int, compiler: bool) -> str | None:
         return "ZeRO 3 gathers the weights of each layer between its operations"
     if stage == "ppo":
         return "replies grow token by token, and each length would be compiled"
-    return None if compiler else "this machine has no compiler: Triton for a GPU, gcc or clang for a CPU"
+    return None if compiler else f"this machine has no compiler: {COMPILERS}"
+
+
+COMPILERS = "Triton with gcc or clang for a GPU, g++ for a CPU, or what CC and CXX name"
 
 
 def has_compiler(ranks: "Ranks") -> bool:
-    """Whether torch.compile finds here what turns its programs into machine code."""
+    """Whether torch.compile finds here what turns its programs into machine code.
+
+    Triton translates its kernels by itself, and has a C compiler build what starts them.
+    """
     if ranks.device.type == "cuda":
-        return find_spec("triton") is not None
-    return any(shutil.which(name) for name in ("g++", "clang++"))
+        return find_spec("triton") is not None and any(map(shutil.which, _named("CC", "gcc", "clang")))
+    return any(map(shutil.which, _named("CXX", "clang++" if sys.platform == "darwin" else "g++")))
+
+
+def _named(variable: str, *usual: str) -> tuple[str, ...]:
+    """The program that a variable of the environment names, which alone is then tried, or the usual ones."""
+    return (os.environ[variable],) if os.environ.get(variable) else usual
 
 
 def compile_layers(module: "nn.Module") -> None:

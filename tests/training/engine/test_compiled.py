@@ -1,6 +1,8 @@
 """A compiled model learns the same; where it cannot be compiled, the log says why."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -46,11 +48,33 @@ def test_the_log_says_whether_layers_are_compiled(
     assert bool(printed) == bool(said)
 
 
-def test_a_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: {"clang++": "/bin/clang++"}.get(name))
-    assert compiled.has_compiler(Ranks())
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert not compiled.has_compiler(Ranks())
+@pytest.mark.parametrize(
+    ("device", "programs", "environment", "found"),
+    [
+        ("cpu", {"g++"}, {}, True),
+        ("cpu", {"clang++", "gcc"}, {}, False),  # torch asks for g++ alone
+        ("cpu", {"clang++"}, {"CXX": "clang++"}, True),
+        ("cpu", {"g++"}, {"CXX": "clang++"}, False),
+        ("cuda", {"triton", "gcc"}, {}, True),
+        ("cuda", {"triton", "clang"}, {}, True),
+        ("cuda", {"triton", "icx"}, {"CC": "icx"}, True),
+        ("cuda", {"triton", "gcc"}, {"CC": "icx"}, False),
+        ("cuda", {"triton", "g++"}, {}, False),
+        ("cuda", {"gcc"}, {}, False),
+    ],
+)
+def test_a_compiler_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, device: str, programs: set[str], environment: dict[str, str], found: bool
+) -> None:
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}" if name in programs else None)
+    monkeypatch.setattr(compiled, "find_spec", lambda name: name if name in programs else None)
+    ranks: Any = SimpleNamespace(device=torch.device(device))
+    assert compiled.has_compiler(ranks) is found
 
 
 def test_compiled_layers_learn_the_same_also_where_activations_are_computed_again(make_job: Callable[..., Job]) -> None:
