@@ -66,7 +66,7 @@ def run(job: Job) -> None:
             pace.add(batch.count, seconds)
             added = {"seconds": seconds, "waited": waited, "tokens": batch.count}
             state |= {name: state[name] + value for name, value in added.items()}
-            engine.report_skip(step, draws.rows(step - 1))
+            engine.report_skip(step, draws.rows(step - 1) if engine.skipped else ())
             if logged:
                 _log(job, engine, step, pace.read(), state["tokens"], plan)
             if job.ranks.rank == 0:

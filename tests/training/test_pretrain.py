@@ -29,6 +29,7 @@ from contract.shards import shards_of
 from evals.heldout import HeldOut
 from training import pretrain, sft
 from training.data.batch import Batch
+from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
@@ -252,6 +253,26 @@ def test_an_update_that_ruins_the_weights_is_in_no_checkpoint_and_no_result(
     with pytest.raises(InputError, match="held-out loss is nan at the end; training diverged"):
         pretrain.run(last)
     assert find(last.store, last.task) is None
+
+
+def test_what_a_step_drew_is_computed_again_only_if_its_update_was_skipped(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, asked, rows, step = make_job("pretrain", "pretrain.steps=3"), [], Draws.rows, Engine.step
+
+    def noted(self: Draws, number: int) -> list[tuple[str, int]]:
+        asked.append(number)
+        return rows(self, number)
+
+    def skips_the_second(self: Engine) -> float:
+        norm = step(self)
+        self.skipped = self.steps_done == 2
+        return norm
+
+    monkeypatch.setattr(Draws, "rows", noted)
+    monkeypatch.setattr(Engine, "step", skips_the_second)
+    pretrain.run(job)
+    assert sorted(asked) == [0, 1, 1, 2], "the reader asks for each once"
 
 
 def test_a_stop_in_the_last_step_lets_it_finish(make_job: Callable[..., Job]) -> None:
