@@ -6,6 +6,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -51,13 +53,22 @@ def _named(variable: str, *usual: str) -> tuple[str, ...]:
     return (os.environ[variable],) if os.environ.get(variable) else usual
 
 
-def compile_layers(module: "nn.Module") -> None:
+PROGRAMS = 256
+"""That layers may share, two or more for each length. By default torch compiles eight, and leaves the rest as it is."""
+
+
+def compile_layers(module: "nn.Module", any_length: bool = False) -> None:
     """Compile each decoder layer in place; the names of its parameters stay.
 
     The rest stays as it is: the head computes the loss instead of logits, and one graph of the whole model would have
     to be cut at DeepSpeed's hooks.
+
+    A length gets a program of its own, or with `any_length` the one for all: the same whichever lengths came before.
+    Left to itself, torch makes one for the first length, and for all later ones another, which may round otherwise; a
+    run that resumes has another first length.
     """
+    torch._dynamo.config.recompile_limit = PROGRAMS
     names = set(getattr(module, "_no_split_modules", None) or ())
     for layer in module.modules():
         if type(layer).__name__ in names:
-            layer.compile()
+            layer.compile(dynamic=any_length)

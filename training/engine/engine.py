@@ -133,7 +133,7 @@ class Engine:
         if engine.activation_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         if self.compiled:
-            compiled.compile_layers(module)
+            compiled.compile_layers(module, any_length=self._stage != "pretrain")
 
     def _initialized(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], engine: EngineSettings
