@@ -67,7 +67,7 @@ def compile_layers(module: "nn.Module", any_length: bool = False) -> None:
     Left to itself, torch makes one for the first length, and for all later ones another, which may round otherwise; a
     run that resumes has another first length.
     """
-    torch._dynamo.config.recompile_limit = PROGRAMS
+    torch.compiler.config.recompile_limit = PROGRAMS
     names = set(getattr(module, "_no_split_modules", None) or ())
     for layer in module.modules():
         if type(layer).__name__ in names:
