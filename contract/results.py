@@ -166,6 +166,8 @@ class Pretrain(Trained):
     """Source -> its `sequences` and `tokens` that were drawn, repetitions included, and the `epochs` that they make."""
     phases: dict[str, dict[str, float | int]] = {}
     """The steps of each phase, as in `steps 0 to 900` -> the epochs over each source in it."""
+    attention: str | None = None
+    """The implementation of attention that was in force, as transformers names it, such as `flex_attention`."""
     mfu: float | None = None
     """Model FLOPs utilisation, a fraction; None on a device whose peak is not known."""
 

@@ -91,9 +91,8 @@ class Loop:
         self._sums = [torch.zeros_like(one) for one in self._own]
         for one in module.parameters():
             one.data = one.data.bfloat16()
-        self._optimizer = torch.optim.AdamW(
-            decay_groups([nn.Parameter(one) for one in self._own], DECAY), lr=LR, betas=BETAS, fused=True
-        )
+        self._learnt = [nn.Parameter(one) for one in self._own]
+        self._optimizer = torch.optim.AdamW(decay_groups(self._learnt, DECAY), lr=LR, betas=BETAS, fused=True)
         self._guard = Guard(10.0, CLIP)
         if compiled:
             compile_layers(module)
@@ -115,10 +114,8 @@ class Loop:
             self._guard.left_out(norm)
         else:
             torch._foreach_mul_(self._sums, min(CLIP / (norm + 1e-6), 1.0))
-            every = [one for group in self._optimizer.param_groups for one in group["params"]]
-            grads = {one.data_ptr(): grad for one, grad in zip(self._own, self._sums, strict=True)}
-            for one in every:
-                one.grad = grads[one.data_ptr()]
+            for one, grad in zip(self._learnt, self._sums, strict=True):
+                one.grad = grad
             self._optimizer.step()
             torch._foreach_copy_(list(self.module.parameters()), self._own)
             self._guard.applied(norm)

@@ -51,11 +51,17 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor, com
     On a GPU, Liger's own kernel is used if it is installed.
     """
     total: Tensor
-    if hidden.is_cuda and find_spec("liger_kernel"):
+    if hidden.is_cuda and _has_liger():
         total = _of_liger(hidden, weight, targets, mask)
     else:
         total = _HeadLoss.apply(hidden, weight, targets, mask, compiled)  # type: ignore[no-untyped-call]
     return total
+
+
+@cache
+def _has_liger() -> bool:
+    """Whether Liger is installed; asked once, because every directory of the path is searched for what is missing."""
+    return find_spec("liger_kernel") is not None
 
 
 def _of_liger(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def run(job: Job) -> None:
             pace.add(batch.count, seconds)
             added = {"seconds": seconds, "waited": waited, "tokens": batch.count}
             state |= {name: state[name] + value for name, value in added.items()}
-            engine.report_skip(step, draws.rows(step - 1))
+            engine.report_skip(step, draws.rows(step - 1) if engine.skipped else ())
             if logged:
                 _log(job, engine, step, pace.read(), state["tokens"], plan)
             if job.ranks.rank == 0:
@@ -101,7 +101,8 @@ def _finish(
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
     figures = _quality(job.settings, state["before"], found) | best_of(state)
     figures |= _speed(job, engine, state, plan) | _read(job, plan)
-    figures |= engine.figures() | _extended(job, state.get("extended_from"), figures.get("best_step"))
+    figures |= engine.figures() | {"attention": model.attention_of(engine.module)}
+    figures |= _extended(job, state.get("extended_from"), figures.get("best_step"))
     job.commit(folder, results.Pretrain(**figures))
 
 
@@ -155,7 +156,7 @@ def _engine(job: Job, module: Any, plan: Schedule) -> Engine:
     """The engine that trains a model. Raises InputError if a model that was brought sees what it must not."""
     settings: Pretrain = job.settings
     if settings.objective == "next_token":
-        module.set_attn_implementation(model.attention(settings.engine.dtype, type(module), settings.boundaries))
+        model.set_attention(job, module, settings.engine.dtype, settings.boundaries)
     late = settings.engine.stage_in_force == 3  # only the engine then has the weights
     if settings.start_from and settings.engine.pipeline_stages > 1:
         check_sight_of_stages(module, settings.boundaries)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from perf.parts import BENCHES, LIMIT_S
+from perf.pretrain.__main__ import LIMIT_S as longest
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
@@ -63,6 +64,11 @@ def test_what_a_part_leaves_behind_is_ended_and_charged_to_no_other(tmp_path: Pa
     charged = re.search(r"^charged (\S+)$", said, re.MULTILINE)
     assert charged is not None
     assert float(charged[1]) < 1
+
+
+def test_the_readme_says_how_long_a_target_may_take() -> None:
+    said = f"within {LIMIT_S / 60:.0f} minutes, but for `make bench-pretrain`, which ends within {longest / 60:.0f} minutes"
+    assert said in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("bench", BENCHES)

@@ -174,11 +174,18 @@ def test_the_compiled_loss_at_the_head_is_the_same(monkeypatch: pytest.MonkeyPat
         assert torch.allclose(plain, made, rtol=1e-5, atol=1e-6)
 
 
+class OnGpu(torch.Tensor):
+    """A tensor that says where it is as its test wants."""
+
+    is_cuda = False  # type: ignore[assignment]
+
+
 def test_liger_gets_the_rows_the_head_and_the_targets_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in that computes what its kernel is documented to."""
+    called: list[torch.dtype] = []
 
     def kernel(rows: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, **given: Any) -> torch.Tensor:
-        assert given.pop("accum_dtype") == torch.float32
+        called.append(given.pop("accum_dtype"))
         return torch.nn.functional.cross_entropy(rows @ weight.T, targets, **given)
 
     named = "liger_kernel.transformers.functional"
@@ -186,9 +193,32 @@ def test_liger_gets_the_rows_the_head_and_the_targets_that_count(monkeypatch: py
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", ModuleType("liger_kernel.transformers"))
     monkeypatch.setitem(sys.modules, named, ModuleType(named))
     monkeypatch.setattr(sys.modules[named], "liger_fused_linear_cross_entropy", kernel, raising=False)
+    monkeypatch.setattr(loss, "_has_liger", lambda: True)
     hidden, weight, targets, mask = head_batch(2, 2, 5, 3, 7, torch.float32)
-    expected = loss.head_loss(hidden, weight, targets, mask)
-    assert loss._of_liger(hidden, weight, targets, mask).item() == pytest.approx(expected.item(), rel=1e-5)
+    found = []
+    for on_a_gpu in (False, True):
+        monkeypatch.setattr(OnGpu, "is_cuda", on_a_gpu)
+        total = loss.head_loss(hidden.as_subclass(OnGpu), weight, targets, mask)
+        total.backward()
+        assert hidden.grad is not None
+        assert weight.grad is not None
+        found.append([total.detach(), hidden.grad, weight.grad])
+        hidden.grad = weight.grad = None
+        assert called == [torch.float32] * on_a_gpu, "on a CPU Liger cannot run"
+    for own, ligers in zip(*found, strict=True):
+        assert torch.allclose(own, ligers, rtol=1e-5, atol=1e-6)
+
+
+def test_liger_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(loss, "find_spec", asked.append)
+    loss._has_liger.cache_clear()
+    hidden, weight, targets, mask = head_batch(2, 2, 5, 3, 7, torch.float32)
+    monkeypatch.setattr(OnGpu, "is_cuda", True)
+    for _ in range(3):
+        loss.head_loss(hidden.as_subclass(OnGpu), weight, targets, mask)
+    loss._has_liger.cache_clear()
+    assert asked == ["liger_kernel"]
 
 
 def test_the_logits_of_a_large_vocabulary_never_lie_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from contract.shards import shards_of
 from evals.heldout import HeldOut
 from training import pretrain, sft
 from training.data.batch import Batch
+from training.data.drawing import Draws
 from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
@@ -113,6 +114,8 @@ def test_it_learns_and_says_how_well(plain: tuple[Run, str], launch: Callable[..
         "tokenizer.json",
     }
     assert "progress pretrain all 30/30 steps" in output
+    assert "pretrain: attention by sdpa, because FlexAttention is for GPUs\n" in output
+    assert metrics["attention"] == "sdpa"
     kept = [name for name in run.store.folders(f"pretrain/{manifest.fingerprint}") if name.startswith("step-")]
     assert kept == ["step-00000030"], "a longer run may go on from it"
     assert finish(launch(run, "pretrain")).startswith("done pretrain all: ")
@@ -250,6 +253,26 @@ def test_an_update_that_ruins_the_weights_is_in_no_checkpoint_and_no_result(
     with pytest.raises(InputError, match="held-out loss is nan at the end; training diverged"):
         pretrain.run(last)
     assert find(last.store, last.task) is None
+
+
+def test_what_a_step_drew_is_computed_again_only_if_its_update_was_skipped(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, asked, rows, step = make_job("pretrain", "pretrain.steps=3"), [], Draws.rows, Engine.step
+
+    def noted(self: Draws, number: int) -> list[tuple[str, int]]:
+        asked.append(number)
+        return rows(self, number)
+
+    def skips_the_second(self: Engine) -> float:
+        norm = step(self)
+        self.skipped = self.steps_done == 2
+        return norm
+
+    monkeypatch.setattr(Draws, "rows", noted)
+    monkeypatch.setattr(Engine, "step", skips_the_second)
+    pretrain.run(job)
+    assert sorted(asked) == [0, 1, 1, 2], "the reader asks for each once"
 
 
 def test_a_stop_in_the_last_step_lets_it_finish(make_job: Callable[..., Job]) -> None:

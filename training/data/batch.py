@@ -1,8 +1,8 @@
 """A batch of packed rows: what the model gets, and what it is asked to predict."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +48,7 @@ class Batch:
 
     def rows(self, which: slice) -> "Batch":
         """Some of the rows; `count` stays that of the whole step."""
-        names = ("tokens", "mask", "positions", "sources", "places", "documents")
-        given = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: one[which] for name, one in given.items() if one is not None})
+        return self._each(lambda one: one[which])
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Parts of `size` rows; the last may have fewer."""
@@ -58,8 +56,13 @@ class Batch:
 
     def pinned(self) -> "Batch":
         """The same in memory from which a GPU copies by itself, so that no step waits for the copy."""
-        positions = None if self.positions is None else self.positions.pin_memory()
-        return replace(self, tokens=self.tokens.pin_memory(), mask=self.mask.pin_memory(), positions=positions)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same with each of its tensors changed."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        changed: dict[str, Any] = {name: change(one) for name, one in given.items() if isinstance(one, Tensor)}
+        return replace(self, **changed)
 
     def counted(self, ranks: "Ranks") -> "Batch":
         """This process's rows of a step, with the `count` of all processes' rows. Every process calls it."""

@@ -1,8 +1,12 @@
 """torch.compile, layer by layer: they share one program, so a model is compiled once, however deep it is."""
 
+import os
 import shutil
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+import torch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,23 +32,43 @@ def why_not(stage: str, zero_stage: int, compiler: bool) -> str | None:
         return "ZeRO 3 gathers the weights of each layer between its operations"
     if stage == "ppo":
         return "replies grow token by token, and each length would be compiled"
-    return None if compiler else "this machine has no compiler: Triton for a GPU, gcc or clang for a CPU"
+    return None if compiler else f"this machine has no compiler: {COMPILERS}"
+
+
+COMPILERS = "Triton with gcc or clang for a GPU, g++ for a CPU, or what CC and CXX name"
 
 
 def has_compiler(ranks: "Ranks") -> bool:
-    """Whether torch.compile finds here what turns its programs into machine code."""
+    """Whether torch.compile finds here what turns its programs into machine code.
+
+    Triton translates its kernels by itself, and has a C compiler build what starts them.
+    """
     if ranks.device.type == "cuda":
-        return find_spec("triton") is not None
-    return any(shutil.which(name) for name in ("g++", "clang++"))
+        return find_spec("triton") is not None and any(map(shutil.which, _named("CC", "gcc", "clang")))
+    return any(map(shutil.which, _named("CXX", "clang++" if sys.platform == "darwin" else "g++")))
 
 
-def compile_layers(module: "nn.Module") -> None:
+def _named(variable: str, *usual: str) -> tuple[str, ...]:
+    """The program that a variable of the environment names, which alone is then tried, or the usual ones."""
+    return (os.environ[variable],) if os.environ.get(variable) else usual
+
+
+PROGRAMS = 256
+"""That layers may share, two or more for each length. By default torch compiles eight, and leaves the rest as it is."""
+
+
+def compile_layers(module: "nn.Module", any_length: bool = False) -> None:
     """Compile each decoder layer in place; the names of its parameters stay.
 
     The rest stays as it is: the head computes the loss instead of logits, and one graph of the whole model would have
     to be cut at DeepSpeed's hooks.
+
+    A length gets a program of its own, or with `any_length` the one for all: the same whichever lengths came before.
+    Left to itself, torch makes one for the first length, and for all later ones another, which may round otherwise; a
+    run that resumes has another first length.
     """
+    torch.compiler.config.recompile_limit = PROGRAMS
     names = set(getattr(module, "_no_split_modules", None) or ())
     for layer in module.modules():
         if type(layer).__name__ in names:
-            layer.compile()
+            layer.compile(dynamic=any_length)

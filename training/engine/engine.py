@@ -42,7 +42,7 @@ def deepspeed_config(engine: EngineSettings, clip: float, micro_batch: int, accu
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": clip,
-        "bf16": {"enabled": engine.dtype == "bf16"},
+        "bf16": {"enabled": engine.dtype == "bf16", "check_grad_overflow": False},  # the guard looks at the norm
         "fp16": {"enabled": engine.dtype == "fp16"},
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": sharded,
@@ -134,7 +134,7 @@ class Engine:
             moves = engine.offload_activations and self._job.ranks.device.type != "cpu"  # where they are already
             module.activation_checkpointing_enable({"use_reentrant": False}, offload=moves)  # type: ignore[operator]
         if self.compiled:
-            compiled.compile_layers(module)
+            compiled.compile_layers(module, any_length=self._stage != "pretrain")
 
     def _initialized(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], engine: EngineSettings

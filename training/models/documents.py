@@ -4,6 +4,8 @@ Positions that restart say it. transformers can read them by itself, but then ev
 has answered whether any row holds two documents.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -51,14 +53,24 @@ def added(documents: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
+@torch.no_grad()  # so that training and measuring share the program
 def blocks(documents: Tensor) -> BlockMask:
-    """The same for FlexAttention, which leaves out blocks of 128 x 128 tokens that see nothing. documents: (B, T)."""
+    """The same for FlexAttention, which leaves out blocks of 128 x 128 tokens that see nothing. documents: (B, T).
+
+    On a GPU it is made by a compiled program: operations one by one would write T x T values a row several times over.
+    """
     rows, length = documents.shape
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (documents[row, query] == documents[row, key])
 
-    return create_block_mask(sees, rows, None, length, length, str(documents.device))
+    make = _maker(documents.device.type)
+    return make(sees, rows, None, length, length, str(documents.device))
+
+
+@cache
+def _maker(device: str) -> Callable[..., BlockMask]:
+    return torch.compile(create_block_mask) if device == "cuda" else create_block_mask
 
 
 def _ends(positions: Tensor, device: torch.device) -> dict[str, Any]:

@@ -39,12 +39,9 @@ def span_inputs(batch: Batch, device: torch.device) -> dict[str, Any]:
     assert batch.positions is not None
     assert batch.places is not None
     assert batch.documents is not None
-    places = batch.places.to(device)
-    return {
-        "position_ids": batch.positions.to(device),
-        "places": places,
-        "attention_mask": visible(places, batch.documents.to(device)),
-    }
+    known = (batch.positions, batch.places, batch.documents)
+    first, places, documents = (one.to(device, non_blocking=True) for one in known)
+    return {"position_ids": first, "places": places, "attention_mask": visible(places, documents)}
 
 
 def visible(places: Tensor, documents: Tensor) -> Tensor:

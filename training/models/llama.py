@@ -24,8 +24,10 @@ from contract.manifest import Manifest
 from contract.settings.training import Engine, Model
 from training.chat.template import Chat
 from training.data.order import round_keys
+from training.engine.compiled import COMPILERS, has_compiler
 from training.engine.engine import DTYPES
 from training.engine.job import Job
+from training.engine.ranks import Ranks
 from training.engine.zero import Weights, in_shards
 from training.models.causal import adapted, class_of, outline, read_config
 from training.models.infilling import PLACES, save_places
@@ -37,11 +39,15 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 Dtype = Literal["fp32", "bf16", "fp16"]
 
 
-def attention(dtype: Dtype, model: type[PreTrainedModel], documents: bool = False) -> str:
+LEAST_HEAD = 16
+"""Numbers of a head: Triton multiplies no smaller matrices (torch/_inductor/kernel/flex/flex_attention.py)."""
+
+
+def attention(dtype: Dtype, model: type[PreTrainedModel], flex: bool = False) -> str:
     """The first kind of flash-attn that transformers finds here, with a GPU, for half precision; else PyTorch's SDPA.
 
-    `documents`: rows hold several that must not see each other. For these SDPA would take a mask and no flash kernel,
-    so a GPU without flash-attn uses FlexAttention, which transformers compiles.
+    `flex`: rows hold several documents that must not see each other, and `why_not_flex` has nothing against
+    FlexAttention, which then goes before SDPA: that would take a mask and no flash kernel.
 
     flash-attn's kernels take half precision only. Versions 2 and 4 install a package of one name, so only transformers,
     which looks at what was installed, can tell them apart. A model's class says which of these it can use; if none, its
@@ -49,8 +55,34 @@ def attention(dtype: Dtype, model: type[PreTrainedModel], documents: bool = Fals
     """
     flash = dtype != "fp32" and model._supports_flash_attn
     found = (name for name, available in FLASH.items() if available()) if flash else iter(())
-    flex = documents and model._supports_flex_attn and torch.cuda.is_available()
+    flex = flex and model._supports_flex_attn
     return next(found, "flex_attention" if flex else "sdpa" if model._supports_sdpa else "eager")
+
+
+def why_not_flex(config: PreTrainedConfig, ranks: Ranks) -> str | None:
+    """Why a model cannot use FlexAttention here, which transformers compiles; None if it can."""
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if ranks.device.type != "cuda":
+        return "FlexAttention is for GPUs"
+    if size < LEAST_HEAD:
+        return f"FlexAttention needs heads of {LEAST_HEAD} numbers or more, and these have {size}"
+    return None if has_compiler(ranks) else f"FlexAttention must be compiled, and this machine lacks {COMPILERS}"
+
+
+def set_attention(job: Job, module: PreTrainedModel, dtype: Dtype, apart: bool) -> None:
+    """Choose the attention of a model that trains; rank 0 says which. `apart`: rows hold documents to keep apart."""
+    why = why_not_flex(module.config, job.ranks) if apart else None
+    kind = attention(dtype, type(module), apart and why is None)
+    module.set_attn_implementation(kind)
+    if job.ranks.rank == 0:
+        because = f", because {why}" if why and kind == "sdpa" else ""
+        print(f"{job.task.stage}: attention by {kind}{because}", flush=True)
+
+
+def attention_of(module: Any) -> str:
+    """The attention in force, as transformers names it."""
+    kind: str = module.config._attn_implementation
+    return kind
 
 
 FLASH: dict[str, Callable[[], bool]] = {

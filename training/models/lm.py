@@ -142,7 +142,7 @@ def _losses(
     with torch.no_grad():
         theirs = next_logits(teacher.module, batch, device)
     ours, mask = next_logits(engine, batch, device), batch.mask.to(device, non_blocking=True)
-    nll = -log_probs(ours, batch.tokens[:, 1:].to(device))
+    nll = -log_probs(ours, batch.tokens.to(device, non_blocking=True)[:, 1:])
     kl = kl_divergence(theirs[..., : ours.shape[-1]], ours, teacher.temperature)
     learned = distilled(nll, kl, teacher.weight, teacher.temperature)
     return (learned * mask).sum(), {"loss": (nll * mask).sum(), "distill_kl": (kl * mask).sum()}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.data.batch import Row, collate
+from training.data.batch import Batch, Row, collate
 
 
 def row(*starts: int, length: int) -> Row:
@@ -64,15 +64,15 @@ def test_parts_keep_the_count_of_their_step() -> None:
     assert every_other.counted(others).count == 39  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("boundaries", [True, False])
-def test_a_batch_is_pinned_whole(monkeypatch: pytest.MonkeyPatch, boundaries: bool) -> None:
+@pytest.mark.parametrize("more", [(), ("positions",), ("positions", "sources", "places", "documents")])
+def test_a_batch_is_pinned_whole(monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]) -> None:
     pinned: list[torch.Tensor] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self.clone())
-    batch = collate([Row(np.arange(9), np.array([0, 4]))], 8, boundaries)
-    found = batch.pinned()
-    parts = [batch.tokens, batch.mask, *([batch.positions] if boundaries else [])]
-    assert {id(one) for one in pinned} == {id(one) for one in parts}
-    assert found.count == batch.count
-    copies = [found.tokens, found.mask, *([found.positions] if boundaries else [])]
-    assert all(copy.equal(one) and copy is not one for copy, one in zip(copies, parts, strict=True))
-    assert (found.positions is None) is not boundaries
+    names = ("tokens", "mask", "positions", "sources", "places", "documents")
+    given = {name: torch.arange(8)[None] + at for at, name in enumerate(names) if name in ("tokens", "mask", *more)}
+    found = Batch(count=5, **given).pinned()
+    assert {id(one) for one in pinned} == {id(one) for one in given.values()}
+    assert found.count == 5
+    for name in names:
+        copy = getattr(found, name)
+        assert copy is None if name not in given else copy.equal(given[name]) and copy is not given[name]

@@ -114,6 +114,7 @@ WAYS = [
     {"zero_stage": 2},
     {"zero_stage": 2, "dtype": "bf16"},
     {"zero_stage": 2, "offload_optimizer": True},
+    {"zero_stage": 2, "dtype": "bf16", "offload_optimizer": True},
     {"zero_stage": 3},
     {"zero_stage": 3, "dtype": "bf16"},
     {"zero_stage": 3, "offload_optimizer": True},
@@ -159,8 +160,8 @@ def test_a_bad_batch_leaves_the_run_as_if_it_had_only_passed_the_step(
     assert (hit.lr, hit.guard.norms) == (spared.lr, spared.guard.norms)
 
 
-@pytest.mark.parametrize("way", [WAYS[0], WAYS[2], WAYS[3], WAYS[6]], ids=str)
-@pytest.mark.parametrize("factor", [1e4])
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[2], WAYS[3], WAYS[4], WAYS[7]], ids=str)
+@pytest.mark.parametrize("factor", [1e4, math.nan])
 def test_the_first_update_may_be_the_bad_one(
     make_job: Callable[..., Job], batches: list[torch.Tensor], way: dict[str, Any], factor: float
 ) -> None:
@@ -487,7 +488,7 @@ def test_a_step_before_the_batch_is_whole_is_a_defect(make_job: Callable[..., Jo
     [
         ({}, 1),
         ({"dtype": "bf16", "zero_stage": 1}, 3),
-        ({"dtype": "bf16", "zero_stage": 2}, 5),
+        ({"dtype": "bf16", "zero_stage": 2}, 3),
         ({"dtype": "bf16", "zero_stage": 3}, 2),
     ],
     ids=str,

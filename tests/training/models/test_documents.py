@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention.flex_attention import create_mask
 
 from tests.training.dispatched import Reads
-from training.models.documents import blocks, dense, kept_apart, numbers
+from training.models.documents import _maker, blocks, dense, kept_apart, numbers
 
 CPU = torch.device("cpu")
 POSITIONS = torch.tensor([[0, 1, 0, 0, 1, 2], [0, 1, 2, 3, 4, 5]])
@@ -34,6 +34,25 @@ def test_blocks_are_the_same_mask_and_leave_out_what_sees_nothing() -> None:
     assert create_mask(made.mask_mod, 2, 1, 512, 512, "cpu").equal(dense(documents))
     every = made.kv_num_blocks + made.full_kv_num_blocks
     assert every.flatten(1).tolist() == [[1, 2, 1, 2], [1, 2, 3, 4]], "of blocks of 128 tokens"
+
+
+def test_on_a_gpu_blocks_are_made_by_one_compiled_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for a GPU; what Triton makes of it, only a GPU can tell."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda made: compile_(made, backend="eager", fullgraph=True))
+    compiled = _maker.__wrapped__("cuda")
+    for seed, grad in ((0, True), (1, False), (2, True)):
+        documents = numbers(torch.randint(0, 100, (2, 512), generator=torch.Generator().manual_seed(seed)))
+        expected = blocks(documents)
+        with torch.set_grad_enabled(grad), pytest.MonkeyPatch.context() as patched:
+            patched.setattr("training.models.documents._maker", {"cpu": compiled}.get)
+            made = blocks(documents)
+        assert create_mask(made.mask_mod, 2, 1, 512, 512, "cpu").equal(dense(documents))
+        assert made.kv_num_blocks.equal(expected.kv_num_blocks)
+        assert made.kv_indices.equal(expected.kv_indices)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "of other documents no other program is made"
 
 
 @pytest.mark.parametrize(

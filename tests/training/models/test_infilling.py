@@ -17,7 +17,7 @@ from training.data.batch import Batch, Row
 from training.data.blanks import Infilling, collate
 from training.engine.job import Job
 from training.models import llama
-from training.models.infilling import visible
+from training.models.infilling import spans_of, visible
 from training.models.lm import next_logits
 
 CPU = torch.device("cpu")
@@ -76,6 +76,21 @@ def test_padding_is_seen_by_nothing_and_has_finite_logits(module: Any) -> None:
     assert next_logits(module, batch, CPU).isfinite().all()
     last = int(padded.nonzero()[-1])
     assert not changed(module, batch, 1, last)[~padded].any()
+
+
+def test_no_copy_of_a_batch_holds_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied, to = [], torch.Tensor.to
+
+    def noted(self: torch.Tensor, *where: Any, **how: Any) -> torch.Tensor:
+        copied.append(how)
+        return to(self, *where, **how)
+
+    batch = batch_of()
+    monkeypatch.setattr(torch.Tensor, "to", noted)
+    known = spans_of(batch, CPU)
+    assert copied == [{"non_blocking": True}] * 3
+    assert known["position_ids"].equal(batch.positions)
+    assert known["places"].equal(batch.places)
 
 
 def test_who_sees_whom_by_hand() -> None:

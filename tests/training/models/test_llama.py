@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BloomForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.utils import import_utils
 
 from contract.errors import InputError
@@ -14,6 +16,7 @@ from contract.results import Pretrain
 from contract.settings.training import Engine, Model
 from training import reward
 from training.chat.template import open_chat
+from training.engine.compiled import COMPILERS
 from training.engine.job import Job
 from training.engine.metrics import flops_per_token, mfu, peak_flops
 from training.models import llama as model
@@ -98,12 +101,45 @@ def test_transformers_says_which_flash_attention_there_is(
     llama, bloom = LlamaForCausalLM, BloomForCausalLM
     assert [model.attention(dtype, llama) for dtype in ("bf16", "fp16", "fp32")] == [expected, expected, "sdpa"]
     assert model.attention("bf16", bloom) == "eager", "it has no other"
-    assert model.attention("bf16", llama, documents=True) == expected
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     without = expected if installed else "flex_attention"
-    assert [model.attention(dtype, llama, documents=True) for dtype in ("bf16", "fp32")] == [without, "flex_attention"]
-    assert model.attention("bf16", llama) == expected, "of one document in a row, SDPA needs no mask"
-    assert model.attention("bf16", bloom, documents=True) == "eager"
+    assert [model.attention(dtype, llama, flex=True) for dtype in ("bf16", "fp32")] == [without, "flex_attention"]
+    assert model.attention("bf16", bloom, flex=True) == "eager"
+
+
+@pytest.mark.parametrize(
+    ("device", "width", "compiler", "because"),
+    [
+        ("cuda", 64, True, None),
+        ("cpu", 64, True, "FlexAttention is for GPUs"),
+        ("cuda", 32, True, "FlexAttention needs heads of 16 numbers or more, and these have 8"),
+        ("cuda", 64, False, f"FlexAttention must be compiled, and this machine lacks {COMPILERS}"),
+    ],
+)
+def test_a_gpu_that_cannot_run_flex_attention_keeps_sdpa_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    device: str, width: int, compiler: bool, because: str | None,
+) -> None:  # fmt: skip
+    for name in model.FLASH:
+        monkeypatch.setitem(model.FLASH, name, lambda: False)
+    monkeypatch.setattr(model, "has_compiler", lambda ranks: compiler)
+    shape = Model(layers=1, d_model=width, heads=4, kv_heads=2, d_ff=32)
+    made: Any = model.build(shape, 50, 64, 0)
+    ranks: Any = SimpleNamespace(device=torch.device(device), rank=0)
+    assert model.why_not_flex(made.config, ranks) == because
+    job: Any = SimpleNamespace(task=SimpleNamespace(stage="pretrain"), ranks=ranks)
+    model.set_attention(job, made, "bf16", apart=True)
+    kind = "sdpa" if because else "flex_attention"
+    assert model.attention_of(made) == kind
+    model.set_attention(job, made, "bf16", apart=False)
+    assert model.attention_of(made) == "sdpa", "of one document in a row, SDPA needs no mask"
+    said = f"pretrain: attention by {kind}" + (f", because {because}" if because else "")
+    assert capsys.readouterr().out.splitlines() == [said, "pretrain: attention by sdpa"]
+
+
+def test_the_size_of_a_head_is_what_its_configuration_says() -> None:
+    ranks: Any = SimpleNamespace(device=torch.device("cuda"))
+    config = LlamaConfig(hidden_size=64, num_attention_heads=4, head_dim=8)
+    assert "these have 8" in str(model.why_not_flex(config, ranks))
 
 
 def test_each_flash_attention_is_asked_for_by_the_name_of_its_distribution(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,31 @@ def test_flex_attention_gets_the_documents_of_all_rows(monkeypatch: pytest.Monke
     assert moved[1].max() < 1e-6
 
 
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 2)])
+def test_flex_attention_has_the_gradients_of_sdpa(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int) -> None:
+    """By torch's own formula of its derivative, not compiled. transformers repeats keys where heads are no power of 2.
+
+    On a CPU torch refuses derivatives of FlexAttention, because it compiles none there; the formula holds all the same.
+    """
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *given: None)
+    shape = Model(layers=2, d_model=8 * heads, heads=heads, kv_heads=kv_heads, d_ff=64)
+    made = llama.build(shape, 97, SEQ_LEN, seed=0)
+    batch = packed(documents(1), documents(2))
+    monkeypatch.setattr(flex, "compile_friendly_flex_attention", uncompiled)
+    found = []
+    for kind in ("sdpa", "flex_attention"):
+        made.set_attn_implementation(kind)
+        made.zero_grad()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is not compiled
+            total = summed_nll(made, batch, CPU) / batch.count
+            total.backward()
+        found.append({"loss": total.detach()} | {name: one.grad for name, one in made.named_parameters()})
+    for name, own in found[0].items():
+        assert torch.allclose(found[1][name], own, rtol=1e-4, atol=1e-6), name
+    assert all(one.abs().max() > 1e-4 for one in found[0].values()), "nothing is compared with zeros"
+
+
 def joined(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **known: Any) -> torch.Tensor:
     """What flash-attn computes of joined sequences: q, k, v (tokens, heads, dimension)."""
     assert known["causal"]
