@@ -259,7 +259,7 @@ def refuse_absurd(stage: str, model: Model, vocab_size: int, engine: Engine, seq
     if models.total > MOST_MEMORY:
         raise ValueError(
             f"pretrain.model: its {count:,} parameters take {models.total / GB:,.0f} GB in {stage}, {where}; {limit}; "
-            f"raise {stage}.engine.zero_stage or .processes, or make the model smaller"
+            f"raise {stage}.engine.zero_stage or .processes, set .offload_optimizer, or make the model smaller"
         )
     work = Work(engine.micro_batch, seq_len, seq_len, accumulation=1)
     logits = logits_bytes(model, vocab_size, engine, work, cuda=True)

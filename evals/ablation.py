@@ -160,6 +160,8 @@ class Verdict:
         if not self.estimate.known:
             lacks = "two seeds" if self.estimate.per_seed is None else "two items"
             return f"no difference can be told with fewer than {lacks}"
+        if self.interval == (0, 0):
+            return "no difference: both have the same figures throughout"
         more = self.estimate.more_seeds(self.confidence)
         shown = self.estimate.shown_by(self.confidence, more)
         seeds = "1 more seed" if more == 1 else f"{more} more seeds"

@@ -7,6 +7,7 @@ on the measured rates of `training/rates.py`. Nothing is trained and no page is 
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -321,16 +322,37 @@ def _described(folder: str) -> dict[str, Any]:
 # ---------------------------------------------------------------- the output
 
 
-ADVICE = {
-    "weights": "raise engine.zero_stage to 3, or lower the model",
-    "gradients": "raise engine.zero_stage to 2 or 3",
-    "optimizer": "raise engine.zero_stage or the GPUs, or set engine.offload_optimizer",
-    "buffers": "these have a fixed size: take GPUs with more memory",
-    "activations": "lower engine.micro_batch, or set engine.activation_checkpointing, then .offload_activations",
-    "logits": "lower engine.micro_batch, or tokenizer.vocab_size",
-    "cache": "lower ppo.rollout_batch, or take more GPUs",
-}
-"""Part of the memory -> what makes it smaller."""
+def advice(stage: str, engine: Engine, part: str) -> str:
+    """What would make the largest part of a GPU's memory smaller: only settings that are not at their end yet."""
+    cuts, more = engine.stage_in_force if stage in TRAINING else 3, "take more GPUs, or a smaller model"
+    whole = "these are whole on each GPU: take GPUs with more memory, or a smaller model"
+    offers = {
+        "weights": [
+            (cuts < 3, "raise engine.zero_stage to 3"),
+            (stage in TRAINING and not engine.offload_parameters, "set engine.offload_parameters"),
+            (stage in TRAINING, more),
+            (True, whole),
+        ],
+        "gradients": [(cuts < 2, "raise engine.zero_stage to 2 or 3"), (True, more)],
+        "optimizer": [
+            (cuts < 1, "raise engine.zero_stage"),
+            (not engine.offload_optimizer, "set engine.offload_optimizer"),
+            (True, more),
+        ],
+        "buffers": [(True, "these have a fixed size: take GPUs with more memory")],
+        "activations": [
+            (engine.micro_batch > 1, "lower engine.micro_batch"),
+            (not engine.activation_checkpointing, "set engine.activation_checkpointing"),
+            (not engine.offload_activations, "set engine.offload_activations"),
+            (True, "take shorter sequences, or GPUs with more memory"),
+        ],
+        "logits": [(engine.micro_batch > 1, "lower engine.micro_batch"), (True, "lower tokenizer.vocab_size")],
+        "cache": [(True, "lower ppo.rollout_batch, or take more GPUs")],
+    }
+    able = [text for applies, text in offers[part] if applies]
+    return ", or ".join(able[:2]).replace("engine", f"{stage}.engine")
+
+
 PARTS = [field.name for field in fields(Memory) if field.name != "host"]
 
 
@@ -395,9 +417,7 @@ def _memory(stages: Sequence[Trained], gpu: Accelerator) -> list[str]:
     for one in stages:
         part = most(one.memory)
         if one.memory.total > gpu.memory:
-            told.append(
-                f"{one.stage} does not fit: {part} take most; {ADVICE[part].replace('engine', f'{one.stage}.engine')}"
-            )
+            told.append(f"{one.stage} does not fit: {part} take most; {advice(one.stage, one.engine, part)}")
         else:
             told.append(f"{one.stage} fits: {one.memory.total / gpu.memory:.0%} of the memory, most of it {part}")
     head = ("stage", "dtype", "ZeRO", "micro-batch", *PARTS, "total", "host")
@@ -464,6 +484,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--mfu", type=float, default=MFU, help=f"share of the peak that is reached; default: {MFU}")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     given = parser.parse_args(arguments)
+    if given.gpus is not None and given.gpus < 1:
+        parser.error(f"--gpus should be 1 or more, got {given.gpus}")
     if not 0 < given.mfu <= 1:
         parser.error(f"--mfu should be above 0 and at most 1, got {given.mfu:g}")
     spread = (
@@ -471,8 +493,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     try:
         recipe = recipes.load(given.recipe, [*given.overrides, *spread])
-        print("\n".join(report(recipe, ACCELERATORS[given.gpu], given.mfu, packed(given.recipe))))
+        print("\n".join(report(recipe, ACCELERATORS[given.gpu], given.mfu, packed(given.recipe))), flush=True)
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # for example `| head` has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

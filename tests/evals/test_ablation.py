@@ -170,3 +170,9 @@ def test_documents_count_by_their_bytes() -> None:
     found = measure(values, [1.0, 99.0])
     assert found.figures("a") == [pytest.approx(1.01)]
     assert estimate(found, "a", "b").mean == pytest.approx(-0.01)
+
+
+def test_equal_figures_ask_for_no_more_seeds() -> None:
+    one = {0: [1.0, 0.0, 1.0], 1: [1.0, 0.0, 1.0]}
+    (verdict,) = decide([measure({"a": one, "b": one}, [1.0] * 3)], 0.95)
+    assert (verdict.better, verdict.said) == (None, "no difference: both have the same figures throughout")

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -246,6 +248,33 @@ def test_what_takes_most_is_named_with_what_helps(capsys: pytest.CaptureFixture[
     wide = ("--set", "pretrain.batch=2048", "--set", "pretrain.engine.micro_batch=256")
     training.main(["estimate", "--recipe", "base", "--gpus", "8", "--gpu", "h200-nvl", *wide[2:], *wide[:2]])
     assert "does not fit: activations take most; lower pretrain.engine.micro_batch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "part", "said"),
+    [
+        ({}, "weights", "raise ppo.engine.zero_stage to 3, or set ppo.engine.offload_parameters"),
+        ({"zero_stage": 3}, "weights", "set ppo.engine.offload_parameters, or take more GPUs, or a smaller model"),
+        ({"zero_stage": 3, "offload_parameters": True}, "weights", "take more GPUs, or a smaller model"),
+        ({"zero_stage": 2}, "gradients", "take more GPUs, or a smaller model"),
+        ({"zero_stage": 1, "offload_optimizer": True}, "optimizer", "take more GPUs, or a smaller model"),
+        ({"micro_batch": 1}, "activations", "set ppo.engine.activation_checkpointing, or set ppo.engine.offload_act"),
+        ({"micro_batch": 1}, "logits", "lower tokenizer.vocab_size"),
+    ],
+)
+def test_nothing_is_advised_that_is_set_already(given: dict[str, Any], part: str, said: str) -> None:
+    assert estimate.advice("ppo", Engine(**given), part).startswith(said)
+
+
+def test_an_evaluation_has_whole_weights_whatever_its_zero_stage() -> None:
+    said = "these are whole on each GPU: take GPUs with more memory, or a smaller model"
+    assert estimate.advice("evaluate", Engine(), "weights") == said
+
+
+def test_a_reader_that_ends_early_ends_the_estimate_quietly() -> None:
+    command = f"{sys.executable} -m training estimate --recipe tiny | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_size_of_a_checkpoint_and_the_memory_of_its_copy_are_said() -> None:

@@ -28,34 +28,35 @@ def balance_loss(scores: Tensor, weight: Tensor, per_token: int) -> Tensor:
 class Routing:
     """The scores that the routers of a model gave in its last forward pass; of a model without experts none.
 
-    Hooks collect them, so it does not matter who makes the pass. A layer that is computed again on the way back gives
-    its scores twice, but only after they were read, and the next pass begins with none.
+    Hooks keep them, so it does not matter who makes the pass. A layer that is computed again on the way back gives its
+    scores twice, but only after they were read, and those of the next pass replace them.
     """
 
     def __init__(self, module: Any) -> None:
         coef = getattr(module.config, "router_aux_loss_coef", None)
         per_token = getattr(module.config, "num_experts_per_tok", None)
         self.coef, self.per_token = float(coef or 0), int(per_token or 0)
-        self._scores: list[Tensor] = []
-        if coef is not None and self.per_token:
-            module.register_forward_pre_hook(lambda *_: self._scores.clear())
-            for router, index in routers_of(module):
-                router.register_forward_hook(partial(self._keep, index))
-
-    def _keep(self, index: int, router: nn.Module, given: Any, found: Any) -> None:
-        self._scores.append(found[index] if isinstance(found, tuple) else found)
+        self._routers = routers_of(module) if coef is not None and self.per_token else []
+        for router, index in self._routers:
+            router.register_forward_hook(partial(_keep, index))
 
     def balance(self, weight: Tensor) -> Tensor | None:
         """The mean over the layers of their balancing losses; None without experts. weight (B, T): what counts.
 
         Scores that are not one row for each token, as of experts that are found by two halves of a key, are left out.
         """
-        scores, self._scores = [one for one in self._scores if one.shape[:-1].numel() == weight.numel()], []
+        found = [router.__dict__.pop("scores", None) for router, _ in self._routers]
+        scores = [one for one in found if one is not None and one.shape[:-1].numel() == weight.numel()]
         if not scores:
             return None
         weight = weight.to(scores[0].device, non_blocking=True)
         losses = [balance_loss(one.flatten(0, -2), weight.flatten(), self.per_token) for one in scores]
         return torch.stack(losses).mean()
+
+
+def _keep(index: int, router: Any, given: Any, found: Any) -> None:
+    # A list for all layers would have another length in each, and torch.compile would make a program of each layer.
+    router.scores = found[index] if isinstance(found, tuple) else found
 
 
 def routing_of(module: Any) -> Routing:

@@ -124,6 +124,27 @@ def test_scores_are_the_output_of_a_router_that_transformers_names() -> None:
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_compiled_layers_with_experts_share_one_program() -> None:
+    module = llama.build(Model(layers=3, d_model=16, heads=2, kv_heads=1, d_ff=32, experts=4), 50, 16, 0)
+    routing = routing_of(module)
+    made = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        made.append(graph)
+        return graph.forward
+
+    for layer in module.model.layers:
+        layer.compile(backend=count)
+    tokens = torch.arange(32).view(2, 16)
+    module(input_ids=tokens, use_cache=False)
+    assert len(made) == 1
+    found = routing.balance(torch.ones(2, 16))
+    plain = llama.build(Model(layers=3, d_model=16, heads=2, kv_heads=1, d_ff=32, experts=4), 50, 16, 0)
+    own = routing_of(plain)
+    plain(input_ids=tokens, use_cache=False)
+    assert torch.equal(found, own.balance(torch.ones(2, 16)))
+
+
 def test_scores_that_are_not_of_tokens_make_no_balancing_loss() -> None:
     """Doge chooses experts by two halves of a key."""
     module, routing = routed("doge", intermediate_size=64, is_moe=True, num_experts=16)
