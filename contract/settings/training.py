@@ -566,7 +566,7 @@ class Pretrain(Settings):
     def _ordered(self) -> "Pretrain":
         if self.steps is not None and self.tokens is not None:
             raise ValueError("steps and tokens both say how long to train; set one of them to null")
-        if self.steps is not None and (self.optim.warmup_steps or 0) >= self.steps > 1:
+        if self.steps is not None and (self.optim.warmup_steps or 0) > self.steps:
             raise ValueError(
                 f"with optim.warmup_steps {self.optim.warmup_steps} no step of {self.steps} reaches optim.lr; lower it"
             )

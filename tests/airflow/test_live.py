@@ -204,7 +204,8 @@ def test_a_backfill_of_one_crawl(live, resolved):
     assert noted == said
 
 
-def test_an_ablation_trains_only_what_differs_and_says_what_can_be_told(live, resolved):
+@pytest.mark.slow
+def test_an_ablation_trains_only_what_differs_and_says_what_can_be_told(live):
     variants = "ablate.variants={base: [], slow: [pretrain.optim.lr=1.0e-5]}"
     run = live.trigger("ablate", {"overrides": [variants, "ablate.seeds=[0]", "ablate.tokens=3840"]})
     assert live.finished("ablate", run, 900) == "success"
@@ -212,6 +213,5 @@ def test_an_ablation_trains_only_what_differs_and_says_what_can_be_told(live, re
     assert {name: sum(one == name for one, _ in tasks) for name in ("crawl", "pack", "pretrain", "probe")} == {
         "crawl": 2, "pack": 1, "pretrain": 2, "probe": 2,
     }  # fmt: skip
-    assert any(line.startswith("done already, skipped") for line in live.log("ablate", run, "pack", index=0))
     said = live.log("ablate", run, "ablate")
     assert any("no difference can be told" in line for line in said), said

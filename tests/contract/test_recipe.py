@@ -108,9 +108,9 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
         ("pretrain: {model: {heads: 5}}", [], "pretrain.model: heads 5 must divide d_model 768"),
         ("pretrain: {steps: 5, tokens: 100}", [], "pretrain: steps and tokens both say how long to train"),
         (
-            "pretrain: {steps: 5, optim: {warmup_steps: 5}}",
+            "pretrain: {steps: 5, optim: {warmup_steps: 6}}",
             [],
-            "pretrain: with optim.warmup_steps 5 no step of 5 reaches optim.lr; lower it",
+            "pretrain: with optim.warmup_steps 6 no step of 5 reaches optim.lr; lower it",
         ),
         (
             "pretrain: {mixture: {proportions: {crawl: 0.5}}}",

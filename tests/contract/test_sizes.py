@@ -254,7 +254,8 @@ def test_a_model_that_no_accelerator_holds_is_refused_with_its_numbers() -> None
         refuse_absurd("sft", LLAMA_70B, 32_000, Engine(dtype="bf16", zero_stage=1), 0)
     assert str(refused.value) == (
         "pretrain.model: its 68,976,648,192 parameters take 966 GB in sft, on each of 1 processes with ZeRO stage 1; "
-        "no accelerator has more than 288 GB; raise sft.engine.zero_stage or .processes, or make the model smaller"
+        "no accelerator has more than 288 GB; raise sft.engine.zero_stage or .processes, set "
+        ".offload_optimizer, or make the model smaller"
     )
 
 

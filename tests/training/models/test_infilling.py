@@ -17,7 +17,7 @@ from training.data.batch import Batch, Row
 from training.data.blanks import Infilling, collate
 from training.engine.job import Job
 from training.models import llama
-from training.models.infilling import spans_of, visible
+from training.models.infilling import span_inputs, visible
 from training.models.lm import next_logits
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def test_no_copy_of_a_batch_holds_the_process(monkeypatch: pytest.MonkeyPatch) -
 
     batch = batch_of()
     monkeypatch.setattr(torch.Tensor, "to", noted)
-    known = spans_of(batch, CPU)
+    known = span_inputs(batch, CPU)
     assert copied == [{"non_blocking": True}] * 3
     assert known["position_ids"].equal(batch.positions)
     assert known["places"].equal(batch.places)
