@@ -78,18 +78,20 @@ def _of_liger(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor) -> 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor, compiled: bool) -> Tensor:
-        rows, ids, counts = hidden.flatten(0, 1), targets.flatten(), mask.flatten().float()
+        rows, ids, counts = hidden.flatten(0, 1), targets.flatten(), mask.flatten().to(hidden.dtype)
         to_rows = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         total = torch.zeros((), device=hidden.device)
         parts = _compiled_part() if compiled else _part
         for some in _chunks(len(ids), weight):
-            summed, gradient = parts(rows[some] @ weight.T, ids[some], counts[some])
-            total += summed
+            nll, gradient = parts(rows[some] @ weight.T, ids[some])
+            total += (nll * counts[some]).sum()
+            # Rows are counted rather than their gradients to the logits, which are as wide as the vocabulary.
             if to_rows is not None:
                 torch.mm(gradient, weight, out=to_rows[some])
+                to_rows[some] *= counts[some, None]
             if to_weight is not None:
-                _add_product(to_weight, gradient, rows[some])
+                _add_product(to_weight, gradient, rows[some] * counts[some, None])
             del gradient  # before the next chunk
         ctx.gradients, ctx.shape, ctx.dtype = (to_rows, to_weight), hidden.shape, weight.dtype
         return total
@@ -118,19 +120,19 @@ def _log_softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return -log_p.gather(1, targets[:, None]).squeeze(1), log_p
 
 
-def _part(logits: Tensor, targets: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of counts x -log p(target), and its gradient to the logits: counts x (p - 1 at the target).
+def _part(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """-log p(target), and its gradient to the logits: p - 1 at the target.
 
-    logits (N, V), targets and counts (N,) -> a float32 scalar, and (N, V) in the precision of the logits.
+    logits (N, V), targets (N,) -> (N,) in float32, and (N, V) in the precision of the logits.
     """
     nll, log_p = _log_softmax(logits, targets)
     gradient = log_p.exp_()
     gradient.scatter_add_(1, targets[:, None], torch.full_like(gradient[:, :1], -1.0))
-    return (nll * counts).sum(), gradient.mul_(counts[:, None]).to(logits.dtype)
+    return nll, gradient.to(logits.dtype)
 
 
 @cache
-def _compiled_part() -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _compiled_part() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return torch.compile(_part, dynamic=False)
 
 
