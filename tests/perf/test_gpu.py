@@ -46,6 +46,7 @@ def test_it_runs_where_deepspeed_and_pydantic_are_missing(tmp_path: Path) -> Non
     assert '"how": "a loop without DeepSpeed"' in printed
 
 
+@pytest.mark.slow
 def test_it_prints_each_run_and_the_bars(tmp_path: Path) -> None:
     lines = [line for line in bench(tmp_path, "--peak", "1e12").splitlines() if not line.startswith("pretrain: ")]
     assert lines[0].startswith("CPU, Python 3.")
