@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from contract import content, fetch
@@ -132,7 +133,7 @@ def list_outside(recipe: Recipe) -> dict[str, str]:
 
 
 MODELS = {"pretrain.start_from": ("config.json",), "pretrain.distill.teacher": ("config.json", "manifest.json")}
-"""Setting that names a model -> the file that tells that one is there."""
+"""Setting that names a model -> the names of files of which one shows that a model is there."""
 
 
 def outside_digest(recipe: Recipe, key: str) -> str:
@@ -148,7 +149,7 @@ def outside_digest(recipe: Recipe, key: str) -> str:
     if not entries:
         why = "holds no readable file" if store.exists(name) else "does not exist"
         raise InputError(f"{key}: {uri} {why}; check the path, or leave the key out")
-    if key in MODELS and not any(entry.path.endswith(MODELS[key]) for entry in entries):
+    if key in MODELS and not any(PurePosixPath(entry.path).name in MODELS[key] for entry in entries):
         raise InputError(f"{key}: {uri} holds no {' or '.join(MODELS[key])}, so no model is there; check the path")
     digest_of = content.digests(store, entries, name, content.WHOLE_BYTES)
     listing = "".join(f"{entry.path}:{entry.size}:{digest_of[entry.path]}\n" for entry in entries)

@@ -345,7 +345,7 @@ def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable
 def test_a_folder_without_a_model_is_refused(make_run: Callable[..., Run], tmp_path: Path, key: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text("{}")
     with pytest.raises(InputError, match=rf"{key}: .*model holds no config\.json.*, so no model is there"):
         make_run(f"{key}={folder}")
     (folder / "config.json").write_text("{}")
