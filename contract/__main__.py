@@ -5,7 +5,6 @@
 import argparse
 import datetime
 import logging
-import os
 import re
 import secrets
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 from contract import ablation, commands, contamination, funnel, gc, lineage, recipe, trace, verify
 from contract.digest import split_digest
-from contract.errors import DamagedError, GristmillError, InputError, RecipeError
+from contract.errors import DamagedError, GristmillError, InputError, RecipeError, exit_code_of
 from contract.manifest import find
 from contract.mixture import lengths, of_pretrain, told
 from contract.plan import Run, Task, open_run, resolve
@@ -30,15 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("contract").setLevel(logging.INFO)  # shows which server or store is being asked
-    try:
-        _COMMANDS[given.command](given)
-        sys.stdout.flush()  # flush here, so that a closed pipe is caught below
-    except GristmillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # for example `| head` has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return exit_code_of(lambda: _COMMANDS[given.command](given))
 
 
 def _parser() -> argparse.ArgumentParser:

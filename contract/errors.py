@@ -4,6 +4,10 @@ Every message says what is wrong, where, and what to do. A command's `main` prin
 `exit_code`; any other exception is a defect and keeps its traceback. Messages mask the secrets of URIs.
 """
 
+import os
+import sys
+from collections.abc import Callable
+
 from contract.masking import masked
 from contract.printable import printable
 
@@ -71,3 +75,19 @@ class Interrupted(GristmillError):
     """Stopped on request after everything finished so far was committed."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def exit_code_of(work: Callable[[], object]) -> int:
+    """Do what a command was asked for, and return its exit code. A GristmillError becomes one line on standard error.
+
+    A reader that ends early, as `| head` does, is no error.
+    """
+    try:
+        work()
+        sys.stdout.flush()  # here, so that a closed pipe is caught below
+    except GristmillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -6,15 +6,14 @@ RUN is the run whose recipe names the variants, or the run that compares them.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from contract import ablation
-from contract.errors import GristmillError
+from contract.errors import exit_code_of
 from contract.kinds import Kind
 from contract.manifest import need
 from contract.plan import Run, open_run
 from contract.printable import printable_lines
-from reports.report import write
+from reports.report import deliver
 
 
 def report(run: Run) -> str:
@@ -32,17 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", required=True, help="URI of a resolved run's recipe.yaml")
     parser.add_argument("--output", help="Markdown file for the report. Default: standard output")
     given = parser.parse_args(arguments)
-    target = Path(given.output) if given.output else None
-    try:
-        text = report(open_run(given.recipe))
-        if target is None:
-            print(text, end="")
-        else:
-            write(target, {target.name: text})
-    except GristmillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code_of(lambda: deliver(given.output, lambda _: (report(open_run(given.recipe)), {})))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ written to the store.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from contract.errors import GristmillError
+from contract.errors import exit_code_of
 from contract.fertility import Counts, Fertility, read_fertility, whole
 from contract.manifest import need
 from contract.plan import Run, open_run
 from contract.printable import printable
 from reports import charts
-from reports.report import write
+from reports.report import deliver
 
 FIGURES = {
     "tokens per word": "tokens_per_word",
@@ -90,17 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output", help="Markdown file for the report; its chart goes beside it. Default: standard output"
     )
     given = parser.parse_args(arguments)
-    target = Path(given.output) if given.output else None
-    try:
-        markdown, figures = report(open_run(given.recipe), target.stem if target else "")
-        if target is None:
-            print(markdown, end="")
-        else:
-            write(target, {target.name: markdown, **figures})
-    except GristmillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code_of(lambda: deliver(given.output, lambda stem: report(open_run(given.recipe), stem)))
 
 
 if __name__ == "__main__":

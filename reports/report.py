@@ -13,7 +13,7 @@ import bisect
 import operator
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 from contract import contamination
 from contract import recipe as recipes
 from contract.documents import parts_of, read_documents, stored_columns
-from contract.errors import GristmillError, NotReadyError, RecipeError
+from contract.errors import GristmillError, NotReadyError, RecipeError, exit_code_of
 from contract.funnel import levels
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
@@ -263,6 +263,19 @@ def _documents(run: Run, stage: str, columns: Sequence[str]) -> Iterator[dict[st
             yield from read_documents(run.store, part, [name for name in columns if name not in lacking])
 
 
+def deliver(output: str | None, make: Callable[[str], tuple[str, Mapping[str, str]]]) -> None:
+    """Print a page, or write it to the file `output` with its figures beside it.
+
+    `make` gives the Markdown and the figures by name; it gets the stem of the file, with which their names begin.
+    """
+    target = Path(output) if output else None
+    markdown, figures = make(target.stem if target else "")
+    if target is None:
+        print(markdown, end="")
+    else:
+        write(target, {target.name: markdown, **figures})
+
+
 def write(target: Path, files: Mapping[str, str]) -> None:
     """Write the report and its figures, by name, to the target's folder, which is created if missing.
 
@@ -287,21 +300,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="try filter.KEY=VALUE"
     )
     given = parser.parse_args(arguments)
-    try:
+
+    def tell() -> None:
         run = open_run(given.recipe)
         if given.overrides:
             print(what_if(run, filter_with(given.recipe, given.overrides)))
-            return 0
-        target = Path(given.output) if given.output else None
-        markdown, figures = report(run, not given.no_snippets, target.stem if target else "")
-        if target is None:
-            print(markdown, end="")
         else:
-            write(target, {target.name: markdown, **figures})
-    except GristmillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+            deliver(given.output, partial(report, run, not given.no_snippets))
+
+    return exit_code_of(tell)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ on the measured rates of `training/rates.py`. Nothing is trained and no page is 
 
 import argparse
 import json
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 from contract import recipe as recipes
 from contract.accelerators import ACCELERATORS, GB, Accelerator
 from contract.digest import split_digest
-from contract.errors import GristmillError, InputError
+from contract.errors import InputError, exit_code_of
 from contract.manifest import find
 from contract.mixture import Schedule, known_steps, lengths, of_pretrain, split_steps
 from contract.plan import open_run
@@ -330,8 +328,7 @@ def advice(stage: str, engine: Engine, part: str) -> str:
         "weights": [
             (cuts < 3, "raise engine.zero_stage to 3"),
             (stage in TRAINING and not engine.offload_parameters, "set engine.offload_parameters"),
-            (stage in TRAINING, more),
-            (True, whole),
+            (True, more if stage in TRAINING else whole),
         ],
         "gradients": [(cuts < 2, "raise engine.zero_stage to 2 or 3"), (True, more)],
         "optimizer": [
@@ -491,12 +488,9 @@ def main(arguments: Sequence[str]) -> int:
     spread = (
         () if given.gpus is None else [f"{stage}.engine.processes={given.gpus}" for stage in (*TRAINING, "evaluate")]
     )
-    try:
+
+    def say() -> None:
         recipe = recipes.load(given.recipe, [*given.overrides, *spread])
-        print("\n".join(report(recipe, ACCELERATORS[given.gpu], given.mfu, packed(given.recipe))), flush=True)
-    except GristmillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # for example `| head` has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        print("\n".join(report(recipe, ACCELERATORS[given.gpu], given.mfu, packed(given.recipe))))
+
+    return exit_code_of(say)
