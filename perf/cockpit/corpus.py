@@ -7,6 +7,7 @@ committed through the contract's own types. Two kinds of file are left out, beca
 
 import multiprocessing
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -22,17 +23,21 @@ from contract import results
 from contract.cuts import CUTS
 from contract.documents import Part
 from contract.kinds import Kind
-from contract.manifest import Attempt, Manifest, Rows
+from contract.manifest import Attempt, File, Manifest, Rows
 from contract.output import write_file
 from contract.plan import WHOLE, Run
 from contract.results import Result
-from contract.schema import DOCUMENTS, DROPS, LANGUAGES, SCORED, SNIPPET_CHARS, Drop
+from contract.schema import DOCUMENTS, DROPS, LANGUAGES, SCORED, SNIPPET_CHARS, STEPS, Drop
 from contract.settings.filter import Filter
+from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import BATCH_ROWS
 from perf.cockpit import pool as pools
+from pipelines.rules.steps import count_steps
 from pipelines.score import GROUP_ROWS
-from pipelines.spark.documents import Counts, Output, total
+from pipelines.spark.documents import DROP_ROWS, Counts, Output, total
+from pipelines.spark.places import MILLION, ids_of, listed, write_places
+from pipelines.spark.tables import TableWriter, group_rows
 
 SNAPSHOT_STAGES = ("crawl", "extract", "langid", "score", "filter", "minhash_sign")
 CORPUS_STAGES = ("dedup_url", "dedup_fuzzy", "dedup_substring", "decontaminate")
@@ -101,12 +106,25 @@ def write(run: Run, shape: Shape, processes: int = 2) -> dict[str, Rows]:
     work = [(place, shape, run.recipe.filter, names[0], names[1 + index], index) for index in range(shape.segments)]
     if processes == 1:
         done = [segment(*one) for one in work]
+        _index(place, done, map)
     else:
         spawned = multiprocessing.get_context("spawn")  # a fork would share the locks of pyarrow's threads
         with ProcessPoolExecutor(processes, mp_context=spawned) as executor:
             done = list(executor.map(segment, *zip(*work, strict=True)))
+            _index(place, done, executor.map)
     Attempt(run, run.task("curate", WHOLE)).commit([], result=results.Curate(sources=0))
     return {stage: _commit(stage, attempts[stage], done) for stage in attempts}
+
+
+def _index(place: Place, done: list[Written], each: Callable[..., Iterable[Output]]) -> None:
+    """Write the index of what the corpus stages dropped. each: `map`, or that of an executor."""
+    for stage in CORPUS_STAGES:
+        groups = _indexed(stage, [output for one in done for output in one.outputs[stage]])
+        names = [f"{number:05d}" for number in range(len(groups))]
+        folder = place.folder(stage, 0)
+        stores, folders = [place.store] * len(groups), [folder] * len(groups)
+        for output in each(write_places, stores, folders, groups, names):
+            done[-1].add(stage, output)
 
 
 def _commit(stage: str, attempts: list[Attempt], done: list[Written]) -> Rows:
@@ -161,9 +179,36 @@ def segment(place: Place, shape: Shape, settings: Filter, snapshot: str, file: s
     """Write what all stages have of one segment. file: the crawl file's name."""
     pool = _pool(pools.SLICES * shape.rows, settings.model_dump_json(), shape.seed)
     written = Written()
+    scored: list[pa.Table] = []
     for number in range(shape.files):
-        _File(place, shape, pool, snapshot, file, index, number).write(written)
+        made = _File(place, shape, pool, snapshot, file, index, number)
+        made.write(written)
+        scored.append(made.scored)
+    written.add("filter", _steps(place, settings, pa.concat_tables(scored), index))
+    for stage in SNAPSHOT_STAGES:
+        for number, files in enumerate(_indexed(stage, written.outputs[stage])):
+            folder = place.folder(stage, index)
+            written.add(stage, write_places(place.store, folder, files, f"{number:05d}"))
     return written
+
+
+def _indexed(stage: str, outputs: list[Output]) -> list[list[File]]:
+    """The files that the index of a stage names, in the groups of one table each; none for a stage without drops."""
+    return group_rows(listed(total(outputs), stage == "score"), MILLION) if STAGES[stage].drops else []
+
+
+def _steps(place: Place, settings: Filter, scored: pa.Table, index: int) -> Output:
+    """What every step of a threshold would move in a segment, a row group for each threshold."""
+    ids = pa.chunked_array([ids_of(chunk) for chunk in scored["id"].chunks], pa.binary(16))
+    counted = count_steps(scored.set_column(0, "id", ids), settings)
+    lengths = counted.group_by("setting").aggregate([([], "count_all")])
+    path = f"{place.folder('filter', index)}/{Kind.STEPS}-00000.parquet"
+    writer = TableWriter(place.store, path, Kind.STEPS, STEPS)
+    at = 0
+    for count in lengths["count_all"].to_pylist():
+        writer.write_table(counted.slice(at, count))
+        at += count
+    return Output(writer.close())
 
 
 class _File:
@@ -260,7 +305,7 @@ class _File:
         count = gone.num_rows
         drops = self._rows_dropped(
             "langid", columns["id"], columns["url"], [str(Drop.LANGUAGE)] * count, ["nl 0.91"] * count, [None] * count,
-            [text[:SNIPPET_CHARS] for text in columns["text"]],
+            [text[:SNIPPET_CHARS] for text in columns["text"]], ["nl"] * count,
         )  # fmt: skip
         size = int(self.sizes.sum())
         lost = sum(map(len, columns["text"]))
@@ -342,7 +387,7 @@ class _File:
         snippets = [text[:SNIPPET_CHARS] for text in gone["text"].to_pylist()]
         drops = self._rows_dropped(
             stage, gone["id"].to_pylist(), gone["url"].to_pylist(), fates["reason"], fates["value"],
-            fates["duplicate_of"], snippets,
+            fates["duplicate_of"], snippets, gone["language"].to_pylist(),
         )  # fmt: skip
         if gone.num_rows:
             schema = pa.schema([("row", pa.int64())])
@@ -361,20 +406,22 @@ class _File:
         """Drops of pages that never became a document."""
         ids, urls = [list(column) for column in zip(*rows, strict=True)] if rows else ([], [])
         count = len(ids)
-        return self._rows_dropped(stage, ids, urls, [reason] * count, [""] * count, [None] * count, [""] * count)
+        return self._rows_dropped(
+            stage, ids, urls, [reason] * count, [""] * count, [None] * count, [""] * count, [None] * count
+        )
 
     def _rows_dropped(self, stage: str, *columns: list[Any]) -> list[Any]:
-        ids, urls, reasons, values, stays, snippets = columns
+        ids, urls, reasons, values, stays, snippets, languages = columns
         if not ids:
             return []
-        made = pa.table([ids, urls, [stage] * len(ids), reasons, values, stays, snippets], schema=DROPS)
+        made = pa.table([ids, urls, [stage] * len(ids), reasons, values, stays, snippets, languages], schema=DROPS)
         return [self._table(stage, Kind.DROPS, DROPS, made)]
 
     def _table(self, stage: str, kind: Kind, schema: pa.Schema, table: pa.Table) -> Any:
         """Write a table in the row groups of `TableWriter`, but to memory first: it writes in many small pieces."""
         folder = self.place.folder(stage, self.index)
         path = f"{folder}/{kind}-{self.index:05d}-{self.number:05d}.parquet"
-        step = BATCH_ROWS if kind in (Kind.DOCUMENTS, Kind.DROPS) else table.num_rows
+        step = {Kind.DOCUMENTS: BATCH_ROWS, Kind.DROPS: DROP_ROWS}.get(kind, table.num_rows)
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, schema, compression=codecs(schema), write_page_checksum=True) as writer:
             writer.write_table(table, row_group_size=step)
