@@ -51,12 +51,16 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a corpus is: so many files in each segment, with so many scored documents in each."""
+    """How large a corpus is: so many files in each segment, with so many scored documents in each.
+
+    hostile: texts of which each document has one in its title, its address and its text.
+    """
 
     segments: int
     files: int
     rows: int = GROUP_ROWS
     seed: int = 0
+    hostile: tuple[str, ...] = ()
 
     @property
     def documents(self) -> int:
@@ -223,7 +227,7 @@ class _File:
         self.slice = slice(start, start + shape.rows)
         self.random = np.random.default_rng([shape.seed, index, number])
         extracted = shape.rows * ONE_OF // (ONE_OF - 1)
-        self.extracted = self._documents(extracted, serial * extracted, snapshot, file)
+        self.extracted = self._documents(extracted, serial * extracted, snapshot, file, shape.hostile)
         spoken = np.arange(extracted) % ONE_OF != ONE_OF - 1
         spoken[np.flatnonzero(spoken)[shape.rows :]] = False
         self.spoken: Mask = spoken
@@ -237,7 +241,7 @@ class _File:
         self.sizes = size.to_numpy().copy()
         self.cut = np.zeros(0, int)
 
-    def _documents(self, rows: int, first: int, snapshot: str, file: str) -> pa.Table:
+    def _documents(self, rows: int, first: int, snapshot: str, file: str, hostile: tuple[str, ...] = ()) -> pa.Table:
         """Documents as `extract` writes them. Their places in the pool are those of the scored ones, and some more."""
         pool, random = self.pool, self.random
         serials = np.arange(rows)
@@ -249,6 +253,9 @@ class _File:
         titles = pc.binary_join_element_wise(*words, numbers, " ")
         hosts = pool.names.take(pa.array(pool.hosts[self.places]))
         paths = pc.binary_join_element_wise(hosts, words[0], numbers, "/")
+        if hostile:
+            titles = pa.array([hostile[one % len(hostile)] for one in range(rows)])
+            paths = pc.binary_join_element_wise(titles, pa.scalar("example.org"), titles, numbers, "/")
         columns = {
             "id": pa.array(ids),
             "url": pc.binary_join_element_wise(pa.scalar("https://"), paths, ""),

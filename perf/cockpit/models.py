@@ -1,7 +1,7 @@
 """The rest of a synthetic run: what `mix` to `export` commit, with curves as long as wanted and models of a few bytes."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -23,10 +23,11 @@ PPO = (
 )  # fmt: skip
 
 
-def write(run: Run, corpus: Rows, steps: int, seed: int = 0, last: str = "export") -> None:
+def write(run: Run, corpus: Rows, steps: int, seed: int = 0, last: str = "export", hostile: Sequence[str] = ()) -> None:
     """Commit the stages from `mix` to `last` that are not done. corpus: what `decontaminate` counted.
 
-    steps: of pretraining; the other stages have fewer. An odd seed's gate stays closed, so that it has no PPO.
+    steps: of pretraining; the other stages have fewer. An odd seed's gate stays closed, so that it has no PPO. hostile:
+    texts that become names of curves, prompts and replies.
     """
     random = np.random.default_rng(seed)
     makers = {
@@ -35,12 +36,12 @@ def write(run: Run, corpus: Rows, steps: int, seed: int = 0, last: str = "export
         "preferences": lambda: _examples(run, "preferences"),
         "tokenizer": lambda: _tokenizer(run),
         "pack": lambda: _commit(run, "pack", [], _packed(corpus)),
-        "pretrain": lambda: _pretrain(run, steps, random),
+        "pretrain": lambda: _pretrain(run, steps, random, hostile),
         "sft": lambda: _sft(run, max(20, steps // 100), random),
         "reward": lambda: _reward(run, max(20, steps // 100), random),
         "gate": lambda: _commit(run, "gate", [], _gate(seed)),
         "ppo": lambda: _ppo(run, max(10, steps // 1000), random),
-        "evaluate": lambda: _evaluate(run, random),
+        "evaluate": lambda: _evaluate(run, random, hostile),
         "export": lambda: _commit(
             run, "export", [], results.Export(stage="ppo", parameters=1_300_000, dtype="float32")
         ),
@@ -145,8 +146,9 @@ def _metrics(points: Iterable[Point]) -> tuple[str, Kind, bytes, int]:
     return "metrics.jsonl", Kind.METRICS, dump_points(listed), len(listed)
 
 
-def _pretrain(run: Run, steps: int, random: np.random.Generator) -> None:
+def _pretrain(run: Run, steps: int, random: np.random.Generator, hostile: Sequence[str]) -> None:
     points = list(pretraining(steps, random))
+    points += [Point(step, name, float(step), BEGAN_S + step) for name in hostile for step in (1, 2)]
     loss = next(one.value for one in reversed(points) if one.name == "heldout_loss")
     for number in range(1, CHECKPOINTS + 1):
         step = steps * number // CHECKPOINTS
@@ -193,7 +195,7 @@ def _ppo(run: Run, steps: int, random: np.random.Generator) -> None:
     _commit(run, "ppo", [*_model(), _metrics(_points(curves))], results.Ppo(**ends))
 
 
-def _evaluate(run: Run, random: np.random.Generator) -> None:
+def _evaluate(run: Run, random: np.random.Generator, hostile: Sequence[str]) -> None:
     samples = [
         {
             "prompt": f"Question {number}?", "before": "An answer. " * 8, "reward_before": round(random.normal(), 3),
@@ -201,6 +203,10 @@ def _evaluate(run: Run, random: np.random.Generator) -> None:
         }
         for number in range(PROMPTS)
     ]  # fmt: skip
+    samples += [
+        dict.fromkeys(("prompt", "before", "after"), one) | {"reward_before": 0.0, "reward_after": 1.0}
+        for one in hostile
+    ]
     lines = "".join(json.dumps(one) + "\n" for one in samples).encode()
     figures = results.Evaluate(
         heldout_sequences=64, heldout_tokens=16_371, prompts=PROMPTS, perplexity_pretrain=20.0, perplexity_sft=22.0,

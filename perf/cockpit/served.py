@@ -20,11 +20,12 @@ from demo.rest import Airflow
 from gristmill_airflow import cockpit
 from gristmill_airflow.environment import PASSWORDS, standalone_environment
 from perf.cockpit import rights
+from perf.cockpit.payloads import PAYLOADS
 from perf.cockpit.store import Made
 
 ROOT = Path(__file__).parents[2]
 DAGS = ("corpus", "pretrain", "align", "evaluate")
-LARGE = "large"
+LARGE, HOSTILE = "large", "hostile"
 START_S = 120
 
 
@@ -129,9 +130,10 @@ def entries(made: Made) -> list[tuple[str, str, str, str]]:
     """(DAG, run id, URI, note) of every run: the large one once in each DAG, the tiny ones spread over the DAGs."""
     tiny = [
         (DAGS[number % len(DAGS)], f"tiny-{number:04d}", uri, f"uses recipe tiny, variant {number}")
-        for number, uri in enumerate(made.tiny[: made.size.runs - len(DAGS)])
+        for number, uri in enumerate(made.tiny[: made.size.runs - 2 * len(DAGS)])
     ]
-    return [*tiny, *((dag, LARGE, made.large, "uses recipe bench") for dag in DAGS)]
+    hostile = [(dag, HOSTILE, made.hostile, " ".join(PAYLOADS)[:900]) for dag in DAGS]
+    return [*tiny, *hostile, *((dag, LARGE, made.large, "uses recipe bench") for dag in DAGS)]
 
 
 def _enter(folder: Path, port: int, rows: list[tuple[str, str, str, str]]) -> None:

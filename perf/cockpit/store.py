@@ -2,14 +2,16 @@
 
 import gzip
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from contract.plan import Run, open_run, resolve, vary
+from contract.printable import printable
 from contract.store import Store
 from perf.cockpit import corpus, models
+from perf.cockpit.payloads import PAYLOADS
 
 RECIPE = """\
 name: bench
@@ -43,10 +45,11 @@ class Size:
 
 @dataclass(frozen=True)
 class Made:
-    """What was made: the URIs of the large run and of the tiny ones, newest last."""
+    """What was made: the URIs of the large run, of the one whose texts attack pages, and of the tiny ones, newest last."""
 
     size: Size
     large: str
+    hostile: str
     tiny: tuple[str, ...]
 
     @cached_property
@@ -59,20 +62,23 @@ def make(folder: Path, size: Size = Size(), processes: int = 2) -> Made:
     note = folder / "made.json"
     if note.exists():
         held = json.loads(note.read_text())
-        made = Made(Size(**held["size"]), held["large"], tuple(held["tiny"]))
+        made = Made(Size(**held["size"]), held["large"], held["hostile"], tuple(held["tiny"]))
         if made.size == size:
             return made
     shape = corpus.shape_of(size.documents)
     large = _resolved(folder, "large", shape.segments, size.steps)
     counts = corpus.write(large, shape, processes)
     models.write(large, counts["decontaminate"], size.steps)
-    made = Made(size, large.uri, tuple(_tiny(folder, size.runs - 1)))
-    note.write_text(json.dumps({"size": asdict(size), "large": made.large, "tiny": made.tiny}))
+    made = Made(size, large.uri, hostile(folder), tuple(_tiny(folder, size.runs - 1)))
+    note.write_text(json.dumps(asdict(made)))
     return made
 
 
-def _resolved(folder: Path, name: str, segments: int, steps: int) -> Run:
-    """A run over a crawl of so many files without a page: their names and contents are all that a plan reads."""
+def _resolved(folder: Path, name: str, segments: int, steps: int, settings: Sequence[str] = ()) -> Run:
+    """A run over a crawl of so many files without a page: their names and contents are all that a plan reads.
+
+    settings: overrides of the recipe.
+    """
     crawl = folder / name
     crawl.mkdir(parents=True, exist_ok=True)
     for number in range(segments):
@@ -80,7 +86,7 @@ def _resolved(folder: Path, name: str, segments: int, steps: int) -> Run:
         (crawl / f"{name}-{number:05d}.warc.gz").write_bytes(gzip.compress(f"{head}\r\n\r\n".encode(), mtime=0))
     recipe = folder / f"{name}.yaml"
     recipe.write_text(RECIPE.format(folder=folder, crawl=name, steps=steps))
-    return unsynced(resolve(str(recipe), name))
+    return unsynced(resolve(str(recipe), name, settings))
 
 
 def unsynced(run: Run) -> Run:
@@ -91,6 +97,16 @@ def unsynced(run: Run) -> Run:
 def overrides(number: int) -> list[str]:
     """What differs in the recipe of a tiny run."""
     return [f"pretrain.optim.lr={1e-4 * (1 + number % VARIANTS):.4f}"]
+
+
+def hostile(folder: Path) -> str:
+    """The URI of a run whose titles, addresses, texts, curves, replies, name and settings are all `PAYLOADS`."""
+    shown = [printable(one) for one in PAYLOADS]  # a recipe refuses control characters
+    settings = [f"name={json.dumps(' '.join(shown))}", f"crawl.strict_words={json.dumps(shown)}"]
+    run = _resolved(folder, "hostile", 1, TINY_STEPS, settings)
+    counts = corpus.write(run, replace(TINY, hostile=PAYLOADS), processes=1)
+    models.write(run, counts["decontaminate"], TINY_STEPS, hostile=PAYLOADS)
+    return run.uri
 
 
 def _tiny(folder: Path, runs: int) -> list[str]:
