@@ -25,7 +25,7 @@ from contract.thinning import Curve, load_curves, thin
 State = Literal["done", "running", "silent", "waiting"]
 
 SILENT_S = 600.0  # points come every minute, or as seldom as a slow step ends
-FULL_BYTES = 16_000_000  # a full file of curves that is still read in under a second, where there is no thinned one
+FULL_BYTES = 8_000_000  # a full file that is still read in half a second, where there is no thinned one
 KEPT = 16  # committed curves that stay in memory, about half a megabyte each
 MARKS = 200  # of one task
 WINDOW, FEWEST, TIMES = 32, 8, 8.0
