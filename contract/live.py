@@ -65,18 +65,24 @@ def read_live(store: Store, prefix: str, seen: Seen | None = None) -> Live | Non
 
     Opens only files that are new to the reader. A file that is just being written is left for the next time.
     """
+    try:
+        attempts = _attempts(store, prefix)
+        if not attempts:
+            return None
+        attempt = max(attempts, key=lambda name: attempts[name].modified)
+        return _read(store, attempt, attempts[attempt], seen)
+    except FileNotFoundError:  # the task has begun just now, or its attempt has committed meanwhile
+        return None
+
+
+def _attempts(store: Store, prefix: str) -> dict[str, _Files]:
+    """The files of each attempt below a task's prefix that shows points."""
     attempts: dict[str, _Files] = {}
     for entry in store.files(prefix):
         if found := FILE.fullmatch(entry.path):
             files = attempts.setdefault(found["attempt"], _Files())
             (files.points if found["kind"] == "points" else files.curves)[int(found["number"])] = entry
-    if not attempts:
-        return None
-    attempt = max(attempts, key=lambda name: attempts[name].modified)
-    try:
-        return _read(store, attempt, attempts[attempt], seen)
-    except FileNotFoundError:  # the attempt has committed meanwhile
-        return None
+    return attempts
 
 
 def _read(store: Store, attempt: str, files: _Files, seen: Seen | None) -> Live:

@@ -18,7 +18,6 @@ from contract.manifest import File, Manifest
 from contract.masking import masked
 from contract.metrics import load_points
 from contract.plan import Run, Task
-from contract.stages import STAGES
 from contract.store import Store
 from contract.thinning import Curve, load_curves, thin
 
@@ -100,9 +99,37 @@ MARKERS = ("resumed", "skipped")
 """Curves that are marks in the other charts and have no chart of their own."""
 
 
-def is_training(stage: str) -> bool:
-    """Whether a stage has curves: those of the GPU plane."""
-    return stage in STAGES and STAGES[stage].plane == "gpu"
+STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "probe", "evaluate")
+"""The stages that have a page: those that train or measure a model, and the gate."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A stage of a run, and whether it is done or shows points of a running task."""
+
+    stage: str
+    state: Literal["done", "running", "waiting"]
+
+
+def states(run: Run) -> list[Shown]:
+    """Each stage of STAGES_SHOWN with its state, in their order."""
+    found: list[Shown] = []
+    for stage in STAGES_SHOWN:
+        prefix = run.task(stage).prefix
+        if run.store.exists(f"{prefix}/manifest.json"):
+            found.append(Shown(stage, "done"))
+        else:
+            found.append(Shown(stage, "running" if run.store.folders(prefix) else "waiting"))
+    return found
+
+
+def stage_to_show(found: Sequence[Shown]) -> str | None:
+    """The stage whose curves people want to see first: one that runs, else the last that is done; None if none is."""
+    for wanted in ("running", "done"):
+        for one in reversed(found):
+            if one.state == wanted and one.stage not in ("gate", "probe", "evaluate"):
+                return one.stage
+    return None
 
 
 def read(run: Run, task: Task, seen: Seen | None = None) -> Reading:

@@ -84,11 +84,14 @@ def test_a_file_that_is_being_written_is_left_for_the_next_time(store: Store, to
     assert read(store).curves == thin([point(0)])
 
 
-def test_an_attempt_that_commits_meanwhile_shows_no_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["files", "read_bytes"])
+def test_an_attempt_that_commits_meanwhile_shows_no_more(
+    store: Store, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     show(store, 0)
 
     def gone(self: Store, path: str) -> bytes:
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(Store, "read_bytes", gone)
+    monkeypatch.setattr(Store, method, gone)
     assert read_live(store, TASK) is None

@@ -15,7 +15,7 @@ from contract.plan import Run, resolve
 from contract.results import Pretrain
 from contract.thinning import Curve, dump_curves, thin
 from reports import curves
-from reports.curves import Chart, Line, Mark, charts, marks, spikes, table
+from reports.curves import Chart, Line, Mark, Shown, charts, marks, spikes, stage_to_show, states, table
 
 
 @pytest.fixture
@@ -122,12 +122,19 @@ def test_a_committed_task_is_done_whatever_an_attempt_has_left(run: Run, commit:
     assert (found.state, found.whole, found.curves) == ("done", True, thin(points(3)))
 
 
-def test_only_stages_of_the_gpu_have_curves() -> None:
-    assert [name for name in ("pretrain", "ppo", "probe", "filter", "gate", "nothing") if curves.is_training(name)] == [
-        "pretrain",
-        "ppo",
-        "probe",
-    ]
+def test_the_stage_that_runs_is_shown_first_and_else_the_last_one(run: Run, commit: Callable[..., str]) -> None:
+    assert {one.state for one in states(run)} == {"waiting"}
+    assert [one.stage for one in states(run)] == list(curves.STAGES_SHOWN)
+    assert stage_to_show(states(run)) is None
+    commit([])
+    assert states(run)[0] == Shown("pretrain", "done")
+    assert stage_to_show(states(run)) == "pretrain"
+    run.store.write_bytes(f"{run.task('sft').prefix}/attempt-aa/{points_name(0)}", b"")
+    assert states(run)[1] == Shown("sft", "running")
+    assert stage_to_show(states(run)) == "sft"
+    run.store.write_bytes(f"{run.task('sft').prefix}/manifest.json", b"")
+    run.store.write_bytes(f"{run.task('evaluate').prefix}/manifest.json", b"")
+    assert stage_to_show(states(run)) == "sft", "evaluate trains nothing"
 
 
 def test_curves_stand_in_charts_by_what_they_measure() -> None:
