@@ -7,6 +7,7 @@ each is read once and kept, for at most CACHED of them.
 
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,19 +18,22 @@ from contract.errors import InputError, NotReadyError, StoreError
 from contract.headline import headline, number
 from contract.kinds import Kind
 from contract.manifest import File, Manifest, lies_below, need, read
-from contract.plan import Run, Task
+from contract.plan import Run
 from contract.stages import STAGES
 from contract.store import Store
 
 MODELS = ("pretrain", "sft", "reward", "ppo")
 """The stages that train a model, in the order of the stage table."""
+STAGES_READ = (*MODELS, "evaluate", "export")
 OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT, Kind.METRICS, Kind.EVENTS})
 """The kinds of file that may be downloaded: those of models, and the curves of their training. No text of the web."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Names of files that go into a header and a command as they are."""
 STEP = re.compile(r"step-([0-9]{1,12})")
 CACHED = 4096
-READERS = 8  # threads that wait for the store
+READERS = ThreadPoolExecutor(8, "models")  # they wait for the store; none is started before the first page
+FRESH_S = 5.0  # for so long a table is taken for true, so that many readers at once cost one
+TABLES = 64
 PIECE = 1 << 20
 CHECKPOINTS = 50  # most of one model that are told, the newest
 Number = int | float
@@ -37,11 +41,24 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Seen:
-    """A DAG run that the reader may see, and the run of the store that it worked on. Several may share one."""
+    """A DAG run that the reader may see, and where the run of the store that it worked on has its results.
+
+    Several DAG runs may share one run of the store. prefixes: of the stages that train, measure and export models, in
+    the order of `STAGES_READ`.
+    """
 
     dag_id: str
     run_id: str
-    run: Run
+    store: Store
+    prefixes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dag_id: str, run_id: str, run: Run) -> "Seen":
+        return cls(dag_id, run_id, run.store, tuple(run.task(stage).prefix for stage in STAGES_READ))
+
+    def prefix(self, stage: str) -> str:
+        """Where the result of a stage lies."""
+        return self.prefixes[STAGES_READ.index(stage)]
 
 
 @dataclass(frozen=True)
@@ -147,21 +164,26 @@ def _looked(reading: Callable[[], Kept]) -> Kept | str | None:
         return str(error)
 
 
-def table(seen: Sequence[Seen], look: Look = cached) -> list[Model]:
+def table(seen: Sequence[Seen]) -> tuple[Model, ...]:
     """Every model of these runs: those not finished first, then the newest. One that several runs share stands once.
 
-    Costs a read of each manifest that was not read before, and a listing of each training that is not done.
+    Costs a read of each manifest that was not read before, and a listing of each training that is not done. What was
+    found is told again for FRESH_S seconds.
     """
+    return _table(tuple(seen), int(time.monotonic() / FRESH_S))
+
+
+@lru_cache(TABLES)
+def _table(seen: tuple[Seen, ...], _: int) -> tuple[Model, ...]:
     users: dict[tuple[Store, str], list[Seen]] = {}
     for one in seen:
         for stage in MODELS:
-            users.setdefault((one.run.store, one.run.task(stage).prefix), []).append(one)
-    runs = {one.run.uri: one.run for one in seen}
-    with ThreadPoolExecutor(READERS) as pool:
-        exported = {prefix for found in pool.map(lambda run: _exported(run, look), runs.values()) for prefix in found}
-        made = pool.map(lambda item: _model(item[1], item[0][1].partition("/")[0], exported, look), users.items())
-        models = [one for one in made if one]
-    return sorted(models, key=lambda one: (one.finished or "~", MODELS.index(one.stage)), reverse=True)
+            users.setdefault((one.store, one.prefix(stage)), []).append(one)
+    first = {(one.store, one.prefix("export")): one for one in seen}
+    exported = {prefix for found in READERS.map(_exported, first.values()) for prefix in found}
+    made = READERS.map(lambda item: _model(item[1], item[0][1].partition("/")[0], exported), users.items())
+    models = [one for one in made if one]
+    return tuple(sorted(models, key=lambda one: (one.finished or "~", MODELS.index(one.stage)), reverse=True))
 
 
 def model(seen: Seen, stage: str) -> Model:
@@ -171,49 +193,45 @@ def model(seen: Seen, stage: str) -> Model:
     """
     if stage not in MODELS:
         raise InputError(f"{stage} trains no model; {', '.join(MODELS)} do")
-    found = _model([seen], stage, _exported(seen.run, fresh), fresh)
+    found = _model([seen], stage, _exported(seen, fresh), fresh)
     if found is None:
         raise NotReadyError(f"{stage} of this run has made nothing yet: no model and no checkpoint")
     return found
 
 
-def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look) -> Model | None:
+def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look = cached) -> Model | None:
     """The model of a stage that these DAG runs share, or None if there is nothing of it."""
     seen = next((one for one in users if one.dag_id == STAGES[stage].dag), users[0])
-    task = seen.run.task(stage)
-    what = (seen.dag_id, seen.run_id, stage, task.fingerprint, len(users))
-    kept = look(seen.run.store, task.prefix)
+    prefix = seen.prefix(stage)
+    what = (seen.dag_id, seen.run_id, stage, prefix.split("/")[1], len(users))
+    kept = look(seen.store, prefix)
     if isinstance(kept, str):
         return Model(*what, state=kept)
     if kept is None:
-        steps = _steps(seen.run.store, task)
+        steps = _steps(seen.store, prefix)
         return Model(*what, state=f"not finished; its newest checkpoint is of step {steps[0]:,}") if steps else None
+    base = kept if stage == "pretrain" else _there(look(seen.store, seen.prefix("pretrain")))
+    evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage == "ppo" else None
     return Model(
         *what,
         finished=kept.finished,
         headline=kept.headline,
-        parameters=_parameters(seen.run, stage, kept, look),
+        parameters=base.whole("parameters") if base else None,
         tokens=kept.whole("tokens") if stage == "pretrain" else kept.whole("response_tokens"),
-        figure=main_figure(stage, kept, _evaluated(seen.run, look) if stage == "ppo" else None),
+        figure=main_figure(stage, kept, evaluated),
         bytes=kept.bytes,
-        exported=task.prefix in exported,
+        exported=prefix in exported,
     )
 
 
-def _parameters(run: Run, stage: str, kept: Kept, look: Look) -> int | None:
-    base = kept if stage == "pretrain" else look(run.store, run.task("pretrain").prefix)
-    return base.whole("parameters") if isinstance(base, Kept) else None
-
-
-def _evaluated(run: Run, look: Look) -> Kept | None:
-    found = look(run.store, run.task("evaluate").prefix)
+def _there(found: Kept | str | None) -> Kept | None:
     return found if isinstance(found, Kept) else None
 
 
-def _exported(run: Run, look: Look) -> set[str]:
+def _exported(seen: Seen, look: Look = cached) -> set[str]:
     """The prefix of the model that a run exports, if it has done so."""
-    found = look(run.store, run.task("export").prefix)
-    if not isinstance(found, Kept):
+    found = _there(look(seen.store, seen.prefix("export")))
+    if found is None:
         return set()
     return {prefix for prefix in found.inputs if prefix.partition("/")[0] == found.metrics.get("stage")}
 
@@ -248,30 +266,27 @@ class Checkpoint:
     state: str = ""
 
 
-def checkpoints(run: Run, stage: str) -> list[Checkpoint]:
+def checkpoints(seen: Seen, stage: str) -> list[Checkpoint]:
     """The newest CHECKPOINTS checkpoints of one training of a run, the last step first."""
-    task = run.task(stage)
+    prefix = seen.prefix(stage)
 
     def told(step: int) -> Checkpoint | None:
-        kept = cached(run.store, _prefix(task, step))
+        kept = cached(seen.store, _of_step(prefix, step))
         if isinstance(kept, str):
             return Checkpoint(step, state=kept)
         return Checkpoint(step, kept.finished, kept.bytes, kept.number("heldout_loss")) if kept else None
 
-    with ThreadPoolExecutor(READERS) as pool:
-        return [one for one in pool.map(told, _steps(run.store, task)[:CHECKPOINTS]) if one]
+    return [one for one in READERS.map(told, _steps(seen.store, prefix)[:CHECKPOINTS]) if one]
 
 
-def _steps(store: Store, task: Task) -> list[int]:
-    """The steps of which there are folders of checkpoints, the last first."""
-    found = map(STEP.fullmatch, store.folders(f"{task.stage}/{task.fingerprint}"))
+def _steps(store: Store, prefix: str) -> list[int]:
+    """The steps of which a training has folders of checkpoints, the last first."""
+    found = map(STEP.fullmatch, store.folders(prefix.rpartition("/")[0]))
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def _prefix(task: Task, step: int | None) -> str:
-    if step is None:
-        return task.prefix
-    return f"{task.stage}/{task.fingerprint}/step-{step:08d}"
+def _of_step(prefix: str, step: int) -> str:
+    return f"{prefix.rpartition('/')[0]}/step-{step:08d}"
 
 
 def committed(run: Run, stage: str, step: int | None = None) -> Manifest:
@@ -283,7 +298,7 @@ def committed(run: Run, stage: str, step: int | None = None) -> Manifest:
     if step is None:
         return need(run.store, task)
     try:
-        return read(run.store, _prefix(task, step))
+        return read(run.store, _of_step(task.prefix, step))
     except FileNotFoundError:
         raise NotReadyError(f"{stage} of this run has no checkpoint of step {step:,}") from None
 

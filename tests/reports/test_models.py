@@ -24,16 +24,22 @@ SIZE = sum(map(len, MODEL.values()))
 @pytest.fixture(autouse=True)
 def forget() -> None:
     models._kept.cache_clear()
+    models._table.cache_clear()
 
 
 @pytest.fixture
-def seen(make_run: Callable[..., Run]) -> Seen:  # noqa: F811
+def trained(make_run: Callable[..., Run]) -> Run:  # noqa: F811
     run = make_run()
     train(run)
-    return Seen("align", "one", run)
+    return run
 
 
-def test_the_table_says_what_each_stage_committed(seen: Seen) -> None:
+@pytest.fixture
+def seen(trained: Run) -> Seen:
+    return Seen.of("align", "one", trained)
+
+
+def test_the_table_says_what_each_stage_committed(seen: Seen, trained: Run) -> None:
     ppo, reward, sft, pretrain = models.table([seen])
     assert [one.stage for one in (ppo, reward, sft, pretrain)] == ["ppo", "reward", "sft", "pretrain"], "newest first"
     assert [one.parameters for one in (ppo, sft, pretrain)] == [1_315_968] * 3
@@ -45,7 +51,7 @@ def test_the_table_says_what_each_stage_committed(seen: Seen) -> None:
     assert [one.exported for one in (ppo, reward, sft, pretrain)] == [True, False, False, False]
     assert {one.bytes for one in (ppo, reward, sft, pretrain)} == {SIZE}
     assert pretrain.headline == "held-out perplexity 4,000 -> 117"
-    made = manifests.need(seen.run.store, seen.run.task("sft"))
+    made = manifests.need(trained.store, trained.task("sft"))
     assert (sft.finished, sft.fingerprint, sft.name) == (
         f"{made.finished:%Y-%m-%d %H:%M:%S}", made.fingerprint, "align/one/sft",
     )  # fmt: skip
@@ -53,11 +59,12 @@ def test_the_table_says_what_each_stage_committed(seen: Seen) -> None:
 
 def test_a_model_that_runs_share_stands_once_with_the_dag_that_trains_it(
     seen: Seen,
+    trained: Run,
     make_run: Callable[..., Run],  # noqa: F811
 ) -> None:
     other = make_run("sft.seed=7", run="two")
     rows = models.table(
-        [Seen("evaluate", "three", seen.run), seen, Seen("align", "two", other), Seen("pretrain", "p", seen.run)]
+        [Seen.of("evaluate", "three", trained), seen, Seen.of("align", "two", other), Seen.of("pretrain", "p", trained)]
     )
     assert [(one.stage, one.dag_id, one.run_id, one.shared) for one in rows] == [
         ("ppo", "align", "one", 3),
@@ -68,59 +75,62 @@ def test_a_model_that_runs_share_stands_once_with_the_dag_that_trains_it(
 
 
 def test_a_manifest_is_read_once_for_the_table_and_again_for_its_own_page(
-    seen: Seen, monkeypatch: pytest.MonkeyPatch
+    seen: Seen, trained: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
     monkeypatch.setattr(models, "read", lambda store, prefix: read.append(prefix) or manifests.read(store, prefix))
     first = models.table([seen])
-    assert sorted(one.partition("/")[0] for one in read) == ["evaluate", "export", "ppo", "pretrain", "reward", "sft"]
+    assert sorted({one.partition("/")[0] for one in read}) == ["evaluate", "export", "ppo", "pretrain", "reward", "sft"]
     read.clear()
+    models._table.cache_clear()
     assert models.table([seen]) == first
     assert read == []
     assert models.model(seen, "sft") == first[2]
-    assert seen.run.task("sft").prefix in read
+    assert trained.task("sft").prefix in read
 
 
 def test_training_that_is_not_done_shows_its_newest_checkpoint(make_run: Callable[..., Run]) -> None:  # noqa: F811
     run = make_run()
-    seen = Seen("pretrain", "one", run)
-    assert models.table([seen]) == []
+    seen = Seen.of("pretrain", "one", run)
+    assert models.table([seen]) == ()
     with pytest.raises(NotReadyError, match="pretrain of this run has made nothing yet"):
         models.model(seen, "pretrain")
     for step in (5, 20):
         commit(run, "pretrain", Checkpoint(step=step, processes=1, schedule_steps=99), {"s": b"s" * step}, Kind.CHECKPOINT, f"step-{step:08d}")  # fmt: skip
+    models._table.cache_clear()
     [row] = models.table([seen])
     assert (row.stage, row.finished, row.state) == ("pretrain", "", "not finished; its newest checkpoint is of step 20")
-    assert [(one.step, one.bytes) for one in models.checkpoints(run, "pretrain")] == [(20, 20), (5, 5)]
+    assert [(one.step, one.bytes) for one in models.checkpoints(seen, "pretrain")] == [(20, 20), (5, 5)]
     commit(run, "pretrain", PRETRAIN, MODEL, Kind.MODEL)
+    models._table.cache_clear()
     assert models.table([seen])[0].finished, "what was not done is asked for again"
 
 
 def test_what_is_not_finished_stands_before_what_is(seen: Seen, make_run: Callable[..., Run]) -> None:  # noqa: F811
     other = make_run("sft.seed=7", run="two")
     commit(other, "sft", Checkpoint(step=1, processes=1, schedule_steps=9), {}, Kind.CHECKPOINT, "step-00000001")
-    rows = models.table([seen, Seen("align", "two", other)])
+    rows = models.table([seen, Seen.of("align", "two", other)])
     assert [(one.run_id, one.stage) for one in rows][:2] == [("two", "sft"), ("one", "ppo")]
 
 
-def test_a_damaged_manifest_is_a_row_that_says_so(seen: Seen) -> None:
-    seen.run.store.write_bytes(f"{seen.run.task('sft').prefix}/manifest.json", b"{")
+def test_a_damaged_manifest_is_a_row_that_says_so(seen: Seen, trained: Run) -> None:
+    trained.store.write_bytes(f"{trained.task('sft').prefix}/manifest.json", b"{")
     rows = {one.stage: one for one in models.table([seen])}
     assert "is not a manifest; delete it" in rows["sft"].state
     assert rows["sft"].figure is None
     assert rows["ppo"].figure == Figure("win rate", 0.78, 0.61, 0.89)
-    seen.run.store.write_bytes(f"{seen.run.task('pretrain').prefix}/step-x/ignored", b"")
-    seen.run.store.write_bytes(f"pretrain/{seen.run.task('pretrain').fingerprint}/step-00000005/manifest.json", b"{")
-    [checkpoint] = models.checkpoints(seen.run, "pretrain")
+    trained.store.write_bytes(f"{trained.task('pretrain').prefix}/step-x/ignored", b"")
+    trained.store.write_bytes(f"pretrain/{trained.task('pretrain').fingerprint}/step-00000005/manifest.json", b"{")
+    [checkpoint] = models.checkpoints(seen, "pretrain")
     assert (checkpoint.step, checkpoint.bytes) == (5, 0)
     assert "is not a manifest" in checkpoint.state
 
 
 def test_checkpoints_say_their_loss_and_are_bounded(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    [one] = models.checkpoints(seen.run, "pretrain")
+    [one] = models.checkpoints(seen, "pretrain")
     assert (one.step, one.heldout_loss, one.bytes) == (5, 4.9, 2)
     monkeypatch.setattr(models, "CHECKPOINTS", 0)
-    assert models.checkpoints(seen.run, "pretrain") == []
+    assert models.checkpoints(seen, "pretrain") == []
 
 
 def test_without_an_evaluation_ppo_is_known_by_its_reward() -> None:
@@ -161,28 +171,28 @@ def test_files_are_offered_by_their_names_in_the_manifest(make_run: Callable[...
             models.chosen(made, name)
 
 
-def test_a_file_comes_in_pieces_and_a_damaged_one_not_at_all(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_comes_in_pieces_and_a_damaged_one_not_at_all(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "PIECE", 32)
-    file = models.chosen(models.committed(seen.run, "ppo"), "model.safetensors").file
-    pieces = list(models.stream(seen.run.store, file))
+    file = models.chosen(models.committed(trained, "ppo"), "model.safetensors").file
+    pieces = list(models.stream(trained.store, file))
     assert [len(one) for one in pieces] == [32, 32, 6]
     assert b"".join(pieces) == MODEL["model.safetensors"]
-    seen.run.store.write_bytes(file.path, b"short")
+    trained.store.write_bytes(file.path, b"short")
     with pytest.raises(DamagedError, match="has 5 bytes, 70 bytes were committed"):
-        models.stream(seen.run.store, file)
+        models.stream(trained.store, file)
 
 
-def test_a_checkpoint_is_fetched_by_its_step(seen: Seen) -> None:
-    made = models.committed(seen.run, "pretrain", 5)
+def test_a_checkpoint_is_fetched_by_its_step(trained: Run) -> None:
+    made = models.committed(trained, "pretrain", 5)
     assert [(one.name, one.offered) for one in models.downloads(made)] == [("state.json", True)]
     with pytest.raises(NotReadyError, match="no checkpoint of step 6"):
-        models.committed(seen.run, "pretrain", 6)
+        models.committed(trained, "pretrain", 6)
     with pytest.raises(NotReadyError, match="gate all is not done"):
-        models.committed(seen.run, "gate")
+        models.committed(trained, "gate")
 
 
-def test_the_command_to_fetch_quotes_what_a_shell_would_read(seen: Seen) -> None:
-    made = models.committed(seen.run, "sft")
+def test_the_command_to_fetch_quotes_what_a_shell_would_read(trained: Run) -> None:
+    made = models.committed(trained, "sft")
     folder = f"{made.prefix}/{made.attempt}"
     target = f"sft-{made.fingerprint[:12]}"
     assert (
@@ -190,6 +200,17 @@ def test_the_command_to_fetch_quotes_what_a_shell_would_read(seen: Seen) -> None
         == f"aws s3 cp --recursive 's3://bucket/a b/{folder}'/ {target}/"
     )
     assert models.fetch_command(Store("/a;b"), made) == f"cp -r '/a;b/{folder}' {target}"
-    step = models.committed(seen.run, "pretrain", 5)
-    assert models.fetch_command(seen.run.store, step).endswith(f" pretrain-{step.fingerprint[:12]}-step-00000005")
-    assert Path(models.fetch_command(seen.run.store, step).split()[2]).is_dir()
+    step = models.committed(trained, "pretrain", 5)
+    assert models.fetch_command(trained.store, step).endswith(f" pretrain-{step.fingerprint[:12]}-step-00000005")
+    assert Path(models.fetch_command(trained.store, step).split()[2]).is_dir()
+
+
+def test_a_table_is_told_again_for_some_seconds(seen: Seen, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(models.time, "monotonic", lambda: now[0])
+    first = models.table([seen])
+    monkeypatch.setattr(models, "_model", lambda *_: None)
+    now[0] += models.FRESH_S - 0.1
+    assert models.table([seen]) is first
+    now[0] += 0.2
+    assert models.table([seen]) == ()
