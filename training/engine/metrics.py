@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.engine.ranks import Ranks
-
-ROWS = "skipped_row"
-"""How the names of curves begin that hold numbers of rows, several in one step. They are in no chart."""
-
-
-def charted(points: Iterable[Point]) -> Iterator[Point]:
-    """The points that a chart can show: those of measurements."""
-    return (point for point in points if not point.name.startswith(ROWS))
 
 
 @dataclass
@@ -120,6 +112,11 @@ def memory_bytes(ranks: "Ranks") -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def of_machine(ranks: "Ranks", seconds: float) -> dict[str, float]:
+    """What a step took of the machine, as curves: its time, and the most memory so far."""
+    return {"step_s": seconds, "memory_bytes": memory_bytes(ranks)}
+
+
 def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) -> float:
     """6 N + 12 L d_model T: training FLOPs per token, forward and backward.
 
@@ -131,7 +128,7 @@ def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) 
 
 
 def peak_flops(device_name: str) -> float | None:
-    """The device's dense bf16 peak in FLOP/s; None for a device that ACCELERATORS does not list, which gets no MFU."""
+    """The device's peak in dense bf16 FLOP/s. None if ACCELERATORS does not list it; then no MFU is reported."""
     found = [one for one in ACCELERATORS.values() if one.device in device_name]
     return max(found, key=lambda one: len(one.device)).peak if found else None
 
