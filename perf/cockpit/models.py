@@ -12,6 +12,8 @@ from contract.metrics import Point, dump_points
 from contract.output import write_file
 from contract.plan import Run
 from contract.results import Result
+from contract.thinning import dump_curves, thin
+from evals.calibration import reliability
 
 BEGAN_S = 1_772_500_000
 EVERY = 10  # steps between two rows of throughput and memory
@@ -38,7 +40,7 @@ def write(run: Run, corpus: Rows, steps: int, seed: int = 0, last: str = "export
         "pack": lambda: _commit(run, "pack", [], _packed(corpus)),
         "pretrain": lambda: _pretrain(run, steps, random, hostile),
         "sft": lambda: _sft(run, max(20, steps // 100), random),
-        "reward": lambda: _reward(run, max(20, steps // 100), random),
+        "reward": lambda: _reward(run, max(20, steps // 100), random, hostile),
         "gate": lambda: _commit(run, "gate", [], _gate(seed)),
         "ppo": lambda: _ppo(run, max(10, steps // 1000), random),
         "evaluate": lambda: _evaluate(run, random, hostile),
@@ -69,8 +71,8 @@ def _write(
     attempt.commit(written, rows, result)
 
 
-def _model(parts: str = "") -> list[tuple[str, Kind, bytes, int]]:
-    """The files of a model, small ones. parts: of the names, for a critic."""
+def _model() -> list[tuple[str, Kind, bytes, int]]:
+    """The files of a model, small ones."""
     config = {"architectures": ["LlamaForCausalLM"], "hidden_size": 128, "num_hidden_layers": 4, "vocab_size": 4096}
     return [
         ("config.json", Kind.MODEL, json.dumps(config).encode(), 0),
@@ -141,9 +143,12 @@ def _points(name_values: dict[str, list[float]]) -> list[Point]:
     ]
 
 
-def _metrics(points: Iterable[Point]) -> tuple[str, Kind, bytes, int]:
-    listed = list(points)
-    return "metrics.jsonl", Kind.METRICS, dump_points(listed), len(listed)
+def _metrics(points: Sequence[Point]) -> list[tuple[str, Kind, bytes, int]]:
+    """The curves as training commits them: whole, and thinned for pages."""
+    return [
+        ("metrics.jsonl", Kind.METRICS, dump_points(points), len(points)),
+        ("curves.json", Kind.CURVES, dump_curves(thin(points)), 0),
+    ]
 
 
 def _pretrain(run: Run, steps: int, random: np.random.Generator, hostile: Sequence[str]) -> None:
@@ -160,7 +165,7 @@ def _pretrain(run: Run, steps: int, random: np.random.Generator, hostile: Sequen
         bits_per_byte=loss / 2.77, heldout_tokens=16_371, parameters=1_300_000, tokens=steps * 2048,
         seconds=steps * 0.5, reader_share=0.01, tokens_per_s=41_000.0, best_step=steps, best_heldout_loss=loss,
     )  # fmt: skip
-    _commit(run, "pretrain", [*_model(), _metrics(points)], figures)
+    _commit(run, "pretrain", [*_model(), *_metrics(points)], figures)
 
 
 def _sft(run: Run, steps: int, random: np.random.Generator) -> None:
@@ -171,17 +176,30 @@ def _sft(run: Run, steps: int, random: np.random.Generator) -> None:
         heldout_perplexity_before=60.3, heldout_perplexity_after=float(np.exp(losses[-1])), response_tokens=4_000_000,
         seconds=600.0,
     )  # fmt: skip
-    _commit(run, "sft", [*_model(), _metrics(points)], figures)
+    _commit(run, "sft", [*_model(), *_metrics(points)], figures)
 
 
-def _reward(run: Run, steps: int, random: np.random.Generator) -> None:
+def _reward(run: Run, steps: int, random: np.random.Generator, hostile: Sequence[str]) -> None:
     losses = curve(steps, 0.69, 0.2, random)
     points = _points({"loss": losses, "accuracy": [min(1.0, 1 - one / 2) for one in losses]})
     figures = results.Reward(
         pairs=96_000, accuracy=0.91, accuracy_low=0.89, accuracy_high=0.93, heldout_correct=1820.0, heldout_pairs=2000,
         heldout_loss=0.21, ece=0.03, reward_mean=1.2, reward_std=1.0,
     )  # fmt: skip
-    _commit(run, "reward", [*_model(), _metrics(points)], figures)
+    calibration = ("calibration.json", Kind.CALIBRATION, json.dumps(_calibration(random, hostile)).encode(), 0)
+    _commit(run, "reward", [*_model(), *_metrics(points), calibration], figures)
+
+
+def _calibration(random: np.random.Generator, hostile: Sequence[str]) -> dict[str, list[dict[str, object]]]:
+    """As `training.reward.calibration` makes it; the worst pairs are texts of the web."""
+    bins = [vars(one) for one in reliability(random.normal(1.5, 1.2, 2000).tolist())]
+    texts = [*hostile, *(f"Question {number}?" for number in range(50))][:50]
+    worst = [
+        {"row": row, "margin": -1 - row / 50, "reward_chosen": 0.0, "reward_rejected": 1 + row / 50}
+        | dict.fromkeys(("prompt", "chosen", "rejected"), text)
+        for row, text in enumerate(texts)
+    ]
+    return {"bins": bins, "worst": worst[::-1]}
 
 
 def _gate(seed: int) -> results.Gate:
@@ -192,7 +210,7 @@ def _gate(seed: int) -> results.Gate:
 def _ppo(run: Run, steps: int, random: np.random.Generator) -> None:
     curves = {name: curve(steps, 1.0, 0.5, random) for name in PPO}
     ends = {f"{name}_{end}": curves[name][at] for name in PPO for end, at in (("first", 0), ("last", -1))}
-    _commit(run, "ppo", [*_model(), _metrics(_points(curves))], results.Ppo(**ends))
+    _commit(run, "ppo", [*_model(), *_metrics(_points(curves))], results.Ppo(**ends))
 
 
 def _evaluate(run: Run, random: np.random.Generator, hostile: Sequence[str]) -> None:
