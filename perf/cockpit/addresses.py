@@ -38,21 +38,28 @@ class Addresses:
         document = drawn.choice(self.documents)
         host = document["url"].split("/")[2]
         word = document["title"].split()[0]
-        queries = (
-            "",
-            f"?q={document['id']}",
-            f"?q={quote(document['url'])}",
-            f"?q={host}",
-            "?reason=too_few_words",
-            f"?q={word}",
+        other = drawn.choice(
+            ("?reason=too_few_words", "?reason=kept&language=de", "?stage=dedup_fuzzy", "/thresholds", "/verdicts")
         )
-        return f"/pages/corpus/{LARGE}{drawn.choice(queries)}"
+        sought = drawn.choice((document["id"], quote(document["url"], safe=""), host))
+        asked = drawn.choice(
+            (
+                "",
+                f"?address={sought}",
+                f"?words={word}",
+                f"/document/{document['id']}",
+                f"/document/{document['id']}",
+                other,
+            )
+        )
+        return f"/pages/corpus/{LARGE}{asked}"
 
     def training(self, drawn: random.Random) -> str:
         return f"/training/{self.run(drawn, ('pretrain',))}/pretrain"
 
     def models(self, drawn: random.Random) -> str:
-        return drawn.choice(("/models", f"/models/{self.run(drawn)}"))
+        run = self.run(drawn)
+        return drawn.choice((f"/models?part={drawn.randint(1, 20)}", f"/models/{run}", f"/models/{run}/pretrain"))
 
 
 def known_documents(run: Run) -> list[dict[str, str]]:

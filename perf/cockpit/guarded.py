@@ -12,7 +12,7 @@ from perf.cockpit.served import LARGE, Served
 
 FILLED = {
     "dag_id": "corpus", "run_id": LARGE, "task_id": "pretrain", "stage": "pretrain", "map_index": "0",
-    "name": "config.json", "partition": "all", "id": "0" * 32, "document": "0" * 32,
+    "name": "config.json", "key": "0" * 32,
 }  # fmt: skip
 """What stands in an address for each of its parts."""
 TELLING = re.compile(r"tiny-\d{4}|file:///|corpus/large|pretrain/large|uses recipe")
