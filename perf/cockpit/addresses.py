@@ -55,7 +55,7 @@ class Addresses:
         return f"/pages/corpus/{LARGE}{asked}"
 
     def training(self, drawn: random.Random) -> str:
-        return f"/training/{self.run(drawn, ('pretrain',))}/pretrain"
+        return f"/training/{self.run(drawn, ('pretrain',))}/pretrain{drawn.choice(('', '/points'))}"
 
     def models(self, drawn: random.Random) -> str:
         run = self.run(drawn)

@@ -14,7 +14,8 @@ CHROMIUM = "/usr/bin/chromium"
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LIMIT_MS = 30_000
 DRAWN = """() => document.readyState === "complete"
-  && [...document.querySelectorAll(".chart")].every((one) => one.querySelector(".main-svg") || one.hidden)"""
+  && [...document.querySelectorAll(".chart")].every((one) => one.querySelector(".main-svg") || one.hidden)
+  && [...document.querySelectorAll("[data-points]")].every((one) => one.querySelector(".main-svg"))"""
 PLANTED = """() => [...document.querySelectorAll("*")].flatMap((one) => {
   const found = [...one.attributes].filter((a) => /^on/i.test(a.name)
     || (/^(href|src|action|data|xlink:href|srcdoc)$/i.test(a.name) && /^\\s*(j\\s*a\\s*v\\s*a\\s*s|data:text)/i.test(a.value))

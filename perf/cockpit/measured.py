@@ -10,7 +10,7 @@ from contract.manifest import find
 from contract.plan import open_run
 from demo.server import is_free
 from perf.bars import Bars
-from perf.cockpit import guarded
+from perf.cockpit import guarded, walked
 from perf.cockpit.addresses import Addresses
 from perf.cockpit.browser import Watch, chromium, drawn_s, signed_in
 from perf.cockpit.load import USERS, Loaded, press
@@ -135,7 +135,6 @@ def hostile_addresses(made: Made) -> list[str]:
 
 def clicks(bars: Bars, up: Served, made: Made) -> None:
     """Six questions of a person, walked from Airflow's home page."""
-    from perf.cockpit import walked
-
-    for name, count in walked.questions(up).items():
+    walked.fail(up)
+    for name, count in walked.clicks(up).items():
         bars.at_most(f"clicks_{name}", count, CLICKS)
