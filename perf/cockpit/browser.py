@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 
 from perf.cockpit.payloads import ELSEWHERE
 
@@ -69,8 +69,12 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.context.expose_binding("pwned", lambda _, number=-1: self.fired.add(int(number)))
-        self.context.on("dialog", lambda dialog: (self.fired.add(-1), dialog.dismiss()))
+        self.context.on("dialog", self._spoke)
         self.context.on("request", lambda request: self._asked(request.url))
+
+    def _spoke(self, dialog: Dialog) -> None:
+        self.fired.add(-1)
+        dialog.dismiss()
 
     def _asked(self, url: str) -> None:
         if ELSEWHERE in url.partition("?")[0]:

@@ -336,7 +336,7 @@ class _File:
                 hit, values, stays, clusters = self._clusters(left, hit)
                 fates = self._fates(hit, str(reason[stage]), values, stays)
             else:
-                stays = np.full(len(left), self.ids[left & ~hit][0]) if stage == "dedup_url" else None
+                stays = np.full(len(left), self.ids[left & ~hit][0] if stage == "dedup_url" else None, object)
                 values = np.full(len(left), {"dedup_substring": "12", "decontaminate": "hellaswag 0.91"}.get(stage, ""))
                 fates = self._fates(hit, str(reason[stage]), values, stays)
             after = left & ~hit

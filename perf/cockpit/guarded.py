@@ -11,7 +11,7 @@ from perf.cockpit import rights
 from perf.cockpit.served import LARGE, Served
 
 FILLED = {
-    "dag_id": "corpus", "run_id": LARGE, "task_id": "pretrain", "stage": "pretrain", "map_index": "0",
+    "dag_id": "corpus", "task_id": "pretrain", "stage": "pretrain", "map_index": "0",
     "name": "config.json", "key": "0" * 32,
 }  # fmt: skip
 """What stands in an address for each of its parts."""
@@ -32,29 +32,32 @@ class Route:
         return self.method == "POST"
 
 
-def routes() -> list[Route]:
-    """Every route of the application, as it is now."""
+def routes(run_id: str = LARGE) -> list[Route]:
+    """Every route of the application, as it is now, with the addresses of one run."""
     from reports.cockpit.app import create
 
     async def nobody(request: Any) -> Any:
         raise NotImplementedError
 
+    filled = {**FILLED, "run_id": run_id}
     found = []
     for route in create(nobody).routes:
         path, methods = getattr(route, "path", ""), getattr(route, "methods", None) or {"GET"}
         of_dag = "{dag_id}" in path
-        address = re.sub(r"{(\w+)(:\w+)?}", lambda part: FILLED.get(part[1], "x"), path)
+        address = re.sub(r"{(\w+)(:\w+)?}", lambda part: filled.get(part[1], "x"), path)
         found += [Route(method, address, of_dag) for method in sorted(methods)]
     return found
 
 
-def unauthorised(up: Served, forms: Mapping[str, Mapping[str, str]] | None = None) -> tuple[int, list[str]]:
+def unauthorised(
+    up: Served, forms: Mapping[str, Mapping[str, str]] | None = None, run_id: str = LARGE
+) -> tuple[int, list[str]]:
     """(number of requests, the answers that nobody should have got) of every route for everybody who may not have it.
 
     forms: address -> fields of a form that the page accepts, so that only rights can refuse it.
     """
     asked, wrong = 0, []
-    for route, who, answer in _answers(up, forms or {}):
+    for route, who, answer in _answers(up, forms or {}, run_id):
         asked += 1
         if why := complaint(route, who, answer.status_code, answer.text):
             wrong.append(f"{who} {route.method} {route.path}: {answer.status_code}, {why}")
@@ -72,9 +75,11 @@ def complaint(route: Route, who: str, status: int, text: str) -> str:
     return "written without the right to edit or from another site" if route.writes and status < 400 else ""
 
 
-def _answers(up: Served, forms: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[Route, str, requests.Response]]:
+def _answers(
+    up: Served, forms: Mapping[str, Mapping[str, str]], run_id: str
+) -> Iterator[tuple[Route, str, requests.Response]]:
     tokens = {who: up.token(who) for who in (rights.STRANGER, rights.VIEWER, rights.ADMIN)}
-    for route in routes():
+    for route in routes(run_id):
         for who in ("nobody", "forged", rights.STRANGER, rights.VIEWER, "another site"):
             if who in (rights.VIEWER, "another site") and not route.writes:
                 continue

@@ -1,7 +1,7 @@
 """The rest of a synthetic run: what `mix` to `export` commit, with curves as long as wanted and models of a few bytes."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def write(run: Run, corpus: Rows, steps: int, seed: int = 0, last: str = "export
     texts that become names of curves, prompts and replies.
     """
     random = np.random.default_rng(seed)
-    makers = {
+    makers: dict[str, Callable[[], None]] = {
         "mix": lambda: _mix(run, corpus),
         "instructions": lambda: _examples(run, "instructions"),
         "preferences": lambda: _examples(run, "preferences"),
@@ -210,7 +210,7 @@ def _gate(seed: int) -> results.Gate:
 def _ppo(run: Run, steps: int, random: np.random.Generator) -> None:
     curves = {name: curve(steps, 1.0, 0.5, random) for name in PPO}
     ends = {f"{name}_{end}": curves[name][at] for name in PPO for end, at in (("first", 0), ("last", -1))}
-    _commit(run, "ppo", [*_model(), *_metrics(_points(curves))], results.Ppo(**ends))
+    _commit(run, "ppo", [*_model(), *_metrics(_points(curves))], results.Ppo.model_validate(ends))
 
 
 def _evaluate(run: Run, random: np.random.Generator, hostile: Sequence[str]) -> None:

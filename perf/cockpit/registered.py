@@ -8,6 +8,7 @@ import datetime
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from airflow.models.asset import AssetEvent, AssetModel
 from airflow.models.dagbag import DBDagBag
@@ -31,18 +32,8 @@ def register(rows: list[tuple[str, str, str, str]]) -> None:
         dags = {dag: known.get_latest_version_of_dag(dag, session=session) for dag, *_ in rows}
         for number, (dag, run_id, uri, note) in enumerate(rows):
             at = now - datetime.timedelta(minutes=len(rows) - number)
-            when = {"run_after": at, "start_date": at}
-            if number >= len(rows) - WHOLE:
-                made = dags[dag].create_dagrun(
-                    run_id=run_id, run_type=DagRunType.MANUAL, triggered_by=DagRunTriggeredByType.TEST,
-                    state=DagRunState.SUCCESS, session=session, **when,
-                )  # fmt: skip
-                for task in made.task_instances:
-                    task.start_date = task.end_date = at
-                    task.state = TaskInstanceState.SUCCESS
-            else:
-                made = DagRun(dag_id=dag, run_id=run_id, run_type=DagRunType.MANUAL, state=DagRunState.SUCCESS, **when)
-                session.add(made)
+            drawn = dags[dag] if number >= len(rows) - WHOLE else None
+            made = _with_tasks(drawn, run_id, at, session) if drawn else _bare(dag, run_id, at, session)
             made.end_date = at
             made.note = note
             session.add(
@@ -55,6 +46,25 @@ def register(rows: list[tuple[str, str, str, str]]) -> None:
                     timestamp=at,
                 )
             )
+
+
+def _with_tasks(dag: Any, run_id: str, at: datetime.datetime, session: Any) -> DagRun:
+    made: DagRun = dag.create_dagrun(
+        run_id=run_id, run_after=at, start_date=at, run_type=DagRunType.MANUAL, state=DagRunState.SUCCESS,
+        triggered_by=DagRunTriggeredByType.TEST, session=session,
+    )  # fmt: skip
+    for task in made.task_instances:
+        task.start_date = task.end_date = at
+        task.state = TaskInstanceState.SUCCESS
+    return made
+
+
+def _bare(dag: str, run_id: str, at: datetime.datetime, session: Any) -> DagRun:
+    made = DagRun(
+        dag_id=dag, run_id=run_id, run_type=DagRunType.MANUAL, state=DagRunState.SUCCESS, run_after=at, start_date=at
+    )
+    session.add(made)
+    return made
 
 
 if __name__ == "__main__":

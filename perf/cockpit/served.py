@@ -61,7 +61,7 @@ class Served:
 
     def memory_mb(self) -> float:
         """What the API server's processes hold for themselves, in MB of 1,000,000 bytes."""
-        return sum(one.memory_full_info().uss for one in self.api_server()) / 1e6
+        return float(sum(one.memory_full_info().uss for one in self.api_server())) / 1e6
 
 
 @contextmanager
