@@ -15,8 +15,8 @@ FILLED = {
     "name": "config.json", "key": "0" * 32,
 }  # fmt: skip
 """What stands in an address for each of its parts."""
-TELLING = re.compile(r"tiny-\d{4}|file:///|corpus/large|pretrain/large|uses recipe")
-"""What only those may read who may read a run."""
+TELLING = re.compile(r"tiny-\d{4}|file:///|uses recipe|corpus/large|pretrain/large")
+"""What only those may read who may read a run. A refusal may repeat the run of the address that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def complaint(route: Route, who: str, status: int, text: str) -> str:
     if who == rights.STRANGER:
         if route.of_dag and status < 400:
             return "answered although the DAG may not be seen"
-        return "names what may not be seen" if TELLING.search(text) else ""
+        own = text.replace(f"corpus/{LARGE}", "") if route.of_dag else text
+        return "names what may not be seen" if TELLING.search(own) else ""
     return "written without the right to edit or from another site" if route.writes and status < 400 else ""
 
 

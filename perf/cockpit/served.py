@@ -140,4 +140,6 @@ def _enter(folder: Path, port: int, rows: list[tuple[str, str, str, str]]) -> No
     listed = folder / "runs.json"
     listed.write_text(json.dumps(rows))
     command = [sys.executable, "-m", "perf.cockpit.registered", str(listed)]
-    subprocess.run(command, check=True, cwd=ROOT, env=standalone_environment(folder / "airflow", port))
+    environment = standalone_environment(folder / "airflow", port)
+    with open(folder / "entered.log", "w") as log:  # Airflow says something of each run
+        subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
