@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, TimeoutError, sync_playwright
 
 from perf.cockpit.payloads import ELSEWHERE
 
@@ -65,7 +65,7 @@ class Watch:
     planted: list[str] = field(default_factory=list)
     """Elements and attributes that only a text can have put into a page, each with the page's address."""
     refused: list[str] = field(default_factory=list)
-    """Pages that answered with an error of the server."""
+    """Pages that answered with an error of the server, or whose charts were not drawn."""
 
     def __post_init__(self) -> None:
         self.context.expose_binding("pwned", lambda _, number=-1: self.fired.add(int(number)))
@@ -95,7 +95,10 @@ class Watch:
 
     def look(self, page: Page, address: str) -> None:
         """Wait for the charts, then move over the page and focus its fields, which runs handlers that wait for it."""
-        page.wait_for_function(DRAWN, polling="raf", timeout=LIMIT_MS)
+        try:
+            page.wait_for_function(DRAWN, polling="raf", timeout=LIMIT_MS)
+        except TimeoutError:
+            self.refused.append(f"{address}: its charts are not drawn after {LIMIT_MS // 1000} s")
         self.planted += [f"{address}: {one}" for one in page.evaluate(PLANTED)]
         page.mouse.move(200, 200)
         page.mouse.move(600, 400)
