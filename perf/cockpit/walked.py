@@ -37,7 +37,7 @@ def fail(up: Served) -> None:
     """Have a task fail as a person's does: a run whose recipe does not exist. Its log is that of a real task."""
     api = up.api()
     api.pause(DAGS[0], False)
-    run = api.trigger(DAGS[0], {"recipe": f"/{FAILED}.yaml"}, "", f"failed-{int(time.time())}")
+    run = api.trigger(DAGS[0], {"recipe": f"/{FAILED}.yaml"}, "CC-MAIN-2024-10", f"failed-{int(time.time())}")
     deadline = time.monotonic() + FAILED_S
     while api.run(DAGS[0], run)["state"] != "failed":
         if time.monotonic() > deadline:
