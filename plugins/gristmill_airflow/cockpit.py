@@ -6,6 +6,7 @@ Nothing is imported when Airflow loads the plugin: the application is made at th
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -19,19 +20,25 @@ if TYPE_CHECKING:
 
 PREFIX = "/gristmill"
 EVENTS = 3000  # so many of the newest are searched for the runs of a recipe
+TABS = (
+    ("Gristmill", "nav", "run", ""),
+    ("Run", "dag_run", "run", "/{DAG_ID}/{RUN_ID}"),
+    ("Pages", "dag_run", "pages", "/{DAG_ID}/{RUN_ID}"),
+    ("Models", "dag_run", "models", "/{DAG_ID}/{RUN_ID}"),
+    ("Training", "task_instance", "training", "/{DAG_ID}/{RUN_ID}/{TASK_ID}"),
+)
+"""Where Airflow shows which page: (name, destination, page, rest of its address). The side bar cuts long names."""
 VIEWS = [
-    {"name": "Gristmill", "destination": "nav", "href": f"{PREFIX}/run", "url_route": "gristmill"},
-    *(
-        {
-            "name": title,
-            "destination": "dag_run",
-            "href": f"{PREFIX}/{page}/{{DAG_ID}}/{{RUN_ID}}",
-            "url_route": f"gristmill-{page}",
-        }
-        for page, title in (("run", "Run"),)
-    ),
+    {
+        "name": name,
+        "destination": destination,
+        "href": f"{PREFIX}/{page}{rest}",
+        "url_route": f"gristmill-{page}" if rest else "gristmill",
+        "icon": f"{PREFIX}/static/icon.svg",
+    }
+    for name, destination, page, rest in TABS
+    if find_spec(f"reports.cockpit.pages.{page}")
 ]
-"""Airflow's tabs and the entry of its side bar, in which a name of more than 12 characters is cut."""
 
 
 class User:

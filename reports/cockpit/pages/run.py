@@ -66,7 +66,8 @@ def funnel(here: report.Overview, there: report.Overview | None) -> dict[str, An
     data: list[dict[str, Any]] = [_bars(here, "this run")]
     if there:
         data.append(_bars(there, "the other run"))
-    published = [step for step in here.steps if step.published is not None]
+    steps = {step.name: step for one in (there, here) if one for step in one.steps}
+    published = [step for step in steps.values() if step.published is not None]
     data.append(
         {
             "type": "scatter",
@@ -80,9 +81,10 @@ def funnel(here: report.Overview, there: report.Overview | None) -> dict[str, An
     )
     axes = {
         "xaxis": {"tickformat": ".0%", "range": [0, 1.02], "fixedrange": True},
-        "yaxis": {"autorange": "reversed", "fixedrange": True},
+        "yaxis": {"autorange": "reversed", "fixedrange": True, "categoryorder": "array", "categoryarray": [*steps]},
     }
-    return {"data": data, "layout": {**axes, "barmode": "group", "height": 120 + 34 * len(here.steps)}}
+    height = 120 + (44 if there else 34) * len(steps)
+    return {"data": data, "layout": {**axes, "barmode": "group", "height": height}}
 
 
 def _bars(found: report.Overview, name: str) -> dict[str, Any]:
