@@ -4,10 +4,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from contract.stages import STAGES
 from reports import refinedweb
 from reports import run as report
 from reports.cockpit.page import Answer, Ask, Asked, InQuery, Name, Page
-from reports.cockpit.visitor import Refused, in_store
+from reports.cockpit.visitor import Refused, TaskState, in_store
 
 page = Page("run", "Run")
 CHOICE = 200  # runs to choose from
@@ -41,9 +42,12 @@ def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery
     there = None
     if wanted.other:
         there = report.overview(ask.run(*wanted.other.split("/")))
-    states: dict[str, list[Any]] = {}
+    states: dict[str, list[TaskState]] = {}
     for one in ask.visitor.tasks(dag_id, run_id):
         states.setdefault(one.stage, []).append(one)
+    found = (one for stage in STAGES for one in states.get(stage, ()))
+    related = [*dict.fromkeys((one.dag_id, one.run_id) for one in found)]  # in the order of the pipeline
+    others = [one for one in ask.runs(CHOICE) if (one.dag_id, one.run_id) not in related]  # those have this recipe
     return ask.show(
         "run.html",
         dag_id=dag_id,
@@ -53,9 +57,9 @@ def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery
         compared=report.compare(here, there) if there else None,
         funnel=funnel(here, there),
         reasons=reasons(here),
-        runs=ask.runs(CHOICE),
+        runs=others,
         states=states,
-        related=dict.fromkeys((one.dag_id, one.run_id) for found in states.values() for one in found),
+        related=related,
         wanted=wanted,
         variants=list(variants),
     )
