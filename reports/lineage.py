@@ -24,7 +24,7 @@ CACHED = 2048
 READERS = 8
 FILES = "files"
 """The stage of the node of the crawl files."""
-WIDTH, HEIGHT, ACROSS, DOWN = 168, 42, 22, 24  # of a box, and between boxes, in pixels
+WIDTH, HEIGHT, ACROSS, DOWN = 176, 42, 22, 24  # of a box, and between boxes, in pixels
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Drawing:
 
 def drawing(found: Lineage) -> Drawing:
     """Draw each step below all that it was made from. A line that other lines already imply is left out."""
-    level = _levels(found.back)
+    level = _levels(found.back, found.forward)
     rows: dict[int, list[str]] = {}
     for key in found.steps:
         rows.setdefault(level[key], []).append(key)
@@ -248,8 +248,8 @@ def drawing(found: Lineage) -> Drawing:
     return Drawing(width, DOWN + len(rows) * (HEIGHT + DOWN), tuple(boxes.values()), tuple(lines))
 
 
-def _levels(back: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """The length of the longest way from a source to each node."""
+def _levels(back: Mapping[str, tuple[str, ...]], forward: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """The length of the longest way from a source to each node; a source stands just above what needs it first."""
     level: dict[str, int] = {}
 
     def visit(key: str) -> int:
@@ -260,7 +260,8 @@ def _levels(back: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
 
     for key in back:
         visit(key)
-    return level
+    late = {key: min(level[one] for one in forward[key]) - 1 for key in back if not back[key] and forward.get(key)}
+    return level | late
 
 
 def _reduced(back: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
@@ -274,7 +275,8 @@ def _reduced(back: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
 
 
 def _line(upper: Box, lower: Box) -> str:
+    """Straight down to just above the lower box, and then over to it: so a long line stays in its own column."""
     x1, y1 = upper.x + WIDTH // 2, upper.y + HEIGHT
     x2, y2 = lower.x + WIDTH // 2, lower.y
-    middle = (y1 + y2) // 2
-    return f"M{x1} {y1}C{x1} {middle} {x2} {middle} {x2} {y2}"
+    bend, middle = y2 - DOWN, y2 - DOWN // 2
+    return f"M{x1} {y1}V{bend}C{x1} {middle} {x2} {middle} {x2} {y2}"

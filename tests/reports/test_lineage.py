@@ -131,6 +131,22 @@ def test_a_drawing_puts_every_step_below_what_it_was_made_from(run: Run) -> None
     )
 
 
+def test_a_source_stands_just_above_what_needs_it_first() -> None:
+    steps = {name: Step(name, name, 0, 1) for name in "abcd"}
+    back = {"a": (), "b": ("a",), "late": (), "c": ("b", "late")}
+    drawn = drawing(
+        Lineage(
+            "c",
+            steps | {"late": Step("late", "late", 0, 1)},
+            back | {"d": ()},
+            {"late": ("c",), "a": ("b",), "b": ("c",)},
+        )
+    )
+    at = {box.step.key: box.y for box in drawn.boxes}
+    assert at["late"] == at["b"]
+    assert at["d"] == at["a"] == lineage.DOWN
+
+
 def test_a_line_that_others_imply_is_left_out() -> None:
     steps = {name: Step(name, name, 0, 1) for name in "abc"}
     back = {"a": (), "b": ("a",), "c": ("a", "b")}
@@ -138,6 +154,6 @@ def test_a_line_that_others_imply_is_left_out() -> None:
     assert len(drawn.lines) == 2
     a, b, c = drawn.boxes
     assert (a.y, b.y, c.y) == (24, 90, 156)
-    assert drawn.lines[0] == f"M{a.x + 84} 66C{a.x + 84} 78 {b.x + 84} 78 {b.x + 84} 90"
+    assert drawn.lines[0] == f"M{a.x + 88} 66V66C{a.x + 88} 78 {b.x + 88} 78 {b.x + 88} 90"
     circle = Lineage("a", {"a": steps["a"], "b": steps["b"]}, {"a": ("b",), "b": ("a",)}, {})
     assert len(drawing(circle).boxes) == 2
