@@ -2,9 +2,9 @@
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import FastAPI, Path
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
@@ -19,19 +19,17 @@ from reports import abilities, lineage, models
 from reports.abilities import Row
 from reports.cockpit.page import Answer, Ask, Asked, Asking, InQuery, Name, Page
 from reports.cockpit.visitor import MOST_RUNS, Listed, Refused
-from reports.lineage import FILES, HEIGHT, WIDTH
+from reports.lineage import FILES, HEIGHT, WIDTH, Kin
 from reports.models import MODELS, Figure, Seen
 
 page = Page("models", "Models")
+T = TypeVar("T")
 
-RUNS = 20  # DAG runs on one page of the table
-OTHERS = 6  # newest runs whose results are looked for in the lineage of another
+RUNS = 10  # DAG runs on one page of the table
+OTHERS = 12  # newest DAG runs whose results are looked for in the lineage of another
 BESIDE = 4
-KNOWN = 4096  # runs whose places are kept, about a kilobyte each
 ENDED = ("success", "failed")  # a DAG run in these states resolves no recipe any more
 DOWNLOADS = threading.BoundedSemaphore(4)
-PLACES: weakref.WeakKeyDictionary[FastAPI, dict[tuple[object, ...], Seen | None]] = weakref.WeakKeyDictionary()
-PLACES_LOCK = threading.Lock()
 GAP, LINE = 56, 30  # pixels between two panels of a chart, and for each model in one
 COLOUR = "#3b82c4"  # of charts; readable on light and dark
 Stage = Annotated[str, Path(pattern=r"^[a-z_]{1,40}$")]
@@ -75,9 +73,7 @@ def every(ask: Ask, shown: Annotated[Shown, InQuery()]) -> Answer:
     """The models of the newest runs, RUNS of them on a page."""
     listed = ask.runs(MOST_RUNS)
     some = listed[(shown.part - 1) * RUNS : shown.part * RUNS]
-    allowed = {dag_id for dag_id in {one.dag_id for one in some} if ask.visitor.may_read(dag_id)}
-    some = [one for one in some if one.dag_id in allowed]
-    seen = [place for one in some if (place := place_of(ask, one))]
+    seen = PLACES.of(ask, readable(ask, some))
     return ask.show(
         "models.html",
         models=models.table(seen),
@@ -168,38 +164,54 @@ def download(
     return Attachment(models.stream(run.store, found.file), headers=headers, media_type=kind)
 
 
-def place_of(ask: Asking, listed: Listed) -> Seen | None:
-    """Where a listed run has its models; None if it has no resolved recipe that can be read.
+class Memo(Generic[T]):
+    """What was made of listed runs, for at most `size` runs of each application. A run's recipe never changes.
 
-    A run's recipe never changes, so it is opened once and its places are kept.
+    One thread makes at a time: to open a run takes the processor, and others most likely wait for the same ones.
     """
-    key = (listed.dag_id, listed.run_id, listed.started)
-    with PLACES_LOCK:
-        known = PLACES.setdefault(ask.request.app, {})
+
+    def __init__(self, size: int, make: Callable[[str, str, Run], T]) -> None:
+        self._size, self._make, self._lock = size, make, threading.Lock()
+        self._known: weakref.WeakKeyDictionary[FastAPI, dict[object, T | None]] = weakref.WeakKeyDictionary()
+
+    def of(self, ask: Asking, listed: Sequence[Listed]) -> list[T]:
+        """What is made of each of these runs. Those that have no resolved recipe that can be read are left out."""
+        with self._lock:
+            found = [self._of(ask, one) for one in listed]
+        return [one for one in found if one is not None]
+
+    def _of(self, ask: Asking, one: Listed) -> T | None:
+        known = self._known.setdefault(ask.request.app, {})
+        key = one.dag_id, one.run_id, one.started
         if key in known:
             return known[key]
-    try:
-        place = Seen.of(listed.dag_id, listed.run_id, ask.run(listed.dag_id, listed.run_id))
-    except (Refused, GristmillError):
-        if listed.state not in ENDED:
-            return None
-        place = None
-    with PLACES_LOCK:
-        while len(known) >= KNOWN:
-            del known[next(iter(known))]
-        known[key] = place
-    return place
-
-
-def others_of(ask: Asking, own: Run) -> list[tuple[str, str, Run]]:
-    """The newest runs that are not the one asked for, each once and at most OTHERS, with their DAG and run ids."""
-    found: dict[str, tuple[str, str, Run]] = {}
-    for listed in ask.runs(OTHERS):
         try:
-            run = ask.run(listed.dag_id, listed.run_id)
+            made = self._make(one.dag_id, one.run_id, ask.run(one.dag_id, one.run_id))
         except (Refused, GristmillError):
-            continue
-        found.setdefault(run.uri, (listed.dag_id, listed.run_id, run))
+            if one.state not in ENDED:
+                return None  # it may resolve its recipe yet
+            made = None
+        while len(known) >= self._size:
+            del known[next(iter(known))]
+        known[key] = made
+        return made
+
+
+PLACES = Memo(4096, Seen.of)  # about a kilobyte each
+NEWEST = Memo(64, lambda dag_id, run_id, run: (dag_id, run_id, Kin.of(run)))
+
+
+def readable(ask: Asking, listed: Sequence[Listed]) -> list[Listed]:
+    """Those of the listed runs whose DAG the visitor may read: what is kept of a run was perhaps made for another."""
+    allowed = {dag_id for dag_id in {one.dag_id for one in listed} if ask.visitor.may_read(dag_id)}
+    return [one for one in listed if one.dag_id in allowed]
+
+
+def others_of(ask: Asking, own: Run) -> list[tuple[str, str, Kin]]:
+    """Of the OTHERS newest runs those that are not the one asked for, each once, with their DAG and run ids."""
+    found: dict[str, tuple[str, str, Kin]] = {}
+    for one in NEWEST.of(ask, readable(ask, ask.runs(OTHERS))):
+        found.setdefault(one[2].uri, one)
     return [one for uri, one in found.items() if uri != own.uri]
 
 
