@@ -11,7 +11,7 @@ import pytest
 from contract import manifest
 from contract.__main__ import main
 from contract.errors import InputError
-from contract.lineage import trace
+from contract.lineage import Graph, Made, Node, folded, gaps, graph, trace
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run
 from contract.results import Gate
@@ -64,10 +64,11 @@ def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkey
 
     done = "(TIME, code abc"
     extracted = f"{extract} {done}, 1,500 of 2,000 documents)"
-    assert told(tasks[1].prefix) == [extracted, f"  from {crawl} {done})", f"    from {file}"]
-    assert told(tasks[0].prefix) == [f"{crawl} {done})", f"  from {file}", f"  made {extracted}"]
-    assert told(file) == [file, f"  made {crawl} {done})", f"    made {extracted}"]
     elsewhere = "(its manifest is not in this store)"
+    perhaps = f"  perhaps made filter {ONE} {filter_.fingerprint[:12]} {elsewhere}, and then 1 more made from it"
+    assert told(tasks[1].prefix) == [extracted, f"  from {crawl} {done})", f"    from {file}", perhaps]
+    assert told(tasks[0].prefix) == [f"{crawl} {done})", f"  from {file}", f"  made {extracted}", perhaps]
+    assert told(file) == [file, f"  made {crawl} {done})", f"    made {extracted}", perhaps]
     assert told(tasks[3].prefix) == [
         f"{sign} {done})",
         f"  from filter {ONE} {filter_.fingerprint[:12]} {elsewhere}",
@@ -235,3 +236,70 @@ def test_the_name_of_a_crawl_file_moves_no_cursor(finished: Run) -> None:
     finished.store.write_bytes(path, made.model_dump_json().encode())
     assert r"  from /data/\x1b[2J\r.warc" in trace(finished.store, finished.store.full(path))
     assert trace(finished.store, "/data/\x1b[2J\r.warc")[0] == r"/data/\x1b[2J\r.warc"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [(lambda path: path.write_bytes(b"{"), "cannot be read"), (Path.unlink, "is not in this store")],
+    ids=["damaged", "gone"],
+)
+def test_a_gap_in_the_chain_forward_is_told_with_what_lies_behind_it(
+    finished: Run, spoil: Callable[[Path], object], why: str
+) -> None:
+    """Of a result without a manifest nobody knows what it was made from, and the chain would end without a word."""
+    gap = finished.task("extract", ONE)
+    spoil(finished.store.local(f"{gap.prefix}/manifest.json"))
+    behind = len({*STAGES} - {"crawl", "extract", "curate"})
+    perhaps = (
+        f"  perhaps made extract {ONE} {gap.fingerprint[:12]} (its manifest {why}), and then {behind} more made from it"
+    )
+    for place in (finished.segments[0].files[0].uri, finished.task("crawl", ONE).prefix):
+        assert trace(finished.store, place)[-1] == perhaps
+    other = trace(finished.store, finished.task("crawl", TWO).prefix)
+    assert not [line for line in other if "perhaps" in line], "another segment's result is not made from this one"
+    assert f"(its manifest {why})" in "\n".join(trace(finished.store, finished.task("filter", ONE).prefix))
+
+
+def test_an_unreadable_manifest_is_counted_where_nothing_is_found(finished: Run) -> None:
+    finished.store.write_bytes(f"{finished.task('crawl', ONE).prefix}/manifest.json", b"{")
+    with pytest.raises(InputError, match="1 of its manifests cannot be read"):
+        trace(finished.store, finished.segments[0].files[0].uri)
+
+
+def test_walks_go_both_ways_and_meet_everything_once() -> None:
+    found = Graph(dict.fromkeys("abcd"), {"d": ("b", "c"), "c": ("a",), "b": ("a",), "a": ()})
+    assert list(found.inputs("d")) == [("b", 1), ("c", 1), ("a", 2)]
+    assert sorted(found.results("a")) == [("b", 1), ("c", 1), ("d", 2)]
+    assert list(found.results("d")) == []
+    circle = Graph(dict.fromkeys("ab"), {"a": ("b",), "b": ("a",)})
+    assert list(circle.inputs("a")) == [("b", 1)], "even where a foreign manifest makes a circle"
+
+
+def test_segments_of_one_stage_are_one_node_and_other_settings_another(make_run: Callable[..., Run]) -> None:
+    run, other = make_run(), make_run("extract.min_chars=7", run="two")
+    tasks = {task.prefix: task for made in (run, other) for task in made.tasks().values()}
+    whole = folded(graph(map(Node.of_task, tasks.values())))
+    counts = sorted(
+        (group.stage, len(group.nodes)) for group in whole.nodes.values() if group.stage in ("crawl", "extract", "mix")
+    )
+    assert counts == [("crawl", 2), ("extract", 2), ("extract", 2), ("mix", 1), ("mix", 1)]
+    [crawl] = [name for name, group in whole.nodes.items() if group.stage == "crawl"]
+    extracts = [name for name, group in whole.nodes.items() if group.stage == "extract"]
+    assert sorted(whole.forward[crawl]) == sorted(extracts)
+    assert [whole.back[name] for name in extracts] == [(crawl,)] * 2
+    settings = sorted(str(whole.nodes[name].identity.settings.get("extract.min_chars")) for name in extracts)  # type: ignore[union-attr]
+    assert settings == ["7", "None"]
+
+
+def test_a_task_of_a_plan_has_its_edges_before_it_is_done(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    crawl = run.task("crawl", ONE)
+    made = Made.of(Attempt(run, crawl).commit([], Rows(read=3, kept=2, dropped=1, reasons={"blocked": 1})))
+    found = graph([Node.of_task(task, made if task is crawl else None) for task in run.tasks().values()])
+    nodes = {key[0]: node for key, node in found.nodes.items() if key[2] in (ONE, "all")}
+    assert (made.rows_read, made.rows_kept, made.bytes, made.sources) == (3, 2, 0, (run.segments[0].files[0].uri,))
+    assert nodes["crawl"].made is made
+    assert (nodes["ppo"].made, nodes["ppo"].why) == (None, "not done yet")
+    reached = {key[0] for key, _ in found.results([nodes["crawl"].key])}
+    assert reached == set(STAGES) - {"crawl", "curate"}
+    assert gaps(found, [nodes["crawl"].key]) == []

@@ -1,10 +1,13 @@
-"""The interval against published values."""
+"""The intervals against published values and against what they are in simple cases."""
+
+import math
+from statistics import NormalDist, stdev
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.intervals import wilson
+from evals.intervals import ratio, wilson
 
 
 def test_wilson_known_values() -> None:
@@ -27,3 +30,20 @@ def test_interval_holds_the_share_and_narrows_with_more_trials(case: tuple[int, 
 
 def test_the_usual_confidence_is_95_percent() -> None:
     assert wilson(81, 263) == wilson(81, 263, 0.95)
+
+
+def test_a_ratio_of_equal_weights_is_a_mean_with_its_normal_interval() -> None:
+    values = [0.8, 1.0, 1.5]
+    half = NormalDist().inv_cdf(0.975) * stdev(values) / math.sqrt(3)
+    assert ratio([2 * one for one in values], [2.0] * 3) == pytest.approx((1.1 - half, 1.1 + half))
+    low, high = ratio(values, [1.0] * 3, 0.5)
+    assert (low + high) / 2 == pytest.approx(1.1)
+    assert high - low < half
+
+
+def test_items_that_all_have_the_ratio_leave_no_doubt_however_their_weights_differ() -> None:
+    assert ratio([1.0, 2.0, 6.0], [2.0, 4.0, 12.0]) == pytest.approx((0.5, 0.5))
+
+
+def test_of_one_item_nothing_is_known() -> None:
+    assert ratio([1.0], [2.0]) == ratio([1.0, 2.0], [0.0, 0.0]) == (-math.inf, math.inf)
