@@ -79,6 +79,11 @@ def snapshot_date(key: str) -> datetime.date:
         raise InputError(f"crawl {key!r}: there is no ISO week {match[2]} in {match[1]}") from None
 
 
+def newest_crawl(recipe: Recipe) -> str:
+    """The newest of the crawls that a recipe names."""
+    return max(recipe.snapshots, key=lambda key: (snapshot_date(key), key))
+
+
 def list_snapshots(source: str, patience_s: float = fetch.PATIENCE_S) -> list[str]:
     """The snapshots that a source offers, newest first. Retries an unreachable source for `patience_s` seconds."""
     if not is_common_crawl(source):

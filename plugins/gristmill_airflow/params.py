@@ -15,7 +15,7 @@ from contract.offered import DEFAULT_RECIPE, offered, recipe_uri
 from contract.plan import Run, open_run, resolve
 from contract.printable import printable
 from contract.recipe import Recipe
-from contract.sources import snapshot_date
+from contract.sources import newest_crawl, snapshot_date
 from gristmill_airflow.known import SOURCE, kept
 from gristmill_airflow.note import USES
 
@@ -207,8 +207,3 @@ def run_name(name: str) -> str:
 def crawl_of(run: Run) -> str:
     """The partition key under which a run's results are published: its newest crawl."""
     return newest_crawl(run.recipe)
-
-
-def newest_crawl(recipe: Recipe) -> str:
-    """The newest of the crawls that a recipe names."""
-    return max(recipe.snapshots, key=lambda key: (snapshot_date(key), key))

@@ -12,6 +12,7 @@ from contract import offered
 from contract.digest import split_digest
 from contract.errors import InputError, RecipeError
 from contract.recipe import Recipe
+from contract.sources import newest_crawl
 from gristmill_airflow import params
 from gristmill_airflow.params import FORM as FORM_SAYS
 from gristmill_airflow.params import (
@@ -21,7 +22,6 @@ from gristmill_airflow.params import (
     Told,
     crawl_of,
     fulfil,
-    newest_crawl,
     poll_params,
     read_request,
     run_name,
