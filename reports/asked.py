@@ -4,6 +4,7 @@ Only offered recipes and runs that the visitor may see can be named, never a pat
 and reading it takes time linear in its length.
 """
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,9 @@ from contract.offered import offered, recipe_uri
 from contract.plan import Run, draft
 from contract.recipe import Recipe, find_mistakes
 from contract.sources import newest_crawl, snapshot_date
-from contract.stages import STAGES
+from contract.store import Store
 from reports.forecast import Forecast, forecast, look, samples, tasks_in
 
-DAGS = tuple(dict.fromkeys(stage.dag for stage in STAGES.values()))
 FOLLOWERS = {"corpus": ("pretrain", "align", "evaluate"), "pretrain": ("align", "evaluate"), "align": ("evaluate",)}
 """The DAGs that the result of one starts, unless they are paused."""
 MOST_LINES, MOST_CHARS = 200, 20_000  # of all overrides
@@ -73,6 +73,7 @@ def examine(asked: Asked) -> tuple[Recipe | None, list[Mistake]]:
     shown = [Mistake(one.key, _short(one.message), None if one.line is None else seen[one.line]) for one in found]
     if why := _refuses_crawl(asked, recipe):
         shown.append(Mistake("crawl", why))
+    shown.sort(key=lambda one: -1 if one.line is None else one.line)
     return (None, shown) if shown else (recipe, [])
 
 
@@ -103,18 +104,16 @@ def expect(asked: Asked, recipe: Recipe, earlier: Iterable[Run]) -> Forecast:
     continued = asked.run if asked.run and not asked.overrides else None
     crawls = [asked.crawl] if asked.crawl and not recipe.snapshots else []
     pairs = tasks_in(continued or draft(recipe, crawls, PATIENCE_S), asked.dag)
-    found = samples((run for run in earlier if run.recipe.store == recipe.store), {task.stage for _, task in pairs})
+    found = samples((run for run in earlier if run.store == Store(recipe.store)), {task.stage for _, task in pairs})
     return forecast(pairs, asked.dag, look(pairs), found)
 
 
 def conf(asked: Asked) -> dict[str, Any]:
     """The fields of the trigger form for this run, with the keys that its DAG expects."""
-    return {
-        "recipe": asked.recipe,
-        "crawl": asked.crawl or None,
-        "overrides": [*asked.overrides],
-        "run": asked.run.uri if asked.run else None,
-    }
+    made: dict[str, Any] = {"run": asked.run.uri} if asked.run else {"recipe": asked.recipe}
+    if asked.crawl and not asked.run:
+        made["crawl"] = asked.crawl
+    return made | {"overrides": [*asked.overrides]}
 
 
 def partition_key(asked: Asked, recipe: Recipe) -> str | None:
@@ -124,11 +123,11 @@ def partition_key(asked: Asked, recipe: Recipe) -> str | None:
     return newest_crawl(recipe) if recipe.snapshots else None
 
 
-def commands(asked: Asked) -> list[list[str]]:
-    """What to type instead, where there is no Airflow: the words of each command line."""
+def commands(asked: Asked) -> list[str]:
+    """What to type instead, where there is no Airflow: the command lines."""
+    if asked.run and not asked.overrides:
+        return [shlex.join(["python", "-m", "contract", "commands", "--recipe", asked.run.uri])]
     words = ["python", "-m", "contract", "resolve", "--recipe", asked.uri]
     words += ["--snapshot", asked.crawl] if asked.crawl else []
     words += [word for line in asked.overrides for word in ("--set", line)]
-    if asked.run and not asked.overrides:
-        return [["python", "-m", "contract", "commands", "--recipe", asked.uri]]
-    return [words, ["python", "-m", "contract", "commands", "--recipe", "URI"]]
+    return [f"RUN=$({shlex.join(words)})", 'python -m contract commands --recipe "$RUN"']
