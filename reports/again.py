@@ -1,5 +1,6 @@
 """A run's recipe as a person would ask for it again: the name of a recipe, and overrides that make the same run."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,4 +58,5 @@ def differences(recipe: Settings, base: Settings, above: str = "") -> Iterator[s
 def in_one_line(value: object) -> str:
     """A value as YAML, in one line."""
     text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=False)
-    return text.removesuffix("...\n").strip()
+    text = text.removesuffix("...\n").strip()
+    return json.dumps(value, ensure_ascii=False) if "\n" in text else text

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -40,8 +41,8 @@ def _below(settings: Settings, above: str) -> Iterator[Key]:
             yield from _below(value, f"{above}{name}.")
             continue
         plain = settings.model_dump(mode="json", include={name})[name]
-        if isinstance(field.default, str):
-            plain = field.default  # of a path as written, before it was made absolute on this machine
+        if isinstance(field.default, str) and value == os.path.abspath(field.default):
+            plain = field.default  # a path as written, before it was made absolute on this machine
         said = about.get(name) or _about_section(field.annotation)
         yield Key(f"{above}{name}", in_one_line(plain), textwrap.shorten(said, MOST_CHARS, placeholder=" ..."))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer
+from pydantic import Field, field_serializer, field_validator
 
 from contract.errors import GristmillError, RecipeError
 from contract.masking import masked
@@ -58,6 +58,12 @@ class Filled(Asked):
     crawl: Annotated[str, Field(max_length=100)] = ""
     earlier: Both = ""
     overrides: Annotated[str, Field(max_length=asking.MOST_CHARS + asking.MOST_LINES)] = ""
+
+    @field_validator("overrides")
+    @classmethod
+    def _plain_ends(cls, text: str) -> str:
+        """Browsers send lines that end in carriage return and line feed."""
+        return text.replace("\r\n", "\n").replace("\r", "\n")
 
     @field_serializer("overrides", "recipe", "crawl")
     def _masked(self, text: str) -> str:
@@ -131,7 +137,7 @@ def _check_dag(ask: Asking, dag_id: str) -> None:
 
 def _wanted(ask: Asking, dag_id: str, form: Filled) -> Wanted:
     """What the form asks for. Raises RecipeError for a text that is too long, and Refused for a run."""
-    lines = asking.read_lines(form.overrides.replace("\r\n", "\n").replace("\r", "\n"))
+    lines = asking.read_lines(form.overrides)
     if form.start == "recipe":
         return Wanted(dag_id, form.recipe, lines, form.crawl.strip())
     if not form.earlier:
