@@ -12,7 +12,6 @@ from contract import offered
 from contract.digest import split_digest
 from contract.errors import InputError, RecipeError
 from contract.recipe import Recipe
-from contract.sources import newest_crawl
 from gristmill_airflow import params
 from gristmill_airflow.params import FORM as FORM_SAYS
 from gristmill_airflow.params import (
@@ -247,15 +246,6 @@ def test_a_crawl_is_named_as_the_request_has_it():
     request = Request(None, "tiny", (), "NEWS-2024-10")
     assert uses(request, Recipe(), "all crawls").startswith("uses recipe tiny, all crawls of https://")
     assert uses(request, Recipe()).startswith("uses recipe tiny, crawl NEWS-2024-10 of https://")
-
-
-def test_the_newest_crawl_is_the_latest_and_of_one_week_the_last_by_name():
-    for names, newest in (
-        (("A-2024-10", "B-2023-52"), "A-2024-10"),
-        (("B-2023-52", "A-2024-10"), "A-2024-10"),
-        (("NEWS-2024-10", "CC-2024-10"), "NEWS-2024-10"),
-    ):
-        assert newest_crawl(Recipe(snapshots=names)) == newest
 
 
 @pytest.mark.parametrize("one", [Request(None, "a", (), None), Told(None, "a", ())])
