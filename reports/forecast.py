@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from contract import ablation
-from contract.errors import GristmillError, InputError, RecipeError
-from contract.manifest import Manifest, find
+from contract.errors import InputError, RecipeError
+from contract.headline import omitted
 from contract.plan import Run, Task, varied
-from contract.results import Gate
 from contract.stages import STAGES, stages_of
 from contract.store import Store
+from reports.done import Done, Unreadable, look_up
 from reports.workload import crawl_bytes, entered, place, work
 
 RUNS = 12  # so many earlier runs are looked at, the newest first
@@ -47,7 +47,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Done:
+class Seen:
     """A task with a manifest. `left`: documents that it left, None if it was not asked. `damage`: why it is no use."""
 
     left: float | None = None
@@ -123,7 +123,7 @@ def tasks_in(run: Run, dag: str) -> list[tuple[Run, Task]]:
     return [*ablation.resolve(run, lambda base, _, overrides: varied(base, overrides)).tasks()]
 
 
-def look(pairs: Pairs) -> dict[str, Done]:
+def look(pairs: Pairs) -> dict[str, Seen]:
     """Which of the tasks, and of the tasks that they read, are done: prefix -> what their manifests say."""
     if not pairs:
         return {}
@@ -145,20 +145,20 @@ def _there(store: Store, stage: str, tasks: Iterable[Task]) -> list[tuple[Task, 
     return [(task, index < READ) for index, task in enumerate(there)]
 
 
-def _done(store: Store, task: Task, reads: bool) -> Done | None:
+def _done(store: Store, task: Task, reads: bool) -> Seen | None:
+    if not store.exists(f"{task.prefix}/manifest.json"):  # `look_up` may remember one that was deleted since
+        return None
     if not reads:
-        return Done() if store.exists(f"{task.prefix}/manifest.json") else None
-    try:
-        manifest = find(store, task)
-        closed = manifest is not None and task.stage == "gate" and not Gate.of(manifest).open
-    except GristmillError as error:
-        return Done(damage=str(error))
-    return Done(_left(manifest), closed=closed) if manifest else None
+        return Seen()
+    found = look_up(store, task.prefix)
+    if isinstance(found, Unreadable):
+        return Seen(damage=found.why)
+    return Seen(_left(found), closed=task.stage == "gate" and found.figures.get("open") is False) if found else None
 
 
-def _left(manifest: Manifest) -> float:
+def _left(found: Done) -> float:
     """Documents that a task left for the next."""
-    return float(manifest.rows.kept) if manifest.rows.read else entered(manifest)
+    return float(found.rows.kept) if found.rows.read else entered(found)
 
 
 def samples(runs: Iterable[Run], stages: Iterable[str]) -> list[Sample]:
@@ -182,20 +182,18 @@ def samples(runs: Iterable[Run], stages: Iterable[str]) -> list[Sample]:
 
 
 def _sample(run: Run, task: Task) -> Sample | None:
-    try:
-        manifest = find(run.store, task)
-    except GristmillError:
+    found = look_up(run.store, task.prefix)
+    if not isinstance(found, Done):
         return None
-    documents = entered(manifest) if manifest else None
-    done = work(run.recipe, task, documents) if manifest else None
-    if manifest is None or done is None:
+    documents = entered(found)
+    done = work(run.recipe, task, documents)
+    if done is None:
         return None
-    seconds = (manifest.finished - manifest.started).total_seconds()
     by = crawl_bytes(run.recipe, task) if task.stage == "crawl" else documents
-    return Sample(task.stage, place(run.recipe, task.stage), done, seconds, _left(manifest) / by if by else None)
+    return Sample(task.stage, place(run.recipe, task.stage), done, found.seconds, _left(found) / by if by else None)
 
 
-def forecast(pairs: Pairs, dag: str, done: Mapping[str, Done], earlier: Sequence[Sample]) -> Forecast:
+def forecast(pairs: Pairs, dag: str, done: Mapping[str, Seen], earlier: Sequence[Sample]) -> Forecast:
     """What a DAG would do. `done` is what `look` found, `earlier` what `samples` found."""
     leaving: dict[str, float | None] = {}
     kept = {stage: _share([one for one in earlier if one.stage == stage]) for stage in STAGES}
@@ -229,12 +227,12 @@ def _share(found: Sequence[Sample]) -> float | None:
     return sum(shares) / len(shares) if shares else None
 
 
-def _entering(task: Task, leaving: Mapping[str, float | None], done: Mapping[str, Done]) -> float | None:
+def _entering(task: Task, leaving: Mapping[str, float | None], done: Mapping[str, Seen]) -> float | None:
     """Documents that enter a task, from the tasks before it; None if one of them cannot say."""
     sources = DOCUMENTS_FROM.get(task.stage) or STAGES[task.stage].reads[:1]
     total = 0.0
     for before in (one for one in task.inputs if one.stage in sources):
-        left = leaving[before.prefix] if before.prefix in leaving else done.get(before.prefix, Done()).left
+        left = leaving[before.prefix] if before.prefix in leaving else done.get(before.prefix, Seen()).left
         if left is None and before.stage != "curate":
             return None
         total += left or 0.0
@@ -244,7 +242,7 @@ def _entering(task: Task, leaving: Mapping[str, float | None], done: Mapping[str
 def _step(
     stage: str,
     pairs: Pairs,
-    done: Mapping[str, Done],
+    done: Mapping[str, Seen],
     earlier: Sequence[Sample],
     works: Mapping[str, float | None],
     dag: str,
@@ -260,8 +258,8 @@ def _step(
         return Step(stage, len(pairs), ended, note=damage)
     if not to_do:
         return Step(stage, len(pairs), ended)
-    if stage == "ppo" and _gate_is_closed(to_do[0][1], done):
-        return Step(stage, len(pairs), ended, note="left out: the gate is closed", left_out=True)
+    if why := omitted(to_do[0][0].recipe, stage, False if _gate_is_closed(to_do[0][1], done) else None):
+        return Step(stage, len(pairs), ended, note=f"left out: {why}", left_out=True)
     alike = [one for one in earlier if one.stage == stage and one.place == place(to_do[0][0].recipe, stage)]
     ranges = [seconds(works[task.prefix], alike) for _, task in to_do]
     known = [one for one in ranges if one]
@@ -274,11 +272,11 @@ def _step(
     return Step(stage, len(pairs), ended, low, high, min(len(alike), NEAREST), note, needs=needs)
 
 
-def _gate_is_closed(task: Task, done: Mapping[str, Done]) -> bool:
+def _gate_is_closed(task: Task, done: Mapping[str, Seen]) -> bool:
     return any(gate.prefix in done and done[gate.prefix].closed for gate in task.of("gate"))
 
 
-def _needs(tasks: Sequence[Task], done: Mapping[str, Done], dag: str) -> tuple[str, ...]:
+def _needs(tasks: Sequence[Task], done: Mapping[str, Seen], dag: str) -> tuple[str, ...]:
     """Stages of other DAGs whose results the tasks read and that are not done. Only PPO may be missing."""
     inputs = (one for task in tasks for one in task.inputs)
     absent = (

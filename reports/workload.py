@@ -6,7 +6,6 @@ documents, or products such as parameters x tokens.
 
 from collections.abc import Callable, Mapping
 
-from contract.manifest import Manifest
 from contract.mixture import known_steps
 from contract.plan import Task
 from contract.recipe import Recipe
@@ -14,6 +13,7 @@ from contract.settings.examples import MAX_SYNTHETIC, Examples
 from contract.settings.training import Engine
 from contract.sizes import parameters
 from contract.stages import STAGES
+from reports.done import Done
 
 FILE_BYTES = 1.08e9
 """Of a WARC file whose size the crawl's list does not say: Common Crawl's mean."""
@@ -32,10 +32,10 @@ def crawl_bytes(recipe: Recipe, task: Task) -> float:
     return sum(min(file.size or FILE_BYTES, most) for file in files)
 
 
-def entered(manifest: Manifest) -> float:
+def entered(found: Done) -> float:
     """How many documents a finished task read."""
-    figures = (manifest.metrics.get(name) for name in ENTERED.get(manifest.stage, ()))
-    return sum(one for one in figures if isinstance(one, int | float)) or float(manifest.rows.read)
+    figures = (found.figures.get(name) for name in ENTERED.get(found.stage, ()))
+    return sum(one for one in figures if isinstance(one, int | float)) or float(found.rows.read)
 
 
 def work(recipe: Recipe, task: Task, documents: float | None) -> float | None:

@@ -58,6 +58,13 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
     "airflow.models.dag.DagModel": {"get_team_name": ["dag_id", "session"]},
     "airflow.models.dagrun.DagRun": {"dag_id": None, "run_id": None, "note": None, "state": None, "start_date": None},
     "airflow.models.log.Log": {"": ["event", "task_instance", "owner", "owner_display_name", "extra", "kwargs"]},
+    "airflow.models.taskinstance.TaskInstance": {
+        "dag_id": None,
+        "run_id": None,
+        "task_id": None,
+        "state": None,
+        "map_index": None,
+    },
     "airflow.partition_mappers.identity.IdentityMapper": {
         "to_downstream": ["self", "key"],
         "to_partition_date": ["self", "downstream_key"],

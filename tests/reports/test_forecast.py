@@ -11,7 +11,7 @@ from contract.recipe import load
 from contract.results import Gate, Mix, Pack
 from contract.stages import stages_of
 from reports import forecast as forecasts
-from reports.forecast import Done, Sample, duration, forecast, look, samples, seconds, tasks_in
+from reports.forecast import Sample, Seen, duration, forecast, look, samples, seconds, tasks_in
 from reports.workload import place
 
 SPARK = ("local[2]",)
@@ -161,10 +161,10 @@ def test_of_very_many_tasks_only_the_existence_is_asked(make, monkeypatch):
     monkeypatch.setattr(forecasts, "READ", 1)
     found = look(tasks_in(run, "corpus"))
     crawled = [found[task.prefix] for (stage, _), task in run.tasks().items() if stage == "crawl"]
-    assert crawled == [Done(160.0), Done(), Done()]
+    assert crawled == [Seen(160.0), Seen(), Seen()]
 
 
-def test_samples_are_few_and_skip_what_cannot_be_read(make):
+def test_samples_are_few_and_count_once(make):
     run = make()
     finish(run, took=7)
     again = make("again")  # the same results under another name count once
@@ -173,8 +173,21 @@ def test_samples_are_few_and_skip_what_cannot_be_read(make):
         ("crawl", SPARK, 1600, 0.1), ("crawl", SPARK, 3200, 0.1), ("crawl", SPARK, 4800, 0.1),
     ]  # fmt: skip
     assert all(one.seconds == pytest.approx(7, abs=2) for one in found)
+
+
+def test_samples_leave_out_what_cannot_be_read(make):
+    run = make()
+    finish(run)
     run.store.local(f"{run.task('crawl', run.segments[0].partition).prefix}/manifest.json").write_text("{")
-    assert len(samples([run], ["crawl"])) == 2
+    assert [one.work for one in samples([run], ["crawl"])] == [3200, 4800]
+
+
+def test_a_manifest_that_was_deleted_is_not_remembered(make):
+    run = make()
+    made = commit(run, "mix", result=Mix(training_documents=1, heldout_documents=0))
+    assert steps_of(run, "corpus")[1]["mix"].done == 1
+    run.store.delete(made.path)
+    assert steps_of(run, "corpus")[1]["mix"].done == 0
 
 
 def test_pack_counts_the_documents_that_it_held_out(make):
