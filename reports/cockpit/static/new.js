@@ -131,6 +131,8 @@
   form.addEventListener("submit", async (event) => {
     if (event.submitter && event.submitter.hasAttribute("formaction")) return; // the start leads to another page
     event.preventDefault();
+    clearTimeout(later);
+    const mine = ++asked; // what a check still has to say is older than this plan
     busy.textContent = "Looking at the crawl and at what is done ...";
     try {
       const page = new DOMParser().parseFromString(await (await fetch(form.action, {
@@ -138,6 +140,8 @@
         headers: { accept: "text/html" },
         body: new URLSearchParams(new FormData(form)),
       })).text(), "text/html");
+      busy.textContent = "";
+      if (mine !== asked) return; // one has typed on
       const lines = [...page.querySelectorAll("#mistakes li")].map((row) => ({
         line: "line" in row.dataset ? Number(row.dataset.line) : null,
         key: "",
@@ -148,7 +152,6 @@
       }
       if (!page.getElementById("plan")) tell([{ line: null, key: "", message: page.querySelector("main").innerText.trim() }]);
       else mark(lines);
-      busy.textContent = "";
     } catch {
       busy.textContent = "The server does not answer. Try again.";
     }
