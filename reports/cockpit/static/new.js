@@ -146,12 +146,14 @@
         line: "line" in row.dataset ? Number(row.dataset.line) : null,
         key: "",
       }));
-      for (const name of ["mistakes", "plan"]) {
-        const made = page.getElementById(name);
-        if (made) document.getElementById(name).replaceWith(document.adoptNode(made));
+      const made = ["mistakes", "plan"].map((name) => page.getElementById(name));
+      if (made.every(Boolean)) {
+        for (const one of made) document.getElementById(one.id).replaceWith(document.adoptNode(one));
+        mark(lines);
+      } else {
+        const said = page.querySelector(".notice") || page.body;
+        tell([{ line: null, key: "", message: said.textContent.trim() }]);
       }
-      if (!page.getElementById("plan")) tell([{ line: null, key: "", message: page.querySelector("main").innerText.trim() }]);
-      else mark(lines);
     } catch {
       busy.textContent = "The server does not answer. Try again.";
     }

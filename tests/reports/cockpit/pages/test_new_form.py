@@ -72,6 +72,7 @@ def test_from_a_mistake_to_a_started_run(visit, address, open_page):
     assert page.input_value("textarea") == "ppo.steps=3\nfilter.min_words=50"
     page.get_by_role("button", name="What would it do?").click()
     expect(page.locator("#plan")).to_contain_text("14 tasks run, 2 do not.")
+    expect(page.locator("#mistakes li")).to_have_count(0)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.get_by_role("button", name="Start the run").click()
     expect(page.get_by_role("status").first).to_contain_text("The run manual__started of corpus is started.")
@@ -106,6 +107,14 @@ def test_without_scripts_the_form_answers_as_well(visit, address, open_page):
     page.get_by_role("button", name="Start the run").click()
     expect(page.get_by_role("status").first).to_contain_text("The run manual__started of corpus is started.")
     assert [dag for dag, _, _ in visit.visitor.triggered] == ["corpus"]
+
+
+def test_a_right_that_was_taken_away_meanwhile_is_told(visit, address, open_page):
+    page = open_page()
+    page.goto(address)
+    visit.visitor.edits = False
+    page.get_by_role("button", name="What would it do?").click()
+    expect(page.locator("#mistakes li")).to_have_text("You may not edit the DAG corpus. Ask who administers Airflow.")
 
 
 def test_a_plan_with_mistakes_leaves_the_form_as_it_is(address, open_page):
