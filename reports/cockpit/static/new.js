@@ -6,7 +6,6 @@
   const numbers = form.querySelector(".numbers");
   const about = document.getElementById("about");
   const key = document.getElementById("key");
-  const add = document.getElementById("add");
   const busy = document.getElementById("busy");
   let known = null;
   let wrong = new Set();
@@ -87,47 +86,69 @@
     const found = known.get(name);
     about.textContent = found ? `${name}: ${found.about || "no more is said of it"} (default ${found.default})` : "";
   };
-  const load = async () => {
-    if (known) return;
-    known = new Map();
+  let loading = null;
+  const load = () => (loading ||= fetchKeys());
+  const fetchKeys = async () => {
     const answer = await fetch(form.dataset.keys, { headers: { accept: "application/json" } });
-    for (const one of (await answer.json()).keys) known.set(one.name, one);
-    document.getElementById("keys").replaceChildren(
-      ...[...known.keys()].map((name) => Object.assign(document.createElement("option"), { value: name })),
-    );
+    known = new Map((await answer.json()).keys.map((one) => [one.name, one]));
     help();
   };
-  const put = () => {
-    const found = known && known.get(key.value.trim());
-    if (!found) return;
+  const put = (one) => {
     const before = text.value.replace(/\s+$/, "");
-    text.value = `${before}${before ? "\n" : ""}${found.name}=${found.default}`;
-    key.value = "";
-    add.hidden = true;
+    text.value = `${before}${before ? "\n" : ""}${one.name}=${one.default}`;
     goTo(text.value.split("\n").length - 1);
     count();
     help();
     changed();
   };
+  // Keys whose name or meaning has every word, those named so first.
+  const matching = (words) => {
+    const rows = [...known.values()].map((one) => [one, `${one.name} ${one.about}`.toLowerCase()]);
+    const found = rows.filter(([, said]) => words.every((word) => said.includes(word))).map(([one]) => one);
+    const named = (one) => words.every((word) => one.name.includes(word));
+    return [...found.filter(named), ...found.filter((one) => !named(one))];
+  };
+  const list = (keys) => {
+    const rows = keys.map((one) => {
+      const row = document.createElement("li");
+      const add = document.createElement("button");
+      add.type = "button";
+      add.className = "link";
+      add.textContent = `${one.name}=${one.default}`;
+      add.addEventListener("click", () => put(one));
+      row.append(add, one.about ? ` ${one.about}` : "");
+      return row;
+    });
+    document.getElementById("found").replaceChildren(...rows);
+    document.getElementById("found").hidden = !rows.length;
+  };
+  const find = async () => {
+    await load();
+    const words = key.value.toLowerCase().split(/\s+/).filter(Boolean);
+    list(words.length ? matching(words).slice(0, 30) : []);
+  };
 
   text.addEventListener("input", () => (count(), help(), changed()));
   text.addEventListener("scroll", () => (numbers.scrollTop = text.scrollTop));
   for (const kind of ["click", "keyup"]) text.addEventListener(kind, help);
-  for (const field of [text, key]) field.addEventListener("focus", load, { once: true });
-  key.addEventListener("input", () => {
-    const found = known && known.get(key.value.trim());
-    add.hidden = !found;
-    if (found) about.textContent = `${found.name}: ${found.about} (default ${found.default})`;
-  });
-  key.addEventListener("keydown", (event) => {
+  text.addEventListener("focus", load, { once: true });
+  key.addEventListener("input", find);
+  key.addEventListener("keydown", async (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();
-    put();
+    await find();
+    const first = document.querySelector("#found button");
+    if (first) first.click();
   });
-  add.addEventListener("click", put);
+  // Airflow's frame opens no windows, and another page would lose the form.
+  document.getElementById("all").addEventListener("click", async (event) => {
+    event.preventDefault();
+    await load();
+    list([...known.values()]);
+  });
   form.elements.earlier.addEventListener("change", () => (form.elements.start.value = "run"));
   form.elements.recipe.addEventListener("change", () => (form.elements.start.value = "recipe"));
-  form.addEventListener("change", changed);
+  form.addEventListener("change", (event) => event.target !== key && changed());
   form.addEventListener("submit", async (event) => {
     if (event.submitter && event.submitter.hasAttribute("formaction")) return; // the start leads to another page
     event.preventDefault();

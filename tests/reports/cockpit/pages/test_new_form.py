@@ -66,10 +66,14 @@ def test_from_a_mistake_to_a_started_run(visit, address, open_page):
     assert page.evaluate(chosen) == "filter.min_word=7"
     page.fill("textarea", "ppo.steps=3")
     expect(page.locator("#mistakes li")).to_have_count(0)
-    page.fill("#key", "filter.min_words")
-    expect(page.locator("#about")).to_contain_text("default 50")
+    page.fill("#key", "words filter.min")
+    expect(page.locator("#found li").first).to_contain_text("filter.min_words=50")
     page.press("#key", "Enter")
     assert page.input_value("textarea") == "ppo.steps=3\nfilter.min_words=50"
+    page.get_by_role("link", name="All keys").click()
+    assert page.locator("#found li").count() > 300
+    page.fill("#key", "")
+    expect(page.locator("#found")).to_be_hidden()
     page.get_by_role("button", name="What would it do?").click()
     expect(page.locator("#plan")).to_contain_text("14 tasks run, 2 do not.")
     expect(page.locator("#mistakes li")).to_have_count(0)
