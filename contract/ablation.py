@@ -7,7 +7,7 @@ base's holds out every equal text and every equal id as well (`mix.also_held_out
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ from contract.digest import split_digest
 from contract.errors import RecipeError
 from contract.mixture import known_steps
 from contract.plan import Run, Task, vary
-from contract.recipe import Recipe, load
+from contract.recipe import Recipe, change
 from contract.settings.training import NEVER
 from contract.stages import STAGES, upstream
 
@@ -59,10 +59,15 @@ class Ablation:
         return found
 
 
-def resolve(base: Run) -> Ablation:
+Vary = Callable[[Run, str, Sequence[str]], Run]
+"""Makes a run of a base run's recipe with overrides; the second argument is its name."""
+
+
+def resolve(base: Run, vary: Vary = vary) -> Ablation:
     """Write the runs of the variants that a resolved recipe names to the store, or open them if they are there.
 
-    Raises RecipeError if the recipe names no variants, one that changes what must be alike, or two that do not differ.
+    `vary` makes a run; one that writes nothing shows what an ablation would do. Raises RecipeError if the recipe names
+    no variants, one that changes what must be alike, or two that do not differ.
     """
     settings = base.recipe.ablate
     if not settings.variants:
@@ -100,7 +105,7 @@ def _checked(base: Run, overrides: Sequence[str]) -> list[str]:
 
     Raises RecipeError if the variant changes what must be alike.
     """
-    recipe = load(base.uri, overrides)
+    recipe = change(base.recipe, base.uri, overrides)
     for key in ALIKE:
         if recipe.at(key) != base.recipe.at(key):
             raise RecipeError(f"changes {key}, which must be the same for all variants; set it in the recipe itself")

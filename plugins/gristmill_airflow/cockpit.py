@@ -132,7 +132,7 @@ class User:
             done = f"gristmill.{event}"
             session.add(Log(done, None, self.name, self.name, said, dag_id=dag_id, run_id=run_id))
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
+    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
         from airflow.api.common.trigger_dag import trigger_dag
         from airflow.sdk.exceptions import AirflowException
         from airflow.utils.types import DagRunTriggeredByType
@@ -143,7 +143,11 @@ class User:
             raise Refused(403, f"You may not start runs of the DAG {dag_id}. Ask who administers Airflow.")
         try:
             made = trigger_dag(
-                dag_id, triggered_by=DagRunTriggeredByType.UI, triggering_user_name=self.name, conf=dict(conf)
+                dag_id,
+                triggered_by=DagRunTriggeredByType.UI,
+                triggering_user_name=self.name,
+                conf=dict(conf),
+                partition_key=partition_key,
             )
         except (AirflowException, ValueError) as error:
             raise Refused(409, f"Airflow does not start a run of {dag_id}: {error}") from error

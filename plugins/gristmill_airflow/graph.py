@@ -9,6 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from contract import ablation
 from contract.manifest import find
+from contract.offered import recipe_uri
 from contract.plan import open_run
 from contract.recipe import load
 from contract.sources import list_snapshots
@@ -16,7 +17,7 @@ from contract.stages import STAGES
 from gristmill_airflow.assets import CRAWL, RESOLVED, SEEN, TOLD
 from gristmill_airflow.known import at_source, report
 from gristmill_airflow.launch import check
-from gristmill_airflow.params import Request, crawl_of, fulfil, read_request, recipe_uri, told, uses, wanted
+from gristmill_airflow.params import Request, crawl_of, fulfil, read_request, told, uses, wanted
 from gristmill_airflow.stage import POOLS, RUN, StageOperator, hide, publish, reported, usual
 from gristmill_airflow.timetable import new_crawls
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from contract.plan import Run
+from contract.stages import stage_dags
 from contract.store import Store
 from reports.cockpit.visitor import Admit, Listed, Refused, TaskState, in_store
 
@@ -32,7 +33,7 @@ class Local:
         self._listed: tuple[float, list[Listed]] = (-LISTING_S, [])
 
     def may_read(self, dag_id: str) -> bool:
-        return dag_id == DAG
+        return dag_id == DAG or dag_id in stage_dags()
 
     may_edit = may_read
 
@@ -54,7 +55,7 @@ class Local:
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         log.info("%s %s/%s %s", event, dag_id, run_id, json.dumps(what))
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
+    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
         raise Refused(
             409,
             "Runs are started in Airflow, or by hand: python -m contract resolve, then python -m contract commands.",

@@ -74,8 +74,11 @@ class Visitor(Protocol):
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         """Write into the audit log that the visitor does `event`."""
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
-        """Start a run of a DAG and return its id. Raises Refused if that is not possible."""
+    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
+        """Start a run of a DAG, under the name of a crawl if one is given, and return its id.
+
+        Raises Refused if that is not possible.
+        """
 
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
         """The address of Airflow's page on a run, or on one of its tasks; empty without Airflow."""

@@ -7,7 +7,7 @@ import pytest
 
 from contract import ablation
 from contract.errors import RecipeError
-from contract.plan import Run, open_run
+from contract.plan import Run, open_run, varied
 from contract.settings.training import NEVER
 
 TWO = "ablate.variants={base: [], strict: [filter.min_words=99]}"
@@ -97,3 +97,11 @@ def test_mistakes_name_the_variant_and_what_to_do(make_run: Callable[..., Run]) 
         ablation.resolve(make_run("ablate.variants={a: [], b: [filter.min_words=50]}", "pretrain.tokens=8", run="same"))
     with pytest.raises(RecipeError, match=r"set ablate\.tokens"):
         ablation.resolve(make_run(TWO, "pretrain.mixture.epochs={crawl: 1}", run="three"))
+
+
+def test_an_ablation_can_be_drafted_without_writing_it(make_run: Callable[..., Run]) -> None:
+    base = make_run(TWO)
+    drafted = ablation.resolve(base, lambda run, _, overrides: varied(run, overrides))
+    assert base.store.folders("runs") == ["one"]
+    written = ablation.resolve(base)
+    assert [task.prefix for _, task in drafted.tasks()] == [task.prefix for _, task in written.tasks()]

@@ -258,7 +258,7 @@ def test_a_source_that_cannot_be_reached_fails_at_once_only_where_a_person_waits
     name, run_type, conf, failure, monkeypatch, tmp_path, caplog
 ):
     """For a person the asking has taken long enough; a run that nobody watches is retried."""
-    for asks in (fetch.get, sources.list_snapshots):
+    for asks in (fetch.get, sources.list_snapshots, sources.list_segments):
         monkeypatch.setattr(asks, "__defaults__", (1.5,))
     source = "http://127.0.0.1:9/x"
     context = {

@@ -24,7 +24,7 @@ class Reader(Local):
         super().__init__(store)
         self.session, self.reads, self.edits = True, True, True
         self.recorded: list[tuple[str, str, str, dict[str, object]]] = []
-        self.triggered: list[tuple[str, dict[str, object]]] = []
+        self.triggered: list[tuple[str, dict[str, object], str | None]] = []
 
     def may_read(self, dag_id: str) -> bool:
         return self.reads and super().may_read(dag_id)
@@ -35,8 +35,8 @@ class Reader(Local):
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         self.recorded.append((event, dag_id, run_id, dict(what)))
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
-        self.triggered.append((dag_id, dict(conf)))
+    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
+        self.triggered.append((dag_id, dict(conf), partition_key))
         return "manual__started"
 
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
