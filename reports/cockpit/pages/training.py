@@ -1,0 +1,173 @@
+"""The page "Training": the curves of a training task, live while it runs, and the gate's decision."""
+
+import datetime
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from contract.live import Seen
+from contract.plan import Run
+from reports import curves, gate
+from reports.cockpit.page import Answer, Ask, Asked, InQuery, Name, Page
+from reports.cockpit.visitor import Refused
+
+page = Page("training", "Training")
+
+TRAIN = ("pretrain", "align", "ablate")  # DAGs
+RUNS = 100  # the newest, in the list to compare with
+NEXT_S = {"running": 4, "silent": 30, "waiting": 15, "done": None}
+"""Seconds until the page asks again, by the state of the task; None: never."""
+SAID = {
+    "running": "Running; the charts follow.",
+    "silent": "No new points for a long time: the task may have been stopped.",
+    "waiting": "No points yet.",
+    "done": "Done.",
+}
+
+
+class Since(Asked):
+    """How far the page has read a running task: an attempt and the number of its last file."""
+
+    attempt: str = Field("", max_length=60, pattern=r"^(attempt-[0-9a-z]+)?$")
+    number: int = Field(-1, ge=-1, le=10**9)
+
+    @property
+    def seen(self) -> Seen | None:
+        return Seen(self.attempt, self.number) if self.attempt else None
+
+
+@page.get("")
+def newest(ask: Ask) -> Answer:
+    """The newest run of a DAG that trains, or else the newest one."""
+    runs = ask.runs(RUNS)
+    if not runs:
+        raise Refused(404, "There is no run yet. Start one of the DAGs, and its curves appear here.")
+    first = next((one for one in runs if one.dag_id in TRAIN), runs[0])
+    return of_run(ask, first.dag_id, first.run_id)
+
+
+@page.get("/{dag_id}/{run_id}")
+def of_run(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
+    """The task of a run that trains now, or else the last one that has curves."""
+    stage = curves.stage_to_show(curves.states(ask.run(dag_id, run_id)))
+    return show(ask, dag_id, run_id, stage or curves.STAGES_SHOWN[0])
+
+
+@page.get("/{dag_id}/{run_id}/{task_id}")
+def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name) -> Answer:
+    run = _with_page(ask, dag_id, run_id, task_id)
+    known = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "tasks": curves.states(run)}
+    if task_id == "gate":
+        found = gate.view(run)
+        pictures = {"interval": interval(found), "reliability": reliability(found)}
+        return ask.show("gate.html", found=found, **pictures, **known)
+    reading = curves.read(run, run.task(task_id))
+    others = [
+        (f"{one.dag_id} {one.run_id}", ask.link("training", one.dag_id, one.run_id, task_id, "points"))
+        for one in ask.runs(RUNS)
+        if (one.dag_id, one.run_id) != (dag_id, run_id)
+    ]
+    return ask.show(
+        "training.html",
+        reading=reading,
+        updated=reading.updated and datetime.datetime.fromtimestamp(reading.updated, datetime.UTC),
+        said=reading.problem or SAID[reading.state],
+        lines=curves.table(reading.curves),
+        marks=curves.marks(reading.curves),
+        others=others,
+        **known,
+    )
+
+
+@page.get("/{dag_id}/{run_id}/{task_id}/points")
+def points(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, since: Annotated[Since, InQuery()]) -> Answer:
+    """The points after those that the page has, and when to ask again."""
+    run = _with_page(ask, dag_id, run_id, task_id)
+    if task_id == "gate":
+        raise Refused(404, "The gate has no curves.")
+    found = curves.read(run, run.task(task_id), since.seen)
+    return {
+        "state": found.state,
+        "whole": found.whole,
+        "attempt": found.seen.attempt if found.seen else "",
+        "number": found.seen.number if found.seen else -1,
+        "updated": found.updated,
+        "said": found.problem or SAID[found.state],
+        "next_s": NEXT_S[found.state],
+        "curves": {name: [one.steps, one.values] for name, one in found.curves.items()},
+        "charts": [vars(one) for one in curves.charts(found.curves)],
+        "marks": [vars(one) for one in curves.marks(found.curves)],
+    }
+
+
+def _with_page(ask: Ask, dag_id: str, run_id: str, task_id: str) -> Run:
+    """The run. Raises Refused if the task is none that this page shows."""
+    run = ask.run(dag_id, run_id)
+    if task_id not in curves.STAGES_SHOWN:
+        raise Refused(404, f"The task {task_id} has no curves; {', '.join(curves.STAGES_SHOWN)} have a page here.")
+    return run
+
+
+def interval(found: gate.View) -> dict[str, Any] | None:
+    """The accuracy with its interval and the threshold as Plotly's figure; None before the gate has decided."""
+    decision = found.decision
+    if decision is None:
+        return None
+    bar = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [decision.accuracy],
+        "y": ["accuracy"],
+        "marker": {"size": 12},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [decision.high - decision.accuracy],
+            "arrayminus": [decision.accuracy - decision.low],
+            "thickness": 3,
+            "width": 12,
+        },
+        "name": "accuracy",
+    }
+    limit = {
+        "type": "scatter",
+        "mode": "lines+text",
+        "x": [decision.threshold] * 2,
+        "y": ["accuracy", "threshold"],
+        "text": ["", f" threshold {decision.threshold:.1%}"],
+        "textposition": "middle right",
+        "name": "threshold",
+        "line": {"dash": "dash"},
+    }
+    low = min(0.5, decision.low, decision.threshold) - 0.02
+    axes = {"xaxis": {"tickformat": ".0%", "range": [max(0, low), 1.02]}, "yaxis": {"visible": False}}
+    return {"data": [bar, limit], "layout": {**axes, "showlegend": False, "height": 180}}
+
+
+def reliability(found: gate.View) -> dict[str, Any] | None:
+    """The reliability diagram as Plotly's figure; None if the reward model has no calibration."""
+    if found.calibration is None:
+        return None
+    bins = found.calibration.bins
+    right = {
+        "type": "bar",
+        "x": [(one.low + one.high) / 2 for one in bins],
+        "y": [one.right for one in bins],
+        "width": [0.9 * (one.high - one.low) for one in bins],
+        "name": "share ranked right",
+        "customdata": [one.pairs for one in bins],
+        "hovertemplate": "%{y:.1%} of %{customdata} pairs",
+    }
+    sure = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [0.5, 1.0],
+        "y": [0.5, 1.0],
+        "name": "as sure as right",
+        "line": {"dash": "dash"},
+    }
+    axes = {
+        "xaxis": {"tickformat": ".0%", "range": [0.5, 1.0], "title": {"text": "how sure the model is"}},
+        "yaxis": {"tickformat": ".0%", "range": [0, 1.02], "title": {"text": "how often it is right"}},
+    }
+    return {"data": [right, sure], "layout": axes}
