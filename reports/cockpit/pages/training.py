@@ -1,6 +1,7 @@
 """The page "Training": the curves of a training task, live while it runs, and the gate's decision."""
 
 import datetime
+import math
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -15,11 +16,12 @@ page = Page("training", "Training")
 
 TRAIN = ("pretrain", "align", "ablate")  # DAGs
 RUNS = 100  # the newest, in the list to compare with
-NEXT_S = {"running": 4, "silent": 30, "waiting": 15, "done": None}
+NEXT_S = {"running": 4, "silent": 30, "stopped": 30, "waiting": 15, "done": None}
 """Seconds until the page asks again, by the state of the task; None: never."""
 SAID = {
     "running": "Running; the charts follow.",
     "silent": "No new points for a long time: the task may have been stopped.",
+    "stopped": "It does not run now. These are the curves of its newest checkpoint, from which it goes on.",
     "waiting": "No points yet.",
     "done": "Done.",
 }
@@ -113,35 +115,27 @@ def interval(found: gate.View) -> dict[str, Any] | None:
     decision = found.decision
     if decision is None:
         return None
-    bar = {
+    ends = {"array": [decision.high - decision.accuracy], "arrayminus": [decision.accuracy - decision.low]}
+    accuracy = {
         "type": "scatter",
         "mode": "markers",
-        "x": [decision.accuracy],
-        "y": ["accuracy"],
-        "marker": {"size": 12},
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [decision.high - decision.accuracy],
-            "arrayminus": [decision.accuracy - decision.low],
-            "thickness": 3,
-            "width": 12,
-        },
         "name": "accuracy",
+        "x": [decision.accuracy],
+        "y": [0],
+        "marker": {"size": 12},
+        "error_x": {"type": "data", "symmetric": False, **ends, "thickness": 3, "width": 12},
     }
-    limit = {
+    threshold = {
         "type": "scatter",
-        "mode": "lines+text",
-        "x": [decision.threshold] * 2,
-        "y": ["accuracy", "threshold"],
-        "text": ["", f" threshold {decision.threshold:.1%}"],
-        "textposition": "middle right",
+        "mode": "lines",
         "name": "threshold",
+        "x": [decision.threshold] * 2,
+        "y": [-1, 1],
         "line": {"dash": "dash"},
     }
     low = min(0.5, decision.low, decision.threshold) - 0.02
     axes = {"xaxis": {"tickformat": ".0%", "range": [max(0, low), 1.02]}, "yaxis": {"visible": False}}
-    return {"data": [bar, limit], "layout": {**axes, "showlegend": False, "height": 180}}
+    return {"data": [accuracy, threshold], "layout": {**axes, "height": 180}}
 
 
 def reliability(found: gate.View) -> dict[str, Any] | None:
@@ -149,25 +143,27 @@ def reliability(found: gate.View) -> dict[str, Any] | None:
     if found.calibration is None:
         return None
     bins = found.calibration.bins
+    most = max((one.pairs for one in bins), default=1)
     right = {
-        "type": "bar",
-        "x": [(one.low + one.high) / 2 for one in bins],
-        "y": [one.right for one in bins],
-        "width": [0.9 * (one.high - one.low) for one in bins],
+        "type": "scatter",
+        "mode": "lines+markers",
         "name": "share ranked right",
+        "x": [one.confidence for one in bins],
+        "y": [one.right for one in bins],
+        "marker": {"size": [6 + 24 * math.sqrt(one.pairs / most) for one in bins]},
         "customdata": [one.pairs for one in bins],
         "hovertemplate": "%{y:.1%} of %{customdata} pairs",
     }
     sure = {
         "type": "scatter",
         "mode": "lines",
+        "name": "as sure as right",
         "x": [0.5, 1.0],
         "y": [0.5, 1.0],
-        "name": "as sure as right",
         "line": {"dash": "dash"},
     }
     axes = {
-        "xaxis": {"tickformat": ".0%", "range": [0.5, 1.0], "title": {"text": "how sure the model is"}},
-        "yaxis": {"tickformat": ".0%", "range": [0, 1.02], "title": {"text": "how often it is right"}},
+        "xaxis": {"tickformat": ".0%", "range": [0.49, 1.01], "title": {"text": "how sure the model is"}},
+        "yaxis": {"tickformat": ".0%", "range": [-0.05, 1.05], "title": {"text": "how often it is right"}},
     }
     return {"data": [right, sure], "layout": axes}

@@ -19,6 +19,9 @@ const training = (() => {
     });
   };
 
+  const EXACT = /^(lr|tokens|memory_bytes|kl_coef|epochs[/].*)$/; // without noise, so never smoothed
+  const FEWEST = 10; // points that are smoothed
+
   const short = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : Number(value.toPrecision(4)).toString());
 
   // Puts an answer into what is known of a run: in place of it, or behind it.
@@ -59,8 +62,9 @@ const training = (() => {
         const line = { color: colour, width: 1.6, dash: run === own ? "solid" : "dot" };
         const mode = steps.length < 3 ? "lines+markers" : "lines";
         const shared = { type: "scatter", mode, x: steps, line };
-        if (weight) found.push({ ...shared, y: values, opacity: 0.25, showlegend: false, hoverinfo: "skip" });
-        found.push({ ...shared, y: weight ? smoothed(values, weight) : values, name: label, showlegend: true });
+        const noisy = weight && steps.length >= FEWEST && !EXACT.test(name);
+        if (noisy) found.push({ ...shared, y: values, opacity: 0.25, showlegend: false, hoverinfo: "skip" });
+        found.push({ ...shared, y: noisy ? smoothed(values, weight) : values, name: label, showlegend: true });
       }
     }
     // A name may hold what Plotly would take for markup.
@@ -73,7 +77,7 @@ const training = (() => {
     const type = at("logarithmic").checked ? "log" : "linear";
     const layout = {
       xaxis: { title: { text: "step" }, rangemode: "tozero" },
-      yaxis: { type, title: { text: chart.unit }, exponentformat: "SI" },
+      yaxis: { type, title: { text: chart.unit }, exponentformat: /bytes|tokens/.test(chart.unit) ? "SI" : "e", minexponent: 5 },
       shapes: lines(chart), showlegend: data.filter((one) => one.showlegend).length > 1, height: 260, hovermode: "x",
     };
     return { data, layout };
