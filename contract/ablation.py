@@ -56,6 +56,19 @@ class Ablation:
         return found
 
 
+COMPARISON = "comparison"
+
+
+def labels(recipe: Recipe) -> list[str]:
+    """`variant.seed` of each model that a recipe's ablation trains; empty if it names no variants."""
+    return [f"{variant}.{seed}" for variant in recipe.ablate.variants for seed in recipe.ablate.seeds]
+
+
+def name_of(base: Run, label: str) -> str:
+    """The name of the run of one of `labels`, or of the COMPARISON, in the store's folder `runs`."""
+    return f"{PurePosixPath(split_digest(base.uri)[0]).parent.name}.{label}"
+
+
 def resolve(base: Run) -> Ablation:
     """Write the runs of the variants that a resolved recipe names to the store, or open them if they are there.
 
@@ -67,7 +80,6 @@ def resolve(base: Run) -> Ablation:
             "ablate.variants names no variant; name two or more, "
             "for example ablate.variants={base: [], strict: [filter.min_words=100]}"
         )
-    name = PurePosixPath(split_digest(base.uri)[0]).parent.name
     tokens = settings.tokens or _tokens(base.recipe)
     runs: dict[tuple[str, int], Run] = {}
     for variant, overrides in settings.variants.items():
@@ -76,7 +88,8 @@ def resolve(base: Run) -> Ablation:
             alike += [f"pretrain.optim.give_up_after={NEVER}"]  # a model that diverges counts as the worst
             alike += [f"probe.reference={base.task('mix').fingerprint}", "ablate={}"]
             try:
-                runs[variant, seed] = vary(base, f"{name}.{variant}.{seed}", [*_checked(base, overrides), *alike])
+                name = name_of(base, f"{variant}.{seed}")
+                runs[variant, seed] = vary(base, name, [*_checked(base, overrides), *alike])
             except RecipeError as error:
                 raise RecipeError(f"ablate.variants.{variant}: {error}") from None
     measured: dict[str, dict[str, str]] = {}
@@ -85,7 +98,7 @@ def resolve(base: Run) -> Ablation:
     for one, other in combinations(measured, 2):
         if measured[one] == measured[other]:
             raise RecipeError(f"ablate.variants.{other}: its models are those of {one}; change a setting or remove it")
-    return Ablation(runs, vary(base, f"{name}.comparison", [f"ablate.measured={json.dumps(measured)}"]))
+    return Ablation(runs, vary(base, name_of(base, COMPARISON), [f"ablate.measured={json.dumps(measured)}"]))
 
 
 def _checked(base: Run, overrides: Sequence[str]) -> list[str]:

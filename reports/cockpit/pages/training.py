@@ -2,20 +2,24 @@
 
 import datetime
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from contract import ablation
 from contract.live import Seen
 from contract.plan import Run
+from reports import ablation as comparison
 from reports import curves, gate
 from reports.cockpit.page import Answer, Ask, Asked, InQuery, Name, Page
-from reports.cockpit.visitor import Refused
+from reports.cockpit.visitor import Refused, opened
 
 page = Page("training", "Training")
 
 TRAIN = ("pretrain", "align", "ablate")  # DAGs
 RUNS = 100  # the newest, in the list to compare with
+REPORT_CHARS = 100_000
 NEXT_S = {"running": 4, "silent": 30, "stopped": 30, "waiting": 15, "done": None}
 """Seconds until the page asks again, by the state of the task; None: never."""
 SAID = {
@@ -27,7 +31,13 @@ SAID = {
 }
 
 
-class Since(Asked):
+class Which(Asked):
+    """Which model of an ablation is meant, as `variant.seed`; empty: the first one, or the run's own."""
+
+    variant: str = Field(default="", max_length=200)
+
+
+class Since(Which):
     """How far the page has read a running task: an attempt and the number of its last file."""
 
     attempt: str = Field("", max_length=60, pattern=r"^(attempt-[0-9a-z]+)?$")
@@ -51,24 +61,37 @@ def newest(ask: Ask) -> Answer:
 @page.get("/{dag_id}/{run_id}")
 def of_run(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
     """The task of a run that trains now, or else the last one that has curves."""
-    stage = curves.stage_to_show(curves.states(ask.run(dag_id, run_id)))
-    return show(ask, dag_id, run_id, stage or curves.STAGES_SHOWN[0])
+    stage = curves.stage_to_show(curves.states(_variant(ask, dag_id, run_id, "")[0]))
+    return show(ask, dag_id, run_id, stage or curves.STAGES_SHOWN[0], Which())
+
+
+@page.get("/{dag_id}/{run_id}/ablate")
+def compared(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
+    """What the ablation of a run has found."""
+    base = ask.run(dag_id, run_id)
+    text = comparison.report(_opened(base, ablation.COMPARISON))[:REPORT_CHARS]
+    return ask.show("comparison.html", dag_id=dag_id, run_id=run_id, text=text)
 
 
 @page.get("/{dag_id}/{run_id}/{task_id}")
-def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name) -> Answer:
-    run = _with_page(ask, dag_id, run_id, task_id)
-    known = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "tasks": curves.states(run)}
-    if task_id == "gate":
+def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, which: Annotated[Which, InQuery()]) -> Answer:
+    stage = _stage(task_id)
+    run, variant = _variant(ask, dag_id, run_id, which.variant)
+    variants = ablation.labels(ask.run(dag_id, run_id).recipe) if variant else []
+    known: dict[str, Any] = {
+        "dag_id": dag_id,
+        "run_id": run_id,
+        "task_id": task_id,
+        "stage": stage,
+        "variant": variant or None,
+        "variants": variants,
+        "tasks": curves.states(run),
+    }
+    if stage == "gate":
         found = gate.view(run)
         pictures = {"interval": interval(found), "reliability": reliability(found)}
         return ask.show("gate.html", found=found, **pictures, **known)
-    reading = curves.read(run, run.task(task_id))
-    others = [
-        (f"{one.dag_id} {one.run_id}", ask.link("training", one.dag_id, one.run_id, task_id, "points"))
-        for one in ask.runs(RUNS)
-        if (one.dag_id, one.run_id) != (dag_id, run_id)
-    ]
+    reading = curves.read(run, run.task(stage))
     return ask.show(
         "training.html",
         reading=reading,
@@ -76,18 +99,32 @@ def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name) -> Answer:
         said=reading.problem or SAID[reading.state],
         lines=curves.table(reading.curves),
         marks=curves.marks(reading.curves),
-        others=others,
+        others=others(ask, dag_id, run_id, stage, variant, variants),
         **known,
     )
+
+
+def others(
+    ask: Ask, dag_id: str, run_id: str, stage: str, variant: str, variants: Sequence[str]
+) -> list[tuple[str, str]]:
+    """The runs to compare with, and first the other models of an ablation: (name, address of the points)."""
+    own = [(one, ask.link("training", dag_id, run_id, stage, "points", variant=one)) for one in variants]
+    runs = [
+        (f"{one.dag_id} {one.run_id}", ask.link("training", one.dag_id, one.run_id, stage, "points"))
+        for one in ask.runs(RUNS)
+        if (one.dag_id, one.run_id) != (dag_id, run_id)
+    ]
+    return [*(one for one in own if one[0] != variant), *runs]
 
 
 @page.get("/{dag_id}/{run_id}/{task_id}/points")
 def points(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, since: Annotated[Since, InQuery()]) -> Answer:
     """The points after those that the page has, and when to ask again."""
-    run = _with_page(ask, dag_id, run_id, task_id)
-    if task_id == "gate":
+    stage = _stage(task_id)
+    if stage == "gate":
         raise Refused(404, "The gate has no curves.")
-    found = curves.read(run, run.task(task_id), since.seen)
+    run, _ = _variant(ask, dag_id, run_id, since.variant)
+    found = curves.read(run, run.task(stage), since.seen)
     return {
         "state": found.state,
         "whole": found.whole,
@@ -102,12 +139,32 @@ def points(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, since: Annotated
     }
 
 
-def _with_page(ask: Ask, dag_id: str, run_id: str, task_id: str) -> Run:
-    """The run. Raises Refused if the task is none that this page shows."""
-    run = ask.run(dag_id, run_id)
-    if task_id not in curves.STAGES_SHOWN:
+def _stage(task_id: str) -> str:
+    """The stage of a task, whose id may begin with a group's. Raises Refused if this page does not show it."""
+    stage = task_id.rpartition(".")[2]
+    if stage not in curves.STAGES_SHOWN:
         raise Refused(404, f"The task {task_id} has no curves; {', '.join(curves.STAGES_SHOWN)} have a page here.")
-    return run
+    return stage
+
+
+def _variant(ask: Ask, dag_id: str, run_id: str, label: str) -> tuple[Run, str]:
+    """The run whose models are meant, and its label: the DAG run's own, or that of one model of its ablation.
+
+    Raises Refused if there is no such model.
+    """
+    run = ask.run(dag_id, run_id)
+    labels = ablation.labels(run.recipe)
+    if label and label not in labels:
+        raise Refused(404, f"The run {run_id} has no model {label}.")
+    first = labels[0] if labels and (dag_id == "ablate" or label) else ""
+    return (_opened(run, label or first), label or first) if first else (run, "")
+
+
+def _opened(base: Run, label: str) -> Run:
+    path = f"runs/{ablation.name_of(base, label)}/recipe.yaml"
+    if not base.store.exists(path):
+        raise Refused(404, "The runs of this ablation's variants are not there yet; its first task makes them.")
+    return opened(base.store.full(path))
 
 
 def interval(found: gate.View) -> dict[str, Any] | None:

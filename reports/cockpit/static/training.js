@@ -153,7 +153,10 @@ const training = (() => {
 
   const ask = async (run, since) => {
     const address = new URL(run.address, location);
-    if (since && run.attempt) address.search = new URLSearchParams({ attempt: run.attempt, number: run.number });
+    if (since && run.attempt) {
+      address.searchParams.set("attempt", run.attempt);
+      address.searchParams.set("number", run.number);
+    }
     const answer = await fetch(address, { headers: { accept: "application/json" } });
     const values = await answer.json();
     if (!answer.ok) throw new Error(values.error || `The server answers ${answer.status}.`);

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contract import ablation
 from contract.kinds import Kind
 from contract.live import points_name
 from contract.manifest import Attempt, File
 from contract.metrics import Point, dump_points
 from contract.plan import Run
-from contract.results import Gate, Pretrain, Result, Reward
+from contract.results import Ablate, Gate, Pretrain, Result, Reward
 from contract.thinning import dump_curves, thin
 from reports.cockpit.pages import training
 from reports.cockpit.visitor import Listed
@@ -108,6 +110,43 @@ def test_other_runs_are_offered_for_comparison(visit: Any, trained: None, judged
     page = visit.get("/training/runs/one/pretrain").text
     assert '<option value="/training/runs/two/pretrain/points">runs two</option>' in page
     assert '<option value="/training/runs/one/' not in page
+
+
+def test_the_models_of_an_ablation_have_curves_of_their_own(
+    visit: Any, resolve_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "a.warc").write_bytes(b"")
+    variants = {"ablate.variants": {"base": [], "strict": ["filter.min_words=99"]}, "ablate.tokens": 10**6}
+    run = resolve_run(tmp_path / "pages", {**variants, "ablate.seeds": [5]}, "ablation")
+    monkeypatch.setattr(visit.visitor, "may_read", lambda dag: True)
+    monkeypatch.setattr(visit.visitor, "run", lambda dag, name: run)
+    early = visit.get("/training/ablate/ablation")
+    assert (early.status_code, "not there yet" in early.text) == (404, True)
+    made = ablation.resolve(run)
+    for (variant, _), one in made.runs.items():
+        attempt = Attempt(one, one.task("pretrain"))
+        data = dump_curves(thin(points(1, 8 if variant == "base" else 9, "loss")))
+        one.store.write_bytes(attempt.path("curves.json"), data)
+        file = File(path=attempt.path("curves.json"), kind=Kind.CURVES, bytes=len(data))
+        attempt.commit([file], result=Pretrain.model_construct())
+    at = "/training/ablate/ablation/pretrain/points"
+    assert visit.json(at)["curves"]["loss"][0][-1] == 7, "the first model"
+    assert visit.json(at, variant="strict.5")["curves"]["loss"][0][-1] == 8
+    page = visit.get("/training/ablate/ablation/work.pretrain", variant="strict.5").text
+    assert f'data-points="{at}?variant=strict.5"' in page
+    assert f'<option value="{at}?variant=base.5">base.5</option>' in page
+    assert visit.get(at, variant="other.5").status_code == 404
+    assert visit.json("/training/pretrain/ablation/pretrain/points")["state"] == "waiting", "another DAG's own model"
+    missing = visit.get("/training/ablate/ablation/ablate")
+    assert (missing.status_code, "ablate all is not done" in missing.text) == (404, True)
+    attempt = Attempt(made.comparison, made.comparison.task("ablate"))
+    run.store.write_bytes(attempt.path("report.md"), HOSTILE.encode())
+    file = File(path=attempt.path("report.md"), kind=Kind.COMPARISON, bytes=len(HOSTILE))
+    attempt.commit([file], result=Ablate(models=2, tokens=1, verdict="nobody can tell"))
+    told = visit.get("/training/ablate/ablation/ablate").text
+    assert "&lt;script&gt;alert(1)" in told
+    assert "<script>alert" not in told
 
 
 @pytest.mark.parametrize(
