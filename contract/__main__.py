@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from contract import ablation, commands, contamination, funnel, gc, lineage, recipe, trace, verify
+from contract.approval import without_ppo
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError, exit_code_of
 from contract.manifest import find
@@ -145,7 +146,9 @@ def _state(run: Run, task: Task) -> str:
     if task.stage == "ablate" and not run.recipe.ablate.measured:
         return "left out: this run compares no variants"
     gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
-    return "left out: the gate is closed" if gate and not Gate.of(gate).open else "to do"
+    if gate and without_ppo(run.store, gate, task):
+        return "left out: a person refused it" if Gate.of(gate).open else "left out: the gate is closed"
+    return "to do"
 
 
 def _mixture(run: Run) -> list[str]:

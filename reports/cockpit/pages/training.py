@@ -90,7 +90,7 @@ def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, which: Annotated[W
     if stage == "gate":
         found = gate.view(run)
         pictures = {"interval": interval(found), "reliability": reliability(found)}
-        return ask.show("gate.html", found=found, **pictures, **known)
+        return ask.show("gate.html", found=found, asks=run.recipe.gate.approval, **pictures, **known)
     reading = curves.read(run, run.task(stage))
     return ask.show(
         "training.html",

@@ -12,7 +12,7 @@ from contract.kinds import Kind
 from contract.live import points_name
 from contract.manifest import Attempt, File
 from contract.metrics import Point, dump_points
-from contract.plan import Run
+from contract.plan import Run, vary
 from contract.results import Ablate, Gate, Pretrain, Result, Reward
 from contract.thinning import dump_curves, thin
 from reports.cockpit.pages import training
@@ -207,6 +207,7 @@ def test_the_gate_says_why_it_opened_and_shows_its_worst_pairs(visit: Any, decid
     assert page.status_code == 200
     for text in (
         "The gate is open: the lower end of the interval, 89.0%, reaches the threshold of 55.0%.",
+        "Nobody is asked before PPO",
         "150.5 of 160 held-out pairs are ranked right",
         "from 89.0\N{NO-BREAK SPACE}% to 97.0\N{NO-BREAK SPACE}%",
         "Expected calibration error 3.1\N{NO-BREAK SPACE}%",
@@ -217,6 +218,15 @@ def test_the_gate_says_why_it_opened_and_shows_its_worst_pairs(visit: Any, decid
     assert "<script>alert" not in page.text
     assert "<img" not in page.text
     assert page.text.count("&lt;script&gt;alert(1)") == 3
+
+
+def test_the_task_that_asks_a_person_is_a_click_away(visit: Any, decided: None, judged: Run) -> None:
+    asking = 'href="/dags/runs/runs/one/tasks/approval"'
+    assert asking not in visit.get("/training/runs/one/gate").text
+    vary(judged, "asks", ["gate.approval=true"])
+    page = visit.get("/training/runs/asks/gate").text
+    assert asking.replace("/one/", "/asks/") in page
+    assert "A person is asked before PPO (gate.approval). Nobody has refused it." in page
 
 
 def test_the_pictures_of_the_gate_are_its_figures(visit: Any, decided: None, judged: Run) -> None:
