@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from contract import ablation, commands, contamination, funnel, gc, lineage, recipe, trace, verify
+from contract.approval import without_ppo
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError, exit_code_of
 from contract.headline import omitted
@@ -143,6 +144,8 @@ def _state(run: Run, task: Task) -> str:
         return f"damaged: {error}"
     gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
     why = omitted(run.recipe, task.stage, Gate.of(gate).open if gate else None)
+    if not why and gate and without_ppo(run.store, gate, task):
+        why = "a person refused it"
     return f"left out: {why}" if why else "to do"
 
 

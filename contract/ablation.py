@@ -63,6 +63,11 @@ Vary = Callable[[Run, str, Sequence[str]], Run]
 """Makes a run of a base run's recipe with overrides; the second argument is its name."""
 
 
+def labels(recipe: Recipe) -> list[str]:
+    """`variant.seed` of each model that a recipe's ablation trains; empty if it names no variants."""
+    return [f"{variant}.{seed}" for variant in recipe.ablate.variants for seed in recipe.ablate.seeds]
+
+
 def resolve(base: Run, vary: Vary = vary) -> Ablation:
     """Write the runs of the variants that a resolved recipe names to the store, or open them if they are there.
 

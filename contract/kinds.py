@@ -41,8 +41,10 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     # what people and pages read
     METRICS = "metrics"  # curves
+    CURVES = "curves"  # the same, thinned for pages
     EVENTS = "events"  # the curves as TensorBoard reads them
     SAMPLES = "samples"
+    CALIBRATION = "calibration"  # how sure a reward model is and how often right, and the pairs it gets most wrong
     MEASURES = "measures"  # of one model, document by document and question by question
     COMPARISON = "comparison"  # of the variants of a recipe
     # written and read within one attempt, never committed

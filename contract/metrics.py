@@ -9,14 +9,9 @@ import json
 import re
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from contract.store import Store
+from typing import TextIO
 
 PROGRESS = re.compile(
     r"progress (?P<stage>\w+) (?P<partition>\S+) (?P<done>[\d,]+)(?:/(?P<total>[\d,]+))? (?P<unit>\w+)"
@@ -24,11 +19,11 @@ PROGRESS = re.compile(
 )
 
 
-LIVE = re.compile(r"(?P<attempt>.+/attempt-[0-9a-z]+)/live/points-(?P<number>[0-9]{6,})[.]jsonl")
-"""The points that a running attempt has written so far, in numbered files that no manifest lists."""
-
 SLOWEST_S = 60.0
 GROWTH = 0.02
+
+ROWS = "skipped_row"
+"""How the names of curves begin that hold numbers of rows, several in one step. They are in no chart."""
 
 
 class Progress:
@@ -102,26 +97,6 @@ def load_points(data: bytes) -> list[Point]:
     return [Point(**json.loads(line)) for line in data.decode().splitlines()]
 
 
-def live_points(store: "Store", prefix: str, after: int = -1) -> tuple[list[Point], int]:
-    """The points of the attempt below a task's prefix that wrote last: (points, number of its last file).
-
-    `after` is the number of the last file that the caller has read already. A new attempt begins with number 0, and its
-    first files repeat the points that it took over. Without a running attempt the result is ([], -1): the committed
-    curves are a file of kind `metrics`.
-    """
-    attempts: dict[str, dict[int, str]] = defaultdict(dict)
-    newest: dict[str, int] = defaultdict(int)
-    for entry in store.files(prefix):
-        if match := LIVE.fullmatch(entry.path):
-            attempts[match["attempt"]][int(match["number"])] = entry.path
-            newest[match["attempt"]] = max(newest[match["attempt"]], entry.modified)
-    if not attempts:
-        return [], -1
-    files = attempts[max(newest, key=lambda attempt: newest[attempt])]
-    last = max(files)
-    points: list[Point] = []
-    for number in sorted(files):
-        if number > after or last < after:  # a new attempt has begun
-            with suppress(FileNotFoundError):  # the attempt has committed meanwhile
-                points += load_points(store.read_bytes(files[number]))
-    return points, last
+def charted(points: Iterable[Point]) -> Iterator[Point]:
+    """The points that a chart can show: those of measurements."""
+    return (point for point in points if not point.name.startswith(ROWS))

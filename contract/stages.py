@@ -134,7 +134,7 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 5,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 6,
             "reward model from preference pairs",
             facts=("chat_format",),
         ),

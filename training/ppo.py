@@ -8,6 +8,7 @@ continues bit for bit.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
@@ -31,6 +32,7 @@ from training.data.reading import TokenData
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
+from training.engine.metrics import of_machine
 from training.models import llama as model
 from training.models.llama import AnyModule
 from training.models.lm import summed_nll
@@ -283,6 +285,7 @@ def run(job: Job) -> None:
     text = pretraining_text(job).stream(job.ranks, actors.policy.steps_done) if settings.ptx_coef else nullcontext()
     with text as packed:
         while step < settings.steps:
+            began = time.perf_counter()
             rows = [prompts[row] for row in rows_of(step, settings.rollout_batch, len(prompts), settings.seed)]
             asked = [chat.prompt(pairs[row].prompt, settings.max_prompt_tokens) for row in rows]
             seeds = [row_seed(settings.seed, step, row) for row in range(len(asked))]
@@ -295,7 +298,7 @@ def run(job: Job) -> None:
                 kl_coef = loss.adapt_kl_coef(kl_coef, figures["kl"], settings.kl_target)
             step += 1
 
-            job.curves.add(step, **figures)
+            job.curves.add(step, **figures, **of_machine(job.ranks, time.perf_counter() - began))
             if job.ranks.rank == 0:
                 note = f"reward {figures['reward']:.3f} kl {figures['kl']:.3f}"
                 progress.advance(1, note)
@@ -319,10 +322,10 @@ def finish(job: Job, actors: Actors, chat: Chat) -> None:
 
 
 def ends(points: Sequence[Point]) -> dict[str, float]:
-    """The first and the last value of every curve, as `<name>_first` and `<name>_last`, but for skipped updates."""
+    """The first and the last value of every curve that `results.Ppo` has, as `<name>_first` and `<name>_last`."""
     return {
         f"{point.name}_{end}": point.value
         for end, order in (("first", reversed(points)), ("last", points))
         for point in order
-        if not point.name.startswith("skipped")
+        if f"{point.name}_{end}" in results.Ppo.model_fields
     }

@@ -6,7 +6,9 @@ saved head gives normalised rewards: on held-out preferred replies their mean is
 that PPO's numbers mean the same in every run.
 """
 
+import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Reward
-from evals.calibration import calibration_error
+from evals.calibration import calibration_error, reliability
 from evals.intervals import wilson
 from training.chat.template import Chat, open_chat
 from training.data.examples import read_pairs
@@ -31,11 +33,15 @@ from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
+from training.engine.metrics import of_machine
 from training.loss import pairwise_loss
 from training.models import llama as model
 from training.models.causal import class_of, read_config
 from training.models.lm import finite
 from training.rollout import left_pad, positions
+
+CALIBRATION = "calibration.json"
+WORST, TEXT_CHARS = 50, 2000  # pairs that people read, and how much of each of their texts
 
 
 class RewardModel(nn.Module):
@@ -157,6 +163,29 @@ def pair_metrics(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str
     }
 
 
+def calibration(
+    pairs: Sequence[Preference], chosen: Sequence[float], rejected: Sequence[float]
+) -> dict[str, list[dict[str, Any]]]:
+    """What a person needs to see why the gate opened: `bins` of reliability, and the `worst` pairs with their texts.
+
+    The worst are those whose rejected reply got the most more reward, at most WORST. Rewards are those before
+    normalisation, so that sigmoid(chosen - rejected) is the probability that the model gives to the ranking. `row` is
+    the number of the held-out pair. Texts are cut to TEXT_CHARS characters.
+    """
+    margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+    wrong = sorted((margin, row) for row, margin in enumerate(margins) if margin < 0)[:WORST]
+    worst = []
+    for margin, row in wrong:
+        pair = pairs[row]
+        prompt = "\n".join(f"{turn.role}: {turn.text}" for turn in pair.prompt)
+        texts = {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+        cut = {name: text[:TEXT_CHARS] for name, text in texts.items()}
+        worst.append(
+            {"row": row, "margin": margin, "reward_chosen": chosen[row], "reward_rejected": rejected[row], **cut}
+        )
+    return {"bins": [vars(one) for one in reliability(margins)], "worst": worst}
+
+
 def run(job: Job) -> None:
     settings: Reward = job.settings
     chat = open_chat(job)
@@ -169,6 +198,7 @@ def run(job: Job) -> None:
     step, _ = checkpoint.restore(job, {"model": engine})
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     while step < steps:
+        began = time.perf_counter()
         rows = rows_of(step, settings.batch, len(train), settings.seed)
         mine = share_of([train[row] for row in rows], job.ranks.rank, job.ranks.world)
         loss, right = 0.0, 0.0
@@ -182,7 +212,8 @@ def run(job: Job) -> None:
         rate, norm = engine.lr, engine.step()
         step += 1
         loss, right = (value / settings.batch for value in job.ranks.sum(loss, right))
-        job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm)
+        machine = of_machine(job.ranks, time.perf_counter() - began)
+        job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm, **machine)
         engine.report_skip(step, (("", row) for row in rows))
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
@@ -196,7 +227,8 @@ def run(job: Job) -> None:
 
 def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
     """Measure on the held-out pairs, normalise, commit. `trained` is the number of pairs that it learned from."""
-    chosen, rejected = score_pairs(job, engine.module, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
+    heldout = read_pairs(job, Kind.HELDOUT_PAIRS)
+    chosen, rejected = score_pairs(job, engine.module, chat, heldout)
     metrics = pair_metrics(chosen, rejected)
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     weights = engine.weights()
@@ -204,4 +236,6 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
         weights = normalised(weights, metrics["reward_mean"], max(metrics["reward_std"], 1e-6))
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, weights)
-    job.commit(folder, results.Reward(pairs=trained, **metrics, **engine.figures()))
+    (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, chosen, rejected)))
+    result = results.Reward(pairs=trained, **metrics, **engine.figures())
+    job.commit(folder, result, {CALIBRATION: Kind.CALIBRATION})

@@ -19,6 +19,7 @@ from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
+from training.engine.metrics import of_machine
 from training.models import llama as model
 from training.models.lm import best_of, finite, heldout_loss, learn, note_heldout
 
@@ -69,7 +70,7 @@ def run(job: Job) -> None:
         step += 1
         seconds = time.perf_counter() - began
         state = {**state, "seconds": state["seconds"] + seconds, "tokens": state["tokens"] + batch.count}
-        job.curves.add_later(step, shares, lr=lr, grad_norm=norm)
+        job.curves.add_later(step, shares, lr=lr, grad_norm=norm, **of_machine(job.ranks, seconds))
         engine.report_skip(step, (("", row) for row in rows))
         if step % settings.engine.log_steps == 0:
             job.curves.read(job.ranks)

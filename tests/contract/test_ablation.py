@@ -33,6 +33,16 @@ def test_variants_and_seeds_share_what_does_not_differ(make_run: Callable[..., R
         seen.add(task.prefix)
 
 
+def test_the_runs_of_variants_have_names_that_can_be_told_before_they_are_there(make_run: Callable[..., Run]) -> None:
+    base = make_run(TWO, "ablate.seeds=[5, 7]", "ablate.tokens=1000000")
+    assert ablation.labels(base.recipe) == ["base.5", "base.7", "strict.5", "strict.7"]
+    made = ablation.resolve(base)
+    named = {f"{variant}.{seed}": run for (variant, seed), run in made.runs.items()}
+    for label, run in {**named, ablation.COMPARISON: made.comparison}.items():
+        assert open_run(base.store.full(f"runs/{ablation.name_of(base, label)}/recipe.yaml")).uri == run.uri
+    assert ablation.labels(make_run(run="none").recipe) == []
+
+
 def test_every_model_is_measured_on_the_text_that_the_base_holds_out(make_run: Callable[..., Run]) -> None:
     base = make_run(TWO, "ablate.seeds=[5]", "ablate.tokens=1000000")
     made = ablation.resolve(base)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from evals.calibration import calibration_error
+from evals.calibration import Bin, calibration_error, reliability
 
 
 def test_calibration_error_by_hand() -> None:
@@ -34,3 +34,13 @@ def test_a_huge_margin_is_certainty() -> None:
 def test_a_diverged_model_has_no_calibration() -> None:
     assert math.isnan(calibration_error([1.0, math.nan]))
     assert calibration_error([math.inf, -math.inf]) == 0.5, "quite sure, and right in one of two"
+
+
+def test_bins_of_reliability_by_hand() -> None:
+    sure = [math.log(one / (1 - one)) for one in (0.6, 0.7, 0.9)]
+    low, high = reliability([-sure[0], sure[1], 0.0, sure[2]], bins=2)
+    assert (low.low, low.high, low.pairs) == (0.5, 0.75, 3)
+    assert (low.confidence, low.right) == pytest.approx((1.8 / 3, 1.5 / 3))
+    assert high == Bin(0.75, 1.0, 1, pytest.approx(0.9), 1.0)
+    assert reliability([]) == []
+    assert reliability([1e6]) == [Bin(pytest.approx(0.95), 1.0, 1, 1.0, 1.0)], "empty bins are left out"

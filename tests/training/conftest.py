@@ -325,7 +325,10 @@ def committed_tensors(job: Job) -> dict[str, "torch.Tensor"]:
     manifest = need(job.store, job.task)
     files = [job.scratch.download(file) for file in manifest.files if file.path.endswith(".safetensors")]
     found = {f"{path.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
-    found |= {f"curve/{name}": torch.tensor(rows, dtype=torch.float64) for name, rows in read_curves(job).items()}
+    rows_of = {
+        name: rows for name, rows in read_curves(job).items() if name not in ("step_s", "memory_bytes", "resumed")
+    }
+    found |= {f"curve/{name}": torch.tensor(rows, dtype=torch.float64) for name, rows in rows_of.items()}
     for name, value in manifest.metrics.items():
         if isinstance(value, int | float) and name != "seconds":
             found[f"figure/{name}"] = torch.tensor(value, dtype=torch.float64)

@@ -16,6 +16,7 @@ from contract.kinds import Kind
 from contract.settings.training import Reward
 from evals.calibration import calibration_error
 from evals.intervals import wilson
+from reports import gate
 from training import reward
 from training.chat.template import open_chat
 from training.data.examples import read_pairs
@@ -128,6 +129,23 @@ def test_measured_figures() -> None:
     assert found["ece"] == pytest.approx(calibration_error([1.0, 2.0, -1.0, 0.0]))
 
 
+def test_the_worst_pairs_are_those_with_the_largest_wrong_margins_and_their_texts_are_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reward, "WORST", 2)
+    long = Preference((Turn("system", "Be kind."), Turn("user", "q" * 9000)), "y" * 9000, "n" * 9000)
+    pairs = [pair("right"), pair("a little wrong"), long, pair("a tie"), pair("wrong")]
+    found = reward.calibration(pairs, [1.0, 0.0, -2.0, 5.0, 0.0], [0.0, 0.1, 1.0, 5.0, 1.0])
+    assert [(one["row"], one["margin"]) for one in found["worst"]] == [(2, -3.0), (4, -1.0)]
+    first, second = found["worst"]
+    assert first["prompt"] == ("system: Be kind.\nuser: " + "q" * 9000)[:2000]
+    assert (first["chosen"], first["rejected"]) == ("y" * 2000, "n" * 2000)
+    assert (first["reward_chosen"], first["reward_rejected"]) == (-2.0, 1.0)
+    assert (second["prompt"], second["chosen"], second["rejected"]) == ("user: wrong", "good 0", "bad 0")
+    assert sum(one["pairs"] for one in found["bins"]) == 5
+    assert json.loads(json.dumps(found)) == found
+
+
 def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     align: Callable[..., Job], curves: Callable[..., Any]
 ) -> None:
@@ -138,6 +156,8 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     assert metrics["accuracy_low"] < metrics["accuracy"] <= metrics["accuracy_high"] + 1e-9
     assert {file.path.rpartition("/")[2]: file.kind for file in manifest.files} == {
         "events.out.tfevents.0000000000.gristmill": "events",
+        "calibration.json": "calibration",
+        "curves.json": "curves",
         "metrics.jsonl": "metrics",
         **dict.fromkeys(("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"), "model"),
     }
@@ -149,6 +169,19 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     )
     again = reward.pair_metrics(chosen, rejected)
     assert again["accuracy"] == metrics["accuracy"]
+    shown = gate.view(judged.attempt.run)
+    assert shown.calibration is not None
+    bins, worst = shown.calibration.bins, shown.calibration.worst
+    assert sum(one.pairs for one in bins) == len(heldout)
+    assert sum(one.pairs * one.right for one in bins) == pytest.approx(metrics["heldout_correct"])
+    gaps = sum(one.pairs * abs(one.confidence - one.right) for one in bins)
+    assert gaps / len(heldout) == pytest.approx(metrics["ece"])
+    margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+    wrong = sorted((row for row, margin in enumerate(margins) if margin < 0), key=lambda row: margins[row])
+    assert [one.row for one in worst] == wrong[: reward.WORST]
+    assert [(one.chosen, one.rejected) for one in worst] == [
+        (heldout[one.row].chosen, heldout[one.row].rejected) for one in worst
+    ]
     assert metrics["pairs"] == len(train)
     # The curves: one row an update, at the schedule's rate; the first one is the untrained model's on the first batch.
     rows, optim = curves(Job(judged.attempt.run, judged.task, judged.attempt)), judged.settings.optim

@@ -384,6 +384,7 @@ def restore(
     if found.random:
         restore_random_state(found.random)
     job.curves.restore(found.curves)
+    job.curves.add(state["step"], resumed=1.0)
     job.behind.took_s = Checkpoint.of(manifest).upload_s or 0.0
     if job.ranks.rank == 0:
         how = "extended" if elsewhere else "resumed"

@@ -20,12 +20,12 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from contract.errors import InputError, RecipeError
+from contract.metrics import ROWS
 from contract.settings.training import Engine as EngineSettings
 from contract.settings.training import Optim
 from training.engine import compiled, optimizers, pipeline, zero
 from training.engine.guard import LEVEL, Guard
 from training.engine.job import Job
-from training.engine.metrics import ROWS
 from training.engine.schedule import lr_at
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from contract.metrics import Point
-from training.engine.metrics import charted
+from contract.metrics import Point, charted
 
 
 def event_name(number: int) -> str:

@@ -20,6 +20,7 @@ from contract.plan import Run, Task
 from contract.results import Result
 from contract.settings.training import Engine
 from contract.store import Store
+from contract.thinning import dump_curves, thin
 from training.engine.behind import Behind
 from training.engine.events import event_name, write_events
 from training.engine.metrics import Curves
@@ -109,9 +110,10 @@ class Job(StageJob):
         self.curves.read(self.ranks)
         if self.ranks.rank == 0:
             (folder / "metrics.jsonl").write_bytes(self.curves.dump())
-            known = {"metrics.jsonl": Kind.METRICS, EVENTS: Kind.EVENTS, **(kinds or {})}
+            known = {"metrics.jsonl": Kind.METRICS, "curves.json": Kind.CURVES, EVENTS: Kind.EVENTS, **(kinds or {})}
             if self.curves.points:
                 write_events(folder / EVENTS, self.curves.points)
+                (folder / "curves.json").write_bytes(dump_curves(thin(self.curves.points)))
             files = [
                 File(
                     path=self.attempt.path(path.relative_to(folder).as_posix()),

@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.engine.ranks import Ranks
-
-ROWS = "skipped_row"
-"""How the names of curves begin that hold numbers of rows, several in one step. They are in no chart."""
-
-
-def charted(points: Iterable[Point]) -> Iterator[Point]:
-    """The points that a chart can show: those of measurements."""
-    return (point for point in points if not point.name.startswith(ROWS))
 
 
 @dataclass
@@ -118,6 +110,11 @@ def memory_bytes(ranks: "Ranks") -> int:
     if ranks.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(ranks.device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def of_machine(ranks: "Ranks", seconds: float) -> dict[str, float]:
+    """What a step took of the machine, as curves: its time, and the most memory so far."""
+    return {"step_s": seconds, "memory_bytes": memory_bytes(ranks)}
 
 
 def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) -> float:

@@ -18,12 +18,13 @@ from typing import Any, Protocol
 
 from contract.errors import GristmillError
 from contract.fetch import warn
+from contract.live import EVERY, curves_name, points_name
 from contract.masking import masked_words
-from contract.metrics import GROWTH, SLOWEST_S, Point, dump_points
+from contract.metrics import GROWTH, SLOWEST_S, Point, charted, dump_points
 from contract.printable import printable
+from contract.thinning import Thinner, dump_curves
 from training.engine.events import event_name, write_events
 from training.engine.job import Job
-from training.engine.metrics import charted
 
 EVERY_S = 3.0
 END_S = 30.0  # from the end of a stage's work, for all that its watchers still do
@@ -38,15 +39,21 @@ class Watcher(Protocol):
 
 
 class StoreWatcher:
-    """Writes points as numbered files below the attempt: JSON lines, and the same for TensorBoard."""
+    """Writes points as numbered files below the attempt: JSON lines, and the same for TensorBoard.
+
+    Now and then it also writes all curves so far, thinned (see `contract.live`).
+    """
 
     def __init__(self, job: Job) -> None:
         self._job, self._number = job, 0
-        self._folder = job.scratch.fresh("live")
+        self._folder, self._thinner = job.scratch.fresh("live"), Thinner()
 
     def add(self, points: Sequence[Point]) -> None:
         store, number = self._job.store, self._number
-        store.write_bytes(self._job.attempt.path(f"live/points-{number:06d}.jsonl"), dump_points(points))
+        self._thinner.add(points)
+        if number % EVERY == EVERY - 1:
+            store.write_bytes(self._job.attempt.path(curves_name(number)), dump_curves(self._thinner.curves()))
+        store.write_bytes(self._job.attempt.path(points_name(number)), dump_points(points))
         self._number += 1
         local = self._folder / event_name(number)
         write_events(local, points)

@@ -236,7 +236,10 @@ def test_every_process_writes_its_share_and_takes_up_its_own_random_state(make_j
         expected = torch.rand(4, generator=torch.Generator().manual_seed(10 + rank if rank < 2 else 99))
         assert torch.equal(torch.rand(4), expected), "the third process saved none, so nothing is taken up"
         assert {name for name in asked if "random" in name} == {f"random-0000{rank}.safetensors"} & {*others}
-        assert [(point.step, point.name, point.value) for point in one.curves.points] == [(1, "loss", 2.0)]
+        assert [(point.step, point.name, point.value) for point in one.curves.points] == [
+            (1, "loss", 2.0),
+            (1, "resumed", 1.0),
+        ]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -560,7 +563,10 @@ def test_several_engines_extras_random_states_and_curves_come_back(make_job: Cal
         },
         "extra": {"kl_coef": 0.1},
     }
-    assert [(one.step, one.name, one.value) for one in other.curves.points] == [(1, "loss", 2.5)]
+    assert [(one.step, one.name, one.value) for one in other.curves.points] == [
+        (1, "loss", 2.5),
+        (1, "resumed", 1.0),
+    ]
 
 
 @pytest.mark.parametrize("part", ["shard-00000-000.safetensors", "state.json", "random-00000.safetensors"])
@@ -723,7 +729,7 @@ def test_steps_go_on_while_a_checkpoint_is_uploaded_and_do_not_change_it(
     assert checkpoint.restore(job, {"model": resumed}) == (2, {"tokens": 2})
     assert same(state(resumed), saved)
     assert not same(state(engine), saved)
-    assert [point.step for point in job.curves.points] == [2]
+    assert [(point.step, point.name) for point in job.curves.points] == [(2, "loss"), (2, "resumed")]
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2])

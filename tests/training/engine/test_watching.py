@@ -15,9 +15,11 @@ from tensorboardX.proto.event_pb2 import Event
 
 from contract.errors import StoreError
 from contract.kinds import Kind
+from contract.live import EVERY, Live, Seen, read_live
 from contract.manifest import need
-from contract.metrics import Point, live_points
+from contract.metrics import Point
 from contract.results import Pretrain
+from contract.thinning import load_curves, thin
 from training import __main__ as main
 from training.engine import watching
 from training.engine.events import event_name, write_events
@@ -62,19 +64,23 @@ def test_an_event_file_holds_the_points(tmp_path: Path) -> None:
 
 def test_a_running_stage_shows_its_points_and_leaves_nothing_behind(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain")
-    read = lambda after=-1: live_points(job.store, job.task.prefix, after)  # noqa: E731
-    assert read() == ([], -1)
+    read = lambda seen=None: read_live(job.store, job.task.prefix, seen)  # noqa: E731
+
+    def number() -> int:
+        found: Live | None = read()
+        return found.seen.number if found else -1
+
+    assert read() is None
     watch = Watch(job, "the store", StoreWatcher, every_s=0.01)
     watch.start()
     job.curves.add(1, loss=2.5)
-    wait_for(lambda: read()[1] == 0)
+    wait_for(lambda: number() == 0)
     job.curves.add(2, loss=1.5, lr=0.1)
-    wait_for(lambda: read()[1] == 1)
-    assert read()[0] == job.curves.points
-    assert read(0) == (job.curves.points[1:], 1)
-    assert read(1) == ([], 1)
-    assert read(7) == (job.curves.points, 1), "a new attempt has begun, with fewer files"
+    wait_for(lambda: number() == 1)
+    assert read().curves == thin(job.curves.points)
+    assert read(Seen(job.attempt.id, 0)).curves == thin(job.curves.points[1:])
     files = [job.attempt.path(f"live/{event_name(number)}") for number in (0, 1)]
+    wait_for(lambda: job.store.exists(files[1]))
     assert [scalars(job.store.read_bytes(path)) for path in files] == [
         [(1, "loss", 2.5)],
         [(2, "loss", 1.5), (2, "lr", pytest.approx(0.1))],
@@ -84,13 +90,21 @@ def test_a_running_stage_shows_its_points_and_leaves_nothing_behind(make_job: Ca
     assert not job.store.files(job.task.prefix)
 
 
-def test_the_attempt_that_wrote_last_is_read(make_job: Callable[..., Job]) -> None:
+def test_now_and_then_all_curves_so_far_are_one_small_file(make_job: Callable[..., Job]) -> None:
     job = make_job("pretrain")
-    for number, attempt in enumerate(("attempt-aa", "attempt-bb")):
-        data = f'{{"step": {number}, "name": "loss", "value": 1.0, "time": 0.0}}\n'.encode()
-        job.store.write_bytes(f"{job.task.prefix}/{attempt}/live/points-000000.jsonl", data)
-        time.sleep(1.1 if number == 0 else 0)  # the time of a file is exact to the second
-    assert [point.step for point in live_points(job.store, job.task.prefix)[0]] == [1]
+    watcher = StoreWatcher(job)
+    for step in range(EVERY + 1):
+        job.curves.add(step, loss=float(step))
+        watcher.add(job.curves.points[-1:])
+    names = {Path(entry.path).name for entry in job.store.files(job.task.prefix)}
+    assert [name for name in names if name.startswith("curves")] == [f"curves-{EVERY - 1:06d}.json"]
+    data = job.store.read_bytes(job.attempt.path(f"live/curves-{EVERY - 1:06d}.json"))
+    assert load_curves(data)["loss"].steps == tuple(range(EVERY))
+    for number in range(EVERY):  # what the small file sums up need not be read
+        job.store.delete(job.attempt.path(f"live/points-{number:06d}.jsonl"))
+    found = read_live(job.store, job.task.prefix)
+    assert found is not None
+    assert found.curves == thin(job.curves.points)
 
 
 def test_a_watcher_that_fails_is_reported_once_and_sees_the_points_later(
@@ -298,6 +312,8 @@ def test_the_result_has_the_curves_for_tensorboard_and_no_live_files(
     job = make_job("pretrain")
     job.curves.add(3, loss=0.5)
     job.commit(job.scratch.fresh("result"), Pretrain.model_construct())
+    (thinned,) = need(job.store, job.task).of(Kind.CURVES)
+    assert load_curves(job.store.read_bytes(thinned.path)) == thin(job.curves.points)
     (file,) = need(job.store, job.task).of(Kind.EVENTS)
     assert file.path.endswith(f"/{event_name(0)}")
     assert scalars(job.store.read_bytes(file.path)) == [(3, "loss", 0.5)]
