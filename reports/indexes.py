@@ -44,11 +44,11 @@ class Indexed:
     stage: str
     partition: str
     prefix: str
-    rows: Rows
+    rows: Rows = field(compare=False)
     places: tuple[File, ...]
     addresses: tuple[File, ...]
     steps: tuple[File, ...]
-    files: dict[str, File] = field(repr=False)
+    files: dict[str, File] = field(repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
