@@ -137,6 +137,18 @@ def lacking(tasks: Iterable[Indexed]) -> list[str]:
     )
 
 
+def usable(run: Run) -> list[Indexed]:
+    """The tasks of a run if their indexes name all documents that the run has seen, else none.
+
+    That is so once every segment is scored by this version. The rows that stages after that keep stand in files of
+    `score` and `curate`.
+    """
+    tasks, unreadable = indexed(run)
+    scored = sum(task.stage == "score" for task in tasks)
+    whole = scored == len(run.segments) and not unreadable and all(task.complete for task in tasks)
+    return tasks if whole else []
+
+
 def together(work: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
     """`work(item)` of each, in order; several at a time, because a store answers slowly and many at once."""
     if len(items) < 2:
@@ -222,7 +234,23 @@ def find(store: Store, tasks: Sequence[Indexed], ids: Sequence[str]) -> dict[str
     return places
 
 
-def _within(keys: Sequence[bytes], low: bytes, high: bytes) -> bool:
+def at_address(store: Store, tasks: Sequence[Indexed], addresses: Iterable[str], most: int) -> list[Place]:
+    """The places of documents whose sort-friendly address is one of these, at most `most`."""
+    wanted = sorted({*addresses})
+
+    def look(table: Table) -> list[Place]:
+        groups = [at for at, (low, high) in enumerate(table.ranges()) if _within(wanted, low, high)]
+        if not groups:
+            return []
+        held = table.read(groups)
+        found = held.filter(pc.is_in(held["address"], value_set=pa.array(wanted, pa.string())))
+        return [table.place(row) for row in found.slice(0, most).to_pylist()]
+
+    return [place for some in together(look, tables(store, tasks, Kind.ADDRESSES)) for place in some][:most]
+
+
+def _within(keys: Sequence[Any], low: Any, high: Any) -> bool:
+    """Whether one of the ascending keys lies from `low` to `high`."""
     at = bisect_left(keys, low)
     return at < len(keys) and keys[at] <= high
 

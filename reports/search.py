@@ -9,7 +9,7 @@ stops after WORDS_S seconds; the next page goes on from there.
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from heapq import merge
 from itertools import islice
@@ -139,7 +139,8 @@ def _by_id(store: Store, tasks: Sequence[Indexed], query: Query) -> Found:
 
 def _wanted(hit: Hit, query: Query) -> bool:
     reason = KEPT if hit.reason is None else hit.reason
-    return query.reason in ("", reason) and query.language in ("", hit.language)
+    asked = (query.reason == reason) if query.reason else not (query.stage and reason == KEPT)
+    return asked and query.language in ("", hit.language)
 
 
 def _says(hit: Hit, words: str) -> bool:
@@ -153,13 +154,17 @@ def _by_address(store: Store, tasks: Sequence[Indexed], query: Query, size: int)
     asked = sorted({prefix for form in forms for prefix in ranges(form)})
     after = _address_key(query.after)
     read = tables(store, tasks, Kind.ADDRESSES)
+    early = replace(query, reason="") if query.reason == KEPT else query  # what was dropped later is seen by its drop
     rows = merge(
-        *together(lambda table: list(_in_ranges(table, asked, after, query, size + 1)), read), key=lambda pair: pair[0]
+        *together(lambda table: list(_in_ranges(table, asked, after, early, size + 1)), read), key=lambda pair: pair[0]
     )
     taken = list(islice(rows, size + 1))
     found = settled(hits(store, [place for _, place in taken[:size]]))
+    if len(taken) > size:  # the drop of a kept document may begin the next page
+        gone = find(store, tasks, [hit.id for hit in found if hit.reason is None])
+        found = [hit for hit in found if hit.reason or all(place.reason is None for place in gone[hit.id])]
     return Found(
-        tuple(hit for hit in found if _says(hit, query.words)),
+        tuple(hit for hit in found if _wanted(hit, query) and _says(hit, query.words)),
         _as_after(taken[size - 1][0]) if len(taken) > size else "",
         (LONG,) if max(map(len, asked)) >= SURT_CHARS else (),
     )
@@ -271,8 +276,8 @@ def _kept(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Fo
     after, read = _id_after(query.after), tables(store, tasks, Kind.PLACES)
     found: list[tuple[bytes, Place]] = []
     while len(found) <= size:
-        ahead = [(table, table.groups(after, None)) for table in read]
-        ends = [table.ranges()[groups[0]][1] for table, groups in ahead if len(groups) > 1]
+        ahead = [[last for _, last in table.ranges() if after is None or last > after] for table in read]
+        ends = [lasts[0] for lasts in ahead if len(lasts) > 1]
         span = partial(_span, after=after, end=min(ends, default=None))
         held = pa.concat_tables([SPAN.empty_table(), *together(span, list(enumerate(read)))])
         gone = held.filter(pc.is_valid(held["reason"]))["id"]

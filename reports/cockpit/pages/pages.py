@@ -88,11 +88,12 @@ def document(ask: Ask, dag_id: Name, run_id: Name, key: Id) -> Answer:
     if found is None:
         raise Refused(404, f"No stage of this run has listed a document {key}. Documents are listed from score on.")
     notes, left_out = verdicts.listed(run, key)
-    crossed = [one for one in found.scores if any(limit.crosses for limit in one.limits)]
+    judged = [one for one in found.scores if one.limits]
     return ask.show(
         "document.html",
         found=found,
-        scores=[*crossed, *(one for one in found.scores if one not in crossed)],
+        judged=sorted(judged, key=lambda one: not any(limit.crosses for limit in one.limits)),
+        others=[one for one in found.scores if not one.limits],
         notes=notes,
         left_out=left_out,
         may_edit=ask.visitor.may_edit(dag_id),
