@@ -12,6 +12,9 @@ class Kind(StrEnum):
     INDEX = "index"  # the rows of a documents file that are still in the corpus
     CUTS = "cuts"  # byte ranges that are cut out of texts of a documents file
     DROPS = "drops"  # dropped documents or examples, each with its reason
+    PLACES = "places"  # where documents stand in files of the same attempt, sorted by id
+    ADDRESSES = "addresses"  # the same, sorted by address
+    STEPS = "steps"  # how many documents each step of a threshold of `filter` would move
     HELDOUT = "heldout"  # documents that no model trains on
     SIGNATURES = "signatures"  # keys that near duplicates share
     EDGES = "edges"  # links between near duplicates

@@ -131,6 +131,31 @@ DROPS = pa.schema(
         ("value", pa.string()),  # the number, word or language that crossed the threshold
         ("duplicate_of", pa.string()),  # for duplicates, the id of the document or example that was kept
         ("snippet", pa.string()),  # the text's first SNIPPET_CHARS characters
+        ("language", pa.string()),  # null if it was not identified yet, and of examples
+    ]
+)
+
+_PLACE = [
+    ("file", pa.string()),  # its name in the attempt: a file of documents or of drops
+    ("row", pa.int32()),  # of that file
+    ("reason", pa.string()),  # why it was dropped, or null if it was kept
+    ("language", pa.string()),
+]
+
+# Where each document stands that a task dropped, and each that `score` and `curate` kept; `pipelines.spark.places` says
+# how these two are made and read.
+PLACES = pa.schema([("id", pa.binary(16)), *_PLACE])  # sorted by id
+ADDRESSES = pa.schema([("address", pa.string()), *_PLACE])  # sorted by `pipelines.urls.surt` of the URL
+
+# What `filter` counts for every step that a threshold can take; `pipelines.rules.steps` says what a step is.
+STEPS = pa.schema(
+    [
+        ("setting", pa.string()),  # the dotted key of the threshold below `filter`
+        ("step", pa.float64()),
+        ("documents", pa.int64()),  # whose score is at this step, of those in whose language the rule is asked
+        ("alone", pa.int64()),  # those of them that no other rule drops, so that this threshold decides
+        ("words", pa.int64()),  # of these
+        ("ids", pa.list_(pa.binary(16))),  # the smallest ids of these
     ]
 )
 

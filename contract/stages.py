@@ -46,26 +46,26 @@ STAGES: dict[str, Stage] = {
     row.name: row
     for row in (
         Stage(
-            "crawl", "corpus", "spark", "snapshot", (), 6, "WARC or WET records to pages; URL filter",
+            "crawl", "corpus", "spark", "snapshot", (), 7, "WARC or WET records to pages; URL filter",
             drops=True, checks=True,
         ),
         Stage(
-            "extract", "corpus", "spark", "snapshot", ("crawl",), 6,
+            "extract", "corpus", "spark", "snapshot", ("crawl",), 7,
             "main content of each page, behind a time and memory guard",
             settings=("langid.languages",), facts=("language_model",), drops=True,
         ),
         Stage(
-            "langid", "corpus", "spark", "snapshot", ("extract",), 3,
+            "langid", "corpus", "spark", "snapshot", ("extract",), 4,
             "language of each text; keeps the recipe's languages",
             facts=("language_model",), drops=True, checks=True,
         ),
         Stage(
-            "score", "corpus", "spark", "snapshot", ("langid",), 3,
+            "score", "corpus", "spark", "snapshot", ("langid",), 4,
             "line corrections, masks, and every score that a rule judges",
             facts=("new_scores",), drops=True, checks=True,
         ),
         Stage(
-            "filter", "corpus", "spark", "snapshot", ("score",), 3,
+            "filter", "corpus", "spark", "snapshot", ("score",), 4,
             "repetition and quality rules, decided on the scores alone",
             settings=("langid.languages",), drops=True, checks=True,
         ),
@@ -74,29 +74,29 @@ STAGES: dict[str, Stage] = {
             "MinHash signature and band keys of each document",
         ),
         Stage(
-            "curate", "corpus", "spark", "corpus", (), 1,
+            "curate", "corpus", "spark", "corpus", (), 2,
             "documents of the sources beside the crawl: read, judged by their own rules, signed",
             settings=("langid.sample_chars", "score", "minhash_sign"),
             facts=("language_model", "new_curated_scores"), drops=True, checks=True,
         ),
         Stage(
-            "dedup_url", "corpus", "spark", "corpus", ("filter",), 4,
+            "dedup_url", "corpus", "spark", "corpus", ("filter",), 5,
             "one document per canonical URL",
             drops=True,
         ),
         Stage(
-            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "dedup_url", "curate"), 6,
+            "dedup_fuzzy", "corpus", "spark", "corpus", ("minhash_sign", "dedup_url", "curate"), 7,
             "one document per cluster of near duplicates",
             settings=("minhash_sign", "curate.not_deduplicated"), drops=True,
         ),
         Stage(
-            "dedup_substring", "corpus", "spark", "corpus", ("dedup_fuzzy",), 4,
+            "dedup_substring", "corpus", "spark", "corpus", ("dedup_fuzzy",), 5,
             "cuts text that stands at two or more places",
             # held-out text is not cut because training text repeats it
             settings=("mix.heldout_fraction", "curate.not_deduplicated"), drops=True, checks=True,
         ),
         Stage(
-            "decontaminate", "corpus", "spark", "corpus", ("dedup_substring",), 6,
+            "decontaminate", "corpus", "spark", "corpus", ("dedup_substring",), 7,
             "drops or cuts documents that repeat evaluation sets",
             settings=("curate.not_decontaminated",), drops=True, checks=True,
         ),

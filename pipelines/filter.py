@@ -5,16 +5,27 @@ A dropped document counts under the first rule that it breaks.
 
 from collections.abc import Iterable
 from functools import lru_cache, partial
+from itertools import groupby
 
-from contract.documents import Part, read_documents
+import pyarrow as pa
+
+from contract.documents import Part, read_documents, read_part, stored_columns
 from contract.errors import RecipeError
+from contract.kinds import Kind
 from contract.recipe import StageSettings
+from contract.schema import STEPS
 from contract.settings.filter import Filter, Rule
 from contract.store import Store
 from pipelines.rules.decide import decide, rules_for
+from pipelines.rules.steps import count_steps
 from pipelines.spark.documents import IndexSink, Output
 from pipelines.spark.job import Job
+from pipelines.spark.places import ids_of
+from pipelines.spark.tables import TableWriter, group_rows
 from pipelines.text.stopwords import STOP_WORDS
+
+STEP_ROWS = 1 << 18  # documents that one table of steps counts: 40 scores of each are in memory
+READ_ROWS = 1 << 14
 
 
 def check(settings: StageSettings) -> None:
@@ -52,6 +63,26 @@ def _work(store: Store, prefix: str, settings: Filter, part: Part, name: str) ->
     return sink.close()
 
 
+def _steps(store: Store, prefix: str, settings: Filter, parts: list[Part], name: str) -> Output:
+    """Write what every step of every threshold would move, of the documents of some parts."""
+    judged = sorted({*stored_columns(store, parts[0], ["kept_words"]), *(rule.score for rule in settings.rules())})
+    batches = [batch for part in parts for batch in read_part(store, part, ["id", "language", *judged], READ_ROWS)]
+    table = pa.Table.from_batches(batches)
+    ids = pa.chunked_array([ids_of(chunk) for chunk in table["id"].chunks], pa.binary(16))
+    counted = count_steps(table.set_column(table.column_names.index("id"), "id", ids), settings)
+    writer = TableWriter(store, f"{prefix}/{Kind.STEPS}-{name}.parquet", Kind.STEPS, STEPS)
+    at = 0
+    for _, rows in groupby(counted["setting"].to_pylist()):
+        length = sum(1 for _ in rows)
+        writer.write_table(counted.slice(at, length))  # a row group for each threshold: a page reads one
+        at += length
+    return Output(writer.close())
+
+
 def run(job: Job) -> None:
     check(job.declared)
-    job.commit(job.map_files(job.parts(), partial(_work, job.store, job.prefix, job.settings)))
+    parts = job.parts()
+    output = job.map_files(parts, partial(_work, job.store, job.prefix, job.settings))
+    counting = partial(_steps, job.store, job.prefix, job.settings)
+    output.files += job.map_files(group_rows(parts, STEP_ROWS), counting, "steps").files
+    job.commit(output)

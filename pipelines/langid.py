@@ -70,7 +70,7 @@ def _work(store: Store, prefix: str, settings: Langid, parts: list[Part], name: 
             size = len(row["text"].encode())
             verdict = language_verdict(languages[0], probabilities[0], settings)
             if verdict:
-                sink.drop(row, *verdict, size)
+                sink.drop({**row, "language": languages[0]}, *verdict, size)
             else:
                 first = {"language": languages[0], "language_probability": probabilities[0]}
                 ranked = {"languages": list(languages), "language_probabilities": list(probabilities)}

@@ -22,6 +22,7 @@ from contract.store import Store
 from pipelines.spark.tables import TableWriter
 
 PART_ROWS, PART_BYTES = 1 << 16, 256 << 20  # of a documents file: later stages hold an index of it, and one is a task
+DROP_ROWS = 4096  # of a row group of drops, which are short: a search reads few groups, and one of them for one row
 
 
 @dataclass
@@ -96,7 +97,7 @@ class _Sink:
 
     def __init__(self, store: Store, prefix: str, stage: str, name: str) -> None:
         self._store, self._stage = store, stage
-        self._dropped = TableWriter(store, f"{prefix}/drops-{name}.parquet", Kind.DROPS, DROPS)
+        self._dropped = TableWriter(store, f"{prefix}/drops-{name}.parquet", Kind.DROPS, DROPS, DROP_ROWS)
         self.counts = Counts()
 
     def _count(self, size: int, read_size: int | None) -> None:
@@ -128,6 +129,7 @@ class _Sink:
                 "value": shown,
                 "duplicate_of": duplicate_of,
                 "snippet": (snippet if snippet is not None else row.get("text") or "")[:SNIPPET_CHARS],
+                "language": row.get("language"),
             }
         )
         self.counts.read += 1
@@ -215,7 +217,7 @@ class IndexSink(_Sink):
         duplicate_of: str | None = None,
         snippet: str | None = None,
     ) -> None:
-        """Drop a document, as `_Sink.drop` does. A row without `text` gets its id, URL and text from `finish`."""
+        """Drop a document, as `_Sink.drop` does. A row without `text` gets what its drop tells from `finish`."""
         if "text" in row:
             super().drop(row, reason, value, size, duplicate_of, snippet)
         else:
@@ -224,7 +226,8 @@ class IndexSink(_Sink):
     def finish(self, part: Part) -> None:
         """Write the index of a part. A part that loses no document stays as it is; one that loses all is gone."""
         if self._untold:
-            for row in read_documents(self._store, part, ["id", "url", "text"], np.array(list(self._untold))):
+            columns = ["id", "url", "language", "text"]
+            for row in read_documents(self._store, part, columns, np.array(list(self._untold))):
                 super().drop(row, **self._untold[row["row"]])
         if len(self._kept) < part.rows or len(self._schema) > 1:
             path = f"{self._path}-{len(self._parts):05d}.parquet"

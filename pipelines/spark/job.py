@@ -9,7 +9,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +25,11 @@ from contract.plan import Run, Task
 from contract.results import Result
 from contract.stages import STAGES
 from pipelines.spark.documents import Output, total
+from pipelines.spark.places import MILLION, listed, write_places
 from pipelines.spark.session import start_context, start_spark, store_errors, watched
+from pipelines.spark.tables import group_rows
+
+KEEPERS = ("score", "curate")  # their documents are the first with scores; later stages only judge them
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,14 @@ class Job(StageJob):
         return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(reader, schema)
 
     def commit(self, output: Output, result: Result | None = None) -> Manifest:
-        """Create the manifest from the files, parts and counts of the workers.
+        """Create the manifest from the files, parts and counts of the workers, and index what a stage dropped.
 
         Raises InputError if an input file from outside the store has changed since the run was resolved.
         """
+        stage = STAGES[self.task.stage]
+        if stage.drops and stage.counts == "documents":
+            files = group_rows(listed(output, stage.name in KEEPERS), MILLION)
+            output.files += self.map_files(files, partial(write_places, self.store, self.prefix), "indexes").files
         self._run.check_inputs(self.task)
         return self.attempt.commit(output.listed(), output.counts.rows(), result)
 

@@ -29,8 +29,12 @@ T = TypeVar("T", bound=Countable)
 class TableWriter:
     """Writes rows to one Parquet file in the store, batch by batch. Creates no file if there is no row."""
 
-    def __init__(self, store: Store, path: str, kind: Kind, schema: pa.Schema) -> None:
+    def __init__(
+        self, store: Store, path: str, kind: Kind, schema: pa.Schema, batch_rows: int = BATCH_ROWS, **written: Any
+    ) -> None:
+        """batch_rows: of a row group, unless the batch is large. written: further options of Parquet's writer."""
         self._store, self._path, self._kind, self._schema = store, path, kind, schema
+        self._batch_rows, self._written = batch_rows, written
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
         self._count = 0
@@ -41,7 +45,7 @@ class TableWriter:
         """Add a row. Give its `size` in bytes if rows can be large, so that the buffer stays bounded."""
         self._rows.append(row)
         self._bytes += size
-        if len(self._rows) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
+        if len(self._rows) >= self._batch_rows or self._bytes >= BATCH_BYTES:
             self._flush()
 
     def write_table(self, table: pa.Table) -> None:
@@ -67,7 +71,9 @@ class TableWriter:
     def _put(self, table: pa.Table) -> None:
         if self._writer is None:
             self._sink = Writer(self._store, self._path)
-            self._writer = pq.ParquetWriter(self._sink, self._schema, compression=COMPRESSION, write_page_checksum=True)
+            self._writer = pq.ParquetWriter(
+                self._sink, self._schema, compression=COMPRESSION, write_page_checksum=True, **self._written
+            )
         self._writer.write_table(table)
         self._count += table.num_rows
 

@@ -126,7 +126,12 @@ def test_what_is_kept_and_what_goes_is_counted(scored_run, make_document, run_st
     ]  # fmt: skip
     assert (scores.rows.read, scores.rows.kept, scores.rows.bytes_read, scores.rows.bytes_kept) == (4, 2, 17, 13)
     own = [file.kind for file in scores.files if file.path.startswith(scores.prefix)]
-    assert own == ["index", "drops"], "no text is written again"
+    assert own == ["index", "drops", "steps", "places", "addresses"], "no text is written again"
+    steps = {(row["setting"], row["step"]): row for row in rows_of(run.store, [scores], "steps")}
+    assert {key[1]: (row["documents"], row["alone"], row["words"]) for key, row in steps.items() if key[0] == "min_words"} == {
+        1: (1, 1, 1), 2: (1, 1, 2), 3: (1, 1, 3), 4: (1, 1, 4),
+    }  # fmt: skip
+    assert [one.hex() for one in steps["max_words", 4]["ids"]] == [rows[0]["id"]]
 
 
 def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, rows_of):

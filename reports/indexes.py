@@ -1,0 +1,285 @@
+"""Finds documents among millions by the tables that the stages committed for it (`pipelines.spark.places` says how).
+
+A look-up reads one row group of each table, several tables at a time, and never a whole file. What is kept in memory
+between requests is bounded: what a page needs of manifests, for a minute, and the footers of the tables, which never
+change.
+"""
+
+import threading
+import time
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract.errors import DamagedError, StoreError
+from contract.kinds import Kind
+from contract.manifest import File, Rows, read
+from contract.plan import Run, Task
+from contract.stages import STAGES
+from contract.store import Store
+from contract.tables import reading
+
+READERS = 8
+TASKS, FRESH_S = 2048, 60.0  # committed tasks that are remembered, and for how long
+FOOTERS = 512
+KEEPERS = ("score", "curate")  # stages that also list the documents that they kept
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """A committed task that judges documents. files: those of its drops and documents, by name."""
+
+    stage: str
+    partition: str
+    prefix: str
+    rows: Rows = field(compare=False)
+    places: tuple[File, ...]
+    addresses: tuple[File, ...]
+    steps: tuple[File, ...]
+    files: dict[str, File] = field(repr=False, compare=False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the index names all that the task dropped; a task of an older version has none."""
+        lists = self.rows.dropped + (self.rows.kept if self.stage in KEEPERS else 0)
+        return sum(file.rows for file in self.places) == lists
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a document stands: in a file of drops if it has a reason, else in one of documents."""
+
+    task: Indexed
+    file: File
+    row: int
+    reason: str | None
+    language: str | None
+
+
+class _Remembered:
+    """What pages need of manifests, the oldest forgotten first. A manifest that is deleted is seen after FRESH_S."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[str, str], tuple[float, Indexed]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, store: Store, task: Task) -> Indexed | None:
+        key = store.uri, task.prefix
+        with self._lock:
+            since, found = self._held.get(key, (float("-inf"), None))
+        if found and time.monotonic() - since < FRESH_S:
+            return found
+        try:
+            found = _indexed(store, task)
+        except FileNotFoundError:
+            return None
+        with self._lock:
+            self._held[key] = time.monotonic(), found
+            self._held.move_to_end(key)
+            while len(self._held) > TASKS:
+                self._held.popitem(last=False)
+        return found
+
+
+_REMEMBERED = _Remembered()
+
+
+def _indexed(store: Store, task: Task) -> Indexed:
+    manifest = read(store, task.prefix)
+    own = [file for file in manifest.files if file.path.startswith(f"{manifest.prefix}/")]
+    named = [file for file in own if file.kind in (Kind.DROPS, Kind.DOCUMENTS)]
+    places, addresses, steps = (tuple(manifest.of(kind)) for kind in (Kind.PLACES, Kind.ADDRESSES, Kind.STEPS))
+    files = {file.path.rpartition("/")[2]: file for file in named}
+    return Indexed(task.stage, task.partition, task.prefix, manifest.rows, places, addresses, steps, files)
+
+
+def indexed(run: Run, stages: Iterable[str] | None = None) -> tuple[list[Indexed], list[str]]:
+    """The committed tasks of a run that judge documents, in pipeline order, and a sentence on each that is unreadable.
+
+    stages: only these.
+    """
+    judging = {stage.name for stage in STAGES.values() if stage.drops and stage.counts == "documents"}
+    wanted = judging if stages is None else judging & {*stages}
+    tasks = [task for task in run.tasks().values() if task.stage in wanted]
+
+    def get(task: Task) -> Indexed | StoreError | None:
+        try:
+            return _REMEMBERED.get(run.store, task)
+        except StoreError as error:
+            return error
+
+    found = list(together(get, tasks))
+    return [one for one in found if isinstance(one, Indexed)], [
+        str(one) for one in found if isinstance(one, StoreError)
+    ]
+
+
+def lacking(tasks: Iterable[Indexed]) -> list[str]:
+    """A sentence on the stages whose results have no index, because an older version wrote them."""
+    old = list(dict.fromkeys(task.stage for task in tasks if not task.complete))
+    which = f"{', '.join(old[:-1])} and {old[-1]}" if len(old) > 1 else "".join(old)
+    return (
+        [f"What {which} dropped cannot be searched: it was written before the index. Start the run again."]
+        if old
+        else []
+    )
+
+
+def usable(run: Run) -> list[Indexed]:
+    """The tasks of a run if their indexes name all documents that the run has seen, else none.
+
+    That is so once every segment is scored by this version. The rows that stages after that keep stand in files of
+    `score` and `curate`.
+    """
+    tasks, unreadable = indexed(run)
+    scored = sum(task.stage == "score" for task in tasks)
+    whole = scored == len(run.segments) and not unreadable and all(task.complete for task in tasks)
+    return tasks if whole else []
+
+
+def together(work: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
+    """`work(item)` of each, in order; several at a time, because a store answers slowly and many at once."""
+    if len(items) < 2:
+        return map(work, items)
+    with ThreadPoolExecutor(READERS) as pool:
+        return iter(list(pool.map(work, items)))
+
+
+@lru_cache(maxsize=FOOTERS)
+def _footer(store: Store, file: File) -> Any:
+    with file.open(store) as source, reading(store, file):
+        return pq.read_metadata(source)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sorted table of an index: PLACES or ADDRESSES, whose first column is the key."""
+
+    task: Indexed
+    file: File
+    store: Store
+
+    def ranges(self) -> list[tuple[Any, Any]]:
+        """The smallest and the largest key of each row group."""
+        footer = _footer(self.store, self.file)
+        stats = [footer.row_group(at).column(0).statistics for at in range(footer.num_row_groups)]
+        return [(one.min, one.max) for one in stats]
+
+    def groups(self, low: Any, high: Any) -> list[int]:
+        """The row groups that can hold a key from `low` to `high`, both included; None is no bound."""
+        return [
+            at
+            for at, (first, last) in enumerate(self.ranges())
+            if (low is None or last >= low) and (high is None or first <= high)
+        ]
+
+    def read(self, groups: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """Columns of some row groups."""
+        with self.opened() as table:
+            return table.read_row_groups(list(groups), columns=list(columns) if columns else None)
+
+    @contextmanager
+    def opened(self) -> Iterator[pq.ParquetFile]:
+        """The file, for several reads."""
+        with self.file.open(self.store) as source, reading(self.store, self.file):
+            yield pq.ParquetFile(source, metadata=_footer(self.store, self.file), page_checksum_verification=True)
+
+    def place(self, row: dict[str, Any]) -> Place:
+        """The place that a row of this table names. Raises DamagedError if the manifest has no such file."""
+        file = self.task.files.get(row["file"])
+        if file is None:
+            raise DamagedError(
+                f"{self.store.full(self.file.path)}: names a file that its manifest does not list; "
+                f"delete {self.store.full(self.task.prefix)}/manifest.json and run {self.task.stage} again"
+            )
+        return Place(self.task, file, row["row"], row["reason"], row["language"])
+
+
+def tables(store: Store, tasks: Iterable[Indexed], kind: Kind) -> list[Table]:
+    """The tables of one order of some tasks."""
+    return [
+        Table(task, file, store) for task in tasks for file in (task.places if kind == Kind.PLACES else task.addresses)
+    ]
+
+
+def find(store: Store, tasks: Sequence[Indexed], ids: Sequence[str]) -> dict[str, list[Place]]:
+    """Id -> the places of each of these documents, in the order of `tasks`. ids: of 32 hexadecimal digits."""
+    keys = sorted({bytes.fromhex(one) for one in ids})
+
+    def look(table: Table) -> list[tuple[str, Place]]:
+        ranges = table.ranges()
+        groups = [at for at, (low, high) in enumerate(ranges) if _within(keys, low, high)]
+        if not groups:
+            return []
+        held = table.read(groups)
+        found = held.filter(pc.is_in(held["id"], value_set=pa.array(keys, pa.binary(16))))
+        return [(row["id"].hex(), table.place(row)) for row in found.to_pylist()]
+
+    places: dict[str, list[Place]] = {}
+    for pairs in together(look, tables(store, tasks, Kind.PLACES)):
+        for key, place in pairs:
+            places.setdefault(key, []).append(place)
+    return places
+
+
+def at_address(store: Store, tasks: Sequence[Indexed], addresses: Iterable[str], most: int) -> list[Place]:
+    """The places of documents whose sort-friendly address is one of these, at most `most`."""
+    wanted = sorted({*addresses})
+
+    def look(table: Table) -> list[Place]:
+        groups = [at for at, (low, high) in enumerate(table.ranges()) if _within(wanted, low, high)]
+        if not groups:
+            return []
+        held = table.read(groups)
+        found = held.filter(pc.is_in(held["address"], value_set=pa.array(wanted, pa.string())))
+        return [table.place(row) for row in found.slice(0, most).to_pylist()]
+
+    return [place for some in together(look, tables(store, tasks, Kind.ADDRESSES)) for place in some][:most]
+
+
+def _within(keys: Sequence[Any], low: Any, high: Any) -> bool:
+    """Whether one of the ascending keys lies from `low` to `high`."""
+    at = bisect_left(keys, low)
+    return at < len(keys) and keys[at] <= high
+
+
+def rows_at(store: Store, places: Sequence[Place], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows at some places, in their order, with those of `columns` that they have. Reads only their row groups."""
+    wanted: dict[str, list[int]] = {}
+    for place in places:
+        wanted.setdefault(place.file.path, []).append(place.row)
+    files = {place.file.path: place.file for place in places}
+
+    def look(path: str) -> dict[int, dict[str, Any]]:
+        return _rows(store, files[path], wanted[path], columns)
+
+    held = dict(zip(wanted, together(look, list(wanted)), strict=True))
+    return [held[place.file.path][place.row] for place in places]
+
+
+def _rows(store: Store, file: File, numbers: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    with file.open(store) as source, reading(store, file):
+        table = pq.ParquetFile(source, page_checksum_verification=True)
+        starts = np.cumsum([0, *(table.metadata.row_group(at).num_rows for at in range(table.num_row_groups))])
+        if min(numbers) < 0 or max(numbers) >= starts[-1]:
+            raise DamagedError(f"{store.full(file.path)}: has no row {max(numbers):,}; {file.cure(store)}")
+        names = [name for name in columns if name in table.schema_arrow.names]
+        groups = np.searchsorted(starts, numbers, side="right") - 1
+        for group in sorted({*groups.tolist()}):
+            held = table.read_row_group(group, columns=names)
+            for number in (one for one, of in zip(numbers, groups.tolist(), strict=True) if of == group):
+                found[number] = held.slice(number - int(starts[group]), 1).to_pylist()[0]
+    return found

@@ -1,0 +1,358 @@
+"""Finds documents of a run: by id, by address or host, by what dropped them, by language, or by words.
+
+Every search is a page of at most PAGE documents and says where the next one begins. Searches by id and by address, and
+lists by reason and language, read the indexes of the stages (`reports.indexes`): one row group of each table, or one
+narrow column of it. Words are looked for in the snippets of what was dropped, in the order of the files, and a search
+stops after WORDS_S seconds; the next page goes on from there.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from heapq import merge
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract.errors import InputError
+from contract.kinds import Kind
+from contract.plan import Run
+from contract.schema import PLACES
+from contract.stages import upstream
+from contract.store import Store
+from contract.tables import open_table, reading
+from pipelines.urls.canonical import canonical
+from pipelines.urls.surt import SURT_CHARS, ranges
+from reports.indexes import Indexed, Place, Table, find, indexed, lacking, rows_at, tables, together
+
+PAGE = 50
+WORDS_S = 0.6
+ID = re.compile(r"[0-9a-f]{32}")
+SHOWN = ("id", "url", "title", "value", "snippet")
+LONG = f"Addresses are told apart by their first {SURT_CHARS} characters; compare the rest below."
+KEPT = "kept"
+"""As a reason: documents that no stage has dropped."""
+SPAN = pa.schema([*PLACES, ("table", pa.int64())])
+Key = tuple[str, str, int]
+"""Of a row in an order by address: the address, the file and the row."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for; empty values ask nothing. address: an address, the beginning of one, or a host.
+
+    id: 32 hexadecimal digits. reason: a drop reason, or KEPT, which with a stage means kept by it. after: where the
+    page before ended, as `Found.after`.
+    """
+
+    address: str = ""
+    id: str = ""
+    stage: str = ""
+    reason: str = ""
+    language: str = ""
+    words: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document. stage: the one that dropped it; of a kept one, the one that wrote its text. reason: None if kept."""
+
+    id: str
+    url: str
+    stage: str
+    partition: str
+    reason: str | None
+    value: str
+    language: str
+    title: str
+    snippet: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A page of documents. after: for the next page, empty at the end. notes: what a reader must know of it."""
+
+    hits: tuple[Hit, ...]
+    after: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def search(run: Run, query: Query, size: int = PAGE) -> Found:
+    """A page of the documents that a query names. Raises InputError for an id or an `after` that is none."""
+    if query.id and not ID.fullmatch(query.id):
+        raise InputError(f"{query.id[:40]!r} is no id: an id has 32 hexadecimal digits")
+    tasks, notes = indexed(run)
+    notes += lacking(tasks)
+    if query.stage:
+        way = {query.stage, *upstream(query.stage)} if query.reason == KEPT else {query.stage}
+        tasks = [task for task in tasks if task.stage in way]
+    if query.id:
+        found = _by_id(run.store, tasks, query)
+    elif query.address:
+        found = _by_address(run.store, tasks, query, size)
+    elif query.words:
+        found = _by_words(run.store, tasks, query, size)
+    elif query.reason == KEPT:
+        found = _kept(run.store, tasks, query, size)
+    else:
+        found = _dropped(run.store, tasks, query, size)
+    return Found(found.hits, found.after, (*notes, *found.notes))
+
+
+def hits(store: Store, places: Sequence[Place]) -> list[Hit]:
+    """What a list says of the documents at some places."""
+    rows = rows_at(store, places, SHOWN)
+    return [_hit(place, row) for place, row in zip(places, rows, strict=True)]
+
+
+def _hit(place: Place, row: dict[str, Any]) -> Hit:
+    return Hit(
+        row["id"],
+        row.get("url") or "",
+        place.task.stage,
+        place.task.partition,
+        place.reason,
+        row.get("value") or "",
+        place.language or "",
+        row.get("title") or "",
+        row.get("snippet") or "",
+    )
+
+
+def settled(found: Sequence[Hit]) -> list[Hit]:
+    """The hits without those of documents that were kept and later dropped: the drop is what became of them."""
+    gone = {hit.id for hit in found if hit.reason is not None}
+    return [hit for hit in found if hit.reason is not None or hit.id not in gone]
+
+
+def _by_id(store: Store, tasks: Sequence[Indexed], query: Query) -> Found:
+    places = find(store, tasks, [query.id]).get(query.id, [])
+    found = settled(hits(store, places))
+    return Found(tuple(hit for hit in found if _wanted(hit, query) and _says(hit, query.words)))
+
+
+def _wanted(hit: Hit, query: Query) -> bool:
+    reason = KEPT if hit.reason is None else hit.reason
+    asked = (query.reason == reason) if query.reason else not (query.stage and reason == KEPT)
+    return asked and query.language in ("", hit.language)
+
+
+def _says(hit: Hit, words: str) -> bool:
+    told = f"{hit.title} {hit.snippet}".casefold()
+    return all(word in told for word in words.casefold().split())
+
+
+def _by_address(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
+    """Documents by address. The kept and the dropped row of one stand together, so that the drop alone is shown."""
+    forms = {query.address, canonical(query.address)} if "://" in query.address else {query.address}
+    asked = sorted({prefix for form in forms for prefix in ranges(form)})
+    after = _address_key(query.after)
+    read = tables(store, tasks, Kind.ADDRESSES)
+    early = replace(query, reason="") if query.reason == KEPT else query  # what was dropped later is seen by its drop
+    rows = merge(
+        *together(lambda table: list(_in_ranges(table, asked, after, early, size + 1)), read), key=lambda pair: pair[0]
+    )
+    taken = list(islice(rows, size + 1))
+    found = settled(hits(store, [place for _, place in taken[:size]]))
+    if len(taken) > size:  # the drop of a kept document may begin the next page
+        gone = find(store, tasks, [hit.id for hit in found if hit.reason is None])
+        found = [hit for hit in found if hit.reason or all(place.reason is None for place in gone[hit.id])]
+    return Found(
+        tuple(hit for hit in found if _wanted(hit, query) and _says(hit, query.words)),
+        _as_after(taken[size - 1][0]) if len(taken) > size else "",
+        (LONG,) if max(map(len, asked)) >= SURT_CHARS else (),
+    )
+
+
+def _in_ranges(
+    table: Table, prefixes: Sequence[str], after: Key | None, query: Query, most: int
+) -> Iterator[tuple[Key, Place]]:
+    """The rows whose address begins with one of the prefixes, in order, from the first after a key; at most `most`."""
+    taken = 0
+    for prefix in prefixes:
+        low = max(prefix, after[0]) if after else prefix
+        for group in table.groups(low, prefix + "\U0010ffff"):
+            held = table.read([group])
+            held = held.filter(pc.and_(pc.starts_with(held["address"], prefix), pc.greater_equal(held["address"], low)))
+            for row in _matching(held, query).to_pylist():
+                key = row["address"], row["file"], row["row"]
+                if after is None or key > after:
+                    yield key, table.place(row)
+                    taken += 1
+                    if taken == most:
+                        return
+
+
+def _matching(held: pa.Table, query: Query) -> pa.Table:
+    """The rows of a table of an index that have the language and the reason of a query."""
+    if query.language:
+        held = held.filter(pc.equal(held["language"], query.language))
+    if query.reason:
+        asked = pc.is_null(held["reason"]) if query.reason == KEPT else pc.equal(held["reason"], query.reason)
+        held = held.filter(asked)
+    return held
+
+
+def _as_after(key: Key) -> str:
+    return f"{key[2]}:{key[1]}:{key[0]}"
+
+
+def _address_key(after: str) -> Key | None:
+    if not after:
+        return None
+    row, first, rest = after.partition(":")
+    file, second, address = rest.partition(":")
+    if not (first and second and row.isdecimal()):
+        raise _no_after(after)
+    return address, file, int(row)
+
+
+def _no_after(after: str) -> InputError:
+    return InputError(f"{after[:40]!r} is not where a page ends: search again from the beginning")
+
+
+def _id_after(after: str) -> bytes | None:
+    if after and not ID.fullmatch(after):
+        raise _no_after(after)
+    return bytes.fromhex(after) if after else None
+
+
+def _dropped(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
+    """What was dropped, by id. Ids are hashes, so a page is also a random sample."""
+    after, reasons = _id_after(query.after), [task.rows.reasons for task in tasks]
+    some = [task for task, one in zip(tasks, reasons, strict=True) if (one.get(query.reason) if query.reason else one)]
+    read = tables(store, some, Kind.PLACES)
+    rows = merge(
+        *together(lambda table: list(_drops_after(table, after, query, size + 1)), read), key=lambda pair: pair[0]
+    )
+    taken = list(islice(rows, size + 1))
+    page = [place for _, place in taken[:size]]
+    return Found(tuple(hits(store, page)), taken[size - 1][0].hex() if len(taken) > size else "")
+
+
+def _drops_after(table: Table, after: bytes | None, query: Query, most: int) -> Iterator[tuple[bytes, Place]]:
+    """The dropped documents of a table after an id, at most `most`: their reasons first, which are a narrow column."""
+    groups, taken = table.groups(after, None), 0
+    for some in (groups[:1], groups[1:]):  # the first group is enough for a frequent reason
+        for group in _with_drops(table, some, query):
+            held = table.read([group])
+            held = _matching(held.filter(pc.is_valid(held["reason"])), query)
+            if after:
+                held = held.filter(_above(held["id"], after))
+            for row in held.slice(0, most - taken).to_pylist():
+                yield row["id"], table.place(row)
+                taken += 1
+            if taken >= most:
+                return
+
+
+def _with_drops(table: Table, groups: Sequence[int], query: Query) -> list[int]:
+    """Those of some row groups that hold a drop with the reason and the language of a query."""
+    if not groups:
+        return []
+    with table.opened() as opened:
+        batches = [opened.read_row_group(group, columns=["reason", "language"]) for group in groups]
+    judged = [_matching(held.filter(pc.is_valid(held["reason"])), query) for held in batches]
+    return [group for group, held in zip(groups, judged, strict=True) if held.num_rows]
+
+
+def _above(ids: pa.ChunkedArray, after: bytes) -> pa.Array:
+    """Which of these ascending ids are above another."""
+    data = ids.combine_chunks()
+    held = np.frombuffer(data.buffers()[1], "S16", len(data), data.offset * 16)
+    mask = np.zeros(len(data), bool)
+    mask[int(np.searchsorted(held, np.bytes_(after), side="right")) :] = True
+    return pa.array(mask)
+
+
+def _kept(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
+    """What no stage has dropped, by id: spans of ids in which every table has at most a row group, until a page."""
+    after, read = _id_after(query.after), tables(store, tasks, Kind.PLACES)
+    found: list[tuple[bytes, Place]] = []
+    while len(found) <= size:
+        ahead = [[last for _, last in table.ranges() if after is None or last > after] for table in read]
+        ends = [lasts[0] for lasts in ahead if len(lasts) > 1]
+        span = partial(_span, after=after, end=min(ends, default=None))
+        held = pa.concat_tables([SPAN.empty_table(), *together(span, list(enumerate(read)))])
+        gone = held.filter(pc.is_valid(held["reason"]))["id"]
+        left = _matching(held.filter(pc.invert(pc.is_in(held["id"], value_set=gone))), query).sort_by("id")
+        rows = left.slice(0, size + 1 - len(found)).to_pylist()
+        found += [(row["id"], read[row["table"]].place(row)) for row in rows]
+        if not ends:
+            break
+        after = min(ends)
+    page = [place for _, place in found[:size]]
+    return Found(tuple(hits(store, page)), found[size - 1][0].hex() if len(found) > size else "")
+
+
+def _span(numbered: tuple[int, Table], after: bytes | None, end: bytes | None) -> pa.Table:
+    """The rows of a table with ids above `after` and not above `end`, and the table's number."""
+    number, table = numbered
+    groups = table.groups(after, end)
+    if not groups:
+        return SPAN.empty_table()
+    held = table.read(groups)
+    if after:
+        held = held.filter(_above(held["id"], after))
+    if end:
+        held = held.filter(pc.invert(_above(held["id"], end)))
+    return held.append_column("table", pa.array(np.full(len(held), number))).cast(SPAN)
+
+
+def _by_words(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
+    """Dropped documents whose snippet has all the words, in the order of the files, for WORDS_S seconds."""
+    begun, (number, group, row) = time.monotonic(), _words_after(query.after)
+    files = [(task, file) for task in tasks for file in task.files.values() if file.kind == Kind.DROPS]
+    if query.reason:
+        files = [(task, file) for task, file in files if task.rows.reasons.get(query.reason)]
+    read, found = 0, list[Hit]()
+    for at, (task, file) in islice(enumerate(files), number, None):
+        with open_table(store, file) as table:
+            for one in range(group, table.num_row_groups):
+                if read and time.monotonic() - begun > WORDS_S:
+                    every = sum(one.rows for _, one in files)
+                    return Found(tuple(found), f"{at}:{one}:0", (_partly(read, every),))
+                with reading(store, file):
+                    held = table.read_row_group(one)
+                read += held.num_rows
+                for spoken in _spoken(held, query, row):
+                    if len(found) == size:
+                        return Found(tuple(found), f"{at}:{one}:{spoken['row']}")
+                    place = Place(task, file, spoken["row"], spoken["reason"], spoken["language"])
+                    found.append(_hit(place, spoken))
+                row = 0
+        group = 0
+    return Found(tuple(found))
+
+
+def _words_after(after: str) -> tuple[int, int, int]:
+    """Where a search for words goes on: the number of the file, of its row group, and of the row in it."""
+    parts = after.split(":") if after else ["0"] * 3
+    if len(parts) != 3 or not all(one.isdecimal() for one in parts):
+        raise _no_after(after)
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _partly(read: int, total: int) -> str:
+    return (
+        f"{read:,} of {total:,} dropped documents were searched for this page, because words have no index. "
+        "Go on with the next page, or choose a stage and a reason."
+    )
+
+
+def _spoken(table: pa.Table, query: Query, first: int) -> list[dict[str, Any]]:
+    """The dropped documents from a row on with the words, the reason and the language of a query; `row` is theirs."""
+    table = table.append_column("row", pa.array(np.arange(len(table)))).slice(first)
+    if "language" not in table.column_names:  # of an older version
+        table = table.append_column("language", pa.nulls(len(table), pa.string()))
+    table = _matching(table, query)
+    for word in query.words.split():
+        table = table.filter(pc.match_substring(table["snippet"], word, ignore_case=True))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
