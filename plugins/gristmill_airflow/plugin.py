@@ -1,9 +1,13 @@
-"""The plugin that Airflow loads at start. It registers the DAGs' timetables and partition mapper, and the listener that
-writes notes."""
+"""The plugin that Airflow loads at start.
+
+It registers the DAGs' timetables and partition mapper, the links of tasks, and the listeners that write notes and lift
+deadlines.
+"""
 
 from airflow.plugins_manager import AirflowPlugin
 
-from gristmill_airflow import note
+from gristmill_airflow import alerts, note
+from gristmill_airflow.links import LINKS
 from gristmill_airflow.timetable import CrawlAssetTimetable, CrawlKeyMapper, CrawlPollTimetable
 
 
@@ -11,4 +15,5 @@ class GristmillPlugin(AirflowPlugin):
     name = "gristmill"
     timetables = [CrawlPollTimetable, CrawlAssetTimetable]  # noqa: RUF012 (Airflow's own interface)
     partition_mappers = [CrawlKeyMapper]  # noqa: RUF012
-    listeners = [note]  # noqa: RUF012
+    listeners = [note, alerts]  # noqa: RUF012
+    operator_extra_links = [*LINKS]  # noqa: RUF012
