@@ -17,7 +17,7 @@ LIVE = 1_000_000_000
 MOMENTS = 8
 """Bytes a parameter: AdamW's two moments in fp32."""
 CHECKPOINT = 4 + MOMENTS
-"""Bytes a parameter of a checkpoint: fp32 weights and moments. Each process copies its share and uploads the copy."""
+"""Bytes of a checkpoint per parameter: fp32 weights and moments. Each process copies its share and uploads the copy."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def logits_bytes(model: Model, vocab_size: int, engine: Engine, work: Work, cuda
 
 
 def part_of_logits(vocab_size: int, engine: Engine, tokens: int, cuda: bool) -> float:
-    """Bytes of the logits that are in memory at once, of `tokens` of which the log-probabilities are taken in parts."""
+    """Bytes of logits in memory at once, when the log-probabilities of `tokens` tokens are computed in parts."""
     at_once = min(tokens, max(LOGITS_AT_ONCE["cuda" if cuda else "cpu"] // vocab_size, 1))
     return vocab_size * at_once * (8 if engine.dtype == "fp32" else 10)
 

@@ -60,7 +60,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor, com
 
 @cache
 def _has_liger() -> bool:
-    """Whether Liger is installed; asked once, because every directory of the path is searched for what is missing."""
+    """Whether Liger is installed. Cached, because a search for a missing package reads every directory of the path."""
     return find_spec("liger_kernel") is not None
 
 

@@ -88,7 +88,7 @@ def _finish(
     plan: Schedule,
     progress: Progress,
 ) -> None:
-    """Commit the model with the figures of the whole training. `found` is each source's held-out loss at the end."""
+    """Commit the model with its figures. `found` maps each source to its held-out loss at the end."""
     after = together(found)
     if job.ranks.rank == 0:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
@@ -107,7 +107,7 @@ def _finish(
 
 
 def _extended(job: Job, source: str | None, best: int | None) -> dict[str, Any]:
-    """The figures that say which checkpoints of another run belong to this one; process 0 alone knows the second."""
+    """Figures that name the checkpoints of another run that this run continues. Only process 0 knows the second."""
     kept = checkpoint.kept_at(job, best, source) if job.ranks.rank == 0 and best is not None else None
     return {"extended_from": source, "best_checkpoint": kept}
 
@@ -285,5 +285,5 @@ def _flops(job: Job, engine: Engine, plan: Schedule) -> float:
 
 
 def _active(job: Job, engine: Engine) -> int:
-    """The parameters that a token goes through. A model that processes share has no experts: it goes through all."""
+    """The parameters that one token uses: all of them under tensor or pipeline parallelism, which take no experts."""
     return engine.parameters if job.ranks.group > 1 else model.active_parameters(engine.module)

@@ -56,12 +56,14 @@ class Model(Settings):
     """Llama 3: 500,000. It must be above 1, because at 1 all dimensions would rotate alike."""
     tie_embeddings: bool = True
     experts: Annotated[int, Field(ge=0, le=1024, strict=True)] = 0
-    """Feed-forward parts of each layer, each of width d_ff, of which every token goes through some. 0: one for all."""
+    """Experts of each layer, each of width d_ff; a router sends each token through some. 0: one network for all."""
     experts_per_token: Annotated[int, Field(gt=0, le=1024, strict=True)] = 2
-    """Mixtral's."""
+    """How many experts each token goes through. The default is Mixtral's."""
     balance_coef: Annotated[Real, Field(ge=0, le=100)] = 0.01
-    """How much the training loss takes of the balancing loss, without which a few experts would get all tokens. Switch
-    Transformer's (Fedus et al. 2022, section 2.2)."""
+    """The weight of the balancing loss (Switch Transformer, Fedus et al. 2022, section 2.2) in the training loss.
+
+    Without it a few experts would get all tokens.
+    """
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""What a model that trained for about ten minutes on two cores knows of text that it has not seen, beside compressors.
+"""Compare compressors with a model that trained for about ten minutes on two cores, on text that neither has seen.
 
 The crawl files of the test data run through the stages that make the corpus; more than 400 kB of its text is held out. The model's bits are
 its held-out nll over all of that text; each byte that it is not asked for, as the first of a document, costs it 8 bits. gzip and zstd compress

@@ -73,7 +73,10 @@ def _prepare(folder: Path) -> Run:
 
 
 def _start(made: Run, scratch: Path, **environment: str) -> list[int]:
-    """Run both processes to their end; their exit codes. A scratch folder of their own, because ranks that died left a meeting place."""
+    """Run both processes to their end and return their exit codes.
+
+    They get a new scratch folder, because ranks that died leave their meeting file in the old one.
+    """
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", SPOILED, "pretrain", "--recipe", made.uri],

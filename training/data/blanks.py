@@ -109,7 +109,7 @@ class Infilling:
 
 @dataclass(frozen=True)
 class HeldOutRows:
-    """Held-out rows with blanks, which are the same in every measurement; as much of `TokenData` as measuring needs."""
+    """Held-out rows with the same blanks in every measurement. Has the part of `TokenData` that measuring needs."""
 
     data: TokenData
     infilling: Infilling

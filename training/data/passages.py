@@ -119,7 +119,7 @@ def next_sentences(documents: Mapping[str, Documents], most: int) -> list[Questi
 
 
 def _cut(text: str) -> tuple[str, str] | None:
-    """(the first sentences of a text, the next one with the space before it), or None if they are not of the sizes."""
+    """The first sentences of a text, and the next sentence with the space before it. None if their sizes do not fit."""
     first = END.search(text, CONTEXT)
     second = END.search(text, first.end() + 1) if first else None
     if not first or not second or second.end() - first.end() not in SENTENCE:

@@ -54,7 +54,7 @@ def _named(variable: str, *usual: str) -> tuple[str, ...]:
 
 
 PROGRAMS = 256
-"""That layers may share, two or more for each length. By default torch compiles eight, and leaves the rest as it is."""
+"""How many compiled programs layers may share; each length needs two or more. torch stops after eight by default."""
 
 
 def compile_layers(module: "nn.Module", any_length: bool = False) -> None:

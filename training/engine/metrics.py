@@ -131,7 +131,7 @@ def flops_per_token(parameters: int, layers: int, d_model: int, seq_len: float) 
 
 
 def peak_flops(device_name: str) -> float | None:
-    """The device's dense bf16 peak in FLOP/s; None for a device that ACCELERATORS does not list, which gets no MFU."""
+    """The device's peak in dense bf16 FLOP/s. None if ACCELERATORS does not list it; then no MFU is reported."""
     found = [one for one in ACCELERATORS.values() if one.device in device_name]
     return max(found, key=lambda one: len(one.device)).peak if found else None
 

@@ -27,11 +27,11 @@ Others may scale what stands between, and each stage would scale it again.
 """
 
 HELD = 2
-"""Of each stage: transfers, of hidden states or of their gradients, that a process holds until they have arrived."""
+"""How many transfers (hidden states or their gradients) a process holds per stage until they have arrived."""
 
 
 class Elsewhere(nn.Module):
-    """Stands for what another stage has: hands on what it gets."""
+    """Stands for a module that another stage has. Returns its input."""
 
     def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
         return hidden

@@ -129,7 +129,7 @@ def tolerate_overflow(engine: Any) -> None:
 
 
 def _whole(parameter: Any, piece: Tensor) -> Tensor:
-    """The whole tensor of which each process of a tensor-parallel group has a piece, cut as it has the parameter's."""
+    """Gather the tensor of which each process of a tensor-parallel group has a piece, cut like the parameter."""
     if not hasattr(parameter, "gather_params"):
         return piece
     made = piece.detach().clone()

@@ -1,6 +1,6 @@
-"""Any causal language model of `transformers`: its class, what is switched off for training, and what it must keep to.
+"""Load any causal language model of `transformers` for training, and check that it fits.
 
-Which class it is, `config.json` says. Code that lies beside a model is never run, and only safetensors are read.
+`config.json` names its class. Code beside a model is never run, and only safetensors are read.
 """
 
 import inspect

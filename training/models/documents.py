@@ -17,7 +17,7 @@ TAKES_A_MASK = frozenset({"bloom", "opt"})
 
 
 def kept_apart(model: Any, positions: Tensor, device: torch.device) -> dict[str, Any]:
-    """What a model's forward pass gets beside its tokens. positions: (B, T), on the CPU, of each token in its document.
+    """The arguments of a forward pass besides tokens. positions: (B, T) on the CPU, each token's place in its document.
 
     flash-attn gets the ends of documents, FlexAttention the blocks in which anything is seen. PyTorch's SDPA gets a
     mask of T x T booleans a row; with it, it cannot use its flash kernel. Eager attention, and models whose layers see
@@ -48,7 +48,7 @@ def dense(documents: Tensor) -> Tensor:
 
 
 def added(documents: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention's scores: 0 where `dense` is true, else the lowest number. (B, T) -> (B, 1, T, T)."""
+    """The mask added to attention scores: 0 where `dense` is true, else the lowest number. (B, T) -> (B, 1, T, T)."""
     seen = dense(documents)
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 

@@ -68,7 +68,7 @@ def routing_of(module: Any) -> Routing:
 
 
 def routers_of(module: nn.Module) -> list[tuple[nn.Module, int]]:
-    """The modules that choose experts, and which of a router's outputs are its scores: as transformers records them."""
+    """Each router, and the index of its output that holds the scores, as transformers records them."""
     kinds: dict[Any, int] = {}
     for one in module.modules():
         recorded = getattr(one, "_can_record_outputs", None) if isinstance(one, PreTrainedModel) else None

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from training.data.batch import Batch
 
 PLACES = "span_places"
-"""The setting of the configuration, the module of the embeddings, and the file of a committed model that holds them."""
+"""One name for three: the key in `config.json`, the module of embeddings, and its file in a committed model."""
 
 
 class InfillingLlama(LlamaForCausalLM):

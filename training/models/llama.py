@@ -70,7 +70,7 @@ def why_not_flex(config: PreTrainedConfig, ranks: Ranks) -> str | None:
 
 
 def set_attention(job: Job, module: PreTrainedModel, dtype: Dtype, apart: bool) -> None:
-    """Choose the attention of a model that trains; rank 0 says which. `apart`: rows hold documents to keep apart."""
+    """Choose the attention kernel for training; rank 0 logs it. `apart`: documents in a row must not see each other."""
     why = why_not_flex(module.config, job.ranks) if apart else None
     kind = attention(dtype, type(module), apart and why is None)
     module.set_attn_implementation(kind)
@@ -303,7 +303,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def active_parameters(module: Any) -> int:
-    """The number of parameters that compute something for a token: of the experts only those that it goes through."""
+    """The number of parameters that one token uses: of the experts, only those that it goes through."""
     idle = 0.0
     for name, parameter in module.named_parameters():
         shape = getattr(parameter, "ds_shape", parameter.shape)

@@ -135,7 +135,7 @@ def learn(job: "Job", engine: "Engine", batch: Batch, teacher: "Teacher | None" 
 def _losses(
     engine: "Engine", batch: Batch, teacher: "Teacher | None", device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(What is minimised, its parts by the names of their curves), each summed over the tokens where the mask is 1."""
+    """The loss to minimise, and its parts by curve name. Each is summed over the tokens whose mask is 1."""
     if teacher is None:
         nll = summed_nll(engine, batch, device)
         return nll, {"loss": nll}

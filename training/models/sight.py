@@ -45,7 +45,7 @@ def check_sight(module: Any, boundaries: bool, device: torch.device, key: str = 
 
 
 def check_sight_of_stages(module: Any, boundaries: bool) -> None:
-    """The same before a pipeline cuts a model, which then may fit no device: on the CPU, whose attention is another."""
+    """Run `check_sight` on the CPU, with its attention, before a pipeline cuts a model: the whole may fit no device."""
     own = module.config._attn_implementation
     module.set_attn_implementation("sdpa" if module._supports_sdpa else "eager")
     check_sight(module, boundaries, torch.device("cpu"))
@@ -62,7 +62,7 @@ def _by_gradient(module: Any, tokens: Tensor, known: dict[str, Any], begins: int
 
 @torch.no_grad()
 def _by_change(module: Any, tokens: Tensor, known: dict[str, Any], begins: int, at: int) -> Tensor:
-    """The same by changing tokens: ZeRO 3 would take a backward pass that is not its own for a part of the batch."""
+    """Find the same by changing tokens. Under ZeRO 3 a backward pass here would count as a part of the batch."""
 
     def logits(changed: slice) -> Tensor:
         given = tokens.clone()

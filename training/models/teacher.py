@@ -92,7 +92,7 @@ def _read(uri: str) -> tuple[Manifest, Store]:
 
 
 def check_vocabulary(folder: Path, uri: str, chat: Chat) -> None:
-    """Raise InputError unless the teacher's tokenizer has the run's ids: a logit of it is that of the same token."""
+    """Raise InputError unless teacher and run use the same token ids, so that their logits are of the same tokens."""
     described = folder / "tokenizer.json"
     if not described.exists():
         raise InputError(f"{KEY}: {uri} has no tokenizer.json, which says what its logits are of; add it")
