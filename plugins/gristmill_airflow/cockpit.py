@@ -1,0 +1,175 @@
+"""The cockpit in Airflow's API server: who asks, what Airflow lets them see, and where Airflow shows the pages.
+
+Nothing is imported when Airflow loads the plugin: the application is made at the first request.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from gristmill_airflow.assets import RESOLVED
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+    from contract.plan import Run
+    from reports.cockpit.visitor import Listed
+
+PREFIX = "/gristmill"
+VIEWS = [
+    {"name": "Gristmill", "destination": "nav", "href": f"{PREFIX}/run", "url_route": "gristmill"},
+    *(
+        {
+            "name": title,
+            "destination": "dag_run",
+            "href": f"{PREFIX}/{page}/{{DAG_ID}}/{{RUN_ID}}",
+            "url_route": f"gristmill-{page}",
+        }
+        for page, title in (("run", "Run"),)
+    ),
+]
+"""Airflow's tabs and the entry of its side bar, in which a name of more than 12 characters is cut."""
+
+
+class User:
+    """A user of Airflow, as its auth manager knows them."""
+
+    def __init__(self, user: Any, root: str) -> None:
+        """root: what stands before Airflow's own addresses."""
+        self._user, self._root = user, root
+
+    @property
+    def name(self) -> str:
+        return str(self._user.get_name())
+
+    def may_read(self, dag_id: str) -> bool:
+        return self._may("GET", dag_id)
+
+    def may_edit(self, dag_id: str) -> bool:
+        return self._may("PUT", dag_id)
+
+    def _may(self, method: Any, dag_id: str) -> bool:
+        from airflow.api_fastapi.app import get_auth_manager
+        from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+        from airflow.models.dag import DagModel
+
+        details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+        ask = get_auth_manager().is_authorized_dag
+        return ask(method=method, access_entity=DagAccessEntity.RUN, details=details, user=self._user)
+
+    def run(self, dag_id: str, run_id: str) -> "Run":
+        """The run that the task `resolve` published for a DAG run."""
+        from airflow.models.asset import AssetEvent
+        from airflow.utils.session import create_session
+
+        from reports.cockpit.visitor import Refused, opened
+
+        asked = _resolved().where(AssetEvent.source_dag_id == dag_id, AssetEvent.source_run_id == run_id).limit(1)
+        with create_session() as session:
+            found = session.execute(asked).first()
+        if found is None:
+            raise Refused(404, f"The run {run_id} of the DAG {dag_id} has no recipe yet: its task resolve is not done.")
+        return opened(found.extra["recipe"])
+
+    def runs(self, limit: int) -> "Sequence[Listed]":
+        from airflow.models.asset import AssetEvent
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        from reports.cockpit.visitor import Listed
+
+        with create_session() as session:
+            dags = session.scalars(select(AssetEvent.source_dag_id).where(*_is_resolved()).distinct())
+            mine = [dag for dag in dags if dag and self.may_read(dag)]
+            events = _resolved().where(AssetEvent.source_dag_id.in_(mine)).limit(2 * limit).subquery()
+            held = (DagRun.dag_id == events.c.source_dag_id) & (DagRun.run_id == events.c.source_run_id)
+            newest = select(DagRun).where(held).distinct().order_by(DagRun.id.desc()).limit(limit)
+            return [
+                Listed(run.dag_id, run.run_id, str(run.state), run.start_date, _first_line(run.note))
+                for run in session.scalars(newest)
+            ]
+
+    def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
+        from airflow.models.log import Log
+        from airflow.utils.session import create_session
+
+        said = json.dumps(what)
+        with create_session() as session:
+            done = f"gristmill.{event}"
+            session.add(Log(done, None, self.name, self.name, said, dag_id=dag_id, run_id=run_id))
+
+    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
+        from airflow.api.common.trigger_dag import trigger_dag
+        from airflow.sdk.exceptions import AirflowException
+        from airflow.utils.types import DagRunTriggeredByType
+
+        from reports.cockpit.visitor import Refused
+
+        if not self._may("POST", dag_id):
+            raise Refused(403, f"You may not start runs of the DAG {dag_id}. Ask who administers Airflow.")
+        try:
+            made = trigger_dag(
+                dag_id, triggered_by=DagRunTriggeredByType.UI, triggering_user_name=self.name, conf=dict(conf)
+            )
+        except (AirflowException, ValueError) as error:
+            raise Refused(409, f"Airflow does not start a run of {dag_id}: {error}") from error
+        if made is None:
+            raise Refused(409, f"Airflow has started no run of {dag_id}.")
+        return str(made.run_id)
+
+    def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+        task = f"/tasks/{quote(task_id, safe='')}" if task_id else ""
+        mapped = f"/mapped/{map_index}" if task and map_index >= 0 else ""
+        return f"{self._root}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}{task}{mapped}"
+
+
+def _is_resolved() -> Any:
+    from airflow.models.asset import AssetEvent, AssetModel
+    from sqlalchemy import select
+
+    asset = select(AssetModel.id).where(AssetModel.name == RESOLVED.name, AssetModel.uri == RESOLVED.uri)
+    return AssetEvent.asset_id.in_(asset), AssetEvent.source_run_id.is_not(None)
+
+
+def _resolved() -> Any:
+    """The events by which runs publish their recipe, the newest first. Only a task can send one with a run's id."""
+    from airflow.models.asset import AssetEvent
+    from sqlalchemy import select
+
+    columns = AssetEvent.source_dag_id, AssetEvent.source_run_id, AssetEvent.extra
+    return select(*columns).where(*_is_resolved()).order_by(AssetEvent.timestamp.desc())
+
+
+def _first_line(note: str | None) -> str:
+    return (note or "").partition("\n")[0]
+
+
+async def admit(request: "Request") -> User:
+    """The user whose session or token a request carries. Raises Refused(401) if there is none."""
+    from airflow.api_fastapi.core_api.security import bearer_scheme, get_user
+    from fastapi import HTTPException
+
+    from reports.cockpit.visitor import Refused
+
+    try:
+        user = await get_user(request, None, await bearer_scheme(request))
+    except HTTPException as error:
+        raise Refused(401, f"Log in to Airflow, then load this page again. ({error.detail})") from None
+    return User(user, request.scope.get("root_path", "").removesuffix(PREFIX))
+
+
+@cache
+def application() -> Any:
+    from reports.cockpit.app import create
+
+    return create(admit)
+
+
+class Cockpit:
+    """The application as Airflow mounts it."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await application()(scope, receive, send)

@@ -1,0 +1,40 @@
+// Draws each element with `data-figure`, Plotly's JSON, in the colours of the page's theme.
+"use strict";
+const gristmill = (() => {
+  const figures = new Map();
+  const colour = (name) => {
+    const probe = document.createElement("span");
+    probe.style.color = `var(--${name})`;
+    document.body.append(probe);
+    const found = getComputedStyle(probe).color;
+    probe.remove();
+    return found;
+  };
+  const layout = (own) => {
+    const [ink, line] = [colour("ink"), colour("line")];
+    const axis = (more) => ({ gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true, ...more });
+    const axes = { xaxis: axis(own.xaxis), yaxis: axis(own.yaxis) };
+    for (const name of Object.keys(own)) if (/^[xy]axis\d+$/.test(name)) axes[name] = axis(own[name]);
+    return {
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: ink, family: "system-ui, DejaVu Sans, sans-serif", size: 12 },
+      colorway: ["ours", "theirs", "gone", "good", "faint"].map(colour),
+      margin: { l: 40, r: 16, t: 16, b: 40 },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
+      ...own,
+      ...axes,
+    };
+  };
+  // Draws a figure in an element, in place of what is drawn there.
+  const draw = (element, figure) => {
+    figures.set(element, figure);
+    const shown = { displayModeBar: false, responsive: true };
+    return Plotly.react(element, structuredClone(figure.data), layout(figure.layout || {}), shown);
+  };
+  const again = () => figures.forEach((figure, element) => draw(element, figure));
+  document.addEventListener("theme", again);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  for (const element of document.querySelectorAll("[data-figure]")) draw(element, JSON.parse(element.dataset.figure));
+  return { draw, colour };
+})();

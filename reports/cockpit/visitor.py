@@ -1,0 +1,70 @@
+"""Who asks for a page, and what they may see and do: a user of Airflow, or whoever sits at this machine."""
+
+import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+from fastapi import Request
+
+from contract.plan import Run, open_run
+
+MOST_RUNS = 1000
+OPEN_RUNS = 16  # that are kept open: a run of a whole crawl with its plan takes some megabytes
+
+
+class Refused(Exception):
+    """An answer other than the page: its status, and a sentence that says what is wrong and what to do."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run in a list. state: as Airflow says it; empty without Airflow. note: the first line of the run's note."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    started: datetime.datetime | None
+    note: str = ""
+
+
+class Visitor(Protocol):
+    """One person's request. Methods may block, so the frame calls them in its own threads."""
+
+    @property
+    def name(self) -> str:
+        """Whom the audit log names."""
+
+    def may_read(self, dag_id: str) -> bool: ...
+
+    def may_edit(self, dag_id: str) -> bool: ...
+
+    def run(self, dag_id: str, run_id: str) -> Run:
+        """The resolved run of a DAG run that the visitor may read. Raises Refused if there is none."""
+
+    def runs(self, limit: int) -> Sequence[Listed]:
+        """The newest runs that the visitor may read, the newest first, at most `limit`."""
+
+    def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
+        """Write into the audit log that the visitor does `event`."""
+
+    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
+        """Start a run of a DAG and return its id. Raises Refused if that is not possible."""
+
+    def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+        """The address of Airflow's page on a run, or on one of its tasks; empty without Airflow."""
+
+
+Admit = Callable[[Request], Awaitable[Visitor]]
+"""Tells who sent a request. Raises Refused(401, ...) if nobody known did."""
+
+
+@lru_cache(maxsize=OPEN_RUNS)
+def opened(uri: str) -> Run:
+    """The run at a URI with its digest. Such a run never changes, so it is read once."""
+    return open_run(uri)
