@@ -7,6 +7,7 @@ deadlines, and the cockpit's pages.
 from airflow.plugins_manager import AirflowPlugin
 
 from gristmill_airflow import alerts, cockpit, note
+from gristmill_airflow.card import CARDS
 from gristmill_airflow.links import LINKS
 from gristmill_airflow.timetable import CrawlAssetTimetable, CrawlKeyMapper, CrawlPollTimetable
 
@@ -19,3 +20,4 @@ class GristmillPlugin(AirflowPlugin):
     operator_extra_links = [*LINKS]  # noqa: RUF012
     fastapi_apps = [{"name": "Gristmill", "app": cockpit.Cockpit(), "url_prefix": cockpit.PREFIX}]  # noqa: RUF012
     external_views = cockpit.VIEWS
+    react_apps = CARDS
