@@ -47,8 +47,7 @@ class Shown:
 def task_of(run: Run, task_id: str, map_index: int = -1) -> Task | None:
     """The task of the stage table behind a task of Airflow, or None if there is none.
 
-    Its stage is the last part of the id. Mapped tasks stand in the order of the run's segments; the tasks of an ablation
-    are of other runs and are not found.
+    Its stage is the last part of the id. Mapped tasks stand in the order of the run's segments.
     """
     stage = STAGES.get(task_id.rpartition(".")[2])
     if stage is None:
@@ -61,7 +60,7 @@ def task_of(run: Run, task_id: str, map_index: int = -1) -> Task | None:
 
 
 def shown(run: Run, task: Task) -> Shown:
-    """The content of a task's page. Raises NotReadyError if the task is not done, DamagedError for a broken manifest."""
+    """The content of a task's page. Raises NotReadyError if the task is not done, StoreError for a broken manifest."""
     manifest = need(run.store, task)
     index = {segment.partition: number for number, segment in enumerate(run.segments)}
     inputs = [(one.stage, one.partition, index.get(one.partition, -1)) for one in manifest.inputs]

@@ -16,12 +16,11 @@ def _digest() -> str:
     return hashlib.sha256(script.read_bytes()).hexdigest()[:12]
 
 
-# Relative, because people may reach Airflow below a path.
 CARDS = [
     {
         "name": NAME,
-        "bundle_url": f"gristmill/static/card.js?v={_digest()}",
         "destination": "dashboard",
         "url_route": "gristmill-card",
+        "bundle_url": f"gristmill/static/card.js?v={_digest()}",  # relative: Airflow may be reached below a path
     }
 ]

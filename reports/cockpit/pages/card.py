@@ -15,7 +15,7 @@ NEWEST = 200  # runs among which the newest of each DAG is sought
 
 @page.get("")
 def show(ask: Ask) -> Answer:
-    """DAG -> what the card says of its newest run that the visitor may read. Without Airflow all runs are of one DAG."""
+    """DAG -> what the card says of its newest run that the visitor may read; nothing without Airflow."""
     newest: dict[str, Listed] = {}
     for one in ask.runs(NEWEST):
         newest.setdefault(one.dag_id, one)
@@ -47,7 +47,7 @@ def _figures(run: Run, dag: str) -> dict[str, Any]:
 
 def _links(ask: Asking, dag: str, run: str) -> list[dict[str, str]]:
     """What a person asks of a run of this DAG, with the page that answers it."""
-    pages = {
+    pages: dict[str, dict[str, tuple[str, ...]]] = {
         "corpus": {"Funnel": ("run", dag, run), "Why a page was dropped": ("pages", dag, run)},
         "pretrain": {"Loss curve": ("training", dag, run, "pretrain")},
         "align": {"Why the gate opened": ("training", dag, run, "gate"), "PPO's curves": ("training", dag, run, "ppo")},
