@@ -42,7 +42,7 @@ def with_result(note: str | None, said: str) -> str:
     if others and others[0].startswith(RESULT):
         others = others[1:]
     room = MAX_CHARS - len("\n".join([*ours, *others])) - 1
-    told = [f"{RESULT}{said}"[:room]] if said and room > len(RESULT) else []
+    told = [f"{RESULT}{said}"[:room].rstrip()] if said and room > len(RESULT) else []
     return "\n".join([*ours, *told, *others])
 
 
