@@ -29,6 +29,9 @@ ALIKE = (
 """What no variant may change: how long it is trained, by which seed, and how it is measured."""
 
 
+COMPARISON = "comparison"
+
+
 @dataclass(frozen=True)
 class Ablation:
     """The runs of an ablation: (variant, seed) -> run, and the one of the comparison."""
@@ -67,7 +70,6 @@ def resolve(base: Run) -> Ablation:
             "ablate.variants names no variant; name two or more, "
             "for example ablate.variants={base: [], strict: [filter.min_words=100]}"
         )
-    name = PurePosixPath(split_digest(base.uri)[0]).parent.name
     tokens = settings.tokens or _tokens(base.recipe)
     runs: dict[tuple[str, int], Run] = {}
     for variant, overrides in settings.variants.items():
@@ -76,7 +78,7 @@ def resolve(base: Run) -> Ablation:
             alike += [f"pretrain.optim.give_up_after={NEVER}"]  # a model that diverges counts as the worst
             alike += [f"probe.reference={base.task('mix').fingerprint}", "ablate={}"]
             try:
-                runs[variant, seed] = vary(base, f"{name}.{variant}.{seed}", [*_checked(base, overrides), *alike])
+                runs[variant, seed] = vary(base, name_of(base, variant, seed), [*_checked(base, overrides), *alike])
             except RecipeError as error:
                 raise RecipeError(f"ablate.variants.{variant}: {error}") from None
     measured: dict[str, dict[str, str]] = {}
@@ -85,7 +87,12 @@ def resolve(base: Run) -> Ablation:
     for one, other in combinations(measured, 2):
         if measured[one] == measured[other]:
             raise RecipeError(f"ablate.variants.{other}: its models are those of {one}; change a setting or remove it")
-    return Ablation(runs, vary(base, f"{name}.comparison", [f"ablate.measured={json.dumps(measured)}"]))
+    return Ablation(runs, vary(base, name_of(base, COMPARISON), [f"ablate.measured={json.dumps(measured)}"]))
+
+
+def name_of(base: Run, *which: object) -> str:
+    """The name of the run of a variant and a seed, or of COMPARISON, of the recipe that names the variants."""
+    return ".".join((PurePosixPath(split_digest(base.uri)[0]).parent.name, *map(str, which)))
 
 
 def _checked(base: Run, overrides: Sequence[str]) -> list[str]:

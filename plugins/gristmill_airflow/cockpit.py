@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from fastapi import Request
 
     from contract.plan import Run
-    from reports.cockpit.visitor import Listed
+    from reports.cockpit.visitor import Listed, TaskState
 
 PREFIX = "/gristmill"
+EVENTS = 3000  # so many of the newest are searched for the runs of a recipe
 VIEWS = [
     {"name": "Gristmill", "destination": "nav", "href": f"{PREFIX}/run", "url_route": "gristmill"},
     *(
@@ -92,6 +93,29 @@ class User:
                 for run in session.scalars(newest)
             ]
 
+    def tasks(self, dag_id: str, run_id: str) -> "Sequence[TaskState]":
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+        from sqlalchemy import func, select, tuple_
+
+        from contract.stages import STAGES
+        from reports.cockpit.visitor import TaskState
+
+        with create_session() as session:
+            runs = _alike(session.execute(_resolved().limit(EVENTS)).all(), dag_id, run_id)
+            mine = [(dag, run) for dag, run in runs if dag == dag_id or self.may_read(dag)]
+            key = TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.state
+            asked = (
+                select(*key, func.count(), func.min(TaskInstance.map_index))
+                .where(tuple_(TaskInstance.dag_id, TaskInstance.run_id).in_(mine))
+                .group_by(*key)
+            )
+            found = [
+                TaskState(dag, run, task, str(state or "waiting"), count, index)
+                for dag, run, task, state, count, index in session.execute(asked)
+            ]
+        return [one for one in found if one.stage in STAGES]
+
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         from airflow.models.log import Log
         from airflow.utils.session import create_session
@@ -141,6 +165,14 @@ def _resolved() -> Any:
 
     columns = AssetEvent.source_dag_id, AssetEvent.source_run_id, AssetEvent.extra
     return select(*columns).where(*_is_resolved()).order_by(AssetEvent.timestamp.desc())
+
+
+def _alike(events: "Sequence[Any]", dag_id: str, run_id: str) -> list[tuple[str, str]]:
+    """The DAG runs whose recipe is that of one of them, which comes first."""
+    own = (dag_id, run_id)
+    recipe = {(one.source_dag_id, one.source_run_id): one.extra.get("recipe") for one in reversed(events)}
+    others = [run for run, uri in recipe.items() if uri == recipe.get(own) and run != own] if own in recipe else []
+    return [own, *others]
 
 
 def _first_line(note: str | None) -> str:

@@ -12,7 +12,7 @@ from fastapi import Request
 
 from contract.plan import Run
 from contract.store import Store
-from reports.cockpit.visitor import Admit, Listed, Refused, opened
+from reports.cockpit.visitor import Admit, Listed, Refused, TaskState, in_store
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,9 @@ class Local:
     may_edit = may_read
 
     def run(self, dag_id: str, run_id: str) -> Run:
-        path = f"runs/{run_id}/recipe.yaml"
-        if dag_id != DAG or not RUN.fullmatch(run_id) or not self._store.exists(path):
+        if dag_id != DAG or not RUN.fullmatch(run_id):
             raise Refused(404, f"The store has no run {run_id}.")
-        return opened(self._store.full(path))
+        return in_store(self._store, f"runs/{run_id}/recipe.yaml")
 
     def runs(self, limit: int) -> Sequence[Listed]:
         at, found = self._listed
@@ -48,6 +47,9 @@ class Local:
             found = listed(self._store)
             self._listed = time.monotonic(), found
         return found[:limit]
+
+    def tasks(self, dag_id: str, run_id: str) -> Sequence[TaskState]:
+        return ()
 
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         log.info("%s %s/%s %s", event, dag_id, run_id, json.dumps(what))

@@ -65,7 +65,13 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
         "deadlines": None,
     },
     "airflow.models.log.Log": {"": ["event", "task_instance", "owner", "owner_display_name", "extra", "kwargs"]},
-    "airflow.models.taskinstance.TaskInstance": {"dag_id": None, "run_id": None, "task_id": None, "state": None},
+    "airflow.models.taskinstance.TaskInstance": {
+        "dag_id": None,
+        "run_id": None,
+        "task_id": None,
+        "state": None,
+        "map_index": None,
+    },
     "airflow.models.xcom.XComModel": {"dag_id": None, "run_id": None, "task_id": None, "key": None, "value": None},
     "airflow.partition_mappers.identity.IdentityMapper": {
         "to_downstream": ["self", "key"],

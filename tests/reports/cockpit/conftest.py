@@ -1,6 +1,6 @@
 """Pages are asked for over HTTP, of a small real store, as a browser does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,6 @@ import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
 
-from contract.manifest import Attempt, Rows
-from contract.plan import Run
 from contract.store import Store
 from reports.cockpit.app import create
 from reports.cockpit.local import DAG, Local
@@ -81,19 +79,3 @@ def visit(tmp_path: Path) -> Visit:
         return visitor
 
     return Visit(TestClient(create(admit), base_url=HERE), visitor, store)
-
-
-@pytest.fixture
-def judged(resolve_run: Callable[..., Run], tmp_path: Path) -> Run:
-    """A run `one` whose `crawl` has dropped 3 of 10 documents and `extract` 2 of 7."""
-    crawl = tmp_path / "crawl"
-    crawl.mkdir()
-    (crawl / "a.warc.gz").write_bytes(b"WARC")
-    run = resolve_run(crawl, {}, "one")
-    (segment,) = run.segments
-    for stage, read, reasons in (("crawl", 10, {"url_filter": 3}), ("extract", 7, {"empty": 1, "timeout": 1})):
-        attempt = Attempt(run, run.task(stage, segment.partition))
-        dropped = sum(reasons.values())
-        rows = Rows(read=read, kept=read - dropped, dropped=dropped, bytes_kept=1024 * read, reasons=reasons)
-        attempt.commit([], rows)
-    return run

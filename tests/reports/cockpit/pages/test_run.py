@@ -4,7 +4,15 @@
 def test_the_funnel_is_a_table_with_reasons(visit, judged):
     page = visit.get("/run/runs/one")
     assert page.status_code == 200
-    for text in ("url_filter 3", "empty 1", "10.0", ">10<", ">7<", ">5<", "Of 10 documents, 5 are left."):
+    for text in (
+        "url_filter 3",
+        "empty 1",
+        "10.0",
+        ">10<",
+        ">7<",
+        ">5<",
+        "Of 10 documents, 5 are left (50.0\N{NO-BREAK SPACE}%).",
+    ):
         assert text in page.text
 
 
