@@ -51,6 +51,6 @@ def _links(ask: Asking, dag: str, run: str) -> list[dict[str, str]]:
         "corpus": {"Funnel": ("run", dag, run), "Why a page was dropped": ("pages", dag, run)},
         "pretrain": {"Loss curve": ("training", dag, run, "pretrain")},
         "align": {"Why the gate opened": ("training", dag, run, "gate"), "PPO's curves": ("training", dag, run, "ppo")},
-        "evaluate": {"Sample replies": ("models",)},
+        "evaluate": {"Sample replies": ("models", dag, run)},
     }
     return [{"title": title, "address": ask.link(*parts)} for title, parts in pages[dag].items()]

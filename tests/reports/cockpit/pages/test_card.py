@@ -53,7 +53,7 @@ def test_every_question_has_its_page(listed):
     assert {dag: {one["title"]: one["address"] for one in run["links"]} for dag, run in runs.items()} == {
         "corpus": {"Funnel": "/run/corpus/new", "Why a page was dropped": "/pages/corpus/new"},
         "align": {"Why the gate opened": "/training/align/new/gate", "PPO's curves": "/training/align/new/ppo"},
-        "evaluate": {"Sample replies": "/models"},
+        "evaluate": {"Sample replies": "/models/evaluate/gone"},
     }
 
 
