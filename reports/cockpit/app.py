@@ -19,6 +19,8 @@ PAGES = (
     "training",
     "models",
     "new",
+    "manifest",
+    "card",
 )  # fmt: skip
 """The modules of `reports/cockpit/pages`, in the order of the navigation."""
 KEEP = "private, max-age=31536000, immutable"  # the address of a file changes with its content
