@@ -57,6 +57,7 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
     "airflow.models.asset_state_store.AssetStateStoreModel": {"asset_id": None, "key": None, "value": None},
     "airflow.models.dag.DagModel": {"get_team_name": ["dag_id", "session"]},
     "airflow.models.dagrun.DagRun": {"dag_id": None, "run_id": None, "note": None, "state": None, "start_date": None},
+    "airflow.models.dagrun.DagRunNote": {"dag_run_id": None, "content": None},
     "airflow.models.log.Log": {"": ["event", "task_instance", "owner", "owner_display_name", "extra", "kwargs"]},
     "airflow.models.taskinstance.TaskInstance": {
         "dag_id": None,
