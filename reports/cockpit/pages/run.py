@@ -11,7 +11,7 @@ from reports.cockpit.page import Answer, Ask, Asked, InQuery, Name, Page
 from reports.cockpit.visitor import Refused, TaskState, in_store
 
 page = Page("run", "Run")
-CHOICE = 200  # runs to choose from
+CHOICE = 100  # newest runs to choose from
 REASONS = 15  # most frequent ones in the chart; the table has all
 
 
@@ -63,6 +63,13 @@ def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery
         wanted=wanted,
         variants=list(variants),
     )
+
+
+@page.get("/{dag_id}/{run_id}/recipe")
+def recipe(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
+    """The whole recipe of a run."""
+    found = ask.run(dag_id, run_id).recipe
+    return ask.show("recipe.html", name=found.name, settings=list(report.settings(found)))
 
 
 def funnel(here: report.Overview, there: report.Overview | None) -> dict[str, Any]:

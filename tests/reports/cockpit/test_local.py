@@ -41,7 +41,7 @@ def test_there_is_no_airflow(judged):
     visitor = Local(judged.store)
     assert visitor.airflow("runs", "one", "", -1) == ""
     assert visitor.tasks("runs", "one") == ()
-    assert not visitor.may_read("corpus")
+    assert not visitor.may_read("another")
     with pytest.raises(Refused, match="Runs are started in Airflow"):
         visitor.trigger("corpus", {})
 
