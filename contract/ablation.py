@@ -29,6 +29,9 @@ ALIKE = (
 """What no variant may change: how long it is trained, by which seed, and how it is measured."""
 
 
+COMPARISON = "comparison"
+
+
 @dataclass(frozen=True)
 class Ablation:
     """The runs of an ablation: (variant, seed) -> run, and the one of the comparison."""
@@ -56,19 +59,6 @@ class Ablation:
         return found
 
 
-COMPARISON = "comparison"
-
-
-def labels(recipe: Recipe) -> list[str]:
-    """`variant.seed` of each model that a recipe's ablation trains; empty if it names no variants."""
-    return [f"{variant}.{seed}" for variant in recipe.ablate.variants for seed in recipe.ablate.seeds]
-
-
-def name_of(base: Run, label: str) -> str:
-    """The name of the run of one of `labels`, or of the COMPARISON, in the store's folder `runs`."""
-    return f"{PurePosixPath(split_digest(base.uri)[0]).parent.name}.{label}"
-
-
 def resolve(base: Run) -> Ablation:
     """Write the runs of the variants that a resolved recipe names to the store, or open them if they are there.
 
@@ -88,8 +78,7 @@ def resolve(base: Run) -> Ablation:
             alike += [f"pretrain.optim.give_up_after={NEVER}"]  # a model that diverges counts as the worst
             alike += [f"probe.reference={base.task('mix').fingerprint}", "ablate={}"]
             try:
-                name = name_of(base, f"{variant}.{seed}")
-                runs[variant, seed] = vary(base, name, [*_checked(base, overrides), *alike])
+                runs[variant, seed] = vary(base, name_of(base, variant, seed), [*_checked(base, overrides), *alike])
             except RecipeError as error:
                 raise RecipeError(f"ablate.variants.{variant}: {error}") from None
     measured: dict[str, dict[str, str]] = {}
@@ -99,6 +88,11 @@ def resolve(base: Run) -> Ablation:
         if measured[one] == measured[other]:
             raise RecipeError(f"ablate.variants.{other}: its models are those of {one}; change a setting or remove it")
     return Ablation(runs, vary(base, name_of(base, COMPARISON), [f"ablate.measured={json.dumps(measured)}"]))
+
+
+def name_of(base: Run, *which: object) -> str:
+    """The name of the run of a variant and a seed, or of COMPARISON, of the recipe that names the variants."""
+    return ".".join((PurePosixPath(split_digest(base.uri)[0]).parent.name, *map(str, which)))
 
 
 def _checked(base: Run, overrides: Sequence[str]) -> list[str]:
@@ -127,3 +121,8 @@ def _tokens(recipe: Recipe) -> int:
     if steps is None:
         raise RecipeError("ablate.tokens is not set, and pretrain.mixture.epochs says no number; set ablate.tokens")
     return steps * recipe.pretrain.batch * recipe.pack.seq_len
+
+
+def labels(recipe: Recipe) -> list[str]:
+    """`variant.seed` of each model that a recipe's ablation trains; empty if it names no variants."""
+    return [f"{variant}.{seed}" for variant in recipe.ablate.variants for seed in recipe.ablate.seeds]
