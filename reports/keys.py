@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from contract.recipe import DEFAULTS
 from contract.settings.base import Settings
+from contract.settings.filter import DropsIf
 from reports.again import in_one_line
 
 MOST_CHARS = 300  # of what is said of a key
@@ -43,8 +44,15 @@ def _below(settings: Settings, above: str) -> Iterator[Key]:
         plain = settings.model_dump(mode="json", include={name})[name]
         if isinstance(field.default, str) and value == os.path.abspath(field.default):
             plain = field.default  # a path as written, before it was made absolute on this machine
-        said = about.get(name) or _about_section(field.annotation)
+        said = about.get(name) or _about_rule(field.metadata) or _about_section(field.annotation)
         yield Key(f"{above}{name}", in_one_line(plain), textwrap.shorten(said, MOST_CHARS, placeholder=" ..."))
+
+
+def _about_rule(metadata: Iterable[Any]) -> str:
+    """What a threshold drops, if it is one of a filter's rules."""
+    for rule in (one for one in metadata if isinstance(one, DropsIf)):
+        return f"Drops a document if {rule.score} {rule.comparison} this, as {rule.reason} ({rule.source})."
+    return ""
 
 
 def _about_section(annotation: Any) -> str:

@@ -9,6 +9,7 @@ def test_every_key_is_listed_with_its_default_and_meaning():
     known = {one.name: one for one in keys()}
     assert len(known) == len(keys()) > 300
     assert known["filter.min_words"].default == "50"
+    assert known["filter.min_words"].about.startswith("Drops a document if words < this, as too_few_words (Gopher")
     assert known["crawl.max_bytes_per_file"].about.startswith("Read only the first bytes of each file; the record")
     assert known["ppo.policy_optim.lr"].default == "1.0e-06"
     assert known["store"].default == "home/store"
