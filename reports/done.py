@@ -91,7 +91,8 @@ def of_run(run: Run) -> dict[str, Found]:
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="manifests") as pool:
         for tasks in waiting.values():
             asked = [task.prefix for task in tasks if not task.inputs or _any_done(task.inputs, found)]
-            found |= dict(zip(asked, pool.map(partial(look_up, run.store), asked), strict=True))
+            each = pool.map if len(asked) > 1 else map  # a thread costs more than one small file
+            found |= dict(zip(asked, each(partial(look_up, run.store), asked), strict=True))
     return found
 
 

@@ -76,7 +76,8 @@ class Overview:
     levels: tuple[Level, ...]
     examples: tuple[Level, ...]
     stages: tuple[StageRow, ...]
-    settings: tuple[Setting, ...]
+    changed: tuple[Setting, ...]
+    """The settings that differ from the defaults."""
     results: Mapping[str, tuple[str, ...]]
     """Stage -> the prefixes of its results, by which two runs' results are the same or not."""
 
@@ -113,7 +114,7 @@ def overview(run: Run) -> Overview:
             stage_row(stage, [found.get(prefix) for prefix in prefixes], name, omitted(run.recipe, stage, is_open))
             for stage, prefixes in by_stage.items()
         ),
-        tuple(settings(run.recipe)),
+        tuple(one for one in settings(run.recipe) if one.changed),
         {stage: tuple(prefixes) for stage, prefixes in by_stage.items()},
     )
 
@@ -204,10 +205,12 @@ class Comparison:
 
 def compare(here: Overview, there: Overview) -> Comparison:
     """What changed in recipe, funnel and models from `there` to `here`."""
-    before = {one.key: one.value for one in there.settings}
+    after, before = ({setting.key: setting for setting in one.changed} for one in (here, there))
+    both = dict.fromkeys([*after, *before])  # what neither has changed is the same
+    pairs = [(key, _value(after, before, key), _value(before, after, key)) for key in both]
     ours, theirs = ({level.stage: level for level in one.levels} for one in (here, there))
     return Comparison(
-        tuple((one.key, one.value, before[one.key]) for one in here.settings if one.value != before[one.key]),
+        tuple(pair for pair in pairs if pair[1] != pair[2]),
         tuple((stage, ours.get(stage), theirs.get(stage)) for stage in STAGES if stage in ours or stage in theirs),
         tuple(
             (stage, here.of(stage), there.of(stage), here.results[stage] == there.results[stage])
@@ -215,6 +218,11 @@ def compare(here: Overview, there: Overview) -> Comparison:
             if here.of(stage).done or there.of(stage).done
         ),
     )
+
+
+def _value(own: Mapping[str, Setting], others: Mapping[str, Setting], key: str) -> str:
+    """A run's value of a setting that it, or the other run, has changed."""
+    return own[key].value if key in own else others[key].default
 
 
 def variants(run: Run) -> dict[str, str]:

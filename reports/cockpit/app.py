@@ -29,8 +29,8 @@ def create(admit: Admit, desk: Desk | None = None) -> FastAPI:
     app.state.pages, app.state.desk = pages, desk or Desk()
     for page in pages:
         app.include_router(page.router)
-    app.add_api_route("/", first, include_in_schema=False)
-    app.add_api_route("/static/{name}", static)
+    app.add_api_route("/", first, methods=["GET", "HEAD"])
+    app.add_api_route("/static/{name}", static, methods=["GET", "HEAD"])
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, missing)
     app.add_exception_handler(404, missing)

@@ -68,7 +68,7 @@ class Asking:
         where = self.request.path_params
         own = {"dag_id": where.get("dag_id", ""), "run_id": where.get("run_id", "")} | values
         frame = {
-            "navigation": self.request.app.state.pages,
+            "pages": self.request.app.state.pages,
             "current": self.request.url.path.removeprefix(self.link("")).partition("/")[0],
             "link": self.link,
             "static": self.static,

@@ -90,9 +90,17 @@ def in_store(store: Store, path: str) -> Run:
 
     Raises Refused if there is none.
     """
+    try:
+        return _in_store(store, path)
+    except FileNotFoundError:
+        raise Refused(404, f"{path} does not exist yet.") from None
+
+
+@lru_cache(maxsize=OPEN_RUNS)
+def _in_store(store: Store, path: str) -> Run:
     if not store.exists(path):
-        raise Refused(404, f"{path} does not exist yet.")
-    found = opened(store.full(path))
+        raise FileNotFoundError
+    found = open_run(store.full(path))
     return replace(found, recipe=found.recipe.model_copy(update={"store": store.uri}))
 
 

@@ -64,6 +64,7 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
         "start_date": None,
         "deadlines": None,
     },
+    "airflow.models.dagrun.DagRunNote": {"dag_run_id": None, "content": None},
     "airflow.models.log.Log": {"": ["event", "task_instance", "owner", "owner_display_name", "extra", "kwargs"]},
     "airflow.models.taskinstance.TaskInstance": {
         "dag_id": None,

@@ -125,6 +125,19 @@ def test_links_lead_to_airflow_and_stay_below_its_prefix(client):
     assert 'src="/gristmill/static/charts.js?v=' in page
 
 
+def test_every_tab_of_airflow_has_its_page(client):
+    log_in(client, None)
+    filled = {"{DAG_ID}": "corpus", "{RUN_ID}": "one", "{TASK_ID}": "sft"}
+    for view in cockpit.VIEWS:
+        path = view["href"]
+        for name, value in filled.items():
+            path = path.replace(name, value)
+        answer = client.get(path)
+        assert "There is no such page." not in answer.text, path
+        assert answer.status_code in (403, 404), path
+        assert client.get(view["icon"]).headers["content-type"] == "image/svg+xml"
+
+
 def user(role="ADMIN", root="/air"):
     return cockpit.User(SimpleAuthManagerUser(username="ann", role=role), root)
 
@@ -205,13 +218,17 @@ def test_airflow_mounts_the_application_and_its_views():
     assert [one["url_prefix"] for one in plugin["fastapi_apps"]] == ["/gristmill"]
     assert {view["destination"] for view in plugin["external_views"]} >= {"nav", "dag_run"}
     assert all(len(view["name"]) <= 12 for view in plugin["external_views"])
+    assert {view["href"] for view in plugin["external_views"]} >= {
+        "/gristmill/run",
+        "/gristmill/run/{DAG_ID}/{RUN_ID}",
+    }
     assert len({view["url_route"] for view in plugin["external_views"]}) == len(plugin["external_views"])
 
 
 def test_the_plugin_loads_no_page_before_the_first_request():
     script = (
         "import sys, gristmill_airflow.cockpit as one; one.Cockpit();"
-        "print(sorted({'reports', 'fastapi', 'pyarrow', 'plotly'} & sys.modules.keys()))"
+        "print(sorted({'reports.cockpit.app', 'fastapi', 'pyarrow', 'plotly'} & sys.modules.keys()))"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=120)

@@ -80,6 +80,10 @@ def test_a_closed_gate_leaves_ppo_out(judged):
     assert (ppo.state, ppo.why) == ("left out", "the gate is closed")
 
 
+def test_the_overview_has_the_changed_settings_alone(judged):
+    assert [one.key for one in overview(judged).changed] == [one.key for one in settings(judged.recipe) if one.changed]
+
+
 def test_settings_stand_beside_their_defaults_with_secrets_masked():
     recipe = Recipe.model_validate({"filter": {"min_words": 7}, "crawl": {"source": "s3://key:secret@bucket/crawl"}})
     found = {one.key: one for one in settings(recipe)}

@@ -4,13 +4,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from contract.stages import STAGES
 from reports import refinedweb
 from reports import run as report
 from reports.cockpit.page import Answer, Ask, Asked, InQuery, Name, Page
-from reports.cockpit.visitor import Refused, in_store
+from reports.cockpit.visitor import Refused, TaskState, in_store
 
 page = Page("run", "Run")
-CHOICE = 200  # runs to choose from
+CHOICE = 100  # newest runs to choose from
 REASONS = 15  # most frequent ones in the chart; the table has all
 
 
@@ -41,9 +42,12 @@ def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery
     there = None
     if wanted.other:
         there = report.overview(ask.run(*wanted.other.split("/")))
-    states: dict[str, list[Any]] = {}
+    states: dict[str, list[TaskState]] = {}
     for one in ask.visitor.tasks(dag_id, run_id):
         states.setdefault(one.stage, []).append(one)
+    found = (one for stage in STAGES for one in states.get(stage, ()))
+    related = [*dict.fromkeys((one.dag_id, one.run_id) for one in found)]  # in the order of the pipeline
+    others = [one for one in ask.runs(CHOICE) if (one.dag_id, one.run_id) not in related]  # those have this recipe
     return ask.show(
         "run.html",
         dag_id=dag_id,
@@ -53,12 +57,19 @@ def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery
         compared=report.compare(here, there) if there else None,
         funnel=funnel(here, there),
         reasons=reasons(here),
-        runs=ask.runs(CHOICE),
+        runs=others,
         states=states,
-        related=dict.fromkeys((one.dag_id, one.run_id) for found in states.values() for one in found),
+        related=related,
         wanted=wanted,
         variants=list(variants),
     )
+
+
+@page.get("/{dag_id}/{run_id}/recipe")
+def recipe(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
+    """The whole recipe of a run."""
+    found = ask.run(dag_id, run_id).recipe
+    return ask.show("recipe.html", name=found.name, settings=list(report.settings(found)))
 
 
 def funnel(here: report.Overview, there: report.Overview | None) -> dict[str, Any]:
@@ -66,7 +77,8 @@ def funnel(here: report.Overview, there: report.Overview | None) -> dict[str, An
     data: list[dict[str, Any]] = [_bars(here, "this run")]
     if there:
         data.append(_bars(there, "the other run"))
-    published = [step for step in here.steps if step.published is not None]
+    steps = {step.name: step for one in (there, here) if one for step in one.steps}
+    published = [step for step in steps.values() if step.published is not None]
     data.append(
         {
             "type": "scatter",
@@ -80,9 +92,10 @@ def funnel(here: report.Overview, there: report.Overview | None) -> dict[str, An
     )
     axes = {
         "xaxis": {"tickformat": ".0%", "range": [0, 1.02], "fixedrange": True},
-        "yaxis": {"autorange": "reversed", "fixedrange": True},
+        "yaxis": {"autorange": "reversed", "fixedrange": True, "categoryorder": "array", "categoryarray": [*steps]},
     }
-    return {"data": data, "layout": {**axes, "barmode": "group", "height": 120 + 34 * len(here.steps)}}
+    height = 120 + (44 if there else 34) * len(steps)
+    return {"data": data, "layout": {**axes, "barmode": "group", "height": height}}
 
 
 def _bars(found: report.Overview, name: str) -> dict[str, Any]:
