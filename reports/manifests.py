@@ -117,10 +117,8 @@ def _table(title: str, head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -
 
 
 def _value(value: Any) -> Any:
-    """A number as it is, with six digits of a fraction; anything else as a text without secrets, cut."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, int) and not isinstance(value, bool):
+    """A number as it is; anything else as a text without secrets, cut."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     text = "-" if value is None else masked(str(value))
     return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + " ..."

@@ -130,7 +130,7 @@ def _failed(dag_run: Any) -> dict[str, int]:
         )
         .group_by(TaskInstance.task_id)
     )
-    return dict(session.execute(wanted).tuples().all())
+    return {str(task): int(count) for task, count in session.execute(wanted)}
 
 
 def _value(stored: Any) -> Any:

@@ -71,9 +71,9 @@ def test_figures_stand_in_tables_and_long_ones_are_cut(run):
     page = shown(run, task)
     (nested,) = [table for table in page.tables if table.title == "sources"]
     assert nested.head == ("", "documents", "bits_per_byte")
-    assert nested.rows[1] == ("s001", 1, "0.5")
+    assert nested.rows[1] == ("s001", 1, 0.5)
     assert (len(nested.rows), nested.left_out) == (MOST, 7)
-    assert ("bits_per_byte", "1.23457") in tables(page)["Figures"]
+    assert ("bits_per_byte", 1.23456789) in tables(page)["Figures"]
 
 
 def test_a_secret_is_masked_and_a_long_text_is_cut(run):

@@ -26,8 +26,8 @@
       steps.map((step) =>
         make(
           "li",
-          { key: step.stage, style: { display: "grid", gridTemplateColumns: "9em 1fr 11em", gap: ".6em", alignItems: "center" } },
-          make("span", { key: "stage" }, step.stage),
+          { key: step.stage, style: { display: "grid", gridTemplateColumns: "minmax(0, 9em) minmax(1.5em, 1fr) max-content", gap: ".6em", alignItems: "center" } },
+          make("span", { key: "stage", style: { overflowWrap: "anywhere" } }, step.stage),
           make(
             "span",
             { key: "bar", "aria-hidden": true, style: { border, height: ".7em", borderRadius: ".2em", overflow: "hidden" } },

@@ -16,12 +16,14 @@ def test_the_tables_have_the_manifests_numbers(visit, judged):
 
 def test_what_a_manifest_says_is_escaped(visit, judged):
     verdict = "<script>alert(1)</script>\x1b"
-    result = result_of("ablate").model_construct(verdict=verdict, best="<b>", models=1, tokens=2)
+    rates = {"<i>": {"mean": 1.23456789}}
+    result = result_of("ablate").model_construct(verdict=verdict, best="<b>", models=1, tokens=2, bits_per_byte=rates)
     Attempt(judged, judged.task("ablate")).commit([], result=result)
     page = visit.get("/manifest/runs/one/ablate").text
     assert "alert(1)" in page
     assert "<script>alert" not in page
     assert "<b>" not in page
+    assert '<th scope="row">&lt;i&gt;</th><td>1.23457</td>' in page
     assert "\x1b" not in page
 
 
