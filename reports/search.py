@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from contract.errors import InputError
 from contract.kinds import Kind
@@ -156,13 +157,17 @@ def _by_address(store: Store, tasks: Sequence[Indexed], query: Query, size: int)
     read = tables(store, tasks, Kind.ADDRESSES)
     early = replace(query, reason="") if query.reason == KEPT else query  # what was dropped later is seen by its drop
     rows = merge(
-        *together(lambda table: list(_in_ranges(table, asked, after, early, size + 1)), read), key=lambda pair: pair[0]
+        *together(store, lambda table: list(_in_ranges(table, asked, after, early, size + 1)), read),
+        key=lambda pair: pair[0],
     )
     taken = list(islice(rows, size + 1))
-    found = settled(hits(store, [place for _, place in taken[:size]]))
-    if len(taken) > size:  # the drop of a kept document may begin the next page
-        gone = find(store, tasks, [hit.id for hit in found if hit.reason is None])
-        found = [hit for hit in found if hit.reason or all(place.reason is None for place in gone[hit.id])]
+    found = hits(store, [place for _, place in taken[:size]])
+    if len(taken) > size:  # the drop of a kept document with the last address may begin the next page
+        ends = [hit for (key, _), hit in zip(taken, found, strict=False) if key[0] == taken[size][0][0]]
+        later = find(store, tasks, [hit.id for hit in ends if hit.reason is None])
+        gone = {key for key, places in later.items() if any(place.reason is not None for place in places)}
+        found = [hit for hit in found if hit.reason is not None or hit.id not in gone]
+    found = settled(found)
     return Found(
         tuple(hit for hit in found if _wanted(hit, query) and _says(hit, query.words)),
         _as_after(taken[size - 1][0]) if len(taken) > size else "",
@@ -179,14 +184,24 @@ def _in_ranges(
         low = max(prefix, after[0]) if after else prefix
         for group in table.groups(low, prefix + "\U0010ffff"):
             held = table.read([group])
-            held = held.filter(pc.and_(pc.starts_with(held["address"], prefix), pc.greater_equal(held["address"], low)))
-            for row in _matching(held, query).to_pylist():
-                key = row["address"], row["file"], row["row"]
-                if after is None or key > after:
-                    yield key, table.place(row)
-                    taken += 1
-                    if taken == most:
-                        return
+            held = _matching(held.filter(pc.starts_with(held["address"], prefix)), query)
+            if after:
+                held = held.filter(_behind(held, after))
+            for row in held.slice(0, most - taken).to_pylist():
+                yield (row["address"], row["file"], row["row"]), table.place(row)
+                taken += 1
+            if taken == most:
+                return
+
+
+def _behind(held: pa.Table, after: Key) -> pa.ChunkedArray:
+    """Which rows of an order by address stand behind a key."""
+    address, file, row = after
+    same = pc.and_(
+        pc.equal(held["address"], address),
+        pc.or_(pc.greater(held["file"], file), pc.and_(pc.equal(held["file"], file), pc.greater(held["row"], row))),
+    )
+    return pc.or_(pc.greater(held["address"], address), same)
 
 
 def _matching(held: pa.Table, query: Query) -> pa.Table:
@@ -229,7 +244,8 @@ def _dropped(store: Store, tasks: Sequence[Indexed], query: Query, size: int) ->
     some = [task for task, one in zip(tasks, reasons, strict=True) if (one.get(query.reason) if query.reason else one)]
     read = tables(store, some, Kind.PLACES)
     rows = merge(
-        *together(lambda table: list(_drops_after(table, after, query, size + 1)), read), key=lambda pair: pair[0]
+        *together(store, lambda table: list(_drops_after(table, after, query, size + 1)), read),
+        key=lambda pair: pair[0],
     )
     taken = list(islice(rows, size + 1))
     page = [place for _, place in taken[:size]]
@@ -239,10 +255,11 @@ def _dropped(store: Store, tasks: Sequence[Indexed], query: Query, size: int) ->
 def _drops_after(table: Table, after: bytes | None, query: Query, most: int) -> Iterator[tuple[bytes, Place]]:
     """The dropped documents of a table after an id, at most `most`: their reasons first, which are a narrow column."""
     groups, taken = table.groups(after, None), 0
-    for some in (groups[:1], groups[1:]):  # the first group is enough for a frequent reason
-        for group in _with_drops(table, some, query):
-            held = table.read([group])
-            held = _matching(held.filter(pc.is_valid(held["reason"])), query)
+    with table.opened() as opened:
+        for number, group in enumerate(groups):
+            if number and not _matching(_drops(opened, group, ["reason", "language"]), query).num_rows:
+                continue  # the first group is enough for a frequent reason; narrow columns tell where a rare one is
+            held = _matching(_drops(opened, group), query)
             if after:
                 held = held.filter(_above(held["id"], after))
             for row in held.slice(0, most - taken).to_pylist():
@@ -252,14 +269,10 @@ def _drops_after(table: Table, after: bytes | None, query: Query, most: int) -> 
                 return
 
 
-def _with_drops(table: Table, groups: Sequence[int], query: Query) -> list[int]:
-    """Those of some row groups that hold a drop with the reason and the language of a query."""
-    if not groups:
-        return []
-    with table.opened() as opened:
-        batches = [opened.read_row_group(group, columns=["reason", "language"]) for group in groups]
-    judged = [_matching(held.filter(pc.is_valid(held["reason"])), query) for held in batches]
-    return [group for group, held in zip(groups, judged, strict=True) if held.num_rows]
+def _drops(opened: pq.ParquetFile, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a row group that were dropped."""
+    held = opened.read_row_group(group, columns=columns, use_threads=False)
+    return held.filter(pc.is_valid(held["reason"]))
 
 
 def _above(ids: pa.ChunkedArray, after: bytes) -> pa.Array:
@@ -279,7 +292,7 @@ def _kept(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Fo
         ahead = [[last for _, last in table.ranges() if after is None or last > after] for table in read]
         ends = [lasts[0] for lasts in ahead if len(lasts) > 1]
         span = partial(_span, after=after, end=min(ends, default=None))
-        held = pa.concat_tables([SPAN.empty_table(), *together(span, list(enumerate(read)))])
+        held = pa.concat_tables([SPAN.empty_table(), *together(store, span, list(enumerate(read)))])
         gone = held.filter(pc.is_valid(held["reason"]))["id"]
         left = _matching(held.filter(pc.invert(pc.is_in(held["id"], value_set=gone))), query).sort_by("id")
         rows = left.slice(0, size + 1 - len(found)).to_pylist()
@@ -319,7 +332,7 @@ def _by_words(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -
                     every = sum(one.rows for _, one in files)
                     return Found(tuple(found), f"{at}:{one}:0", (_partly(read, every),))
                 with reading(store, file):
-                    held = table.read_row_group(one)
+                    held = table.read_row_group(one, use_threads=False)
                 read += held.num_rows
                 for spoken in _spoken(held, query, row):
                     if len(found) == size:

@@ -86,7 +86,9 @@ def _steps(store: Store, tables: tuple[Table, ...], setting: str) -> Steps:
         return table.read(table.groups(setting, setting))
 
     held = (
-        pa.concat_tables([table.filter(pa.compute.field("setting") == setting) for table in together(look, tables)])
+        pa.concat_tables(
+            [table.filter(pa.compute.field("setting") == setting) for table in together(store, look, tables)]
+        )
         if tables
         else None
     )

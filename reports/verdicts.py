@@ -45,7 +45,7 @@ def listed(run: Run, document: str = "", most: int = NEWEST) -> tuple[list[Verdi
     """The newest notes on a run, the newest first, and a sentence on what is left out. document: on this one alone."""
     entries = [entry for entry in run.store.files(_folder(run), recursive=False) if entry.path.endswith(".json")]
     newest = list(reversed(entries))[: most if not document else 10 * most]
-    read = list(together(lambda entry: _read(run, entry), newest))
+    read = list(together(run.store, lambda entry: _read(run, entry), newest))
     found = [one for one in read if one is not None and document in ("", one.document)]
     return found[:most], list(_left_out(len(entries), len(newest), read.count(None)))
 
