@@ -131,8 +131,3 @@ def _tokens(recipe: Recipe) -> int:
     if steps is None:
         raise RecipeError("ablate.tokens is not set, and pretrain.mixture.epochs says no number; set ablate.tokens")
     return steps * recipe.pretrain.batch * recipe.pack.seq_len
-
-
-def labels(recipe: Recipe) -> list[str]:
-    """`variant.seed` of each model that a recipe's ablation trains; empty if it names no variants."""
-    return [f"{variant}.{seed}" for variant in recipe.ablate.variants for seed in recipe.ablate.seeds]
