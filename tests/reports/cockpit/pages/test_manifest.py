@@ -36,7 +36,7 @@ def test_what_a_manifest_says_is_escaped(visit, judged):
         ("/manifest/runs/one/pack/3", 404, "there is no pack 3"),
         ("/manifest/runs/two/pack", 404, "two"),
         ("/manifest/runs/one/pack/-1", 422, "map_index"),
-        ("/manifest/ablate/one/crawl/0", 403, "ablate"),
+        ("/manifest/ablate/one/crawl/0", 404, "The store has no run one."),
     ],
 )
 def test_what_is_not_there_is_said(visit, judged, address, status, sentence):
