@@ -27,8 +27,8 @@ from contract.schema import PLACES
 from contract.stages import upstream
 from contract.store import Store
 from contract.tables import open_table, reading
+from pipelines.text.surt import SURT_CHARS, ranges
 from pipelines.urls.canonical import canonical
-from pipelines.urls.surt import SURT_CHARS, ranges
 from reports.indexes import Indexed, Place, Table, find, indexed, lacking, rows_at, tables, together
 
 PAGE = 50

@@ -27,8 +27,8 @@ from contract.settings.filter import Rule
 from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import reading
+from pipelines.text.surt import surt
 from pipelines.urls.canonical import canonical
-from pipelines.urls.surt import surt
 from reports import indexes
 from reports.indexes import Place
 from reports.spans import similarity
