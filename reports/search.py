@@ -154,12 +154,10 @@ def _by_address(store: Store, tasks: Sequence[Indexed], query: Query, size: int)
     forms = {query.address, canonical(query.address)} if "://" in query.address else {query.address}
     asked = sorted({prefix for form in forms for prefix in ranges(form)})
     after = _address_key(query.after)
-    read = tables(store, tasks, Kind.ADDRESSES)
+    read = tables(store, tasks if query.reason in ("", KEPT) else _with_reason(tasks, query.reason), Kind.ADDRESSES)
     early = replace(query, reason="") if query.reason == KEPT else query  # what was dropped later is seen by its drop
-    rows = merge(
-        *together(store, lambda table: list(_in_ranges(table, asked, after, early, size + 1)), read),
-        key=lambda pair: pair[0],
-    )
+    look = partial(_first_in_ranges, prefixes=asked, after=after, query=early, most=size + 1)
+    rows = merge(*together(store, look, read), key=lambda pair: pair[0])
     taken = list(islice(rows, size + 1))
     found = hits(store, [place for _, place in taken[:size]])
     if len(taken) > size:  # the drop of a kept document with the last address may begin the next page
@@ -175,23 +173,30 @@ def _by_address(store: Store, tasks: Sequence[Indexed], query: Query, size: int)
     )
 
 
+def _first_in_ranges(
+    table: Table, prefixes: Sequence[str], after: Key | None, query: Query, most: int
+) -> list[tuple[Key, Place]]:
+    return list(_in_ranges(table, prefixes, after, query, most))
+
+
 def _in_ranges(
     table: Table, prefixes: Sequence[str], after: Key | None, query: Query, most: int
 ) -> Iterator[tuple[Key, Place]]:
     """The rows whose address begins with one of the prefixes, in order, from the first after a key; at most `most`."""
     taken = 0
-    for prefix in prefixes:
-        low = max(prefix, after[0]) if after else prefix
-        for group in table.groups(low, prefix + "\U0010ffff"):
-            held = table.read([group])
-            held = _matching(held.filter(pc.starts_with(held["address"], prefix)), query)
-            if after:
-                held = held.filter(_behind(held, after))
-            for row in held.slice(0, most - taken).to_pylist():
-                yield (row["address"], row["file"], row["row"]), table.place(row)
-                taken += 1
-            if taken == most:
-                return
+    with table.opened() as opened:
+        for prefix in prefixes:
+            low = max(prefix, after[0]) if after else prefix
+            for group in table.groups(low, prefix + "\U0010ffff"):
+                held = opened.read_row_group(group, use_threads=False)
+                held = _matching(held.filter(pc.starts_with(held["address"], prefix)), query)
+                if after:
+                    held = held.filter(_behind(held, after))
+                for row in held.slice(0, most - taken).to_pylist():
+                    yield (row["address"], row["file"], row["row"]), table.place(row)
+                    taken += 1
+                if taken == most:
+                    return
 
 
 def _behind(held: pa.Table, after: Key) -> pa.ChunkedArray:
@@ -240,16 +245,21 @@ def _id_after(after: str) -> bytes | None:
 
 def _dropped(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
     """What was dropped, by id. Ids are hashes, so a page is also a random sample."""
-    after, reasons = _id_after(query.after), [task.rows.reasons for task in tasks]
-    some = [task for task, one in zip(tasks, reasons, strict=True) if (one.get(query.reason) if query.reason else one)]
-    read = tables(store, some, Kind.PLACES)
-    rows = merge(
-        *together(store, lambda table: list(_drops_after(table, after, query, size + 1)), read),
-        key=lambda pair: pair[0],
-    )
+    after, read = _id_after(query.after), tables(store, _with_reason(tasks, query.reason), Kind.PLACES)
+    look = partial(_first_drops, after=after, query=query, most=size + 1)
+    rows = merge(*together(store, look, read), key=lambda pair: pair[0])
     taken = list(islice(rows, size + 1))
     page = [place for _, place in taken[:size]]
     return Found(tuple(hits(store, page)), taken[size - 1][0].hex() if len(taken) > size else "")
+
+
+def _with_reason(tasks: Sequence[Indexed], reason: str) -> list[Indexed]:
+    """The tasks that dropped something for a reason, or for any."""
+    return [task for task in tasks if (task.rows.reasons.get(reason) if reason else task.rows.reasons)]
+
+
+def _first_drops(table: Table, after: bytes | None, query: Query, most: int) -> list[tuple[bytes, Place]]:
+    return list(_drops_after(table, after, query, most))
 
 
 def _drops_after(table: Table, after: bytes | None, query: Query, most: int) -> Iterator[tuple[bytes, Place]]:

@@ -11,9 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contract.errors import InputError
 from contract.plan import Run
+from contract.schema import STEPS
 from contract.settings.filter import COMPARISONS, Rule
 from contract.store import Store
 from reports.indexes import Indexed, Table, find, indexed, together
@@ -85,14 +87,9 @@ def _steps(store: Store, tables: tuple[Table, ...], setting: str) -> Steps:
     def look(table: Table) -> pa.Table:
         return table.read(table.groups(setting, setting))
 
-    held = (
-        pa.concat_tables(
-            [table.filter(pa.compute.field("setting") == setting) for table in together(store, look, tables)]
-        )
-        if tables
-        else None
-    )
-    if held is None or not len(held):
+    read = [table.filter(pc.equal(table["setting"], setting)) for table in together(store, look, tables)]
+    held = pa.concat_tables([STEPS.empty_table(), *read])
+    if not len(held):
         return Steps((), (), (), (), ())
     step = held["step"].to_numpy()
     names, place = np.unique(step, return_inverse=True)
