@@ -6,6 +6,7 @@ stale.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Plane = Literal["spark", "gpu", "local"]
@@ -171,7 +172,8 @@ STAGES: dict[str, Stage] = {
 }  # fmt: skip
 
 
-def upstream(name: str) -> set[str]:
+@cache  # each of the thousands of files that a manifest lists is checked against it
+def upstream(name: str) -> frozenset[str]:
     """Every stage that `name` depends on, directly or not."""
     found: set[str] = set()
     waiting = list(STAGES[name].reads)
@@ -180,7 +182,7 @@ def upstream(name: str) -> set[str]:
         if stage not in found:
             found.add(stage)
             waiting.extend(STAGES[stage].reads)
-    return found
+    return frozenset(found)
 
 
 def downstream(name: str) -> set[str]:
