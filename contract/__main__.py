@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from contract import ablation, commands, contamination, funnel, gc, lineage, recipe, trace, verify
+from contract.approval import without_ppo
 from contract.digest import split_digest
 from contract.errors import DamagedError, GristmillError, InputError, RecipeError, exit_code_of
+from contract.headline import omitted
 from contract.manifest import find
 from contract.mixture import lengths, of_pretrain, told
 from contract.plan import Run, Task, open_run, resolve
@@ -140,12 +142,11 @@ def _state(run: Run, task: Task) -> str:
             return "done"
     except DamagedError as error:
         return f"damaged: {error}"
-    if task.stage == "probe" and not run.recipe.probe.reference:
-        return "left out: this run is no variant of an ablation"
-    if task.stage == "ablate" and not run.recipe.ablate.measured:
-        return "left out: this run compares no variants"
     gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
-    return "left out: the gate is closed" if gate and not Gate.of(gate).open else "to do"
+    why = omitted(run.recipe, task.stage, Gate.of(gate).open if gate else None)
+    if not why and gate and without_ppo(run.store, gate, task):
+        why = "a person refused it"
+    return f"left out: {why}" if why else "to do"
 
 
 def _mixture(run: Run) -> list[str]:

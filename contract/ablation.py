@@ -7,7 +7,7 @@ base's holds out every equal text and every equal id as well (`mix.also_held_out
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ from contract.digest import split_digest
 from contract.errors import RecipeError
 from contract.mixture import known_steps
 from contract.plan import Run, Task, vary
-from contract.recipe import Recipe, load
+from contract.recipe import Recipe, change
 from contract.settings.training import NEVER
 from contract.stages import STAGES, upstream
 
@@ -27,6 +27,9 @@ ALIKE = (
     "pretrain.seed", "pretrain.steps", "pretrain.tokens",
 )  # fmt: skip
 """What no variant may change: how long it is trained, by which seed, and how it is measured."""
+
+
+COMPARISON = "comparison"
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,20 @@ class Ablation:
         return found
 
 
-def resolve(base: Run) -> Ablation:
+Vary = Callable[[Run, str, Sequence[str]], Run]
+"""Makes a run of a base run's recipe with overrides; the second argument is its name."""
+
+
+def labels(recipe: Recipe) -> list[str]:
+    """`variant.seed` of each model that a recipe's ablation trains; empty if it names no variants."""
+    return [f"{variant}.{seed}" for variant in recipe.ablate.variants for seed in recipe.ablate.seeds]
+
+
+def resolve(base: Run, vary: Vary = vary) -> Ablation:
     """Write the runs of the variants that a resolved recipe names to the store, or open them if they are there.
 
-    Raises RecipeError if the recipe names no variants, one that changes what must be alike, or two that do not differ.
+    `vary` makes a run; one that writes nothing shows what an ablation would do. Raises RecipeError if the recipe names
+    no variants, one that changes what must be alike, or two that do not differ.
     """
     settings = base.recipe.ablate
     if not settings.variants:
@@ -67,7 +80,6 @@ def resolve(base: Run) -> Ablation:
             "ablate.variants names no variant; name two or more, "
             "for example ablate.variants={base: [], strict: [filter.min_words=100]}"
         )
-    name = PurePosixPath(split_digest(base.uri)[0]).parent.name
     tokens = settings.tokens or _tokens(base.recipe)
     runs: dict[tuple[str, int], Run] = {}
     for variant, overrides in settings.variants.items():
@@ -76,7 +88,7 @@ def resolve(base: Run) -> Ablation:
             alike += [f"pretrain.optim.give_up_after={NEVER}"]  # a model that diverges counts as the worst
             alike += [f"probe.reference={base.task('mix').fingerprint}", "ablate={}"]
             try:
-                runs[variant, seed] = vary(base, f"{name}.{variant}.{seed}", [*_checked(base, overrides), *alike])
+                runs[variant, seed] = vary(base, name_of(base, variant, seed), [*_checked(base, overrides), *alike])
             except RecipeError as error:
                 raise RecipeError(f"ablate.variants.{variant}: {error}") from None
     measured: dict[str, dict[str, str]] = {}
@@ -85,7 +97,12 @@ def resolve(base: Run) -> Ablation:
     for one, other in combinations(measured, 2):
         if measured[one] == measured[other]:
             raise RecipeError(f"ablate.variants.{other}: its models are those of {one}; change a setting or remove it")
-    return Ablation(runs, vary(base, f"{name}.comparison", [f"ablate.measured={json.dumps(measured)}"]))
+    return Ablation(runs, vary(base, name_of(base, COMPARISON), [f"ablate.measured={json.dumps(measured)}"]))
+
+
+def name_of(base: Run, *which: object) -> str:
+    """The name of the run of a variant and a seed, or of COMPARISON, of the recipe that names the variants."""
+    return ".".join((PurePosixPath(split_digest(base.uri)[0]).parent.name, *map(str, which)))
 
 
 def _checked(base: Run, overrides: Sequence[str]) -> list[str]:
@@ -93,7 +110,7 @@ def _checked(base: Run, overrides: Sequence[str]) -> list[str]:
 
     Raises RecipeError if the variant changes what must be alike.
     """
-    recipe = load(base.uri, overrides)
+    recipe = change(base.recipe, base.uri, overrides)
     for key in ALIKE:
         if recipe.at(key) != base.recipe.at(key):
             raise RecipeError(f"changes {key}, which must be the same for all variants; set it in the recipe itself")

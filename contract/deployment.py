@@ -164,7 +164,7 @@ def current() -> Deployment | None:
     except OSError as error:
         raise SetupError(f"{prefix}cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        raise SetupError(prefix + "; ".join(mistakes.explain(one, Deployment) for one in error.errors())) from None
+        raise SetupError(prefix + "; ".join(str(mistakes.explain(one, Deployment)) for one in error.errors())) from None
     except plainyaml.ERRORS as error:
         raise SetupError(f"{prefix}is not valid YAML: {mistakes.where(error)}") from None
 

@@ -5,11 +5,12 @@ Examples for chat models are made of documents or read from files, so they stand
 
 import textwrap
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from contract.errors import StoreError
 from contract.fetch import warn
-from contract.manifest import Manifest, find
+from contract.manifest import Manifest, Rows, find
 from contract.plan import Run, Task
 from contract.printable import printable
 from contract.stages import STAGES, upstream
@@ -36,7 +37,7 @@ def levels(run: Run, counts: str = "documents") -> list[Level]:
     for name in (stage.name for stage in STAGES.values() if stage.drops and stage.counts == counts):
         done = list(filter(None, (_readable(run, task) for (stage, _), task in tasks.items() if stage == name)))
         if any(one.rows.read or one.rows.losses for one in done):
-            made.append(_sum(name, done))
+            made.append(summed(name, [one.rows for one in done]))
     return made
 
 
@@ -49,23 +50,19 @@ def _readable(run: Run, task: Task) -> Manifest | None:
         return None
 
 
-def _sum(stage: str, manifests: list[Manifest]) -> Level:
+def summed(stage: str, counts: Iterable[Rows]) -> Level:
+    """The level of a stage from the counts of its segments."""
     reasons: Counter[str] = Counter()
     losses: Counter[str] = Counter()
-    for one in manifests:
-        reasons.update(one.rows.reasons)
-        losses.update(one.rows.losses)
-    return Level(
-        stage,
-        sum(one.rows.read for one in manifests),
-        sum(one.rows.kept for one in manifests),
-        sum(one.rows.bytes_kept for one in manifests),
-        reasons,
-        losses,
-    )
+    read = kept = size = 0
+    for one in counts:
+        reasons.update(one.reasons)
+        losses.update(one.losses)
+        read, kept, size = read + one.read, kept + one.kept, size + one.bytes_kept
+    return Level(stage, read, kept, size, reasons, losses)
 
 
-def entered(found: list[Level], level: Level) -> int:
+def entered(found: Sequence[Level], level: Level) -> int:
     """How many documents the stages read that stand first on the way to a level: of the crawl, and of its sources."""
     read = {one.stage: one.read for one in reversed(found)}
     way = {level.stage, *upstream(level.stage)} & read.keys()

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from contract.manifest import Manifest
 from contract.printable import printable
+from contract.recipe import Recipe
 
 REASONS = 3  # of dropped documents, the most frequent first
 MODELS = ("pretrain", "sft", "ppo")  # each is trained from the one before
@@ -49,6 +50,15 @@ def warnings(manifest: Manifest) -> list[str]:
 def left_out(gate: Manifest) -> str:
     """Why PPO did not run."""
     return f"PPO is left out, because the gate is {headline(gate)}"
+
+
+def omitted(recipe: Recipe, stage: str, gate_open: bool | None) -> str:
+    """Why a run leaves a stage out; empty if it does not. gate_open: None as long as the gate has not been judged."""
+    if stage == "probe" and not recipe.probe.reference:
+        return "this run is no variant of an ablation"
+    if stage == "ablate" and not recipe.ablate.measured:
+        return "this run compares no variants"
+    return "the gate is closed" if stage == "ppo" and gate_open is False else ""
 
 
 def number(value: object) -> str:

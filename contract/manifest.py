@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from contract import deployment
+from contract import deployment, memory
 from contract.errors import DamagedError, GristmillError, NotReadyError, StoreError
 from contract.fetch import warn
 from contract.identity import Identity, Input
@@ -158,6 +158,8 @@ class Manifest(BaseModel):
     """A table of figures has rows and columns, and perhaps gaps."""
     run: str
     code: str
+    peak_bytes: int | None = None
+    """Of the process that committed and those that it started; None where nothing tells, and in older manifests."""
     started: datetime.datetime
     finished: datetime.datetime
 
@@ -272,6 +274,7 @@ class Attempt:
             metrics=result.model_dump(exclude_unset=True) if result else {},
             run=self.run.uri,
             code=code_version(),
+            peak_bytes=memory.peak_bytes(),
             started=self.started,
             finished=datetime.datetime.now(datetime.UTC),
         )

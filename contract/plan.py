@@ -7,7 +7,7 @@ its URI without secrets.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from contract import deployment
@@ -15,6 +15,7 @@ from contract import recipe as recipes
 from contract.digest import with_digest
 from contract.errors import InputError, RecipeError
 from contract.facts import FACTS
+from contract.fetch import PATIENCE_S
 from contract.identity import Identity, Input
 from contract.recipe import Recipe
 from contract.sources import (
@@ -156,15 +157,18 @@ def resolve(uri: str, run: str, overrides: Sequence[str] = (), snapshots: Sequen
     The folder gets recipe.yaml and inputs.json. If it has them already with the same content, the run is opened. Raises
     RecipeError if their content differs.
     """
-    recipe = recipes.load(uri, overrides)
-    if snapshots:
-        recipe = recipe.model_copy(update={"snapshots": tuple(snapshots)})
-    store = Store(recipe.store)
-    recipe = recipe.model_copy(update={"store": store.uri})
-    store.check()
-    segments = list_segments(recipe)
-    recipe = recipe.model_copy(update={"snapshots": tuple(dict.fromkeys(segment.snapshot for segment in segments))})
-    return _written(recipe, run, segments)
+    recipe = _asked(recipes.load(uri, overrides), snapshots)
+    Store(recipe.store).check()
+    return _written(_over(recipe, list_segments(recipe)), run)
+
+
+def draft(recipe: Recipe, snapshots: Sequence[str] = (), patience_s: float = PATIENCE_S) -> Run:
+    """The run that `resolve` would write, with an empty URI: the crawl is listed, and nothing is written.
+
+    patience_s: how long to retry a source that cannot be reached.
+    """
+    recipe = _asked(recipe, snapshots)
+    return _over(recipe, list_segments(recipe, patience_s))
 
 
 def vary(base: Run, run: str, overrides: Sequence[str]) -> Run:
@@ -172,24 +176,43 @@ def vary(base: Run, run: str, overrides: Sequence[str]) -> Run:
 
     The crawl is not listed again if the overrides leave it alone, so its files are the same even if it has grown.
     """
-    recipe = recipes.load(base.uri, overrides)
+    return _written(varied(base, overrides), run)
+
+
+def varied(base: Run, overrides: Sequence[str]) -> Run:
+    """The run that `vary` would write, with an empty URI: nothing is written."""
+    recipe = recipes.change(base.recipe, base.uri or "of a run that is not resolved yet", overrides)
     same = (recipe.crawl, recipe.snapshots) == (base.recipe.crawl, base.recipe.snapshots)
-    return _written(recipe, run, [*base.segments] if same else list_segments(recipe))
+    return _with_outside(recipe, base.segments if same else list_segments(recipe))
 
 
-def _written(recipe: Recipe, run: str, segments: list[Segment]) -> Run:
-    """The run, once `runs/<run>/` holds its recipe and its inputs. Raises RecipeError if it holds others."""
-    store = Store(recipe.store)
+def _asked(recipe: Recipe, snapshots: Sequence[str]) -> Recipe:
+    """The recipe with the crawls that were asked for and its store's full URI."""
+    named = {"snapshots": tuple(snapshots)} if snapshots else {}
+    return recipe.model_copy(update={**named, "store": Store(recipe.store).uri})
+
+
+def _over(recipe: Recipe, segments: Sequence[Segment]) -> Run:
+    """The run of a recipe over the segments that were listed for it; the recipe names their crawls."""
+    recipe = recipe.model_copy(update={"snapshots": tuple(dict.fromkeys(segment.snapshot for segment in segments))})
+    return _with_outside(recipe, segments)
+
+
+def _with_outside(recipe: Recipe, segments: Sequence[Segment]) -> Run:
     _check_files(segments)
-    outside = list_outside(recipe)
-    inputs, text = dump_inputs(segments, outside), recipes.dump(recipe).encode()
+    return Run("", recipe, tuple(segments), list_outside(recipe))
+
+
+def _written(drafted: Run, run: str) -> Run:
+    """The run, once `runs/<run>/` holds its recipe and its inputs. Raises RecipeError if it holds others."""
+    store = drafted.store
+    inputs, text = dump_inputs([*drafted.segments], {**drafted.outside}), recipes.dump(drafted.recipe).encode()
     for path, data in ((f"runs/{run}/inputs.json", inputs), (f"runs/{run}/recipe.yaml", text)):
         if not store.create(path, data) and store.read_bytes(path) != data:
             raise RecipeError(
                 f"{store.full(path)} exists with other content; a run's recipe never changes, start a new run"
             )
-    uri = with_digest(store.full(f"runs/{run}/recipe.yaml"), text, inputs)
-    return Run(uri, recipe, tuple(segments), outside)
+    return replace(drafted, uri=with_digest(store.full(f"runs/{run}/recipe.yaml"), text, inputs))
 
 
 def open_run(uri: str) -> Run:

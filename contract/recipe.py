@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from contract import deployment, mistakes, mixture, plainyaml, sizes
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
+from contract.mistakes import Mistake
 from contract.scores import NEEDED
 from contract.settings.base import Settings
 from contract.settings.corpus import CRAWL
@@ -28,6 +29,8 @@ NAMED = re.compile(r"([\w-]+)|recipes/([\w-]+)\.yaml")
 PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
 TRAINING = ("pretrain", "sft", "reward", "ppo")
 TOLD = 10  # at most so many mistakes in one error message
+MOST_MISTAKES = 100  # at most so many are found at once
+MAX_KEYS = 20  # names in one dotted key; a recipe needs five
 
 
 class Recipe(TrainingSections):
@@ -285,12 +288,49 @@ def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
     return _imposed(_validated(text, origin, overrides), origin)
 
 
+def change(recipe: Recipe, origin: str, overrides: Sequence[str]) -> Recipe:
+    """The recipe with overrides; error messages call it `origin`. Raises RecipeError."""
+    return parse(dump(recipe), origin, overrides)
+
+
 def _imposed(recipe: Recipe, origin: str) -> Recipe:
     fixed = deployment.current()
     return fixed.impose(recipe, origin) if fixed else recipe
 
 
-def _validated(text: str, origin: str, overrides: Iterable[str]) -> Recipe:
+def find_mistakes(uri: str, overrides: Sequence[str] = ()) -> tuple[Recipe | None, list[Mistake]]:
+    """The recipe that `load` would return, or None and every mistake, each with the override that made it.
+
+    Raises RecipeError if the recipe's file cannot be read. Settings that name files are not looked up.
+    """
+    place, digest = _place(uri)
+    data = _read(place, digest, patient=False)
+    if digest:
+        verify(place, digest, data, _inputs(place, digest))
+    try:
+        values = _values(data.decode(), place)
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe {place}: is not UTF-8 text ({error})") from error
+    keys = [item.partition("=")[0].strip() for item in overrides]
+    found: list[Mistake] = []
+    for line, item in enumerate(overrides):
+        try:
+            _apply(values, item)
+        except RecipeError as error:
+            found.append(Mistake(keys[line], str(error), line))
+    try:
+        recipe = Recipe.model_validate(values)
+        return (None, found) if found else (_imposed(recipe, place), [])
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)[:MOST_MISTAKES]
+        found += [mistakes.at_line(mistakes.explain(detail, Recipe), keys) for detail in details]
+    except RecipeError as error:  # the deployment's
+        found.append(mistakes.at_line(Mistake("", str(error)), keys))
+    return None, found
+
+
+def _values(text: str, origin: str) -> dict[str, Any]:
+    """The keys and values of a recipe's text. Raises RecipeError."""
     if len(text) > MAX_BYTES:
         raise RecipeError(f"recipe {origin}: has {len(text):,} characters; a recipe has at most {MAX_BYTES:,}")
     try:
@@ -300,12 +340,17 @@ def _validated(text: str, origin: str, overrides: Iterable[str]) -> Recipe:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {origin}: must hold keys and values, not a {type(values).__name__}")
+    return values
+
+
+def _validated(text: str, origin: str, overrides: Iterable[str]) -> Recipe:
+    values = _values(text, origin)
     for item in overrides:
         _apply(values, item)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        texts = [mistakes.explain(detail, Recipe) for detail in error.errors()[:TOLD]]
+        texts = [str(mistakes.explain(detail, Recipe)) for detail in error.errors()[:TOLD]]
         more = [f"and {error.error_count() - TOLD} more"] if error.error_count() > TOLD else []
         raise RecipeError(f"recipe {origin}: " + "; ".join(texts + more)) from None
 
@@ -326,6 +371,8 @@ def _apply(values: dict[str, Any], item: str) -> None:
         raise RecipeError(
             f"override {mistakes.shown(item)}: write it as key.path=value, for example filter.min_words=40"
         )
+    if len(keys) > MAX_KEYS:
+        raise RecipeError(f"override {mistakes.shown(path)}: has {len(keys):,} names; a key has at most {MAX_KEYS}")
     if len(text) > MAX_BYTES:
         raise RecipeError(f"override {path}: has {len(text):,} characters; a value has at most {MAX_BYTES:,}")
     try:

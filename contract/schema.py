@@ -145,7 +145,7 @@ _PLACE = [
 # Where each document stands that a task dropped, and each that `score` and `curate` kept; `pipelines.spark.places` says
 # how these two are made and read.
 PLACES = pa.schema([("id", pa.binary(16)), *_PLACE])  # sorted by id
-ADDRESSES = pa.schema([("address", pa.string()), *_PLACE])  # sorted by `pipelines.urls.surt` of the URL
+ADDRESSES = pa.schema([("address", pa.string()), *_PLACE])  # sorted by `pipelines.text.surt` of the URL
 
 # What `filter` counts for every step that a threshold can take; `pipelines.rules.steps` says what a step is.
 STEPS = pa.schema(

@@ -79,6 +79,11 @@ def snapshot_date(key: str) -> datetime.date:
         raise InputError(f"crawl {key!r}: there is no ISO week {match[2]} in {match[1]}") from None
 
 
+def newest_crawl(recipe: Recipe) -> str:
+    """The newest of the crawls that a recipe names."""
+    return max(recipe.snapshots, key=lambda key: (snapshot_date(key), key))
+
+
 def list_snapshots(source: str, patience_s: float = fetch.PATIENCE_S) -> list[str]:
     """The snapshots that a source offers, newest first. Retries an unreachable source for `patience_s` seconds."""
     if not is_common_crawl(source):
@@ -93,14 +98,17 @@ def list_snapshots(source: str, patience_s: float = fetch.PATIENCE_S) -> list[st
     return sorted((name for name in names if SNAPSHOT_NAME.match(name)), key=snapshot_date, reverse=True)
 
 
-def list_segments(recipe: Recipe) -> list[Segment]:
-    """Every segment of every snapshot that the recipe names, or of the source's newest one if it names none."""
+def list_segments(recipe: Recipe, patience_s: float = fetch.PATIENCE_S) -> list[Segment]:
+    """Every segment of every snapshot that the recipe names, or of the source's newest one if it names none.
+
+    Retries an unreachable source for `patience_s` seconds.
+    """
     crawl = recipe.crawl
-    snapshots = tuple(dict.fromkeys(recipe.snapshots)) or tuple(list_snapshots(crawl.source)[:1])
+    snapshots = tuple(dict.fromkeys(recipe.snapshots)) or tuple(list_snapshots(crawl.source, patience_s)[:1])
     files_of: dict[str, list[Source]] = {}
     for snapshot in snapshots:
         snapshot_date(snapshot)
-        files_of[snapshot] = _snapshot_files(crawl.source, snapshot, crawl.max_files)
+        files_of[snapshot] = _snapshot_files(crawl.source, snapshot, crawl.max_files, patience_s)
     step = crawl.files_per_segment or segment_size([len(files) for files in files_of.values()])
     segments = [
         Segment(snapshot, start // step, tuple(files[start : start + step]))
@@ -224,12 +232,12 @@ def _mirror_get(source: str, path: str, patience_s: float = fetch.PATIENCE_S) ->
     return fetch.get(f"{source.rstrip('/')}/{path}", patience_s)
 
 
-def _snapshot_files(source: str, snapshot: str, limit: int | None) -> list[Source]:
+def _snapshot_files(source: str, snapshot: str, limit: int | None, patience_s: float) -> list[Source]:
     """The first `limit` files of a snapshot."""
     if is_common_crawl(source):
         listed = f"crawl-data/{snapshot}/warc.paths.gz"
         try:
-            listing = _inflate(_mirror_get(source, listed)).decode().split()
+            listing = _inflate(_mirror_get(source, listed, patience_s)).decode().split()
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise InputError(
                 f"{source}/{listed}: is not a gzipped list of paths ({error}); check crawl.source"

@@ -195,6 +195,11 @@ def stages_of(dag: str) -> tuple[str, ...]:
     return tuple(stage.name for stage in STAGES.values() if stage.dag == dag)
 
 
+def stage_dags() -> tuple[str, ...]:
+    """The DAGs that run stages, in the order of the table."""
+    return tuple(dict.fromkeys(stage.dag for stage in STAGES.values()))
+
+
 def reads_setting(stage: str, key: str) -> bool:
     """Whether a stage reads the setting at a dotted key: all of its own section, and what it declares of others."""
     return any(f"{key}.".startswith(f"{declared}.") for declared in (stage, *STAGES[stage].settings))

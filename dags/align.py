@@ -1,26 +1,28 @@
 """A base model to a chat model: instruction tuning, reward model, gate, PPO.
 
-If the gate finds the reward model too weak, PPO is skipped and the tuned model is the result.
+In: the asset `pretrained`, and the instructions and preferences of its corpus. Out: the asset `aligned`, which is the
+PPO model, or the tuned model if the gate finds the reward model too weak or a person rejects PPO (`gate.approval`).
 """
 
 from airflow.sdk import DAG
 
 from contract.stages import stages_of
 from gristmill_airflow.assets import ALIGNED, PRETRAINED
-from gristmill_airflow.graph import RETRIES, connect, publish_last, resolve, stages
+from gristmill_airflow.graph import ask_before_ppo, common, connect, publish_last, resolve, stages
 from gristmill_airflow.params import stage_params
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
 with DAG(
     dag_id="align",
+    dag_display_name="3 Align",
     description="A base model to a chat model",
     schedule=CrawlAssetTimetable(PRETRAINED),
     params=stage_params(),
-    default_args=RETRIES,
     is_paused_upon_creation=False,
-    tags=["gristmill"],
+    **common("gpu"),
     doc_md=__doc__,
 ):
     operators = stages(stages_of("align"), ppo={"needs_open_gate": True})
     connect(operators, first=resolve())
+    ask_before_ppo(operators)
     [operators["gate"], operators["ppo"]] >> publish_last(ALIGNED, stage="ppo", otherwise="gate")

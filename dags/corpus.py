@@ -1,5 +1,8 @@
 """One crawl to packed training sequences, and to examples for chat models: the Spark plane.
 
+In: the pages of a crawl, and the sources of `curate`. Out: the asset `corpus`, which is tokens in rows of equal length,
+a tokenizer, and the instructions and preferences that `align` reads. Dropped documents are kept with their reasons.
+
 The first stages run once for each segment of the crawl, so that each segment fails, retries and is cleared by itself;
 the rest run over the whole corpus. Finished tasks are skipped.
 
@@ -11,7 +14,7 @@ from airflow.sdk import DAG, task_group
 
 from contract.stages import STAGES, stages_of
 from gristmill_airflow.assets import CORPUS, CRAWL
-from gristmill_airflow.graph import RETRIES, connect, publish_last, resolve, segments, stages
+from gristmill_airflow.graph import common, connect, publish_last, resolve, segments, stages
 from gristmill_airflow.params import stage_params
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
@@ -20,12 +23,12 @@ WHOLE_CORPUS = [name for name in stages_of("corpus") if STAGES[name].scope == "c
 
 with DAG(
     dag_id="corpus",
+    dag_display_name="1 Corpus",
     description="A crawl's pages to packed training sequences",
     schedule=CrawlAssetTimetable(CRAWL),
     params=stage_params(),
-    default_args=RETRIES,
     is_paused_upon_creation=False,
-    tags=["gristmill"],
+    **common("spark"),
     doc_md=__doc__,
 ):
     found = segments(resolve())

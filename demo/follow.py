@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterable
 from typing import Any, TextIO
 
+from contract.approval import without_ppo
 from contract.errors import GristmillError
-from contract.headline import headline, left_out
+from contract.headline import headline
 from contract.manifest import find
 from contract.metrics import PROGRESS, clock
 from contract.plan import WHOLE, Run, open_run
@@ -143,7 +144,8 @@ class Follower:
         manifest = find(self.run.store, self.run.task(_stage(task), self._partition(task) or WHOLE))
         if manifest is None:
             gate = find(self.run.store, self.run.task("gate"))
-            return left_out(gate) if _stage(task) == "ppo" and gate else "left out"
+            why = without_ppo(self.run.store, gate, self.run.task("ppo")) if _stage(task) == "ppo" and gate else None
+            return why or "left out"
         before = "done before, skipped: " if manifest.run != self.run.uri else ""
         return before + headline(manifest)
 

@@ -5,11 +5,11 @@ import textwrap
 from collections.abc import Iterator
 
 from contract import contamination, funnel
-from contract.headline import headline, left_out, warnings
+from contract.approval import without_ppo
+from contract.headline import headline, warnings
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run
-from contract.results import Gate
 
 SAMPLE_CHARS = 160
 TITLES = {
@@ -42,18 +42,19 @@ def render(run: Run) -> str:
     done = finished(run)
     one = {stage: manifests[0] for stage, manifests in done.items()}
     lines = [*funnel.tables(run), *contamination.tables(run), ""]
-    lines += [f"{title:<14} {_line(stage, one)}" for stage, title in TITLES.items()]
+    lines += [f"{title:<14} {_line(run, stage, one)}" for stage, title in TITLES.items()]
     lines += [f"{'Warning':<14} {said}" for manifest in one.values() for said in warnings(manifest)]
     lines += chats(run, one["evaluate"]) if "evaluate" in one else []
     return "\n".join(lines)
 
 
-def _line(stage: str, done: dict[str, Manifest]) -> str:
+def _line(run: Run, stage: str, done: dict[str, Manifest]) -> str:
     """A stage's headline; if it did not run, the reason if there is one."""
     if stage in done:
         return headline(done[stage])
-    closed = stage == "ppo" and "gate" in done and not Gate.of(done["gate"]).open
-    return left_out(done["gate"]) if closed else "did not run"
+    if stage == "ppo" and "gate" in done:
+        return without_ppo(run.store, done["gate"], run.task("ppo")) or "did not run"
+    return "did not run"
 
 
 def chats(run: Run, manifest: Manifest) -> Iterator[str]:

@@ -88,6 +88,9 @@ ALSO = {
     "plugins/gristmill_airflow/assets.py": ("tests/plugins/test_graph.py",),
     "plugins/gristmill_airflow/launch.py": ("tests/plugins/test_stage.py",),
     "plugins/gristmill_airflow/plugin.py": ("tests/plugins/test_graph.py",),
+    "reports/indexes.py": ("tests/reports/test_search.py", "tests/reports/test_page.py"),
+    "reports/cockpit/pages/pages.py": ("tests/reports/cockpit/pages/test_pages.py",),
+    "reports/cockpit/visitor.py": ("tests/reports/cockpit/test_local.py", "tests/reports/cockpit/test_page.py"),
 }
 """Tests beside, or in place of, the mirrored file."""
 

@@ -22,6 +22,8 @@ from evals.intervals import ratio, wilson
 from reports.models import Figure
 
 EVALUATED = ("pretrain", "sft", "ppo")
+SPEAKING = {"sft": "before", "ppo": "after"}
+"""The models whose replies `evaluate` samples, and what its samples call them."""
 MEASURES_BYTES = 16 << 20  # a larger file of measures gives no interval
 SAMPLES_BYTES = 2 << 20  # what is read of a file of samples
 PROMPTS, PROMPT_CHARS, REPLY_CHARS = 20, 1500, 2500
@@ -67,6 +69,17 @@ class Row:
             return False
         best = max(ends)
         return all(best[0] > one[1] for one in ends if one is not best)
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of the difference, in a few words; empty if there are no two figures."""
+        if sum(one is not None for one in self.cells) < 2:
+            return ""
+        if not self.comparable:
+            return "not comparable: other data or settings"
+        if any(one.figure.low is None for one in self.cells if one):
+            return "not every interval is known"
+        return "intervals apart" if self.told_apart else "intervals meet"
 
 
 @dataclass(frozen=True)
@@ -216,7 +229,7 @@ class Prompt:
 def replies(chosen: Sequence[tuple[Run, str]]) -> tuple[list[Prompt], list[str]]:
     """Replies of models at the same prompts, side by side: (at most PROMPTS prompts, why a model has no replies).
 
-    chosen: a run and the stage of its model. Prompts that all models were asked come first.
+    chosen: a run and the stage of its model, one of SPEAKING. Prompts that all models were asked come first.
     """
     found: list[dict[str, Reply]] = []
     notes: list[str] = []
@@ -234,9 +247,7 @@ def replies(chosen: Sequence[tuple[Run, str]]) -> tuple[list[Prompt], list[str]]
 
 def _replies_of(run: Run, stage: str) -> dict[str, Reply]:
     """Prompt -> the reply of one model, as `evaluate` committed them. Raises NotReadyError if there are none."""
-    side = {"sft": "before", "ppo": "after"}.get(stage)
-    if side is None:
-        raise NotReadyError(f"evaluate samples replies of sft and ppo, not of {stage}")
+    side = SPEAKING[stage]
     manifest = find(run.store, run.task("evaluate"))
     if manifest is None:
         raise NotReadyError("evaluate of this run is not done, so there are no samples yet")

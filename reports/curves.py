@@ -3,8 +3,10 @@
 Curves are thinned to at most a thousand points each (see `contract.thinning`), so a page of millions of steps is quick.
 """
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import median
@@ -21,12 +23,13 @@ from contract.plan import Run, Task
 from contract.store import Store
 from contract.thinning import Curve, load_curves, thin
 
-State = Literal["done", "running", "silent", "waiting"]
+State = Literal["done", "running", "silent", "stopped", "waiting"]
 
 SILENT_S = 600.0  # points come every minute, or as seldom as a slow step ends
 FULL_BYTES = 8_000_000  # a full file that is still read in half a second, where there is no thinned one
 KEPT = 16  # committed curves that stay in memory, about half a megabyte each
 MARKS = 200  # of one task
+STEP = re.compile(r"step-[0-9]{8,}")  # the folder of a checkpoint
 WINDOW, FEWEST, TIMES = 32, 8, 8.0
 """A spike is TIMES median absolute deviations above the median of the WINDOW points before it, at least FEWEST."""
 
@@ -35,7 +38,8 @@ WINDOW, FEWEST, TIMES = 32, 8, 8.0
 class Reading:
     """What is known of a task's curves.
 
-    `state`: done, running, silent (it runs, but has shown nothing for SILENT_S), or waiting (nothing shown yet).
+    `state`: done, running, silent (it runs, but has shown nothing for SILENT_S), stopped (no attempt shows any, the
+    curves are those of the newest checkpoint), or waiting (nothing shown yet).
     `whole`: the curves replace what the reader has, else they are new points only. `seen` goes with the next reading of
     a task that runs. `updated`: Unix time in seconds of the newest points. `events`: where TensorBoard's files are.
     `problem`: why there are no curves, if they cannot be read.
@@ -68,7 +72,7 @@ class Chart:
 
 
 CHARTS: tuple[Chart, ...] = (
-    Chart("Loss and held-out loss", "nats a token", ("loss", "heldout_loss")),
+    Chart("Loss", "nats", ("loss", "heldout_loss")),
     Chart("Accuracy on the training pairs", "share", ("accuracy",)),
     Chart("Reward and objective", "standard deviations", ("reward", "objective")),
     Chart("KL divergence from the start", "nats a reply", ("kl",)),
@@ -105,27 +109,31 @@ STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "probe", "evaluate")
 
 @dataclass(frozen=True)
 class Shown:
-    """A stage of a run, and whether it is done or shows points of a running task."""
+    """A stage of a run, and whether it is done, has begun, or waits."""
 
     stage: str
-    state: Literal["done", "running", "waiting"]
+    state: Literal["done", "begun", "waiting"]
 
 
 def states(run: Run) -> list[Shown]:
     """Each stage of STAGES_SHOWN with its state, in their order."""
     found: list[Shown] = []
     for stage in STAGES_SHOWN:
-        prefix = run.task(stage).prefix
-        if run.store.exists(f"{prefix}/manifest.json"):
+        task = run.task(stage)
+        if run.store.exists(f"{task.prefix}/manifest.json"):
             found.append(Shown(stage, "done"))
         else:
-            found.append(Shown(stage, "running" if run.store.folders(prefix) else "waiting"))
+            begun = run.store.folders(f"{task.stage}/{task.fingerprint}")
+            found.append(Shown(stage, "begun" if begun else "waiting"))
     return found
 
 
 def stage_to_show(found: Sequence[Shown]) -> str | None:
-    """The stage whose curves people want to see first: one that runs, else the last that is done; None if none is."""
-    for wanted in ("running", "done"):
+    """The stage whose curves people want to see first: one that has begun, else the last that is done.
+
+    None if there is none.
+    """
+    for wanted in ("begun", "done"):
         for one in reversed(found):
             if one.state == wanted and one.stage not in ("gate", "probe", "evaluate"):
                 return one.stage
@@ -144,26 +152,35 @@ def read(run: Run, task: Task, seen: Seen | None = None) -> Reading:
             state: State = "silent" if time.time() - live.modified > SILENT_S else "running"
             return Reading(state, live.curves, live.whole, live.seen, live.modified, (folder,))
         done = done or manifest.find(run.store, task)  # it may have committed between the two
-        return _committed(run.store, done) if done else Reading("waiting")
+        return _committed(run.store, done, "done") if done else _stopped(run.store, task)
     except DamagedError as error:
         return Reading("done", problem=str(error))
 
 
-def _committed(store: Store, done: Manifest) -> Reading:
+def _stopped(store: Store, task: Task) -> Reading:
+    """The curves of a task's newest checkpoint, from which it goes on when it runs again."""
+    folder = f"{task.stage}/{task.fingerprint}"
+    for name in sorted(filter(STEP.fullmatch, store.folders(folder)), reverse=True):
+        with suppress(FileNotFoundError, DamagedError):  # not committed, or damaged: there is one before it
+            return _committed(store, manifest.read(store, f"{folder}/{name}"), "stopped")
+    return Reading("waiting")
+
+
+def _committed(store: Store, done: Manifest, state: State) -> Reading:
     events = tuple(masked(store.full(file.path)) for file in done.of(Kind.EVENTS))
     updated = done.finished.timestamp()
     small, full = done.of(Kind.CURVES), done.of(Kind.METRICS)
     if small:
-        return Reading("done", _load(store, small[0]), updated=updated, events=events)
-    if not full or not full[0].rows:
-        return Reading("done", updated=updated, events=events, problem="this stage has committed no curves")
+        return Reading(state, _load(store, small[0]), updated=updated, events=events)
+    if not full or not full[0].bytes:
+        return Reading(state, updated=updated, events=events, problem="it has committed no curves")
     if full[0].bytes > FULL_BYTES:
         problem = (
             f"its curves are {full[0].bytes:,} bytes and were committed before this page had a small file of them; "
             "TensorBoard shows them"
         )
-        return Reading("done", updated=updated, events=events, problem=problem)
-    return Reading("done", _load(store, full[0]), updated=updated, events=events)
+        return Reading(state, updated=updated, events=events, problem=problem)
+    return Reading(state, _load(store, full[0]), updated=updated, events=events)
 
 
 @lru_cache(maxsize=KEPT)

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contract import manifest
+from contract import approval, manifest
 from contract.errors import DamagedError
 from contract.kinds import Kind
 from contract.manifest import Manifest
@@ -61,6 +61,8 @@ class View:
     confidence: float
     """Of the interval, as the recipe sets it."""
     calibration: Calibration | None
+    approval: str
+    """Whether a person is asked before PPO, and what became of it, in one sentence."""
     missing: tuple[str, ...]
 
     @property
@@ -81,13 +83,33 @@ def view(run: Run) -> View:
     """The gate of a run. Raises StoreError if the store does not answer; what is not there or damaged is said."""
     missing: list[str] = []
     trained, decided = (_manifest(run, stage, missing) for stage in ("reward", "gate"))
+    decision = _result(Gate, decided, missing)
     return View(
-        _result(Gate, decided, missing),
+        decision,
         _result(Reward, trained, missing),
         run.recipe.gate.confidence,
         _calibration(run.store, trained, missing) if trained else None,
+        _approval(run, decision),
         tuple(missing),
     )
+
+
+def _approval(run: Run, decision: Gate | None) -> str:
+    ppo = run.task("ppo")
+    try:
+        refused = approval.refusal(run.store, ppo)
+    except DamagedError as error:
+        return str(error)
+    if run.store.exists(f"{ppo.prefix}/manifest.json"):
+        asked = "the recipe asks a person first (gate.approval)" if run.recipe.gate.approval else "nobody was asked"
+        return f"PPO is done; {asked}."
+    if refused:
+        return f"{refused.why}."
+    if not run.recipe.gate.approval:
+        return "Nobody is asked before PPO: the recipe does not set gate.approval."
+    if decision and not decision.open:
+        return "Nobody is asked before PPO, because the gate is closed."
+    return "A person is asked before PPO (gate.approval). Nobody has refused it."
 
 
 def _manifest(run: Run, stage: str, missing: list[str]) -> Manifest | None:

@@ -29,7 +29,8 @@ from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import reading
 
-READERS = 8
+READERS = 2  # each keeps some 20 MB: see `together`
+READERS_S3 = 8  # S3 answers after tens of milliseconds, a disk at once
 TASKS, FRESH_S = 2048, 60.0  # committed tasks that are remembered, and for how long
 FOOTERS = 512
 KEEPERS = ("score", "curate")  # stages that also list the documents that they kept
@@ -44,11 +45,11 @@ class Indexed:
     stage: str
     partition: str
     prefix: str
-    rows: Rows
+    rows: Rows = field(compare=False)
     places: tuple[File, ...]
     addresses: tuple[File, ...]
     steps: tuple[File, ...]
-    files: dict[str, File] = field(repr=False)
+    files: dict[str, File] = field(repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
@@ -120,7 +121,7 @@ def indexed(run: Run, stages: Iterable[str] | None = None) -> tuple[list[Indexed
         except StoreError as error:
             return error
 
-    found = list(together(get, tasks))
+    found = list(together(run.store, get, tasks))
     return [one for one in found if isinstance(one, Indexed)], [
         str(one) for one in found if isinstance(one, StoreError)
     ]
@@ -137,12 +138,31 @@ def lacking(tasks: Iterable[Indexed]) -> list[str]:
     )
 
 
-def together(work: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
+def usable(run: Run) -> list[Indexed]:
+    """The tasks of a run if their indexes name all documents that the run has seen, else none.
+
+    That is so once every segment is scored by this version. The rows that stages after that keep stand in files of
+    `score` and `curate`.
+    """
+    tasks, unreadable = indexed(run)
+    scored = sum(task.stage == "score" for task in tasks)
+    whole = scored == len(run.segments) and not unreadable and all(task.complete for task in tasks)
+    return tasks if whole else []
+
+
+def together(store: Store, work: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
     """`work(item)` of each, in order; several at a time, because a store answers slowly and many at once."""
     if len(items) < 2:
         return map(work, items)
-    with ThreadPoolExecutor(READERS) as pool:
-        return iter(list(pool.map(work, items)))
+    done = list(_readers(READERS_S3 if store.is_s3 else READERS).map(work, items))
+    pa.default_memory_pool().release_unused()  # Arrow would keep what a large search took, for as long as the process
+    return iter(done)
+
+
+@lru_cache(maxsize=2)
+def _readers(count: int) -> ThreadPoolExecutor:
+    """Threads that wait for the store, the same for all requests: each thread keeps some memory of its own."""
+    return ThreadPoolExecutor(count, thread_name_prefix="indexes")
 
 
 @lru_cache(maxsize=FOOTERS)
@@ -176,13 +196,14 @@ class Table:
     def read(self, groups: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
         """Columns of some row groups."""
         with self.opened() as table:
-            return table.read_row_groups(list(groups), columns=list(columns) if columns else None)
+            return table.read_row_groups(list(groups), columns=list(columns) if columns else None, use_threads=False)
 
     @contextmanager
     def opened(self) -> Iterator[pq.ParquetFile]:
         """The file, for several reads."""
         with self.file.open(self.store) as source, reading(self.store, self.file):
-            yield pq.ParquetFile(source, metadata=_footer(self.store, self.file), page_checksum_verification=True)
+            footer = _footer(self.store, self.file)
+            yield pq.ParquetFile(source, metadata=footer, page_checksum_verification=True, pre_buffer=self.store.is_s3)
 
     def place(self, row: dict[str, Any]) -> Place:
         """The place that a row of this table names. Raises DamagedError if the manifest has no such file."""
@@ -205,6 +226,8 @@ def tables(store: Store, tasks: Iterable[Indexed], kind: Kind) -> list[Table]:
 def find(store: Store, tasks: Sequence[Indexed], ids: Sequence[str]) -> dict[str, list[Place]]:
     """Id -> the places of each of these documents, in the order of `tasks`. ids: of 32 hexadecimal digits."""
     keys = sorted({bytes.fromhex(one) for one in ids})
+    if not keys:
+        return {}
 
     def look(table: Table) -> list[tuple[str, Place]]:
         ranges = table.ranges()
@@ -216,13 +239,29 @@ def find(store: Store, tasks: Sequence[Indexed], ids: Sequence[str]) -> dict[str
         return [(row["id"].hex(), table.place(row)) for row in found.to_pylist()]
 
     places: dict[str, list[Place]] = {}
-    for pairs in together(look, tables(store, tasks, Kind.PLACES)):
+    for pairs in together(store, look, tables(store, tasks, Kind.PLACES)):
         for key, place in pairs:
             places.setdefault(key, []).append(place)
     return places
 
 
-def _within(keys: Sequence[bytes], low: bytes, high: bytes) -> bool:
+def at_address(store: Store, tasks: Sequence[Indexed], addresses: Iterable[str], most: int) -> list[Place]:
+    """The places of documents whose sort-friendly address is one of these, at most `most`."""
+    wanted = sorted({*addresses})
+
+    def look(table: Table) -> list[Place]:
+        groups = [at for at, (low, high) in enumerate(table.ranges()) if _within(wanted, low, high)]
+        if not groups:
+            return []
+        held = table.read(groups)
+        found = held.filter(pc.is_in(held["address"], value_set=pa.array(wanted, pa.string())))
+        return [table.place(row) for row in found.slice(0, most).to_pylist()]
+
+    return [place for some in together(store, look, tables(store, tasks, Kind.ADDRESSES)) for place in some][:most]
+
+
+def _within(keys: Sequence[Any], low: Any, high: Any) -> bool:
+    """Whether one of the ascending keys lies from `low` to `high`."""
     at = bisect_left(keys, low)
     return at < len(keys) and keys[at] <= high
 
@@ -237,7 +276,7 @@ def rows_at(store: Store, places: Sequence[Place], columns: Sequence[str]) -> li
     def look(path: str) -> dict[int, dict[str, Any]]:
         return _rows(store, files[path], wanted[path], columns)
 
-    held = dict(zip(wanted, together(look, list(wanted)), strict=True))
+    held = dict(zip(wanted, together(store, look, list(wanted)), strict=True))
     return [held[place.file.path][place.row] for place in places]
 
 
@@ -251,7 +290,7 @@ def _rows(store: Store, file: File, numbers: Sequence[int], columns: Sequence[st
         names = [name for name in columns if name in table.schema_arrow.names]
         groups = np.searchsorted(starts, numbers, side="right") - 1
         for group in sorted({*groups.tolist()}):
-            held = table.read_row_group(group, columns=names)
+            held = table.read_row_group(group, columns=names, use_threads=False)
             for number in (one for one, of in zip(numbers, groups.tolist(), strict=True) if of == group):
                 found[number] = held.slice(number - int(starts[group]), 1).to_pylist()[0]
     return found

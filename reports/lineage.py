@@ -4,27 +4,28 @@ The edges come from the plans of runs, so a result that is missing or damaged ha
 Figures come from manifests; of a stage with more than SEGMENTS segments they are those of the first.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from contract.errors import StoreError
 from contract.lineage import TO_DO, Graph, Group, Key, Made, Node, folded, graph
 from contract.manifest import read
-from contract.plan import Run, Task
+from contract.plan import Run
 from contract.printable import printable
 from contract.stages import STAGES
 from contract.store import Store
+from reports.models import READERS
 
 SEGMENTS = 64  # of one stage whose manifests are read
 MISSING, SETTINGS, SOURCES, VALUE_CHARS = 10, 40, 10, 200  # most that are told of one step
 CACHED = 2048
-READERS = 8
+FEW = 16  # inputs
 FILES = "files"
 """The stage of the node of the crawl files."""
-WIDTH, HEIGHT, ACROSS, DOWN = 168, 42, 22, 24  # of a box, and between boxes, in pixels
+WIDTH, HEIGHT, ACROSS, DOWN = 176, 42, 22, 24  # of a box, and between boxes, in pixels
 
 
 @dataclass(frozen=True)
@@ -79,33 +80,50 @@ class Lineage:
         return Graph(self.steps, self.back)
 
 
-def of_stage(run: Run, stage: str, others: Sequence[Run] = ()) -> Lineage:
+@dataclass(frozen=True)
+class Kin:
+    """What is kept of another run: its tasks that may be made from another run's results, with their inputs.
+
+    Segments are left out, and so is what reads all segments: of a large crawl these are most of a plan.
+    """
+
+    store: Store
+    uri: str
+    nodes: tuple[Node, ...]
+
+    @classmethod
+    def of(cls, run: Run) -> "Kin":
+        stages = {name for name in wanted(run) if STAGES[name].scope == "corpus"}
+        tasks = [task for task in run.tasks().values() if task.stage in stages and len(task.inputs) <= FEW]
+        return cls(run.store, run.uri, tuple(map(Node.of_task, tasks)))
+
+
+def of_stage(run: Run, stage: str, others: Sequence[Kin] = ()) -> Lineage:
     """The lineage of what a stage of a run made. stage: one of the stage table, or FILES.
 
-    others: further runs that the reader may see, whose results made from this one are shown as well.
+    others: further runs that the reader may see, whose results made from this one are shown as well. Their numbers in
+    `Step.run` count from 1.
     """
-    plans = [run, *(one for one in others if one.store == run.store and one.uri != run.uri)]
-    tasks: dict[Key, tuple[int, Task]] = {}
-    for number, one in enumerate(plans):
-        for task in one.tasks().values():
-            if number == 0 or task.stage in wanted(one):
-                tasks.setdefault((task.stage, task.fingerprint, task.partition), (number, task))
-    plan = graph(Node.of_task(task) for _, task in tasks.values())
+    stages = wanted(run) | {stage}
+    planned = {
+        node.key: (0, node) for task in run.tasks().values() if task.stage in stages for node in [Node.of_task(task)]
+    }
+    for number, other in enumerate(others, 1):
+        for node in other.nodes if other.store == run.store else ():
+            planned.setdefault(node.key, (number, node))
     begin = [
-        key
-        for key, (number, task) in tasks.items()
-        if number == 0 and task.stage == ("crawl" if stage == FILES else stage)
+        key for key, (number, _) in planned.items() if number == 0 and key[0] == ("crawl" if stage == FILES else stage)
     ]
+    plan = graph(node for _, node in planned.values())
     near = {*begin, *(key for key, _ in plan.inputs(begin)), *(key for key, _ in plan.results(begin))}
-    near = {key for key in near if key[0] in wanted(run) or key[0] == stage}
-    made = _read(run.store, [task for key, (_, task) in tasks.items() if key in near])
-    known = [
-        Node.of_task(task, *made.get(task.prefix, (None, TO_DO)))
-        for key, (number, task) in tasks.items()
-        if key in near and (number == 0 or made.get(task.prefix, (None, ""))[0])
-    ]
+    looked = _read(run.store, [key for key in planned if key in near])
+    known = []
+    for key, (number, node) in planned.items():
+        made, why = looked.get(key, (None, node.why))
+        if key in near and (made or number == 0):
+            known.append(replace(node, made=made, why=why))
     whole = folded(_within(graph(known), {node.key for node in known}))
-    return _page(run, stage, whole, {key: number for key, (number, _) in tasks.items()}, made)
+    return _page(run, stage, whole, {key: number for key, (number, _) in planned.items()}, looked.keys())
 
 
 def wanted(run: Run) -> set[str]:
@@ -125,33 +143,30 @@ def _made(store: Store, prefix: str) -> Made:
     return Made.of(read(store, prefix))
 
 
-def _read(store: Store, tasks: Iterable[Task]) -> dict[str, tuple[Made | None, str]]:
-    """Prefix -> (what its manifest says, or None and why), of at most SEGMENTS tasks of each stage's segments."""
-    counts: dict[str, int] = {}
+def _read(store: Store, keys: Iterable[Key]) -> dict[Key, tuple[Made | None, str]]:
+    """Key -> (what its manifest says, or None and why), of at most SEGMENTS of each stage's segments."""
+    counts: Counter[str] = Counter()
     chosen = []
-    for task in tasks:
-        counts[task.stage] = counts.get(task.stage, 0) + 1
-        if STAGES[task.stage].scope == "corpus" or counts[task.stage] <= SEGMENTS:
-            chosen.append(task.prefix)
+    for key in keys:
+        counts[key[0]] += 1
+        if STAGES[key[0]].scope == "corpus" or counts[key[0]] <= SEGMENTS:
+            chosen.append(key)
 
-    def look(prefix: str) -> tuple[Made | None, str]:
+    def look(key: Key) -> tuple[Made | None, str]:
         try:
-            return _made(store, prefix), ""
+            return _made(store, "/".join(key)), ""
         except FileNotFoundError:
             return None, TO_DO
         except StoreError as error:
             return None, str(error)
 
-    with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(chosen, pool.map(look, chosen), strict=True))
+    return dict(zip(chosen, READERS.map(look, chosen), strict=True))
 
 
-def _page(
-    run: Run, stage: str, whole: Graph[str, Group], runs: Mapping[Key, int], made: Mapping[str, tuple[Made | None, str]]
-) -> Lineage:
+def _page(run: Run, stage: str, whole: Graph[str, Group], runs: Mapping[Key, int], looked: Collection[Key]) -> Lineage:
     names = {key: f"{group.stage}-{index}" for index, (key, group) in enumerate(whole.nodes.items())}
     steps = {
-        names[key]: step_of(names[key], group, min(runs[node.key] for node in group.nodes), made)
+        names[key]: step_of(names[key], group, min(runs[node.key] for node in group.nodes), looked)
         for key, group in whole.nodes.items()
     }
     back = {names[key]: tuple(names[one] for one in inputs) for key, inputs in whole.back.items()}
@@ -168,9 +183,9 @@ def _page(
     return Lineage(start, steps, back, found.forward)
 
 
-def step_of(key: str, group: Group, run: int, made: Mapping[str, tuple[Made | None, str]]) -> Step:
-    """What a page says of a group of results; `made` has those whose manifests were looked for."""
-    looked = [node for node in group.nodes if "/".join(node.key) in made]
+def step_of(key: str, group: Group, run: int, asked: Collection[Key]) -> Step:
+    """What a page says of a group of results; `asked` are those whose manifests were looked for."""
+    looked = [node for node in group.nodes if node.key in asked]
     there = [node.made for node in looked if node.made]
     missing = [f"{node.key[2]}: {node.why}" for node in looked if not node.made]
     settings = sorted(group.identity.settings.items()) if group.identity else []
@@ -232,7 +247,7 @@ class Drawing:
 
 def drawing(found: Lineage) -> Drawing:
     """Draw each step below all that it was made from. A line that other lines already imply is left out."""
-    level = _levels(found.back)
+    level = _levels(found.back, found.forward)
     rows: dict[int, list[str]] = {}
     for key in found.steps:
         rows.setdefault(level[key], []).append(key)
@@ -248,8 +263,8 @@ def drawing(found: Lineage) -> Drawing:
     return Drawing(width, DOWN + len(rows) * (HEIGHT + DOWN), tuple(boxes.values()), tuple(lines))
 
 
-def _levels(back: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """The length of the longest way from a source to each node."""
+def _levels(back: Mapping[str, tuple[str, ...]], forward: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """The length of the longest way from a source to each node; a source stands just above what needs it first."""
     level: dict[str, int] = {}
 
     def visit(key: str) -> int:
@@ -260,7 +275,8 @@ def _levels(back: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
 
     for key in back:
         visit(key)
-    return level
+    late = {key: min(level[one] for one in forward[key]) - 1 for key in back if not back[key] and forward.get(key)}
+    return level | late
 
 
 def _reduced(back: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
@@ -274,7 +290,8 @@ def _reduced(back: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
 
 
 def _line(upper: Box, lower: Box) -> str:
+    """Straight down to just above the lower box, and then over to it: so a long line stays in its own column."""
     x1, y1 = upper.x + WIDTH // 2, upper.y + HEIGHT
     x2, y2 = lower.x + WIDTH // 2, lower.y
-    middle = (y1 + y2) // 2
-    return f"M{x1} {y1}C{x1} {middle} {x2} {middle} {x2} {y2}"
+    bend, middle = y2 - DOWN, y2 - DOWN // 2
+    return f"M{x1} {y1}V{bend}C{x1} {middle} {x2} {middle} {x2} {y2}"

@@ -62,16 +62,17 @@ def funnel(found: Sequence[Level]) -> list[Step]:
         elif level.stage == "filter":
             left = level.read
             for name in FILTER_STEPS:
-                left -= sum(
-                    count
-                    for reason, count in level.reasons.items()
-                    if STEP_OF_RULE_SET.get(RULE_SETS.get(reason, ""), "other rule sets") == name
-                )
+                left -= sum(count for reason, count in level.reasons.items() if step_of_reason(reason) == name)
                 steps.append(("filter", name, left))
         elif level.stage != "score":
             steps.append((level.stage, STEP_OF_STAGE.get(level.stage, level.stage), level.kept))
     first = max(found[0].read, 1) if found else 1
     return [Step(stage, name, kept, kept / first, REFINEDWEB.get(name)) for stage, name, kept in steps]
+
+
+def step_of_reason(reason: str) -> str:
+    """The filter step to which a reason of the stage `filter` belongs."""
+    return STEP_OF_RULE_SET.get(RULE_SETS.get(reason, ""), "other rule sets")
 
 
 def funnel_table(found: Sequence[Level]) -> list[str]:

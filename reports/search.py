@@ -9,7 +9,7 @@ stops after WORDS_S seconds; the next page goes on from there.
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from heapq import merge
 from itertools import islice
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from contract.errors import InputError
 from contract.kinds import Kind
@@ -26,8 +27,8 @@ from contract.schema import PLACES
 from contract.stages import upstream
 from contract.store import Store
 from contract.tables import open_table, reading
+from pipelines.text.surt import SURT_CHARS, ranges
 from pipelines.urls.canonical import canonical
-from pipelines.urls.surt import SURT_CHARS, ranges
 from reports.indexes import Indexed, Place, Table, find, indexed, lacking, rows_at, tables, together
 
 PAGE = 50
@@ -139,7 +140,8 @@ def _by_id(store: Store, tasks: Sequence[Indexed], query: Query) -> Found:
 
 def _wanted(hit: Hit, query: Query) -> bool:
     reason = KEPT if hit.reason is None else hit.reason
-    return query.reason in ("", reason) and query.language in ("", hit.language)
+    asked = (query.reason == reason) if query.reason else not (query.stage and reason == KEPT)
+    return asked and query.language in ("", hit.language)
 
 
 def _says(hit: Hit, words: str) -> bool:
@@ -152,17 +154,29 @@ def _by_address(store: Store, tasks: Sequence[Indexed], query: Query, size: int)
     forms = {query.address, canonical(query.address)} if "://" in query.address else {query.address}
     asked = sorted({prefix for form in forms for prefix in ranges(form)})
     after = _address_key(query.after)
-    read = tables(store, tasks, Kind.ADDRESSES)
-    rows = merge(
-        *together(lambda table: list(_in_ranges(table, asked, after, query, size + 1)), read), key=lambda pair: pair[0]
-    )
+    read = tables(store, tasks if query.reason in ("", KEPT) else _with_reason(tasks, query.reason), Kind.ADDRESSES)
+    early = replace(query, reason="") if query.reason == KEPT else query  # what was dropped later is seen by its drop
+    look = partial(_first_in_ranges, prefixes=asked, after=after, query=early, most=size + 1)
+    rows = merge(*together(store, look, read), key=lambda pair: pair[0])
     taken = list(islice(rows, size + 1))
-    found = settled(hits(store, [place for _, place in taken[:size]]))
+    found = hits(store, [place for _, place in taken[:size]])
+    if len(taken) > size:  # the drop of a kept document with the last address may begin the next page
+        ends = [hit for (key, _), hit in zip(taken, found, strict=False) if key[0] == taken[size][0][0]]
+        later = find(store, tasks, [hit.id for hit in ends if hit.reason is None])
+        gone = {key for key, places in later.items() if any(place.reason is not None for place in places)}
+        found = [hit for hit in found if hit.reason is not None or hit.id not in gone]
+    found = settled(found)
     return Found(
-        tuple(hit for hit in found if _says(hit, query.words)),
+        tuple(hit for hit in found if _wanted(hit, query) and _says(hit, query.words)),
         _as_after(taken[size - 1][0]) if len(taken) > size else "",
         (LONG,) if max(map(len, asked)) >= SURT_CHARS else (),
     )
+
+
+def _first_in_ranges(
+    table: Table, prefixes: Sequence[str], after: Key | None, query: Query, most: int
+) -> list[tuple[Key, Place]]:
+    return list(_in_ranges(table, prefixes, after, query, most))
 
 
 def _in_ranges(
@@ -170,18 +184,29 @@ def _in_ranges(
 ) -> Iterator[tuple[Key, Place]]:
     """The rows whose address begins with one of the prefixes, in order, from the first after a key; at most `most`."""
     taken = 0
-    for prefix in prefixes:
-        low = max(prefix, after[0]) if after else prefix
-        for group in table.groups(low, prefix + "\U0010ffff"):
-            held = table.read([group])
-            held = held.filter(pc.and_(pc.starts_with(held["address"], prefix), pc.greater_equal(held["address"], low)))
-            for row in _matching(held, query).to_pylist():
-                key = row["address"], row["file"], row["row"]
-                if after is None or key > after:
-                    yield key, table.place(row)
+    with table.opened() as opened:
+        for prefix in prefixes:
+            low = max(prefix, after[0]) if after else prefix
+            for group in table.groups(low, prefix + "\U0010ffff"):
+                held = opened.read_row_group(group, use_threads=False)
+                held = _matching(held.filter(pc.starts_with(held["address"], prefix)), query)
+                if after:
+                    held = held.filter(_behind(held, after))
+                for row in held.slice(0, most - taken).to_pylist():
+                    yield (row["address"], row["file"], row["row"]), table.place(row)
                     taken += 1
-                    if taken == most:
-                        return
+                if taken == most:
+                    return
+
+
+def _behind(held: pa.Table, after: Key) -> pa.ChunkedArray:
+    """Which rows of an order by address stand behind a key."""
+    address, file, row = after
+    same = pc.and_(
+        pc.equal(held["address"], address),
+        pc.or_(pc.greater(held["file"], file), pc.and_(pc.equal(held["file"], file), pc.greater(held["row"], row))),
+    )
+    return pc.or_(pc.greater(held["address"], address), same)
 
 
 def _matching(held: pa.Table, query: Query) -> pa.Table:
@@ -220,24 +245,31 @@ def _id_after(after: str) -> bytes | None:
 
 def _dropped(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
     """What was dropped, by id. Ids are hashes, so a page is also a random sample."""
-    after, reasons = _id_after(query.after), [task.rows.reasons for task in tasks]
-    some = [task for task, one in zip(tasks, reasons, strict=True) if (one.get(query.reason) if query.reason else one)]
-    read = tables(store, some, Kind.PLACES)
-    rows = merge(
-        *together(lambda table: list(_drops_after(table, after, query, size + 1)), read), key=lambda pair: pair[0]
-    )
+    after, read = _id_after(query.after), tables(store, _with_reason(tasks, query.reason), Kind.PLACES)
+    look = partial(_first_drops, after=after, query=query, most=size + 1)
+    rows = merge(*together(store, look, read), key=lambda pair: pair[0])
     taken = list(islice(rows, size + 1))
     page = [place for _, place in taken[:size]]
     return Found(tuple(hits(store, page)), taken[size - 1][0].hex() if len(taken) > size else "")
 
 
+def _with_reason(tasks: Sequence[Indexed], reason: str) -> list[Indexed]:
+    """The tasks that dropped something for a reason, or for any."""
+    return [task for task in tasks if (task.rows.reasons.get(reason) if reason else task.rows.reasons)]
+
+
+def _first_drops(table: Table, after: bytes | None, query: Query, most: int) -> list[tuple[bytes, Place]]:
+    return list(_drops_after(table, after, query, most))
+
+
 def _drops_after(table: Table, after: bytes | None, query: Query, most: int) -> Iterator[tuple[bytes, Place]]:
     """The dropped documents of a table after an id, at most `most`: their reasons first, which are a narrow column."""
     groups, taken = table.groups(after, None), 0
-    for some in (groups[:1], groups[1:]):  # the first group is enough for a frequent reason
-        for group in _with_drops(table, some, query):
-            held = table.read([group])
-            held = _matching(held.filter(pc.is_valid(held["reason"])), query)
+    with table.opened() as opened:
+        for number, group in enumerate(groups):
+            if number and not _matching(_drops(opened, group, ["reason", "language"]), query).num_rows:
+                continue  # the first group is enough for a frequent reason; narrow columns tell where a rare one is
+            held = _matching(_drops(opened, group), query)
             if after:
                 held = held.filter(_above(held["id"], after))
             for row in held.slice(0, most - taken).to_pylist():
@@ -247,14 +279,10 @@ def _drops_after(table: Table, after: bytes | None, query: Query, most: int) -> 
                 return
 
 
-def _with_drops(table: Table, groups: Sequence[int], query: Query) -> list[int]:
-    """Those of some row groups that hold a drop with the reason and the language of a query."""
-    if not groups:
-        return []
-    with table.opened() as opened:
-        batches = [opened.read_row_group(group, columns=["reason", "language"]) for group in groups]
-    judged = [_matching(held.filter(pc.is_valid(held["reason"])), query) for held in batches]
-    return [group for group, held in zip(groups, judged, strict=True) if held.num_rows]
+def _drops(opened: pq.ParquetFile, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a row group that were dropped."""
+    held = opened.read_row_group(group, columns=columns, use_threads=False)
+    return held.filter(pc.is_valid(held["reason"]))
 
 
 def _above(ids: pa.ChunkedArray, after: bytes) -> pa.Array:
@@ -271,10 +299,10 @@ def _kept(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Fo
     after, read = _id_after(query.after), tables(store, tasks, Kind.PLACES)
     found: list[tuple[bytes, Place]] = []
     while len(found) <= size:
-        ahead = [(table, table.groups(after, None)) for table in read]
-        ends = [table.ranges()[groups[0]][1] for table, groups in ahead if len(groups) > 1]
+        ahead = [[last for _, last in table.ranges() if after is None or last > after] for table in read]
+        ends = [lasts[0] for lasts in ahead if len(lasts) > 1]
         span = partial(_span, after=after, end=min(ends, default=None))
-        held = pa.concat_tables([SPAN.empty_table(), *together(span, list(enumerate(read)))])
+        held = pa.concat_tables([SPAN.empty_table(), *together(store, span, list(enumerate(read)))])
         gone = held.filter(pc.is_valid(held["reason"]))["id"]
         left = _matching(held.filter(pc.invert(pc.is_in(held["id"], value_set=gone))), query).sort_by("id")
         rows = left.slice(0, size + 1 - len(found)).to_pylist()
@@ -314,7 +342,7 @@ def _by_words(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -
                     every = sum(one.rows for _, one in files)
                     return Found(tuple(found), f"{at}:{one}:0", (_partly(read, every),))
                 with reading(store, file):
-                    held = table.read_row_group(one)
+                    held = table.read_row_group(one, use_threads=False)
                 read += held.num_rows
                 for spoken in _spoken(held, query, row):
                     if len(found) == size:

@@ -63,7 +63,7 @@ def edits_of(before: str, after: str) -> Iterator[Edit]:
 
 
 def _edits(one: Sequence[str], other: Sequence[str], at: int, lines: bool) -> Iterator[Edit]:
-    """The edits between two lists of pieces. at: where the second begins in its text; lines: whether to look into them."""
+    """The edits between two lists of pieces. at: where the second begins; lines: whether to look into changed ones."""
     starts = [at]
     for piece in other:
         starts.append(starts[-1] + len(piece))

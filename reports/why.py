@@ -1,6 +1,7 @@
 """Explain why a page is not in the corpus, or what was cut from it: `python -m reports.why --recipe URI URL_OR_ID`.
 
-It searches the files that the stages committed and does not need Spark.
+It searches the files that the stages committed and does not need Spark. Where the stages have committed indexes
+(`reports.indexes`), it reads only the row groups with the page's rows; else it reads the tables' columns as a whole.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,17 +22,21 @@ from contract.kinds import Kind
 from contract.manifest import File, Manifest, find
 from contract.plan import Run, open_run
 from contract.printable import printable
-from contract.schema import Drop
+from contract.schema import DROPS, Drop
 from contract.settings.filter import Rule
 from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import reading
-from pipelines.text.folding import shingles
+from pipelines.text.surt import surt
 from pipelines.urls.canonical import canonical
+from reports import indexes
+from reports.indexes import Place
+from reports.spans import similarity
 
 INDENT = " " * 34
 SHOWN = 10  # most cuts of a document that are printed
 CHARS = 60  # characters of each
+MOST = 1000  # captures of one URL that are told
 
 
 def explain(run: Run, asked: str) -> Iterator[str]:
@@ -40,13 +46,14 @@ def explain(run: Run, asked: str) -> Iterator[str]:
     """
     is_id = re.fullmatch("[0-9a-f]{32}", asked) is not None
     column, named = ("id", [asked]) if is_id else ("url", spellings(asked))
+    places = located(run, is_id, named)
     ids: dict[str, str] = {}  # id -> the last stage that kept it
     gone: set[str] = set()
     cut: dict[str, Ranges] = {}  # id -> all that the stages so far cut from it
     for done in committed(run):
-        for key in kept(run.store, done, column, named):
+        for key in kept(run.store, done, column, named, places):
             ids[key] = done.stage
-        for row in rows(run.store, done.of(Kind.DROPS), column, named):
+        for row in dropped(run.store, done, column, named, places):
             gone.add(row["id"])
             yield f"{row['id']}  {done.stage}: dropped, {row['reason']} {row['value'] or ''}".rstrip()
             yield from cluster_members(run, done, row)
@@ -77,11 +84,42 @@ def broken(rules: Sequence[Rule], row: dict[str, Any]) -> Iterator[str]:
             yield f"{INDENT}{rule.score} {rule.comparison} {rule.limit:g}: filter.{rule.setting}, {rule.source}"
 
 
-def kept(store: Store, done: Manifest, column: str, values: Sequence[str]) -> Iterator[str]:
-    """The ids of the documents that a stage kept and in which `column` has one of `values`."""
+def located(run: Run, is_id: bool, named: Sequence[str]) -> list[Place] | None:
+    """Where the documents with an id, or with a URL in one of some spellings, stand; None without indexes."""
+    tasks = indexes.usable(run)
+    if not tasks:
+        return None
+    if is_id:
+        return [place for places in indexes.find(run.store, tasks, named).values() for place in places]
+    return indexes.at_address(run.store, tasks, map(surt, named), MOST)
+
+
+def dropped(
+    store: Store, done: Manifest, column: str, values: Sequence[str], places: Sequence[Place] | None
+) -> Iterator[dict[str, Any]]:
+    """The rows of what a stage dropped in which `column` has one of `values`. places: where alone they can stand."""
+    if places is None:
+        yield from rows(store, done.of(Kind.DROPS), column, values)
+        return
+    mine = [place for place in places if place.task.prefix == done.prefix and place.reason is not None]
+    yield from (row for row in indexes.rows_at(store, mine, DROPS.names) if row[column] in values)
+
+
+def kept(
+    store: Store, done: Manifest, column: str, values: Sequence[str], places: Sequence[Place] | None = None
+) -> Iterator[str]:
+    """The ids of the documents that a stage kept and in which `column` has one of `values`.
+
+    places: where alone they can stand, in the files of the stages that first have scores.
+    """
     wanted = pa.array(values, pa.string())
     for part in parts_of(done):
-        for batch in read_part(store, part, list(dict.fromkeys(["id", column])), 1 << 16):
+        only = None
+        if places is not None:
+            only = np.array([place.row for place in places if place.file.path == part.documents.path], np.int64)
+            if not len(only):
+                continue
+        for batch in read_part(store, part, list(dict.fromkeys(["id", column])), 1 << 16, only):
             yield from batch["id"].filter(pc.is_in(batch[column], value_set=wanted)).to_pylist()
     whole = [file for file in done.of(Kind.DOCUMENTS) if file.part is None]
     yield from (row["id"] for row in rows(store, whole, column, values, ["id"]))
@@ -113,23 +151,29 @@ def passages(run: Run, stage: str, key: str, cuts: Ranges) -> Iterator[str]:
 
 def text_of(run: Run, key: str) -> str | None:
     """A document's text as `score` or `curate` wrote it, or None."""
+    if tasks := indexes.usable(run):
+        found = [place for place in indexes.find(run.store, tasks, [key]).get(key, []) if place.reason is None]
+        return str(indexes.rows_at(run.store, found[:1], ["text"])[0]["text"]) if found else None
     written = (done for done in committed(run) if done.stage in ("filter", "curate"))
     files = (part.documents for done in written for part in parts_of(done))
     return next((row["text"] for row in rows(run.store, files, "id", [key], ["text"])), None)
 
 
-def similarity(one: str, other: str, ngram: int) -> float:
-    """Jaccard similarity of two texts' sets of word n-grams, computed like the check of `dedup_fuzzy`."""
-    sets = shingles(one, ngram), shingles(other, ngram)
-    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+def url_of(run: Run, key: str) -> str | None:
+    """A document's URL, or None if no stage has kept such a document, or it has no URL."""
+    if tasks := indexes.usable(run):
+        found = [place for place in indexes.find(run.store, tasks, [key]).get(key, []) if place.reason is None]
+        if found:
+            return str(indexes.rows_at(run.store, found[:1], ["url"])[0]["url"] or "")
+    files = (file for each in committed(run) for file in each.of(Kind.DOCUMENTS))
+    return next((found["url"] for found in rows(run.store, files, "id", [key], ["url"])), None)
 
 
 def cluster_members(run: Run, done: Manifest, row: dict[str, Any]) -> Iterator[str]:
     """Yield lines on the document that is kept instead of a dropped duplicate, and on the size of their cluster."""
     if not row["duplicate_of"]:
         return
-    files = (file for each in committed(run) for file in each.of(Kind.DOCUMENTS))
-    url = next((found["url"] for found in rows(run.store, files, "id", [row["duplicate_of"]], ["url"])), None)
+    url = url_of(run, row["duplicate_of"])
     yield f"{INDENT}it stays: {row['duplicate_of']} {url or ''}".rstrip()
     if STAGES[done.stage].counts == "examples":
         return

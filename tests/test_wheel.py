@@ -112,7 +112,7 @@ def test_airflow_finds_the_dags_and_the_recipes(elsewhere: Callable[..., str], t
     script = (
         "import json, pathlib, sys\n"
         "from gristmill_airflow.environment import standalone_environment\n"
-        "from gristmill_airflow.params import recipe_names, recipe_uri\n"
+        "from contract.offered import recipe_names, recipe_uri\n"
         "dags = standalone_environment(pathlib.Path(sys.argv[1]), 8080)['AIRFLOW__CORE__DAGS_FOLDER']\n"
         "print(json.dumps([dags, sorted(file.name for file in pathlib.Path(dags).glob('*.py')),"
         " recipe_names(), recipe_uri('tiny')]))"

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from contract import results
+from contract.approval import without_ppo
 from contract.conversation import Turn
 from contract.errors import Interrupted
 from contract.kinds import Kind
@@ -106,7 +107,8 @@ def run(job: Job) -> None:
     settings: Evaluate = job.settings
     chat = open_chat(job)
     data = TokenData(job, Kind.HELDOUT_TOKENS, job.setting("pack.seq_len"), job.setting("pretrain.boundaries"))
-    stages = ["pretrain", "sft", *(["ppo"] if results.Gate.of(job.manifest("gate")).open else [])]
+    tuned_is_last = without_ppo(job.store, job.manifest("gate"), *job.task.read("ppo"))
+    stages = ["pretrain", "sft", *([] if tuned_is_last else ["ppo"])]
     heldout = data.sample(settings.sequences)
     sizes = heldout_sizes(data, heldout, chat)
     tokens = sum(predicted for predicted, _ in sizes)

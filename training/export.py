@@ -6,6 +6,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract import results
+from contract.approval import without_ppo
 from contract.chat import jinja_template
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
@@ -102,7 +103,7 @@ def _shown(value: float | int | str | bool | None) -> str:
 
 def run(job: Job) -> None:
     settings: Export = job.settings
-    source = job.manifest("ppo" if results.Gate.of(job.manifest("gate")).open else "sft")
+    source = job.manifest("sft" if without_ppo(job.store, job.manifest("gate"), *job.task.read("ppo")) else "ppo")
     chat = open_chat(job)
     module: Any = model.load_model(job, source)
     module.to(DTYPES[settings.dtype])

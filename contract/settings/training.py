@@ -618,6 +618,10 @@ class Gate(Settings):
 
     min_accuracy: Fraction = 0.55
     confidence: Annotated[Real, Field(gt=0, lt=1)] = 0.95
+    approval: bool = runtime_only(False)
+    """Whether a person must also approve PPO in Airflow's UI, once the gate is open."""
+    approval_hours: Annotated[Real, Field(gt=0, le=24 * 365)] = runtime_only(72.0)
+    """How long Airflow waits for the answer. No answer in time is a refusal."""
 
 
 class Ppo(Settings):

@@ -3,7 +3,7 @@
 Ids are hashes and documents stand in the order of the crawl, so without an index a search for one reads everything. A
 task that drops documents therefore also commits, for each MILLION of rows, two small tables that name the file and the
 row of each: `PLACES` sorted by id and `ADDRESSES` sorted by the address with its host reversed
-(`pipelines.urls.surt`). A reader opens each table once, and by the row groups' statistics reads only the group that can
+(`pipelines.text.surt`). A reader opens each table once, and by the row groups' statistics reads only the group that can
 hold what it looks for; then it reads the row itself. `score` and `curate`, which first have documents with all that
 is known of them, list those that they keep, too. What later stages drop stands in their own tables.
 """
@@ -22,7 +22,7 @@ from contract.store import Store
 from contract.tables import reading
 from pipelines.spark.documents import Output
 from pipelines.spark.tables import TableWriter
-from pipelines.urls.surt import surt
+from pipelines.text.surt import surt
 
 MILLION = 1 << 20  # rows of one table, which a worker sorts in 300 MB
 GROUP_ROWS = 1 << 14  # a look-up reads one row group of a table: 16,384 ids take 2 ms

@@ -6,6 +6,7 @@ Nothing is imported when Airflow loads the plugin: the application is made at th
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -15,22 +16,29 @@ if TYPE_CHECKING:
     from fastapi import Request
 
     from contract.plan import Run
-    from reports.cockpit.visitor import Listed
+    from reports.cockpit.visitor import Listed, TaskState
 
 PREFIX = "/gristmill"
+ALIKE = 50  # newest DAG runs of a recipe whose tasks are shown
+TABS = (
+    ("Gristmill", "nav", "run", ""),
+    ("Run", "dag_run", "run", "/{DAG_ID}/{RUN_ID}"),
+    ("Pages", "dag_run", "pages", "/{DAG_ID}/{RUN_ID}"),
+    ("Models", "dag_run", "models", "/{DAG_ID}/{RUN_ID}"),
+    ("Training", "task_instance", "training", "/{DAG_ID}/{RUN_ID}/{TASK_ID}"),
+)
+"""Where Airflow shows which page: (name, destination, page, rest of its address). The side bar cuts long names."""
 VIEWS = [
-    {"name": "Gristmill", "destination": "nav", "href": f"{PREFIX}/run", "url_route": "gristmill"},
-    *(
-        {
-            "name": title,
-            "destination": "dag_run",
-            "href": f"{PREFIX}/{page}/{{DAG_ID}}/{{RUN_ID}}",
-            "url_route": f"gristmill-{page}",
-        }
-        for page, title in (("run", "Run"),)
-    ),
+    {
+        "name": name,
+        "destination": destination,
+        "href": f"{PREFIX}/{page}{rest}",
+        "url_route": f"gristmill-{page}" if rest else "gristmill",
+        "icon": f"{PREFIX}/static/icon.svg",
+    }
+    for name, destination, page, rest in TABS
+    if find_spec(f"reports.cockpit.pages.{page}")
 ]
-"""Airflow's tabs and the entry of its side bar, in which a name of more than 12 characters is cut."""
 
 
 class User:
@@ -39,6 +47,7 @@ class User:
     def __init__(self, user: Any, root: str) -> None:
         """root: what stands before Airflow's own addresses."""
         self._user, self._root = user, root
+        self._rights: dict[tuple[str, str], bool] = {}  # asked once in a request
 
     @property
     def name(self) -> str:
@@ -51,6 +60,11 @@ class User:
         return self._may("PUT", dag_id)
 
     def _may(self, method: Any, dag_id: str) -> bool:
+        if (method, dag_id) not in self._rights:
+            self._rights[method, dag_id] = self._authorized(method, dag_id)
+        return self._rights[method, dag_id]
+
+    def _authorized(self, method: Any, dag_id: str) -> bool:
         from airflow.api_fastapi.app import get_auth_manager
         from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
         from airflow.models.dag import DagModel
@@ -61,36 +75,65 @@ class User:
 
     def run(self, dag_id: str, run_id: str) -> "Run":
         """The run that the task `resolve` published for a DAG run."""
-        from airflow.models.asset import AssetEvent
-        from airflow.utils.session import create_session
-
         from reports.cockpit.visitor import Refused, opened
 
-        asked = _resolved().where(AssetEvent.source_dag_id == dag_id, AssetEvent.source_run_id == run_id).limit(1)
-        with create_session() as session:
-            found = session.execute(asked).first()
-        if found is None:
+        uri = _recipe(dag_id, run_id)
+        if uri is None:
             raise Refused(404, f"The run {run_id} of the DAG {dag_id} has no recipe yet: its task resolve is not done.")
-        return opened(found.extra["recipe"])
+        return opened(uri)
 
     def runs(self, limit: int) -> "Sequence[Listed]":
         from airflow.models.asset import AssetEvent
-        from airflow.models.dagrun import DagRun
+        from airflow.models.dagrun import DagRun, DagRunNote
         from airflow.utils.session import create_session
         from sqlalchemy import select
 
         from reports.cockpit.visitor import Listed
 
         with create_session() as session:
-            dags = session.scalars(select(AssetEvent.source_dag_id).where(*_is_resolved()).distinct())
-            mine = [dag for dag in dags if dag and self.may_read(dag)]
+            dags = session.scalars(select(AssetEvent.source_dag_id).where(*_is_resolved()).distinct()).all()
+        mine = [dag for dag in dags if dag and self.may_read(dag)]
+        with create_session() as session:
             events = _resolved().where(AssetEvent.source_dag_id.in_(mine)).limit(2 * limit).subquery()
             held = (DagRun.dag_id == events.c.source_dag_id) & (DagRun.run_id == events.c.source_run_id)
-            newest = select(DagRun).where(held).distinct().order_by(DagRun.id.desc()).limit(limit)
+            newest = (
+                select(DagRun.id, DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.start_date, DagRunNote.content)
+                .join(events, held)
+                .outerjoin(DagRunNote, DagRunNote.dag_run_id == DagRun.id)
+                .distinct()
+                .order_by(DagRun.id.desc())
+                .limit(limit)
+            )
             return [
-                Listed(run.dag_id, run.run_id, str(run.state), run.start_date, _first_line(run.note))
-                for run in session.scalars(newest)
+                Listed(run.dag_id, run.run_id, str(run.state), run.start_date, _first_line(run.content))
+                for run in session.execute(newest)
             ]
+
+    def tasks(self, dag_id: str, run_id: str) -> "Sequence[TaskState]":
+        from airflow.models.asset import AssetEvent
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+        from sqlalchemy import func, select, tuple_
+
+        from contract.stages import STAGES
+        from reports.cockpit.visitor import TaskState
+
+        alike = _resolved().where(AssetEvent.extra["recipe"].as_string() == _recipe(dag_id, run_id)).limit(ALIKE)
+        with create_session() as session:
+            runs = {(dag_id, run_id), *((one.source_dag_id, one.source_run_id) for one in session.execute(alike))}
+        mine = [(dag, run) for dag, run in runs if self.may_read(dag)]
+        with create_session() as session:
+            key = TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.state
+            asked = (
+                select(*key, func.count(), func.min(TaskInstance.map_index))
+                .where(tuple_(TaskInstance.dag_id, TaskInstance.run_id).in_(mine))
+                .group_by(*key)
+            )
+            found = [
+                TaskState(dag, run, task, str(state or "waiting"), count, index)
+                for dag, run, task, state, count, index in session.execute(asked)
+            ]
+        return [one for one in found if one.stage in STAGES]
 
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         from airflow.models.log import Log
@@ -101,7 +144,7 @@ class User:
             done = f"gristmill.{event}"
             session.add(Log(done, None, self.name, self.name, said, dag_id=dag_id, run_id=run_id))
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
+    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
         from airflow.api.common.trigger_dag import trigger_dag
         from airflow.sdk.exceptions import AirflowException
         from airflow.utils.types import DagRunTriggeredByType
@@ -112,7 +155,11 @@ class User:
             raise Refused(403, f"You may not start runs of the DAG {dag_id}. Ask who administers Airflow.")
         try:
             made = trigger_dag(
-                dag_id, triggered_by=DagRunTriggeredByType.UI, triggering_user_name=self.name, conf=dict(conf)
+                dag_id,
+                triggered_by=DagRunTriggeredByType.UI,
+                triggering_user_name=self.name,
+                conf=dict(conf),
+                partition_key=partition_key,
             )
         except (AirflowException, ValueError) as error:
             raise Refused(409, f"Airflow does not start a run of {dag_id}: {error}") from error
@@ -141,6 +188,17 @@ def _resolved() -> Any:
 
     columns = AssetEvent.source_dag_id, AssetEvent.source_run_id, AssetEvent.extra
     return select(*columns).where(*_is_resolved()).order_by(AssetEvent.timestamp.desc())
+
+
+def _recipe(dag_id: str, run_id: str) -> str | None:
+    """The URI that the newest event of a DAG run names; None if there is none."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+
+    asked = _resolved().where(AssetEvent.source_dag_id == dag_id, AssetEvent.source_run_id == run_id).limit(1)
+    with create_session() as session:
+        found = session.execute(asked).first()
+    return str(found.extra["recipe"]) if found else None
 
 
 def _first_line(note: str | None) -> str:

@@ -5,6 +5,7 @@ Standard library only. An Airflow of your own needs only the two pools.
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import sys
@@ -16,6 +17,9 @@ from typing import Any
 
 from contract.shipped import shipped
 
+ON_FAILURE = "GRISTMILL_ON_FAILURE"
+QUEUED_HOURS = "GRISTMILL_QUEUED_HOURS"
+DEFAULT_QUEUED_HOURS = 6.0
 USER = "admin"
 PASSWORDS = "simple_auth_manager_passwords.json.generated"  # Airflow's own name for it
 
@@ -27,6 +31,26 @@ def pools(cores: int | None = None) -> dict[str, tuple[int, str]]:
         "gpu": (1, "training stages: one at a time holds this machine's accelerators"),
         "spark": (max(2, cores // 4), "Spark drivers that may run at once"),
     }
+
+
+def queued_hours() -> float:
+    """How long a run may wait in the queue before an alert, in hours; 0 for no alert.
+
+    Raises ValueError if the variable holds no such number, so that Airflow shows it as an error of the DAG file.
+    """
+    said = os.environ.get(QUEUED_HOURS, "").strip()
+    try:
+        hours = float(said or DEFAULT_QUEUED_HOURS)
+    except ValueError:
+        hours = math.nan
+    if not 0 <= hours <= 24 * 365:
+        raise ValueError(f"{QUEUED_HOURS}={said}: give hours as a number from 0 (no alert) to 8760")
+    return hours
+
+
+def notifier_paths() -> list[str]:
+    """The import paths of those who are told of failed runs, separated by spaces or commas in the variable."""
+    return os.environ.get(ON_FAILURE, "").replace(",", " ").split()
 
 
 def standalone_environment(home: Path, port: int) -> dict[str, str]:

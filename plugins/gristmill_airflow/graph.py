@@ -9,14 +9,18 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from contract import ablation
 from contract.manifest import find
+from contract.offered import recipe_uri
 from contract.plan import open_run
 from contract.recipe import load
 from contract.sources import list_snapshots
-from contract.stages import STAGES
+from contract.stages import STAGES, Plane
+from gristmill_airflow import alerts
+from gristmill_airflow.approval import Approval
 from gristmill_airflow.assets import CRAWL, RESOLVED, SEEN, TOLD
+from gristmill_airflow.environment import notifier_paths
 from gristmill_airflow.known import at_source, report
 from gristmill_airflow.launch import check
-from gristmill_airflow.params import Request, crawl_of, fulfil, read_request, recipe_uri, told, uses, wanted
+from gristmill_airflow.params import Request, crawl_of, fulfil, read_request, told, uses, wanted
 from gristmill_airflow.stage import POOLS, RUN, StageOperator, hide, publish, reported, usual
 from gristmill_airflow.timetable import new_crawls
 
@@ -28,6 +32,17 @@ RETRIES: dict[str, Any] = {
     "retry_exponential_backoff": 2,
     "max_retry_delay": 120.0,
 }
+OWNER = "gristmill"
+
+
+def common(*planes: Plane) -> dict[str, Any]:
+    """The arguments that all DAGs share; `planes` become tags, by which the UI filters."""
+    return {
+        "default_args": {**RETRIES, "owner": OWNER},
+        "tags": [OWNER, *planes],
+        "deadline": alerts.deadline(),
+        "on_failure_callback": alerts.tell if notifier_paths() else None,
+    }
 
 
 def connect(operators: dict[str, Any], first: Any) -> None:
@@ -138,6 +153,11 @@ def variants(recipe: str) -> dict[str, Any]:
     return {**by_stage, "comparison": found.comparison.uri}
 
 
+def ask_before_ppo(operators: dict[str, Any]) -> None:
+    """Put a person's approval between the gate and PPO; it asks nobody unless the recipe says so."""
+    operators["gate"] >> Approval() >> operators["ppo"]
+
+
 def publish_last(asset: Asset, stage: str, otherwise: str = "") -> Any:
     """A task that publishes the manifest of `stage`, or that of `otherwise` if `stage` was left out.
 
@@ -148,12 +168,12 @@ def publish_last(asset: Asset, stage: str, otherwise: str = "") -> Any:
     def announce(recipe: str) -> str:
         with reported():
             run = open_run(recipe)
-            done = find(run.store, run.task(stage)) or find(run.store, run.task(otherwise or stage))
-        if done is None:
+            wanted = dict.fromkeys((stage, otherwise or stage))
+            done = list(filter(None, (find(run.store, run.task(name)) for name in wanted)))
+        if not done:
             raise AirflowFailException(f"neither {stage} nor {otherwise or stage} has a manifest; nothing to publish")
-        uri = run.store.full(done.path)
-        publish(get_current_context(), run, uri)
-        return uri
+        publish(get_current_context(), run, *done)
+        return run.store.full(done[0].path)
 
     return announce(RUN)
 

@@ -1,54 +1,26 @@
 """The trigger form, with the same few fields on every DAG, and the steps from a filled form to a resolved recipe."""
 
-import os
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Param
 
-from contract import deployment
 from contract import recipe as recipes
 from contract.errors import RecipeError
 from contract.masking import masked
+from contract.offered import DEFAULT_RECIPE, offered, recipe_uri
 from contract.plan import Run, open_run, resolve
 from contract.printable import printable
 from contract.recipe import Recipe
-from contract.shipped import shipped
-from contract.sources import snapshot_date
+from contract.sources import newest_crawl, snapshot_date
 from gristmill_airflow.known import SOURCE, kept
 from gristmill_airflow.note import USES
 
 FORM, KEPT, HANDED_ON = "as the form says", "as crawl_refresh keeps it", "as the DAG before it"
 RECIPE = "A file in the folder of recipes; without a deployment file also any recipe's path or URI."
-RECIPES = Path(os.environ.get("GRISTMILL_RECIPES") or shipped("recipes"))
-DEFAULT_RECIPE = os.environ.get("GRISTMILL_RECIPE", "sample")
-
-
-def recipes_folder() -> Path:
-    """The folder of named recipes: the deployment's if one is set, else RECIPES."""
-    fixed = deployment.current()
-    return Path(fixed.recipes) if fixed else RECIPES
-
-
-def recipe_names() -> list[str]:
-    """The recipes that the form offers: files in the recipes folder, without `.yaml`."""
-    return sorted(file.stem for file in recipes_folder().glob("*.yaml"))
-
-
-def recipe_uri(name: str) -> str:
-    """The path of a name from the recipes folder; a path or URI is returned unchanged."""
-    named = "/" not in name and not name.endswith(".yaml")
-    file = recipes_folder() / f"{name}.yaml"
-    if named and not file.exists():
-        raise RecipeError(
-            f"recipe {name!r}: no such file in {file.parent}; there are {', '.join(recipe_names())}; "
-            "or give a path or URI that ends in .yaml"
-        )
-    return str(file) if named else name
 
 
 def poll_params(about: str = RECIPE) -> dict[str, Param]:
@@ -59,7 +31,7 @@ def poll_params(about: str = RECIPE) -> dict[str, Param]:
             type="string",
             minLength=1,
             title="Recipe",
-            examples=sorted({DEFAULT_RECIPE, *recipe_names()}),
+            examples=offered(),
             description_md=about,
         ),
         "overrides": Param(
@@ -235,8 +207,3 @@ def run_name(name: str) -> str:
 def crawl_of(run: Run) -> str:
     """The partition key under which a run's results are published: its newest crawl."""
     return newest_crawl(run.recipe)
-
-
-def newest_crawl(recipe: Recipe) -> str:
-    """The newest of the crawls that a recipe names."""
-    return max(recipe.snapshots, key=lambda key: (snapshot_date(key), key))

@@ -10,21 +10,23 @@ from airflow.sdk import BaseOperator, ExceptionRetryPolicy, RetryAction, RetryRu
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.sdk.log import mask_secret
 
+from contract.approval import without_ppo
 from contract.errors import GristmillError, Interrupted, NotReadyError
-from contract.headline import headline, left_out, warnings
+from contract.figures import MOST, figures
+from contract.headline import headline, warnings
 from contract.manifest import Manifest, find
 from contract.masking import secrets_in
 from contract.plan import WHOLE, Run, Task, open_run
-from contract.results import Gate
 from contract.stages import STAGES
+from gristmill_airflow.documentation import task_doc
 from gristmill_airflow.launch import GRACE_S, Child, command, device_locks, lock_path, shown, verdict
 from gristmill_airflow.output import ending, graded
 from gristmill_airflow.params import crawl_of
+from gristmill_airflow.result import FIGURES, SUMMARY
 
 log = logging.getLogger(__name__)
 
 POOLS = {"spark": "spark", "gpu": "gpu", "local": "default_pool"}
-SUMMARY = "summary"  # XCom key: the stage's headline, or why it was left out
 # A template instead of an XComArg, which would draw an edge to every stage.
 RUN = "{{ ti.xcom_pull(task_ids='resolve', map_indexes=None) }}"
 RESUME_AT_ONCE = ExceptionRetryPolicy(
@@ -33,10 +35,14 @@ RESUME_AT_ONCE = ExceptionRetryPolicy(
 
 
 class StageOperator(BaseOperator):
-    """Runs one stage of the table; its XCom is the manifest's URI, and under the key `summary` the stage's headline.
+    """Runs one stage of the table; its XCom is the manifest's URI.
+
+    Under the key `summary` it also leaves the stage's headline, and under `figures` the few figures that asset events
+    carry.
 
     recipe: URI of the resolved run, from the DAG's first task. partition: a segment of a crawl, or the whole corpus.
-    needs_open_gate: skip the stage if the gate's manifest says that the reward model is not good enough.
+    needs_open_gate: skip the stage if the gate's manifest says that the reward model is not good enough, or if a person
+    refused it.
     """
 
     template_fields = ("recipe", "partition")
@@ -65,11 +71,13 @@ class StageOperator(BaseOperator):
                 self.log.info("done already, skipped: %s (%s)", said, uri)
             else:
                 self._require_inputs(run, task)
-                self._require_gate(context, run)
-                said = headline(self._launch(run, task, uri))
+                self._require_gate(context, run, task)
+                manifest = self._launch(run, task, uri)
+                said = headline(manifest)
                 self.log.info("%s", said)
         context["ti"].xcom_push(key=SUMMARY, value=said)
-        publish(context, run, uri)
+        context["ti"].xcom_push(key=FIGURES, value=figures(manifest))
+        publish(context, run, manifest)
         return uri
 
     def on_kill(self) -> None:
@@ -88,10 +96,10 @@ class StageOperator(BaseOperator):
                     f"{needed.stage} {needed.partition} is not done; start the DAG {dag} for this crawl first"
                 )
 
-    def _require_gate(self, context: Any, run: Run) -> None:
-        manifest = find(run.store, run.task("gate")) if self.needs_open_gate else None
-        if manifest and not Gate.of(manifest).open:
-            why = left_out(manifest)
+    def _require_gate(self, context: Any, run: Run, task: Task) -> None:
+        gate = find(run.store, run.task("gate")) if self.needs_open_gate else None
+        why = without_ppo(run.store, gate, task) if gate else None
+        if why:
             self.log.info("%s", why)
             context["ti"].xcom_push(key=SUMMARY, value=why)
             raise AirflowSkipException(why)
@@ -125,7 +133,7 @@ def usual(stage: str) -> dict[str, Any]:
         "task_id": stage,
         "pool": POOLS[STAGES[stage].plane],
         "retry_policy": RESUME_AT_ONCE,
-        "doc_md": f"{STAGES[stage].summary}\n\nplane: {STAGES[stage].plane}",
+        "doc_md": task_doc(stage),
     }
 
 
@@ -151,9 +159,18 @@ def reported(again: bool = True) -> Iterator[None]:
         raise failure(str(error)) from None
 
 
-def publish(context: Any, run: Run, manifest: str) -> None:
-    """Publish an event for each of the task's outlets, under the crawl's name, for the DAGs downstream."""
+def publish(context: Any, run: Run, manifest: Manifest, *others: Manifest) -> None:
+    """Publish an event for each of the task's outlets, under the crawl's name, for the DAGs downstream.
+
+    The event's `extra`, which the Assets page shows, also has the headline and the figures of the manifest, and of
+    `others` as far as there is room.
+    """
+    said = figures(manifest)
+    for one in others:
+        said = {**said, **{name: value for name, value in figures(one).items() if name not in said}}
+    shown = dict(list(said.items())[:MOST])
     for asset in context["task"].outlets:
         event = context["outlet_events"][asset]
-        event.extra = {"recipe": run.uri, "manifest": manifest}
+        uri = run.store.full(manifest.path)
+        event.extra = {"recipe": run.uri, "manifest": uri, "summary": headline(manifest), "figures": shown}
         event.add_partitions(crawl_of(run))

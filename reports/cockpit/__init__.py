@@ -6,8 +6,8 @@ How to add a page: one file, its template, and its name in `PAGES` of `reports/c
     page = Page("rate", "Rate")                     # its address begins with /rate; its label in the navigation
 
     class Wanted(Asked):                            # what may stand behind the `?`; anything else is refused
-        language: str = Field("", max_length=20)
-        shown: int = Field(20, ge=1, le=100)
+        language: str = Field(default="", max_length=20)
+        shown: int = Field(default=20, ge=1, le=100)
 
     @page.get("/{dag_id}/{run_id}")                 # /rate/corpus/manual__2026?language=en
     def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery()]) -> Answer:

@@ -15,6 +15,12 @@ from reports.cockpit.visitor import Admit
 
 PAGES = (
     "run",
+    "pages",
+    "training",
+    "models",
+    "new",
+    "manifest",
+    "card",
 )  # fmt: skip
 """The modules of `reports/cockpit/pages`, in the order of the navigation."""
 KEEP = "private, max-age=31536000, immutable"  # the address of a file changes with its content
@@ -27,8 +33,8 @@ def create(admit: Admit, desk: Desk | None = None) -> FastAPI:
     app.state.pages, app.state.desk = pages, desk or Desk()
     for page in pages:
         app.include_router(page.router)
-    app.add_api_route("/", first, include_in_schema=False)
-    app.add_api_route("/static/{name}", static)
+    app.add_api_route("/", first, methods=["GET", "HEAD"])
+    app.add_api_route("/static/{name}", static, methods=["GET", "HEAD"])
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, missing)
     app.add_exception_handler(404, missing)

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from contract.plan import Run
+from contract.stages import stage_dags
 from contract.store import Store
-from reports.cockpit.visitor import Admit, Listed, Refused, opened
+from reports.cockpit.visitor import Admit, Listed, Refused, TaskState, in_store
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +33,14 @@ class Local:
         self._listed: tuple[float, list[Listed]] = (-LISTING_S, [])
 
     def may_read(self, dag_id: str) -> bool:
-        return dag_id == DAG
+        return dag_id == DAG or dag_id in stage_dags()
 
     may_edit = may_read
 
     def run(self, dag_id: str, run_id: str) -> Run:
-        path = f"runs/{run_id}/recipe.yaml"
-        if dag_id != DAG or not RUN.fullmatch(run_id) or not self._store.exists(path):
+        if dag_id != DAG or not RUN.fullmatch(run_id):
             raise Refused(404, f"The store has no run {run_id}.")
-        return opened(self._store.full(path))
+        return in_store(self._store, f"runs/{run_id}/recipe.yaml")
 
     def runs(self, limit: int) -> Sequence[Listed]:
         at, found = self._listed
@@ -49,10 +49,13 @@ class Local:
             self._listed = time.monotonic(), found
         return found[:limit]
 
+    def tasks(self, dag_id: str, run_id: str) -> Sequence[TaskState]:
+        return ()
+
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         log.info("%s %s/%s %s", event, dag_id, run_id, json.dumps(what))
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
+    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
         raise Refused(
             409,
             "Runs are started in Airflow, or by hand: python -m contract resolve, then python -m contract commands.",

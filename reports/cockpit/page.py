@@ -66,19 +66,19 @@ class Asking:
     def show(self, template: str, /, **values: Any) -> HTMLResponse:
         """The page that a template makes of these values; `status` is that of the answer as well."""
         where = self.request.path_params
-        known = {
-            "dag_id": where.get("dag_id", ""),
-            "run_id": where.get("run_id", ""),
+        own = {"dag_id": where.get("dag_id", ""), "run_id": where.get("run_id", "")} | values
+        frame = {
             "pages": self.request.app.state.pages,
-            "here": self.request.url.path,
+            "current": self.request.url.path.removeprefix(self.link("")).partition("/")[0],
             "link": self.link,
             "static": self.static,
             "airflow": self.airflow,
             "visitor": self.visitor.name,
         }
-        return HTMLResponse(
-            rendering.templates().get_template(template).render(known | values), values.get("status", 200)
-        )
+        if taken := own.keys() & frame.keys():
+            raise TypeError(f"{template}: {', '.join(sorted(taken))} are the frame's names; choose others")
+        text = rendering.templates().get_template(template).render(own | frame)
+        return HTMLResponse(text, values.get("status", 200))
 
     def airflow(self, dag_id: str, run_id: str, task_id: str = "", map_index: int = -1) -> str:
         """The address of Airflow's page on a run or task; empty without Airflow."""

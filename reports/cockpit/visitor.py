@@ -2,13 +2,14 @@
 
 import datetime
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
 from fastapi import Request
 
 from contract.plan import Run, open_run
+from contract.store import Store
 
 MOST_RUNS = 1000
 OPEN_RUNS = 16  # that are kept open: a run of a whole crawl with its plan takes some megabytes
@@ -33,6 +34,23 @@ class Listed:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class TaskState:
+    """The tasks of a stage that are in one state, in one DAG run. map_index: the first one's, -1 if not mapped."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    state: str
+    count: int
+    map_index: int
+
+    @property
+    def stage(self) -> str:
+        """The task's name without that of its group."""
+        return self.task_id.rpartition(".")[2]
+
+
 class Visitor(Protocol):
     """One person's request. Methods may block, so the frame calls them in its own threads."""
 
@@ -50,11 +68,17 @@ class Visitor(Protocol):
     def runs(self, limit: int) -> Sequence[Listed]:
         """The newest runs that the visitor may read, the newest first, at most `limit`."""
 
+    def tasks(self, dag_id: str, run_id: str) -> Sequence[TaskState]:
+        """The tasks of a DAG run, and of the other DAGs' runs of the same recipe; none without Airflow."""
+
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         """Write into the audit log that the visitor does `event`."""
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
-        """Start a run of a DAG and return its id. Raises Refused if that is not possible."""
+    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
+        """Start a run of a DAG, under the name of a crawl if one is given, and return its id.
+
+        Raises Refused if that is not possible.
+        """
 
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
         """The address of Airflow's page on a run, or on one of its tasks; empty without Airflow."""
@@ -64,7 +88,26 @@ Admit = Callable[[Request], Awaitable[Visitor]]
 """Tells who sent a request. Raises Refused(401, ...) if nobody known did."""
 
 
+def in_store(store: Store, path: str) -> Run:
+    """The run at a path of a store, with its results read from that store even if it was moved or copied.
+
+    Raises Refused if there is none.
+    """
+    try:
+        return _in_store(store, path)
+    except FileNotFoundError:
+        raise Refused(404, f"{path} does not exist yet.") from None
+
+
+@lru_cache(maxsize=OPEN_RUNS)
+def _in_store(store: Store, path: str) -> Run:
+    if not store.exists(path):
+        raise FileNotFoundError
+    found = open_run(store.full(path))
+    return replace(found, recipe=found.recipe.model_copy(update={"store": store.uri}))
+
+
 @lru_cache(maxsize=OPEN_RUNS)
 def opened(uri: str) -> Run:
-    """The run at a URI with its digest. Such a run never changes, so it is read once."""
+    """The run at a URI. A resolved run never changes, so it is read once."""
     return open_run(uri)

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import requests
 
 from demo import rest, server
 from gristmill_airflow.environment import create_pools, token
@@ -36,7 +37,7 @@ instructions: {{max_examples: 16}}
 preferences: {{max_examples: 20}}
 sft: {{engine: {{micro_batch: 4}}, epochs: 1, batch: 4, max_tokens: 64}}
 reward: {{engine: {{micro_batch: 4}}, batch: 4, max_tokens: 64}}
-gate: {{min_accuracy: 0.0}}
+gate: {{min_accuracy: 0.0, approval: true}}
 ppo:
   steps: 2
   rollout_batch: 4
@@ -115,6 +116,13 @@ class Live:
     def xcom(self, dag: str, run: str, task: str) -> Any:
         path = f"dags/{dag}/dagRuns/{quote(run)}/taskInstances/{task}/xcomEntries/return_value"
         return self.api.call("GET", path)["value"]
+
+    def page(self, address: str) -> str:
+        """What a page of the plugin answers to whoever is logged in."""
+        bearer = token(self.home, int(self.api.url.rpartition(":")[2]))
+        answer = requests.get(f"{self.api.url}{address}", headers={"Authorization": f"Bearer {bearer}"}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.text
 
     def clear(self, dag: str, run: str, **which: Any) -> int:
         body = {"dag_run_id": run, "reset_dag_runs": True, "dry_run": False, "include_downstream": True, **which}

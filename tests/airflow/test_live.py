@@ -1,17 +1,23 @@
 """The chain on a live Airflow, in the order in which a person would meet it. Each test goes on from the one before."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import pytest
 
+from contract.funnel import levels
+from contract.headline import headline, number
 from contract.manifest import find
 from contract.plan import Run, open_run, resolve
+from contract.results import Gate
 from contract.sources import snapshot_date
 from contract.stages import STAGES
 from demo import server
@@ -125,6 +131,14 @@ def test_a_killed_training_task_finishes_its_step_and_its_retry_waits_and_resume
 
 def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, resolved):
     align = live.wait("align starts by itself", lambda: live.runs("align"), 300)[0]["dag_run_id"]
+    live.wait(
+        "the question", lambda: live.tasks("align", align)["approval", -1]["state"] == "awaiting_input", 900, every_s=1
+    )
+    place = f"dags/align/dagRuns/{quote(align)}/taskInstances/approval/-1/hitlDetails"
+    asked = live.api.call("GET", place)
+    gate = Gate.of(find(resolved.store, resolved.task("gate")))
+    assert f"| held-out accuracy of the reward model | {number(gate.accuracy)} |" in asked["body"]
+    live.api.call("PATCH", place, {"chosen_options": ["Approve"], "params_input": {}})
     assert live.finished("align", align, 900) == "success"
     evaluate = live.wait("evaluate starts by itself", lambda: live.runs("evaluate"), 300)[0]["dag_run_id"]
     assert live.finished("evaluate", evaluate, 600) == "success"
@@ -141,6 +155,33 @@ def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, reso
     assert corpus["extra"]["recipe"] == resolved.uri
     assert corpus["extra"]["manifest"] == f"{resolved.store.full(resolved.task('pack').prefix)}/manifest.json"
     assert corpus["partition_key"] == resolved.recipe.snapshots[0]
+    assert corpus["extra"]["figures"]["tokens"] == find(resolved.store, resolved.task("pack")).metrics["tokens"]
+
+
+def test_the_notes_tell_results_and_the_links_of_tasks_lead_to_pages(live, corpus_run, resolved):
+    read = sum(find(resolved.store, resolved.task("crawl", one.partition)).rows.read for one in resolved.segments)
+    kept = find(resolved.store, resolved.task("mix")).rows.kept
+    results = {dag: live.runs(dag, run_type="asset_triggered")[-1]["note"].splitlines()[1] for dag in CHAIN[1:]}
+    note = live.api.call("GET", f"dags/corpus/dagRuns/{quote(corpus_run)}")["note"]
+    assert note.splitlines()[1].startswith(f"result: kept {kept:,} of {read:,} documents (")
+    assert results["pretrain"] == f"result: {headline(find(resolved.store, resolved.task('pretrain')))}"
+    assert results["align"].startswith("result: gate open: ")
+    assert "; PPO approved by admin, " in results["align"]
+    assert results["evaluate"].startswith(
+        f"result: {headline(find(resolved.store, resolved.task('evaluate')))}; exported "
+    )
+
+    links = f"dags/corpus/dagRuns/{quote(corpus_run)}/taskInstances/segment.filter/links"
+    found = live.api.call("GET", links, map_index=1)["extra_links"]
+    assert set(found) == {"Page", "Manifest", "Why dropped"}
+    page = live.page(found["Manifest"])
+    filtered = find(resolved.store, resolved.task("filter", resolved.segments[1].partition))
+    assert f"<p>{escape(headline(filtered))}</p>" in page
+    card = json.loads(live.page("/gristmill/card"))["runs"]
+    assert card["corpus"]["steps"][-1]["kept"] == levels(resolved)[-1].kept
+    assert card["align"]["stages"]["gate"]["figures"]["accuracy"] == pytest.approx(
+        Gate.of(find(resolved.store, resolved.task("gate"))).accuracy, rel=1e-5
+    )
 
 
 def test_a_poll_publishes_the_new_crawl_once_and_what_is_done_is_skipped(live, resolved):
@@ -201,7 +242,7 @@ def test_a_backfill_of_one_crawl(live, resolved):
     said = f"uses recipe {live.recipe}, crawl {key} of {live.folder}/crawl, as crawl_refresh keeps it"
     assert next(line for line in live.log("pretrain", run, "resolve") if line.startswith("uses ")) == said
     noted = live.wait("the run's note", lambda: live.runs("pretrain", run_type="backfill")[0]["note"], 30)
-    assert noted == said
+    assert noted.splitlines()[0] == said
 
 
 @pytest.mark.slow

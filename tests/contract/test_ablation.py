@@ -7,7 +7,7 @@ import pytest
 
 from contract import ablation
 from contract.errors import RecipeError
-from contract.plan import Run, open_run
+from contract.plan import Run, open_run, varied
 from contract.settings.training import NEVER
 
 TWO = "ablate.variants={base: [], strict: [filter.min_words=99]}"
@@ -31,6 +31,16 @@ def test_variants_and_seeds_share_what_does_not_differ(make_run: Callable[..., R
     for _, task in made.tasks():
         assert {one.prefix for one in task.inputs} <= seen, "after its inputs"
         seen.add(task.prefix)
+
+
+def test_the_runs_of_variants_have_names_that_can_be_told_before_they_are_there(make_run: Callable[..., Run]) -> None:
+    base = make_run(TWO, "ablate.seeds=[5, 7]", "ablate.tokens=1000000")
+    assert ablation.labels(base.recipe) == ["base.5", "base.7", "strict.5", "strict.7"]
+    made = ablation.resolve(base)
+    named = {f"{variant}.{seed}": run for (variant, seed), run in made.runs.items()}
+    for label, run in {**named, ablation.COMPARISON: made.comparison}.items():
+        assert open_run(base.store.full(f"runs/{ablation.name_of(base, label)}/recipe.yaml")).uri == run.uri
+    assert ablation.labels(make_run(run="none").recipe) == []
 
 
 def test_every_model_is_measured_on_the_text_that_the_base_holds_out(make_run: Callable[..., Run]) -> None:
@@ -97,3 +107,11 @@ def test_mistakes_name_the_variant_and_what_to_do(make_run: Callable[..., Run]) 
         ablation.resolve(make_run("ablate.variants={a: [], b: [filter.min_words=50]}", "pretrain.tokens=8", run="same"))
     with pytest.raises(RecipeError, match=r"set ablate\.tokens"):
         ablation.resolve(make_run(TWO, "pretrain.mixture.epochs={crawl: 1}", run="three"))
+
+
+def test_an_ablation_can_be_drafted_without_writing_it(make_run: Callable[..., Run]) -> None:
+    base = make_run(TWO)
+    drafted = ablation.resolve(base, lambda run, _, overrides: varied(run, overrides))
+    assert base.store.folders("runs") == ["one"]
+    written = ablation.resolve(base)
+    assert [task.prefix for _, task in drafted.tasks()] == [task.prefix for _, task in written.tasks()]

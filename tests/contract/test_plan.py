@@ -676,3 +676,26 @@ def test_more_files_of_the_same_crawl_leave_finished_segments_done(make_run: Cal
     few, all_ = make_run("crawl.max_files=1", run="few"), make_run(run="all")
     (segment,) = few.segments
     assert few.task("crawl", segment.partition) == all_.task("crawl", segment.partition)
+
+
+def test_a_draft_is_the_run_that_resolve_writes_and_writes_nothing(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    recipe = recipes.load(str(tmp_path / "recipe.yaml"), ["ppo.steps=3"])
+    drafted = plans.draft(recipe)
+    assert not (tmp_path / "store").exists()
+    assert drafted.uri == ""
+    assert replace(make_run("ppo.steps=3"), uri="") == drafted
+    with pytest.raises(InputError, match="holds the crawl CRAWL-2024-10, not CRAWL-2024-11"):
+        plans.draft(recipe, ["CRAWL-2024-11"])
+
+
+def test_a_drafted_variant_is_the_run_that_vary_writes(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    base = make_run()
+    before = sorted((tmp_path / "store").rglob("*"))
+    for change in (["ppo.steps=3"], ["crawl.files_per_segment=2"]):
+        drafted = plans.varied(base, change)
+        assert sorted((tmp_path / "store").rglob("*")) == before
+        assert plans.varied(replace(base, uri=""), change) == drafted
+    assert replace(plans.vary(base, "two", change), uri="") == drafted
+    assert [len(segment.files) for segment in drafted.segments] == [2]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from contract import mixture, recipe
 from contract.errors import InputError, RecipeError
-from contract.recipe import Recipe, StageSettings, dump, load, load_run, parse
+from contract.mistakes import Mistake
+from contract.recipe import MOST_MISTAKES, Recipe, StageSettings, dump, find_mistakes, load, load_run, parse
 from contract.settings.base import Settings
 from contract.stages import STAGES
 
@@ -639,3 +640,75 @@ def test_a_teacher_and_an_objective_are_part_of_what_decides_a_model() -> None:
         "pretrain.objective": "blank_infilling"
     }
     assert parse("{}", "test").identity("pretrain") == {}
+
+
+def told_of(found: list[Mistake]) -> list[tuple[int | None, str, str]]:
+    return [(one.line, one.key, one.message) for one in found]
+
+
+def test_every_mistake_is_found_at_its_line_and_key() -> None:
+    lines = ["filter.min_words=many", "ppo.steps=2", "nonsense", "filter.min_word=3", "ppo.gamma=[", "snapshots=[1, 2]"]
+    recipe, found = find_mistakes("tiny", lines)
+    assert recipe is None
+    assert [(line, key) for line, key, _ in told_of(found)] == [
+        (2, "nonsense"), (4, "ppo.gamma"), (5, "snapshots.0"), (5, "snapshots.1"),
+        (0, "filter.min_words"), (3, "filter.min_word"),
+    ]  # fmt: skip
+    said = {key: message for _, key, message in told_of(found)}
+    assert said["nonsense"] == ("override 'nonsense': write it as key.path=value, for example filter.min_words=40")
+    assert said["filter.min_words"] == "Input should be a valid integer, got 'many'"
+    assert said["filter.min_word"].startswith("unknown key; did you mean min_words? allowed here: ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "key"),
+    [
+        (["ppo.steps=2", "pretrain.engine.micro_batch=3"], 1, ""),  # the message names the key
+        (["pretrain.batch=9", "pretrain.steps=3"], 0, ""),
+        (["pretrain.seed=1", "pretrain.tokens=40", "ppo.steps=2"], 1, "pretrain"),  # steps are the file's
+        (["ppo={steps: 0}"], 0, "ppo.steps"),  # the whole section is set
+        (["ppo.steps=0", "ppo.steps=0"], 1, "ppo.steps"),  # the last one counts
+        (["sft.optim={lr: 2}", "sft.optim.lr=3"], 1, "sft.optim.lr"),
+    ],
+)
+def test_a_mistake_about_several_keys_is_told_at_a_line_that_set_one(lines: list[str], line: int, key: str) -> None:
+    [mistake] = find_mistakes("tiny", lines)[1]
+    assert (mistake.line, mistake.key) == (line, key)
+
+
+def test_a_mistake_of_the_file_is_at_no_line(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("filter: {min_words: many}")
+    [mistake] = find_mistakes(str(file), ["ppo.steps=2"])[1]
+    assert (mistake.line, str(mistake)) == (None, "filter.min_words: Input should be a valid integer, got 'many'")
+
+
+def test_without_a_mistake_the_recipe_is_that_of_load() -> None:
+    lines = ["filter.min_words=7", "ppo.steps=2"]
+    assert find_mistakes("tiny", lines) == (load("tiny", lines), [])
+    with pytest.raises(RecipeError, match="no such file"):
+        find_mistakes("recipes/none.yaml")
+
+
+def test_many_mistakes_are_cut_and_deep_keys_refused() -> None:
+    found = find_mistakes("tiny", [f"x{number}=1" for number in range(300)])[1]
+    assert len(found) == MOST_MISTAKES
+    [deep] = find_mistakes("tiny", ["pretrain.engine.deepspeed." + "a." * 5000 + "a=1"])[1]
+    assert (deep.line, deep.message.endswith("has 5,004 names; a key has at most 20")) == (0, True)
+    with pytest.raises(RecipeError, match="a key has at most 20"):
+        parse("", "here", ["a." * 20 + "a=1"])
+
+
+def test_what_the_deployment_refuses_is_told_at_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "prose.yaml").write_text(f"crawl: {{source: {tmp_path}/crawl}}")
+    file = tmp_path / "deployment.yaml"
+    file.write_text(f"store: {tmp_path}/store\nrecipes: {tmp_path}/recipes\nroots: ['{tmp_path}/crawl']\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("GRISTMILL_DEPLOYMENT", str(file))
+    prose = str(tmp_path / "recipes" / "prose.yaml")
+    [mistake] = find_mistakes(prose, ["ppo.steps=3", "crawl.source=/etc"])[1]
+    assert mistake.line == 1
+    assert "crawl.source: /etc lies below none of the roots" in mistake.message
+    with pytest.raises(RecipeError, match="neither a recipe in"):
+        find_mistakes("/etc/passwd")

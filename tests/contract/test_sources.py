@@ -25,6 +25,7 @@ from contract.sources import (
     list_segments,
     list_snapshots,
     load_inputs,
+    newest_crawl,
     outside_digest,
     segment_size,
     snapshot_date,
@@ -275,3 +276,12 @@ def test_a_mirrors_list_names_only_files_below_it(mirror: Path, path: str) -> No
     ):
         segments_of(mirror)
     assert len(segments_of(mirror, max_files=1)) == 1
+
+
+def test_the_newest_crawl_is_the_latest_and_of_one_week_the_last_by_name() -> None:
+    for names, newest in (
+        (("A-2024-10", "B-2023-52"), "A-2024-10"),
+        (("B-2023-52", "A-2024-10"), "A-2024-10"),
+        (("NEWS-2024-10", "CC-2024-10"), "NEWS-2024-10"),
+    ):
+        assert newest_crawl(Recipe(snapshots=names)) == newest

@@ -14,6 +14,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from contract.ablation import TRAINED
 from contract.stages import STAGES, Dag
 from gristmill_airflow.assets import CRAWL, RESOLVED
+from gristmill_airflow.documentation import task_doc
 from gristmill_airflow.stage import POOLS, StageOperator
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -153,3 +154,32 @@ def test_reading_a_dag_file_loads_no_table_library(file, tmp_path):
 
 def test_segments_are_checked_where_spark_can_start(bag):
     assert bag.dags["corpus"].get_task("segments").pool == "spark"
+
+
+def test_every_dag_has_an_owner_tags_of_its_planes_a_deadline_and_says_what_comes_in_and_out(bag):
+    for name, dag in bag.dags.items():
+        planes = {STAGES[stage].plane for stage in stages_of(dag)} - {"local"}
+        assert dag.tags == {"gristmill", *planes}
+        assert {task.owner for task in dag.tasks} == {"gristmill"}
+        assert [alert.interval.total_seconds() for alert in dag.deadline] == [6 * 3600]
+        assert "\nIn: " in dag.doc_md, name
+        assert " Out: " in dag.doc_md.replace("\n", " "), name
+    assert sorted(dag.dag_display_name for dag in bag.dags.values())[:5] == [
+        "0 Crawl refresh",
+        "1 Corpus",
+        "2 Pretrain",
+        "3 Align",
+        "4 Evaluate",
+    ]
+
+
+def test_a_person_may_be_asked_between_gate_and_ppo(bag):
+    approval = bag.dags["align"].get_task("approval")
+    assert (approval.upstream_task_ids, approval.downstream_task_ids) == ({"gate"}, {"ppo"})
+    assert [name for name, dag in bag.dags.items() if "approval" in dag.task_dict] == ["align"]
+
+
+def test_every_stage_is_documented(bag):
+    for dag in bag.dags.values():
+        for stage, task in stages_of(dag).items():
+            assert task.doc_md == task_doc(stage)

@@ -212,7 +212,7 @@ def test_a_task_carries_no_list_of_all_files(curated: Any, monkeypatch: pytest.M
     each, buckets_of = Job.map_each, module.buckets_of
 
     def map_each(self: Job, items: Sequence[Any], work: Any, unit: str = "files") -> list[Any]:
-        if unit != "parts":
+        if unit not in ("parts", "indexes"):
             sent.extend((items, work.args[2]))
         return each(self, items, work, unit)
 

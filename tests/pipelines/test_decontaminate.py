@@ -147,7 +147,9 @@ def test_stage(benchmarks: dict[str, str], make_document: Any, search: Any, rows
     run, done = search(files, {"decontaminate.benchmarks": benchmarks})
     assert rows_of(run.store, [done], "documents") == clean
     own = [file.kind for file in done.files if file.path.startswith(done.prefix)]
-    assert sorted(own) == ["addresses", "contamination", "drops", "index", "items", "matches", "ngrams", "places"], "no text is written again"
+    assert sorted(own) == ["addresses", "contamination", "drops", "index", "items", "matches", "ngrams", "places"], (
+        "no text is written again"
+    )
     drops = rows_of(run.store, [done], "drops")
     assert [(row["id"], row["reason"]) for row in drops] == [
         (dirty["id"], "contaminated"),

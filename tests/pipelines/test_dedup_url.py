@@ -78,7 +78,12 @@ def test_which_capture_stays(
     total = sum(len(row["text"].encode()) for row in captures)
     assert (done.rows.read, done.rows.kept, done.rows.dropped) == (9, 5, 4)
     assert (done.rows.bytes_read, done.rows.bytes_kept) == (total, total - dropped)
-    assert {file.kind for file in done.files if file.path.startswith(done.prefix)} == {"drops", "index", "places", "addresses"}
+    assert {file.kind for file in done.files if file.path.startswith(done.prefix)} == {
+        "drops",
+        "index",
+        "places",
+        "addresses",
+    }
     left = [row for part in parts_of(done) for row in read_documents(run.store, part, ["id", "text"])]
     gone = {row["id"] for row in drops}
     assert [row["text"] for row in left] == [row["text"] for row in captures if row["id"] not in gone]

@@ -12,9 +12,11 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`tables(DagRun, DagRunNote)`: Airflow's database, empty, with these tables alone. Returns its `create_session`."""
     from sqlalchemy import create_engine
     from sqlalchemy.orm import Session
+    from sqlalchemy.pool import StaticPool
 
     def create(*models: Any) -> Any:
-        engine = create_engine("sqlite://")
+        # One connection, because a database in memory is that of its connection, and the cockpit has threads.
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
         for model in models:
             model.__table__.create(engine)
 

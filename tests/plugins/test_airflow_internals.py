@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill_airflow import note
+from gristmill_airflow import alerts, note
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = ("airflow.sdk", "airflow.sdk.exceptions")
@@ -56,8 +56,24 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
     "airflow.models.asset.AssetModel": {"id": None, "name": None, "uri": None},
     "airflow.models.asset_state_store.AssetStateStoreModel": {"asset_id": None, "key": None, "value": None},
     "airflow.models.dag.DagModel": {"get_team_name": ["dag_id", "session"]},
-    "airflow.models.dagrun.DagRun": {"dag_id": None, "run_id": None, "note": None, "state": None, "start_date": None},
+    "airflow.models.dagrun.DagRun": {
+        "dag_id": None,
+        "run_id": None,
+        "note": None,
+        "state": None,
+        "start_date": None,
+        "deadlines": None,
+    },
+    "airflow.models.dagrun.DagRunNote": {"dag_run_id": None, "content": None},
     "airflow.models.log.Log": {"": ["event", "task_instance", "owner", "owner_display_name", "extra", "kwargs"]},
+    "airflow.models.taskinstance.TaskInstance": {
+        "dag_id": None,
+        "run_id": None,
+        "task_id": None,
+        "state": None,
+        "map_index": None,
+    },
+    "airflow.models.xcom.XComModel": {"dag_id": None, "run_id": None, "task_id": None, "key": None, "value": None},
     "airflow.partition_mappers.identity.IdentityMapper": {
         "to_downstream": ["self", "key"],
         "to_partition_date": ["self", "downstream_key"],
@@ -69,6 +85,29 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
         "listeners": None,
         "fastapi_apps": None,
         "external_views": None,
+        "react_apps": None,
+        "operator_extra_links": None,
+    },
+    "airflow.providers.standard.operators.hitl.ApprovalOperator": {
+        "APPROVE": None,
+        "REJECT": None,
+        "": ["ignore_downstream_trigger_rules", "fail_on_reject", "kwargs"],
+    },
+    "airflow.providers.standard.operators.hitl.HITLOperator": {
+        "template_fields": None,
+        "": [
+            "subject",
+            "options",
+            "body",
+            "defaults",
+            "multiple",
+            "params",
+            "notifiers",
+            "assigned_users",
+            "response_timeout",
+            "kwargs",
+        ],
+        "execute_complete": ["self", "context", "event"],
     },
     "airflow.sdk.log.mask_secret": {"": ["secret", "name"]},
     "airflow.serialization.decoders.decode_asset_like": {"": ["var"]},
@@ -145,8 +184,16 @@ def test_what_we_rely_on_is_there(name):
             assert list(inspect.signature(found).parameters) == parameters, attribute
 
 
-def test_the_listener_is_called_as_airflow_specifies():
-    from airflow.listeners.spec import asset
+def test_the_listeners_are_called_as_airflow_specifies():
+    from airflow.listeners.spec import asset, dagrun
 
     ours = inspect.signature(note.on_asset_event_emitted).parameters
     assert list(ours) == list(inspect.signature(asset.on_asset_event_emitted).parameters) == ["asset_event"]
+    for listener, name in (
+        (note, "on_dag_run_running"),
+        (note, "on_dag_run_success"),
+        (note, "on_dag_run_failed"),
+        (alerts, "on_dag_run_running"),
+    ):
+        ours = inspect.signature(getattr(listener, name)).parameters
+        assert list(ours) == list(inspect.signature(getattr(dagrun, name)).parameters) == ["dag_run", "msg"]

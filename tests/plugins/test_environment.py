@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from gristmill_airflow.environment import PASSWORDS, create_pools, password, pools, standalone_environment, token
+from gristmill_airflow.environment import (
+    PASSWORDS,
+    create_pools,
+    notifier_paths,
+    password,
+    pools,
+    queued_hours,
+    standalone_environment,
+    token,
+)
 
 
 def test_home_ports_and_secret(tmp_path, monkeypatch):
@@ -149,3 +158,25 @@ def test_a_pool_that_cannot_be_made_is_an_error(airflow, tmp_path, monkeypatch):
     monkeypatch.setattr(Airflow, "pool_answers", {"gpu": 500, "spark": 201})
     with pytest.raises(urllib.error.HTTPError, match="500"):
         create_pools(tmp_path, airflow)
+
+
+@pytest.mark.parametrize(("said", "hours"), [(None, 6), ("", 6), ("0", 0), (" 1.5 ", 1.5)])
+def test_how_long_a_run_may_wait(monkeypatch, said, hours):
+    monkeypatch.delenv("GRISTMILL_QUEUED_HOURS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("GRISTMILL_QUEUED_HOURS", said)
+    assert queued_hours() == hours
+
+
+@pytest.mark.parametrize("said", ["soon", "-1", "nan", "inf", "9000"])
+def test_a_wrong_number_of_hours_is_refused(monkeypatch, said):
+    monkeypatch.setenv("GRISTMILL_QUEUED_HOURS", said)
+    with pytest.raises(ValueError, match=rf"^GRISTMILL_QUEUED_HOURS={said}: give hours as a number from 0"):
+        queued_hours()
+
+
+def test_notifiers_are_separated_by_spaces_or_commas(monkeypatch):
+    monkeypatch.setenv("GRISTMILL_ON_FAILURE", " a.b, c.d\te.f ,")
+    assert notifier_paths() == ["a.b", "c.d", "e.f"]
+    monkeypatch.delenv("GRISTMILL_ON_FAILURE")
+    assert notifier_paths() == []

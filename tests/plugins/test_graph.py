@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
@@ -10,8 +11,9 @@ from contract import fetch, sources
 from contract.digest import split_digest
 from contract.manifest import Attempt
 from contract.plan import open_run
+from contract.results import Ppo, Sft
 from contract.sources import Segment, Source
-from gristmill_airflow import graph
+from gristmill_airflow import alerts, graph
 from gristmill_airflow.assets import ALIGNED, CRAWL, RESOLVED, SEEN, TOLD
 
 OLD, NEW, NEWEST = "CC-MAIN-2024-10", "CC-MAIN-2024-18", "CC-MAIN-2024-22"
@@ -199,11 +201,38 @@ def test_the_last_model_is_published_and_the_one_before_where_it_was_left_out(re
     monkeypatch.setattr(graph, "get_current_context", lambda: context)
     with pytest.raises(AirflowFailException, match="neither ppo nor sft has a manifest; nothing to publish"):
         last.python_callable(run.uri)
-    for name in ("sft", "ppo"):
-        uri = run.store.full(Attempt(run, run.task(name)).commit([]).path)
+    results = {
+        "sft": Sft.model_construct(examples=7),
+        "ppo": Ppo.model_construct(reward_first=1.0, reward_last=2.0, kl_first=0.0, kl_last=0.5),
+    }
+    for name, result in results.items():
+        uri = run.store.full(Attempt(run, run.task(name)).commit([], result=result).path)
         assert last.python_callable(run.uri) == uri
-        assert event.extra == {"recipe": run.uri, "manifest": uri}
+        assert (event.extra["recipe"], event.extra["manifest"]) == (run.uri, uri)
     assert event.partitions == [run.recipe.snapshots[0]] * 2
+    assert event.extra["summary"] == "reward 1 -> 2, KL 0 -> 0.5"
+    assert event.extra["figures"] == {
+        "reward_first": 1, "reward_last": 2, "kl_first": 0, "kl_last": 0.5, "examples": 7,
+    }  # fmt: skip
+
+
+def test_the_tasks_before_ppo_may_ask_a_person():
+    with DAG("align"):
+        operators = {name: EmptyOperator(task_id=name) for name in ("gate", "ppo")}
+        graph.ask_before_ppo(operators)
+    assert operators["gate"].downstream_task_ids == {"approval"}
+    assert operators["ppo"].upstream_task_ids == {"approval"}
+
+
+def test_all_dags_share_owner_tags_and_deadline(monkeypatch):
+    monkeypatch.delenv("GRISTMILL_ON_FAILURE", raising=False)
+    shared = graph.common("spark")
+    assert shared["default_args"] == {**graph.RETRIES, "owner": "gristmill"}
+    assert shared["tags"] == ["gristmill", "spark"]
+    assert shared["deadline"].interval.total_seconds() == 6 * 3600
+    assert shared["on_failure_callback"] is None
+    monkeypatch.setenv("GRISTMILL_ON_FAILURE", "ours.notify")
+    assert graph.common()["on_failure_callback"] is alerts.tell
 
 
 def test_a_poll_killed_before_airflow_published_finds_the_same_again(poll):
@@ -258,7 +287,7 @@ def test_a_source_that_cannot_be_reached_fails_at_once_only_where_a_person_waits
     name, run_type, conf, failure, monkeypatch, tmp_path, caplog
 ):
     """For a person the asking has taken long enough; a run that nobody watches is retried."""
-    for asks in (fetch.get, sources.list_snapshots):
+    for asks in (fetch.get, sources.list_snapshots, sources.list_segments):
         monkeypatch.setattr(asks, "__defaults__", (1.5,))
     source = "http://127.0.0.1:9/x"
     context = {

@@ -8,6 +8,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract import offered
 from contract.digest import split_digest
 from contract.errors import InputError, RecipeError
 from contract.recipe import Recipe
@@ -20,11 +21,8 @@ from gristmill_airflow.params import (
     Told,
     crawl_of,
     fulfil,
-    newest_crawl,
     poll_params,
     read_request,
-    recipe_names,
-    recipe_uri,
     run_name,
     stage_params,
     told,
@@ -64,14 +62,6 @@ def test_the_newest_event_of_a_stage_brings_its_run():
 def test_the_event_of_a_new_crawl_brings_recipe_and_overrides():
     request = read_request(FORM, "CC-MAIN-2024-10", [{"recipe_name": "base", "overrides": ["ppo.steps=7"]}])
     assert request == Request(None, "base", ("ppo.steps=7",), "CC-MAIN-2024-10", KEPT)
-
-
-def test_a_recipe_is_found_by_name_and_taken_as_it_is_by_path():
-    assert recipe_uri("tiny") == str(params.RECIPES / "tiny.yaml")
-    for path in ("/somewhere/mine.yaml", "s3://bucket/mine.yaml", "mine.yaml"):
-        assert recipe_uri(path) == path
-    with pytest.raises(RecipeError, match=r"recipe 'smal': no such file in .*; there are .*tiny"):
-        recipe_uri("smal")
 
 
 @given(st.text(min_size=1))
@@ -221,13 +211,12 @@ def test_the_schedule_does_what_a_person_last_said():
 
 
 def test_the_forms_fields_and_what_they_take(tmp_path, monkeypatch):
-    monkeypatch.setattr(params, "RECIPES", tmp_path)
+    monkeypatch.setattr(offered, "RECIPES", tmp_path)
     for name in ("b.yaml", "a.yaml", "notes.txt"):
         (tmp_path / name).touch()
-    assert recipe_names() == ["a", "b"]
     poll, stage = poll_params(), stage_params()
     shapes = {
-        "recipe": {"type": "string", "minLength": 1, "title": "Recipe", "examples": ["a", "b", params.DEFAULT_RECIPE]},
+        "recipe": {"type": "string", "minLength": 1, "title": "Recipe", "examples": ["a", "b", offered.DEFAULT_RECIPE]},
         "overrides": {"type": ["array", "null"], "items": {"type": "string"}, "title": "Overrides"},
         "crawl": {"type": ["null", "string"], "title": "Crawl"},
         "run": {"type": ["null", "string"], "title": "Resolved run"},
@@ -236,16 +225,11 @@ def test_the_forms_fields_and_what_they_take(tmp_path, monkeypatch):
         for name, field in form.items():
             assert {key: value for key, value in field.schema.items() if key != "description_md"} == shapes[name]
     assert {name: field.value for name, field in stage.items()} == {
-        "recipe": params.DEFAULT_RECIPE, "crawl": None, "overrides": [], "run": None,
+        "recipe": offered.DEFAULT_RECIPE, "crawl": None, "overrides": [], "run": None,
     }  # fmt: skip
     assert list(poll) == ["recipe", "overrides"]
     with pytest.raises(ParamValidationError):
         poll["recipe"].resolve("")
-
-
-def test_a_path_without_an_ending_is_a_path():
-    assert recipe_uri("folder/mine") == "folder/mine"
-    assert recipe_uri("s3://bucket/mine") == "s3://bucket/mine"
 
 
 def test_many_overrides_are_told_in_part():
@@ -262,15 +246,6 @@ def test_a_crawl_is_named_as_the_request_has_it():
     request = Request(None, "tiny", (), "NEWS-2024-10")
     assert uses(request, Recipe(), "all crawls").startswith("uses recipe tiny, all crawls of https://")
     assert uses(request, Recipe()).startswith("uses recipe tiny, crawl NEWS-2024-10 of https://")
-
-
-def test_the_newest_crawl_is_the_latest_and_of_one_week_the_last_by_name():
-    for names, newest in (
-        (("A-2024-10", "B-2023-52"), "A-2024-10"),
-        (("B-2023-52", "A-2024-10"), "A-2024-10"),
-        (("NEWS-2024-10", "CC-2024-10"), "NEWS-2024-10"),
-    ):
-        assert newest_crawl(Recipe(snapshots=names)) == newest
 
 
 @pytest.mark.parametrize("one", [Request(None, "a", (), None), Told(None, "a", ())])

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from contract import approval
 from contract.errors import GristmillError, Interrupted, NotReadyError, RecipeError, StoreError
-from contract.manifest import Attempt
+from contract.manifest import Attempt, find
 from contract.results import result_of
 from contract.stages import STAGES
 from gristmill_airflow import launch, stage
@@ -95,7 +96,10 @@ def test_what_is_done_is_skipped_and_says_its_figures_again(run, execute, xcoms,
     with caplog.at_level("INFO"):
         assert execute("pretrain") == uri
     assert caplog.messages[-1] == f"done already, skipped: held-out perplexity 4,138 -> 204 ({uri})"
-    assert xcoms == {"summary": "held-out perplexity 4,138 -> 204"}
+    assert xcoms == {
+        "summary": "held-out perplexity 4,138 -> 204",
+        "figures": {"heldout_perplexity_before": 4138.2, "heldout_perplexity_after": 203.6},
+    }
 
 
 def test_what_is_done_warns_again(run, execute, caplog):
@@ -166,7 +170,8 @@ def test_a_stage_ends_its_log_with_its_figures_and_keeps_its_childs_levels(run, 
         ("INFO", "said after the commit"),
         ("INFO", "held-out perplexity 9 -> 8"),
     ]
-    assert xcoms == {"summary": "held-out perplexity 9 -> 8"}
+    assert xcoms["summary"] == "held-out perplexity 9 -> 8"
+    assert xcoms["figures"] == {"heldout_perplexity_before": 9.0, "heldout_perplexity_after": 8.0}
     assert uri.endswith("/all/manifest.json")
     assert (tmp_path / "gristmill-cpu.lock").exists()
 
@@ -384,12 +389,32 @@ def test_two_runs_on_a_machine_meet_on_ports_of_their_own(run):
     assert len(set(ports)) > 1
 
 
-def test_publishing_carries_the_crawl_and_two_uris(run):
+def test_publishing_carries_the_crawl_two_uris_and_at_most_six_figures(run):
     keys = []
     event = SimpleNamespace(extra={}, add_partitions=keys.append)
-    publish({"task": SimpleNamespace(outlets=[CORPUS]), "outlet_events": {CORPUS: event}}, run, "the-manifest")
-    assert event.extra == {"recipe": run.uri, "manifest": "the-manifest"}
+    context = {"task": SimpleNamespace(outlets=[CORPUS]), "outlet_events": {CORPUS: event}}
+    uri = commit(run, "reward", accuracy=0.7, accuracy_low=0.6, accuracy_high=0.8, pairs=20)
+    commit(run, "gate", open=True, accuracy=0.9, low=0.6, high=0.8, threshold=0.55)
+    publish(context, run, *(find(run.store, run.task(name)) for name in ("reward", "gate")))
+    assert event.extra == {
+        "recipe": run.uri,
+        "manifest": uri,
+        "summary": "held-out accuracy 0.7, confidence interval 0.6 to 0.8",
+        "figures": {"accuracy": 0.7, "accuracy_low": 0.6, "accuracy_high": 0.8, "pairs": 20, "open": True, "low": 0.6},
+    }
     assert keys == [run.segments[0].snapshot]
+
+
+def test_a_refused_ppo_is_skipped_and_says_who_refused_it(run, execute, xcoms):
+    for name in ("pack", "preferences", "instructions", "tokenizer", "pretrain"):
+        commit(run, name)
+    commit(run, "gate", open=True, accuracy=0.6, low=0.602, high=0.691, threshold=0.55)
+    approval.refuse(run.store, run.task("ppo"), approval.Refusal("ann", "2026-11-22"))
+    with pytest.raises(AirflowSkipException, match=r"^PPO is left out, because ann rejected it \(2026-11-22\)$"):
+        execute("ppo", needs_open_gate=True)
+    assert xcoms["summary"] == "PPO is left out, because ann rejected it (2026-11-22)"
+    with pytest.raises(Launched):
+        execute("ppo")
 
 
 def test_an_operator_has_airflow_mask_the_secrets_of_its_source(run, monkeypatch, execute):

@@ -126,14 +126,14 @@ def test_replies_stand_beside_each_other_at_the_same_prompt(run: Run, make_run: 
         other,
         [{"prompt": "New?", "before": "yes", "reward_before": 1, "after": None, "reward_after": None}, SAMPLES[1]],
     )
-    rows, notes = replies([(run, "sft"), (run, "ppo"), (other, "sft"), (run, "reward")])
+    rows, notes = replies([(run, "sft"), (run, "ppo"), (other, "sft")])
     told = [(row.text, [one and (one.text, one.reward) for one in row.replies]) for row in rows]
     assert told == [
-        ("And a set?", [("", 0.0), ("no order", 1.0), ("", 0.0), None]),
-        ("What is a list?", [("a thing", -1.5), ("a row of things", 0.5), None, None]),
-        ("New?", [None, None, ("yes", 1), None]),
+        ("And a set?", [("", 0.0), ("no order", 1.0), ("", 0.0)]),
+        ("What is a list?", [("a thing", -1.5), ("a row of things", 0.5), None]),
+        ("New?", [None, None, ("yes", 1)]),
     ], "prompts that all were asked come first"
-    assert notes == ["evaluate samples replies of sft and ppo, not of reward"]
+    assert notes == []
     assert replies([(make_run("evaluate.samples=5", run="three"), "ppo")]) == (
         [], ["evaluate of this run is not done, so there are no samples yet"],
     )  # fmt: skip

@@ -12,7 +12,7 @@ from contract.live import Seen, points_name
 from contract.manifest import Attempt, File, find
 from contract.metrics import Point, dump_points
 from contract.plan import Run, resolve
-from contract.results import Pretrain
+from contract.results import Checkpoint, Pretrain
 from contract.thinning import Curve, dump_curves, thin
 from reports import curves
 from reports.curves import Chart, Line, Mark, Shown, charts, marks, spikes, stage_to_show, states, table
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_a_problem_and_no_error(run: Run, commit: Callable[...
 
 def test_a_stage_without_curves_says_so(run: Run, commit: Callable[..., str]) -> None:
     commit([("metrics.jsonl", Kind.METRICS, b"", 0)])
-    assert curves.read(run, run.task("pretrain")).problem == "this stage has committed no curves"
+    assert curves.read(run, run.task("pretrain")).problem == "it has committed no curves"
 
 
 def test_a_running_task_shows_new_points_and_then_falls_silent(run: Run) -> None:
@@ -114,6 +114,21 @@ def test_a_running_task_shows_new_points_and_then_falls_silent(run: Run) -> None
     assert curves.read(run, task).state == "silent"
 
 
+def test_a_stopped_task_shows_the_curves_of_its_newest_whole_checkpoint(run: Run) -> None:
+    task = run.task("pretrain")
+    for step in (4, 8):
+        attempt = Attempt(run, task, f"step-{step:08d}")
+        data = dump_points(points(step))
+        run.store.write_bytes(attempt.path("metrics.jsonl"), data)
+        file = File(path=attempt.path("metrics.jsonl"), kind=Kind.METRICS, bytes=len(data))
+        attempt.commit([file], result=Checkpoint(step=step, processes=1, schedule_steps=12))
+    run.store.write_bytes(f"{task.stage}/{task.fingerprint}/step-00000012/attempt-aa/state.json", b"{}")
+    found = curves.read(run, task)
+    assert (found.state, found.curves) == ("stopped", thin(points(8)))
+    run.store.write_bytes(f"{task.stage}/{task.fingerprint}/step-00000008/manifest.json", b"{")
+    assert curves.read(run, task).curves == thin(points(4))
+
+
 def test_a_committed_task_is_done_whatever_an_attempt_has_left(run: Run, commit: Callable[..., str]) -> None:
     commit([("curves.json", Kind.CURVES, dump_curves(thin(points(3))), 0)])
     task = run.task("pretrain")
@@ -130,7 +145,7 @@ def test_the_stage_that_runs_is_shown_first_and_else_the_last_one(run: Run, comm
     assert states(run)[0] == Shown("pretrain", "done")
     assert stage_to_show(states(run)) == "pretrain"
     run.store.write_bytes(f"{run.task('sft').prefix}/attempt-aa/{points_name(0)}", b"")
-    assert states(run)[1] == Shown("sft", "running")
+    assert states(run)[1] == Shown("sft", "begun")
     assert stage_to_show(states(run)) == "sft"
     run.store.write_bytes(f"{run.task('sft').prefix}/manifest.json", b"")
     run.store.write_bytes(f"{run.task('evaluate').prefix}/manifest.json", b"")
@@ -140,7 +155,7 @@ def test_the_stage_that_runs_is_shown_first_and_else_the_last_one(run: Run, comm
 def test_curves_stand_in_charts_by_what_they_measure() -> None:
     names = ["grad_norm", "heldout_loss", "loss", "resumed", "skipped", "epochs/b", "own figure", "epochs/a"]
     assert charts(names) == [
-        Chart("Loss and held-out loss", "nats a token", ("loss", "heldout_loss")),
+        Chart("Loss", "nats", ("loss", "heldout_loss")),
         Chart("Norm of the gradients", "before clipping", ("grad_norm",)),
         Chart("Epochs over each source", "epochs", ("epochs/b", "epochs/a")),
         Chart("own figure", "", ("own figure",)),

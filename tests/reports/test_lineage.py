@@ -9,7 +9,7 @@ from contract.lineage import Group, Node
 from contract.manifest import Attempt, Rows
 from contract.plan import Run
 from reports import lineage
-from reports.lineage import FILES, Lineage, Step, drawing, of_stage, step_of
+from reports.lineage import FILES, Kin, Lineage, Step, drawing, of_stage, step_of
 from tests.contract.conftest import make_run  # noqa: F401 - a fixture
 from tests.reports.trained import train
 
@@ -92,15 +92,17 @@ def test_of_many_segments_the_first_are_read(run: Run, monkeypatch: pytest.Monke
 
 def test_results_of_other_runs_that_the_reader_sees_are_shown(run: Run, make_run: Make, tmp_path: Path) -> None:  # noqa: F811
     other = make_run("extract.min_chars=7", "sft.seed=7", run="two")
-    assert [step.run for step in of_stage(run, "pretrain", [other]).steps.values() if step.stage == "sft"] == [0]
+    assert [step.run for step in of_stage(run, "pretrain", [Kin.of(other)]).steps.values() if step.stage == "sft"] == [
+        0
+    ]
     train(other)
-    found = of_stage(run, "pretrain", [run, other])
+    found = of_stage(run, "pretrain", [Kin.of(other), Kin.of(run)])
     tuned = [(step.run, step.fingerprint) for step, _ in found.results if step.stage == "sft"]
     assert tuned == [(0, run.task("sft").fingerprint), (1, other.task("sft").fingerprint)]
     assert [step.run for step, _ in found.results if step.stage == "mix"] == []
     elsewhere = make_run("extract.min_chars=7", "sft.seed=8", f"store={tmp_path}/another", run="two")
     train(elsewhere)
-    assert of_stage(run, "pretrain", [elsewhere]).results == of_stage(run, "pretrain").results
+    assert of_stage(run, "pretrain", [Kin.of(elsewhere)]).results == of_stage(run, "pretrain").results
 
 
 def test_a_manifest_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +114,7 @@ def test_a_manifest_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_pages_name_moves_no_cursor_and_is_short() -> None:
     node = Node(("sft", "0" * 40, "all"), why="\x1b[2J")
-    step = step_of("sft-0", Group("sft", (node,)), 0, {"/".join(node.key): (None, "")})
+    step = step_of("sft-0", Group("sft", (node,)), 0, {node.key})
     assert step.missing == ("all: \\x1b[2J",)
     assert lineage._cut("x" * 300) == "x" * 200 + "..."
 
@@ -131,6 +133,22 @@ def test_a_drawing_puts_every_step_below_what_it_was_made_from(run: Run) -> None
     )
 
 
+def test_a_source_stands_just_above_what_needs_it_first() -> None:
+    steps = {name: Step(name, name, 0, 1) for name in "abcd"}
+    back = {"a": (), "b": ("a",), "late": (), "c": ("b", "late")}
+    drawn = drawing(
+        Lineage(
+            "c",
+            steps | {"late": Step("late", "late", 0, 1)},
+            back | {"d": ()},
+            {"late": ("c",), "a": ("b",), "b": ("c",)},
+        )
+    )
+    at = {box.step.key: box.y for box in drawn.boxes}
+    assert at["late"] == at["b"]
+    assert at["d"] == at["a"] == lineage.DOWN
+
+
 def test_a_line_that_others_imply_is_left_out() -> None:
     steps = {name: Step(name, name, 0, 1) for name in "abc"}
     back = {"a": (), "b": ("a",), "c": ("a", "b")}
@@ -138,6 +156,6 @@ def test_a_line_that_others_imply_is_left_out() -> None:
     assert len(drawn.lines) == 2
     a, b, c = drawn.boxes
     assert (a.y, b.y, c.y) == (24, 90, 156)
-    assert drawn.lines[0] == f"M{a.x + 84} 66C{a.x + 84} 78 {b.x + 84} 78 {b.x + 84} 90"
+    assert drawn.lines[0] == f"M{a.x + 88} 66V66C{a.x + 88} 78 {b.x + 88} 78 {b.x + 88} 90"
     circle = Lineage("a", {"a": steps["a"], "b": steps["b"]}, {"a": ("b",), "b": ("a",)}, {})
     assert len(drawing(circle).boxes) == 2

@@ -214,3 +214,15 @@ def test_a_table_is_told_again_for_some_seconds(seen: Seen, trained: Run, monkey
     assert models.table([seen]) is first
     now[0] += 0.2
     assert models.table([seen]) == ()
+
+
+def test_models_of_a_store_on_s3_are_found_and_sent_alike(make_run: Callable[..., Run], s3_store: Store) -> None:  # noqa: F811
+    run = make_run(f"store={s3_store.uri}")
+    assert models.table([Seen.of("align", "one", run)]) == ()
+    train(run)
+    models._table.cache_clear()
+    rows = models.table([Seen.of("align", "one", run)])
+    assert [(one.stage, one.bytes) for one in rows] == [(stage, SIZE) for stage in ("ppo", "reward", "sft", "pretrain")]
+    assert [one.step for one in models.checkpoints(Seen.of("align", "one", run), "pretrain")] == [5]
+    file = models.chosen(models.committed(run, "ppo"), "model.safetensors").file
+    assert b"".join(models.stream(run.store, file)) == MODEL["model.safetensors"]

@@ -23,13 +23,6 @@ def test_an_address_is_looked_for_in_every_spelling(asked: str, named: list[str]
     assert why.spellings(asked) == named
 
 
-def test_similarity_is_of_shingles() -> None:
-    assert why.similarity("a b c d", "a b c d", 2) == 1
-    assert why.similarity("a b c d", "a b c e", 2) == 0.5
-    assert why.similarity("a b c d", "x y z w", 2) == 0
-    assert why.similarity("a b", "A, b!", 5) == 1
-
-
 def test_a_few_cuts_of_many_are_shown(make_document: Any, make_corpus: Any) -> None:
     text = "".join(f"{at:02d}{'x' * 68} " for at in range(12))
     row = make_document(text)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from contract.approval import Refusal, refuse
 from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Attempt, find
@@ -73,6 +74,18 @@ def test_a_closed_gate_leaves_the_sft_model(align: Callable[..., Job]) -> None:
     assert not any("ppo" in name or "win" in name for name in metrics)
     assert sum(bool(row["before"]) for row in samples) >= 2
     assert all(row["after"] is None and row["reward_after"] is None for row in samples)
+
+
+def test_a_refused_ppo_leaves_the_sft_model(align: Callable[..., Job]) -> None:
+    job = align("gate", "gate.min_accuracy=0.002")  # open, and PPO is not done behind it
+    gate.run(job)
+    refuse(job.store, job.attempt.run.task("ppo"), Refusal("ann", "2026-11-22"))
+    run = only_declared(job.attempt.run, "evaluate")
+    job = Job(run, run.task("evaluate"), Attempt(run, run.task("evaluate")))
+    evaluate.run(job)
+    metrics, _ = result(job)
+    assert "perplexity_sft" in metrics
+    assert not any("ppo" in name or "win" in name for name in metrics)
 
 
 def test_a_stop_ends_it_after_the_model_at_hand(align: Callable[..., Job]) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from contract.approval import Refusal, refuse
 from contract.chat import SPECIAL_TOKENS
 from contract.conversation import Turn
-from contract.manifest import Attempt, find
+from contract.manifest import Attempt, find, need
 from contract.settings.corpus import Tokenizer as Settings
 from pipelines.vocabulary.brought import add_special
 from pipelines.vocabulary.pieces import convert
@@ -122,6 +123,16 @@ def test_a_closed_gate_exports_the_sft_model_in_half_precision(align: Callable[.
     assert loaded.dtype == torch.bfloat16
     for name, tensor in ours.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor.to(torch.bfloat16), rtol=0, atol=0)
+
+
+def test_a_refused_ppo_exports_the_sft_model(align: Callable[..., Job]) -> None:
+    job = align("gate", "gate.min_accuracy=0.001")  # open, and PPO is not done behind it
+    if find(job.store, job.task) is None:
+        gate.run(job)
+    refuse(job.store, job.attempt.run.task("ppo"), Refusal("ann", "2026-11-22"))
+    made = job_of(job, "export")
+    export.run(made)
+    assert need(made.store, made.task).metrics["stage"] == "sft"
 
 
 def job_of(job: Job, stage: str) -> Job:

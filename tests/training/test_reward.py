@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,6 +213,29 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert whole["figure/pairs"] + whole["figure/heldout_pairs"] == 60
+
+
+def test_two_processes_keep_the_calibration_of_one(
+    align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
+) -> None:
+    job = align("reward", "reward.epochs=1", "reward.engine.micro_batch=4")
+    process = launch(job.attempt.run, "reward", processes=2)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    two = gate.view(job.attempt.run)
+    job.store.delete(f"{job.task.prefix}/manifest.json")
+    reward.run(job)
+    one = gate.view(job.attempt.run)
+    assert two.calibration is not None
+    assert one.calibration is not None
+    kept = ("low", "high", "pairs", "right")
+    for found, expected in zip(two.calibration.bins, one.calibration.bins, strict=True):
+        assert [getattr(found, name) for name in kept] == [getattr(expected, name) for name in kept]
+        assert found.confidence == pytest.approx(expected.confidence, rel=1e-3)
+    assert [pair.row for pair in two.calibration.worst] == [pair.row for pair in one.calibration.worst]
+    assert [pair.margin for pair in two.calibration.worst] == pytest.approx(
+        [pair.margin for pair in one.calibration.worst], rel=1e-2, abs=1e-3
+    )
 
 
 def test_a_loaded_model_computes_with_the_attention_of_its_precision(

@@ -29,6 +29,7 @@ const gristmill = (() => {
   // Draws a figure in an element, in place of what is drawn there.
   const draw = (element, figure) => {
     figures.set(element, figure);
+    if (figure.layout?.height) element.style.minHeight = "0";
     const shown = { displayModeBar: false, responsive: true };
     return Plotly.react(element, structuredClone(figure.data), layout(figure.layout || {}), shown);
   };

@@ -74,9 +74,9 @@ def test_every_document_leaves_through_the_sorter(tmp_store: Store, make_documen
     assert [(file.kind, file.rows, file.part) for file in output.listed()] == [("documents", 3, 0), ("drops", 3, None)]
     assert list(read_rows(tmp_store, kept.path)) == rows[:3]
     assert [tuple(row.values()) for row in read_rows(tmp_store, dropped.path)] == [
-        (rows[3]["id"], rows[3]["url"], "filter", "top_ngram", "0.1235", None, rows[3]["text"][:200]),
-        ("x", None, "filter", "language", "de 0.50", "y", ""),
-        (rows[4]["id"], None, "filter", "language", "12345", None, ""),
+        (rows[3]["id"], rows[3]["url"], "filter", "top_ngram", "0.1235", None, rows[3]["text"][:200], "en"),
+        ("x", None, "filter", "language", "de 0.50", "y", "", None),
+        (rows[4]["id"], None, "filter", "language", "12345", None, "", "en"),
     ]
     assert output.counts == Counts(6, 3, 232, 175, Counter(top_ngram=1, language=2), Counter(damaged=4))
 
@@ -217,8 +217,8 @@ def test_every_document_of_a_part_is_kept_or_dropped(tmp_store: Store, make_docu
     (drops,) = output.files
     assert drops.path == "out/drops-00003-0123abcd.parquet"
     assert [tuple(row.values()) for row in read_rows(tmp_store, drops)] == [
-        (rows[3]["id"], rows[3]["url"], "dedup_url", "duplicate_url", "0.1235", None, rows[3]["text"][:200]),
-        (rows[2]["id"], rows[2]["url"], "dedup_url", "duplicate_url", "why", "other", rows[2]["text"][:200]),
-        (rows[1]["id"], rows[1]["url"], "dedup_url", "duplicate_url", "", None, rows[1]["text"][:200]),
+        (rows[3]["id"], rows[3]["url"], "dedup_url", "duplicate_url", "0.1235", None, rows[3]["text"][:200], "en"),
+        (rows[2]["id"], rows[2]["url"], "dedup_url", "duplicate_url", "why", "other", rows[2]["text"][:200], "en"),
+        (rows[1]["id"], rows[1]["url"], "dedup_url", "duplicate_url", "", None, rows[1]["text"][:200], "en"),
     ]
     assert output.counts == Counts(6, 3, 103, 51, Counter(duplicate_url=3))

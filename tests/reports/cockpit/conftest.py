@@ -1,6 +1,6 @@
 """Pages are asked for over HTTP, of a small real store, as a browser does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,6 @@ import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
 
-from contract.manifest import Attempt, Rows
-from contract.plan import Run
 from contract.store import Store
 from reports.cockpit.app import create
 from reports.cockpit.local import DAG, Local
@@ -26,7 +24,7 @@ class Reader(Local):
         super().__init__(store)
         self.session, self.reads, self.edits = True, True, True
         self.recorded: list[tuple[str, str, str, dict[str, object]]] = []
-        self.triggered: list[tuple[str, dict[str, object]]] = []
+        self.triggered: list[tuple[str, dict[str, object], str | None]] = []
 
     def may_read(self, dag_id: str) -> bool:
         return self.reads and super().may_read(dag_id)
@@ -37,8 +35,8 @@ class Reader(Local):
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         self.recorded.append((event, dag_id, run_id, dict(what)))
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
-        self.triggered.append((dag_id, dict(conf)))
+    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
+        self.triggered.append((dag_id, dict(conf), partition_key))
         return "manual__started"
 
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
@@ -81,19 +79,3 @@ def visit(tmp_path: Path) -> Visit:
         return visitor
 
     return Visit(TestClient(create(admit), base_url=HERE), visitor, store)
-
-
-@pytest.fixture
-def judged(resolve_run: Callable[..., Run], tmp_path: Path) -> Run:
-    """A run `one` whose `crawl` has dropped 3 of 10 documents and `extract` 2 of 7."""
-    crawl = tmp_path / "crawl"
-    crawl.mkdir()
-    (crawl / "a.warc.gz").write_bytes(b"WARC")
-    run = resolve_run(crawl, {}, "one")
-    (segment,) = run.segments
-    for stage, read, reasons in (("crawl", 10, {"url_filter": 3}), ("extract", 7, {"empty": 1, "timeout": 1})):
-        attempt = Attempt(run, run.task(stage, segment.partition))
-        dropped = sum(reasons.values())
-        rows = Rows(read=read, kept=read - dropped, dropped=dropped, bytes_kept=1024 * read, reasons=reasons)
-        attempt.commit([], rows)
-    return run

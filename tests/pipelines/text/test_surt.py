@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.urls.surt import SURT_CHARS, ranges, surt
+from pipelines.text.surt import SURT_CHARS, ranges, surt
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,218 @@
+"""The page "New run": asks for a run, says what is wrong with it and what it would do, and starts it."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_serializer, field_validator
+
+from contract.errors import GristmillError, RecipeError
+from contract.masking import masked
+from contract.mistakes import Mistake
+from contract.offered import DEFAULT_RECIPE, offered
+from contract.plan import Run
+from contract.stages import stage_dags
+from reports import asked as asking
+from reports.again import again
+from reports.asked import Asked as Wanted
+from reports.cockpit.page import Answer, Ask, Asked, Asking, InForm, InQuery, Name, Page, in_thread
+from reports.cockpit.visitor import Refused
+from reports.forecast import Forecast, duration
+from reports.keys import keys
+
+page = Page("new", "New run")
+
+LISTED = 100  # runs to choose from
+COMPARED = 40  # newest runs, of which the forecast takes a few
+IN_ADDRESS = 4_000  # characters of overrides in an address
+TOLD = 50  # mistakes that are shown
+Dag = Literal["corpus", "pretrain", "align", "evaluate", "ablate"]
+Id = Annotated[str, Field(max_length=250, pattern=r"^[\w.~:+@ -]*$")]
+Both = Annotated[str, Field(max_length=501, pattern=r"^([\w.~:+@ -]+/[\w.~:+@ -]+)?$")]
+"""A DAG's and a run's id with a slash between, or nothing."""
+ABOUT = {
+    "corpus": "a crawl to packed training sequences",
+    "pretrain": "a corpus to a base model",
+    "align": "a base model to a chat model",
+    "evaluate": "how good the models are, and the last one to take away",
+    "ablate": "which variant of a recipe is better",
+}
+
+
+class Prefill(Asked):
+    """What an address fills into the form. A run alone fills in its recipe; with another DAG it is continued."""
+
+    dag: Dag | None = None
+    from_dag: Id = ""
+    from_run: Id = ""
+    recipe: Annotated[str, Field(max_length=500)] = ""
+    overrides: Annotated[str, Field(max_length=IN_ADDRESS)] = ""
+    crawl: Annotated[str, Field(max_length=100)] = ""
+    started: Id = ""
+
+
+class Filled(Asked):
+    """The filled form. `start`: whether the recipe or the earlier run counts."""
+
+    start: Literal["recipe", "run"] = "recipe"
+    recipe: Annotated[str, Field(max_length=500)] = ""
+    crawl: Annotated[str, Field(max_length=100)] = ""
+    earlier: Both = ""
+    overrides: Annotated[str, Field(max_length=asking.MOST_CHARS + asking.MOST_LINES)] = ""
+
+    @field_validator("overrides")
+    @classmethod
+    def _plain_ends(cls, text: str) -> str:
+        """Browsers send lines that end in carriage return and line feed."""
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    @field_serializer("overrides", "recipe", "crawl")
+    def _masked(self, text: str) -> str:
+        """For the audit log, without the secrets of addresses."""
+        return masked(text)[:IN_ADDRESS]
+
+
+@page.get("")
+def show(ask: Ask, query: Annotated[Prefill, InQuery()]) -> Answer:
+    """The form, empty or filled in as the address says."""
+    dag: str = query.dag or (query.from_dag if query.from_dag in stage_dags() else "corpus")
+    ask.check(dag)
+    return _form(ask, dag, _filled(ask, dag, query), started=query.started)
+
+
+def _filled(ask: Asking, dag: str, query: Prefill) -> Filled:
+    recipe = query.recipe or DEFAULT_RECIPE
+    if not (query.from_dag and query.from_run):
+        return Filled(recipe=recipe, crawl=query.crawl, overrides=query.overrides)
+    earlier = f"{query.from_dag}/{query.from_run}"
+    run = ask.run(query.from_dag, query.from_run)
+    same = query.dag is None or query.dag == query.from_dag
+    if found := again(run.recipe) if same and not query.recipe else None:
+        lines = [*found.overrides, *filter(None, [query.overrides])]
+        return Filled(recipe=found.recipe, crawl=found.crawl, earlier=earlier, overrides="\n".join(lines))
+    return Filled(start="run", earlier=earlier, recipe=recipe, overrides=query.overrides)
+
+
+def check(ask: Ask, dag_id: Name, form: Annotated[Filled, InForm()]) -> Answer:
+    """As JSON: every mistake with its line, counted from 0, and its key."""
+    _check_dag(ask, dag_id)
+    return {"mistakes": [_as_row(one) for one in _mistakes(ask, dag_id, form)[1]]}
+
+
+def plan(ask: Ask, dag_id: Name, form: Annotated[Filled, InForm()]) -> Answer:
+    """The form again, with what is wrong or with what the run would do."""
+    _check_dag(ask, dag_id)
+    return _planned(ask, dag_id, form)
+
+
+page.router.add_api_route("/check/{dag_id}", in_thread(check, ""), methods=["POST"], response_model=None)
+page.router.add_api_route("/plan/{dag_id}", in_thread(plan, ""), methods=["POST"], response_model=None)
+# Both only read, so the audit log has no row of them. They are posted because a form may be too long for an address.
+
+
+@page.post("/start/{dag_id}", "new_run")
+def start(ask: Ask, dag_id: Name, form: Annotated[Filled, InForm()]) -> Answer:
+    """Start the run and show where it is, unless something is wrong with it."""
+    _check_dag(ask, dag_id)
+    wanted, found = _mistakes(ask, dag_id, form)
+    recipe, more = asking.examine(wanted) if wanted and not found else (None, [])
+    if wanted is None or recipe is None or more:
+        return _planned(ask, dag_id, form)
+    run_id = ask.visitor.trigger(dag_id, asking.conf(wanted), asking.partition_key(wanted, recipe))
+    return ask.go(page.name, dag=dag_id, started=run_id)
+
+
+@page.get("/keys")
+def about_keys(ask: Ask) -> Answer:
+    """Every key of a recipe, its default and what it means; as JSON for a script."""
+    if "text/html" in ask.request.headers.get("accept", ""):
+        return ask.show("keys.html", keys=keys())
+    return {"keys": [{"name": one.name, "default": one.default, "about": one.about} for one in keys()]}
+
+
+def _check_dag(ask: Asking, dag_id: str) -> None:
+    if dag_id not in stage_dags():
+        raise Refused(404, f"No DAG of Gristmill is called {dag_id}. There are {', '.join(stage_dags())}.")
+    ask.check(dag_id, edit=True)
+
+
+def _wanted(ask: Asking, dag_id: str, form: Filled) -> Wanted:
+    """What the form asks for. Raises RecipeError for a text that is too long, and Refused for a run."""
+    lines = asking.read_lines(form.overrides)
+    if form.start == "recipe":
+        return Wanted(dag_id, form.recipe, lines, form.crawl.strip())
+    if not form.earlier:
+        raise RecipeError("choose the earlier run, or start from a recipe")
+    of_dag, _, run_id = form.earlier.partition("/")
+    return Wanted(dag_id, "", lines, "", ask.run(of_dag, run_id))
+
+
+def _mistakes(ask: Asking, dag_id: str, form: Filled) -> tuple[Wanted | None, list[Mistake]]:
+    try:
+        wanted = _wanted(ask, dag_id, form)
+        return wanted, asking.examine(wanted)[1][:TOLD]
+    except (GristmillError, Refused) as error:
+        return None, [Mistake("", str(error))]
+
+
+def _as_row(one: Mistake) -> dict[str, Any]:
+    return {"line": one.line, "key": one.key[:200], "message": one.message}
+
+
+def _planned(ask: Asking, dag_id: str, form: Filled) -> Answer:
+    """The form with its mistakes or its plan."""
+    wanted, found = _mistakes(ask, dag_id, form)
+    recipe = asking.examine(wanted)[0] if wanted and not found else None
+    if wanted is None or recipe is None:
+        return _form(ask, dag_id, form, mistakes=found, status=422)
+    try:
+        expected = asking.expect(wanted, recipe, _earlier(ask))
+    except GristmillError as error:
+        return _form(ask, dag_id, form, mistakes=[Mistake("", str(error)[: asking.TOLD_CHARS])], status=422)
+    return _form(ask, dag_id, form, expected=expected, commands=asking.commands(wanted))
+
+
+def _earlier(ask: Asking) -> Iterator[Run]:
+    """The newest runs that the visitor may read, each recipe once."""
+    seen: set[str] = set()
+    for listed in ask.runs(COMPARED):
+        try:
+            run = ask.run(listed.dag_id, listed.run_id)
+        except (Refused, GristmillError):
+            continue
+        if run.uri not in seen:
+            seen.add(run.uri)
+            yield run
+
+
+def _form(
+    ask: Asking,
+    dag: str,
+    form: Filled,
+    *,
+    mistakes: list[Mistake] | None = None,
+    expected: Forecast | None = None,
+    commands: list[str] | None = None,
+    started: str = "",
+    status: int = 200,
+) -> Answer:
+    listed = [f"{one.dag_id}/{one.run_id}" for one in ask.runs(LISTED)]
+    return ask.show(
+        "new.html",
+        status=status,
+        dag=dag,
+        about=ABOUT,
+        form=form,
+        recipes=offered(),
+        earlier=listed if form.earlier in ("", *listed) else [form.earlier, *listed],
+        mistakes=mistakes or [],
+        expected=expected,
+        expected_s=duration(expected.low_s, expected.high_s) if expected else "",
+        of=duration,
+        followers=asking.FOLLOWERS.get(dag, ()),
+        commands=commands or [],
+        started=started,
+        started_at=ask.airflow(dag, started) if started else "",
+        in_airflow=bool(ask.airflow(dag, "any")),
+        may=ask.visitor.may_edit(dag),
+        most=asking.MOST_CHARS,
+    )
