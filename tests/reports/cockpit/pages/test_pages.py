@@ -1,9 +1,11 @@
 """The page "Pages" shows what the data says, escapes all of it, and takes notes only from those who may edit."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
+from reports import page as document_page
 from reports import search, verdicts
 from tests.reports.conftest import SCRIPT
 
@@ -46,6 +48,13 @@ def test_a_document_is_told_with_everything_escaped(visit, searched, name):
     text = clean(visit.get(f"{BASE}/document/{searched.ids[name]}"))
     assert name in text or name == "tiny"
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_a_page_that_never_became_a_document_has_its_address_as_its_title(visit, searched, monkeypatch):
+    whole = document_page.document
+    monkeypatch.setattr(document_page, "document", lambda run, key: replace(whole(run, key), facts={}))
+    found = whole(searched.run, searched.ids["short"])
+    assert f"<h1>{found.url}</h1>" in clean(visit.get(f"{BASE}/document/{searched.ids['short']}"))
 
 
 def test_why_a_page_was_dropped_is_two_clicks_from_its_reason(visit, searched):
