@@ -22,9 +22,13 @@ CHROMIUM = "/usr/bin/chromium"
 WIDTH = 1280
 MOST_BYTES = 150_000
 LEVELS = (32, 24, 16, 12, 8)  # of each of red, green and blue; as many as a picture of MOST_BYTES can have
-DRAWN = """() => document.readyState === "complete"
-  && [...document.querySelectorAll(".chart")].every((one) => one.querySelector(".main-svg") || one.hidden)
-  && [...document.querySelectorAll("[data-points]")].every((one) => one.querySelector(".main-svg"))"""
+DRAWN = """() => {
+  const seen = (one) => one.getBoundingClientRect().top < innerHeight && one.getBoundingClientRect().bottom > 0;
+  return document.readyState === "complete"
+    && [...document.querySelectorAll(".chart")].every((one) => one.hidden || !seen(one) || one.querySelector(".main-svg"))
+    && [...document.querySelectorAll("[data-points]")].every((one) => one.querySelector(".main-svg"));
+}"""
+"""Every chart in view stands; the page of a training task draws the others when a reader comes to them."""
 FEWER = """async ([source, levels]) => {
   const picture = new Image();
   picture.src = source;

@@ -13,9 +13,19 @@ from perf.cockpit.payloads import ELSEWHERE
 CHROMIUM = "/usr/bin/chromium"
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LIMIT_MS = 30_000
-DRAWN = """() => document.readyState === "complete"
-  && [...document.querySelectorAll(".chart")].every((one) => one.querySelector(".main-svg") || one.hidden)
-  && [...document.querySelectorAll("[data-points]")].every((one) => one.querySelector(".main-svg"))"""
+DRAWN = """() => {
+  const seen = (one) => one.getBoundingClientRect().top < innerHeight && one.getBoundingClientRect().bottom > 0;
+  return document.readyState === "complete"
+    && [...document.querySelectorAll(".chart")].every((one) => one.hidden || !seen(one) || one.querySelector(".main-svg"))
+    && [...document.querySelectorAll("[data-points]")].every((one) => one.querySelector(".main-svg"));
+}"""
+"""Every chart in view stands; the page of a training task draws the others when a reader comes to them."""
+SCROLLED = """async () => {
+  for (const one of document.querySelectorAll(".chart")) {
+    one.scrollIntoView();
+    for (let turn = 0; turn < 2; turn++) await new Promise(requestAnimationFrame);
+  }
+}"""
 PLANTED = """() => [...document.querySelectorAll("*")].flatMap((one) => {
   const found = [...one.attributes].filter((a) => /^on/i.test(a.name)
     || (/^(href|src|action|data|xlink:href|srcdoc)$/i.test(a.name) && /^\\s*(j\\s*a\\s*v\\s*a\\s*s|data:text)/i.test(a.value))
@@ -94,11 +104,12 @@ class Watch:
         return count
 
     def look(self, page: Page, address: str) -> None:
-        """Wait for the charts, then move over the page and focus its fields, which runs handlers that wait for it."""
+        """Wait for the charts, come to each of them, then move over the page and focus its fields, which runs handlers that wait for it."""
         try:
             page.wait_for_function(DRAWN, polling="raf", timeout=LIMIT_MS)
         except TimeoutError:
             self.refused.append(f"{address}: its charts are not drawn after {LIMIT_MS // 1000} s")
+        page.evaluate(SCROLLED)
         self.planted += [f"{address}: {one}" for one in page.evaluate(PLANTED)]
         page.mouse.move(200, 200)
         page.mouse.move(600, 400)
