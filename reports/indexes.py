@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from contract.errors import DamagedError, StoreError
 from contract.kinds import Kind
 from contract.manifest import File, Rows, read
-from contract.plan import Run, Task
+from contract.plan import WHOLE, Run, Task
 from contract.stages import STAGES
 from contract.store import Store
 from contract.tables import reading
@@ -40,7 +40,10 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class Indexed:
-    """A committed task that judges documents. files: those of its drops and documents, by name."""
+    """A committed task that judges documents. files: those of its drops and documents, by name.
+
+    cuts: the path of a documents file -> the cuts of its texts so far.
+    """
 
     stage: str
     partition: str
@@ -50,6 +53,7 @@ class Indexed:
     addresses: tuple[File, ...]
     steps: tuple[File, ...]
     files: dict[str, File] = field(repr=False, compare=False)
+    cuts: dict[str, File] = field(repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
@@ -76,12 +80,17 @@ class _Remembered:
         self._held: OrderedDict[tuple[str, str], tuple[float, Indexed]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, store: Store, task: Task) -> Indexed | None:
-        key = store.uri, task.prefix
+    def known(self, store: Store, task: Task) -> Indexed | None:
+        """What is remembered of a task and still fresh."""
         with self._lock:
-            since, found = self._held.get(key, (float("-inf"), None))
-        if found and time.monotonic() - since < FRESH_S:
+            since, found = self._held.get((store.uri, task.prefix), (float("-inf"), None))
+        return found if found and time.monotonic() - since < FRESH_S else None
+
+    def get(self, store: Store, task: Task) -> Indexed | None:
+        """The committed task; None if it is not done."""
+        if found := self.known(store, task):
             return found
+        key = store.uri, task.prefix
         try:
             found = _indexed(store, task)
         except FileNotFoundError:
@@ -103,7 +112,9 @@ def _indexed(store: Store, task: Task) -> Indexed:
     named = [file for file in own if file.kind in (Kind.DROPS, Kind.DOCUMENTS)]
     places, addresses, steps = (tuple(manifest.of(kind)) for kind in (Kind.PLACES, Kind.ADDRESSES, Kind.STEPS))
     files = {file.path.rpartition("/")[2]: file for file in named}
-    return Indexed(task.stage, task.partition, task.prefix, manifest.rows, places, addresses, steps, files)
+    cut = {file.part: file for file in manifest.of(Kind.CUTS)}
+    cuts = {file.path: cut[file.part] for file in manifest.of(Kind.DOCUMENTS) if file.part in cut}
+    return Indexed(task.stage, task.partition, task.prefix, manifest.rows, places, addresses, steps, files, cuts)
 
 
 def indexed(run: Run, stages: Iterable[str] | None = None) -> tuple[list[Indexed], list[str]]:
@@ -121,10 +132,11 @@ def indexed(run: Run, stages: Iterable[str] | None = None) -> tuple[list[Indexed
         except StoreError as error:
             return error
 
-    found = list(together(run.store, get, tasks))
-    return [one for one in found if isinstance(one, Indexed)], [
-        str(one) for one in found if isinstance(one, StoreError)
-    ]
+    held: list[Indexed | StoreError | None] = [_REMEMBERED.known(run.store, task) for task in tasks]
+    unknown = [at for at, one in enumerate(held) if one is None]
+    for at, one in zip(unknown, together(run.store, get, [tasks[at] for at in unknown]), strict=True):
+        held[at] = one
+    return [one for one in held if isinstance(one, Indexed)], [str(one) for one in held if isinstance(one, StoreError)]
 
 
 def lacking(tasks: Iterable[Indexed]) -> list[str]:
@@ -224,25 +236,65 @@ def tables(store: Store, tasks: Iterable[Indexed], kind: Kind) -> list[Table]:
 
 
 def find(store: Store, tasks: Sequence[Indexed], ids: Sequence[str]) -> dict[str, list[Place]]:
-    """Id -> the places of each of these documents, in the order of `tasks`. ids: of 32 hexadecimal digits."""
+    """Id -> the places of each of these documents, in the order of `tasks`. ids: of 32 hexadecimal digits.
+
+    A document that `score` or `curate` has kept stands otherwise only in tables of its own segment and of the whole
+    corpus, so that most tables need not be read. The segments' other tables are read for ids that neither has.
+    """
     keys = sorted({bytes.fromhex(one) for one in ids})
     if not keys:
         return {}
+    first = [task for task in tasks if task.stage in KEEPERS]
+    whole = [task for task in tasks if task.partition == WHOLE and task not in first]
+    found = _look_up(store, [*first, *whole], keys)
+    segments = {place.task.partition for _, place in found if place.task in first}
+    missing = {bytes.fromhex(key) for key, place in found if place.task in first}.symmetric_difference(keys)
+    rest = [task for task in tasks if task not in first and task.partition != WHOLE]
+    found += _look_up(store, [task for task in rest if missing or task.partition in segments], keys)
+    order = {task.prefix: at for at, task in enumerate(tasks)}
+    places: dict[str, list[Place]] = {}
+    for key, place in sorted(found, key=lambda pair: order[pair[1].task.prefix]):
+        places.setdefault(key, []).append(place)
+    return places
+
+
+def _look_up(store: Store, tasks: Sequence[Indexed], keys: Sequence[bytes]) -> list[tuple[str, Place]]:
+    """The places of documents in the tables of some tasks. keys: ids as bytes, ascending."""
 
     def look(table: Table) -> list[tuple[str, Place]]:
-        ranges = table.ranges()
-        groups = [at for at, (low, high) in enumerate(ranges) if _within(keys, low, high)]
-        if not groups:
-            return []
-        held = table.read(groups)
-        found = held.filter(pc.is_in(held["id"], value_set=pa.array(keys, pa.binary(16))))
-        return [(row["id"].hex(), table.place(row)) for row in found.to_pylist()]
+        groups = [at for at, (low, high) in enumerate(table.ranges()) if _within(keys, low, high)]
+        found: list[tuple[str, Place]] = []
+        if groups:
+            with table.opened() as opened:
+                for group in groups:
+                    found += _of_group(table, opened, group, keys)
+        return found
 
-    places: dict[str, list[Place]] = {}
-    for pairs in together(store, look, tables(store, tasks, Kind.PLACES)):
-        for key, place in pairs:
-            places.setdefault(key, []).append(place)
-    return places
+    return [pair for pairs in together(store, look, tables(store, tasks, Kind.PLACES)) for pair in pairs]
+
+
+def _of_group(table: "Table", opened: pq.ParquetFile, group: int, keys: Sequence[bytes]) -> list[tuple[str, Place]]:
+    """The places that a row group has of some ids. The other columns are read only if it has any."""
+    ids = opened.read_row_group(group, columns=["id"], use_threads=False)["id"]
+    rows = [at for key in keys for at in range(*equal_range(ids, key))]
+    if not rows:
+        return []
+    held = opened.read_row_group(group, use_threads=False).take(rows)
+    return [(row["id"].hex(), table.place(row)) for row in held.to_pylist()]
+
+
+def equal_range(ids: pa.ChunkedArray, key: bytes) -> tuple[int, int]:
+    """The first and the last row plus one of an id among ascending ids of 16 bytes."""
+    held = _as_numpy(ids)
+    sought = np.bytes_(key)
+    return int(np.searchsorted(held, sought, "left")), int(np.searchsorted(held, sought, "right"))
+
+
+def _as_numpy(ids: pa.ChunkedArray) -> Any:
+    data = ids.combine_chunks()
+    if isinstance(data, pa.ChunkedArray):
+        data = pa.concat_arrays(data.chunks) if data.num_chunks else pa.array([], pa.binary(16))
+    return np.frombuffer(data.buffers()[1], "S16", len(data), data.offset * 16) if len(data) else np.zeros(0, "S16")
 
 
 def at_address(store: Store, tasks: Sequence[Indexed], addresses: Iterable[str], most: int) -> list[Place]:

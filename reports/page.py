@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contract.cuts import Ranges
-from contract.documents import parts_of
 from contract.kinds import Kind
-from contract.manifest import File, Manifest, find
+from contract.manifest import File, find
 from contract.plan import Run
 from contract.schema import DOCUMENTS, Drop
 from contract.scores import SCORES
@@ -116,7 +115,7 @@ def document(run: Run, key: str) -> Document | None:
     row = indexes.rows_at(run.store, [kept], [*DOCUMENTS.names, *SCORES])[0] if kept else {}
     drop = indexes.rows_at(run.store, [dropped], TOLD)[0] if dropped else {}
     text, written, more = _text(run, key, dropped, kept, row, drop)
-    cuts = cuts_by_stage(run, kept, key) if kept else {}
+    cuts = cuts_by_stage(run.store, tasks, kept, key) if kept else {}
     last = dropped or kept
     assert last is not None
     spans = spans_of(text, cuts, _original(run, kept, row)) if kept else [Span(text)]
@@ -182,23 +181,16 @@ def _original(run: Run, kept: Place | None, row: dict[str, Any]) -> str | None:
     return next(found, None)
 
 
-def cuts_by_stage(run: Run, kept: Place, key: str) -> dict[str, Ranges]:
+def cuts_by_stage(store: Store, tasks: Sequence[Indexed], kept: Place, key: str) -> dict[str, Ranges]:
     """Stage -> the byte ranges that it cut out of a document's text as written, of the stages that cut any."""
     found: dict[str, Ranges] = {}
-    for stage in CUTTING:
-        task = next((task for task in run.tasks().values() if task.stage == stage), None)
-        done = find(run.store, task) if task else None
-        cuts = _cuts_of(done, kept.file) if done else None
-        if cuts is not None:
-            rows = matching(run.store, [cuts], pc.field("row") == kept.row, ["id", "start", "end"])
+    for task in tasks:
+        if task.stage in CUTTING and kept.file.path in task.cuts:
+            rows = matching(store, [task.cuts[kept.file.path]], pc.field("row") == kept.row, ["id", "start", "end"])
             before = [one for ranges in found.values() for one in ranges]
             new = [(one["start"], one["end"]) for one in rows if one["id"] == key]
-            found[stage] = [one for one in new if one not in before]
+            found[task.stage] = [one for one in new if one not in before]
     return {stage: ranges for stage, ranges in found.items() if ranges}
-
-
-def _cuts_of(done: Manifest, file: File) -> File | None:
-    return next((part.cuts for part in parts_of(done) if part.documents.path == file.path), None)
 
 
 def scores_of(run: Run, row: dict[str, Any]) -> Iterator[Scored]:

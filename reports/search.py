@@ -2,7 +2,7 @@
 
 Every search is a page of at most PAGE documents and says where the next one begins. Searches by id and by address, and
 lists by reason and language, read the indexes of the stages (`reports.indexes`): one row group of each table, or one
-narrow column of it. Words are looked for in the snippets of what was dropped, in the order of the files, and a search
+narrow column of it. Lists go through one segment of the crawl after the other, so that few tables are read. Words are looked for in the snippets of what was dropped, in the order of the files, and a search
 stops after WORDS_S seconds; the next page goes on from there.
 """
 
@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from contract.errors import InputError
 from contract.kinds import Kind
-from contract.plan import Run
+from contract.plan import WHOLE, Run
 from contract.schema import PLACES
 from contract.stages import upstream
 from contract.store import Store
@@ -183,20 +183,25 @@ def _in_ranges(
     table: Table, prefixes: Sequence[str], after: Key | None, query: Query, most: int
 ) -> Iterator[tuple[Key, Place]]:
     """The rows whose address begins with one of the prefixes, in order, from the first after a key; at most `most`."""
+    bounds = [(max(prefix, after[0]) if after else prefix, prefix + "\U0010ffff") for prefix in prefixes]
+    groups = sorted({group for low, high in bounds for group in table.groups(low, high)})
     taken = 0
+    if not groups:
+        return
     with table.opened() as opened:
-        for prefix in prefixes:
-            low = max(prefix, after[0]) if after else prefix
-            for group in table.groups(low, prefix + "\U0010ffff"):
-                held = opened.read_row_group(group, use_threads=False)
-                held = _matching(held.filter(pc.starts_with(held["address"], prefix)), query)
-                if after:
-                    held = held.filter(_behind(held, after))
-                for row in held.slice(0, most - taken).to_pylist():
-                    yield (row["address"], row["file"], row["row"]), table.place(row)
-                    taken += 1
-                if taken == most:
-                    return
+        for group in groups:
+            addresses = opened.read_row_group(group, columns=["address"], use_threads=False)["address"]
+            asked = reduce(pc.or_, [pc.starts_with(addresses, prefix) for prefix in prefixes])
+            if not pc.any(asked).as_py():
+                continue
+            held = _matching(opened.read_row_group(group, use_threads=False).filter(asked), query)
+            if after:
+                held = held.filter(_behind(held, after))
+            for row in held.slice(0, most - taken).to_pylist():
+                yield (row["address"], row["file"], row["row"]), table.place(row)
+                taken += 1
+            if taken == most:
+                return
 
 
 def _behind(held: pa.Table, after: Key) -> pa.ChunkedArray:
@@ -237,20 +242,44 @@ def _no_after(after: str) -> InputError:
     return InputError(f"{after[:40]!r} is not where a page ends: search again from the beginning")
 
 
-def _id_after(after: str) -> bytes | None:
-    if after and not ID.fullmatch(after):
+def _list_after(after: str) -> tuple[int, bytes | None]:
+    """Where a list goes on: the number of its segment, and the last id there."""
+    number, _, key = after.partition(":")
+    if after and not (number.isdecimal() and ID.fullmatch(key)):
         raise _no_after(after)
-    return bytes.fromhex(after) if after else None
+    return (int(number), bytes.fromhex(key)) if after else (0, None)
+
+
+def _by_partition(tasks: Sequence[Indexed]) -> list[list[Indexed]]:
+    """Tasks of one segment together, in the order of the crawl, and those of the whole corpus behind them.
+
+    A list goes through one segment after the other: its tables are few, and ids are hashes, so that a page is a random
+    sample of its segment.
+    """
+    found: dict[str, list[Indexed]] = {}
+    for task in tasks:
+        found.setdefault(task.partition, []).append(task)
+    whole = found.pop(WHOLE, [])
+    return [*found.values(), *([whole] if whole else [])]
 
 
 def _dropped(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
-    """What was dropped, by id. Ids are hashes, so a page is also a random sample."""
-    after, read = _id_after(query.after), tables(store, _with_reason(tasks, query.reason), Kind.PLACES)
-    look = partial(_first_drops, after=after, query=query, most=size + 1)
-    rows = merge(*together(store, look, read), key=lambda pair: pair[0])
-    taken = list(islice(rows, size + 1))
-    page = [place for _, place in taken[:size]]
-    return Found(tuple(hits(store, page)), taken[size - 1][0].hex() if len(taken) > size else "")
+    """What was dropped, segment by segment, there by id."""
+    first, after = _list_after(query.after)
+    taken: list[tuple[int, bytes, Place]] = []
+    for number, some in islice(enumerate(_by_partition(_with_reason(tasks, query.reason))), first, None):
+        look = partial(_first_drops, after=after, query=query, most=size + 1 - len(taken))
+        rows = merge(*together(store, look, tables(store, some, Kind.PLACES)), key=lambda pair: pair[0])
+        taken += [(number, key, place) for key, place in islice(rows, size + 1 - len(taken))]
+        if len(taken) > size:
+            break
+        after = None
+    return Found(tuple(hits(store, [place for *_, place in taken[:size]])), _next_of(taken, size))
+
+
+def _next_of(taken: Sequence[tuple[int, bytes, Place]], size: int) -> str:
+    """Where the next page of a list begins; empty at its end. taken: one more than the page if there is more."""
+    return f"{taken[size - 1][0]}:{taken[size - 1][1].hex()}" if len(taken) > size else ""
 
 
 def _with_reason(tasks: Sequence[Indexed], reason: str) -> list[Indexed]:
@@ -295,23 +324,43 @@ def _above(ids: pa.ChunkedArray, after: bytes) -> pa.Array:
 
 
 def _kept(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
-    """What no stage has dropped, by id: spans of ids in which every table has at most a row group, until a page."""
-    after, read = _id_after(query.after), tables(store, tasks, Kind.PLACES)
+    """What no stage has dropped, segment by segment, there by id."""
+    first, after = _list_after(query.after)
+    whole = [task for task in tasks if task.partition == WHOLE]
+    taken: list[tuple[int, bytes, Place]] = []
+    for number, some in islice(enumerate(_by_partition(tasks)), first, None):
+        own = tables(store, some, Kind.PLACES)
+        later = [] if some == whole else tables(store, whole, Kind.PLACES)
+        found = _kept_of(store, [*own, *later], len(own), query, after, size + 1 - len(taken))
+        taken += [(number, key, place) for key, place in found]
+        if len(taken) > size:
+            break
+        after = None
+    return Found(tuple(hits(store, [place for *_, place in taken[:size]])), _next_of(taken, size))
+
+
+def _kept_of(
+    store: Store, read: Sequence[Table], own: int, query: Query, after: bytes | None, most: int
+) -> list[tuple[bytes, Place]]:
+    """The first documents that the first `own` tables keep and no table drops, by id: at most `most`.
+
+    Reads spans of ids in which every table has at most a row group, until there are enough.
+    """
     found: list[tuple[bytes, Place]] = []
-    while len(found) <= size:
+    while len(found) < most:
         ahead = [[last for _, last in table.ranges() if after is None or last > after] for table in read]
         ends = [lasts[0] for lasts in ahead if len(lasts) > 1]
         span = partial(_span, after=after, end=min(ends, default=None))
         held = pa.concat_tables([SPAN.empty_table(), *together(store, span, list(enumerate(read)))])
         gone = held.filter(pc.is_valid(held["reason"]))["id"]
+        held = held.filter(pc.less(held["table"], own))
         left = _matching(held.filter(pc.invert(pc.is_in(held["id"], value_set=gone))), query).sort_by("id")
-        rows = left.slice(0, size + 1 - len(found)).to_pylist()
+        rows = left.slice(0, most - len(found)).to_pylist()
         found += [(row["id"], read[row["table"]].place(row)) for row in rows]
         if not ends:
             break
         after = min(ends)
-    page = [place for _, place in found[:size]]
-    return Found(tuple(hits(store, page)), found[size - 1][0].hex() if len(found) > size else "")
+    return found
 
 
 def _span(numbered: tuple[int, Table], after: bytes | None, end: bytes | None) -> pa.Table:

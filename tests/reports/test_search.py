@@ -4,7 +4,7 @@ import pytest
 
 from contract.errors import InputError
 from contract.manifest import Attempt, Rows
-from reports import search
+from reports import indexes, search
 from reports.search import KEPT, Query
 
 
@@ -73,7 +73,7 @@ def test_a_long_address_is_told_apart_by_its_beginning(searched):
 @pytest.mark.parametrize("size", [1, 2, 50])
 def test_lists_go_on_page_after_page(searched, size, monkeypatch):
     ids = searched.ids
-    dropped = sorted(["short", "brief", "tiny", "copy"], key=ids.get)
+    dropped = [*sorted(["short", "brief", "tiny"], key=ids.get), "copy"]  # by segment, then of the whole corpus
     kept = sorted(["plain", "hostile", "other"], key=ids.get)
     for query, every in (
         (Query(), dropped),
@@ -133,3 +133,20 @@ def test_results_without_an_index_are_named(searched):
     assert search.search(run, Query(id="f" * 32)).notes == (
         "What dedup_substring dropped cannot be searched: it was written before the index. Start the run again.",
     )
+
+
+def test_an_id_that_was_kept_is_sought_in_few_tables(searched, monkeypatch):
+    """A corpus has hundreds of tables; those of other segments and earlier stages cannot have a kept document."""
+    opened = []
+    look_up = indexes._look_up
+    monkeypatch.setattr(
+        indexes,
+        "_look_up",
+        lambda store, tasks, keys: opened.append([one.stage for one in tasks]) or look_up(store, tasks, keys),
+    )
+    tasks, _ = indexes.indexed(searched.run)
+    for name, stages in (("copy", ["score", "dedup_fuzzy"]), ("short", ["filter", "score"])):
+        [places] = indexes.find(searched.run.store, tasks, [searched.ids[name]]).values()
+        assert sorted(place.task.stage for place in places) == sorted(stages)
+    assert indexes.find(searched.run.store, tasks, ["f" * 32]) == {}
+    assert opened[-1] == [one.stage for one in tasks if one.stage not in indexes.KEEPERS and one.partition != "all"]
