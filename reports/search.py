@@ -2,8 +2,9 @@
 
 Every search is a page of at most PAGE documents and says where the next one begins. Searches by id and by address, and
 lists by reason and language, read the indexes of the stages (`reports.indexes`): one row group of each table, or one
-narrow column of it. Lists go through one segment of the crawl after the other, so that few tables are read. Words are looked for in the snippets of what was dropped, in the order of the files, and a search
-stops after WORDS_S seconds; the next page goes on from there.
+narrow column of it. Lists go through one segment of the crawl after the other, so that few tables are read. Words are
+looked for in the snippets of what was dropped, in the order of the files, and a search stops after WORDS_S seconds; the
+next page goes on from there.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Fifty users at once: each asks for one page after the other, over connections of their own, until all is asked.
 
-The users of this driver do not read: as soon as a page is there, they ask for the next. So fifty requests are under way at
-every moment, on a machine whose cores serve the driver, Airflow's scheduler and the API server.
+Users read a page for a few seconds before they ask for the next; users who do not read have fifty requests under way at every
+moment. The cores of the machine serve the driver, Airflow's scheduler and the API server.
 """
 
 import asyncio

