@@ -34,6 +34,7 @@ READERS_S3 = 8  # S3 answers after tens of milliseconds, a disk at once
 TASKS, FRESH_S = 2048, 60.0  # committed tasks that are remembered, and for how long
 FOOTERS = 512
 KEEPERS = ("score", "curate")  # stages that also list the documents that they kept
+NAMED = set(File.model_fields)  # one for all files
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -74,32 +75,44 @@ class Place:
 
 
 class _Remembered:
-    """What pages need of manifests, the oldest forgotten first. A manifest that is deleted is seen after FRESH_S."""
+    """What pages need of manifests, the oldest forgotten first.
+
+    A manifest never changes, but it may be deleted and made anew: after FRESH_S its time in the store is compared.
+    """
 
     def __init__(self) -> None:
-        self._held: OrderedDict[tuple[str, str], tuple[float, Indexed]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._held: OrderedDict[tuple[str, str], tuple[float, int, Indexed]] = OrderedDict()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
 
     def known(self, store: Store, task: Task) -> Indexed | None:
         """What is remembered of a task and still fresh."""
         with self._lock:
-            since, found = self._held.get((store.uri, task.prefix), (float("-inf"), None))
+            since, _, found = self._held.get((store.uri, task.prefix), (float("-inf"), 0, None))
         return found if found and time.monotonic() - since < FRESH_S else None
 
     def get(self, store: Store, task: Task) -> Indexed | None:
         """The committed task; None if it is not done."""
         if found := self.known(store, task):
             return found
-        key = store.uri, task.prefix
-        try:
-            found = _indexed(store, task)
-        except FileNotFoundError:
+        entry = store.entry(f"{task.prefix}/manifest.json")
+        if entry is None:
             return None
-        with self._lock:
-            self._held[key] = time.monotonic(), found
-            self._held.move_to_end(key)
-            while len(self._held) > TASKS:
-                self._held.popitem(last=False)
+        with self._reading:  # a large manifest takes tens of megabytes while it is read: one at a time
+            if found := self.known(store, task):
+                return found
+            key = store.uri, task.prefix
+            with self._lock:
+                _, made, found = self._held.get(key, (0.0, 0, None))
+            if found is None or made != entry.modified:
+                try:
+                    found = _indexed(store, task)
+                except FileNotFoundError:
+                    return None
+            with self._lock:
+                self._held[key] = time.monotonic(), entry.modified, found
+                self._held.move_to_end(key)
+                while len(self._held) > TASKS:
+                    self._held.popitem(last=False)
         return found
 
 
@@ -111,10 +124,16 @@ def _indexed(store: Store, task: Task) -> Indexed:
     own = [file for file in manifest.files if file.path.startswith(f"{manifest.prefix}/")]
     named = [file for file in own if file.kind in (Kind.DROPS, Kind.DOCUMENTS)]
     places, addresses, steps = (tuple(manifest.of(kind)) for kind in (Kind.PLACES, Kind.ADDRESSES, Kind.STEPS))
-    files = {file.path.rpartition("/")[2]: file for file in named}
-    cut = {file.part: file for file in manifest.of(Kind.CUTS)}
+    files = {file.path.rpartition("/")[2]: _lean(file) for file in named}
+    cut = {file.part: _lean(file) for file in manifest.of(Kind.CUTS)}
     cuts = {file.path: cut[file.part] for file in manifest.of(Kind.DOCUMENTS) if file.part in cut}
     return Indexed(task.stage, task.partition, task.prefix, manifest.rows, places, addresses, steps, files, cuts)
+
+
+def _lean(file: File) -> File:
+    """The file without what only its verification needs: a run of a whole crawl has tens of thousands of files."""
+    kept = {name: getattr(file, name) for name in ("path", "kind", "bytes", "rows", "part", "source")}
+    return File.model_construct(NAMED, sha256="", **kept)
 
 
 def indexed(run: Run, stages: Iterable[str] | None = None) -> tuple[list[Indexed], list[str]]:

@@ -26,14 +26,19 @@ SCROLLED = """async () => {
     for (let turn = 0; turn < 2; turn++) await new Promise(requestAnimationFrame);
   }
 }"""
-PLANTED = """() => [...document.querySelectorAll("*")].flatMap((one) => {
-  const found = [...one.attributes].filter((a) => /^on/i.test(a.name)
-    || (/^(href|src|action|data|xlink:href|srcdoc)$/i.test(a.name) && /^\\s*(j\\s*a\\s*v\\s*a\\s*s|data:text)/i.test(a.value))
-    || (/^(href|src|action)$/i.test(a.name) && a.value.includes("evil.invalid"))).map((a) => `${one.tagName} ${a.name}`);
-  if (["IFRAME", "OBJECT", "EMBED", "BASE", "MARQUEE", "AUDIO", "VIDEO"].includes(one.tagName)) found.push(one.tagName);
-  if (one.tagName === "SCRIPT" && !one.src) found.push("SCRIPT");
-  return found;
-})"""
+PLANTED = """() => {
+  const elsewhere = (address) => {
+    try { return new URL(address, document.baseURI).hostname.endsWith("evil.invalid"); } catch { return false; }
+  };
+  return [...document.querySelectorAll("*")].flatMap((one) => {
+    const found = [...one.attributes].filter((a) => /^on/i.test(a.name)
+      || (/^(href|src|action|data|xlink:href|srcdoc)$/i.test(a.name) && /^\\s*(j\\s*a\\s*v\\s*a\\s*s|data:text)/i.test(a.value))
+      || (/^(href|src|action)$/i.test(a.name) && elsewhere(a.value))).map((a) => `${one.tagName} ${a.name}`);
+    if (["IFRAME", "OBJECT", "EMBED", "BASE", "MARQUEE", "AUDIO", "VIDEO"].includes(one.tagName)) found.push(one.tagName);
+    if (one.tagName === "SCRIPT" && !one.src) found.push("SCRIPT");
+    return found;
+  });
+}"""
 """What no page of ours has: handlers in attributes, inline scripts, frames, addresses that are code or lead elsewhere."""
 
 
