@@ -42,7 +42,8 @@ U = TypeVar("U")
 class Indexed:
     """A committed task that judges documents. files: those of its drops and documents, by name.
 
-    cuts: the path of a documents file -> the cuts of its texts so far.
+    cuts: the path of a documents file -> the cuts of its texts so far. matches: which documents share text with a
+    benchmark.
     """
 
     stage: str
@@ -54,6 +55,7 @@ class Indexed:
     steps: tuple[File, ...]
     files: dict[str, File] = field(repr=False, compare=False)
     cuts: dict[str, File] = field(repr=False, compare=False)
+    matches: tuple[File, ...] = field(repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
@@ -122,11 +124,13 @@ def _indexed(store: Store, task: Task) -> Indexed:
     manifest = read(store, task.prefix)
     own = [file for file in manifest.files if file.path.startswith(f"{manifest.prefix}/")]
     named = [file for file in own if file.kind in (Kind.DROPS, Kind.DOCUMENTS)]
-    places, addresses, steps = (tuple(manifest.of(kind)) for kind in (Kind.PLACES, Kind.ADDRESSES, Kind.STEPS))
+    kinds = Kind.PLACES, Kind.ADDRESSES, Kind.STEPS, Kind.MATCHES
+    places, addresses, steps, matches = (tuple(manifest.of(kind)) for kind in kinds)
     files = {file.path.rpartition("/")[2]: _lean(file) for file in named}
     cut = {file.part: _lean(file) for file in manifest.of(Kind.CUTS)}
     cuts = {file.path: cut[file.part] for file in manifest.of(Kind.DOCUMENTS) if file.part in cut}
-    return Indexed(task.stage, task.partition, task.prefix, manifest.rows, places, addresses, steps, files, cuts)
+    known = manifest.rows, places, addresses, steps, files, cuts, matches
+    return Indexed(task.stage, task.partition, task.prefix, *known)
 
 
 def _lean(file: File) -> File:

@@ -30,7 +30,7 @@ from reports.spans import Span, shingled, shortened, similarity, spans_of
 
 TEXT_CHARS = 20_000  # of a text that a page shows
 SCANNED_ROWS = 200_000  # of a table without an index that may be looked through for one document
-COPIES, COPIES_S = 10, 0.3
+COPIES, COPIES_S = 10, 0.1
 TOLD = ("id", "url", "value", "duplicate_of", "snippet")
 CUTTING = ("dedup_substring", "decontaminate")
 CRAWLED = (
@@ -225,7 +225,7 @@ def way(
         if stage in cuts:
             yield Step(stage, "cut", f"{sum(end - start for start, end in cuts[stage]):,} bytes")
         if stage == "decontaminate":
-            yield from _shares(run, stage, key)
+            yield from _shares(run.store, tasks, stage, key)
     yield from _held_out(run, key)
 
 
@@ -233,11 +233,10 @@ def upstream_of(stage: str, stages: Sequence[str]) -> Sequence[str]:
     return stages[: stages.index(stage)] if stage in stages else ()
 
 
-def _shares(run: Run, stage: str, key: str) -> Iterator[Step]:
-    done = find(run.store, run.task(stage))
-    files = done.of(Kind.MATCHES) if done else []
+def _shares(store: Store, tasks: Sequence[Indexed], stage: str, key: str) -> Iterator[Step]:
+    files = [file for task in tasks if task.stage == stage for file in task.matches]
     if sum(file.rows for file in files) <= SCANNED_ROWS:
-        for row in matching(run.store, files, pc.field("id") == key, ["action", "benchmark", "ngram"]):
+        for row in matching(store, files, pc.field("id") == key, ["action", "benchmark", "ngram"]):
             yield Step(stage, "shares text", f"{row['action']}, {row['benchmark']}: {row['ngram']}")
 
 
@@ -274,10 +273,10 @@ def _copies(store: Store, tasks: Sequence[Indexed], key: str) -> list[Hit]:
             row = 0
             with open_table(store, file) as table, reading(store, file):
                 for batch in table.iter_batches(1 << 14, columns=["duplicate_of", "reason", "language"]):
-                    for at, same in enumerate(pc.equal(batch["duplicate_of"], key).to_pylist()):
-                        if same:
-                            said = batch.slice(at, 1).to_pylist()[0]
-                            found.append(Place(task, file, row + at, said["reason"], said["language"]))
+                    same = pc.indices_nonzero(pc.fill_null(pc.equal(batch["duplicate_of"], key), False))
+                    for at in same.to_pylist():
+                        said = batch.slice(at, 1).to_pylist()[0]
+                        found.append(Place(task, file, row + at, said["reason"], said["language"]))
                     row += batch.num_rows
                     if len(found) >= COPIES or time.monotonic() - begun > COPIES_S:
                         return hits(store, found[:COPIES])

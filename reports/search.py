@@ -33,7 +33,7 @@ from pipelines.urls.canonical import canonical
 from reports.indexes import Indexed, Place, Table, find, indexed, lacking, rows_at, tables, together
 
 PAGE = 50
-WORDS_S = 0.3
+WORDS_S = 0.2
 ID = re.compile(r"[0-9a-f]{32}")
 SHOWN = ("id", "url", "title", "value", "snippet")
 LONG = f"Addresses are told apart by their first {SURT_CHARS} characters; compare the rest below."
