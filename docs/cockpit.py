@@ -47,7 +47,10 @@ FEWER = """async ([source, levels]) => {
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture: its name, the page, and its height in pixels. within: inside Airflow's own page. click: what to open first."""
+    """A picture: its name, the page, and its height in pixels. within: inside Airflow's own page.
+
+    click: what to open first. at: what stands at the top of the picture.
+    """
 
     name: str
     address: str
@@ -55,6 +58,7 @@ class Shot:
     within: bool = False
     dark: bool = False
     click: str = ""
+    at: str = ""
 
 
 def shots(runs: dict[str, str]) -> list[Shot]:
@@ -65,13 +69,19 @@ def shots(runs: dict[str, str]) -> list[Shot]:
         Shot("run-in-airflow", f"/dags/corpus/runs/{corpus}/plugin/gristmill-run", 900, within=True),
         Shot("run", f"/run/corpus/{corpus}", 1250),
         Shot("pages", f"/pages/corpus/{corpus}", 800),
-        Shot("document", f"/pages/corpus/{corpus}?stage=filter", 1100, click="tbody a"),
+        Shot("document", f"/pages/corpus/{corpus}?stage=filter", 1000, click="tbody a"),
         Shot("thresholds", f"/pages/corpus/{corpus}/thresholds", 900),
         Shot("training", f"/training/pretrain/{pretrain}/pretrain", 1000, dark=True),
         Shot("gate", f"/training/align/{align}/gate", 1000),
-        Shot("models", f"/models/evaluate/{evaluate}", 1000),
-        Shot("lineage", f"/models/align/{align}/ppo", 900),
-        Shot("new-run", f"/new?from_dag=corpus&from_run={corpus}", 1000),
+        Shot("models", f"/models/evaluate/{evaluate}", 1000, at="h2:has-text('Abilities')"),
+        Shot("lineage", f"/models/align/{align}/ppo", 900, at="h2:has-text('Lineage')"),
+        Shot(
+            "new-run",
+            f"/new?from_dag=corpus&from_run={corpus}",
+            1000,
+            click="text=What would it do?",
+            at="text=Overrides",
+        ),
     ]
 
 
@@ -121,6 +131,8 @@ def take(browser: Browser, url: str, bearer: str, shot: Shot) -> int:
     if shot.click:
         page.locator(shot.click).first.click()
         page.wait_for_load_state("load")
+    if shot.at:
+        page.locator(shot.at).first.evaluate("(one) => one.scrollIntoView()")
     page.wait_for_function(DRAWN)
     data = smaller(page.context.new_page(), page.screenshot(type="png"))
     (FOLDER / f"{shot.name}.png").write_bytes(data)
