@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -152,7 +152,10 @@ def _says(hit: Hit, words: str) -> bool:
 def _by_address(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
     """Documents by address. The kept and the dropped row of one stand together, so that the drop alone is shown."""
     forms = {query.address, canonical(query.address)} if "://" in query.address else {query.address}
-    asked = sorted({prefix for form in forms for prefix in ranges(form)})
+    prefixes = {prefix for form in forms for prefix in ranges(form)}
+    asked = tuple(
+        sorted(one for one in prefixes if not any(one != other and one.startswith(other) for other in prefixes))
+    )
     after = _address_key(query.after)
     read = tables(store, tasks if query.reason in ("", KEPT) else _with_reason(tasks, query.reason), Kind.ADDRESSES)
     early = replace(query, reason="") if query.reason == KEPT else query  # what was dropped later is seen by its drop
@@ -183,20 +186,22 @@ def _in_ranges(
     table: Table, prefixes: Sequence[str], after: Key | None, query: Query, most: int
 ) -> Iterator[tuple[Key, Place]]:
     """The rows whose address begins with one of the prefixes, in order, from the first after a key; at most `most`."""
-    taken = 0
+    taken, low = 0, after[0] if after else ""
+    groups = {group for one in prefixes for group in table.groups(max(one, low), one + "\U0010ffff")}
+    if not groups:
+        return
     with table.opened() as opened:
-        for prefix in prefixes:
-            low = max(prefix, after[0]) if after else prefix
-            for group in table.groups(low, prefix + "\U0010ffff"):
-                held = opened.read_row_group(group, use_threads=False)
-                held = _matching(held.filter(pc.starts_with(held["address"], prefix)), query)
-                if after:
-                    held = held.filter(_behind(held, after))
-                for row in held.slice(0, most - taken).to_pylist():
-                    yield (row["address"], row["file"], row["row"]), table.place(row)
-                    taken += 1
-                if taken == most:
-                    return
+        for group in sorted(groups):
+            held = opened.read_row_group(group, use_threads=False)
+            begins = [pc.starts_with(held["address"], prefix) for prefix in prefixes]
+            held = _matching(held.filter(reduce(pc.or_, begins)), query)
+            if after:
+                held = held.filter(_behind(held, after))
+            for row in held.slice(0, most - taken).to_pylist():
+                yield (row["address"], row["file"], row["row"]), table.place(row)
+                taken += 1
+            if taken == most:
+                return
 
 
 def _behind(held: pa.Table, after: Key) -> pa.ChunkedArray:
