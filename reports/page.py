@@ -7,6 +7,7 @@ row is read. All texts come from web pages, so whoever shows them must escape th
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow.compute as pc
@@ -15,8 +16,8 @@ import pyarrow.parquet as pq
 from contract.cuts import Ranges
 from contract.documents import parts_of
 from contract.kinds import Kind
-from contract.manifest import File, Manifest, find
-from contract.plan import Run
+from contract.manifest import File, find, read
+from contract.plan import Run, Task
 from contract.schema import DOCUMENTS, Drop
 from contract.scores import SCORES
 from contract.settings.corpus import CRAWL
@@ -187,8 +188,7 @@ def cuts_by_stage(run: Run, kept: Place, key: str) -> dict[str, Ranges]:
     found: dict[str, Ranges] = {}
     for stage in CUTTING:
         task = next((task for task in run.tasks().values() if task.stage == stage), None)
-        done = find(run.store, task) if task else None
-        cuts = _cuts_of(done, kept.file) if done else None
+        cuts = _committed(run.store, task)[0].get(kept.file.path) if task else None
         if cuts is not None:
             rows = matching(run.store, [cuts], pc.field("row") == kept.row, ["id", "start", "end"])
             before = [one for ranges in found.values() for one in ranges]
@@ -197,8 +197,19 @@ def cuts_by_stage(run: Run, kept: Place, key: str) -> dict[str, Ranges]:
     return {stage: ranges for stage, ranges in found.items() if ranges}
 
 
-def _cuts_of(done: Manifest, file: File) -> File | None:
-    return next((part.cuts for part in parts_of(done) if part.documents.path == file.path), None)
+def _committed(store: Store, task: Task) -> tuple[dict[str, File], tuple[File, ...]]:
+    """Of a committed task, the path of documents -> the file of their cuts, and its matches; empty if not committed."""
+    try:
+        return _listed(store, task.prefix, int(time.monotonic() / indexes.FRESH_S))
+    except FileNotFoundError:
+        return {}, ()
+
+
+@lru_cache(maxsize=64)  # a manifest of thousands of files takes tens of megabytes to read
+def _listed(store: Store, prefix: str, _: int) -> tuple[dict[str, File], tuple[File, ...]]:
+    done = read(store, prefix)
+    cuts = {part.documents.path: part.cuts for part in parts_of(done) if part.cuts}
+    return cuts, tuple(done.of(Kind.MATCHES))
 
 
 def scores_of(run: Run, row: dict[str, Any]) -> Iterator[Scored]:
@@ -242,8 +253,7 @@ def upstream_of(stage: str, stages: Sequence[str]) -> Sequence[str]:
 
 
 def _shares(run: Run, stage: str, key: str) -> Iterator[Step]:
-    done = find(run.store, run.task(stage))
-    files = done.of(Kind.MATCHES) if done else []
+    _, files = _committed(run.store, run.task(stage))
     if sum(file.rows for file in files) <= SCANNED_ROWS:
         for row in matching(run.store, files, pc.field("id") == key, ["action", "benchmark", "ngram"]):
             yield Step(stage, "shares text", f"{row['action']}, {row['benchmark']}: {row['ngram']}")
