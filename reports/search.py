@@ -153,7 +153,10 @@ def _says(hit: Hit, words: str) -> bool:
 def _by_address(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
     """Documents by address. The kept and the dropped row of one stand together, so that the drop alone is shown."""
     forms = {query.address, canonical(query.address)} if "://" in query.address else {query.address}
-    asked = sorted({prefix for form in forms for prefix in ranges(form)})
+    prefixes = {prefix for form in forms for prefix in ranges(form)}
+    asked = tuple(
+        sorted(one for one in prefixes if not any(one != other and one.startswith(other) for other in prefixes))
+    )
     after = _address_key(query.after)
     read = tables(store, tasks if query.reason in ("", KEPT) else _with_reason(tasks, query.reason), Kind.ADDRESSES)
     early = replace(query, reason="") if query.reason == KEPT else query  # what was dropped later is seen by its drop

@@ -18,6 +18,7 @@ from contract.plan import Run
 from contract.schema import STEPS
 from contract.settings.filter import COMPARISONS, Rule
 from contract.store import Store
+from pipelines.rules.steps import GRID
 from reports.indexes import Indexed, Table, find, indexed, together
 from reports.search import Hit, hits
 
@@ -127,8 +128,11 @@ def attempt(run: Run, setting: str, limit: float) -> Tried:
 
 
 def nearest(limit: float, own: float) -> float:
-    """The number of two significant digits that is nearest to a limit, or the recipe's own limit if it is that."""
-    return limit if limit in (own, 0) else float(f"{limit:.1e}")
+    """The step that is nearest to a limit: two significant digits, or the recipe's own limit if it is that."""
+    if limit == own:
+        return limit
+    smallest = GRID[1]
+    return float(f"{limit:.1e}") if limit >= smallest else smallest * round(limit / smallest)
 
 
 def override(setting: str, limit: float) -> str:

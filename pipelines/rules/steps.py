@@ -16,9 +16,10 @@ from pipelines.rules.decide import asked_in
 
 Values = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-Ranks = npt.NDArray[np.int64]
+Places = npt.NDArray[np.intp]
 SAMPLES = 10  # ids of each step
-SMALLEST = 1e-4  # scores below it count at 0 or here: no threshold of ours is as fine
+POWERS = range(-5, 15)  # of ten: scores below 1e-4 count at 0 or there, and no threshold of ours is as fine
+GRID = (0.0, *(float(f"{digits}e{power}") for power in POWERS for digits in range(10, 100)))
 
 
 def count_steps(columns: pa.Table, settings: Filter) -> pa.Table:
@@ -28,76 +29,63 @@ def count_steps(columns: pa.Table, settings: Filter) -> pa.Table:
     """
     rules = settings.rules()
     values = {name: _numbers(columns[name]) for name in {rule.score for rule in rules}}
-    asked = {rule.setting: _asked(columns["language"], rule.score) & ~np.isnan(values[rule.score]) for rule in rules}
+    languages = columns["language"].combine_chunks().fill_null("en").dictionary_encode()
+    asked = {rule.setting: _asked(languages, rule.score) & ~np.isnan(values[rule.score]) for rule in rules}
     broken = {
         rule.setting: asked[rule.setting] & COMPARISONS[rule.comparison](values[rule.score], rule.limit)
         for rule in rules
     }
     total = np.sum(list(broken.values()), axis=0) if rules else np.zeros(0)
     counted = "kept_words" in columns.column_names  # results that are older than this score lack it
-    words = np.nan_to_num(_numbers(columns["kept_words"])).astype(np.int64) if counted else np.zeros(len(columns), int)
+    words = np.nan_to_num(_numbers(columns["kept_words"])) if counted else np.zeros(len(columns))
     ids = columns["id"].combine_chunks()
-    ranks = np.argsort(np.argsort(_bytes(ids)))
+    by_id = np.argsort(_bytes(ids))
     found = []
     for rule in sorted(rules, key=lambda rule: rule.setting):
-        here = np.flatnonzero(asked[rule.setting])
-        alone = (total == broken[rule.setting])[here]
-        steps = step_of(values[rule.score][here], rule)
-        found.append(_counted(rule, steps, alone, words[here], ranks[here], ids.take(pa.array(here))))
+        alone = asked[rule.setting] & (total == broken[rule.setting])
+        grid = grid_of(rule)
+        places = np.where(asked[rule.setting], places_of(values[rule.score], rule, grid), len(grid))
+        found.append(_counted(rule, grid, places, alone, words, ids, by_id))
     return pa.concat_tables(found) if found else STEPS.empty_table()
 
 
-def step_of(values: Values, rule: Rule) -> Values:
-    """The step at which a rule's decision about each value changes: above, or at or below it, as the rule compares."""
+def grid_of(rule: Rule) -> Values:
+    """Every step that a rule can have, ascending."""
+    return np.unique([*GRID, rule.limit])
+
+
+def places_of(values: Values, rule: Rule, grid: Values) -> Places:
+    """The place in the grid of the step at which a rule's decision about each value changes.
+
+    For `<` and `>=` it is the last step that is not above the value, else the first that is not below it.
+    """
     if rule.comparison in ("<", ">="):
-        steps = _below(values)
-        return np.where((steps < rule.limit) & (rule.limit <= values), rule.limit, steps)
-    steps = _above(values)
-    return np.where((values <= rule.limit) & (rule.limit < steps), rule.limit, steps)
-
-
-def _below(values: Values) -> Values:
-    """The largest number of two significant digits that is not above each value; 0 below SMALLEST."""
-    count, scale = _digits(values)
-    count = np.where(_at(count, scale) > values, count - 1, count)
-    count = np.where(_at(count + 1, scale) <= values, count + 1, count)
-    return np.where(values < SMALLEST, 0.0, _at(count, scale))
-
-
-def _above(values: Values) -> Values:
-    """The smallest number of two significant digits that is not below each value; 0 for 0, else at least SMALLEST."""
-    count, scale = _digits(values)
-    count = np.where(_at(count, scale) < values, count + 1, count)
-    count = np.where(_at(count - 1, scale) >= values, count - 1, count)
-    steps = np.where(values < SMALLEST, SMALLEST, _at(count, scale))
-    return np.where(values <= 0, 0.0, steps)
-
-
-def _digits(values: Values) -> tuple[Values, npt.NDArray[np.int64]]:
-    """About the two leading digits of each value as a number, and the power of ten that they are multiplied by."""
-    scale = np.floor(np.log10(np.maximum(values, SMALLEST))).astype(np.int64) - 1
-    return np.floor(values / 10.0**scale), scale
-
-
-def _at(count: Values, scale: npt.NDArray[np.int64]) -> Values:
-    """count * 10**scale, as exactly as a person's literal: both powers of ten are whole numbers."""
-    return count * 10.0 ** np.maximum(scale, 0) / 10.0 ** np.maximum(-scale, 0)
+        return np.maximum(np.searchsorted(grid, values, "right") - 1, 0)
+    return np.minimum(np.searchsorted(grid, values, "left"), len(grid) - 1)
 
 
 def _counted(
-    rule: Rule, steps: Values, alone: Mask, words: npt.NDArray[np.int64], ranks: Ranks, ids: pa.Array
+    rule: Rule, grid: Values, places: Places, alone: Mask, words: Values, ids: pa.Array, by_id: Places
 ) -> pa.Table:
-    order = np.lexsort((ranks, ~alone, steps))  # within a step, those alone come first, by id
-    names, starts = np.unique(steps[order], return_index=True)
-    counts = np.diff([*starts, len(order)])
-    single = np.add.reduceat(alone[order].astype(np.int64), starts) if len(starts) else starts
-    weight = np.add.reduceat(np.where(alone, words, 0)[order], starts) if len(starts) else starts
-    shown = np.minimum(single, SAMPLES)
-    taken = [order[start : start + count] for start, count in zip(starts, shown, strict=True)]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(shown)]), pa.int32())
-    samples = ids.take(pa.array(np.concatenate([np.zeros(0, np.int64), *taken])))
-    lists = pa.ListArray.from_arrays(offsets, samples)
-    columns = [pa.repeat(pa.scalar(rule.setting), len(names)), names, counts, single, weight, lists]
+    """The rows of one rule. places: where each document counts in the grid; behind its end, nowhere."""
+    size = len(grid) + 1
+    documents = np.bincount(places, minlength=size)[:-1]
+    single = np.bincount(places[alone], minlength=size)[:-1]
+    weight = np.bincount(places[alone], words[alone], size)[:-1].astype(np.int64)  # exact: far below 2**53
+    mine = by_id[alone[by_id]]
+    order = mine[np.argsort(places[mine].astype(np.uint16), kind="stable")]  # NumPy sorts 16 bits in linear time
+    there = np.flatnonzero(documents)
+    ends = np.cumsum(single)
+    samples = [order[ends[at] - single[at] :][: min(single[at], SAMPLES)] for at in there]
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.cumsum([0, *map(len, samples)]), pa.int32()),
+        ids.take(pa.array(np.concatenate([np.zeros(0, np.intp), *samples]))),
+    )
+    columns = [
+        pa.repeat(pa.scalar(rule.setting), len(there)),
+        *(one[there] for one in (grid, documents, single, weight)),
+        lists,
+    ]
     return pa.table(dict(zip(STEPS.names, columns, strict=True)), STEPS)
 
 
@@ -106,11 +94,10 @@ def _numbers(column: pa.ChunkedArray) -> Values:
     return numbers
 
 
-def _asked(languages: pa.ChunkedArray, score: str) -> Mask:
+def _asked(languages: pa.DictionaryArray, score: str) -> Mask:
     """In which documents a rule on a score is asked, by their languages."""
-    held = languages.combine_chunks().fill_null("en").dictionary_encode()
-    known = np.array([asked_in(language or "en", score) for language in held.dictionary.to_pylist()], dtype=bool)
-    return known[held.indices.to_numpy()] if len(known) else np.zeros(len(held), bool)
+    known = np.array([asked_in(language or "en", score) for language in languages.dictionary.to_pylist()], dtype=bool)
+    return known[languages.indices.to_numpy()] if len(known) else np.zeros(len(languages), bool)
 
 
 def _bytes(ids: pa.Array) -> npt.NDArray[np.bytes_]:

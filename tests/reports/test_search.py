@@ -42,6 +42,7 @@ def test_an_id_finds_what_became_of_the_document(searched):
         ("https://example.org/short?x=1", ["short"]),
         ("HTTP://EXAMPLE.ORG:80/short?utm_source=y&x=1#top", ["short"]),
         ("https://example.org/short?utm_source=y", ["brief", "short"]),
+        ("https://example.org/short?", ["brief", "short"]),
         ("example.org/short", ["brief", "short"]),
         ("www.example.org", ["plain"]),
         ("evil.test", ["hostile", "tiny"]),

@@ -21,7 +21,15 @@ def test_another_threshold_moves_the_documents_that_filter_would_move(searched):
 
 
 @pytest.mark.parametrize(
-    ("asked", "taken", "text"), [(0.1549, 0.15, "0.15"), (1234, 1200, "1200"), (0, 0, "0"), (7, 7, "7")]
+    ("asked", "taken", "text"),
+    [
+        (0.1549, 0.15, "0.15"),
+        (1234, 1200, "1200"),
+        (0, 0, "0"),
+        (7, 7, "7"),
+        (0.00004, 0, "0"),
+        (0.00007, 0.0001, "0.0001"),
+    ],
 )
 def test_a_threshold_is_tried_at_the_nearest_step(asked, taken, text):
     assert thresholds.nearest(asked, 5) == taken

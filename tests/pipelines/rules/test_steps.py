@@ -9,7 +9,12 @@ import pytest
 
 from contract.settings.filter import COMPARISONS, Filter, Rule
 from pipelines.rules.decide import decide, rules_for
-from pipelines.rules.steps import SAMPLES, count_steps, step_of
+from pipelines.rules.steps import SAMPLES, count_steps, grid_of, places_of
+
+
+def step_of(values, rule):
+    grid = grid_of(rule)
+    return grid[places_of(values, rule, grid)]
 
 
 def rule(comparison, limit):
@@ -25,6 +30,11 @@ def rule(comparison, limit):
 )  # fmt: skip
 def test_a_step_has_two_digits_and_lies_on_the_side_where_the_rule_turns(comparison, values, steps):
     assert step_of(np.array(values, float), rule(comparison, 5)).tolist() == steps
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_an_infinite_score_has_a_step_above_all_thresholds(comparison):
+    assert step_of(np.array([float("inf")]), rule(comparison, 5)) >= 9.9e15
 
 
 def test_the_threshold_of_the_recipe_is_a_step_of_its_own():
