@@ -59,11 +59,15 @@ def test_no_hours_are_no_alert(monkeypatch):
     assert deadline() is None
 
 
-def test_a_run_that_starts_is_watched_no_longer():
-    late, early = SimpleNamespace(missed=True), SimpleNamespace(missed=False)
-    run = SimpleNamespace(deadlines=[late, early])
+def test_a_run_that_starts_loses_only_our_deadline_that_it_has_met():
+    def due(missed, path):
+        return SimpleNamespace(missed=missed, callback=SimpleNamespace(data={"path": path}))
+
+    ours = deadline().callback.path
+    late, early, other = due(True, ours), due(False, ours), due(False, "another.team.alert")
+    run = SimpleNamespace(deadlines=[late, early, other])
     on_dag_run_running(run, msg="started")
-    assert run.deadlines == [late]
+    assert run.deadlines == [late, other]
 
 
 def test_a_run_that_waits_is_told_of_with_its_name(heard, monkeypatch, caplog):

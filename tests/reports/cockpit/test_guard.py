@@ -41,6 +41,8 @@ def test_a_form_has_a_size(visit):
     assert sent.status_code == 413
     chunks = visit.client.post("/run", content=iter([b"x"]), headers=visit.same_origin)
     assert chunks.status_code == 413, "a form without a length may be of any size"
+    both = {**visit.same_origin, "content-length": "1", "transfer-encoding": "chunked"}
+    assert visit.client.post("/run", content=b"x", headers=both).status_code == 413
 
 
 def test_no_inline_script_and_nothing_from_elsewhere():
