@@ -6,6 +6,12 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from airflow.models import import_all_models
+from airflow.models.callback import Callback
+from airflow.models.dagrun import DagRun
+from airflow.models.deadline import Deadline
+from airflow.models.deadline_alert import DeadlineAlert
+from airflow.models.tasklog import LogTemplate
 from airflow.sdk import DeadlineReference
 
 from gristmill_airflow import alerts
@@ -68,6 +74,20 @@ def test_a_run_that_starts_loses_only_our_deadline_that_it_has_met():
     run = SimpleNamespace(deadlines=[late, early, other])
     on_dag_run_running(run, msg="started")
     assert run.deadlines == [late, other]
+
+
+def test_a_removed_deadline_leaves_the_database(tables):
+    import_all_models()
+    session = tables(LogTemplate, Callback, DeadlineAlert, Deadline, DagRun)
+    with session() as opened:
+        run = DagRun(dag_id="corpus", run_id="one", run_type="manual")
+        opened.add(run)
+        opened.flush()
+        opened.add(Deadline(run.queued_at or run.run_after, deadline().callback, run.id, None))
+    with session() as opened:
+        on_dag_run_running(opened.query(DagRun).one(), msg="started")
+    with session() as opened:
+        assert opened.query(Deadline).count() == 0
 
 
 def test_a_run_that_waits_is_told_of_with_its_name(heard, monkeypatch, caplog):
