@@ -47,6 +47,7 @@ def test_a_form_has_a_size(visit):
 
 def test_no_inline_script_and_nothing_from_elsewhere():
     policy = dict(part.split(" ", 1) for part in HEADERS["content-security-policy"].split("; "))
+    assert HEADERS["referrer-policy"] == "same-origin", "without a referrer a form says Origin: null"
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["connect-src"] == policy["frame-ancestors"] == "'self'"
     assert not any("http" in text or "*" in text for text in policy.values())
