@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from contract import funnel
 from contract.figures import figures
+from contract.funnel import entered
 from contract.headline import headline
 from contract.manifest import find
 from contract.plan import Run
+from reports.run import funnel
 
-KEPT_RUNS = 16  # whose funnels are remembered
 SHOWN = {"align": ("gate", "ppo"), "pretrain": ("pretrain",), "evaluate": ("evaluate",)}
 """DAG -> its stages whose headlines the card shows."""
 
@@ -23,25 +23,11 @@ class Step:
     share: float
 
 
-_REMEMBERED: dict[str, tuple[Step, ...]] = {}
-"""URI of a run, which holds its digest -> its funnel."""
-
-
 def steps(run: Run) -> tuple[Step, ...]:
-    """The funnel. Of a corpus that is done it is remembered, because its manifests never change."""
-    if run.uri in _REMEMBERED:
-        return _REMEMBERED[run.uri]
-    levels = funnel.levels(run)
-    entered = {level.stage: funnel.entered(levels, level) for level in levels}
-    made = tuple(
-        Step(level.stage, level.kept, level.kept / entered[level.stage] if entered[level.stage] else 0.0)
-        for level in levels
-    )
-    if find(run.store, run.task("mix")):
-        while len(_REMEMBERED) >= KEPT_RUNS:
-            _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
-        _REMEMBERED[run.uri] = made
-    return made
+    """The funnel."""
+    levels = funnel(run)
+    shares = ((level, entered(levels, level)) for level in levels)
+    return tuple(Step(level.stage, level.kept, level.kept / whole if whole else 0.0) for level, whole in shares)
 
 
 def lines(run: Run, dag: str) -> dict[str, dict[str, Any]]:

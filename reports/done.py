@@ -1,4 +1,9 @@
-"""What finished tasks say of themselves, read once: a manifest never changes, so its figures are kept in memory."""
+"""What the manifests of finished tasks say, kept in memory, because a manifest never changes.
+
+It can be deleted, though, to have its task done again. So the manifests of the stages that run once, of which a run has
+few, are looked up each time and read again if they are new. Those of a crawl's segments are not: a task that is done
+again has the same result.
+"""
 
 import datetime
 from collections.abc import Iterable, Mapping
@@ -12,6 +17,7 @@ from contract.errors import GristmillError
 from contract.headline import headline, warnings
 from contract.manifest import Figure, Rows, read
 from contract.plan import Run, Task
+from contract.stages import STAGES
 from contract.store import Store
 
 KEPT = 4096  # tasks, at about 3 kB each
@@ -51,7 +57,8 @@ Found = Done | Unreadable | None
 
 
 @lru_cache(maxsize=KEPT)
-def _done(store: Store, prefix: str) -> Done:
+def _done(store: Store, prefix: str, modified: int) -> Done:
+    """modified: when the manifest was written, in ns; 0 if that does not count."""
     manifest = read(store, prefix)
     return Done(
         manifest.stage,
@@ -72,7 +79,10 @@ def _done(store: Store, prefix: str) -> Done:
 def look_up(store: Store, prefix: str) -> Found:
     """The finished task under a prefix of the store; None if it is not done."""
     try:
-        return _done(store, prefix)
+        if STAGES[prefix.partition("/")[0]].scope == "snapshot":
+            return _done(store, prefix, 0)
+        file = store.entry(f"{prefix}/manifest.json")
+        return _done(store, prefix, file.modified) if file else None
     except FileNotFoundError:
         return None
     except GristmillError as error:

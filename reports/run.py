@@ -97,10 +97,7 @@ class Overview:
 
 def overview(run: Run) -> Overview:
     """Read what the manifests of a run say. A manifest that is missing or damaged shows as a stage's state."""
-    found = of_run(run)
-    by_stage: dict[str, list[str]] = {stage: [] for stage in STAGES}
-    for task in run.tasks().values():
-        by_stage[task.stage].append(task.prefix)
+    found, by_stage = of_run(run), _prefixes(run)
     gate = next((one for one in map(found.get, by_stage["gate"]) if isinstance(one, Done)), None)
     is_open = bool(gate.figures.get("open")) if gate else None
     name = name_of(run.uri)
@@ -117,6 +114,19 @@ def overview(run: Run) -> Overview:
         tuple(one for one in settings(run.recipe) if one.changed),
         {stage: tuple(prefixes) for stage, prefixes in by_stage.items()},
     )
+
+
+def funnel(run: Run) -> tuple[Level, ...]:
+    """The levels of the funnel alone."""
+    return tuple(_levels(of_run(run), _prefixes(run), "documents"))
+
+
+def _prefixes(run: Run) -> dict[str, list[str]]:
+    """Stage -> the prefixes of its tasks."""
+    by_stage: dict[str, list[str]] = {stage: [] for stage in STAGES}
+    for task in run.tasks().values():
+        by_stage[task.stage].append(task.prefix)
+    return by_stage
 
 
 def _levels(found: Mapping[str, Found], by_stage: Mapping[str, Sequence[str]], counts: str) -> Iterator[Level]:

@@ -1,6 +1,6 @@
-"""Who hears of a run that failed, or that has waited in the queue for too long.
+"""Tells notifiers of a run that failed, or that has waited in the queue for too long.
 
-`GRISTMILL_ON_FAILURE` names notifiers by import path: functions of Airflow's context, or instances of its notifiers.
+`GRISTMILL_ON_FAILURE` lists their import paths: functions that take Airflow's context, or instances of its notifiers.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def deadline() -> DeadlineAlert | None:
     """The alert for runs that wait longer than GRISTMILL_QUEUED_HOURS; None if that is 0.
 
-    Airflow counts from the moment in which a run is queued to its end; `on_dag_run_running` lifts it at the start.
+    Airflow would count until the end of the run; `on_dag_run_running` removes the deadline when the run starts.
     """
     hours = queued_hours()
     if not hours:
@@ -36,8 +36,13 @@ def deadline() -> DeadlineAlert | None:
 
 @hookimpl
 def on_dag_run_running(dag_run: Any, msg: str) -> None:
-    """Lift the deadline of a run that starts: training may take days. The scheduler commits the change."""
-    dag_run.deadlines = [one for one in dag_run.deadlines if one.missed]
+    """Remove our own deadline from a run that starts: training may take days. The scheduler commits the change.
+
+    Airflow calls this for the runs of every DAG, also of those that are not Gristmill's.
+    """
+    waiting = [one for one in dag_run.deadlines if not one.missed and one.callback.data.get("path") == TOO_LONG]
+    for one in waiting:
+        dag_run.deadlines.remove(one)
 
 
 async def queued_too_long(hours: float, context: Mapping[str, Any] | None = None) -> str:
@@ -47,6 +52,9 @@ async def queued_too_long(hours: float, context: Mapping[str, Any] | None = None
     log.warning("%s: is the DAG paused, or does an earlier run take all its places?", said)
     await asyncio.to_thread(tell, {**(context or {}), "reason": said})
     return said
+
+
+TOO_LONG = f"{queued_too_long.__module__}.{queued_too_long.__name__}"  # the import path that Airflow keeps
 
 
 def tell(context: Any) -> None:

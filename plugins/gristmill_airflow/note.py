@@ -31,19 +31,17 @@ def noted(note: str | None, line: str) -> str:
     return f"{line[: max(0, MAX_CHARS - len(others) - 1)]}\n{others}".strip()
 
 
-def with_result(note: str | None, said: str) -> str:
-    """The note with its result below the first line, in place of an earlier try's; without one if `said` is empty.
+def with_result(note: str, said: str) -> str:
+    """A note of ours with its result as the second line, in place of an earlier try's; without one if `said` is empty.
 
-    A person's own text stays below it, and a note whose first line is not ours gets the result as its first line.
+    A person's own text stays below it.
     """
-    lines = (note or "").splitlines()
-    ours = lines[:1] if lines and OURS.match(lines[0]) else []
-    others = lines[len(ours) :]
+    ours, *others = note.splitlines()
     if others and others[0].startswith(RESULT):
         others = others[1:]
-    room = MAX_CHARS - len("\n".join([*ours, *others])) - 1
+    room = MAX_CHARS - len("\n".join([ours, *others])) - 1
     told = [f"{RESULT}{said}"[:room].rstrip()] if said and room > len(RESULT) else []
-    return "\n".join([*ours, *told, *others])
+    return "\n".join([ours, *told, *others])
 
 
 @hookimpl
@@ -66,23 +64,30 @@ def on_asset_event_emitted(asset_event: Any) -> None:
 @hookimpl
 def on_dag_run_running(dag_run: Any, msg: str) -> None:
     """Take away the result of an earlier try: the run goes on."""
-    if dag_run.note and RESULT in dag_run.note:
+    if _is_ours(dag_run) and RESULT in dag_run.note:
         dag_run.note = with_result(dag_run.note, "")
 
 
 @hookimpl
 def on_dag_run_success(dag_run: Any, msg: str) -> None:
-    _tell(dag_run, _made(dag_run))
+    if _is_ours(dag_run):
+        _tell(dag_run, _made(dag_run))
 
 
 @hookimpl
 def on_dag_run_failed(dag_run: Any, msg: str) -> None:
-    _tell(dag_run, failure(_failed(dag_run)))
+    if _is_ours(dag_run):
+        _tell(dag_run, failure(_failed(dag_run)))
+
+
+def _is_ours(dag_run: Any) -> bool:
+    """Whether a task of ours wrote the note. Airflow calls the listeners for the runs of every DAG."""
+    return bool(dag_run.note and OURS.match(dag_run.note))
 
 
 def _tell(dag_run: Any, said: str) -> None:
-    """Write the second line of a run that a task of ours resolved. The caller's transaction commits it."""
-    if said and dag_run.note and OURS.match(dag_run.note):
+    """Write the second line. The caller's transaction commits it."""
+    if said:
         dag_run.note = with_result(dag_run.note, said)
 
 

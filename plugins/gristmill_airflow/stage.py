@@ -65,7 +65,7 @@ class StageOperator(BaseOperator):
             uri = f"{run.store.full(task.prefix)}/manifest.json"
             manifest = find(run.store, task)
             if manifest:
-                for warning in warnings(manifest):
+                for warning in (*warnings(manifest), *stale(run, task, manifest)):
                     self.log.warning("warning: %s", warning)
                 said = headline(manifest)
                 self.log.info("done already, skipped: %s (%s)", said, uri)
@@ -135,6 +135,14 @@ def usual(stage: str) -> dict[str, Any]:
         "retry_policy": RESUME_AT_ONCE,
         "doc_md": task_doc(stage),
     }
+
+
+def stale(run: Run, task: Task, manifest: Manifest) -> list[str]:
+    """A warning if a result was made before the PPO model that it should include, as after a refusal; else nothing."""
+    done = (find(run.store, ppo) for ppo in task.of("ppo"))
+    place = run.store.full(manifest.path)
+    said = f"made before PPO was done, so it lacks the PPO model; delete {place} and clear this task to include it"
+    return [said for ppo in done if ppo and ppo.finished > manifest.finished]
 
 
 def hide(text: str) -> None:

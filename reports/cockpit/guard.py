@@ -16,10 +16,13 @@ HEADERS = {
         "connect-src 'self'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
     ),
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-"""Sent with every answer. Plotly writes its own rules into a style element, so styles alone may be inline."""
+"""Sent with every answer. Plotly writes its own rules into a style element, so styles alone may be inline.
+
+The referrer policy must not be `no-referrer`: with it, browsers send `Origin: null` with a form.
+"""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -56,7 +59,8 @@ def check_method(request: Request) -> None:
     if not same_origin(request.headers):
         raise Refused(403, "This change was not sent by a page of this site. Load the page again and repeat it.")
     size = request.headers.get("content-length", "")
-    if not size.isdecimal() or int(size) > MAX_BODY:
+    chunked = "transfer-encoding" in request.headers  # then the length does not count
+    if chunked or not size.isdecimal() or int(size) > MAX_BODY:
         raise Refused(413, f"A form has at most {MAX_BODY:,} bytes.")
 
 

@@ -6,6 +6,12 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from airflow.models import import_all_models
+from airflow.models.callback import Callback
+from airflow.models.dagrun import DagRun
+from airflow.models.deadline import Deadline
+from airflow.models.deadline_alert import DeadlineAlert
+from airflow.models.tasklog import LogTemplate
 from airflow.sdk import DeadlineReference
 
 from gristmill_airflow import alerts
@@ -59,11 +65,29 @@ def test_no_hours_are_no_alert(monkeypatch):
     assert deadline() is None
 
 
-def test_a_run_that_starts_is_watched_no_longer():
-    late, early = SimpleNamespace(missed=True), SimpleNamespace(missed=False)
-    run = SimpleNamespace(deadlines=[late, early])
+def test_a_run_that_starts_loses_only_our_deadline_that_it_has_met():
+    def due(missed, path):
+        return SimpleNamespace(missed=missed, callback=SimpleNamespace(data={"path": path}))
+
+    ours = deadline().callback.path
+    late, early, other = due(True, ours), due(False, ours), due(False, "another.team.alert")
+    run = SimpleNamespace(deadlines=[late, early, other])
     on_dag_run_running(run, msg="started")
-    assert run.deadlines == [late]
+    assert run.deadlines == [late, other]
+
+
+def test_a_removed_deadline_leaves_the_database(tables):
+    import_all_models()
+    session = tables(LogTemplate, Callback, DeadlineAlert, Deadline, DagRun)
+    with session() as opened:
+        run = DagRun(dag_id="corpus", run_id="one", run_type="manual")
+        opened.add(run)
+        opened.flush()
+        opened.add(Deadline(run.queued_at or run.run_after, deadline().callback, run.id, None))
+    with session() as opened:
+        on_dag_run_running(opened.query(DagRun).one(), msg="started")
+    with session() as opened:
+        assert opened.query(Deadline).count() == 0
 
 
 def test_a_run_that_waits_is_told_of_with_its_name(heard, monkeypatch, caplog):

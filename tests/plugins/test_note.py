@@ -58,9 +58,7 @@ def test_a_note_never_outgrows_its_column():
         (f"{LINE}\nresult: failed\nfor the paper", "kept 1", f"{LINE}\nresult: kept 1\nfor the paper"),
         (f"{LINE}\nresult: failed\nresult: Ann's own", "", f"{LINE}\nresult: Ann's own"),
         (f"{LINE}\nfor Ann\nresult: hers", "kept 1", f"{LINE}\nresult: kept 1\nfor Ann\nresult: hers"),
-        ("mine alone", "kept 1", "result: kept 1\nmine alone"),
-        (None, "kept 1", "result: kept 1"),
-        (None, "", ""),
+        (LINE, "", LINE),
     ],
 )
 def test_the_second_line_is_the_result_and_the_others_stay(note, said, then):
@@ -151,6 +149,14 @@ def test_a_corpus_tells_how_much_is_left(database):
     assert ended(database, on_dag_run_success) == told
     assert ended(database, on_dag_run_success) == told, "it is written again, not twice"
     assert ended(database, on_dag_run_running) == LINE, "a run that goes on has no result"
+
+
+def test_a_note_of_another_dag_stays_as_it_is(database):
+    mine = "result: a person's own line\nand another"
+    with database() as opened:
+        opened.query(DagRun).filter_by(dag_id="corpus", run_id="one").one().note = mine
+    for call in (on_dag_run_running, on_dag_run_success, on_dag_run_failed):
+        assert ended(database, call) == mine
 
 
 def test_a_run_that_nothing_resolved_gets_no_note(database):

@@ -109,6 +109,18 @@ def test_what_is_done_warns_again(run, execute, caplog):
     assert warned == ["warning: sft is worse than pretrain beyond noise: held-out perplexity 455 -> 514"]
 
 
+def test_a_result_that_is_older_than_ppo_warns(run, execute, caplog):
+    uri = commit(run, "evaluate", perplexity_pretrain=455.0)
+    execute("evaluate")
+    assert "PPO" not in caplog.text
+    commit(run, "ppo", reward_first=0.0)
+    assert execute("evaluate") == uri
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == [
+        f"warning: made before PPO was done, so it lacks the PPO model; delete {uri} and clear this task to include it"
+    ]
+
+
 def test_what_is_not_done_is_launched(run, execute):
     commit(run, "pack")
     commit(run, "tokenizer")

@@ -20,24 +20,11 @@ def judged(run, stage, read, kept):
     Attempt(run, task).commit([], Rows(read=read, kept=kept, dropped=read - kept, reasons=reasons))
 
 
-def test_the_funnel_grows_until_the_corpus_is_done_and_is_then_remembered(run, monkeypatch):
+def test_the_funnel_grows_with_the_run(run):
     judged(run, "crawl", 10, 8)
     assert card.steps(run) == (card.Step("crawl", 8, 0.8),)
     judged(run, "extract", 8, 4)
-    judged(run, "mix", 4, 4)
-    whole = (card.Step("crawl", 8, 0.8), card.Step("extract", 4, 0.4))
-    assert card.steps(run) == whole
-    monkeypatch.setattr(card.funnel, "levels", None)
-    assert card.steps(run) == whole
-
-
-def test_few_funnels_are_remembered(monkeypatch, run):
-    monkeypatch.setattr(card, "_REMEMBERED", {str(number): () for number in range(card.KEPT_RUNS)})
-    judged(run, "mix", 4, 4)
-    card.steps(run)
-    assert len(card._REMEMBERED) == card.KEPT_RUNS
-    assert {run.uri, "1"} <= card._REMEMBERED.keys()
-    assert "0" not in card._REMEMBERED, "the oldest goes first"
+    assert card.steps(run) == (card.Step("crawl", 8, 0.8), card.Step("extract", 4, 0.4))
 
 
 def test_the_headlines_of_what_is_done(run):

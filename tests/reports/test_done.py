@@ -30,6 +30,19 @@ def test_a_task_that_is_not_done_is_asked_for_again(judged):
     assert found.rows.kept == 5
 
 
+def test_a_task_of_the_whole_corpus_that_is_done_again_is_read_again(judged):
+    task = judged.task("curate")
+    path = f"{task.prefix}/manifest.json"
+    Attempt(judged, task).commit([], Rows(read=5, kept=5))
+    assert look_up(judged.store, task.prefix) is look_up(judged.store, task.prefix)
+    judged.store.delete(path)
+    assert look_up(judged.store, task.prefix) is None
+    Attempt(judged, task).commit([], Rows(read=9, kept=9))
+    found = look_up(judged.store, task.prefix)
+    assert isinstance(found, Done)
+    assert found.rows.kept == 9
+
+
 def test_a_damaged_manifest_is_a_sentence(judged):
     task = judged.task("langid", judged.segments[0].partition)
     judged.store.write_bytes(f"{task.prefix}/manifest.json", b"{}")

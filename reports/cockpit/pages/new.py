@@ -1,6 +1,7 @@
 """The page "New run": asks for a run, says what is wrong with it and what it would do, and starts it."""
 
 from collections.abc import Iterator
+from threading import BoundedSemaphore
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator
@@ -25,6 +26,7 @@ LISTED = 100  # runs to choose from
 COMPARED = 40  # newest runs, of which the forecast takes a few
 IN_ADDRESS = 4_000  # characters of overrides in an address
 TOLD = 50  # mistakes that are shown
+FORECASTS = BoundedSemaphore(2)  # at once: a slow crawl or a large folder of sources must not take all threads
 Dag = Literal["corpus", "pretrain", "align", "evaluate", "ablate"]
 Id = Annotated[str, Field(max_length=250, pattern=r"^[\w.~:+@ -]*$")]
 Both = Annotated[str, Field(max_length=501, pattern=r"^([\w.~:+@ -]+/[\w.~:+@ -]+)?$")]
@@ -87,8 +89,9 @@ def _filled(ask: Asking, dag: str, query: Prefill) -> Filled:
     run = ask.run(query.from_dag, query.from_run)
     same = query.dag is None or query.dag == query.from_dag
     if found := again(run.recipe) if same and not query.recipe else None:
-        lines = [*found.overrides, *filter(None, [query.overrides])]
-        return Filled(recipe=found.recipe, crawl=found.crawl, earlier=earlier, overrides="\n".join(lines))
+        lines = [*found.overrides, *query.overrides.split("\n")] if query.overrides else [*found.overrides]
+        if len(lines) <= asking.MOST_LINES and sum(len(line) + 1 for line in lines) <= asking.MOST_CHARS:
+            return Filled(recipe=found.recipe, crawl=found.crawl, earlier=earlier, overrides="\n".join(lines))
     return Filled(start="run", earlier=earlier, recipe=recipe, overrides=query.overrides)
 
 
@@ -164,10 +167,14 @@ def _planned(ask: Asking, dag_id: str, form: Filled) -> Answer:
     recipe = asking.examine(wanted)[0] if wanted and not found else None
     if wanted is None or recipe is None:
         return _form(ask, dag_id, form, mistakes=found, status=422)
+    if not FORECASTS.acquire(timeout=1):
+        raise Refused(503, "Others are looking at what their runs would do. Ask again in a minute.")
     try:
         expected = asking.expect(wanted, recipe, _earlier(ask))
     except GristmillError as error:
         return _form(ask, dag_id, form, mistakes=[Mistake("", str(error)[: asking.TOLD_CHARS])], status=422)
+    finally:
+        FORECASTS.release()
     return _form(ask, dag_id, form, expected=expected, commands=asking.commands(wanted))
 
 

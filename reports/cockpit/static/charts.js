@@ -26,8 +26,17 @@ const gristmill = (() => {
       ...axes,
     };
   };
+  // Plotly reads a little HTML in every text, links among it. Texts of ours have line breaks and <extra> only, so any
+  // other tag came with the data and is shown as it is.
+  const inert = (value) => {
+    if (typeof value === "string") return value.replace(/<(?!br>|\/?extra>)/g, "&lt;");
+    if (Array.isArray(value)) return value.map(inert);
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, inert(one)]));
+  };
   // Draws a figure in an element, in place of what is drawn there.
-  const draw = (element, figure) => {
+  const draw = (element, given) => {
+    const figure = inert(given);
     figures.set(element, figure);
     if (figure.layout?.height) element.style.minHeight = "0";
     const shown = { displayModeBar: false, responsive: true };

@@ -41,10 +41,13 @@ def test_a_form_has_a_size(visit):
     assert sent.status_code == 413
     chunks = visit.client.post("/run", content=iter([b"x"]), headers=visit.same_origin)
     assert chunks.status_code == 413, "a form without a length may be of any size"
+    both = {**visit.same_origin, "content-length": "1", "transfer-encoding": "chunked"}
+    assert visit.client.post("/run", content=b"x", headers=both).status_code == 413
 
 
 def test_no_inline_script_and_nothing_from_elsewhere():
     policy = dict(part.split(" ", 1) for part in HEADERS["content-security-policy"].split("; "))
+    assert HEADERS["referrer-policy"] == "same-origin", "without a referrer a form says Origin: null"
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["connect-src"] == policy["frame-ancestors"] == "'self'"
     assert not any("http" in text or "*" in text for text in policy.values())

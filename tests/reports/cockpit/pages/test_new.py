@@ -2,6 +2,7 @@
 
 import html
 import re
+from threading import BoundedSemaphore
 
 import pytest
 
@@ -57,6 +58,23 @@ def test_again_fills_in_a_runs_recipe_overrides_and_crawl(visit, own, resolve_ru
     assert start_of(page) == "recipe"
     more = visit.get("/new", from_dag="runs", from_run="two", overrides="ppo.steps=3")
     assert overrides_of(more).splitlines() == ["name=test", "filter.min_words=7", "ppo.steps=3"]
+
+
+def test_a_run_with_too_many_overrides_for_the_form_is_the_earlier_run_itself(visit, own, resolve_run, tmp_path):
+    resolve_run(tmp_path / "crawl", {"ablate.variants": {"a": ["name=x" + "y" * 20_000], "b": ["name=z"]}}, "two")
+    page = visit.get("/new", from_dag="runs", from_run="two", overrides="ppo.steps=3")
+    assert page.status_code == 200
+    assert (start_of(page), chosen(page, "earlier"), overrides_of(page)) == ("run", "runs/two", "ppo.steps=3")
+
+
+def test_only_two_forecasts_are_made_at_once(visit, own, monkeypatch):
+    busy = BoundedSemaphore(1)
+    monkeypatch.setattr("reports.cockpit.pages.new.FORECASTS", busy)
+    with busy:
+        page = visit.post("/new/plan/corpus", recipe="own", overrides="")
+        assert page.status_code == 503
+    assert visit.post("/new/plan/corpus", recipe="own", overrides="crawl.source=/nowhere").status_code == 422
+    assert visit.post("/new/plan/corpus", recipe="own", overrides="").status_code == 200, "a mistake frees the place"
 
 
 def test_another_dag_from_a_run_continues_it(visit, own):

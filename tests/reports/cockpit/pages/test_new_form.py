@@ -38,7 +38,9 @@ def address(visit, judged, tmp_path, monkeypatch):
 def open_page():
     """Opens pages of which no script fails, and from which nothing foreign is loaded or run."""
     with sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = engine.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--host-resolver-rules=MAP air.example 127.0.0.1"]
+        )
         wrong = []
 
         def opened(**options):
@@ -108,6 +110,14 @@ def test_without_scripts_the_form_answers_as_well(visit, address, open_page):
     expect(page.locator("#mistakes")).to_contain_text("line 2, filter.min_word: unknown key")
     assert page.input_value("textarea") == "\nfilter.min_word=7"
     page.fill("textarea", "ppo.steps=3")
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.get_by_role("status").first).to_contain_text("The run manual__started of corpus is started.")
+    assert [dag for dag, _, _ in visit.visitor.triggered] == ["corpus"]
+
+
+def test_a_run_starts_over_plain_http_as_well(visit, address, open_page):
+    page = open_page()
+    page.goto(address.replace("127.0.0.1", "air.example"))  # there, browsers send no Sec-Fetch-Site
     page.get_by_role("button", name="Start the run").click()
     expect(page.get_by_role("status").first).to_contain_text("The run manual__started of corpus is started.")
     assert [dag for dag, _, _ in visit.visitor.triggered] == ["corpus"]

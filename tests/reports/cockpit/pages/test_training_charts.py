@@ -120,3 +120,22 @@ def test_a_running_task_is_followed_until_it_is_done(
     before = len(asked)
     page.wait_for_timeout(500)
     assert len(asked) == before
+
+
+def test_texts_of_a_chart_are_no_markup(address: str, page: Page, judged: Run) -> None:
+    commit(judged, points(1, 4, "loss"))
+    page.goto(f"{address}/one/pretrain")
+    page.wait_for_selector("#charts .main-svg")
+    page.evaluate(
+        """() => gristmill.draw(document.querySelector("#charts .chart"), {
+            data: [{ type: "bar", x: ['<a href="https://evil.example">a</a>'], y: [1], text: ["one<br><b>two</b>"],
+                     hovertemplate: "%{x}<extra></extra>" }],
+            layout: { title: { text: '<a href="https://evil.example">b</a>' } },
+        })"""
+    )
+    chart = page.locator("#charts .chart").first
+    page.wait_for_function("document.querySelector('#charts .chart .bartext')")
+    assert chart.locator("a").count() == 0
+    assert chart.locator(".gtitle").text_content() == '<a href="https://evil.example">b</a>'
+    assert chart.locator(".xtick").first.text_content() == '<a href="https://evil.example">a</a>'
+    assert chart.locator(".bartext tspan").all_text_contents() == ["one", "<b>two</b>"]
