@@ -190,6 +190,9 @@ class Reward(Trained):
     """Figures on the held-out pairs; a tie counts as half right."""
 
     pairs: int
+    dropped: dict[str, dict[str, int]] = {}
+    """`training` and `heldout` -> the pairs that were left out, by reason: when their replies were cut to `max_tokens`,
+    they became `equal`, or one of them `lost_end`."""
     accuracy: float
     accuracy_low: float
     accuracy_high: float

@@ -130,12 +130,12 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 5,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 6,
             "instruction tuning",
             facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 6,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 7,
             "reward model from preference pairs",
             facts=("chat_format",),
         ),

@@ -9,7 +9,9 @@ that PPO's numbers mean the same in every run.
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from contract import results
-from contract.conversation import Preference, Turn
+from contract.conversation import Preference
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
@@ -27,8 +29,8 @@ from contract.metrics import Progress
 from contract.settings.training import Reward
 from evals.calibration import calibration_error, reliability
 from evals.intervals import wilson
-from training.chat.template import Chat, open_chat
-from training.data.examples import read_pairs
+from training.chat.template import Chat, Fit, open_chat
+from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
@@ -42,6 +44,15 @@ from training.rollout import left_pad, positions
 
 CALIBRATION = "calibration.json"
 WORST, TEXT_CHARS = 50, 2000  # pairs that people read, and how much of each of their texts
+
+
+class Unfit(StrEnum):
+    """Why a pair is left out: what its replies became when they were cut to `max_tokens`."""
+
+    EQUAL = "equal"
+    """The same tokens, so that nothing tells the better from the worse."""
+    LOST_END = "lost_end"
+    """One without its end-of-text, at which the reward is read."""
 
 
 class RewardModel(nn.Module):
@@ -110,9 +121,39 @@ def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32")
 
 
 def encode(chat: Chat, pairs: Sequence[Preference], max_tokens: int) -> list[list[int]]:
-    """Token ids of the chats: first all with the chosen replies, then all with the rejected ones."""
-    replies = [(pair, pair.chosen) for pair in pairs] + [(pair, pair.rejected) for pair in pairs]
-    return [chat.encode([*pair.prompt, Turn("assistant", reply)], max_tokens)[0] for pair, reply in replies]
+    """Token ids of the chats: first all with the chosen replies, then all with the rejected ones.
+
+    Both replies of a pair follow the same tokens.
+    """
+    fits = [chat.fit(pair.prompt, (pair.chosen, pair.rejected), max_tokens) for pair in pairs]
+    return [fit.prompt + fit.replies[side] for side in (0, 1) for fit in fits]
+
+
+def unfit(fit: Fit, end_of_text: int) -> Unfit | None:
+    """Why a pair cannot be compared once it is cut; None if it can."""
+    chosen, rejected = fit.replies
+    if chosen == rejected:
+        return Unfit.EQUAL
+    return None if chosen[-1] == rejected[-1] == end_of_text else Unfit.LOST_END
+
+
+def sift(job: Job, chat: Chat, pairs: Examples[Preference]) -> tuple[Examples[Preference], Counter[Unfit]]:
+    """The pairs that can be compared within `max_tokens`, and how many cannot, by reason; on every process the same.
+
+    Raises InputError if none can be.
+    """
+    own: dict[int, Unfit] = {}
+    for row in range(job.ranks.rank, len(pairs), job.ranks.world):
+        fit = chat.fit(pairs[row].prompt, (pairs[row].chosen, pairs[row].rejected), job.settings.max_tokens)
+        if reason := unfit(fit, chat.end_of_text):
+            own[pairs.numbers[row]] = reason
+    dropped = {number: reason for part in job.ranks.gather(own) for number, reason in part.items()}
+    if pairs and len(dropped) == len(pairs):
+        raise InputError(
+            f"reward: no reply of {len(pairs):,} pairs keeps its end within reward.max_tokens "
+            f"{job.settings.max_tokens}; raise it"
+        )
+    return pairs.without(dropped), Counter(dropped.values())
 
 
 def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: torch.device) -> Tensor:
@@ -164,13 +205,13 @@ def pair_metrics(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str
 
 
 def calibration(
-    pairs: Sequence[Preference], chosen: Sequence[float], rejected: Sequence[float]
+    pairs: Sequence[Preference], numbers: Sequence[int], chosen: Sequence[float], rejected: Sequence[float]
 ) -> dict[str, list[dict[str, Any]]]:
     """What a person needs to see why the gate opened: `bins` of reliability, and the `worst` pairs with their texts.
 
     The worst are those whose rejected reply got the most more reward, at most WORST. Rewards are those before
     normalisation, so that sigmoid(chosen - rejected) is the probability that the model gives to the ranking. `row` is
-    the number of the held-out pair. Texts are cut to TEXT_CHARS characters.
+    the pair's number, one of `numbers`, among all that are held out. Texts are cut to TEXT_CHARS characters.
     """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     wrong = sorted((margin, row) for row, margin in enumerate(margins) if margin < 0)[:WORST]
@@ -181,7 +222,13 @@ def calibration(
         texts = {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
         cut = {name: text[:TEXT_CHARS] for name, text in texts.items()}
         worst.append(
-            {"row": row, "margin": margin, "reward_chosen": chosen[row], "reward_rejected": rejected[row], **cut}
+            {
+                "row": numbers[row],
+                "margin": margin,
+                "reward_chosen": chosen[row],
+                "reward_rejected": rejected[row],
+                **cut,
+            }
         )
     return {"bins": [vars(one) for one in reliability(margins)], "worst": worst}
 
@@ -189,7 +236,7 @@ def calibration(
 def run(job: Job) -> None:
     settings: Reward = job.settings
     chat = open_chat(job)
-    train = read_pairs(job, Kind.PAIRS)
+    train, dropped = sift(job, chat, read_pairs(job, Kind.PAIRS))
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
     module = RewardModel(model.load_model(job, job.manifest("sft"), settings.engine.dtype).base_model, settings.seed)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
@@ -214,7 +261,7 @@ def run(job: Job) -> None:
         loss, right = (value / settings.batch for value in job.ranks.sum(loss, right))
         machine = of_machine(job.ranks, time.perf_counter() - began)
         job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm, **machine)
-        engine.report_skip(step, (("", row) for row in rows))
+        engine.report_skip(step, (("", train.numbers[row]) for row in rows))
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
@@ -222,12 +269,15 @@ def run(job: Job) -> None:
     checkpoint.save_last(job, step, {"model": engine}, {})
     if job.ranks.rank == 0:
         progress.finish(note)
-    finish(job, engine, chat, len(train))
+    finish(job, engine, chat, len(train), dropped)
 
 
-def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
-    """Measure on the held-out pairs, normalise, commit. `trained` is the number of pairs that it learned from."""
-    heldout = read_pairs(job, Kind.HELDOUT_PAIRS)
+def finish(job: Job, engine: Engine, chat: Chat, trained: int, dropped: Counter[Unfit]) -> None:
+    """Measure on the held-out pairs, normalise, commit.
+
+    `trained` is the number of pairs that it learned from, `dropped` of those that it could not.
+    """
+    heldout, more = sift(job, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
     chosen, rejected = score_pairs(job, engine.module, chat, heldout)
     metrics = pair_metrics(chosen, rejected)
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
@@ -236,6 +286,10 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
         weights = normalised(weights, metrics["reward_mean"], max(metrics["reward_std"], 1e-6))
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, weights)
-    (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, chosen, rejected)))
-    result = results.Reward(pairs=trained, **metrics, **engine.figures())
+    (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, chosen, rejected)))
+    left_out = {
+        name: {reason.value: counts[reason] for reason in Unfit}
+        for name, counts in (("training", dropped), ("heldout", more))
+    }
+    result = results.Reward(pairs=trained, dropped=left_out, **metrics, **engine.figures())
     job.commit(folder, result, {CALIBRATION: Kind.CALIBRATION})

@@ -8,6 +8,7 @@ from this module: `<|user|>` typed in a text is encoded as plain characters.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -86,19 +87,28 @@ class Chat:
     def encode(self, turns: Sequence[Turn], max_tokens: int) -> tuple[list[int], list[int]]:
         """A chat that ends with an assistant turn, as ids and loss mask, both at most `max_tokens` long.
 
-        The mask is 1 on the assistant's words and its end-of-text, 0 elsewhere. The last reply gets the room that the
-        other turns leave, but at least half of `max_tokens`. The other turns are cut by `cut_prompt`, oldest first.
+        The mask is 1 on the assistant's words and its end-of-text, 0 elsewhere. `fit` says what is cut.
         """
         if not turns or turns[-1].role != "assistant":
             raise ValueError("a chat to learn from must end with an assistant turn")
         *before, last = turns
-        pieces = [self._turn(turn) for turn in before]
-        room = max_tokens - min(sum(len(ids) for ids, _ in pieces) + 1, max_tokens // 2)
-        response = self.response(last.text, room)
+        fit = self.fit(before, [last.text], max_tokens)
+        return fit.prompt + fit.replies[0], fit.mask + [1] * len(fit.replies[0])
+
+    def fit(self, turns: Sequence[Turn], replies: Sequence[str], max_tokens: int) -> "Fit":
+        """A prompt and replies to it, cut so that the prompt and any one of the replies have at most `max_tokens`.
+
+        A reply gets the room that the prompt leaves, but at least three quarters of `max_tokens`; one that is longer
+        loses its tail, including the end-of-text. The prompt is cut once, by `cut_prompt`, for the longest reply:
+        replies that are compared must answer the same prompt.
+        """
+        pieces = [self._turn(turn) for turn in turns]
+        room = max_tokens - min(sum(len(ids) for ids, _ in pieces) + 1, max_tokens // 4)
+        responses = [self.response(reply, room) for reply in replies]
+        left = max_tokens - max(map(len, responses))
         head = [*pieces, ([self.role("assistant")], [0])]
-        ids = cut_prompt([ids for ids, _ in head], max_tokens - len(response))
-        mask = cut_prompt([mask for _, mask in head], max_tokens - len(response))
-        return ids + response, mask + [1] * len(response)
+        prompt, mask = (cut_prompt([piece[part] for piece in head], left) for part in (0, 1))
+        return Fit(prompt, mask, responses)
 
     def token_bytes(self) -> npt.NDArray[np.int64]:
         """The number of bytes of UTF-8 that each token spells, by id; 0 for special tokens."""
@@ -113,6 +123,15 @@ class Chat:
         found = self._tokenizer.token_to_id(self.special[role])
         assert found is not None, "__init__ has looked for all of them"
         return found
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A prompt that ends with the assistant's token, with its loss mask, and replies to it, all as ids."""
+
+    prompt: list[int]
+    mask: list[int]
+    replies: list[list[int]]
 
 
 def cut_prompt(turns: Sequence[Sequence[int]], max_tokens: int) -> list[int]:
