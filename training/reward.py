@@ -29,7 +29,7 @@ from contract.metrics import Progress
 from contract.settings.training import Reward
 from evals.calibration import calibration_error, reliability
 from evals.intervals import wilson
-from training.chat.template import Chat, Fit, open_chat
+from training.chat.template import Chat, Cut, Fit, count_cuts, open_chat
 from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of, share_of
 from training.engine import checkpoint
@@ -125,16 +125,20 @@ def encode(chat: Chat, pairs: Sequence[Preference], max_tokens: int) -> list[lis
 
     Both replies of a pair follow the same tokens.
     """
-    fits = [chat.fit(pair.prompt, (pair.chosen, pair.rejected), max_tokens) for pair in pairs]
+    fits = [fitted(chat, pair, max_tokens) for pair in pairs]
     return [fit.prompt + fit.replies[side] for side in (0, 1) for fit in fits]
 
 
-def unfit(fit: Fit, end_of_text: int) -> Unfit | None:
+def fitted(chat: Chat, pair: Preference, max_tokens: int) -> Fit:
+    """The prompt of a pair and its replies, the chosen one first."""
+    return chat.fit(pair.prompt, (pair.chosen, pair.rejected), max_tokens)
+
+
+def unfit(fit: Fit) -> Unfit | None:
     """Why a pair cannot be compared once it is cut; None if it can."""
-    chosen, rejected = fit.replies
-    if chosen == rejected:
+    if fit.replies[0] == fit.replies[1]:
         return Unfit.EQUAL
-    return None if chosen[-1] == rejected[-1] == end_of_text else Unfit.LOST_END
+    return Unfit.LOST_END if Cut.REPLY in fit.cuts else None
 
 
 def sift(job: Job, chat: Chat, pairs: Examples[Preference]) -> tuple[Examples[Preference], Counter[Unfit]]:
@@ -144,8 +148,7 @@ def sift(job: Job, chat: Chat, pairs: Examples[Preference]) -> tuple[Examples[Pr
     """
     own: dict[int, Unfit] = {}
     for row in range(job.ranks.rank, len(pairs), job.ranks.world):
-        fit = chat.fit(pairs[row].prompt, (pairs[row].chosen, pairs[row].rejected), job.settings.max_tokens)
-        if reason := unfit(fit, chat.end_of_text):
+        if reason := unfit(fitted(chat, pairs[row], job.settings.max_tokens)):
             own[pairs.numbers[row]] = reason
     dropped = {number: reason for part in job.ranks.gather(own) for number, reason in part.items()}
     if pairs and len(dropped) == len(pairs):
@@ -269,13 +272,13 @@ def run(job: Job) -> None:
     checkpoint.save_last(job, step, {"model": engine}, {})
     if job.ranks.rank == 0:
         progress.finish(note)
-    finish(job, engine, chat, len(train), dropped)
+    finish(job, engine, chat, train, dropped)
 
 
-def finish(job: Job, engine: Engine, chat: Chat, trained: int, dropped: Counter[Unfit]) -> None:
+def finish(job: Job, engine: Engine, chat: Chat, train: Examples[Preference], dropped: Counter[Unfit]) -> None:
     """Measure on the held-out pairs, normalise, commit.
 
-    `trained` is the number of pairs that it learned from, `dropped` of those that it could not.
+    It learned from the pairs `train`; `dropped` counts those that it could not learn from.
     """
     heldout, more = sift(job, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
     chosen, rejected = score_pairs(job, engine.module, chat, heldout)
@@ -287,9 +290,13 @@ def finish(job: Job, engine: Engine, chat: Chat, trained: int, dropped: Counter[
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, weights)
     (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, chosen, rejected)))
+    cuts = {
+        name: count_cuts(job, pairs, lambda pair: fitted(chat, pair, job.settings.max_tokens).cuts)
+        for name, pairs in (("training", train), ("heldout", heldout))
+    }
     left_out = {
         name: {reason.value: counts[reason] for reason in Unfit}
         for name, counts in (("training", dropped), ("heldout", more))
     }
-    result = results.Reward(pairs=trained, dropped=left_out, **metrics, **engine.figures())
+    result = results.Reward(pairs=len(train), dropped=left_out, cuts=cuts, **metrics, **engine.figures())
     job.commit(folder, result, {CALIBRATION: Kind.CALIBRATION})

@@ -12,7 +12,7 @@ from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Sft
 from evals.heldout import HeldOut, perplexity, together
-from training.chat.template import Chat, open_chat
+from training.chat.template import Chat, count_cuts, open_chat
 from training.data.batch import Batch
 from training.data.examples import read_chats
 from training.data.order import rows_of, share_of
@@ -47,6 +47,10 @@ def run(job: Job) -> None:
     settings: Sft = job.settings
     chat = open_chat(job)
     train, heldout = read_chats(job, Kind.CHATS), read_chats(job, Kind.HELDOUT_CHATS)
+    cuts = {
+        name: count_cuts(job, chats, lambda turns: chat.fit_chat(turns, settings.max_tokens).cuts)
+        for name, chats in (("training", train), ("heldout", heldout))
+    }
     steps = max(1, len(train) * settings.epochs // settings.batch)
     module = model.load_model(job, job.manifest("pretrain"), settings.engine.dtype, settings.engine)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
@@ -91,7 +95,9 @@ def run(job: Job) -> None:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
-    job.commit(folder, _summary(state, after, len(train), len(heldout)).model_copy(update=engine.figures()))
+    job.commit(
+        folder, _summary(state, after, len(train), len(heldout)).model_copy(update={"cuts": cuts, **engine.figures()})
+    )
 
 
 def _judge(

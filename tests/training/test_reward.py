@@ -151,7 +151,7 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
     """Each process calls the model equally often, for under ZeRO 3 it would hang otherwise; together they judge every pair once."""
     chat = SimpleNamespace(
         fit=lambda turns, replies, limit: Fit(
-            [1 + int(turns[0].text)], [0], [[1 if one[0] == "g" else 2] for one in replies]
+            [1 + int(turns[0].text)], [0], [[1 if one[0] == "g" else 2] for one in replies], frozenset()
         ),
         pad=0,
     )
