@@ -206,6 +206,8 @@ class Reward(Trained):
     accuracy_high: float
     heldout_correct: float
     heldout_pairs: int
+    heldout_effective: float | None = None
+    """As many pairs of different prompts would say as much about the accuracy; its interval is that of so many."""
     heldout_loss: float
     ece: float
     """Expected calibration error."""

@@ -140,7 +140,7 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "gate", "align", "local", "corpus", ("reward",), 1,
+            "gate", "align", "local", "corpus", ("reward",), 2,
             "is the reward model good enough for PPO",
         ),
         Stage(

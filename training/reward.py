@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from contract import results
-from contract.conversation import Preference
+from contract.conversation import Preference, opening
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Reward
 from evals.calibration import calibration_error, reliability
-from evals.intervals import wilson
+from evals.intervals import effective_number, wilson
 from training.chat.template import Chat, Cut, Fit, count_cuts, open_chat
 from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of, share_of
@@ -185,14 +185,19 @@ def score_pairs(
     return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
 
 
-def pair_metrics(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
+def pair_metrics(
+    chosen: Sequence[float], rejected: Sequence[float], prompts: Sequence[Hashable] | None = None
+) -> dict[str, Any]:
     """Held-out figures; a tie counts as half right.
 
+    `prompts` tells which pairs have one prompt, and so are not independent; None: no two have.
     `reward_mean` and `reward_std` describe the chosen replies before normalisation.
     """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
-    correct = sum((margin > 0) + 0.5 * (margin == 0) for margin in margins)
-    low, high = wilson(correct, len(margins))
+    right = [(margin > 0) + 0.5 * (margin == 0) for margin in margins]
+    correct = sum(right)
+    effective = effective_number(right, range(len(right)) if prompts is None else prompts)
+    low, high = wilson(correct / len(margins) * effective, effective)
     rewards = torch.tensor(chosen, dtype=torch.float64)
     return {
         "accuracy": correct / len(margins),
@@ -200,6 +205,7 @@ def pair_metrics(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str
         "accuracy_high": high,
         "heldout_correct": correct,
         "heldout_pairs": len(margins),
+        "heldout_effective": effective,
         "heldout_loss": float(pairwise_loss(torch.tensor(chosen), torch.tensor(rejected)).mean()),
         "ece": calibration_error(margins),
         "reward_mean": float(rewards.mean()),
@@ -282,7 +288,8 @@ def finish(job: Job, engine: Engine, chat: Chat, train: Examples[Preference], dr
     """
     heldout, more = sift(job, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
     chosen, rejected = score_pairs(job, engine.module, chat, heldout)
-    metrics = pair_metrics(chosen, rejected)
+    # Dialogues with one opening stand on one side of the split, so their pairs were drawn together.
+    metrics = pair_metrics(chosen, rejected, [opening(pair.prompt) for pair in heldout])
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     weights = engine.weights()
     if weights:

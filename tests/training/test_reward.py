@@ -189,6 +189,9 @@ def test_measured_figures() -> None:
     losses = [math.log1p(math.exp(-margin)) for margin in (1, 2, -1, 0)]
     assert found["heldout_loss"] == pytest.approx(sum(losses) / 4)
     assert (found["accuracy_low"], found["accuracy_high"]) == wilson(2.5, 4, 0.95)
+    shared = reward.pair_metrics([1.0, 2.0, 3.0, 0.0] * 2, [0.0, 0.0, 4.0, 0.0] * 2, "abcdabcd")
+    assert shared["heldout_effective"] == found["heldout_effective"] == pytest.approx(4)
+    assert (shared["accuracy_low"], shared["accuracy_high"]) == pytest.approx(wilson(2.5, 4, 0.95))
     assert found["ece"] == pytest.approx(calibration_error([1.0, 2.0, -1.0, 0.0]))
 
 
