@@ -55,6 +55,19 @@ class Unfit(StrEnum):
     """One without its end-of-text, at which the reward is read."""
 
 
+class ScalarHead(nn.Linear):
+    """One number per position, computed in float32 whatever the decoder computes in: bf16 keeps 8 bits of a reward.
+
+    Where nothing is learned, its weights stay in float32 as well.
+    """
+
+    keeps_float32 = True
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states (B, T, d_model) -> (B, T, 1)."""
+        return nn.functional.linear(hidden.float(), self.weight.float(), self.bias.float())
+
+
 class RewardModel(nn.Module):
     """A decoder without its unembedding, and a linear head that gives one number per position."""
 
@@ -66,7 +79,7 @@ class RewardModel(nn.Module):
         super().__init__()
         width = int(decoder.config.hidden_size)
         self.decoder = decoder
-        self.head = nn.Linear(width, 1)
+        self.head = ScalarHead(width, 1)
         with torch.no_grad():
             generator = torch.Generator().manual_seed(seed)
             self.head.weight.copy_(torch.randn(1, width, generator=generator) * (width + 1) ** -0.5)
@@ -77,7 +90,7 @@ class RewardModel(nn.Module):
         output: Any = self.decoder(
             input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
         )
-        values: Tensor = self.head(output.last_hidden_state).squeeze(-1).float()
+        values: Tensor = self.head(output.last_hidden_state).squeeze(-1)
         return values
 
     def save_pretrained(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:

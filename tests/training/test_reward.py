@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +68,21 @@ def test_reward_does_not_depend_on_padding_or_company(small: reward.RewardModel)
     torch.testing.assert_close(together, torch.stack(alone))
     changed = reward.rewards_of(small, [[3, 4, 5, 6, 8]], 0, torch.device("cpu")).detach()
     assert abs(float(changed[0] - together[0])) > 1e-3
+
+
+def test_rewards_are_computed_in_float32_also_if_the_decoder_is_in_bf16(small: reward.RewardModel) -> None:
+    exact = small.head.weight.detach().clone()
+    tokens, attention = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10]]), torch.ones(1, 8, dtype=torch.long)
+    half = model.cast(deepcopy(small), "bf16")
+    assert {one.dtype for one in half.decoder.parameters()} == {torch.bfloat16}
+    assert torch.equal(half.head.weight, exact), "a frozen head keeps its weights"
+    for judge in (half, deepcopy(half).bfloat16()):  # as DeepSpeed casts one that learns
+        with torch.no_grad():
+            found = judge(tokens, attention)
+            hidden = judge.decoder(input_ids=tokens, attention_mask=attention).last_hidden_state.float()
+            expected = hidden @ judge.head.weight.float()[0] + judge.head.bias.float()
+        torch.testing.assert_close(found, expected)
+        assert not torch.equal(found, found.bfloat16().float())
 
 
 def test_normalisation_is_folded_into_the_head(small: reward.RewardModel) -> None:
