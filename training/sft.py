@@ -1,7 +1,7 @@
 """Instruction tuning: next-token prediction on chats, with loss on the replies only."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,10 +47,6 @@ def run(job: Job) -> None:
     settings: Sft = job.settings
     chat = open_chat(job)
     train, heldout = read_chats(job, Kind.CHATS), read_chats(job, Kind.HELDOUT_CHATS)
-    cuts = {
-        name: count_cuts(job, chats, lambda turns: chat.fit_chat(turns, settings.max_tokens).cuts)
-        for name, chats in (("training", train), ("heldout", heldout))
-    }
     steps = max(1, len(train) * settings.epochs // settings.batch)
     module = model.load_model(job, job.manifest("pretrain"), settings.engine.dtype, settings.engine)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
@@ -95,9 +91,16 @@ def run(job: Job) -> None:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
-    job.commit(
-        folder, _summary(state, after, len(train), len(heldout)).model_copy(update={"cuts": cuts, **engine.figures()})
-    )
+    more = {"cuts": _cuts(job, chat, {"training": train, "heldout": heldout}), **engine.figures()}
+    job.commit(folder, _summary(state, after, len(train), len(heldout)).model_copy(update=more))
+
+
+def _cuts(job: Job, chat: Chat, parts: Mapping[str, Sequence[Conversation]]) -> dict[str, dict[str, int]]:
+    """What `max_tokens` took, by part and kind."""
+    most = job.settings.max_tokens
+    return {
+        name: count_cuts(job, chats, lambda turns: chat.fit_chat(turns, most).cuts) for name, chats in parts.items()
+    }
 
 
 def _judge(
