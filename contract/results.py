@@ -175,6 +175,12 @@ class Pretrain(Trained):
 class Sft(Trained):
     examples: int
     heldout_examples: int
+    cuts: dict[str, dict[str, int]] = {}
+    """`training` and `heldout` -> kind of cut -> the chats that lost something to `max_tokens`.
+
+    `turns_dropped`: their oldest turns. `system_dropped`: the system turn. `prompt_cut`: the beginning of the last
+    question. `reply_cut`: the reply's end.
+    """
     heldout_loss_before: float | None
     heldout_loss_after: float | None
     heldout_perplexity_before: float | None
@@ -190,11 +196,18 @@ class Reward(Trained):
     """Figures on the held-out pairs; a tie counts as half right."""
 
     pairs: int
+    dropped: dict[str, dict[str, int]] = {}
+    """`training` and `heldout` -> the pairs that were left out, by reason: when their replies were cut to `max_tokens`,
+    they became `equal`, or one of them `lost_end`."""
+    cuts: dict[str, dict[str, int]] = {}
+    """As in `Sft`, of the pairs that were kept."""
     accuracy: float
     accuracy_low: float
     accuracy_high: float
     heldout_correct: float
     heldout_pairs: int
+    heldout_effective: float | None = None
+    """As many pairs of different prompts would say as much about the accuracy; its interval is that of so many."""
     heldout_loss: float
     ece: float
     """Expected calibration error."""
@@ -216,6 +229,8 @@ class Gate(Result):
 class Ppo(Trained):
     """The first and the last value of every curve."""
 
+    cuts: dict[str, dict[str, int]] = {}
+    """As in `Sft`, of the `prompts` to `max_prompt_tokens`."""
     reward_first: float
     reward_last: float
     objective_first: float

@@ -130,27 +130,27 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 5,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 6,
             "instruction tuning",
             facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 6,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 7,
             "reward model from preference pairs",
             facts=("chat_format",),
         ),
         Stage(
-            "gate", "align", "local", "corpus", ("reward",), 1,
+            "gate", "align", "local", "corpus", ("reward",), 2,
             "is the reward model good enough for PPO",
         ),
         Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 5,
+            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 6,
             "reinforcement learning from the reward model",
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 5,
+            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 6,
             "every model on the same held-out data",
             settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
         ),

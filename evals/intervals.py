@@ -1,13 +1,14 @@
 """How sure a measured share or ratio is."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 from statistics import NormalDist
 
 CONFIDENCE = 0.95
 
 
-def wilson(successes: float, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(successes: float, total: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval for a proportion (Wilson 1927): (low, high). A tie may count as half a success.
 
     Without trials the interval is (0, 1).
@@ -19,6 +20,29 @@ def wilson(successes: float, total: int, confidence: float = CONFIDENCE) -> tupl
     centre = (share + width / 2) / (1 + width)
     half = z * ((share * (1 - share) + width / 4) / total) ** 0.5 / (1 + width)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def effective_number(scores: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """How many independent trials say as much about the mean score as these, which are alike within a cluster.
+
+    It is the number of trials over the design effect, which is the variance of the mean over what it would be if all
+    were independent: sum over clusters of (sum of (score - mean))^2 / sum over trials of (score - mean)^2 (Rao, Scott
+    1992, A Simple Method for the Analysis of Clustered Binary Data, Biometrics 48, without its m / (m - 1)). It is
+    never more than the trials. If all scores are equal, nothing shows how alike a cluster is: its trials then count as
+    one, in n^2 / sum of n_c^2 (Kish 1965, Survey Sampling, at a correlation of 1). Wilson's interval takes
+    the share of successes and this number.
+    """
+    count = len(scores)
+    if not count:
+        return 0.0
+    mean = math.fsum(scores) / count
+    sums: dict[Hashable, float] = defaultdict(float)
+    for score, cluster in zip(scores, clusters, strict=True):
+        sums[cluster] += score - mean
+    alone = math.fsum((score - mean) ** 2 for score in scores)
+    if alone == 0:
+        return count**2 / sum(size**2 for size in Counter(clusters).values())
+    return count / max(1.0, math.fsum(value**2 for value in sums.values()) / alone)
 
 
 def ratio(values: Sequence[float], weights: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:

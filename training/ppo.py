@@ -23,7 +23,7 @@ from contract.metrics import Point, Progress
 from contract.mixture import schedule
 from contract.settings.training import Ppo
 from training import loss, reward
-from training.chat.template import Chat, open_chat
+from training.chat.template import Chat, Cut, count_cuts, open_chat
 from training.data.batch import Batch
 from training.data.drawing import Draws
 from training.data.examples import distinct_prompts, read_pairs
@@ -306,11 +306,18 @@ def run(job: Job) -> None:
     checkpoint.save_last(job, step, engines, {"kl_coef": kl_coef})
     if job.ranks.rank == 0:
         progress.finish(note)
-    finish(job, actors, chat)
+
+    def cuts_of(row: int) -> frozenset[Cut]:
+        return chat.fit_prompt(pairs[row].prompt, settings.max_prompt_tokens)[1]
+
+    finish(job, actors, chat, count_cuts(job, prompts, cuts_of))
 
 
-def finish(job: Job, actors: Actors, chat: Chat) -> None:
-    """Commit the policy as the model, the critic beside it, and the figures of the first and last step."""
+def finish(job: Job, actors: Actors, chat: Chat, cuts: dict[str, int]) -> None:
+    """Commit the policy as the model, the critic beside it, and the figures of the first and last step.
+
+    `cuts` counts the prompts that were cut, by kind.
+    """
     folder, beside = job.scratch.fresh(f"result-{job.ranks.rank}"), job.scratch.fresh(f"critic-{job.ranks.rank}")
     model.save(actors.policy.module, folder, chat, job.ranks.rank, actors.policy.weights())
     model.save(actors.critic.module, beside, chat, job.ranks.rank, actors.critic.weights())
@@ -318,7 +325,7 @@ def finish(job: Job, actors: Actors, chat: Chat) -> None:
     if job.ranks.rank == 0:
         os.replace(beside / "model.safetensors", folder / "critic.safetensors")
         os.replace(beside / "config.json", folder / "critic.json")
-    job.commit(folder, results.Ppo(**actors.policy.figures() | ends(job.curves.points)), kinds)
+    job.commit(folder, results.Ppo(cuts={"prompts": cuts}, **actors.policy.figures() | ends(job.curves.points)), kinds)
 
 
 def ends(points: Sequence[Point]) -> dict[str, float]:

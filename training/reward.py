@@ -9,7 +9,9 @@ that PPO's numbers mean the same in every run.
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,16 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from contract import results
-from contract.conversation import Preference, Turn
+from contract.conversation import Preference, opening
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Reward
 from evals.calibration import calibration_error, reliability
-from evals.intervals import wilson
-from training.chat.template import Chat, open_chat
-from training.data.examples import read_pairs
+from evals.intervals import effective_number, wilson
+from training.chat.template import Chat, Cut, Fit, count_cuts, open_chat
+from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of, share_of
 from training.engine import checkpoint
 from training.engine.engine import Engine
@@ -44,6 +46,28 @@ CALIBRATION = "calibration.json"
 WORST, TEXT_CHARS = 50, 2000  # pairs that people read, and how much of each of their texts
 
 
+class Unfit(StrEnum):
+    """Why a pair is left out: what its replies became when they were cut to `max_tokens`."""
+
+    EQUAL = "equal"
+    """The same tokens, so that nothing tells the better from the worse."""
+    LOST_END = "lost_end"
+    """One without its end-of-text, at which the reward is read."""
+
+
+class ScalarHead(nn.Linear):
+    """One number per position, computed in float32 whatever the decoder computes in: bf16 keeps 8 bits of a reward.
+
+    Where nothing is learned, its weights stay in float32 as well.
+    """
+
+    keeps_float32 = True
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states (B, T, d_model) -> (B, T, 1)."""
+        return nn.functional.linear(hidden.float(), self.weight.float(), self.bias.float())
+
+
 class RewardModel(nn.Module):
     """A decoder without its unembedding, and a linear head that gives one number per position."""
 
@@ -55,7 +79,7 @@ class RewardModel(nn.Module):
         super().__init__()
         width = int(decoder.config.hidden_size)
         self.decoder = decoder
-        self.head = nn.Linear(width, 1)
+        self.head = ScalarHead(width, 1)
         with torch.no_grad():
             generator = torch.Generator().manual_seed(seed)
             self.head.weight.copy_(torch.randn(1, width, generator=generator) * (width + 1) ** -0.5)
@@ -66,7 +90,7 @@ class RewardModel(nn.Module):
         output: Any = self.decoder(
             input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
         )
-        values: Tensor = self.head(output.last_hidden_state).squeeze(-1).float()
+        values: Tensor = self.head(output.last_hidden_state).squeeze(-1)
         return values
 
     def save_pretrained(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -110,9 +134,42 @@ def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32")
 
 
 def encode(chat: Chat, pairs: Sequence[Preference], max_tokens: int) -> list[list[int]]:
-    """Token ids of the chats: first all with the chosen replies, then all with the rejected ones."""
-    replies = [(pair, pair.chosen) for pair in pairs] + [(pair, pair.rejected) for pair in pairs]
-    return [chat.encode([*pair.prompt, Turn("assistant", reply)], max_tokens)[0] for pair, reply in replies]
+    """Token ids of the chats: first all with the chosen replies, then all with the rejected ones.
+
+    Both replies of a pair follow the same tokens.
+    """
+    fits = [fitted(chat, pair, max_tokens) for pair in pairs]
+    return [fit.prompt + fit.replies[side] for side in (0, 1) for fit in fits]
+
+
+def fitted(chat: Chat, pair: Preference, max_tokens: int) -> Fit:
+    """The prompt of a pair and its replies, the chosen one first."""
+    return chat.fit(pair.prompt, (pair.chosen, pair.rejected), max_tokens)
+
+
+def unfit(fit: Fit) -> Unfit | None:
+    """Why a pair cannot be compared once it is cut; None if it can."""
+    if fit.replies[0] == fit.replies[1]:
+        return Unfit.EQUAL
+    return Unfit.LOST_END if Cut.REPLY in fit.cuts else None
+
+
+def sift(job: Job, chat: Chat, pairs: Examples[Preference]) -> tuple[Examples[Preference], Counter[Unfit]]:
+    """The pairs that can be compared within `max_tokens`, and how many cannot, by reason; on every process the same.
+
+    Raises InputError if none can be.
+    """
+    own: dict[int, Unfit] = {}
+    for row in range(job.ranks.rank, len(pairs), job.ranks.world):
+        if reason := unfit(fitted(chat, pairs[row], job.settings.max_tokens)):
+            own[pairs.numbers[row]] = reason
+    dropped = {number: reason for part in job.ranks.gather(own) for number, reason in part.items()}
+    if pairs and len(dropped) == len(pairs):
+        raise InputError(
+            f"reward: no reply of {len(pairs):,} pairs keeps its end within reward.max_tokens "
+            f"{job.settings.max_tokens}; raise it"
+        )
+    return pairs.without(dropped), Counter(dropped.values())
 
 
 def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: torch.device) -> Tensor:
@@ -141,14 +198,19 @@ def score_pairs(
     return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
 
 
-def pair_metrics(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
+def pair_metrics(
+    chosen: Sequence[float], rejected: Sequence[float], prompts: Sequence[Hashable] | None = None
+) -> dict[str, Any]:
     """Held-out figures; a tie counts as half right.
 
+    `prompts` tells which pairs have one prompt, and so are not independent; None: no two have.
     `reward_mean` and `reward_std` describe the chosen replies before normalisation.
     """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
-    correct = sum((margin > 0) + 0.5 * (margin == 0) for margin in margins)
-    low, high = wilson(correct, len(margins))
+    right = [(margin > 0) + 0.5 * (margin == 0) for margin in margins]
+    correct = sum(right)
+    effective = effective_number(right, range(len(right)) if prompts is None else prompts)
+    low, high = wilson(correct / len(margins) * effective, effective)
     rewards = torch.tensor(chosen, dtype=torch.float64)
     return {
         "accuracy": correct / len(margins),
@@ -156,6 +218,7 @@ def pair_metrics(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str
         "accuracy_high": high,
         "heldout_correct": correct,
         "heldout_pairs": len(margins),
+        "heldout_effective": effective,
         "heldout_loss": float(pairwise_loss(torch.tensor(chosen), torch.tensor(rejected)).mean()),
         "ece": calibration_error(margins),
         "reward_mean": float(rewards.mean()),
@@ -164,13 +227,13 @@ def pair_metrics(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str
 
 
 def calibration(
-    pairs: Sequence[Preference], chosen: Sequence[float], rejected: Sequence[float]
+    pairs: Sequence[Preference], numbers: Sequence[int], chosen: Sequence[float], rejected: Sequence[float]
 ) -> dict[str, list[dict[str, Any]]]:
     """What a person needs to see why the gate opened: `bins` of reliability, and the `worst` pairs with their texts.
 
     The worst are those whose rejected reply got the most more reward, at most WORST. Rewards are those before
     normalisation, so that sigmoid(chosen - rejected) is the probability that the model gives to the ranking. `row` is
-    the number of the held-out pair. Texts are cut to TEXT_CHARS characters.
+    the pair's number, one of `numbers`, among all that are held out. Texts are cut to TEXT_CHARS characters.
     """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     wrong = sorted((margin, row) for row, margin in enumerate(margins) if margin < 0)[:WORST]
@@ -181,7 +244,13 @@ def calibration(
         texts = {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
         cut = {name: text[:TEXT_CHARS] for name, text in texts.items()}
         worst.append(
-            {"row": row, "margin": margin, "reward_chosen": chosen[row], "reward_rejected": rejected[row], **cut}
+            {
+                "row": numbers[row],
+                "margin": margin,
+                "reward_chosen": chosen[row],
+                "reward_rejected": rejected[row],
+                **cut,
+            }
         )
     return {"bins": [vars(one) for one in reliability(margins)], "worst": worst}
 
@@ -189,7 +258,7 @@ def calibration(
 def run(job: Job) -> None:
     settings: Reward = job.settings
     chat = open_chat(job)
-    train = read_pairs(job, Kind.PAIRS)
+    train, dropped = sift(job, chat, read_pairs(job, Kind.PAIRS))
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
     module = RewardModel(model.load_model(job, job.manifest("sft"), settings.engine.dtype).base_model, settings.seed)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
@@ -214,7 +283,7 @@ def run(job: Job) -> None:
         loss, right = (value / settings.batch for value in job.ranks.sum(loss, right))
         machine = of_machine(job.ranks, time.perf_counter() - began)
         job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm, **machine)
-        engine.report_skip(step, (("", row) for row in rows))
+        engine.report_skip(step, (("", train.numbers[row]) for row in rows))
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
@@ -222,20 +291,32 @@ def run(job: Job) -> None:
     checkpoint.save_last(job, step, {"model": engine}, {})
     if job.ranks.rank == 0:
         progress.finish(note)
-    finish(job, engine, chat, len(train))
+    finish(job, engine, chat, train, dropped)
 
 
-def finish(job: Job, engine: Engine, chat: Chat, trained: int) -> None:
-    """Measure on the held-out pairs, normalise, commit. `trained` is the number of pairs that it learned from."""
-    heldout = read_pairs(job, Kind.HELDOUT_PAIRS)
+def finish(job: Job, engine: Engine, chat: Chat, train: Examples[Preference], dropped: Counter[Unfit]) -> None:
+    """Measure on the held-out pairs, normalise, commit.
+
+    It learned from the pairs `train`; `dropped` counts those that it could not learn from.
+    """
+    heldout, more = sift(job, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
     chosen, rejected = score_pairs(job, engine.module, chat, heldout)
-    metrics = pair_metrics(chosen, rejected)
+    # Dialogues with one opening stand on one side of the split, so their pairs were drawn together.
+    metrics = pair_metrics(chosen, rejected, [opening(pair.prompt) for pair in heldout])
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     weights = engine.weights()
     if weights:
         weights = normalised(weights, metrics["reward_mean"], max(metrics["reward_std"], 1e-6))
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, weights)
-    (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, chosen, rejected)))
-    result = results.Reward(pairs=trained, **metrics, **engine.figures())
+    (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, chosen, rejected)))
+    cuts = {
+        name: count_cuts(job, pairs, lambda pair: fitted(chat, pair, job.settings.max_tokens).cuts)
+        for name, pairs in (("training", train), ("heldout", heldout))
+    }
+    left_out = {
+        name: {reason.value: counts[reason] for reason in Unfit}
+        for name, counts in (("training", dropped), ("heldout", more))
+    }
+    result = results.Reward(pairs=len(train), dropped=left_out, cuts=cuts, **metrics, **engine.figures())
     job.commit(folder, result, {CALIBRATION: Kind.CALIBRATION})

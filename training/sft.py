@@ -1,7 +1,7 @@
 """Instruction tuning: next-token prediction on chats, with loss on the replies only."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Sft
 from evals.heldout import HeldOut, perplexity, together
-from training.chat.template import Chat, open_chat
+from training.chat.template import Chat, count_cuts, open_chat
 from training.data.batch import Batch
 from training.data.examples import read_chats
 from training.data.order import rows_of, share_of
@@ -91,7 +91,16 @@ def run(job: Job) -> None:
         progress.finish(f"held-out loss {after.loss:.3f}" if after else "")
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
-    job.commit(folder, _summary(state, after, len(train), len(heldout)).model_copy(update=engine.figures()))
+    more = {"cuts": _cuts(job, chat, {"training": train, "heldout": heldout}), **engine.figures()}
+    job.commit(folder, _summary(state, after, len(train), len(heldout)).model_copy(update=more))
+
+
+def _cuts(job: Job, chat: Chat, parts: Mapping[str, Sequence[Conversation]]) -> dict[str, dict[str, int]]:
+    """What `max_tokens` took, by part and kind."""
+    most = job.settings.max_tokens
+    return {
+        name: count_cuts(job, chats, lambda turns: chat.fit_chat(turns, most).cuts) for name, chats in parts.items()
+    }
 
 
 def _judge(

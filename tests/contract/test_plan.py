@@ -167,10 +167,10 @@ def test_a_default_that_is_written_out_is_no_difference() -> None:
 def test_a_fingerprint_is_the_hash_of_the_identity_and_nothing_else_decides_it() -> None:
     known = (
         b'{"crawl_files":[],"facts":{},"inputs":[{"fingerprint":"f","partition":"all","stage":"reward"}],'
-        b'"outside":{},"segment":null,"settings":{"gate.confidence":0.9},"stage":"gate","version":1}'
+        b'"outside":{},"segment":null,"settings":{"gate.confidence":0.9},"stage":"gate","version":2}'
     )
     read = Input(stage="reward", partition="all", fingerprint="f")
-    made = Identity(stage="gate", version=1, settings={"gate.confidence": 0.9}, inputs=(read,))
+    made = Identity(stage="gate", version=2, settings={"gate.confidence": 0.9}, inputs=(read,))
     assert made.fingerprint() == hashlib.sha256(known).hexdigest()[:40]
     task = plan(parse("", "here", ["gate.confidence=0.9"]), SEGMENTS)["gate", "all"]
     assert task.fingerprint == made.model_copy(update={"inputs": task.identity.inputs}).fingerprint()

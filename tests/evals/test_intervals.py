@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.intervals import ratio, wilson
+from evals.intervals import effective_number, ratio, wilson
 
 
 def test_wilson_known_values() -> None:
@@ -47,3 +47,19 @@ def test_items_that_all_have_the_ratio_leave_no_doubt_however_their_weights_diff
 
 def test_of_one_item_nothing_is_known() -> None:
     assert ratio([1.0], [2.0]) == ratio([1.0, 2.0], [0.0, 0.0]) == (-math.inf, math.inf)
+
+
+def test_trials_of_one_cluster_count_by_their_design_effect() -> None:
+    scores = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    assert effective_number(scores, range(6)) == pytest.approx(6), "each alone: Wilson's own interval"
+    thrice = [one for one in scores for _ in range(3)]
+    assert effective_number(thrice, [at // 3 for at in range(18)]) == pytest.approx(6), "copies say nothing new"
+    # By hand: the mean is 0.5; the clusters' sums of (score - mean) are 1, 0 and -1, so the design effect is 2 / 1.5.
+    assert effective_number([1, 1, 1, 0, 0, 0], "aabbcc") == pytest.approx(4.5)
+    assert effective_number([1, 0, 1, 0], "aabb") == 4, "never more than there are"
+
+
+def test_if_all_scores_are_equal_a_cluster_counts_as_one_trial() -> None:
+    assert effective_number([1.0] * 6, [0, 0, 1, 1, 2, 2]) == 3
+    assert effective_number([1.0] * 4, [0, 0, 0, 0]) == 1
+    assert effective_number([], []) == 0

@@ -58,7 +58,7 @@ sft:
   epochs: 1
   batch: 8
   max_tokens: 48
-reward: {max_tokens: 48}
+reward: {max_tokens: 64}
 ppo: {max_prompt_tokens: 24, max_response_tokens: 24}
 """
 

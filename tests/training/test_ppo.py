@@ -486,6 +486,10 @@ def test_a_run_says_where_it_is_and_commits_policy_and_critic(full: Any) -> None
     }
     assert values(found["memory_bytes"])[-1] > 1e8
     assert all(seconds > 0 for seconds in values(found["step_s"]))
+    pairs, chat = read_pairs(full.job, Kind.PAIRS), open_chat(full.job)
+    cut = [pairs[row].prompt for row in distinct_prompts(pairs) if len(chat.prompt(pairs[row].prompt, 999)) > 24]
+    none = {"turns_dropped": 0, "system_dropped": 0, "reply_cut": 0}
+    expected["cuts"] = {"prompts": {**none, "prompt_cut": len(cut)}}
     assert manifest.metrics == expected | {"skipped_updates": 0, "skipped_steps": "", "zero_stage": 0}
 
 

@@ -4,26 +4,31 @@ import json
 import math
 import subprocess
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
 from contract.conversation import Preference, Turn
+from contract.errors import InputError
 from contract.kinds import Kind
+from contract.plan import Run
 from contract.settings.training import Reward
 from evals.calibration import calibration_error
 from evals.intervals import wilson
 from reports import gate
 from training import reward
-from training.chat.template import open_chat
-from training.data.examples import read_pairs
+from training.chat.template import Chat, Fit, open_chat
+from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
+from training.engine.ranks import Ranks
 from training.models import llama as model
 
 
@@ -65,6 +70,21 @@ def test_reward_does_not_depend_on_padding_or_company(small: reward.RewardModel)
     assert abs(float(changed[0] - together[0])) > 1e-3
 
 
+def test_rewards_are_computed_in_float32_also_if_the_decoder_is_in_bf16(small: reward.RewardModel) -> None:
+    exact = small.head.weight.detach().clone()
+    tokens, attention = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10]]), torch.ones(1, 8, dtype=torch.long)
+    half = model.cast(deepcopy(small), "bf16")
+    assert {one.dtype for one in half.decoder.parameters()} == {torch.bfloat16}
+    assert torch.equal(half.head.weight, exact), "a frozen head keeps its weights"
+    for judge in (half, deepcopy(half).bfloat16()):  # as DeepSpeed casts one that learns
+        with torch.no_grad():
+            found = judge(tokens, attention)
+            hidden = judge.decoder(input_ids=tokens, attention_mask=attention).last_hidden_state.float()
+            expected = hidden @ judge.head.weight.float()[0] + judge.head.bias.float()
+        torch.testing.assert_close(found, expected)
+        assert not torch.equal(found, found.bfloat16().float())
+
+
 def test_normalisation_is_folded_into_the_head(small: reward.RewardModel) -> None:
     chats = [[3, 4, 5], [8, 9], [7, 7, 7, 7]]
     exact = dict(small.named_parameters())
@@ -78,20 +98,78 @@ def test_normalisation_is_folded_into_the_head(small: reward.RewardModel) -> Non
     torch.testing.assert_close(again, before)
 
 
-def test_encoding_puts_all_chosen_replies_before_the_rejected_ones() -> None:
-    chat = SimpleNamespace(encode=lambda turns, limit: ([turn.role[0] + turn.text for turn in turns][:limit], []))
+@pytest.fixture(scope="module")
+def chat(corpus_store: Callable[..., Run]) -> Chat:
+    run = corpus_store(name="chat")
+    files = [one.path for one in run.store.files("tokenizer") if one.path.endswith("tokenizer.json")]
+    return Chat(Path(run.store.root, files[0]))
+
+
+def test_encoding_puts_all_chosen_replies_before_the_rejected_ones(chat: Chat) -> None:
     pairs = [pair("p", 1), pair("q", 2)]
-    assert reward.encode(chat, pairs, 9) == [  # type: ignore[arg-type]
-        ["up", "agood 1"], ["uq", "agood 2"], ["up", "abad 1"], ["uq", "abad 2"],
-    ]  # fmt: skip
-    assert reward.encode(chat, pairs[:1], 1) == [["up"], ["up"]]  # type: ignore[arg-type]
+    sides = [(one, reply) for side in ("chosen", "rejected") for one in pairs for reply in [getattr(one, side)]]
+    assert reward.encode(chat, pairs, 90) == [
+        chat.encode([*one.prompt, Turn("assistant", reply)], 90)[0] for one, reply in sides
+    ]
+
+
+def test_both_replies_of_a_pair_answer_the_same_tokens_however_long_they_are(chat: Chat) -> None:
+    long = Preference(
+        (Turn("user", "Where is the old mill? " * 9),), "Here.", "The river stands near the old mill. " * 2
+    )
+    chosen, rejected = reward.encode(chat, [long], 48)
+    prompts = [
+        ids[: len(ids) - len(chat.response(reply, 99))] for ids, reply in ((chosen, "Here."), (rejected, long.rejected))
+    ]
+    assert prompts[0] == prompts[1]
+    assert prompts[0][-1] == chat.role("assistant")
+    assert len(rejected) == 48, "the longer reply decides"
+
+
+def pairs_table(pairs: list[Preference]) -> Examples[Preference]:
+    rows = [{"prompt": one.prompt[0].text, "chosen": one.chosen, "rejected": one.rejected} for one in pairs]
+    return Examples(
+        pa.Table.from_pylist(rows),
+        lambda row: Preference((Turn("user", row["prompt"]),), row["chosen"], row["rejected"]),
+    )
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_pairs_that_became_equal_or_lost_their_end_are_left_out_and_counted(chat: Chat, world: int) -> None:
+    same = "The river stands near the old mill. " * 9
+    cut = [
+        Preference((Turn("user", "Where?"),), same + "Yes.", same + "No."),
+        Preference((Turn("user", "So?"),), "Yes.", same),
+    ]
+    pairs = pairs_table([pair("a", 1), cut[0], pair("b", 2), cut[1], cut[0]])
+    own: list[Any] = []
+
+    def sifted(rank: int, gather: Callable[[Any], Any]) -> Any:
+        ranks = SimpleNamespace(rank=rank, world=world, gather=gather)
+        return reward.sift(SimpleNamespace(ranks=ranks, settings=Reward(max_tokens=40)), chat, pairs)  # type: ignore[arg-type]
+
+    for rank in range(world):
+        sifted(rank, lambda mine: own.append(mine) or [mine])
+    assert [set(mine) for mine in own] == [{row for row in (1, 3, 4) if row % world == rank} for rank in range(world)]
+    kept, dropped = sifted(0, lambda mine: own)
+    assert (list(kept.numbers), list(kept)) == ([0, 2], [pairs[0], pairs[2]])
+    assert dropped == {"equal": 2, "lost_end": 1}
+    with pytest.raises(InputError, match=r"no reply of 2 pairs keeps its end within reward.max_tokens 40; raise it"):
+        reward.sift(
+            SimpleNamespace(ranks=Ranks(), settings=Reward(max_tokens=40)),
+            chat,
+            pairs_table(cut),  # type: ignore[arg-type]
+        )
 
 
 @pytest.mark.parametrize(("world", "count"), [(1, 5), (2, 5), (2, 9), (3, 2)])
 def test_judging_is_split_over_processes(world: int, count: int) -> None:
     """Each process calls the model equally often, for under ZeRO 3 it would hang otherwise; together they judge every pair once."""
     chat = SimpleNamespace(
-        encode=lambda turns, limit: ([1 + int(turns[0].text), 1 if turns[-1].text[0] == "g" else 2], []), pad=0
+        fit=lambda turns, replies, limit: Fit(
+            [1 + int(turns[0].text)], [0], [[1 if one[0] == "g" else 2] for one in replies], frozenset()
+        ),
+        pad=0,
     )
     settings = Reward(engine={"micro_batch": 2}, batch=2)
     shapes: list[list[int]] = []
@@ -127,6 +205,9 @@ def test_measured_figures() -> None:
     losses = [math.log1p(math.exp(-margin)) for margin in (1, 2, -1, 0)]
     assert found["heldout_loss"] == pytest.approx(sum(losses) / 4)
     assert (found["accuracy_low"], found["accuracy_high"]) == wilson(2.5, 4, 0.95)
+    shared = reward.pair_metrics([1.0, 2.0, 3.0, 0.0] * 2, [0.0, 0.0, 4.0, 0.0] * 2, "abcdabcd")
+    assert shared["heldout_effective"] == found["heldout_effective"] == pytest.approx(4)
+    assert (shared["accuracy_low"], shared["accuracy_high"]) == pytest.approx(wilson(2.5, 4, 0.95))
     assert found["ece"] == pytest.approx(calibration_error([1.0, 2.0, -1.0, 0.0]))
 
 
@@ -136,8 +217,8 @@ def test_the_worst_pairs_are_those_with_the_largest_wrong_margins_and_their_text
     monkeypatch.setattr(reward, "WORST", 2)
     long = Preference((Turn("system", "Be kind."), Turn("user", "q" * 9000)), "y" * 9000, "n" * 9000)
     pairs = [pair("right"), pair("a little wrong"), long, pair("a tie"), pair("wrong")]
-    found = reward.calibration(pairs, [1.0, 0.0, -2.0, 5.0, 0.0], [0.0, 0.1, 1.0, 5.0, 1.0])
-    assert [(one["row"], one["margin"]) for one in found["worst"]] == [(2, -3.0), (4, -1.0)]
+    found = reward.calibration(pairs, [7, 8, 9, 10, 11], [1.0, 0.0, -2.0, 5.0, 0.0], [0.0, 0.1, 1.0, 5.0, 1.0])
+    assert [(one["row"], one["margin"]) for one in found["worst"]] == [(9, -3.0), (11, -1.0)]
     first, second = found["worst"]
     assert first["prompt"] == ("system: Be kind.\nuser: " + "q" * 9000)[:2000]
     assert (first["chosen"], first["rejected"]) == ("y" * 2000, "n" * 2000)
@@ -163,7 +244,12 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
         **dict.fromkeys(("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"), "model"),
     }
     judged = align("reward")
-    train, heldout = (read_pairs(judged, kind) for kind in (Kind.PAIRS, Kind.HELDOUT_PAIRS))
+    whole = [read_pairs(judged, kind) for kind in (Kind.PAIRS, Kind.HELDOUT_PAIRS)]
+    (train, _), (heldout, _) = (reward.sift(judged, open_chat(judged), pairs) for pairs in whole)
+    assert metrics["dropped"] == {
+        name: {"equal": 0, "lost_end": len(pairs) - len(kept)}
+        for name, pairs, kept in zip(("training", "heldout"), whole, (train, heldout), strict=True)
+    }
     assert len(heldout) == metrics["heldout_pairs"]
     chosen, rejected = reward.score_pairs(
         judged, reward.load_reward_model(judged, manifest).eval(), open_chat(judged), heldout
@@ -179,9 +265,9 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     assert gaps / len(heldout) == pytest.approx(metrics["ece"])
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     wrong = sorted((row for row, margin in enumerate(margins) if margin < 0), key=lambda row: margins[row])
-    assert [one.row for one in worst] == wrong[: reward.WORST]
+    assert [one.row for one in worst] == [heldout.numbers[row] for row in wrong[: reward.WORST]]
     assert [(one.chosen, one.rejected) for one in worst] == [
-        (heldout[one.row].chosen, heldout[one.row].rejected) for one in worst
+        (whole[1][one.row].chosen, whole[1][one.row].rejected) for one in worst
     ]
     assert metrics["pairs"] == len(train)
     # The curves: one row an update, at the schedule's rate; the first one is the untrained model's on the first batch.

@@ -17,7 +17,7 @@ from contract.settings.training import Model
 from evals.heldout import HeldOut
 from tests.declared import only_declared
 from training import pretrain, sft
-from training.chat.template import open_chat
+from training.chat.template import Cut, open_chat
 from training.data.examples import read_chats
 from training.data.order import rows_of
 from training.engine.engine import lr_at
@@ -124,6 +124,9 @@ def test_it_learns_from_the_corpus_own_replies(
         [chat.encode(turns, 48) for turns in read_chats(job, kind)] for kind in (Kind.CHATS, Kind.HELDOUT_CHATS)
     )
     assert metrics["examples"] == len(train)
+    for name, kind in (("training", Kind.CHATS), ("heldout", Kind.HELDOUT_CHATS)):
+        fits = [chat.fit_chat(turns, 48) for turns in read_chats(job, kind)]
+        assert metrics["cuts"][name] == {cut.value: sum(cut in fit.cuts for fit in fits) for cut in Cut}
     assert metrics["heldout_loss_after"] < metrics["heldout_loss_before"] - 0.3
     (file,) = manifest.of("metrics")
     points = load_points(job.store.read_bytes(file.path))

@@ -54,6 +54,11 @@ class Batch:
         """Parts of `size` rows; the last may have fewer."""
         return (self.rows(slice(start, start + size)) for start in range(0, len(self.tokens), size))
 
+    def filled(self, rows: int) -> "Batch":
+        """The same with rows of which nothing is predicted, up to this many."""
+        missing = rows - len(self.tokens)
+        return self._each(lambda one: torch.cat((one, one.new_zeros(missing, *one.shape[1:])))) if missing else self
+
     def pinned(self) -> "Batch":
         """The same in memory from which a GPU copies by itself, so that no step waits for the copy."""
         return self._each(Tensor.pin_memory)

@@ -72,7 +72,9 @@ class Draws:
         """This process's batches from a step to the last, read ahead; for a GPU in memory from which it copies."""
 
         def make(one: int) -> Batch:
-            batch = self.batch(one, ranks.replica, ranks.replicas)
+            # As many rows on every process: under ZeRO 3, all must make the same forward passes.
+            most = -(-self.schedule.at(one).batch // ranks.replicas)
+            batch = self.batch(one, ranks.replica, ranks.replicas).filled(most)
             return batch.pinned() if ranks.device.type == "cuda" else batch
 
         return ahead(make, step, self.schedule.steps)

@@ -6,7 +6,7 @@ objects, and then tokens, only when it is asked for.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import pyarrow as pa
@@ -26,12 +26,20 @@ BATCH_ROWS = 1024
 class Examples(Sequence[T], Generic[T]):
     """The examples of one kind, in the order in which they were committed."""
 
-    def __init__(self, table: pa.Table, make: Callable[[dict[str, Any]], T]) -> None:
-        """`make` turns a row of the table into an example."""
+    def __init__(
+        self, table: pa.Table, make: Callable[[dict[str, Any]], T], numbers: Sequence[int] | None = None
+    ) -> None:
+        """`make` turns a row of the table into an example. `numbers` are the rows that are examples; None: all."""
         self._table, self._make = table, make
+        self.numbers: Sequence[int] = range(table.num_rows) if numbers is None else numbers
+        """The row of each example among all that were committed."""
+
+    def without(self, dropped: Container[int]) -> "Examples[T]":
+        """The examples whose number is not among `dropped`."""
+        return Examples(self._table, self._make, [number for number in self.numbers if number not in dropped])
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self.numbers)
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -42,14 +50,23 @@ class Examples(Sequence[T], Generic[T]):
             start, stop, step = index.indices(len(self))
             if step != 1:
                 raise ValueError("examples must be read in order")
-            return [self._make(row) for row in self._table.slice(start, max(stop - start, 0)).to_pylist()]
+            return [example for piece in self._runs(start, max(stop, start)) for example in map(self._make, piece)]
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         return self[index : index + 1][0]
 
     def __iter__(self) -> Iterator[T]:
-        for batch in self._table.to_batches(BATCH_ROWS):
-            yield from map(self._make, batch.to_pylist())
+        for start in range(0, len(self), BATCH_ROWS):
+            yield from self[start : start + BATCH_ROWS]
+
+    def _runs(self, start: int, stop: int) -> Iterator[list[dict[str, Any]]]:
+        """The rows of the examples `start` to `stop` - 1, in pieces that lie together in the table."""
+        while start < stop:
+            first, end = self.numbers[start], start + 1
+            while end < stop and self.numbers[end] == first + end - start:
+                end += 1
+            yield self._table.slice(first, end - start).to_pylist()
+            start = end
 
 
 def read_chats(job: Job, kind: Kind) -> Examples[Conversation]:

@@ -105,9 +105,8 @@ def rows_of(step: int, batch: int, count: int, seed: int) -> list[int]:
 
 
 def share_of(rows: list[T], rank: int, world: int) -> list[T]:
-    """One process's contiguous share of a step's rows, whose number must be a multiple of `world`."""
-    size = len(rows) // world
-    return rows[rank * size : (rank + 1) * size]
+    """One process's contiguous share of a step's rows: every row is in one share, and shares differ by one at most."""
+    return rows[rank * len(rows) // world : (rank + 1) * len(rows) // world]
 
 
 def block_of(seq_len: int) -> int:

@@ -94,9 +94,13 @@ FLASH: dict[str, Callable[[], bool]] = {
 
 
 def cast(module: AnyModule, dtype: Dtype) -> AnyModule:
-    """The module, with its parameters cast to `dtype`. Buffers stay: bf16 would round the rotary frequencies."""
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(DTYPES[dtype])
+    """The module, with its parameters cast to `dtype`, but for those of layers that say `keeps_float32`.
+
+    Buffers stay: bf16 would round the rotary frequencies.
+    """
+    for layer in module.modules():
+        for parameter in () if getattr(layer, "keeps_float32", False) else layer.parameters(recurse=False):
+            parameter.data = parameter.data.to(DTYPES[dtype])
     return module
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,10 +12,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from contract.chat import CHAT_FORMAT, SPECIAL_TOKENS
-from contract.conversation import Turn
+from contract.conversation import Role, Turn
 from contract.errors import InputError
 from contract.plan import Run
-from training.chat.template import Chat, cut_prompt
+from training.chat.template import Chat, Cut, Piece, count_cuts, keep_turns
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +66,56 @@ def test_a_reply_that_is_cut_has_no_end(chat: Chat) -> None:
     assert chat.response("Quiet.", 50)[-1] == chat.end_of_text
 
 
-def test_what_is_oldest_is_cut_first_and_the_role_stays() -> None:
-    assert cut_prompt([[1, 10, 11], [2, 20, 21, 22], [3]], 5) == [2, 20, 21, 22, 3]
-    assert cut_prompt([[1, 10, 11], [2, 20, 21, 22], [3]], 4) == [2, 21, 22, 3]
-    assert cut_prompt([[1, 10, 11], [2, 20, 21, 22], [3]], 6) == [1, 2, 20, 21, 22, 3]
-    assert cut_prompt([[1, 10], [3]], 0) == []
+def piece(role: Role, *ids: int) -> Piece:
+    return Piece(role, list(ids), [0] + [int(role == "assistant")] * (len(ids) - 1))
+
+
+ASKED = [
+    piece("system", 1, 10), piece("user", 2, 20), piece("assistant", 3, 30, 31), piece("user", 2, 21, 22, 23),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("room", "kept", "cuts"),
+    [
+        (11, ASKED, set()),
+        (10, [ASKED[0], ASKED[3]], {Cut.TURNS}),  # nor the reply, which has lost its question
+        (6, [ASKED[0], ASKED[3]], {Cut.TURNS}),
+        (5, [ASKED[0], piece("user", 2, 22, 23)], {Cut.TURNS, Cut.PROMPT}),
+        (3, [piece("user", 2, 22, 23)], {Cut.TURNS, Cut.SYSTEM, Cut.PROMPT}),
+        (0, [], {Cut.TURNS, Cut.SYSTEM, Cut.PROMPT}),
+    ],
+)
+def test_whole_turns_are_dropped_from_the_left_and_every_cut_is_named(
+    room: int, kept: list[Piece], cuts: set[Cut]
+) -> None:
+    assert keep_turns(ASKED, room) == (kept, cuts)
+
+
+def test_nothing_is_learned_from_a_turn_that_lost_its_beginning() -> None:
+    turns = [piece("user", 2, 20), piece("assistant", 3, 30, 31, 32)]
+    assert keep_turns(turns, 3) == ([Piece("assistant", [3, 31, 32], [0, 0, 0])], {Cut.TURNS, Cut.PROMPT})
+
+
+def test_no_reply_without_its_question_is_learned(chat: Chat, spelled: Callable[[list[int]], str]) -> None:
+    whole = [*HI, Turn("assistant", "Yes.")]
+    fit = chat.fit_chat(whole, len(chat.encode(whole, 100)[0]) - 1)
+    assert spelled(fit.prompt) == "<|system|>Be kind.<|user|>So?<|assistant|>"
+    assert (set(fit.mask), fit.cuts) == ({0}, {Cut.TURNS})
+    assert chat.fit_chat(whole, 100).cuts == frozenset()
+    assert chat.fit([Turn("user", "So?")], ["Yes.", "The mill. " * 20], 30).cuts == {Cut.REPLY}
+    assert chat.fit_prompt(HI, 100) == (chat.prompt(HI, 100), frozenset())
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_cuts_are_counted_over_all_processes(world: int) -> None:
+    examples = [{Cut.TURNS}, {Cut.TURNS, Cut.REPLY}, set(), {Cut.TURNS}]
+    parts = []
+    for rank in range(world):
+        job: Any = SimpleNamespace(ranks=SimpleNamespace(rank=rank, world=world, sum=lambda *own: own))
+        parts.append(count_cuts(job, examples, frozenset))
+    total = {name: sum(part[name] for part in parts) for name in parts[0]}
+    assert total == {"turns_dropped": 3, "system_dropped": 0, "prompt_cut": 0, "reply_cut": 1}
 
 
 @given(
@@ -79,11 +126,11 @@ def test_encoding_keeps_its_limits(chat: Chat, words: list[str], limit: int) -> 
     turns = [Turn("user", one) for one in words[:-1]] + [Turn("assistant", words[-1])]
     ids, mask = chat.encode(turns, limit)
     whole, whole_mask = chat.encode(turns, 10_000)
-    assert len(ids) == len(mask) == min(limit, len(whole))
+    assert len(ids) == len(mask) <= min(limit, len(whole))
     reply = chat.response(words[-1], 10_000)
     kept = sum(mask)
     assert ids[len(ids) - kept :] == reply[:kept]
-    assert kept >= min(len(reply), limit // 2), "half of the room is the reply's at least"
+    assert kept >= min(len(reply), limit - limit // 4), "three quarters of the room is the reply's at least"
     assert chat.role("assistant") == ids[-kept - 1]
     if len(whole) <= limit:
         assert (ids, mask) == (whole, whole_mask)

@@ -64,6 +64,16 @@ def test_parts_keep_the_count_of_their_step() -> None:
     assert every_other.counted(others).count == 39  # type: ignore[arg-type]
 
 
+def test_a_batch_is_filled_with_rows_of_which_nothing_is_predicted() -> None:
+    batch = collate([row(0, length=8), row(0, length=4)], seq_len=7)
+    filled = batch.filled(3)
+    assert filled.tokens.tolist() == [*batch.tokens.tolist(), [0] * 8]
+    assert filled.mask.sum(1).tolist() == [7, 3, 0]
+    assert (filled.count, len(filled.positions)) == (10, 3)  # type: ignore[arg-type]
+    assert batch.filled(2) is batch
+    assert batch.rows(slice(0, 0)).filled(1).mask.tolist() == [[0.0] * 7]
+
+
 @pytest.mark.parametrize("more", [(), ("positions",), ("positions", "sources", "places", "documents")])
 def test_a_batch_is_pinned_whole(monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]) -> None:
     pinned: list[torch.Tensor] = []

@@ -14,6 +14,7 @@ from contract.mixture import counts, schedule, weights_of
 from contract.settings.training import Mixture
 from training.data.batch import Batch
 from training.data.drawing import Draws, drawn_in, turns
+from training.data.order import share_of
 from training.engine.ranks import Ranks
 
 SMALL_OR_HUGE = st.one_of(st.integers(1, 1000), st.integers(1 << 32, 1 << 60))
@@ -72,6 +73,28 @@ def test_a_process_reads_its_share_of_a_step() -> None:
     read = SimpleNamespace(seq_len=64, batch=lambda draws, rank, world: (draws, rank, world))
     draws = Draws([read], made, seed=3)  # type: ignore[arg-type]
     assert draws.batch(2, 1, 3) == (drawn_in(made, 2, seed=3), 1, 3)
+
+
+@pytest.mark.parametrize("world", [3, 8])
+def test_rows_that_do_not_divide_are_all_read_in_equally_many_places(world: int) -> None:
+    made = schedule([(2, Mixture(), {"crawl": 10})], 4)
+
+    def read(draws: list[tuple[str, int]], rank: int, world: int) -> Batch:
+        mine = torch.tensor([row + 1 for _, row in share_of(draws, rank, world)], dtype=torch.long)
+        return Batch(mine[:, None].expand(-1, 3), torch.ones(len(mine), 2), 2 * len(mine))
+
+    draws = Draws([SimpleNamespace(seq_len=2, batch=read)], made, seed=3)  # type: ignore[list-item]
+    for step in range(2):
+        found = []
+        for rank in range(world):
+            with draws.stream(Ranks(rank=rank, world=world), step) as batches:
+                found.append(next(batches))
+        assert {len(batch.tokens) for batch in found} == {-(-4 // world)}, "all make the same forward passes"
+        rows = [
+            int(row[0]) - 1 for batch in found for row, mask in zip(batch.tokens, batch.mask, strict=True) if mask.sum()
+        ]
+        assert rows == [row for _, row in drawn_in(made, step, seed=3)]
+        assert sum(batch.count for batch in found) == 8
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])

@@ -50,6 +50,16 @@ def test_pairs_and_their_distinct_prompts(make_job: Callable[..., Job]) -> None:
     assert distinct_prompts(pairs, 10**6) == found
 
 
+def test_examples_that_are_left_out_keep_the_numbers_of_the_others(make_job: Callable[..., Job]) -> None:
+    chats = read_chats(make_job("sft"), Kind.CHATS)
+    kept = chats.without({0, 3, 4, 9})
+    numbers = [number for number in range(len(chats)) if number not in (0, 3, 4, 9)]
+    assert (list(kept.numbers), len(kept)) == (numbers, len(chats) - 4)
+    assert list(kept) == [chats[number] for number in numbers]
+    assert kept[1:7] == [chats[number] for number in (2, 5, 6, 7, 8, 10)]
+    assert kept[len(kept) - 1] == chats[len(chats) - 1]
+
+
 def test_a_table_that_a_disk_has_changed_is_refused(make_job: Callable[..., Job]) -> None:
     job = make_job("sft")
     (file,) = job.manifest("instructions").of(Kind.CHATS)

@@ -107,6 +107,10 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 def test_shares_of_all_processes_make_the_batch() -> None:
     rows = rows_of(3, 12, 100, 0)
     assert [row for rank in range(4) for row in share_of(rows, rank, 4)] == rows
+    for world in (5, 8, 13):
+        shares = [share_of(rows, rank, world) for rank in range(world)]
+        assert [row for share in shares for row in share] == rows, "none is left out, also if they do not divide"
+        assert {len(share) for share in shares} == {12 // world, -(-12 // world)}
 
 
 @given(count=COUNTS, seed=st.integers(0, 9), cut=st.integers(1, 5000))
