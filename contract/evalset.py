@@ -62,6 +62,17 @@ def read_members(name: str, data: bytes) -> Iterator[tuple[str, tuple[Item, ...]
         raise Malformed(f"{name} cannot be read: {error}") from None
 
 
+def read_contents(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, unpacked bytes) of a file, or of each archive member that `is_named_like_one` accepts.
+
+    For readers that need keys and columns. Raises Malformed.
+    """
+    try:
+        yield from _members(name, data, _Budget(name))
+    except _DAMAGE as error:
+        raise Malformed(f"{name} cannot be read: {error}") from None
+
+
 class _Budget:
     """The number of bytes that a file may still unpack to; a few packed kilobytes can hold terabytes."""
 

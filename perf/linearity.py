@@ -1,6 +1,6 @@
 """Whether patterns and readers are linear: the time for twice the input over the time for the input, on worst cases that are made here.
 
-Every pattern of `contract`, `pipelines` and `reports` is given texts made of its own parts, repeated behind each beginning of a text that it
+Every pattern of `contract`, `evals`, `pipelines` and `reports` is given texts made of its own parts, repeated behind each beginning of a text that it
 matches. Every function that reads pages or their text is given the pieces below, repeated. Of all inputs those whose time grows most are
 then measured for some hundredths of a second: 2 is linear, 4 quadratic.
 """
@@ -22,7 +22,7 @@ from re import _parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("contract", "pipelines", "reports")
+PACKAGES = ("contract", "evals", "pipelines", "reports")
 # These never see a whole text: what calls them cuts a window of so many characters out of it.
 BOUNDED = {
     "pipelines.extract.META_CHARSET": 4096,

@@ -1,0 +1,91 @@
+"""NaturalQuestions, TriviaQA and TyDi QA: questions whose short answer is compared with references."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evals.references import best_f1, exact_match
+from evals.tasks.answers import announced, refuses
+from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_stop, cut_tail
+
+Row = Mapping[str, Any]
+STOPS = ("\nQuestion:", "\nQ:", "\n\n")
+MOST_ANSWER_CHARS = 1000
+
+
+def read_nq(row: Row, place: str) -> Item:
+    """{"question", "answer": ["14 December 1972 UTC", "December 1972"]}, as in NQ-Open."""
+    return Item(place, place, str(row["question"]), (), listed(row["answer"]))
+
+
+def listed(answers: Any) -> tuple[str, ...]:
+    """Every answer of a row. Raises ValueError if there is none."""
+    found = tuple(map(str, [answers] if isinstance(answers, str) else answers))
+    if not found:
+        raise ValueError("it has no answer")
+    return found
+
+
+def read_trivia(row: Row, place: str) -> Item:
+    """{"Question", "QuestionId", "Answer": {"Value", "Aliases"}} as published, and in lower case as on the Hub."""
+    question = str(row["Question"] if "Question" in row else row["question"])
+    answer = row["Answer"] if "Answer" in row else row["answer"]
+    value = answer.get("Value", answer.get("value"))
+    aliases = answer.get("Aliases", answer.get("aliases")) or []
+    name = str(row.get("QuestionId") or row.get("question_id") or place)
+    return Item(name, name, question, (), tuple(dict.fromkeys(map(str, [value, *aliases]))))
+
+
+def squad_rows(row: Row) -> Sequence[Row]:
+    """An article of SQuAD's format as its questions; one question of the Hub's format as itself."""
+    if "paragraphs" not in row:
+        return (row,)
+    return [
+        {"id": asked["id"], "question": asked["question"], "context": paragraph["context"], "answers": asked["answers"]}
+        for paragraph in row["paragraphs"]
+        for asked in paragraph["qas"]
+    ]
+
+
+def read_tydiqa(row: Row, place: str) -> Item:
+    """TyDi QA's gold passages. The language, which ids begin with, is the source."""
+    answers = row["answers"]
+    texts = answers["text"] if isinstance(answers, Mapping) else [one["text"] for one in answers]
+    name = str(row.get("id", place))
+    fields = {"context": str(row["context"])}
+    return Item(name, name.partition("-")[0], str(row["question"]), (), listed(texts), fields)
+
+
+def short_answer(output: str) -> str | None:
+    """What is announced as the answer, else the first line that says something; None for a refusal or nothing."""
+    text = cut_tail(cut_stop(output.lstrip(), STOPS))
+    if refuses(text):
+        return None
+    first = next(announced(text), "") or text.strip().partition("\n")[0]
+    return first.strip(" *\"'`").rstrip(".")[:MOST_ANSWER_CHARS] or None
+
+
+def grade_exact(item: Item, output: str) -> Verdict:
+    """Whether the answer is one of the references in normal form."""
+    found = short_answer(output)
+    return NOTHING if found is None else Verdict(found, float(exact_match(found, item.answers)))
+
+
+def grade_f1(item: Item, output: str) -> Verdict:
+    """The F1 of the answer's words against the reference that agrees most."""
+    found = short_answer(output)
+    return NOTHING if found is None else Verdict(found, best_f1(found, item.answers))
+
+
+def first(item: Item) -> str:
+    return item.answers[0]
+
+
+QUESTION = Style(lambda item: f"Question: {item.question.rstrip('?')}?\nAnswer:", first, stop=STOPS)
+PASSAGE = Style(lambda item: f"{item.fields['context']}\n\nQuestion: {item.question}\nAnswer:", first, stop=STOPS)
+NATURAL_QUESTIONS = Task(
+    "naturalquestions", "knowledge en", read_nq, grade_exact, shots=5,
+    styles={"question": Style(lambda item: f"Q: {item.question.rstrip('?')}?\nA:", first, stop=STOPS)},
+)  # fmt: skip
+TRIVIAQA = Task("triviaqa", "knowledge en", read_trivia, grade_exact, {"question": QUESTION}, shots=5)
+TYDIQA = Task("tydiqa", "reasoning", read_tydiqa, grade_f1, {"passage": PASSAGE}, shots=1, rows=squad_rows)
+TASKS = (NATURAL_QUESTIONS, TRIVIAQA, TYDIQA)

@@ -1,0 +1,1 @@
+"""Evaluation: are answers found, are formulas exact, do judges' biases show, does the sandbox hold."""

@@ -1,0 +1,43 @@
+"""Questions with short answers."""
+
+from evals.tasks.openqa import NATURAL_QUESTIONS, TRIVIAQA, TYDIQA, short_answer, squad_rows
+
+
+def test_natural_questions_match_a_reference_exactly() -> None:
+    item = NATURAL_QUESTIONS.read({"question": "when", "answer": ["14 December 1972 UTC", "December 1972"]}, "0")
+    graded = [
+        NATURAL_QUESTIONS.grade(item, text) for text in ("december 1972.", "The answer is December, 1972", "1972", "")
+    ]
+    assert [one.score for one in graded] == [1, 1, 0, 0]
+    assert graded[3].extracted is None
+
+
+def test_trivia_has_aliases_in_either_shape() -> None:
+    published = TRIVIAQA.read(
+        {"Question": "Who?", "QuestionId": "q1", "Answer": {"Value": "The Sun", "Aliases": ["Sol"]}}, "0"
+    )
+    hub = TRIVIAQA.read(
+        {"question": "Who?", "question_id": "q1", "answer": {"value": "The Sun", "aliases": ["Sol"]}}, "0"
+    )
+    assert published == hub
+    assert [TRIVIAQA.grade(hub, text).score for text in ("sun", "Sol\nQuestion: next", "moon")] == [1, 1, 0]
+
+
+def test_tydiqa_is_graded_by_words_and_its_languages_are_sources() -> None:
+    article = {
+        "paragraphs": [
+            {"context": "c", "qas": [{"id": "finnish-1", "question": "q", "answers": [{"text": "red old house"}]}]}
+        ]
+    }
+    (row,) = squad_rows(article)
+    item = TYDIQA.read(row, "0")
+    assert item.source == "finnish"
+    assert TYDIQA.grade(item, "The red house").score == 0.8
+    assert squad_rows(row) == (row,)
+
+
+def test_the_answer_is_announced_or_the_first_line() -> None:
+    assert short_answer("Paris\nIt is big") == "Paris"
+    assert short_answer("Well, the answer is **Paris**. It is big") == "Paris"
+    assert short_answer("I'm sorry, no") is None
+    assert short_answer("\n\n") is None
