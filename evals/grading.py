@@ -1,0 +1,180 @@
+"""Grades the outputs of a task: the score with its interval, and how many answers were found."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from contract.errors import InputError
+from evals.intervals import CONFIDENCE, effective_number, ratio, wilson
+from evals.passk import majority, pass_at_k
+from evals.records import Output, Record
+from evals.sandbox import Outcome, run_all
+from evals.tasks.choice import grade_likelihoods
+from evals.tasks.prompts import Prompt
+from evals.tasks.task import MOST_CHARS, NOTHING, Item, Task, Verdict
+
+LEAST_EXTRACTED = 0.9  # below this share the score says more about the answer's form than about the answer
+KS = (1, 5, 10, 100)
+Asked = Callable[[Item], Prompt]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean of items with its interval; n items, of as many sources."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    sources: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a task's outputs show. extraction_rate: the share of outputs in which an answer was found.
+
+    pass_at: k -> pass@k, where items have several outputs and are right or wrong. majority: the share of items whose
+    most frequent answer is right, where they have several outputs.
+    """
+
+    task: str
+    ability: str
+    score: Score
+    extraction_rate: float
+    outputs: int
+    pass_at: Mapping[int, Score]
+    majority: Score | None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before the score."""
+        if self.extraction_rate >= LEAST_EXTRACTED:
+            return []
+        return [
+            f"{self.task}: an answer was found in only {self.extraction_rate:.1%} of the outputs; "
+            f"below {LEAST_EXTRACTED:.0%} the score tells how answers are written rather than whether they are right"
+        ]
+
+
+def grade(
+    task: Task, items: Sequence[Item], outputs: Mapping[str, Sequence[Output]], asked: Asked, by_byte: bool = False
+) -> list[Record]:
+    """One record for each output, in the order of the items.
+
+    by_byte: log-likelihoods are divided by the bytes of their choices. Raises InputError if an item has no output, an
+    output no item, or an output's log-likelihoods do not fit its item; SetupError if code cannot be run.
+    """
+    _check(items, outputs)
+    flat = [(item, sample, one) for item in items for sample, one in enumerate(outputs[item.id])]
+    verdicts = _run_code(task, flat) if task.program else [_verdict(task, item, one, by_byte) for item, _, one in flat]
+    prompts = {item.id: _shown(asked(item)) for item in items}
+    return [
+        Record(
+            task.name, task.ability, item.id, item.source, sample, prompts[item.id],
+            one.text[:MOST_CHARS] if one.logprobs is None else " ".join(f"{value:.6g}" for value in one.logprobs),
+            "; ".join(item.answers), verdict.extracted, verdict.score,
+        )
+        for (item, sample, one), verdict in zip(flat, verdicts, strict=True)
+    ]  # fmt: skip
+
+
+def _check(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]]) -> None:
+    known = {item.id for item in items}
+    if strange := [name for name in outputs if name not in known]:
+        raise InputError(f"{len(strange)} outputs have ids that no item has, for example {strange[0]!r}")
+    if missing := [item.id for item in items if not outputs.get(item.id)]:
+        raise InputError(
+            f"{len(missing)} of {len(items)} items have no output, for example {missing[0]!r}; "
+            "a score without them would mislead: make outputs for all, or choose fewer items"
+        )
+
+
+def _verdict(task: Task, item: Item, output: Output, by_byte: bool) -> Verdict:
+    if output.logprobs is None:
+        return task.grade(item, output.text)
+    if not item.choices:
+        raise InputError(f"item {item.id} of {task.name} has no choices, and its output has log-likelihoods")
+    try:
+        return grade_likelihoods(item, output.logprobs, by_byte)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _run_code(task: Task, flat: Sequence[tuple[Item, int, Output]]) -> list[Verdict]:
+    """Every program runs in the sandbox, several at a time."""
+    assert task.program
+    programs = [task.program(item, one.text) for item, _, one in flat]
+    ended = iter(run_all([one for one in programs if one is not None]))
+    return [NOTHING if one is None else _of_outcome(next(ended)) for one in programs]
+
+
+def _of_outcome(outcome: Outcome) -> Verdict:
+    return Verdict(outcome.ending, float(outcome.passed))
+
+
+def _shown(prompt: Prompt) -> str:
+    if prompt.turns:
+        return "\n\n".join(f"{turn.role}: {turn.text}" for turn in prompt.turns)
+    return prompt.text
+
+
+def report(records: Sequence[Record], confidence: float = CONFIDENCE) -> Report:
+    """What the records of one task show. Raises InputError without records or with those of several tasks."""
+    names = {one.task for one in records}
+    if len(names) != 1:
+        raise InputError(f"a report is of one task; these records are of {', '.join(sorted(names)) or 'none'}")
+    by_item = grouped(records)
+    sources = [several[0].source for several in by_item.values()]
+    means = [fmean(one.score for one in several) for several in by_item.values()]
+    found = fmean(one.extracted is not None for one in records)
+    fewest = min(map(len, by_item.values()))
+    binary = all(one.score in (0, 1) for one in records)
+    pass_at = {}
+    if fewest > 1 and binary:
+        for k in (k for k in KS if k <= fewest):
+            each = [pass_at_k(len(some), sum(one.score == 1 for one in some), k) for some in by_item.values()]
+            pass_at[k] = scored(each, sources, confidence)
+    voted = scored([_vote(some) for some in by_item.values()], sources, confidence) if fewest > 1 and binary else None
+    name, ability = records[0].task, records[0].ability
+    return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted)
+
+
+def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Item id -> its records."""
+    found: dict[str, list[Record]] = defaultdict(list)
+    for one in records:
+        found[one.id].append(one)
+    return found
+
+
+def _vote(several: Sequence[Record]) -> float:
+    """The score of the most frequent answer: 0 if no output has one."""
+    answer = majority([one.extracted for one in several])
+    return next((one.score for one in several if answer is not None and one.extracted == answer), 0.0)
+
+
+def clusters_of(sources: Sequence[Hashable]) -> list[Hashable]:
+    """The sources as clusters; items that all have one source say nothing of how alike sources are, and stand alone."""
+    return [*sources] if len(set(sources)) > 1 else [*range(len(sources))]
+
+
+def scored(scores: Sequence[float], sources: Sequence[Hashable], confidence: float = CONFIDENCE) -> Score:
+    """The mean with its interval, which takes items of one source as a cluster.
+
+    Wilson's interval for shares, with the effective number of items; the ratio estimate's over the clusters else.
+    """
+    clusters = clusters_of(sources)
+    mean = math.fsum(scores) / len(scores)
+    if all(one in (0, 1) for one in scores):
+        number = effective_number(scores, clusters)
+        low, high = wilson(mean * number, number, confidence)
+    else:
+        sums: Counter[Hashable] = Counter()
+        for cluster, one in zip(clusters, scores, strict=True):
+            sums[cluster] += one  # type: ignore[assignment]  # counts may be any numbers
+        sizes = Counter(clusters)
+        low, high = ratio([sums[one] for one in sizes], [*sizes.values()], confidence)
+        low, high = max(0.0, low), min(1.0, high)
+    return Score(mean, low, high, len(scores), len(set(sources)))
