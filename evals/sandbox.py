@@ -75,22 +75,26 @@ ALSO_REFUSED = {
     "aarch64": {"perf_event_open": 241, "userfaultfd": 282, "setns": 268, "kcmp": 272, "fanotify_init": 262},
 }
 LAUNCHER = """
-import os, resource, sys
-word, program = sys.stdin.buffer.read().split(b"\\n", 1)
-os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-sys.stdin = open(0)
-for name, value in ({limits}):
-    resource.setrlimit(getattr(resource, name), (value, value + (name == "RLIMIT_CPU")))
-try:
-    exec(compile(program, "program.py", "exec"), {{"__name__": "__main__"}})
-except BaseException as error:
-    import traceback
-    traceback.print_exception(error, limit=-3)
-    sys.stderr.flush()
-    os._exit(1)
-sys.stdout.flush()
-os.write(1, b"\\n" + word)
-os._exit(0)
+def launch():
+    import os, resource, sys, traceback
+    leave, say, tell = os._exit, os.write, traceback.print_exception  # a program may replace these
+    word, program = sys.stdin.buffer.read().split(b"\\n", 1)
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    for name, value in ({limits}):
+        resource.setrlimit(getattr(resource, name), (value, value + (name == "RLIMIT_CPU")))
+    try:
+        exec(compile(program, "program.py", "exec"), {{"__name__": "__main__"}})
+        sys.stdout.flush()
+        say(1, b"\\n" + word)
+        leave(0)
+    except BaseException as error:
+        tell(error, limit=-3)
+        sys.stderr.flush()
+    leave(1)
+
+launch()
 """
 
 Ending = Literal["passed", "failed", "time", "output"]

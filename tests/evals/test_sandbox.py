@@ -1,0 +1,147 @@
+"""The sandbox: what runs in it, what does not get out of it, and that nothing runs without it."""
+
+import platform
+import time
+from pathlib import Path
+
+import pytest
+
+from contract.confinement import ALLOW, ARCHITECTURES, REFUSE, X32
+from contract.errors import SetupError
+from evals import sandbox
+from evals.sandbox import CLONE, CLONE3, CLONE_THREAD, JUMP_IF_SET, NO_SUCH_CALL, Limits, filter_program, run, run_all
+from perf.evaluate.escapes import ATTEMPTS, LEAST, bare, tried, world
+from tests.evals.conftest import needs_sandbox
+
+SHORT = Limits(cpu_s=1, wall_s=3.0)
+
+
+@pytest.fixture(scope="module")
+def attempts() -> dict[str, str | None]:
+    return tried()
+
+
+@needs_sandbox
+@pytest.mark.parametrize("name", [one.name for one in ATTEMPTS])
+def test_nothing_gets_out(name: str, attempts: dict[str, str | None]) -> None:
+    assert attempts[name] is None
+
+
+def test_there_are_enough_attempts_and_each_has_a_name() -> None:
+    assert len({one.name for one in ATTEMPTS}) == len(ATTEMPTS) >= LEAST
+
+
+def test_attempts_that_can_be_made_without_a_sandbox_succeed_there() -> None:
+    """What cannot succeed anywhere would show nothing."""
+    harmless = [one for one in ATTEMPTS if one.bare]
+    assert len(harmless) >= 15
+    with world() as there:
+        assert [one.name for one in harmless if not bare(one, there)] == []
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("program", "ending", "said"),
+    [
+        ("print('hello')", "passed", "hello"),
+        ("assert 1 + 1 == 3, 'wrong sum'", "failed", "AssertionError: wrong sum"),
+        ("def f(:", "failed", "SyntaxError"),
+        ("input()", "failed", "EOFError"),
+        ("while True: pass", "time", ""),
+        ("import time; time.sleep(60)", "time", ""),
+        ("while True: print('x' * 9999)", "output", "xxx"),
+        ("bytearray(10 << 30)", "failed", "MemoryError"),
+        ("open('a', 'w').write('kept'); print(open('a').read())", "passed", "kept"),
+        (
+            "import threading; t = threading.Thread(target=print, args=('in a thread',)); t.start(); t.join()",
+            "passed",
+            "in a thread",
+        ),
+        ("import os; print(os.getuid(), sorted(os.listdir('/')), os.getcwd())", "passed", "65534 ['dev', 'lib'"),
+        ("print('名前', __name__)", "passed", "名前 __main__"),
+    ],
+)
+def test_programs_end_as_they_do(program: str, ending: str, said: str) -> None:
+    ended = run(program, SHORT)
+    assert (ended.ending, ended.passed) == (ending, ending == "passed")
+    assert said in ended.output
+    assert len(ended.output) <= sandbox.SHOWN_CHARS
+    assert ended.seconds < SHORT.wall_s + 5
+
+
+@needs_sandbox
+def test_the_usual_modules_are_there() -> None:
+    names = "bisect collections copy datetime decimal fractions functools hashlib heapq itertools json math operator random re statistics string typing"
+    assert run(f"import {', '.join(names.split())}").passed
+
+
+@needs_sandbox
+def test_many_programs_run_at_once_and_keep_their_order() -> None:
+    began = time.monotonic()
+    ended = run_all([f"import time; time.sleep(1); assert {at} % 2" for at in range(8)], SHORT, workers=8)
+    assert [one.passed for one in ended] == [False, True] * 4
+    assert time.monotonic() - began < 6
+
+
+@needs_sandbox
+def test_nothing_is_left_between_programs() -> None:
+    assert run("open('/scratch/note', 'w').write('x')").passed
+    assert run("import os; assert os.listdir('/scratch') == []").passed
+
+
+def test_a_machine_without_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sandbox._missing.cache_clear()
+    try:
+        for call in (lambda: run("pass"), lambda: run_all(["pass"]), sandbox.require):
+            with pytest.raises(SetupError, match="this machine has none: bwrap was not found; install bubblewrap"):
+                call()
+        (tmp_path / "bwrap").write_text("#!/bin/sh\necho no permission to make a namespace >&2\nexit 1\n")
+        (tmp_path / "bwrap").chmod(0o755)
+        sandbox._missing.cache_clear()
+        with pytest.raises(SetupError, match=r"bwrap does not work here.*no permission to make a namespace"):
+            sandbox.require()
+        sandbox._missing.cache_clear()
+        monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+        with pytest.raises(SetupError, match="not written for riscv64"):
+            sandbox.require()
+    finally:
+        sandbox._missing.cache_clear()
+
+
+def decided(machine: str, call: int, argument: int = 0, architecture: int | None = None) -> int:
+    """What the filter returns for a system call: the instructions, carried out here."""
+    data = {0: call, 4: ARCHITECTURES[machine] if architecture is None else architecture, 16: argument}
+    program, at, held = filter_program(machine), 0, 0
+    while True:
+        operation, if_true, if_false, value = program[at]
+        at += 1
+        match operation:
+            case 0x20:
+                held = data[value]
+            case 0x15:
+                at += if_true if held == value else if_false
+            case 0x35:
+                at += if_true if held >= value else if_false
+            case 0x45:
+                at += if_true if held & value else if_false
+            case 0x06:
+                return value
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_the_filter_refuses_what_it_lists_and_allows_the_rest(machine: str) -> None:
+    listed = {
+        *sandbox.REFUSED[machine].values(),
+        *sandbox.ALSO_REFUSED[machine].values(),
+        *sandbox.SAME_EVERYWHERE.values(),
+    }
+    assert {decided(machine, call) for call in listed} == {REFUSE}
+    others = set(range(520)) - listed - {CLONE[machine], CLONE3}
+    assert {decided(machine, call) for call in others} == {ALLOW}
+    assert decided(machine, CLONE3) == NO_SUCH_CALL
+    assert decided(machine, CLONE[machine], 17) == REFUSE, "a process"
+    assert decided(machine, CLONE[machine], CLONE_THREAD | 0x100) == ALLOW, "a thread"
+    assert decided(machine, X32) == REFUSE
+    assert decided(machine, 1, architecture=0x40000003) == REFUSE, "another table of calls"
+    assert JUMP_IF_SET == 0x45
