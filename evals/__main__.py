@@ -1,5 +1,5 @@
-"""Commands that grade and compare without a model:
-`python -m evals tasks | prompts | grade | compare`.
+"""Commands that grade and compare without a model of ours:
+`python -m evals tasks | prompts | grade | compare | judge`; the judge is a model behind an endpoint.
 """
 
 import argparse
@@ -11,8 +11,11 @@ from pathlib import Path
 
 from contract.errors import exit_code_of
 from contract.printable import printable
+from evals.ballots import lines_of, read_pairs, write_ballots
 from evals.differences import Difference, compare
+from evals.endpoint import KEY, Endpoint
 from evals.grading import Report, Score, grade, report
+from evals.judge import CRITERIA, judge_pairs
 from evals.records import read_outputs, read_records, write_records
 from evals.tasks import bbh
 from evals.tasks.prompts import Prompt, prompt, shots_for
@@ -21,6 +24,7 @@ from evals.tasks.table import TASKS, task_named
 from evals.tasks.task import Item, Task
 
 EXIT_WORSE = 3  # compare: an ability dropped beyond noise
+EXIT_UNJUDGED = 4  # judge: some pairs have no verdict
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +55,17 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("second", type=Path)
     one.add_argument("--confidence", type=float, default=0.95)
     one.add_argument("--json", action="store_true", help="print the differences as JSON")
+    one = parsers.add_parser("judge", help="a model compares two replies to each prompt, in both orders")
+    one.add_argument(
+        "--pairs", type=Path, required=True, help="JSONL of id, prompt, ours, theirs, category, difficulty"
+    )
+    one.add_argument(
+        "--endpoint", required=True, help=f"OpenAI-compatible, such as https://api.example.com/v1; key: {KEY}"
+    )
+    one.add_argument("--model", required=True, help="the judge's name at the endpoint")
+    one.add_argument("--criteria", default=CRITERIA)
+    one.add_argument("--workers", type=int, default=4, help="pairs that are judged at a time")
+    one.add_argument("--out", type=Path, help="write every verdict with its reasons, as JSONL")
     return parser
 
 
@@ -160,7 +175,16 @@ def _line(one: Difference, confidence: float) -> str:
     return f"{name:<34}{one.first:>8.4f}{one.second:>8.4f}  {gap:<26}{one.n:>7,}  {one.adjusted:.2g} ({one.test}){flag}"
 
 
-_COMMANDS = {"tasks": _tasks, "prompts": _prompts, "grade": _grade, "compare": _compare}
+def _judge(given: argparse.Namespace) -> int:
+    endpoint = Endpoint(given.endpoint, given.model)
+    made = judge_pairs(read_pairs(given.pairs), endpoint.ask, given.criteria, given.workers)
+    if given.out:
+        write_ballots(given.out, made.ballots)
+    print("\n".join(lines_of(made)))
+    return EXIT_UNJUDGED if made.unjudged else 0
+
+
+_COMMANDS = {"tasks": _tasks, "prompts": _prompts, "grade": _grade, "compare": _compare, "judge": _judge}
 
 
 if __name__ == "__main__":
