@@ -146,6 +146,8 @@ def told(made: Report) -> list[str]:
     lines += [f"  pass@{k}: {shown(score)}" for k, score in made.pass_at.items()]
     if made.majority:
         lines.append(f"  majority of {made.outputs // made.score.n} outputs: {shown(made.majority)}")
+    if made.best:
+        lines.append(f"  best of {made.outputs // made.score.n} outputs by reward: {shown(made.best)}")
     lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs")
     return lines
 

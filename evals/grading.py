@@ -8,7 +8,7 @@ from statistics import fmean
 
 from contract.errors import InputError
 from evals.intervals import CONFIDENCE, effective_number, ratio, wilson
-from evals.passk import majority, pass_at_k
+from evals.passk import best_of, majority, pass_at_k
 from evals.records import Output, Record
 from evals.sandbox import Outcome, run_all
 from evals.tasks.choice import grade_likelihoods
@@ -36,7 +36,8 @@ class Report:
     """What a task's outputs show. extraction_rate: the share of outputs in which an answer was found.
 
     pass_at: k -> pass@k, where items have several outputs and are right or wrong. majority: the share of items whose
-    most frequent answer is right, where they have several outputs.
+    most frequent answer is right, where they have several outputs. best: of the output with the highest reward, where
+    all have one.
     """
 
     task: str
@@ -46,6 +47,7 @@ class Report:
     outputs: int
     pass_at: Mapping[int, Score]
     majority: Score | None
+    best: Score | None
 
     @property
     def warnings(self) -> list[str]:
@@ -74,7 +76,7 @@ def grade(
         Record(
             task.name, task.ability, item.id, item.source, sample, prompts[item.id],
             one.text[:MOST_CHARS] if one.logprobs is None else " ".join(f"{value:.6g}" for value in one.logprobs),
-            "; ".join(item.answers), verdict.extracted, verdict.score,
+            "; ".join(item.answers), verdict.extracted, verdict.score, one.reward,
         )
         for (item, sample, one), verdict in zip(flat, verdicts, strict=True)
     ]  # fmt: skip
@@ -137,8 +139,11 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE) -> Report:
             each = [pass_at_k(len(some), sum(one.score == 1 for one in some), k) for some in by_item.values()]
             pass_at[k] = scored(each, sources, confidence)
     voted = scored([_vote(some) for some in by_item.values()], sources, confidence) if fewest > 1 and binary else None
+    best = None
+    if fewest > 1 and all(one.reward is not None for one in records):
+        best = scored([_best(some) for some in by_item.values()], sources, confidence)
     name, ability = records[0].task, records[0].ability
-    return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted)
+    return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted, best)
 
 
 def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -153,6 +158,11 @@ def _vote(several: Sequence[Record]) -> float:
     """The score of the most frequent answer: 0 if no output has one."""
     answer = majority([one.extracted for one in several])
     return next((one.score for one in several if answer is not None and one.extracted == answer), 0.0)
+
+
+def _best(several: Sequence[Record]) -> float:
+    """The score of the output with the highest reward."""
+    return several[best_of([math.nan if one.reward is None else one.reward for one in several])].score
 
 
 def clusters_of(sources: Sequence[Hashable]) -> list[Hashable]:

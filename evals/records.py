@@ -23,20 +23,23 @@ class Record:
     expected: str
     extracted: str | None
     score: float
+    reward: float | None = None
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a model answered to an item: a text, or the log-likelihood of each choice."""
+    """What a model answered to an item: a text, or the log-likelihood of each choice. reward: a reward model's."""
 
     text: str = ""
     logprobs: tuple[float, ...] | None = None
+    reward: float | None = None
 
 
 def read_outputs(path: Path) -> dict[str, list[Output]]:
     """Item id -> its outputs, from JSONL of {"id", "text"}, {"id", "texts": [...]} or {"id", "logprobs": [...]}.
 
-    Several lines of one id are several outputs. Raises InputError for anything else.
+    A text may have a "reward", and texts "rewards". Several lines of one id are several outputs. Raises InputError for
+    anything else.
     """
     found: dict[str, list[Output]] = {}
     for number, line in enumerate(_text(path).split("\n"), 1):
@@ -60,7 +63,10 @@ def _outputs(row: Mapping[str, Any]) -> list[Output]:
     texts = row["texts"] if "texts" in row else [row["text"]]
     if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
         raise ValueError("its text is no string")
-    return [Output(text) for text in texts]
+    rewards = row["rewards"] if "rewards" in row else [row.get("reward")] * len(texts)
+    if len(rewards) != len(texts):
+        raise ValueError("it has not as many rewards as texts")
+    return [Output(text, reward=None if one is None else float(one)) for text, one in zip(texts, rewards, strict=True)]
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
@@ -79,7 +85,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"sample": pa.int32(), "score": pa.float64()}
+    kinds = {"sample": pa.int32(), "score": pa.float64(), "reward": pa.float64()}
     schema = pa.schema([(one.name, kinds.get(one.name, pa.string())) for one in fields(Record)])
     pq.write_table(pa.Table.from_pylist(list(rows), schema), path, compression="zstd")
 

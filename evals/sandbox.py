@@ -2,15 +2,15 @@
 
 bubblewrap makes the place: user, process, network, IPC and host-name namespaces of its own, no capabilities, an empty
 environment, a read-only /usr and Python, one writable folder in memory, and no /etc, /home, /proc, /sys or /dev but
-null, zero and urandom. A system-call filter refuses new processes, sockets, tracing, mounts and memory that no limit
-counts. Limits hold for processor time, memory, files and open descriptors, and the caller's clock ends what sleeps.
+null, zero and urandom. A system-call filter refuses new processes and threads, which no limit counts for root, sockets,
+tracing, mounts, and memory that no limit counts. Limits hold for processor time, memory, files and open descriptors,
+and the caller's clock ends what sleeps.
 
 A program passes by saying a random word when it came to its end, so one that exits early, or prints what it likes, does
 not. Code that searches its own interpreter's frames for that word could find it: a pass is a grade, no proof.
 """
 
 import contextlib
-import errno
 import functools
 import os
 import platform
@@ -32,7 +32,6 @@ from contract.confinement import (
     ALLOW,
     ARCHITECTURE_AT,
     ARCHITECTURES,
-    FIRST_ARGUMENT_AT,
     JUMP_IF_AT_LEAST,
     JUMP_IF_EQUAL,
     LOAD_WORD,
@@ -45,35 +44,31 @@ from contract.errors import SetupError
 
 MIB = 1 << 20
 SCRATCH = "/scratch"
-JUMP_IF_SET, CLONE_THREAD, NO_SUCH_CALL = 0x45, 0x00010000, 0x00050000 | errno.ENOSYS
-CLONE, CLONE3 = {"x86_64": 56, "aarch64": 220}, 435  # clone makes threads; of clone3 a filter cannot see what it makes
 REFUSED = {
     "x86_64": {
-        "fork": 57, "vfork": 58, "socket": 41, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311,
-        "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "bpf": 321, "keyctl": 250, "add_key": 248,
-        "request_key": 249, "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240, "memfd_create": 319,
-        "personality": 135, "unshare": 272, "open_by_handle_at": 304, "name_to_handle_at": 303, "swapon": 167,
+        "clone": 56, "fork": 57, "vfork": 58, "socket": 41, "ptrace": 101, "process_vm_readv": 310, "kcmp": 312,
+        "process_vm_writev": 311, "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "unshare": 272,
+        "setns": 308, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "fanotify_init": 300, "keyctl": 250,
+        "add_key": 248, "request_key": 249, "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240,
+        "memfd_create": 319, "personality": 135, "open_by_handle_at": 304, "name_to_handle_at": 303, "swapon": 167,
         "reboot": 169, "settimeofday": 164, "clock_settime": 227, "init_module": 175, "finit_module": 313,
         "kexec_load": 246, "acct": 163, "iopl": 172, "ioperm": 173, "vhangup": 153, "quotactl": 179, "syslog": 103,
     },
     "aarch64": {
-        "socket": 198, "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "mount": 40, "umount2": 39,
-        "pivot_root": 41, "chroot": 51, "bpf": 280, "keyctl": 219, "add_key": 217, "request_key": 218, "shmget": 194,
-        "msgget": 186, "semget": 190, "mq_open": 180, "memfd_create": 279, "personality": 92, "unshare": 97,
-        "open_by_handle_at": 265, "name_to_handle_at": 264, "swapon": 224, "reboot": 142, "settimeofday": 170,
-        "clock_settime": 112, "init_module": 105, "finit_module": 273, "kexec_load": 104, "acct": 89, "vhangup": 58,
-        "quotactl": 60, "syslog": 116,
+        "clone": 220, "socket": 198, "ptrace": 117, "process_vm_readv": 270, "kcmp": 272, "process_vm_writev": 271,
+        "mount": 40, "umount2": 39, "pivot_root": 41, "chroot": 51, "unshare": 97, "setns": 268, "bpf": 280,
+        "perf_event_open": 241, "userfaultfd": 282, "fanotify_init": 262, "keyctl": 219, "add_key": 217,
+        "request_key": 218, "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "memfd_create": 279,
+        "personality": 92, "open_by_handle_at": 265, "name_to_handle_at": 264, "swapon": 224, "reboot": 142,
+        "settimeofday": 170, "clock_settime": 112, "init_module": 105, "finit_module": 273, "kexec_load": 104,
+        "acct": 89, "vhangup": 58, "quotactl": 60, "syslog": 116,
     },
 }  # fmt: skip
 SAME_EVERYWHERE = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
-    "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_open": 434,
+    "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_open": 434, "clone3": 435,
     "pidfd_getfd": 438, "mount_setattr": 442, "memfd_secret": 447,
 }  # fmt: skip
-ALSO_REFUSED = {
-    "x86_64": {"perf_event_open": 298, "userfaultfd": 323, "setns": 308, "kcmp": 312, "fanotify_init": 300},
-    "aarch64": {"perf_event_open": 241, "userfaultfd": 282, "setns": 268, "kcmp": 272, "fanotify_init": 262},
-}
 LAUNCHER = """
 def launch():
     import os, resource, sys, traceback
@@ -249,7 +244,7 @@ def _command(limits: Limits, rules: int) -> Iterator[str]:
 def _launcher(limits: Limits) -> str:
     values = {
         "RLIMIT_CPU": limits.cpu_s, "RLIMIT_AS": limits.memory, "RLIMIT_FSIZE": limits.file, "RLIMIT_CORE": 0,
-        "RLIMIT_NOFILE": limits.descriptors, "RLIMIT_NPROC": 0, "RLIMIT_MEMLOCK": 0,
+        "RLIMIT_NOFILE": limits.descriptors, "RLIMIT_MEMLOCK": 0,
     }  # fmt: skip
     return LAUNCHER.format(limits=", ".join(f"({name!r}, {value})" for name, value in values.items()))
 
@@ -269,19 +264,14 @@ def _filter_file() -> Iterator[int]:
 
 def filter_program(machine: str) -> list[tuple[int, int, int, int]]:
     """The filter's instructions: (operation, jump if true, jump if false, value). A jump skips so many instructions."""
-    refused = sorted({**REFUSED[machine], **ALSO_REFUSED[machine], **SAME_EVERYWHERE}.values())
+    refused = sorted({**REFUSED[machine], **SAME_EVERYWHERE}.values())
     count = len(refused)
     return [
         (LOAD_WORD, 0, 0, ARCHITECTURE_AT),
-        (JUMP_IF_EQUAL, 0, count + 7, ARCHITECTURES[machine]),  # another architecture's table of calls: refuse
+        (JUMP_IF_EQUAL, 0, count + 3, ARCHITECTURES[machine]),  # another architecture's table of calls: refuse
         (LOAD_WORD, 0, 0, NUMBER_AT),
-        (JUMP_IF_AT_LEAST, count + 5, 0, X32),
-        (JUMP_IF_EQUAL, count + 5, 0, CLONE3),  # glibc then takes clone
-        *[(JUMP_IF_EQUAL, count - at + 3, 0, number) for at, number in enumerate(refused)],
-        (JUMP_IF_EQUAL, 0, 2, CLONE[machine]),
-        (LOAD_WORD, 0, 0, FIRST_ARGUMENT_AT),
-        (JUMP_IF_SET, 0, 1, CLONE_THREAD),
+        (JUMP_IF_AT_LEAST, count + 1, 0, X32),
+        *[(JUMP_IF_EQUAL, count - at, 0, number) for at, number in enumerate(refused)],
         (RETURN, 0, 0, ALLOW),
         (RETURN, 0, 0, REFUSE),
-        (RETURN, 0, 0, NO_SUCH_CALL),
     ]

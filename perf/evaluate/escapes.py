@@ -65,7 +65,8 @@ ATTEMPTS = (
         "a daemon of a session of its own",
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\n" + ESCAPED,
     ),
-    Attempt("threads without end", "import threading, time\nwhile True:\n    threading.Thread(target=time.sleep, args=(600,)).start()"),
+    Attempt("a thread", f"import threading\nthreading.Thread(target=print).start()\n{ESCAPED}", bare=True),
+    Attempt("threads without end", f"import threading, time\nthreading.stack_size(32768)\nwhile True:\n    threading.Thread(target=time.sleep, args=(600,)).start()\n    {ESCAPED}"),
     Attempt("kill the parent", "import os, signal, time\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(1)\nos.kill(1, signal.SIGKILL)"),
     Attempt("kill everything", "import os, signal\nos.kill(-1, signal.SIGKILL)"),
     Attempt("kill a process of the host", f"import os, signal\nos.kill(@VICTIM@, signal.SIGKILL)\n{ESCAPED}"),
@@ -78,7 +79,7 @@ ATTEMPTS = (
     Attempt("a packet socket", f"import socket\nsocket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n{ESCAPED}"),
     Attempt("netlink", f"import socket\nsocket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n{ESCAPED}", bare=True),
     Attempt("a UNIX socket of the host", f"import socket\nsocket.socket(socket.AF_UNIX).connect('@SOCKET@')\n{ESCAPED}", bare=True),
-    Attempt("an abstract socket of the host", f"import socket\nsocket.socket(socket.AF_UNIX).connect('\\0@ABSTRACT@')\n{ESCAPED}", bare=True),
+    Attempt("an abstract socket of the host", f"import socket\nsocket.socket(socket.AF_UNIX).connect('\\x00@ABSTRACT@')\n{ESCAPED}", bare=True),
     called("io_uring, which has sockets of its own", "libc.syscall(425, 4, ctypes.create_string_buffer(120))"),
     # files
     Attempt("/etc/passwd", opened("/etc/passwd"), bare=True),

@@ -58,6 +58,23 @@ def test_several_outputs_give_pass_at_k_and_a_majority() -> None:
     assert made.score.n == 4
 
 
+def test_the_best_by_reward_is_graded_where_all_have_one() -> None:
+    outputs = {
+        "a/0": [Output("0", reward=0.2), Output("9", reward=0.9)],
+        "a/1": [Output("1", reward=2.0), Output("?", reward=-1.0)],
+    }
+    made = report(graded(GSM8K, ITEMS[:2], outputs))
+    assert made.best is not None
+    assert (made.best.mean, made.score.mean) == (0.5, 0.5)
+    outputs["a/0"].reverse()
+    outputs["a/0"][1] = Output("0", reward=1.0)
+    better = report(graded(GSM8K, ITEMS[:2], outputs)).best
+    assert better is not None
+    assert better.mean == 1
+    outputs["a/1"][1] = Output("?")
+    assert report(graded(GSM8K, ITEMS[:2], outputs)).best is None
+
+
 def test_log_likelihoods_choose() -> None:
     item = MMLU.read({"question": "Q", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "B"}, "arts/0")
     (row,) = graded(MMLU, [item], {"arts/0": [Output(logprobs=(-3.0, -1.0, -2.0, -4.0))]})

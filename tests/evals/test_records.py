@@ -13,7 +13,7 @@ ROW = Record("gsm8k", "maths", "a/0", "a/0", 0, "问：\n5?", "六 \u2028 6", "5
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
 def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
-    rows = [ROW, replace(ROW, sample=1, extracted=None, score=0.25)]
+    rows = [ROW, replace(ROW, sample=1, extracted=None, score=0.25, reward=-1.5)]
     write_records(tmp_path / name, rows)
     assert read_records(tmp_path / name) == rows
     write_records(tmp_path / name, [])
@@ -29,11 +29,11 @@ def test_half_characters_of_a_hostile_output_do_not_stop_the_writing(tmp_path: P
 def test_outputs_are_texts_or_likelihoods_one_or_several_an_id(tmp_path: Path) -> None:
     path = tmp_path / "outputs.jsonl"
     path.write_text(
-        '{"id": 1, "text": "a"}\n\n{"id": "1", "text": "b"}\n{"id": "2", "texts": ["c", "d"]}\n{"id": "3", "logprobs": [-1, -2.5]}\n'
+        '{"id": 1, "text": "a"}\n\n{"id": "1", "text": "b"}\n{"id": "2", "texts": ["c", "d"], "rewards": [0.5, -1]}\n{"id": "3", "logprobs": [-1, -2.5]}\n'
     )
     assert read_outputs(path) == {
         "1": [Output("a"), Output("b")],
-        "2": [Output("c"), Output("d")],
+        "2": [Output("c", reward=0.5), Output("d", reward=-1.0)],
         "3": [Output(logprobs=(-1.0, -2.5))],
     }
 
@@ -48,6 +48,7 @@ def test_outputs_are_texts_or_likelihoods_one_or_several_an_id(tmp_path: Path) -
         '{"id": 1, "text": 5}',
         '{"id": 1, "texts": "ab"}',
         '{"id": 1, "logprobs": ["x"]}',
+        '{"id": 1, "texts": ["a"], "rewards": []}',
     ],
 )
 def test_a_line_that_is_no_output_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
