@@ -1,11 +1,13 @@
 """Every benchmark, by name."""
 
 from contract.errors import InputError
-from evals.tasks import bbh, code, commonsense, instructions, knowledge, maths, openqa
+from evals.tasks import bbh, code, commonsense, honesty, instructions, knowledge, maths, openqa, retrieval, written
 from evals.tasks.task import Task
 
 TASKS: dict[str, Task] = {
-    task.name: task for room in (knowledge, commonsense, bbh, maths, code, openqa, instructions) for task in room.TASKS
+    task.name: task
+    for room in (knowledge, commonsense, bbh, maths, code, openqa, honesty, retrieval, written, instructions)
+    for task in room.TASKS
 }
 
 

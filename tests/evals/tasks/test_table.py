@@ -10,7 +10,8 @@ from evals.tasks.task import ABILITIES, Style, cut_stop, cut_tail
 def test_all_benchmarks_are_there_and_each_has_an_ability() -> None:
     assert set(TASKS) == {
         "mmlu", "ceval", "cmmlu", "gsm8k", "bbh", "math", "humaneval", "mbpp", "hellaswag", "arc", "boolq", "piqa", "siqa",
-        "winogrande", "openbookqa", "race", "naturalquestions", "triviaqa", "tydiqa", "mgsm", "ifeval",
+        "winogrande", "openbookqa", "race", "naturalquestions", "triviaqa", "tydiqa", "mgsm", "ifeval", "truthfulqa",
+        "retrieval", "translation", "summary",
     }  # fmt: skip
     assert {one.ability for one in TASKS.values()} <= set(ABILITIES)
     assert all(isinstance(one.style(), Style) for one in TASKS.values())
