@@ -39,6 +39,8 @@ ALSO = {
     "contract/conversation.py": ("tests/contract/test_examples.py",),
     "contract/mistakes.py": ("tests/contract/test_recipe.py", "tests/contract/test_deployment.py"),
     "contract/documents.py": ("tests/pipelines/spark/test_documents.py",),
+    "evals/tasks/task.py": ("tests/evals/tasks/test_table.py", "tests/evals/tasks/test_prompts.py"),
+    "evals/tasks/numbers.py": ("tests/evals/tasks/test_answers.py",),
     "pipelines/vocabulary/encoding.py": ("tests/pipelines/vocabulary/test_bytebpe.py", "tests/pipelines/test_pack.py"),
     "pipelines/vocabulary/fertility.py": ("tests/pipelines/test_tokenizer.py",),
     "contract/trace.py": ("tests/pipelines/test_pack.py",),

@@ -93,6 +93,8 @@ def announced(text: str) -> Iterator[str]:
 
 # Numbers
 
+ROUGHLY = re.compile(r"\((?:about|approximately|approx\.?|roughly|or|i\.e\.) [^()]{0,100}\)")
+CHECKED = re.compile(r"(?<=[.\n] )(?:Check|Verify|Verification|To verify)[:,]|\n(?:Check|Verification):")
 NOT_NUMBER = re.compile(r"(?:\b(?:not|isn't)|不是) ?\$?[0-9][0-9.,]*")
 
 
@@ -105,6 +107,7 @@ def number(output: str) -> Fraction | None:
             return value
     if refuses(text):
         return None
+    text = ROUGHLY.sub(" ", CHECKED.split(text, maxsplit=1)[0])
     for match in reversed([*BOLD.finditer(text)][-MOST_TRIED:]):
         value = first_number(match[1])
         if value is not None:
@@ -130,7 +133,8 @@ def _unwrapped(text: str) -> str:
 # Letters
 
 NOT = re.compile(
-    r"\b(?:not|isn't|neither|nor|rather than|instead of)\s{1,2}(?:option |choice |答案)?\(?[A-Z]\)?(?![A-Za-z])"
+    r"\b(?:[Nn]ot|isn't|[Nn]either|nor|rather than|instead of)\s{1,2}(?:option |choice |答案)?\(?[A-Z]\)?(?![A-Za-z])"
+    r"|\b(?:[Ee]liminat|[Ee]xclud|[Rr]ul)(?:e|es|ed|ing)(?: out)? [A-Z](?:(?:,|,? and) [A-Z])*(?![A-Za-z])"
     r"|\b[A-Z]\)? (?:is|are|was|would be|seems) (?:\w{1,12} )?(?:incorrect|wrong|false|not)\b"
     r"|(?:不是|不选|而非)\s?[A-Z]"
 )
@@ -201,10 +205,11 @@ def _leading_letter(part: str, known: str) -> str | None:
 
 
 def _meant(match: re.Match[str], known: str) -> str | None:
-    """The letter of a match of LEADS; a small one is meant only behind a bracket or before one, or if it is all."""
+    """The letter of a match of LEADS; a small one only behind `option`, in a bracket, or alone."""
     found, text = match[1], match.string
+    named = len(match[0][: match.start(1) - match.start()].strip(" ([（「“\"'")) > 1  # option c
     bracketed = match[0][:1] in "([" or match[0].rstrip()[-1:] in ")]"
-    if found.islower() and not bracketed and len(text.strip(" .)*")) > 1:
+    if found.islower() and not (named or bracketed) and len(text.strip(" .)*")) > 1:
         return None
     return found.upper() if found.upper() in known else None
 
@@ -223,13 +228,16 @@ def _standing_alone(text: str) -> Iterator[str]:
         yield match[1]
 
 
+ARTICLE = re.compile(r"\A(?:an?|the) ")
+
+
 def _by_text(text: str, choices: Sequence[str]) -> str | None:
     """The letter of the only choice whose text stands in a text; of choices that contain each other the longest."""
     folded = " ".join(text.casefold().split())
     found = []
     for at, choice in enumerate(choices):
         wanted = " ".join(choice.casefold().split()).strip(" .")
-        if wanted and wanted == folded.strip(" ."):
+        if wanted and ARTICLE.sub("", wanted) == ARTICLE.sub("", folded.strip(" .")):
             return LETTERS[at]
         letter_alone = len(wanted) == 1 and wanted.isascii() and wanted.isalpha()  # it is in many texts as a word
         if wanted and not letter_alone and _stands(wanted, folded):

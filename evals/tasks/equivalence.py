@@ -65,7 +65,15 @@ def alike(text: str) -> str:
     text = text.strip().rstrip(".").replace("\\$", "").replace("\\%", "").replace("%", "")
     text = text.replace("−", "-").replace("π", "\\pi").replace("∞", "\\infty").replace("√", "\\sqrt")
     text = text.replace("{,}", ",").replace("\\!", "")
-    for long, short in (("dfrac", "frac"), ("tfrac", "frac"), ("cfrac", "frac"), ("\\cdot", "*"), ("\\times", "*")):
+    for long, short in (
+        ("\\leq", "\\le"),
+        ("\\geq", "\\ge"),
+        ("dfrac", "frac"),
+        ("tfrac", "frac"),
+        ("cfrac", "frac"),
+        ("\\cdot", "*"),
+        ("\\times", "*"),
+    ):
         text = text.replace(long, short)
     text = REMOVED.sub("", text)
     text = DEGREES.sub("", text).strip()

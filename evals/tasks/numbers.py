@@ -10,18 +10,21 @@ from fractions import Fraction
 
 MOST_DIGITS = 60
 MOST_EXPONENT = 60
+MOST_BASE = 1000  # of a power that is computed, as 10^6
 
 PLAIN = str.maketrans(
     "０１２３４５６７８９．％－−–＋／：＝（）",
     "0123456789.%---+/:=()",
 ) | {ord("½"): " 1/2", ord("¼"): " 1/4", ord("¾"): " 3/4", ord("⅓"): " 1/3", ord("⅔"): " 2/3"}  # fmt: skip
 SPACES = "\u00a0\u2009\u202f"
-RUN = re.compile(rf"[0-9][0-9.,]*(?:[ {SPACES}][0-9]{{3}}(?![0-9.,]))*|\.[0-9]+")
+GROUP = rf"[ {SPACES}][0-9]{{3}}(?![0-9]|[.,][0-9]{{3}})"
+RUN = re.compile(rf"[0-9][0-9.,]*(?:{GROUP})*(?:(?<= [0-9]{{3}})[.,][0-9]{{1,2}}(?![0-9.,]))?|\.[0-9]+")
 LATEX_COMMA = re.compile(r"\{,\}|\\[,!](?=[0-9]{3})|(?<=[0-9])，(?=[0-9]{3})|(?<=[0-9])'(?=[0-9]{3})")
 LATEX_FRACTION = re.compile(r"\\[dt]?frac ?\{ ?([0-9]{1,30}) ?\} ?\{ ?([0-9]{1,30}) ?\}")
 EXPONENT = re.compile(
     r"[eE]([+-]?[0-9]{1,4})(?![0-9A-Za-z])| ?(?:\\times|×|\*|x) ?10(?:\^|\*\*)\{?([+-]?[0-9]{1,4})\}?"
 )
+POWER = re.compile(r"\^\{?([0-9]{1,2})(?![0-9])\}?")
 FRACTION = re.compile(r" ?/ ?([0-9]{1,30})(?![0-9./]|,[0-9])")
 MIXED = re.compile(r"(?: | and )([0-9]{1,30})/([0-9]{1,30})(?![0-9./])")
 SCALE = re.compile(
@@ -89,19 +92,25 @@ def _is_negative(before: str) -> bool:
     """Whether a minus sign stands before, and is no hyphen, as in 3-5 and in COVID-19, and no operator, as in 9 - 5."""
     if NEGATIVE.search(before):
         return True
-    bare = before.rstrip("$€£¥￥").removesuffix(" ")
+    near = before.rstrip("$€£¥￥")
+    bare = near.removesuffix(" ")
     if not bare.endswith("-"):
         return False
-    left = bare[:-1].removesuffix(" ")  # of 9 - 5
-    return not left or not (left[-1].isdigit() or left[-1] in ")-%" or (left == bare[:-1] and left[-1].isalnum()))
+    left = bare[:-1].removesuffix(" ")
+    if not left:
+        return True
+    if bare != near:  # of 9 - 5 and of Answer - 5
+        return left[-1] in "=(:[,<>*/+×≈"
+    attached = left == bare[:-1]
+    return not (left[-1].isdigit() or left[-1] in ")-%" or (attached and left[-1].isalnum()))
 
 
 def _digits(run: str) -> tuple[int, Fraction | None]:
     """(How many characters of the run are one number, its value); None for what is none, as 1.2.3 and what is huge."""
     parts = re.split(rf"[ {SPACES}]", run)
     if len(parts) > 1 and parts[0].isdigit() and len(parts[0]) <= 3 and parts[0] != "0":
-        whole = "".join(parts)
-        return len(run), Fraction(int(whole)) if len(whole) <= MOST_DIGITS else None
+        whole = "".join(parts).replace(",", ".")
+        return len(run), Fraction(whole) if len(whole) <= MOST_DIGITS else None
     first = parts[0]
     trimmed = first.rstrip(".,")
     return len(trimmed), _decimal(trimmed)
@@ -141,6 +150,8 @@ def _followed(text: str, at: int, value: Fraction) -> tuple[Fraction, int]:
             return value + part, match.end()
     if (match := FRACTION.match(text, at)) and int(match[1]):
         return value / int(match[1]), match.end()
+    if (match := POWER.match(text, at)) and value.denominator == 1 and value <= MOST_BASE:
+        value, at = value ** int(match[1]), match.end()
     if match := EXPONENT.match(text, at):
         power = int(match[1] or match[2])
         if abs(power) <= MOST_EXPONENT:
