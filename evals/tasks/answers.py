@@ -28,7 +28,7 @@ ANNOUNCED_ZH = re.compile(
     "(?:答案|结果|正确选项|正确的选项|答)(?:应该?是|选择|应为|应选|就是|为|是|选|等于|[:：])[:：]?"
     "|故选|所以选|因此选|应选|应该选|我选"
 )
-SENTENCE_END = re.compile(r"\n\s|[。！？!?;；](?![0-9])|\.(?=\s|\Z|\*)|\n(?=\S)")
+SENTENCE_END = re.compile(r"\n\s|[。！？；]|[!?;](?![0-9])|\.(?=\s|\Z|\*)|\n(?=\S)")
 LEADING = " \t\r\n:：=*_`~#\"'“”‘’「」"
 REFUSAL = re.compile(
     r"(?:i'm |i am )?(?:very )?sorry\b|i (?:can(?:no|')t|can not|am unable|'m unable|won't|will not)\b"

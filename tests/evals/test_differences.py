@@ -33,6 +33,9 @@ def test_sign_flips_of_few_clusters_are_exact() -> None:
     assert sign_flip([1, 1, 1, 1], "aabb") == pytest.approx(2 / 4), "two sources cannot show anything"
     assert sign_flip([0.0, 0.0], "ab") == 1
     assert sign_flip([1, 0, 2], "abc") == pytest.approx(2 / 4)
+    assert sign_flip([0.1, 0.2, 0.3], "abc") == sign_flip([0.3, 0.1, 0.2], "abc") == pytest.approx(2 / 8), (
+        "whatever the rounding"
+    )
 
 
 def test_sign_flips_of_many_clusters_agree_with_mcnemar() -> None:
@@ -71,6 +74,7 @@ def test_an_ability_that_drops_is_flagged_there_and_nowhere_else() -> None:
     assert [one.task for one in found[3:]] == ["bbh", "mbpp", "gsm8k"]
     assert [one.ability for one in closes_gate(found, 0.02)] == ["code"]
     assert closes_gate(found, 0.5) == []
+    assert [one.task for one in found if one.worse()] == [None, "mbpp"], "a task that is worse closes no gate by itself"
     assert [one.better() for one in compare(second, first)[:3]] == [False, True, False]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evals.tasks.answers import announced, boxed, letter, number, refuses, word
+from evals.tasks.answers import announced, boxed, first_number, letter, number, refuses, segment, word
 from evals.tasks.task import MOST_CHARS
 from perf.evaluate.extraction import LEAST, cases, read, right
 
@@ -54,6 +54,81 @@ def test_a_refusal_is_told_by_its_opening() -> None:
 def test_a_refusal_with_a_number_has_no_answer_and_an_announced_one_has() -> None:
     assert number("I'm sorry, see page 12") is None
     assert number("I'm sorry, that took long. The answer is 12") == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (" **5** apples. And 6", "5** apples"),
+        ("\n\n\\[\n 5. 6 \n\\] and", "5. 6"),
+        (": \\( 7 \\) and", "7"),
+        ("$$ 8 $$. 9", "8"),
+        ("\\[ 5 without an end. 6", "\\[ 5 without an end"),
+        ("5\n6", "5"),
+        ("5。6", "5"),
+        ("1.5; 6", "1.5"),
+        ("5!", "5"),
+        ("x" * 1000, "x" * 400),
+    ],
+)
+def test_what_an_announcement_says_ends_with_its_sentence_or_its_mathematics(text: str, wanted: str) -> None:
+    assert segment(text, 0) == wanted
+    assert segment(f"is{text}", 2) == wanted
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("3 + 4 = 7", 7),
+        ("x = 5", 5),
+        ("7 = 3 + 4", 7),
+        ("5 apples and 6 pears", 5),
+        ("2 * 3 = 6 = 12 / 2", 6),
+        ("\\text{12} cm", 12),
+        ("about ≈ 3", 3),
+        ("nothing", None),
+        ("two", 2),
+        ("三个", 3),
+    ],
+)
+def test_an_announcement_with_an_equation_says_what_it_comes_to(part: str, value: int | None) -> None:
+    assert first_number(part) == value
+
+
+def test_a_choice_is_meant_by_its_whole_words_alone() -> None:
+    choices = ["blue", "a red bird", "light blue", "北京"]
+    assert letter("It is blue.", choices) == "A"
+    assert letter("It is light blue.", choices) == "C", "the longer of two that stand in each other"
+    assert letter("The bluebird sings", choices) is None
+    assert letter("Darkblue, then", choices) is None
+    assert letter("The bluebird is blue", choices) == "A"
+    assert letter("it is not blue", choices) is None
+    assert letter("Red bird", choices) == "B"
+    assert letter("The red bird", choices) == "B"
+    assert letter("我觉得北京好", choices) == "D"
+
+
+def test_letters_beyond_the_choices_and_words_of_one_letter_are_none() -> None:
+    choices = ["w", "x", "y", "z"]
+    assert [letter(text, choices) for text in ("E", "The answer is F.", "(H)", "I think so", "A person")] == [None] * 5
+    assert letter("The answer is D, not E", choices) == "D"
+    assert letter("Perhaps C", choices) == "C"
+    assert letter("B, later C", choices) == "B"
+    assert letter("Either of A or B", ["w", "x"]) is None
+
+
+def test_words_are_announced_or_first_or_last_and_denied_ones_turn_round() -> None:
+    known = ("valid", "invalid")
+    texts = [
+        "The answer is valid",
+        "valid I say, never invalid",
+        "we see it is not valid",
+        "isn't invalid",
+        "invalid, or rather valid",
+        "validity",
+    ]
+    assert [word(text, known) for text in texts] == ["valid", "valid", "invalid", "valid", "invalid", None]
+    assert word("it is not red", ("red", "green", "blue")) is None, "which of the others, nobody knows"
 
 
 HOSTILE = (

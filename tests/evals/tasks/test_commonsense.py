@@ -72,6 +72,8 @@ def test_every_set_has_a_case() -> None:
 
 def test_marks_of_wikihow_are_left_out() -> None:
     assert tidied(" Cut. [title] Then [step] glue  it [open") == "Cut.. Then glue it [open"
+    assert tidied("a[b]c[d][e]f") == "acf"
+    assert tidied("a ] b [c") == "a ] b [c"
 
 
 def test_twin_sentences_and_questions_of_an_article_are_one_source() -> None:

@@ -34,6 +34,13 @@ def test_these_do_not(one: str, other: str) -> None:
     assert not equivalent(other, one)
 
 
+def test_brackets_may_be_nested_but_not_without_end() -> None:
+    for opening, closing in (("(", ")"), ("{", "}"), ("\\sqrt{", "}"), ("-(", ")"), ("1^{", "}"), ("\\sin(", ")")):
+        assert equivalent(f"{opening * 8}1{closing * 8}+0", f"{opening * 8}1.0{closing * 8}")
+        deep = f"{opening * 60}1{closing * 60}"
+        assert len(deep) > MOST_CHARS or not equivalent(deep, f"{deep}+0")
+
+
 def test_what_is_too_long_is_equal_to_nothing() -> None:
     assert equivalent("1" * MOST_CHARS, "1" * MOST_CHARS)
     assert not equivalent("1" * (MOST_CHARS + 1), "1" * (MOST_CHARS + 1))

@@ -87,3 +87,51 @@ def test_every_way_of_writing_is_asked_for_the_surest_first() -> None:
 @pytest.mark.parametrize(("value", "text"), [(Fraction(5), "5"), (Fraction(-7, 4), "-1.75"), (Fraction(1, 3), "1/3")])
 def test_a_value_is_written_in_one_way(value: Fraction, text: str) -> None:
     assert written(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (" hundred", 100), (" thousand", 1000), (" million", 10**6), (" billion", 10**9), (" trillion", 10**12), (" dozen", 12),
+        ("百", 100), ("千", 1000), ("万", 10**4), ("百万", 10**6), ("千万", 10**7), ("亿", 10**8), ("万亿", 10**12), ("k", 1000),
+        ("K", 1000), ("M", 10**6), ("bn", 10**9), ("-million", 10**6), ("km", 1), ("Mx", 1),
+    ],
+)  # fmt: skip
+def test_every_scale_multiplies_what_stands_before_it(name: str, value: int) -> None:
+    assert [one.value for one in numbers(f"3{name}")] == [3 * value]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("zero", 0), ("one", 1), ("two", 2), ("three", 3), ("four", 4), ("five", 5), ("six", 6), ("seven", 7), ("eight", 8),
+        ("nine", 9), ("ten", 10), ("eleven", 11), ("twelve", 12), ("thirteen", 13), ("fourteen", 14), ("fifteen", 15),
+        ("sixteen", 16), ("seventeen", 17), ("eighteen", 18), ("nineteen", 19), ("twenty", 20), ("thirty", 30), ("forty", 40),
+        ("fifty", 50), ("sixty", 60), ("seventy", 70), ("eighty", 80), ("ninety", 90), ("ninety-nine", 99), ("five thousand", 5000),
+        ("two million", 2 * 10**6), ("three billion", 3 * 10**9), ("four trillion", 4 * 10**12), ("a thousand", 1000),
+        ("a million", 10**6), ("hundred", 100), ("three and a quarter", Fraction(13, 4)), ("one and a third", Fraction(4, 3)),
+        ("two thirds", Fraction(2, 3)), ("five halves", Fraction(5, 2)), ("three fourths", Fraction(3, 4)),
+        ("two hundred thousand", 200_000), ("one thousand and one", 1001), ("negative two", -2), ("three dozen", 36),
+    ],
+)  # fmt: skip
+def test_every_number_word(text: str, value: Fraction) -> None:
+    assert [one.value for one in worded(f"it is {text}!")] == [value]
+
+
+def test_words_that_are_no_part_of_a_number_end_it() -> None:
+    assert [one.value for one in worded("seven and a bird, a one, two and eight")] == [7, 1, 2, 8]
+    assert [(one.start, one.end) for one in worded("it is twenty one!")] == [(6, 16)]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("1,234,56", []), ("1,2,3", []), ("12,34", ["12.34"]), ("1.2,3", []), ("1,234.5,6", []), ("1.234", ["1.234"]), ("12.345.6", []),
+        ("0 123", ["0", "123"]), ("1 234,5", ["1234.5"]), ("1 234 567.25", ["1234567.25"]), ("5 100,000", ["5", "100000"]),
+        ("1/2/3", ["1", "2/3"]), ("3 and 1/2", ["3.5"]), ("3 5/4", ["3", "1.25"]), ("1e-3", ["0.001"]), ("10^6", ["1000000"]),
+        ("10^{3}", ["1000"]), ("5 - 3", ["5", "3"]), ("= - 3", ["-3"]), ("so - 3", ["3"]), ("so -3", ["-3"]), ("9 -3", ["9", "3"]),
+        ("5%-3", ["5", "3"]), ("-", []), ("负 5", ["-5"]), ("2 x 10^3", ["2000"]), ("2**10", ["2", "10"]),
+    ],
+)  # fmt: skip
+def test_odd_runs_of_digits(text: str, wanted: list[str]) -> None:
+    assert [written(one.value) for one in numbers(plain(text))] == wanted

@@ -20,6 +20,8 @@ def test_trivia_has_aliases_in_either_shape() -> None:
         {"question": "Who?", "question_id": "q1", "answer": {"value": "The Sun", "aliases": ["Sol"]}}, "0"
     )
     assert published == hub
+    assert (published.id, published.source, published.answers) == ("q1", "q1", ("The Sun", "Sol"))
+    assert TRIVIAQA.read({"question": "Who?", "answer": {"value": "Sun", "aliases": None}}, "f/7").id == "f/7"
     assert [TRIVIAQA.grade(hub, text).score for text in ("sun", "Sol\nQuestion: next", "moon")] == [1, 1, 0]
 
 
