@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract import evalset
-from contract.evalset import Item, Malformed, is_named_like_one, read_members, strings
+from contract.evalset import Item, Malformed, is_named_like_one, read_contents, read_members, strings
 
 LINES = b'{"id": "x1", "question": "one", "choices": ["a", {"label": "b"}], "n": 1}\n\n"two"\n'
 ITEMS = [(("one", "a", "b"), ":1"), (("two",), ":3")]
@@ -68,6 +68,14 @@ def test_strings() -> None:
 )
 def test_lines_packed_or_not(name: str, data: bytes, member: str) -> None:
     assert items_of(name, data) == [Item(member + where, fields) for fields, where in ITEMS]
+
+
+def test_contents_are_unpacked_bytes_under_the_names_of_their_members() -> None:
+    packed = packed_zip({"b.jsonl": LINES, "notes.txt": b"x"})
+    assert dict(read_contents("a.zip", packed)) == {"a.zip/b.jsonl": LINES}
+    assert dict(read_contents("b.jsonl.gz", gzip.compress(LINES))) == {"b.jsonl": LINES}
+    with pytest.raises(Malformed, match=r"a\.zip cannot be read"):
+        dict(read_contents("a.zip", packed[:-9]))
 
 
 def test_every_member_is_named_with_its_items_even_if_it_has_none() -> None:
