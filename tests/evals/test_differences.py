@@ -39,6 +39,7 @@ def test_sign_flips_of_few_clusters_are_exact() -> None:
 
 
 def test_sign_flips_of_many_clusters_agree_with_mcnemar() -> None:
+    assert sign_flip([1.0] * 40, range(40)) == 1 / (differences.DRAWS + 1), "the observed signs are one of the draws"
     gaps = [1.0] * 30 + [-1.0] * 14 + [0.0] * 100
     assert sign_flip(gaps, range(len(gaps))) == pytest.approx(mcnemar(14, 30), abs=0.01)
 

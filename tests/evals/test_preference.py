@@ -57,6 +57,16 @@ def test_a_judge_that_likes_length_is_exposed_and_a_fair_one_is_not(seed: int) -
     assert just.controlled == pytest.approx(just.raw, abs=0.04)
 
 
+def test_the_interval_at_equal_length_has_both_its_ends() -> None:
+    found = judge_pairs(pairs(1, longer=0.8), fair(1), workers=1).ballots
+    half, nearly_all = length_controlled(found, 0.5), length_controlled(found, 0.95)
+    for made in (half, nearly_all):
+        assert made.controlled - made.low == pytest.approx(made.high - made.controlled, rel=0.3)
+        assert made.liking - made.liking_low == pytest.approx(made.liking_high - made.liking, rel=0.3)
+    ratio = (nearly_all.high - nearly_all.low) / (half.high - half.low)
+    assert ratio == pytest.approx(1.960 / 0.674, rel=0.15)
+
+
 def test_without_differences_in_length_nothing_is_controlled() -> None:
     made = length_controlled(
         ballots(("first", "second"), ("second", "first"), ("first", "second"), ("first", "second"))

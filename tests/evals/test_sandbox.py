@@ -1,6 +1,7 @@
 """The sandbox: what runs in it, what does not get out of it, and that nothing runs without it."""
 
 import platform
+import re
 import time
 from pathlib import Path
 
@@ -133,3 +134,18 @@ def test_the_filter_refuses_what_it_lists_and_allows_the_rest(machine: str) -> N
     assert {decided(machine, call) for call in set(range(520)) - listed} == {ALLOW}
     assert decided(machine, X32) == REFUSE
     assert decided(machine, 1, architecture=0x40000003) == REFUSE, "another table of calls"
+
+
+@pytest.mark.parametrize(
+    ("machine", "header"),
+    [("x86_64", "x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "asm-generic/unistd.h")],
+)
+def test_the_numbers_of_the_calls_are_the_kernels(machine: str, header: str) -> None:
+    path = Path("/usr/include", header)
+    if not path.exists():
+        pytest.skip(f"{path} is not here; it comes with linux-libc-dev")
+    found = re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", path.read_text(), re.MULTILINE)
+    numbers = {name: int(number) for name, number in found}
+    ours = {**sandbox.REFUSED[machine], **sandbox.SAME_EVERYWHERE}
+    assert {name: number for name, number in ours.items() if numbers.get(name, number) != number} == {}
+    assert len(ours.keys() & numbers.keys()) >= len(ours) - 2, "a new call may be missing in old headers"

@@ -114,6 +114,8 @@ def test_letters_beyond_the_choices_and_words_of_one_letter_are_none() -> None:
     assert letter("The answer is D, not E", choices) == "D"
     assert letter("Perhaps C", choices) == "C"
     assert letter("B, later C", choices) == "B"
+    assert letter("The answer is clearly C here", choices) == "C"
+    assert letter("The answer is clearly C, hardly D", choices) is None
     assert letter("Either of A or B", ["w", "x"]) is None
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evals.tasks.instructions import CHECKS, IFEVAL, compared, followed, language_is, sentences
+from evals.tasks.instructions import CHECKS, IFEVAL, compared, followed, language_is, parted, sentences
 from evals.tasks.task import Item
 
 CASES: list[tuple[str, dict[str, object], str, str]] = [
@@ -73,6 +73,21 @@ def test_rows_that_cannot_be_checked_are_refused() -> None:
         compared(1, "about", 1)
     with pytest.raises(ValueError, match="no rule tells"):
         language_is("text", "xx")
+
+
+def test_languages_are_told_by_their_letters_and_words() -> None:
+    assert language_is("今日は天気が良い", "ja")
+    assert not language_is("今天天气很好", "ja")
+    assert not language_is("Привет, my dear old friend", "ru")
+    assert language_is("Привет, друг", "ru")
+    assert language_is("123", "zh"), "nothing speaks against it"
+    assert language_is("La casa es de los que no se van", "es")
+    assert not language_is("La casa es de los que no se van", "fr")
+
+
+def test_parts_may_be_empty_at_the_ends_alone() -> None:
+    assert parted("***\nOne\n***\nTwo\n***", "***") == ["One", "Two"]
+    assert parted("One\n***\n***\nTwo", "***") is None
 
 
 def test_sentences_end_at_full_stops_of_any_script() -> None:

@@ -120,6 +120,7 @@ def test_every_number_word(text: str, value: Fraction) -> None:
 
 def test_words_that_are_no_part_of_a_number_end_it() -> None:
     assert [one.value for one in worded("seven and a bird, a one, two and eight")] == [7, 1, 2, 8]
+    assert [one.value for one in worded("now seven")] == [7]
     assert [(one.start, one.end) for one in worded("it is twenty one!")] == [(6, 16)]
 
 

@@ -41,6 +41,16 @@ def test_the_same_rows_in_every_format_are_the_same_items(tmp_path: Path) -> Non
     assert read_items(TASKS["gsm8k"], lines, most=2) == read[0][:2]
 
 
+def test_lines_may_be_named_json_and_tables_of_tabs_have_no_quotation_marks(tmp_path: Path) -> None:
+    lines = write(tmp_path / "a.json", [GSM, {**GSM, "question": "second"}])
+    assert [one.question for one in read_items(TASKS["gsm8k"], lines)] == ["How many?", "second"]
+    (tmp_path / "mgsm_de.tsv").write_text('"Wie viele" Äpfel?\t1,250\n')
+    (item,) = read_items(TASKS["mgsm"], tmp_path / "mgsm_de.tsv")
+    assert (item.question, item.answers, item.subject) == ('"Wie viele" Äpfel?', ("1250",), "mgsm_de")
+    (tmp_path / "arts.csv").write_text('"one, two",1,2,3,4,B\n')
+    assert read_items(TASKS["mmlu"], tmp_path / "arts.csv")[0].question == "one, two"
+
+
 def test_a_split_is_a_word_in_a_files_name_below_the_archive(tmp_path: Path) -> None:
     for split in ("dev", "val"):
         (tmp_path / "set_val" / split).mkdir(parents=True)
