@@ -50,6 +50,24 @@ def test_a_low_extraction_rate_is_a_warning(files: Path, capsys: pytest.CaptureF
     assert said.err.startswith("warning: gsm8k: an answer was found in only 50.0% of the outputs")
 
 
+def test_several_outputs_are_told_by_pass_at_k_votes_and_rewards(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["#### 0", "#### 1", "#### 0"]
+    (files / "gsm.jsonl").write_text('{"question": "q", "answer": "#### 0"}\n{"question": "r", "answer": "#### 1"}\n')
+    rows = [{"id": f"gsm/{at}", "texts": texts, "rewards": [0, at, 0]} for at in range(2)]
+    (files / "many.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    assert graded(files, "many") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" [")[0] for line in lines] == [
+        "gsm8k (maths): 0.5000",
+        "  pass@1: 0.5000",
+        "  majority of 3 outputs: 0.5000",
+        "  best of 3 outputs by reward: 1.0000",
+        "  extraction rate 100.0% of 6 outputs",
+    ]
+
+
 def test_two_result_sets_are_compared(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, suffix in (("good", "parquet"), ("bad", "jsonl")):
         graded(files, name, "--out", str(files / f"{name}-rows.{suffix}"))

@@ -31,6 +31,7 @@ def test_the_same_numbers_make_the_same_items_and_a_seed_makes_others() -> None:
     first, again, other = (list(make(TEXT, [2000], [0.5], seed=seed)) for seed in (1, 1, 2))
     assert first == again
     assert first != other
+    assert len(list(make("x" * 100, [100], [0.5]))) == 1
     with pytest.raises(ValueError, match=r"characters, 200,000 are needed"):
         next(make(TEXT, [200_000], [0.5]))
 
