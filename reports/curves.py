@@ -15,7 +15,7 @@ from typing import Literal
 from contract import manifest
 from contract.errors import DamagedError
 from contract.kinds import Kind
-from contract.live import Seen, read_live
+from contract.live import ALL_STEPS, Seen, read_live
 from contract.manifest import File, Manifest
 from contract.masking import masked
 from contract.metrics import load_points
@@ -30,6 +30,7 @@ FULL_BYTES = 8_000_000  # a full file that is still read in half a second, where
 KEPT = 16  # committed curves that stay in memory, about half a megabyte each
 MARKS = 200  # of one task
 STEP = re.compile(r"step-[0-9]{8,}")  # the folder of a checkpoint
+PACE = 32  # of the newest times of a step, whose median tells how long the others will take
 WINDOW, FEWEST, TIMES = 32, 8, 8.0
 """A spike is TIMES median absolute deviations above the median of the WINDOW points before it, at least FEWEST."""
 
@@ -99,8 +100,8 @@ CHARTS: tuple[Chart, ...] = (
 )
 """A name that ends in a slash stands for the curves of all sources."""
 
-MARKERS = ("resumed", "skipped")
-"""Curves that are marks in the other charts and have no chart of their own."""
+MARKERS = ("resumed", "skipped", ALL_STEPS)
+"""Curves that have no chart of their own: marks in the other charts, and the number of steps."""
 
 
 STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "probe", "evaluate")
@@ -109,7 +110,7 @@ STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "probe", "evaluate")
 
 @dataclass(frozen=True)
 class Shown:
-    """A stage of a run, and whether it is done, has begun, or waits."""
+    """A stage of a run, and whether it is done, has begun, or has not."""
 
     stage: str
     state: Literal["done", "begun", "waiting"]
@@ -194,6 +195,27 @@ def _load(store: Store, file: File) -> Mapping[str, Curve]:
         return thin(load_points(data))
     except (ValueError, TypeError) as error:
         raise file.damaged(store, file.bytes) from error
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running task is. of: all its steps; left_s: seconds until the last one. None where it is not known."""
+
+    step: int
+    of: int | None = None
+    left_s: float | None = None
+
+
+def progress(curves: Mapping[str, Curve]) -> Progress | None:
+    """How far a task is by its newest points; None without points. The time left is that of the steps alone."""
+    step = max((curve.steps[-1] for curve in curves.values() if curve.steps), default=None)
+    if step is None:
+        return None
+    every = curves[ALL_STEPS].values if ALL_STEPS in curves else ()
+    of = int(every[-1]) if every else None
+    paces = curves["step_s"].values[-PACE:] if "step_s" in curves else ()
+    left_s = (of - step) * median(paces) if of is not None and paces and of >= step else None
+    return Progress(step, of, left_s)
 
 
 def charts(names: Iterable[str]) -> list[Chart]:

@@ -139,14 +139,19 @@ def _lean(file: File) -> File:
     return File.model_construct(NAMED, sha256="", **kept)
 
 
+def judging(run: Run, stages: Iterable[str] | None = None) -> list[Task]:
+    """The tasks of a run that judge documents, done or not, in pipeline order. stages: only these."""
+    every = {stage.name for stage in STAGES.values() if stage.drops and stage.counts == "documents"}
+    wanted = every if stages is None else every & {*stages}
+    return [task for task in run.tasks().values() if task.stage in wanted]
+
+
 def indexed(run: Run, stages: Iterable[str] | None = None) -> tuple[list[Indexed], list[str]]:
     """The committed tasks of a run that judge documents, in pipeline order, and a sentence on each that is unreadable.
 
     stages: only these.
     """
-    judging = {stage.name for stage in STAGES.values() if stage.drops and stage.counts == "documents"}
-    wanted = judging if stages is None else judging & {*stages}
-    tasks = [task for task in run.tasks().values() if task.stage in wanted]
+    tasks = judging(run, stages)
 
     def get(task: Task) -> Indexed | StoreError | None:
         try:

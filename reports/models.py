@@ -21,11 +21,13 @@ from contract.manifest import File, Manifest, lies_below, need, read
 from contract.plan import Run
 from contract.stages import STAGES
 from contract.store import Store
+from reports.older import Older, older
 
 MODELS = ("pretrain", "sft", "reward", "ppo")
 """The stages that train a model, in the order of the stage table."""
 STAGES_READ = (*MODELS, "evaluate", "export")
-OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT, Kind.METRICS, Kind.EVENTS})
+CURVES = frozenset({Kind.METRICS, Kind.CURVES, Kind.EVENTS})
+OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT}) | CURVES
 """The kinds of file that may be downloaded: those of models, and the curves of their training. No text of the web."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Names of files that go into a header and a command as they are."""
@@ -51,10 +53,19 @@ class Seen:
     run_id: str
     store: Store
     prefixes: tuple[str, ...]
+    older: tuple[Older, ...] = ()
+    """What older versions of the stages that train made for this run."""
 
     @classmethod
     def of(cls, dag_id: str, run_id: str, run: Run) -> "Seen":
-        return cls(dag_id, run_id, run.store, tuple(run.task(stage).prefix for stage in STAGES_READ))
+        before = older(run)
+        return cls(
+            dag_id,
+            run_id,
+            run.store,
+            tuple(run.task(stage).prefix for stage in STAGES_READ),
+            tuple(before[stage] for stage in MODELS if stage in before),
+        )
 
     def prefix(self, stage: str) -> str:
         """Where the result of a stage lies."""
@@ -209,7 +220,10 @@ def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look = c
         return Model(*what, state=kept)
     if kept is None:
         steps = _steps(seen.store, prefix)
-        return Model(*what, state=f"not finished; its newest checkpoint is of step {steps[0]:,}") if steps else None
+        if steps:
+            return Model(*what, state=f"not finished; its newest checkpoint is of step {steps[0]:,}")
+        before = next((one for one in seen.older if one.stage == stage), None)
+        return Model(*what, state=before.said) if before else None
     base = kept if stage == "pretrain" else _there(look(seen.store, seen.prefix("pretrain")))
     evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage == "ppo" else None
     return Model(

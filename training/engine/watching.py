@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from contract.errors import GristmillError
 from contract.fetch import warn
-from contract.live import EVERY, curves_name, points_name
+from contract.live import ALL_STEPS, EVERY, curves_name, points_name
 from contract.masking import masked_words
 from contract.metrics import GROWTH, SLOWEST_S, Point, charted, dump_points
 from contract.printable import printable
@@ -50,13 +50,15 @@ class StoreWatcher:
 
     def add(self, points: Sequence[Point]) -> None:
         store, number = self._job.store, self._number
+        if self._job.curves.steps is not None:
+            points = [*points, Point(points[-1].step, ALL_STEPS, float(self._job.curves.steps), points[-1].time)]
         self._thinner.add(points)
         if number % EVERY == EVERY - 1:
             store.write_bytes(self._job.attempt.path(curves_name(number)), dump_curves(self._thinner.curves()))
         store.write_bytes(self._job.attempt.path(points_name(number)), dump_points(points))
         self._number += 1
         local = self._folder / event_name(number)
-        write_events(local, points)
+        write_events(local, [point for point in points if point.name != ALL_STEPS])
         store.write_bytes(self._job.attempt.path(f"live/{local.name}"), local.read_bytes())
         local.unlink()
 

@@ -7,20 +7,20 @@ from html import escape
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import FastAPI, Path
-from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from pydantic import Field, StringConstraints
 
 from contract.errors import GristmillError
 from contract.kinds import Kind
-from contract.manifest import Manifest
 from contract.plan import Run
 from contract.stages import STAGES
 from reports import abilities, lineage, models
 from reports.abilities import Row
+from reports.cockpit.download import attached
 from reports.cockpit.page import Answer, Ask, Asked, Asking, InQuery, Name, Page
 from reports.cockpit.visitor import MOST_RUNS, Listed, Refused
 from reports.lineage import FILES, HEIGHT, WIDTH, Kin
 from reports.models import MODELS, Figure, Seen
+from reports.older import notice, older
 
 page = Page("models", "Models")
 T = TypeVar("T")
@@ -29,7 +29,6 @@ RUNS = 10  # DAG runs on one page of the table
 OTHERS = 12  # newest DAG runs whose results are looked for in the lineage of another
 BESIDE = 4
 ENDED = ("success", "failed")  # a DAG run in these states resolves no recipe any more
-DOWNLOADS = threading.BoundedSemaphore(4)
 GAP, LINE = 56, 30  # pixels between two panels of a chart, and for each model in one
 COLOUR = "#3b82c4"  # of charts; readable on light and dark
 Stage = Annotated[str, Path(pattern=r"^[a-z_]{1,40}$")]
@@ -53,19 +52,6 @@ class Wanted(Asked):
     """Of a download: the step of a checkpoint, or none for the result."""
 
     step: int | None = Field(None, ge=0, lt=10**12)
-
-
-class Attachment(StreamingResponse):
-    """A file that a browser saves and never shows. Few are sent at once: each takes a thread of the server at times."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not DOWNLOADS.acquire(blocking=False):
-            busy = PlainTextResponse("Too many files are being sent at this moment. Try again in a minute.\n", 503)
-            return await busy(scope, receive, send)
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            DOWNLOADS.release()
 
 
 @page.get("")
@@ -104,7 +90,8 @@ def of_run(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
     made = models.table([Seen.of(dag_id, run_id, run)])
     labels = [stage for stage in MODELS if stage in {one.stage for one in made if one.finished}]
     compared = compare([(run, stage) for stage in labels], labels)
-    return ask.show("models_of_run.html", models=made, name=run.recipe.name, most=BESIDE, **compared)
+    known = {"name": run.recipe.name, "most": BESIDE, "older": notice(older(run))}
+    return ask.show("models_of_run.html", models=made, **known, **compared)
 
 
 @page.get("/{dag_id}/{run_id}/{stage}")
@@ -150,18 +137,7 @@ def download(
     if stage not in (*MODELS, "export"):
         raise Refused(404, "Only stages that make models have files to download.")
     run = ask.run(dag_id, run_id)
-    manifest: Manifest = models.committed(run, stage, wanted.step)
-    found = next((one for one in models.downloads(manifest) if one.name == name and one.offered), None)
-    if found is None:
-        raise Refused(404, f"{stage} offers no file of this name. Its page lists those that it has.")
-    headers = {
-        "content-disposition": f'attachment; filename="{found.name}"',
-        "content-length": str(found.bytes),
-    }
-    kind = "application/octet-stream"
-    if ask.request.method == "HEAD":
-        return Response(headers=headers, media_type=kind)
-    return Attachment(models.stream(run.store, found.file), headers=headers, media_type=kind)
+    return attached(ask, run.store, models.downloads(models.committed(run, stage, wanted.step)), name)
 
 
 class Memo(Generic[T]):

@@ -15,6 +15,7 @@ from reports import page as document_page
 from reports.charts import LOGARITHMIC
 from reports.cockpit.page import Answer, Ask, Asked, InForm, InQuery, Name, Page
 from reports.cockpit.visitor import Refused
+from reports.older import notice, older
 
 page = Page("pages", "Pages")
 
@@ -76,6 +77,7 @@ def show(ask: Ask, dag_id: Name, run_id: Name, asked: Annotated[Searched, InQuer
         stages=list(dict.fromkeys(task.stage for task in tasks)),
         reasons=reasons,
         kept=search.KEPT,
+        older=notice(older(run)) if len(tasks) < len(indexes.judging(run)) else "",
         next=ask.link("pages", dag_id, run_id, **following) if found.after else "",
     )
 
@@ -86,7 +88,9 @@ def document(ask: Ask, dag_id: Name, run_id: Name, key: Id) -> Answer:
     run = ask.run(dag_id, run_id)
     found = document_page.document(run, key)
     if found is None:
-        raise Refused(404, f"No stage of this run has listed a document {key}. Documents are listed from score on.")
+        before = notice(older(run))
+        why = before or "Dropped documents are listed from crawl on, kept ones from score on."
+        raise Refused(404, f"No stage of this run has listed a document {key}. {why}")
     notes, left_out = verdicts.listed(run, key)
     judged = [one for one in found.scores if one.limits]
     return ask.show(

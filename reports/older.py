@@ -1,0 +1,96 @@
+"""Results of a run that older versions of the stages made: they are in the store, and this version cannot use them.
+
+The version is part of a fingerprint, so these results lie in other folders than those of the plan. The fingerprint of
+an older result is computed as the plan would have done with an older version, and looked for among the folders of the
+stage. A result whose recipe had other defaults as well is not found that way.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from contract.identity import Identity, Input
+from contract.plan import Run, Task
+from contract.stages import STAGES
+from reports.indexes import together
+
+FEW = 3  # segments of a stage that are tried with every version; if none is found, the others are not tried
+
+
+@dataclass(frozen=True)
+class Older:
+    """What an older version made of a stage. version: that of the stage then, `now` this one's; prefix: of the first."""
+
+    stage: str
+    version: int
+    now: int
+    prefix: str
+
+    @property
+    def said(self) -> str:
+        """What is there and what to do, in words that follow a colon."""
+        if self.version == self.now:
+            return f"a result is there that was made from results of older versions; run {self.stage} again"
+        return f"a result of version {self.version} is there; this version is {self.now}; run {self.stage} again"
+
+
+def notice(found: Mapping[str, Older]) -> str:
+    """One sentence on all stages with older results; empty if there are none."""
+    if not found:
+        return ""
+    changed = [f"{one.stage} ({one.version}, now {one.now})" for one in found.values() if one.version != one.now]
+    rest = len(found) - len(changed)
+    after = f", and of {rest} {'stage' if rest == 1 else 'stages'} that used those results" if rest else ""
+    return (
+        f"The store has results of older versions of these stages: {', '.join(changed)}{after}. "
+        "They cannot be read as results of this version. Start the run again to make them anew."
+    )
+
+
+def older(run: Run) -> dict[str, Older]:
+    """Stage -> what an older version made of it, of the stages of a run that this version has not begun."""
+    folders = dict(zip(STAGES, map(set, together(run.store, run.store.folders, [*STAGES])), strict=True))
+    planned = {task.fingerprint for task in run.tasks().values()}
+    if not any(folders[stage] - planned for stage in STAGES):
+        return {}
+    made: dict[str, Input] = {}  # prefix of a task -> its older result
+    how: dict[str, tuple[bool, int]] = {}  # stage -> from older inputs or not, and the version that was found
+    failed = dict.fromkeys(STAGES, 0)
+    found: dict[str, Older] = {}
+    for task in run.tasks().values():
+        if failed[task.stage] >= FEW or not folders[task.stage] - planned:
+            continue
+        match = _look(run, task, folders[task.stage], made, how)
+        failed[task.stage] += match is None
+        if match is None:
+            continue
+        made[task.prefix] = match
+        if task.fingerprint not in folders[task.stage]:
+            version = how[task.stage][1]
+            found.setdefault(task.stage, Older(task.stage, version, STAGES[task.stage].version, match.prefix))
+    return found
+
+
+def _look(
+    run: Run, task: Task, folders: set[str], made: Mapping[str, Input], how: dict[str, tuple[bool, int]]
+) -> Input | None:
+    """The older result of a task, or None. `how` says what was found of the stage before, which is tried alone then."""
+    known = how.get(task.stage)
+    for key, identity in _identities(task, made):
+        if known not in (None, key):
+            continue
+        one = Input(stage=task.stage, partition=task.partition, fingerprint=identity.fingerprint())
+        if one.fingerprint in folders and (known or run.store.exists(f"{one.prefix}/manifest.json")):
+            how[task.stage] = key
+            return one
+    return None
+
+
+def _identities(task: Task, made: Mapping[str, Input]) -> Iterator[tuple[tuple[bool, int], Identity]]:
+    """What older versions would have called a task, the newest first: (from older inputs or not, version) -> identity."""
+    version = task.identity.version
+    inputs = tuple(made.get(one.prefix, one) for one in task.identity.inputs)
+    if inputs != task.identity.inputs:
+        for number in range(version, 0, -1):
+            yield (True, number), task.identity.model_copy(update={"version": number, "inputs": inputs})
+    for number in range(version - 1, 0, -1):
+        yield (False, number), task.identity.model_copy(update={"version": number})
