@@ -41,8 +41,8 @@ def warnings(manifest: Manifest) -> list[str]:
     if skipped := manifest.metrics.get("skipped_updates"):
         if not isinstance(skipped, int | float):
             raise DamagedError(
-                f"the manifest of {manifest.stage} {manifest.partition} is damaged: skipped_updates is "
-                f"{str(skipped)[:40]!r} and no number; delete {manifest.path} in the store and run {manifest.stage} again"
+                f"{manifest.path}: the manifest is damaged: skipped_updates is {str(skipped)[:40]!r} and no number; "
+                f"delete it and run {manifest.stage} again"
             )
         steps = manifest.metrics.get("skipped_steps")
         said.append(

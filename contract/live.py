@@ -13,8 +13,8 @@ from contract.store import Entry, Store
 from contract.thinning import Curve, Thinner, load_curves
 
 EVERY = 16
-ALL_STEPS = "all_steps"
-"""The name of a curve that says how many steps the task takes in all. It is in no chart and never committed."""
+ALL_STEPS, LEFT_S = "all_steps", "left_s"
+"""Curves that say how many steps the task takes in all, and how many seconds are left. They are never committed."""
 FILE = re.compile(r".+/(?P<attempt>attempt-[0-9a-z]+)/live/(?P<kind>points|curves)-(?P<number>[0-9]{6,})[.]jsonl?")
 
 

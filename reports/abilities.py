@@ -72,14 +72,14 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """What may be said of the difference, in a few words; empty if there are no two figures."""
+        """Whether the best model is better by more than chance, in a few words; empty if there are no two figures."""
         if sum(one is not None for one in self.cells) < 2:
             return ""
         if not self.comparable:
-            return "not comparable: other data or settings"
+            return "not comparable: measured on other data or with other settings"
         if any(one.figure.low is None for one in self.cells if one):
-            return "not every interval is known"
-        return "intervals apart" if self.told_apart else "intervals meet"
+            return "unknown: not every interval is known"
+        return "yes: the best interval overlaps no other" if self.told_apart else "no: the intervals overlap"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def of_evaluate(manifest: Manifest, stage: str) -> list[Ability]:
     figures: list[tuple[str, Better, str, str, tuple[str, ...]]] = [
         ("bits per byte", "lower", f"bits_per_byte_{stage}", text, ("pack",)),
         ("perplexity", "lower", f"perplexity_{stage}", text, ("pack",)),
-        ("reward by the reward model", "higher", f"reward_{stage}", prompts, ("preferences", "reward")),
+        ("mean reward by the reward model", "higher", f"reward_{stage}", prompts, ("preferences", "reward")),
     ]
     found = [
         Ability(name, better, Figure(name, values[key]), items, _measured_on(manifest, data))
@@ -141,7 +141,7 @@ def of_evaluate(manifest: Manifest, stage: str) -> list[Ability]:
         if values.get(key) is not None
     ]
     if stage == "ppo" and made.win_rate is not None:
-        name = "win rate over the SFT model"
+        name = "win rate of PPO over SFT, judged by the reward model"
         figure = Figure(name, made.win_rate, made.win_rate_low, made.win_rate_high)
         found.append(Ability(name, "higher", figure, prompts, _measured_on(manifest, ("preferences", "reward", "sft"))))
     return found

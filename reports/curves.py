@@ -15,7 +15,7 @@ from typing import Literal
 from contract import manifest
 from contract.errors import DamagedError
 from contract.kinds import Kind
-from contract.live import ALL_STEPS, Seen, read_live
+from contract.live import ALL_STEPS, LEFT_S, Seen, read_live
 from contract.manifest import File, Manifest
 from contract.masking import masked
 from contract.metrics import load_points
@@ -30,7 +30,6 @@ FULL_BYTES = 8_000_000  # a full file that is still read in half a second, where
 KEPT = 16  # committed curves that stay in memory, about half a megabyte each
 MARKS = 200  # of one task
 STEP = re.compile(r"step-[0-9]{8,}")  # the folder of a checkpoint
-PACE = 32  # of the newest times of a step, whose median tells how long the others will take
 WINDOW, FEWEST, TIMES = 32, 8, 8.0
 """A spike is TIMES median absolute deviations above the median of the WINDOW points before it, at least FEWEST."""
 
@@ -76,32 +75,34 @@ CHARTS: tuple[Chart, ...] = (
     Chart("Loss", "nats", ("loss", "heldout_loss")),
     Chart("Accuracy on the training pairs", "share", ("accuracy",)),
     Chart("Reward and objective", "standard deviations", ("reward", "objective")),
-    Chart("KL divergence from the start", "nats a reply", ("kl",)),
+    Chart("KL divergence from the SFT model", "nats per reply", ("kl",)),
     Chart("Coefficient of the KL term", "", ("kl_coef",)),
     Chart("Length of the replies", "tokens", ("response_length",)),
-    Chart("Replies that end", "share", ("eot_fraction",)),
-    Chart("Held-out loss by source", "nats a token", ("heldout_loss/",)),
-    Chart("Norm of the gradients", "before clipping", ("grad_norm",)),
+    Chart("Replies that end by themselves", "share", ("eot_fraction",)),
+    Chart("Held-out loss by source", "nats per token", ("heldout_loss/",)),
+    Chart("Gradient norm", "before clipping", ("grad_norm",)),
     Chart("Learning rate", "", ("lr",)),
     Chart("Loss of the policy", "", ("policy_loss",)),
     Chart("Loss of the critic", "", ("value_loss",)),
-    Chart("Loss on pretraining text", "nats a token", ("ptx_loss",)),
-    Chart("Variance that the critic explains", "share", ("explained_variance",)),
-    Chart("Entropy of the policy", "nats a token", ("entropy",)),
+    Chart("Loss on pretraining text", "nats per token", ("ptx_loss",)),
+    Chart("Explained variance of the critic", "share", ("explained_variance",)),
+    Chart("Entropy of the policy", "nats per token", ("entropy",)),
     Chart("Clipped probability ratios", "share", ("clip_fraction",)),
-    Chart("Divergence from the teacher", "nats a token", ("distill_kl",)),
-    Chart("Balance of the experts", "", ("balance_loss",)),
-    Chart("Speed", "tokens a second", ("tokens_per_s",)),
+    Chart("KL divergence from the teacher", "nats per token", ("distill_kl",)),
+    Chart("Load-balancing loss of the experts", "", ("balance_loss",)),
+    Chart("Speed", "tokens per second", ("tokens_per_s",)),
     Chart("Time of a step", "seconds", ("step_s",)),
     Chart("Model FLOPs utilisation", "share", ("mfu",)),
-    Chart("Memory, the most so far", "bytes", ("memory_bytes",)),
+    Chart("Peak memory", "bytes", ("memory_bytes",)),
     Chart("Tokens read", "tokens", ("tokens",)),
     Chart("Epochs over each source", "epochs", ("epochs/",)),
 )
 """A name that ends in a slash stands for the curves of all sources."""
 
-MARKERS = ("resumed", "skipped", ALL_STEPS)
-"""Curves that have no chart of their own: marks in the other charts, and the number of steps."""
+HIDDEN = (ALL_STEPS, LEFT_S)
+"""Curves that tell how far a running task is. They are in no chart."""
+MARKERS = ("resumed", "skipped", *HIDDEN)
+"""Curves that have no chart of their own: marks in the other charts, and the hidden ones."""
 
 
 STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "probe", "evaluate")
@@ -174,11 +175,11 @@ def _committed(store: Store, done: Manifest, state: State) -> Reading:
     if small:
         return Reading(state, _load(store, small[0]), updated=updated, events=events)
     if not full or not full[0].bytes:
-        return Reading(state, updated=updated, events=events, problem="it has committed no curves")
+        return Reading(state, updated=updated, events=events, problem="the task has committed no curves")
     if full[0].bytes > FULL_BYTES:
         problem = (
-            f"its curves are {full[0].bytes:,} bytes and were committed before this page had a small file of them; "
-            "TensorBoard shows them"
+            f"an older version made this result without thinned curves, and the full ones ({full[0].bytes:,} bytes) "
+            "are too large for this page; TensorBoard shows them"
         )
         return Reading(state, updated=updated, events=events, problem=problem)
     return Reading(state, _load(store, full[0]), updated=updated, events=events)
@@ -207,15 +208,12 @@ class Progress:
 
 
 def progress(curves: Mapping[str, Curve]) -> Progress | None:
-    """How far a task is by its newest points; None without points. The time left is that of the steps alone."""
+    """How far a running task is by its newest points; None without points."""
     step = max((curve.steps[-1] for curve in curves.values() if curve.steps), default=None)
     if step is None:
         return None
-    every = curves[ALL_STEPS].values if ALL_STEPS in curves else ()
-    of = int(every[-1]) if every else None
-    paces = curves["step_s"].values[-PACE:] if "step_s" in curves else ()
-    left_s = (of - step) * median(paces) if of is not None and paces and of >= step else None
-    return Progress(step, of, left_s)
+    of, left_s = (curves[name].values[-1] if name in curves else None for name in (ALL_STEPS, LEFT_S))
+    return Progress(step, int(of) if of is not None else None, left_s)
 
 
 def charts(names: Iterable[str]) -> list[Chart]:

@@ -171,7 +171,7 @@ def lacking(tasks: Iterable[Indexed]) -> list[str]:
     old = list(dict.fromkeys(task.stage for task in tasks if not task.complete))
     which = f"{', '.join(old[:-1])} and {old[-1]}" if len(old) > 1 else "".join(old)
     return (
-        [f"What {which} dropped cannot be searched: it was written before the index. Start the run again."]
+        [f"What {which} dropped cannot be searched: an older version wrote it without an index. Start the run again."]
         if old
         else []
     )

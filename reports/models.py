@@ -262,7 +262,7 @@ def main_figure(stage: str, kept: Kept, evaluated: Kept | None = None) -> Figure
         "ppo": (("reward at the end", "reward_last"),),
     }[stage]
     if evaluated and (won := evaluated.number("win_rate")) is not None:
-        return Figure("win rate", won, evaluated.number("win_rate_low"), evaluated.number("win_rate_high"))
+        return Figure("win rate over SFT", won, evaluated.number("win_rate_low"), evaluated.number("win_rate_high"))
     for name, key in tried:
         if (value := kept.number(key)) is not None:
             return Figure(name, value, kept.number(f"{key}_low"), kept.number(f"{key}_high"))

@@ -18,7 +18,7 @@ FEW = 3  # segments of a stage that are tried with every version; if none is fou
 
 @dataclass(frozen=True)
 class Older:
-    """What an older version made of a stage. version: that of the stage then, `now` this one's; prefix: of the first."""
+    """What an older version made of a stage. version: the stage's then; now: its version here; prefix: of the first."""
 
     stage: str
     version: int
@@ -86,7 +86,7 @@ def _look(
 
 
 def _identities(task: Task, made: Mapping[str, Input]) -> Iterator[tuple[tuple[bool, int], Identity]]:
-    """What older versions would have called a task, the newest first: (from older inputs or not, version) -> identity."""
+    """What older versions would have called a task, the newest first, with (whether its inputs are older, version)."""
     version = task.identity.version
     inputs = tuple(made.get(one.prefix, one) for one in task.identity.inputs)
     if inputs != task.identity.inputs:

@@ -152,8 +152,12 @@ def _text(
         if sum(file.rows for file in files) <= SCANNED_ROWS:
             for found in matching(run.store, files, pc.field("id") == key, ["text"]):
                 return found["text"], "extract", []
-        return drop["snippet"] or "", "", ["The text stands among too many others to be found; this is its beginning."]
-    return drop["snippet"] or "", "", ["No stage has written this page's text; this is how it begins."]
+        return (
+            drop["snippet"] or "",
+            "",
+            ["This segment has too many documents to look for the whole text. This is its beginning."],
+        )
+    return drop["snippet"] or "", "", ["No stage has kept the text of this document. This is its beginning."]
 
 
 def _documents(run: Run, partition: str) -> list[File]:
@@ -248,7 +252,7 @@ def _held_out(run: Run, key: str) -> Iterator[Step]:
     files = done.of(Kind.HELDOUT)
     known = sum(file.rows for file in files) <= SCANNED_ROWS
     held = known and any(True for _ in matching(run.store, files, pc.field("id") == key, ["id"]))
-    yield Step("mix", "held out" if held else "kept", "" if known else "to learn from, or held out")
+    yield Step("mix", "held out" if held else "kept", "" if known else "for training, or held out")
 
 
 def _twin(run: Run, tasks: Sequence[Indexed], drop: dict[str, Any], text: str) -> Twin | None:

@@ -34,8 +34,8 @@ class StageRow:
     """One stage of a run, over all of its tasks.
 
     state: `done`, `not run`, `3 of 8 done`, `damaged`, `left out`, `running`, `interrupted`, or `older version`; why
-    explains it. earlier: how many of the results an earlier run had made. seconds: of work, summed over tasks. amount: of documents or tokens, `unit`.
-    said: its headline.
+    explains it. earlier: how many of the results an earlier run had made. seconds: of work, summed over tasks. amount:
+    of documents or tokens, `unit`. said: its headline.
     """
 
     stage: str

@@ -36,7 +36,7 @@ PAGE = 50
 WORDS_S = 0.2
 ID = re.compile(r"[0-9a-f]{32}")
 SHOWN = ("id", "url", "title", "value", "snippet")
-LONG = f"Addresses are told apart by their first {SURT_CHARS} characters; compare the rest below."
+LONG = f"The index has the first {SURT_CHARS} characters of each address. All addresses that begin so are listed."
 KEPT = "kept"
 """As a reason: documents that no stage has dropped."""
 SPAN = pa.schema([*PLACES, ("table", pa.int64())])

@@ -23,7 +23,10 @@ from reports.indexes import Indexed, Table, find, indexed, together
 from reports.search import Hit, hits
 
 SAMPLES = 10
-OLD = "These thresholds cannot be tried: filter ran before steps were counted. Start the run again."
+OLD = (
+    "Thresholds cannot be tried: an older version of filter made this result and did not count documents at each "
+    "threshold. Start the run again."
+)
 
 
 @dataclass(frozen=True)

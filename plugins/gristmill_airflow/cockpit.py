@@ -234,7 +234,8 @@ class User:
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
         task = f"/tasks/{quote(task_id, safe='')}" if task_id else ""
         mapped = f"/mapped/{map_index}" if task and map_index >= 0 else ""
-        return f"{self._root}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}{task}{mapped}"
+        run = f"/{quote(run_id, safe='')}" if run_id else ""
+        return f"{self._root}/dags/{quote(dag_id, safe='')}/runs{run}{task}{mapped}"
 
 
 def _is_resolved() -> Any:

@@ -23,8 +23,8 @@ Name = Annotated[str, Path(min_length=1, max_length=250, pattern=r"^[\w.~:+@ -]+
 InQuery, InForm = Query, Form
 Answer = Response | dict[str, Any]
 LATE = (
-    "The change goes on, but has taken longer than {:g} seconds. It may be done already: look at the newest runs in "
-    "Airflow and at this run's pages before you repeat it."
+    "This takes longer than {:g} seconds and goes on. It may have been done already: look before you send it again. "
+    "A form that starts a run starts only one, even if it is sent twice."
 )
 """The answer to a write that is not done in time. It is not stopped."""
 
@@ -96,7 +96,9 @@ class Asking:
     def sorry(self, status: int, sentence: str, why: Refused | None = None) -> Response:
         """A page with one sentence; as JSON for a script that asked for data. why: what else the page shows."""
         if "text/html" in self.request.headers.get("accept", ""):
-            more = {"title": why.title, "at": why.at, "told": why.told} if why else {"title": "", "at": None, "told": ()}
+            more = (
+                {"title": why.title, "at": why.at, "told": why.told} if why else {"title": "", "at": None, "told": ()}
+            )
             return self.show("sorry.html", status=status, sentence=sentence, **more)
         return as_response({"error": sentence}, status)
 
@@ -154,6 +156,8 @@ def in_thread(made: Callable[..., Answer], event: str) -> Callable[..., Any]:
             desk: Desk = ask.request.app.state.desk
             return await desk.do(partial(answer, made, event, given), LATE if event else "")
         except Refused as error:
+            if event and (runs := ask.airflow(given["dag_id"], "")):
+                error.at = error.at or (f"The runs of {given['dag_id']} in Airflow", runs)
             return ask.sorry(error.status, str(error), error)
 
     return route

@@ -105,7 +105,10 @@ class Visitor(Protocol):
         """
 
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-        """The address of Airflow's page on a run, or on one of its tasks; empty without Airflow."""
+        """The address of Airflow's page on a run, on one of its tasks, or with an empty run_id on the DAG's runs.
+
+        Empty without Airflow.
+        """
 
 
 Admit = Callable[[Request], Awaitable[Visitor]]

@@ -15,7 +15,7 @@ from contract.plan import Run
 from contract.stages import STAGES
 from reports import abilities, lineage, models
 from reports.abilities import Row
-from reports.cockpit.download import attached
+from reports.cockpit.download import FileName, attached
 from reports.cockpit.page import Answer, Ask, Asked, Asking, InQuery, Name, Page
 from reports.cockpit.visitor import MOST_RUNS, Listed, Refused
 from reports.lineage import FILES, HEIGHT, WIDTH, Kin
@@ -32,7 +32,6 @@ ENDED = ("success", "failed")  # a DAG run in these states resolves no recipe an
 GAP, LINE = 56, 30  # pixels between two panels of a chart, and for each model in one
 COLOUR = "#3b82c4"  # of charts; readable on light and dark
 Stage = Annotated[str, Path(pattern=r"^[a-z_]{1,40}$")]
-FileName = Annotated[str, Path(pattern=f"^{models.NAME.pattern}$")]
 ModelName = Annotated[str, StringConstraints(max_length=600, pattern=rf"^[^/]+/[^/]+/({'|'.join(MODELS)})$")]
 
 
@@ -120,6 +119,7 @@ def one(ask: Ask, dag_id: Name, run_id: Name, stage: Stage) -> Answer:
         at=at,
         summary=STAGES[stage].summary if stage in STAGES else "the files of the crawl, as the run lists them",
         place=place_of_stage(ask, dag_id, run_id, stage),
+        place_is_training=has_curves(ask, stage),
         model=made,
         checkpoints=models.checkpoints(seen, stage) if stage in MODELS else [],
         files=models.downloads(files) if files else [],
@@ -193,10 +193,13 @@ def others_of(ask: Asking, own: Run) -> list[tuple[str, str, Kin]]:
 
 def place_of_stage(ask: Asking, dag_id: str, run_id: str, stage: str) -> str:
     """The address of a stage's own page: of a model its curves, of a stage of the corpus the run's funnel."""
+    return ask.link("training", dag_id, run_id, stage) if has_curves(ask, stage) else ask.link("run", dag_id, run_id)
+
+
+def has_curves(ask: Asking, stage: str) -> bool:
+    """Whether a stage has curves on the page Training."""
     of_gpu = stage in STAGES and STAGES[stage].plane == "gpu"
-    if of_gpu and any(one.name == "training" for one in ask.request.app.state.pages):
-        return ask.link("training", dag_id, run_id, stage)
-    return ask.link("run", dag_id, run_id)
+    return of_gpu and any(one.name == "training" for one in ask.request.app.state.pages)
 
 
 def compare(picked: Sequence[tuple[Run, str]], labels: Sequence[str]) -> dict[str, Any]:

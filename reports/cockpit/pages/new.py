@@ -1,5 +1,9 @@
 """The page "New run": asks for a run, says what is wrong with it and what it would do, and starts it."""
 
+import datetime
+import hashlib
+import json
+import secrets
 from collections.abc import Iterator
 from threading import BoundedSemaphore
 from typing import Annotated, Any, Literal
@@ -29,14 +33,15 @@ TOLD = 50  # mistakes that are shown
 FORECASTS = BoundedSemaphore(2)  # at once: a slow crawl or a large folder of sources must not take all threads
 Dag = Literal["corpus", "pretrain", "align", "evaluate", "ablate"]
 Id = Annotated[str, Field(max_length=250, pattern=r"^[\w.~:+@ -]*$")]
+ONCE = r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+]00:00-[0-9a-f]{8})?$"
 Both = Annotated[str, Field(max_length=501, pattern=r"^([\w.~:+@ -]+/[\w.~:+@ -]+)?$")]
 """A DAG's and a run's id with a slash between, or nothing."""
 ABOUT = {
-    "corpus": "a crawl to packed training sequences",
-    "pretrain": "a corpus to a base model",
-    "align": "a base model to a chat model",
-    "evaluate": "how good the models are, and the last one to take away",
-    "ablate": "which variant of a recipe is better",
+    "corpus": "from a crawl to packed training sequences",
+    "pretrain": "from a corpus to a base model",
+    "align": "from a base model to a chat model",
+    "evaluate": "measures the models and exports the last one",
+    "ablate": "compares variants of a recipe",
 }
 
 
@@ -53,8 +58,11 @@ class Prefill(Asked):
 
 
 class Filled(Asked):
-    """The filled form. `start`: whether the recipe or the earlier run counts."""
+    """The filled form. `start`: whether the recipe or the earlier run counts. once: the moment and a random number
+    that each form has of its own, so that it starts one run however often it is sent.
+    """
 
+    once: Annotated[str, Field(max_length=40, pattern=ONCE)] = ""
     start: Literal["recipe", "run"] = "recipe"
     recipe: Annotated[str, Field(max_length=500)] = ""
     crawl: Annotated[str, Field(max_length=100)] = ""
@@ -120,8 +128,20 @@ def start(ask: Ask, dag_id: Name, form: Annotated[Filled, InForm()]) -> Answer:
     recipe, more = asking.examine(wanted) if wanted and not found else (None, [])
     if wanted is None or recipe is None or more:
         return _planned(ask, dag_id, form)
-    run_id = ask.visitor.trigger(dag_id, asking.conf(wanted), asking.partition_key(wanted, recipe))
+    asked = asking.conf(wanted), asking.partition_key(wanted, recipe)
+    run_id = ask.visitor.trigger(dag_id, *asked, name_of_run(dag_id, form.once, asked))
     return ask.go(page.name, dag=dag_id, started=run_id)
+
+
+def name_of_run(dag_id: str, once: str, asked: tuple[dict[str, Any], str | None]) -> str | None:
+    """The id of the run that a form starts: the same if it is sent again as it is. None for a form without `once`.
+
+    asked: the run's conf and partition key.
+    """
+    if not once:
+        return None
+    digest = hashlib.sha256(json.dumps([dag_id, once, asked], sort_keys=True).encode()).hexdigest()
+    return f"manual__{asked[1] or once.rpartition('-')[0]}__{digest[:8]}"
 
 
 @page.get("/keys")
@@ -209,6 +229,7 @@ def _form(
         dag=dag,
         about=ABOUT,
         form=form,
+        once=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%S}+00:00-{secrets.token_hex(4)}",
         recipes=offered(),
         earlier=listed if form.earlier in ("", *listed) else [form.earlier, *listed],
         mistakes=mistakes or [],

@@ -9,6 +9,7 @@ from pydantic import StringConstraints
 
 from contract.errors import InputError
 from contract.printable import printable
+from contract.schema import SNIPPET_CHARS
 from contract.settings.filter import Rule
 from reports import indexes, search, thresholds, verdicts
 from reports import page as document_page
@@ -77,6 +78,7 @@ def show(ask: Ask, dag_id: Name, run_id: Name, asked: Annotated[Searched, InQuer
         stages=list(dict.fromkeys(task.stage for task in tasks)),
         reasons=reasons,
         kept=search.KEPT,
+        chars=SNIPPET_CHARS,
         older=notice(older(run)) if len(tasks) < len(indexes.judging(run)) else "",
         next=ask.link("pages", dag_id, run_id, **following) if found.after else "",
     )
@@ -119,7 +121,9 @@ def try_thresholds(ask: Ask, dag_id: Name, run_id: Name, asked: Annotated[Limite
     except InputError as error:
         return ask.show("thresholds.html", **values | {"why": str(error)})
     values |= {"rule": rule, "tried": tried, "choices": thresholds.choices(counts, rule), "counts": counts}
-    return ask.show("thresholds.html", **values, figure=figure(counts, rule, tried.limit), said=said(tried))
+    return ask.show(
+        "thresholds.html", **values, figure=figure(counts, rule, tried.limit), said=said(tried, asked.limit)
+    )
 
 
 @page.get("/{dag_id}/{run_id}/thresholds/try")
@@ -132,7 +136,7 @@ def tried(ask: Ask, dag_id: Name, run_id: Name, asked: Annotated[Limited, InQuer
         {"link": ask.link("pages", dag_id, run_id, "document", hit.id), "title": printable(hit.title or hit.url)}
         for hit in found.changed
     ]
-    return {"limit": found.limit, "said": said(found), "override": found.override, "changed": changed}
+    return {"limit": found.limit, "said": said(found, asked.limit), "override": found.override, "changed": changed}
 
 
 @page.get("/{dag_id}/{run_id}/verdicts")
@@ -162,8 +166,11 @@ def take_note(ask: Ask, dag_id: Name, run_id: Name, form: Annotated[Noted, InFor
     return ask.go("pages", dag_id, run_id, "document", drop.id)
 
 
-def said(tried: thresholds.Tried) -> str:
-    """What a threshold keeps, in a sentence."""
+def said(tried: thresholds.Tried, asked: float | None = None) -> str:
+    """What a threshold keeps, in a sentence. asked: the limit that was asked for; None for the recipe's."""
+    if asked not in (None, tried.limit):
+        why = "only thresholds of two significant digits are counted"
+        return f"{asked:.12g} is rounded to {tried.limit:.12g}: {why}. {said(tried)}"
     then = tried.kept + tried.change
     if not tried.change:
         return f"{tried.kept:,} documents are kept, as now."
@@ -183,8 +190,8 @@ def figure(counts: thresholds.Steps, rule: Rule, limit: float) -> dict[str, Any]
     axis = {"type": "log"} if logarithmic else {}
     return {
         "data": [
-            bar | {"name": "this rule decides", "y": heights[1].tolist()},
-            bar | {"name": "another rule drops it", "y": (heights[0] - heights[1]).tolist()},
+            bar | {"name": "dropped or kept by this rule alone", "y": heights[1].tolist()},
+            bar | {"name": "dropped by another rule in any case", "y": (heights[0] - heights[1]).tolist()},
         ],
         "layout": {
             "barmode": "stack",
