@@ -175,11 +175,11 @@ def _committed(store: Store, done: Manifest, state: State) -> Reading:
     if small:
         return Reading(state, _load(store, small[0]), updated=updated, events=events)
     if not full or not full[0].bytes:
-        return Reading(state, updated=updated, events=events, problem="the task has committed no curves")
+        return Reading(state, updated=updated, events=events, problem="The task has committed no curves.")
     if full[0].bytes > FULL_BYTES:
         problem = (
-            f"an older version made this result without thinned curves, and the full ones ({full[0].bytes:,} bytes) "
-            "are too large for this page; TensorBoard shows them"
+            f"An older version made this result without thinned curves, and the full ones ({full[0].bytes:,} bytes) "
+            "are too large for this page. TensorBoard shows them."
         )
         return Reading(state, updated=updated, events=events, problem=problem)
     return Reading(state, _load(store, full[0]), updated=updated, events=events)

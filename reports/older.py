@@ -37,12 +37,12 @@ def notice(found: Mapping[str, Older]) -> str:
     """One sentence on all stages with older results; empty if there are none."""
     if not found:
         return ""
-    changed = [f"{one.stage} ({one.version}, now {one.now})" for one in found.values() if one.version != one.now]
+    changed = [f"{one.stage} (version {one.version}, now {one.now})" for one in found.values() if one.version != one.now]
     rest = len(found) - len(changed)
-    after = f", and of {rest} {'stage' if rest == 1 else 'stages'} that used those results" if rest else ""
+    after = f" {rest} further {'stage' if rest == 1 else 'stages'} used those results." if rest else ""
     return (
-        f"The store has results of older versions of these stages: {', '.join(changed)}{after}. "
-        "They cannot be read as results of this version. Start the run again to make them anew."
+        f"Results of this run were made by older versions of the stages {', '.join(changed)}.{after} "
+        "They are in the store, but cannot be read as results of this version. Start the run again to make them anew."
     )
 
 

@@ -95,7 +95,7 @@ def test_a_damaged_file_is_a_problem_and_no_error(run: Run, commit: Callable[...
 
 def test_a_stage_without_curves_says_so(run: Run, commit: Callable[..., str]) -> None:
     commit([("metrics.jsonl", Kind.METRICS, b"", 0)])
-    assert curves.read(run, run.task("pretrain")).problem == "it has committed no curves"
+    assert curves.read(run, run.task("pretrain")).problem == "The task has committed no curves."
 
 
 def test_a_running_task_shows_new_points_and_then_falls_silent(run: Run) -> None:
@@ -156,7 +156,7 @@ def test_curves_stand_in_charts_by_what_they_measure() -> None:
     names = ["grad_norm", "heldout_loss", "loss", "resumed", "skipped", "epochs/b", "own figure", "epochs/a"]
     assert charts(names) == [
         Chart("Loss", "nats", ("loss", "heldout_loss")),
-        Chart("Norm of the gradients", "before clipping", ("grad_norm",)),
+        Chart("Gradient norm", "before clipping", ("grad_norm",)),
         Chart("Epochs over each source", "epochs", ("epochs/b", "epochs/a")),
         Chart("own figure", "", ("own figure",)),
     ]

@@ -155,7 +155,7 @@ def test_a_line_that_others_imply_is_left_out() -> None:
     drawn = drawing(Lineage("c", steps, back, {}))
     assert len(drawn.lines) == 2
     a, b, c = drawn.boxes
-    assert (a.y, b.y, c.y) == (24, 90, 156)
-    assert drawn.lines[0] == f"M{a.x + 88} 66V66C{a.x + 88} 78 {b.x + 88} 78 {b.x + 88} 90"
+    assert (a.y, b.y, c.y) == (32, 106, 180)
+    assert drawn.lines[0] == f"M{a.x + 88} 74C{a.x + 88} 90 {b.x + 88} 90 {b.x + 88} 106"
     circle = Lineage("a", {"a": steps["a"], "b": steps["b"]}, {"a": ("b",), "b": ("a",)}, {})
     assert len(drawing(circle).boxes) == 2

@@ -132,7 +132,7 @@ def test_results_without_an_index_are_named(searched):
     attempt = Attempt(run, run.task("dedup_substring"))
     attempt.commit([], Rows(read=3, kept=2, dropped=1, reasons={"substring_too_short": 1}))
     assert search.search(run, Query(id="f" * 32)).notes == (
-        "What dedup_substring dropped cannot be searched: it was written before the index. Start the run again.",
+        "What dedup_substring dropped cannot be searched: an older version wrote it without an index. Start the run again.",
     )
 
 

@@ -52,5 +52,5 @@ def test_results_without_steps_say_so(searched, commit_documents):
     path = f"{done.prefix}/manifest.json"
     data = done.model_copy(update={"files": tuple(file for file in done.files if file.kind != "steps")})
     run.store.write_bytes(path, data.model_dump_json().encode())
-    with pytest.raises(InputError, match="before steps were counted"):
+    with pytest.raises(InputError, match="did not count documents at each"):
         thresholds.steps(run, "min_words")

@@ -175,7 +175,7 @@ def _files(run: Run, stage: str) -> list[models.Download]:
 def said(ask: Asking, dag_id: str, run_id: str, run: Run, stage: str, reading: curves.Reading) -> str:
     """What a task does now, in a sentence or two."""
     if reading.problem:
-        return reading.problem[:1].upper() + reading.problem[1:]
+        return reading.problem
     if reading.state not in ("waiting", "stopped"):
         return SAID[reading.state]
     states = [one for one in ask.visitor.tasks(dag_id, run_id) if one.stage == stage]

@@ -107,7 +107,7 @@ def test_mistakes_are_told_as_json_with_their_lines(visit, own):
 def test_the_plan_shows_what_runs_and_what_is_skipped(visit, own):
     page = visit.post("/new/plan/corpus", recipe="own", overrides="")
     assert page.status_code == 200
-    assert "<strong>14 tasks run</strong>, 2 do not." in page.text
+    assert "<strong>14 tasks run</strong>, 2 are skipped." in page.text
     assert f"1 crawl files of {own.recipe.snapshots[0]}." in page.text
     row = re.search(r'<th scope="row">extract</th>(.*?)</tr>', page.text, re.DOTALL)[1]
     assert row.split("<td")[1].strip().endswith(">skipped</td>")
@@ -133,7 +133,7 @@ def test_a_crawl_that_is_not_there_is_told_and_not_a_failure(visit, own):
 
 def test_what_is_not_done_before_is_told(visit, own):
     page = visit.post("/new/plan/pretrain", start="run", earlier="runs/one")
-    assert "Its tasks read what is not done yet: pack, tokenizer." in page.text
+    assert "Its tasks need the results of pack, tokenizer, which are not there yet." in page.text
 
 
 def test_a_start_triggers_the_dag_with_the_forms_values_and_is_recorded(visit, own):

@@ -63,7 +63,7 @@ def test_a_task_that_runs_is_followed_with_new_points_only_until_it_is_done(
     folder = f"{judged.task('sft').prefix}/attempt-aa"
     judged.store.write_bytes(f"{folder}/{points_name(0)}", dump_points(points(1, 4, "loss")))
     page = visit.get("/training/runs/one")
-    assert "Running; the charts follow." in page.text
+    assert "Running. The charts show new points as they come. Step 3." in page.text
     assert f"{folder}/live" in page.text, "where TensorBoard finds its files"
     first = visit.json("/training/runs/one/sft/points")
     assert (first["state"], first["whole"], first["next_s"]) == ("running", True, 4)
@@ -152,8 +152,8 @@ def test_the_models_of_an_ablation_have_curves_of_their_own(
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/training/runs/one/filter", 404),
-        ("/training/runs/one/nothing", 404),
+        ("/training/runs/one/filter/points", 404),
+        ("/training/runs/one/nothing/points", 404),
         ("/training/runs/one/gate/points", 404),
         ("/training/runs/two/pretrain", 404),
         ("/training/runs/one/pretrain/points?attempt=../../x", 422),
@@ -207,12 +207,12 @@ def test_the_gate_says_why_it_opened_and_shows_its_worst_pairs(visit: Any, decid
     assert page.status_code == 200
     for text in (
         "The gate is open: the lower end of the interval, 89.0%, reaches the threshold of 55.0%.",
-        "Nobody is asked before PPO",
+        "PPO needs no approval",
         "150.5 of 160 held-out pairs are ranked right",
         "from 89.0\N{NO-BREAK SPACE}% to 97.0\N{NO-BREAK SPACE}%",
         "Expected calibration error 3.1\N{NO-BREAK SPACE}%",
         "<td>40</td><td>52.0\N{NO-BREAK SPACE}%</td><td>75.0\N{NO-BREAK SPACE}%</td>",
-        "Pair 12: the rejected reply gets 2.5 more",
+        "Pair 12: the rejected reply gets a reward 2.5 higher",
     ):
         assert text in page.text
     assert "<script>alert" not in page.text
@@ -226,7 +226,7 @@ def test_the_task_that_asks_a_person_is_a_click_away(visit: Any, decided: None, 
     vary(judged, "asks", ["gate.approval=true"])
     page = visit.get("/training/runs/asks/gate").text
     assert asking.replace("/one/", "/asks/") in page
-    assert "A person is asked before PPO (gate.approval). Nobody has refused it." in page
+    assert "PPO needs the approval of a person (gate.approval). Nobody has rejected it." in page
 
 
 def test_the_pictures_of_the_gate_are_its_figures(visit: Any, decided: None, judged: Run) -> None:
