@@ -14,6 +14,7 @@ from typing import Literal
 
 from contract import manifest
 from contract.errors import DamagedError
+from contract.headline import omitted
 from contract.kinds import Kind
 from contract.live import ALL_STEPS, LEFT_S, Seen, read_live
 from contract.manifest import File, Manifest
@@ -118,9 +119,11 @@ class Shown:
 
 
 def states(run: Run) -> list[Shown]:
-    """Each stage of STAGES_SHOWN with its state, in their order."""
+    """Each stage of STAGES_SHOWN that the run does not leave out, with its state, in their order."""
     found: list[Shown] = []
     for stage in STAGES_SHOWN:
+        if omitted(run.recipe, stage, None):
+            continue
         task = run.task(stage)
         if run.store.exists(f"{task.prefix}/manifest.json"):
             found.append(Shown(stage, "done"))

@@ -37,7 +37,9 @@ def notice(found: Mapping[str, Older]) -> str:
     """One sentence on all stages with older results; empty if there are none."""
     if not found:
         return ""
-    changed = [f"{one.stage} (version {one.version}, now {one.now})" for one in found.values() if one.version != one.now]
+    changed = [
+        f"{one.stage} (version {one.version}, now {one.now})" for one in found.values() if one.version != one.now
+    ]
     rest = len(found) - len(changed)
     after = f" {rest} further {'stage' if rest == 1 else 'stages'} used those results." if rest else ""
     return (

@@ -64,7 +64,11 @@ def test_models_of_other_held_out_text_are_not_compared(run: Run, make_run: Make
     assert [one.figure.value if one else None for one in rows["perplexity"].cells] == [145.0, 167.0, 167.0]
     assert not rows["perplexity"].comparable
     assert {row.comparable for row in beside([abilities(run, "sft"), abilities(run, "ppo")])} == {True}
-    assert [one is None for one in rows["win rate of PPO over SFT, judged by the reward model"].cells] == [True, False, False]
+    assert [one is None for one in rows["win rate of PPO over SFT, judged by the reward model"].cells] == [
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -207,3 +207,14 @@ def test_two_million_points_are_read_in_under_a_second(run: Run, commit: Callabl
     found = curves.read(run, run.task("pretrain"))
     assert time.perf_counter() - began < 1.0
     assert found.curves == thinned
+
+
+def test_a_running_task_says_how_far_it_is() -> None:
+    loss = Curve((1, 2, 7), (3.0, 2.0, 1.0), (0.0, 1.0, 2.0))
+    every, left = Curve((2, 7), (50.0, 60.0), (1.0, 2.0)), Curve((7,), (12.5,), (2.0,))
+    assert curves.progress({}) is None
+    assert curves.progress({"loss": loss}) == curves.Progress(7)
+    assert curves.progress({"loss": loss, "all_steps": every}) == curves.Progress(7, 60)
+    assert curves.progress({"loss": loss, "all_steps": every, "left_s": left}) == curves.Progress(7, 60, 12.5)
+    assert curves.charts(["loss", "all_steps", "left_s"]) == [Chart("Loss", "nats", ("loss",))]
+    assert [line.name for line in curves.table({"loss": loss, "all_steps": every})] == ["loss"]

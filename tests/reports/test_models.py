@@ -12,6 +12,7 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, File
 from contract.plan import Run
 from contract.results import Checkpoint
+from contract.stages import STAGES
 from contract.store import Store
 from reports import models
 from reports.models import Figure, Seen, main_figure
@@ -226,3 +227,18 @@ def test_models_of_a_store_on_s3_are_found_and_sent_alike(make_run: Callable[...
     assert [one.step for one in models.checkpoints(Seen.of("align", "one", run), "pretrain")] == [5]
     file = models.chosen(models.committed(run, "ppo"), "model.safetensors").file
     assert b"".join(models.stream(run.store, file)) == MODEL["model.safetensors"]
+
+
+def test_a_model_of_an_older_version_is_a_row_that_says_so(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = STAGES["sft"].version
+    newer = {**STAGES, "sft": replace(STAGES["sft"], version=version + 1)}
+    for name in ("contract.plan.STAGES", "reports.older.STAGES"):
+        monkeypatch.setattr(name, newer)
+    seen = Seen.of("runs", "one", replace(trained))
+    rows = {one.stage: one.state for one in models.table([seen])}
+    assert rows == {
+        "pretrain": "",
+        "sft": f"a result of version {version} is there; this version is {version + 1}; run sft again",
+        "reward": "a result is there that was made from results of older versions; run reward again",
+        "ppo": "a result is there that was made from results of older versions; run ppo again",
+    }

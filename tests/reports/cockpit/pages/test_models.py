@@ -97,7 +97,9 @@ def test_a_run_that_cannot_be_read_is_left_out(visit: Any, run: Run) -> None:
 
 def test_the_models_of_a_run_stand_beside_each_other_with_replies(visit: Any, run: Run) -> None:
     page = text_of(visit.get("/models/runs/one"))
-    assert "bits per byte lower 1.88 1.97 - 2.03 64 sequences, 16,371 tokens unknown: not every interval is known" in page
+    assert (
+        "bits per byte lower 1.88 1.97 - 2.03 64 sequences, 16,371 tokens unknown: not every interval is known" in page
+    )
     assert "win rate of PPO over SFT, judged by the reward model higher - - - 0.78 (0.61 to 0.89) 32 prompts" in page
     assert "pretrain, sft, ppo: sft is worse than pretrain beyond noise" in page
     assert "Prompt 1 What is a list? sft reward -1.5 a thing ppo reward 0.5 a row of things" in page
@@ -112,7 +114,10 @@ def test_chosen_models_stand_beside_each_other(
     page = text_of(visit.get("/models/beside", model=["runs/one/sft", "runs/two/sft", "runs/one/reward"]))
     assert "A: sft of runs one B: sft of runs two C: reward of runs one" in page
     assert "A: sft reward -1.5 a thing B: sft reward -1.5 another thing" in page
-    assert "mean reward by the reward model higher -1.3 -1.3 - 32 prompts not comparable: measured on other data or with other settings" in page
+    assert (
+        "mean reward by the reward model higher -1.3 -1.3 - 32 prompts not comparable: measured on other data or with other settings"
+        in page
+    )
 
 
 @pytest.mark.parametrize(

@@ -234,3 +234,31 @@ def test_every_key_is_explained(visit, own):
     assert rows["filter.min_words"]["default"] == "50"
     page = visit.get("/new/keys")
     assert "<code>crawl.max_bytes_per_file</code>" in page.text
+
+
+ONCE = "2026-11-22T19:45:03+00:00-1a2b3c4d"
+
+
+def test_a_form_that_is_sent_twice_starts_one_run(visit, own):
+    first = visit.post("/new/start/corpus", recipe="own", once=ONCE)
+    second = visit.post("/new/start/corpus", recipe="own", once=ONCE)
+    assert first.status_code == second.status_code == 303
+    assert first.headers["location"] == second.headers["location"]
+    assert re.search(r"started=manual__2026-11-22T19%3A45%3A03%2B00%3A00__[0-9a-f]{8}$", first.headers["location"])
+    assert len(visit.visitor.triggered) == 1
+    changed = visit.post("/new/start/corpus", recipe="own", once=ONCE, overrides="ppo.steps=3")
+    assert changed.headers["location"] != first.headers["location"]
+    named = visit.post("/new/start/corpus", recipe="own", once=ONCE, crawl="A-2024-10")
+    assert "started=manual__A-2024-10__" in named.headers["location"]
+    assert len(visit.visitor.triggered) == 3
+
+
+def test_each_form_has_a_number_of_its_own(visit, own):
+    pages = [visit.get("/new").text for _ in range(2)]
+    found = [re.search(r'name="once" value="([^"]+)"', page)[1] for page in pages]
+    assert found[0] != found[1]
+    again = visit.client.post(
+        "/new/plan/corpus", data={"recipe": "own", "once": ONCE}, headers={**visit.same_origin, "accept": "text/html"}
+    )
+    assert f'name="once" value="{ONCE.replace("+", "&#43;")}"' in again.text or f'value="{ONCE}"' in again.text
+    assert visit.post("/new/start/corpus", recipe="own", once="../x").status_code == 422
