@@ -59,11 +59,15 @@ def older(run: Run) -> dict[str, Older]:
     failed = dict.fromkeys(STAGES, 0)
     found: dict[str, Older] = {}
     for task in run.tasks().values():
-        if failed[task.stage] >= FEW or not folders[task.stage] - planned:
+        if failed[task.stage] >= FEW:
             continue
-        match = _look(run, task, folders[task.stage], made, how)
+        others = folders[task.stage] - planned
+        match = _look(run, task, others, made, how) if others else None
         failed[task.stage] += match is None
         if match is None:
+            # It may have been left out then, as PPO behind a closed gate; what follows it names it all the same.
+            if guess := next((identity for (old, _), identity in _identities(task, made) if old), None):
+                made[task.prefix] = _input(task, guess)
             continue
         made[task.prefix] = match
         if task.fingerprint not in folders[task.stage]:
@@ -80,11 +84,15 @@ def _look(
     for key, identity in _identities(task, made):
         if known not in (None, key):
             continue
-        one = Input(stage=task.stage, partition=task.partition, fingerprint=identity.fingerprint())
+        one = _input(task, identity)
         if one.fingerprint in folders and (known or run.store.exists(f"{one.prefix}/manifest.json")):
             how[task.stage] = key
             return one
     return None
+
+
+def _input(task: Task, identity: Identity) -> Input:
+    return Input(stage=task.stage, partition=task.partition, fingerprint=identity.fingerprint())
 
 
 def _identities(task: Task, made: Mapping[str, Input]) -> Iterator[tuple[tuple[bool, int], Identity]]:

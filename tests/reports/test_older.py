@@ -95,3 +95,14 @@ def test_few_segments_are_tried_where_none_is_found(
     monkeypatch.setattr(module, "_look", lambda run, task, *more: looked.append(task.stage) or known(run, task, *more))
     assert older(other) == {}
     assert looked.count("crawl") == module.FEW
+
+
+def test_a_stage_that_was_left_out_does_not_hide_what_follows_it(
+    judged: Run, raised: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `evaluate` where the gate was closed: it names a result of `ppo` that was never made."""
+    for task in judged.tasks().values():
+        if task.stage not in ("crawl", "extract", "ppo"):
+            Attempt(judged, task).commit([])
+    found = older(raised(reward=STAGES["reward"].version + 1))
+    assert [*found] == ["reward", "gate", "evaluate", "export"]

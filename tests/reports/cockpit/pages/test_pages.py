@@ -105,7 +105,7 @@ def test_a_note_needs_the_right_to_edit_and_is_listed(visit, searched):
 def test_a_run_without_results_says_so(visit, judged):
     assert "without an index" in clean(visit.get(BASE))
     assert clean(visit.get(f"{BASE}/thresholds"))
-    assert "There are none." in clean(visit.get(f"{BASE}/verdicts"))
+    assert "There are no notes." in clean(visit.get(f"{BASE}/verdicts"))
 
 
 def test_a_threshold_that_is_rounded_says_so(visit, searched):
