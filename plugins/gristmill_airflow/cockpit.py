@@ -37,6 +37,7 @@ TABS = (
 """Where Airflow shows which page: (name, destination, page, rest of its address). The side bar cuts long names."""
 RESOLVE = "resolve"  # the task that makes a run's recipe
 LOG_LINES, LOG_CHARS = 8, 500  # of the log of a task that failed, on a page
+OURS = "error: "  # begins the line in which a task of ours says why it failed; Airflow's repeat it
 LOG_READ = 5000  # lines among which these are sought
 
 
@@ -298,7 +299,8 @@ def _errors(dag_id: str, run_id: str) -> list[str]:
             if task is None or not task.try_number:
                 return []
             messages, _ = TaskLogReader().read_log_chunks(task, task.try_number, {"end_of_log": False})
-            return list(islice(_told(islice(messages, LOG_READ)), LOG_LINES))
+            told = list(islice(_told(islice(messages, LOG_READ)), LOG_LINES))
+            return [line for line in told if line.startswith(OURS)] or told
     except Exception:  # whatever keeps the logs; the page has a link to Airflow's own
         log.exception("the log of %s %s %s cannot be read", dag_id, run_id, RESOLVE)
         return []

@@ -288,7 +288,7 @@ def test_a_run_whose_resolve_failed_says_so_with_its_log(client, unresolved):
     assert "has no recipe: its task resolve makes it, and it has failed." in answer.text
     assert 'href="/dags/corpus/runs/new/tasks/resolve" data-airflow>The log of resolve in Airflow</a>' in answer.text
     assert "error: crawl.source s3://***@bucket/x: it is &lt;missing&gt;" in answer.text
-    assert "AirflowFailException: it is &lt;missing&gt;" in answer.text
+    assert "Task failed with exception" not in answer.text, "Airflow's lines say the same once more"
     assert "uses recipe tiny" not in answer.text
     assert "secret" not in answer.text
 
@@ -307,6 +307,16 @@ def test_who_may_not_read_logs_sees_none_of_them(client, unresolved, monkeypatch
     answer = client.get("/gristmill/run/corpus/new", headers={"accept": "text/html"})
     assert "it has failed" in answer.text
     assert "missing" not in answer.text
+
+
+def test_without_a_line_of_ours_the_exception_is_told():
+    detail = [{"exc_type": "ValueError", "exc_value": "odd s3://key:secret@b/x"}]
+    messages = [
+        SimpleNamespace(event="fine", level="info"),
+        SimpleNamespace(event="no level"),
+        SimpleNamespace(event="Task failed\x1b[31m", level="error", error_detail=detail),
+    ]
+    assert [*cockpit._told(messages)] == [r"Task failed\x1b[31m", "ValueError: odd s3://***@b/x"]
 
 
 @pytest.mark.parametrize(
