@@ -1,5 +1,8 @@
 """Curves that are shown while a stage runs: in the store, as TensorBoard's files, and in W&B and MLflow."""
 
+import importlib
+import inspect
+import re
 import struct
 import sys
 import threading
@@ -342,3 +345,10 @@ def test_a_running_stage_says_how_far_it_is(make_job: Callable[..., Job]) -> Non
     for step in range(20, 20 + 3 * PACE):
         watcher.add([Point(step, "loss", 2.0, 120.0 + 7 * (step - 10))])
     assert len(watcher._newest) == PACE
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "ppo"])
+def test_every_stage_that_trains_says_how_many_steps_it_takes(stage: str) -> None:
+    """Beside its line of progress, which has the same number. The points themselves go when a stage is done."""
+    source = inspect.getsource(importlib.import_module(f"training.{stage}").run)
+    assert re.search(r'"steps", (\S+), step\).*\n    job\.curves\.steps = \1\n', source)
