@@ -103,7 +103,7 @@ def _refuses_crawl(asked: Asked, recipe: Recipe | None) -> str:
 def find_unlisted(asked: Asked, recipe: Recipe, outside: bool = True) -> Mistake | None:
     """The first source of the run that cannot be listed from here; `recipe` is that of `examine`.
 
-    Without `outside`, only the crawl is listed: this is asked while a person types. Its answer is kept for up to a minute.
+    Without `outside`, only the crawl is listed: this is asked while a person types. Its answer is kept for a minute.
     """
     why = ""
     if not asked.run or recipe.crawl != asked.run.recipe.crawl:
