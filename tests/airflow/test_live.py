@@ -132,7 +132,7 @@ def test_a_killed_training_task_finishes_its_step_and_its_retry_waits_and_resume
 def approve(live, align: str, place: str) -> None:
     """Answer the question until the task has the answer.
 
-    Airflow takes the end of the process that asked for the end of the task if the answer comes before it has seen that
+    Airflow may take the end of the process that asked for the end of the task, if the answer comes before it has seen that
     process end, which takes seconds on a busy machine. It then starts the task again, and the question is asked again.
     """
 
