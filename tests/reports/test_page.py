@@ -1,6 +1,6 @@
 """One document of a run: its text, its scores, its way and its twin are those of the committed files."""
 
-from reports.page import document
+from reports.page import UNTOLD, document
 from reports.spans import Span
 from tests.reports.conftest import TEXTS
 
@@ -53,3 +53,11 @@ def test_a_duplicate_stands_beside_the_page_that_stays(searched):
 
 def test_an_unknown_document_is_none(searched):
     assert document(searched.run, "f" * 32) is None
+
+
+def test_a_text_that_cannot_be_compared_says_so(searched, monkeypatch):
+    monkeypatch.setattr("reports.edits.CHARS", 100)
+    found = document(searched.run, searched.ids["hostile"])
+    assert found.notes == (UNTOLD,)
+    assert [span.kind for span in found.text] == [""]
+    assert document(searched.run, searched.ids["tiny"]).notes == ()
