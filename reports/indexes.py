@@ -32,6 +32,7 @@ from contract.tables import reading
 READERS = 8  # of S3 at once
 TASKS, FRESH_S = 2048, 60.0  # committed tasks that are remembered, and for how long
 FOOTERS = 1024  # a crawl of 60 segments has 610 tables
+OBJECTS = 4096  # of S3 whose size is remembered
 KEEPERS = ("score", "curate")  # stages that also list the documents that they kept
 NAMED = set(File.model_fields)  # one for all files
 T = TypeVar("T")
@@ -202,9 +203,24 @@ def _readers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(READERS, thread_name_prefix="indexes")
 
 
+@contextmanager
+def opened(store: Store, file: File) -> Iterator[pa.NativeFile]:
+    """A committed file to read from. Of an object its size is asked once, which is all that to open it does."""
+    if store.is_s3:
+        yield _object(store, file)
+        return
+    with file.open(store) as source:
+        yield source
+
+
+@lru_cache(maxsize=OBJECTS)
+def _object(store: Store, file: File) -> pa.NativeFile:
+    return file.open(store)
+
+
 @lru_cache(maxsize=FOOTERS)
 def _footer(store: Store, file: File) -> Any:
-    with file.open(store) as source, reading(store, file):
+    with opened(store, file) as source, reading(store, file):
         return pq.read_metadata(source)
 
 
@@ -243,7 +259,7 @@ class Table:
     @contextmanager
     def opened(self) -> Iterator[pq.ParquetFile]:
         """The file, for several reads."""
-        with self.file.open(self.store) as source, reading(self.store, self.file):
+        with opened(self.store, self.file) as source, reading(self.store, self.file):
             footer = _footer(self.store, self.file)
             yield pq.ParquetFile(source, metadata=footer, page_checksum_verification=True, pre_buffer=self.store.is_s3)
 
@@ -364,8 +380,8 @@ def rows_at(store: Store, places: Sequence[Place], columns: Sequence[str]) -> li
 
 def _rows(store: Store, file: File, numbers: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
-    with file.open(store) as source, reading(store, file):
-        table = pq.ParquetFile(source, page_checksum_verification=True)
+    with opened(store, file) as source, reading(store, file):
+        table = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=store.is_s3)
         starts = np.cumsum([0, *(table.metadata.row_group(at).num_rows for at in range(table.num_row_groups))])
         if min(numbers) < 0 or max(numbers) >= starts[-1]:
             raise DamagedError(f"{store.full(file.path)}: has no row {max(numbers):,}; {file.cure(store)}")

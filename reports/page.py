@@ -164,15 +164,14 @@ def _text(
 
 def _documents(run: Run, partition: str) -> list[File]:
     """The files of texts that `extract` wrote of a segment."""
-    made = [task for task in run.tasks().values() if (task.stage, task.partition) == ("extract", partition)]
-    done = find(run.store, made[0]) if made else None
-    return done.of(Kind.DOCUMENTS) if done else []
+    tasks = [task for task in indexes.indexed(run, ["extract"])[0] if task.partition == partition]
+    return [file for task in tasks for file in task.files.values() if file.kind == Kind.DOCUMENTS]
 
 
 def matching(store: Store, files: Sequence[File], wanted: Any, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of files for which an expression is true. Row groups are left out by their statistics."""
     for file in files:
-        with file.open(store) as source, reading(store, file):
+        with indexes.opened(store, file) as source, reading(store, file):
             found = pq.read_table(source, columns=list(columns), filters=wanted, page_checksum_verification=True)
         yield from found.to_pylist()
 

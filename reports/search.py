@@ -10,7 +10,7 @@ next page goes on from there.
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from heapq import merge
 from itertools import islice
@@ -80,22 +80,27 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """A page of documents. after: for the next page, empty at the end. notes: what a reader must know of it."""
+    """A page of documents. after: for the next page, empty at the end. notes: what a reader must know of it.
+
+    tasks: all that the run has committed, also what was not searched.
+    """
 
     hits: tuple[Hit, ...]
     after: str = ""
     notes: tuple[str, ...] = ()
+    tasks: tuple[Indexed, ...] = field(default=(), repr=False, compare=False)
 
 
 def search(run: Run, query: Query, size: int = PAGE) -> Found:
     """A page of the documents that a query names. Raises InputError for an id or an `after` that is none."""
     if query.id and not ID.fullmatch(query.id):
         raise InputError(f"{query.id[:40]!r} is no id: an id has 32 hexadecimal digits")
-    tasks, notes = indexed(run)
-    notes += lacking(tasks)
+    every, notes = indexed(run)
+    notes += lacking(every)
+    tasks = every
     if query.stage:
         way = {query.stage, *upstream(query.stage)} if query.reason == KEPT else {query.stage}
-        tasks = [task for task in tasks if task.stage in way]
+        tasks = [task for task in every if task.stage in way]
     if query.id:
         found = _by_id(run.store, tasks, query)
     elif query.address:
@@ -106,7 +111,7 @@ def search(run: Run, query: Query, size: int = PAGE) -> Found:
         found = _kept(run.store, tasks, query, size)
     else:
         found = _dropped(run.store, tasks, query, size)
-    return Found(found.hits, found.after, (*notes, *found.notes))
+    return Found(found.hits, found.after, (*notes, *found.notes), tuple(every))
 
 
 def hits(store: Store, places: Sequence[Place]) -> list[Hit]:
