@@ -196,10 +196,19 @@ class Store:
         """The object at a path by one request; pyarrow's own look-up lists the folder of this name if there is none."""
         try:
             with self.filesystem.open_input_file(self._at(path)) as source:
-                told = source.metadata()["Last-Modified"].decode()
-                return Entry(path, source.size(), int(datetime.fromisoformat(told).timestamp()) * 10**9)
+                return _entry(path, source)
         except FileNotFoundError:
             return None
+
+    def read(self, path: str) -> tuple[Entry, bytes] | None:
+        """A file and its content, or None if it does not exist: on S3 a request less than `entry` and `read_bytes`."""
+        try:
+            with self.open_input(path) as source, self._reported(path):
+                content = bytes(source.read())
+                entry = _entry(path, source) if self.is_s3 else self.entry(path)
+        except FileNotFoundError:
+            return None
+        return (entry, content) if entry else None
 
     def files(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
         """Files below a prefix, sorted by path; an empty list if the prefix does not exist."""
@@ -412,6 +421,12 @@ class Store:
         with self.open_input(path) as source, self._reported(path), target.open("wb") as sink:
             shutil.copyfileobj(source, sink, COPY_CHUNK)
         return target
+
+
+def _entry(path: str, source: "pa.NativeFile") -> Entry:
+    """An object of S3 that is open."""
+    modified = datetime.fromisoformat(source.metadata()["Last-Modified"].decode())
+    return Entry(path, source.size(), int(modified.timestamp()) * 10**9)
 
 
 def _link(temporary: str, target: str) -> bool:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from contract.errors import DamagedError, StoreError
 from contract.kinds import Kind
-from contract.manifest import File, Rows, read
+from contract.manifest import File, Manifest, Rows, parse
 from contract.plan import WHOLE, Run, Task
 from contract.stages import STAGES
 from contract.store import Store
@@ -84,7 +84,7 @@ class _Remembered:
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[str, str], tuple[float, int, Indexed]] = OrderedDict()
-        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._lock, self._parsing = threading.Lock(), threading.Lock()
 
     def known(self, store: Store, task: Task) -> Indexed | None:
         """What is remembered of a task and still fresh."""
@@ -96,33 +96,35 @@ class _Remembered:
         """The committed task; None if it is not done."""
         if found := self.known(store, task):
             return found
-        entry = store.entry(f"{task.prefix}/manifest.json")
-        if entry is None:
+        key, path = (store.uri, task.prefix), f"{task.prefix}/manifest.json"
+        with self._lock:
+            _, made, held = self._held.get(key, (0.0, 0, None))
+        if held:
+            entry = store.entry(path)
+            if entry is None:
+                return None
+            if entry.modified == made:
+                return self._keep(key, made, held)
+        stored = store.read(path)
+        if stored is None:
             return None
-        with self._reading:  # a large manifest takes tens of megabytes while it is read: one at a time
-            if found := self.known(store, task):
-                return found
-            key = store.uri, task.prefix
-            with self._lock:
-                _, made, found = self._held.get(key, (0.0, 0, None))
-            if found is None or made != entry.modified:
-                try:
-                    found = _indexed(store, task)
-                except FileNotFoundError:
-                    return None
-            with self._lock:
-                self._held[key] = time.monotonic(), entry.modified, found
-                self._held.move_to_end(key)
-                while len(self._held) > TASKS:
-                    self._held.popitem(last=False)
+        with self._parsing:  # a large manifest takes tens of megabytes while it is parsed: one at a time
+            found = self.known(store, task) or _indexed(task, parse(store, task.prefix, stored[1]))
+        return self._keep(key, stored[0].modified, found)
+
+    def _keep(self, key: tuple[str, str], made: int, found: Indexed) -> Indexed:
+        with self._lock:
+            self._held[key] = time.monotonic(), made, found
+            self._held.move_to_end(key)
+            while len(self._held) > TASKS:
+                self._held.popitem(last=False)
         return found
 
 
 _REMEMBERED = _Remembered()
 
 
-def _indexed(store: Store, task: Task) -> Indexed:
-    manifest = read(store, task.prefix)
+def _indexed(task: Task, manifest: Manifest) -> Indexed:
     own = [file for file in manifest.files if file.path.startswith(f"{manifest.prefix}/")]
     named = [file for file in own if file.kind in (Kind.DROPS, Kind.DOCUMENTS)]
     kinds = Kind.PLACES, Kind.ADDRESSES, Kind.STEPS, Kind.MATCHES

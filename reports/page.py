@@ -30,6 +30,7 @@ from reports.search import Hit, hits
 from reports.spans import Span, shingled, shortened, similarity, spans_of
 
 TEXT_CHARS = 20_000  # of a text that a page shows
+ALIKE_CHARS = 400_000  # of two texts whose similarity is computed, which takes a second for a million
 SCANNED_ROWS = 200_000  # of a table without an index that may be looked through for one document
 COPIES, COPIES_S = 10, 0.1
 UNTOLD = (
@@ -74,7 +75,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Twin:
-    """The document that stayed instead of a duplicate, with both texts; kind `shared` marks the shingles of both."""
+    """The document that stayed instead of a duplicate, with both texts; kind `shared` marks the shingles of both.
+
+    similarity: None for texts that are too long to compute it for a page.
+    """
 
     id: str
     url: str
@@ -273,7 +277,9 @@ def _twin(run: Run, tasks: Sequence[Indexed], drop: dict[str, Any], text: str) -
     row = indexes.rows_at(run.store, [place], ["url", "text"])[0]
     ngram = run.recipe.minhash_sign.ngram
     own, other = shingled(text[:TEXT_CHARS], row["text"][:TEXT_CHARS], ngram)
-    return Twin(key, row["url"] or "", tuple(own), tuple(other), similarity(text, row["text"], ngram), ngram)
+    short = len(text) + len(row["text"]) <= ALIKE_CHARS
+    alike = similarity(text, row["text"], ngram) if short else None
+    return Twin(key, row["url"] or "", tuple(own), tuple(other), alike, ngram)
 
 
 def _copies(store: Store, tasks: Sequence[Indexed], key: str) -> list[Hit]:

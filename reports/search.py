@@ -39,6 +39,9 @@ STRETCH = 400  # most rows by address that are read at a time
 ID = re.compile(r"[0-9a-f]{32}")
 SHOWN = ("id", "url", "title", "value", "snippet")
 LONG = f"Addresses are told apart by their first {SURT_CHARS} characters; compare the rest below."
+DROPPED_ONLY = (
+    "Words are looked for in what was dropped: to find kept documents by them, give an address or a host, too."
+)
 KEPT = "kept"
 """As a reason: documents that no stage has dropped."""
 SPAN = pa.schema([*PLACES, ("table", pa.int64())])
@@ -105,6 +108,8 @@ def search(run: Run, query: Query, size: int = PAGE) -> Found:
         found = _by_id(run.store, tasks, query)
     elif query.address:
         found = _by_address(run.store, tasks, query, size)
+    elif query.words and query.reason == KEPT:
+        found = Found((), notes=(DROPPED_ONLY,))
     elif query.words:
         found = _by_words(run.store, tasks, query, size)
     elif query.reason == KEPT:

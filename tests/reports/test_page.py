@@ -51,6 +51,13 @@ def test_a_duplicate_stands_beside_the_page_that_stays(searched):
     assert 0.5 < twin.similarity < 1
 
 
+def test_the_similarity_of_long_texts_is_not_computed(searched, monkeypatch):
+    monkeypatch.setattr("reports.page.ALIKE_CHARS", 100)
+    twin = document(searched.run, searched.ids["copy"]).twin
+    assert twin.similarity is None
+    assert any(span.kind == "shared" for span in twin.own)
+
+
 def test_an_unknown_document_is_none(searched):
     assert document(searched.run, "f" * 32) is None
 

@@ -133,6 +133,12 @@ def test_a_wrong_continuation_is_refused(searched, query):
         search.search(searched.run, query)
 
 
+def test_words_of_kept_documents_are_not_looked_for_and_the_page_says_so(searched):
+    assert search.search(searched.run, Query(words="wordb", reason=KEPT)) == search.Found(
+        (), notes=(search.DROPPED_ONLY,)
+    )
+
+
 def test_a_search_for_words_stops_in_time_and_goes_on(searched, monkeypatch):
     monkeypatch.setattr(search, "WORDS_S", -1)
     first = search.search(searched.run, Query(words="e"))

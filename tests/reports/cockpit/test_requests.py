@@ -58,7 +58,7 @@ def remote(searched: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.Monkey
 
 PAGES = {
     "/run/runs/one": (15, 4),
-    "/pages/runs/one?address={short}": (40, 11),
+    "/pages/runs/one?address={short}": (33, 11),
     "/pages/runs/one?reason=kept": (9, 9),
     "/pages/runs/one/document/{plain}": (18, 16),
     "/pages/runs/one/document/{copy}": (20, 20),
