@@ -22,6 +22,7 @@ from contract.metrics import load_points
 from contract.plan import Run, Task
 from contract.store import Store
 from contract.thinning import Curve, load_curves, thin
+from reports.indexes import together
 
 State = Literal["done", "running", "silent", "stopped", "waiting"]
 
@@ -117,15 +118,15 @@ class Shown:
 
 def states(run: Run) -> list[Shown]:
     """Each stage of STAGES_SHOWN with its state, in their order."""
-    found: list[Shown] = []
-    for stage in STAGES_SHOWN:
+
+    def look(stage: str) -> Shown:
         task = run.task(stage)
-        if run.store.exists(f"{task.prefix}/manifest.json"):
-            found.append(Shown(stage, "done"))
-        else:
-            begun = run.store.folders(f"{task.stage}/{task.fingerprint}")
-            found.append(Shown(stage, "begun" if begun else "waiting"))
-    return found
+        if run.store.entry(f"{task.prefix}/manifest.json"):
+            return Shown(stage, "done")
+        begun = run.store.folders(f"{task.stage}/{task.fingerprint}")
+        return Shown(stage, "begun" if begun else "waiting")
+
+    return list(together(run.store, look, STAGES_SHOWN))
 
 
 def stage_to_show(found: Sequence[Shown]) -> str | None:

@@ -100,7 +100,7 @@ def _approval(run: Run, decision: Gate | None) -> str:
         refused = approval.refusal(run.store, ppo)
     except DamagedError as error:
         return str(error)
-    if run.store.exists(f"{ppo.prefix}/manifest.json"):
+    if run.store.entry(f"{ppo.prefix}/manifest.json"):
         asked = "the recipe asks a person first (gate.approval)" if run.recipe.gate.approval else "nobody was asked"
         return f"PPO is done; {asked}."
     if refused:

@@ -61,8 +61,8 @@ def newest(ask: Ask) -> Answer:
 @page.get("/{dag_id}/{run_id}")
 def of_run(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
     """The task of a run that trains now, or else the last one that has curves."""
-    stage = curves.stage_to_show(curves.states(_variant(ask, dag_id, run_id, "")[0]))
-    return show(ask, dag_id, run_id, stage or curves.STAGES_SHOWN[0], Which())
+    tasks = curves.states(_variant(ask, dag_id, run_id, "")[0])
+    return _shown(ask, dag_id, run_id, curves.stage_to_show(tasks) or curves.STAGES_SHOWN[0], Which(), tasks)
 
 
 @page.get("/{dag_id}/{run_id}/ablate")
@@ -75,6 +75,13 @@ def compared(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
 
 @page.get("/{dag_id}/{run_id}/{task_id}")
 def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, which: Annotated[Which, InQuery()]) -> Answer:
+    return _shown(ask, dag_id, run_id, task_id, which)
+
+
+def _shown(
+    ask: Ask, dag_id: str, run_id: str, task_id: str, which: Which, tasks: Sequence[curves.Shown] = ()
+) -> Answer:
+    """The page of a task. tasks: the states of the run's tasks, if they are known."""
     stage = _stage(task_id)
     run, variant = _variant(ask, dag_id, run_id, which.variant)
     variants = ablation.labels(ask.run(dag_id, run_id).recipe) if variant else []
@@ -85,7 +92,7 @@ def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, which: Annotated[W
         "stage": stage,
         "variant": variant or None,
         "variants": variants,
-        "tasks": curves.states(run),
+        "tasks": tasks or curves.states(run),
     }
     if stage == "gate":
         found = gate.view(run)
