@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from statistics import median
 from typing import Literal
@@ -23,6 +23,7 @@ from contract.metrics import load_points
 from contract.plan import Run, Task
 from contract.store import Store
 from contract.thinning import Curve, load_curves, thin
+from reports.indexes import together
 
 State = Literal["done", "running", "silent", "stopped", "waiting"]
 
@@ -43,7 +44,7 @@ class Reading:
     curves are those of the newest checkpoint), or waiting (nothing shown yet).
     `whole`: the curves replace what the reader has, else they are new points only. `seen` goes with the next reading of
     a task that runs. `updated`: Unix time in seconds of the newest points. `events`: where TensorBoard's files are.
-    `problem`: why there are no curves, if they cannot be read.
+    `problem`: why there are no curves, if they cannot be read. `made`: the manifest of a task that is done.
     """
 
     state: State
@@ -53,6 +54,7 @@ class Reading:
     updated: float | None = None
     events: tuple[str, ...] = ()
     problem: str = ""
+    made: Manifest | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,17 +122,15 @@ class Shown:
 
 def states(run: Run) -> list[Shown]:
     """Each stage of STAGES_SHOWN that the run does not leave out, with its state, in their order."""
-    found: list[Shown] = []
-    for stage in STAGES_SHOWN:
-        if omitted(run.recipe, stage, None):
-            continue
+
+    def look(stage: str) -> Shown:
         task = run.task(stage)
-        if run.store.exists(f"{task.prefix}/manifest.json"):
-            found.append(Shown(stage, "done"))
-        else:
-            begun = run.store.folders(f"{task.stage}/{task.fingerprint}")
-            found.append(Shown(stage, "begun" if begun else "waiting"))
-    return found
+        if run.store.entry(f"{task.prefix}/manifest.json"):
+            return Shown(stage, "done")
+        begun = run.store.folders(f"{task.stage}/{task.fingerprint}")
+        return Shown(stage, "begun" if begun else "waiting")
+
+    return list(together(run.store, look, [one for one in STAGES_SHOWN if not omitted(run.recipe, one, None)]))
 
 
 def stage_to_show(found: Sequence[Shown]) -> str | None:
@@ -157,7 +157,7 @@ def read(run: Run, task: Task, seen: Seen | None = None) -> Reading:
             state: State = "silent" if time.time() - live.modified > SILENT_S else "running"
             return Reading(state, live.curves, live.whole, live.seen, live.modified, (folder,))
         done = done or manifest.find(run.store, task)  # it may have committed between the two
-        return _committed(run.store, done, "done") if done else _stopped(run.store, task)
+        return replace(_committed(run.store, done, "done"), made=done) if done else _stopped(run.store, task)
     except DamagedError as error:
         return Reading("done", problem=str(error))
 

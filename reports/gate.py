@@ -100,7 +100,7 @@ def _approval(run: Run, decision: Gate | None) -> str:
         refused = approval.refusal(run.store, ppo)
     except DamagedError as error:
         return str(error)
-    if run.store.exists(f"{ppo.prefix}/manifest.json"):
+    if run.store.entry(f"{ppo.prefix}/manifest.json"):
         asked = "The recipe asks a person for approval first (gate.approval)."
         return f"PPO is done. {asked if run.recipe.gate.approval else 'No approval was needed.'}"
     if refused:

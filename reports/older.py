@@ -5,14 +5,18 @@ an older result is computed as the plan would have done with an older version, a
 stage. A result whose recipe had other defaults as well is not found that way.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from contract.identity import Identity, Input
 from contract.plan import Run, Task
 from contract.stages import STAGES
+from contract.store import Store
 from reports.indexes import together
 
+FRESH_S = 60.0  # for so long the folders of a store are remembered
 FEW = 3  # segments of a stage that are tried with every version; if none is found, the others are not tried
 
 
@@ -50,7 +54,7 @@ def notice(found: Mapping[str, Older]) -> str:
 
 def older(run: Run) -> dict[str, Older]:
     """Stage -> what an older version made of it, of the stages of a run that this version has not begun."""
-    folders = dict(zip(STAGES, map(set, together(run.store, run.store.folders, [*STAGES])), strict=True))
+    folders = _folders(run.store, int(time.monotonic() / FRESH_S))
     planned = {task.fingerprint for task in run.tasks().values()}
     if not any(folders[stage] - planned for stage in STAGES):
         return {}
@@ -76,8 +80,14 @@ def older(run: Run) -> dict[str, Older]:
     return found
 
 
+@lru_cache(maxsize=16)
+def _folders(store: Store, _: int) -> Mapping[str, frozenset[str]]:
+    """Stage -> the fingerprints of its folders. It may be a minute old: nobody makes new results of older versions."""
+    return dict(zip(STAGES, map(frozenset, together(store, store.folders, [*STAGES])), strict=True))
+
+
 def _look(
-    run: Run, task: Task, folders: set[str], made: Mapping[str, Input], how: dict[str, tuple[bool, int]]
+    run: Run, task: Task, folders: frozenset[str], made: Mapping[str, Input], how: dict[str, tuple[bool, int]]
 ) -> Input | None:
     """The older result of a task, or None. `how` says what was found of the stage before, which is tried alone then."""
     known = how.get(task.stage)

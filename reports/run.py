@@ -120,18 +120,26 @@ def overview(run: Run) -> Overview:
         run.recipe.snapshots,
         tuple(_levels(found, by_stage, "documents")),
         tuple(_levels(found, by_stage, "examples")),
-        tuple(_not_done(run, row, before.get(row.stage)) if row.state == "not run" else row for row in rows),
+        tuple(
+            _not_done(run, row, before.get(row.stage), asked={*found} & {*by_stage[row.stage]} != set())
+            if row.state == "not run"
+            else row
+            for row in rows
+        ),
         tuple(one for one in settings(run.recipe) if one.changed),
         {stage: tuple(prefixes) for stage, prefixes in by_stage.items()},
         before,
     )
 
 
-def _not_done(run: Run, row: StageRow, before: Older | None) -> StageRow:
-    """The row of a stage without a result: it may be running, or have the result of an older version."""
+def _not_done(run: Run, row: StageRow, before: Older | None, asked: bool) -> StageRow:
+    """The row of a stage without a result: it may be running, or have the result of an older version.
+
+    asked: whether its inputs are done, so that it may be running.
+    """
     if before:
         return replace(row, state="older version", why=before.said)
-    shown = written(run.store, run.task(row.stage).prefix) if row.stage in LIVE else None
+    shown = written(run.store, run.task(row.stage).prefix) if asked and row.stage in LIVE else None
     if shown is None:
         return row
     silent = time.time() - shown

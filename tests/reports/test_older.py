@@ -14,6 +14,12 @@ from reports import older as module
 from reports.older import Older, notice, older
 
 
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders are listed anew each time: what is remembered of them goes by the store alone."""
+    monkeypatch.setattr(module, "_folders", module._folders.__wrapped__)
+
+
 @pytest.fixture
 def raised(judged: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """`raised(stage=version)`: the run `one` as a Gristmill with other versions of stages plans it."""

@@ -204,10 +204,11 @@ def has_curves(ask: Asking, stage: str) -> bool:
 
 def compare(picked: Sequence[tuple[Run, str]], labels: Sequence[str]) -> dict[str, Any]:
     """What the templates show of models beside each other, in the order of their labels."""
-    found = [abilities.abilities(run, stage) for run, stage in picked]
+    results = abilities.Results()
+    found = [abilities.abilities(run, stage, results) for run, stage in picked]
     rows = abilities.beside(found)
     speaking = [(one, label) for one, label in zip(picked, labels, strict=True) if one[1] in abilities.SPEAKING]
-    prompts, lacking = abilities.replies([one for one, _ in speaking])
+    prompts, lacking = abilities.replies([one for one, _ in speaking], results)
     notes: dict[str, list[str]] = {}
     for one, label in zip(found, labels, strict=True):
         for note in one.notes:

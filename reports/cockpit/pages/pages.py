@@ -67,8 +67,8 @@ def show(ask: Ask, dag_id: Name, run_id: Name, asked: Annotated[Searched, InQuer
     try:
         found = search.search(run, search.Query(**given))
     except InputError as error:
-        found = search.Found((), notes=(str(error),))
-    tasks, _ = indexes.indexed(run)
+        found = search.Found((), notes=(str(error),), tasks=tuple(indexes.indexed(run)[0]))
+    tasks = found.tasks
     reasons = sorted({reason for task in tasks if asked.stage in ("", task.stage) for reason in task.rows.reasons})
     following = asked.model_dump(exclude_defaults=True) | {"after": found.after}
     return ask.show(

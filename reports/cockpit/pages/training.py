@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from contract import ablation
-from contract.errors import DamagedError, NotReadyError
 from contract.live import Seen
+from contract.manifest import Manifest
 from contract.plan import Run
 from reports import ablation as comparison
 from reports import curves, gate, models
@@ -66,8 +66,8 @@ def newest(ask: Ask) -> Answer:
 @page.get("/{dag_id}/{run_id}")
 def of_run(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
     """The task of a run that trains now, or else the last one that has curves."""
-    stage = curves.stage_to_show(curves.states(_variant(ask, dag_id, run_id, "")[0]))
-    return show(ask, dag_id, run_id, stage or curves.STAGES_SHOWN[0], Which())
+    tasks = curves.states(_variant(ask, dag_id, run_id, "")[0])
+    return _shown(ask, dag_id, run_id, curves.stage_to_show(tasks) or curves.STAGES_SHOWN[0], Which(), tasks)
 
 
 @page.get("/{dag_id}/{run_id}/ablate")
@@ -80,6 +80,13 @@ def compared(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
 
 @page.get("/{dag_id}/{run_id}/{task_id}")
 def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, which: Annotated[Which, InQuery()]) -> Answer:
+    return _shown(ask, dag_id, run_id, task_id, which)
+
+
+def _shown(
+    ask: Ask, dag_id: str, run_id: str, task_id: str, which: Which, tasks: Sequence[curves.Shown] = ()
+) -> Answer:
+    """The page of a task. tasks: the states of the run's tasks, if they are known."""
     stage = _stage(task_id)
     run, variant = _variant(ask, dag_id, run_id, which.variant)
     if stage is None:
@@ -93,7 +100,7 @@ def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, which: Annotated[W
         "stage": stage,
         "variant": variant or None,
         "variants": variants,
-        "tasks": curves.states(run),
+        "tasks": tasks or curves.states(run),
     }
     if stage == "gate":
         found = gate.view(run)
@@ -108,7 +115,7 @@ def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, which: Annotated[W
         updated=reading.updated and datetime.datetime.fromtimestamp(reading.updated, datetime.UTC),
         said=said(ask, dag_id, run_id, run, stage, reading),
         far=far(reading),
-        files=_files(run, stage) if reading.state == "done" else [],
+        files=_of_curves(reading.made) if reading.made else [],
         lines=curves.table(reading.curves),
         marks=curves.marks(reading.curves),
         others=others(ask, dag_id, run_id, stage, variant, variants),
@@ -161,15 +168,12 @@ def download(
     if stage in (None, "gate"):
         raise Refused(404, f"The task {task_id} has no curves.")
     run, _ = _variant(ask, dag_id, run_id, which.variant)
-    return attached(ask, run.store, _files(run, stage), name)
+    return attached(ask, run.store, _of_curves(models.committed(run, stage)), name)
 
 
-def _files(run: Run, stage: str) -> list[models.Download]:
-    """The files of a task's curves; none if its manifest cannot be read."""
-    try:
-        return [one for one in models.downloads(models.committed(run, stage)) if one.kind in models.CURVES]
-    except (NotReadyError, DamagedError):
-        return []
+def _of_curves(made: Manifest) -> list[models.Download]:
+    """The files of a task's curves."""
+    return [one for one in models.downloads(made) if one.kind in models.CURVES]
 
 
 def said(ask: Asking, dag_id: str, run_id: str, run: Run, stage: str, reading: curves.Reading) -> str:

@@ -137,11 +137,12 @@ def test_what_is_not_done_before_is_told(visit, own):
 
 
 def test_a_start_triggers_the_dag_with_the_forms_values_and_is_recorded(visit, own):
-    answer = visit.post("/new/start/corpus", recipe="own", overrides="ppo.steps=3\r\n", crawl="A-2024-10")
+    crawl = own.recipe.snapshots[0]
+    answer = visit.post("/new/start/corpus", recipe="own", overrides="ppo.steps=3\r\n", crawl=crawl)
     assert answer.status_code == 303
     assert answer.headers["location"] == "/new?dag=corpus&started=manual__started"
-    made = {"recipe": "own", "crawl": "A-2024-10", "overrides": ["ppo.steps=3"]}
-    assert visit.visitor.triggered == [("corpus", made, "A-2024-10")]
+    made = {"recipe": "own", "crawl": crawl, "overrides": ["ppo.steps=3"]}
+    assert visit.visitor.triggered == [("corpus", made, crawl)]
     [(event, dag, _, what)] = visit.visitor.recorded
     assert (event, dag, what["overrides"], what["recipe"]) == ("new_run", "corpus", "ppo.steps=3\n", "own")
     page = visit.get("/new", dag="corpus", started="manual__started")
@@ -176,6 +177,19 @@ def test_what_is_wrong_starts_nothing(visit, own, form):
     answer = visit.post("/new/start/corpus", **{"recipe": "own", **form})
     assert answer.status_code == 422
     assert visit.visitor.triggered == []
+
+
+def test_a_run_whose_crawl_cannot_be_listed_starts_only_if_the_person_insists(visit, own):
+    form = {"recipe": "own", "overrides": "\ncrawl.source=/nowhere/at/all"}
+    [mistake] = visit.post("/new/check/corpus", **form).json()["mistakes"]
+    assert (mistake["line"], mistake["key"]) == (1, "crawl.source")
+    refused = visit.post("/new/start/corpus", **form)
+    assert refused.status_code == 422
+    assert "Start the run anyway" in refused.text
+    assert '<li data-line="1">line 2, <code>crawl.source</code>: /nowhere/at/all: it is missing' in refused.text
+    assert visit.visitor.triggered == []
+    assert visit.post("/new/start/corpus", **form, unlisted="true").status_code == 303
+    assert [dag for dag, _, _ in visit.visitor.triggered] == ["corpus"]
 
 
 def test_who_may_only_read_checks_plans_and_starts_nothing(visit, own):
@@ -248,7 +262,7 @@ def test_a_form_that_is_sent_twice_starts_one_run(visit, own):
     assert len(visit.visitor.triggered) == 1
     changed = visit.post("/new/start/corpus", recipe="own", once=ONCE, overrides="ppo.steps=3")
     assert changed.headers["location"] != first.headers["location"]
-    named = visit.post("/new/start/corpus", recipe="own", once=ONCE, crawl="A-2024-10")
+    named = visit.post("/new/start/corpus", recipe="own", once=ONCE, crawl="A-2024-10", unlisted="true")
     assert "started=manual__A-2024-10__" in named.headers["location"]
     assert len(visit.visitor.triggered) == 3
 
