@@ -190,9 +190,15 @@ def _table(seen: tuple[Seen, ...], _: int) -> tuple[Model, ...]:
     for one in seen:
         for stage in MODELS:
             users.setdefault((one.store, one.prefix(stage)), []).append(one)
-    first = {(one.store, one.prefix("export")): one for one in seen}
-    exported = {prefix for found in READERS.map(_exported, first.values()) for prefix in found}
-    made = READERS.map(lambda item: _model(item[1], item[0][1].partition("/")[0], exported), users.items())
+    others = ((one.store, one.prefix(stage)) for one in seen for stage in ("evaluate", "export"))
+    asked = tuple(dict.fromkeys((*users, *others)))  # each once, also where several models need it
+    known = dict(zip(asked, READERS.map(lambda place: cached(*place), asked), strict=True))
+
+    def look(store: Store, prefix: str) -> Kept | str | None:
+        return known[store, prefix]
+
+    exported = {prefix for one in seen for prefix in _exported(one, look)}
+    made = READERS.map(lambda item: _model(item[1], item[0][1].partition("/")[0], exported, look), users.items())
     models = [one for one in made if one]
     return tuple(sorted(models, key=lambda one: (one.finished or "~", MODELS.index(one.stage)), reverse=True))
 
@@ -210,7 +216,7 @@ def model(seen: Seen, stage: str) -> Model:
     return found
 
 
-def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look = cached) -> Model | None:
+def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look) -> Model | None:
     """The model of a stage that these DAG runs share, or None if there is nothing of it."""
     seen = next((one for one in users if one.dag_id == STAGES[stage].dag), users[0])
     prefix = seen.prefix(stage)
@@ -242,7 +248,7 @@ def _there(found: Kept | str | None) -> Kept | None:
     return found if isinstance(found, Kept) else None
 
 
-def _exported(seen: Seen, look: Look = cached) -> set[str]:
+def _exported(seen: Seen, look: Look) -> set[str]:
     """The prefix of the model that a run exports, if it has done so."""
     found = _there(look(seen.store, seen.prefix("export")))
     if found is None:
