@@ -5,6 +5,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 
+from contract.errors import DamagedError
 from contract.manifest import Manifest
 from contract.printable import printable
 from contract.recipe import Recipe
@@ -29,12 +30,20 @@ def headline(manifest: Manifest) -> str:
 
 
 def warnings(manifest: Manifest) -> list[str]:
-    """Warnings of a task that succeeded: nothing is left, or a model is worse than the one that it was trained from."""
+    """Warnings of a task that succeeded: nothing is left, or a model is worse than the one that it was trained from.
+
+    Raises DamagedError if a text stands where the manifest should have a figure.
+    """
     rows = manifest.rows
     empty = rows.read and not rows.kept
     what, why = EMPTY.get(manifest.stage, ("the stages after it get none", "see its settings"))
     said = [f"{manifest.stage} dropped all {rows.read:,}, so {what}; {why}"] if empty else []
     if skipped := manifest.metrics.get("skipped_updates"):
+        if not isinstance(skipped, int | float):
+            raise DamagedError(
+                f"{manifest.path}: the manifest is damaged: skipped_updates is {str(skipped)[:40]!r} and no number; "
+                f"delete it and run {manifest.stage} again"
+            )
         steps = manifest.metrics.get("skipped_steps")
         said.append(
             f"{manifest.stage} skipped {skipped:,} update(s), in step(s) {steps}; "

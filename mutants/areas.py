@@ -89,6 +89,10 @@ ALSO = {
     "plugins/gristmill_airflow/launch.py": ("tests/plugins/test_stage.py",),
     "plugins/gristmill_airflow/plugin.py": ("tests/plugins/test_graph.py",),
     "reports/indexes.py": ("tests/reports/test_search.py", "tests/reports/test_page.py"),
+    "reports/cockpit/download.py": (
+        "tests/reports/cockpit/pages/test_models.py",
+        "tests/reports/cockpit/pages/test_training.py",
+    ),
     "reports/cockpit/pages/pages.py": ("tests/reports/cockpit/pages/test_pages.py",),
     "reports/cockpit/visitor.py": ("tests/reports/cockpit/test_local.py", "tests/reports/cockpit/test_page.py"),
 }

@@ -72,14 +72,14 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """What may be said of the difference, in a few words; empty if there are no two figures."""
+        """Whether the best model is better by more than chance, in a few words; empty if there are no two figures."""
         if sum(one is not None for one in self.cells) < 2:
             return ""
         if not self.comparable:
-            return "not comparable: other data or settings"
+            return "not comparable: measured on other data or with other settings"
         if any(one.figure.low is None for one in self.cells if one):
-            return "not every interval is known"
-        return "intervals apart" if self.told_apart else "intervals meet"
+            return "unknown: not every interval is known"
+        return "yes: the best interval overlaps no other" if self.told_apart else "no: the intervals overlap"
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,38 @@ class Abilities:
     notes: tuple[str, ...] = ()
 
 
-def abilities(run: Run, stage: str) -> Abilities:
+class Results:
+    """Reads what one page needs of the store, each file once."""
+
+    def __init__(self) -> None:
+        self._manifests: dict[tuple[Store, str], Manifest | None] = {}
+        self._samples: dict[tuple[Store, str], list[dict[str, Any]]] = {}
+
+    def manifest(self, run: Run, stage: str) -> Manifest | None:
+        """The manifest of a stage of a run, or None if it is not done."""
+        task = run.task(stage)
+        key = run.store, task.prefix
+        if key not in self._manifests:
+            self._manifests[key] = find(run.store, task)
+        return self._manifests[key]
+
+    def samples(self, store: Store, file: File) -> list[dict[str, Any]]:
+        """The rows of a file of samples. Raises DamagedError if it has none that can be read."""
+        key = store, file.path
+        if key not in self._samples:
+            try:
+                self._samples[key] = sample_rows(_content(store, file, SAMPLES_BYTES))
+            except (ValueError, RecursionError) as error:
+                raise _spoilt(store, file) from error
+        return self._samples[key]
+
+
+def abilities(run: Run, stage: str, results: Results | None = None) -> Abilities:
     """Every figure of the model that a stage of a run trained, from `evaluate`, `probe` and `reward`.
 
     A stage that is not done, or whose manifest cannot be read, is a note and no error.
     """
+    results = results or Results()
     found: list[Ability] = []
     notes: list[str] = []
     asked: list[tuple[str, Callable[[Manifest], list[Ability]]]] = []
@@ -106,7 +133,7 @@ def abilities(run: Run, stage: str) -> Abilities:
         asked.append(("reward", of_reward))
     for measuring, figures in asked:
         try:
-            manifest = find(run.store, run.task(measuring))
+            manifest = results.manifest(run, measuring)
             found += figures(manifest) if manifest else []
             notes += warnings(manifest) if manifest else [f"{measuring} of this run is not done"]
         except StoreError as error:
@@ -133,7 +160,7 @@ def of_evaluate(manifest: Manifest, stage: str) -> list[Ability]:
     figures: list[tuple[str, Better, str, str, tuple[str, ...]]] = [
         ("bits per byte", "lower", f"bits_per_byte_{stage}", text, ("pack",)),
         ("perplexity", "lower", f"perplexity_{stage}", text, ("pack",)),
-        ("reward by the reward model", "higher", f"reward_{stage}", prompts, ("preferences", "reward")),
+        ("mean reward by the reward model", "higher", f"reward_{stage}", prompts, ("preferences", "reward")),
     ]
     found = [
         Ability(name, better, Figure(name, values[key]), items, _measured_on(manifest, data))
@@ -141,7 +168,7 @@ def of_evaluate(manifest: Manifest, stage: str) -> list[Ability]:
         if values.get(key) is not None
     ]
     if stage == "ppo" and made.win_rate is not None:
-        name = "win rate over the SFT model"
+        name = "win rate of PPO over SFT, judged by the reward model"
         figure = Figure(name, made.win_rate, made.win_rate_low, made.win_rate_high)
         found.append(Ability(name, "higher", figure, prompts, _measured_on(manifest, ("preferences", "reward", "sft"))))
     return found
@@ -226,16 +253,17 @@ class Prompt:
     replies: tuple[Reply | None, ...]
 
 
-def replies(chosen: Sequence[tuple[Run, str]]) -> tuple[list[Prompt], list[str]]:
+def replies(chosen: Sequence[tuple[Run, str]], results: Results | None = None) -> tuple[list[Prompt], list[str]]:
     """Replies of models at the same prompts, side by side: (at most PROMPTS prompts, why a model has no replies).
 
     chosen: a run and the stage of its model, one of SPEAKING. Prompts that all models were asked come first.
     """
     found: list[dict[str, Reply]] = []
     notes: list[str] = []
+    results = results or Results()
     for run, stage in chosen:
         try:
-            found.append(_replies_of(run, stage))
+            found.append(_replies_of(run, stage, results))
         except (StoreError, NotReadyError) as error:
             found.append({})
             notes.append(str(error))
@@ -245,19 +273,15 @@ def replies(chosen: Sequence[tuple[Run, str]]) -> tuple[list[Prompt], list[str]]
     return rows, list(dict.fromkeys(notes))
 
 
-def _replies_of(run: Run, stage: str) -> dict[str, Reply]:
+def _replies_of(run: Run, stage: str, results: Results) -> dict[str, Reply]:
     """Prompt -> the reply of one model, as `evaluate` committed them. Raises NotReadyError if there are none."""
     side = SPEAKING[stage]
-    manifest = find(run.store, run.task("evaluate"))
+    manifest = results.manifest(run, "evaluate")
     if manifest is None:
         raise NotReadyError("evaluate of this run is not done, so there are no samples yet")
     found: dict[str, Reply] = {}
     for file in manifest.of(Kind.SAMPLES):
-        try:
-            rows = sample_rows(_content(run.store, file, SAMPLES_BYTES))
-        except (ValueError, RecursionError) as error:
-            raise _spoilt(run.store, file) from error
-        for row in rows:
+        for row in results.samples(run.store, file):
             text, reward = row.get(side), row.get(f"reward_{side}")
             if isinstance(text, str):
                 known = reward if isinstance(reward, int | float) else None

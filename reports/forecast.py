@@ -146,7 +146,7 @@ def _there(store: Store, stage: str, tasks: Iterable[Task]) -> list[tuple[Task, 
 
 
 def _done(store: Store, task: Task, reads: bool) -> Seen | None:
-    if not store.exists(f"{task.prefix}/manifest.json"):  # `look_up` may remember one that was deleted since
+    if store.entry(f"{task.prefix}/manifest.json") is None:  # `look_up` may remember one that was deleted since
         return None
     if not reads:
         return Seen()

@@ -100,16 +100,16 @@ def _approval(run: Run, decision: Gate | None) -> str:
         refused = approval.refusal(run.store, ppo)
     except DamagedError as error:
         return str(error)
-    if run.store.exists(f"{ppo.prefix}/manifest.json"):
-        asked = "the recipe asks a person first (gate.approval)" if run.recipe.gate.approval else "nobody was asked"
-        return f"PPO is done; {asked}."
+    if run.store.entry(f"{ppo.prefix}/manifest.json"):
+        asked = "The recipe asks a person for approval first (gate.approval)."
+        return f"PPO is done. {asked if run.recipe.gate.approval else 'No approval was needed.'}"
     if refused:
         return f"{refused.why}."
     if not run.recipe.gate.approval:
-        return "Nobody is asked before PPO: the recipe does not set gate.approval."
+        return "PPO needs no approval: the recipe does not set gate.approval."
     if decision and not decision.open:
-        return "Nobody is asked before PPO, because the gate is closed."
-    return "A person is asked before PPO (gate.approval). Nobody has refused it."
+        return "No approval is asked for, because the gate is closed."
+    return "PPO needs the approval of a person (gate.approval). Nobody has rejected it."
 
 
 def _manifest(run: Run, stage: str, missing: list[str]) -> Manifest | None:
@@ -134,7 +134,9 @@ def _result(kind: type[T], done: Manifest | None, missing: list[str]) -> T | Non
 def _calibration(store: Store, trained: Manifest, missing: list[str]) -> Calibration | None:
     files = trained.of(Kind.CALIBRATION)
     if not files:
-        missing.append("This reward model was trained before its calibration was kept; run reward again to see it.")
+        missing.append(
+            "An older version trained this reward model and kept no calibration. Run reward again to see it."
+        )
         return None
     try:
         with files[0].open(store) as source:

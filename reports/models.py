@@ -21,11 +21,13 @@ from contract.manifest import File, Manifest, lies_below, need, read
 from contract.plan import Run
 from contract.stages import STAGES
 from contract.store import Store
+from reports.older import Older, older
 
 MODELS = ("pretrain", "sft", "reward", "ppo")
 """The stages that train a model, in the order of the stage table."""
 STAGES_READ = (*MODELS, "evaluate", "export")
-OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT, Kind.METRICS, Kind.EVENTS})
+CURVES = frozenset({Kind.METRICS, Kind.CURVES, Kind.EVENTS})
+OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT}) | CURVES
 """The kinds of file that may be downloaded: those of models, and the curves of their training. No text of the web."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Names of files that go into a header and a command as they are."""
@@ -51,10 +53,19 @@ class Seen:
     run_id: str
     store: Store
     prefixes: tuple[str, ...]
+    older: tuple[Older, ...] = ()
+    """What older versions of the stages that train made for this run."""
 
     @classmethod
     def of(cls, dag_id: str, run_id: str, run: Run) -> "Seen":
-        return cls(dag_id, run_id, run.store, tuple(run.task(stage).prefix for stage in STAGES_READ))
+        before = older(run)
+        return cls(
+            dag_id,
+            run_id,
+            run.store,
+            tuple(run.task(stage).prefix for stage in STAGES_READ),
+            tuple(before[stage] for stage in MODELS if stage in before),
+        )
 
     def prefix(self, stage: str) -> str:
         """Where the result of a stage lies."""
@@ -179,9 +190,15 @@ def _table(seen: tuple[Seen, ...], _: int) -> tuple[Model, ...]:
     for one in seen:
         for stage in MODELS:
             users.setdefault((one.store, one.prefix(stage)), []).append(one)
-    first = {(one.store, one.prefix("export")): one for one in seen}
-    exported = {prefix for found in READERS.map(_exported, first.values()) for prefix in found}
-    made = READERS.map(lambda item: _model(item[1], item[0][1].partition("/")[0], exported), users.items())
+    others = ((one.store, one.prefix(stage)) for one in seen for stage in ("evaluate", "export"))
+    asked = tuple(dict.fromkeys((*users, *others)))  # each once, also where several models need it
+    known = dict(zip(asked, READERS.map(lambda place: cached(*place), asked), strict=True))
+
+    def look(store: Store, prefix: str) -> Kept | str | None:
+        return known[store, prefix]
+
+    exported = {prefix for one in seen for prefix in _exported(one, look)}
+    made = READERS.map(lambda item: _model(item[1], item[0][1].partition("/")[0], exported, look), users.items())
     models = [one for one in made if one]
     return tuple(sorted(models, key=lambda one: (one.finished or "~", MODELS.index(one.stage)), reverse=True))
 
@@ -199,7 +216,7 @@ def model(seen: Seen, stage: str) -> Model:
     return found
 
 
-def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look = cached) -> Model | None:
+def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look) -> Model | None:
     """The model of a stage that these DAG runs share, or None if there is nothing of it."""
     seen = next((one for one in users if one.dag_id == STAGES[stage].dag), users[0])
     prefix = seen.prefix(stage)
@@ -209,7 +226,10 @@ def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look = c
         return Model(*what, state=kept)
     if kept is None:
         steps = _steps(seen.store, prefix)
-        return Model(*what, state=f"not finished; its newest checkpoint is of step {steps[0]:,}") if steps else None
+        if steps:
+            return Model(*what, state=f"not finished; its newest checkpoint is of step {steps[0]:,}")
+        before = next((one for one in seen.older if one.stage == stage), None)
+        return Model(*what, state=before.said) if before else None
     base = kept if stage == "pretrain" else _there(look(seen.store, seen.prefix("pretrain")))
     evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage == "ppo" else None
     return Model(
@@ -228,7 +248,7 @@ def _there(found: Kept | str | None) -> Kept | None:
     return found if isinstance(found, Kept) else None
 
 
-def _exported(seen: Seen, look: Look = cached) -> set[str]:
+def _exported(seen: Seen, look: Look) -> set[str]:
     """The prefix of the model that a run exports, if it has done so."""
     found = _there(look(seen.store, seen.prefix("export")))
     if found is None:
@@ -248,7 +268,7 @@ def main_figure(stage: str, kept: Kept, evaluated: Kept | None = None) -> Figure
         "ppo": (("reward at the end", "reward_last"),),
     }[stage]
     if evaluated and (won := evaluated.number("win_rate")) is not None:
-        return Figure("win rate", won, evaluated.number("win_rate_low"), evaluated.number("win_rate_high"))
+        return Figure("win rate over SFT", won, evaluated.number("win_rate_low"), evaluated.number("win_rate_high"))
     for name, key in tried:
         if (value := kept.number(key)) is not None:
             return Figure(name, value, kept.number(f"{key}_low"), kept.number(f"{key}_high"))

@@ -282,6 +282,7 @@ def run(job: Job) -> None:
     step, extra = checkpoint.restore(job, engines)
     kl_coef = extra.get("kl_coef", settings.kl_coef)
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
+    job.curves.steps = settings.steps
     text = pretraining_text(job).stream(job.ranks, actors.policy.steps_done) if settings.ptx_coef else nullcontext()
     with text as packed:
         while step < settings.steps:

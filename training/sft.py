@@ -59,6 +59,7 @@ def run(job: Job) -> None:
         state, _ = note_heldout(job, 0, found, state)
 
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
+    job.curves.steps = steps
     while step < steps:
         began = time.perf_counter()
         rows = rows_of(step, settings.batch, len(train), settings.seed)

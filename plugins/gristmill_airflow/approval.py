@@ -98,8 +98,8 @@ def body(gate: Manifest, reward: Manifest, dag_run: Any) -> str:
             "|---|---|",
             *rows,
             "",
-            f"[The gate's page]({page}) has its curves and pairs. If you reject, or nobody answers in "
-            f"time, PPO is left out and the tuned model is the result.",
+            f"[The gate's page]({page}) shows how well the reward model is calibrated, and pairs that it ranks wrong. "
+            "If you reject, or nobody answers in time, PPO is left out and the tuned model is the result.",
         ]
     )
 

@@ -1,5 +1,6 @@
 """A run's result in one line, made from what its tasks have left in their XComs, without opening the store."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from contract.printable import printable
 
 SUMMARY = "summary"  # XCom key: the stage's headline, or why it was left out
 FIGURES = "figures"  # XCom key: what `contract.figures` says of the stage's manifest
+WAITS = "waits"  # XCom key: what a running task waits for; empty once it goes on
 MAX_CHARS = 400  # of the line
 NAMES = 3  # of failed tasks
 
@@ -27,6 +29,14 @@ def failure(failed: Mapping[str, int]) -> str:
     named = [f"{name} ({count} tasks)" if count > 1 else name for name, count in sorted(failed.items())]
     rest = f" and {len(named) - NAMES} others" if len(named) > NAMES else ""
     return printable(f"failed in {', '.join(named[:NAMES])}{rest}" if named else "failed")[:MAX_CHARS]
+
+
+def unpacked(stored: Any) -> Any:
+    """An XCom's value; Airflow keeps it as JSON within JSON."""
+    try:
+        return json.loads(stored) if isinstance(stored, str) else stored
+    except ValueError:
+        return stored
 
 
 def _sum(figures: Figures, name: str, *stages: str) -> int:

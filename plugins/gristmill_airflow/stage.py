@@ -20,9 +20,9 @@ from contract.plan import WHOLE, Run, Task, open_run
 from contract.stages import STAGES
 from gristmill_airflow.documentation import task_doc
 from gristmill_airflow.launch import GRACE_S, Child, command, device_locks, lock_path, shown, verdict
-from gristmill_airflow.output import ending, graded
+from gristmill_airflow.output import awaited, ending, graded
 from gristmill_airflow.params import crawl_of
-from gristmill_airflow.result import FIGURES, SUMMARY
+from gristmill_airflow.result import FIGURES, SUMMARY, WAITS
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class StageOperator(BaseOperator):
     """Runs one stage of the table; its XCom is the manifest's URI.
 
     Under the key `summary` it also leaves the stage's headline, and under `figures` the few figures that asset events
-    carry.
+    carry. While another task has the machine's accelerator, it says so under `waits`.
 
     recipe: URI of the resolved run, from the DAG's first task. partition: a segment of a crawl, or the whole corpus.
     needs_open_gate: skip the stage if the gate's manifest says that the reward model is not good enough, or if a person
@@ -72,7 +72,7 @@ class StageOperator(BaseOperator):
             else:
                 self._require_inputs(run, task)
                 self._require_gate(context, run, task)
-                manifest = self._launch(run, task, uri)
+                manifest = self._launch(context, run, task, uri)
                 said = headline(manifest)
                 self.log.info("%s", said)
         context["ti"].xcom_push(key=SUMMARY, value=said)
@@ -104,14 +104,18 @@ class StageOperator(BaseOperator):
             context["ti"].xcom_push(key=SUMMARY, value=why)
             raise AirflowSkipException(why)
 
-    def _launch(self, run: Run, task: Task, uri: str) -> Manifest:
+    def _launch(self, context: Any, run: Run, task: Task, uri: str) -> Manifest:
         arguments, devices = command(run, task), device_locks(run, task)
         self.log.info("will run: %s", shown(arguments))
         self.log.info("manifest will be: %s", uri)
         name = f"{task.stage} {task.partition} of {run.uri}"
         self._child = Child(arguments, lock_path(run, task), GRACE_S[STAGES[task.stage].plane], name, devices)
+        told = ""
         for level, line in graded(self._child.lines()):
             self.log.log(level, "%s", line)
+            if (waits := awaited(line)) != told:  # the page of the run shows it
+                context["ti"].xcom_push(key=WAITS, value=waits)
+                told = waits
         code = self._child.code
         reason = self._child.errors[-1] if self._child.errors else f"{self.stage} {ending(code)}"
         match verdict(code):

@@ -4,6 +4,7 @@ import datetime
 
 import pytest
 
+from contract.errors import DamagedError
 from contract.headline import SENTENCES, headline, left_out, number, warnings
 from contract.identity import Identity
 from contract.manifest import Manifest, Rows
@@ -192,3 +193,13 @@ def test_a_stage_that_leaves_nothing_warns_at_once() -> None:
         "langid dropped all 2, so the stages after it get none; see its settings"
     ]
     assert warnings(made("langid", Rows())) == warnings(made("langid", LANGID)) == []
+
+
+def test_a_text_where_a_figure_belongs_is_damage() -> None:
+    assert warnings(made("pretrain", skipped_updates=1200, skipped_steps="3"))[0].startswith(
+        "pretrain skipped 1,200 update"
+    )
+    with pytest.raises(
+        DamagedError, match=r"^pretrain/f/all/manifest.json: the manifest is damaged: skipped_updates is 'x"
+    ):
+        warnings(made("pretrain", skipped_updates="x" * 99))

@@ -65,7 +65,13 @@ def xcoms():
 
 
 @pytest.fixture
-def execute(run, monkeypatch, xcoms):
+def pushed():
+    """The same, as (key, value) in the order of publication."""
+    return []
+
+
+@pytest.fixture
+def execute(run, monkeypatch, xcoms, pushed):
     """`execute("ppo", **options)`: run the operator as Airflow would; up to the launch, unless told `commands`, the children's arguments."""
 
     def call(name, commands=None, **options):
@@ -79,7 +85,7 @@ def execute(run, monkeypatch, xcoms):
         monkeypatch.setattr(StageOperator, "log", logging.getLogger("task"))  # Airflow's own goes past `caplog`
         monkeypatch.setattr(StageOperator, "dag_id", STAGES[name].dag)
         operator = StageOperator(stage=name, recipe=run.uri, **options)
-        ti = SimpleNamespace(xcom_push=lambda key, value: xcoms.update({key: value}))
+        ti = SimpleNamespace(xcom_push=lambda key, value: (xcoms.update({key: value}), pushed.append((key, value))))
         return StageOperator.execute.__wrapped__(operator, {"task": operator, "ti": ti})
 
     return call
@@ -188,7 +194,7 @@ def test_a_stage_ends_its_log_with_its_figures_and_keeps_its_childs_levels(run, 
     assert (tmp_path / "gristmill-cpu.lock").exists()
 
 
-def test_a_stage_that_waits_for_the_accelerator_says_for_whom(run, launched, caplog, tmp_path):
+def test_a_stage_that_waits_for_the_accelerator_says_for_whom(run, launched, caplog, tmp_path, pushed):
     with (tmp_path / "gristmill-cpu.lock").open("w") as held:
         held.write("ppo all of file:///runs/x/recipe.yaml, process 7")
         held.flush()
@@ -200,6 +206,7 @@ def test_a_stage_that_waits_for_the_accelerator_says_for_whom(run, launched, cap
         release.join()
     waits = "supervisor: cpu of this machine is in use by ppo all of file:///runs/x/recipe.yaml, process 7; this task goes on when that has ended"
     assert caplog.messages.index(waits) < caplog.messages.index("said after the commit")
+    assert [value for key, value in pushed if key == "waits"] == ["the cpu of its machine, in use by ppo all", ""]
 
 
 @pytest.mark.parametrize(

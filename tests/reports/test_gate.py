@@ -97,7 +97,7 @@ def test_a_reward_model_of_an_older_version_has_no_calibration(run: Run, commit:
     commit("reward", REWARD)
     found = gate.view(run)
     assert found.calibration is None
-    assert any("run reward again" in one for one in found.missing)
+    assert any("Run reward again" in one for one in found.missing)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", dumped(bins=[{}]), dumped(worst=7)])
@@ -112,20 +112,20 @@ def test_a_damaged_calibration_is_said_and_hides_nothing_else(
 
 
 def test_the_page_says_whether_a_person_was_asked_and_what_became_of_it(run: Run, commit: Callable[..., None]) -> None:
-    assert gate.view(run).approval == "Nobody is asked before PPO: the recipe does not set gate.approval."
+    assert gate.view(run).approval == "PPO needs no approval: the recipe does not set gate.approval."
     asking = vary(run, "asking", ["gate.approval=true"])
     assert asking.task("ppo").fingerprint == run.task("ppo").fingerprint, "asking changes no result"
-    assert gate.view(asking).approval == "A person is asked before PPO (gate.approval). Nobody has refused it."
+    assert gate.view(asking).approval == "PPO needs the approval of a person (gate.approval). Nobody has rejected it."
     approval.refuse(run.store, run.task("ppo"), approval.Refusal("Ada <b>", "2026-11-22T15:00:00"))
     assert gate.view(asking).approval == "PPO is left out, because Ada <b> rejected it (2026-11-22T15:00:00)."
     run.store.write_bytes(approval.place(run.task("ppo")), b"{")
     assert "is not a refusal" in gate.view(asking).approval
     approval.allow(run.store, run.task("ppo"))
     commit("gate", Gate(open=False, accuracy=0.6, low=0.5, high=0.7, threshold=0.55))
-    assert gate.view(asking).approval == "Nobody is asked before PPO, because the gate is closed."
+    assert gate.view(asking).approval == "No approval is asked for, because the gate is closed."
     run.store.write_bytes(f"{run.task('ppo').prefix}/manifest.json", b"{}")
-    assert gate.view(run).approval == "PPO is done; nobody was asked."
-    assert gate.view(asking).approval == "PPO is done; the recipe asks a person first (gate.approval)."
+    assert gate.view(run).approval == "PPO is done. No approval was needed."
+    assert gate.view(asking).approval == "PPO is done. The recipe asks a person for approval first (gate.approval)."
 
 
 def test_a_figure_that_is_none_is_said(run: Run, commit: Callable[..., None]) -> None:
