@@ -46,6 +46,7 @@ CHAT_FORMAT: Mapping[Role, Frame] = {
     "system": Frame("system", ""),
     "user": Frame("user", ""),
     "assistant": Frame("assistant", "end_of_text"),
+    "tool": Frame("reserved_0", ""),
 }
 """How each turn of a chat is framed: `<|user|>words<|assistant|>words<|endoftext|>`."""
 

@@ -76,12 +76,20 @@ class Mix(Result):
 
 
 class Examples(Result):
-    """Of `instructions` and `preferences`."""
+    """Of `instructions`, `preferences` and `prompts`."""
 
     data: str
-    """`synthetic`, or the file or folder that was read."""
+    """`synthetic`, or the files or folders that were read."""
     training: int
     heldout: int
+    shapes: dict[str, dict[str, int]] = {}
+    """Shape -> `rows`: those that had it."""
+    tasks: dict[str, dict[str, int]] = {}
+    """Task -> `training` and `heldout`, of the MOST_TASKS largest; examples without a task are under an empty name."""
+
+
+MOST_TASKS = 200
+"""Tasks whose figures a manifest holds; FLAN's collection has 1,836, and a page shows fewer."""
 
 
 class Tokenizer(Result):
@@ -338,6 +346,7 @@ RESULTS: dict[str, type[Result]] = {
     "mix": Mix,
     "instructions": Examples,
     "preferences": Examples,
+    "prompts": Examples,
     "tokenizer": Tokenizer,
     "pack": Pack,
     "pretrain": Pretrain,

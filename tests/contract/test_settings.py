@@ -229,18 +229,20 @@ def test_files_beside_the_crawl_are_named_by_their_settings() -> None:
             "decontaminate": {"benchmarks": {"a": "/b"}},
             "curate": {"sources": {"wiki": {"uri": "/w"}}},
             "instructions": {"data": "/s"},
+            "preferences": {"sources": {"a": {"data": "/p"}}},
         }
     )
     outside = {
         stage: recipe.section(stage).outside()
-        for stage in ("crawl", "curate", "decontaminate", "instructions", "preferences")
+        for stage in ("crawl", "curate", "decontaminate", "instructions", "preferences", "prompts")
     }
     assert outside == {
         "crawl": {"blocklists.0": "/x", "blocklists.1": "/y"},
         "decontaminate": {"benchmarks.a": "/b"},
         "curate": {"sources.wiki.uri": "/w"},
         "instructions": {"data": "/s"},
-        "preferences": {},
+        "preferences": {"sources.a.data": "/p"},
+        "prompts": {},
     }
 
 
