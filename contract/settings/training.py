@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from contract.chat import OWN_FORMAT, TEMPLATES
 from contract.mixture import PRESETS
 from contract.settings.base import (
     Batch,
@@ -586,9 +587,16 @@ class Sft(Settings):
     epochs: Passes = 2
     batch: Batch = 64
     max_tokens: Length = 1024
+    chat_template: Literal["gristmill", "chatml", "llama-3", "zephyr"] | Uri = "gristmill"
+    """How a chat becomes a text: our own format, a well-known template, or a file with one: Jinja, or JSON with the key
+    `chat_template`, as `tokenizer_config.json` has. Every later stage, and the exported model, follow it."""
     eval_steps: Positive = runtime_only(500)
     """As in `pretrain`."""
     seed: Seed = 0
+
+    def outside(self) -> dict[str, str]:
+        known = self.chat_template == OWN_FORMAT or self.chat_template in TEMPLATES
+        return {} if known else {"chat_template": self.chat_template}
 
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Sft":

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from contract.chat import TEMPLATES
 from contract.conversation import Turn
 from contract.kinds import Kind
 from contract.manifest import Attempt, need
@@ -165,6 +166,20 @@ def test_few_examples_make_one_update_at_least(make_job: Callable[..., Job], tmp
     ).metrics
     assert (metrics["examples"], metrics["heldout_examples"], metrics["heldout_loss_after"]) == (5, 0, None)
     assert metrics["response_tokens"] > 0
+
+
+def test_later_stages_follow_the_chat_template_of_sft(make_job: Callable[..., Job]) -> None:
+    job = run_stages(make_job, "sft.chat_template=chatml", "pretrain.steps=1")
+    run = job.attempt.run
+    later = open_chat(Job(run, run.task("reward"), Attempt(run, run.task("reward"))))
+    assert later.jinja == TEMPLATES["chatml"]
+    turns = [Turn("user", "So?"), Turn("assistant", "Yes.")]
+    own = open_chat(job)
+    assert later.encode(turns, 100) == own.encode(turns, 100)
+    assert later.end_token == own.end_token == "<|im_end|>"
+    assert Path(later.path).read_text() == Path(own.path).read_text()
+    (saved,) = [file for file in need(job.store, job.task).of(Kind.MODEL) if file.path.endswith("/tokenizer.json")]
+    assert "<|im_start|>" in job.scratch.download(saved).read_text()
 
 
 def test_the_order_of_examples_needs_no_state() -> None:
