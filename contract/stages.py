@@ -135,9 +135,9 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 6,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions", "pack"), 7,
             "instruction tuning",
-            facts=("chat_format",),
+            settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
             "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 7,

@@ -161,6 +161,8 @@ KEYS = {
     "instructions.sources.a.data": "instructions.sources={{a: {{data: {}}}}}",
     "preferences.sources.a.data": "preferences.sources={{a: {{data: {}}}}}",
     "pretrain.start_from": "pretrain.start_from={}",
+    "sft.start_from": "sft.start_from={}",
+    "sft.chat_template": "sft.chat_template={}",
     "pretrain.distill.teacher": "pretrain.distill.teacher={}",
     "probe.tasks.quiz": "probe.tasks={{quiz: {}}}",
 }
