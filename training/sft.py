@@ -34,6 +34,7 @@ from training.engine.metrics import of_machine
 from training.models import llama as model
 from training.models import lora, vocabulary
 from training.models.lm import best_of, finite, heldout_loss, heldout_text, learn, note_heldout
+from training.models.sight import check_sight
 
 MOST_TASKS = 50
 """Tasks whose held-out loss is told apart; the smaller ones are measured together, as `other tasks`."""
@@ -126,6 +127,9 @@ def start(job: Job, chat: Chat) -> Any:
         module = lora.with_adapters(module, settings.lora, settings.seed)
     if settings.packing or settings.text_rows:
         model.set_attention(job, module, settings.engine.dtype, apart=True)
+        if settings.engine.stage_in_force < 3 and settings.engine.pipeline_stages == 1:
+            key = "sft.packing" if settings.packing else "sft.text_share"
+            check_sight(module.to(job.ranks.device), True, job.ranks.device, key, "leave it out")
     return module
 
 

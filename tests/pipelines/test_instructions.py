@@ -283,3 +283,27 @@ def test_worked_examples_decide_on_no_side() -> None:
     chat = Example((Turn("system", "s"), *shown, Turn("user", "q"), Turn("assistant", "a")), shots=2)
     assert instructions.asked(chat) == "q"
     assert instructions.asked(Example(shown)) == "p"
+
+
+def test_a_real_folder_of_several_shapes(made: Callable[..., Any], data_dir: Path) -> None:
+    """Each subfolder is a task: one is held out whole, the others are capped, and of these the best are kept."""
+    run, done = made(
+        {
+            "instructions.data": str(data_dir / "sft"),
+            "instructions.heldout_tasks": ["self-instruct"],
+            "instructions.max_per_task": 600,
+            "instructions.select": {"examples": 300, "max_similarity": 0.8},
+        }
+    )
+    train, heldout = read(run, done, Kind.CHATS), read(run, done, Kind.HELDOUT_CHATS)
+    assert done.metrics["shapes"] == {
+        "sharegpt": {"rows": 500}, "alpaca": {"rows": 6534}, "self-instruct": {"rows": 175},
+    }  # fmt: skip
+    assert done.rows.read == 7209 == done.rows.kept + done.rows.dropped
+    assert len(train) == 300
+    assert {row["task"] for row in train} <= {"fastchat", "gpteacher", "llama-factory"}
+    sides = Counter(row["task"] for row in heldout)
+    assert 140 < sides["self-instruct"] <= 175
+    assert not set(asked(train)) & set(asked(heldout))
+    lengths = [len(row["turns"][-1]["text"]) for row in train]
+    assert min(lengths) > 200, "the longest"

@@ -236,3 +236,14 @@ def test_on_the_mixture_that_spark_made(
     train, heldout = sides(run, need(run.store, run.task("preferences")))
     assert len(train) > 30
     assert not openings(heldout) & (openings(train) | tuned_on(run))
+
+
+def test_real_trees(made: Callable[..., Any], data_dir: Path) -> None:
+    done = made({"preferences.data": str(data_dir / "pref"), "preferences.min_jaccard": None})[1]
+    assert done.metrics["shapes"] == {
+        "chosen and rejected dialogues": {"rows": 4644}, "tree of ranked replies": {"rows": 100},
+    }  # fmt: skip
+    tasks = {task: sum(sides.values()) for task, sides in done.metrics["tasks"].items()}
+    assert tasks["oasst"] > 700
+    assert sum(tasks.values()) == done.rows.kept
+    assert done.rows.kept + done.rows.dropped == done.rows.read == 4642 + 24 + 754

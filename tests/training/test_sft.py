@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -302,3 +303,29 @@ def test_it_starts_from_a_folder(make_job: Callable[..., Job], tmp_path: Path) -
     before = figures_of(job)["heldout_loss_before"]
     assert figures_of(other)["heldout_loss_before"] == pytest.approx(before, rel=1e-5)
     assert figures_of(other)["heldout_loss_after"] == pytest.approx(figures_of(job)["heldout_loss_after"], rel=1e-4)
+
+
+def test_two_processes_learn_what_one_does(
+    make_job: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """With chats packed into rows, whose number differs between processes, and text of the corpus beside them."""
+    given = (
+        "sft.packing=true",
+        "sft.text_share=0.25",
+        "sft.eval_steps=3",
+        "sft.patience=50",
+        "sft.engine.micro_batch=2",
+    )
+    job = run_stages(make_job, *given)
+    one = figures_of(job)
+    job.store.delete(need(job.store, job.task).path)
+    sharded = make_job("sft", *PRETRAINED, *given, "sft.engine.processes=2", "sft.engine.zero_stage=3")
+    process = launch(sharded.attempt.run, "sft", processes=2)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    two = figures_of(sharded)
+    assert sharded.task.fingerprint == job.task.fingerprint
+    for name in ("response_tokens", "text_tokens", "taken_step"):
+        assert two[name] == one[name]
+    for name in ("heldout_loss_after", "text_perplexity_after"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3)
