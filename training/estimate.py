@@ -88,6 +88,7 @@ def corpus(recipe: Recipe, files: float, size: float) -> Corpus:
     sampled = {
         "instructions": examples(recipe.instructions) or 0,
         "preferences": examples(recipe.preferences) or 0,
+        "prompts": (recipe.prompts.max_examples or 0) if recipe.prompts.data else 0,
         "tokenizer": min(entering, recipe.tokenizer.sample_bytes / DOCUMENT_BYTES),
     }
     for stage, count in sampled.items():

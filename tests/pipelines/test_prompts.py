@@ -83,3 +83,12 @@ def test_a_file_without_a_prompt_is_refused(
     path.write_text("3\n")
     with pytest.raises(InputError, match=r"^prompts\.data: .*p.jsonl holds no usable row"):
         prompts.check(StageSettings(run.recipe, "prompts"))
+
+
+def test_real_prompts(made: Any, data_dir: Path) -> None:
+    run, done = made({"prompts.data": str(data_dir / "sft")})
+    found = rows(run, done, Kind.PROMPTS)
+    assert done.rows.read == 7209
+    assert len(found) == done.rows.kept > 6500
+    assert {row["prompt"][-1]["role"] for row in found} == {"user"}
+    assert done.metrics["shapes"] == {"prompt": {"rows": 6709}, "sharegpt": {"rows": 500}}
