@@ -115,7 +115,9 @@ def with_tokens_of(template: str, tokenizer: str, special: Mapping[str, str]) ->
     InputError if there are more of them than reserved tokens.
     """
     made: dict[str, Any] = json.loads(tokenizer)
-    known = {token["content"] for token in made["added_tokens"]}
+    vocabulary = made["model"].get("vocab") or {}
+    words = vocabulary if isinstance(vocabulary, dict) else [token for token, _ in vocabulary]  # of a unigram model
+    known = {*words, *(token["content"] for token in made["added_tokens"])}
     missing = [word for word in dict.fromkeys(SPECIAL.findall(template)) if word not in known]
     free = [role for role in FREE if special[role] in known]
     if len(missing) > len(free):
@@ -126,10 +128,9 @@ def with_tokens_of(template: str, tokenizer: str, special: Mapping[str, str]) ->
     renamed = {special[role]: word for role, word in zip(free, missing, strict=False)}
     for token in made["added_tokens"]:
         token["content"] = renamed.get(token["content"], token["content"])
-    vocabulary = made["model"].get("vocab")
     if isinstance(vocabulary, dict):
         made["model"]["vocab"] = {renamed.get(token, token): number for token, number in vocabulary.items()}
-    elif isinstance(vocabulary, list):  # a unigram model: pairs of a token and its score
+    else:
         made["model"]["vocab"] = [[renamed.get(token, token), score] for token, score in vocabulary]
     roles = {role: renamed.get(token, token) for role, token in special.items()}
     return json.dumps(made, ensure_ascii=False), roles
