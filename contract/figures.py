@@ -24,6 +24,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "mix": ("training_documents", "heldout_documents"),
     "instructions": ("training", "heldout"),
     "preferences": ("training", "heldout"),
+    "prompts": ("training",),
     "tokenizer": ("vocab_size", "heldout_bytes_per_token", "heldout_tokens_per_word"),
     "pack": ("documents", "tokens", "sequences", "heldout_tokens"),
     "pretrain": (

@@ -124,6 +124,10 @@ def _preferences(manifest: Manifest) -> str:
     return _examples(manifest, "pairs")
 
 
+def _prompts(manifest: Manifest) -> str:
+    return "; ".join(filter(None, (f"{_n(manifest, 'training')} prompts of their own", _reasons(manifest))))
+
+
 def _examples(manifest: Manifest, what: str) -> str:
     said = f"{_n(manifest, 'training')} {what} for training, {_n(manifest, 'heldout')} held out"
     return "; ".join(filter(None, (said, _reasons(manifest))))
@@ -217,6 +221,7 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "mix": _mix,
     "instructions": _instructions,
     "preferences": _preferences,
+    "prompts": _prompts,
     "tokenizer": _tokenizer,
     "pack": _pack,
     "pretrain": _perplexity,

@@ -76,12 +76,20 @@ class Mix(Result):
 
 
 class Examples(Result):
-    """Of `instructions` and `preferences`."""
+    """Of `instructions`, `preferences` and `prompts`."""
 
     data: str
-    """`synthetic`, or the file or folder that was read."""
+    """`synthetic`, or the files or folders that were read."""
     training: int
     heldout: int
+    shapes: dict[str, dict[str, int]] = {}
+    """Shape -> `rows`: those that had it."""
+    tasks: dict[str, dict[str, int]] = {}
+    """Task -> `training` and `heldout`, of the MOST_TASKS largest; examples without a task are under an empty name."""
+
+
+MOST_TASKS = 200
+"""Tasks whose figures a manifest holds; FLAN's collection has 1,836, and a page shows fewer."""
 
 
 class Tokenizer(Result):
@@ -185,9 +193,25 @@ class Sft(Trained):
     heldout_loss_after: float | None
     heldout_perplexity_before: float | None
     heldout_perplexity_after: float | None
+    tasks: dict[str, dict[str, float]] = {}
+    """Task -> held-out loss on replies `before` and `after`, their `tokens`, and whether it was `learned`: 0 or 1.
+
+    The other held-out figures are of learned tasks alone, if there are any.
+    """
+    text_perplexity_before: float | None = None
+    """On held-out text of the pretraining corpus: how much was forgotten."""
+    text_perplexity_after: float | None = None
+    text_sources: dict[str, dict[str, float]] = {}
+    """Source of the corpus -> perplexity `before` and `after`, and `tokens`."""
     best_step: int | None = None
     """As in `Pretrain`."""
     best_heldout_loss: float | None = None
+    stopped_early: int | None = None
+    """The step at which training ended, if it ended because the held-out loss did not fall any more."""
+    taken_step: int | None = None
+    """The step whose weights are the result, if they are not the last."""
+    text_tokens: int = 0
+    """Tokens of the pretraining corpus that were learned, too."""
     response_tokens: int
     seconds: float
 
@@ -338,6 +362,7 @@ RESULTS: dict[str, type[Result]] = {
     "mix": Mix,
     "instructions": Examples,
     "preferences": Examples,
+    "prompts": Examples,
     "tokenizer": Tokenizer,
     "pack": Pack,
     "pretrain": Pretrain,

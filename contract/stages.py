@@ -106,13 +106,18 @@ STAGES: dict[str, Stage] = {
             "writes each source's documents once, shuffled, some of them held out",
         ),
         Stage(
-            "instructions", "corpus", "spark", "corpus", ("mix",), 1,
+            "instructions", "corpus", "spark", "corpus", ("mix",), 2,
             "chats to tune on, read or made by rule: cleaned, without duplicates, split by prompt",
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 1,
+            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 2,
             "pairs of a better and a worse reply, likewise",
+            settings=("decontaminate",), drops=True, counts="examples", checks=True,
+        ),
+        Stage(
+            "prompts", "corpus", "spark", "corpus", ("instructions", "preferences"), 1,
+            "prompts for PPO from a file of their own; none without one",
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
@@ -130,9 +135,9 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 6,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions", "pack"), 7,
             "instruction tuning",
-            facts=("chat_format",),
+            settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
             "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 7,
@@ -144,7 +149,8 @@ STAGES: dict[str, Stage] = {
             "is the reward model good enough for PPO",
         ),
         Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 6,
+            "ppo", "align", "gpu", "corpus",
+            ("sft", "reward", "gate", "pack", "preferences", "prompts", "tokenizer"), 6,
             "reinforcement learning from the reward model",
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),

@@ -23,6 +23,8 @@ TRAINING = (
     "drawing",
     "blanks",
     "examples",
+    "rows",
+    "jinja",
     "checkpoint",
     "checkpoint_files",
     "rollout",
@@ -30,7 +32,11 @@ TRAINING = (
 
 ALSO = {
     "contract/accelerators.py": ("tests/training/test_estimate.py",),
-    "contract/chat.py": ("tests/pipelines/test_tokenizer.py", "tests/training/chat/test_template.py"),
+    "contract/chat.py": (
+        "tests/pipelines/test_tokenizer.py",
+        "tests/training/chat/test_template.py",
+        "tests/training/chat/test_jinja.py",
+    ),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
     "contract/fertility.py": ("tests/reports/test_fertility.py",),
     "contract/facts.py": ("tests/contract/test_plan.py",),

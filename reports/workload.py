@@ -44,6 +44,8 @@ def work(recipe: Recipe, task: Task, documents: float | None) -> float | None:
         return crawl_bytes(recipe, task)
     if task.stage == "curate":
         return None if recipe.curate.sources else 1.0
+    if task.stage == "prompts":
+        return None if recipe.prompts.data else 1.0
     if task.stage in ("instructions", "preferences"):
         return _examples(recipe.section(task.stage))
     if task.stage in _OF_RECIPE:
@@ -62,7 +64,7 @@ def place(recipe: Recipe, stage: str) -> tuple[object, ...]:
 def _examples(settings: object) -> float | None:
     """Examples that a stage reads; None if only the file can say."""
     assert isinstance(settings, Examples)
-    if settings.max_examples is None and settings.data != "synthetic":
+    if settings.max_examples is None and not settings.synthetic:
         return None
     return float(settings.max_examples or MAX_SYNTHETIC)
 

@@ -88,6 +88,7 @@ def corpus(recipe: Recipe, files: float, size: float) -> Corpus:
     sampled = {
         "instructions": examples(recipe.instructions) or 0,
         "preferences": examples(recipe.preferences) or 0,
+        "prompts": (recipe.prompts.max_examples or 0) if recipe.prompts.data else 0,
         "tokenizer": min(entering, recipe.tokenizer.sample_bytes / DOCUMENT_BYTES),
     }
     for stage, count in sampled.items():
@@ -108,7 +109,7 @@ def crawl_size(recipe: Recipe) -> tuple[int, float]:
 
 def examples(settings: Examples) -> int | None:
     """The examples that are read, those held out included; None if only the file knows."""
-    return settings.max_examples or (MAX_SYNTHETIC if settings.data == "synthetic" else None)
+    return settings.max_examples or (MAX_SYNTHETIC if settings.synthetic else None)
 
 
 # ---------------------------------------------------------------- the models
@@ -169,13 +170,14 @@ def _schedule(recipe: Recipe, rows: Mapping[str, int]) -> Schedule:
 
 
 def sft(recipe: Recipe) -> Trained:
-    own, model, length = recipe.sft, recipe.pretrain.model, recipe.sft.max_tokens
+    own, model = recipe.sft, recipe.pretrain.model
+    length = max(own.max_tokens, recipe.pack.seq_len if own.text_rows else 0)
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
     whole = makes_logits(recipe, own.engine)
     work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=whole)
     memory = training_peak(model, count, vocabulary, own.engine, work, cuda=True)
     read = examples(recipe.instructions)
-    steps = None if read is None else max(1, read * own.epochs // own.batch)
+    steps = None if read is None else max(1, read * own.epochs // (own.batch - own.text_rows))
     tokens = (steps or 0) * own.batch * length
     flops = tokens * _flops(count, model, length)
     return Trained("sft", own.engine, count, steps, tokens, flops, memory)

@@ -7,7 +7,6 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract import results
 from contract.approval import without_ppo
-from contract.chat import jinja_template
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Task
@@ -27,7 +26,7 @@ def write_tokenizer(chat: Chat, folder: Path, max_tokens: int | None) -> None:
         eos_token=chat.special["end_of_text"],
         pad_token=chat.special["pad"],
         additional_special_tokens=[token for role, token in chat.special.items() if role not in named],
-        chat_template=jinja_template(chat.special),
+        chat_template=chat.jinja,
         model_max_length=max_tokens,
         padding_side="left",
         clean_up_tokenization_spaces=False,

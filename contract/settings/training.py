@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from contract.chat import OWN_FORMAT, TEMPLATES
 from contract.mixture import PRESETS
 from contract.settings.base import (
     Batch,
@@ -578,21 +579,80 @@ class Pretrain(Settings):
         return self
 
 
+class Lora(Settings):
+    """Low-rank adapters (Hu et al. 2021): only they learn, and the result has them merged into its matrices."""
+
+    enabled: bool = False
+    rank: Annotated[int, Field(gt=0, le=1024, strict=True)] = 16
+    alpha: Annotated[Real, Field(gt=0, le=1e4)] = 32.0
+    """The adapters' product is scaled by alpha / rank."""
+    targets: tuple[Text, ...] = ()
+    """The last parts of the names of the layers that get adapters, such as `q_proj`. If unset: all linear layers but
+    the last, as in QLoRA (Dettmers et al. 2023)."""
+    quantised: bool = False
+    """The frozen matrices are held in 4 bits (QLoRA's NF4). Needs a GPU and the library bitsandbytes."""
+
+
 class Sft(Settings):
     """Instruction tuning on the chats of `instructions`. The loss covers only the response tokens."""
 
+    start_from: Uri | None = None
+    """A model's folder to begin with instead of the result of `pretrain`, whose tokenizer is `tokenizer.start_from`."""
     optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
     engine: Engine = Engine()
+    lora: Lora = Lora()
     epochs: Passes = 2
     batch: Batch = 64
+    """Rows per step, over all processes."""
+    text_share: BelowOne = 0.0
+    """So large a share of the rows of a step are sequences of the pretraining corpus, drawn by `pretrain.mixture`, so
+    that abilities hold. The loss is the mean over all tokens that are predicted, of chats and of text."""
+    packing: bool = runtime_only(False)
+    """Short chats share a row of up to `max_tokens` tokens without seeing each other: the same loss in less time."""
+    patience: Positive | None = None
+    """Stop once the held-out loss was not better in so many measurements, and take the model with the lowest one."""
+    text_sequences: Rows = 64
+    """So many held-out sequences of the pretraining corpus are read before and after, to see what was forgotten."""
     max_tokens: Length = 1024
+    chat_template: Literal["gristmill", "chatml", "llama-3", "zephyr"] | Uri = "gristmill"
+    """How a chat becomes a text: our own format, a well-known template, or a file with one: Jinja, or JSON with the key
+    `chat_template`, as `tokenizer_config.json` has. Every later stage, and the exported model, follow it."""
     eval_steps: Positive = runtime_only(500)
     """As in `pretrain`."""
     seed: Seed = 0
 
+    def outside(self) -> dict[str, str]:
+        known = self.chat_template == OWN_FORMAT or self.chat_template in TEMPLATES
+        return ({} if known else {"chat_template": self.chat_template}) | (
+            {"start_from": self.start_from} if self.start_from else {}
+        )
+
+    @property
+    def text_rows(self) -> int:
+        """The rows of a step that are sequences of the pretraining corpus; at least one row is left for chats."""
+        return min(round(self.batch * self.text_share), self.batch - 1)
+
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Sft":
         _check_whole(self.engine, optim=self.optim)
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_fit(self) -> "Sft":
+        """Refuse what cannot carry adapters, and packing where only whole rows can be dealt out."""
+        if not self.lora.enabled:
+            return self
+        if self.engine.stage_in_force == 3 or self.engine.group > 1:
+            raise ValueError(
+                "lora: the adapters are merged into whole matrices, and zero_stage 3, tensor_parallel and "
+                "pipeline_stages cut these; use engine.zero_stage 0, 1 or 2"
+            )
+        if self.lora.quantised and self.engine.dtype != "fp32":
+            raise ValueError(
+                "lora.quantised: the adapters learn in float32 beside matrices of 4 bits; leave engine.dtype at fp32"
+            )
+        if self.optim.optimizer == "muon":
+            raise ValueError("lora: Muon makes updates of full rank, and adapters have none; use adamw")
         return self
 
 

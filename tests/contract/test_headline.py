@@ -71,6 +71,7 @@ TOLD = [
         "4,812 chats for training, 240 held out; duplicate 31",
     ),
     (made("preferences", WHOLE, training=1000, heldout=234), "1,000 pairs for training, 234 held out"),
+    (made("prompts", WHOLE, training=1000), "1,000 prompts of their own"),
     (
         made("tokenizer", vocab_size=2048, heldout_bytes_per_token=3.14),
         "2,048 tokens, 3.14 bytes each on held-out text",

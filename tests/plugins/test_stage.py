@@ -142,7 +142,7 @@ def test_a_missing_input_names_the_dag_to_start(run, execute):
 
 @pytest.mark.parametrize(("open_", "outcome"), [(False, AirflowSkipException), (True, Launched)])
 def test_the_gate_decides_about_ppo_alone(run, execute, xcoms, caplog, open_, outcome):
-    for name in ("pack", "preferences", "instructions", "tokenizer", "pretrain"):
+    for name in ("pack", "preferences", "prompts", "instructions", "tokenizer", "pretrain"):
         commit(run, name)
     commit(run, "gate", open=open_, accuracy=0.6, low=0.502, high=0.691, threshold=0.55)
     with pytest.raises(outcome) as ended, caplog.at_level("INFO"):
@@ -425,7 +425,7 @@ def test_publishing_carries_the_crawl_two_uris_and_at_most_six_figures(run):
 
 
 def test_a_refused_ppo_is_skipped_and_says_who_refused_it(run, execute, xcoms):
-    for name in ("pack", "preferences", "instructions", "tokenizer", "pretrain"):
+    for name in ("pack", "preferences", "prompts", "instructions", "tokenizer", "pretrain"):
         commit(run, name)
     commit(run, "gate", open=True, accuracy=0.6, low=0.602, high=0.691, threshold=0.55)
     approval.refuse(run.store, run.task("ppo"), approval.Refusal("ann", "2026-11-22"))

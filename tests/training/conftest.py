@@ -154,7 +154,7 @@ def corpus_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]
         run = resolve(str(recipe), f"run-{zlib.crc32(repr(given).encode()):08x}", given)
         if not run.store.exists(f"{run.task('pack').prefix}/manifest.json"):
             commit_corpus(run)
-        for stage in ("instructions", "preferences"):
+        for stage in ("instructions", "preferences", "prompts"):
             task = run.task(stage)
             if find(run.store, task) is None:
                 made = spark_job.Job(only_declared(run, stage), task, Attempt(run, task))

@@ -15,7 +15,7 @@ import xxhash
 from contract.conversation import Conversation, Preference, Turn
 from contract.kinds import Kind
 from contract.private import private_lock
-from contract.schema import CHATS, PAIRS
+from contract.schema import CHATS, PAIRS, PROMPTS
 from contract.tables import read_batches
 from training.engine.job import Job
 
@@ -78,8 +78,26 @@ def read_pairs(job: Job, kind: Kind) -> Examples[Preference]:
     """The preferences of kind `pairs` or `heldout_pairs`. Raises DamagedError if a table is not as it was committed."""
     return Examples(
         _table(job, "preferences", kind, PAIRS),
-        lambda row: Preference(_turns(row["prompt"]), row["chosen"], row["rejected"]),
+        lambda row: Preference(
+            _turns(row["prompt"]),
+            row["chosen"],
+            row["rejected"],
+            row["task"],
+            row["chosen_score"],
+            row["rejected_score"],
+        ),
     )
+
+
+def read_tasks(job: Job, kind: Kind) -> list[str]:
+    """The task of each chat of kind `chats` or `heldout_chats`, in the order of `read_chats`."""
+    found: list[str] = _table(job, "instructions", kind, CHATS)["task"].to_pylist()
+    return found
+
+
+def read_prompts(job: Job) -> Examples[Conversation]:
+    """The prompts that `prompts` committed: none, if the recipe names no file of them."""
+    return Examples(_table(job, "prompts", Kind.PROMPTS, PROMPTS), lambda row: _turns(row["prompt"]))
 
 
 def distinct_prompts(pairs: Examples[Preference], most: int | None = None) -> list[int]:

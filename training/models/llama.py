@@ -22,7 +22,7 @@ from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.settings.training import Engine, Model
-from training.chat.template import Chat
+from training.chat.template import TEMPLATE_FILE, Chat
 from training.data.order import round_keys
 from training.engine.compiled import COMPILERS, has_compiler
 from training.engine.engine import DTYPES
@@ -296,6 +296,8 @@ def save(
             described["architectures"] = ["LlamaForCausalLM"]
         (folder / "config.json").write_text(json.dumps(described, indent=2))
         shutil.copyfile(chat.path, folder / "tokenizer.json")
+        if chat.template is not None:
+            (folder / TEMPLATE_FILE).write_text(chat.jinja)
         named = {"eos_token": chat.special["end_of_text"], "pad_token": chat.special["pad"]}
         describe = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
         (folder / "tokenizer_config.json").write_text(json.dumps(describe, indent=1))

@@ -107,7 +107,7 @@ def test_mistakes_are_told_as_json_with_their_lines(visit, own):
 def test_the_plan_shows_what_runs_and_what_is_skipped(visit, own):
     page = visit.post("/new/plan/corpus", recipe="own", overrides="")
     assert page.status_code == 200
-    assert "<strong>14 tasks run</strong>, 2 are skipped." in page.text
+    assert "<strong>15 tasks run</strong>, 2 are skipped." in page.text
     assert f"1 crawl files of {own.recipe.snapshots[0]}." in page.text
     row = re.search(r'<th scope="row">extract</th>(.*?)</tr>', page.text, re.DOTALL)[1]
     assert row.split("<td")[1].strip().endswith(">skipped</td>")

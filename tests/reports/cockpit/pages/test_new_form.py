@@ -78,7 +78,7 @@ def test_from_a_mistake_to_a_started_run(visit, address, open_page):
     page.fill("#key", "")
     expect(page.locator("#found")).to_be_hidden()
     page.get_by_role("button", name="Show what the run would do").click()
-    expect(page.locator("#plan")).to_contain_text("14 tasks run, 2 are skipped.")
+    expect(page.locator("#plan")).to_contain_text("15 tasks run, 2 are skipped.")
     expect(page.locator("#mistakes li")).to_have_count(0)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.get_by_role("button", name="Start the run").click()
