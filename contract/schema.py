@@ -120,7 +120,16 @@ _EXAMPLE = [
 
 CHATS = pa.schema([*_EXAMPLE, ("turns", _TURNS)])  # the last turn is an assistant's
 
-PAIRS = pa.schema([*_EXAMPLE, ("prompt", _TURNS), ("chosen", pa.string()), ("rejected", pa.string())])
+_SCORED = pa.list_(pa.struct([("text", pa.string()), ("score", pa.float64())]))
+PAIRS = pa.schema(
+    [
+        *_EXAMPLE,
+        ("prompt", _TURNS),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("replies", _SCORED),  # all that were ranked, the best first; null if there are only these two, without scores
+    ]
+)
 
 DROPS = pa.schema(
     [

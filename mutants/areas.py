@@ -17,6 +17,8 @@ TRAINING = (
     "loss",
     "ppo",
     "reward",
+    "scalar",
+    "judge",
     "sft",
     "reading",
     "order",

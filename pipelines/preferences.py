@@ -30,7 +30,9 @@ KEY = "preferences.data"
 
 
 def row(pair: Preference) -> dict[str, Any]:
-    return {"prompt": [asdict(turn) for turn in pair.prompt], "chosen": pair.chosen, "rejected": pair.rejected}
+    replies = [asdict(reply) for reply in pair.replies] or None
+    turns = [asdict(turn) for turn in pair.prompt]
+    return {"prompt": turns, "chosen": pair.chosen, "rejected": pair.rejected, "replies": replies}
 
 
 def parts(pair: Preference) -> Parts:

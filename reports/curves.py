@@ -103,7 +103,7 @@ MARKERS = ("resumed", "skipped")
 """Curves that are marks in the other charts and have no chart of their own."""
 
 
-STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "probe", "evaluate")
+STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "judge", "probe", "evaluate")
 """The stages that have a page: those that train or measure a model, and the gate."""
 
 

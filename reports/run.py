@@ -18,7 +18,7 @@ from reports import refinedweb
 from reports.done import Done, Found, Unreadable, name_of, of_run
 
 CHARS = 300  # of a setting's value
-MODELS = ("tokenizer", "pretrain", "sft", "reward", "gate", "ppo", "export", "evaluate", "probe", "ablate")
+MODELS = ("tokenizer", "pretrain", "sft", "reward", "gate", "ppo", "judge", "export", "evaluate", "probe", "ablate")
 """The stages whose result is a model or a figure of one."""
 PLAIN = TypeAdapter(Any)
 

@@ -51,7 +51,7 @@ CHANGED: dict[str, Any] = {
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
     "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "ppo.kl_target": 6.0,
-    "export.dtype": "bf16",
+    "export.dtype": "bf16", "reward.objective": "both", "export.at_least": {"prompts": 1.0}, "export.at_most": {"prompts": 9.0},
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a", "pretrain.distill.teacher": "a",
     "pretrain.objective": "blank_infilling",
@@ -167,10 +167,10 @@ def test_a_default_that_is_written_out_is_no_difference() -> None:
 def test_a_fingerprint_is_the_hash_of_the_identity_and_nothing_else_decides_it() -> None:
     known = (
         b'{"crawl_files":[],"facts":{},"inputs":[{"fingerprint":"f","partition":"all","stage":"reward"}],'
-        b'"outside":{},"segment":null,"settings":{"gate.confidence":0.9},"stage":"gate","version":2}'
+        b'"outside":{},"segment":null,"settings":{"gate.confidence":0.9},"stage":"gate","version":3}'
     )
     read = Input(stage="reward", partition="all", fingerprint="f")
-    made = Identity(stage="gate", version=2, settings={"gate.confidence": 0.9}, inputs=(read,))
+    made = Identity(stage="gate", version=3, settings={"gate.confidence": 0.9}, inputs=(read,))
     assert made.fingerprint() == hashlib.sha256(known).hexdigest()[:40]
     task = plan(parse("", "here", ["gate.confidence=0.9"]), SEGMENTS)["gate", "all"]
     assert task.fingerprint == made.model_copy(update={"inputs": task.identity.inputs}).fingerprint()
@@ -313,7 +313,7 @@ def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
 
     segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, "a"),)) for index in range(9000)]
     began = time.monotonic()
-    assert len(plan(Recipe(), segments)) == 6 * 9000 + 19
+    assert len(plan(Recipe(), segments)) == 6 * 9000 + 20
     assert time.monotonic() - began < 10
 
 

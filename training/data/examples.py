@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, overload
 import pyarrow as pa
 import xxhash
 
-from contract.conversation import Conversation, Preference, Turn
+from contract.conversation import Conversation, Preference, Scored, Turn
 from contract.kinds import Kind
 from contract.private import private_lock
 from contract.schema import CHATS, PAIRS
@@ -78,7 +78,13 @@ def read_pairs(job: Job, kind: Kind) -> Examples[Preference]:
     """The preferences of kind `pairs` or `heldout_pairs`. Raises DamagedError if a table is not as it was committed."""
     return Examples(
         _table(job, "preferences", kind, PAIRS),
-        lambda row: Preference(_turns(row["prompt"]), row["chosen"], row["rejected"]),
+        lambda row: Preference(
+            _turns(row["prompt"]),
+            row["chosen"],
+            row["rejected"],
+            tuple(Scored(**reply) for reply in row["replies"] or ()),
+            row["source"],
+        ),
     )
 
 
@@ -97,7 +103,7 @@ def distinct_prompts(pairs: Examples[Preference], most: int | None = None) -> li
 
 
 def _table(job: Job, stage: str, kind: Kind, schema: pa.Schema) -> pa.Table:
-    names = [name for name in schema.names if name not in ("id", "source")]
+    names = [name for name in schema.names if name != "id"]
     own = pa.schema([schema.field(name) for name in names])
     target = job.scratch.folder / f"{kind}.arrow"
     with private_lock(target.with_suffix(".lock")):
