@@ -18,26 +18,18 @@ Conversation = tuple[Turn, ...]
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A reply and how good people find it: higher is better, on a scale that all replies to its prompt share."""
-
-    text: str
-    score: float
-
-
-@dataclass(frozen=True)
 class Preference:
     """The same prompt with a better and a worse reply.
 
-    `replies` are all that were ranked, the best first, `chosen` and `rejected` being the first and the last of them;
-    empty if there are only these two, and nobody scored them. `source` is where they stand, as in the table of pairs.
+    task: what kind of prompt it is; empty if nothing says so. The scores are null where the replies were only ranked.
     """
 
     prompt: Conversation
     chosen: str
     rejected: str
-    replies: tuple[Scored, ...] = ()
-    source: str = ""
+    task: str = ""
+    chosen_score: float | None = None
+    rejected_score: float | None = None
 
 
 def opening(turns: Conversation) -> str:

@@ -199,7 +199,7 @@ class Reward(Trained):
     """Prompts that it learned from, with two or more replies each."""
     dropped: dict[str, dict[str, int]] = {}
     """`training` and `heldout` -> the prompts that were left out, by reason: when their replies were cut to
-    `max_tokens`, they became `equal`, or they `lost_end`; people found them `tied`, or there are `no_scores`."""
+    `max_tokens`, they became `equal`, or they `lost_end`; or there are `no_scores`, and only scores are learned."""
     cuts: dict[str, dict[str, int]] = {}
     """As in `Sft`, of the prompts that were kept."""
     accuracy: float
@@ -220,8 +220,8 @@ class Reward(Trained):
     shorter_accuracy_high: float | None = None
     shorter_pairs: int = 0
     shorter_effective: float = 0
-    sources: dict[str, dict[str, float | int]] = {}
-    """File of the preferences -> its `pairs`, and their `accuracy`, `low` and `high`; empty if there is only one."""
+    tasks: dict[str, dict[str, float | int]] = {}
+    """Task of a prompt -> its `pairs`, and their `accuracy`, `low` and `high`; empty if there is only one."""
     heldout_mse: float | None = None
     """The mean squared error of rewards as people's scores, before normalisation; None without scores."""
     heldout_correlation: float | None = None

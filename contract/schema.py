@@ -118,16 +118,19 @@ _EXAMPLE = [
     ("source", pa.string()),  # `file.jsonl line 3`, or the id of the document that the example was made of
 ]
 
+_TASK = ("task", pa.string())  # what kind of question it is; empty if nothing says so
+
 CHATS = pa.schema([*_EXAMPLE, ("turns", _TURNS)])  # the last turn is an assistant's
 
-_SCORED = pa.list_(pa.struct([("text", pa.string()), ("score", pa.float64())]))
 PAIRS = pa.schema(
     [
         *_EXAMPLE,
+        _TASK,
         ("prompt", _TURNS),
         ("chosen", pa.string()),
         ("rejected", pa.string()),
-        ("replies", _SCORED),  # all that were ranked, the best first; null if there are only these two, without scores
+        ("chosen_score", pa.float64()),  # null where the replies were only ranked
+        ("rejected_score", pa.float64()),
     ]
 )
 

@@ -4,42 +4,36 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from statistics import fmean, pstdev
 from typing import Any
 
 from evals.calibration import calibration_error
 from evals.intervals import effective_number, wilson
 
-SOURCES = 30  # most that are told one by one
+TASKS = 30  # most that are told one by one
 OTHERS = "others"
 HISTOGRAM_BINS = 24
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Replies to one prompt that people ranked, and the rewards that a model gives them.
+    """Replies to one prompt with the rewards that a model gives them, and which of them people prefer to which.
 
-    `scores` (higher is better), `rewards` and `sizes`, in tokens, have one value per reply. `prompt` is equal for
-    replies that are not independent, and `source` says where they come from.
+    `pairs` are the places of (the better, the worse) reply. `rewards`, and `sizes` in tokens, have one value per reply.
+    `prompt` is equal for replies that are not independent; `task` is what kind of prompt it is.
     """
 
-    scores: tuple[float, ...]
+    pairs: tuple[tuple[int, int], ...]
     rewards: tuple[float, ...]
     sizes: tuple[int, ...]
     prompt: Hashable
-    source: str = ""
+    task: str = ""
 
     @property
-    def preferred(self) -> float:
-        """The reward of the reply that people like best, the first of several."""
-        return self.rewards[max(range(len(self.scores)), key=lambda one: self.scores[one])]
-
-    def pairs(self) -> list[tuple[int, int]]:
-        """(The better, the worse) of every two replies that people did not find equally good."""
-        replies = combinations(range(len(self.scores)), 2)
-        both = ((one, two) if self.scores[one] > self.scores[two] else (two, one) for one, two in replies)
-        return [(better, worse) for better, worse in both if self.scores[better] > self.scores[worse]]
+    def preferred(self) -> list[float]:
+        """The rewards of the replies to which people prefer no other."""
+        worse = {one for _, one in self.pairs}
+        return [self.rewards[one] for one in dict.fromkeys(one for one, _ in self.pairs) if one not in worse]
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Comparison:
     margin: float
     shorter: bool
     prompt: Hashable
-    source: str
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,11 +63,9 @@ class Accuracy:
 def comparisons(judged: Sequence[Judged]) -> list[Comparison]:
     """Every pair of replies to one prompt of which people prefer one."""
     return [
-        Comparison(
-            one.rewards[better] - one.rewards[worse], one.sizes[better] < one.sizes[worse], one.prompt, one.source
-        )
+        Comparison(one.rewards[better] - one.rewards[worse], one.sizes[better] < one.sizes[worse], one.prompt, one.task)
         for one in judged
-        for better, worse in one.pairs()
+        for better, worse in one.pairs
     ]
 
 
@@ -99,7 +91,7 @@ def ranking_figures(judged: Sequence[Judged]) -> dict[str, Any]:
     compared = comparisons(judged)
     margins, every = [one.margin for one in compared], accuracy(compared)
     shorter = accuracy([one for one in compared if one.shorter])
-    preferred = [one.preferred for one in judged]
+    preferred = [reward for one in judged for reward in one.preferred]
     return {
         "accuracy": every.accuracy,
         "accuracy_low": every.low,
@@ -115,7 +107,7 @@ def ranking_figures(judged: Sequence[Judged]) -> dict[str, Any]:
         "shorter_accuracy_high": shorter.high,
         "shorter_pairs": shorter.pairs,
         "shorter_effective": shorter.effective,
-        "sources": by_source(compared),
+        "tasks": by_task(compared),
         "reward_mean": fmean(preferred),
         "reward_std": pstdev(preferred),
     }
@@ -126,15 +118,15 @@ def _surprise(margin: float) -> float:
     return max(-margin, 0.0) + math.log1p(math.exp(-abs(margin)))
 
 
-def by_source(compared: Sequence[Comparison]) -> dict[str, dict[str, float | int]]:
-    """Source -> its `pairs`, and their `accuracy`, `low` and `high`; those with the most pairs first.
+def by_task(compared: Sequence[Comparison]) -> dict[str, dict[str, float | int]]:
+    """Task -> its `pairs`, and their `accuracy`, `low` and `high`; those with the most pairs first.
 
-    Beyond SOURCES, the rest stand together as OTHERS. Empty if all come from one.
+    Beyond TASKS, the rest stand together as OTHERS, with what has no task. Empty if all are of one.
     """
+    known = [name for name, _ in Counter(one.task for one in compared if one.task).most_common(TASKS)]
     found: dict[str, list[Comparison]] = defaultdict(list)
-    known = [name for name, _ in Counter(one.source for one in compared).most_common(SOURCES)]
     for one in compared:
-        found[one.source if one.source in known else OTHERS].append(one)
+        found[one.task if one.task in known else OTHERS].append(one)
     if len(found) < 2:
         return {}
     measured = {name: accuracy(found[name]) for name in (*known, OTHERS) if name in found}
@@ -144,12 +136,13 @@ def by_source(compared: Sequence[Comparison]) -> dict[str, dict[str, float | int
     }
 
 
-def regression_figures(judged: Sequence[Judged]) -> dict[str, float | None]:
+def regression_figures(given: Sequence[tuple[float | None, float]]) -> dict[str, float | None]:
     """How near rewards are to the scores that people gave: the mean squared error, and Pearson's correlation.
 
-    None where there are no scores, and the correlation where all are alike.
+    given: (score, reward) of each reply; a score is None where people gave none. The figures are None where no reply
+    has a score, and the correlation where all are alike.
     """
-    both = [(score, reward) for one in judged for score, reward in zip(one.scores, one.rewards, strict=True)]
+    both = [(score, reward) for score, reward in given if score is not None]
     if not both:
         return {"heldout_mse": None, "heldout_correlation": None}
     scores, rewards = zip(*both, strict=True)

@@ -30,9 +30,14 @@ KEY = "preferences.data"
 
 
 def row(pair: Preference) -> dict[str, Any]:
-    replies = [asdict(reply) for reply in pair.replies] or None
-    turns = [asdict(turn) for turn in pair.prompt]
-    return {"prompt": turns, "chosen": pair.chosen, "rejected": pair.rejected, "replies": replies}
+    return {
+        "task": pair.task,
+        "prompt": [asdict(turn) for turn in pair.prompt],
+        "chosen": pair.chosen,
+        "rejected": pair.rejected,
+        "chosen_score": pair.chosen_score,
+        "rejected_score": pair.rejected_score,
+    }
 
 
 def parts(pair: Preference) -> Parts:

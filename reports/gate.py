@@ -16,7 +16,7 @@ from contract.settings.training import Export
 from contract.store import Store
 
 T = TypeVar("T", bound=Result)
-SOURCES, NAME_CHARS = 40, 200  # files that are told one by one, and how much of a name
+TASKS, NAME_CHARS = 40, 200  # tasks that are told one by one, and how much of a name
 FILE_BYTES = 4_000_000  # far more than fifty pairs of bounded texts take
 
 
@@ -94,9 +94,9 @@ class View:
     criteria: tuple[Criterion, ...] = ()
 
     @property
-    def sources(self) -> list[tuple[str, dict[str, float | int]]]:
-        """The accuracy on each file of the preferences, at most SOURCES of them, with names that can be shown."""
-        found = list(self.reward.sources.items())[:SOURCES] if self.reward else []
+    def tasks(self) -> list[tuple[str, dict[str, float | int]]]:
+        """The accuracy on each task, at most TASKS of them, with names that can be shown."""
+        found = list(self.reward.tasks.items())[:TASKS] if self.reward else []
         whole = [(name, one) for name, one in found if {"pairs", "accuracy", "low", "high"} <= one.keys()]
         return [(printable(name[:NAME_CHARS]), one) for name, one in whole]
 

@@ -11,6 +11,7 @@ from contract.kinds import Kind
 from contract.settings.training import Judge
 from training import reward
 from training.data.examples import read_pairs
+from training.data.rankings import Rankings
 from training.engine.job import Job
 
 
@@ -19,8 +20,8 @@ def run(job: Job) -> None:
     if not settings.share:
         job.commit(job.scratch.fresh(f"result-{job.ranks.rank}"), results.Judge())
         return
-    pairs = reward.divided(job, read_pairs(job, Kind.PAIRS), settings.share, judge=True)
+    rankings = reward.divided(job, Rankings(read_pairs(job, Kind.PAIRS)), settings.share, judge=True)
     as_reward = job.setting("reward").model_copy(update={"engine": settings.engine, "seed": settings.seed})
-    folder, figures = reward.fit(job, as_reward, pairs)
+    folder, figures = reward.fit(job, as_reward, rankings)
     told = {name: value for name, value in figures.items() if name in results.Judge.model_fields}
     job.commit(folder, results.Judge(**told), {reward.CALIBRATION: Kind.CALIBRATION})

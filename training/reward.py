@@ -12,7 +12,6 @@ with K replies counts once, and not K (K - 1) / 2 times, which would overfit (In
 import hashlib
 import json
 import math
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from contract import results
-from contract.conversation import Preference, Scored, opening
+from contract.conversation import opening
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Progress
@@ -34,8 +33,9 @@ from contract.settings.training import Reward
 from evals.calibration import reliability
 from evals.rewards import Judged, comparisons, histograms, ranking_figures, regression_figures
 from training.chat.template import Chat, Cut, count_cuts, open_chat
-from training.data.examples import Examples, read_pairs
+from training.data.examples import read_pairs
 from training.data.order import rows_of, share_of
+from training.data.rankings import Ranking, Rankings
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -50,120 +50,108 @@ __all__ = ["RewardModel", "last", "load_reward_model"]  # of the model, for thos
 
 CALIBRATION = "calibration.json"
 WORST, TEXT_CHARS = 50, 2000  # pairs that people read, and how much of each of their texts
-MOST_REPLIES = 9
-"""Replies to one prompt that are compared: labelers ranked 4 to 9 (InstructGPT, section 3.5). Of more, some between the
-best and the worst are left out, because all go through the model at once."""
-ROW = re.compile(r"(.+) (?:line|item|row) \d+")  # where an example stands in a file that was read
 Objective = Literal["pairwise", "regression", "both"]
 
 
 class Unfit(StrEnum):
-    """Why a prompt is left out: what its replies became when they were cut to `max_tokens`, or how they were scored."""
+    """Why a prompt is left out: what its replies became when they were cut, or that nobody scored them."""
 
     EQUAL = "equal"
     """The same tokens, so that nothing tells the better from the worse."""
     LOST_END = "lost_end"
-    """Fewer than two are left with their end-of-text, at which the reward is read."""
-    TIED = "tied"
-    """People found all equally good, so that there is no pair."""
+    """No pair is left of which both have their end-of-text, at which the reward is read."""
     NO_SCORES = "no_scores"
     """They are ranked and not scored, which regression cannot learn from."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Replies to one prompt, the best first: whole chats as tokens, people's scores, and the tokens of each reply.
+    """Replies to one prompt: whole chats as tokens, the tokens and the text of each reply, and people's scores.
 
-    `scored`: the scores are people's, and not only the order of a pair. `cuts`: what was taken so that they fit.
-    `texts` are the replies.
+    `pairs` are the places of (a better, a worse) reply. `cuts`: what was taken so that they fit.
     """
 
     chats: list[list[int]]
-    scores: list[float]
     sizes: list[int]
-    scored: bool
-    cuts: frozenset[Cut]
     texts: list[str]
+    scores: list[float | None]
+    pairs: list[tuple[int, int]]
+    cuts: frozenset[Cut]
+
+    @property
+    def scored(self) -> bool:
+        """Whether people scored any of the replies."""
+        return any(score is not None for score in self.scores)
 
 
-def ranked(chat: Chat, pair: Preference, max_tokens: int) -> Ranked:
+def ranked(chat: Chat, ranking: Ranking, max_tokens: int) -> Ranked:
     """The replies to a prompt as tokens, all after the same tokens of the prompt.
 
-    A reply that lost its end, or became the same as a better one, is left out.
+    Replies that lost their end are left out, and so are pairs of replies that became the same.
     """
-    replies = spread(pair.replies or (Scored(pair.chosen, 1.0), Scored(pair.rejected, 0.0)))
-    fit = chat.fit(pair.prompt, [one.text for one in replies], max_tokens)
-    kept: dict[tuple[int, ...], Scored] = {}
-    for ids, reply in zip(fit.replies, replies, strict=True):
-        if ids[-1] == chat.end_of_text:
-            kept.setdefault(tuple(ids), reply)
+    fit = chat.fit(ranking.prompt, ranking.replies, max_tokens)
+    whole = [place for place, ids in enumerate(fit.replies) if ids[-1] == chat.end_of_text]
+    places = {place: index for index, place in enumerate(whole)}
     return Ranked(
-        [[*fit.prompt, *ids] for ids in kept],
-        [one.score for one in kept.values()],
-        [len(ids) for ids in kept],
-        bool(pair.replies),
+        [fit.prompt + fit.replies[place] for place in whole],
+        [len(fit.replies[place]) for place in whole],
+        [ranking.replies[place] for place in whole],
+        [ranking.scores[place] for place in whole],
+        [
+            (places[better], places[worse])
+            for better, worse in ranking.pairs
+            if better in places and worse in places and fit.replies[better] != fit.replies[worse]
+        ],
         fit.cuts,
-        [one.text for one in kept.values()],
     )
-
-
-def spread(replies: Sequence[Scored]) -> Sequence[Scored]:
-    """At most MOST_REPLIES of ranked replies: the best, the worst, and others evenly between."""
-    if len(replies) <= MOST_REPLIES:
-        return replies
-    return [replies[index * (len(replies) - 1) // (MOST_REPLIES - 1)] for index in range(MOST_REPLIES)]
 
 
 def unfit(found: Ranked, objective: Objective) -> Unfit | None:
     """Why replies cannot be learned from once they are cut; None if they can."""
-    if len(found.chats) < 2:
-        return Unfit.LOST_END if Cut.REPLY in found.cuts else Unfit.EQUAL
-    if objective == "regression":
+    if objective == "regression" and found.chats:
         return None if found.scored else Unfit.NO_SCORES
-    return None if len({*found.scores}) > 1 else Unfit.TIED
+    if found.pairs:
+        return None
+    return Unfit.LOST_END if Cut.REPLY in found.cuts else Unfit.EQUAL
 
 
 def sift(
-    job: Job, settings: Reward, chat: Chat, pairs: Examples[Preference], objective: Objective
-) -> tuple[Examples[Preference], Counter[Unfit]]:
+    job: Job, settings: Reward, chat: Chat, rankings: Rankings, objective: Objective
+) -> tuple[Rankings, Counter[Unfit]]:
     """The prompts that can be learned from within `max_tokens`, and how many cannot, by reason; the same everywhere.
 
     Raises InputError if none can be.
     """
     own: dict[int, Unfit] = {}
-    for row in range(job.ranks.rank, len(pairs), job.ranks.world):
-        if reason := unfit(ranked(chat, pairs[row], settings.max_tokens), objective):
-            own[pairs.numbers[row]] = reason
-    dropped = {number: reason for part in job.ranks.gather(own) for number, reason in part.items()}
+    for row in range(job.ranks.rank, len(rankings), job.ranks.world):
+        if reason := unfit(ranked(chat, rankings[row], settings.max_tokens), objective):
+            own[row] = reason
+    dropped = {row: reason for part in job.ranks.gather(own) for row, reason in part.items()}
     counts = Counter(dropped.values())
-    if pairs and len(dropped) == len(pairs):
+    if rankings and len(dropped) == len(rankings):
         why = ", ".join(f"{reason.value} {count:,}" for reason, count in counts.most_common())
         raise InputError(
-            f"{job.task.stage}: none of {len(pairs):,} prompts keeps two replies that can be compared within "
+            f"{job.task.stage}: none of {len(rankings):,} prompts keeps replies that can be compared within "
             f"reward.max_tokens {settings.max_tokens} ({why}); raise it, or give preferences other data"
         )
-    return pairs.without(dropped), counts
+    return rankings.without(dropped), counts
 
 
 def for_judge(prompt: str, share: float) -> bool:
-    """Whether the pairs whose dialogue opens with this prompt are the judge's. A larger share only adds prompts."""
+    """Whether the replies to dialogues that open with this prompt are the judge's. A larger share only adds prompts."""
     return int.from_bytes(hashlib.sha256(f"judge\0{prompt}".encode()).digest()[:8]) < share * 2**64
 
 
-def divided(job: Job, pairs: Examples[Preference], share: float, judge: bool) -> Examples[Preference]:
-    """The training pairs of the reward model, or those of the judge, which have other prompts.
+def divided(job: Job, rankings: Rankings, share: float, judge: bool) -> Rankings:
+    """The training prompts of the reward model, or those of the judge, which are others.
 
     Raises InputError if there are none.
     """
-    others = [
-        number
-        for number, pair in zip(pairs.numbers, pairs, strict=True)
-        if for_judge(opening(pair.prompt), share) != judge
-    ]
-    mine = pairs.without(frozenset(others)) if others else pairs
+    others = {row for row, one in enumerate(rankings) if for_judge(opening(one.prompt), share) != judge}
+    mine = rankings.without(others)
     if not len(mine):
         raise InputError(
-            f"{job.task.stage}: judge.share {share:g} leaves it none of {len(pairs):,} training pairs; "
+            f"{job.task.stage}: judge.share {share:g} leaves it none of {len(rankings):,} training prompts; "
             f"{'raise' if judge else 'lower'} it, or set it to 0 to do without a second reward model"
         )
     return mine
@@ -191,36 +179,42 @@ def losses_of(rewards: Tensor, groups: Sequence[Ranked], objective: Objective, c
     pairwise: -log sigmoid(r_better - r_worse), a mean over a prompt's pairs (InstructGPT, eq. 1). regression: the mean
     squared error of a prompt's rewards as scores. both: the former plus `coef` times the latter.
     """
-    device = rewards.device
-    sizes = [len(one.chats) for one in groups]
-    group = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes)).to(device)
-    scores = torch.tensor([score for one in groups for score in one.scores], dtype=torch.float32, device=device)
-    scored = torch.tensor([one.scored for one in groups for _ in one.chats], dtype=torch.float32, device=device)
-    better = ((group[:, None] == group[None, :]) & (scores[:, None] > scores[None, :])).float()
-    pairs = torch.zeros(len(groups), device=device).index_add(0, group, better.sum(1)).clamp(min=1)
-    weight = better / pairs[group][:, None]
-    margins = rewards[:, None] - rewards[None, :]
-    pairwise = (pairwise_loss(rewards[:, None], rewards[None, :]) * weight).sum()
-    right = (((margins > 0).float() + 0.5 * (margins == 0).float()) * weight).sum()
-    each = torch.tensor(sizes, dtype=torch.float32, device=device)[group]
-    regression = ((rewards.float() - scores) ** 2 * scored / each).sum()
+    starts = [sum(len(one.chats) for one in groups[:number]) for number in range(len(groups))]
+    pairs = [
+        (start + better, start + worse, 1 / len(one.pairs))
+        for start, one in zip(starts, groups, strict=True)
+        for better, worse in one.pairs
+    ]
+    known = [
+        (start + place, score, 1 / sum(other is not None for other in one.scores))
+        for start, one in zip(starts, groups, strict=True)
+        for place, score in enumerate(one.scores)
+        if score is not None
+    ]
+    values = rewards.float()
+    chosen, rejected = (values[[pair[side] for pair in pairs]] for side in (0, 1))
+    weight = torch.tensor([pair[2] for pair in pairs], device=rewards.device)
+    pairwise = (pairwise_loss(chosen, rejected) * weight).sum()
+    right = (((chosen > rejected).float() + 0.5 * (chosen == rejected).float()) * weight).sum()
+    scores, each = (torch.tensor([one[at] for one in known], device=rewards.device) for at in (1, 2))
+    regression = ((values[[one[0] for one in known]] - scores) ** 2 * each).sum()
     total = {"pairwise": pairwise, "regression": regression, "both": pairwise + coef * regression}[objective]
     return Losses(total, pairwise.detach(), regression.detach(), right.detach())
 
 
 @torch.no_grad()
 def score_groups(
-    job: Job, settings: Reward, module: nn.Module, chat: Chat, pairs: Sequence[Preference]
+    job: Job, settings: Reward, module: nn.Module, chat: Chat, rankings: Sequence[Ranking]
 ) -> list[list[float]]:
     """The rewards of the replies to each prompt, in the order of `ranked`, on every process."""
     own: dict[int, list[float]] = {}
     size = settings.engine.micro_batch
-    starts = range(0, len(pairs), size)
+    starts = range(0, len(rankings), size)
     for turn in range(math.ceil(len(starts) / job.ranks.world)):
         # A process without work repeats the last part: under ZeRO 3, every process must join every forward pass.
         index = turn * job.ranks.world + job.ranks.rank
         start = starts[min(index, len(starts) - 1)]
-        groups = [ranked(chat, pair, settings.max_tokens) for pair in pairs[start : start + size]]
+        groups = [ranked(chat, one, settings.max_tokens) for one in rankings[start : start + size]]
         chats = [ids for one in groups for ids in one.chats]
         found = rewards_of(module, chats, chat.pad, job.ranks.device).split([len(one.chats) for one in groups])
         if index < len(starts):
@@ -228,18 +222,16 @@ def score_groups(
     return job.ranks.rows(own)
 
 
-def judged(pair: Preference, found: Ranked, rewards: Sequence[float]) -> Judged:
+def judged(ranking: Ranking, found: Ranked, rewards: Sequence[float]) -> Judged:
     """The replies to a held-out prompt with their rewards, for `evals.rewards`.
 
     Dialogues with one opening stand on one side of the split, so their pairs were drawn together.
     """
-    named = ROW.fullmatch(pair.source)
-    source = named[1] if named else ""
-    return Judged(tuple(found.scores), tuple(rewards), tuple(found.sizes), opening(pair.prompt), source)
+    return Judged(tuple(found.pairs), tuple(rewards), tuple(found.sizes), opening(ranking.prompt), ranking.task)
 
 
 def calibration(
-    pairs: Sequence[Preference], numbers: Sequence[int], groups: Sequence[Ranked], seen: Sequence[Judged]
+    rankings: Sequence[Ranking], numbers: Sequence[int], groups: Sequence[Ranked], seen: Sequence[Judged]
 ) -> dict[str, Any]:
     """What a person needs to see why the gate opened.
 
@@ -248,13 +240,13 @@ def calibration(
     that sigmoid(better - worse) is the probability that the model gives to the ranking. `row` is the example's number,
     one of `numbers`, among all that are held out. Texts are cut to TEXT_CHARS characters.
     """
-    both = [(row, better, worse) for row, one in enumerate(seen) for better, worse in one.pairs()]
+    both = [(row, better, worse) for row, one in enumerate(seen) for better, worse in one.pairs]
     rewards = [(seen[row].rewards[better], seen[row].rewards[worse]) for row, better, worse in both]
     wrong = sorted((better - worse, at) for at, (better, worse) in enumerate(rewards) if better < worse)[:WORST]
     worst = []
     for margin, at in wrong:
         row, better, worse = both[at]
-        prompt = "\n".join(f"{turn.role}: {turn.text}" for turn in pairs[row].prompt)
+        prompt = "\n".join(f"{turn.role}: {turn.text}" for turn in rankings[row].prompt)
         texts = {"prompt": prompt, "chosen": groups[row].texts[better], "rejected": groups[row].texts[worse]}
         figures = {"row": numbers[row], "margin": margin}
         figures |= {"reward_chosen": rewards[at][0], "reward_rejected": rewards[at][1]}
@@ -266,12 +258,12 @@ def calibration(
     }
 
 
-def mean_score(pairs: Examples[Preference]) -> float:
+def mean_score(rankings: Rankings) -> float:
     """The mean of all scores that people gave, at which a head that learns them starts; 0 without any."""
-    return fmean([reply.score for pair in pairs for reply in pair.replies] or [0.0])
+    return fmean([score for one in rankings for score in one.scores if score is not None] or [0.0])
 
 
-def fresh(job: Job, settings: Reward, train: Examples[Preference]) -> RewardModel:
+def fresh(job: Job, settings: Reward, train: Rankings) -> RewardModel:
     """The reward model before the first step: the SFT model with a new head."""
     module = RewardModel(model.load_model(job, job.manifest("sft"), settings.engine.dtype).base_model, settings.seed)
     if settings.objective != "pairwise":
@@ -281,18 +273,19 @@ def fresh(job: Job, settings: Reward, train: Examples[Preference]) -> RewardMode
 
 def run(job: Job) -> None:
     settings: Reward = job.settings
-    pairs = divided(job, read_pairs(job, Kind.PAIRS), job.setting("judge.share"), judge=False)
-    folder, figures = fit(job, settings, pairs)
+    rankings = divided(job, Rankings(read_pairs(job, Kind.PAIRS)), job.setting("judge.share"), judge=False)
+    folder, figures = fit(job, settings, rankings)
     job.commit(folder, results.Reward(**figures), {CALIBRATION: Kind.CALIBRATION})
 
 
-def fit(job: Job, settings: Reward, pairs: Examples[Preference]) -> tuple[Path, dict[str, Any]]:
-    """Train a reward model on some of the training pairs.
+def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str, Any]]:
+    """Train a reward model on some of the training prompts.
 
     Returns the folder of its files and the figures of `results.Reward`.
     """
     chat = open_chat(job)
-    train, dropped = sift(job, settings, chat, pairs, settings.objective)
+    train, dropped = sift(job, settings, chat, rankings, settings.objective)
+    numbers = train.numbers
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
     engine = Engine(job, fresh(job, settings, train), settings.optim, settings.engine, settings.batch, steps)
 
@@ -306,7 +299,7 @@ def fit(job: Job, settings: Reward, pairs: Examples[Preference]) -> tuple[Path, 
         sums = torch.zeros(4, dtype=torch.float64)
         for start in range(0, len(mine), engine.micro_batch):
             part = mine[start : start + engine.micro_batch]
-            groups = [ranked(chat, pair, settings.max_tokens) for pair in part]
+            groups = [ranked(chat, one, settings.max_tokens) for one in part]
             chats = [ids for one in groups for ids in one.chats]
             rewards = rewards_of(engine, chats, chat.pad, job.ranks.device)
             found = losses_of(rewards, groups, settings.objective, settings.regression_coef)
@@ -318,7 +311,7 @@ def fit(job: Job, settings: Reward, pairs: Examples[Preference]) -> tuple[Path, 
         parts = {} if settings.objective == "pairwise" else {"pairwise_loss": ranking, "regression_loss": error}
         machine = of_machine(job.ranks, time.perf_counter() - began)
         job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm, **parts, **machine)
-        engine.report_skip(step, (("", train.numbers[row]) for row in rows))
+        engine.report_skip(step, (("", numbers[row]) for row in rows))
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
@@ -330,18 +323,20 @@ def fit(job: Job, settings: Reward, pairs: Examples[Preference]) -> tuple[Path, 
 
 
 def finish(
-    job: Job, settings: Reward, engine: Engine, chat: Chat, train: Examples[Preference], dropped: Counter[Unfit]
+    job: Job, settings: Reward, engine: Engine, chat: Chat, train: Rankings, dropped: Counter[Unfit]
 ) -> tuple[Path, dict[str, Any]]:
     """Measure on the held-out pairs, normalise, and write what is to be committed: the folder, and the figures.
 
-    It learned from the pairs `train`; `dropped` counts those that it could not learn from.
+    It learned from the prompts `train`; `dropped` counts those that it could not learn from.
     """
-    heldout, more = sift(job, settings, chat, read_pairs(job, Kind.HELDOUT_PAIRS), "pairwise")
+    heldout, more = sift(job, settings, chat, Rankings(read_pairs(job, Kind.HELDOUT_PAIRS)), "pairwise")
     rewards = score_groups(job, settings, engine.module, chat, heldout)
-    groups = [ranked(chat, pair, settings.max_tokens) for pair in heldout]
+    groups = [ranked(chat, one, settings.max_tokens) for one in heldout]
     seen = [judged(*one) for one in zip(heldout, groups, rewards, strict=True)]
     metrics = ranking_figures(seen)
-    metrics |= regression_figures([one for one, found in zip(seen, groups, strict=True) if found.scored])
+    metrics |= regression_figures(
+        [both for one, given in zip(groups, rewards, strict=True) for both in zip(one.scores, given, strict=True)]
+    )
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     weights = engine.weights()
     if weights:
@@ -351,8 +346,8 @@ def finish(
     (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, groups, seen)))
     sides = {"training": (train, dropped), "heldout": (heldout, more)}
     cuts = {
-        name: count_cuts(job, pairs, lambda pair: ranked(chat, pair, settings.max_tokens).cuts)
-        for name, (pairs, _) in sides.items()
+        name: count_cuts(job, some, lambda one: ranked(chat, one, settings.max_tokens).cuts)
+        for name, (some, _) in sides.items()
     }
     left_out = {name: {reason.value: counts[reason] for reason in Unfit} for name, (_, counts) in sides.items()}
     return folder, {"pairs": len(train), "dropped": left_out, "cuts": cuts, **metrics, **engine.figures()}

@@ -8,11 +8,11 @@ from evals.calibration import calibration_error
 from evals.intervals import wilson
 from evals.rewards import (
     OTHERS,
-    SOURCES,
+    TASKS,
     Comparison,
     Judged,
     accuracy,
-    by_source,
+    by_task,
     comparisons,
     histograms,
     ranking_figures,
@@ -20,18 +20,16 @@ from evals.rewards import (
 )
 
 
-def pair(better: float, worse: float, prompt: str, shorter: bool = False, source: str = "") -> Judged:
-    return Judged((1.0, 0.0), (better, worse), (3, 9) if shorter else (9, 3), prompt, source)
+def pair(better: float, worse: float, prompt: str, shorter: bool = False) -> Judged:
+    return Judged(((0, 1),), (better, worse), (3, 9) if shorter else (9, 3), prompt)
 
 
-def test_every_two_replies_are_a_pair_but_those_that_people_found_equally_good() -> None:
-    four = Judged((4.0, 2.0, 2.0, 5.0), (0.4, 0.3, 0.2, 0.1), (1, 2, 3, 4), "p", "s")
-    assert sorted(four.pairs()) == [(0, 1), (0, 2), (3, 0), (3, 1), (3, 2)]
-    assert four.preferred == 0.1
-    assert Judged((5.0, 5.0), (0.1, 0.2), (1, 1), "p").preferred == 0.1
+def test_every_pair_of_a_ranking_is_compared_and_its_best_replies_are_preferred() -> None:
+    four = Judged(((3, 0), (3, 1), (0, 1), (2, 1)), (0.4, 0.3, 0.2, 0.1), (1, 2, 3, 4), "p", "t")
+    assert four.preferred == [0.1, 0.2], "to the fourth and the third people prefer no other"
     found = {round(one.margin, 9): one.shorter for one in comparisons([four])}
-    assert found == {0.1: True, 0.2: True, -0.3: False, -0.2: False, -0.1: False}
-    assert {(one.prompt, one.source) for one in comparisons([four])} == {("p", "s")}
+    assert found == {-0.3: False, -0.2: False, 0.1: True, -0.1: False}
+    assert {(one.prompt, one.task) for one in comparisons([four])} == {("p", "t")}
 
 
 def test_measured_figures() -> None:
@@ -44,7 +42,7 @@ def test_measured_figures() -> None:
     assert found["heldout_loss"] == pytest.approx(sum(losses) / 4)
     assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(wilson(2.5, 4, 0.95))
     assert found["ece"] == pytest.approx(calibration_error([1.0, 2.0, -1.0, 0.0]))
-    assert found["sources"] == {}
+    assert found["tasks"] == {}
     twice = ranking_figures(seen * 2)
     assert twice["heldout_prompts"] == 4
     assert twice["heldout_effective"] == pytest.approx(4), "a prompt that is asked twice says nothing new"
@@ -70,24 +68,25 @@ def test_accuracy_where_the_shorter_reply_is_better_shows_a_taste_for_length() -
     assert accuracy([]).low is None
 
 
-def test_sources_stand_apart_the_largest_first_and_small_ones_together() -> None:
+def test_tasks_stand_apart_the_largest_first_and_small_ones_together() -> None:
     named = [Comparison(1.0, False, one, "b") for one in range(2)] + [Comparison(-1.0, False, 9, "a")]
-    found = by_source(named)
+    found = by_task(named)
     assert list(found) == ["b", "a"]
     assert (found["b"]["pairs"], found["b"]["accuracy"], found["a"]["accuracy"]) == (2, 1.0, 0.0)
     assert 0 < found["b"]["low"] < 1
     assert found["b"]["high"] == pytest.approx(1.0)
-    assert by_source(named[:2]) == {}
-    many = by_source([Comparison(1.0, False, one, str(one)) for one in range(SOURCES + 5)])
-    assert (len(many), many[OTHERS]["pairs"]) == (SOURCES + 1, 5)
+    assert by_task(named[:2]) == by_task([Comparison(1.0, False, 1)]) == {}
+    assert list(by_task([*named[:2], *[Comparison(1.0, False, 1)] * 3])) == ["b", OTHERS]
+    many = by_task([Comparison(1.0, False, one, str(one)) for one in range(TASKS + 5)])
+    assert (len(many), many[OTHERS]["pairs"]) == (TASKS + 1, 5)
 
 
 def test_rewards_as_scores() -> None:
-    seen = [Judged((5.0, 1.0), (4.0, 2.0), (1, 1), "a"), Judged((3.0, 3.0), (3.0, 3.0), (1, 1), "b")]
-    found = regression_figures(seen)
-    assert found == {"heldout_mse": 0.5, "heldout_correlation": pytest.approx(1.0)}
-    assert regression_figures([]) == {"heldout_mse": None, "heldout_correlation": None}
-    assert regression_figures(seen[1:])["heldout_correlation"] is None
+    given = [(5.0, 4.0), (1.0, 2.0), (None, 90.0), (3.0, 3.0), (3.0, 3.0)]
+    assert regression_figures(given) == {"heldout_mse": 0.5, "heldout_correlation": pytest.approx(1.0)}
+    assert regression_figures([(1.0, 2.0), (2.0, 1.0)])["heldout_correlation"] == pytest.approx(-1.0)
+    assert regression_figures(given[2:3]) == {"heldout_mse": None, "heldout_correlation": None}
+    assert regression_figures(given[3:])["heldout_correlation"] is None
 
 
 def test_histograms_count_every_reward_once() -> None:

@@ -112,15 +112,15 @@ def test_what_the_recipe_asks_is_told_with_what_was_measured(run: Run, commit: C
     assert len(gate.view(run).criteria) == 2
 
 
-def test_sources_and_histograms_are_told_as_they_were_committed(run: Run, commit: Callable[..., None]) -> None:
+def test_tasks_and_histograms_are_told_as_they_were_committed(run: Run, commit: Callable[..., None]) -> None:
     figures = {"pairs": 4, "accuracy": 0.5, "low": 0.1, "high": 0.9}
     named = {f"{number} \x1b[31m": figures for number in range(60)} | {"broken": {"pairs": 1}}
     drawn = {"edges": [0.0, 1.0, 2.0], "better": [1, 2], "worse": [3, 4]}
-    commit("reward", REWARD.model_copy(update={"sources": named}), dumped(histograms=drawn))
+    commit("reward", REWARD.model_copy(update={"tasks": named}), dumped(histograms=drawn))
     found = gate.view(run)
-    assert len(found.sources) == 40
-    assert found.sources[0][1] == figures
-    assert "\x1b" not in found.sources[0][0]
+    assert len(found.tasks) == 40
+    assert found.tasks[0][1] == figures
+    assert "\x1b" not in found.tasks[0][0]
     assert found.calibration is not None
     assert found.calibration.histograms == gate.Histograms.model_validate(drawn)
     assert gate.Calibration(bins=(), worst=()).histograms.edges == (), "an older version wrote none"

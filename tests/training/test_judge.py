@@ -1,7 +1,6 @@
 """The judge: it learns as the reward model does, from other prompts and another seed, and PPO's result does not depend on it."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -10,6 +9,7 @@ from contract.kinds import Kind
 from contract.manifest import need
 from training import judge, reward
 from training.data.examples import read_pairs
+from training.data.rankings import Rankings
 from training.engine.job import Job
 
 
@@ -17,7 +17,7 @@ def test_it_is_another_model_of_other_prompts_and_is_measured_on_the_same(align:
     job = align("evaluate")  # which has reward and judge run
     second, first = job.manifest("judge"), job.manifest("reward")
     found, known = results.Judge.of(second), results.Reward.of(first)
-    pairs = read_pairs(align("judge"), Kind.PAIRS)
+    pairs = Rankings(read_pairs(align("judge"), Kind.PAIRS))
     assert found.pairs + known.pairs + sum(sum(one.dropped["training"].values()) for one in (found, known)) == len(
         pairs
     )
@@ -45,5 +45,5 @@ def test_a_recipe_may_do_without(align: Callable[..., Job]) -> None:
     judge.run(job)
     made = need(job.store, job.task)
     assert (results.Judge.of(made), made.of(Kind.MODEL)) == (results.Judge(), [])
-    pairs: Any = read_pairs(align("reward", "judge.share=0"), Kind.PAIRS)
-    assert reward.divided(job, pairs, 0, judge=False) is pairs
+    every = Rankings(read_pairs(align("reward", "judge.share=0"), Kind.PAIRS))
+    assert reward.divided(job, every, 0, judge=False).numbers == every.numbers

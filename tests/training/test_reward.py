@@ -1,6 +1,7 @@
 """The reward model: where it reads, what it holds out, how it is measured, and that a real run learns, normalises and resumes."""
 
 import io
+import itertools
 import json
 import math
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from contract.conversation import Preference, Scored, Turn
+from contract.conversation import Preference, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import need
@@ -29,6 +30,7 @@ from training import reward
 from training.chat.template import Chat, Fit, open_chat
 from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of
+from training.data.rankings import Ranking, Rankings, ranking_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.models import llama as model
@@ -38,6 +40,16 @@ def pair(prompt: str, index: int = 0) -> Preference:
     return Preference((Turn("user", prompt),), f"good {index}", f"bad {index}")
 
 
+def two(prompt: str, chosen: str, rejected: str) -> Ranking:
+    return ranking_of([Preference((Turn("user", prompt),), chosen, rejected)])
+
+
+def ranking(*scores: float | None) -> Ranking:
+    """A prompt with a reply for each score, the best first, and a pair of each two."""
+    pairs = tuple((one, other) for one in range(len(scores)) for other in range(one + 1, len(scores)))
+    return Ranking((Turn("user", "p"),), tuple(f"reply {one}" for one in range(len(scores))), scores, pairs, "chat")
+
+
 @pytest.fixture(scope="module")
 def chat(corpus_store: Callable[..., Run]) -> Chat:
     run = corpus_store(name="chat")
@@ -45,26 +57,17 @@ def chat(corpus_store: Callable[..., Run]) -> Chat:
     return Chat(Path(run.store.root, files[0]))
 
 
-def ranking(*scores: float, prompt: str = "p") -> Preference:
-    """A prompt with a reply for each score."""
-    texts = [f"reply {number}" for number in range(len(scores))]
-    replies = tuple(Scored(text, score) for text, score in zip(texts, scores, strict=True))
-    return Preference((Turn("user", prompt),), texts[0], texts[-1], replies)
-
-
 def test_a_pair_becomes_two_chats_the_better_first(chat: Chat) -> None:
     one = pair("p", 1)
-    found = reward.ranked(chat, one, 90)
+    found = reward.ranked(chat, ranking_of([one]), 90)
     chats = [chat.encode([*one.prompt, Turn("assistant", reply)], 90)[0] for reply in (one.chosen, one.rejected)]
-    assert (found.chats, found.scores, found.scored) == (chats, [1.0, 0.0], False)
+    assert (found.chats, found.pairs, found.scores, found.scored) == (chats, [(0, 1)], [None, None], False)
     assert found.sizes == [len(chat.response(reply, 90)) for reply in (one.chosen, one.rejected)]
     assert found.texts == [one.chosen, one.rejected]
 
 
 def test_all_replies_answer_the_same_tokens_however_long_they_are(chat: Chat) -> None:
-    long = Preference(
-        (Turn("user", "Where is the old mill? " * 9),), "Here.", "The river stands near the old mill. " * 2
-    )
+    long = two("Where is the old mill? " * 9, "Here.", "The river stands near the old mill. " * 2)
     found = reward.ranked(chat, long, 48)
     prompts = [ids[: len(ids) - size] for ids, size in zip(found.chats, found.sizes, strict=True)]
     assert prompts[0] == prompts[1]
@@ -72,32 +75,33 @@ def test_all_replies_answer_the_same_tokens_however_long_they_are(chat: Chat) ->
     assert len(found.chats[1]) == 48, "the longer reply decides"
 
 
-def test_of_many_replies_the_best_the_worst_and_some_between_are_compared(chat: Chat) -> None:
-    found = reward.ranked(chat, ranking(*range(40, 0, -1)), 90)
-    assert found.scores == [40, 36, 31, 26, 21, 16, 11, 6, 1]
-    assert reward.ranked(chat, ranking(*range(9, 0, -1)), 90).scores == [*range(9, 0, -1)]
-
-
-def test_a_reply_that_lost_its_end_or_repeats_a_better_one_is_left_out_of_its_ranking(chat: Chat) -> None:
+def test_a_reply_that_lost_its_end_is_left_out_of_its_ranking(chat: Chat) -> None:
     long = "The river stands near the old mill. " * 9
-    replies = (Scored("Yes.", 5.0), Scored(long, 4.0), Scored("No.", 3.0), Scored("Yes.", 1.0))
-    found = reward.ranked(chat, Preference((Turn("user", "So?"),), "Yes.", "Yes.", replies), 40)
-    assert (found.texts, found.scores) == (["Yes.", "No."], [5.0, 3.0])
-    assert reward.unfit(found, "pairwise") is None
+    four = Ranking(
+        (Turn("user", "So?"),), ("Yes.", long, "No.", "Yes. "), (5.0, 4.0, None, 1.0), ((0, 1), (0, 2), (1, 3), (2, 3))
+    )
+    found = reward.ranked(chat, four, 40)
+    assert (found.texts, found.scores) == (["Yes.", "No.", "Yes. "], [5.0, None, 1.0])
+    assert found.pairs == [(0, 1), (1, 2)], "by their new places"
+    assert (found.scored, reward.unfit(found, "pairwise")) == (True, None)
     assert "reply_cut" in found.cuts
 
 
 def test_why_a_prompt_cannot_be_learned_from(chat: Chat) -> None:
-    tied, two = reward.ranked(chat, ranking(3.0, 3.0), 90), reward.ranked(chat, pair("p"), 90)
-    assert [reward.unfit(tied, one) for one in ("pairwise", "both", "regression")] == ["tied", "tied", None]
-    assert [reward.unfit(two, one) for one in ("pairwise", "both", "regression")] == [None, None, "no_scores"]
+    scored, plain = reward.ranked(chat, ranking(3.0, None), 90), reward.ranked(chat, ranking(None, None), 90)
+    assert [reward.unfit(scored, one) for one in ("pairwise", "both", "regression")] == [None, None, None]
+    assert [reward.unfit(plain, one) for one in ("pairwise", "both", "regression")] == [None, None, "no_scores"]
+    tied = reward.ranked(chat, Ranking((Turn("user", "p"),), ("a", "b"), (3.0, 3.0), ()), 90)
+    assert [reward.unfit(tied, one) for one in ("both", "regression")] == ["equal", None]
 
 
-def pairs_table(pairs: list[Preference]) -> Examples[Preference]:
+def table(pairs: list[Preference]) -> Rankings:
     rows = [{"prompt": one.prompt[0].text, "chosen": one.chosen, "rejected": one.rejected} for one in pairs]
-    return Examples(
-        pa.Table.from_pylist(rows),
-        lambda row: Preference((Turn("user", row["prompt"]),), row["chosen"], row["rejected"]),
+    return Rankings(
+        Examples(
+            pa.Table.from_pylist(rows),
+            lambda row: Preference((Turn("user", row["prompt"]),), row["chosen"], row["rejected"]),
+        )
     )
 
 
@@ -109,10 +113,10 @@ def test_pairs_that_became_equal_or_lost_their_end_are_left_out_and_counted(chat
         Preference((Turn("user", "So?"),), "Yes.", same),
         Preference((Turn("user", "Twice?"),), "Yes.", "Yes."),
     ]
-    pairs = pairs_table([pair("a", 1), cut[0], pair("b", 2), cut[1], cut[2]])
+    rankings = table([pair("a", 1), cut[0], pair("b", 2), cut[1], cut[2]])
     own: list[Any] = []
 
-    def sifted(rank: int, gather: Callable[[Any], Any], some: Examples[Preference] = pairs) -> Any:
+    def sifted(rank: int, gather: Callable[[Any], Any], some: Rankings = rankings) -> Any:
         ranks = SimpleNamespace(rank=rank, world=world, gather=gather)
         job: Any = SimpleNamespace(ranks=ranks, task=SimpleNamespace(stage="reward"))
         return reward.sift(job, Reward(max_tokens=40), chat, some, "pairwise")
@@ -121,34 +125,34 @@ def test_pairs_that_became_equal_or_lost_their_end_are_left_out_and_counted(chat
         sifted(rank, lambda mine: own.append(mine) or [mine])
     assert [set(mine) for mine in own] == [{row for row in (1, 3, 4) if row % world == rank} for rank in range(world)]
     kept, dropped = sifted(0, lambda mine: own)
-    assert (list(kept.numbers), list(kept)) == ([0, 2], [pairs[0], pairs[2]])
+    assert (kept.numbers, list(kept)) == ([0, 2], [rankings[0], rankings[2]])
     assert dropped == {"equal": 1, "lost_end": 2}
-    said = r"reward: none of 2 prompts keeps two replies .* reward.max_tokens 40 \(lost_end 2\); raise it"
+    said = r"reward: none of 2 prompts keeps replies .* reward.max_tokens 40 \(lost_end 2\); raise it"
     with pytest.raises(InputError, match=said):
-        sifted(0, lambda mine: [{0: reward.Unfit.LOST_END, 1: reward.Unfit.LOST_END}], pairs_table(cut[:2]))
+        sifted(0, lambda mine: [{0: reward.Unfit.LOST_END, 1: reward.Unfit.LOST_END}], table(cut[:2]))
 
 
-def test_the_judge_and_the_reward_model_learn_from_other_prompts(chat: Chat) -> None:
-    pairs = pairs_table([pair(f"q{index // 2}", index) for index in range(400)])
+def test_the_judge_and_the_reward_model_learn_from_other_prompts() -> None:
+    rankings = table([pair(f"q{index // 2}", index) for index in range(800)])
     job: Any = SimpleNamespace(task=SimpleNamespace(stage="judge"))
-    theirs, ours = (reward.divided(job, pairs, 0.3, judge) for judge in (True, False))
-    assert sorted([*theirs.numbers, *ours.numbers]) == list(range(400))
+    theirs, ours = (reward.divided(job, rankings, 0.3, judge) for judge in (True, False))
+    assert sorted([*theirs.numbers, *ours.numbers]) == list(range(0, 800, 2)), "two pairs of a prompt are one ranking"
     assert {one.prompt for one in theirs}.isdisjoint(one.prompt for one in ours)
     assert 80 < len(theirs) < 160
-    more = reward.divided(job, pairs, 0.5, judge=True)
+    more = reward.divided(job, rankings, 0.5, judge=True)
     assert set(theirs.numbers) < set(more.numbers), "a larger share only adds"
-    assert list(reward.divided(job, pairs, 0.0, judge=False).numbers) == list(range(400))
-    with pytest.raises(InputError, match=r"judge: judge.share 0 leaves it none of 400 training pairs; raise it"):
-        reward.divided(job, pairs, 0.0, judge=True)
+    assert reward.divided(job, rankings, 0.0, judge=False).numbers == rankings.numbers
+    with pytest.raises(InputError, match=r"judge: judge.share 0 leaves it none of 400 training prompts; raise it"):
+        reward.divided(job, rankings, 0.0, judge=True)
 
 
-def group(scores: list[float], scored: bool = True) -> reward.Ranked:
-    return reward.Ranked([[1]] * len(scores), scores, [1] * len(scores), scored, frozenset(), ["r"] * len(scores))
+def group(scores: list[float | None], pairs: list[tuple[int, int]]) -> reward.Ranked:
+    return reward.Ranked([[1]] * len(scores), [1] * len(scores), ["r"] * len(scores), scores, pairs, frozenset())
 
 
 def test_the_loss_of_a_ranking_is_the_mean_over_its_pairs_and_of_a_score_the_squared_error() -> None:
     rewards = torch.tensor([0.5, 1.0, -0.5, 2.0, 0.0], requires_grad=True)
-    groups = [group([3.0, 2.0, 2.0]), group([1.0, 0.0], scored=False)]
+    groups = [group([3.0, 2.0, 2.0], [(0, 1), (0, 2)]), group([None, None], [(0, 1)])]
 
     def surprise(margin: float) -> float:
         return math.log1p(math.exp(-margin))
@@ -160,6 +164,8 @@ def test_the_loss_of_a_ranking_is_the_mean_over_its_pairs_and_of_a_score_the_squ
     assert float(found.regression) == pytest.approx(error), "a pair that nobody scored has no score to learn"
     assert float(found.total.detach()) == pytest.approx(first + second + 0.25 * error)
     assert float(found.right) == pytest.approx(0.5 + 1)
+    unpaired = reward.losses_of(rewards[:3], [group([3.0, 2.0, 2.0], [])], "both", 2.0)
+    assert float(unpaired.total.detach()) == pytest.approx(2 * error)
     for objective, total in (("pairwise", first + second), ("regression", error)):
         assert float(reward.losses_of(rewards, groups, objective, 0.25).total.detach()) == pytest.approx(total)
     (gradient,) = torch.autograd.grad(reward.losses_of(rewards, groups, "pairwise", 0.0).total, rewards)
@@ -197,7 +203,7 @@ def test_judging_is_split_over_processes(world: int, count: int) -> None:
             return (tokens[:, :1] * 10 + tokens[:, 1:2]).expand(-1, 3).float()
 
         job: Any = SimpleNamespace(ranks=SimpleNamespace(rank=rank, world=world, device="cpu", rows=rows))
-        some = [pair(str(index), index) for index in range(count)]
+        some = [ranking_of([pair(str(index), index)]) for index in range(count)]
         found = reward.score_groups(job, settings, module, chat, some)  # type: ignore[arg-type]
         shapes.append(called)
     assert found == [[10 * (1 + index) + 1, 10 * (1 + index) + 2] for index in range(count)]
@@ -210,34 +216,36 @@ def test_the_worst_pairs_are_those_with_the_largest_wrong_margins_and_their_text
 ) -> None:
     monkeypatch.setattr(reward, "WORST", 3)
     long = Preference((Turn("system", "Be kind."), Turn("user", "q" * 9000)), "y" * 9000, "n" * 9000)
-    pairs = [pair("right"), pair("a little wrong"), long, pair("a tie"), ranking(2.0, 1.0, 0.0)]
+    rankings = [ranking_of([one]) for one in (pair("right"), pair("a little wrong"), long, pair("a tie"))]
+    rankings.append(ranking(2.0, 1.0, 0.0))
     rewards = [[1.0, 0.0], [0.0, 0.1], [-2.0, 1.0], [5.0, 5.0], [0.0, 1.0, 0.5]]
     groups = [
-        reward.Ranked([], [2.0, 1.0, 0.0][: len(one)], [1, 2, 3][: len(one)], False, frozenset(), [*texts])
-        for one, texts in zip(
-            rewards, [*((one.chosen, one.rejected) for one in pairs[:4]), ("best", "good", "bad")], strict=True
-        )
+        reward.Ranked([], [1, 2, 3][: len(one.replies)], [*one.replies], [*one.scores], [*one.pairs], frozenset())
+        for one in rankings
     ]
-    seen = [reward.judged(*one) for one in zip(pairs, groups, rewards, strict=True)]
-    found = reward.calibration(pairs, [7, 8, 9, 10, 11], groups, seen)
+    seen = [reward.judged(*one) for one in zip(rankings, groups, rewards, strict=True)]
+    found = reward.calibration(rankings, [7, 8, 9, 10, 11], groups, seen)
     assert [(one["row"], one["margin"]) for one in found["worst"]] == [(9, -3.0), (11, -1.0), (11, -0.5)]
     first, second, third = found["worst"]
     assert first["prompt"] == ("system: Be kind.\nuser: " + "q" * 9000)[:2000]
     assert (first["chosen"], first["rejected"]) == ("y" * 2000, "n" * 2000)
     assert (first["reward_chosen"], first["reward_rejected"]) == (-2.0, 1.0)
-    assert (second["prompt"], second["chosen"], second["rejected"]) == ("user: p", "best", "good")
-    assert (third["chosen"], third["rejected"]) == ("best", "bad")
+    assert (second["prompt"], second["chosen"], second["rejected"]) == (
+        "user: p",
+        "reply 0",
+        "reply 1",
+    )
+    assert (third["chosen"], third["rejected"]) == ("reply 0", "reply 2")
     assert sum(one["pairs"] for one in found["bins"]) == 7
     assert [sum(found["histograms"][side]) for side in ("better", "worse")] == [7, 7]
     assert json.loads(json.dumps(found)) == found
 
 
-def test_a_held_out_reply_knows_its_file_and_its_opening() -> None:
+def test_a_held_out_ranking_knows_its_task_and_its_opening() -> None:
     turns = (Turn("system", "Be kind."), Turn("user", "Hi"), Turn("assistant", "Hello"), Turn("user", "More"))
-    for source, expected in (("a/b.jsonl line 12", "a/b.jsonl"), ("all.json item 3", "all.json"), ("0f" * 16, "")):
-        one = Preference(turns, "y", "n", source=source)
-        found = reward.judged(one, group([1.0, 0.0]), [0.5, 0.25])
-        assert (found.source, found.prompt, found.rewards) == (expected, "Hi", (0.5, 0.25))
+    one = ranking_of([Preference(turns, "y", "n", "poems")])
+    found = reward.judged(one, group([None, None], [(0, 1)]), [0.5, 0.25])
+    assert (found.task, found.prompt, found.rewards, found.pairs) == ("poems", "Hi", (0.5, 0.25), ((0, 1),))
 
 
 def test_a_run_learns_to_rank_and_saves_normalised_rewards(
@@ -257,33 +265,36 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     }
     judged = align("reward")
     chat, settings = open_chat(judged), judged.settings
-    held = read_pairs(judged, Kind.HELDOUT_PAIRS)
-    whole = [reward.divided(judged, read_pairs(judged, Kind.PAIRS), 0.3, judge=False), held]
-    (train, _), (heldout, _) = (reward.sift(judged, settings, chat, pairs, "pairwise") for pairs in whole)
+    whole = [Rankings(read_pairs(judged, kind)) for kind in (Kind.PAIRS, Kind.HELDOUT_PAIRS)]
+    whole[0] = reward.divided(judged, whole[0], 0.3, judge=False)
+    (train, _), (heldout, _) = (reward.sift(judged, settings, chat, rankings, "pairwise") for rankings in whole)
     assert metrics["dropped"] == {
-        name: {"equal": 0, "lost_end": len(pairs) - len(kept), "tied": 0, "no_scores": 0}
+        name: {"equal": 0, "lost_end": len(pairs) - len(kept), "no_scores": 0}
         for name, pairs, kept in zip(("training", "heldout"), whole, (train, heldout), strict=True)
     }
-    assert len(heldout) == metrics["heldout_pairs"]
+    groups = [reward.ranked(chat, one, settings.max_tokens) for one in heldout]
+    pairs = sum(len(one.pairs) for one in groups)
+    assert metrics["heldout_pairs"] == pairs > len(heldout), "some prompts have two pairs"
     loaded = reward.load_reward_model(judged, manifest).eval()
     again, rewards = figures_of(judged, loaded, heldout)
     assert again["accuracy"] == metrics["accuracy"]
     assert again["shorter_accuracy"] == metrics["shorter_accuracy"]
-    assert 0 < metrics["shorter_pairs"] < len(heldout)
+    assert 0 < metrics["shorter_pairs"] < pairs
     assert metrics["heldout_mse"] is None, "nobody scored these replies"
     shown = gate.view(judged.attempt.run)
     assert shown.calibration is not None
     bins, worst = shown.calibration.bins, shown.calibration.worst
-    assert sum(one.pairs for one in bins) == len(heldout)
+    assert sum(one.pairs for one in bins) == pairs
     assert sum(one.pairs * one.right for one in bins) == pytest.approx(metrics["heldout_correct"])
     gaps = sum(one.pairs * abs(one.confidence - one.right) for one in bins)
-    assert gaps / len(heldout) == pytest.approx(metrics["ece"])
-    margins = [better - worse for better, worse in rewards]
-    wrong = sorted((row for row, margin in enumerate(margins) if margin < 0), key=lambda row: margins[row])
-    assert [one.row for one in worst] == [heldout.numbers[row] for row in wrong[: reward.WORST]]
-    assert [(one.chosen, one.rejected) for one in worst] == [
-        (held[one.row].chosen, held[one.row].rejected) for one in worst
-    ]
+    assert gaps / pairs == pytest.approx(metrics["ece"])
+    wrong = sorted(
+        (given[better] - given[worse], row, one.texts[better], one.texts[worse])
+        for row, one, given in zip(heldout.numbers, groups, rewards, strict=True)
+        for better, worse in one.pairs
+        if given[better] < given[worse]
+    )
+    assert [(one.row, one.chosen, one.rejected) for one in worst] == [pair[1:] for pair in wrong[: reward.WORST]]
     assert metrics["pairs"] == len(train)
     # The curves: one row an update, at the schedule's rate; the first one is the untrained model's on the first batch.
     rows, optim = curves(Job(judged.attempt.run, judged.task, judged.attempt)), settings.optim
@@ -293,9 +304,9 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     assert all(value > 0 for _, value in rows["grad_norm"])
     fresh = reward.RewardModel(model.load_model(judged, judged.manifest("sft")).model, settings.seed)
     first = [train[row] for row in rows_of(0, 16, len(train), settings.seed)]
-    untrained, _ = figures_of(judged, fresh, first)
-    assert rows["loss"][0][1] == pytest.approx(untrained["heldout_loss"], rel=1e-4)
-    assert rows["accuracy"][0][1] == pytest.approx(untrained["accuracy"])
+    alone = [figures_of(judged, fresh, [one])[0] for one in first]
+    assert rows["loss"][0][1] == pytest.approx(sum(one["heldout_loss"] for one in alone) / 16, rel=1e-4)
+    assert rows["accuracy"][0][1] == pytest.approx(sum(one["accuracy"] for one in alone) / 16)
     assert (again["reward_mean"], again["reward_std"]) == pytest.approx((0.0, 1.0), abs=1e-4)
     # What transformers makes of the committed folder, its rows padded on the right.
     opened = AutoModelForSequenceClassification.from_pretrained(model.fetch(judged, manifest)).eval()
@@ -304,11 +315,11 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     tokens = torch.tensor([[*one, *[pad] * (width - len(one))] for one in ids])
     with torch.no_grad():
         scores = opened(input_ids=tokens, attention_mask=(tokens != pad).long()).logits[:, 0]
-    expected = torch.tensor([one for both in rewards[:8] for one in both])
+    expected = torch.tensor([one for given in rewards[:8] for one in given])
     torch.testing.assert_close(scores - opened.config.reward_mean, expected, atol=1e-5, rtol=0)
 
 
-def figures_of(job: Job, module: Any, pairs: Sequence[Preference]) -> tuple[dict[str, Any], list[list[float]]]:
+def figures_of(job: Job, module: Any, pairs: Sequence[Ranking]) -> tuple[dict[str, Any], list[list[float]]]:
     """The figures of a model on pairs, and its rewards of each."""
     chat = open_chat(job)
     rewards = reward.score_groups(job, job.settings, module, chat, pairs)
@@ -344,19 +355,20 @@ def test_ranked_and_scored_replies_are_learned(
 def commit_rankings(run: Run) -> int:
     """Commit preferences of four scored replies to each prompt; returns the held-out prompts."""
     replies = [" ".join(["The river"] * count + ["the mill"] * (3 - count)) for count in (3, 2, 1, 0)]
-    made = [{"text": text, "score": 4.0 - place} for place, text in enumerate(replies)]
     files = {}
     for kind, count, first in ((Kind.PAIRS, 160, 0), (Kind.HELDOUT_PAIRS, 16, 160)):
         rows = [
             {
-                "id": f"{number:032x}", "source": f"x.jsonl line {number}", "chosen": replies[0], "rejected": replies[-1],
-                "prompt": [{"role": "user", "text": f"Question {number}?"}], "replies": made,
+                "id": f"{number:030x}{better}{worse}", "source": "x", "task": "", "chosen": replies[better],
+                "rejected": replies[worse], "prompt": [{"role": "user", "text": f"Question {number}?"}],
+                "chosen_score": 4.0 - better, "rejected_score": 4.0 - worse,
             }
+            for better, worse in itertools.combinations(range(4), 2)
             for number in range(first, first + count)
         ]  # fmt: skip
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, PAIRS), sink, write_page_checksum=True)
-        files[f"{kind}.parquet"] = (kind, sink.getvalue(), count)
+        files[f"{kind}.parquet"] = (kind, sink.getvalue(), len(rows))
     task = run.task("preferences")
     run.store.delete(f"{task.prefix}/manifest.json")
     commit(run, "preferences", files)

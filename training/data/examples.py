@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, overload
 import pyarrow as pa
 import xxhash
 
-from contract.conversation import Conversation, Preference, Scored, Turn
+from contract.conversation import Conversation, Preference, Turn
 from contract.kinds import Kind
 from contract.private import private_lock
 from contract.schema import CHATS, PAIRS
@@ -82,8 +82,9 @@ def read_pairs(job: Job, kind: Kind) -> Examples[Preference]:
             _turns(row["prompt"]),
             row["chosen"],
             row["rejected"],
-            tuple(Scored(**reply) for reply in row["replies"] or ()),
-            row["source"],
+            row["task"],
+            row["chosen_score"],
+            row["rejected_score"],
         ),
     )
 
@@ -95,15 +96,20 @@ def distinct_prompts(pairs: Examples[Preference], most: int | None = None) -> li
     for number, pair in enumerate(pairs):
         if len(found) == most:
             break
-        key = xxhash.xxh3_64_intdigest("\0".join(f"{turn.role}\0{turn.text}" for turn in pair.prompt).encode())
+        key = prompt_key(pair.prompt)
         if key not in seen:
             seen.add(key)
             found.append(number)
     return found
 
 
+def prompt_key(prompt: Conversation) -> int:
+    """64 bits that stand for a whole prompt."""
+    return xxhash.xxh3_64_intdigest("\0".join(f"{turn.role}\0{turn.text}" for turn in prompt).encode())
+
+
 def _table(job: Job, stage: str, kind: Kind, schema: pa.Schema) -> pa.Table:
-    names = [name for name in schema.names if name != "id"]
+    names = [name for name in schema.names if name not in ("id", "source")]
     own = pa.schema([schema.field(name) for name in names])
     target = job.scratch.folder / f"{kind}.arrow"
     with private_lock(target.with_suffix(".lock")):
