@@ -36,6 +36,18 @@ MAX_KEYS = 20  # names in one dotted key; a recipe needs five
 class Recipe(TrainingSections):
     """All settings of a run, with one section per stage: those of the run, of the corpus and of the models."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _judges_as_it_rewards(cls, given: Any) -> Any:
+        """What the recipe does not say of the engine of `judge` is as in `reward`: the models are of one size."""
+        reward, judge = (given.get(name, {}) if isinstance(given, dict) else None for name in ("reward", "judge"))
+        if not isinstance(reward, dict) or not isinstance(judge, dict):
+            return given
+        own, theirs = judge.get("engine", {}), reward.get("engine")
+        if not isinstance(own, dict) or not isinstance(theirs, dict):
+            return given
+        return {**given, "judge": {**judge, "engine": theirs | own}}
+
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
         chats = {

@@ -627,6 +627,7 @@ class Judge(Settings):
     share: BelowOne = 0.3
     """Of the training prompts; `reward` learns from all others. 0: there is no second reward model."""
     engine: Engine = Engine()
+    """What is unset is as in `reward`."""
     seed: Seed = 1
 
     def check_optim(self, optim: Optim) -> None:
