@@ -42,6 +42,7 @@ from training.engine.job import Job
 from training.engine.metrics import of_machine
 from training.loss import pairwise_loss
 from training.models import llama as model
+from training.models import vocabulary
 from training.models.lm import finite
 from training.models.scalar import RewardModel, last, load_reward_model, normalised
 from training.rollout import left_pad
@@ -264,8 +265,13 @@ def mean_score(rankings: Rankings) -> float:
 
 
 def fresh(job: Job, settings: Reward, train: Rankings) -> RewardModel:
-    """The reward model before the first step: the SFT model with a new head."""
-    module = RewardModel(model.load_model(job, job.manifest("sft"), settings.engine.dtype).base_model, settings.seed)
+    """The reward model before the first step: the SFT model, or the one that the recipe brings, with a new head."""
+    dtype = settings.engine.dtype
+    if settings.start_from:
+        found = vocabulary.brought(job, open_chat(job), settings.start_from, dtype, "reward.start_from")
+    else:
+        found = model.load_model(job, job.manifest("sft"), dtype)
+    module = RewardModel(found.base_model, settings.seed)
     if settings.objective != "pairwise":
         nn.init.constant_(module.head.bias, mean_score(train))
     return module

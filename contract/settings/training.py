@@ -610,7 +610,16 @@ class Reward(Settings):
     """`regression` learns the scores that people gave, by their mean squared error; `both` adds it to the pairs."""
     regression_coef: Weight = 1.0
     """Of `both`: the weight of the squared error."""
+    start_from: Uri | None = None
+    """The folder of another decoder to start from, perhaps a larger one than the policy; if unset, the SFT model.
+
+    Any causal model of transformers in safetensors. Its tokenizer must be the one of `tokenizer.start_from`, or the
+    run's own: PPO hands over token ids.
+    """
     seed: Seed = 0
+
+    def outside(self) -> dict[str, str]:
+        return {"start_from": self.start_from} if self.start_from else {}
 
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Reward":

@@ -158,6 +158,7 @@ KEYS = {
     "instructions.data": "instructions.data={}",
     "preferences.data": "preferences.data={}",
     "pretrain.start_from": "pretrain.start_from={}",
+    "reward.start_from": "reward.start_from={}",
     "pretrain.distill.teacher": "pretrain.distill.teacher={}",
     "probe.tasks.quiz": "probe.tasks={{quiz: {}}}",
 }

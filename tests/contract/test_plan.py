@@ -51,7 +51,7 @@ CHANGED: dict[str, Any] = {
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
     "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "ppo.kl_target": 6.0,
-    "export.dtype": "bf16", "reward.objective": "both", "export.at_least": {"prompts": 1.0}, "export.at_most": {"prompts": 9.0},
+    "export.dtype": "bf16", "reward.objective": "both", "reward.start_from": "a", "export.at_least": {"prompts": 1.0}, "export.at_most": {"prompts": 9.0},
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a", "pretrain.distill.teacher": "a",
     "pretrain.objective": "blank_infilling",
@@ -341,7 +341,7 @@ def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable
         make_run("filter.min_words=41")
 
 
-@pytest.mark.parametrize("key", ["pretrain.start_from", "pretrain.distill.teacher"])
+@pytest.mark.parametrize("key", ["pretrain.start_from", "pretrain.distill.teacher", "reward.start_from"])
 def test_a_folder_without_a_model_is_refused(make_run: Callable[..., Run], tmp_path: Path, key: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

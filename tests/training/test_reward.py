@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import math
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from contract.conversation import Preference, Turn
 from contract.errors import InputError
@@ -325,6 +326,27 @@ def figures_of(job: Job, module: Any, pairs: Sequence[Ranking]) -> tuple[dict[st
     rewards = reward.score_groups(job, job.settings, module, chat, pairs)
     groups = [reward.ranked(chat, one, job.settings.max_tokens) for one in pairs]
     return ranking_figures([reward.judged(*one) for one in zip(pairs, groups, rewards, strict=True)]), rewards
+
+
+def test_it_may_start_from_another_decoder_than_the_policy(align: Callable[..., Job], tmp_path: Path) -> None:
+    """A larger GPT-2 of the run's tokenizer; PPO's critic and judge are then of that kind."""
+    chat = open_chat(align("reward"))
+    shape = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64}
+    larger = GPT2LMHeadModel(GPT2Config(vocab_size=chat.vocab_size, pad_token_id=chat.pad, **shape))
+    larger.save_pretrained(tmp_path)
+    shutil.copyfile(chat.path, tmp_path / "tokenizer.json")
+    job = align("reward", f"reward.start_from={tmp_path}", "reward.epochs=1")
+    reward.run(job)
+    manifest = need(job.store, job.task)
+    made = reward.load_reward_model(job, manifest)
+    assert (made.decoder.config.model_type, made.decoder.config.n_layer) == ("gpt2", 3)
+    assert manifest.metrics["accuracy"] > 0.6
+    moved = made.decoder.h[0].mlp.c_fc.weight - larger.transformer.h[0].mlp.c_fc.weight
+    assert 0 < float(moved.abs().max()) < 0.2, "it began with these weights"
+    (tmp_path / "tokenizer.json").unlink()
+    rankings = Rankings(read_pairs(job, Kind.PAIRS))
+    with pytest.raises(InputError, match=r"reward.start_from: .* has no tokenizer"):
+        reward.fresh(job, job.settings, rankings)
 
 
 @pytest.mark.parametrize("objective", ["pairwise", "regression", "both"])

@@ -58,6 +58,22 @@ def started(job: Job, chat: Chat) -> tuple[Any, int]:
     return module, old
 
 
+def brought(job: Job, chat: Chat, uri: str, dtype: model.Dtype, key: str) -> Any:
+    """The model in a folder that a recipe names at `key`, with a row for every token of the run; in float32 on the CPU.
+
+    Raises InputError as `started` does.
+    """
+    folder = job.scratch.fetch(uri, READ)
+    base = base_tokenizer(job, chat)
+    check_tokenizer(folder, uri, base, TokenizerResult.of(job.manifest("tokenizer")).base_digest, key)
+    module = load(folder, uri, dtype, key)
+    old, rows = base.get_vocab_size(), per_token(module)[0].shape[0]
+    if rows < old:
+        raise InputError(f"{key}: {uri} has {rows:,} embeddings for {old:,} tokens")
+    grow(module, spellings(base, Tokenizer.from_file(str(chat.path))), old)
+    return module
+
+
 def load(folder: Path, uri: str, dtype: model.Dtype, key: str = "pretrain.start_from") -> Any:
     """The model in a local folder.
 
@@ -142,7 +158,9 @@ def base_tokenizer(job: Job, chat: Chat) -> Tokenizer:
     return Tokenizer.from_file(str(job.scratch.download(files[0]) if files else chat.path))
 
 
-def check_tokenizer(folder: Path, uri: str, base: Tokenizer, digest: str | None) -> None:
+def check_tokenizer(
+    folder: Path, uri: str, base: Tokenizer, digest: str | None, key: str = "pretrain.start_from"
+) -> None:
     """Raise InputError unless the folder's tokenizer has the base's ids.
 
     `digest` is the sha256 of the file that was brought; a SentencePiece model must be that very file.
@@ -150,7 +168,7 @@ def check_tokenizer(folder: Path, uri: str, base: Tokenizer, digest: str | None)
     model, described = folder / "tokenizer.model", folder / "tokenizer.json"
     if model.exists() and hashlib.sha256(model.read_bytes()).hexdigest() == digest:
         return
-    needed = f"pretrain.start_from: {uri}"
+    needed = f"{key}: {uri}"
     if not described.exists():
         what = "another tokenizer.model than tokenizer.start_from" if model.exists() else "no tokenizer"
         raise InputError(f"{needed} has {what}; bring the tokenizer of this model as tokenizer.start_from")
