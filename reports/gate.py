@@ -151,7 +151,7 @@ def _of_gate(decision: Gate | None) -> list[Criterion]:
         return []
     asked = [("held-out accuracy, lower end", decision.low, decision.threshold)]
     if decision.shorter_threshold is not None:
-        name = "accuracy where the better reply is shorter, lower end"
+        name = "where the shorter is better, lower end"
         asked.append((name, decision.shorter_low or 0.0, decision.shorter_threshold))
     return [
         Criterion(name, value, f"at least {least:g}", value >= least, "whether PPO starts")
