@@ -24,7 +24,7 @@ help:
 	@echo "make bench-hostile   pages made to stall a worker, ways out of a deployment, a store that fails at every change"
 	@echo "make bench-tokens    mixtures, order, tokenizers, packing, reading of tokens; ONLY=order takes one of the files in perf/tokens"
 	@echo "make bench-pretrain  speed, checkpoints, resuming of pretraining; ONLY=checkpoint takes one of the files in perf/pretrain"
-	@echo "make bench-align     a reward model beside a known reward, on hh-rlhf; uncounted cuts; ONLY=cuts takes one of the files in perf/align"
+	@echo "make bench-align     known answers, resuming and speed of alignment; ONLY=resume takes one of the files in perf/align"
 	@echo "make bench-cockpit   the pages inside Airflow: fifty users, ten million documents; ONLY=\"load drawn\" takes some of the parts"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
 
@@ -102,7 +102,7 @@ bench-tokens: setup
 bench-pretrain: setup
 	@$(BIN)/python -m perf.pretrain --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
 
-# DATA holds pref/. ONLY=cuts takes one of the files in perf/align.
+# ONLY=resume takes one of the files in perf/align.
 bench-align: setup
 	@$(BIN)/python -m perf.align --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
 

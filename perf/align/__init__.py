@@ -1,1 +1,1 @@
-"""Benches of alignment: what a reward model learns, and that nothing is cut from a chat without being counted."""
+"""Benches of alignment: speed beside peers, known answers, resuming, and what a reward model is worth."""

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from contract.chat import SPECIAL_TOKENS
 from contract.conversation import Preference, Role, Turn
 from contract.results import Reward
-from perf.align.chain import make, make_run
+from perf.align.rewarded import make, make_run
 from perf.bars import Bars
 from pipelines.preferences import is_heldout, prompt
 
@@ -28,13 +28,13 @@ RECIPE = """
 name: hh
 pack: {{seq_len: 256}}
 decontaminate: {{benchmarks: {{}}}}
-instructions: {{data: {chats}, heldout_fraction: 0.05}}
+instructions: {{data: {chats}, heldout_fraction: 0.05, max_examples: 1600}}
 preferences: {{data: {pairs}, heldout_fraction: {share}}}
 pretrain:
   model: {{layers: 3, d_model: 96, heads: 3, kv_heads: 3, d_ff: 256}}
   optim: {{lr: 2.0e-3}}
   engine: {{micro_batch: 16, checkpoint_steps: 10000}}
-  steps: 200
+  steps: 150
   batch: 16
 sft:
   optim: {{lr: 1.0e-3, weight_decay: 0.0}}

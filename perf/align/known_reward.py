@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from contract.conversation import Preference, Turn
 from contract.plan import Run
 from contract.results import Reward, result_of
-from perf.align.chain import commit_pairs, job_of, make, make_run
+from perf.align.rewarded import commit_pairs, job_of, make, make_run
 from perf.bars import Bars
 from tests.training.conftest import THINGS
 

@@ -14,7 +14,7 @@ from training.chat import template
 
 
 def test_every_bench_is_found() -> None:
-    assert names() == ["cuts", "hh", "known_reward"]
+    assert {"cuts", "hh", "known_reward"} <= {*names()}
 
 
 def test_pairs_are_ranked_as_often_as_bradley_and_terry_say() -> None:
