@@ -19,6 +19,7 @@ TRAINING = (
     "reward",
     "scalar",
     "judge",
+    "rankings",
     "sft",
     "reading",
     "order",
