@@ -19,6 +19,9 @@ EMPTY = {
 }
 """What follows where a stage drops everything, and where to look."""
 
+WIN_RATES = {"win_rate": "the reward model", "judge_win_rate": "the judge"}
+"""PPO's win rate over the SFT model, by the reward model that it optimised, and by the one that it never saw."""
+
 NOTHING_HELD_OUT = "nothing was held out to measure on"
 
 
@@ -153,13 +156,39 @@ def _perplexity(manifest: Manifest) -> str:
 
 
 def _reward(manifest: Manifest) -> str:
-    return f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'accuracy_low', 'accuracy_high')}"
+    said = f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'accuracy_low', 'accuracy_high')}"
+    if manifest.metrics.get("shorter_accuracy") is None:
+        return said
+    return f"{said}; {_n(manifest, 'shorter_accuracy')} where the better reply is shorter"
+
+
+def _judge(manifest: Manifest) -> str:
+    if not manifest.metrics.get("pairs"):
+        return "no second reward model: judge.share is 0"
+    return _reward(manifest)
 
 
 def _gate(manifest: Manifest) -> str:
     state, end = ("open", "reaches") if manifest.metrics.get("open") else ("closed", "is under")
     accuracy = f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'low', 'high')}"
-    return f"{state}: {accuracy}, whose lower end {end} {_n(manifest, 'threshold')}"
+    if state == "closed" and not _under(manifest, "low", "threshold"):
+        state = f"{state}, because of the pairs whose better reply is shorter"
+        end = "reaches"
+    said = f"{state}: {accuracy}, whose lower end {end} {_n(manifest, 'threshold')}"
+    if manifest.metrics.get("shorter_threshold") is None:
+        return said
+    end = "is under" if _under(manifest, "shorter_low", "shorter_threshold") else "reaches"
+    shorter = f"{_n(manifest, 'shorter_accuracy')} where the better reply is shorter"
+    return (
+        f"{said}; {shorter}, {_n(manifest, 'shorter_low')} at the lower end {end} {_n(manifest, 'shorter_threshold')}"
+    )
+
+
+def _under(manifest: Manifest, low: str, threshold: str) -> bool:
+    """Whether a figure is under its threshold. What is missing is under any threshold above 0."""
+    least = manifest.metrics.get(threshold)
+    found = manifest.metrics.get(low)
+    return isinstance(least, int | float) and (found if isinstance(found, int | float) else 0.0) < least
 
 
 def _ppo(manifest: Manifest) -> str:
@@ -172,14 +201,16 @@ def _evaluate(manifest: Manifest) -> str:
         f"{_n(manifest, f'perplexity_{one}')} ({one})" for one in MODELS if f"perplexity_{one}" in manifest.metrics
     ]
     said = [f"held-out perplexity {' -> '.join(measured)}"] if measured else []
-    if manifest.metrics.get("win_rate") is not None:
-        said.append(_win_rate(manifest))
+    for name, judge in WIN_RATES.items():
+        if manifest.metrics.get(name) is not None:
+            said.append(_win_rate(manifest, name, judge))
     return "; ".join(said) or NOTHING_HELD_OUT
 
 
 def _export(manifest: Manifest) -> str:
     metrics = manifest.metrics
-    return f"the {metrics.get('stage')} model, {_n(manifest, 'parameters')} parameters in {metrics.get('dtype')}"
+    said = f"the {metrics.get('stage')} model, {_n(manifest, 'parameters')} parameters in {metrics.get('dtype')}"
+    return f"{said}; PPO's is kept back: {metrics['kept_back']}" if metrics.get("kept_back") else said
 
 
 def _probe(manifest: Manifest) -> str:
@@ -194,15 +225,16 @@ def _ablate(manifest: Manifest) -> str:
 
 def _fall(manifest: Manifest, early: str, late: str) -> str:
     """How much worse a model is: for PPO by its win rate if that is below one half, otherwise by perplexity."""
-    high = manifest.metrics.get("win_rate_high")
-    if late == "ppo" and isinstance(high, int | float) and high < 0.5:
-        return _win_rate(manifest)
+    for name, judge in WIN_RATES.items() if late == "ppo" else ():
+        high = manifest.metrics.get(f"{name}_high")
+        if isinstance(high, int | float) and high < 0.5:
+            return _win_rate(manifest, name, judge)
     return f"held-out perplexity {_n(manifest, f'perplexity_{early}')} -> {_n(manifest, f'perplexity_{late}')}"
 
 
-def _win_rate(manifest: Manifest) -> str:
-    interval = _interval(manifest, "win_rate_low", "win_rate_high")
-    return f"PPO's win rate by the reward model {_n(manifest, 'win_rate')}, {interval}"
+def _win_rate(manifest: Manifest, name: str, judge: str) -> str:
+    interval = _interval(manifest, f"{name}_low", f"{name}_high")
+    return f"PPO's win rate by {judge} {_n(manifest, name)}, {interval}"
 
 
 def _interval(manifest: Manifest, low: str, high: str) -> str:
@@ -227,6 +259,7 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "pretrain": _perplexity,
     "sft": _perplexity,
     "reward": _reward,
+    "judge": _judge,
     "gate": _gate,
     "ppo": _ppo,
     "evaluate": _evaluate,

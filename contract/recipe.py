@@ -27,7 +27,7 @@ from contract.store import split_uri
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
 NAMED = re.compile(r"([\w-]+)|recipes/([\w-]+)\.yaml")
 PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
-TRAINING = ("pretrain", "sft", "reward", "ppo")
+TRAINING = ("pretrain", "sft", "reward", "judge", "ppo")
 TOLD = 10  # at most so many mistakes in one error message
 MOST_MISTAKES = 100  # at most so many are found at once
 MAX_KEYS = 20  # names in one dotted key; a recipe needs five
@@ -35,6 +35,18 @@ MAX_KEYS = 20  # names in one dotted key; a recipe needs five
 
 class Recipe(TrainingSections):
     """All settings of a run, with one section per stage: those of the run, of the corpus and of the models."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judges_as_it_rewards(cls, given: Any) -> Any:
+        """What the recipe does not say of the engine of `judge` is as in `reward`: the models are of one size."""
+        reward, judge = (given.get(name, {}) if isinstance(given, dict) else None for name in ("reward", "judge"))
+        if not isinstance(reward, dict) or not isinstance(judge, dict):
+            return given
+        own, theirs = judge.get("engine", {}), reward.get("engine")
+        if not isinstance(own, dict) or not isinstance(theirs, dict):
+            return given
+        return {**given, "judge": {**judge, "engine": theirs | own}}
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
@@ -54,17 +66,20 @@ class Recipe(TrainingSections):
             ("pretrain", self.pretrain.batch),
             ("sft", self.sft.batch),
             ("reward", self.reward.batch),
+            ("judge", self.reward.batch if self.judge.share else 0),
             ("ppo", self.ppo.minibatch),
         ):
             engine: Engine = getattr(self, name).engine
             share = engine.replicas * engine.micro_batch
             if batch % share:
-                key = "minibatch" if name == "ppo" else "batch"
+                key = {"ppo": "ppo.minibatch", "judge": "reward.batch"}.get(name, f"{name}.batch")
+                owner = "judge." if name == "judge" else ""
                 shared = f" / {engine.group}" if engine.group > 1 else ""
                 raise ValueError(
-                    f"{name}.{key} {batch} is not a multiple of engine.processes{shared} x engine.micro_batch = "
+                    f"{key} {batch} is not a multiple of {owner}engine.processes{shared} x engine.micro_batch = "
                     f"{engine.replicas} x {engine.micro_batch}"
                 )
+        self.judge.check_optim(self.reward.optim)
         if self.ppo.rollout_batch % self.ppo.minibatch:
             raise ValueError(
                 f"ppo.rollout_batch {self.ppo.rollout_batch} is not a multiple of ppo.minibatch {self.ppo.minibatch}"
@@ -78,7 +93,7 @@ class Recipe(TrainingSections):
 
     @model_validator(mode="after")
     def _shares_what_can_be_shared(self) -> "Recipe":
-        for name in ("reward", "ppo", "evaluate"):
+        for name in ("reward", "judge", "ppo", "evaluate"):
             if getattr(self, name).engine.group > 1:
                 raise ValueError(
                     f"{name}.engine: tensor_parallel and pipeline_stages are for pretrain and sft; set them to 1, "

@@ -217,27 +217,63 @@ class Sft(Trained):
 
 
 class Reward(Trained):
-    """Figures on the held-out pairs; a tie counts as half right."""
+    """Figures on the held-out replies; a tie counts as half right."""
 
     pairs: int
+    """Prompts that it learned from, with two or more replies each."""
     dropped: dict[str, dict[str, int]] = {}
-    """`training` and `heldout` -> the pairs that were left out, by reason: when their replies were cut to `max_tokens`,
-    they became `equal`, or one of them `lost_end`."""
+    """`training` and `heldout` -> the prompts that were left out, by reason: when their replies were cut to
+    `max_tokens`, they became `equal`, or they `lost_end`; or there are `no_scores`, and only scores are learned."""
     cuts: dict[str, dict[str, int]] = {}
-    """As in `Sft`, of the pairs that were kept."""
+    """As in `Sft`, of the prompts that were kept."""
     accuracy: float
     accuracy_low: float
     accuracy_high: float
     heldout_correct: float
     heldout_pairs: int
+    """Each two replies to one held-out prompt of which people prefer one."""
+    heldout_prompts: int | None = None
     heldout_effective: float | None = None
     """As many pairs of different prompts would say as much about the accuracy; its interval is that of so many."""
     heldout_loss: float
     ece: float
     """Expected calibration error."""
+    shorter_accuracy: float | None = None
+    """Of the pairs whose better reply has fewer tokens; a model that only likes long replies ranks them wrong."""
+    shorter_accuracy_low: float | None = None
+    shorter_accuracy_high: float | None = None
+    shorter_pairs: int = 0
+    shorter_effective: float = 0
+    tasks: dict[str, dict[str, float | int]] = {}
+    """Task of a prompt -> its `pairs`, and their `accuracy`, `low` and `high`; empty if there is only one."""
+    heldout_mse: float | None = None
+    """The mean squared error of rewards as people's scores, before normalisation; None without scores."""
+    heldout_correlation: float | None = None
+    """Pearson's, of rewards and scores."""
     reward_mean: float
     reward_std: float
     """Of the preferred replies, before normalisation."""
+
+
+class Judge(Trained):
+    """Of the second reward model, as in `Reward`; `pairs` is 0 and the rest None where the recipe asks for none."""
+
+    pairs: int = 0
+    dropped: dict[str, dict[str, int]] = {}
+    cuts: dict[str, dict[str, int]] = {}
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    heldout_pairs: int = 0
+    heldout_effective: float | None = None
+    heldout_loss: float | None = None
+    ece: float | None = None
+    shorter_accuracy: float | None = None
+    shorter_accuracy_low: float | None = None
+    shorter_accuracy_high: float | None = None
+    shorter_pairs: int = 0
+    reward_mean: float | None = None
+    reward_std: float | None = None
 
 
 class Gate(Result):
@@ -248,6 +284,25 @@ class Gate(Result):
     low: float
     high: float
     threshold: float
+    shorter_accuracy: float | None = None
+    """Of the pairs whose better reply is the shorter one; None if there is none."""
+    shorter_low: float | None = None
+    shorter_high: float | None = None
+    shorter_threshold: float | None = None
+    """None if the recipe sets none: then these pairs decide nothing of their own."""
+
+    @property
+    def why_closed(self) -> str:
+        """What is under its threshold, in a few words; empty if the gate is open."""
+        failed = []
+        if self.low < self.threshold:
+            failed.append(f"{self.low:.3f} is under gate.min_accuracy {self.threshold:g}")
+        if self.shorter_threshold is not None and (self.shorter_low or 0.0) < self.shorter_threshold:
+            failed.append(
+                f"{self.shorter_low or 0.0:.3f} of the pairs whose better reply is shorter is under "
+                f"gate.min_shorter_accuracy {self.shorter_threshold:g}"
+            )
+        return " and ".join(failed)
 
 
 class Ppo(Trained):
@@ -294,15 +349,25 @@ class Evaluate(Result):
     reward_sft: float
     reward_ppo: float | None = None
     win_rate: float | None = None
-    """Share of prompts for which the reward model prefers PPO's reply to the SFT model's."""
+    """Share of prompts for which the reward model that PPO optimised prefers PPO's reply to the SFT model's."""
     win_rate_low: float | None = None
     win_rate_high: float | None = None
+    judge_sft: float | None = None
+    """Mean reward by the judge, the second reward model, which PPO never saw; None if the recipe asks for no judge."""
+    judge_ppo: float | None = None
+    judge_win_rate: float | None = None
+    """As `win_rate`, by the judge. Where it is much lower, PPO pleased its reward model and not people."""
+    judge_win_rate_low: float | None = None
+    judge_win_rate_high: float | None = None
     worse_sft: bool
     worse_ppo: bool | None = None
 
 
 class Export(Result):
     stage: str
+    kept_back: str = ""
+    """Why PPO's model is not the one that is exported though there is one: the figures of `evaluate` that the recipe
+    bounds and that are beyond their bounds."""
     parameters: int
     dtype: str
 
@@ -368,6 +433,7 @@ RESULTS: dict[str, type[Result]] = {
     "pretrain": Pretrain,
     "sft": Sft,
     "reward": Reward,
+    "judge": Judge,
     "gate": Gate,
     "ppo": Ppo,
     "evaluate": Evaluate,

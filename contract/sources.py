@@ -144,6 +144,7 @@ MODELS = {
     "pretrain.start_from": ("config.json",),
     "pretrain.distill.teacher": ("config.json", "manifest.json"),
     "sft.start_from": ("config.json",),
+    "reward.start_from": ("config.json",),
 }
 """Setting that names a model -> the names of files of which one shows that a model is there."""
 

@@ -112,7 +112,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 2,
-            "pairs of a better and a worse reply, likewise",
+            "prompts with a better and a worse reply, or more replies that are ranked, likewise",
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
@@ -140,28 +140,33 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 7,
-            "reward model from preference pairs",
-            facts=("chat_format",),
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 8,
+            "reward model from people's preferences",
+            settings=("judge.share",), facts=("chat_format",),
         ),
         Stage(
-            "gate", "align", "local", "corpus", ("reward",), 2,
+            "gate", "align", "local", "corpus", ("reward",), 3,
             "is the reward model good enough for PPO",
         ),
         Stage(
             "ppo", "align", "gpu", "corpus",
-            ("sft", "reward", "gate", "pack", "preferences", "prompts", "tokenizer"), 6,
+            ("sft", "reward", "gate", "pack", "preferences", "prompts", "tokenizer"), 7,
             "reinforcement learning from the reward model",
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
+            "judge", "evaluate", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 1,
+            "a second reward model from other prompts, which PPO never sees",
+            settings=("reward",), facts=("chat_format",),
+        ),
+        Stage(
             "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 6,
+            ("pretrain", "sft", "reward", "judge", "gate", "ppo", "pack", "preferences", "tokenizer"), 7,
             "every model on the same held-out data",
             settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
         ),
         Stage(
-            "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,
+            "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "evaluate", "tokenizer"), 2,
             "safetensors that transformers loads",
             settings=("name",), facts=("chat_format",),
         ),

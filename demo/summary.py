@@ -18,6 +18,7 @@ TITLES = {
     "reward": "Reward model",
     "gate": "Gate",
     "ppo": "PPO",
+    "judge": "Judge",
     "evaluate": "Evaluation",
 }
 

@@ -37,7 +37,10 @@ def win_rate(before: Sequence[float], after: Sequence[float]) -> dict[str, float
     return {"win_rate": won / count, "win_rate_low": low, "win_rate_high": high}
 
 
-def drops(stages: Sequence[str], losses: Mapping[str, Sequence[float]], win_rate_high: float | None) -> set[str]:
-    """Stages whose model is worse, beyond noise, than that of the stage before, in held-out loss or PPO's reward."""
+def drops(stages: Sequence[str], losses: Mapping[str, Sequence[float]], win_rates_high: Sequence[float]) -> set[str]:
+    """Stages whose model is worse, beyond noise, than that of the stage before, in held-out loss or PPO's reward.
+
+    win_rates_high: the upper ends of PPO's win rates, by each reward model that was asked.
+    """
     worse = {late for early, late in pairwise(stages) if early in losses and got_worse(losses[early], losses[late])}
-    return worse | ({"ppo"} if win_rate_high is not None and win_rate_high < 0.5 else set())
+    return worse | ({"ppo"} if any(high < 0.5 for high in win_rates_high) else set())

@@ -16,12 +16,19 @@ from contract.kinds import Kind
 from contract.manifest import File, Manifest, find
 from contract.plan import Run
 from contract.printable import printable_lines
-from contract.results import Evaluate, Probe, Reward
+from contract.results import Evaluate, Judge, Probe, Reward
 from contract.store import Store
 from evals.intervals import ratio, wilson
 from reports.models import Figure
 
 EVALUATED = ("pretrain", "sft", "ppo")
+OWN_REWARD = "reward by the reward model of PPO"
+SHORTER = "accuracy where the better reply is shorter"
+WIN_RATES = {
+    "reward": ("win rate over the SFT model, by the reward model that PPO optimised", "win_rate"),
+    "judge": ("win rate over the SFT model, by the judge, which PPO never saw", "judge_win_rate"),
+}
+"""Stage of a reward model -> how PPO's win rate by it is called, and its figure."""
 SPEAKING = {"sft": "before", "ppo": "after"}
 """The models whose replies `evaluate` samples, and what its samples call them."""
 MEASURES_BYTES = 16 << 20  # a larger file of measures gives no interval
@@ -129,8 +136,8 @@ def abilities(run: Run, stage: str, results: Results | None = None) -> Abilities
         asked.append(("evaluate", lambda one: of_evaluate(one, stage)))
     if stage == "pretrain" and run.recipe.probe.reference:
         asked.append(("probe", lambda one: of_probe(run.store, one)))
-    if stage == "reward":
-        asked.append(("reward", of_reward))
+    if stage in ("reward", "judge"):
+        asked.append((stage, of_reward))
     for measuring, figures in asked:
         try:
             manifest = results.manifest(run, measuring)
@@ -160,30 +167,39 @@ def of_evaluate(manifest: Manifest, stage: str) -> list[Ability]:
     figures: list[tuple[str, Better, str, str, tuple[str, ...]]] = [
         ("bits per byte", "lower", f"bits_per_byte_{stage}", text, ("pack",)),
         ("perplexity", "lower", f"perplexity_{stage}", text, ("pack",)),
-        ("mean reward by the reward model", "higher", f"reward_{stage}", prompts, ("preferences", "reward")),
+        (OWN_REWARD, "higher", f"reward_{stage}", prompts, ("preferences", "reward")),
+        ("reward by the judge", "higher", f"judge_{stage}", prompts, ("preferences", "judge")),
     ]
     found = [
         Ability(name, better, Figure(name, values[key]), items, _measured_on(manifest, data))
         for name, better, key, items, data in figures
         if values.get(key) is not None
     ]
-    if stage == "ppo" and made.win_rate is not None:
-        name = "win rate of PPO over SFT, judged by the reward model"
-        figure = Figure(name, made.win_rate, made.win_rate_low, made.win_rate_high)
-        found.append(Ability(name, "higher", figure, prompts, _measured_on(manifest, ("preferences", "reward", "sft"))))
+    for judge, (name, key) in WIN_RATES.items() if stage == "ppo" else ():
+        if values[key] is not None:
+            figure = Figure(name, values[key], values[f"{key}_low"], values[f"{key}_high"])
+            data = _measured_on(manifest, ("preferences", judge, "sft"))
+            found.append(Ability(name, "higher", figure, prompts, data))
     return found
 
 
 def of_reward(manifest: Manifest) -> list[Ability]:
-    """The reward model's accuracy on held-out pairs, with the interval that it committed."""
-    made = Reward.of(manifest)
-    items = f"{made.heldout_pairs:,} pairs"
+    """A reward model's accuracy on held-out pairs, with the intervals that it committed; nothing of a judge not asked
+    for.
+    """
+    made = Reward.of(manifest) if manifest.stage == "reward" else Judge.of(manifest)
+    if made.accuracy is None or made.ece is None:
+        return []
+    items, shorter = f"{made.heldout_pairs:,} pairs", f"{made.shorter_pairs:,} pairs"
     data = _measured_on(manifest, ("preferences",))
-    accuracy = Figure("pairwise accuracy", made.accuracy, made.accuracy_low, made.accuracy_high)
-    return [
-        Ability(accuracy.name, "higher", accuracy, items, data),
-        Ability("calibration error", "lower", Figure("calibration error", made.ece), items, data),
+    found: list[tuple[str, Better, Figure]] = [
+        (items, "higher", Figure("pairwise accuracy", made.accuracy, made.accuracy_low, made.accuracy_high)),
+        (items, "lower", Figure("calibration error", made.ece)),
     ]
+    if made.shorter_accuracy is not None:
+        low, high = made.shorter_accuracy_low, made.shorter_accuracy_high
+        found.append((shorter, "higher", Figure(SHORTER, made.shorter_accuracy, low, high)))
+    return [Ability(figure.name, better, figure, of, data) for of, better, figure in found]
 
 
 def of_probe(store: Store, manifest: Manifest) -> list[Ability]:

@@ -108,7 +108,7 @@ MARKERS = ("resumed", "skipped", *HIDDEN)
 """Curves that have no chart of their own: marks in the other charts, and the hidden ones."""
 
 
-STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "probe", "evaluate")
+STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "judge", "probe", "evaluate")
 """The stages that have a page: those that train or measure a model, and the gate."""
 
 

@@ -23,7 +23,7 @@ from contract.stages import STAGES
 from contract.store import Store
 from reports.older import Older, older
 
-MODELS = ("pretrain", "sft", "reward", "ppo")
+MODELS = ("pretrain", "sft", "reward", "ppo", "judge")
 """The stages that train a model, in the order of the stage table."""
 STAGES_READ = (*MODELS, "evaluate", "export")
 CURVES = frozenset({Kind.METRICS, Kind.CURVES, Kind.EVENTS})
@@ -265,10 +265,15 @@ def main_figure(stage: str, kept: Kept, evaluated: Kept | None = None) -> Figure
         "pretrain": (("bits per byte", "bits_per_byte"), ("held-out perplexity", "heldout_perplexity_after")),
         "sft": (("held-out perplexity of replies", "heldout_perplexity_after"),),
         "reward": (("held-out accuracy", "accuracy"),),
+        "judge": (("held-out accuracy", "accuracy"),),
         "ppo": (("reward at the end", "reward_last"),),
     }[stage]
-    if evaluated and (won := evaluated.number("win_rate")) is not None:
-        return Figure("win rate over SFT", won, evaluated.number("win_rate_low"), evaluated.number("win_rate_high"))
+    if evaluated and evaluated.number("win_rate") is not None:
+        # By the judge where there is one: PPO has learned to please its own reward model.
+        by = "judge_win_rate" if evaluated.number("judge_win_rate") is not None else "win_rate"
+        name = "win rate by the judge" if by != "win_rate" else "win rate by its own reward model"
+        low, high = evaluated.number(f"{by}_low"), evaluated.number(f"{by}_high")
+        return Figure(name, evaluated.number(by) or 0.0, low, high)
     for name, key in tried:
         if (value := kept.number(key)) is not None:
             return Figure(name, value, kept.number(f"{key}_low"), kept.number(f"{key}_high"))

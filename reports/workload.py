@@ -92,6 +92,11 @@ def _evaluate(recipe: Recipe) -> float | None:
     return _times(_parameters(recipe), settings.sequences * recipe.pack.seq_len + replies)
 
 
+def _rewarding(recipe: Recipe, share: float) -> float | None:
+    """Of a reward model that learns from a share of the pairs."""
+    return _times(_parameters(recipe), _examples(recipe.preferences), recipe.reward.epochs, share)
+
+
 def _times(*factors: float | None) -> float | None:
     product = 1.0
     for factor in factors:
@@ -104,7 +109,8 @@ def _times(*factors: float | None) -> float | None:
 _OF_RECIPE: Mapping[str, Callable[[Recipe], float | None]] = {
     "pretrain": _pretrain,
     "sft": lambda recipe: _times(_parameters(recipe), _examples(recipe.instructions), recipe.sft.epochs),
-    "reward": lambda recipe: _times(_parameters(recipe), _examples(recipe.preferences), recipe.reward.epochs),
+    "reward": lambda recipe: _rewarding(recipe, 1 - recipe.judge.share),
+    "judge": lambda recipe: _rewarding(recipe, recipe.judge.share),
     "gate": lambda _: 1.0,
     "ppo": _ppo,
     "evaluate": _evaluate,

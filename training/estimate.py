@@ -48,7 +48,7 @@ CHINCHILLA = 20
 MFU = 0.4
 """Assumed unless --mfu says otherwise. PaLM reached 0.46 (Chowdhery et al. 2022)."""
 GIB = float(1 << 30)
-TRAINING = ("pretrain", "sft", "reward", "ppo")
+TRAINING = ("pretrain", "sft", "reward", "judge", "ppo")
 
 
 # ---------------------------------------------------------------- the corpus
@@ -184,17 +184,26 @@ def sft(recipe: Recipe) -> Trained:
 
 
 def reward(recipe: Recipe) -> Trained:
+    """Pairs of replies; a prompt with more of them takes more."""
+    return _rewarding("reward", recipe, recipe.reward.engine, 1 - recipe.judge.share)
+
+
+def judge(recipe: Recipe) -> Trained:
+    """The second reward model, which learns from the other prompts."""
+    return _rewarding("judge", recipe, recipe.judge.engine, recipe.judge.share)
+
+
+def _rewarding(stage: str, recipe: Recipe, engine: Engine, share: float) -> Trained:
     own, model, length = recipe.reward, recipe.pretrain.model, recipe.reward.max_tokens
     count = reward_parameters(model, recipe.tokenizer.vocab_size)
-    parts = _parts(own.batch, own.engine)
-    work = Work(2 * own.engine.micro_batch, length, 0, parts, masked=True)  # a pair is two rows
-    memory = training_peak(model, count, recipe.tokenizer.vocab_size, own.engine, work, cuda=True)
+    work = Work(2 * engine.micro_batch, length, 0, _parts(own.batch, engine), masked=True)  # a pair is two rows
+    memory = training_peak(model, count, recipe.tokenizer.vocab_size, engine, work, cuda=True)
     read = examples(recipe.preferences)
-    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction))
+    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction) * share)
     steps = None if pairs is None else -(-pairs * own.epochs // own.batch)
     tokens = 2 * (steps or 0) * own.batch * length
     flops = tokens * _flops(count, model, length)
-    return Trained("reward", own.engine, count, steps, tokens, flops, memory)
+    return Trained(stage, engine, count, steps, tokens, flops, memory)
 
 
 def ppo(recipe: Recipe, gpu: Accelerator) -> Trained:
@@ -365,7 +374,8 @@ def report(recipe: Recipe, gpu: Accelerator, mfu: float, rows: Mapping[str, int]
     recipe = with_started(recipe)
     made = corpus(recipe, *crawl_size(recipe))
     sources = rows or sources_of(recipe, made)
-    stages = [pretrain(recipe, sources), sft(recipe), reward(recipe), ppo(recipe, gpu), evaluate(recipe)]
+    stages = [pretrain(recipe, sources), sft(recipe), reward(recipe), ppo(recipe, gpu)]
+    stages += [*([judge(recipe)] if recipe.judge.share else []), evaluate(recipe)]
     return [*_models(recipe, stages, sources, gpu, mfu), "", *_memory(stages, gpu), "", *_corpus(recipe, made)]
 
 

@@ -1,175 +1,161 @@
-"""The reward model learns from preference pairs which of two replies people prefer.
+"""The reward model learns from people's preferences which of several replies they like better.
 
 It starts from the SFT model, with a scalar head in place of the unembedding. One convention holds everywhere: **the
 reward of a chat is the head's output at its last token**, which is the end-of-text token of a complete response. The
-saved head gives normalised rewards: on held-out preferred replies their mean is 0 and their standard deviation 1, so
-that PPO's numbers mean the same in every run.
+committed model gives normalised rewards: on held-out preferred replies their mean is 0 and their standard deviation 1,
+so that PPO's numbers mean the same in every run.
+
+All replies to one prompt go through the model together, and each two of which people prefer one are a pair: so a prompt
+with K replies counts once, and not K (K - 1) / 2 times, which would overfit (InstructGPT, section 3.5).
 """
 
+import hashlib
 import json
 import math
 import time
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from contract import results
-from contract.conversation import Preference, opening
+from contract.conversation import opening
 from contract.errors import InputError
 from contract.kinds import Kind
-from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Reward
-from evals.calibration import calibration_error, reliability
-from evals.intervals import effective_number, wilson
-from training.chat.template import Chat, Cut, Fit, count_cuts, open_chat
-from training.data.examples import Examples, read_pairs
+from evals.calibration import reliability
+from evals.rewards import Judged, comparisons, histograms, ranking_figures, regression_figures
+from training.chat.template import Chat, Cut, count_cuts, open_chat
+from training.data.examples import read_pairs
 from training.data.order import rows_of, share_of
+from training.data.rankings import Ranking, Rankings
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.engine.metrics import of_machine
 from training.loss import pairwise_loss
 from training.models import llama as model
-from training.models.causal import class_of, read_config
+from training.models import vocabulary
 from training.models.lm import finite
-from training.rollout import left_pad, positions
+from training.models.scalar import RewardModel, last, load_reward_model, normalised
+from training.rollout import left_pad
+
+__all__ = ["RewardModel", "last", "load_reward_model"]  # of the model, for those that use one
 
 CALIBRATION = "calibration.json"
 WORST, TEXT_CHARS = 50, 2000  # pairs that people read, and how much of each of their texts
+Objective = Literal["pairwise", "regression", "both"]
 
 
 class Unfit(StrEnum):
-    """Why a pair is left out: what its replies became when they were cut to `max_tokens`."""
+    """Why a prompt is left out: what its replies became when they were cut, or that nobody scored them."""
 
     EQUAL = "equal"
     """The same tokens, so that nothing tells the better from the worse."""
     LOST_END = "lost_end"
-    """One without its end-of-text, at which the reward is read."""
+    """No pair is left of which both have their end-of-text, at which the reward is read."""
+    NO_SCORES = "no_scores"
+    """They are ranked and not scored, which regression cannot learn from."""
 
 
-class ScalarHead(nn.Linear):
-    """One number per position, computed in float32 whatever the decoder computes in: bf16 keeps 8 bits of a reward.
+@dataclass(frozen=True)
+class Ranked:
+    """Replies to one prompt: whole chats as tokens, the tokens and the text of each reply, and people's scores.
 
-    Where nothing is learned, its weights stay in float32 as well.
+    `pairs` are the places of (a better, a worse) reply. `cuts`: what was taken so that they fit.
     """
 
-    keeps_float32 = True
+    chats: list[list[int]]
+    sizes: list[int]
+    texts: list[str]
+    scores: list[float | None]
+    pairs: list[tuple[int, int]]
+    cuts: frozenset[Cut]
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Hidden states (B, T, d_model) -> (B, T, 1)."""
-        return nn.functional.linear(hidden.float(), self.weight.float(), self.bias.float())
-
-
-class RewardModel(nn.Module):
-    """A decoder without its unembedding, and a linear head that gives one number per position."""
-
-    def __init__(self, decoder: Any, seed: int) -> None:
-        """`decoder` maps tokens to hidden states.
-
-        The head's weights start as N(0, 1 / (d_model + 1)) (Stiennon et al. 2020, appendix B.1).
-        """
-        super().__init__()
-        width = int(decoder.config.hidden_size)
-        self.decoder = decoder
-        self.head = ScalarHead(width, 1)
-        with torch.no_grad():
-            generator = torch.Generator().manual_seed(seed)
-            self.head.weight.copy_(torch.randn(1, width, generator=generator) * (width + 1) ** -0.5)
-            self.head.bias.zero_()
-
-    def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
-        """One number per position, in float32: tokens and attention (B, T) -> (B, T). A critic's are state values."""
-        output: Any = self.decoder(
-            input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
-        )
-        values: Tensor = self.head(output.last_hidden_state).squeeze(-1)
-        return values
-
-    def save_pretrained(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Write model.safetensors and config.json, which `load_reward_model` reads; by default the own weights."""
-        folder.mkdir(parents=True, exist_ok=True)
-        own = self.state_dict() if state_dict is None else state_dict
-        tensors = {name: value.detach().cpu().contiguous() for name, value in own.items()}
-        save_file(tensors, folder / "model.safetensors")
-        self.decoder.config.to_json_file(folder / "config.json")
-
-    def activation_checkpointing_enable(self, options: dict[str, Any], offload: bool) -> None:
-        self.decoder.activation_checkpointing_enable(options, offload=offload)
+    @property
+    def scored(self) -> bool:
+        """Whether people scored any of the replies."""
+        return any(score is not None for score in self.scores)
 
 
-def normalised(weights: Mapping[str, Tensor], mean: float, deviation: float) -> dict[str, Tensor]:
-    """A reward model's weights by name, with (reward - mean) / deviation folded into the head."""
-    head = {"head.weight": weights["head.weight"] / deviation, "head.bias": (weights["head.bias"] - mean) / deviation}
-    return {**weights, **head}
+def ranked(chat: Chat, ranking: Ranking, max_tokens: int) -> Ranked:
+    """The replies to a prompt as tokens, all after the same tokens of the prompt.
 
-
-def last(values: Tensor, attention: Tensor) -> Tensor:
-    """The value at each row's last real token: (B, T) -> (B,)."""
-    index = (torch.arange(attention.shape[1], device=attention.device) * attention).argmax(-1, keepdim=True)
-    return values.gather(1, index).squeeze(1)
-
-
-def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
-    """The reward model that `reward` committed, in float32 on the CPU, prepared to compute in `dtype`."""
-    folder = model.fetch(job, manifest)
-    try:
-        config = read_config(folder)
-        kind = model.attention(dtype, class_of(config))
-        decoder = AutoModel.from_config(config, attn_implementation=kind, trust_remote_code=False)
-        module = RewardModel(decoder, seed=0)
-        module.load_state_dict(load_file(folder / "model.safetensors"))
-    except model.LOADING as error:
-        raise InputError(
-            f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run reward again"
-        ) from error
-    return module
-
-
-def encode(chat: Chat, pairs: Sequence[Preference], max_tokens: int) -> list[list[int]]:
-    """Token ids of the chats: first all with the chosen replies, then all with the rejected ones.
-
-    Both replies of a pair follow the same tokens.
+    Replies that lost their end are left out, and so are pairs of replies that became the same.
     """
-    fits = [fitted(chat, pair, max_tokens) for pair in pairs]
-    return [fit.prompt + fit.replies[side] for side in (0, 1) for fit in fits]
+    fit = chat.fit(ranking.prompt, ranking.replies, max_tokens)
+    whole = [place for place, ids in enumerate(fit.replies) if ids[-1] == chat.end_of_text]
+    places = {place: index for index, place in enumerate(whole)}
+    return Ranked(
+        [fit.prompt + fit.replies[place] for place in whole],
+        [len(fit.replies[place]) for place in whole],
+        [ranking.replies[place] for place in whole],
+        [ranking.scores[place] for place in whole],
+        [
+            (places[better], places[worse])
+            for better, worse in ranking.pairs
+            if better in places and worse in places and fit.replies[better] != fit.replies[worse]
+        ],
+        fit.cuts,
+    )
 
 
-def fitted(chat: Chat, pair: Preference, max_tokens: int) -> Fit:
-    """The prompt of a pair and its replies, the chosen one first."""
-    return chat.fit(pair.prompt, (pair.chosen, pair.rejected), max_tokens)
+def unfit(found: Ranked, objective: Objective) -> Unfit | None:
+    """Why replies cannot be learned from once they are cut; None if they can."""
+    if objective == "regression" and found.chats:
+        return None if found.scored else Unfit.NO_SCORES
+    if found.pairs:
+        return None
+    return Unfit.LOST_END if Cut.REPLY in found.cuts else Unfit.EQUAL
 
 
-def unfit(fit: Fit) -> Unfit | None:
-    """Why a pair cannot be compared once it is cut; None if it can."""
-    if fit.replies[0] == fit.replies[1]:
-        return Unfit.EQUAL
-    return Unfit.LOST_END if Cut.REPLY in fit.cuts else None
-
-
-def sift(job: Job, chat: Chat, pairs: Examples[Preference]) -> tuple[Examples[Preference], Counter[Unfit]]:
-    """The pairs that can be compared within `max_tokens`, and how many cannot, by reason; on every process the same.
+def sift(
+    job: Job, settings: Reward, chat: Chat, rankings: Rankings, objective: Objective
+) -> tuple[Rankings, Counter[Unfit]]:
+    """The prompts that can be learned from within `max_tokens`, and how many cannot, by reason; the same everywhere.
 
     Raises InputError if none can be.
     """
     own: dict[int, Unfit] = {}
-    for row in range(job.ranks.rank, len(pairs), job.ranks.world):
-        if reason := unfit(fitted(chat, pairs[row], job.settings.max_tokens)):
-            own[pairs.numbers[row]] = reason
-    dropped = {number: reason for part in job.ranks.gather(own) for number, reason in part.items()}
-    if pairs and len(dropped) == len(pairs):
+    for row in range(job.ranks.rank, len(rankings), job.ranks.world):
+        if reason := unfit(ranked(chat, rankings[row], settings.max_tokens), objective):
+            own[row] = reason
+    dropped = {row: reason for part in job.ranks.gather(own) for row, reason in part.items()}
+    counts = Counter(dropped.values())
+    if rankings and len(dropped) == len(rankings):
+        why = ", ".join(f"{reason.value} {count:,}" for reason, count in counts.most_common())
         raise InputError(
-            f"reward: no reply of {len(pairs):,} pairs keeps its end within reward.max_tokens "
-            f"{job.settings.max_tokens}; raise it"
+            f"{job.task.stage}: none of {len(rankings):,} prompts keeps replies that can be compared within "
+            f"reward.max_tokens {settings.max_tokens} ({why}); raise it, or give preferences other data"
         )
-    return pairs.without(dropped), Counter(dropped.values())
+    return rankings.without(dropped), counts
+
+
+def for_judge(prompt: str, share: float) -> bool:
+    """Whether the replies to dialogues that open with this prompt are the judge's. A larger share only adds prompts."""
+    return int.from_bytes(hashlib.sha256(f"judge\0{prompt}".encode()).digest()[:8]) < share * 2**64
+
+
+def divided(job: Job, rankings: Rankings, share: float, judge: bool) -> Rankings:
+    """The training prompts of the reward model, or those of the judge, which are others.
+
+    Raises InputError if there are none.
+    """
+    others = {row for row, one in enumerate(rankings) if for_judge(opening(one.prompt), share) != judge}
+    mine = rankings.without(others)
+    if not len(mine):
+        raise InputError(
+            f"{job.task.stage}: judge.share {share:g} leaves it none of {len(rankings):,} training prompts; "
+            f"{'raise' if judge else 'lower'} it, or set it to 0 to do without a second reward model"
+        )
+    return mine
 
 
 def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: torch.device) -> Tensor:
@@ -178,90 +164,136 @@ def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: to
     return last(module(tokens, attention), attention)
 
 
+@dataclass(frozen=True)
+class Losses:
+    """Of some prompts, as sums over them: what is minimised, its parts, and the share of their pairs ranked right."""
+
+    total: Tensor
+    pairwise: Tensor
+    regression: Tensor
+    right: Tensor
+
+
+def losses_of(rewards: Tensor, groups: Sequence[Ranked], objective: Objective, coef: float) -> Losses:
+    """The loss of each prompt, summed. `rewards` (rows,) has those of the replies of all groups, one after the other.
+
+    pairwise: -log sigmoid(r_better - r_worse), a mean over a prompt's pairs (InstructGPT, eq. 1). regression: the mean
+    squared error of a prompt's rewards as scores. both: the former plus `coef` times the latter.
+    """
+    starts = [sum(len(one.chats) for one in groups[:number]) for number in range(len(groups))]
+    pairs = [
+        (start + better, start + worse, 1 / len(one.pairs))
+        for start, one in zip(starts, groups, strict=True)
+        for better, worse in one.pairs
+    ]
+    known = [
+        (start + place, score, 1 / sum(other is not None for other in one.scores))
+        for start, one in zip(starts, groups, strict=True)
+        for place, score in enumerate(one.scores)
+        if score is not None
+    ]
+    values = rewards.float()
+    chosen, rejected = (values[[pair[side] for pair in pairs]] for side in (0, 1))
+    weight = torch.tensor([pair[2] for pair in pairs], device=rewards.device)
+    pairwise = (pairwise_loss(chosen, rejected) * weight).sum()
+    right = (((chosen > rejected).float() + 0.5 * (chosen == rejected).float()) * weight).sum()
+    scores, each = (torch.tensor([one[at] for one in known], device=rewards.device) for at in (1, 2))
+    regression = ((values[[one[0] for one in known]] - scores) ** 2 * each).sum()
+    total = {"pairwise": pairwise, "regression": regression, "both": pairwise + coef * regression}[objective]
+    return Losses(total, pairwise.detach(), regression.detach(), right.detach())
+
+
 @torch.no_grad()
-def score_pairs(
-    job: Job, module: nn.Module, chat: Chat, pairs: Sequence[Preference]
-) -> tuple[list[float], list[float]]:
-    """(rewards of the chosen replies, rewards of the rejected ones), in the order of the pairs, on every process."""
-    settings: Reward = job.settings
-    own: dict[int, tuple[float, float]] = {}
-    starts = range(0, len(pairs), settings.engine.micro_batch)
+def score_groups(
+    job: Job, settings: Reward, module: nn.Module, chat: Chat, rankings: Sequence[Ranking]
+) -> list[list[float]]:
+    """The rewards of the replies to each prompt, in the order of `ranked`, on every process."""
+    own: dict[int, list[float]] = {}
+    size = settings.engine.micro_batch
+    starts = range(0, len(rankings), size)
     for turn in range(math.ceil(len(starts) / job.ranks.world)):
         # A process without work repeats the last part: under ZeRO 3, every process must join every forward pass.
         index = turn * job.ranks.world + job.ranks.rank
         start = starts[min(index, len(starts) - 1)]
-        part = pairs[start : start + settings.engine.micro_batch]
-        found = rewards_of(module, encode(chat, part, settings.max_tokens), chat.pad, job.ranks.device)
+        groups = [ranked(chat, one, settings.max_tokens) for one in rankings[start : start + size]]
+        chats = [ids for one in groups for ids in one.chats]
+        found = rewards_of(module, chats, chat.pad, job.ranks.device).split([len(one.chats) for one in groups])
         if index < len(starts):
-            own.update(enumerate(zip(*found.view(2, -1).tolist(), strict=True), start))
-    rewards = job.ranks.rows(own)
-    return [chosen for chosen, _ in rewards], [rejected for _, rejected in rewards]
+            own.update(enumerate((rewards.tolist() for rewards in found), start))
+    return job.ranks.rows(own)
 
 
-def pair_metrics(
-    chosen: Sequence[float], rejected: Sequence[float], prompts: Sequence[Hashable] | None = None
-) -> dict[str, Any]:
-    """Held-out figures; a tie counts as half right.
+def judged(ranking: Ranking, found: Ranked, rewards: Sequence[float]) -> Judged:
+    """The replies to a held-out prompt with their rewards, for `evals.rewards`.
 
-    `prompts` tells which pairs have one prompt, and so are not independent; None: no two have.
-    `reward_mean` and `reward_std` describe the chosen replies before normalisation.
+    Dialogues with one opening stand on one side of the split, so their pairs were drawn together.
     """
-    margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
-    right = [(margin > 0) + 0.5 * (margin == 0) for margin in margins]
-    correct = sum(right)
-    effective = effective_number(right, range(len(right)) if prompts is None else prompts)
-    low, high = wilson(correct / len(margins) * effective, effective)
-    rewards = torch.tensor(chosen, dtype=torch.float64)
-    return {
-        "accuracy": correct / len(margins),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "heldout_correct": correct,
-        "heldout_pairs": len(margins),
-        "heldout_effective": effective,
-        "heldout_loss": float(pairwise_loss(torch.tensor(chosen), torch.tensor(rejected)).mean()),
-        "ece": calibration_error(margins),
-        "reward_mean": float(rewards.mean()),
-        "reward_std": float(rewards.std(unbiased=False)),
-    }
+    return Judged(tuple(found.pairs), tuple(rewards), tuple(found.sizes), opening(ranking.prompt), ranking.task)
 
 
 def calibration(
-    pairs: Sequence[Preference], numbers: Sequence[int], chosen: Sequence[float], rejected: Sequence[float]
-) -> dict[str, list[dict[str, Any]]]:
-    """What a person needs to see why the gate opened: `bins` of reliability, and the `worst` pairs with their texts.
+    rankings: Sequence[Ranking], numbers: Sequence[int], groups: Sequence[Ranked], seen: Sequence[Judged]
+) -> dict[str, Any]:
+    """What a person needs to see why the gate opened.
 
-    The worst are those whose rejected reply got the most more reward, at most WORST. Rewards are those before
-    normalisation, so that sigmoid(chosen - rejected) is the probability that the model gives to the ranking. `row` is
-    the pair's number, one of `numbers`, among all that are held out. Texts are cut to TEXT_CHARS characters.
+    `bins` of reliability, `histograms` of the rewards of better and worse replies, and the `worst` pairs with their
+    texts: those whose worse reply got the most more reward, at most WORST. Rewards are those before normalisation, so
+    that sigmoid(better - worse) is the probability that the model gives to the ranking. `row` is the example's number,
+    one of `numbers`, among all that are held out. Texts are cut to TEXT_CHARS characters.
     """
-    margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
-    wrong = sorted((margin, row) for row, margin in enumerate(margins) if margin < 0)[:WORST]
+    both = [(row, better, worse) for row, one in enumerate(seen) for better, worse in one.pairs]
+    rewards = [(seen[row].rewards[better], seen[row].rewards[worse]) for row, better, worse in both]
+    wrong = sorted((better - worse, at) for at, (better, worse) in enumerate(rewards) if better < worse)[:WORST]
     worst = []
-    for margin, row in wrong:
-        pair = pairs[row]
-        prompt = "\n".join(f"{turn.role}: {turn.text}" for turn in pair.prompt)
-        texts = {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
-        cut = {name: text[:TEXT_CHARS] for name, text in texts.items()}
-        worst.append(
-            {
-                "row": numbers[row],
-                "margin": margin,
-                "reward_chosen": chosen[row],
-                "reward_rejected": rejected[row],
-                **cut,
-            }
-        )
-    return {"bins": [vars(one) for one in reliability(margins)], "worst": worst}
+    for margin, at in wrong:
+        row, better, worse = both[at]
+        prompt = "\n".join(f"{turn.role}: {turn.text}" for turn in rankings[row].prompt)
+        texts = {"prompt": prompt, "chosen": groups[row].texts[better], "rejected": groups[row].texts[worse]}
+        figures = {"row": numbers[row], "margin": margin}
+        figures |= {"reward_chosen": rewards[at][0], "reward_rejected": rewards[at][1]}
+        worst.append({**figures, **{name: text[:TEXT_CHARS] for name, text in texts.items()}})
+    return {
+        "bins": [vars(one) for one in reliability([one.margin for one in comparisons(seen)])],
+        "histograms": histograms([one for one, _ in rewards], [one for _, one in rewards]),
+        "worst": worst,
+    }
+
+
+def mean_score(rankings: Rankings) -> float:
+    """The mean of all scores that people gave, at which a head that learns them starts; 0 without any."""
+    return fmean([score for one in rankings for score in one.scores if score is not None] or [0.0])
+
+
+def fresh(job: Job, settings: Reward, train: Rankings) -> RewardModel:
+    """The reward model before the first step: the SFT model, or the one that the recipe brings, with a new head."""
+    dtype = settings.engine.dtype
+    if settings.start_from:
+        found = vocabulary.brought_and_grown(job, open_chat(job), settings.start_from, dtype, "reward.start_from")
+    else:
+        found = model.load_model(job, job.manifest("sft"), dtype)
+    module = RewardModel(found.base_model, settings.seed)
+    if settings.objective != "pairwise":
+        nn.init.constant_(module.head.bias, mean_score(train))
+    return module
 
 
 def run(job: Job) -> None:
     settings: Reward = job.settings
+    rankings = divided(job, Rankings(read_pairs(job, Kind.PAIRS)), job.setting("judge.share"), judge=False)
+    folder, figures = fit(job, settings, rankings)
+    job.commit(folder, results.Reward(**figures), {CALIBRATION: Kind.CALIBRATION})
+
+
+def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str, Any]]:
+    """Train a reward model on some of the training prompts.
+
+    Returns the folder of its files and the figures of `results.Reward`.
+    """
     chat = open_chat(job)
-    train, dropped = sift(job, chat, read_pairs(job, Kind.PAIRS))
+    train, dropped = sift(job, settings, chat, rankings, settings.objective)
+    numbers = train.numbers
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    module = RewardModel(model.load_model(job, job.manifest("sft"), settings.engine.dtype).base_model, settings.seed)
-    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
+    engine = Engine(job, fresh(job, settings, train), settings.optim, settings.engine, settings.batch, steps)
 
     note = ""
     step, _ = checkpoint.restore(job, {"model": engine})
@@ -271,20 +303,22 @@ def run(job: Job) -> None:
         began = time.perf_counter()
         rows = rows_of(step, settings.batch, len(train), settings.seed)
         mine = share_of([train[row] for row in rows], job.ranks.rank, job.ranks.world)
-        loss, right = 0.0, 0.0
+        sums = torch.zeros(4, dtype=torch.float64)
         for start in range(0, len(mine), engine.micro_batch):
-            part = encode(chat, mine[start : start + engine.micro_batch], settings.max_tokens)
-            chosen, rejected = rewards_of(engine, part, chat.pad, job.ranks.device).chunk(2)
-            losses = pairwise_loss(chosen, rejected)
-            engine.backward(losses.mean())
-            loss += float(losses.detach().sum())
-            right += float((chosen > rejected).sum())
+            part = mine[start : start + engine.micro_batch]
+            groups = [ranked(chat, one, settings.max_tokens) for one in part]
+            chats = [ids for one in groups for ids in one.chats]
+            rewards = rewards_of(engine, chats, chat.pad, job.ranks.device)
+            found = losses_of(rewards, groups, settings.objective, settings.regression_coef)
+            engine.backward(found.total / len(part))
+            sums += torch.stack([found.total.detach(), found.pairwise, found.regression, found.right]).double().cpu()
         rate, norm = engine.lr, engine.step()
         step += 1
-        loss, right = (value / settings.batch for value in job.ranks.sum(loss, right))
+        loss, ranking, error, right = (value / settings.batch for value in job.ranks.sum(*sums.tolist()))
+        parts = {} if settings.objective == "pairwise" else {"pairwise_loss": ranking, "regression_loss": error}
         machine = of_machine(job.ranks, time.perf_counter() - began)
-        job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm, **machine)
-        engine.report_skip(step, (("", train.numbers[row]) for row in rows))
+        job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm, **parts, **machine)
+        engine.report_skip(step, (("", numbers[row]) for row in rows))
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
@@ -292,32 +326,35 @@ def run(job: Job) -> None:
     checkpoint.save_last(job, step, {"model": engine}, {})
     if job.ranks.rank == 0:
         progress.finish(note)
-    finish(job, engine, chat, train, dropped)
+    return finish(job, settings, engine, chat, train, dropped)
 
 
-def finish(job: Job, engine: Engine, chat: Chat, train: Examples[Preference], dropped: Counter[Unfit]) -> None:
-    """Measure on the held-out pairs, normalise, commit.
+def finish(
+    job: Job, settings: Reward, engine: Engine, chat: Chat, train: Rankings, dropped: Counter[Unfit]
+) -> tuple[Path, dict[str, Any]]:
+    """Measure on the held-out pairs, normalise, and write what is to be committed: the folder, and the figures.
 
-    It learned from the pairs `train`; `dropped` counts those that it could not learn from.
+    It learned from the prompts `train`; `dropped` counts those that it could not learn from.
     """
-    heldout, more = sift(job, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
-    chosen, rejected = score_pairs(job, engine.module, chat, heldout)
-    # Dialogues with one opening stand on one side of the split, so their pairs were drawn together.
-    metrics = pair_metrics(chosen, rejected, [opening(pair.prompt) for pair in heldout])
+    heldout, more = sift(job, settings, chat, Rankings(read_pairs(job, Kind.HELDOUT_PAIRS)), "pairwise")
+    rewards = score_groups(job, settings, engine.module, chat, heldout)
+    groups = [ranked(chat, one, settings.max_tokens) for one in heldout]
+    seen = [judged(*one) for one in zip(heldout, groups, rewards, strict=True)]
+    metrics = ranking_figures(seen)
+    metrics |= regression_figures(
+        [both for one, given in zip(groups, rewards, strict=True) for both in zip(one.scores, given, strict=True)]
+    )
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     weights = engine.weights()
     if weights:
         weights = normalised(weights, metrics["reward_mean"], max(metrics["reward_std"], 1e-6))
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, weights)
-    (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, chosen, rejected)))
+    (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, groups, seen)))
+    sides = {"training": (train, dropped), "heldout": (heldout, more)}
     cuts = {
-        name: count_cuts(job, pairs, lambda pair: fitted(chat, pair, job.settings.max_tokens).cuts)
-        for name, pairs in (("training", train), ("heldout", heldout))
+        name: count_cuts(job, some, lambda one: ranked(chat, one, settings.max_tokens).cuts)
+        for name, (some, _) in sides.items()
     }
-    left_out = {
-        name: {reason.value: counts[reason] for reason in Unfit}
-        for name, counts in (("training", dropped), ("heldout", more))
-    }
-    result = results.Reward(pairs=len(train), dropped=left_out, cuts=cuts, **metrics, **engine.figures())
-    job.commit(folder, result, {CALIBRATION: Kind.CALIBRATION})
+    left_out = {name: {reason.value: counts[reason] for reason in Unfit} for name, (_, counts) in sides.items()}
+    return folder, {"pairs": len(train), "dropped": left_out, "cuts": cuts, **metrics, **engine.figures()}

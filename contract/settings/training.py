@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from contract.chat import OWN_FORMAT, TEMPLATES
 from contract.mixture import PRESETS
+from contract.results import Evaluate as Evaluated
 from contract.settings.base import (
     Batch,
     BelowOne,
@@ -657,15 +658,28 @@ class Sft(Settings):
 
 
 class Reward(Settings):
-    """Pairwise reward model on the pairs of `preferences`: loss = -log sigmoid(r_chosen - r_rejected)."""
+    """Reward model on the replies of `preferences`: loss = -log sigmoid(r_better - r_worse) of each two of a prompt."""
 
     optim: Optim = Optim(lr=1e-5, weight_decay=0.0)
     engine: Engine = Engine()
     epochs: Passes = 1
     batch: Batch = 32
-    """Pairs per step, over all processes."""
+    """Prompts per step, with two or more replies each, over all processes."""
     max_tokens: Length = 512
+    objective: Literal["pairwise", "regression", "both"] = "pairwise"
+    """`regression` learns the scores that people gave, by their mean squared error; `both` adds it to the pairs."""
+    regression_coef: Weight = 1.0
+    """Of `both`: the weight of the squared error."""
+    start_from: Uri | None = None
+    """The folder of another decoder to start from, perhaps a larger one than the policy; if unset, the SFT model.
+
+    Any causal model of transformers in safetensors. Its tokenizer must be the one of `tokenizer.start_from`, or the
+    run's own: PPO hands over token ids.
+    """
     seed: Seed = 0
+
+    def outside(self) -> dict[str, str]:
+        return {"start_from": self.start_from} if self.start_from else {}
 
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Reward":
@@ -673,10 +687,29 @@ class Reward(Settings):
         return self
 
 
+class Judge(Settings):
+    """A second reward model, which PPO never sees: `evaluate` asks it, too, whether PPO's replies are better.
+
+    It learns by the settings of `reward`, but from pairs of other prompts and with another seed.
+    """
+
+    share: BelowOne = 0.3
+    """Of the training prompts; `reward` learns from all others. 0: there is no second reward model."""
+    engine: Engine = Engine()
+    """What is unset is as in `reward`."""
+    seed: Seed = 1
+
+    def check_optim(self, optim: Optim) -> None:
+        """Raise ValueError if the engine cannot run the optimizer of `reward`."""
+        _check_whole(self.engine, optim=optim)
+
+
 class Gate(Settings):
     """PPO starts only if the lower confidence bound of the reward model's held-out accuracy reaches `min_accuracy`."""
 
     min_accuracy: Fraction = 0.55
+    min_shorter_accuracy: Fraction | None = None
+    """If set, the same of the pairs whose better reply is the shorter one: a model that only likes length fails it."""
     confidence: Annotated[Real, Field(gt=0, lt=1)] = 0.95
     approval: bool = runtime_only(False)
     """Whether a person must also approve PPO in Airflow's UI, once the gate is open."""
@@ -732,9 +765,27 @@ class Evaluate(Settings):
 
 
 class Export(Settings):
-    """Export of the last model as a folder that `transformers` loads."""
+    """Export of the last model as a folder that `transformers` loads.
+
+    Figures of `evaluate` may be a second gate: beyond one of their bounds, the SFT model is exported and not PPO's.
+    """
 
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    at_least: dict[Text, Real] = {}
+    """Figure of `evaluate` -> its lower bound: `{judge_win_rate_low: 0.5}`."""
+    at_most: dict[Text, Real] = {}
+    """Figure of `evaluate` -> its upper bound: `{perplexity_ppo: 20}`."""
+
+    @model_validator(mode="after")
+    def _bounds_known_figures(self) -> "Export":
+        known = [name for name in Evaluated.model_fields if not name.startswith("worse_")]
+        for key in ("at_least", "at_most"):
+            for name in getattr(self, key):
+                if name not in known:
+                    raise ValueError(
+                        f"{key} bounds {name!r}, which is no figure of evaluate; there are {', '.join(known)}"
+                    )
+        return self
 
 
 class Probe(Settings):
@@ -798,6 +849,7 @@ class TrainingSections(CorpusSections):
     pretrain: Pretrain = Pretrain()
     sft: Sft = Sft()
     reward: Reward = Reward()
+    judge: Judge = Judge()
     gate: Gate = Gate()
     ppo: Ppo = Ppo()
     evaluate: Evaluate = Evaluate()

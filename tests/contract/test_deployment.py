@@ -163,6 +163,7 @@ KEYS = {
     "pretrain.start_from": "pretrain.start_from={}",
     "sft.start_from": "sft.start_from={}",
     "sft.chat_template": "sft.chat_template={}",
+    "reward.start_from": "reward.start_from={}",
     "pretrain.distill.teacher": "pretrain.distill.teacher={}",
     "probe.tasks.quiz": "probe.tasks={{quiz: {}}}",
 }

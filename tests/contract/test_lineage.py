@@ -44,7 +44,7 @@ def test_a_model_leads_back_to_every_crawl_file(finished: Run) -> None:
     assert "  made evaluate all" in text
     assert {line.split()[1] for line in lines[1:] if line.strip().startswith("from") and "://" not in line} == set(
         STAGES
-    ) - {"ppo", "evaluate", "export", "probe", "ablate"}
+    ) - {"ppo", "judge", "evaluate", "export", "probe", "ablate"}
 
 
 def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:

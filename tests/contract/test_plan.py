@@ -54,7 +54,7 @@ CHANGED: dict[str, Any] = {
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
     "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "prompts.data": "a", "instructions.sources": {"a": ChatSource(data="b")}, "preferences.sources": {"a": ExampleSource(data="b")},
     "instructions.heldout_tasks": ("a",), "preferences.criteria": {"a": 1.0}, "instructions.select.quality_key": "a", "ppo.kl_target": 6.0,
-    "export.dtype": "bf16",
+    "export.dtype": "bf16", "reward.objective": "both", "reward.start_from": "a", "export.at_least": {"prompts": 1.0}, "export.at_most": {"prompts": 9.0},
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a", "pretrain.distill.teacher": "a",
     "pretrain.objective": "blank_infilling", "sft.chat_template": "chatml", "sft.start_from": "a", "sft.patience": 3, "sft.lora.targets": ("a",),
@@ -170,10 +170,10 @@ def test_a_default_that_is_written_out_is_no_difference() -> None:
 def test_a_fingerprint_is_the_hash_of_the_identity_and_nothing_else_decides_it() -> None:
     known = (
         b'{"crawl_files":[],"facts":{},"inputs":[{"fingerprint":"f","partition":"all","stage":"reward"}],'
-        b'"outside":{},"segment":null,"settings":{"gate.confidence":0.9},"stage":"gate","version":2}'
+        b'"outside":{},"segment":null,"settings":{"gate.confidence":0.9},"stage":"gate","version":3}'
     )
     read = Input(stage="reward", partition="all", fingerprint="f")
-    made = Identity(stage="gate", version=2, settings={"gate.confidence": 0.9}, inputs=(read,))
+    made = Identity(stage="gate", version=3, settings={"gate.confidence": 0.9}, inputs=(read,))
     assert made.fingerprint() == hashlib.sha256(known).hexdigest()[:40]
     task = plan(parse("", "here", ["gate.confidence=0.9"]), SEGMENTS)["gate", "all"]
     assert task.fingerprint == made.model_copy(update={"inputs": task.identity.inputs}).fingerprint()
@@ -344,7 +344,7 @@ def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable
         make_run("filter.min_words=41")
 
 
-@pytest.mark.parametrize("key", ["pretrain.start_from", "pretrain.distill.teacher"])
+@pytest.mark.parametrize("key", ["pretrain.start_from", "pretrain.distill.teacher", "reward.start_from"])
 def test_a_folder_without_a_model_is_refused(make_run: Callable[..., Run], tmp_path: Path, key: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

@@ -24,6 +24,6 @@ def test_a_rise_is_flagged_only_beyond_noise_and_when_it_matters() -> None:
 def test_drops_name_what_fell() -> None:
     stages, flat = ["pretrain", "sft", "ppo"], [3.0, 3.1, 2.9]
     worse = [loss + 1 for loss in flat]
-    assert compare.drops(stages, {"pretrain": flat, "sft": worse, "ppo": worse}, 0.7) == {"sft"}
-    assert compare.drops(stages, {"pretrain": flat, "sft": flat, "ppo": flat}, 0.4) == {"ppo"}
-    assert compare.drops(stages[:2], {}, None) == set()
+    assert compare.drops(stages, {"pretrain": flat, "sft": worse, "ppo": worse}, [0.7]) == {"sft"}
+    assert compare.drops(stages, {"pretrain": flat, "sft": flat, "ppo": flat}, [0.9, 0.4]) == {"ppo"}
+    assert compare.drops(stages[:2], {}, []) == set()

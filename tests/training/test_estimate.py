@@ -1,6 +1,7 @@
 """What `estimate` says, against the models that are built, DeepSpeed's settings, and known answers."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -80,9 +81,20 @@ def test_tuning_counts_examples() -> None:
 
 
 def test_pairs_are_two_rows_and_some_are_held_out() -> None:
-    one = estimate.reward(base("preferences.max_examples=1000"))
+    one = estimate.reward(base("preferences.max_examples=1000", "judge.share=0"))
     assert (one.parameters, one.steps, one.tokens) == (109_530_625, 25, 2 * 25 * 32 * 512)
     assert one.memory.logits == 0
+
+
+def test_the_judge_learns_from_its_share_of_the_pairs() -> None:
+    recipe = base("preferences.max_examples=1000", "judge.share=0.25")
+    first, second = estimate.reward(recipe), estimate.judge(recipe)
+    assert (first.steps, second.steps) == (math.ceil(600 / 32), math.ceil(200 / 32))
+    assert first.memory == second.memory
+    told = "\n".join(estimate.report(recipe, H100, 0.4))
+    assert "judge fits" in told
+    alone = base("preferences.max_examples=1000", "judge.share=0")
+    assert "judge" not in "\n".join(estimate.report(alone, H100, 0.4))
 
 
 def test_a_file_of_examples_is_not_counted_before_it_is_read(tmp_path: Path) -> None:

@@ -107,11 +107,16 @@ def distinct_prompts(pairs: Examples[Preference], most: int | None = None) -> li
     for number, pair in enumerate(pairs):
         if len(found) == most:
             break
-        key = xxhash.xxh3_64_intdigest("\0".join(f"{turn.role}\0{turn.text}" for turn in pair.prompt).encode())
+        key = prompt_key(pair.prompt)
         if key not in seen:
             seen.add(key)
             found.append(number)
     return found
+
+
+def prompt_key(prompt: Conversation) -> int:
+    """64 bits that stand for a whole prompt."""
+    return xxhash.xxh3_64_intdigest("\0".join(f"{turn.role}\0{turn.text}" for turn in prompt).encode())
 
 
 def _table(job: Job, stage: str, kind: Kind, schema: pa.Schema) -> pa.Table:

@@ -288,8 +288,9 @@ def save(
     if rank == 0:
         own = save_places(folder, dict(weights or module.state_dict()))
         # Under the names of the parameters, by which ZeRO 3 reads them one at a time; only `export` uses older ones.
-        names = {"save_original_format": False} if isinstance(module, PreTrainedModel) else {}
-        module.save_pretrained(folder, state_dict=own, **names)  # type: ignore[operator]
+        plain = isinstance(module, PreTrainedModel)  # a reward model is none
+        more: dict[str, Any] = {"save_original_format": False} if plain else {"pad": chat.pad}
+        module.save_pretrained(folder, state_dict=own, **more)  # type: ignore[operator]
         described = json.loads((folder / "config.json").read_text())
         described["dtype"] = "float32"
         if described.pop(PLACES, None):

@@ -85,6 +85,22 @@ def brought(job: Job, chat: Chat, folder: Path, settings: Sft, make: Callable[[P
     return module
 
 
+def brought_and_grown(job: Job, chat: Chat, uri: str, dtype: model.Dtype, key: str) -> Any:
+    """The model in a folder that a recipe names at `key`, with a row for every token of the run; in float32 on the CPU.
+
+    Raises InputError as `started` does.
+    """
+    folder = job.scratch.fetch(uri, READ)
+    base = base_tokenizer(job, chat)
+    check_tokenizer(folder, uri, base, TokenizerResult.of(job.manifest("tokenizer")).base_digest, key)
+    module = load(folder, uri, dtype, key)
+    old, rows = base.get_vocab_size(), per_token(module)[0].shape[0]
+    if rows < old:
+        raise InputError(f"{key}: {uri} has {rows:,} embeddings for {old:,} tokens")
+    grow(module, spellings(base, Tokenizer.from_file(str(chat.path))), old)
+    return module
+
+
 def load(folder: Path, uri: str, dtype: model.Dtype, key: str = "pretrain.start_from") -> Any:
     """The model in a local folder.
 

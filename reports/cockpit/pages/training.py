@@ -3,6 +3,7 @@
 import datetime
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -104,7 +105,7 @@ def _shown(
     }
     if stage == "gate":
         found = gate.view(run)
-        pictures = {"interval": interval(found), "reliability": reliability(found)}
+        pictures = {"interval": interval(found), "reliability": reliability(found), "rewards": rewards(found)}
         answered = ask.visitor.approval(dag_id, run_id) if run.recipe.gate.approval else ""
         asks = run.recipe.gate.approval
         return ask.show("gate.html", found=found, asks=asks, answered=answered, **pictures, **known)
@@ -284,3 +285,17 @@ def reliability(found: gate.View) -> dict[str, Any] | None:
         "yaxis": {"tickformat": ".0%", "range": [-0.05, 1.05], "title": {"text": "share ranked right"}},
     }
     return {"data": [right, sure], "layout": axes}
+
+
+def rewards(found: gate.View) -> dict[str, Any] | None:
+    """The rewards of better and worse replies as Plotly's histograms; None if there are none."""
+    drawn = found.calibration.histograms if found.calibration else gate.Histograms()
+    middles = [(low + high) / 2 for low, high in pairwise(drawn.edges)]
+    if not middles or {len(drawn.better), len(drawn.worse)} != {len(middles)}:
+        return None
+    bars = [
+        {"type": "bar", "name": name, "x": middles, "y": counts, "opacity": 0.6}
+        for name, counts in (("preferred by people", drawn.better), ("the other", drawn.worse))
+    ]
+    axes = {"xaxis": {"title": {"text": "reward before normalisation"}}, "yaxis": {"title": {"text": "replies"}}}
+    return {"data": bars, "layout": {**axes, "barmode": "overlay", "bargap": 0}}

@@ -52,7 +52,7 @@ def text_of(answer: Any) -> str:
 def test_the_table_has_the_figures_of_the_manifests(visit: Any, run: Run) -> None:
     page = text_of(visit.get("/models"))
     made = need(run.store, run.task("ppo"))
-    row = f"ppo {made.fingerprint[:8]} runs one {made.finished:%Y-%m-%d %H:%M} 1,315,968 - win rate over SFT 0.78 (0.61 to 0.89) 72 B yes"
+    row = f"ppo {made.fingerprint[:8]} runs one {made.finished:%Y-%m-%d %H:%M} 1,315,968 - win rate by its own reward model 0.78 (0.61 to 0.89) 72 B yes"
     assert row in page
     assert "490,467 bits per byte 1.88" in page
     assert "held-out perplexity of replies 229" in page
@@ -100,7 +100,7 @@ def test_the_models_of_a_run_stand_beside_each_other_with_replies(visit: Any, ru
     assert (
         "bits per byte lower 1.88 1.97 - 2.03 64 sequences, 16,371 tokens unknown: not every interval is known" in page
     )
-    assert "win rate of PPO over SFT, judged by the reward model higher - - - 0.78 (0.61 to 0.89) 32 prompts" in page
+    assert "win rate over the SFT model, by the reward model that PPO optimised higher - - - 0.78 (0.61 to 0.89) 32 prompts" in page
     assert "pretrain, sft, ppo: sft is worse than pretrain beyond noise" in page
     assert "Prompt 1 What is a list? sft reward -1.5 a thing ppo reward 0.5 a row of things" in page
     assert "sft reward 0 (empty) ppo reward 1 no order" in page
@@ -115,7 +115,7 @@ def test_chosen_models_stand_beside_each_other(
     assert "A: sft of runs one B: sft of runs two C: reward of runs one" in page
     assert "A: sft reward -1.5 a thing B: sft reward -1.5 another thing" in page
     assert (
-        "mean reward by the reward model higher -1.3 -1.3 - 32 prompts not comparable: measured on other data or with other settings"
+        "reward by the reward model of PPO higher -1.3 -1.3 - 32 prompts not comparable: measured on other data or with other settings"
         in page
     )
 

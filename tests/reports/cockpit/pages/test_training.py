@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from contract.live import ALL_STEPS, LEFT_S, points_name
 from contract.manifest import Attempt, File
 from contract.metrics import Point, dump_points
 from contract.plan import Run, vary
-from contract.results import Ablate, Gate, Pretrain, Result, Reward
+from contract.results import Ablate, Evaluate, Gate, Judge, Pretrain, Result, Reward
 from contract.thinning import dump_curves, thin
 from reports.cockpit.pages import training
 from reports.cockpit.visitor import Listed, TaskState
@@ -241,6 +242,54 @@ def test_the_pictures_of_the_gate_are_its_figures(visit: Any, decided: None, jud
     diagram = training.reliability(found)
     assert diagram is not None
     assert (diagram["data"][0]["x"], diagram["data"][0]["y"]) == ([0.52], [0.75])
+
+
+def test_the_gate_tells_of_short_replies_tasks_the_judge_and_both_win_rates(
+    visit: Any, judged: Run, commit: Callable[..., None]
+) -> None:
+    drawn = {"edges": [0.0, 1.0, 3.0], "better": [1, 5], "worse": [4, 2]}
+    data = json.dumps({"bins": [], "worst": [], "histograms": drawn}).encode()
+    figures = {"pairs": 7, "accuracy": 0.25, "low": 0.1, "high": 0.5}
+    short = {"shorter_accuracy": 0.625, "shorter_accuracy_low": 0.5, "shorter_accuracy_high": 0.75, "shorter_pairs": 48}
+    scored = {"heldout_mse": 0.5, "heldout_correlation": 0.875}
+    told = REWARD.model_copy(update={"tasks": {HOSTILE: figures, "poems": figures}, **short, **scored})
+    commit("reward", told, Kind.CALIBRATION, "calibration.json", data)
+    gate = Gate(
+        open=False, accuracy=0.94, low=0.89, high=0.97, threshold=0.55,
+        shorter_accuracy=0.6, shorter_low=0.4, shorter_high=0.8, shorter_threshold=0.5,
+    )  # fmt: skip
+    Attempt(judged, judged.task("gate")).commit([], result=gate)
+    judge = Judge(pairs=30, accuracy=0.75, accuracy_low=0.7, accuracy_high=0.8, heldout_pairs=160)
+    Attempt(judged, judged.task("judge")).commit([], result=judge)
+    won = {"win_rate": 0.9, "win_rate_low": 0.8, "win_rate_high": 0.95}
+    lost = {"judge_win_rate": 0.45, "judge_win_rate_low": 0.3, "judge_win_rate_high": 0.6}
+    both = Evaluate(heldout_sequences=1, heldout_tokens=1, prompts=1, reward_sft=0.0, worse_sft=False, **won, **lost)
+    Attempt(judged, judged.task("evaluate")).commit([], result=both)
+    page = visit.get("/training/runs/one/gate")
+    assert page.status_code == 200
+    text = page.text.replace("\N{NO-BREAK SPACE}", " ")
+    for words in (
+        "<td>0.4</td><td>at least 0.5</td><td>no</td><td>whether PPO starts</td>",
+        "Of the 48 pairs whose better reply is the shorter one, it ranks 62.5 % right (95 % interval 50.0 % to 75.0 %)",
+        "have a correlation of 0.875; the mean squared error is 0.5.",
+        '<th scope="row">poems</th><td>7</td><td>25.0 %</td><td>10.0 % to 50.0 %</td>',
+        "It ranks 75.0 % of the same held-out pairs right (95 % interval 70.0 % to 80.0 %) and learned from 30 prompts.",
+        "the reward model that PPO optimised</th><td>90.0 %</td><td>80.0 % to 95.0 %</td>",
+        "the judge, which PPO never saw</th><td>45.0 %</td><td>30.0 % to 60.0 %</td>",
+    ):
+        assert words in text
+    assert "<script>alert" not in page.text
+    picture = training.rewards(training.gate.view(judged))
+    assert picture is not None
+    assert [(bars["x"], bars["y"]) for bars in picture["data"]] == [([0.5, 2.0], (1, 5)), ([0.5, 2.0], (4, 2))]
+    odd = gate_view_with(training.gate.view(judged), better=(1,))
+    assert training.rewards(odd) is None
+
+
+def gate_view_with(view: Any, **changed: Any) -> Any:
+    """The view with other counts in its histograms."""
+    drawn = view.calibration.histograms.model_copy(update=changed)
+    return replace(view, calibration=view.calibration.model_copy(update={"histograms": drawn}))
 
 
 def test_a_gate_that_has_not_decided_says_what_is_missing(visit: Any, judged: Run) -> None:
