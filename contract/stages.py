@@ -43,6 +43,9 @@ class Stage:
     checks: bool = False
 
 
+ALIGNING = ("ppo", "dpo", "grpo")
+"""The stages of which a run has one, which its recipe's `align` names. A stage that reads them reads that one alone."""
+
 STAGES: dict[str, Stage] = {
     row.name: row
     for row in (
@@ -144,20 +147,30 @@ STAGES: dict[str, Stage] = {
             "is the reward model good enough for PPO",
         ),
         Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 6,
+            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 7,
             "reinforcement learning from the reward model",
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
-            "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 6,
-            "every model on the same held-out data",
-            settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
+            "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 1,
+            "direct preference optimisation, in PPO's place if `align` says so",
+            facts=("chat_format",),
         ),
         Stage(
-            "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,
+            "grpo", "align", "gpu", "corpus", ("sft", "reward", "gate", "preferences", "tokenizer"), 1,
+            "PPO without a critic, in PPO's place if `align` says so",
+            facts=("chat_format",),
+        ),
+        Stage(
+            "evaluate", "evaluate", "gpu", "corpus",
+            ("pretrain", "sft", "reward", "gate", *ALIGNING, "pack", "preferences", "tokenizer"), 6,
+            "every model on the same held-out data",
+            settings=("align", "ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
+        ),
+        Stage(
+            "export", "evaluate", "local", "corpus", ("sft", "gate", *ALIGNING, "tokenizer"), 1,
             "safetensors that transformers loads",
-            settings=("name",), facts=("chat_format",),
+            settings=("name", "align"), facts=("chat_format",),
         ),
         Stage(
             "probe", "ablate", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 1,

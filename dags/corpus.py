@@ -42,4 +42,4 @@ with DAG(
     per_segment.expand(partition=found)
     operators.update(stages(WHOLE_CORPUS))
     connect(operators, first=found)
-    [operators["pack"], operators["preferences"]] >> publish_last(CORPUS, stage="pack")
+    [operators["pack"], operators["preferences"]] >> publish_last(CORPUS, "pack")

@@ -10,6 +10,7 @@ from contract.headline import headline, warnings
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run
+from contract.stages import ALIGNING
 
 SAMPLE_CHARS = 160
 TITLES = {
@@ -52,8 +53,8 @@ def _line(run: Run, stage: str, done: dict[str, Manifest]) -> str:
     """A stage's headline; if it did not run, the reason if there is one."""
     if stage in done:
         return headline(done[stage])
-    if stage == "ppo" and "gate" in done:
-        return without_ppo(run.store, done["gate"], run.task("ppo")) or "did not run"
+    if stage in ALIGNING and "gate" in done:
+        return without_ppo(run.store, done["gate"], run.task(stage)) or "did not run"
     return "did not run"
 
 

@@ -95,7 +95,7 @@ def view(run: Run) -> View:
 
 
 def _approval(run: Run, decision: Gate | None) -> str:
-    ppo = run.task("ppo")
+    ppo = run.task(run.recipe.align)
     try:
         refused = approval.refusal(run.store, ppo)
     except DamagedError as error:

@@ -19,10 +19,10 @@ from contract.headline import headline, number
 from contract.kinds import Kind
 from contract.manifest import File, Manifest, lies_below, need, read
 from contract.plan import Run
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from contract.store import Store
 
-MODELS = ("pretrain", "sft", "reward", "ppo")
+MODELS = ("pretrain", "sft", "reward", *ALIGNING)
 """The stages that train a model, in the order of the stage table."""
 STAGES_READ = (*MODELS, "evaluate", "export")
 OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT, Kind.METRICS, Kind.EVENTS})
@@ -211,7 +211,7 @@ def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look = c
         steps = _steps(seen.store, prefix)
         return Model(*what, state=f"not finished; its newest checkpoint is of step {steps[0]:,}") if steps else None
     base = kept if stage == "pretrain" else _there(look(seen.store, seen.prefix("pretrain")))
-    evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage == "ppo" else None
+    evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage in ALIGNING else None
     return Model(
         *what,
         finished=kept.finished,
@@ -246,6 +246,8 @@ def main_figure(stage: str, kept: Kept, evaluated: Kept | None = None) -> Figure
         "sft": (("held-out perplexity of replies", "heldout_perplexity_after"),),
         "reward": (("held-out accuracy", "accuracy"),),
         "ppo": (("reward at the end", "reward_last"),),
+        "dpo": (("held-out accuracy", "accuracy"),),
+        "grpo": (("reward at the end", "reward_last"),),
     }[stage]
     if evaluated and (won := evaluated.number("win_rate")) is not None:
         return Figure("win rate", won, evaluated.number("win_rate_low"), evaluated.number("win_rate_high"))

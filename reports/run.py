@@ -13,12 +13,12 @@ from contract.headline import omitted
 from contract.masking import masked
 from contract.plan import Run
 from contract.recipe import DEFAULTS, Recipe
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from reports import refinedweb
 from reports.done import Done, Found, Unreadable, name_of, of_run
 
 CHARS = 300  # of a setting's value
-MODELS = ("tokenizer", "pretrain", "sft", "reward", "gate", "ppo", "export", "evaluate", "probe", "ablate")
+MODELS = ("tokenizer", "pretrain", "sft", "reward", "gate", *ALIGNING, "export", "evaluate", "probe", "ablate")
 """The stages whose result is a model or a figure of one."""
 PLAIN = TypeAdapter(Any)
 

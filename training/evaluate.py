@@ -107,7 +107,8 @@ def run(job: Job) -> None:
     settings: Evaluate = job.settings
     chat = open_chat(job)
     data = TokenData(job, Kind.HELDOUT_TOKENS, job.setting("pack.seq_len"), job.setting("pretrain.boundaries"))
-    tuned_is_last = without_ppo(job.store, job.manifest("gate"), *job.task.read("ppo"))
+    aligned: str = job.setting("align")
+    tuned_is_last = without_ppo(job.store, job.manifest("gate"), *job.task.read(aligned))
     stages = ["pretrain", "sft", *([] if tuned_is_last else ["ppo"])]
     heldout = data.sample(settings.sequences)
     sizes = heldout_sizes(data, heldout, chat)
@@ -118,12 +119,17 @@ def run(job: Job) -> None:
     dtype = settings.engine.dtype
     judge = model.cast(reward.load_reward_model(job, job.manifest("reward"), dtype), dtype).to(job.ranks.device).eval()
 
-    metrics: dict[str, Any] = {"heldout_sequences": len(heldout), "heldout_tokens": tokens, "prompts": len(prompts)}
+    metrics: dict[str, Any] = {
+        "heldout_sequences": len(heldout),
+        "heldout_tokens": tokens,
+        "prompts": len(prompts),
+        "aligned_by": aligned,
+    }
     replies: dict[str, Replies] = {}
     losses: dict[str, list[float]] = {}
     progress = Progress(job.task.stage, job.task.partition, "models", len(stages))
     for stage in stages:
-        module = load_for_evaluation(job, job.manifest(stage))
+        module = load_for_evaluation(job, job.manifest(aligned if stage == "ppo" else stage))
         if tokens:
             losses[stage] = heldout_losses(job, module, data, heldout)
             found = totals(losses[stage], sizes)

@@ -103,7 +103,9 @@ def _shown(value: float | int | str | bool | None) -> str:
 
 def run(job: Job) -> None:
     settings: Export = job.settings
-    source = job.manifest("sft" if without_ppo(job.store, job.manifest("gate"), *job.task.read("ppo")) else "ppo")
+    aligned: str = job.setting("align")
+    tuned_is_last = without_ppo(job.store, job.manifest("gate"), *job.task.read(aligned))
+    source = job.manifest("sft" if tuned_is_last else aligned)
     chat = open_chat(job)
     module: Any = model.load_model(job, source)
     module.to(DTYPES[settings.dtype])
