@@ -145,7 +145,8 @@ def sample(
     """One reply of a model to each prompt, as the settings say."""
     ids, seeds = [one.ids for one in asked], [one.seed for one in asked]
     most = settings.max_response_tokens
-    return generate(module, ids, seeds, most, chat.end_of_text, settings.temperature, width, anyone)
+    end = chat.end_of_text
+    return generate(module, ids, seeds, most, end, settings.temperature, width, anyone, settings.cuda_graphs)
 
 
 def parts(sampled: Rollout | Experience, size: int) -> list[tuple[Tensor, Tensor]]:
