@@ -30,6 +30,7 @@ from training.engine.job import Job
 from training.models import llama as model
 from training.models.frozen import Adapted, Frozen, frozen
 from training.rollout import Rollout, generate, response_logits, row_seed
+from training.vllm_sampler import Sampler
 
 TEXT_CHARS = 2000
 """How much of a sample's prompt and reply is kept to be read."""
@@ -79,6 +80,7 @@ class Actors:
     reference: Frozen | Adapted
     reward: Frozen | None
     shared: bool = False
+    sampler: Sampler | None = None
 
 
 def require_open_gate(job: Job) -> None:
@@ -106,7 +108,11 @@ def collect(
     """
     began = time.perf_counter()
     policy = actors.policy.module
-    sampled = sample(policy, asked, width, chat, settings, anyone)
+    if actors.sampler:
+        ids, seeds = [one.ids for one in asked], [one.seed for one in asked]
+        sampled = actors.sampler.replies(policy, ids, seeds, width, chat.end_of_text)
+    else:
+        sampled = sample(policy, asked, width, chat, settings, anyone)
     seconds = time.perf_counter() - began
     length, size, mask = sampled.mask.shape[1], settings.engine.micro_batch, sampled.mask
     said: list[tuple[Tensor, ...]] = []
@@ -355,6 +361,12 @@ def reference_of(job: Job, policy: Engine) -> Frozen | Adapted:
     settings: Rollouts = job.settings
     whole = model.load_model(job, job.manifest("sft"), settings.engine.dtype)
     return frozen(job, whole, settings.engine, settings.offload_frozen)
+
+
+def sampler_of(job: Job) -> Sampler | None:
+    """vLLM's engine with the SFT model, if the recipe wants it."""
+    wanted = job.settings.sampler == "vllm"
+    return Sampler(job, model.fetch(job, job.manifest("sft"))) if wanted else None
 
 
 def speeds(seen: Experience, settings: Rollouts, sampling: float, learning: float, step: float) -> dict[str, float]:

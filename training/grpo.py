@@ -37,6 +37,7 @@ from training.experience import (
     questions,
     reference_of,
     require_open_gate,
+    sampler_of,
     speeds,
     updates_of_step,
 )
@@ -114,7 +115,7 @@ def start(job: Job) -> Actors:
     if settings.reward != "answers":
         loaded = reward.load_reward_model(job, job.manifest("reward"), dtype)
         judge = frozen(job, loaded, engine, settings.offload_frozen)
-    return Actors(policy, None, reference_of(job, policy), judge)
+    return Actors(policy, None, reference_of(job, policy), judge, sampler=sampler_of(job))
 
 
 def learn(job: Job, actors: Actors, chat: Chat, prompts: PromptSet, step: int) -> dict[str, float]:

@@ -48,6 +48,7 @@ from training.experience import (
     questions,
     reference_of,
     require_open_gate,
+    sampler_of,
     speeds,
     updates_of_step,
 )
@@ -225,7 +226,9 @@ def start(job: Job) -> Actors:
         Engine(job, critic, settings.value_optim, engine, settings.minibatch, every),
     )
     judging = frozen(job, judge, engine, settings.offload_frozen) if judge else None
-    return Actors(*learners, reference_of(job, learners[0]), judging, shared=settings.critic == "head")
+    return Actors(
+        *learners, reference_of(job, learners[0]), judging, shared=settings.critic == "head", sampler=sampler_of(job)
+    )
 
 
 def headed(judge: RewardModel) -> RewardModel:

@@ -680,6 +680,8 @@ class Rollouts(Settings):
     """So many of these replies are kept at each evaluation, to be read."""
     offload_frozen: bool = runtime_only(False)
     """Models that only compute wait in the CPU's memory while they are not asked."""
+    sampler: Literal["own", "vllm"] = "own"
+    """vllm: by vLLM, which must be installed. It needs a GPU, and its draws are not repeated bit for bit."""
     cuda_graphs: bool = runtime_only(False)
     """On a GPU, the kernels that sample a token are started at once, by a CUDA graph. Not under ZeRO 3."""
     engine: Engine = Engine()
@@ -687,8 +689,9 @@ class Rollouts(Settings):
 
     @model_validator(mode="after")
     def _graphs_of_whole_models(self) -> "Rollouts":
-        if self.cuda_graphs and self.engine.stage_in_force == 3:
-            raise ValueError("cuda_graphs needs the weights in one place, and engine.zero_stage 3 gathers them; use 2")
+        if (self.cuda_graphs or self.sampler == "vllm") and self.engine.stage_in_force == 3:
+            what = "cuda_graphs" if self.cuda_graphs else "sampler vllm"
+            raise ValueError(f"{what} needs the weights in one place, and engine.zero_stage 3 gathers them; use 2")
         return self
 
     def outside(self) -> dict[str, str]:

@@ -51,7 +51,7 @@ CHANGED: dict[str, Any] = {
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
     "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "ppo.kl_target": 6.0, "ppo.prompts": "a", "grpo.prompts": "a",
-    "ppo.reward": "both", "grpo.reward": "both", "ppo.critic": "head", "ppo.kl_estimator": "k3", "ppo.answers.phrases": ("a",), "grpo.answers.phrases": ("a",),
+    "ppo.reward": "both", "grpo.reward": "both", "ppo.critic": "head", "ppo.sampler": "vllm", "grpo.sampler": "vllm", "ppo.kl_estimator": "k3", "ppo.answers.phrases": ("a",), "grpo.answers.phrases": ("a",),
     "export.dtype": "bf16",
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a", "pretrain.distill.teacher": "a",

