@@ -212,6 +212,8 @@ def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look = c
         return Model(*what, state=f"not finished; its newest checkpoint is of step {steps[0]:,}") if steps else None
     base = kept if stage == "pretrain" else _there(look(seen.store, seen.prefix("pretrain")))
     evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage in ALIGNING else None
+    if evaluated and evaluated.metrics.get("aligned_by", "ppo") != stage:
+        evaluated = None
     return Model(
         *what,
         finished=kept.finished,

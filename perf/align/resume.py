@@ -40,6 +40,8 @@ SETTINGS = {
 
 
 def run(bars: Bars, data: Path) -> None:
+    from training import dpo, grpo, ppo  # noqa: F401 - what is imported before the fork is not imported sixty times
+
     with TemporaryDirectory() as name:
         os.environ["GRISTMILL_SCRATCH"] = str(Path(name) / "scratch")
         os.environ["OMP_NUM_THREADS"] = "1"

@@ -665,3 +665,11 @@ def test_known_answers_may_give_the_rewards(
         assert right + abstained + wrong == pytest.approx(1)
         assert paid == pytest.approx(right - 2 * wrong, abs=1e-5)
     assert need(job.store, job.task).metrics["right_fraction_first"] == found["right_fraction"][0]
+
+
+def test_with_a_very_large_coefficient_the_policy_stays_where_it_began(
+    align: Callable[..., Job], curves: Callable[..., Any]
+) -> None:
+    job = align("ppo", "ppo.kl_coef=1000.0", "ppo.best_of=1")
+    ppo.run(job)
+    assert max(values(curves(job)["kl_exact"])) < 0.1
