@@ -54,8 +54,8 @@ def survived(made: Run, stage: str) -> int:
     """How many of the killed runs ended as the one that was not."""
     assert train(made, stage) == 0
     updates = updates_of(made, stage)
-    expected, same = result(made, stage), 0
-    for kill in (random.Random(7).choice(range(2, updates)) for _ in range(KILLS)):
+    expected, same, drawn = result(made, stage), 0, random.Random(7)
+    for kill in (drawn.choice(range(2, updates)) for _ in range(KILLS)):
         forget(made, stage)
         killed = train(made, stage, kill)
         assert killed == -signal.SIGKILL, killed
