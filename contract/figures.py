@@ -39,7 +39,9 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "reward": ("accuracy", "accuracy_low", "accuracy_high", "shorter_accuracy", "pairs"),
     "judge": ("accuracy", "accuracy_low", "accuracy_high", "pairs"),
     "gate": ("open", "accuracy", "low", "high", "threshold"),
-    "ppo": ("reward_first", "reward_last", "kl_first", "kl_last"),
+    "ppo": ("reward_first", "reward_last", "kl_first", "kl_last", "best_of_reward", "heldout_reward"),
+    "dpo": ("accuracy", "accuracy_low", "accuracy_high", "pairs"),
+    "grpo": ("reward_first", "reward_last", "kl_first", "kl_last"),
     "evaluate": (
         "perplexity_pretrain",
         "perplexity_sft",

@@ -9,6 +9,7 @@ from contract.errors import DamagedError
 from contract.manifest import Manifest
 from contract.printable import printable
 from contract.recipe import Recipe
+from contract.stages import ALIGNING
 
 REASONS = 3  # of dropped documents, the most frequent first
 MODELS = ("pretrain", "sft", "ppo")  # each is trained from the one before
@@ -53,7 +54,7 @@ def warnings(manifest: Manifest) -> list[str]:
             "the curve skipped_row in its metrics.jsonl has the rows of their batches"
         )
     return said + [
-        f"{late} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
+        f"{_named(manifest, late)} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
         for early, late in pairwise(MODELS)
         if manifest.metrics.get(f"worse_{late}")
     ]
@@ -70,7 +71,9 @@ def omitted(recipe: Recipe, stage: str, gate_open: bool | None) -> str:
         return "this run is no variant of an ablation"
     if stage == "ablate" and not recipe.ablate.measured:
         return "this run compares no variants"
-    return "the gate is closed" if stage == "ppo" and gate_open is False else ""
+    if stage in ALIGNING and stage != recipe.align:
+        return f"the recipe aligns by {recipe.align}"
+    return "the gate is closed" if stage in ALIGNING and gate_open is False else ""
 
 
 def number(value: object) -> str:
@@ -196,9 +199,16 @@ def _ppo(manifest: Manifest) -> str:
     return f"reward {first} -> {last}, KL {kl} -> {kl_last}"
 
 
+def _dpo(manifest: Manifest) -> str:
+    said = f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'accuracy_low', 'accuracy_high')}"
+    return f"{said}; rewards {_n(manifest, 'reward_chosen')} and {_n(manifest, 'reward_rejected')}"
+
+
 def _evaluate(manifest: Manifest) -> str:
     measured = [
-        f"{_n(manifest, f'perplexity_{one}')} ({one})" for one in MODELS if f"perplexity_{one}" in manifest.metrics
+        f"{_n(manifest, f'perplexity_{one}')} ({_named(manifest, one)})"
+        for one in MODELS
+        if f"perplexity_{one}" in manifest.metrics
     ]
     said = [f"held-out perplexity {' -> '.join(measured)}"] if measured else []
     for name, judge in WIN_RATES.items():
@@ -232,9 +242,14 @@ def _fall(manifest: Manifest, early: str, late: str) -> str:
     return f"held-out perplexity {_n(manifest, f'perplexity_{early}')} -> {_n(manifest, f'perplexity_{late}')}"
 
 
+def _named(manifest: Manifest, model: str) -> str:
+    """The stage that made a model of `evaluate`, whose figures call the aligned one `ppo` whichever made it."""
+    return str(manifest.metrics.get("aligned_by", model)) if model == "ppo" else model
+
+
 def _win_rate(manifest: Manifest, name: str, judge: str) -> str:
     interval = _interval(manifest, f"{name}_low", f"{name}_high")
-    return f"PPO's win rate by {judge} {_n(manifest, name)}, {interval}"
+    return f"{_named(manifest, 'ppo').upper()}'s win rate by {judge} {_n(manifest, name)}, {interval}"
 
 
 def _interval(manifest: Manifest, low: str, high: str) -> str:
@@ -262,6 +277,8 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "judge": _judge,
     "gate": _gate,
     "ppo": _ppo,
+    "dpo": _dpo,
+    "grpo": _ppo,
     "evaluate": _evaluate,
     "export": _export,
     "probe": _probe,

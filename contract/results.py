@@ -305,11 +305,76 @@ class Gate(Result):
         return " and ".join(failed)
 
 
-class Ppo(Trained):
-    """The first and the last value of every curve."""
+class Dpo(Trained):
+    """Figures on the held-out pairs: a reward is beta x the reply's log-probability less that under the SFT model."""
+
+    pairs: int
+    dropped: dict[str, dict[str, int]] = {}
+    cuts: dict[str, dict[str, int]] = {}
+    """Both as in `Reward`."""
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    heldout_pairs: int
+    heldout_effective: float | None = None
+    heldout_loss: float
+    reward_chosen: float
+    reward_rejected: float
+
+
+class Replying(Trained):
+    """Of every stage that samples replies and learns from their rewards: the first and the last value of its curves."""
 
     cuts: dict[str, dict[str, int]] = {}
     """As in `Sft`, of the `prompts` to `max_prompt_tokens`."""
+    dropped_prompts: dict[str, int] = {}
+    """Rows of the file of prompts that could not be used, by reason."""
+    kl_exact_first: float | None = None
+    kl_exact_last: float | None = None
+    """Of the whole distributions at each token; `kl` is the estimate from the tokens that were sampled."""
+    heldout_reward_first: float | None = None
+    heldout_reward_last: float | None = None
+    right_fraction_first: float | None = None
+    right_fraction_last: float | None = None
+    abstained_fraction_first: float | None = None
+    abstained_fraction_last: float | None = None
+    wrong_fraction_first: float | None = None
+    wrong_fraction_last: float | None = None
+
+
+class Grpo(Replying):
+    reward_first: float
+    reward_last: float
+    kl_first: float
+    kl_last: float
+    response_length_first: float
+    response_length_last: float
+    eot_fraction_first: float
+    eot_fraction_last: float
+    policy_loss_first: float
+    policy_loss_last: float
+    kl_loss_first: float
+    kl_loss_last: float
+    entropy_first: float
+    entropy_last: float
+    clip_fraction_first: float
+    clip_fraction_last: float
+    equal_groups_first: float
+    equal_groups_last: float
+    """Share of the prompts whose replies all had the same reward, so that nothing was learned from them."""
+
+
+class Ppo(Replying):
+    best_of: int | None = None
+    """The baseline: so many replies of the SFT model to each held-out prompt, of which the most rewarded counts."""
+    best_of_reward: float | None = None
+    best_of_kl: float | None = None
+    """At most so many nats a reply is the baseline from the SFT model."""
+    sft_reward: float | None = None
+    """Of one reply of the SFT model."""
+    heldout_reward: float | None = None
+    """Of one reply of the policy to the same prompts."""
+    beats_best_of: bool | None = None
     reward_first: float
     reward_last: float
     objective_first: float
@@ -361,6 +426,8 @@ class Evaluate(Result):
     judge_win_rate_high: float | None = None
     worse_sft: bool
     worse_ppo: bool | None = None
+    aligned_by: str = "ppo"
+    """The stage that made the model whose figures end in `_ppo`: `dpo` or `grpo` may stand in PPO's place."""
 
 
 class Export(Result):
@@ -436,6 +503,8 @@ RESULTS: dict[str, type[Result]] = {
     "judge": Judge,
     "gate": Gate,
     "ppo": Ppo,
+    "dpo": Dpo,
+    "grpo": Grpo,
     "evaluate": Evaluate,
     "export": Export,
     "probe": Probe,

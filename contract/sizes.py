@@ -8,7 +8,8 @@ here is arithmetic. The numbers of copies were read from the code that trains an
 from dataclasses import dataclass, fields
 
 from contract.accelerators import GB, LOGITS_AT_ONCE, MOST_MEMORY
-from contract.settings.training import Engine, Model
+from contract.settings.base import Settings
+from contract.settings.training import Engine, Model, Ppo, Rollouts
 
 BUCKET = 500_000_000
 """Elements that DeepSpeed reduces at a time, its default `reduce_bucket_size`."""
@@ -90,7 +91,10 @@ def number_bytes(engine: Engine) -> int:
 
 
 def frozen(count: int, engine: Engine) -> Memory:
-    """What a model holds that only computes, whole on each device."""
+    """What a model holds that only computes: whole on each device, or under ZeRO 3 a shard and what is gathered."""
+    if engine.stage_in_force == 3:
+        shard = 0 if engine.offload_parameters else count / engine.processes
+        return Memory(weights=number_bytes(engine) * (shard + min(count, LIVE)))
     return Memory(weights=number_bytes(engine) * count)
 
 
@@ -244,16 +248,28 @@ def cache_bytes(model: Model, engine: Engine, rows: int, length: int) -> float:
     return 2 * number_bytes(engine) * model.layers * model.d_model // model.heads * model.kv_heads * rows * length
 
 
-def refuse_absurd(stage: str, model: Model, vocab_size: int, engine: Engine, seq_len: int) -> None:
+def beside(own: Settings, model: Model, vocab_size: int) -> Memory:
+    """What an aligning stage always holds beside its policy: a critic that learns, and models that only compute."""
+    if not isinstance(own, Rollouts):
+        return Memory()
+    judge = reward_parameters(model, vocab_size)
+    head = isinstance(own, Ppo) and own.critic == "head"
+    found = held(judge, own.engine) if isinstance(own, Ppo) and not head else Memory()
+    if own.offload_frozen:
+        return found + (frozen(judge, own.engine) if head else Memory())
+    return found + frozen(parameters(model, vocab_size), own.engine) + frozen(judge, own.engine)
+
+
+def refuse_absurd(
+    stage: str, model: Model, vocab_size: int, engine: Engine, seq_len: int, others: Memory | None = None
+) -> None:
     """Raise ValueError if no accelerator that is made has the memory that a stage needs on each.
 
-    seq_len: of pretraining, whose rows are always full; 0 for a stage whose rows are as long as its examples.
+    seq_len: of pretraining, whose rows are always full; 0 for a stage whose rows are as long as its examples. others:
+    what `beside` says of an aligning stage.
     """
     count = parameters(model, vocab_size)
-    models = held(count, engine)
-    if stage == "ppo":  # a critic learns too, and two models only compute
-        judge = reward_parameters(model, vocab_size)
-        models = models + held(judge, engine) + frozen(count, engine) + frozen(judge, engine)
+    models = held(count, engine) + (others or Memory())
     where = f"on each of {engine.processes} processes with ZeRO stage {engine.stage_in_force}"
     limit = f"no accelerator has more than {MOST_MEMORY / GB:.0f} GB"
     if models.total > MOST_MEMORY:

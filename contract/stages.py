@@ -43,6 +43,9 @@ class Stage:
     checks: bool = False
 
 
+ALIGNING = ("ppo", "dpo", "grpo")
+"""The stages of which a run has one, which its recipe's `align` names. A stage that reads them reads that one alone."""
+
 STAGES: dict[str, Stage] = {
     row.name: row
     for row in (
@@ -155,20 +158,30 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
+            "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 1,
+            "direct preference optimisation, in PPO's place if `align` says so",
+            facts=("chat_format",),
+        ),
+        Stage(
+            "grpo", "align", "gpu", "corpus", ("sft", "reward", "gate", "preferences", "prompts", "tokenizer"), 1,
+            "PPO without a critic, in PPO's place if `align` says so",
+            facts=("chat_format",),
+        ),
+        Stage(
             "judge", "evaluate", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 1,
             "a second reward model from other prompts, which PPO never sees",
             settings=("reward",), facts=("chat_format",),
         ),
         Stage(
             "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "judge", "gate", "ppo", "pack", "preferences", "tokenizer"), 7,
+            ("pretrain", "sft", "reward", "judge", "gate", *ALIGNING, "pack", "preferences", "tokenizer"), 7,
             "every model on the same held-out data",
-            settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
+            settings=("align", "ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
         ),
         Stage(
-            "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "evaluate", "tokenizer"), 2,
+            "export", "evaluate", "local", "corpus", ("sft", "gate", *ALIGNING, "evaluate", "tokenizer"), 2,
             "safetensors that transformers loads",
-            settings=("name",), facts=("chat_format",),
+            settings=("name", "align"), facts=("chat_format",),
         ),
         Stage(
             "probe", "ablate", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 1,

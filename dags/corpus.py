@@ -43,4 +43,4 @@ with DAG(
     per_segment.expand(partition=found)
     operators.update(stages(WHOLE_CORPUS))
     connect(operators, first=found)
-    [operators["pack"], operators["prompts"]] >> publish_last(CORPUS, stage="pack")
+    [operators["pack"], operators["prompts"]] >> publish_last(CORPUS, "pack")

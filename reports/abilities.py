@@ -17,11 +17,11 @@ from contract.manifest import File, Manifest, find
 from contract.plan import Run
 from contract.printable import printable_lines
 from contract.results import Evaluate, Judge, Probe, Reward
+from contract.stages import ALIGNING
 from contract.store import Store
 from evals.intervals import ratio, wilson
 from reports.models import Figure
 
-EVALUATED = ("pretrain", "sft", "ppo")
 OWN_REWARD = "reward by the reward model of PPO"
 SHORTER = "accuracy where the better reply is shorter"
 WIN_RATES = {
@@ -29,7 +29,7 @@ WIN_RATES = {
     "judge": ("win rate over the SFT model, by the judge, which PPO never saw", "judge_win_rate"),
 }
 """Stage of a reward model -> how PPO's win rate by it is called, and its figure."""
-SPEAKING = {"sft": "before", "ppo": "after"}
+SPEAKING = {"sft": "before", **dict.fromkeys(ALIGNING, "after")}
 """The models whose replies `evaluate` samples, and what its samples call them."""
 MEASURES_BYTES = 16 << 20  # a larger file of measures gives no interval
 SAMPLES_BYTES = 2 << 20  # what is read of a file of samples
@@ -132,8 +132,10 @@ def abilities(run: Run, stage: str, results: Results | None = None) -> Abilities
     found: list[Ability] = []
     notes: list[str] = []
     asked: list[tuple[str, Callable[[Manifest], list[Ability]]]] = []
-    if stage in EVALUATED:
-        asked.append(("evaluate", lambda one: of_evaluate(one, stage)))
+    if stage in ("pretrain", "sft", run.recipe.align):
+        # The figures call the aligned model `ppo`, whichever stage made it.
+        named = "ppo" if stage == run.recipe.align else stage
+        asked.append(("evaluate", lambda one: of_evaluate(one, named)))
     if stage == "pretrain" and run.recipe.probe.reference:
         asked.append(("probe", lambda one: of_probe(run.store, one)))
     if stage in ("reward", "judge"):

@@ -21,6 +21,7 @@ from contract.manifest import File, Manifest
 from contract.masking import masked
 from contract.metrics import load_points
 from contract.plan import Run, Task
+from contract.stages import ALIGNING
 from contract.store import Store
 from contract.thinning import Curve, load_curves, thin
 from reports.indexes import together
@@ -77,13 +78,18 @@ class Chart:
 CHARTS: tuple[Chart, ...] = (
     Chart("Loss", "nats", ("loss", "heldout_loss")),
     Chart("Accuracy on the training pairs", "share", ("accuracy",)),
-    Chart("Reward and objective", "standard deviations", ("reward", "objective")),
-    Chart("KL divergence from the SFT model", "nats per reply", ("kl",)),
+    Chart("Rewards of the chosen and the rejected replies", "nats", ("reward_chosen", "reward_rejected", "margin")),
+    Chart("Reward and objective", "standard deviations", ("reward", "objective", "heldout_reward")),
+    Chart("Spread of the rewards", "standard deviations", ("reward_std",)),
+    Chart("Replies to prompts with known answers", "share", ("right_fraction", "abstained_fraction", "wrong_fraction")),
+    Chart(
+        "KL divergence from the start", "nats per reply", ("kl", "kl_k3", "kl_exact", "heldout_kl", "heldout_kl_exact")
+    ),
     Chart("Coefficient of the KL term", "", ("kl_coef",)),
-    Chart("Length of the replies", "tokens", ("response_length",)),
+    Chart("Length of the replies", "tokens", ("response_length", "response_length_max", "heldout_response_length")),
     Chart("Replies that end by themselves", "share", ("eot_fraction",)),
     Chart("Held-out loss by source", "nats per token", ("heldout_loss/",)),
-    Chart("Gradient norm", "before clipping", ("grad_norm",)),
+    Chart("Gradient norm", "before clipping", ("grad_norm", "value_grad_norm")),
     Chart("Learning rate", "", ("lr",)),
     Chart("Loss of the policy", "", ("policy_loss",)),
     Chart("Loss of the critic", "", ("value_loss",)),
@@ -91,9 +97,13 @@ CHARTS: tuple[Chart, ...] = (
     Chart("Explained variance of the critic", "share", ("explained_variance",)),
     Chart("Entropy of the policy", "nats per token", ("entropy",)),
     Chart("Clipped probability ratios", "share", ("clip_fraction",)),
+    Chart("Probability ratio of an update", "mean over tokens", ("ratio",)),
+    Chart("KL divergence from the policy that sampled", "nats per token", ("kl_update",)),
+    Chart("Updates of a step", "", ("updates",)),
     Chart("KL divergence from the teacher", "nats per token", ("distill_kl",)),
     Chart("Load-balancing loss of the experts", "", ("balance_loss",)),
-    Chart("Speed", "tokens per second", ("tokens_per_s",)),
+    Chart("Speed", "tokens per second", ("tokens_per_s", "sampled_tokens_per_s", "learned_tokens_per_s")),
+    Chart("Time spent sampling", "share of a step", ("sampling_share",)),
     Chart("Time of a step", "seconds", ("step_s",)),
     Chart("Model FLOPs utilisation", "share", ("mfu",)),
     Chart("Peak memory", "bytes", ("memory_bytes",)),
@@ -108,7 +118,7 @@ MARKERS = ("resumed", "skipped", *HIDDEN)
 """Curves that have no chart of their own: marks in the other charts, and the hidden ones."""
 
 
-STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "judge", "probe", "evaluate")
+STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", *ALIGNING, "judge", "probe", "evaluate")
 """The stages that have a page: those that train or measure a model, and the gate."""
 
 

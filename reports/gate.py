@@ -171,7 +171,7 @@ def _of_export(settings: Export, evaluated: Evaluate | None) -> list[Criterion]:
 
 
 def _approval(run: Run, decision: Gate | None) -> str:
-    ppo = run.task("ppo")
+    ppo = run.task(run.recipe.align)
     try:
         refused = approval.refusal(run.store, ppo)
     except DamagedError as error:

@@ -19,11 +19,11 @@ from contract.headline import headline, number
 from contract.kinds import Kind
 from contract.manifest import File, Manifest, lies_below, need, read
 from contract.plan import Run
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from contract.store import Store
 from reports.older import Older, older
 
-MODELS = ("pretrain", "sft", "reward", "ppo", "judge")
+MODELS = ("pretrain", "sft", "reward", *ALIGNING, "judge")
 """The stages that train a model, in the order of the stage table."""
 STAGES_READ = (*MODELS, "evaluate", "export")
 CURVES = frozenset({Kind.METRICS, Kind.CURVES, Kind.EVENTS})
@@ -231,7 +231,9 @@ def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look) ->
         before = next((one for one in seen.older if one.stage == stage), None)
         return Model(*what, state=before.said) if before else None
     base = kept if stage == "pretrain" else _there(look(seen.store, seen.prefix("pretrain")))
-    evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage == "ppo" else None
+    evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage in ALIGNING else None
+    if evaluated and evaluated.metrics.get("aligned_by", "ppo") != stage:
+        evaluated = None
     return Model(
         *what,
         finished=kept.finished,
@@ -267,6 +269,8 @@ def main_figure(stage: str, kept: Kept, evaluated: Kept | None = None) -> Figure
         "reward": (("held-out accuracy", "accuracy"),),
         "judge": (("held-out accuracy", "accuracy"),),
         "ppo": (("reward at the end", "reward_last"),),
+        "dpo": (("held-out accuracy", "accuracy"),),
+        "grpo": (("reward at the end", "reward_last"),),
     }[stage]
     if evaluated and evaluated.number("win_rate") is not None:
         # By the judge where there is one: PPO has learned to please its own reward model.

@@ -15,16 +15,16 @@ from contract.live import written
 from contract.masking import masked
 from contract.plan import Run
 from contract.recipe import DEFAULTS, Recipe
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from reports import refinedweb
 from reports.curves import SILENT_S
 from reports.done import Done, Found, Unreadable, name_of, of_run
 from reports.older import Older, older
 
 CHARS = 300  # of a setting's value
-MODELS = ("tokenizer", "pretrain", "sft", "reward", "gate", "ppo", "judge", "export", "evaluate", "probe", "ablate")
+MODELS = ("tokenizer", "pretrain", "sft", "reward", "gate", *ALIGNING, "judge", "export", "evaluate", "probe", "ablate")
 """The stages whose result is a model or a figure of one."""
-LIVE = ("pretrain", "sft", "reward", "ppo")
+LIVE = ("pretrain", "sft", "reward", *ALIGNING, "judge")
 """The stages that show their curves while they run."""
 PLAIN = TypeAdapter(Any)
 

@@ -10,7 +10,7 @@ from contract.mixture import known_steps
 from contract.plan import Task
 from contract.recipe import Recipe
 from contract.settings.examples import MAX_SYNTHETIC, Examples
-from contract.settings.training import Engine
+from contract.settings.training import Engine, Rollouts
 from contract.sizes import parameters
 from contract.stages import STAGES
 from reports.done import Done
@@ -81,9 +81,9 @@ def _pretrain(recipe: Recipe) -> float | None:
     return _times(_parameters(recipe), steps, recipe.pretrain.batch * recipe.pack.seq_len)
 
 
-def _ppo(recipe: Recipe) -> float | None:
-    tokens = recipe.ppo.max_prompt_tokens + recipe.ppo.max_response_tokens
-    return _times(_parameters(recipe), recipe.ppo.steps * recipe.ppo.rollout_batch, tokens)
+def _replies(recipe: Recipe, settings: Rollouts) -> float | None:
+    tokens = settings.max_prompt_tokens + settings.max_response_tokens
+    return _times(_parameters(recipe), settings.steps * settings.rollout_batch, tokens)
 
 
 def _evaluate(recipe: Recipe) -> float | None:
@@ -112,7 +112,9 @@ _OF_RECIPE: Mapping[str, Callable[[Recipe], float | None]] = {
     "reward": lambda recipe: _rewarding(recipe, 1 - recipe.judge.share),
     "judge": lambda recipe: _rewarding(recipe, recipe.judge.share),
     "gate": lambda _: 1.0,
-    "ppo": _ppo,
+    "ppo": lambda recipe: _replies(recipe, recipe.ppo),
+    "dpo": lambda recipe: _times(_parameters(recipe), _examples(recipe.preferences), recipe.dpo.epochs),
+    "grpo": lambda recipe: _replies(recipe, recipe.grpo),
     "evaluate": _evaluate,
     "export": _parameters,
     "probe": lambda recipe: _times(_parameters(recipe), recipe.probe.documents * recipe.probe.max_chars),

@@ -118,7 +118,8 @@ def run(job: Job) -> None:
     settings: Evaluate = job.settings
     chat = open_chat(job)
     data = TokenData(job, Kind.HELDOUT_TOKENS, job.setting("pack.seq_len"), job.setting("pretrain.boundaries"))
-    tuned_is_last = without_ppo(job.store, job.manifest("gate"), *job.task.read("ppo"))
+    aligned: str = job.setting("align")
+    tuned_is_last = without_ppo(job.store, job.manifest("gate"), *job.task.read(aligned))
     stages = ["pretrain", "sft", *([] if tuned_is_last else ["ppo"])]
     heldout = data.sample(settings.sequences)
     sizes = heldout_sizes(data, heldout, chat)
@@ -127,12 +128,17 @@ def run(job: Job) -> None:
     asked = [pairs[row].prompt for row in distinct_prompts(pairs, settings.prompts)]
     prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
 
-    metrics: dict[str, Any] = {"heldout_sequences": len(heldout), "heldout_tokens": tokens, "prompts": len(prompts)}
+    metrics: dict[str, Any] = {
+        "heldout_sequences": len(heldout),
+        "heldout_tokens": tokens,
+        "prompts": len(prompts),
+        "aligned_by": aligned,
+    }
     replies: dict[str, Replies] = {}
     losses: dict[str, list[float]] = {}
     progress = Progress(job.task.stage, job.task.partition, "models", len(stages))
     for stage in stages:
-        module = load_for_evaluation(job, job.manifest(stage))
+        module = load_for_evaluation(job, job.manifest(aligned if stage == "ppo" else stage))
         if tokens:
             losses[stage] = heldout_losses(job, module, data, heldout)
             found = totals(losses[stage], sizes)

@@ -117,13 +117,14 @@ def _judged(made: list[Manifest]) -> str:
 
 
 def chosen(job: Job) -> tuple[Manifest, str]:
-    """(The model to export, why it is not PPO's though there is one). Without PPO it is the SFT model."""
+    """(The model to export, why it is not the aligned one though there is one). Without one it is the SFT model."""
     settings: Export = job.settings
-    if without_ppo(job.store, job.manifest("gate"), *job.task.read("ppo")):
+    aligned: str = job.setting("align")
+    if without_ppo(job.store, job.manifest("gate"), *job.task.read(aligned)):
         return job.manifest("sft"), ""
     measured = results.Evaluate.of(job.manifest("evaluate"))
     said = "; ".join(beyond(measured, settings.at_least, settings.at_most))
-    return job.manifest("sft" if said else "ppo"), said
+    return job.manifest("sft" if said else aligned), said
 
 
 def _shown(value: object) -> str:

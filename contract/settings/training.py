@@ -180,7 +180,7 @@ class Engine(Settings):
     compile: bool = runtime_only(False)
     """torch.compile makes one program of each kind of layer, and of the loss: it takes a minute or two at the start.
 
-    Left out, with a line in the log, under ZeRO 3, in `ppo`, and where the machine has no compiler."""
+    Left out, with a line in the log, under ZeRO 3, in `ppo` and `grpo`, and where the machine has no compiler."""
     checkpoint_steps: Positive = runtime_only(200)
     """A checkpoint takes 12 bytes per parameter; its upload runs behind the steps, one at a time."""
     log_steps: Positive = runtime_only(10)
@@ -717,39 +717,180 @@ class Gate(Settings):
     """How long Airflow waits for the answer. No answer in time is a refusal."""
 
 
-class Ppo(Settings):
-    """InstructGPT's objective: reward, KL penalty per token against the SFT model, and a share of pretraining loss."""
+class Answers(Settings):
+    """Points for a reply to a prompt whose answer is known. A wrong answer costs more than none, so inventing one does.
+
+    A reply is right if it contains an answer, as whole words whatever their case; it abstains if it contains one of
+    `phrases` and no answer.
+    """
+
+    right: Real = 1.0
+    abstained: Real = 0.0
+    wrong: Real = -1.0
+    phrases: tuple[Text, ...] = ("I don't know", "I do not know", "I am not sure", "I'm not sure")
+
+    @model_validator(mode="after")
+    def _punishes_invention(self) -> "Answers":
+        if not self.right > self.abstained > self.wrong:
+            raise ValueError(
+                f"right {self.right:g}, abstained {self.abstained:g} and wrong {self.wrong:g} should fall in this "
+                "order: abstaining scores above a wrong answer"
+            )
+        return self
+
+
+class Rollouts(Settings):
+    """What the stages share that sample replies and learn from their rewards."""
 
     steps: Positive = 1000
     rollout_batch: Batch = 64
-    """Prompts per step, over all processes."""
+    """Replies per step, over all processes."""
     minibatch: Batch = 32
     inner_epochs: Passes = 2
+    prompts: Uri | None = None
+    """A file or folder of JSON rows {"prompt": text or messages, "answer": text or texts, or absent}.
+
+    If unset, the prompts are those of the training pairs of `preferences`."""
     max_prompt_tokens: Length = 256
     max_response_tokens: Length = 128
     temperature: Annotated[Real, Field(ge=0.01, le=100)] = 1.0
     """The bounds reach from almost greedy to almost uniform sampling."""
-    gamma: Fraction = 1.0
-    lam: Fraction = 0.95
-    clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
-    value_clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
-    value_coef: Weight = 0.5
-    entropy_coef: Weight = 0.0
-    kl_coef: Weight = 0.05
-    kl_target: Annotated[Real, Field(gt=0, le=1e6)] | None = None
-    """If set, `kl_coef` adapts towards this KL in nats per response (Ziegler et al. 2019); unset, it is fixed."""
-    ptx_coef: Weight = 0.0
-    ptx_sequences: Batch = 4
+    reward: Literal["model", "answers", "both"] = "model"
+    """model: the reward model's. answers: points for replies to prompts whose answers are known. both: their sum; a
+    prompt without a known answer has the model's alone."""
+    answers: Answers = Answers()
     no_eot_penalty: Weight = 1.0
-    whiten_rewards: bool = False
-    policy_optim: Optim = Optim(lr=1e-6, weight_decay=0.0, schedule="constant")
-    value_optim: Optim = Optim(lr=5e-6, weight_decay=0.0, schedule="constant")
+    """What a reply without an end loses."""
+    clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
+    kl_stop: Annotated[Real, Field(gt=0, le=1e6)] | None = None
+    """The rest of a step's updates is left out once the policy is this many nats a token (k3) from the one that
+    sampled."""
+    eval_steps: Positive = 100
+    """After every so many steps, and after the last, replies to held-out prompts are sampled and scored."""
+    eval_prompts: Rows = 32
+    """Those of held-out pairs; of a file of `prompts`, up to a tenth is held out for them."""
+    samples: Rows = 3
+    """So many of these replies are kept at each evaluation, to be read."""
+    offload_frozen: bool = runtime_only(False)
+    """Models that only compute wait in the CPU's memory while they are not asked."""
+    sampler: Literal["own", "vllm"] = "own"
+    """vllm: by vLLM, which must be installed. It needs a GPU, and its draws are not repeated bit for bit."""
+    cuda_graphs: bool = runtime_only(False)
+    """On a GPU, the kernels that sample a token are started at once, by a CUDA graph. Not under ZeRO 3."""
     engine: Engine = Engine()
     seed: Seed = 0
 
     @model_validator(mode="after")
+    def _graphs_of_whole_models(self) -> "Rollouts":
+        if (self.cuda_graphs or self.sampler == "vllm") and self.engine.stage_in_force == 3:
+            what = "cuda_graphs" if self.cuda_graphs else "sampler vllm"
+            raise ValueError(f"{what} needs the weights in one place, and engine.zero_stage 3 gathers them; use 2")
+        return self
+
+    def outside(self) -> dict[str, str]:
+        return {"prompts": self.prompts} if self.prompts else {}
+
+    @model_validator(mode="after")
+    def _knows_answers(self) -> "Rollouts":
+        if self.reward != "model" and not self.prompts:
+            raise ValueError(f"reward {self.reward} needs prompts whose answers are known; name their file in prompts")
+        return self
+
+
+class Ppo(Rollouts):
+    """InstructGPT's objective: reward, KL penalty per token against the SFT model, and a share of pretraining loss."""
+
+    gamma: Fraction = 1.0
+    lam: Fraction = 0.95
+    value_clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
+    value_coef: Weight = 0.5
+    value_warmup_steps: Count = 0
+    """In so many first steps only the critic learns."""
+    critic: Literal["own", "head"] = "own"
+    """own: a whole model that starts from the reward model and learns. head: a head on the reward model's frozen
+    decoder, which then is in memory once for both; only the head learns."""
+    entropy_coef: Weight = 0.0
+    kl_coef: Weight = 0.05
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    """Of the penalty per token: k1 is log(pi_RL / pi_SFT), k3 has less variance and is never negative
+    (Schulman 2020)."""
+    kl_target: Annotated[Real, Field(gt=0, le=1e6)] | None = None
+    """If set, `kl_coef` adapts towards this KL in nats per response (Ziegler et al. 2019); unset, it is fixed."""
+    ptx_coef: Weight = 0.0
+    ptx_sequences: Batch = 4
+    normalise_rewards: bool = False
+    """By mean and standard deviation of all rewards so far, before penalties."""
+    reward_clip: Annotated[Real, Field(gt=0, le=1e6)] | None = None
+    """Rewards are clipped to +- this, after they are normalised."""
+    whiten_rewards: bool = False
+    best_of: Annotated[int, Field(gt=0, le=1024, strict=True)] = 4
+    """At the end, the SFT model samples so many replies to each held-out prompt, and the one with the most reward
+    counts: the baseline that PPO must beat. 1 leaves it out."""
+    policy_optim: Optim = Optim(lr=1e-6, weight_decay=0.0, schedule="constant")
+    value_optim: Optim = Optim(lr=5e-6, weight_decay=0.0, schedule="constant")
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> "Ppo":
+        if self.critic == "head" and self.engine.stage_in_force == 3:
+            raise ValueError(
+                "critic head needs the reward model's decoder whole, and engine.zero_stage 3 cuts it; use own, or 2"
+            )
+        if self.value_warmup_steps >= self.steps:
+            raise ValueError(
+                f"value_warmup_steps {self.value_warmup_steps} leaves the policy none of {self.steps} steps; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Ppo":
         _check_whole(self.engine, policy_optim=self.policy_optim, value_optim=self.value_optim)
+        return self
+
+
+class Dpo(Settings):
+    """Direct preference optimisation (Rafailov et al. 2023) on the pairs of `preferences`: PPO without sampling."""
+
+    optim: Optim = Optim(lr=5e-7, weight_decay=0.0)
+    engine: Engine = Engine()
+    epochs: Passes = 1
+    batch: Batch = 32
+    """Pairs per step, over all processes."""
+    max_tokens: Length = 512
+    beta: Annotated[Real, Field(gt=0, le=1e6)] = 0.1
+    """How much the distance from the SFT model weighs."""
+    label_smoothing: Annotated[Real, Field(ge=0, lt=0.5)] = 0.0
+    """The probability that a pair's ranking is the wrong way round."""
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _keeps_matrices_whole(self) -> "Dpo":
+        _check_whole(self.engine, optim=self.optim)
+        return self
+
+
+class Grpo(Rollouts):
+    """Group relative policy optimisation (Shao et al. 2024): PPO without a critic, whose baseline is a prompt's group.
+
+    `reward` may be the reward model's, or one that is computed from known answers.
+    """
+
+    group_size: Annotated[int, Field(gt=1, le=1024, strict=True)] = 8
+    """Replies to each prompt of a step; it must divide `rollout_batch`."""
+    by_deviation: bool = True
+    """Advantages are divided by the standard deviation of their group's rewards."""
+    kl_coef: Weight = 0.04
+    """Of the KL divergence from the SFT model (k3) in the loss."""
+    optim: Optim = Optim(lr=1e-6, weight_decay=0.0, schedule="constant")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "Grpo":
+        if self.rollout_batch % self.group_size:
+            raise ValueError(f"rollout_batch {self.rollout_batch} is not a multiple of group_size {self.group_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_matrices_whole(self) -> "Grpo":
+        _check_whole(self.engine, optim=self.optim)
         return self
 
 
@@ -851,7 +992,11 @@ class TrainingSections(CorpusSections):
     reward: Reward = Reward()
     judge: Judge = Judge()
     gate: Gate = Gate()
+    align: Literal["ppo", "dpo", "grpo"] = "ppo"
+    """The stage that makes the aligned model, once the gate is open."""
     ppo: Ppo = Ppo()
+    dpo: Dpo = Dpo()
+    grpo: Grpo = Grpo()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     probe: Probe = Probe()

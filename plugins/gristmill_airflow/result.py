@@ -6,6 +6,7 @@ from typing import Any
 
 from contract.headline import number
 from contract.printable import printable
+from contract.stages import ALIGNING
 
 SUMMARY = "summary"  # XCom key: the stage's headline, or why it was left out
 FIGURES = "figures"  # XCom key: what `contract.figures` says of the stage's manifest
@@ -58,9 +59,11 @@ def _pretrain(summaries: Summaries, _: Figures) -> str:
 
 
 def _align(summaries: Summaries, _: Figures) -> str:
-    gate, answer, ppo = (summaries.get(name, "") for name in ("gate", "approval", "ppo"))
-    made = "" if ppo.startswith("PPO is left out") else ppo
-    parts = (f"gate {gate}" if gate else "", f"PPO {answer}" if answer else "", f"PPO: {made}" if made else "")
+    gate, answer = (summaries.get(name, "") for name in ("gate", "approval"))
+    made = {name: summaries.get(name, "") for name in ALIGNING}
+    left_out = ("PPO is left out", "the recipe aligns by")
+    lines = [f"{name.upper()}: {said}" for name, said in made.items() if said and not said.startswith(left_out)]
+    parts = (f"gate {gate}" if gate else "", f"PPO {answer}" if answer else "", *lines)
     return "; ".join(filter(None, parts))
 
 
@@ -83,5 +86,5 @@ MADE: dict[str, Callable[[Summaries, Figures], str]] = {
 }
 READ = {"segment.crawl": "crawl", "curate": "curate", "mix": "mix", "pack": "pack"}
 """Task of the DAG `corpus` -> the stage whose figures its line needs."""
-TOLD = ("pretrain", "gate", "approval", "ppo", "evaluate", "export", "ablate")
+TOLD = ("pretrain", "gate", "approval", *ALIGNING, "evaluate", "export", "ablate")
 """Tasks whose headlines the lines of the other DAGs need."""

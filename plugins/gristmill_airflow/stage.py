@@ -13,11 +13,11 @@ from airflow.sdk.log import mask_secret
 from contract.approval import without_ppo
 from contract.errors import GristmillError, Interrupted, NotReadyError
 from contract.figures import MOST, figures
-from contract.headline import headline, warnings
+from contract.headline import headline, omitted, warnings
 from contract.manifest import Manifest, find
 from contract.masking import secrets_in
 from contract.plan import WHOLE, Run, Task, open_run
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from gristmill_airflow.documentation import task_doc
 from gristmill_airflow.launch import GRACE_S, Child, command, device_locks, lock_path, shown, verdict
 from gristmill_airflow.output import awaited, ending, graded
@@ -70,8 +70,8 @@ class StageOperator(BaseOperator):
                 said = headline(manifest)
                 self.log.info("done already, skipped: %s (%s)", said, uri)
             else:
-                self._require_inputs(run, task)
                 self._require_gate(context, run, task)
+                self._require_inputs(run, task)
                 manifest = self._launch(context, run, task, uri)
                 said = headline(manifest)
                 self.log.info("%s", said)
@@ -87,18 +87,19 @@ class StageOperator(BaseOperator):
     def _require_inputs(self, run: Run, task: Task) -> None:
         """Raise NotReadyError if an input of another DAG is missing; edges ensure inputs of the same DAG.
 
-        Only PPO may be missing, because the gate may have skipped it.
+        Only the aligned model may be missing, because the gate may have skipped it.
         """
         for needed in task.inputs:
             dag = STAGES[needed.stage].dag
-            if dag != self.dag_id and needed.stage != "ppo" and find(run.store, needed) is None:
+            if dag != self.dag_id and needed.stage not in ALIGNING and find(run.store, needed) is None:
                 raise NotReadyError(
                     f"{needed.stage} {needed.partition} is not done; start the DAG {dag} for this crawl first"
                 )
 
     def _require_gate(self, context: Any, run: Run, task: Task) -> None:
         gate = find(run.store, run.task("gate")) if self.needs_open_gate else None
-        why = without_ppo(run.store, gate, task) if gate else None
+        why: str | None = omitted(run.recipe, task.stage, None) if self.needs_open_gate else None
+        why = why or (without_ppo(run.store, gate, task) if gate else None)
         if why:
             self.log.info("%s", why)
             context["ti"].xcom_push(key=SUMMARY, value=why)
@@ -143,7 +144,7 @@ def usual(stage: str) -> dict[str, Any]:
 
 def stale(run: Run, task: Task, manifest: Manifest) -> list[str]:
     """A warning if a result was made before the PPO model that it should include, as after a refusal; else nothing."""
-    done = (find(run.store, ppo) for ppo in task.of("ppo"))
+    done = (find(run.store, one) for stage in ALIGNING for one in task.of(stage))
     place = run.store.full(manifest.path)
     said = f"made before PPO was done, so it lacks the PPO model; delete {place} and clear this task to include it"
     return [said for ppo in done if ppo and ppo.finished > manifest.finished]

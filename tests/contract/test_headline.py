@@ -122,6 +122,26 @@ TOLD = [
         "reward -0.757 -> 0.112, KL 0 -> 3.08",
     ),
     (
+        made("grpo", reward_first=0.1, reward_last=0.5, kl_first=0.0, kl_last=1.25),
+        "reward 0.1 -> 0.5, KL 0 -> 1.25",
+    ),
+    (
+        made("dpo", accuracy=0.7, accuracy_low=0.6, accuracy_high=0.8, reward_chosen=0.5, reward_rejected=-1.25),
+        "held-out accuracy 0.7, confidence interval 0.6 to 0.8; rewards 0.5 and -1.25",
+    ),
+    (
+        made(
+            "evaluate",
+            perplexity_sft=514.2,
+            perplexity_ppo=578.0,
+            win_rate=0.7,
+            win_rate_low=0.6,
+            win_rate_high=0.8,
+            aligned_by="dpo",
+        ),
+        "held-out perplexity 514 (sft) -> 578 (dpo); DPO's win rate by the reward model 0.7, confidence interval 0.6 to 0.8",
+    ),
+    (
         made(
             "evaluate",
             perplexity_pretrain=455.4,

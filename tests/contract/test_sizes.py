@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from contract.settings.training import Engine, Model
+from contract.settings.training import Dpo, Engine, Grpo, Model, Ppo
 from contract.sizes import (
     BUCKET,
     LIVE,
     Memory,
     Work,
     activations,
+    beside,
     cache_bytes,
     frozen,
     gradients,
@@ -269,7 +270,14 @@ def test_ppo_needs_four_models() -> None:
     engine = Engine(dtype="bf16", zero_stage=2)
     refuse_absurd("reward", llama_13b, 32_000, engine, 0)
     with pytest.raises(ValueError, match="GB in ppo"):
-        refuse_absurd("ppo", llama_13b, 32_000, engine, 0)
+        refuse_absurd("ppo", llama_13b, 32_000, engine, 0, beside(Ppo(engine=engine), llama_13b, 32_000))
+    lean = Ppo(engine=engine, critic="head", offload_frozen=True)
+    refuse_absurd("ppo", llama_13b, 32_000, engine, 0, beside(lean, llama_13b, 32_000))
+    assert beside(Dpo(), llama_13b, 32_000) == Memory()
+    judge = reward_parameters(llama_13b, 32_000)
+    assert beside(lean, llama_13b, 32_000).total == 2 * judge, "the decoder under the critic's head stays"
+    of_groups = beside(Grpo(engine=engine), llama_13b, 32_000).total
+    assert of_groups == 2 * (judge + parameters(llama_13b, 32_000)), "the two that only compute, and no critic"
 
 
 def test_a_micro_batch_that_no_accelerator_holds_is_refused() -> None:

@@ -450,3 +450,10 @@ def test_an_operator_has_airflow_mask_the_secrets_of_its_source(run, monkeypatch
 def test_what_was_asked_for_as_long_as_a_person_waits_is_not_retried():
     with pytest.raises(AirflowFailException, match=r"^down$"), reported(again=False):
         raise StoreError("down")
+
+
+def test_a_stage_in_whose_place_another_aligns_is_skipped(run, execute, xcoms):
+    commit(run, "gate", open=True, accuracy=0.9, low=0.8, high=0.95, threshold=0.5)
+    with pytest.raises(AirflowSkipException, match="the recipe aligns by ppo"):
+        execute("dpo", needs_open_gate=True)
+    assert xcoms == {"summary": "the recipe aligns by ppo"}
