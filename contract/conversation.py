@@ -38,13 +38,14 @@ class Example:
     """A chat to learn from: it ends with an assistant's turn.
 
     task: as of a preference. quality: a score that came with it. shots: the turns before the real question, which are
-    worked examples of the same task.
+    worked examples of the same task. answers: of a prompt, texts of which any is right; none if they are not known.
     """
 
     turns: Conversation
     task: str = ""
     quality: float | None = None
     shots: int = 0
+    answers: tuple[str, ...] = ()
 
 
 def opening(turns: Conversation) -> str:

@@ -69,8 +69,8 @@ class Recipe(TrainingSections):
             engine: Engine = getattr(self, name).engine
             share = engine.replicas * engine.micro_batch
             if batch % share:
-                own = "minibatch" if isinstance(getattr(self, name), Rollouts) else "batch"
-                key = "reward.batch" if name == "judge" else f"{name}.{own}"
+                short = "minibatch" if isinstance(getattr(self, name), Rollouts) else "batch"
+                key = "reward.batch" if name == "judge" else f"{name}.{short}"
                 owner = "judge." if name == "judge" else ""
                 shared = f" / {engine.group}" if engine.group > 1 else ""
                 raise ValueError(
@@ -78,7 +78,13 @@ class Recipe(TrainingSections):
                     f"{engine.replicas} x {engine.micro_batch}"
                 )
         self.judge.check_optim(self.reward.optim)
-        if isinstance(own := self._aligning, Rollouts) and own.rollout_batch % own.minibatch:
+        own = self._aligning
+        if isinstance(own, Rollouts) and own.reward != "model" and self.prompts.data is None:
+            raise ValueError(
+                f"{self.align}.reward {own.reward} needs prompts whose answers are known; "
+                "name their file in prompts.data"
+            )
+        if isinstance(own, Rollouts) and own.rollout_batch % own.minibatch:
             raise ValueError(
                 f"{self.align}.rollout_batch {own.rollout_batch} is not a multiple of "
                 f"{self.align}.minibatch {own.minibatch}"

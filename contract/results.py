@@ -327,8 +327,6 @@ class Replying(Trained):
 
     cuts: dict[str, dict[str, int]] = {}
     """As in `Sft`, of the `prompts` to `max_prompt_tokens`."""
-    dropped_prompts: dict[str, int] = {}
-    """Rows of the file of prompts that could not be used, by reason."""
     kl_exact_first: float | None = None
     kl_exact_last: float | None = None
     """Of the whole distributions at each token; `kl` is the estimate from the tokens that were sampled."""

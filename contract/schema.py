@@ -143,7 +143,14 @@ PAIRS = pa.schema(
     ]
 )
 
-PROMPTS = pa.schema([*_EXAMPLE, _TASK, ("prompt", _TURNS)])  # the last turn is a user's
+PROMPTS = pa.schema(
+    [
+        *_EXAMPLE,
+        _TASK,
+        ("prompt", _TURNS),  # the last turn is a user's
+        ("answers", pa.list_(pa.string())),  # any of them is right; empty if none is known
+    ]
+)
 
 DROPS = pa.schema(
     [

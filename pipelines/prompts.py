@@ -1,6 +1,6 @@
-"""Makes the prompts for PPO from a file of their own: reads them, sifts them, and drops those that measure models.
+"""Makes the prompts for PPO and GRPO from a file of their own: sifts them, and drops those that measure models.
 
-Without a file it commits none, and PPO samples replies to the prompts of the training pairs.
+Without a file it commits none, and these stages sample replies to the prompts of the training pairs.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ def parts(example: Example) -> Parts:
 
 
 def row(example: Example) -> dict[str, object]:
-    return {"prompt": [asdict(turn) for turn in example.turns]}
+    return {"prompt": [asdict(turn) for turn in example.turns], "answers": list(example.answers)}
 
 
 def last(example: Example) -> str:

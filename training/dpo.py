@@ -17,13 +17,15 @@ from torch import Tensor
 
 from contract import results
 from contract.conversation import Preference, opening
+from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.settings.training import Dpo
-from training import reward
-from training.chat.template import Chat, count_cuts, open_chat
+from evals.rewards import Judged, ranking_figures
+from training.chat.template import Chat, Cut, Fit, count_cuts, open_chat
 from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of, share_of
+from training.data.rows import Encoded, one_each
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.engine.job import Job
@@ -32,16 +34,46 @@ from training.experience import require_open_gate
 from training.loss import dpo_loss, log_probs
 from training.models import llama as model
 from training.models.lm import finite, next_logits
-from training.sft import Encoded, collate
+from training.reward import Unfit
 
 LEARNT = ("loss", "accuracy", "reward_chosen", "reward_rejected", "margin")
 Both = tuple[float, float]
 """A number of the chosen reply and one of the rejected."""
 
 
+def fitted(chat: Chat, pair: Preference, max_tokens: int) -> Fit:
+    """The prompt of a pair and its replies, the chosen one first."""
+    return chat.fit(pair.prompt, (pair.chosen, pair.rejected), max_tokens)
+
+
+def unfit(fit: Fit) -> Unfit | None:
+    """Why a pair cannot be compared once it is cut; None if it can."""
+    if fit.replies[0] == fit.replies[1]:
+        return Unfit.EQUAL
+    return Unfit.LOST_END if Cut.REPLY in fit.cuts else None
+
+
+def sift(job: Job, chat: Chat, pairs: Examples[Preference]) -> tuple[Examples[Preference], Counter[Unfit]]:
+    """The pairs that can be compared within `max_tokens`, and how many cannot, by reason; on every process the same.
+
+    Raises InputError if none can be.
+    """
+    own: dict[int, Unfit] = {}
+    for row in range(job.ranks.rank, len(pairs), job.ranks.world):
+        if reason := unfit(fitted(chat, pairs[row], job.settings.max_tokens)):
+            own[pairs.numbers[row]] = reason
+    dropped = {number: reason for part in job.ranks.gather(own) for number, reason in part.items()}
+    if pairs and len(dropped) == len(pairs):
+        raise InputError(
+            f"dpo: no reply of {len(pairs):,} pairs keeps its end within dpo.max_tokens "
+            f"{job.settings.max_tokens}; raise it"
+        )
+    return pairs.without(dropped), Counter(dropped.values())
+
+
 def encode(chat: Chat, pairs: Sequence[Preference], max_tokens: int) -> list[Encoded]:
     """Ids and loss masks of the chats: first all with the chosen replies, then all with the rejected ones."""
-    fits = [reward.fitted(chat, pair, max_tokens) for pair in pairs]
+    fits = [fitted(chat, pair, max_tokens) for pair in pairs]
     return [
         (fit.prompt + fit.replies[side], [0] * len(fit.prompt) + [1] * len(fit.replies[side]))
         for side in (0, 1)
@@ -53,7 +85,7 @@ def reply_log_probs(
     policy: Callable[..., Any], chats: Sequence[Encoded], pad: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """log pi(reply) of the chosen and of the rejected replies, (pairs,) each, with gradients."""
-    batch = collate(chats, pad)
+    batch = one_each(chats, pad)
     found = log_probs(next_logits(policy, batch, device), batch.tokens.to(device)[:, 1:])
     chosen, rejected = (found * batch.mask.to(device)).sum(-1).chunk(2)
     return chosen, rejected
@@ -100,8 +132,8 @@ def run(job: Job) -> None:
     settings: Dpo = job.settings
     require_open_gate(job)
     chat = open_chat(job)
-    train, dropped = reward.sift(job, chat, read_pairs(job, Kind.PAIRS))
-    heldout, more = reward.sift(job, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
+    train, dropped = sift(job, chat, read_pairs(job, Kind.PAIRS))
+    heldout, more = sift(job, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
     module = model.load_model(job, job.manifest("sft"), settings.engine.dtype, settings.engine)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
@@ -136,9 +168,16 @@ def measure(
     """Figures on the held-out pairs: a pair is right if the chosen reply gained more of the policy's probability."""
     settings: Dpo = job.settings
     pairs = zip(judge(job, engine, chat, heldout), references, strict=True)
-    gains = [tuple(settings.beta * (now - then) for now, then in zip(*pair, strict=True)) for pair in pairs]
+    gains = [(settings.beta * (now[0] - then[0]), settings.beta * (now[1] - then[1])) for now, then in pairs]
     chosen, rejected = [gain[0] for gain in gains], [gain[1] for gain in gains]
-    found = reward.pair_metrics(chosen, rejected, [opening(pair.prompt) for pair in heldout])
+    found = ranking_figures(
+        [
+            Judged(
+                ((0, 1),), both, tuple(map(len, fitted(chat, pair, settings.max_tokens).replies)), opening(pair.prompt)
+            )
+            for both, pair in zip(gains, heldout, strict=True)
+        ]
+    )
     wanted = ("accuracy", "accuracy_low", "accuracy_high", "heldout_pairs", "heldout_effective", "heldout_loss")
     finite(job, found["heldout_loss"], "held-out loss is {} at the end")
     return {
@@ -152,16 +191,15 @@ def finish(
     job: Job,
     engine: Engine,
     chat: Chat,
-    parts: dict[str, tuple[Examples[Preference], Counter[reward.Unfit]]],
+    parts: dict[str, tuple[Examples[Preference], Counter[Unfit]]],
     measured: dict[str, Any],
 ) -> None:
     """Commit the policy. `parts` has the pairs that were used, and counts those that could not be."""
     most = job.settings.max_tokens
     cuts = {
-        name: count_cuts(job, pairs, lambda pair: reward.fitted(chat, pair, most).cuts)
-        for name, (pairs, _) in parts.items()
+        name: count_cuts(job, pairs, lambda pair: fitted(chat, pair, most).cuts) for name, (pairs, _) in parts.items()
     }
-    left_out = {name: {reason.value: counts[reason] for reason in reward.Unfit} for name, (_, counts) in parts.items()}
+    left_out = {name: {reason.value: counts[reason] for reason in Unfit} for name, (_, counts) in parts.items()}
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
     result = results.Dpo(pairs=len(parts["training"][0]), dropped=left_out, cuts=cuts, **measured, **engine.figures())

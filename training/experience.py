@@ -231,7 +231,7 @@ def figures_of(seen: Experience, settings: Rollouts) -> dict[str, float]:
         "response_length_max": float(lengths.max()),
         "eot_fraction": float(seen.ended.mean()),
     }
-    if settings.prompts and (known := seen.verdicts != Verdict.UNKNOWN).any():
+    if (known := seen.verdicts != Verdict.UNKNOWN).any():
         told = seen.verdicts[known]
         shares = {one.name.lower(): float((told == one).float().mean()) for one in Verdict if one != Verdict.UNKNOWN}
         found |= {f"{name}_fraction": share for name, share in shares.items()}

@@ -181,5 +181,5 @@ def finish(job: Job, actors: Actors, chat: Chat, prompts: PromptSet, samples: li
 
     cuts = {"prompts": count_cuts(job, range(len(prompts.training)), cuts_of)}
     told = {**actors.policy.figures(), **ends(job.curves.points, results.Grpo)}
-    result = results.Grpo(cuts=cuts, dropped_prompts=dict(prompts.dropped), **told)
+    result = results.Grpo(cuts=cuts, **told)
     job.commit(folder, result, {"samples.jsonl": Kind.SAMPLES})

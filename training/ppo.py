@@ -55,7 +55,7 @@ from training.experience import (
 from training.models import llama as model
 from training.models.frozen import frozen
 from training.models.lm import summed_nll
-from training.reward import RewardModel, ScalarHead
+from training.models.scalar import RewardModel, ScalarHead
 from training.rollout import response_logits
 
 LEARNT = ("policy_loss", "entropy", "clip_fraction", "ratio", "kl_update", "ptx_loss", "value_loss")
@@ -346,7 +346,7 @@ def finish(learner: Learner, heldout: dict[str, float]) -> None:
     measured = baseline(learner, heldout) if settings.best_of > 1 else {}
     cuts = {"prompts": count_cuts(job, range(len(prompts.training)), cuts_of)}
     told = {**actors.policy.figures(), **ends(job.curves.points, results.Ppo), **measured}
-    job.commit(folder, results.Ppo(cuts=cuts, dropped_prompts=dict(prompts.dropped), **told), kinds)
+    job.commit(folder, results.Ppo(cuts=cuts, **told), kinds)
 
 
 def critic_weights(actors: Actors) -> dict[str, Tensor]:

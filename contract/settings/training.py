@@ -747,10 +747,6 @@ class Rollouts(Settings):
     """Replies per step, over all processes."""
     minibatch: Batch = 32
     inner_epochs: Passes = 2
-    prompts: Uri | None = None
-    """A file or folder of JSON rows {"prompt": text or messages, "answer": text or texts, or absent}.
-
-    If unset, the prompts are those of the training pairs of `preferences`."""
     max_prompt_tokens: Length = 256
     max_response_tokens: Length = 128
     temperature: Annotated[Real, Field(ge=0.01, le=100)] = 1.0
@@ -768,7 +764,7 @@ class Rollouts(Settings):
     eval_steps: Positive = 100
     """After every so many steps, and after the last, replies to held-out prompts are sampled and scored."""
     eval_prompts: Rows = 32
-    """Those of held-out pairs; of a file of `prompts`, up to a tenth is held out for them."""
+    """Those of held-out pairs; of `prompts.data`, up to a tenth is held out for them."""
     samples: Rows = 3
     """So many of these replies are kept at each evaluation, to be read."""
     offload_frozen: bool = runtime_only(False)
@@ -785,15 +781,6 @@ class Rollouts(Settings):
         if (self.cuda_graphs or self.sampler == "vllm") and self.engine.stage_in_force == 3:
             what = "cuda_graphs" if self.cuda_graphs else "sampler vllm"
             raise ValueError(f"{what} needs the weights in one place, and engine.zero_stage 3 gathers them; use 2")
-        return self
-
-    def outside(self) -> dict[str, str]:
-        return {"prompts": self.prompts} if self.prompts else {}
-
-    @model_validator(mode="after")
-    def _knows_answers(self) -> "Rollouts":
-        if self.reward != "model" and not self.prompts:
-            raise ValueError(f"reward {self.reward} needs prompts whose answers are known; name their file in prompts")
         return self
 
 

@@ -13,7 +13,7 @@ from pipelines.spark import job as spark_job
 from tests.training.conftest import ALIGN, RECIPE, commit_corpus, join_alone
 from training.engine.job import Job
 
-EXAMPLES = ("instructions", "preferences")
+EXAMPLES = ("instructions", "preferences", "prompts")
 
 
 def make_chain(folder: Path, *overrides: str, name: str = "bench") -> Run:

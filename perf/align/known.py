@@ -70,7 +70,7 @@ def optimum(bars: Bars, folder: Path) -> None:
     file = folder / "prompts.jsonl"
     rows = [{"prompt": prompt, "answer": answer} for prompt, answer in ANSWERS.items()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = make_chain(folder, *TASK, f"ppo.prompts={file}", name="task")
+    made = make_chain(folder, *TASK, f"prompts.data={file}", name="task")
     best, apart = known_optimum(made)
     align(made)
     reached, kl = last_of(made, "reward"), last_of(made, "kl_exact")
@@ -79,7 +79,7 @@ def optimum(bars: Bars, folder: Path) -> None:
     bars.at_least("ppo_of_optimum", reached / best, 0.95)
     bars.at_most("kl_of_budget", kl / (BUDGET * apart), 1.0)
     bars.at_most("ppo_of_optimum_seconds", seconds, 300)
-    tied = make_chain(folder, *TASK, f"ppo.prompts={file}", "ppo.steps=20", "ppo.kl_coef=1000.0", name="tied")
+    tied = make_chain(folder, *TASK, f"prompts.data={file}", "ppo.steps=20", "ppo.kl_coef=1000.0", name="tied")
     align(tied)
     bars.at_most("kl_with_large_beta", last_of(tied, "kl_exact"), 0.1)
 

@@ -18,7 +18,7 @@ from contract.schema import SNIPPET_CHARS, Drop
 from contract.settings.examples import ChatSource, Examples, Instructions, Preferences, Prompts, Source
 from pipelines.examples.comparisons import Ranking, comparisons, gathered, pairs_of
 from pipelines.examples.fields import number_at, task_of
-from pipelines.examples.shapes import CHATS, PROMPTS, RowShape, shape_of
+from pipelines.examples.shapes import CHATS, PROMPTS, RowShape, answers_of, shape_of
 from pipelines.examples.templates import POOL, with_shots, worded
 from pipelines.sources.files import list_files, rows_of
 
@@ -177,7 +177,16 @@ def read_prompts(settings: Prompts, shapes: Counter[str]) -> Iterator[Row[Exampl
         return
     source = ChatSource(data=settings.data)
     found = find("prompts.data", settings.data, _prompt_of, shapes)
-    yield from limited((_example(one, "", source, None) for one in found), settings.max_examples)
+    yield from limited((_answered(_example(one, "", source, None), one.value) for one in found), settings.max_examples)
+
+
+def _answered(row: Row[Example], value: Any) -> Row[Example]:
+    if isinstance(row.found, Unusable):
+        return row
+    try:
+        return replace(row, found=replace(row.found, answers=answers_of(value)))
+    except Unusable as reason:
+        return replace(row, found=reason)
 
 
 def _prompt_of(value: Any) -> tuple[str, Sequence[Conversation]]:

@@ -190,6 +190,14 @@ def _only_asked(row: Row) -> list[Conversation]:
     return [turns[: last + 1]]
 
 
+def answers_of(row: Any) -> tuple[str, ...]:
+    """The known answers of a prompt: a text at `answer`, or a list of texts. Raises Unusable if it is another value."""
+    found = row.get("answer") if isinstance(row, dict) else None
+    if found is None:
+        return ()
+    return tuple(_filled(plain(one, "answer"), "answer") for one in (found if isinstance(found, list) else [found]))
+
+
 def _only_text(row: Row) -> list[Conversation]:
     return [(Turn("user", text_at(row, "text")),)]
 
@@ -200,7 +208,7 @@ PROMPTS: tuple[RowShape[Conversation], ...] = (
     RowShape("prompt", (QUESTIONS,), _only_asked),
     RowShape("text", (("text",),), _only_text),
 )
-"""The shapes of prompts without a reply; replies in the row are not looked at."""
+"""The shapes of prompts. Replies in the row are not looked at, only known answers: see `answers_of`."""
 
 
 def allowed(shapes: Sequence[RowShape[Any]]) -> str:

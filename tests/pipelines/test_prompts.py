@@ -92,3 +92,18 @@ def test_real_prompts(made: Any, data_dir: Path) -> None:
     assert len(found) == done.rows.kept > 6500
     assert {row["prompt"][-1]["role"] for row in found} == {"user"}
     assert done.metrics["shapes"] == {"prompt": {"rows": 6709}, "sharegpt": {"rows": 500}}
+
+
+def test_known_answers_are_kept(made: Any, tmp_path: Path) -> None:
+    asked = [
+        {"prompt": "One?", "answer": " 1 "},
+        {"question": "Two?", "answer": ["2", "two"]},
+        {"prompt": "Who knows?"},
+        {"prompt": "Three?", "answer": 3},
+        {"prompt": "Four?", "answer": ["4", ""]},
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    run, done = made({"prompts.data": f"{tmp_path}/p.jsonl"})
+    found = {row["prompt"][0]["text"]: row["answers"] for row in rows(run, done, Kind.PROMPTS)}
+    assert found == {"One?": ["1"], "Two?": ["2", "two"], "Who knows?": []}
+    assert done.rows.reasons == {"not_a_text": 1, "empty_text": 1}

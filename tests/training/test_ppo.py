@@ -539,7 +539,6 @@ def test_a_run_says_where_it_is_and_commits_policy_and_critic(full: Any) -> None
     cut = [pairs[row].prompt for row in distinct_prompts(pairs) if len(chat.prompt(pairs[row].prompt, 999)) > 24]
     none = {"turns_dropped": 0, "system_dropped": 0, "reply_cut": 0}
     expected["cuts"] = {"prompts": {**none, "prompt_cut": len(cut)}}
-    expected["dropped_prompts"] = {}
     found_of_n = {name: manifest.metrics[name] for name in ("best_of_reward", "sft_reward", "heldout_reward")}
     assert found_of_n["best_of_reward"] > found_of_n["sft_reward"], "the best of four is better than any"
     assert found_of_n["heldout_reward"] == values(found["heldout_reward"])[-1]
@@ -655,7 +654,7 @@ def test_known_answers_may_give_the_rewards(
 ) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(f'{{"prompt": "What is {row}?", "answer": "the"}}\n' for row in range(12)))
-    job = align("ppo", f"ppo.prompts={file}", "ppo.reward=answers", "ppo.steps=2", "ppo.answers={wrong: -2.0}")
+    job = align("ppo", f"prompts.data={file}", "ppo.reward=answers", "ppo.steps=2", "ppo.answers={wrong: -2.0}")
     assert ppo.start(job).reward is None, "no reward model is in memory"
     ppo.run(job)
     found = {name: values(rows) for name, rows in curves(job).items()}

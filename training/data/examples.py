@@ -95,9 +95,11 @@ def read_tasks(job: Job, kind: Kind) -> list[str]:
     return found
 
 
-def read_prompts(job: Job) -> Examples[Conversation]:
-    """The prompts that `prompts` committed: none, if the recipe names no file of them."""
-    return Examples(_table(job, "prompts", Kind.PROMPTS, PROMPTS), lambda row: _turns(row["prompt"]))
+def read_prompts(job: Job) -> Examples[tuple[Conversation, tuple[str, ...]]]:
+    """The prompts that `prompts` committed, with their known answers: none, if the recipe names no file of them."""
+    return Examples(
+        _table(job, "prompts", Kind.PROMPTS, PROMPTS), lambda row: (_turns(row["prompt"]), tuple(row["answers"]))
+    )
 
 
 def distinct_prompts(pairs: Examples[Preference], most: int | None = None) -> list[int]:

@@ -100,7 +100,10 @@ def test_the_models_of_a_run_stand_beside_each_other_with_replies(visit: Any, ru
     assert (
         "bits per byte lower 1.88 1.97 - 2.03 64 sequences, 16,371 tokens unknown: not every interval is known" in page
     )
-    assert "win rate over the SFT model, by the reward model that PPO optimised higher - - - 0.78 (0.61 to 0.89) 32 prompts" in page
+    assert (
+        "win rate over the SFT model, by the reward model that PPO optimised higher - - - 0.78 (0.61 to 0.89) 32 prompts"
+        in page
+    )
     assert "pretrain, sft, ppo: sft is worse than pretrain beyond noise" in page
     assert "Prompt 1 What is a list? sft reward -1.5 a thing ppo reward 0.5 a row of things" in page
     assert "sft reward 0 (empty) ppo reward 1 no order" in page
