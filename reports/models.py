@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from contract.errors import InputError, NotReadyError, StoreError
-from contract.headline import headline, number
+from contract.headline import headline, omitted, number
 from contract.kinds import Kind
 from contract.manifest import File, Manifest, lies_below, need, read
 from contract.plan import Run
@@ -55,6 +55,8 @@ class Seen:
     prefixes: tuple[str, ...]
     older: tuple[Older, ...] = ()
     """What older versions of the stages that train made for this run."""
+    left_out: frozenset[str] = frozenset()
+    """The stages that train a model in other recipes and not in this one."""
 
     @classmethod
     def of(cls, dag_id: str, run_id: str, run: Run) -> "Seen":
@@ -65,6 +67,7 @@ class Seen:
             run.store,
             tuple(run.task(stage).prefix for stage in STAGES_READ),
             tuple(before[stage] for stage in MODELS if stage in before),
+            frozenset(stage for stage in MODELS if omitted(run.recipe, stage, None)),
         )
 
     def prefix(self, stage: str) -> str:
@@ -188,7 +191,7 @@ def table(seen: Sequence[Seen]) -> tuple[Model, ...]:
 def _table(seen: tuple[Seen, ...], _: int) -> tuple[Model, ...]:
     users: dict[tuple[Store, str], list[Seen]] = {}
     for one in seen:
-        for stage in MODELS:
+        for stage in (stage for stage in MODELS if stage not in one.left_out):
             users.setdefault((one.store, one.prefix(stage)), []).append(one)
     others = ((one.store, one.prefix(stage)) for one in seen for stage in ("evaluate", "export"))
     asked = tuple(dict.fromkeys((*users, *others)))  # each once, also where several models need it

@@ -188,7 +188,7 @@ def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.Captu
     assert main(["plan", "--recipe", finished.uri]) == 0
     stages, _, mixture = capsys.readouterr().out.partition("\n\n")
     lines = stages.splitlines()
-    assert len(lines) == 1 + 6 * 2 + 22
+    assert len(lines) == 1 + 6 * 2 + 23
     assert all(line.endswith("done") for line in lines[1:])
     assert mixture == "error: pretrain: there is no row to draw; the corpus is empty, check the funnel\n"
     assert main(["funnel", "--recipe", finished.uri]) == 0

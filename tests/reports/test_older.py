@@ -9,7 +9,7 @@ import pytest
 from contract import stages
 from contract.manifest import Attempt
 from contract.plan import Run
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from reports import older as module
 from reports.older import Older, notice, older
 
@@ -108,7 +108,7 @@ def test_a_stage_that_was_left_out_does_not_hide_what_follows_it(
 ) -> None:
     """As `evaluate` where the gate was closed: it names a result of `ppo` that was never made."""
     for task in judged.tasks().values():
-        if task.stage not in ("crawl", "extract", "ppo"):
+        if task.stage not in ("crawl", "extract", *ALIGNING):
             Attempt(judged, task).commit([])
     found = older(raised(reward=STAGES["reward"].version + 1))
     assert [*found] == ["reward", "gate", "evaluate", "export"]

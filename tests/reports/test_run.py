@@ -12,7 +12,7 @@ from contract.live import points_name
 from contract.manifest import Attempt, Rows
 from contract.recipe import Recipe
 from contract.results import Gate
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from reports.done import Done, Unreadable
 from reports.run import LIVE, compare, overview, settings, stage_row, variants
 
@@ -140,7 +140,9 @@ def test_the_variants_of_an_ablation_have_names(judged, resolve_run, tmp_path):
 
 
 @pytest.mark.parametrize("stage", LIVE)
-def test_a_stage_that_shows_its_curves_runs_until_it_is_silent(judged, stage, monkeypatch):
+def test_a_stage_that_shows_its_curves_runs_until_it_is_silent(judged, resolve_run, stage, monkeypatch):
+    if stage in ALIGNING:
+        judged = resolve_run(judged.recipe.crawl.source, {"align": stage}, "two")
     judged.store.write_bytes(f"{judged.task(stage).prefix}/attempt-aa/{points_name(0)}", b"")
     assert overview(judged).of(stage).state == "not run", "its inputs are not done"
     before = [one for one in STAGES if one not in ("crawl", "extract", "gate")]

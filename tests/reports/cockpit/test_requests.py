@@ -62,7 +62,7 @@ def remote(searched: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 PAGES = {
-    "/run/runs/one": (40, 4),  # the folders of the 25 stages are listed once a minute
+    "/run/runs/one": (44, 4),  # the folders of the 29 stages are listed once a minute
     "/pages/runs/one?address={short}": (33, 11),
     "/pages/runs/one?reason=kept": (9, 9),
     "/pages/runs/one/document/{plain}": (18, 16),
