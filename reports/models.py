@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from contract.errors import InputError, NotReadyError, StoreError
-from contract.headline import headline, omitted, number
+from contract.headline import headline, number, omitted
 from contract.kinds import Kind
 from contract.manifest import File, Manifest, lies_below, need, read
 from contract.plan import Run
