@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from urllib.parse import quote
 
 import pyarrow.parquet as pq
 import pytest
@@ -182,7 +183,7 @@ def test_every_page_fits_a_phone_and_has_one_heading_and_a_caption_for_each_tabl
     named, _ = last
     for path in (
         f"/run/corpus/{named['corpus']}", f"/pages/corpus/{named['corpus']}", f"/training/pretrain/{named['pretrain']}/pretrain",
-        "/models", f"/new?from_dag=corpus&from_run={named['corpus']}",
+        "/models", f"/new?from_dag=corpus&from_run={quote(named['corpus'])}",
     ):  # fmt: skip
         page = visit(path)
         page.set_viewport_size({"width": 390, "height": 844})
