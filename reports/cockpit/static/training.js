@@ -22,7 +22,11 @@ const training = (() => {
   const EXACT = /^(lr|tokens|memory_bytes|kl_coef|epochs[/].*)$/; // without noise, so never smoothed
   const FEWEST = 10; // points that are smoothed
 
-  const short = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : Number(value.toPrecision(4)).toString());
+  // As the server writes it: three significant digits, or a whole number from 1000 on.
+  const short = (value) =>
+    Math.abs(Number(value.toPrecision(3))) < 1000
+      ? value.toLocaleString("en", { maximumSignificantDigits: 3 })
+      : Math.round(value).toLocaleString("en");
 
   // Puts an answer into what is known of a run: in place of it, or behind it.
   const take = (run, answer) => {
