@@ -29,6 +29,7 @@ from pipelines.spark import job as spark_job
 from training import pretrain, reward, sft
 from training.chat.template import open_chat
 from training.data.examples import read_chats, read_pairs
+from training.data.rankings import Rankings
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.engine.ranks import join
@@ -54,6 +55,7 @@ def recipe(data: Path) -> tuple[str, ...]:
         f"instructions.max_examples={ROWS}",
         f"preferences.data={data}/pref/hh-rlhf/helpful-base",
         f"preferences.max_examples={ROWS}",
+        "judge.share=0",
         *(
             f"{stage}={{engine: {engine}, optim: {optim.format(lr=lr)}, epochs: 1, batch: {BATCH}, max_tokens: 512}}"
             for stage, lr in LR.items()
@@ -125,13 +127,14 @@ def prepare(folder: Path, data: Path) -> dict[str, Any]:
     chats = [chat.encode(turns, 512) for turns in read_chats(job_of(made, "sft"), Kind.CHATS)]
     train(made, "sft", sft)
     job = job_of(made, "reward")
-    pairs, _ = reward.sift(job, chat, read_pairs(job, Kind.PAIRS))
-    found = [reward.encode(chat, [pair], 512) for pair in pairs]
+    rankings, _ = reward.sift(job, job.settings, chat, Rankings(read_pairs(job, Kind.PAIRS)), "pairwise")
+    found = [reward.ranked(chat, one, 512) for one in rankings]
+    pairs = [(one.chats[better], one.chats[worse]) for one in found for better, worse in one.pairs]
     return {
         "uri": made.uri,
         "model": str(model),
         "sft": written(folder, "sft", ({"input_ids": ids, "assistant_masks": mask} for ids, mask in chats)),
-        "reward": written(folder, "reward", ({"chosen_ids": one, "rejected_ids": two} for one, two in found)),
+        "reward": written(folder, "reward", ({"chosen_ids": one, "rejected_ids": two} for one, two in pairs)),
     }
 
 
