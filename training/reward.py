@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from contract.settings.training import Reward
 from evals.calibration import reliability
 from evals.rewards import Judged, comparisons, histograms, ranking_figures, regression_figures
 from training.chat.template import Chat, Cut, count_cuts, open_chat
+from training.data.branches import branched
 from training.data.examples import read_pairs
 from training.data.order import rows_of, share_of
 from training.data.rankings import Ranking, Rankings
@@ -67,17 +69,22 @@ class Unfit(StrEnum):
 
 @dataclass(frozen=True)
 class Ranked:
-    """Replies to one prompt: whole chats as tokens, the tokens and the text of each reply, and people's scores.
+    """Replies to one prompt: both as tokens, the text of each reply, and people's scores.
 
     `pairs` are the places of (a better, a worse) reply. `cuts`: what was taken so that they fit.
     """
 
-    chats: list[list[int]]
-    sizes: list[int]
+    prompt: list[int]
+    replies: list[list[int]]
     texts: list[str]
     scores: list[float | None]
     pairs: list[tuple[int, int]]
     cuts: frozenset[Cut]
+
+    @property
+    def chats(self) -> list[list[int]]:
+        """The prompt with each reply."""
+        return [self.prompt + reply for reply in self.replies]
 
     @property
     def scored(self) -> bool:
@@ -94,8 +101,8 @@ def ranked(chat: Chat, ranking: Ranking, max_tokens: int) -> Ranked:
     whole = [place for place, ids in enumerate(fit.replies) if ids[-1] == chat.end_of_text]
     places = {place: index for index, place in enumerate(whole)}
     return Ranked(
-        [fit.prompt + fit.replies[place] for place in whole],
-        [len(fit.replies[place]) for place in whole],
+        fit.prompt,
+        [fit.replies[place] for place in whole],
         [ranking.replies[place] for place in whole],
         [ranking.scores[place] for place in whole],
         [
@@ -109,7 +116,7 @@ def ranked(chat: Chat, ranking: Ranking, max_tokens: int) -> Ranked:
 
 def unfit(found: Ranked, objective: Objective) -> Unfit | None:
     """Why replies cannot be learned from once they are cut; None if they can."""
-    if objective == "regression" and found.chats:
+    if objective == "regression" and found.replies:
         return None if found.scored else Unfit.NO_SCORES
     if found.pairs:
         return None
@@ -164,6 +171,18 @@ def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: to
     return last(module(tokens, attention), attention)
 
 
+def rewards_of_groups(module: Any, groups: Sequence[Ranked], pad: int, device: torch.device) -> Tensor:
+    """The rewards of the replies to these prompts, one prompt after the other, with gradients: (replies,).
+
+    Where the model can, each prompt runs through it once for all of its replies.
+    """
+    if not getattr(getattr(module, "module", module), "branches", False):  # an engine has the model as its module
+        return rewards_of(module, [ids for one in groups for ids in one.chats], pad, device)
+    made = branched([(one.prompt, one.replies) for one in groups], pad, device)
+    values: Tensor = module(made.tokens, made.seen, made.positions)
+    return values[made.rows, made.places]
+
+
 @dataclass(frozen=True)
 class Losses:
     """Of some prompts, as sums over them: what is minimised, its parts, and the share of their pairs ranked right."""
@@ -180,7 +199,7 @@ def losses_of(rewards: Tensor, groups: Sequence[Ranked], objective: Objective, c
     pairwise: -log sigmoid(r_better - r_worse), a mean over a prompt's pairs (InstructGPT, eq. 1). regression: the mean
     squared error of a prompt's rewards as scores. both: the former plus `coef` times the latter.
     """
-    starts = [sum(len(one.chats) for one in groups[:number]) for number in range(len(groups))]
+    starts = [0, *accumulate(len(one.replies) for one in groups[:-1])]
     pairs = [
         (start + better, start + worse, 1 / len(one.pairs))
         for start, one in zip(starts, groups, strict=True)
@@ -216,8 +235,8 @@ def score_groups(
         index = turn * job.ranks.world + job.ranks.rank
         start = starts[min(index, len(starts) - 1)]
         groups = [ranked(chat, one, settings.max_tokens) for one in rankings[start : start + size]]
-        chats = [ids for one in groups for ids in one.chats]
-        found = rewards_of(module, chats, chat.pad, job.ranks.device).split([len(one.chats) for one in groups])
+        given = rewards_of_groups(module, groups, chat.pad, job.ranks.device)
+        found = given.split([len(one.replies) for one in groups])
         if index < len(starts):
             own.update(enumerate((rewards.tolist() for rewards in found), start))
     return job.ranks.rows(own)
@@ -228,7 +247,9 @@ def judged(ranking: Ranking, found: Ranked, rewards: Sequence[float]) -> Judged:
 
     Dialogues with one opening stand on one side of the split, so their pairs were drawn together.
     """
-    return Judged(tuple(found.pairs), tuple(rewards), tuple(found.sizes), opening(ranking.prompt), ranking.task)
+    return Judged(
+        tuple(found.pairs), tuple(rewards), tuple(map(len, found.replies)), opening(ranking.prompt), ranking.task
+    )
 
 
 def calibration(
@@ -272,6 +293,7 @@ def fresh(job: Job, settings: Reward, train: Rankings) -> RewardModel:
     else:
         found = model.load_model(job, job.manifest("sft"), dtype)
     module = RewardModel(found.base_model, settings.seed)
+    module.share_prompts()
     if settings.objective != "pairwise":
         nn.init.constant_(module.head.bias, mean_score(train))
     return module
@@ -307,8 +329,7 @@ def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str,
         for start in range(0, len(mine), engine.micro_batch):
             part = mine[start : start + engine.micro_batch]
             groups = [ranked(chat, one, settings.max_tokens) for one in part]
-            chats = [ids for one in groups for ids in one.chats]
-            rewards = rewards_of(engine, chats, chat.pad, job.ranks.device)
+            rewards = rewards_of_groups(engine, groups, chat.pad, job.ranks.device)
             found = losses_of(rewards, groups, settings.objective, settings.regression_coef)
             engine.backward(found.total / len(part))
             sums += torch.stack([found.total.detach(), found.pairwise, found.regression, found.right]).double().cpu()

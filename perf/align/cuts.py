@@ -36,11 +36,10 @@ def run(bars: Bars, data: Path) -> None:
                 found = ranked(chat, ranking, limit)
                 lost = found.chats != whole.chats
                 why = unfit(found, "pairwise")
-                prompts = {tuple(ids[:-size]) for ids, size in zip(found.chats, found.sizes, strict=True)}
                 fit = chat.fit_chat(last, limit)
                 learned = fit.prompt + fit.replies[0]
                 uncounted += lost != bool(found.cuts)
-                uncounted += why is None and (len(prompts) != 1 or max(map(len, found.chats)) > limit)
+                uncounted += why is None and max(map(len, found.chats)) > limit
                 uncounted += (learned != chat.encode(last, NONE)[0]) != bool(fit.cuts)
                 cut, dropped = cut + (lost and why is None), dropped + (why is not None)
     print(f"of {len(LIMITS) * len(pairs):,} pairs at their limits, {cut:,} were cut and {dropped:,} left out")

@@ -63,16 +63,15 @@ def test_a_pair_becomes_two_chats_the_better_first(chat: Chat) -> None:
     found = reward.ranked(chat, ranking_of([one]), 90)
     chats = [chat.encode([*one.prompt, Turn("assistant", reply)], 90)[0] for reply in (one.chosen, one.rejected)]
     assert (found.chats, found.pairs, found.scores, found.scored) == (chats, [(0, 1)], [None, None], False)
-    assert found.sizes == [len(chat.response(reply, 90)) for reply in (one.chosen, one.rejected)]
+    assert found.replies == [chat.response(reply, 90) for reply in (one.chosen, one.rejected)]
     assert found.texts == [one.chosen, one.rejected]
 
 
 def test_all_replies_answer_the_same_tokens_however_long_they_are(chat: Chat) -> None:
     long = two("Where is the old mill? " * 9, "Here.", "The river stands near the old mill. " * 2)
     found = reward.ranked(chat, long, 48)
-    prompts = [ids[: len(ids) - size] for ids, size in zip(found.chats, found.sizes, strict=True)]
-    assert prompts[0] == prompts[1]
-    assert prompts[0][-1] == chat.role("assistant")
+    assert found.prompt[-1] == chat.role("assistant")
+    assert found.chats == [found.prompt + reply for reply in found.replies]
     assert len(found.chats[1]) == 48, "the longer reply decides"
 
 
@@ -148,7 +147,7 @@ def test_the_judge_and_the_reward_model_learn_from_other_prompts() -> None:
 
 
 def group(scores: list[float | None], pairs: list[tuple[int, int]]) -> reward.Ranked:
-    return reward.Ranked([[1]] * len(scores), [1] * len(scores), ["r"] * len(scores), scores, pairs, frozenset())
+    return reward.Ranked([1], [[2]] * len(scores), ["r"] * len(scores), scores, pairs, frozenset())
 
 
 def test_the_loss_of_a_ranking_is_the_mean_over_its_pairs_and_of_a_score_the_squared_error() -> None:
@@ -221,7 +220,9 @@ def test_the_worst_pairs_are_those_with_the_largest_wrong_margins_and_their_text
     rankings.append(ranking(2.0, 1.0, 0.0))
     rewards = [[1.0, 0.0], [0.0, 0.1], [-2.0, 1.0], [5.0, 5.0], [0.0, 1.0, 0.5]]
     groups = [
-        reward.Ranked([], [1, 2, 3][: len(one.replies)], [*one.replies], [*one.scores], [*one.pairs], frozenset())
+        reward.Ranked(
+            [1], [[2], [2, 2], [2, 2, 2]][: len(one.replies)], [*one.replies], [*one.scores], [*one.pairs], frozenset()
+        )
         for one in rankings
     ]
     seen = [reward.judged(*one) for one in zip(rankings, groups, rewards, strict=True)]

@@ -26,6 +26,8 @@ from training.models.causal import class_of, read_config
 from training.models.infilling import PLACES
 from training.rollout import positions
 
+BRANCHES = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3"})
+"""Types whose attention takes any mask, and whose positions are what they are told, so that replies share a prompt."""
 MEAN = "reward_mean"
 HEAD = "score.weight"
 
@@ -60,11 +62,13 @@ class RewardModel(nn.Module):
             self.head.weight.copy_(torch.randn(1, width, generator=generator) * (width + 1) ** -0.5)
             self.head.bias.zero_()
 
-    def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
-        """One number per position, in float32: tokens and attention (B, T) -> (B, T). A critic's are state values."""
-        output: Any = self.decoder(
-            input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
-        )
+    def forward(self, tokens: Tensor, attention: Tensor, places: Tensor | None = None) -> Tensor:
+        """One number per position, in float32: tokens and attention (B, T) -> (B, T). A critic's are state values.
+
+        places (B, T): positions of tokens whose `attention`, (B, 1, T, T), says what each of them sees.
+        """
+        places = positions(attention) if places is None else places
+        output: Any = self.decoder(input_ids=tokens, attention_mask=attention, position_ids=places, use_cache=False)
         values: Tensor = self.head(output.last_hidden_state).squeeze(-1)
         return values
 
@@ -84,6 +88,16 @@ class RewardModel(nn.Module):
             {name: one.contiguous() for name, one in named.items()}, folder / "model.safetensors", {"format": "pt"}
         )
         (folder / "config.json").write_text(json.dumps(described, indent=2))
+
+    branches = False
+    """Whether several replies may stand in one row after one prompt, as `training.data.branches` has them."""
+
+    def share_prompts(self) -> None:
+        """Let replies share their prompt, if the decoder can: with SDPA, because flash-attn's kernels take no mask."""
+        config = self.decoder.config
+        self.branches = config.model_type in BRANCHES and not getattr(config, "sliding_window", None)
+        if self.branches:
+            self.decoder.set_attn_implementation("sdpa")
 
     def activation_checkpointing_enable(self, options: dict[str, Any], offload: bool) -> None:
         self.decoder.activation_checkpointing_enable(options, offload=offload)
