@@ -17,7 +17,7 @@ from torch import nn
 
 from contract import results
 from contract.approval import without_ppo
-from contract.conversation import Turn
+from contract.conversation import Conversation, Turn
 from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Manifest
@@ -90,12 +90,21 @@ def reply(job: Job, module: nn.Module, prompts: list[list[int]], chat: Chat) -> 
 
 
 @torch.no_grad()
-def rewards(job: Job, module: nn.Module, prompts: list[list[int]], ids: list[list[int]], chat: Chat) -> list[float]:
-    """The reward of each reply to its prompt; on every process those of all."""
+def rewards(
+    job: Job,
+    module: nn.Module,
+    asked: Sequence[Conversation],
+    prompts: list[list[int]],
+    ids: list[list[int]],
+    chat: Chat,
+) -> list[float]:
+    """The reward of each reply to its prompt, which is given as turns and as tokens; on every process those of all."""
     own: dict[int, float] = {}
     for rows in parts(job, len(prompts)):
-        chats = [prompts[row] + ids[row] for row in rows]
-        own.update(zip(rows, reward.rewards_of(module, chats, chat.pad, job.ranks.device).tolist(), strict=True))
+        some = slice(rows.start, rows.stop)
+        given = asked[some], prompts[some], ids[some]
+        found = reward.rewards_of_replies(module, *given, chat, job.ranks.device)
+        own.update(zip(rows, found.tolist(), strict=True))
     return job.ranks.rows(own)
 
 
@@ -152,7 +161,7 @@ def run(job: Job) -> None:
     if job.ranks.rank == 0:
         progress.finish()
     for judge, module in judges(job):
-        metrics |= judged(judge, module, replies, lambda one, ids: rewards(job, one, prompts, ids, chat))
+        metrics |= judged(judge, module, replies, lambda one, ids: rewards(job, one, asked, prompts, ids, chat))
     dropped = drops(stages, losses, [metrics[name] for name in WIN_RATES_HIGH if name in metrics])
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")

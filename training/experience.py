@@ -38,11 +38,12 @@ TEXT_CHARS = 2000
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt as ids, the seed of its reply, and the answers of which any is right."""
+    """A prompt as ids, the seed of its reply, the answers of which any is right, and the prompt's turns."""
 
     ids: list[int]
     seed: int
     answers: tuple[str, ...] = ()
+    turns: Conversation = ()
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,12 @@ def score(
     total = torch.zeros(len(asked), device=device)
     if settings.reward != "answers":
         assert judge is not None, "only known answers score without a reward model"
+        size, replies = settings.engine.micro_batch, sampled.texts()
         with judge.awake() as module:
-            for at, (tokens, attention) in enumerate(parts(sampled, settings.engine.micro_batch)):
-                first = at * settings.engine.micro_batch
-                total[first : first + len(tokens)] = reward.last(module(tokens, attention), attention)
+            for first in range(0, len(asked), size):
+                some = slice(first, first + size)
+                turns, ids = [one.turns for one in asked[some]], [one.ids for one in asked[some]]
+                total[some] = reward.rewards_of_replies(module, turns, ids, replies[some], chat, device)
     if settings.reward != "model":
         total += torch.tensor([points(one, settings.answers) for one in found], device=device)
     return total, torch.tensor(found, device=device)
@@ -241,7 +244,7 @@ def figures_of(seen: Experience, settings: Rollouts) -> dict[str, float]:
 def question_of(chat: Chat, asked: Asked, settings: Rollouts, *seed: int) -> Question:
     """A prompt, cut to `max_prompt_tokens`, with the seed of its reply."""
     ids = chat.prompt(asked.prompt, settings.max_prompt_tokens)
-    return Question(ids, row_seed(settings.seed, *seed), asked.answers)
+    return Question(ids, row_seed(settings.seed, *seed), asked.answers, asked.prompt)
 
 
 def questions(

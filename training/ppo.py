@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from contract import results
+from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.mixture import schedule
@@ -214,12 +215,10 @@ def start(job: Job) -> Actors:
     settings: Ppo = job.settings
     engine, trained, dtype = settings.engine, job.manifest("reward"), settings.engine.dtype
     policy = model.load_model(job, job.manifest("sft"), dtype)
-    critic = reward.load_reward_model(job, trained, dtype)
-    judge: RewardModel | None = None
-    if settings.critic == "head":
-        judge, critic = critic, headed(critic)
-    elif settings.reward != "answers":
+    judge: reward.AnyReward | None = None
+    if settings.critic == "head" or settings.reward != "answers":
         judge = reward.load_reward_model(job, trained, dtype)
+    critic = headed(judge) if judge and settings.critic == "head" else reward.critic_of(job, dtype)
     every = settings.steps * updates_of_step(settings)
     learners = (
         Engine(job, policy, settings.policy_optim, engine, settings.minibatch, updates(settings)),
@@ -231,8 +230,13 @@ def start(job: Job) -> Actors:
     )
 
 
-def headed(judge: RewardModel) -> RewardModel:
-    """A critic whose decoder is the reward model's own, which is frozen; its head starts as the reward model's."""
+def headed(judge: reward.AnyReward) -> RewardModel:
+    """A critic whose decoder is the reward model's own, which is frozen; its head starts as the reward model's.
+
+    Raises InputError if the reward model is an encoder, which sees a whole reply and so has no value of its beginning.
+    """
+    if not isinstance(judge, RewardModel):
+        raise InputError("ppo.critic head: the reward model is an encoder, which gives tokens no values; use own")
     judge.decoder.requires_grad_(False)
     critic = RewardModel(judge.decoder, seed=0)
     critic.head = ScalarHead(judge.head.in_features, 1)

@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from contract import results
-from contract.conversation import opening
+from contract.conversation import Conversation, opening
 from contract.errors import InputError
 from contract.kinds import Kind
+from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Reward
 from evals.calibration import reliability
@@ -43,16 +44,22 @@ from training.engine.engine import Engine
 from training.engine.job import Job
 from training.engine.metrics import of_machine
 from training.loss import pairwise_loss
+from training.models import encoder, scalar, vocabulary
 from training.models import llama as model
-from training.models import vocabulary
+from training.models.causal import read_config
+from training.models.encoder import EncoderReward, PairReader
 from training.models.lm import finite
-from training.models.scalar import RewardModel, last, load_reward_model, normalised
+from training.models.scalar import RewardModel, last, normalised
 from training.rollout import left_pad
 
-__all__ = ["RewardModel", "last", "load_reward_model"]  # of the model, for those that use one
+__all__ = ["RewardModel", "last"]  # of the model, for those that use one
 
 CALIBRATION = "calibration.json"
+TASKS_TOLD = 10  # in a message
 WORST, TEXT_CHARS = 50, 2000  # pairs that people read, and how much of each of their texts
+AnyReward = RewardModel | EncoderReward
+Reader = Chat | PairReader
+"""What turns texts into a reward model's tokens: the policy's chat format, or an encoder's own."""
 Objective = Literal["pairwise", "regression", "both"]
 
 
@@ -92,7 +99,7 @@ class Ranked:
         return any(score is not None for score in self.scores)
 
 
-def ranked(chat: Chat, ranking: Ranking, max_tokens: int) -> Ranked:
+def ranked(chat: Reader, ranking: Ranking, max_tokens: int) -> Ranked:
     """The replies to a prompt as tokens, all after the same tokens of the prompt.
 
     Replies that lost their end are left out, and so are pairs of replies that became the same.
@@ -124,7 +131,7 @@ def unfit(found: Ranked, objective: Objective) -> Unfit | None:
 
 
 def sift(
-    job: Job, settings: Reward, chat: Chat, rankings: Rankings, objective: Objective
+    job: Job, settings: Reward, chat: Reader, rankings: Rankings, objective: Objective
 ) -> tuple[Rankings, Counter[Unfit]]:
     """The prompts that can be learned from within `max_tokens`, and how many cannot, by reason; the same everywhere.
 
@@ -183,6 +190,22 @@ def rewards_of_groups(module: Any, groups: Sequence[Ranked], pad: int, device: t
     return values[made.rows, made.places]
 
 
+def rewards_of_replies(
+    module: nn.Module,
+    asked: Sequence[Conversation],
+    prompts: Sequence[Sequence[int]],
+    replies: Sequence[Sequence[int]],
+    chat: Chat,
+    device: torch.device,
+) -> Tensor:
+    """The rewards of a policy's replies: (replies,). A decoder reads the policy's tokens, an encoder the texts."""
+    if not isinstance(module, EncoderReward):
+        return rewards_of(module, [[*one, *ids] for one, ids in zip(prompts, replies, strict=True)], chat.pad, device)
+    reader, most = module.reader, module.max_tokens
+    fits = [reader.fit(turns, [chat.decode(ids)], most) for turns, ids in zip(asked, replies, strict=True)]
+    return rewards_of(module, [fit.prompt + fit.replies[0] for fit in fits], reader.pad, device)
+
+
 @dataclass(frozen=True)
 class Losses:
     """Of some prompts, as sums over them: what is minimised, its parts, and the share of their pairs ranked right."""
@@ -224,7 +247,7 @@ def losses_of(rewards: Tensor, groups: Sequence[Ranked], objective: Objective, c
 
 @torch.no_grad()
 def score_groups(
-    job: Job, settings: Reward, module: nn.Module, chat: Chat, rankings: Sequence[Ranking]
+    job: Job, settings: Reward, module: nn.Module, chat: Reader, rankings: Sequence[Ranking]
 ) -> list[list[float]]:
     """The rewards of the replies to each prompt, in the order of `ranked`, on every process."""
     own: dict[int, list[float]] = {}
@@ -285,18 +308,64 @@ def mean_score(rankings: Rankings) -> float:
     return fmean([score for one in rankings for score in one.scores if score is not None] or [0.0])
 
 
-def fresh(job: Job, settings: Reward, train: Rankings) -> RewardModel:
+def outside(job: Job, settings: Reward) -> Path | None:
+    """The folder of the model that the recipe brings, if it is an encoder."""
+    if not settings.start_from:
+        return None
+    folder = job.scratch.fetch(settings.start_from, vocabulary.READ)
+    try:
+        return folder if encoder.is_encoder(read_config(folder)) else None
+    except model.LOADING:
+        return None  # whoever loads it says what is wrong
+
+
+def reader_of(job: Job, settings: Reward) -> Reader:
+    """What reads texts for the reward model that is trained."""
+    folder = outside(job, settings)
+    return encoder.reader_of(folder) if folder else open_chat(job)
+
+
+def fresh(job: Job, settings: Reward, train: Rankings) -> AnyReward:
     """The reward model before the first step: the SFT model, or the one that the recipe brings, with a new head."""
-    dtype = settings.engine.dtype
-    if settings.start_from:
-        found = vocabulary.brought_and_grown(job, open_chat(job), settings.start_from, dtype, "reward.start_from")
+    dtype, where = settings.engine.dtype, f"reward.start_from: {settings.start_from}"
+    module: AnyReward
+    if folder := outside(job, settings):
+        module = encoder.begun(folder, where, settings.max_tokens, settings.seed, dtype)
     else:
-        found = model.load_model(job, job.manifest("sft"), dtype)
-    module = RewardModel(found.base_model, settings.seed)
-    module.share_prompts()
+        if settings.start_from:
+            chat, key = open_chat(job), "reward.start_from"
+            found = vocabulary.brought_and_grown(job, chat, settings.start_from, dtype, key)
+        else:
+            found = model.load_model(job, job.manifest("sft"), dtype)
+        module = RewardModel(found.base_model, settings.seed)
+        module.share_prompts()
     if settings.objective != "pairwise":
         nn.init.constant_(module.head.bias, mean_score(train))
     return module
+
+
+def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> AnyReward:
+    """The reward model that a stage committed, in float32 on the CPU, prepared to compute in `dtype`."""
+    folder = model.fetch(job, manifest)
+    try:
+        own = encoder if encoder.is_encoder(read_config(folder)) else scalar
+        found: AnyReward = own.load(folder, dtype)
+    except model.LOADING as error:
+        raise InputError(
+            f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run {manifest.stage} again"
+        ) from error
+    return found
+
+
+def critic_of(job: Job, dtype: model.Dtype) -> RewardModel:
+    """PPO's critic before the first step: the reward model. Beside an encoder, which gives no value to each token, it
+    is the SFT model with a head that begins at 0."""
+    found = load_reward_model(job, job.manifest("reward"), dtype)
+    if isinstance(found, RewardModel):
+        return found
+    critic = RewardModel(model.load_model(job, job.manifest("sft"), dtype).base_model, seed=0)
+    nn.init.zeros_(critic.head.weight)
+    return critic
 
 
 def run(job: Job) -> None:
@@ -306,40 +375,70 @@ def run(job: Job) -> None:
     job.commit(folder, results.Reward(**figures), {CALIBRATION: Kind.CALIBRATION})
 
 
+@dataclass(frozen=True)
+class Phase:
+    """The prompts of a part of training, and the steps at which it begins and ends."""
+
+    train: Rankings
+    first: int
+    end: int
+
+
+def phases_of(job: Job, settings: Reward, rankings: Rankings) -> list[Rankings]:
+    """The prompts of preference model pre-training, if the recipe asks for it, and then all others.
+
+    Raises InputError if there are none of either.
+    """
+    if not settings.pretrain_tasks:
+        return [rankings]
+    early = [row for row, one in enumerate(rankings) if one.task in settings.pretrain_tasks]
+    found = [rankings.only(early), rankings.without({*early})]
+    for some, what in zip(found, ("none", "nothing but these"), strict=True):
+        if not len(some):
+            known = ", ".join(sorted({one.task or "no task" for one in rankings})[:TASKS_TOLD])
+            raise InputError(
+                f"reward.pretrain_tasks {', '.join(settings.pretrain_tasks)}: among the tasks of preferences are "
+                f"{what} ({known}); name some of these, under which preferences.sources reads public comparisons"
+            )
+    return found
+
+
 def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str, Any]]:
     """Train a reward model on some of the training prompts.
 
     Returns the folder of its files and the figures of `results.Reward`.
     """
-    chat = open_chat(job)
-    train, dropped = sift(job, settings, chat, rankings, settings.objective)
-    numbers = train.numbers
-    steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    engine = Engine(job, fresh(job, settings, train), settings.optim, settings.engine, settings.batch, steps)
+    chat = reader_of(job, settings)
+    sifted = [sift(job, settings, chat, one, settings.objective) for one in phases_of(job, settings, rankings)]
+    phases: list[Phase] = []
+    for (some, _), epochs in zip(sifted, (settings.pretrain_epochs, settings.epochs)[-len(sifted) :], strict=True):
+        first = phases[-1].end if phases else 0
+        phases.append(Phase(some, first, first + math.ceil(len(some) * epochs / settings.batch)))
+    module = fresh(job, settings, phases[-1].train)
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, phases[-1].end)
+    learn(job, settings, engine, chat, phases)
+    return finish(job, settings, engine, chat, sifted, phases)
 
-    note = ""
+
+def learn(job: Job, settings: Reward, engine: Engine, chat: Reader, phases: Sequence[Phase]) -> None:
+    """Make every step, from the last checkpoint on; one schedule of the learning rate goes over all phases."""
+    note, steps = "", phases[-1].end
     step, _ = checkpoint.restore(job, {"model": engine})
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     job.curves.steps = steps
     while step < steps:
         began = time.perf_counter()
-        rows = rows_of(step, settings.batch, len(train), settings.seed)
-        mine = share_of([train[row] for row in rows], job.ranks.rank, job.ranks.world)
-        sums = torch.zeros(4, dtype=torch.float64)
-        for start in range(0, len(mine), engine.micro_batch):
-            part = mine[start : start + engine.micro_batch]
-            groups = [ranked(chat, one, settings.max_tokens) for one in part]
-            rewards = rewards_of_groups(engine, groups, chat.pad, job.ranks.device)
-            found = losses_of(rewards, groups, settings.objective, settings.regression_coef)
-            engine.backward(found.total / len(part))
-            sums += torch.stack([found.total.detach(), found.pairwise, found.regression, found.right]).double().cpu()
-        rate, norm = engine.lr, engine.step()
+        phase = next(one for one in phases if step < one.end)
+        rows = rows_of(step - phase.first, settings.batch, len(phase.train), settings.seed)
+        mine = share_of([phase.train[row] for row in rows], job.ranks.rank, job.ranks.world)
+        rate = engine.lr
+        sums, norm = update(job, settings, engine, chat, mine)
         step += 1
         loss, ranking, error, right = (value / settings.batch for value in job.ranks.sum(*sums.tolist()))
         parts = {} if settings.objective == "pairwise" else {"pairwise_loss": ranking, "regression_loss": error}
         machine = of_machine(job.ranks, time.perf_counter() - began)
         job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm, **parts, **machine)
-        engine.report_skip(step, (("", numbers[row]) for row in rows))
+        engine.report_skip(step, (("", phase.train.numbers[row]) for row in rows))
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
@@ -347,17 +446,35 @@ def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str,
     checkpoint.save_last(job, step, {"model": engine}, {})
     if job.ranks.rank == 0:
         progress.finish(note)
-    return finish(job, settings, engine, chat, train, dropped)
+
+
+def update(job: Job, settings: Reward, engine: Engine, chat: Reader, mine: Sequence[Ranking]) -> tuple[Tensor, float]:
+    """One update on this process's prompts of a batch: the sums of `Losses`, and the norm of the gradients."""
+    sums = torch.zeros(4, dtype=torch.float64)
+    for start in range(0, len(mine), engine.micro_batch):
+        groups = [ranked(chat, one, settings.max_tokens) for one in mine[start : start + engine.micro_batch]]
+        rewards = rewards_of_groups(engine, groups, chat.pad, job.ranks.device)
+        found = losses_of(rewards, groups, settings.objective, settings.regression_coef)
+        engine.backward(found.total / len(groups))
+        sums += torch.stack([found.total.detach(), found.pairwise, found.regression, found.right]).double().cpu()
+    return sums, engine.step()
 
 
 def finish(
-    job: Job, settings: Reward, engine: Engine, chat: Chat, train: Rankings, dropped: Counter[Unfit]
+    job: Job,
+    settings: Reward,
+    engine: Engine,
+    chat: Reader,
+    sifted: Sequence[tuple[Rankings, Counter[Unfit]]],
+    phases: Sequence[Phase],
 ) -> tuple[Path, dict[str, Any]]:
     """Measure on the held-out pairs, normalise, and write what is to be committed: the folder, and the figures.
 
-    It learned from the prompts `train`; `dropped` counts those that it could not learn from.
+    sifted: the prompts of each phase, and how many it could not learn from.
     """
-    heldout, more = sift(job, settings, chat, Rankings(read_pairs(job, Kind.HELDOUT_PAIRS)), "pairwise")
+    every = Rankings(read_pairs(job, Kind.HELDOUT_PAIRS))
+    own = every.without({row for row, one in enumerate(every) if one.task in settings.pretrain_tasks})
+    heldout, more = sift(job, settings, chat, own, "pairwise")
     rewards = score_groups(job, settings, engine.module, chat, heldout)
     groups = [ranked(chat, one, settings.max_tokens) for one in heldout]
     seen = [judged(*one) for one in zip(heldout, groups, rewards, strict=True)]
@@ -366,16 +483,27 @@ def finish(
         [both for one, given in zip(groups, rewards, strict=True) for both in zip(one.scores, given, strict=True)]
     )
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
-    weights = engine.weights()
-    if weights:
-        weights = normalised(weights, metrics["reward_mean"], max(metrics["reward_std"], 1e-6))
-    folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat, job.ranks.rank, weights)
+    folder = save(job, engine, chat, metrics)
     (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, groups, seen)))
-    sides = {"training": (train, dropped), "heldout": (heldout, more)}
+    sides = {**dict(zip(("training", "pretraining"), reversed(sifted), strict=False)), "heldout": (heldout, more)}
     cuts = {
         name: count_cuts(job, some, lambda one: ranked(chat, one, settings.max_tokens).cuts)
         for name, (some, _) in sides.items()
     }
     left_out = {name: {reason.value: counts[reason] for reason in Unfit} for name, (_, counts) in sides.items()}
-    return folder, {"pairs": len(train), "dropped": left_out, "cuts": cuts, **metrics, **engine.figures()}
+    early = {"pretrain_pairs": len(phases[0].train), "pretrain_steps": phases[0].end} if len(phases) > 1 else {}
+    figures = {"pairs": len(phases[-1].train), "dropped": left_out, "cuts": cuts, **early, **metrics}
+    return folder, {**figures, **engine.figures()}
+
+
+def save(job: Job, engine: Engine, chat: Reader, metrics: Mapping[str, Any]) -> Path:
+    """Write the model, so that its rewards of preferred replies have mean 0 and standard deviation 1; the folder."""
+    folder, weights = job.scratch.fresh(f"result-{job.ranks.rank}"), engine.weights()
+    if weights:
+        deviation = max(metrics["reward_std"], 1e-6)
+        weights = normalised(weights, metrics["reward_mean"], deviation, str(engine.module.head_name))
+    if isinstance(chat, Chat):
+        model.save(engine.module, folder, chat, job.ranks.rank, weights)
+    elif job.ranks.rank == 0:
+        encoder.save(engine.module, folder, weights)
+    return folder

@@ -671,11 +671,18 @@ class Reward(Settings):
     regression_coef: Weight = 1.0
     """Of `both`: the weight of the squared error."""
     start_from: Uri | None = None
-    """The folder of another decoder to start from, perhaps a larger one than the policy; if unset, the SFT model.
+    """The folder of another model to start from, perhaps a larger one than the policy; if unset, the SFT model.
 
-    Any causal model of transformers in safetensors. Its tokenizer must be the one of `tokenizer.start_from`, or the
-    run's own: PPO hands over token ids.
+    Any causal model or encoder of transformers in safetensors. A causal model gets the policy's tokens, so its
+    tokenizer must be the one of `tokenizer.start_from`, or the run's own. An encoder, such as BERT, brings its own.
     """
+    pretrain_tasks: tuple[Text, ...] = ()
+    """Tasks of `preferences` that are learned before all others: large public comparisons, such as answers by votes.
+
+    Preference model pre-training (Askell et al. 2021, section 4). Held-out figures and the gate leave them out.
+    """
+    pretrain_epochs: Passes = 1
+    """Passes over these tasks, before `epochs` over the others."""
     seed: Seed = 0
 
     def outside(self) -> dict[str, str]:

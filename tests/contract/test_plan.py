@@ -54,7 +54,7 @@ CHANGED: dict[str, Any] = {
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
     "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "prompts.data": "a", "instructions.sources": {"a": ChatSource(data="b")}, "preferences.sources": {"a": ExampleSource(data="b")},
     "instructions.heldout_tasks": ("a",), "preferences.criteria": {"a": 1.0}, "instructions.select.quality_key": "a", "ppo.kl_target": 6.0,
-    "export.dtype": "bf16", "reward.objective": "both", "reward.start_from": "a", "export.at_least": {"prompts": 1.0}, "export.at_most": {"prompts": 9.0},
+    "export.dtype": "bf16", "reward.objective": "both", "reward.start_from": "a", "reward.pretrain_tasks": ("a",), "export.at_least": {"prompts": 1.0}, "export.at_most": {"prompts": 9.0},
     "ppo.reward": "both", "grpo.reward": "both", "ppo.critic": "head", "ppo.sampler": "vllm", "grpo.sampler": "vllm", "ppo.kl_estimator": "k3", "ppo.answers.phrases": ("a",), "grpo.answers.phrases": ("a",),
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a", "pretrain.distill.teacher": "a",

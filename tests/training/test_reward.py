@@ -15,7 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from contract.conversation import Preference, Turn
 from contract.errors import InputError
@@ -27,7 +34,8 @@ from contract.settings.training import Reward
 from evals.rewards import ranking_figures
 from reports import gate
 from tests.training.conftest import commit
-from training import reward
+from tests.training.models.test_encoder import write_tokenizer
+from training import ppo, reward
 from training.chat.template import Chat, Fit, open_chat
 from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of
@@ -35,6 +43,7 @@ from training.data.rankings import Ranking, Rankings, ranking_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.models import llama as model
+from training.models.encoder import EncoderReward
 
 
 def pair(prompt: str, index: int = 0) -> Preference:
@@ -348,6 +357,91 @@ def test_it_may_start_from_another_decoder_than_the_policy(align: Callable[..., 
     rankings = Rankings(read_pairs(job, Kind.PAIRS))
     with pytest.raises(InputError, match=r"reward.start_from: .* has no tokenizer"):
         reward.fresh(job, job.settings, rankings)
+
+
+def test_it_may_be_an_encoder_with_a_tokenizer_of_its_own(align: Callable[..., Job], tmp_path: Path) -> None:
+    """PPO then hands it the texts of the replies, and its critic starts from the SFT model."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = BertConfig(vocab_size=200, max_position_embeddings=66, **shape)
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    brought = (f"reward.start_from={tmp_path}", "reward.epochs=2", "ppo.steps=1", "gate.min_accuracy=0")
+    job = align("ppo", *brought)  # which has reward run
+    manifest = job.manifest("reward")
+    assert manifest.metrics["accuracy_low"] > 0.6
+    made = reward.load_reward_model(job, manifest).eval()
+    assert isinstance(made, EncoderReward)
+    judged = align("reward", *brought)
+    heldout = Rankings(read_pairs(judged, Kind.HELDOUT_PAIRS))
+    reader, settings = reward.reader_of(judged, judged.settings), judged.settings
+    heldout, _ = reward.sift(judged, settings, reader, heldout, "pairwise")
+    groups = [reward.ranked(reader, one, settings.max_tokens) for one in heldout]
+    rewards = reward.score_groups(judged, settings, made, reader, heldout)
+    again = ranking_figures([reward.judged(*one) for one in zip(heldout, groups, rewards, strict=True)])
+    assert again["accuracy"] == manifest.metrics["accuracy"]
+    assert (again["reward_mean"], again["reward_std"]) == pytest.approx((0.0, 1.0), abs=1e-4)
+    folder = model.fetch(job, manifest)
+    opened = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    first = heldout[0]
+    dialogue = "".join(f"{turn.role}: {turn.text}\n" for turn in first.prompt)
+    given = tokenizer([dialogue] * len(first.replies), list(first.replies), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        assert opened(**given).logits[:, 0].tolist() == pytest.approx(rewards[0], abs=1e-4)
+        chat = open_chat(job)
+        ids = [chat.response(reply, 64) for reply in first.replies]
+        asked = [first.prompt] * len(ids)
+        sampled = reward.rewards_of_replies(made, asked, [[1]] * len(ids), ids, chat, torch.device("cpu"))
+    assert sampled.tolist() == pytest.approx(rewards[0], abs=1e-4), "the policy's tokens are read as their text"
+    critic, tuned = reward.critic_of(job, "fp32"), model.load_model(job, job.manifest("sft"))
+    assert critic.head.weight.abs().max() == 0
+    assert torch.equal(critic.decoder.embed_tokens.weight, tuned.model.embed_tokens.weight)
+    with pytest.raises(InputError, match=r"ppo.critic head: the reward model is an encoder"):
+        ppo.headed(made)
+    ppo.run(job)
+    assert math.isfinite(need(job.store, job.task).metrics["reward_last"])
+
+
+EARLY = ("reward.pretrain_tasks=[votes]", "reward.pretrain_epochs=2", "judge.share=0")
+
+
+def test_public_comparisons_are_learned_first_and_measured_nowhere(
+    align: Callable[..., Job], final_tensors: Callable[..., Any], curves: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Preference model pre-training: its tasks come from a source of their own. A run stopped in it ends as one that was not."""
+    for name, better in (("votes", "river"), ("own", "mill")):
+        rows = [
+            {"prompt": f"{name} question {n}?", "chosen": f"The {better} {n}", "rejected": f"The stone {n}"}
+            for n in range(60)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = ", ".join(f"{name}: {{data: {tmp_path}/{name}.jsonl}}" for name in ("votes", "own"))
+    asked = (*EARLY, f"preferences.sources={{{sources}}}", "reward.epochs=1", "reward.engine.checkpoint_steps=2")
+    whole, resumed = final_tensors("reward", None, *asked), final_tensors("reward", 3, *asked)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    job = align("reward", *asked)
+    train = Rankings(read_pairs(job, Kind.PAIRS))
+    early, others = reward.phases_of(job, job.settings, train)
+    assert {one.task for one in early} == {"votes"}
+    assert {one.task for one in others} == {"own"}
+    assert len(early) + len(others) == len(train)
+    steps = [math.ceil(len(early) * 2 / 16), math.ceil(len(others) / 16)]
+    assert whole["figure/pretrain_steps"] == steps[0]
+    assert (whole["figure/pretrain_pairs"], whole["figure/pairs"]) == (len(early), len(others))
+    assert len(whole["curve/loss"]) == sum(steps)
+    assert whole["figure/heldout_pairs"] == 120 - len(train) - sum(
+        one.task == "votes" for one in read_pairs(job, Kind.HELDOUT_PAIRS)
+    )
+    rate = [value for _, value in whole["curve/lr"].tolist()]
+    assert rate == [lr_at(step, sum(steps), job.settings.optim) for step in range(sum(steps))], "one schedule over both"
+    none = job.settings.model_copy(update={"pretrain_tasks": ("vote",)})
+    with pytest.raises(InputError, match=r"reward.pretrain_tasks vote: among the tasks .* none \(own, votes\); name"):
+        reward.phases_of(job, none, train)
+    every = job.settings.model_copy(update={"pretrain_tasks": ("votes", "own")})
+    with pytest.raises(InputError, match=r"are nothing but these \(own, votes\)"):
+        reward.phases_of(job, every, train)
 
 
 @pytest.mark.parametrize("objective", ["pairwise", "regression", "both"])

@@ -18,9 +18,6 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from contract.errors import InputError
-from contract.manifest import Manifest
-from training.engine.job import Job
 from training.models import llama as model
 from training.models.causal import class_of, read_config
 from training.models.infilling import PLACES
@@ -47,6 +44,8 @@ class ScalarHead(nn.Linear):
 
 class RewardModel(nn.Module):
     """A decoder without its unembedding, and a linear head that gives one number per position."""
+
+    head_name = "head"
 
     def __init__(self, decoder: Any, seed: int) -> None:
         """`decoder` maps tokens to hidden states.
@@ -131,10 +130,10 @@ def _described(config: PreTrainedConfig, pad: int | None) -> tuple[dict[str, Any
     return described, f"{(known or class_of(config)).base_model_prefix}."
 
 
-def normalised(weights: Mapping[str, Tensor], mean: float, deviation: float) -> dict[str, Tensor]:
-    """A reward model's weights by name, with (reward - mean) / deviation folded into the head."""
-    head = {"head.weight": weights["head.weight"] / deviation, "head.bias": (weights["head.bias"] - mean) / deviation}
-    return {**weights, **head}
+def normalised(weights: Mapping[str, Tensor], mean: float, deviation: float, head: str = "head") -> dict[str, Tensor]:
+    """A reward model's weights by name, with (reward - mean) / deviation folded into the layer `head`."""
+    weight, bias = f"{head}.weight", f"{head}.bias"
+    return {**weights, weight: weights[weight] / deviation, bias: (weights[bias] - mean) / deviation}
 
 
 def last(values: Tensor, attention: Tensor) -> Tensor:
@@ -157,14 +156,3 @@ def load(folder: Path, dtype: model.Dtype = "fp32") -> RewardModel:
     weights = {"head.weight": stored.pop(HEAD), "head.bias": torch.tensor([-float(getattr(config, MEAN))])}
     module.load_state_dict(weights | {f"decoder.{name.removeprefix(prefix)}": one for name, one in stored.items()})
     return module
-
-
-def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
-    """The reward model that a stage committed, in float32 on the CPU, prepared to compute in `dtype`."""
-    folder = model.fetch(job, manifest)
-    try:
-        return load(folder, dtype)
-    except model.LOADING as error:
-        raise InputError(
-            f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run {manifest.stage} again"
-        ) from error
