@@ -155,17 +155,18 @@ STAGES: dict[str, Stage] = {
             "ppo", "align", "gpu", "corpus",
             ("sft", "reward", "gate", "pack", "preferences", "prompts", "tokenizer"), 7,
             "reinforcement learning from the reward model",
-            settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
+            settings=("reward.pretrain_tasks", "pack.seq_len", "pretrain.boundaries", "pretrain.mixture"),
+            facts=("chat_format",),
         ),
         Stage(
             "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 1,
             "direct preference optimisation, in PPO's place if `align` says so",
-            facts=("chat_format",),
+            settings=("reward.pretrain_tasks",), facts=("chat_format",),
         ),
         Stage(
             "grpo", "align", "gpu", "corpus", ("sft", "reward", "gate", "preferences", "prompts", "tokenizer"), 1,
             "PPO without a critic, in PPO's place if `align` says so",
-            facts=("chat_format",),
+            settings=("reward.pretrain_tasks",), facts=("chat_format",),
         ),
         Stage(
             "judge", "evaluate", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 2,
@@ -176,7 +177,8 @@ STAGES: dict[str, Stage] = {
             "evaluate", "evaluate", "gpu", "corpus",
             ("pretrain", "sft", "reward", "judge", "gate", *ALIGNING, "pack", "preferences", "tokenizer"), 7,
             "every model on the same held-out data",
-            settings=("align", "ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
+            settings=("align", "ppo.max_prompt_tokens", "reward.pretrain_tasks", "pack.seq_len", "pretrain.boundaries"),
+            facts=("chat_format",),
         ),
         Stage(
             "export", "evaluate", "local", "corpus", ("sft", "gate", *ALIGNING, "evaluate", "tokenizer"), 2,

@@ -23,7 +23,7 @@ from contract.metrics import Progress
 from contract.settings.training import Dpo
 from evals.rewards import Judged, ranking_figures
 from training.chat.template import Chat, Cut, Fit, count_cuts, open_chat
-from training.data.examples import Examples, read_pairs
+from training.data.examples import Examples, own_pairs
 from training.data.order import rows_of, share_of
 from training.data.rows import Encoded, one_each
 from training.engine import checkpoint
@@ -132,8 +132,8 @@ def run(job: Job) -> None:
     settings: Dpo = job.settings
     require_open_gate(job)
     chat = open_chat(job)
-    train, dropped = sift(job, chat, read_pairs(job, Kind.PAIRS))
-    heldout, more = sift(job, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
+    train, dropped = sift(job, chat, own_pairs(job, Kind.PAIRS))
+    heldout, more = sift(job, chat, own_pairs(job, Kind.HELDOUT_PAIRS))
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
     module = model.load_model(job, job.manifest("sft"), settings.engine.dtype, settings.engine)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)

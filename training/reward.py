@@ -410,6 +410,10 @@ def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str,
     """
     chat = reader_of(job, settings)
     sifted = [sift(job, settings, chat, one, settings.objective) for one in phases_of(job, settings, rankings)]
+    held = read_pairs(job, Kind.HELDOUT_PAIRS, settings.pretrain_tasks)
+    if not len(held):
+        raise InputError("reward.pretrain_tasks has every task of the held-out pairs; keep preferences of other tasks")
+    heldout = sift(job, settings, chat, Rankings(held), "pairwise")
     phases: list[Phase] = []
     for (some, _), epochs in zip(sifted, (settings.pretrain_epochs, settings.epochs)[-len(sifted) :], strict=True):
         first = phases[-1].end if phases else 0
@@ -417,7 +421,11 @@ def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str,
     module = fresh(job, settings, phases[-1].train)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, phases[-1].end)
     learn(job, settings, engine, chat, phases)
-    return finish(job, settings, engine, chat, sifted, phases)
+    sides = {**dict(zip(("training", "pretraining"), reversed(sifted), strict=False)), "heldout": heldout}
+    early = {"pretrain_pairs": len(phases[0].train), "pretrain_steps": phases[0].end} if len(phases) > 1 else {}
+    folder, measured = finish(job, settings, engine, chat, heldout[0])
+    told = {"pairs": len(phases[-1].train), **early, **told_of(job, settings, chat, sides)}
+    return folder, {**told, **measured, **engine.figures()}
 
 
 def learn(job: Job, settings: Reward, engine: Engine, chat: Reader, phases: Sequence[Phase]) -> None:
@@ -460,21 +468,8 @@ def update(job: Job, settings: Reward, engine: Engine, chat: Reader, mine: Seque
     return sums, engine.step()
 
 
-def finish(
-    job: Job,
-    settings: Reward,
-    engine: Engine,
-    chat: Reader,
-    sifted: Sequence[tuple[Rankings, Counter[Unfit]]],
-    phases: Sequence[Phase],
-) -> tuple[Path, dict[str, Any]]:
-    """Measure on the held-out pairs, normalise, and write what is to be committed: the folder, and the figures.
-
-    sifted: the prompts of each phase, and how many it could not learn from.
-    """
-    every = Rankings(read_pairs(job, Kind.HELDOUT_PAIRS))
-    own = every.without({row for row, one in enumerate(every) if one.task in settings.pretrain_tasks})
-    heldout, more = sift(job, settings, chat, own, "pairwise")
+def finish(job: Job, settings: Reward, engine: Engine, chat: Reader, heldout: Rankings) -> tuple[Path, dict[str, Any]]:
+    """Measure on held-out prompts, normalise, and write what is to be committed: the folder, and what was measured."""
     rewards = score_groups(job, settings, engine.module, chat, heldout)
     groups = [ranked(chat, one, settings.max_tokens) for one in heldout]
     seen = [judged(*one) for one in zip(heldout, groups, rewards, strict=True)]
@@ -485,15 +480,19 @@ def finish(
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
     folder = save(job, engine, chat, metrics)
     (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, groups, seen)))
-    sides = {**dict(zip(("training", "pretraining"), reversed(sifted), strict=False)), "heldout": (heldout, more)}
+    return folder, metrics
+
+
+def told_of(
+    job: Job, settings: Reward, chat: Reader, sides: Mapping[str, tuple[Rankings, Counter[Unfit]]]
+) -> dict[str, Any]:
+    """The figures `dropped` and `cuts`. `sides` has the prompts of each side, and how many were left out by reason."""
     cuts = {
         name: count_cuts(job, some, lambda one: ranked(chat, one, settings.max_tokens).cuts)
         for name, (some, _) in sides.items()
     }
     left_out = {name: {reason.value: counts[reason] for reason in Unfit} for name, (_, counts) in sides.items()}
-    early = {"pretrain_pairs": len(phases[0].train), "pretrain_steps": phases[0].end} if len(phases) > 1 else {}
-    figures = {"pairs": len(phases[-1].train), "dropped": left_out, "cuts": cuts, **early, **metrics}
-    return folder, {**figures, **engine.figures()}
+    return {"dropped": left_out, "cuts": cuts}
 
 
 def save(job: Job, engine: Engine, chat: Reader, metrics: Mapping[str, Any]) -> Path:

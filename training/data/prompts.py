@@ -7,7 +7,7 @@ from contract.conversation import Conversation
 from contract.kinds import Kind
 from contract.settings.training import Rollouts
 from training.data import examples
-from training.data.examples import distinct_prompts, read_pairs
+from training.data.examples import distinct_prompts, own_pairs
 from training.data.order import permutation
 from training.engine.job import Job
 
@@ -54,7 +54,7 @@ def read_prompts(job: Job) -> PromptSet:
     settings: Rollouts = job.settings
     found = examples.read_prompts(job)
     if not len(found):
-        pairs, others = read_pairs(job, Kind.PAIRS), read_pairs(job, Kind.HELDOUT_PAIRS)
+        pairs, others = own_pairs(job, Kind.PAIRS), own_pairs(job, Kind.HELDOUT_PAIRS)
         of_pair = [lambda row, some=some: Asked(some[row].prompt, (), row) for some in (pairs, others)]
         most = distinct_prompts(others, settings.eval_prompts)
         return PromptSet(Prompts(distinct_prompts(pairs), of_pair[0]), Prompts(most, of_pair[1]))
