@@ -21,12 +21,13 @@ from contract.plan import open_run
 from contract.recipe import Recipe
 from contract.settings.corpus import CRAWL
 from contract.settings.examples import MAX_SYNTHETIC, Examples
-from contract.settings.training import Engine, Grpo, Model, Ppo, Rollouts
+from contract.settings.training import Dpo, Engine, Grpo, Model, Ppo, Rollouts, Sft
 from contract.shards import rows_by_source
 from contract.sizes import (
     CHECKPOINT,
     Memory,
     Work,
+    adapter_parameters,
     cache_bytes,
     frozen,
     gradients,
@@ -36,6 +37,7 @@ from contract.sizes import (
     parameters,
     part_of_logits,
     reward_parameters,
+    still,
     training_peak,
 )
 from contract.sources import list_segments
@@ -176,12 +178,19 @@ def sft(recipe: Recipe) -> Trained:
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
     whole = makes_logits(recipe, own.engine)
     work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=whole)
-    memory = training_peak(model, count, vocabulary, own.engine, work, cuda=True)
+    memory = _learning(own, model, vocabulary, work)
     read = examples(recipe.instructions)
     steps = None if read is None else max(1, read * own.epochs // (own.batch - own.text_rows))
     tokens = (steps or 0) * own.batch * length
     flops = tokens * _flops(count, model, length)
     return Trained("sft", own.engine, count, steps, tokens, flops, memory)
+
+
+def _learning(own: Sft | Dpo | Rollouts, model: Model, vocabulary: int, work: Work) -> Memory:
+    """`training_peak` of a model of which, if the recipe says so, only adapters learn."""
+    count = parameters(model, vocabulary)
+    learnt = adapter_parameters(model, own.lora) or count
+    return still(count, own.lora, own.engine) + training_peak(model, learnt, vocabulary, own.engine, work, cuda=True)
 
 
 def reward(recipe: Recipe) -> Trained:
@@ -249,11 +258,11 @@ def _replying(stage: str, recipe: Recipe, own: Ppo | Grpo, gpu: Accelerator) -> 
     rows = -(-own.rollout_batch // engine.processes)
     updates = own.inner_epochs * (own.rollout_batch // own.minibatch)
 
-    learnt = own.rollout_batch * own.inner_epochs * length
+    seen = own.rollout_batch * own.inner_epochs * length
     mixed = updates * own.ptx_sequences * recipe.pack.seq_len if isinstance(own, Ppo) and text else 0
     each = [_flops(count, model, length) if count else 0.0 for count in (policy, critic)]
     passes = own.rollout_batch * length * (3 * each[0] + 2 * each[1]) / 3  # a forward pass is a third of training
-    flops = own.steps * (learnt * sum(each) + mixed * each[0] + passes)
+    flops = own.steps * (seen * sum(each) + mixed * each[0] + passes)
     # Each sampled token reads all weights; the cache of the tokens before it is read too, on average half full.
     cache = cache_bytes(model, engine, rows, length)
     seconds = own.max_response_tokens * (number_bytes(engine) * policy + cache / 2) / gpu.bandwidth
@@ -265,21 +274,19 @@ def _replying(stage: str, recipe: Recipe, own: Ppo | Grpo, gpu: Accelerator) -> 
         some = max(1, own.ptx_sequences // engine.processes // parts) if text else 0
         packed_length, apart = recipe.pack.seq_len, recipe.pretrain.boundaries
         works.append(Work(some, packed_length, packed_length, parts, apart, makes_logits(recipe, engine)))
-    still = frozen_models(own, policy, judge)
-    holding = {count: held(count, engine) if count else Memory() for count in (policy, learned)}
-    learning = {count: one + gradients(count, engine) if count else one for count, one in holding.items()}
-    both = holding[policy] + holding[learned]
-    moments = [still.learning + both + Memory(cache=cache), still.judging + both]
-    moments += [
-        still.learning + learning[learned] + training_peak(model, policy, vocabulary, engine, work, cuda=True)
-        for work in works
-    ]
+    asked = frozen_models(own, 0 if own.lora.enabled else policy, judge)
+    learnt = adapter_parameters(model, own.lora) or policy
+    whole = still(policy, own.lora, engine)
+    actor, rated = whole + held(learnt, engine), held(learned, engine) if learned else Memory()
+    moments = [asked.learning + actor + rated + Memory(cache=cache), asked.judging + actor + rated]
+    waiting = rated + (gradients(learned, engine) if learned else Memory())
+    moments += [asked.learning + waiting + _learning(own, model, vocabulary, work) for work in works]
     if critic:
         judging = replace(reply, predicted=0)
         passing = training_peak(model, learned, vocabulary, engine, judging, cuda=True)
-        moments.append(still.learning + learning[policy] + passing)
+        moments.append(asked.learning + actor + gradients(learnt, engine) + passing)
     memory = max(moments, key=lambda moment: moment.total)
-    return Trained(stage, engine, policy, own.steps, own.steps * (learnt + mixed), flops, memory, own.steps * seconds)
+    return Trained(stage, engine, policy, own.steps, own.steps * (seen + mixed), flops, memory, own.steps * seconds)
 
 
 def _critic(own: Ppo | Grpo, model: Model, judge: int) -> tuple[int, int]:
@@ -294,7 +301,7 @@ def dpo(recipe: Recipe) -> Trained:
     own, model, length = recipe.dpo, recipe.pretrain.model, recipe.dpo.max_tokens
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
     work = Work(2 * own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=True)
-    memory = training_peak(model, count, vocabulary, own.engine, work, cuda=True)
+    memory = _learning(own, model, vocabulary, work)
     read = examples(recipe.preferences)
     pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction))
     steps = None if pairs is None else -(-pairs * own.epochs // own.batch)

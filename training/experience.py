@@ -28,7 +28,7 @@ from training.data.prompts import Asked, Prompts
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
-from training.models.frozen import Adapted, Frozen, frozen
+from training.models.frozen import Adapted, Frozen
 from training.rollout import Rollout, generate, response_logits, row_seed
 from training.vllm_sampler import Sampler
 
@@ -352,15 +352,6 @@ def best_of(job: Job, actors: Actors, heldout: Prompts, chat: Chat, count: int) 
 def dump_samples(samples: Sequence[dict[str, Any]]) -> bytes:
     """JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in samples).encode()
-
-
-def reference_of(job: Job, policy: Engine) -> Frozen | Adapted:
-    """The model that the policy began as: the policy without its adapters if it has any, else a frozen copy."""
-    if hasattr(policy.module, "disable_adapter"):
-        return Adapted(policy.module)
-    settings: Rollouts = job.settings
-    whole = model.load_model(job, job.manifest("sft"), settings.engine.dtype)
-    return frozen(job, whole, settings.engine, settings.offload_frozen)
 
 
 def sampler_of(job: Job) -> Sampler | None:

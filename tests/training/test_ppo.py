@@ -646,7 +646,7 @@ def test_a_critic_may_be_a_head_and_learn_before_the_policy_which_stops_in_time(
     [of_reward] = [file for file in job.manifest("reward").files if file.path.endswith("model.safetensors")]
     before = load_file(job.scratch.download(of_reward))
     assert critic.keys() == before.keys()
-    assert {name for name in critic if not torch.equal(critic[name], before[name])} == {"head.weight", "head.bias"}
+    assert {name for name in critic if not torch.equal(critic[name], before[name])} == {"score.weight"}
 
 
 def test_known_answers_may_give_the_rewards(
