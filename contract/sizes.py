@@ -88,7 +88,7 @@ def reward_parameters(model: Model, vocab_size: int) -> int:
 
 
 def adapter_parameters(model: Model, lora: Lora) -> int:
-    """The parameters of the adapters of a model; 0 without any. The matrices of experts get none: they are one tensor."""
+    """The parameters of the adapters of a model; 0 without any. Experts have none: their matrices are one tensor."""
     width, kept = model.d_model, model.d_model // model.heads * model.kv_heads
     layers = {"q_proj": (width, width), "k_proj": (width, kept), "v_proj": (width, kept), "o_proj": (width, width)}
     if not model.experts:

@@ -27,12 +27,14 @@ from contract.sizes import (
     CHECKPOINT,
     Memory,
     Work,
+    activations,
     adapter_parameters,
     cache_bytes,
     frozen,
     gradients,
     held,
     idle_parameters,
+    logits_bytes,
     number_bytes,
     parameters,
     part_of_logits,
@@ -253,8 +255,7 @@ def _replying(stage: str, recipe: Recipe, own: Ppo | Grpo, gpu: Accelerator) -> 
     model, engine, text = recipe.pretrain.model, own.engine, own.ptx_coef if isinstance(own, Ppo) else 0
     vocabulary, length = recipe.tokenizer.vocab_size, own.max_prompt_tokens + own.max_response_tokens
     policy, judge = parameters(model, vocabulary), reward_parameters(model, vocabulary)
-    critic, learned = _critic(own, model, judge)
-    judge = judge if own.reward != "answers" or (critic and critic != learned) else 0
+    critic, _ = _critic(own, model, judge)
     rows = -(-own.rollout_batch // engine.processes)
     updates = own.inner_epochs * (own.rollout_batch // own.minibatch)
 
@@ -267,26 +268,50 @@ def _replying(stage: str, recipe: Recipe, own: Ppo | Grpo, gpu: Accelerator) -> 
     cache = cache_bytes(model, engine, rows, length)
     seconds = own.max_response_tokens * (number_bytes(engine) * policy + cache / 2) / gpu.bandwidth
 
-    parts = _parts(own.minibatch, engine)
-    reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True, whole=True)
-    works = [reply]
-    if isinstance(own, Ppo):
-        some = max(1, own.ptx_sequences // engine.processes // parts) if text else 0
-        packed_length, apart = recipe.pack.seq_len, recipe.pretrain.boundaries
-        works.append(Work(some, packed_length, packed_length, parts, apart, makes_logits(recipe, engine)))
-    asked = frozen_models(own, 0 if own.lora.enabled else policy, judge)
+    memory = _replying_memory(recipe, own, cache)
+    return Trained(stage, engine, policy, own.steps, own.steps * (seen + mixed), flops, memory, own.steps * seconds)
+
+
+def _replying_memory(recipe: Recipe, own: Ppo | Grpo, cache: float) -> Memory:
+    """Of all models: while replies are sampled, while they are judged, and while policy and critic learn from them."""
+    model, engine, vocabulary = recipe.pretrain.model, own.engine, recipe.tokenizer.vocab_size
+    policy, judge = parameters(model, vocabulary), reward_parameters(model, vocabulary)
+    critic, learned = _critic(own, model, judge)
+    judge = judge if own.reward != "answers" or (critic and critic != learned) else 0
     learnt = adapter_parameters(model, own.lora) or policy
-    whole = still(policy, own.lora, engine)
-    actor, rated = whole + held(learnt, engine), held(learned, engine) if learned else Memory()
-    moments = [asked.learning + actor + rated + Memory(cache=cache), asked.judging + actor + rated]
+    asked = frozen_models(own, 0 if own.lora.enabled else policy, judge)
+    rated = held(learned, engine) if learned else Memory()
     waiting = rated + (gradients(learned, engine) if learned else Memory())
-    moments += [asked.learning + waiting + _learning(own, model, vocabulary, work) for work in works]
+    actor = still(policy, own.lora, engine) + held(learnt, engine)
+
+    length, parts = own.max_prompt_tokens + own.max_response_tokens, _parts(own.minibatch, engine)
+    reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True, whole=True)
+    # Two models' logits, and five tensors as large in fp32 of the divergence of their distributions.
+    compared = (2 * number_bytes(engine) + 5 * 4) * vocabulary * reply.rows * own.max_response_tokens
+    moments = [
+        asked.learning + actor + rated + Memory(cache=cache),
+        asked.judging + actor + rated + Memory(logits=compared),
+        asked.learning + waiting + _learning(own, model, vocabulary, reply),
+    ]
+    if isinstance(own, Ppo) and own.ptx_coef:  # one backward pass for replies and text
+        text = _text(recipe, own, parts)
+        passing = Memory(
+            activations=sum(activations(model, engine, work) for work in (reply, text)),
+            logits=sum(logits_bytes(model, vocabulary, engine, work, cuda=True) for work in (reply, text)),
+        )
+        begun = gradients(learnt, engine) if parts > 1 and engine.stage_in_force < 3 else Memory()
+        moments.append(asked.learning + waiting + actor + begun + passing)
     if critic:
         judging = replace(reply, predicted=0)
         passing = training_peak(model, learned, vocabulary, engine, judging, cuda=True)
         moments.append(asked.learning + actor + gradients(learnt, engine) + passing)
-    memory = max(moments, key=lambda moment: moment.total)
-    return Trained(stage, engine, policy, own.steps, own.steps * (seen + mixed), flops, memory, own.steps * seconds)
+    return max(moments, key=lambda moment: moment.total)
+
+
+def _text(recipe: Recipe, own: Ppo, parts: int) -> Work:
+    """The pretraining text beside one of the parts in which a process learns a minibatch."""
+    rows, length = max(1, own.ptx_sequences // own.engine.processes // parts), recipe.pack.seq_len
+    return Work(rows, length, length, parts, recipe.pretrain.boundaries, makes_logits(recipe, own.engine))
 
 
 def _critic(own: Ppo | Grpo, model: Model, judge: int) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from training.data.order import rows_of, share_of
 from training.data.reading import TokenData
 from training.engine.job import Job
 from training.experience import Actors, Experience, Question, collect, ends, gather, minibatches
+from training.models import llama as model
 from training.models.frozen import Frozen, frozen
 from training.rollout import left_pad, row_seed
 
@@ -664,6 +665,37 @@ def test_known_answers_may_give_the_rewards(
         assert right + abstained + wrong == pytest.approx(1)
         assert paid == pytest.approx(right - 2 * wrong, abs=1e-5)
     assert need(job.store, job.task).metrics["right_fraction_first"] == found["right_fraction"][0]
+
+
+LORA = (*FULL, "ppo.lora={enabled: true, rank: 4}", "ppo.engine.zero_stage=2")
+
+
+def test_adapters_learn_beside_a_policy_that_is_its_own_reference(
+    align: Callable[..., Job],
+    curves: Callable[..., Any],
+    tensors: Callable[..., Any],
+    final_tensors: Callable[..., Any],
+) -> None:
+    """And a run that was stopped ends with the same bits."""
+    pytest.importorskip("peft")
+    job = align("ppo", *LORA)
+    ppo.run(job)
+    found, manifest, whole = curves(job), need(job.store, job.task), tensors(job)
+    for name in ("kl", "kl_exact"):
+        assert found[name][0][1] == pytest.approx(0, abs=1e-4), "it has not moved"
+        assert found[name][-1][1] > 0.05
+    made, began = model.load_model(job, manifest), model.load_model(job, job.manifest("sft"))
+    changed = {
+        name: one - other
+        for (name, one), other in zip(made.named_parameters(), began.parameters(), strict=True)
+        if not torch.equal(one, other)
+    }
+    assert len(changed) == 2 * 7, "every matrix of both layers"
+    assert max(int(torch.linalg.matrix_rank(one.detach(), rtol=1e-4)) for one in changed.values()) <= 4
+    job.store.delete(manifest.path)
+    resumed = final_tensors("ppo", 3, *LORA)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_with_a_very_large_coefficient_the_policy_stays_where_it_began(

@@ -1,11 +1,13 @@
 """Models that only compute: they lend themselves, and one of a policy with adapters is the policy without them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from copy import deepcopy
 
+import pytest
 import torch
 from torch import nn
 
+from contract.settings.training import Lora, Model
+from training.models import llama, lora
 from training.models.frozen import Adapted, Frozen
 
 
@@ -20,27 +22,45 @@ def test_a_frozen_model_learns_nothing_and_computes_the_same() -> None:
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
-class WithAdapter(nn.Linear):
-    """A layer whose adapter adds one, unless it is switched off; as peft's models offer it."""
-
-    on = True
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return super().forward(rows) + self.on
-
-    @contextmanager
-    def disable_adapter(self) -> Iterator[None]:
-        self.on = False
-        yield
-        self.on = True
-
-
 def test_the_reference_of_a_policy_with_adapters_is_the_policy_without_them() -> None:
-    policy = WithAdapter(2, 2).train()
-    rows = torch.ones(1, 2)
-    kept = Adapted(policy)
+    pytest.importorskip("peft")
+    plain = llama.build(Model(layers=1, d_model=32, heads=2, kv_heads=2, d_ff=64), 96, 64, 0)
+    policy = lora.with_adapters(deepcopy(plain), Lora(enabled=True, rank=2), 0).train()
+    learned = {name: one for name, one in policy.named_parameters() if one.requires_grad}
+    assert learned.keys() == {name for name, _ in policy.named_parameters() if "lora_" in name}
+    with torch.no_grad():
+        for one in learned.values():
+            one.add_(0.1)
+    rows = torch.arange(8)[None]
+    moved, kept = policy(rows).logits, Adapted(policy)
+    assert not torch.allclose(moved, plain(rows).logits, atol=1e-2)
     with kept.held(), kept.awake() as reference:
         assert not reference.training
-        without = reference(rows)
+        assert torch.equal(reference(rows).logits, plain(rows).logits)
     assert policy.training
-    assert torch.equal(policy(rows), without + 1), "afterwards the adapter is on again"
+    assert torch.equal(policy(rows).logits, moved), "afterwards the adapters are on again"
+    assert {name for name, one in policy.named_parameters() if one.requires_grad} == learned.keys(), "and learn again"
+
+
+def test_an_offloaded_model_is_on_the_device_only_while_it_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the device `meta`, which holds no numbers, in place of a GPU."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    module = nn.Linear(3, 2)
+    module.register_buffer("angles", torch.ones(2))
+    expected = module.weight.detach().clone()
+    kept = Frozen(module, "meta", offload=True)
+
+    def places() -> set[str]:
+        return {one.device.type for one in module.parameters()}
+
+    assert (places(), module.angles.device.type) == ({"cpu"}, "meta")
+    with kept.held():
+        for _ in range(2):
+            with kept.awake():
+                assert places() == {"meta"}
+        assert places() == {"meta"}, "it stays from one use to the next"
+    assert places() == {"cpu"}
+    assert torch.equal(module.weight, expected)
+    Frozen(nn.Linear(3, 2), "cpu", offload=True)  # there is nowhere to go
+    whole = Frozen(nn.Linear(3, 2), "meta")
+    assert {one.device.type for one in whole.module.parameters()} == {"meta"}
