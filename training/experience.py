@@ -360,11 +360,17 @@ def sampler_of(job: Job) -> Sampler | None:
     return Sampler(job, model.fetch(job, job.manifest("sft"))) if wanted else None
 
 
-def speeds(seen: Experience, settings: Rollouts, sampling: float, learning: float, step: float) -> dict[str, float]:
-    """Tokens a second of sampling and of learning, from their seconds and those of the whole step, as curves."""
+def speeds(
+    seen: Experience, settings: Rollouts, updates: float, sampling: float, learning: float, step: float
+) -> dict[str, float]:
+    """Tokens a second of sampling and of learning, as curves.
+
+    updates: those that were made. The others are seconds, of the two and of the whole step.
+    """
+    epochs = settings.inner_epochs * updates / updates_of_step(settings)
     return {
         "sampled_tokens_per_s": float(seen.mask.sum()) / sampling,
-        "learned_tokens_per_s": float(seen.attention.sum()) * settings.inner_epochs / learning,
+        "learned_tokens_per_s": float(seen.attention.sum()) * epochs / learning,
         "sampling_share": sampling / step,
     }
 

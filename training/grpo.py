@@ -127,7 +127,7 @@ def learn(job: Job, actors: Actors, chat: Chat, prompts: PromptSet, step: int) -
     learning = time.perf_counter()
     figures = figures_of(seen, settings) | improve(job, actors.policy, seen, advantages, step, rows)
     ended = time.perf_counter()
-    speed = speeds(seen, settings, sampling, ended - learning, ended - began)
+    speed = speeds(seen, settings, figures["updates"], sampling, ended - learning, ended - began)
     equal = float((advantages.view(-1, settings.group_size) == 0).all(1).float().mean())
     return {**figures, "equal_groups": equal, **speed, **of_machine(job.ranks, ended - began)}
 

@@ -280,7 +280,7 @@ class Learner:
         ended = time.perf_counter()
         if settings.kl_target:
             self.kl_coef = loss.adapt_kl_coef(self.kl_coef, figures["kl"], settings.kl_target)
-        speed = speeds(seen, settings, sampling, ended - learning, ended - began)
+        speed = speeds(seen, settings, figures["updates"], sampling, ended - learning, ended - began)
         return {**figures, **speed, **of_machine(job.ranks, ended - began)}
 
     def assess(self, step: int) -> dict[str, float]:

@@ -40,8 +40,9 @@ def with_adapters(module: Any, settings: Lora, seed: int) -> Any:
     """The model with adapters in place, which alone learn. The same seed gives the same adapters, on every process."""
     from peft import LoraConfig, inject_adapter_in_model
 
+    alpha: Any = settings.alpha  # peft declares an int, and only divides it
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules=targets_of(module, settings), lora_dropout=0.0
+        r=settings.rank, lora_alpha=alpha, target_modules=targets_of(module, settings), lora_dropout=0.0
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
