@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from contract import results
-from contract.errors import InputError
+from contract.errors import InputError, Interrupted
 from contract.kinds import Kind
 from contract.manifest import find, need
 from contract.metrics import Point
@@ -600,23 +600,35 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(full: Any, fina
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 3])
+@pytest.mark.parametrize(("zero_stage", "stop"), [(0, 2), (3, None)])
 def test_two_processes_do_what_one_does(
-    full: Any, align: Callable[..., Job], curves: Callable[..., Any], launch: Callable[..., Any], zero_stage: int
+    full: Any,
+    align: Callable[..., Job],
+    curves: Callable[..., Any],
+    launch: Callable[..., Any],
+    zero_stage: int,
+    stop: int | None,
 ) -> None:
     """The same samples and, but for the order of sums, the same updates; every figure of every step is compared.
 
-    With ZeRO 3, each process holds half of every model, also of those that only compute.
+    Without ZeRO they go on from what one process did until it was stopped. With ZeRO 3, each process holds half of every
+    model, also of those that only compute.
     """
     job = align("ppo", *FULL, f"ppo.engine={{micro_batch: 4, checkpoint_steps: 100, zero_stage: {zero_stage}}}")
     assert job.task.fingerprint == full.job.task.fingerprint
+    if stop:
+        answers = iter([False] * (stop - 1) + [True])
+        job.ranks.stopping = lambda: next(answers)  # type: ignore[method-assign]
+        with pytest.raises(Interrupted):
+            ppo.run(job)
     process = launch(job.attempt.run, "ppo", processes=2)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
+    assert (f"resumed ppo from step {stop}" in output) == bool(stop)
     two, manifest = curves(job), need(job.store, job.task)
     job.store.delete(manifest.path)
     assert manifest.metrics["zero_stage"] == zero_stage
-    assert two.keys() == full.curves.keys()
+    assert two.keys() - {"resumed"} == full.curves.keys()
     for name, rows in full.curves.items():
         if name in OF_MACHINE:
             continue
