@@ -32,8 +32,8 @@ from training.engine.job import Job
 from training.engine.metrics import of_machine
 from training.experience import require_open_gate
 from training.loss import dpo_loss, log_probs
-from training.models import llama as model
 from training.models.lm import finite, next_logits
+from training.models.policy import load_policy, save_policy
 from training.reward import Unfit
 
 LEARNT = ("loss", "accuracy", "reward_chosen", "reward_rejected", "margin")
@@ -135,8 +135,7 @@ def run(job: Job) -> None:
     train, dropped = sift(job, chat, own_pairs(job, Kind.PAIRS))
     heldout, more = sift(job, chat, own_pairs(job, Kind.HELDOUT_PAIRS))
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    module = model.load_model(job, job.manifest("sft"), settings.engine.dtype, settings.engine)
-    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
+    engine = Engine(job, load_policy(job), settings.optim, settings.engine, settings.batch, steps)
     references, apart = judge(job, engine, chat, train), judge(job, engine, chat, heldout)
 
     note = ""
@@ -201,6 +200,6 @@ def finish(
     }
     left_out = {name: {reason.value: counts[reason] for reason in Unfit} for name, (_, counts) in parts.items()}
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
+    save_policy(job, engine, chat, folder)
     result = results.Dpo(pairs=len(parts["training"][0]), dropped=left_out, cuts=cuts, **measured, **engine.figures())
     job.commit(folder, result)

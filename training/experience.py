@@ -28,7 +28,7 @@ from training.data.prompts import Asked, Prompts
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
-from training.models.frozen import Adapted, Frozen, frozen
+from training.models.frozen import Adapted, Frozen
 from training.rollout import Rollout, generate, response_logits, row_seed
 from training.vllm_sampler import Sampler
 
@@ -357,26 +357,23 @@ def dump_samples(samples: Sequence[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in samples).encode()
 
 
-def reference_of(job: Job, policy: Engine) -> Frozen | Adapted:
-    """The model that the policy began as: the policy without its adapters if it has any, else a frozen copy."""
-    if hasattr(policy.module, "disable_adapter"):
-        return Adapted(policy.module)
-    settings: Rollouts = job.settings
-    whole = model.load_model(job, job.manifest("sft"), settings.engine.dtype)
-    return frozen(job, whole, settings.engine, settings.offload_frozen)
-
-
 def sampler_of(job: Job) -> Sampler | None:
     """vLLM's engine with the SFT model, if the recipe wants it."""
     wanted = job.settings.sampler == "vllm"
     return Sampler(job, model.fetch(job, job.manifest("sft"))) if wanted else None
 
 
-def speeds(seen: Experience, settings: Rollouts, sampling: float, learning: float, step: float) -> dict[str, float]:
-    """Tokens a second of sampling and of learning, from their seconds and those of the whole step, as curves."""
+def speeds(
+    seen: Experience, settings: Rollouts, updates: float, sampling: float, learning: float, step: float
+) -> dict[str, float]:
+    """Tokens a second of sampling and of learning, as curves.
+
+    updates: those that were made. The others are seconds, of the two and of the whole step.
+    """
+    epochs = settings.inner_epochs * updates / updates_of_step(settings)
     return {
         "sampled_tokens_per_s": float(seen.mask.sum()) / sampling,
-        "learned_tokens_per_s": float(seen.attention.sum()) * settings.inner_epochs / learning,
+        "learned_tokens_per_s": float(seen.attention.sum()) * epochs / learning,
         "sampling_share": sampling / step,
     }
 

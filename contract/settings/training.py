@@ -337,6 +337,26 @@ DECIDED = {
 """Options of DeepSpeed that the recipe decides -> what to do instead."""
 
 
+def _check_adapters(lora: "Lora", engine: Engine, optim: Optim) -> None:
+    """Raise ValueError for an engine or an optimizer that cannot carry adapters."""
+    if not lora.enabled:
+        return
+    if engine.stage_in_force == 3 or engine.group > 1:
+        raise ValueError(
+            "lora: the adapters are merged into whole matrices, and zero_stage 3, tensor_parallel and "
+            "pipeline_stages cut these; use engine.zero_stage 0, 1 or 2"
+        )
+    if optim.optimizer == "muon":
+        raise ValueError("lora: Muon makes updates of full rank, and adapters have none; use adamw")
+
+
+def _check_aligning(lora: "Lora", engine: Engine, optim: Optim) -> None:
+    """The same of a stage that aligns, which starts from `sft`'s result and holds no matrices of 4 bits."""
+    _check_adapters(lora, engine, optim)
+    if lora.enabled and lora.quantised:
+        raise ValueError("lora.quantised is for sft; leave it out here")
+
+
 def _check_whole(engine: Engine, **optims: Optim) -> None:
     """Raise ValueError for an optimizer that looks at whole matrices, which ZeRO cuts into pieces."""
     for name, optim in optims.items():
@@ -640,20 +660,11 @@ class Sft(Settings):
 
     @model_validator(mode="after")
     def _adapters_fit(self) -> "Sft":
-        """Refuse what cannot carry adapters, and packing where only whole rows can be dealt out."""
-        if not self.lora.enabled:
-            return self
-        if self.engine.stage_in_force == 3 or self.engine.group > 1:
-            raise ValueError(
-                "lora: the adapters are merged into whole matrices, and zero_stage 3, tensor_parallel and "
-                "pipeline_stages cut these; use engine.zero_stage 0, 1 or 2"
-            )
-        if self.lora.quantised and self.engine.dtype != "fp32":
+        _check_adapters(self.lora, self.engine, self.optim)
+        if self.lora.enabled and self.lora.quantised and self.engine.dtype != "fp32":
             raise ValueError(
                 "lora.quantised: the adapters learn in float32 beside matrices of 4 bits; leave engine.dtype at fp32"
             )
-        if self.optim.optimizer == "muon":
-            raise ValueError("lora: Muon makes updates of full rank, and adapters have none; use adamw")
         return self
 
 
@@ -781,7 +792,15 @@ class Rollouts(Settings):
     cuda_graphs: bool = runtime_only(False)
     """On a GPU, the kernels that sample a token are started at once, by a CUDA graph. Not under ZeRO 3."""
     engine: Engine = Engine()
+    lora: Lora = Lora()
+    """Only adapters of the policy learn. The SFT model is the policy without them, so it is in memory once."""
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _vllm_takes_whole_models(self) -> "Rollouts":
+        if self.sampler == "vllm" and self.lora.enabled:
+            raise ValueError("sampler vllm takes the policy's matrices, and with lora these stand still; use own")
+        return self
 
     @model_validator(mode="after")
     def _graphs_of_whole_models(self) -> "Rollouts":
@@ -838,6 +857,7 @@ class Ppo(Rollouts):
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Ppo":
         _check_whole(self.engine, policy_optim=self.policy_optim, value_optim=self.value_optim)
+        _check_aligning(self.lora, self.engine, self.policy_optim)
         return self
 
 
@@ -846,6 +866,8 @@ class Dpo(Settings):
 
     optim: Optim = Optim(lr=5e-7, weight_decay=0.0)
     engine: Engine = Engine()
+    lora: Lora = Lora()
+    """Only adapters learn."""
     epochs: Passes = 1
     batch: Batch = 32
     """Pairs per step, over all processes."""
@@ -859,6 +881,7 @@ class Dpo(Settings):
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Dpo":
         _check_whole(self.engine, optim=self.optim)
+        _check_aligning(self.lora, self.engine, self.optim)
         return self
 
 
@@ -885,6 +908,7 @@ class Grpo(Rollouts):
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Grpo":
         _check_whole(self.engine, optim=self.optim)
+        _check_aligning(self.lora, self.engine, self.optim)
         return self
 
 

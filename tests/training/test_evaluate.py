@@ -175,5 +175,6 @@ def test_two_processes_measure_what_one_does(
     assert [row["reward_before"] for row in replies] == pytest.approx(
         [row["reward_before"] for row in expected], rel=1e-4
     )
+    assert two.pop("aligned_by") == one.pop("aligned_by") == "ppo"
     assert two.keys() == one.keys()
     assert two == pytest.approx(one, rel=1e-4)
