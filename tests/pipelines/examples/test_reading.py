@@ -261,6 +261,14 @@ def test_a_file_is_described_before_it_is_used(tmp_path: Path) -> None:
     path.write_text("\n")
     with pytest.raises(InputError, match=r"holds no usable row \(it is empty\)"):
         told()
+    path.write_text("\n".join([json.dumps(GOOD)] * 9 + ["{}"]))
+    shown = Instructions(sources={"a": ChatSource(data=str(path), shots=(2,))})
+    assert inspect("k", "a", read_chats(shown, Counter()), {}, "alpaca") == (
+        "k: 1 usable rows, 1 unusable, the first: a.jsonl line 10: unknown shape: keys "
+    ), "worked examples are usable, but for nothing else"
+    path.write_text("\n".join([json.dumps(GOOD)] * 8))
+    with pytest.raises(InputError, match=r"holds no usable row \(all of them are worked examples, see `shots`\)"):
+        inspect("k", "a", read_chats(shown, Counter()), {}, "alpaca")
 
 
 REAL_CHATS = {
