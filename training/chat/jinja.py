@@ -22,15 +22,12 @@ from contract.conversation import Turn
 from contract.errors import InputError
 from contract.guard import Guard, Outcome
 from contract.printable import printable
-from contract.store import split_uri
 
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 SPECIAL = re.compile(r"<\|[^|<>\s'\"\\{}]{1,60}\|>|<(?:start|end)_of_turn>")
 """Words of a template that stand for one token: those between `<|` and `|>`, and Gemma's."""
 FREE = tuple(f"reserved_{number}" for number in range(1, 61))
 """Roles of the reserved tokens that a template may take: 0 is the answer of a tool, and the last three are blanks."""
-MOST_TEMPLATE_BYTES = 1 << 20
-"""The longest published templates have some 30 KB."""
 LONGEST_CHAT = 64 << 20
 """Characters of a rendered chat. Four times the longest row that is read."""
 RENDERING_S, RENDERING_MB = 10.0, 512
@@ -150,44 +147,6 @@ def _answer(body: bytes, note: str) -> bytes:
     except Exception as error:  # a template can raise anything
         return json.dumps({"error": str(error)[:1000] or type(error).__name__}).encode()
     return json.dumps({"text": made.text, "learned": made.learned}).encode()
-
-
-def read_template(name: str) -> str:
-    """The text of a well-known template, or of the one in a file: Jinja, or JSON with the key `chat_template`.
-
-    Raises InputError if a file holds none.
-    """
-    if name in TEMPLATES:
-        return TEMPLATES[name]
-    where = f"sft.chat_template: {name}"
-    store, path = split_uri(name)
-    try:
-        with store.open_input(path) as stream:
-            data = stream.read(MOST_TEMPLATE_BYTES + 1)
-        if len(data) > MOST_TEMPLATE_BYTES:
-            raise InputError(f"{where}: has more than {MOST_TEMPLATE_BYTES:,} bytes, so it is no chat template")
-        text = _of_json(json.loads(data), where) if path.endswith(".json") else data.decode()
-    except FileNotFoundError:
-        raise InputError(f"{where}: no such file; name a Jinja file, or one of {', '.join(TEMPLATES)}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: is neither Jinja nor JSON with a key chat_template ({error})") from error
-    if "strftime_now" in text:
-        raise InputError(
-            f"{where}: asks for the date (strftime_now), so every day would train on other tokens; copy the template, "
-            "and write a date in its place"
-        )
-    return text
-
-
-def _of_json(described: Any, where: str) -> str:
-    """The template of a tokenizer_config.json; of several, which have names, that of the name `default`."""
-    found = described.get("chat_template") if isinstance(described, dict) else None
-    if isinstance(found, list):
-        named = [one for one in found if isinstance(one, dict) and one.get("name") == "default"]
-        found = named[0].get("template") if named else None
-    if not isinstance(found, str):
-        raise InputError(f"{where}: holds no text at the key chat_template; name a file that does, or a .jinja")
-    return found
 
 
 def with_tokens_of(template: str, tokenizer: str, special: Mapping[str, str]) -> tuple[str, dict[str, str]]:

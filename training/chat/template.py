@@ -26,8 +26,9 @@ from contract.chat import BLANKS, CHAT_FORMAT, OWN_FORMAT, SPECIAL_TOKENS, jinja
 from contract.conversation import Role, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
+from contract.templates import read_template
 from contract.vocabulary import token_bytes
-from training.chat.jinja import ChatTemplate, read_template, with_tokens_of, words_of
+from training.chat.jinja import ChatTemplate, with_tokens_of, words_of
 from training.engine.job import Job
 
 T = TypeVar("T")

@@ -1,6 +1,5 @@
 """Chat templates: the ids of training are those of transformers' `apply_chat_template`, token by token."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from contract.errors import InputError
 from tests.training.conftest import train_tokenizer
 from training import export
 from training.chat import jinja
-from training.chat.jinja import ChatTemplate, read_template, with_tokens_of
+from training.chat.jinja import ChatTemplate, with_tokens_of
 from training.chat.template import Chat, Cut
 
 QWEN = (
@@ -258,34 +257,6 @@ def test_what_is_learned_must_be_told(tmp_path: Path) -> None:
         _ = Chat(path, SPECIAL_TOKENS, template(endless)).end_token
     with pytest.raises(InputError, match="refuses a chat"):
         template("{{ ''.__class__.__mro__ }}{% include '/etc/passwd' %}").render(SAID[1:2])
-
-
-def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a.jinja").write_text(QWEN)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": QWEN}))
-    for name in ("a.jinja", "tokenizer_config.json"):
-        assert read_template(str(tmp_path / name)) == QWEN
-    assert read_template("zephyr") == TEMPLATES["zephyr"]
-    (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(InputError, match=r"b.json: holds no text at the key chat_template"):
-        read_template(str(tmp_path / "b.json"))
-    (tmp_path / "c.json").write_text("[")
-    with pytest.raises(InputError, match=r"c.json: is neither Jinja nor JSON"):
-        read_template(str(tmp_path / "c.json"))
-    both = [{"name": "rag", "template": "{{ 1 }}"}, {"name": "default", "template": QWEN}]
-    (tmp_path / "d.json").write_text(json.dumps({"chat_template": both}))
-    assert read_template(str(tmp_path / "d.json")) == QWEN
-    for name, text, why in (
-        ("e.json", json.dumps({"chat_template": both[:1]}), "holds no text at the key chat_template"),
-        ("f.json", "[" * 100_000, "is neither Jinja nor JSON"),
-        ("g.jinja", "a" * (1 << 20) + "b", "has more than 1,048,576 bytes"),
-        ("h.jinja", "{{ strftime_now('%d %b %Y') }}", "asks for the date"),
-    ):
-        (tmp_path / name).write_text(text)
-        with pytest.raises(InputError, match=f"{name}: {why}"):
-            read_template(str(tmp_path / name))
-    with pytest.raises(InputError, match=r"none.jinja: no such file; name a Jinja file, or one of chatml"):
-        read_template(str(tmp_path / "none.jinja"))
 
 
 def test_our_own_format_is_a_template_too(tmp_path: Path) -> None:
