@@ -84,7 +84,7 @@ def test_a_benchmark_that_went_after_the_run_was_resolved(
     (tmp_path / "good.jsonl").unlink()
     assert main(["check", "--recipe", run.uri]) == 65
     assert capsys.readouterr().err.startswith("error: decontaminate.benchmarks.x: ")
-    for stage in ("decontaminate", "mix", "instructions", "preferences"):  # all that search for it
+    for stage in ("decontaminate", "mix", "instructions", "preferences", "prompts"):  # all that search for it
         Attempt(run, run.task(stage)).commit([])
     assert main(["check", "--recipe", run.uri]) == 0, "the stages have read it"
 
