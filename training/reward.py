@@ -357,6 +357,11 @@ def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32")
     return found
 
 
+def reader_for(module: nn.Module, chat: Chat) -> Reader:
+    """What turns texts into the tokens of a reward model: `chat`, unless it has its own."""
+    return module.reader if isinstance(module, EncoderReward) else chat
+
+
 def critic_of(job: Job, dtype: model.Dtype) -> RewardModel:
     """PPO's critic before the first step: the reward model. Beside an encoder, which gives no value to each token, it
     is the SFT model with a head that begins at 0."""

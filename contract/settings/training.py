@@ -631,7 +631,9 @@ class Sft(Settings):
     packing: bool = runtime_only(False)
     """Short chats share a row of up to `max_tokens` tokens without seeing each other: the same loss in less time."""
     patience: Positive | None = None
-    """Stop once the held-out loss was not better in so many measurements, and take the model with the lowest one."""
+    """Stop once the held-out loss was not better in so many measurements, and take the model with the lowest one.
+
+    Then `eval_steps` decides the result, too."""
     text_sequences: Rows = 64
     """So many held-out sequences of the pretraining corpus are read before and after, to see what was forgotten."""
     max_tokens: Length = 1024
@@ -657,6 +659,12 @@ class Sft(Settings):
     def _keeps_matrices_whole(self) -> "Sft":
         _check_whole(self.engine, optim=self.optim)
         return self
+
+    def differences(self, default: Settings, above: str = "") -> Iterator[tuple[str, Any]]:
+        """As of every section; also how often it is measured, where that says when training ends."""
+        yield from super().differences(default, above)
+        if self.patience is not None and self.eval_steps != getattr(default, "eval_steps", None):
+            yield f"{above}eval_steps", self.eval_steps
 
     @model_validator(mode="after")
     def _adapters_fit(self) -> "Sft":

@@ -208,15 +208,17 @@ def inspect(key: str, data: str, rows: Iterable[Row[Any]], shapes: Counter[str],
 
     Raises InputError if no row is usable; the message names the first bad row and what is allowed.
     """
-    usable, bad, first = 0, 0, ""
+    usable, bad, first, why = 0, 0, "", "it is empty"
     for row in rows:
-        if isinstance(row.found, Unusable):
-            bad += row.found.reason is not Drop.WORKED_EXAMPLE
+        if not isinstance(row.found, Unusable):
+            usable += 1
+        elif row.found.reason is not Drop.WORKED_EXAMPLE:
+            bad += 1
             first = first or f"{row.place}: {row.found}"
         else:
-            usable += 1
+            why = "all of them are worked examples, see `shots`"
     if not usable:
-        raise InputError(f"{key}: {data} holds no usable row ({first or 'it is empty'}); allowed: {allowed}")
+        raise InputError(f"{key}: {data} holds no usable row ({first or why}); allowed: {allowed}")
     return f"{key}: {usable:,} usable rows{listed(shapes)}" + (f", {bad:,} unusable, the first: {first}" if bad else "")
 
 

@@ -261,6 +261,13 @@ def test_a_source_holds_no_secret(source: str) -> None:
     assert "geheim" not in str(error.value)
 
 
+def test_how_often_it_is_measured_decides_a_result_that_waits_for_it() -> None:
+    usual = Sft()
+    assert dict(Sft(eval_steps=7).differences(usual, "sft.")) == {}
+    assert dict(Sft(eval_steps=7, patience=2).differences(usual, "sft.")) == {"sft.patience": 2, "sft.eval_steps": 7}
+    assert dict(Sft(patience=2).differences(usual, "sft.")) == {"sft.patience": 2}
+
+
 @pytest.mark.parametrize("source", ["https://h:8443/x/", "s3://bucket/a@b?c", "/data/a@b#c?"])
 def test_other_sources_may_hold_any_sign(source: str) -> None:
     assert parse(f"crawl: {{source: '{source}'}}", "here").crawl.source == source

@@ -81,6 +81,10 @@ class PairReader:
         prompt = [*self.before, *(token for piece in kept for token in piece.ids), *self.between]
         return Fit(prompt, [0] * len(prompt), given, cuts)
 
+    def fit_chat(self, turns: Sequence[Turn], max_tokens: int) -> Fit:
+        """`fit` of a chat whose last turn is the reply."""
+        return self.fit(turns[:-1], [turns[-1].text], max_tokens)
+
     def described(self) -> dict[str, Any]:
         """tokenizer_config.json, for transformers."""
         pad = self._tokenizer.id_to_token(self.pad)
