@@ -512,7 +512,7 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
 def test_two_processes_keep_the_calibration_of_one(
     align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    job = align("reward", "reward.epochs=1", "reward.engine.micro_batch=4")
+    job = align("reward", "reward.epochs=1", "reward.engine={micro_batch: 4, zero_stage: 3}")
     process = launch(job.attempt.run, "reward", processes=2)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
