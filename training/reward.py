@@ -34,7 +34,7 @@ from contract.metrics import Progress
 from contract.settings.training import Reward
 from evals.calibration import reliability
 from evals.rewards import Judged, comparisons, histograms, ranking_figures, regression_figures
-from training.chat.template import Chat, Cut, count_cuts, open_chat
+from training.chat.template import Chat, Cut, open_chat
 from training.data.branches import branched
 from training.data.examples import read_pairs
 from training.data.order import rows_of, share_of
@@ -130,18 +130,30 @@ def unfit(found: Ranked, objective: Objective) -> Unfit | None:
     return Unfit.LOST_END if Cut.REPLY in found.cuts else Unfit.EQUAL
 
 
-def sift(
-    job: Job, settings: Reward, chat: Reader, rankings: Rankings, objective: Objective
-) -> tuple[Rankings, Counter[Unfit]]:
-    """The prompts that can be learned from within `max_tokens`, and how many cannot, by reason; the same everywhere.
+@dataclass(frozen=True)
+class Sifted:
+    """The prompts that can be learned from, how many cannot, by reason, and how many of the former lost what."""
+
+    kept: Rankings
+    dropped: dict[str, int]
+    cuts: dict[str, int]
+
+
+def sift(job: Job, settings: Reward, chat: Reader, rankings: Rankings, objective: Objective) -> Sifted:
+    """The prompts that can be learned from within `max_tokens`; on every process the same.
 
     Raises InputError if none can be.
     """
     own: dict[int, Unfit] = {}
+    cuts: Counter[Cut] = Counter()
     for row in range(job.ranks.rank, len(rankings), job.ranks.world):
-        if reason := unfit(ranked(chat, rankings[row], settings.max_tokens), objective):
+        found = ranked(chat, rankings[row], settings.max_tokens)
+        if reason := unfit(found, objective):
             own[row] = reason
-    dropped = {row: reason for part in job.ranks.gather(own) for row, reason in part.items()}
+        else:
+            cuts.update(found.cuts)
+    parts = job.ranks.gather((own, cuts))
+    dropped = {row: reason for part, _ in parts for row, reason in part.items()}
     counts = Counter(dropped.values())
     if rankings and len(dropped) == len(rankings):
         why = ", ".join(f"{reason.value} {count:,}" for reason, count in counts.most_common())
@@ -149,7 +161,11 @@ def sift(
             f"{job.task.stage}: none of {len(rankings):,} prompts keeps replies that can be compared within "
             f"reward.max_tokens {settings.max_tokens} ({why}); raise it, or give preferences other data"
         )
-    return rankings.without(dropped), counts
+    return Sifted(
+        rankings.without(dropped),
+        {reason.value: counts[reason] for reason in Unfit},
+        {cut.value: sum(part[cut] for _, part in parts) for cut in Cut},
+    )
 
 
 def for_judge(prompt: str, share: float) -> bool:
@@ -414,23 +430,24 @@ def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str,
     Returns the folder of its files and the figures of `results.Reward`.
     """
     chat = reader_of(job, settings)
-    sifted = [sift(job, settings, chat, one, settings.objective) for one in phases_of(job, settings, rankings)]
+    parts = [sift(job, settings, chat, one, settings.objective) for one in phases_of(job, settings, rankings)]
     held = read_pairs(job, Kind.HELDOUT_PAIRS, settings.pretrain_tasks)
     if not len(held):
         raise InputError("reward.pretrain_tasks has every task of the held-out pairs; keep preferences of other tasks")
     heldout = sift(job, settings, chat, Rankings(held), "pairwise")
     phases: list[Phase] = []
-    for (some, _), epochs in zip(sifted, (settings.pretrain_epochs, settings.epochs)[-len(sifted) :], strict=True):
+    for part, epochs in zip(parts, (settings.pretrain_epochs, settings.epochs)[-len(parts) :], strict=True):
         first = phases[-1].end if phases else 0
-        phases.append(Phase(some, first, first + math.ceil(len(some) * epochs / settings.batch)))
+        phases.append(Phase(part.kept, first, first + math.ceil(len(part.kept) * epochs / settings.batch)))
     module = fresh(job, settings, phases[-1].train)
     engine = Engine(job, module, settings.optim, settings.engine, settings.batch, phases[-1].end)
     learn(job, settings, engine, chat, phases)
-    sides = {**dict(zip(("training", "pretraining"), reversed(sifted), strict=False)), "heldout": heldout}
+    folder, measured = finish(job, settings, engine, chat, heldout.kept)
+    sides = {**dict(zip(("training", "pretraining"), reversed(parts), strict=False)), "heldout": heldout}
+    told = {"dropped": {name: one.dropped for name, one in sides.items()}}
+    told |= {"cuts": {name: one.cuts for name, one in sides.items()}}
     early = {"pretrain_pairs": len(phases[0].train), "pretrain_steps": phases[0].end} if len(phases) > 1 else {}
-    folder, measured = finish(job, settings, engine, chat, heldout[0])
-    told = {"pairs": len(phases[-1].train), **early, **told_of(job, settings, chat, sides)}
-    return folder, {**told, **measured, **engine.figures()}
+    return folder, {"pairs": len(phases[-1].train), **told, **early, **measured, **engine.figures()}
 
 
 def learn(job: Job, settings: Reward, engine: Engine, chat: Reader, phases: Sequence[Phase]) -> None:
@@ -486,18 +503,6 @@ def finish(job: Job, settings: Reward, engine: Engine, chat: Reader, heldout: Ra
     folder = save(job, engine, chat, metrics)
     (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, groups, seen)))
     return folder, metrics
-
-
-def told_of(
-    job: Job, settings: Reward, chat: Reader, sides: Mapping[str, tuple[Rankings, Counter[Unfit]]]
-) -> dict[str, Any]:
-    """The figures `dropped` and `cuts`. `sides` has the prompts of each side, and how many were left out by reason."""
-    cuts = {
-        name: count_cuts(job, some, lambda one: ranked(chat, one, settings.max_tokens).cuts)
-        for name, (some, _) in sides.items()
-    }
-    left_out = {name: {reason.value: counts[reason] for reason in Unfit} for name, (_, counts) in sides.items()}
-    return {"dropped": left_out, "cuts": cuts}
 
 
 def save(job: Job, engine: Engine, chat: Reader, metrics: Mapping[str, Any]) -> Path:

@@ -130,8 +130,8 @@ def prepare(folder: Path, data: Path) -> dict[str, Any]:
     chats = [chat.encode(turns, 512) for turns in read_chats(job_of(made, "sft"), Kind.CHATS)]
     train(made, "sft", sft)
     job = job_of(made, "reward")
-    rankings, _ = reward.sift(job, job.settings, chat, Rankings(read_pairs(job, Kind.PAIRS)), "pairwise")
-    found = [reward.ranked(chat, one, 512) for one in rankings]
+    sifted = reward.sift(job, job.settings, chat, Rankings(read_pairs(job, Kind.PAIRS)), "pairwise")
+    found = [reward.ranked(chat, one, 512) for one in sifted.kept]
     pairs = [(one.chats[better], one.chats[worse]) for one in found for better, worse in one.pairs]
     return {
         "uri": made.uri,

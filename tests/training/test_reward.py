@@ -122,7 +122,7 @@ def test_pairs_that_became_equal_or_lost_their_end_are_left_out_and_counted(chat
         Preference((Turn("user", "So?"),), "Yes.", same),
         Preference((Turn("user", "Twice?"),), "Yes.", "Yes."),
     ]
-    rankings = table([pair("a", 1), cut[0], pair("b", 2), cut[1], cut[2]])
+    rankings = table([pair("a", 1), cut[0], pair("b", 2), cut[1], cut[2], pair("Where is the old mill? " * 9, 3)])
     own: list[Any] = []
 
     def sifted(rank: int, gather: Callable[[Any], Any], some: Rankings = rankings) -> Any:
@@ -132,13 +132,15 @@ def test_pairs_that_became_equal_or_lost_their_end_are_left_out_and_counted(chat
 
     for rank in range(world):
         sifted(rank, lambda mine: own.append(mine) or [mine])
-    assert [set(mine) for mine in own] == [{row for row in (1, 3, 4) if row % world == rank} for rank in range(world)]
-    kept, dropped = sifted(0, lambda mine: own)
-    assert (kept.numbers, list(kept)) == ([0, 2], [rankings[0], rankings[2]])
-    assert dropped == {"equal": 1, "lost_end": 2}
+    shares = [{row for row in (1, 3, 4) if row % world == rank} for rank in range(world)]
+    assert [set(mine) for mine, _ in own] == shares
+    found = sifted(0, lambda mine: own)
+    assert (found.kept.numbers, list(found.kept)) == ([0, 2, 5], [rankings[row] for row in (0, 2, 5)])
+    assert found.dropped == {"equal": 1, "lost_end": 2, "no_scores": 0}
+    assert found.cuts == {"turns_dropped": 0, "system_dropped": 0, "prompt_cut": 1, "reply_cut": 0}, "of those kept"
     said = r"reward: none of 2 prompts keeps replies .* reward.max_tokens 40 \(lost_end 2\); raise it"
     with pytest.raises(InputError, match=said):
-        sifted(0, lambda mine: [{0: reward.Unfit.LOST_END, 1: reward.Unfit.LOST_END}], table(cut[:2]))
+        sifted(0, lambda mine: [({0: reward.Unfit.LOST_END, 1: reward.Unfit.LOST_END}, {})], table(cut[:2]))
 
 
 def test_the_judge_and_the_reward_model_learn_from_other_prompts() -> None:
@@ -278,7 +280,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     chat, settings = open_chat(judged), judged.settings
     whole = [Rankings(read_pairs(judged, kind)) for kind in (Kind.PAIRS, Kind.HELDOUT_PAIRS)]
     whole[0] = reward.divided(judged, whole[0], 0.3, judge=False)
-    (train, _), (heldout, _) = (reward.sift(judged, settings, chat, rankings, "pairwise") for rankings in whole)
+    train, heldout = (reward.sift(judged, settings, chat, rankings, "pairwise").kept for rankings in whole)
     assert metrics["dropped"] == {
         name: {"equal": 0, "lost_end": len(pairs) - len(kept), "no_scores": 0}
         for name, pairs, kept in zip(("training", "heldout"), whole, (train, heldout), strict=True)
@@ -375,7 +377,7 @@ def test_it_may_be_an_encoder_with_a_tokenizer_of_its_own(align: Callable[..., J
     judged = align("reward", *brought)
     heldout = Rankings(read_pairs(judged, Kind.HELDOUT_PAIRS))
     reader, settings = reward.reader_of(judged, judged.settings), judged.settings
-    heldout, _ = reward.sift(judged, settings, reader, heldout, "pairwise")
+    heldout = reward.sift(judged, settings, reader, heldout, "pairwise").kept
     groups = [reward.ranked(reader, one, settings.max_tokens) for one in heldout]
     rewards = reward.score_groups(judged, settings, made, reader, heldout)
     again = ranking_figures([reward.judged(*one) for one in zip(heldout, groups, rewards, strict=True)])
