@@ -31,6 +31,7 @@ from training.data.examples import distinct_prompts, own_pairs
 from training.data.reading import TokenData
 from training.engine.job import Job
 from training.models import llama as model
+from training.models.encoder import EncoderReward
 from training.models.lm import token_nll
 from training.rollout import generate, row_seed
 
@@ -101,9 +102,12 @@ def rewards(
     """The reward of each reply to its prompt, which is given as turns and as tokens; on every process those of all."""
     own: dict[int, float] = {}
     for rows in parts(job, len(prompts)):
-        some = slice(rows.start, rows.stop)
-        given = asked[some], prompts[some], ids[some]
-        found = reward.rewards_of_replies(module, *given, chat, job.ranks.device)
+        if isinstance(module, EncoderReward):
+            texts = [chat.decode(ids[row]) for row in rows]
+            found = reward.rewards_of_texts(module, [asked[row] for row in rows], texts, job.ranks.device)
+        else:
+            chats = [prompts[row] + ids[row] for row in rows]
+            found = reward.rewards_of(module, chats, chat.pad, job.ranks.device)
         own.update(zip(rows, found.tolist(), strict=True))
     return job.ranks.rows(own)
 

@@ -28,6 +28,7 @@ from training.data.prompts import Asked, Prompts
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
+from training.models.encoder import EncoderReward
 from training.models.frozen import Adapted, Frozen
 from training.rollout import Rollout, generate, response_logits, row_seed
 from training.vllm_sampler import Sampler
@@ -191,12 +192,15 @@ def score(
     total = torch.zeros(len(asked), device=device)
     if settings.reward != "answers":
         assert judge is not None, "only known answers score without a reward model"
-        size, replies = settings.engine.micro_batch, sampled.texts()
         with judge.awake() as module:
-            for first in range(0, len(asked), size):
-                some = slice(first, first + size)
-                turns, ids = [one.turns for one in asked[some]], [one.ids for one in asked[some]]
-                total[some] = reward.rewards_of_replies(module, turns, ids, replies[some], chat, device)
+            for at, (tokens, attention) in enumerate(parts(sampled, settings.engine.micro_batch)):
+                first = at * settings.engine.micro_batch
+                some = slice(first, first + len(tokens))
+                if isinstance(module, EncoderReward):
+                    texts = [chat.decode(ids) for ids in sampled.texts()[some]]
+                    total[some] = reward.rewards_of_texts(module, [one.turns for one in asked[some]], texts, device)
+                else:
+                    total[some] = reward.last(module(tokens, attention), attention)
     if settings.reward != "model":
         total += torch.tensor([points(one, settings.answers) for one in found], device=device)
     return total, torch.tensor(found, device=device)

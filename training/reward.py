@@ -206,20 +206,12 @@ def rewards_of_groups(module: Any, groups: Sequence[Ranked], pad: int, device: t
     return values[made.rows, made.places]
 
 
-def rewards_of_replies(
-    module: nn.Module,
-    asked: Sequence[Conversation],
-    prompts: Sequence[Sequence[int]],
-    replies: Sequence[Sequence[int]],
-    chat: Chat,
-    device: torch.device,
+def rewards_of_texts(
+    module: EncoderReward, asked: Sequence[Conversation], replies: Sequence[str], device: torch.device
 ) -> Tensor:
-    """The rewards of a policy's replies: (replies,). A decoder reads the policy's tokens, an encoder the texts."""
-    if not isinstance(module, EncoderReward):
-        return rewards_of(module, [[*one, *ids] for one, ids in zip(prompts, replies, strict=True)], chat.pad, device)
-    reader, most = module.reader, module.max_tokens
-    fits = [reader.fit(turns, [chat.decode(ids)], most) for turns, ids in zip(asked, replies, strict=True)]
-    return rewards_of(module, [fit.prompt + fit.replies[0] for fit in fits], reader.pad, device)
+    """The rewards of replies that a policy sampled, from an encoder, which reads their texts: (replies,)."""
+    fits = [module.reader.fit(turns, [text], module.max_tokens) for turns, text in zip(asked, replies, strict=True)]
+    return rewards_of(module, [fit.prompt + fit.replies[0] for fit in fits], module.reader.pad, device)
 
 
 @dataclass(frozen=True)

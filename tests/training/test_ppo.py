@@ -221,7 +221,7 @@ def test_collecting_asks_every_model_about_every_reply(micro_batch: int) -> None
     actors = actors_of()
     settings = Ppo(max_response_tokens=16, temperature=0.8, engine=EngineSettings(micro_batch=micro_batch))
     asked = [Question(ids, row_seed(7, row)) for row, ids in enumerate(PROMPTS)]
-    seen, seconds = collect(actors, asked, 6, SimpleNamespace(end_of_text=0, pad=0), settings)  # type: ignore[arg-type]
+    seen, seconds = collect(actors, asked, 6, SimpleNamespace(end_of_text=0), settings)  # type: ignore[arg-type]
     assert seconds > 0
     assert seen.tokens.shape[1] == 6 + seen.mask.shape[1]
     assert {float(one) for one in seen.ended} == {0.0, 1.0}, "the seeds should give both kinds"

@@ -35,7 +35,7 @@ from evals.rewards import ranking_figures
 from reports import gate
 from tests.training.conftest import commit
 from tests.training.models.test_encoder import write_tokenizer
-from training import ppo, reward
+from training import evaluate, ppo, reward
 from training.chat.template import Chat, Fit, open_chat
 from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of
@@ -393,9 +393,11 @@ def test_it_may_be_an_encoder_with_a_tokenizer_of_its_own(align: Callable[..., J
         assert opened(**given).logits[:, 0].tolist() == pytest.approx(rewards[0], abs=1e-4)
         chat = open_chat(job)
         ids = [chat.response(reply, 64) for reply in first.replies]
-        asked = [first.prompt] * len(ids)
-        sampled = reward.rewards_of_replies(made, asked, [[1]] * len(ids), ids, chat, torch.device("cpu"))
+        asked, texts = [first.prompt] * len(ids), [chat.decode(one) for one in ids]
+        sampled = reward.rewards_of_texts(made, asked, texts, torch.device("cpu"))
     assert sampled.tolist() == pytest.approx(rewards[0], abs=1e-4), "the policy's tokens are read as their text"
+    measured = evaluate.rewards(job, made, asked, [[1]] * len(ids), ids, chat)
+    assert measured == pytest.approx(rewards[0], abs=1e-4)
     critic, tuned = reward.critic_of(job, "fp32"), model.load_model(job, job.manifest("sft"))
     assert critic.head.weight.abs().max() == 0
     assert torch.equal(critic.decoder.embed_tokens.weight, tuned.model.embed_tokens.weight)
