@@ -160,7 +160,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 1,
             "direct preference optimisation, in PPO's place if `align` says so",
-            facts=("chat_format",),
+            settings=("judge.share",), facts=("chat_format",),
         ),
         Stage(
             "grpo", "align", "gpu", "corpus", ("sft", "reward", "gate", "preferences", "prompts", "tokenizer"), 1,
