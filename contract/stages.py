@@ -161,7 +161,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 1,
             "direct preference optimisation, in PPO's place if `align` says so",
-            settings=("reward.pretrain_tasks",), facts=("chat_format",),
+            settings=("judge.share", "reward.pretrain_tasks"), facts=("chat_format",),
         ),
         Stage(
             "grpo", "align", "gpu", "corpus", ("sft", "reward", "gate", "preferences", "prompts", "tokenizer"), 1,

@@ -82,7 +82,7 @@ class Sizes:
 SIZES = Sizes(
     "500m", "{layers: 24, d_model: 1280, heads: 20, kv_heads: 20, d_ff: 3456}", 50_304, 1024, 16, 256, 256, 256, 200
 )
-SMALL = Sizes("small-align", "{layers: 2, d_model: 32, heads: 2, kv_heads: 2, d_ff: 64}", 400, 64, 2, 8, 16, 12, 2)
+SMALL = Sizes("small-align", "{layers: 2, d_model: 32, heads: 2, kv_heads: 2, d_ff: 64}", 400, 64, 2, 8, 16, 12, 1)
 
 
 def made(recipe: Recipe) -> Any:

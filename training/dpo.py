@@ -34,7 +34,7 @@ from training.experience import require_open_gate
 from training.loss import dpo_loss, log_probs
 from training.models.lm import finite, next_logits
 from training.models.policy import load_policy, save_policy
-from training.reward import Unfit
+from training.reward import Unfit, for_judge
 
 LEARNT = ("loss", "accuracy", "reward_chosen", "reward_rejected", "margin")
 Both = tuple[float, float]
@@ -51,6 +51,15 @@ def unfit(fit: Fit) -> Unfit | None:
     if fit.replies[0] == fit.replies[1]:
         return Unfit.EQUAL
     return Unfit.LOST_END if Cut.REPLY in fit.cuts else None
+
+
+def for_policy(job: Job, pairs: Examples[Preference]) -> Examples[Preference]:
+    """The pairs that are not the judge's: what `evaluate` asks it about the policy should be no memory of both."""
+    share = job.setting("judge.share")
+    kept = pairs.without({pairs.numbers[row] for row, one in enumerate(pairs) if for_judge(opening(one.prompt), share)})
+    if pairs and not kept:
+        raise InputError(f"dpo: judge.share {share:g} leaves it none of {len(pairs):,} pairs; lower it")
+    return kept
 
 
 def sift(job: Job, chat: Chat, pairs: Examples[Preference]) -> tuple[Examples[Preference], Counter[Unfit]]:
@@ -132,7 +141,7 @@ def run(job: Job) -> None:
     settings: Dpo = job.settings
     require_open_gate(job)
     chat = open_chat(job)
-    train, dropped = sift(job, chat, own_pairs(job, Kind.PAIRS))
+    train, dropped = sift(job, chat, for_policy(job, own_pairs(job, Kind.PAIRS)))
     heldout, more = sift(job, chat, own_pairs(job, Kind.HELDOUT_PAIRS))
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
     engine = Engine(job, load_policy(job), settings.optim, settings.engine, settings.batch, steps)

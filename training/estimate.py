@@ -328,7 +328,7 @@ def dpo(recipe: Recipe) -> Trained:
     work = Work(2 * own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=True)
     memory = _learning(own, model, vocabulary, work)
     read = examples(recipe.preferences)
-    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction))
+    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction) * (1 - recipe.judge.share))
     steps = None if pairs is None else -(-pairs * own.epochs // own.batch)
     tokens = 2 * (steps or 0) * own.batch * length
     flops = tokens * _flops(count, model, length) * (1 + 1 / (3 * own.epochs))

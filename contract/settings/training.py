@@ -720,7 +720,7 @@ class Judge(Settings):
     """
 
     share: BelowOne = 0.3
-    """Of the training prompts; `reward` learns from all others. 0: there is no second reward model."""
+    """Of the training prompts; `reward` and `dpo` learn from all others. 0: there is no second reward model."""
     engine: Engine = Engine()
     """What is unset is as in `reward`."""
     seed: Seed = 1
@@ -870,7 +870,7 @@ class Ppo(Rollouts):
 
 
 class Dpo(Settings):
-    """Direct preference optimisation (Rafailov et al. 2023) on the pairs of `preferences`: PPO without sampling."""
+    """Direct preference optimisation (Rafailov et al. 2023) on the pairs of `preferences` that are not the judge's."""
 
     optim: Optim = Optim(lr=5e-7, weight_decay=0.0)
     engine: Engine = Engine()

@@ -32,7 +32,7 @@ def test_all_kinds_are_printed_with_their_bar(tmp_path: Path) -> None:
     assert lines[5].split()[:2] == ["BAR", "ppo_sampling_share_small-align"]
     for line, kind in zip(lines[6:], gpu_align.LARGEST, strict=True):
         assert line.startswith(
-            f"small-align, {kind}: {policy_of(2, 400):,} parameters at depth 2, the deepest that was tried; "
+            f"small-align, {kind}: {policy_of(1, 400):,} parameters at depth 1, the deepest that was tried; "
         )
 
 
@@ -102,6 +102,6 @@ def test_the_bar_is_on_the_better_way_to_sample(
 
 def test_memory_that_is_not_counted_is_not_said() -> None:
     assert described({"tokens_per_s": 3.0, "memory": None}) == "3 tokens/s, memory not counted"
-    assert told(2, 9, SMALL).startswith(
-        f"{policy_of(2, 400):,} parameters at depth 2, the deepest that was tried; by the estimate "
+    assert told(1, 9, SMALL).startswith(
+        f"{policy_of(1, 400):,} parameters at depth 1, the deepest that was tried; by the estimate "
     )

@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 import torch
 
+from contract.conversation import opening
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import need
 from contract.settings.training import Dpo
 from tests.training.conftest import OF_MACHINE
 from tests.training.test_ppo import PlainEngine, job_of, tiny_policy
 from training import dpo
 from training.chat.template import Fit
+from training.data.examples import read_pairs
+from training.data.rankings import Rankings
 from training.engine.job import Job
 from training.models import llama as model
+from training.reward import divided
 
 DPO = (
     "align=dpo", "dpo.max_tokens=64", "dpo.batch=16", "dpo.beta=0.3", "dpo.label_smoothing=0.1",
@@ -80,6 +85,21 @@ def test_the_reference_is_the_policy_before_its_first_update() -> None:
 def test_a_closed_gate_is_refused(align: Callable[..., Job]) -> None:
     with pytest.raises(InputError, match="gate is closed"):
         dpo.run(align("dpo", *DPO, "gate.min_accuracy=1.0"))
+
+
+def test_the_judges_pairs_are_left_to_it(align: Callable[..., Job]) -> None:
+    """`evaluate` asks the judge whether the policy got better, so both must not have learned the same pairs by heart."""
+    job = align("dpo", *DPO)
+    pairs, share = read_pairs(job, Kind.PAIRS), job.setting("judge.share")
+    rankings = Rankings(pairs)
+    judges = {opening(one.prompt) for one in divided(job, rankings, share, judge=True)}
+    own = {opening(one.prompt) for one in dpo.for_policy(job, pairs)}
+    assert judges
+    assert own
+    assert not judges & own
+    assert judges | own == {opening(one.prompt) for one in pairs}
+    alone = align("dpo", *DPO, "judge.share=0")
+    assert len(dpo.for_policy(alone, pairs)) == len(pairs)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,24 @@
 """What replies are worth and like, by hand: rewards of both sources, figures of known answers, speeds, and the best of n."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from contract.conversation import Turn
+from contract.kinds import Kind
+from contract.manifest import need
 from contract.settings.training import Answers, Engine, Grpo, Ppo
 from tests.training.test_ppo import experience, job_of
+from training import dpo, grpo, ppo
 from training import experience as tested
 from training.answers import Verdict
-from training.data.prompts import Asked, Prompts
+from training.chat.template import open_chat
+from training.data.prompts import Asked, Prompts, read_prompts
+from training.engine.job import Job
 from training.experience import Actors, Question, best_of, figures_of, questions, score, share, speeds
 from training.rollout import Rollout
 
@@ -129,3 +136,28 @@ def test_a_critic_of_its_own_needs_no_reward_model_to_be_awake() -> None:
         pass
     with pytest.raises(AssertionError, match="it was asked"):
         tested.critic_awake(Actors(none, none, none, reward, shared=True))
+
+
+def test_every_way_to_align_follows_the_template_of_sft(align: Callable[..., Job], curves: Callable[..., Any]) -> None:
+    """A reply ends with the template's token, and the model is committed with the template."""
+    given = (
+        "sft.chat_template=chatml", "ppo.steps=1", "ppo.eval_prompts=2", "ppo.best_of=1", "grpo.steps=1", "grpo.rollout_batch=8",
+        "grpo.minibatch=8", "grpo.group_size=2", "grpo.eval_prompts=2", "grpo.max_prompt_tokens=32", "grpo.max_response_tokens=16",
+        "ppo.max_prompt_tokens=32", "dpo.max_tokens=64", "dpo.batch=16", "dpo.engine.micro_batch=16",
+    )  # fmt: skip
+    for stage, module in (("ppo", ppo), ("grpo", grpo), ("dpo", dpo)):
+        job = align(stage, f"align={stage}", *given)
+        chat = open_chat(job)
+        assert chat.end_token == "<|im_end|>"
+        module.run(job)
+        files = {file.path.rpartition("/")[2]: file for file in need(job.store, job.task).of(Kind.MODEL)}
+        assert job.store.read_bytes(files["chat_template.jinja"].path).decode() == chat.jinja
+        if stage == "dpo":
+            assert curves(job)["loss"][0][1] == pytest.approx(0.6931, abs=1e-4)
+            continue
+        asked, _ = questions(read_prompts(job).training, chat, 0, job.settings)
+        reader = Tokenizer.from_file(str(chat.path))
+        assert all(
+            reader.decode(one.ids, skip_special_tokens=False).endswith("<|im_start|>assistant\n") for one in asked
+        )
+        assert curves(job)["kl"][0][1] == pytest.approx(0, abs=1e-4)
