@@ -126,13 +126,18 @@ def _example(one: Found[Conversation], task: str, source: Source, quality_key: s
 
 
 def _shown(rows: Iterable[Row[Example]], shots: Sequence[int], seed: int) -> Iterator[Row[Example]]:
-    """The rows with worked examples before them; the first ones are these, and are dropped."""
-    pool: list[Conversation] = []
+    """The rows with worked examples of their task before them; the first ones of each task are these, and dropped.
+
+    So no task of which nothing is learned is shown to another.
+    """
+    pools: dict[str, list[Conversation]] = {}
     wanted = POOL * max(shots)
     for row in rows:
         if isinstance(row.found, Unusable) or not wanted:
             yield row
-        elif len(pool) < wanted:
+            continue
+        pool = pools.setdefault(row.found.task, [])
+        if len(pool) < wanted:
             pool.append(row.found.turns)
             yield Row(row.place, Unusable(Drop.WORKED_EXAMPLE), row.found.turns[0].text[:SNIPPET_CHARS])
         else:

@@ -161,6 +161,16 @@ def test_templates_and_worked_examples(tmp_path: Path) -> None:
     assert {"Think!" in one.turns[-2].text for one in found} == {True, False}
 
 
+def test_worked_examples_are_of_the_same_task(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"question": f"{task} {at}", "answer": "a", "task": task} for at in range(20) for task in ("one", "two")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, bad, _ = found_in(Instructions(sources={"all": ChatSource(data=str(path), shots=(2,))}))
+    assert [place for place, _ in bad] == [f"a.jsonl line {at}" for at in range(1, 17)], "eight of each task"
+    assert len(found) == 24
+    assert all({turn.text.split()[0] for turn in one.turns[::2]} == {one.task} for one in found)
+
+
 KEYS = sorted(
     {key for shape in (*CHATS, *PROMPTS, *comparisons({})) for keys in shape.needs for key in keys}
     | {"system", "tools", "history", "context", "labels", "options", "task", "scores", "ranks", "rank", "helpfulness"}
