@@ -137,6 +137,12 @@ def start(job: Job, chat: Chat) -> Any:
     settings: Sft = job.settings
     module = _base(job, chat, settings.engine.dtype, quantised=settings.lora.enabled and settings.lora.quantised)
     if settings.lora.enabled:
+        if chat.ends_reserved and job.ranks.rank == 0:
+            print(
+                f"warning: sft: replies end with {chat.end_token}, which pretraining never saw, and adapters train no "
+                "embeddings; if the model does not learn to stop, use sft.chat_template gristmill or zephyr",
+                flush=True,
+            )
         module = lora.with_adapters(module, settings.lora, settings.seed)
     if settings.packing or settings.text_rows:
         model.set_attention(job, module, settings.engine.dtype, apart=True)

@@ -28,7 +28,7 @@ from contract.errors import InputError
 from contract.kinds import Kind
 from contract.templates import read_template
 from contract.vocabulary import token_bytes
-from training.chat.jinja import ChatTemplate, with_tokens_of, words_of
+from training.chat.jinja import FREE, ChatTemplate, with_tokens_of, words_of
 from training.engine.job import Job
 
 T = TypeVar("T")
@@ -112,6 +112,11 @@ class Chat:
                 "end it with {{ eos_token }} inside its generation block"
             )
         return found
+
+    @property
+    def ends_reserved(self) -> bool:
+        """Whether a reply ends with a token that was reserved, so that pretraining never saw it."""
+        return self.end_token in {self.special[role] for role in FREE}
 
     @property
     def jinja(self) -> str:

@@ -91,17 +91,22 @@ def test_a_folder_of_several_shapes_and_tasks(tmp_path: Path) -> None:
         "1.jsonl": GOOD,
         "maths/2.jsonl": {"question": "c", "answer": "d"},
         "maths/deep/3.jsonl": {"prompt": "e", "completion": "f", "task": "sums"},
+        "maths/in/4.jsonl": {"question": "g", "answer": "h"},
     }.items():
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(row))
     found, bad, shapes = chats(tmp_path / "in")
-    assert [(one.turns[0].text, one.task) for one in found] == [("a", ""), ("c", "maths"), ("e", "sums")]
+    assert [(one.turns[0].text, one.task) for one in found] == [
+        ("a", ""), ("c", "maths"), ("e", "sums"), ("g", "maths"),
+    ]  # fmt: skip
     assert not bad
-    assert listed(shapes) == " (alpaca 1, prompt/completion 1, question/answer 1)"
+    assert listed(shapes) == " (question/answer 2, alpaca 1, prompt/completion 1)"
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "5.txt").write_text("{}")
-    with pytest.raises(InputError, match=r"^instructions\.data: .*/none: none of its 1 files ends in .jsonl"):
+    with pytest.raises(
+        InputError, match=r"^instructions\.data: .*/none: none of its 1 files ends in .jsonl, .json or .parquet,"
+    ):
         chats(tmp_path / "none")
 
 
@@ -159,6 +164,16 @@ def test_templates_and_worked_examples(tmp_path: Path) -> None:
         assert ("Think!" in one.turns[-2].text) == one.turns[-1].text.endswith(f"So a{at}.")
     assert {one.shots for one in found} == {0, 4}
     assert {"Think!" in one.turns[-2].text for one in found} == {True, False}
+
+
+def test_worked_examples_are_of_the_same_task(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"question": f"{task} {at}", "answer": "a", "task": task} for at in range(20) for task in ("one", "two")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, bad, _ = found_in(Instructions(sources={"all": ChatSource(data=str(path), shots=(2,))}))
+    assert [place for place, _ in bad] == [f"a.jsonl line {at}" for at in range(1, 17)], "eight of each task"
+    assert len(found) == 24
+    assert all({turn.text.split()[0] for turn in one.turns[::2]} == {one.task} for one in found)
 
 
 KEYS = sorted(

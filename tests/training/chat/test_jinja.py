@@ -88,6 +88,7 @@ def test_ids_and_mask_are_those_of_transformers(made: Callable[[str], Any], name
         f"{first}{end}By the river.{end}"
     )
     assert chat.end_token == end
+    assert chat.ends_reserved == (name != "zephyr"), "whose replies end as documents do"
     assert learned[-1] == chat.end_of_text
 
 
