@@ -158,6 +158,13 @@ def _perplexity(manifest: Manifest) -> str:
     return f"held-out perplexity {before} -> {after}"
 
 
+def _sft(manifest: Manifest) -> str:
+    if manifest.metrics.get("text_perplexity_after") is None:
+        return _perplexity(manifest)
+    before, after = (_n(manifest, f"text_perplexity_{when}") for when in ("before", "after"))
+    return f"{_perplexity(manifest)} on replies, {before} -> {after} on pretraining text"
+
+
 def _reward(manifest: Manifest) -> str:
     said = f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'accuracy_low', 'accuracy_high')}"
     if manifest.metrics.get("shorter_accuracy") is None:
@@ -272,7 +279,7 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "tokenizer": _tokenizer,
     "pack": _pack,
     "pretrain": _perplexity,
-    "sft": _perplexity,
+    "sft": _sft,
     "reward": _reward,
     "judge": _judge,
     "gate": _gate,

@@ -137,14 +137,9 @@ class Recipe(TrainingSections):
     def _fits_an_accelerator(self) -> "Recipe":
         if self.pretrain.start_from is None:  # else `pretrain.model` says nothing
             for stage in ("pretrain", "sft", "reward", self.align):
-                sizes.refuse_absurd(
-                    stage,
-                    self.pretrain.model,
-                    self.tokenizer.vocab_size,
-                    getattr(self, stage).engine,
-                    self.pack.seq_len if stage == "pretrain" else 0,
-                    sizes.beside(getattr(self, stage), self.pretrain.model, self.tokenizer.vocab_size),
-                )
+                own = getattr(self, stage)
+                seq_len = self.pack.seq_len if stage == "pretrain" else 0
+                sizes.refuse_absurd(stage, own, self.pretrain.model, self.tokenizer.vocab_size, own.engine, seq_len)
         return self
 
     @model_validator(mode="after")

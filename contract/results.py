@@ -221,9 +221,12 @@ class Reward(Trained):
 
     pairs: int
     """Prompts that it learned from, with two or more replies each."""
+    pretrain_pairs: int = 0
+    """Prompts of `reward.pretrain_tasks`, which it learned from before."""
+    pretrain_steps: int = 0
     dropped: dict[str, dict[str, int]] = {}
-    """`training` and `heldout` -> the prompts that were left out, by reason: when their replies were cut to
-    `max_tokens`, they became `equal`, or they `lost_end`; or there are `no_scores`, and only scores are learned."""
+    """`training`, `pretraining` and `heldout` -> the prompts that were left out, by reason: when their replies were cut
+    to `max_tokens`, they became `equal`, or they `lost_end`; or there are `no_scores`, and only scores are learned."""
     cuts: dict[str, dict[str, int]] = {}
     """As in `Sft`, of the prompts that were kept."""
     accuracy: float
@@ -259,6 +262,8 @@ class Judge(Trained):
     """Of the second reward model, as in `Reward`; `pairs` is 0 and the rest None where the recipe asks for none."""
 
     pairs: int = 0
+    pretrain_pairs: int = 0
+    pretrain_steps: int = 0
     dropped: dict[str, dict[str, int]] = {}
     cuts: dict[str, dict[str, int]] = {}
     accuracy: float | None = None

@@ -21,7 +21,7 @@ from contract.settings.examples import MAX_SYNTHETIC, Instructions
 from pipelines.decontaminate import leaks
 from pipelines.examples.choosing import FEATURES, best, features, over_cap
 from pipelines.examples.duplicates import Parts
-from pipelines.examples.reading import inspect, limited, listed, read_chats
+from pipelines.examples.reading import Row, inspect, limited, listed, read_chats
 from pipelines.examples.shapes import CHATS as SHAPES
 from pipelines.examples.shapes import allowed
 from pipelines.examples.sieve import Flags, Shape, Sieve, key_of, named, prompt_key, shown, sides
@@ -126,9 +126,47 @@ def split(
     return heldout | (others & ~many), dropped
 
 
+class Seen:
+    """Which tasks the rows of files have, and whether any has a number at `select.quality_key`."""
+
+    def __init__(self) -> None:
+        self.tasks: set[str] = set()
+        self.rated = False
+
+    def watch(self, rows: Iterable[Row[Example]]) -> Iterator[Row[Example]]:
+        """The same rows, looked at while they pass."""
+        for row in rows:
+            if isinstance(row.found, Example):
+                self.tasks.add(row.found.task)
+                self.rated |= row.found.quality is not None
+            yield row
+
+
+def check_choice(settings: Instructions, seen: Seen) -> None:
+    """Raise InputError if the recipe chooses examples by what no row has."""
+    wrong = sorted({*settings.heldout_tasks} - seen.tasks)
+    if wrong:
+        known = ", ".join(sorted(filter(None, seen.tasks))[:SHOWN_TASKS])
+        raise InputError(
+            f"instructions.heldout_tasks: no row is of the task {wrong[0]!r}; "
+            + (f"there are {known}" if known else "the rows name no tasks, see docs/examples.md")
+        )
+    if settings.synthetic:
+        if settings.max_per_task or settings.select.examples:
+            key = "max_per_task" if settings.max_per_task else "select.examples"
+            raise InputError(f"instructions.{key}: chooses among the rows of files; name some in instructions.data")
+    elif settings.select.quality_key and not seen.rated:
+        raise InputError(f"instructions.select.quality_key: no row has a number at {settings.select.quality_key!r}")
+
+
+SHOWN_TASKS = 20
+
+
 def from_files(settings: Instructions, sieve: Sieve[Example], shapes: Counter[str]) -> tuple[Flags, dict[Drop, Flags]]:
     """Take the chats of the recipe's files; returns what `split` does."""
-    taken = remember(sieve.take_read(read_chats(settings, shapes), settings.max_examples), settings)
+    seen = Seen()
+    taken = remember(sieve.take_read(seen.watch(read_chats(settings, shapes)), settings.max_examples), settings)
+    check_choice(settings, seen)
     unique = sieve.unique()
     return split(taken, unique, sieve.task_codes(), sieve.of_tasks(settings.heldout_tasks), settings)
 
@@ -144,12 +182,17 @@ def from_mixture(job: Job, settings: Instructions, sieve: Sieve[Example]) -> Fla
 
 
 def check(settings: StageSettings) -> None:
-    """Raise InputError if a file is missing, damaged or of no known shape; say what the files hold."""
+    """Raise InputError if a file is missing, damaged or of no known shape, or lacks what the recipe chooses by.
+
+    Says what the files hold.
+    """
     own: Instructions = settings.own
+    seen = Seen()
     if not own.synthetic:
         shapes: Counter[str] = Counter()
-        rows = limited(read_chats(own, shapes), own.max_examples)
+        rows = seen.watch(limited(read_chats(own, shapes), own.max_examples))
         print(inspect(key_of("instructions", own), named(own), rows, shapes, allowed(SHAPES)))
+    check_choice(own, seen)
 
 
 def run(job: Job) -> None:

@@ -106,6 +106,10 @@ def check(settings: StageSettings) -> None:
         rows = limited(read_pairs(own, shapes), own.max_examples)
         described = allowed(comparisons(own.criteria))
         print(inspect(key_of("preferences", own), named(own), rows, shapes, described))
+    elif own.max_per_task:
+        raise InputError(
+            "preferences.max_per_task: chooses among the rows of files; name some in preferences.data or .sources"
+        )
 
 
 def run(job: Job) -> None:

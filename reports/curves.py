@@ -83,6 +83,11 @@ CHARTS: tuple[Chart, ...] = (
     Chart("Spread of the rewards", "standard deviations", ("reward_std",)),
     Chart("Replies to prompts with known answers", "share", ("right_fraction", "abstained_fraction", "wrong_fraction")),
     Chart(
+        "Held-out replies with known answers",
+        "share",
+        ("heldout_right_fraction", "heldout_abstained_fraction", "heldout_wrong_fraction"),
+    ),
+    Chart(
         "KL divergence from the start", "nats per reply", ("kl", "kl_k3", "kl_exact", "heldout_kl", "heldout_kl_exact")
     ),
     Chart("Coefficient of the KL term", "", ("kl_coef",)),
@@ -99,6 +104,8 @@ CHARTS: tuple[Chart, ...] = (
     Chart("Clipped probability ratios", "share", ("clip_fraction",)),
     Chart("Probability ratio of an update", "mean over tokens", ("ratio",)),
     Chart("KL divergence from the policy that sampled", "nats per token", ("kl_update",)),
+    Chart("KL divergence from the SFT model in the loss", "nats per token", ("kl_loss",)),
+    Chart("Groups of replies with equal rewards", "share", ("equal_groups",)),
     Chart("Updates of a step", "", ("updates",)),
     Chart("KL divergence from the teacher", "nats per token", ("distill_kl",)),
     Chart("Load-balancing loss of the experts", "", ("balance_loss",)),

@@ -17,6 +17,12 @@ from contract.store import Store
 
 T = TypeVar("T", bound=Result)
 TASKS, NAME_CHARS = 40, 200  # tasks that are told one by one, and how much of a name
+SIDES = {"training": "the training prompts", "pretraining": "public comparisons", "heldout": "the held-out prompts"}
+WHY = {
+    "equal": "whose replies became the same within reward.max_tokens",
+    "lost_end": "whose replies lost their end within reward.max_tokens",
+    "no_scores": "whose replies nobody scored",
+}
 FILE_BYTES = 4_000_000  # far more than fifty pairs of bounded texts take
 
 
@@ -99,6 +105,17 @@ class View:
         found = list(self.reward.tasks.items())[:TASKS] if self.reward else []
         whole = [(name, one) for name, one in found if {"pairs", "accuracy", "low", "high"} <= one.keys()]
         return [(printable(name[:NAME_CHARS]), one) for name, one in whole]
+
+    @property
+    def left_out(self) -> str:
+        """How many prompts the reward model could not use, and why; empty if it could use all."""
+        dropped = self.reward.dropped if self.reward else {}
+        return "; ".join(
+            f"of {SIDES[side]}, {counts[reason]:,} {WHY[reason]}"
+            for side, counts in dropped.items()
+            for reason in counts
+            if side in SIDES and reason in WHY and counts[reason]
+        )
 
     @property
     def sentence(self) -> str:

@@ -5,6 +5,8 @@ reads only what is filled. `Fixed` gives every operation the same shape at every
 replays the kernels of a token, some 571 at 12 layers, which otherwise are started one by one.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -113,16 +115,17 @@ class Fixed:
         self._next = torch.tensor([width], device=tokens.device)
         self._places = attention.sum(1, keepdim=True)
         self._tokens = torch.zeros_like(self._places)
+        self._graphs = tokens.device.type == "cuda"
         self._graph: Any = None
         self.logits = self._call(tokens, positions(attention))
 
     def step(self, chosen: Tensor, alive: Tensor) -> None:
         self._tokens.copy_(chosen[:, None])
         self._attention.index_copy_(1, self._next, alive[:, None].long())
-        if self._tokens.device.type != "cuda":
-            self.logits = self._call(self._tokens, self._places)
-        else:
+        if self._graphs:
             self._replay()
+        else:
+            self.logits = self._call(self._tokens, self._places)
         self._places += alive[:, None]
         self._next += 1
 
@@ -157,7 +160,8 @@ class Fixed:
             torch.cuda.current_stream().wait_stream(aside)
             self._set_filled(filled)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            # Threads that upload a checkpoint meanwhile do not end the capture.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self.logits = self._call(self._tokens, self._places)
             self._set_filled(filled)
         self._graph.replay()
@@ -165,6 +169,18 @@ class Fixed:
     def _set_filled(self, filled: list[Tensor]) -> None:
         for layer, count in zip(self._cache.layers, filled, strict=True):
             layer.cumulative_length.copy_(count)
+
+
+@contextlib.contextmanager
+def by_sdpa(model: Any, graphs: bool) -> Iterator[None]:
+    """Context in which attention is PyTorch's, if graphs are asked for: flash-attn reads values of the mask."""
+    usual = model.config._attn_implementation
+    if graphs and usual.startswith("flash_attention"):
+        model.config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = usual
 
 
 def decoder(model: Any, tokens: Tensor, attention: Tensor, room: int, graphs: bool = False) -> Growing | Fixed:

@@ -23,7 +23,7 @@ from contract.metrics import Progress
 from contract.settings.training import Dpo
 from evals.rewards import Judged, ranking_figures
 from training.chat.template import Chat, Cut, Fit, count_cuts, open_chat
-from training.data.examples import Examples, read_pairs
+from training.data.examples import Examples, own_pairs
 from training.data.order import rows_of, share_of
 from training.data.rows import Encoded, one_each
 from training.engine import checkpoint
@@ -32,9 +32,9 @@ from training.engine.job import Job
 from training.engine.metrics import of_machine
 from training.experience import require_open_gate
 from training.loss import dpo_loss, log_probs
-from training.models import llama as model
 from training.models.lm import finite, next_logits
-from training.reward import Unfit
+from training.models.policy import load_policy, save_policy
+from training.reward import Unfit, for_judge
 
 LEARNT = ("loss", "accuracy", "reward_chosen", "reward_rejected", "margin")
 Both = tuple[float, float]
@@ -51,6 +51,15 @@ def unfit(fit: Fit) -> Unfit | None:
     if fit.replies[0] == fit.replies[1]:
         return Unfit.EQUAL
     return Unfit.LOST_END if Cut.REPLY in fit.cuts else None
+
+
+def for_policy(job: Job, pairs: Examples[Preference]) -> Examples[Preference]:
+    """The pairs that are not the judge's: what `evaluate` asks it about the policy should be no memory of both."""
+    share = job.setting("judge.share")
+    kept = pairs.without({pairs.numbers[row] for row, one in enumerate(pairs) if for_judge(opening(one.prompt), share)})
+    if pairs and not kept:
+        raise InputError(f"dpo: judge.share {share:g} leaves it none of {len(pairs):,} pairs; lower it")
+    return kept
 
 
 def sift(job: Job, chat: Chat, pairs: Examples[Preference]) -> tuple[Examples[Preference], Counter[Unfit]]:
@@ -132,11 +141,10 @@ def run(job: Job) -> None:
     settings: Dpo = job.settings
     require_open_gate(job)
     chat = open_chat(job)
-    train, dropped = sift(job, chat, read_pairs(job, Kind.PAIRS))
-    heldout, more = sift(job, chat, read_pairs(job, Kind.HELDOUT_PAIRS))
+    train, dropped = sift(job, chat, for_policy(job, own_pairs(job, Kind.PAIRS)))
+    heldout, more = sift(job, chat, own_pairs(job, Kind.HELDOUT_PAIRS))
     steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    module = model.load_model(job, job.manifest("sft"), settings.engine.dtype, settings.engine)
-    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, steps)
+    engine = Engine(job, load_policy(job), settings.optim, settings.engine, settings.batch, steps)
     references, apart = judge(job, engine, chat, train), judge(job, engine, chat, heldout)
 
     note = ""
@@ -201,6 +209,6 @@ def finish(
     }
     left_out = {name: {reason.value: counts[reason] for reason in Unfit} for name, (_, counts) in parts.items()}
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat, job.ranks.rank, engine.weights())
+    save_policy(job, engine, chat, folder)
     result = results.Dpo(pairs=len(parts["training"][0]), dropped=left_out, cuts=cuts, **measured, **engine.figures())
     job.commit(folder, result)

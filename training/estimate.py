@@ -21,21 +21,25 @@ from contract.plan import open_run
 from contract.recipe import Recipe
 from contract.settings.corpus import CRAWL
 from contract.settings.examples import MAX_SYNTHETIC, Examples
-from contract.settings.training import Engine, Grpo, Model, Ppo, Rollouts
+from contract.settings.training import Dpo, Engine, Grpo, Model, Ppo, Rollouts, Sft
 from contract.shards import rows_by_source
 from contract.sizes import (
     CHECKPOINT,
     Memory,
     Work,
+    activations,
+    adapter_parameters,
     cache_bytes,
     frozen,
     gradients,
     held,
     idle_parameters,
+    logits_bytes,
     number_bytes,
     parameters,
     part_of_logits,
     reward_parameters,
+    still,
     training_peak,
 )
 from contract.sources import list_segments
@@ -176,12 +180,19 @@ def sft(recipe: Recipe) -> Trained:
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
     whole = makes_logits(recipe, own.engine)
     work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=whole)
-    memory = training_peak(model, count, vocabulary, own.engine, work, cuda=True)
+    memory = _learning(own, model, vocabulary, work)
     read = examples(recipe.instructions)
     steps = None if read is None else max(1, read * own.epochs // (own.batch - own.text_rows))
     tokens = (steps or 0) * own.batch * length
     flops = tokens * _flops(count, model, length)
     return Trained("sft", own.engine, count, steps, tokens, flops, memory)
+
+
+def _learning(own: Sft | Dpo | Rollouts, model: Model, vocabulary: int, work: Work) -> Memory:
+    """`training_peak` of a model of which, if the recipe says so, only adapters learn."""
+    count = parameters(model, vocabulary)
+    learnt = adapter_parameters(model, own.lora) or count
+    return still(count, own.lora, own.engine) + training_peak(model, learnt, vocabulary, own.engine, work, cuda=True)
 
 
 def reward(recipe: Recipe) -> Trained:
@@ -244,42 +255,63 @@ def _replying(stage: str, recipe: Recipe, own: Ppo | Grpo, gpu: Accelerator) -> 
     model, engine, text = recipe.pretrain.model, own.engine, own.ptx_coef if isinstance(own, Ppo) else 0
     vocabulary, length = recipe.tokenizer.vocab_size, own.max_prompt_tokens + own.max_response_tokens
     policy, judge = parameters(model, vocabulary), reward_parameters(model, vocabulary)
-    critic, learned = _critic(own, model, judge)
-    judge = judge if own.reward != "answers" or (critic and critic != learned) else 0
+    critic, _ = _critic(own, model, judge)
     rows = -(-own.rollout_batch // engine.processes)
     updates = own.inner_epochs * (own.rollout_batch // own.minibatch)
 
-    learnt = own.rollout_batch * own.inner_epochs * length
+    seen = own.rollout_batch * own.inner_epochs * length
     mixed = updates * own.ptx_sequences * recipe.pack.seq_len if isinstance(own, Ppo) and text else 0
     each = [_flops(count, model, length) if count else 0.0 for count in (policy, critic)]
     passes = own.rollout_batch * length * (3 * each[0] + 2 * each[1]) / 3  # a forward pass is a third of training
-    flops = own.steps * (learnt * sum(each) + mixed * each[0] + passes)
+    flops = own.steps * (seen * sum(each) + mixed * each[0] + passes)
     # Each sampled token reads all weights; the cache of the tokens before it is read too, on average half full.
     cache = cache_bytes(model, engine, rows, length)
     seconds = own.max_response_tokens * (number_bytes(engine) * policy + cache / 2) / gpu.bandwidth
 
-    parts = _parts(own.minibatch, engine)
+    memory = _replying_memory(recipe, own, cache)
+    return Trained(stage, engine, policy, own.steps, own.steps * (seen + mixed), flops, memory, own.steps * seconds)
+
+
+def _replying_memory(recipe: Recipe, own: Ppo | Grpo, cache: float) -> Memory:
+    """Of all models: while replies are sampled, while they are judged, and while policy and critic learn from them."""
+    model, engine, vocabulary = recipe.pretrain.model, own.engine, recipe.tokenizer.vocab_size
+    policy, judge = parameters(model, vocabulary), reward_parameters(model, vocabulary)
+    critic, learned = _critic(own, model, judge)
+    judge = judge if own.reward != "answers" or (critic and critic != learned) else 0
+    learnt = adapter_parameters(model, own.lora) or policy
+    asked = frozen_models(own, 0 if own.lora.enabled else policy, judge)
+    rated = held(learned, engine) if learned else Memory()
+    waiting = rated + (gradients(learned, engine) if learned else Memory())
+    actor = still(policy, own.lora, engine) + held(learnt, engine)
+
+    length, parts = own.max_prompt_tokens + own.max_response_tokens, _parts(own.minibatch, engine)
     reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True, whole=True)
-    works = [reply]
-    if isinstance(own, Ppo):
-        some = max(1, own.ptx_sequences // engine.processes // parts) if text else 0
-        packed_length, apart = recipe.pack.seq_len, recipe.pretrain.boundaries
-        works.append(Work(some, packed_length, packed_length, parts, apart, makes_logits(recipe, engine)))
-    still = frozen_models(own, policy, judge)
-    holding = {count: held(count, engine) if count else Memory() for count in (policy, learned)}
-    learning = {count: one + gradients(count, engine) if count else one for count, one in holding.items()}
-    both = holding[policy] + holding[learned]
-    moments = [still.learning + both + Memory(cache=cache), still.judging + both]
-    moments += [
-        still.learning + learning[learned] + training_peak(model, policy, vocabulary, engine, work, cuda=True)
-        for work in works
+    # Two models' logits, and five tensors as large in fp32 of the divergence of their distributions.
+    compared = (2 * number_bytes(engine) + 5 * 4) * vocabulary * reply.rows * own.max_response_tokens
+    moments = [
+        asked.learning + actor + rated + Memory(cache=cache),
+        asked.judging + actor + rated + Memory(logits=compared),
+        asked.learning + waiting + _learning(own, model, vocabulary, reply),
     ]
+    if isinstance(own, Ppo) and own.ptx_coef:  # one backward pass for replies and text
+        text = _text(recipe, own, parts)
+        passing = Memory(
+            activations=sum(activations(model, engine, work) for work in (reply, text)),
+            logits=sum(logits_bytes(model, vocabulary, engine, work, cuda=True) for work in (reply, text)),
+        )
+        begun = gradients(learnt, engine) if parts > 1 and engine.stage_in_force < 3 else Memory()
+        moments.append(asked.learning + waiting + actor + begun + passing)
     if critic:
         judging = replace(reply, predicted=0)
         passing = training_peak(model, learned, vocabulary, engine, judging, cuda=True)
-        moments.append(still.learning + learning[policy] + passing)
-    memory = max(moments, key=lambda moment: moment.total)
-    return Trained(stage, engine, policy, own.steps, own.steps * (learnt + mixed), flops, memory, own.steps * seconds)
+        moments.append(asked.learning + actor + gradients(learnt, engine) + passing)
+    return max(moments, key=lambda moment: moment.total)
+
+
+def _text(recipe: Recipe, own: Ppo, parts: int) -> Work:
+    """The pretraining text beside one of the parts in which a process learns a minibatch."""
+    rows, length = max(1, own.ptx_sequences // own.engine.processes // parts), recipe.pack.seq_len
+    return Work(rows, length, length, parts, recipe.pretrain.boundaries, makes_logits(recipe, own.engine))
 
 
 def _critic(own: Ppo | Grpo, model: Model, judge: int) -> tuple[int, int]:
@@ -294,9 +326,9 @@ def dpo(recipe: Recipe) -> Trained:
     own, model, length = recipe.dpo, recipe.pretrain.model, recipe.dpo.max_tokens
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
     work = Work(2 * own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=True)
-    memory = training_peak(model, count, vocabulary, own.engine, work, cuda=True)
+    memory = _learning(own, model, vocabulary, work)
     read = examples(recipe.preferences)
-    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction))
+    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction) * (1 - recipe.judge.share))
     steps = None if pairs is None else -(-pairs * own.epochs // own.batch)
     tokens = 2 * (steps or 0) * own.batch * length
     flops = tokens * _flops(count, model, length) * (1 + 1 / (3 * own.epochs))

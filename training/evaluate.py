@@ -17,7 +17,7 @@ from torch import nn
 
 from contract import results
 from contract.approval import without_ppo
-from contract.conversation import Turn
+from contract.conversation import Conversation, Turn, opening
 from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Manifest
@@ -27,10 +27,11 @@ from evals.compare import drops, win_rate
 from evals.heldout import totals
 from training import reward
 from training.chat.template import Chat, open_chat
-from training.data.examples import distinct_prompts, read_pairs
+from training.data.examples import distinct_prompts, own_pairs
 from training.data.reading import TokenData
 from training.engine.job import Job
 from training.models import llama as model
+from training.models.encoder import EncoderReward
 from training.models.lm import token_nll
 from training.rollout import generate, row_seed
 
@@ -90,12 +91,24 @@ def reply(job: Job, module: nn.Module, prompts: list[list[int]], chat: Chat) -> 
 
 
 @torch.no_grad()
-def rewards(job: Job, module: nn.Module, prompts: list[list[int]], ids: list[list[int]], chat: Chat) -> list[float]:
-    """The reward of each reply to its prompt; on every process those of all."""
+def rewards(
+    job: Job,
+    module: nn.Module,
+    asked: Sequence[Conversation],
+    prompts: list[list[int]],
+    ids: list[list[int]],
+    chat: Chat,
+) -> list[float]:
+    """The reward of each reply to its prompt, which is given as turns and as tokens; on every process those of all."""
     own: dict[int, float] = {}
     for rows in parts(job, len(prompts)):
-        chats = [prompts[row] + ids[row] for row in rows]
-        own.update(zip(rows, reward.rewards_of(module, chats, chat.pad, job.ranks.device).tolist(), strict=True))
+        if isinstance(module, EncoderReward):
+            texts = [chat.decode(ids[row]) for row in rows]
+            found = reward.rewards_of_texts(module, [asked[row] for row in rows], texts, job.ranks.device)
+        else:
+            chats = [prompts[row] + ids[row] for row in rows]
+            found = reward.rewards_of(module, chats, chat.pad, job.ranks.device)
+        own.update(zip(rows, found.tolist(), strict=True))
     return job.ranks.rows(own)
 
 
@@ -124,7 +137,7 @@ def run(job: Job) -> None:
     heldout = data.sample(settings.sequences)
     sizes = heldout_sizes(data, heldout, chat)
     tokens = sum(predicted for predicted, _ in sizes)
-    pairs = read_pairs(job, Kind.HELDOUT_PAIRS)
+    pairs = own_pairs(job, Kind.HELDOUT_PAIRS)
     asked = [pairs[row].prompt for row in distinct_prompts(pairs, settings.prompts)]
     prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
 
@@ -152,7 +165,10 @@ def run(job: Job) -> None:
     if job.ranks.rank == 0:
         progress.finish()
     for judge, module in judges(job):
-        metrics |= judged(judge, module, replies, lambda one, ids: rewards(job, one, prompts, ids, chat))
+        clusters = [opening(turns) for turns in asked]
+        metrics |= judged(
+            judge, module, replies, clusters, lambda one, ids: rewards(job, one, asked, prompts, ids, chat)
+        )
     dropped = drops(stages, losses, [metrics[name] for name in WIN_RATES_HIGH if name in metrics])
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
@@ -173,18 +189,20 @@ def judged(
     judge: str,
     module: nn.Module,
     replies: dict[str, Replies],
+    clusters: Sequence[str],
     rewards_of: Callable[[nn.Module, list[list[int]]], list[float]],
 ) -> dict[str, float]:
     """The mean reward of each model's replies by one reward model, and PPO's win rate by it; it also notes the rewards.
 
-    Figures of the reward model that PPO optimised have its plain names, those of the judge begin with `judge`.
+    clusters: how each prompt opens; dialogues with one opening are not independent. Figures of the reward model that
+    PPO optimised have its plain names, those of the judge begin with `judge`.
     """
     figures: dict[str, float] = {}
     for stage, one in replies.items():
         one.rewards[judge] = rewards_of(module, one.ids)
         figures[f"{judge}_{stage}"] = fmean(one.rewards[judge])
     if "ppo" in replies:
-        won = win_rate(replies["sft"].rewards[judge], replies["ppo"].rewards[judge])
+        won = win_rate(replies["sft"].rewards[judge], replies["ppo"].rewards[judge], clusters)
         figures |= {name if judge == "reward" else f"{judge}_{name}": value for name, value in won.items()}
     return figures
 

@@ -28,7 +28,8 @@ from training.data.prompts import Asked, Prompts
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.models import llama as model
-from training.models.frozen import Adapted, Frozen, frozen
+from training.models.encoder import EncoderReward
+from training.models.frozen import Adapted, Frozen
 from training.rollout import Rollout, generate, response_logits, row_seed
 from training.vllm_sampler import Sampler
 
@@ -38,11 +39,12 @@ TEXT_CHARS = 2000
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt as ids, the seed of its reply, and the answers of which any is right."""
+    """A prompt as ids, the seed of its reply, the answers of which any is right, and the prompt's turns."""
 
     ids: list[int]
     seed: int
     answers: tuple[str, ...] = ()
+    turns: Conversation = ()
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,12 @@ def score(
         with judge.awake() as module:
             for at, (tokens, attention) in enumerate(parts(sampled, settings.engine.micro_batch)):
                 first = at * settings.engine.micro_batch
-                total[first : first + len(tokens)] = reward.last(module(tokens, attention), attention)
+                some = slice(first, first + len(tokens))
+                if isinstance(module, EncoderReward):
+                    texts = [chat.decode(ids) for ids in sampled.texts()[some]]
+                    total[some] = reward.rewards_of_texts(module, [one.turns for one in asked[some]], texts, device)
+                else:
+                    total[some] = reward.last(module(tokens, attention), attention)
     if settings.reward != "model":
         total += torch.tensor([points(one, settings.answers) for one in found], device=device)
     return total, torch.tensor(found, device=device)
@@ -241,7 +248,7 @@ def figures_of(seen: Experience, settings: Rollouts) -> dict[str, float]:
 def question_of(chat: Chat, asked: Asked, settings: Rollouts, *seed: int) -> Question:
     """A prompt, cut to `max_prompt_tokens`, with the seed of its reply."""
     ids = chat.prompt(asked.prompt, settings.max_prompt_tokens)
-    return Question(ids, row_seed(settings.seed, *seed), asked.answers)
+    return Question(ids, row_seed(settings.seed, *seed), asked.answers, asked.prompt)
 
 
 def questions(
@@ -354,26 +361,23 @@ def dump_samples(samples: Sequence[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in samples).encode()
 
 
-def reference_of(job: Job, policy: Engine) -> Frozen | Adapted:
-    """The model that the policy began as: the policy without its adapters if it has any, else a frozen copy."""
-    if hasattr(policy.module, "disable_adapter"):
-        return Adapted(policy.module)
-    settings: Rollouts = job.settings
-    whole = model.load_model(job, job.manifest("sft"), settings.engine.dtype)
-    return frozen(job, whole, settings.engine, settings.offload_frozen)
-
-
 def sampler_of(job: Job) -> Sampler | None:
     """vLLM's engine with the SFT model, if the recipe wants it."""
     wanted = job.settings.sampler == "vllm"
     return Sampler(job, model.fetch(job, job.manifest("sft"))) if wanted else None
 
 
-def speeds(seen: Experience, settings: Rollouts, sampling: float, learning: float, step: float) -> dict[str, float]:
-    """Tokens a second of sampling and of learning, from their seconds and those of the whole step, as curves."""
+def speeds(
+    seen: Experience, settings: Rollouts, updates: float, sampling: float, learning: float, step: float
+) -> dict[str, float]:
+    """Tokens a second of sampling and of learning, as curves.
+
+    updates: those that were made. The others are seconds, of the two and of the whole step.
+    """
+    epochs = settings.inner_epochs * updates / updates_of_step(settings)
     return {
         "sampled_tokens_per_s": float(seen.mask.sum()) / sampling,
-        "learned_tokens_per_s": float(seen.attention.sum()) * settings.inner_epochs / learning,
+        "learned_tokens_per_s": float(seen.attention.sum()) * epochs / learning,
         "sampling_share": sampling / step,
     }
 

@@ -35,14 +35,13 @@ from training.experience import (
     gather,
     minibatches,
     questions,
-    reference_of,
     require_open_gate,
     sampler_of,
     speeds,
     updates_of_step,
 )
-from training.models import llama as model
 from training.models.frozen import frozen
+from training.models.policy import load_policy, reference_of, save_policy
 from training.rollout import response_logits
 
 LEARNT = ("policy_loss", "kl_loss", "entropy", "clip_fraction", "ratio", "kl_update")
@@ -108,9 +107,7 @@ def start(job: Job) -> Actors:
     settings: Grpo = job.settings
     engine, dtype = settings.engine, settings.engine.dtype
     total = settings.steps * updates_of_step(settings)
-    policy = Engine(
-        job, model.load_model(job, job.manifest("sft"), dtype), settings.optim, engine, settings.minibatch, total
-    )
+    policy = Engine(job, load_policy(job), settings.optim, engine, settings.minibatch, total)
     judge = None
     if settings.reward != "answers":
         loaded = reward.load_reward_model(job, job.manifest("reward"), dtype)
@@ -130,7 +127,7 @@ def learn(job: Job, actors: Actors, chat: Chat, prompts: PromptSet, step: int) -
     learning = time.perf_counter()
     figures = figures_of(seen, settings) | improve(job, actors.policy, seen, advantages, step, rows)
     ended = time.perf_counter()
-    speed = speeds(seen, settings, sampling, ended - learning, ended - began)
+    speed = speeds(seen, settings, figures["updates"], sampling, ended - learning, ended - began)
     equal = float((advantages.view(-1, settings.group_size) == 0).all(1).float().mean())
     return {**figures, "equal_groups": equal, **speed, **of_machine(job.ranks, ended - began)}
 
@@ -172,7 +169,7 @@ def finish(job: Job, actors: Actors, chat: Chat, prompts: PromptSet, samples: li
     """Commit the policy, samples, and the figures of the first and last step."""
     settings: Grpo = job.settings
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(actors.policy.module, folder, chat, job.ranks.rank, actors.policy.weights())
+    save_policy(job, actors.policy, chat, folder)
     if job.ranks.rank == 0:
         (folder / "samples.jsonl").write_bytes(dump_samples(samples))
 

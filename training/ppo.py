@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from contract import results
+from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.mixture import schedule
@@ -46,7 +47,6 @@ from training.experience import (
     gather,
     minibatches,
     questions,
-    reference_of,
     require_open_gate,
     sampler_of,
     speeds,
@@ -55,6 +55,7 @@ from training.experience import (
 from training.models import llama as model
 from training.models.frozen import frozen
 from training.models.lm import summed_nll
+from training.models.policy import load_policy, reference_of, save_policy
 from training.models.scalar import RewardModel, ScalarHead
 from training.rollout import response_logits
 
@@ -213,13 +214,11 @@ def start(job: Job) -> Actors:
     """The models at the start: policy and reference from `sft`, critic and reward from `reward`."""
     settings: Ppo = job.settings
     engine, trained, dtype = settings.engine, job.manifest("reward"), settings.engine.dtype
-    policy = model.load_model(job, job.manifest("sft"), dtype)
-    critic = reward.load_reward_model(job, trained, dtype)
-    judge: RewardModel | None = None
-    if settings.critic == "head":
-        judge, critic = critic, headed(critic)
-    elif settings.reward != "answers":
+    policy = load_policy(job)
+    judge: reward.AnyReward | None = None
+    if settings.critic == "head" or settings.reward != "answers":
         judge = reward.load_reward_model(job, trained, dtype)
+    critic = headed(judge) if judge and settings.critic == "head" else reward.critic_of(job, dtype)
     every = settings.steps * updates_of_step(settings)
     learners = (
         Engine(job, policy, settings.policy_optim, engine, settings.minibatch, updates(settings)),
@@ -231,8 +230,13 @@ def start(job: Job) -> Actors:
     )
 
 
-def headed(judge: RewardModel) -> RewardModel:
-    """A critic whose decoder is the reward model's own, which is frozen; its head starts as the reward model's."""
+def headed(judge: reward.AnyReward) -> RewardModel:
+    """A critic whose decoder is the reward model's own, which is frozen; its head starts as the reward model's.
+
+    Raises InputError if the reward model is an encoder, which sees a whole reply and so has no value of its beginning.
+    """
+    if not isinstance(judge, RewardModel):
+        raise InputError("ppo.critic head: the reward model is an encoder, which gives tokens no values; use own")
     judge.decoder.requires_grad_(False)
     critic = RewardModel(judge.decoder, seed=0)
     critic.head = ScalarHead(judge.head.in_features, 1)
@@ -280,7 +284,7 @@ class Learner:
         ended = time.perf_counter()
         if settings.kl_target:
             self.kl_coef = loss.adapt_kl_coef(self.kl_coef, figures["kl"], settings.kl_target)
-        speed = speeds(seen, settings, sampling, ended - learning, ended - began)
+        speed = speeds(seen, settings, figures["updates"], sampling, ended - learning, ended - began)
         return {**figures, **speed, **of_machine(job.ranks, ended - began)}
 
     def assess(self, step: int) -> dict[str, float]:
@@ -332,7 +336,7 @@ def finish(learner: Learner, heldout: dict[str, float]) -> None:
     settings: Ppo = job.settings
     assert actors.critic is not None
     folder, beside = job.scratch.fresh(f"result-{job.ranks.rank}"), job.scratch.fresh(f"critic-{job.ranks.rank}")
-    model.save(actors.policy.module, folder, chat, job.ranks.rank, actors.policy.weights())
+    save_policy(job, actors.policy, chat, folder)
     model.save(actors.critic.module, beside, chat, job.ranks.rank, critic_weights(actors))
     kinds = {"critic.safetensors": Kind.CRITIC, "critic.json": Kind.CRITIC, "samples.jsonl": Kind.SAMPLES}
     if job.ranks.rank == 0:

@@ -14,9 +14,10 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -25,14 +26,16 @@ import torch
 from torch import Tensor, nn
 
 from contract import results
-from contract.conversation import opening
+from contract.conversation import Conversation, opening
 from contract.errors import InputError
 from contract.kinds import Kind
+from contract.manifest import Manifest
 from contract.metrics import Progress
 from contract.settings.training import Reward
 from evals.calibration import reliability
 from evals.rewards import Judged, comparisons, histograms, ranking_figures, regression_figures
-from training.chat.template import Chat, Cut, count_cuts, open_chat
+from training.chat.template import Chat, Cut, open_chat
+from training.data.branches import branched
 from training.data.examples import read_pairs
 from training.data.order import rows_of, share_of
 from training.data.rankings import Ranking, Rankings
@@ -41,16 +44,22 @@ from training.engine.engine import Engine
 from training.engine.job import Job
 from training.engine.metrics import of_machine
 from training.loss import pairwise_loss
+from training.models import encoder, scalar, vocabulary
 from training.models import llama as model
-from training.models import vocabulary
+from training.models.causal import read_config
+from training.models.encoder import EncoderReward, PairReader
 from training.models.lm import finite
-from training.models.scalar import RewardModel, last, load_reward_model, normalised
+from training.models.scalar import RewardModel, last, normalised
 from training.rollout import left_pad
 
-__all__ = ["RewardModel", "last", "load_reward_model"]  # of the model, for those that use one
+__all__ = ["RewardModel", "last"]  # of the model, for those that use one
 
 CALIBRATION = "calibration.json"
+TASKS_TOLD = 10  # in a message
 WORST, TEXT_CHARS = 50, 2000  # pairs that people read, and how much of each of their texts
+AnyReward = RewardModel | EncoderReward
+Reader = Chat | PairReader
+"""What turns texts into a reward model's tokens: the policy's chat format, or an encoder's own."""
 Objective = Literal["pairwise", "regression", "both"]
 
 
@@ -67,17 +76,22 @@ class Unfit(StrEnum):
 
 @dataclass(frozen=True)
 class Ranked:
-    """Replies to one prompt: whole chats as tokens, the tokens and the text of each reply, and people's scores.
+    """Replies to one prompt: both as tokens, the text of each reply, and people's scores.
 
     `pairs` are the places of (a better, a worse) reply. `cuts`: what was taken so that they fit.
     """
 
-    chats: list[list[int]]
-    sizes: list[int]
+    prompt: list[int]
+    replies: list[list[int]]
     texts: list[str]
     scores: list[float | None]
     pairs: list[tuple[int, int]]
     cuts: frozenset[Cut]
+
+    @property
+    def chats(self) -> list[list[int]]:
+        """The prompt with each reply."""
+        return [self.prompt + reply for reply in self.replies]
 
     @property
     def scored(self) -> bool:
@@ -85,7 +99,7 @@ class Ranked:
         return any(score is not None for score in self.scores)
 
 
-def ranked(chat: Chat, ranking: Ranking, max_tokens: int) -> Ranked:
+def ranked(chat: Reader, ranking: Ranking, max_tokens: int) -> Ranked:
     """The replies to a prompt as tokens, all after the same tokens of the prompt.
 
     Replies that lost their end are left out, and so are pairs of replies that became the same.
@@ -94,8 +108,8 @@ def ranked(chat: Chat, ranking: Ranking, max_tokens: int) -> Ranked:
     whole = [place for place, ids in enumerate(fit.replies) if ids[-1] == chat.end_of_text]
     places = {place: index for index, place in enumerate(whole)}
     return Ranked(
-        [fit.prompt + fit.replies[place] for place in whole],
-        [len(fit.replies[place]) for place in whole],
+        fit.prompt,
+        [fit.replies[place] for place in whole],
         [ranking.replies[place] for place in whole],
         [ranking.scores[place] for place in whole],
         [
@@ -109,25 +123,37 @@ def ranked(chat: Chat, ranking: Ranking, max_tokens: int) -> Ranked:
 
 def unfit(found: Ranked, objective: Objective) -> Unfit | None:
     """Why replies cannot be learned from once they are cut; None if they can."""
-    if objective == "regression" and found.chats:
+    if objective == "regression" and found.replies:
         return None if found.scored else Unfit.NO_SCORES
     if found.pairs:
         return None
     return Unfit.LOST_END if Cut.REPLY in found.cuts else Unfit.EQUAL
 
 
-def sift(
-    job: Job, settings: Reward, chat: Chat, rankings: Rankings, objective: Objective
-) -> tuple[Rankings, Counter[Unfit]]:
-    """The prompts that can be learned from within `max_tokens`, and how many cannot, by reason; the same everywhere.
+@dataclass(frozen=True)
+class Sifted:
+    """The prompts that can be learned from, how many cannot, by reason, and how many of the former lost what."""
+
+    kept: Rankings
+    dropped: dict[str, int]
+    cuts: dict[str, int]
+
+
+def sift(job: Job, settings: Reward, chat: Reader, rankings: Rankings, objective: Objective) -> Sifted:
+    """The prompts that can be learned from within `max_tokens`; on every process the same.
 
     Raises InputError if none can be.
     """
     own: dict[int, Unfit] = {}
+    cuts: Counter[Cut] = Counter()
     for row in range(job.ranks.rank, len(rankings), job.ranks.world):
-        if reason := unfit(ranked(chat, rankings[row], settings.max_tokens), objective):
+        found = ranked(chat, rankings[row], settings.max_tokens)
+        if reason := unfit(found, objective):
             own[row] = reason
-    dropped = {row: reason for part in job.ranks.gather(own) for row, reason in part.items()}
+        else:
+            cuts.update(found.cuts)
+    parts = job.ranks.gather((own, cuts))
+    dropped = {row: reason for part, _ in parts for row, reason in part.items()}
     counts = Counter(dropped.values())
     if rankings and len(dropped) == len(rankings):
         why = ", ".join(f"{reason.value} {count:,}" for reason, count in counts.most_common())
@@ -135,7 +161,11 @@ def sift(
             f"{job.task.stage}: none of {len(rankings):,} prompts keeps replies that can be compared within "
             f"reward.max_tokens {settings.max_tokens} ({why}); raise it, or give preferences other data"
         )
-    return rankings.without(dropped), counts
+    return Sifted(
+        rankings.without(dropped),
+        {reason.value: counts[reason] for reason in Unfit},
+        {cut.value: sum(part[cut] for _, part in parts) for cut in Cut},
+    )
 
 
 def for_judge(prompt: str, share: float) -> bool:
@@ -164,6 +194,26 @@ def rewards_of(module: Any, chats: Sequence[Sequence[int]], pad: int, device: to
     return last(module(tokens, attention), attention)
 
 
+def rewards_of_groups(module: Any, groups: Sequence[Ranked], pad: int, device: torch.device) -> Tensor:
+    """The rewards of the replies to these prompts, one prompt after the other, with gradients: (replies,).
+
+    Where the model can, each prompt runs through it once for all of its replies.
+    """
+    if not getattr(getattr(module, "module", module), "branches", False):  # an engine has the model as its module
+        return rewards_of(module, [ids for one in groups for ids in one.chats], pad, device)
+    made = branched([(one.prompt, one.replies) for one in groups], pad, device)
+    values: Tensor = module(made.tokens, made.seen, made.positions)
+    return values[made.rows, made.places]
+
+
+def rewards_of_texts(
+    module: EncoderReward, asked: Sequence[Conversation], replies: Sequence[str], device: torch.device
+) -> Tensor:
+    """The rewards of replies that a policy sampled, from an encoder, which reads their texts: (replies,)."""
+    fits = [module.reader.fit(turns, [text], module.max_tokens) for turns, text in zip(asked, replies, strict=True)]
+    return rewards_of(module, [fit.prompt + fit.replies[0] for fit in fits], module.reader.pad, device)
+
+
 @dataclass(frozen=True)
 class Losses:
     """Of some prompts, as sums over them: what is minimised, its parts, and the share of their pairs ranked right."""
@@ -180,7 +230,7 @@ def losses_of(rewards: Tensor, groups: Sequence[Ranked], objective: Objective, c
     pairwise: -log sigmoid(r_better - r_worse), a mean over a prompt's pairs (InstructGPT, eq. 1). regression: the mean
     squared error of a prompt's rewards as scores. both: the former plus `coef` times the latter.
     """
-    starts = [sum(len(one.chats) for one in groups[:number]) for number in range(len(groups))]
+    starts = [0, *accumulate(len(one.replies) for one in groups[:-1])]
     pairs = [
         (start + better, start + worse, 1 / len(one.pairs))
         for start, one in zip(starts, groups, strict=True)
@@ -205,7 +255,7 @@ def losses_of(rewards: Tensor, groups: Sequence[Ranked], objective: Objective, c
 
 @torch.no_grad()
 def score_groups(
-    job: Job, settings: Reward, module: nn.Module, chat: Chat, rankings: Sequence[Ranking]
+    job: Job, settings: Reward, module: nn.Module, chat: Reader, rankings: Sequence[Ranking]
 ) -> list[list[float]]:
     """The rewards of the replies to each prompt, in the order of `ranked`, on every process."""
     own: dict[int, list[float]] = {}
@@ -216,8 +266,8 @@ def score_groups(
         index = turn * job.ranks.world + job.ranks.rank
         start = starts[min(index, len(starts) - 1)]
         groups = [ranked(chat, one, settings.max_tokens) for one in rankings[start : start + size]]
-        chats = [ids for one in groups for ids in one.chats]
-        found = rewards_of(module, chats, chat.pad, job.ranks.device).split([len(one.chats) for one in groups])
+        given = rewards_of_groups(module, groups, chat.pad, job.ranks.device)
+        found = given.split([len(one.replies) for one in groups])
         if index < len(starts):
             own.update(enumerate((rewards.tolist() for rewards in found), start))
     return job.ranks.rows(own)
@@ -228,7 +278,9 @@ def judged(ranking: Ranking, found: Ranked, rewards: Sequence[float]) -> Judged:
 
     Dialogues with one opening stand on one side of the split, so their pairs were drawn together.
     """
-    return Judged(tuple(found.pairs), tuple(rewards), tuple(found.sizes), opening(ranking.prompt), ranking.task)
+    return Judged(
+        tuple(found.pairs), tuple(rewards), tuple(map(len, found.replies)), opening(ranking.prompt), ranking.task
+    )
 
 
 def calibration(
@@ -264,17 +316,69 @@ def mean_score(rankings: Rankings) -> float:
     return fmean([score for one in rankings for score in one.scores if score is not None] or [0.0])
 
 
-def fresh(job: Job, settings: Reward, train: Rankings) -> RewardModel:
+def outside(job: Job, settings: Reward) -> Path | None:
+    """The folder of the model that the recipe brings, if it is an encoder."""
+    if not settings.start_from:
+        return None
+    folder = job.scratch.fetch(settings.start_from, vocabulary.READ)
+    try:
+        return folder if encoder.is_encoder(read_config(folder)) else None
+    except model.LOADING:
+        return None  # whoever loads it says what is wrong
+
+
+def reader_of(job: Job, settings: Reward) -> Reader:
+    """What reads texts for the reward model that is trained."""
+    folder = outside(job, settings)
+    return encoder.reader_of(folder) if folder else open_chat(job)
+
+
+def fresh(job: Job, settings: Reward, train: Rankings) -> AnyReward:
     """The reward model before the first step: the SFT model, or the one that the recipe brings, with a new head."""
-    dtype = settings.engine.dtype
-    if settings.start_from:
-        found = vocabulary.brought_and_grown(job, open_chat(job), settings.start_from, dtype, "reward.start_from")
+    dtype, where = settings.engine.dtype, f"reward.start_from: {settings.start_from}"
+    module: AnyReward
+    if folder := outside(job, settings):
+        module = encoder.begun(folder, where, settings.max_tokens, settings.seed, dtype)
     else:
-        found = model.load_model(job, job.manifest("sft"), dtype)
-    module = RewardModel(found.base_model, settings.seed)
+        if settings.start_from:
+            chat, key = open_chat(job), "reward.start_from"
+            found = vocabulary.brought_and_grown(job, chat, settings.start_from, dtype, key)
+        else:
+            found = model.load_model(job, job.manifest("sft"), dtype)
+        module = RewardModel(found.base_model, settings.seed)
+        module.share_prompts()
     if settings.objective != "pairwise":
         nn.init.constant_(module.head.bias, mean_score(train))
     return module
+
+
+def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> AnyReward:
+    """The reward model that a stage committed, in float32 on the CPU, prepared to compute in `dtype`."""
+    folder = model.fetch(job, manifest)
+    try:
+        own = encoder if encoder.is_encoder(read_config(folder)) else scalar
+        found: AnyReward = own.load(folder, dtype)
+    except model.LOADING as error:
+        raise InputError(
+            f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run {manifest.stage} again"
+        ) from error
+    return found
+
+
+def reader_for(module: nn.Module, chat: Chat) -> Reader:
+    """What turns texts into the tokens of a reward model: `chat`, unless it has its own."""
+    return module.reader if isinstance(module, EncoderReward) else chat
+
+
+def critic_of(job: Job, dtype: model.Dtype) -> RewardModel:
+    """PPO's critic before the first step: the reward model. Beside an encoder, which gives no value to each token, it
+    is the SFT model with a head that begins at 0."""
+    found = load_reward_model(job, job.manifest("reward"), dtype)
+    if isinstance(found, RewardModel):
+        return found
+    critic = RewardModel(model.load_model(job, job.manifest("sft"), dtype).base_model, seed=0)
+    nn.init.zeros_(critic.head.weight)
+    return critic
 
 
 def run(job: Job) -> None:
@@ -284,41 +388,79 @@ def run(job: Job) -> None:
     job.commit(folder, results.Reward(**figures), {CALIBRATION: Kind.CALIBRATION})
 
 
+@dataclass(frozen=True)
+class Phase:
+    """The prompts of a part of training, and the steps at which it begins and ends."""
+
+    train: Rankings
+    first: int
+    end: int
+
+
+def phases_of(job: Job, settings: Reward, rankings: Rankings) -> list[Rankings]:
+    """The prompts of preference model pre-training, if the recipe asks for it, and then all others.
+
+    Raises InputError if there are none of either.
+    """
+    if not settings.pretrain_tasks:
+        return [rankings]
+    early = [row for row, one in enumerate(rankings) if one.task in settings.pretrain_tasks]
+    found = [rankings.only(early), rankings.without({*early})]
+    for some, what in zip(found, ("none", "nothing but these"), strict=True):
+        if not len(some):
+            known = ", ".join(sorted({one.task or "no task" for one in rankings})[:TASKS_TOLD])
+            raise InputError(
+                f"reward.pretrain_tasks {', '.join(settings.pretrain_tasks)}: among the tasks of preferences are "
+                f"{what} ({known}); name some of these, under which preferences.sources reads public comparisons"
+            )
+    return found
+
+
 def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str, Any]]:
     """Train a reward model on some of the training prompts.
 
     Returns the folder of its files and the figures of `results.Reward`.
     """
-    chat = open_chat(job)
-    train, dropped = sift(job, settings, chat, rankings, settings.objective)
-    numbers = train.numbers
-    steps = math.ceil(len(train) * settings.epochs / settings.batch)
-    engine = Engine(job, fresh(job, settings, train), settings.optim, settings.engine, settings.batch, steps)
+    chat = reader_of(job, settings)
+    parts = [sift(job, settings, chat, one, settings.objective) for one in phases_of(job, settings, rankings)]
+    held = read_pairs(job, Kind.HELDOUT_PAIRS, settings.pretrain_tasks)
+    if not len(held):
+        raise InputError("reward.pretrain_tasks has every task of the held-out pairs; keep preferences of other tasks")
+    heldout = sift(job, settings, chat, Rankings(held), "pairwise")
+    phases: list[Phase] = []
+    for part, epochs in zip(parts, (settings.pretrain_epochs, settings.epochs)[-len(parts) :], strict=True):
+        first = phases[-1].end if phases else 0
+        phases.append(Phase(part.kept, first, first + math.ceil(len(part.kept) * epochs / settings.batch)))
+    module = fresh(job, settings, phases[-1].train)
+    engine = Engine(job, module, settings.optim, settings.engine, settings.batch, phases[-1].end)
+    learn(job, settings, engine, chat, phases)
+    folder, measured = finish(job, settings, engine, chat, heldout.kept)
+    sides = {**dict(zip(("training", "pretraining"), reversed(parts), strict=False)), "heldout": heldout}
+    told = {"dropped": {name: one.dropped for name, one in sides.items()}}
+    told |= {"cuts": {name: one.cuts for name, one in sides.items()}}
+    early = {"pretrain_pairs": len(phases[0].train), "pretrain_steps": phases[0].end} if len(phases) > 1 else {}
+    return folder, {"pairs": len(phases[-1].train), **told, **early, **measured, **engine.figures()}
 
-    note = ""
+
+def learn(job: Job, settings: Reward, engine: Engine, chat: Reader, phases: Sequence[Phase]) -> None:
+    """Make every step, from the last checkpoint on; one schedule of the learning rate goes over all phases."""
+    note, steps = "", phases[-1].end
     step, _ = checkpoint.restore(job, {"model": engine})
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     job.curves.steps = steps
     while step < steps:
         began = time.perf_counter()
-        rows = rows_of(step, settings.batch, len(train), settings.seed)
-        mine = share_of([train[row] for row in rows], job.ranks.rank, job.ranks.world)
-        sums = torch.zeros(4, dtype=torch.float64)
-        for start in range(0, len(mine), engine.micro_batch):
-            part = mine[start : start + engine.micro_batch]
-            groups = [ranked(chat, one, settings.max_tokens) for one in part]
-            chats = [ids for one in groups for ids in one.chats]
-            rewards = rewards_of(engine, chats, chat.pad, job.ranks.device)
-            found = losses_of(rewards, groups, settings.objective, settings.regression_coef)
-            engine.backward(found.total / len(part))
-            sums += torch.stack([found.total.detach(), found.pairwise, found.regression, found.right]).double().cpu()
-        rate, norm = engine.lr, engine.step()
+        phase = next(one for one in phases if step < one.end)
+        rows = rows_of(step - phase.first, settings.batch, len(phase.train), settings.seed)
+        mine = share_of([phase.train[row] for row in rows], job.ranks.rank, job.ranks.world)
+        rate = engine.lr
+        sums, norm = update(job, settings, engine, chat, mine)
         step += 1
         loss, ranking, error, right = (value / settings.batch for value in job.ranks.sum(*sums.tolist()))
         parts = {} if settings.objective == "pairwise" else {"pairwise_loss": ranking, "regression_loss": error}
         machine = of_machine(job.ranks, time.perf_counter() - began)
         job.curves.add(step, loss=loss, accuracy=right, lr=rate, grad_norm=norm, **parts, **machine)
-        engine.report_skip(step, (("", numbers[row]) for row in rows))
+        engine.report_skip(step, (("", phase.train.numbers[row]) for row in rows))
         if job.ranks.rank == 0:
             note = f"loss {loss:.3f} accuracy {right:.2f}"
             progress.advance(1, note)
@@ -326,17 +468,22 @@ def fit(job: Job, settings: Reward, rankings: Rankings) -> tuple[Path, dict[str,
     checkpoint.save_last(job, step, {"model": engine}, {})
     if job.ranks.rank == 0:
         progress.finish(note)
-    return finish(job, settings, engine, chat, train, dropped)
 
 
-def finish(
-    job: Job, settings: Reward, engine: Engine, chat: Chat, train: Rankings, dropped: Counter[Unfit]
-) -> tuple[Path, dict[str, Any]]:
-    """Measure on the held-out pairs, normalise, and write what is to be committed: the folder, and the figures.
+def update(job: Job, settings: Reward, engine: Engine, chat: Reader, mine: Sequence[Ranking]) -> tuple[Tensor, float]:
+    """One update on this process's prompts of a batch: the sums of `Losses`, and the norm of the gradients."""
+    sums = torch.zeros(4, dtype=torch.float64)
+    for start in range(0, len(mine), engine.micro_batch):
+        groups = [ranked(chat, one, settings.max_tokens) for one in mine[start : start + engine.micro_batch]]
+        rewards = rewards_of_groups(engine, groups, chat.pad, job.ranks.device)
+        found = losses_of(rewards, groups, settings.objective, settings.regression_coef)
+        engine.backward(found.total / len(groups))
+        sums += torch.stack([found.total.detach(), found.pairwise, found.regression, found.right]).double().cpu()
+    return sums, engine.step()
 
-    It learned from the prompts `train`; `dropped` counts those that it could not learn from.
-    """
-    heldout, more = sift(job, settings, chat, Rankings(read_pairs(job, Kind.HELDOUT_PAIRS)), "pairwise")
+
+def finish(job: Job, settings: Reward, engine: Engine, chat: Reader, heldout: Rankings) -> tuple[Path, dict[str, Any]]:
+    """Measure on held-out prompts, normalise, and write what is to be committed: the folder, and what was measured."""
     rewards = score_groups(job, settings, engine.module, chat, heldout)
     groups = [ranked(chat, one, settings.max_tokens) for one in heldout]
     seen = [judged(*one) for one in zip(heldout, groups, rewards, strict=True)]
@@ -345,16 +492,19 @@ def finish(
         [both for one, given in zip(groups, rewards, strict=True) for both in zip(one.scores, given, strict=True)]
     )
     finite(job, metrics["heldout_loss"], "held-out loss is {} at the end")
-    weights = engine.weights()
-    if weights:
-        weights = normalised(weights, metrics["reward_mean"], max(metrics["reward_std"], 1e-6))
-    folder = job.scratch.fresh(f"result-{job.ranks.rank}")
-    model.save(engine.module, folder, chat, job.ranks.rank, weights)
+    folder = save(job, engine, chat, metrics)
     (folder / CALIBRATION).write_text(json.dumps(calibration(heldout, heldout.numbers, groups, seen)))
-    sides = {"training": (train, dropped), "heldout": (heldout, more)}
-    cuts = {
-        name: count_cuts(job, some, lambda one: ranked(chat, one, settings.max_tokens).cuts)
-        for name, (some, _) in sides.items()
-    }
-    left_out = {name: {reason.value: counts[reason] for reason in Unfit} for name, (_, counts) in sides.items()}
-    return folder, {"pairs": len(train), "dropped": left_out, "cuts": cuts, **metrics, **engine.figures()}
+    return folder, metrics
+
+
+def save(job: Job, engine: Engine, chat: Reader, metrics: Mapping[str, Any]) -> Path:
+    """Write the model, so that its rewards of preferred replies have mean 0 and standard deviation 1; the folder."""
+    folder, weights = job.scratch.fresh(f"result-{job.ranks.rank}"), engine.weights()
+    if weights:
+        deviation = max(metrics["reward_std"], 1e-6)
+        weights = normalised(weights, metrics["reward_mean"], deviation, str(engine.module.head_name))
+    if isinstance(chat, Chat):
+        model.save(engine.module, folder, chat, job.ranks.rank, weights)
+    elif job.ranks.rank == 0:
+        encoder.save(engine.module, folder, weights)
+    return folder

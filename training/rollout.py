@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.decoding import decoder, positions
+from training.decoding import by_sdpa, decoder, positions
 
 __all__ = ["Rollout", "draw", "generate", "left_pad", "positions", "response_logits", "row_seed"]
 
@@ -105,21 +105,22 @@ def generate(
     masks = torch.zeros(len(prompts), max_tokens, device=device)
     rows = torch.arange(len(prompts), device=device)  # those that have not left
     alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    under_way = decoder(model, tokens, attention, tokens.shape[1] + max_tokens, graphs)
-    for step in range(max_tokens):
-        logits = under_way.logits.float()
-        chosen = draw((logits / temperature).softmax(-1), uniforms[rows, step])
-        chosen = torch.where(alive, chosen, end_of_text)
-        replies[rows, step], masks[rows, step] = chosen, alive.float()
-        was, alive = alive, chosen != end_of_text  # also False for rows that ended earlier
-        left = int(alive.sum())
-        if not anyone(left > 0) or step == max_tokens - 1:
-            break
-        under_way.step(chosen, was)
-        if left and left <= under_way.leave_at * len(rows):  # short replies do not wait for long ones
-            stay = alive.nonzero().squeeze(1)
-            under_way.keep(stay)
-            under_way.logits, rows, alive = under_way.logits[stay], rows[stay], alive[stay]
+    with by_sdpa(model, graphs):
+        under_way = decoder(model, tokens, attention, tokens.shape[1] + max_tokens, graphs)
+        for step in range(max_tokens):
+            logits = under_way.logits.float()
+            chosen = draw((logits / temperature).softmax(-1), uniforms[rows, step])
+            chosen = torch.where(alive, chosen, end_of_text)
+            replies[rows, step], masks[rows, step] = chosen, alive.float()
+            was, alive = alive, chosen != end_of_text  # also False for rows that ended earlier
+            left = int(alive.sum())
+            if not anyone(left > 0) or step == max_tokens - 1:
+                break
+            under_way.step(chosen, was)
+            if left and left <= under_way.leave_at * len(rows):  # short replies do not wait for long ones
+                stay = alive.nonzero().squeeze(1)
+                under_way.keep(stay)
+                under_way.logits, rows, alive = under_way.logits[stay], rows[stay], alive[stay]
     model.train(training)
     tokens = torch.cat((tokens, replies[:, : step + 1]), dim=1)
     attention = torch.cat((attention, masks[:, : step + 1].long()), dim=1)

@@ -6,7 +6,7 @@ learn in the model's place.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 
 from contract import results
 from contract.conversation import Conversation
+from contract.errors import InputError
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.mixture import schedule
@@ -37,7 +38,8 @@ from training.models.lm import best_of, finite, heldout_loss, heldout_text, lear
 from training.models.sight import check_sight
 
 MOST_TASKS = 50
-"""Tasks whose held-out loss is told apart; the smaller ones are measured together, as `other tasks`."""
+"""Tasks whose held-out loss is told apart; the smaller ones are measured together: those that are learned as `other
+tasks`, those of which nothing is learned as `other tasks, not learned`."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,11 @@ class HeldOutChats:
 
     def __init__(self, job: Job, chats: Sequence[Conversation]) -> None:
         self.chats = chats
-        named = read_tasks(job, Kind.HELDOUT_CHATS)
-        common = {task for task, _ in Counter(named).most_common(MOST_TASKS)}
-        told = [task if task in common else "other tasks" for task in named]
+        tasks, learned = read_tasks(job, Kind.HELDOUT_CHATS), {*read_tasks(job, Kind.CHATS)}
+        told = told_apart(tasks, learned, MOST_TASKS)
         self.names = list(dict.fromkeys(told)) or [""]
-        self.numbers = [self.names.index(task) for task in told]
-        known = {*read_tasks(job, Kind.CHATS)}
-        self.learned = {name for name in self.names if name in known or name == "other tasks"}
+        self.numbers = [self.names.index(name) for name in told]
+        self.learned = {name for name, task in zip(told, tasks, strict=True) if task in learned}
 
     def batches(self, job: Job, micro_batch: int, chat: Chat, max_tokens: int) -> Iterator[Batch]:
         """This process's batches; every process gets equally many."""
@@ -80,17 +80,29 @@ class HeldOutChats:
             yield replace(one_each(encoded or [filler], chat.pad), sources=numbers)
 
 
+def told_apart(tasks: Sequence[str], learned: Container[str], most: int) -> list[str]:
+    """The name under which each chat is measured: its task, if that is one of the `most` largest, or a common one."""
+    large = {task for task, _ in Counter(tasks).most_common(most)}
+    common = {True: "other tasks", False: "other tasks, not learned"}
+    return [task if task in large else common[task in learned] for task in tasks]
+
+
 def run(job: Job) -> None:
     settings: Sft = job.settings
     chat = open_chat(job)
     train, heldout = read_chats(job, Kind.CHATS), HeldOutChats(job, read_chats(job, Kind.HELDOUT_CHATS))
+    if settings.patience and not heldout.learned:
+        raise InputError(
+            "sft.patience: no chat of a task that is learned is held out, so nobody can tell when to stop; "
+            "raise instructions.heldout_fraction, or leave patience out"
+        )
     chats_a_step = settings.batch - settings.text_rows
     steps = max(1, len(train) * settings.epochs // chats_a_step)
     engine = Engine(job, start(job, chat), settings.optim, settings.engine, settings.batch, steps)
 
     step, state = checkpoint.restore(job, {"model": engine})
     if step == 0:
-        state = _first_state(job, engine, heldout, chat)
+        state = _first_state(job, engine, train, heldout, chat)
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
     job.curves.steps = steps
     with _text(job, steps, step) as texts:
@@ -117,7 +129,7 @@ def run(job: Job) -> None:
                 state, best, _ = _note(job, engine, heldout, chat, step, state)
             checkpoint.save_when_due(job, step, steps, {"model": engine}, state, best)
     checkpoint.save_last(job, step, {"model": engine}, state)
-    _finish(job, engine, (train, heldout), chat, step, state, progress)
+    _finish(job, engine, (len(train), heldout), chat, step, state, progress)
 
 
 def start(job: Job, chat: Chat) -> Any:
@@ -125,6 +137,12 @@ def start(job: Job, chat: Chat) -> Any:
     settings: Sft = job.settings
     module = _base(job, chat, settings.engine.dtype, quantised=settings.lora.enabled and settings.lora.quantised)
     if settings.lora.enabled:
+        if chat.ends_reserved and job.ranks.rank == 0:
+            print(
+                f"warning: sft: replies end with {chat.end_token}, which pretraining never saw, and adapters train no "
+                "embeddings; if the model does not learn to stop, use sft.chat_template gristmill or zephyr",
+                flush=True,
+            )
         module = lora.with_adapters(module, settings.lora, settings.seed)
     if settings.packing or settings.text_rows:
         model.set_attention(job, module, settings.engine.dtype, apart=True)
@@ -144,11 +162,17 @@ def _base(job: Job, chat: Chat, dtype: model.Dtype, quantised: bool = False) -> 
     return vocabulary.brought(job, chat, folder, settings, lora.quantised if quantised else None)
 
 
-def _first_state(job: Job, engine: Engine, heldout: HeldOutChats, chat: Chat) -> dict[str, Any]:
-    """The state before the first step, with what the model was like then."""
+def _first_state(
+    job: Job, engine: Engine, train: Sequence[Conversation], heldout: HeldOutChats, chat: Chat
+) -> dict[str, Any]:
+    """The state before the first step, with what the model was like then.
+
+    Each chat is encoded once, so that one that the template refuses ends the task now, and not hours later.
+    """
+    state: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "text_tokens": 0, "stale": 0}
+    state["cuts"] = _cuts(job, chat, {"training": train, "heldout": heldout.chats})
     found = measure(job, engine, heldout, chat)
     before = together(found.judged)
-    state: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "text_tokens": 0, "stale": 0}
     state["before"] = before.loss if before else None
     state["tasks"] = {name: one.loss for name, one in (found.learned | found.apart).items()}
     state["text"] = {name: one.loss for name, one in measure_text(job, engine, chat).items()}
@@ -214,13 +238,16 @@ def measure_text(job: Job, engine: Engine, chat: Chat) -> dict[str, HeldOut]:
 def _finish(
     job: Job,
     engine: Engine,
-    data: tuple[Sequence[Conversation], HeldOutChats],
+    data: tuple[int, HeldOutChats],
     chat: Chat,
     step: int,
     state: dict[str, Any],
     progress: Progress,
 ) -> None:
-    """Take the best weights if the recipe waits for them, and commit the model with its figures."""
+    """Take the best weights if the recipe waits for them, and commit the model with its figures.
+
+    `data` are the number of training chats and the held-out ones.
+    """
     settings: Sft = job.settings
     train, heldout = data
     early = step if _stale(settings, state) else None
@@ -241,14 +268,17 @@ def _finish(
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     _save(job, engine, chat, folder)
     more = {
-        "cuts": _cuts(job, chat, {"training": train, "heldout": heldout.chats}),
+        "cuts": state["cuts"],
         "tasks": _tasks(state, found),
         "stopped_early": early,
         "taken_step": taken,
         **_forgotten(state["text"], texts),
         **engine.figures(),
     }
-    job.commit(folder, _summary(state, after, len(train), len(heldout.chats)).model_copy(update=more))
+    made = _summary(state, after, train, len(heldout.chats)).model_copy(update=more)
+    if job.ranks.rank == 0:
+        print("\n".join(f"{job.task.stage}: {line}" for line in report(made)), flush=True)
+    job.commit(folder, made)
 
 
 def _save(job: Job, engine: Engine, chat: Chat, folder: Any) -> None:
@@ -292,6 +322,19 @@ def _forgotten(before: Mapping[str, float], after: Mapping[str, HeldOut]) -> dic
             for name, one in after.items()
         },
     }
+
+
+def report(made: results.Sft) -> list[str]:
+    """What was learned and what was forgotten, by task and by source, as lines of the log."""
+    lines = [
+        f"held-out loss on replies {one['before']:.3f} -> {one['after']:.3f}, "
+        f"task {task or 'without a name'}{'' if one['learned'] else ', of which nothing was learned'}"
+        for task, one in made.tasks.items()
+    ]
+    return lines + [
+        f"perplexity of pretraining text {one['before']:.2f} -> {one['after']:.2f}, source {source}"
+        for source, one in made.text_sources.items()
+    ]
 
 
 def _summary(state: dict[str, Any], after: HeldOut | None, train: int, heldout: int) -> results.Sft:

@@ -58,8 +58,8 @@ class ChatSource(Source):
     shots: tuple[Annotated[int, Field(ge=0, le=8, strict=True)], ...] = (0,)
     """How many worked examples stand before the question, as turns. Each row draws one of these numbers.
 
-    The worked examples are rows from the beginning of the source, four times as many as the largest number. They are
-    used for nothing else, so that none of them is held out.
+    The worked examples are the first rows of the same task of the source, four times as many as the largest number.
+    They are used for nothing else, so that none of them is held out.
     """
 
     @model_validator(mode="after")

@@ -337,6 +337,26 @@ DECIDED = {
 """Options of DeepSpeed that the recipe decides -> what to do instead."""
 
 
+def _check_adapters(lora: "Lora", engine: Engine, optim: Optim) -> None:
+    """Raise ValueError for an engine or an optimizer that cannot carry adapters."""
+    if not lora.enabled:
+        return
+    if engine.stage_in_force == 3 or engine.group > 1:
+        raise ValueError(
+            "lora: the adapters are merged into whole matrices, and zero_stage 3, tensor_parallel and "
+            "pipeline_stages cut these; use engine.zero_stage 0, 1 or 2"
+        )
+    if optim.optimizer == "muon":
+        raise ValueError("lora: Muon makes updates of full rank, and adapters have none; use adamw")
+
+
+def _check_aligning(lora: "Lora", engine: Engine, optim: Optim) -> None:
+    """The same of a stage that aligns, which starts from `sft`'s result and holds no matrices of 4 bits."""
+    _check_adapters(lora, engine, optim)
+    if lora.enabled and lora.quantised:
+        raise ValueError("lora.quantised is for sft; leave it out here")
+
+
 def _check_whole(engine: Engine, **optims: Optim) -> None:
     """Raise ValueError for an optimizer that looks at whole matrices, which ZeRO cuts into pieces."""
     for name, optim in optims.items():
@@ -611,7 +631,9 @@ class Sft(Settings):
     packing: bool = runtime_only(False)
     """Short chats share a row of up to `max_tokens` tokens without seeing each other: the same loss in less time."""
     patience: Positive | None = None
-    """Stop once the held-out loss was not better in so many measurements, and take the model with the lowest one."""
+    """Stop once the held-out loss was not better in so many measurements, and take the model with the lowest one.
+
+    Then `eval_steps` decides the result, too."""
     text_sequences: Rows = 64
     """So many held-out sequences of the pretraining corpus are read before and after, to see what was forgotten."""
     max_tokens: Length = 1024
@@ -638,22 +660,19 @@ class Sft(Settings):
         _check_whole(self.engine, optim=self.optim)
         return self
 
+    def differences(self, default: Settings, above: str = "") -> Iterator[tuple[str, Any]]:
+        """As of every section; also how often it is measured, where that says when training ends."""
+        yield from super().differences(default, above)
+        if self.patience is not None and self.eval_steps != getattr(default, "eval_steps", None):
+            yield f"{above}eval_steps", self.eval_steps
+
     @model_validator(mode="after")
     def _adapters_fit(self) -> "Sft":
-        """Refuse what cannot carry adapters, and packing where only whole rows can be dealt out."""
-        if not self.lora.enabled:
-            return self
-        if self.engine.stage_in_force == 3 or self.engine.group > 1:
-            raise ValueError(
-                "lora: the adapters are merged into whole matrices, and zero_stage 3, tensor_parallel and "
-                "pipeline_stages cut these; use engine.zero_stage 0, 1 or 2"
-            )
-        if self.lora.quantised and self.engine.dtype != "fp32":
+        _check_adapters(self.lora, self.engine, self.optim)
+        if self.lora.enabled and self.lora.quantised and self.engine.dtype != "fp32":
             raise ValueError(
                 "lora.quantised: the adapters learn in float32 beside matrices of 4 bits; leave engine.dtype at fp32"
             )
-        if self.optim.optimizer == "muon":
-            raise ValueError("lora: Muon makes updates of full rank, and adapters have none; use adamw")
         return self
 
 
@@ -671,11 +690,18 @@ class Reward(Settings):
     regression_coef: Weight = 1.0
     """Of `both`: the weight of the squared error."""
     start_from: Uri | None = None
-    """The folder of another decoder to start from, perhaps a larger one than the policy; if unset, the SFT model.
+    """The folder of another model to start from, perhaps a larger one than the policy; if unset, the SFT model.
 
-    Any causal model of transformers in safetensors. Its tokenizer must be the one of `tokenizer.start_from`, or the
-    run's own: PPO hands over token ids.
+    Any causal model or encoder of transformers in safetensors. A causal model gets the policy's tokens, so its
+    tokenizer must be the one of `tokenizer.start_from`, or the run's own. An encoder, such as BERT, brings its own.
     """
+    pretrain_tasks: tuple[Text, ...] = ()
+    """Tasks of `preferences` that are learned before all others: large public comparisons, such as answers by votes.
+
+    Preference model pre-training (Askell et al. 2021, section 4). Held-out figures and the gate leave them out.
+    """
+    pretrain_epochs: Passes = 1
+    """Passes over these tasks, before `epochs` over the others."""
     seed: Seed = 0
 
     def outside(self) -> dict[str, str]:
@@ -694,7 +720,7 @@ class Judge(Settings):
     """
 
     share: BelowOne = 0.3
-    """Of the training prompts; `reward` learns from all others. 0: there is no second reward model."""
+    """Of the training prompts; `reward` and `dpo` learn from all others. 0: there is no second reward model."""
     engine: Engine = Engine()
     """What is unset is as in `reward`."""
     seed: Seed = 1
@@ -774,7 +800,15 @@ class Rollouts(Settings):
     cuda_graphs: bool = runtime_only(False)
     """On a GPU, the kernels that sample a token are started at once, by a CUDA graph. Not under ZeRO 3."""
     engine: Engine = Engine()
+    lora: Lora = Lora()
+    """Only adapters of the policy learn. The SFT model is the policy without them, so it is in memory once."""
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _vllm_takes_whole_models(self) -> "Rollouts":
+        if self.sampler == "vllm" and self.lora.enabled:
+            raise ValueError("sampler vllm takes the policy's matrices, and with lora these stand still; use own")
+        return self
 
     @model_validator(mode="after")
     def _graphs_of_whole_models(self) -> "Rollouts":
@@ -831,14 +865,17 @@ class Ppo(Rollouts):
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Ppo":
         _check_whole(self.engine, policy_optim=self.policy_optim, value_optim=self.value_optim)
+        _check_aligning(self.lora, self.engine, self.policy_optim)
         return self
 
 
 class Dpo(Settings):
-    """Direct preference optimisation (Rafailov et al. 2023) on the pairs of `preferences`: PPO without sampling."""
+    """Direct preference optimisation (Rafailov et al. 2023) on the pairs of `preferences` that are not the judge's."""
 
     optim: Optim = Optim(lr=5e-7, weight_decay=0.0)
     engine: Engine = Engine()
+    lora: Lora = Lora()
+    """Only adapters learn."""
     epochs: Passes = 1
     batch: Batch = 32
     """Pairs per step, over all processes."""
@@ -852,6 +889,7 @@ class Dpo(Settings):
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Dpo":
         _check_whole(self.engine, optim=self.optim)
+        _check_aligning(self.lora, self.engine, self.optim)
         return self
 
 
@@ -878,6 +916,7 @@ class Grpo(Rollouts):
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Grpo":
         _check_whole(self.engine, optim=self.optim)
+        _check_aligning(self.lora, self.engine, self.optim)
         return self
 
 

@@ -3,6 +3,8 @@
 `sft_vs_trl`, `reward_vs_trl`: tokens a second of our stage over those of TRL's SFTTrainer and RewardTrainer, with the same model, rows,
 batch, optimizer and threads, in float32. Both log every ten steps. Each runs one epoch of the same rows in an order of its own; its first
 WARM steps do not count. TRL gets the rows as tokens; our stage makes the tokens while it trains. All take turns, and each counts with its fastest.
+Tokens are those of the rows, without padding, a pair being two rows: our chats share rows (`sft.packing`), and our replies share their prompt,
+which changes no loss and no gradient. TRL pads each row; its own packing puts other rows into an update.
 """
 
 import json
@@ -29,6 +31,7 @@ from pipelines.spark import job as spark_job
 from training import pretrain, reward, sft
 from training.chat.template import open_chat
 from training.data.examples import read_chats, read_pairs
+from training.data.rankings import Rankings
 from training.engine.engine import Engine
 from training.engine.job import Job
 from training.engine.ranks import join
@@ -44,6 +47,7 @@ STAGES: dict[str, Any] = {"sft": sft, "reward": reward}
 
 def recipe(data: Path) -> tuple[str, ...]:
     """Overrides: a model of 10 M parameters, real chats and pairs, one epoch."""
+    more = {"sft": ", packing: true", "reward": ""}
     engine = f"{{micro_batch: {BATCH}, checkpoint_steps: 10000, log_steps: 10}}"
     optim = "{{lr: {lr}, weight_decay: 0.0, schedule: cosine, warmup_fraction: 0.0}}"
     return (
@@ -54,8 +58,9 @@ def recipe(data: Path) -> tuple[str, ...]:
         f"instructions.max_examples={ROWS}",
         f"preferences.data={data}/pref/hh-rlhf/helpful-base",
         f"preferences.max_examples={ROWS}",
+        "judge.share=0",
         *(
-            f"{stage}={{engine: {engine}, optim: {optim.format(lr=lr)}, epochs: 1, batch: {BATCH}, max_tokens: 512}}"
+            f"{stage}={{engine: {engine}, optim: {optim.format(lr=lr)}, epochs: 1, batch: {BATCH}, max_tokens: 512{more[stage]}}}"
             for stage, lr in LR.items()
         ),
     )
@@ -125,13 +130,14 @@ def prepare(folder: Path, data: Path) -> dict[str, Any]:
     chats = [chat.encode(turns, 512) for turns in read_chats(job_of(made, "sft"), Kind.CHATS)]
     train(made, "sft", sft)
     job = job_of(made, "reward")
-    pairs, _ = reward.sift(job, chat, read_pairs(job, Kind.PAIRS))
-    found = [reward.encode(chat, [pair], 512) for pair in pairs]
+    sifted = reward.sift(job, job.settings, chat, Rankings(read_pairs(job, Kind.PAIRS)), "pairwise")
+    found = [reward.ranked(chat, one, 512) for one in sifted.kept]
+    pairs = [(one.chats[better], one.chats[worse]) for one in found for better, worse in one.pairs]
     return {
         "uri": made.uri,
         "model": str(model),
         "sft": written(folder, "sft", ({"input_ids": ids, "assistant_masks": mask} for ids, mask in chats)),
-        "reward": written(folder, "reward", ({"chosen_ids": one, "rejected_ids": two} for one, two in found)),
+        "reward": written(folder, "reward", ({"chosen_ids": one, "rejected_ids": two} for one, two in pairs)),
     }
 
 

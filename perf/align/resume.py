@@ -1,14 +1,17 @@
-"""PPO, DPO and GRPO that are killed (SIGKILL) and started again end with the very bits of a run that nobody killed.
+"""Stages that are killed (SIGKILL) and started again end with the very bits of a run that nobody killed.
+
+SFT, the reward model, PPO, DPO and GRPO, and those that may learn adapters once more with them, if peft is installed.
 
 Each of ten runs a stage is killed at an update of its own, drawn from a seed: between the backward pass and the update, whatever is being
 uploaded. It then goes on from the checkpoint that it finds. Weights, curves and samples are compared with those of a run that was not killed.
-`resume_bit_identical_<stage>` counts the runs that ended alike.
+`resume_bit_identical_<stage>` counts the runs that ended alike; `<stage>_adapters` is the stage with adapters.
 """
 
 import hashlib
 import os
 import random
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +26,8 @@ from tests.training.conftest import OF_MACHINE
 
 KILLS = 10
 SETTINGS = {
+    "sft": ("sft.text_share=0.25", "sft.packing=true", "sft.patience=50", "sft.eval_steps=2", "sft.engine={micro_batch: 4, checkpoint_steps: 2}"),
+    "reward": ("reward.epochs=1", "reward.engine={micro_batch: 8, checkpoint_steps: 2}", "preferences.max_examples=160"),
     "ppo": (
         "ppo.steps=5", "ppo.ptx_coef=0.5", "ppo.kl_target=0.05", "ppo.normalise_rewards=true", "ppo.value_warmup_steps=1", "ppo.eval_steps=2",
         "ppo.eval_prompts=4", "ppo.kl_stop=0.5", "ppo.max_response_tokens=12",
@@ -37,17 +42,28 @@ SETTINGS = {
         "grpo.engine={micro_batch: 8, checkpoint_steps: 2}",
     ),
 }  # fmt: skip
+ADAPTED = ("sft", "ppo", "dpo", "grpo")
 
 
 def run(bars: Bars, data: Path) -> None:
-    from training import dpo, grpo, ppo  # noqa: F401 - what is imported before the fork is not imported sixty times
+    from training import dpo, grpo, ppo  # noqa: F401 - what is imported before the fork is not imported a hundred times
 
     with TemporaryDirectory() as name:
         os.environ["GRISTMILL_SCRATCH"] = str(Path(name) / "scratch")
         os.environ["OMP_NUM_THREADS"] = "1"
-        for stage, settings in SETTINGS.items():
-            made = make_chain(Path(name), *settings, name=stage)
-            bars.at_least(f"resume_bit_identical_{stage}", survived(made, stage), KILLS)
+        for label, stage, settings in cases():
+            made = make_chain(Path(name), *settings, name=label)
+            bars.at_least(f"resume_bit_identical_{label}", survived(made, stage), KILLS)
+
+
+def cases() -> list[tuple[str, str, tuple[str, ...]]]:
+    """(The name of a bar, the stage, its settings) of all that is killed."""
+    found = [(stage, stage, settings) for stage, settings in SETTINGS.items()]
+    if find_spec("peft") is None:
+        print("adapters: not measured, because peft is not installed")
+        return found
+    on = "lora={enabled: true, rank: 4}"
+    return [*found, *((f"{stage}_adapters", stage, (*SETTINGS[stage], f"{stage}.{on}")) for stage in ADAPTED)]
 
 
 def survived(made: Run, stage: str) -> int:
@@ -100,8 +116,9 @@ def _train(made: Run, stage: str, kill: int | None) -> int:
 
 def updates_of(made: Run, stage: str) -> int:
     """The updates of a finished run: of PPO those of the critic, which learns first."""
-    points = [point for point in points_of(made, stage) if point.name in ("updates", "loss")]
-    return int(sum(point.value for point in points)) if stage != "dpo" else len(points)
+    points = points_of(made, stage)
+    several = [point.value for point in points if point.name == "updates"]  # in one step
+    return int(sum(several)) if several else sum(point.name == "loss" for point in points)
 
 
 def points_of(made: Run, stage: str) -> list[Point]:

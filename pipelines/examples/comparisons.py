@@ -15,7 +15,7 @@ from typing import Any
 from contract.conversation import Conversation, Preference, Role, Turn
 from contract.examples import Unusable
 from contract.schema import Drop
-from pipelines.examples.fields import Row, number, number_at, plain, prompt_of, text_at, turns_of
+from pipelines.examples.fields import MOST_TURNS, Row, number, number_at, plain, prompt_of, said, text_at, turns_of
 from pipelines.examples.shapes import QUESTIONS, REPLIES, RowShape, asked, drawn
 
 CRITERIA = (
@@ -28,6 +28,10 @@ CRITERIA = (
     "harmlessness",
 )
 """Criteria of which more is better. HelpSteer's `verbosity` and `complexity` describe a reply and do not praise it."""
+
+
+MOST_REPLIES = 100
+"""Of one ranking that are compared: every two of them are looked at, and they make more pairs than any recipe takes."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,22 @@ class Ranking:
 
 
 def pairs_of(ranking: Ranking, most: int) -> list[Preference]:
-    """The pairs of a ranking, at most so many, drawn by their texts. Raises Unusable if there is none."""
+    """The pairs of a ranking, at most so many, drawn by their texts. Raises Unusable if there is none.
+
+    Of more than MOST_REPLIES replies, so many are drawn by their texts.
+    """
     if len(ranking.replies) < 2:
         raise Unusable(Drop.ONE_REPLY)
-    found = []
-    for one, other in itertools.combinations(dict.fromkeys(ranking.replies), 2):
+    replies, found = list(dict.fromkeys(ranking.replies)), []
+    if len(replies) > MOST_REPLIES:
+        replies = sorted(replies, key=lambda reply: drawn(reply.text, 1 << 62))[:MOST_REPLIES]
+    for one, other in itertools.combinations(replies, 2):
         better, worse = (one, other) if one.score > other.score else (other, one)
         if one.score != other.score and one.text != other.text:
             scores = (better.score, worse.score) if ranking.rated else (None, None)
             found.append(Preference(ranking.prompt, better.text, worse.text, ranking.task, *scores))
     if not found:
-        equal = len({reply.text for reply in ranking.replies}) == 1
+        equal = len({reply.text for reply in replies}) == 1
         raise Unusable(Drop.REPLIES_ARE_EQUAL if equal else Drop.REPLIES_TIE)
     if len(found) > most:
         found = sorted(found, key=lambda pair: drawn(f"{pair.chosen}\0{pair.rejected}", 1 << 62))[:most]
@@ -73,12 +82,12 @@ def pairs_of(ranking: Ranking, most: int) -> list[Preference]:
 def gathered(rankings: Iterable[tuple[str, Ranking | Unusable, str]]) -> Iterator[tuple[str, Ranking | Unusable, str]]:
     """The same rows, with those that follow each other and rate replies to one prompt made one: HelpSteer's rows.
 
-    A row is its place, what was found, and its first characters.
+    A row is its place, what was found, and its first characters. After MOST_REPLIES replies, another ranking begins.
     """
     held: tuple[str, Ranking, str] | None = None
     for place, found, snippet in rankings:
         if isinstance(found, Ranking) and found.open:
-            if held and held[1].prompt == found.prompt:
+            if held and held[1].prompt == found.prompt and len(held[1].replies) < MOST_REPLIES:
                 held = (held[0], replace(held[1], replies=held[1].replies + found.replies), held[2])
                 continue
             if held:
@@ -95,7 +104,9 @@ def gathered(rankings: Iterable[tuple[str, Ranking | Unusable, str]]) -> Iterato
 
 def parse_dialogue(text: str) -> Conversation:
     """The turns of a dialogue with the marks `Human:` and `Assistant:`. It must end with a reply that is not empty."""
-    pieces = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
+    pieces = re.split(r"(?:^|\n\n)(Human|Assistant):", text, maxsplit=MOST_TURNS + 1)
+    if len(pieces) > 2 * MOST_TURNS + 1:
+        raise Unusable(Drop.NOT_A_DIALOGUE, f"more than {MOST_TURNS:,} turns")
     names: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
     turns = tuple(Turn(names[name], words.strip()) for name, words in zip(pieces[1::2], pieces[2::2], strict=True))
     if pieces[0].strip() or len(turns) < 2 or turns[-1].role != "assistant":
@@ -115,7 +126,15 @@ def _whole_dialogues(row: Row) -> list[Ranking]:
     chosen, rejected = (_spoken(row, key) for key in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1]:
         raise Unusable(Drop.PROMPTS_DIFFER)
-    return [ordered(chosen[:-1], (chosen[-1].text, rejected[-1].text))]
+    return [_preferred(row, chosen[:-1], chosen[-1].text, rejected[-1].text)]
+
+
+def _preferred(row: Row, prompt: Conversation, chosen: str, rejected: str) -> Ranking:
+    """A pair, with the scores beside it if they say the same as its order (UltraFeedback, binarized)."""
+    better, worse = (number_at(row, f"score_{side}", f"{side}_score") for side in ("chosen", "rejected"))
+    if better is None or worse is None or better <= worse:
+        return ordered(prompt, (chosen, rejected))
+    return Ranking(prompt, (Reply(chosen, better), Reply(rejected, worse)), rated=True)
 
 
 def _spoken(row: Row, key: str) -> Conversation:
@@ -130,25 +149,17 @@ def _chosen(row: Row) -> list[Ranking]:
     """A prompt, {chosen, rejected}: texts, messages, or lists of messages that may repeat the prompt."""
     if isinstance(row["chosen"], list) and len(row["chosen"]) > 1:
         return _whole_dialogues(row)
-    return [ordered(asked(row), (_said(row["chosen"], "chosen"), _said(row["rejected"], "rejected")))]
+    return [_preferred(row, asked(row), said(row["chosen"], "chosen"), said(row["rejected"], "rejected"))]
 
 
-def _said(value: Any, key: str) -> str:
-    """The words of a reply: a text, a message, or a list of one message."""
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return text_at(value, *SAID) if isinstance(value, dict) else text_at({key: value}, key)
-
-
-SAID = ("response", "text", "content", "value", "output", "completion", "answer", "body")
 SCORES = ("score", "reward", "rating", "pm_score", "votes", "upvotes", "rank")
 
 
 def _logged(row: Row) -> list[Ranking]:
     """A production log: the answer that was accepted, and those that were rejected."""
     refused = row["rejected"] if isinstance(row["rejected"], list) else [row["rejected"]]
-    worse = tuple(Reply(_said(reply, "rejected"), 0.0) for reply in refused)
-    return [Ranking(asked(row), (Reply(_said(row["accepted"], "accepted"), 1.0), *worse))]
+    worse = tuple(Reply(said(reply, "rejected"), 0.0) for reply in refused)
+    return [Ranking(asked(row), (Reply(said(row["accepted"], "accepted"), 1.0), *worse))]
 
 
 def _of_replies(row: Row) -> tuple[str, list[Any]]:
@@ -165,7 +176,7 @@ def _scored(weights: Mapping[str, float], row: Row) -> list[Ranking]:
     """
     key, replies = _of_replies(row)
     prompt = asked({name: value for name, value in row.items() if name != key})
-    words = [_said(reply, key) for reply in replies]
+    words = [said(reply, key) for reply in replies]
     beside = row.get("scores", row.get("ranks", row.get("rank")))
     if isinstance(beside, list) and len(beside) == len(words):
         sign = 1 if row.get("scores") is not None else -1
@@ -232,6 +243,8 @@ def _answered(row: Row) -> list[Ranking]:
     if not question:
         raise Unusable(Drop.MISSING_TEXT, "question")
     found = []
+    if not isinstance(row["answers"], list):
+        raise Unusable(Drop.MISSING_TEXT, "answers")
     for answer in row["answers"]:
         votes = number_at(answer, "pm_score", "score", "votes", "upvotes") if isinstance(answer, dict) else None
         if votes is None:
@@ -239,7 +252,7 @@ def _answered(row: Row) -> list[Ranking]:
         accepted = any(answer.get(key) is True for key in ("selected", "accepted", "is_accepted"))
         ready = "pm_score" in answer
         score = votes if ready else by_votes(votes, accepted)
-        found.append(Reply(_said(answer, "answers"), score))
+        found.append(Reply(said(answer, "answers"), score))
     return [Ranking((Turn("user", question),), tuple(found), rated=True)]
 
 
@@ -257,10 +270,12 @@ def _tree(row: Row) -> list[Ranking]:
         if not isinstance(node, dict) or not isinstance(node.get("text"), str) or len(before) > MOST_TURNS:
             raise Unusable(Drop.NOT_A_DIALOGUE, "a message of the tree has no text")
         role: Role = "assistant" if node.get("role") == "assistant" else "user"
-        if not (said := plain(node["text"], "text")):
+        if not (words := plain(node["text"], "text")):
             continue
-        turns = (*before, Turn(role, said))
-        replies = [one for one in node.get("replies") or () if isinstance(one, dict) and not one.get("deleted")]
+        turns = (*before, Turn(role, words))
+        found_below = node.get("replies")
+        below = found_below if isinstance(found_below, list) else []
+        replies = [one for one in below if isinstance(one, dict) and not one.get("deleted")]
         waiting += [(turns, reply) for reply in reversed(replies)]
         ranked = [(one["text"], rank) for one in replies if (rank := number(one.get("rank"))) is not None]
         if role == "user" and len(ranked) > 1:
@@ -270,8 +285,6 @@ def _tree(row: Row) -> list[Ranking]:
         raise Unusable(Drop.ONE_REPLY)
     return found
 
-
-MOST_TURNS = 200
 
 Compared = RowShape[Ranking]
 

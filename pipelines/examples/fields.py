@@ -11,6 +11,8 @@ from contract.schema import Drop
 Row = Mapping[str, Any]
 
 MAX_TASK_CHARS = 80
+MOST_TURNS = 1000
+"""Of a dialogue: no people talk so long. A template may be rendered once for each turn."""
 
 ROLES: Mapping[str, Role] = {
     "system": "system", "developer": "system",
@@ -63,6 +65,17 @@ def plain(value: Any, key: str) -> str:
     return clean(value)
 
 
+def said(value: Any, key: str) -> str:
+    """The cleaned words of a reply: a text, a message, or a list of one message. Raises Unusable if there are none."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return text_at(value, *SAID) if isinstance(value, dict) else text_at({key: value}, key)
+
+
+SAID = ("response", "text", "content", "value", "output", "completion", "answer", "body")
+"""Where an object holds the words of a reply."""
+
+
 def number_at(row: Row, *keys: str) -> float | None:
     """The number at the first of these keys that has one; digits in a text count, `true` does not."""
     for key in keys:
@@ -100,6 +113,8 @@ def turns_of(messages: Any, tools: Any = None, system: Any = None) -> Conversati
     """
     if not isinstance(messages, list | tuple) or not messages:
         raise Unusable(Drop.NOT_A_DIALOGUE, "no list of messages")
+    if len(messages) > MOST_TURNS:
+        raise Unusable(Drop.NOT_A_DIALOGUE, f"{len(messages):,} turns, more than {MOST_TURNS:,}")
     turns = [_turn(message) for message in messages]
     if system is not None and plain(system, "system"):
         turns.insert(0, Turn("system", plain(system, "system")))

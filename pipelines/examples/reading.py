@@ -16,6 +16,7 @@ from contract.errors import InputError
 from contract.examples import Unusable
 from contract.schema import SNIPPET_CHARS, Drop
 from contract.settings.examples import ChatSource, Examples, Instructions, Preferences, Prompts, Source
+from contract.store import split_uri
 from pipelines.examples.comparisons import Ranking, comparisons, gathered, pairs_of
 from pipelines.examples.fields import number_at, task_of
 from pipelines.examples.shapes import CHATS, PROMPTS, RowShape, answers_of, shape_of
@@ -56,8 +57,9 @@ def find(key: str, uri: str, parse: Parse[T], shapes: Counter[str]) -> Iterator[
     damaged, and StoreError if the store fails.
     """
     store, files, _ = list_files(key, uri, named=NAMED)
+    named = split_uri(uri)[1]
     for file in files:
-        folder = _subfolder(uri, file.path)
+        folder = _subfolder(named, file.path)
         for row in rows_of(store, file.path, all_columns=True):
             if row.ends and isinstance(row.value, Unusable):
                 full = store.full(file.path)
@@ -78,10 +80,10 @@ def find(key: str, uri: str, parse: Parse[T], shapes: Counter[str]) -> Iterator[
                 yield Found(place, one, "", row.value, folder)
 
 
-def _subfolder(uri: str, path: str) -> str:
+def _subfolder(folder: str, path: str) -> str:
     """The first folder below the one that the recipe names, in which a file stands; empty if it stands in none."""
-    tail = path.rpartition(f"{uri.rstrip('/').rpartition('/')[2]}/")[2]
-    return tail.split("/")[0] if "/" in tail else ""
+    below = path.removeprefix(f"{folder.rstrip('/')}/") if path != folder else ""
+    return below.split("/")[0] if "/" in below else ""
 
 
 def _snippet(head: bytes, value: Any) -> str:
@@ -126,13 +128,18 @@ def _example(one: Found[Conversation], task: str, source: Source, quality_key: s
 
 
 def _shown(rows: Iterable[Row[Example]], shots: Sequence[int], seed: int) -> Iterator[Row[Example]]:
-    """The rows with worked examples before them; the first ones are these, and are dropped."""
-    pool: list[Conversation] = []
+    """The rows with worked examples of their task before them; the first ones of each task are these, and dropped.
+
+    So no task of which nothing is learned is shown to another.
+    """
+    pools: dict[str, list[Conversation]] = {}
     wanted = POOL * max(shots)
     for row in rows:
         if isinstance(row.found, Unusable) or not wanted:
             yield row
-        elif len(pool) < wanted:
+            continue
+        pool = pools.setdefault(row.found.task, [])
+        if len(pool) < wanted:
             pool.append(row.found.turns)
             yield Row(row.place, Unusable(Drop.WORKED_EXAMPLE), row.found.turns[0].text[:SNIPPET_CHARS])
         else:
@@ -208,15 +215,17 @@ def inspect(key: str, data: str, rows: Iterable[Row[Any]], shapes: Counter[str],
 
     Raises InputError if no row is usable; the message names the first bad row and what is allowed.
     """
-    usable, bad, first = 0, 0, ""
+    usable, bad, first, why = 0, 0, "", "it is empty"
     for row in rows:
-        if isinstance(row.found, Unusable):
-            bad += row.found.reason is not Drop.WORKED_EXAMPLE
+        if not isinstance(row.found, Unusable):
+            usable += 1
+        elif row.found.reason is not Drop.WORKED_EXAMPLE:
+            bad += 1
             first = first or f"{row.place}: {row.found}"
         else:
-            usable += 1
+            why = "all of them are worked examples, see `shots`"
     if not usable:
-        raise InputError(f"{key}: {data} holds no usable row ({first or 'it is empty'}); allowed: {allowed}")
+        raise InputError(f"{key}: {data} holds no usable row ({first or why}); allowed: {allowed}")
     return f"{key}: {usable:,} usable rows{listed(shapes)}" + (f", {bad:,} unusable, the first: {first}" if bad else "")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from contract.conversation import Conversation, Turn
 from contract.examples import Unusable
 from contract.schema import Drop
-from pipelines.examples.fields import Row, chat_of, plain, present, prompt_of, text_at, turns_of
+from pipelines.examples.fields import MOST_TURNS, Row, chat_of, plain, present, prompt_of, said, text_at, turns_of
 
 T = TypeVar("T")
 Keys = tuple[str, ...]
@@ -80,10 +80,14 @@ QUESTIONS = ("instruction", "prompt", "question", "query", "input", "inputs")
 def _before(row: Row) -> Conversation:
     system = text_at(row, "system", "system_prompt", default="")
     turns = [Turn("system", system)] if system else []
-    for pair in row.get("history") or ():
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise Unusable(Drop.NOT_A_DIALOGUE, "history is no list of pairs")
-        turns += [Turn("user", plain(pair[0], "history")), Turn("assistant", plain(pair[1], "history"))]
+    history = row.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise Unusable(Drop.NOT_A_DIALOGUE, "history is no list of pairs")
+    if len(history) > MOST_TURNS // 2:
+        raise Unusable(Drop.NOT_A_DIALOGUE, f"{len(history):,} pairs of history, more than {MOST_TURNS // 2:,}")
+    for question, reply in history:
+        turns += [Turn("user", text_at({"history": question}, "history"))]
+        turns += [Turn("assistant", text_at({"history": reply}, "history"))]
     return tuple(turns)
 
 
@@ -98,7 +102,7 @@ def _key(row: Row, keys: Keys) -> str:
 
 
 def _one_reply(*keys: str) -> Callable[[Row], list[Conversation]]:
-    return lambda row: [(*asked(row), Turn("assistant", text_at(row, *keys)))]
+    return lambda row: [(*asked(row), Turn("assistant", said(row[_key(row, keys)], _key(row, keys))))]
 
 
 def _many_replies(row: Row) -> list[Conversation]:
@@ -107,11 +111,7 @@ def _many_replies(row: Row) -> list[Conversation]:
     if not isinstance(row[key], list) or not row[key]:
         raise Unusable(Drop.MISSING_TEXT, key)
     prompt = asked(row)
-    return [(*prompt, Turn("assistant", _filled(plain(_worded(reply), key), key))) for reply in row[key]]
-
-
-def _worded(reply: Any) -> Any:
-    return text_at(reply, "text", "response", "content", "output") if isinstance(reply, dict) else reply
+    return [(*prompt, Turn("assistant", said(reply, key))) for reply in row[key]]
 
 
 def _filled(text: str, key: str) -> str:
@@ -144,11 +144,18 @@ TELLING = (
 
 
 def _classified(row: Row) -> list[Conversation]:
-    words, label = text_at(row, "text", "sentence"), text_at(row, "label_text", "label")
-    wording = CLASSIFYING[drawn(words, len(CLASSIFYING))]
+    words = text_at(row, "text", "sentence")
     options = row.get("labels", row.get("options"))
-    choice = f"\n\nLabels: {', '.join(map(str, options))}" if isinstance(options, list) and options else ""
-    return [(Turn("user", wording.format(words) + choice), Turn("assistant", label))]
+    names = [plain(str(one), "labels") for one in options] if isinstance(options, list) else []
+    label = row[_key(row, LABELS)]
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
+        label = names[label]  # the number of a label
+    wording = CLASSIFYING[drawn(words, len(CLASSIFYING))]
+    choice = f"\n\nLabels: {', '.join(names)}" if names else ""
+    return [(Turn("user", wording.format(words) + choice), Turn("assistant", text_at({"label": label}, "label")))]
+
+
+LABELS = ("label_text", "label")
 
 
 def _told(row: Row) -> list[Conversation]:
@@ -173,7 +180,7 @@ CHATS: tuple[RowShape[Conversation], ...] = (
     RowShape("input/target", (("input", "inputs"), ("target", "targets", "output")),
              _one_reply("target", "targets", "output")),
     RowShape("prompt/completion", (("prompt",), ("completion", "response")), _one_reply("completion", "response")),
-    RowShape("classification", (("text", "sentence"), ("label_text", "label")), _classified),
+    RowShape("classification", (("text", "sentence"), LABELS), _classified),
     RowShape("entity/facts", (("entity",), ("facts",)), _told),
     RowShape("several outputs", (QUESTIONS, REPLIES), _many_replies),
 )  # fmt: skip

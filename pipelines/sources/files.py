@@ -66,7 +66,8 @@ def list_files(
     shown = [file for file in found if not any(part[:1] in "._" for part in file.path[len(name) + 1 :].split("/"))]
     files = [file for file in shown if text or named.search(file.path)]
     if not files:
-        what = f"none of its {len(found)} files ends in .jsonl, .json, .parquet or .txt, packed as .gz or .zst or not"
+        ends = ".jsonl, .json, .parquet or .txt" if named is NAMED else ".jsonl, .json or .parquet"
+        what = f"none of its {len(found)} files ends in {ends}, packed as .gz or .zst or not"
         raise InputError(f"{key}: {uri}: {what if found else 'no such file or folder'}")
     return store, files, len(found) - len(files)
 

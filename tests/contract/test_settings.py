@@ -25,7 +25,7 @@ from contract.settings.corpus import (
 from contract.settings.examples import ChatSource, Instructions, Template
 from contract.settings.filter import DropsIf, Filter, GopherQuality, GopherRepetition, RuleSet
 from contract.settings.spark import memory_bytes
-from contract.settings.training import Engine, Model, Sft
+from contract.settings.training import Dpo, Engine, Grpo, Model, Ppo, Sft
 
 SCHEMA = Path(__file__).with_name("recipe_schema.json")
 
@@ -261,6 +261,13 @@ def test_a_source_holds_no_secret(source: str) -> None:
     assert "geheim" not in str(error.value)
 
 
+def test_how_often_it_is_measured_decides_a_result_that_waits_for_it() -> None:
+    usual = Sft()
+    assert dict(Sft(eval_steps=7).differences(usual, "sft.")) == {}
+    assert dict(Sft(eval_steps=7, patience=2).differences(usual, "sft.")) == {"sft.patience": 2, "sft.eval_steps": 7}
+    assert dict(Sft(patience=2).differences(usual, "sft.")) == {"sft.patience": 2}
+
+
 @pytest.mark.parametrize("source", ["https://h:8443/x/", "s3://bucket/a@b?c", "/data/a@b#c?"])
 def test_other_sources_may_hold_any_sign(source: str) -> None:
     assert parse(f"crawl: {{source: '{source}'}}", "here").crawl.source == source
@@ -431,6 +438,22 @@ def test_what_cannot_carry_adapters_is_refused(given: dict[str, Any], said: str)
         Sft.model_validate(given | {"lora": {"enabled": True, **given.get("lora", {})}})
     given.pop("lora", None)
     Sft.model_validate(given)
+
+
+@pytest.mark.parametrize("kind", [Ppo, Dpo, Grpo])
+def test_stages_that_align_carry_adapters_where_sft_does_and_none_of_4_bits(kind: type[Settings]) -> None:
+    on: dict[str, Any] = {"enabled": True}
+    kind.model_validate({"lora": on, "engine": {"zero_stage": 2}})
+    with pytest.raises(ValidationError, match="lora: the adapters are merged into whole matrices"):
+        kind.model_validate({"lora": on, "engine": {"zero_stage": 3}})
+    with pytest.raises(ValidationError, match=r"lora.quantised is for sft"):
+        kind.model_validate({"lora": on | {"quantised": True}})
+    optim = "policy_optim" if kind is Ppo else "optim"
+    with pytest.raises(ValidationError, match="lora: Muon makes updates of full rank"):
+        kind.model_validate({"lora": on, optim: {"optimizer": "muon"}})
+    if kind is not Dpo:
+        with pytest.raises(ValidationError, match="sampler vllm takes the policy's matrices"):
+            kind.model_validate({"lora": on, "sampler": "vllm"})
 
 
 def test_the_rows_of_text_leave_one_for_chats() -> None:

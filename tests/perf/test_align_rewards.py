@@ -2,19 +2,16 @@
 
 import math
 import random
-from pathlib import Path
 
 import pytest
 
 from contract.conversation import Turn
-from perf.align import cuts, hh, known_reward
+from perf.align import hh, known_reward
 from perf.align.__main__ import names
-from perf.bars import Bars
-from training.chat import template
 
 
 def test_every_bench_is_found() -> None:
-    assert {"cuts", "hh", "known_reward"} <= {*names()}
+    assert {"hh", "known_reward"} <= {*names()}
 
 
 def test_pairs_are_ranked_as_often_as_bradley_and_terry_say() -> None:
@@ -40,29 +37,3 @@ def test_dialogues_of_hh_are_read_with_their_turns() -> None:
         Turn("user", "And?"),
         Turn("assistant", "No: Human"),
     )
-
-
-def test_a_cut_that_is_not_counted_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = [
-        {
-            key: f"\n\nHuman: {' '.join(str(number * step % 997) for step in range(300))}\n\nAssistant: {reply} {number}"
-            for key, reply in both
-        }
-        for number in range(20)
-        for both in [(("chosen", "yes"), ("rejected", "no"))]
-    ]
-    monkeypatch.setattr(cuts, "read_hh", lambda data: [pair for row in rows for pair in [_pair(row)]])
-    bars = Bars()
-    cuts.run(bars, tmp_path)
-    assert capsys.readouterr().out.splitlines()[-1] == "BAR truncations_uncounted 0 0 ok"
-    kept = template.keep_turns
-    monkeypatch.setattr(template, "keep_turns", lambda turns, room: (kept(turns, room)[0], frozenset()))
-    cuts.run(bars, tmp_path)
-    assert bars.short == ["truncations_uncounted"]
-
-
-def _pair(row: dict[str, str]) -> "hh.Preference":
-    chosen, rejected = (hh.turns_of(row[key]) for key in ("chosen", "rejected"))
-    return hh.Preference(chosen[:-1], chosen[-1].text, rejected[-1].text)

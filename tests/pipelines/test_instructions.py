@@ -239,6 +239,33 @@ def test_a_run_is_refused_before_it_starts(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"heldout_tasks": ["b", "sum"]}, r"heldout_tasks: no row is of the task 'sum'; there are a, b"),
+        ({"select": {"examples": 1, "quality_key": "x"}}, r"select\.quality_key: no row has a number at 'x'"),
+        ({"sources": {}, "heldout_tasks": ["a"]}, r"heldout_tasks: no row is of the task 'a'; the rows name no tasks"),
+        ({"sources": {}, "select": {"examples": 9}}, r"select\.examples: chooses among the rows of files; name some"),
+        ({"sources": {}, "max_per_task": 9}, r"max_per_task: chooses among the rows of files; name some"),
+    ],
+)
+def test_a_choice_by_what_no_row_has_is_refused(
+    resolve_run: Any, made: Callable[..., Any], tmp_path: Path, given: dict[str, Any], why: str
+) -> None:
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    sources = {}
+    for task in ("a", "b"):
+        (tmp_path / f"{task}.jsonl").write_text(json.dumps({"instruction": task, "output": "c", "reward": 2}) + "\n")
+        sources[task] = {"data": f"{tmp_path}/{task}.jsonl"}
+    settings = {f"instructions.{key}": value for key, value in ({"sources": sources} | given).items()}
+    with pytest.raises(InputError, match=rf"^instructions\.{why}"):
+        instructions.check(StageSettings(resolve_run(tmp_path / "crawl", settings).recipe, "instructions"))
+    if sources == settings["instructions.sources"]:
+        with pytest.raises(InputError, match=rf"^instructions\.{why}"):
+            made(settings)
+
+
 def test_real_instructions(made: Callable[..., Any], data_dir: Path) -> None:
     run, done = made({"instructions.data": str(data_dir / "sft" / "llama-factory" / "alpaca_en_demo.json")})
     train, heldout = read(run, done, Kind.CHATS), read(run, done, Kind.HELDOUT_CHATS)

@@ -112,6 +112,20 @@ def test_what_the_recipe_asks_is_told_with_what_was_measured(run: Run, commit: C
     assert len(gate.view(run).criteria) == 2
 
 
+def test_what_was_left_out_is_told_with_its_reason(run: Run, commit: Callable[..., None]) -> None:
+    assert gate.view(run).left_out == ""
+    dropped = {
+        "training": {"equal": 2, "lost_end": 0, "\x1b[31m": 3},
+        "heldout": {"lost_end": 1200},
+        "other": {"equal": 1},
+    }
+    commit("reward", REWARD.model_copy(update={"dropped": dropped}))
+    assert gate.view(run).left_out == (
+        "of the training prompts, 2 whose replies became the same within reward.max_tokens; "
+        "of the held-out prompts, 1,200 whose replies lost their end within reward.max_tokens"
+    )
+
+
 def test_tasks_and_histograms_are_told_as_they_were_committed(run: Run, commit: Callable[..., None]) -> None:
     figures = {"pairs": 4, "accuracy": 0.5, "low": 0.1, "high": 0.9}
     named = {f"{number} \x1b[31m": figures for number in range(60)} | {"broken": {"pairs": 1}}

@@ -1,13 +1,16 @@
 """Decoding in place and in fixed shapes against whole forward passes, with rows that leave on the way."""
 
+import contextlib
+from collections.abc import Iterator
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from training.decoding import Fixed, Growing, Slab, decoder, growing_cache, positions
+from training.decoding import Fixed, Growing, Slab, by_sdpa, decoder, growing_cache, positions
 from training.rollout import generate, left_pad, row_seed
 
 SHAPE: dict[str, Any] = {
@@ -38,6 +41,56 @@ def test_logits_are_those_of_whole_passes_also_after_rows_have_left(model: Llama
             under_way.keep(torch.tensor([0, 2]))
             under_way.logits, rows = under_way.logits[[0, 2]], [0, 2]
     assert rows == [0, 2]
+
+
+@torch.no_grad()
+def test_the_replay_of_a_graph_reads_each_token_once(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call before a capture and the capture leave no trace. A graph's stand-in calls the model at each replay."""
+    said: list[str] = []
+
+    class Graph:
+        def replay(self) -> None:
+            said.append("replay")
+            under_way.logits.copy_(under_way._call(under_way._tokens, under_way._places))
+
+    @contextlib.contextmanager
+    def capture(graph: Graph, capture_error_mode: str) -> Iterator[None]:
+        said.append(capture_error_mode)
+        yield
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, stand_in in (
+        ("Stream", lambda: stream), ("current_stream", lambda: stream), ("stream", lambda one: contextlib.nullcontext()),
+        ("CUDAGraph", Graph), ("graph", capture),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    tokens, attention = left_pad(PROMPTS, 0, "cpu")
+    under_way, other = Fixed(model, tokens, attention, 12), Growing(model, tokens, attention, 12)
+    under_way._graphs = True
+    for token in range(4):
+        chosen, alive = (
+            torch.tensor([4, token, 2])[: len(other.logits)],
+            torch.ones(len(other.logits), dtype=torch.bool),
+        )
+        for one in (under_way, other):
+            one.step(chosen, alive)
+        torch.testing.assert_close(under_way.logits, other.logits, rtol=1e-4, atol=1e-4)
+        if token == 1:
+            for one in (under_way, other):
+                one.keep(torch.tensor([0, 2]))
+                one.logits = one.logits[[0, 2]]
+    assert said == ["thread_local", "replay", "replay"] * 2, "rows that leave make another graph necessary"
+
+
+def test_graphs_have_attention_that_reads_no_values(model: LlamaForCausalLM) -> None:
+    model = deepcopy(model)
+    for usual, graphs, inside in (
+        ("flash_attention_2", True, "sdpa"), ("flash_attention_2", False, "flash_attention_2"), ("eager", True, "eager"),
+    ):  # fmt: skip
+        model.config._attn_implementation = usual
+        with by_sdpa(model, graphs):
+            assert model.config._attn_implementation == inside
+        assert model.config._attn_implementation == usual
 
 
 @pytest.mark.parametrize("graphs", [False, True])

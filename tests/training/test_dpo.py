@@ -8,14 +8,20 @@ from typing import Any
 import pytest
 import torch
 
+from contract.conversation import opening
 from contract.errors import InputError
+from contract.kinds import Kind
 from contract.manifest import need
 from contract.settings.training import Dpo
 from tests.training.conftest import OF_MACHINE
 from tests.training.test_ppo import PlainEngine, job_of, tiny_policy
 from training import dpo
 from training.chat.template import Fit
+from training.data.examples import read_pairs
+from training.data.rankings import Rankings
 from training.engine.job import Job
+from training.models import llama as model
+from training.reward import divided
 
 DPO = (
     "align=dpo", "dpo.max_tokens=64", "dpo.batch=16", "dpo.beta=0.3", "dpo.label_smoothing=0.1",
@@ -81,6 +87,21 @@ def test_a_closed_gate_is_refused(align: Callable[..., Job]) -> None:
         dpo.run(align("dpo", *DPO, "gate.min_accuracy=1.0"))
 
 
+def test_the_judges_pairs_are_left_to_it(align: Callable[..., Job]) -> None:
+    """`evaluate` asks the judge whether the policy got better, so both must not have learned the same pairs by heart."""
+    job = align("dpo", *DPO)
+    pairs, share = read_pairs(job, Kind.PAIRS), job.setting("judge.share")
+    rankings = Rankings(pairs)
+    judges = {opening(one.prompt) for one in divided(job, rankings, share, judge=True)}
+    own = {opening(one.prompt) for one in dpo.for_policy(job, pairs)}
+    assert judges
+    assert own
+    assert not judges & own
+    assert judges | own == {opening(one.prompt) for one in pairs}
+    alone = align("dpo", *DPO, "judge.share=0")
+    assert len(dpo.for_policy(alone, pairs)) == len(pairs)
+
+
 @pytest.fixture(scope="module")
 def done(align: Callable[..., Job], curves: Callable[..., Any], tensors: Callable[..., Any]) -> SimpleNamespace:
     """A whole run, whose result is then deleted, so that the same task can run again."""
@@ -109,6 +130,32 @@ def test_a_stopped_run_ends_as_one_that_was_not(done: Any, final_tensors: Callab
     resumed = final_tensors("dpo", 3, *DPO)
     assert done.tensors.keys() == resumed.keys()
     assert all(torch.equal(done.tensors[name], resumed[name]) for name in resumed)
+
+
+def test_adapters_may_learn_alone(
+    align: Callable[..., Job],
+    curves: Callable[..., Any],
+    tensors: Callable[..., Any],
+    final_tensors: Callable[..., Any],
+) -> None:
+    """And a run that was stopped ends with the same bits."""
+    pytest.importorskip("peft")
+    given = (*DPO, "dpo.lora={enabled: true, rank: 4, targets: [q_proj, v_proj]}", "dpo.engine.zero_stage=1")
+    job = align("dpo", *given)
+    dpo.run(job)
+    found, manifest, whole = curves(job), need(job.store, job.task), tensors(job)
+    assert found["loss"][0][1] == pytest.approx(0.6931, abs=1e-4), "log 2: nothing has moved yet"
+    assert found["loss"][-1][1] < 0.69
+    made, began = (model.load_model(job, one) for one in (manifest, job.manifest("sft")))
+    changed = [
+        name
+        for (name, one), other in zip(made.named_parameters(), began.parameters(), strict=True)
+        if not torch.equal(one, other)
+    ]
+    assert [name.split(".")[-2] for name in changed] == ["q_proj", "v_proj"] * 2
+    job.store.delete(manifest.path)
+    resumed = final_tensors("dpo", 3, *given)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_two_processes_do_what_one_does(done: Any, curves: Callable[..., Any], launch: Callable[..., Any]) -> None:

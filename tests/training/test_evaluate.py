@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from contract.approval import Refusal, refuse
+from contract.conversation import Turn
 from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Attempt, find
@@ -69,11 +70,12 @@ def test_figures_equal_a_direct_computation(align: Callable[..., Job]) -> None:
         judge = reward.load_reward_model(job, job.manifest(stage)).eval()
         rows = range(20)
         held = read_pairs(job, Kind.HELDOUT_PAIRS)
-        prompts = [chat.prompt(held[row].prompt, 24) for row in distinct_prompts(held, 20)]
+        asked = [held[row].prompt for row in distinct_prompts(held, 20)]
+        prompts = [chat.prompt(turns, 24) for turns in asked]
         replied = {
             one: evaluate.reply(job, model.load_model(job, job.manifest(one)), prompts, chat) for one in ("sft", "ppo")
         }
-        given = [evaluate.rewards(job, judge, prompts, one.ids, chat) for one in replied.values()]
+        given = [evaluate.rewards(job, judge, asked, prompts, one.ids, chat) for one in replied.values()]
         assert metrics[name] == pytest.approx(sum(given[1][row] > given[0][row] for row in rows) / 20)
         assert [given[0][:20], given[1][:20]] == [pytest.approx(one, abs=1e-4) for one in both]
         assert [metrics[f"{stage}_sft"], metrics[f"{stage}_ppo"]] == pytest.approx([sum(one) / 20 for one in given])
@@ -143,8 +145,9 @@ def test_equal_models_get_equal_replies(align: Callable[..., Job]) -> None:
     assert first == again
     assert len({tuple(ids) for ids in first.ids}) == 5
     judge = reward.load_reward_model(job, job.manifest("reward")).eval()
-    given = [evaluate.rewards(job, judge, prompts, one.ids, chat) for one in (first, again)]
-    assert win_rate(*given)["win_rate"] == 0.5
+    asked = [(Turn("user", str(row)),) for row in range(5)]
+    given = [evaluate.rewards(job, judge, asked, prompts, one.ids, chat) for one in (first, again)]
+    assert win_rate(*given, range(5))["win_rate"] == 0.5
 
 
 def test_without_a_judge_only_the_reward_model_is_asked(align: Callable[..., Job]) -> None:
@@ -172,5 +175,6 @@ def test_two_processes_measure_what_one_does(
     assert [row["reward_before"] for row in replies] == pytest.approx(
         [row["reward_before"] for row in expected], rel=1e-4
     )
+    assert two.pop("aligned_by") == one.pop("aligned_by") == "ppo"
     assert two.keys() == one.keys()
     assert two == pytest.approx(one, rel=1e-4)

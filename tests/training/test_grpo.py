@@ -18,6 +18,7 @@ from tests.training.test_ppo import PlainEngine, actors_of, job_of, made_up, tin
 from training import grpo
 from training.data.order import rows_of
 from training.engine.job import Job
+from training.models import llama as model
 
 GRPO = (
     "align=grpo", "grpo.steps=4", "grpo.rollout_batch=16", "grpo.minibatch=8", "grpo.group_size=4", "grpo.max_prompt_tokens=24",
@@ -115,6 +116,32 @@ def test_a_stopped_run_ends_as_one_that_was_not(done: Any, final_tensors: Callab
     resumed = final_tensors("grpo", 3, *GRPO)
     assert done.tensors.keys() == resumed.keys()
     assert all(torch.equal(done.tensors[name], resumed[name]) for name in resumed)
+
+
+def test_adapters_may_learn_alone(
+    align: Callable[..., Job],
+    curves: Callable[..., Any],
+    tensors: Callable[..., Any],
+    final_tensors: Callable[..., Any],
+) -> None:
+    """And a run that was stopped ends with the same bits."""
+    pytest.importorskip("peft")
+    given = (*GRPO, "grpo.lora={enabled: true, rank: 4, targets: [q_proj, v_proj]}", "grpo.engine.zero_stage=1")
+    job = align("grpo", *given)
+    grpo.run(job)
+    found, manifest, whole = curves(job), need(job.store, job.task), tensors(job)
+    assert found["kl"][0][1] == pytest.approx(0, abs=1e-4), "the reference is the policy without them"
+    assert found["kl_exact"][-1][1] > 0
+    made, began = (model.load_model(job, one) for one in (manifest, job.manifest("sft")))
+    changed = [
+        name
+        for (name, one), other in zip(made.named_parameters(), began.parameters(), strict=True)
+        if not torch.equal(one, other)
+    ]
+    assert [name.split(".")[-2] for name in changed] == ["q_proj", "v_proj"] * 2
+    job.store.delete(manifest.path)
+    resumed = final_tensors("grpo", 3, *given)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_two_processes_do_what_one_does(done: Any, curves: Callable[..., Any], launch: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from contract import results
-from contract.errors import InputError
+from contract.errors import InputError, Interrupted
 from contract.kinds import Kind
 from contract.manifest import find, need
 from contract.metrics import Point
@@ -30,6 +30,7 @@ from training.data.order import rows_of, share_of
 from training.data.reading import TokenData
 from training.engine.job import Job
 from training.experience import Actors, Experience, Question, collect, ends, gather, minibatches
+from training.models import llama as model
 from training.models.frozen import Frozen, frozen
 from training.rollout import left_pad, row_seed
 
@@ -599,23 +600,35 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(full: Any, fina
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 3])
+@pytest.mark.parametrize(("zero_stage", "stop"), [(0, 2), (3, None)])
 def test_two_processes_do_what_one_does(
-    full: Any, align: Callable[..., Job], curves: Callable[..., Any], launch: Callable[..., Any], zero_stage: int
+    full: Any,
+    align: Callable[..., Job],
+    curves: Callable[..., Any],
+    launch: Callable[..., Any],
+    zero_stage: int,
+    stop: int | None,
 ) -> None:
     """The same samples and, but for the order of sums, the same updates; every figure of every step is compared.
 
-    With ZeRO 3, each process holds half of every model, also of those that only compute.
+    Without ZeRO they go on from what one process did until it was stopped. With ZeRO 3, each process holds half of every
+    model, also of those that only compute.
     """
     job = align("ppo", *FULL, f"ppo.engine={{micro_batch: 4, checkpoint_steps: 100, zero_stage: {zero_stage}}}")
     assert job.task.fingerprint == full.job.task.fingerprint
+    if stop:
+        answers = iter([False] * (stop - 1) + [True])
+        job.ranks.stopping = lambda: next(answers)  # type: ignore[method-assign]
+        with pytest.raises(Interrupted):
+            ppo.run(job)
     process = launch(job.attempt.run, "ppo", processes=2)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
+    assert (f"resumed ppo from step {stop}" in output) == bool(stop)
     two, manifest = curves(job), need(job.store, job.task)
     job.store.delete(manifest.path)
     assert manifest.metrics["zero_stage"] == zero_stage
-    assert two.keys() == full.curves.keys()
+    assert two.keys() - {"resumed"} == full.curves.keys()
     for name, rows in full.curves.items():
         if name in OF_MACHINE:
             continue
@@ -646,7 +659,7 @@ def test_a_critic_may_be_a_head_and_learn_before_the_policy_which_stops_in_time(
     [of_reward] = [file for file in job.manifest("reward").files if file.path.endswith("model.safetensors")]
     before = load_file(job.scratch.download(of_reward))
     assert critic.keys() == before.keys()
-    assert {name for name in critic if not torch.equal(critic[name], before[name])} == {"head.weight", "head.bias"}
+    assert {name for name in critic if not torch.equal(critic[name], before[name])} == {"score.weight"}
 
 
 def test_known_answers_may_give_the_rewards(
@@ -666,9 +679,48 @@ def test_known_answers_may_give_the_rewards(
     assert need(job.store, job.task).metrics["right_fraction_first"] == found["right_fraction"][0]
 
 
+LORA = (*FULL, "ppo.lora={enabled: true, rank: 4}", "ppo.engine.zero_stage=2")
+
+
+def test_adapters_learn_beside_a_policy_that_is_its_own_reference(
+    align: Callable[..., Job],
+    curves: Callable[..., Any],
+    tensors: Callable[..., Any],
+    final_tensors: Callable[..., Any],
+) -> None:
+    """And a run that was stopped ends with the same bits."""
+    pytest.importorskip("peft")
+    job = align("ppo", *LORA)
+    ppo.run(job)
+    found, manifest, whole = curves(job), need(job.store, job.task), tensors(job)
+    for name in ("kl", "kl_exact"):
+        assert found[name][0][1] == pytest.approx(0, abs=1e-4), "it has not moved"
+        assert found[name][-1][1] > 0.05
+    made, began = model.load_model(job, manifest), model.load_model(job, job.manifest("sft"))
+    changed = {
+        name: one - other
+        for (name, one), other in zip(made.named_parameters(), began.parameters(), strict=True)
+        if not torch.equal(one, other)
+    }
+    assert len(changed) == 2 * 7, "every matrix of both layers"
+    assert max(int(torch.linalg.matrix_rank(one.detach(), rtol=1e-4)) for one in changed.values()) <= 4
+    job.store.delete(manifest.path)
+    resumed = final_tensors("ppo", 3, *LORA)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_with_a_very_large_coefficient_the_policy_stays_where_it_began(
     align: Callable[..., Job], curves: Callable[..., Any]
 ) -> None:
-    job = align("ppo", "ppo.kl_coef=1000.0", "ppo.best_of=1")
-    ppo.run(job)
-    assert max(values(curves(job)["kl_exact"])) < 0.1
+    """In the first step nothing is to be paid yet, because the policy is the SFT model: it moves, and is drawn back."""
+    found = {}
+    for coef in (0.0, 1000.0):
+        optim = "ppo.policy_optim={lr: 1.0e-3, weight_decay: 0.0, schedule: linear, min_lr_fraction: 0.0}"
+        job = align("ppo", f"ppo.kl_coef={coef}", "ppo.best_of=1", "ppo.steps=10", optim)
+        ppo.run(job)
+        found[coef] = values(curves(job)["kl_exact"])
+    free, tied = found.values()
+    assert tied[1] == pytest.approx(free[1], abs=0.1), "after the first step"
+    assert sum(tied[-3:]) < sum(free[-3:]) / 5
+    assert sum(tied[-3:]) / 3 < tied[1]

@@ -15,7 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from contract.conversation import Preference, Turn
 from contract.errors import InputError
@@ -27,7 +34,8 @@ from contract.settings.training import Reward
 from evals.rewards import ranking_figures
 from reports import gate
 from tests.training.conftest import commit
-from training import reward
+from tests.training.models.test_encoder import write_tokenizer
+from training import evaluate, ppo, reward
 from training.chat.template import Chat, Fit, open_chat
 from training.data.examples import Examples, read_pairs
 from training.data.order import rows_of
@@ -35,6 +43,7 @@ from training.data.rankings import Ranking, Rankings, ranking_of
 from training.engine.engine import lr_at
 from training.engine.job import Job
 from training.models import llama as model
+from training.models.encoder import EncoderReward
 
 
 def pair(prompt: str, index: int = 0) -> Preference:
@@ -63,16 +72,15 @@ def test_a_pair_becomes_two_chats_the_better_first(chat: Chat) -> None:
     found = reward.ranked(chat, ranking_of([one]), 90)
     chats = [chat.encode([*one.prompt, Turn("assistant", reply)], 90)[0] for reply in (one.chosen, one.rejected)]
     assert (found.chats, found.pairs, found.scores, found.scored) == (chats, [(0, 1)], [None, None], False)
-    assert found.sizes == [len(chat.response(reply, 90)) for reply in (one.chosen, one.rejected)]
+    assert found.replies == [chat.response(reply, 90) for reply in (one.chosen, one.rejected)]
     assert found.texts == [one.chosen, one.rejected]
 
 
 def test_all_replies_answer_the_same_tokens_however_long_they_are(chat: Chat) -> None:
     long = two("Where is the old mill? " * 9, "Here.", "The river stands near the old mill. " * 2)
     found = reward.ranked(chat, long, 48)
-    prompts = [ids[: len(ids) - size] for ids, size in zip(found.chats, found.sizes, strict=True)]
-    assert prompts[0] == prompts[1]
-    assert prompts[0][-1] == chat.role("assistant")
+    assert found.prompt[-1] == chat.role("assistant")
+    assert found.chats == [found.prompt + reply for reply in found.replies]
     assert len(found.chats[1]) == 48, "the longer reply decides"
 
 
@@ -114,7 +122,7 @@ def test_pairs_that_became_equal_or_lost_their_end_are_left_out_and_counted(chat
         Preference((Turn("user", "So?"),), "Yes.", same),
         Preference((Turn("user", "Twice?"),), "Yes.", "Yes."),
     ]
-    rankings = table([pair("a", 1), cut[0], pair("b", 2), cut[1], cut[2]])
+    rankings = table([pair("a", 1), cut[0], pair("b", 2), cut[1], cut[2], pair("Where is the old mill? " * 9, 3)])
     own: list[Any] = []
 
     def sifted(rank: int, gather: Callable[[Any], Any], some: Rankings = rankings) -> Any:
@@ -124,13 +132,15 @@ def test_pairs_that_became_equal_or_lost_their_end_are_left_out_and_counted(chat
 
     for rank in range(world):
         sifted(rank, lambda mine: own.append(mine) or [mine])
-    assert [set(mine) for mine in own] == [{row for row in (1, 3, 4) if row % world == rank} for rank in range(world)]
-    kept, dropped = sifted(0, lambda mine: own)
-    assert (kept.numbers, list(kept)) == ([0, 2], [rankings[0], rankings[2]])
-    assert dropped == {"equal": 1, "lost_end": 2}
+    shares = [{row for row in (1, 3, 4) if row % world == rank} for rank in range(world)]
+    assert [set(mine) for mine, _ in own] == shares
+    found = sifted(0, lambda mine: own)
+    assert (found.kept.numbers, list(found.kept)) == ([0, 2, 5], [rankings[row] for row in (0, 2, 5)])
+    assert found.dropped == {"equal": 1, "lost_end": 2, "no_scores": 0}
+    assert found.cuts == {"turns_dropped": 0, "system_dropped": 0, "prompt_cut": 1, "reply_cut": 0}, "of those kept"
     said = r"reward: none of 2 prompts keeps replies .* reward.max_tokens 40 \(lost_end 2\); raise it"
     with pytest.raises(InputError, match=said):
-        sifted(0, lambda mine: [{0: reward.Unfit.LOST_END, 1: reward.Unfit.LOST_END}], table(cut[:2]))
+        sifted(0, lambda mine: [({0: reward.Unfit.LOST_END, 1: reward.Unfit.LOST_END}, {})], table(cut[:2]))
 
 
 def test_the_judge_and_the_reward_model_learn_from_other_prompts() -> None:
@@ -148,7 +158,7 @@ def test_the_judge_and_the_reward_model_learn_from_other_prompts() -> None:
 
 
 def group(scores: list[float | None], pairs: list[tuple[int, int]]) -> reward.Ranked:
-    return reward.Ranked([[1]] * len(scores), [1] * len(scores), ["r"] * len(scores), scores, pairs, frozenset())
+    return reward.Ranked([1], [[2]] * len(scores), ["r"] * len(scores), scores, pairs, frozenset())
 
 
 def test_the_loss_of_a_ranking_is_the_mean_over_its_pairs_and_of_a_score_the_squared_error() -> None:
@@ -221,7 +231,9 @@ def test_the_worst_pairs_are_those_with_the_largest_wrong_margins_and_their_text
     rankings.append(ranking(2.0, 1.0, 0.0))
     rewards = [[1.0, 0.0], [0.0, 0.1], [-2.0, 1.0], [5.0, 5.0], [0.0, 1.0, 0.5]]
     groups = [
-        reward.Ranked([], [1, 2, 3][: len(one.replies)], [*one.replies], [*one.scores], [*one.pairs], frozenset())
+        reward.Ranked(
+            [1], [[2], [2, 2], [2, 2, 2]][: len(one.replies)], [*one.replies], [*one.scores], [*one.pairs], frozenset()
+        )
         for one in rankings
     ]
     seen = [reward.judged(*one) for one in zip(rankings, groups, rewards, strict=True)]
@@ -268,7 +280,7 @@ def test_a_run_learns_to_rank_and_saves_normalised_rewards(
     chat, settings = open_chat(judged), judged.settings
     whole = [Rankings(read_pairs(judged, kind)) for kind in (Kind.PAIRS, Kind.HELDOUT_PAIRS)]
     whole[0] = reward.divided(judged, whole[0], 0.3, judge=False)
-    (train, _), (heldout, _) = (reward.sift(judged, settings, chat, rankings, "pairwise") for rankings in whole)
+    train, heldout = (reward.sift(judged, settings, chat, rankings, "pairwise").kept for rankings in whole)
     assert metrics["dropped"] == {
         name: {"equal": 0, "lost_end": len(pairs) - len(kept), "no_scores": 0}
         for name, pairs, kept in zip(("training", "heldout"), whole, (train, heldout), strict=True)
@@ -349,6 +361,93 @@ def test_it_may_start_from_another_decoder_than_the_policy(align: Callable[..., 
         reward.fresh(job, job.settings, rankings)
 
 
+def test_it_may_be_an_encoder_with_a_tokenizer_of_its_own(align: Callable[..., Job], tmp_path: Path) -> None:
+    """PPO then hands it the texts of the replies, and its critic starts from the SFT model."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = BertConfig(vocab_size=200, max_position_embeddings=66, **shape)
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    brought = (f"reward.start_from={tmp_path}", "reward.epochs=2", "ppo.steps=1", "gate.min_accuracy=0")
+    job = align("ppo", *brought)  # which has reward run
+    manifest = job.manifest("reward")
+    assert manifest.metrics["accuracy_low"] > 0.6
+    made = reward.load_reward_model(job, manifest).eval()
+    assert isinstance(made, EncoderReward)
+    judged = align("reward", *brought)
+    heldout = Rankings(read_pairs(judged, Kind.HELDOUT_PAIRS))
+    reader, settings = reward.reader_of(judged, judged.settings), judged.settings
+    heldout = reward.sift(judged, settings, reader, heldout, "pairwise").kept
+    groups = [reward.ranked(reader, one, settings.max_tokens) for one in heldout]
+    rewards = reward.score_groups(judged, settings, made, reader, heldout)
+    again = ranking_figures([reward.judged(*one) for one in zip(heldout, groups, rewards, strict=True)])
+    assert again["accuracy"] == manifest.metrics["accuracy"]
+    assert (again["reward_mean"], again["reward_std"]) == pytest.approx((0.0, 1.0), abs=1e-4)
+    folder = model.fetch(job, manifest)
+    opened = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    first = heldout[0]
+    dialogue = "".join(f"{turn.role}: {turn.text}\n" for turn in first.prompt)
+    given = tokenizer([dialogue] * len(first.replies), list(first.replies), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        assert opened(**given).logits[:, 0].tolist() == pytest.approx(rewards[0], abs=1e-4)
+        chat = open_chat(job)
+        ids = [chat.response(reply, 64) for reply in first.replies]
+        asked, texts = [first.prompt] * len(ids), [chat.decode(one) for one in ids]
+        sampled = reward.rewards_of_texts(made, asked, texts, torch.device("cpu"))
+    assert sampled.tolist() == pytest.approx(rewards[0], abs=1e-4), "the policy's tokens are read as their text"
+    measured = evaluate.rewards(job, made, asked, [[1]] * len(ids), ids, chat)
+    assert measured == pytest.approx(rewards[0], abs=1e-4)
+    critic, tuned = reward.critic_of(job, "fp32"), model.load_model(job, job.manifest("sft"))
+    assert critic.head.weight.abs().max() == 0
+    assert torch.equal(critic.decoder.embed_tokens.weight, tuned.model.embed_tokens.weight)
+    with pytest.raises(InputError, match=r"ppo.critic head: the reward model is an encoder"):
+        ppo.headed(made)
+    ppo.run(job)
+    assert math.isfinite(need(job.store, job.task).metrics["reward_last"])
+
+
+EARLY = ("reward.pretrain_tasks=[votes]", "reward.pretrain_epochs=2", "judge.share=0")
+
+
+def test_public_comparisons_are_learned_first_and_measured_nowhere(
+    align: Callable[..., Job], final_tensors: Callable[..., Any], curves: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Preference model pre-training: its tasks come from a source of their own. A run stopped in it ends as one that was not."""
+    for name, better in (("votes", "river"), ("own", "mill")):
+        rows = [
+            {"prompt": f"{name} question {n}?", "chosen": f"The {better} {n}", "rejected": f"The stone {n}"}
+            for n in range(60)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = ", ".join(f"{name}: {{data: {tmp_path}/{name}.jsonl}}" for name in ("votes", "own"))
+    asked = (*EARLY, f"preferences.sources={{{sources}}}", "reward.epochs=1", "reward.engine.checkpoint_steps=2")
+    whole, resumed = final_tensors("reward", None, *asked), final_tensors("reward", 3, *asked)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    job = align("reward", *asked)
+    train = Rankings(read_pairs(job, Kind.PAIRS))
+    early, others = reward.phases_of(job, job.settings, train)
+    assert {one.task for one in early} == {"votes"}
+    assert {one.task for one in others} == {"own"}
+    assert len(early) + len(others) == len(train)
+    steps = [math.ceil(len(early) * 2 / 16), math.ceil(len(others) / 16)]
+    assert whole["figure/pretrain_steps"] == steps[0]
+    assert (whole["figure/pretrain_pairs"], whole["figure/pairs"]) == (len(early), len(others))
+    assert len(whole["curve/loss"]) == sum(steps)
+    assert whole["figure/heldout_pairs"] == 120 - len(train) - sum(
+        one.task == "votes" for one in read_pairs(job, Kind.HELDOUT_PAIRS)
+    )
+    rate = [value for _, value in whole["curve/lr"].tolist()]
+    assert rate == [lr_at(step, sum(steps), job.settings.optim) for step in range(sum(steps))], "one schedule over both"
+    none = job.settings.model_copy(update={"pretrain_tasks": ("vote",)})
+    with pytest.raises(InputError, match=r"reward.pretrain_tasks vote: among the tasks .* none \(own, votes\); name"):
+        reward.phases_of(job, none, train)
+    every = job.settings.model_copy(update={"pretrain_tasks": ("votes", "own")})
+    with pytest.raises(InputError, match=r"are nothing but these \(own, votes\)"):
+        reward.phases_of(job, every, train)
+
+
 @pytest.mark.parametrize("objective", ["pairwise", "regression", "both"])
 def test_ranked_and_scored_replies_are_learned(
     objective: str, align: Callable[..., Job], curves: Callable[..., Any]
@@ -417,7 +516,7 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
 def test_two_processes_keep_the_calibration_of_one(
     align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    job = align("reward", "reward.epochs=1", "reward.engine.micro_batch=4")
+    job = align("reward", "reward.epochs=1", "reward.engine={micro_batch: 4, zero_stage: 3}")
     process = launch(job.attempt.run, "reward", processes=2)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from contract import results
 from contract.chat import TEMPLATES
 from contract.conversation import Turn
+from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Attempt, need
 from contract.metrics import load_points
@@ -55,6 +57,34 @@ def test_held_out_examples_are_dealt_out_in_equally_many_batches(world: int, cou
     assert learned == [(index, (index - 1) % 2) for index in range(1, count + 1)]
     assert {tuple(row.tolist()) for row, mask, _ in rows if not mask.sum()} <= {(99, 99)}
     assert sum(batch.count for batches in dealt for batch in batches) == count
+
+
+def test_small_tasks_are_measured_together_but_never_with_those_of_which_nothing_is_learned() -> None:
+    tasks = ["a", "b", "a", "c", "d", "a", "b"]
+    assert sft.told_apart(tasks, {"a", "c"}, 2) == [
+        "a", "b", "a", "other tasks", "other tasks, not learned", "a", "b",
+    ]  # fmt: skip
+
+
+def test_the_log_says_what_was_learned_and_what_was_forgotten() -> None:
+    one = {"before": 3.0, "after": 2.5, "tokens": 9, "learned": 1}
+    tasks = {"sums": one, "": {**one, "learned": 0}}
+    made = results.Sft.model_construct(
+        tasks=tasks, text_sources={"crawl": {"before": 20.126, "after": 21, "tokens": 5}}
+    )
+    assert sft.report(made) == [
+        "held-out loss on replies 3.000 -> 2.500, task sums",
+        "held-out loss on replies 3.000 -> 2.500, task without a name, of which nothing was learned",
+        "perplexity of pretraining text 20.13 -> 21.00, source crawl",
+    ]
+
+
+def test_waiting_for_a_better_loss_needs_chats_that_are_held_out(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    rows = [json.dumps({"instruction": f"Where is mill {one}?", "output": "Near."}) for one in range(5)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    given = (f"instructions.data={tmp_path}/a.jsonl", "instructions.min_jaccard=null", "sft.patience=1")
+    with pytest.raises(InputError, match=r"sft\.patience: no chat of a task that is learned is held out"):
+        run_stages(make_job, *given, "pretrain.steps=1")
 
 
 def test_the_figures_of_the_result() -> None:

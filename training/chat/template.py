@@ -26,8 +26,9 @@ from contract.chat import BLANKS, CHAT_FORMAT, OWN_FORMAT, SPECIAL_TOKENS, jinja
 from contract.conversation import Role, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
+from contract.templates import read_template
 from contract.vocabulary import token_bytes
-from training.chat.jinja import ChatTemplate, read_template, with_tokens_of, words_of
+from training.chat.jinja import FREE, ChatTemplate, with_tokens_of, words_of
 from training.engine.job import Job
 
 T = TypeVar("T")
@@ -113,6 +114,11 @@ class Chat:
         return found
 
     @property
+    def ends_reserved(self) -> bool:
+        """Whether a reply ends with a token that was reserved, so that pretraining never saw it."""
+        return self.end_token in {self.special[role] for role in FREE}
+
+    @property
     def jinja(self) -> str:
         """The format as the template that `transformers` reads."""
         return jinja_template(self.special) if self.template is None else self.template.text
@@ -164,7 +170,7 @@ class Chat:
         The mask is 1 on the assistant's words and its end-of-text, 0 elsewhere. `fit` says what is cut. With a template
         these are the ids of `apply_chat_template`, if they are no more than `max_tokens`.
         """
-        if self.template is not None:
+        if self.template is not None and _short(turns, max_tokens):
             ids, mask = self._rendered(turns)
             if len(ids) <= max_tokens:
                 return ids, mask
@@ -197,7 +203,7 @@ class Chat:
 
     def _fit_rendered(self, turns: Sequence[Turn], replies: Sequence[str], max_tokens: int) -> Fit:
         """The same with a template."""
-        size = len(self._rendered(turns, asking=True)[0])
+        size = self._size(turns, max_tokens)
         responses = [self.response(reply, max_tokens - min(size, max_tokens // 4)) for reply in replies]
         room = max_tokens - max(map(len, responses))
         kept, cuts = self._kept(turns, room)
@@ -209,26 +215,30 @@ class Chat:
     def _kept(self, turns: Sequence[Turn], room: int) -> tuple[Sequence[Turn], frozenset[Cut]]:
         """The turns of a prompt that, rendered, fit in `room` tokens, and what was taken, as `keep_turns` does it."""
 
-        def size(some: Sequence[Turn]) -> int:
-            return len(self._rendered(some, asking=True)[0])
+        def fits(*some: Turn) -> bool:
+            return self._size(some, room) <= room
 
-        if size(turns) <= room:
+        if fits(*turns):
             return turns, frozenset()
         opening = [turn for turn in turns[:1] if turn.role == "system" and len(turns) > 1]
         rest = turns[len(opening) :]
-        starts = [at for at, turn in enumerate(rest) if turn.role == "user"] or [len(rest) - 1]
-        stays = opening if opening and size([*opening, Turn("user", "")]) <= room // 2 else []
+        stays = opening if opening and self._size([*opening, Turn("user", "")], room) <= room // 2 else []
         cuts = {Cut.SYSTEM} if len(stays) < len(opening) else set()
-        first = next((at for at in starts if size([*stays, *rest[at:]]) <= room), None)
-        if first is not None:
-            return [*stays, *rest[first:]], frozenset(cuts | ({Cut.TURNS} if first else set()))
+        starts = [at for at, turn in enumerate(rest) if turn.role == "user"] or [len(rest) - 1]
+        place = bisect.bisect_left(starts, True, key=lambda at: fits(*stays, *rest[at:]))
+        if place < len(starts):
+            return [*stays, *rest[starts[place] :]], frozenset(cuts | ({Cut.TURNS} if starts[place] else set()))
         last = rest[-1]
-        ends = self.ends(last.text)[1] or [0]
-        taken = bisect.bisect_left(
-            range(len(ends)), True, key=lambda at: size([*stays, Turn(last.role, last.text[ends[at] :])]) <= room
-        )
-        shorter = Turn(last.role, last.text[ends[min(taken, len(ends) - 1)] :])
-        return [*stays, shorter], frozenset(cuts | {Cut.PROMPT} | ({Cut.TURNS} if len(rest) > 1 else set()))
+        text = last.text[-LONGEST_TOKEN * room :]
+        ends = [0, *self.ends(text)[1]]
+        taken = bisect.bisect_left(ends, True, key=lambda end: fits(*stays, Turn(last.role, text[end:])))
+        left = Turn(last.role, text[ends[min(taken, len(ends) - 1)] :])
+        cuts |= ({Cut.PROMPT} if left.text != last.text else set()) | ({Cut.TURNS} if len(rest) > 1 else set())
+        return [*stays, left], frozenset(cuts)
+
+    def _size(self, turns: Sequence[Turn], most: int) -> int:
+        """The tokens of a prompt, rendered; of one that is not `_short`, its characters."""
+        return len(self._rendered(turns, asking=True)[0]) if _short(turns, most) else _characters(turns)
 
     def _rendered(self, turns: Sequence[Turn], asking: bool = False) -> tuple[list[int], list[int]]:
         """Ids and loss mask of turns in the template's format.
@@ -240,14 +250,16 @@ class Chat:
             made = self.template.render(turns, asking)
             encoded = self._reader.encode(made.text, add_special_tokens=False)
             return encoded.ids, _learned(made.learned, encoded.offsets)
-        hidden = [Turn(turn.role, self._word.sub(lambda at: GUARD + at[0][1:], turn.text)) for turn in turns]
+        guards = self._guards(turns)
+        plain = str.maketrans({guard: first for first, guard in guards.items()})
+        hidden = [Turn(turn.role, self._word.sub(lambda at: guards[at[0][0]] + at[0][1:], turn.text)) for turn in turns]
         made = self.template.render(hidden, asking)
         ids: list[int] = []
         places: list[tuple[int, int]] = []
         at = 0
         for found in [*self._word.finditer(made.text), None]:
             start = found.start() if found else len(made.text)
-            piece = self._tokenizer.encode(made.text[at:start].replace(GUARD, "<"), add_special_tokens=False)
+            piece = self._tokenizer.encode(made.text[at:start].translate(plain), add_special_tokens=False)
             ids += piece.ids
             places += [(at + begin, at + end) for begin, end in piece.offsets]
             if found:
@@ -255,6 +267,15 @@ class Chat:
                 places.append(found.span())
                 at = found.end()
         return ids, _learned(made.learned, places)
+
+    def _guards(self, turns: Sequence[Turn]) -> dict[str, str]:
+        """First character of special tokens -> what stands for it in a token that is only words of a text.
+
+        It is a private character that no turn has.
+        """
+        used = set().union(*(turn.text for turn in turns))
+        free = (character for character in map(chr, PRIVATE) if character not in used)
+        return {first: next(free) for first in dict.fromkeys(word[0] for word in self._words)}
 
     @cached_property
     def _reader(self) -> Tokenizer:
@@ -289,8 +310,19 @@ class Chat:
         return found
 
 
-GUARD = "\ue000"
-"""Stands for the first character of a special token that is only words of a text, while a template is rendered."""
+PRIVATE = range(0xF0000, 0xFFFFE)
+"""A plane of private characters: more than any text uses."""
+LONGEST_TOKEN = 64
+"""Characters. A text with more than so many for each token that there is room for does not fit."""
+
+
+def _characters(turns: Sequence[Turn]) -> int:
+    return sum(len(turn.text) for turn in turns)
+
+
+def _short(turns: Sequence[Turn], most: int) -> bool:
+    """Whether turns may have no more than `most` tokens, so that it is worth the time to render them."""
+    return _characters(turns) <= LONGEST_TOKEN * most
 
 
 def _learned(spans: Sequence[tuple[int, int]], places: Sequence[tuple[int, int]]) -> list[int]:

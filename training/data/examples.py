@@ -6,7 +6,7 @@ objects, and then tokens, only when it is asked for.
 """
 
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import pyarrow as pa
@@ -74,10 +74,15 @@ def read_chats(job: Job, kind: Kind) -> Examples[Conversation]:
     return Examples(_table(job, "instructions", kind, CHATS), lambda row: _turns(row["turns"]))
 
 
-def read_pairs(job: Job, kind: Kind) -> Examples[Preference]:
-    """The preferences of kind `pairs` or `heldout_pairs`. Raises DamagedError if a table is not as it was committed."""
+def read_pairs(job: Job, kind: Kind, but: Collection[str] = ()) -> Examples[Preference]:
+    """The preferences of kind `pairs` or `heldout_pairs`, but for those of some tasks.
+
+    Raises DamagedError if a table is not as it was committed.
+    """
+    table = _table(job, "preferences", kind, PAIRS)
+    kept = [number for number, task in enumerate(table["task"].to_pylist()) if task not in but] if but else None
     return Examples(
-        _table(job, "preferences", kind, PAIRS),
+        table,
         lambda row: Preference(
             _turns(row["prompt"]),
             row["chosen"],
@@ -86,7 +91,13 @@ def read_pairs(job: Job, kind: Kind) -> Examples[Preference]:
             row["chosen_score"],
             row["rejected_score"],
         ),
+        kept,
     )
+
+
+def own_pairs(job: Job, kind: Kind) -> Examples[Preference]:
+    """The same without public comparisons, from which only reward models learn."""
+    return read_pairs(job, kind, job.setting("reward.pretrain_tasks"))
 
 
 def read_tasks(job: Job, kind: Kind) -> list[str]:

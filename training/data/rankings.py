@@ -57,6 +57,10 @@ class Rankings(Sequence[Ranking]):
         """The rankings whose place is not among `dropped`."""
         return Rankings(self._pairs, [one for place, one in enumerate(self._members) if place not in dropped])
 
+    def only(self, kept: Sequence[int]) -> "Rankings":
+        """The rankings at these places."""
+        return Rankings(self._pairs, [self._members[place] for place in kept])
+
     def __len__(self) -> int:
         return len(self._members)
 

@@ -1,6 +1,7 @@
 """Chats as the rows of a batch: one a row, or several that do not see each other; and text of the corpus beside."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -8,6 +9,7 @@ from training.data.batch import Batch
 
 Encoded = tuple[list[int], list[int]]
 """A chat's ids and loss mask, equally long."""
+Ids = TypeVar("Ids", bound=tuple[list[int], Any])
 
 
 def predicted(examples: Sequence[Encoded]) -> int:
@@ -26,12 +28,13 @@ def one_each(examples: Sequence[Encoded], pad: int, count: int | None = None) ->
     return Batch(tokens, mask, predicted(examples) if count is None else count)
 
 
-def dealt(examples: Sequence[Encoded], most: int) -> list[list[Encoded]]:
+def dealt(examples: Sequence[Ids], most: int) -> list[list[Ids]]:
     """Chats put together into rows of at most `most` tokens: each, the longest first, into the first row with room.
 
-    Chats of one length keep their order. A chat that is longer than `most` has a row of its own.
+    Chats of one length keep their order. A chat that is longer than `most` has a row of its own. Each begins with its
+    ids; what comes with them stays with them.
     """
-    rows: list[list[Encoded]] = []
+    rows: list[list[Ids]] = []
     left: list[int] = []
     for chat in sorted(examples, key=lambda one: -len(one[0])):
         at = next((row for row, room in enumerate(left) if len(chat[0]) <= room), len(rows))

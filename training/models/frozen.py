@@ -12,6 +12,7 @@ from contract.settings.training import Engine as EngineSettings
 from training.engine.job import Job
 from training.engine.zero import laid_over
 from training.models.llama import cast
+from training.models.lora import without_adapters
 
 
 class Frozen:
@@ -57,18 +58,17 @@ class Frozen:
 class Adapted:
     """The model that a policy with adapters began as: the policy itself, with its adapters switched off.
 
-    It takes no memory of its own. `module` has peft's `disable_adapter`.
+    It takes no memory of its own.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self.module = module
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[nn.Module]:
         training = self.module.training
-        with self.module.disable_adapter():
-            self.module.eval()
-            yield self.module
+        with without_adapters(self.module):
+            yield self.module.eval()
         self.module.train(training)
 
     def held(self) -> contextlib.AbstractContextManager[Any]:

@@ -4,7 +4,8 @@ Only adapters are trained, so that only they have moments, and only they are in 
 recipe asks for adapters.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def targets_of(module: nn.Module, settings: Lora) -> list[str]:
         return sorted(linear)
     if unknown := sorted({*settings.targets} - linear):
         raise InputError(
-            f"sft.lora.targets: the model has no linear layer {unknown[0]!r}; it has {', '.join(sorted(linear))}"
+            f"lora.targets: the model has no linear layer {unknown[0]!r}; it has {', '.join(sorted(linear))}"
         )
     return sorted(settings.targets)
 
@@ -39,8 +40,9 @@ def with_adapters(module: Any, settings: Lora, seed: int) -> Any:
     """The model with adapters in place, which alone learn. The same seed gives the same adapters, on every process."""
     from peft import LoraConfig, inject_adapter_in_model
 
+    alpha: Any = settings.alpha  # peft declares an int, and only divides it
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules=targets_of(module, settings), lora_dropout=0.0
+        r=settings.rank, lora_alpha=alpha, target_modules=targets_of(module, settings), lora_dropout=0.0
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -52,20 +54,37 @@ def with_adapters(module: Any, settings: Lora, seed: int) -> Any:
     return made
 
 
+@contextlib.contextmanager
+def without_adapters(module: nn.Module) -> Iterator[None]:
+    """Context in which a model computes as it did before it got adapters."""
+    layers = _adapted(module).values()
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def _adapted(module: nn.Module) -> dict[str, Any]:
+    """The layers that have adapters, by name."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {name: one for name, one in module.named_modules() if isinstance(one, BaseTunerLayer)}
+
+
 def merged(module: Any, settings: Lora, learned: Mapping[str, Tensor]) -> Any:
     """A float32 model on the CPU with adapters merged into its matrices: W + alpha / rank x B A.
 
     module: the model as it was before. learned: the weights of the adapters, by the names that they have in training.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     made = with_adapters(module, settings, 0)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if parameter.requires_grad:
                 parameter.copy_(learned[name])
-    layers = [(name, one) for name, one in made.named_modules() if isinstance(one, BaseTunerLayer)]
-    for name, layer in layers:
+    for name, layer in _adapted(made).items():
         layer.merge()
         parent, _, last = name.rpartition(".")
         setattr(made.get_submodule(parent) if parent else made, last, layer.get_base_layer())

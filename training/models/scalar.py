@@ -18,14 +18,13 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from contract.errors import InputError
-from contract.manifest import Manifest
-from training.engine.job import Job
 from training.models import llama as model
 from training.models.causal import class_of, read_config
 from training.models.infilling import PLACES
 from training.rollout import positions
 
+BRANCHES = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3"})
+"""Types whose attention takes any mask, and whose positions are what they are told, so that replies share a prompt."""
 MEAN = "reward_mean"
 HEAD = "score.weight"
 
@@ -46,6 +45,8 @@ class ScalarHead(nn.Linear):
 class RewardModel(nn.Module):
     """A decoder without its unembedding, and a linear head that gives one number per position."""
 
+    head_name = "head"
+
     def __init__(self, decoder: Any, seed: int) -> None:
         """`decoder` maps tokens to hidden states.
 
@@ -60,11 +61,13 @@ class RewardModel(nn.Module):
             self.head.weight.copy_(torch.randn(1, width, generator=generator) * (width + 1) ** -0.5)
             self.head.bias.zero_()
 
-    def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
-        """One number per position, in float32: tokens and attention (B, T) -> (B, T). A critic's are state values."""
-        output: Any = self.decoder(
-            input_ids=tokens, attention_mask=attention, position_ids=positions(attention), use_cache=False
-        )
+    def forward(self, tokens: Tensor, attention: Tensor, places: Tensor | None = None) -> Tensor:
+        """One number per position, in float32: tokens and attention (B, T) -> (B, T). A critic's are state values.
+
+        places (B, T): positions of tokens whose `attention`, (B, 1, T, T), says what each of them sees.
+        """
+        places = positions(attention) if places is None else places
+        output: Any = self.decoder(input_ids=tokens, attention_mask=attention, position_ids=places, use_cache=False)
         values: Tensor = self.head(output.last_hidden_state).squeeze(-1)
         return values
 
@@ -84,6 +87,16 @@ class RewardModel(nn.Module):
             {name: one.contiguous() for name, one in named.items()}, folder / "model.safetensors", {"format": "pt"}
         )
         (folder / "config.json").write_text(json.dumps(described, indent=2))
+
+    branches = False
+    """Whether several replies may stand in one row after one prompt, as `training.data.branches` has them."""
+
+    def share_prompts(self) -> None:
+        """Let replies share their prompt, if the decoder can: with SDPA, because flash-attn's kernels take no mask."""
+        config = self.decoder.config
+        self.branches = config.model_type in BRANCHES and not getattr(config, "sliding_window", None)
+        if self.branches:
+            self.decoder.set_attn_implementation("sdpa")
 
     def activation_checkpointing_enable(self, options: dict[str, Any], offload: bool) -> None:
         self.decoder.activation_checkpointing_enable(options, offload=offload)
@@ -117,10 +130,10 @@ def _described(config: PreTrainedConfig, pad: int | None) -> tuple[dict[str, Any
     return described, f"{(known or class_of(config)).base_model_prefix}."
 
 
-def normalised(weights: Mapping[str, Tensor], mean: float, deviation: float) -> dict[str, Tensor]:
-    """A reward model's weights by name, with (reward - mean) / deviation folded into the head."""
-    head = {"head.weight": weights["head.weight"] / deviation, "head.bias": (weights["head.bias"] - mean) / deviation}
-    return {**weights, **head}
+def normalised(weights: Mapping[str, Tensor], mean: float, deviation: float, head: str = "head") -> dict[str, Tensor]:
+    """A reward model's weights by name, with (reward - mean) / deviation folded into the layer `head`."""
+    weight, bias = f"{head}.weight", f"{head}.bias"
+    return {**weights, weight: weights[weight] / deviation, bias: (weights[bias] - mean) / deviation}
 
 
 def last(values: Tensor, attention: Tensor) -> Tensor:
@@ -143,14 +156,3 @@ def load(folder: Path, dtype: model.Dtype = "fp32") -> RewardModel:
     weights = {"head.weight": stored.pop(HEAD), "head.bias": torch.tensor([-float(getattr(config, MEAN))])}
     module.load_state_dict(weights | {f"decoder.{name.removeprefix(prefix)}": one for name, one in stored.items()})
     return module
-
-
-def load_reward_model(job: Job, manifest: Manifest, dtype: model.Dtype = "fp32") -> RewardModel:
-    """The reward model that a stage committed, in float32 on the CPU, prepared to compute in `dtype`."""
-    folder = model.fetch(job, manifest)
-    try:
-        return load(folder, dtype)
-    except model.LOADING as error:
-        raise InputError(
-            f"{job.store.full(manifest.path)}: its reward model cannot be loaded ({error}); run {manifest.stage} again"
-        ) from error

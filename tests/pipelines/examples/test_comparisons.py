@@ -1,5 +1,6 @@
 """Every shape of comparisons by a known answer, and the pairs of a ranking."""
 
+import time
 from itertools import combinations
 from typing import Any
 
@@ -56,6 +57,16 @@ BEST_FIRST = (("b", 0.0), ("c", -1.0))
         ({"prompt": "a", "chosen": [USER, said("b")], "rejected": [USER, said("c")]}, "prompt, chosen and rejected", ranked(*BEST_FIRST)),
         (
             {"conversations": [{"from": "human", "value": "a"}], "chosen": {"from": "gpt", "value": "b"}, "rejected": {"from": "gpt", "value": "c"}},
+            "prompt, chosen and rejected",
+            ranked(*BEST_FIRST),
+        ),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 8, "score_rejected": "6.5"},
+            "prompt, chosen and rejected",
+            ranked(("b", 8.0), ("c", 6.5), rated=True),
+        ),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 6, "score_rejected": 6},
             "prompt, chosen and rejected",
             ranked(*BEST_FIRST),
         ),
@@ -156,6 +167,12 @@ def test_why_a_comparison_cannot_be_used(row: dict[str, Any], what: str) -> None
         read(row)
 
 
+def test_a_dialogue_has_an_end() -> None:
+    assert len(parse_dialogue("\n\nHuman: a\n\nAssistant: b" * 500)) == 1000
+    with pytest.raises(Unusable, match=r"^not a dialogue: more than 1,000 turns"):
+        parse_dialogue("\n\nHuman: a\n\nAssistant: b" * 501)
+
+
 def test_dialogues_as_text() -> None:
     assert parse_dialogue("\n\nHuman: a\n\nb\n\nAssistant: c")[0].text == "a\n\nb"
     assert parse_dialogue(" \n\nHuman: a Human: b\n\nAssistant: c") == (
@@ -187,6 +204,17 @@ def test_every_two_replies_that_differ_are_a_pair(replies: list[tuple[int, int]]
     assert len(found) == len(set(found)) == min(most, len(expected))
     assert set(found) <= expected
     assert most < len(expected) or set(found) == expected
+
+
+def test_of_very_many_replies_some_are_drawn() -> None:
+    replies = [Reply(f"reply {at}", at) for at in range(20_000)]
+    began = time.process_time()
+    found = pairs_of(Ranking(ASKED, tuple(replies)), 4950)
+    assert time.process_time() - began < 5
+    assert len(found) == 4950, "all pairs of a hundred replies"
+    assert found == pairs_of(Ranking(ASKED, tuple(replies)), 4950)
+    rows = [(str(at), Ranking(ASKED, (reply,), open=True), "") for at, reply in enumerate(replies[:250])]
+    assert [len(one.replies) for _, one, _ in gathered(rows) if isinstance(one, Ranking)] == [100, 100, 50]
 
 
 def test_what_gives_no_pair_is_named() -> None:

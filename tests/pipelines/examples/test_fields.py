@@ -99,6 +99,7 @@ def test_the_list_of_tools_joins_the_system_turn() -> None:
         ([3], "not a dialogue: a message is no object"),
         ([{"role": "narrator", "content": "x"}], "not a dialogue: unknown role 'narrator'"),
         ([ANSWERED, ASKED], "not a dialogue: does not begin with a user's turn"),
+        ([ASKED] * 1001, "not a dialogue: 1,001 turns, more than 1,000"),
         ([{"role": "system", "content": "x"}], "not a dialogue: does not begin with a user's turn"),
         ([ASKED, {"role": "assistant", "content": " "}], "empty text: reply"),
         ([{"role": "user", "content": None}, ANSWERED], "empty text: user"),

@@ -4,17 +4,22 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from contract.conversation import Example, Turn
 from contract.errors import InputError
 from contract.examples import Unusable
-from contract.settings.examples import Instructions, Preferences, Prompts
+from contract.settings.examples import ChatSource, Instructions, Preferences, Prompts, Template
+from pipelines.examples.comparisons import comparisons
 from pipelines.examples.reading import inspect, listed, read_chats, read_pairs, read_prompts
+from pipelines.examples.shapes import CHATS, PROMPTS
 
 GOOD = {"instruction": "a", "output": "b"}
 
@@ -86,17 +91,22 @@ def test_a_folder_of_several_shapes_and_tasks(tmp_path: Path) -> None:
         "1.jsonl": GOOD,
         "maths/2.jsonl": {"question": "c", "answer": "d"},
         "maths/deep/3.jsonl": {"prompt": "e", "completion": "f", "task": "sums"},
+        "maths/in/4.jsonl": {"question": "g", "answer": "h"},
     }.items():
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(row))
     found, bad, shapes = chats(tmp_path / "in")
-    assert [(one.turns[0].text, one.task) for one in found] == [("a", ""), ("c", "maths"), ("e", "sums")]
+    assert [(one.turns[0].text, one.task) for one in found] == [
+        ("a", ""), ("c", "maths"), ("e", "sums"), ("g", "maths"),
+    ]  # fmt: skip
     assert not bad
-    assert listed(shapes) == " (alpaca 1, prompt/completion 1, question/answer 1)"
+    assert listed(shapes) == " (question/answer 2, alpaca 1, prompt/completion 1)"
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "5.txt").write_text("{}")
-    with pytest.raises(InputError, match=r"^instructions\.data: .*/none: none of its 1 files ends in .jsonl"):
+    with pytest.raises(
+        InputError, match=r"^instructions\.data: .*/none: none of its 1 files ends in .jsonl, .json or .parquet,"
+    ):
         chats(tmp_path / "none")
 
 
@@ -154,6 +164,51 @@ def test_templates_and_worked_examples(tmp_path: Path) -> None:
         assert ("Think!" in one.turns[-2].text) == one.turns[-1].text.endswith(f"So a{at}.")
     assert {one.shots for one in found} == {0, 4}
     assert {"Think!" in one.turns[-2].text for one in found} == {True, False}
+
+
+def test_worked_examples_are_of_the_same_task(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"question": f"{task} {at}", "answer": "a", "task": task} for at in range(20) for task in ("one", "two")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, bad, _ = found_in(Instructions(sources={"all": ChatSource(data=str(path), shots=(2,))}))
+    assert [place for place, _ in bad] == [f"a.jsonl line {at}" for at in range(1, 17)], "eight of each task"
+    assert len(found) == 24
+    assert all({turn.text.split()[0] for turn in one.turns[::2]} == {one.task} for one in found)
+
+
+KEYS = sorted(
+    {key for shape in (*CHATS, *PROMPTS, *comparisons({})) for keys in shape.needs for key in keys}
+    | {"system", "tools", "history", "context", "labels", "options", "task", "scores", "ranks", "rank", "helpfulness"}
+    | {"role", "from", "content", "value", "tool_calls", "function_call", "function", "name", "arguments", "type"}
+    | {"text", "body", "title", "votes", "pm_score", "replies", "annotations", "Rating", "score", "answer", "selected"}
+)
+"""Every key that a reader looks at."""
+TEXTS = ("a", "b", "user", "assistant", "human", "gpt", "text", "5", "", "\ud800", "[[", '{"name": 1}', "\n\nHuman: a")
+LEAVES = st.sampled_from([None, True, 0, 1, 2.5, -1, *TEXTS])
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6) | VALUES, min_size=1, max_size=20))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_row_stops_the_reading(rows: list[Any]) -> None:
+    """Whatever stands at a key, a row is an example whose texts can be stored, or it has a reason."""
+    template = Template(prompt="{text} {score}", reply="{answer}")
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        for made in (
+            Instructions(data=str(path)),
+            Instructions(sources={"a": ChatSource(data=str(path), templates=(template,), shots=(0, 2))}),
+            Preferences(data=str(path)),
+            Prompts(data=str(path)),
+        ):
+            for one in found_in(made)[0]:
+                turns = one.turns if isinstance(one, Example) else (*one.prompt, Turn("assistant", one.chosen))
+                assert all(turn.text.encode() and turn.role for turn in turns)
 
 
 def test_quality_and_limits(tmp_path: Path) -> None:
@@ -221,6 +276,14 @@ def test_a_file_is_described_before_it_is_used(tmp_path: Path) -> None:
     path.write_text("\n")
     with pytest.raises(InputError, match=r"holds no usable row \(it is empty\)"):
         told()
+    path.write_text("\n".join([json.dumps(GOOD)] * 9 + ["{}"]))
+    shown = Instructions(sources={"a": ChatSource(data=str(path), shots=(2,))})
+    assert inspect("k", "a", read_chats(shown, Counter()), {}, "alpaca") == (
+        "k: 1 usable rows, 1 unusable, the first: a.jsonl line 10: unknown shape: keys "
+    ), "worked examples are usable, but for nothing else"
+    path.write_text("\n".join([json.dumps(GOOD)] * 8))
+    with pytest.raises(InputError, match=r"holds no usable row \(all of them are worked examples, see `shots`\)"):
+        inspect("k", "a", read_chats(shown, Counter()), {}, "alpaca")
 
 
 REAL_CHATS = {

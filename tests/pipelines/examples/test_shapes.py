@@ -45,6 +45,12 @@ def read(row: Any, shapes: Any = CHATS) -> tuple[str, list[Conversation]]:
         ({"inputs": "a", "targets": "b", "task": "t"}, "input/target", [chat("a", "b")]),
         ({"prompt": "a", "completion": "b"}, "prompt/completion", [chat("a", "b")]),
         ({"prompt": MESSAGES + MESSAGES[:1], "completion": "c"}, "prompt/completion", [chat("a", "b", "a", "c")]),
+        (
+            {"prompt": MESSAGES[:1], "completion": MESSAGES[1:]},  # TRL's
+            "prompt/completion",
+            [chat("a", "b")],
+        ),
+        ({"question": "a", "answer": ["b"]}, "question/answer", [chat("a", "b")]),
         ({"instruction": "a", "outputs": ["b", {"text": "c"}]}, "several outputs", [chat("a", "b"), chat("a", "c")]),
         ({"question": "a", "answers": ["b"]}, "several outputs", [chat("a", "b")]),
         ({"entity": "Mill", "facts": ["old", "", "grey"]}, "entity/facts", [chat(TELLING[drawn("Mill", 3)].format("Mill"), "old\ngrey")]),
@@ -57,6 +63,16 @@ def read(row: Any, shapes: Any = CHATS) -> tuple[str, list[Conversation]]:
 )  # fmt: skip
 def test_shapes_by_known_answers(row: dict[str, Any], name: str, found: list[Conversation]) -> None:
     assert read(row) == (name, found)
+
+
+def test_the_number_of_a_label_stands_for_its_name() -> None:
+    for label, said in ((1, "good"), ("good", "good")):
+        [(asked, answered)] = read({"text": "a", "label": label, "labels": ["bad", "good"]})[1]
+        assert answered == Turn("assistant", said)
+        assert asked.text.endswith("Labels: bad, good")
+    for label in (2, -1, True):
+        with pytest.raises(Unusable, match=r"^not a text: label"):
+            read({"text": "a", "label": label, "labels": ["bad", "good"]})
 
 
 def test_a_text_to_classify_is_asked_in_one_of_several_wordings() -> None:
@@ -82,7 +98,7 @@ def test_a_text_to_classify_is_asked_in_one_of_several_wordings() -> None:
         ({"instruction": "a", "output": None}, "missing text: output"),
         ({"instruction": "\n", "output": "b"}, "empty text: instruction"),
         ({"instruction": "a", "input": 3, "output": "b"}, "not a text: input"),
-        ({"instruction": "a", "output": ["b"]}, "not a text: output"),
+        ({"instruction": "a", "output": ["b", "c"]}, "not a text: output"),
         ({"text": "a", "label": 3}, "not a text: label"),
         ({"entity": "a", "facts": []}, "empty text: facts"),
         ({"instruction": "a", "instances": "b"}, "not a dialogue: instances is no list of objects"),
@@ -90,6 +106,9 @@ def test_a_text_to_classify_is_asked_in_one_of_several_wordings() -> None:
         ({"prompt": "a", "outputs": ["b", " "]}, "empty text: outputs"),
         ({"messages": MESSAGES[:1]}, "not a dialogue: no dialogue that ends with a reply"),
         ({"instruction": "a", "output": "b", "history": [["c"]]}, "not a dialogue: history is no list of pairs"),
+        ({"instruction": "a", "output": "b", "history": 5}, "not a dialogue: history is no list of pairs"),
+        ({"instruction": "a", "output": "b", "history": [["c", ""]]}, "empty text: history"),
+        ({"instruction": "a", "output": "b", "history": [["c", "d"]] * 501}, "not a dialogue: 501 pairs of history"),
         ({"prompt": MESSAGES, "completion": "b"}, "not a dialogue: no dialogue that ends with a question"),
     ],
 )

@@ -1,6 +1,6 @@
 """Chat templates: the ids of training are those of transformers' `apply_chat_template`, token by token."""
 
-import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from contract.conversation import Turn
 from contract.errors import InputError
 from tests.training.conftest import train_tokenizer
 from training import export
-from training.chat.jinja import ChatTemplate, read_template, with_tokens_of
+from training.chat import jinja
+from training.chat.jinja import ChatTemplate, with_tokens_of
 from training.chat.template import Chat, Cut
 
 QWEN = (
@@ -25,6 +26,13 @@ QWEN = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 """A template without generation blocks, as most models have it."""
+THINKING = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Qwen 3's way: only the last reply has thoughts, so what a reply looks like changes with what follows it."""
 ALL = {**TEMPLATES, "qwen": QWEN}
 SAID = [
     Turn("system", "Be kind."),
@@ -80,6 +88,7 @@ def test_ids_and_mask_are_those_of_transformers(made: Callable[[str], Any], name
         f"{first}{end}By the river.{end}"
     )
     assert chat.end_token == end
+    assert chat.ends_reserved == (name != "zephyr"), "whose replies end as documents do"
     assert learned[-1] == chat.end_of_text
 
 
@@ -100,11 +109,7 @@ def test_the_well_known_formats_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-@given(
-    texts=st.lists(
-        st.text(st.characters(codec="utf-8", exclude_characters="\ue000"), max_size=30), min_size=1, max_size=4
-    )
-)
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=30), min_size=1, max_size=4))
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_any_chat_has_the_same_ids(made: Callable[[str], Any], name: str, texts: list[str]) -> None:
     chat, tokenizer = made(name)
@@ -124,6 +129,76 @@ def test_special_tokens_in_a_text_are_plain_characters(made: Callable[[str], Any
     assert words in chat.decode(ids)
     assert sum(learned) == sum(mask) == len(chat.response("No.", 99))
     assert [one for one, kept in zip(ids, learned, strict=True) if kept] == chat.response("No.", 99)
+
+
+def test_a_special_token_may_begin_with_any_character(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    made = train_tokenizer()
+    made.add_special_tokens(["[END]"])
+    made.save(str(path))
+    chat = Chat(path, SPECIAL_TOKENS, ChatTemplate(QWEN.replace("<|im_end|>", "[END]"), {"eos_token": "[END]"}, "here"))
+    ids, mask = chat.encode([Turn("user", "\U000f0000 [END] <|user|>"), Turn("assistant", "[END]!")], 1000)
+    assert "\U000f0000 [END] <|user|>" in chat.decode(ids)
+    assert ids.count(chat.end_of_text) == 2, "one ends each turn"
+    learned = [one for one, kept in zip(ids, mask, strict=True) if kept]
+    assert chat.decode(learned) == "[END]!"
+    assert learned[-1] == chat.end_of_text
+
+
+def test_the_learned_part_is_found_in_the_whole_chat() -> None:
+    made = ChatTemplate(THINKING, {}, "here").render(SAID)
+    assert [made.text[start:end] for start, end in made.learned] == [
+        "Slowly.\n<|im_end|>", "<think>\n\n</think>\n\nBy the river.<|im_end|>",
+    ]  # fmt: skip
+    trimming = "{% for message in messages %}<s>{{ message['content'] | trim }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
+    made = ChatTemplate(trimming, {"eos_token": "</s>"}, "here").render(
+        [Turn("user", "a"), Turn("assistant", " <|x|> b "), Turn("user", "c")]
+    )
+    assert [made.text[start:end] for start, end in made.learned] == ["<|x|> b</s>"]
+
+
+BOMBS = {
+    "for ever": (
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "takes more than 1 s",
+    ),
+    "a power": ("{{ 9 ** (9 ** 9) }}", "takes more than 1 s"),
+    "a long text": ("{{ 'a' * 10 ** 10 }}", "takes more than 512 MB of memory"),
+    "doubled": (
+        "{% set x = namespace(text='a') %}{% for a in range(99) %}{% set x.text = x.text ~ x.text %}{% endfor %}{{ x.text }}",
+        "takes more than 512 MB of memory",
+    ),
+    "longer than any chat": ("{{ 'a' * 67108865 }}", "makes 67,108,865 characters of a chat; at most 67,108,864"),
+    "inside": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "refuses a chat .*: access to attribute '__class__'"),
+    "a file": ("{% include '/etc/passwd' %}", "refuses a chat"),
+    "no template": ("{% for %}", "refuses a chat .*: Expected an expression"),
+    "division": ("{{ 1 / 0 }}", "refuses a chat .*: division by zero"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_brought_template_cannot_stall_or_flood_a_task(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jinja, "RENDERING_S", 1.0)
+    jinja._renderer.cache_clear()
+    text, why = BOMBS[name]
+    with pytest.raises(InputError, match=f"^here: .*{why}"):
+        ChatTemplate(text, {}, "here").render(SAID)
+    assert ChatTemplate("{{ messages | length }}", {}, "here").render(SAID[:1]).text == "1", "and the next one is made"
+    jinja._renderer.cache_clear()
+
+
+def test_long_chats_are_cut_in_little_time(made: Callable[[str], Any]) -> None:
+    """Whole turns go first, found by halving; a chat that cannot fit is not rendered."""
+    chat, _ = made("qwen")
+    turns = [Turn("assistant" if at % 2 else "user", f"mill {at}") for at in range(1000)]
+    before = time.process_time()
+    ids, mask = chat.encode(turns, 64)
+    fit = chat.fit_chat([*turns, Turn("user", "long " * 2_000_000), Turn("assistant", "Yes.")], 64)
+    assert time.process_time() - before < 10
+    assert len(ids) <= 64
+    assert chat.decode([one for one, kept in zip(ids, mask, strict=True) if kept]).endswith("mill 997mill 999")
+    assert fit.cuts == {Cut.TURNS, Cut.PROMPT}
+    assert chat.decode(fit.prompt).endswith(" long long \nassistant\n")
 
 
 def test_reserved_tokens_take_the_words_that_are_missing() -> None:
@@ -183,22 +258,6 @@ def test_what_is_learned_must_be_told(tmp_path: Path) -> None:
         _ = Chat(path, SPECIAL_TOKENS, template(endless)).end_token
     with pytest.raises(InputError, match="refuses a chat"):
         template("{{ ''.__class__.__mro__ }}{% include '/etc/passwd' %}").render(SAID[1:2])
-
-
-def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a.jinja").write_text(QWEN)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": QWEN}))
-    for name in ("a.jinja", "tokenizer_config.json"):
-        assert read_template(str(tmp_path / name)) == QWEN
-    assert read_template("zephyr") == TEMPLATES["zephyr"]
-    (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(InputError, match=r"b.json: holds no text at the key chat_template"):
-        read_template(str(tmp_path / "b.json"))
-    (tmp_path / "c.json").write_text("[")
-    with pytest.raises(InputError, match=r"c.json: is neither Jinja nor JSON"):
-        read_template(str(tmp_path / "c.json"))
-    with pytest.raises(InputError, match=r"none.jinja: no such file; name a Jinja file, or one of chatml"):
-        read_template(str(tmp_path / "none.jinja"))
 
 
 def test_our_own_format_is_a_template_too(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+import pytest
+
+from contract.errors import InputError
 from contract.kinds import Kind
 from training.data.examples import distinct_prompts, read_pairs
 from training.data.prompts import read_prompts
@@ -33,6 +36,14 @@ def test_a_tenth_of_a_file_is_held_out(align: Any, tmp_path: Any) -> None:
 def test_a_file_of_few_prompts_is_measured_on_itself(align: Any, tmp_path: Any) -> None:
     found = read_prompts(align("ppo", written(tmp_path, 5), "ppo.eval_prompts=3"))
     assert (len(found.training), len(found.heldout)) == (5, 3)
+
+
+def test_rewards_of_known_answers_need_one(align: Any, tmp_path: Any) -> None:
+    file = tmp_path / "plain.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"What is {row}?"}) + "\n" for row in range(4)))
+    with pytest.raises(InputError, match=r"^ppo\.reward: none of 4 prompts has a known answer; give the rows"):
+        read_prompts(align("ppo", f"prompts.data={file}", "ppo.reward=answers"))
+    assert len(read_prompts(align("ppo", f"prompts.data={file}", "ppo.reward=both")).training) == 4
 
 
 def test_of_pairs_the_held_out_ones_are_measured_on(align: Any) -> None:

@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from training.models import llama as model
-from training.models.scalar import RewardModel, last, load, normalised
-from training.reward import rewards_of
+from training.models.scalar import BRANCHES, RewardModel, last, load, normalised
+from training.reward import Ranked, losses_of, rewards_of, rewards_of_groups
 from training.rollout import left_pad
 
 SHAPE = {
@@ -113,6 +113,40 @@ def _saved(kind: str, folder: Path, **more: Any) -> RewardModel:
     module.load_state_dict(normalised(dict(module.state_dict()), 0.7, 0.3))
     module.save_pretrained(folder, pad=PAD)
     return module
+
+
+@pytest.mark.parametrize("kind", sorted(BRANCHES))
+def test_replies_that_share_their_prompt_have_the_rewards_and_gradients_of_rows_of_their_own(kind: str) -> None:
+    """Of every type that may do so; three prompts with one to three replies, of which two fit in one row."""
+    torch.manual_seed(0)
+    module = RewardModel(AutoModel.from_config(AutoConfig.for_model(kind, **SHAPE, sliding_window=None)), seed=3).eval()
+    groups = [
+        Ranked([3, 4, 5, 6], [[7, 8, 9], [8, 2], [11]], ["", "", ""], [None] * 3, [(0, 1), (1, 2)], frozenset()),
+        Ranked([12, 13], [[14], [15, 16]], ["", ""], [None] * 2, [(0, 1)], frozenset()),
+        Ranked([3, 4], [[17]], [""], [5.0], [], frozenset()),
+    ]
+    found = {}
+    for shared in (False, True):
+        if shared:
+            module.share_prompts()
+        calls: list[torch.Size] = []
+        handle = module.decoder.register_forward_hook(lambda *given, calls=calls: calls.append(given[-1][0].shape))
+        rewards = rewards_of_groups(module, groups, PAD, torch.device("cpu"))
+        handle.remove()
+        module.zero_grad()
+        losses_of(rewards, groups, "both", 0.5).total.backward()
+        gradients = {name: one.grad.clone() for name, one in module.named_parameters() if one.grad is not None}
+        found[shared] = rewards.detach(), gradients, calls[0][:2].numel()
+    torch.testing.assert_close(found[True][0], found[False][0], atol=5e-6, rtol=0)
+    torch.testing.assert_close(found[True][1], found[False][1], atol=5e-6, rtol=1e-3)
+    assert (found[False][2], found[True][2]) == (6 * 7, 2 * 10), "tokens that ran through the decoder"
+
+
+def test_decoders_whose_attention_takes_no_mask_of_its_own_share_nothing() -> None:
+    for kind, more in (("bloom", {}), ("mistral", {"sliding_window": 8})):
+        module = RewardModel(AutoModel.from_config(AutoConfig.for_model(kind, **SHAPE, **more)), seed=3)
+        module.share_prompts()
+        assert not module.branches
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
