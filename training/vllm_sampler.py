@@ -4,6 +4,7 @@ vLLM chooses its own batches and kernels, so its draws are no part of what resum
 from which the policy learns are computed anew by the policy itself, so its gradients are exact all the same.
 """
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,9 @@ class Sampler:
         settings: Rollouts = job.settings
         if find_spec("vllm") is None:
             raise RecipeError(f"{job.task.stage}.sampler: vllm is not installed; install it, or use own")
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
+            "0"  # its model is in this process, where the weights are handed over
+        )
         import vllm  # type: ignore[import-not-found]
 
         self._job, self._vllm = job, vllm

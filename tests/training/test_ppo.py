@@ -679,7 +679,7 @@ def test_known_answers_may_give_the_rewards(
     assert need(job.store, job.task).metrics["right_fraction_first"] == found["right_fraction"][0]
 
 
-LORA = (*FULL, "ppo.lora={enabled: true, rank: 4}", "ppo.engine.zero_stage=2")
+LORA = (*FULL, "ppo.lora={enabled: true, rank: 4}", "ppo.engine.zero_stage=2", "ppo.value_warmup_steps=1")
 
 
 def test_adapters_learn_beside_a_policy_that_is_its_own_reference(
@@ -688,7 +688,7 @@ def test_adapters_learn_beside_a_policy_that_is_its_own_reference(
     tensors: Callable[..., Any],
     final_tensors: Callable[..., Any],
 ) -> None:
-    """And a run that was stopped ends with the same bits."""
+    """And a run that was stopped ends with the same bits, also before the policy has made its first update."""
     pytest.importorskip("peft")
     job = align("ppo", *LORA)
     ppo.run(job)
@@ -705,7 +705,7 @@ def test_adapters_learn_beside_a_policy_that_is_its_own_reference(
     assert len(changed) == 2 * 7, "every matrix of both layers"
     assert max(int(torch.linalg.matrix_rank(one.detach(), rtol=1e-4)) for one in changed.values()) <= 4
     job.store.delete(manifest.path)
-    resumed = final_tensors("ppo", 3, *LORA)
+    resumed = final_tensors("ppo", 1, *LORA)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
