@@ -8,11 +8,11 @@ resolved. Takes seconds and reads no page.
 import importlib
 
 from contract.chat import OWN_FORMAT
+from contract.chat_template import read_template
 from contract.manifest import find
 from contract.plan import Run
 from contract.recipe import StageSettings
 from contract.stages import STAGES
-from contract.templates import read_template
 from pipelines.spark.session import check_setup
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, StaticCache
 
+from training.models.llama import attention_of
+
 
 def positions(attention: Tensor) -> Tensor:
     """Position of each token, counted from the first real token of its row: (B, T) -> (B, T)."""
@@ -174,13 +176,15 @@ class Fixed:
 @contextlib.contextmanager
 def by_sdpa(model: Any, graphs: bool) -> Iterator[None]:
     """Context in which attention is PyTorch's, if graphs are asked for: flash-attn reads values of the mask."""
-    usual = model.config._attn_implementation
-    if graphs and usual.startswith("flash_attention"):
-        model.config._attn_implementation = "sdpa"
+    usual = attention_of(model)
+    if not graphs or not usual.startswith("flash_attention"):
+        yield
+        return
+    model.set_attn_implementation("sdpa")
     try:
         yield
     finally:
-        model.config._attn_implementation = usual
+        model.set_attn_implementation(usual)
 
 
 def decoder(model: Any, tokens: Tensor, attention: Tensor, room: int, graphs: bool = False) -> Growing | Fixed:

@@ -31,6 +31,7 @@ from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.metrics import Progress
+from contract.printable import printable
 from contract.settings.training import Reward
 from evals.calibration import reliability
 from evals.rewards import Judged, comparisons, histograms, ranking_figures, regression_figures
@@ -408,7 +409,7 @@ def phases_of(job: Job, settings: Reward, rankings: Rankings) -> list[Rankings]:
     found = [rankings.only(early), rankings.without({*early})]
     for some, what in zip(found, ("none", "nothing but these"), strict=True):
         if not len(some):
-            known = ", ".join(sorted({one.task or "no task" for one in rankings})[:TASKS_TOLD])
+            known = printable(", ".join(sorted({one.task[:80] or "no task" for one in rankings})[:TASKS_TOLD]))
             raise InputError(
                 f"reward.pretrain_tasks {', '.join(settings.pretrain_tasks)}: among the tasks of preferences are "
                 f"{what} ({known}); name some of these, under which preferences.sources reads public comparisons"

@@ -41,10 +41,16 @@ ANSWERS = {"Where does the baker wait?": "day", "What is quiet in winter?": "old
 BUDGET = 2.0
 SAMPLES = 1024  # of the SFT model, to each prompt
 TASK = (
-    "ppo.reward=answers", "ppo.no_eot_penalty=0.0", "ppo.max_response_tokens=12", "ppo.steps=40", "ppo.rollout_batch=64", "ppo.minibatch=32",
-    "ppo.kl_coef=0.1", "ppo.engine={micro_batch: 32, checkpoint_steps: 1000}", "ppo.best_of=1", "ppo.eval_steps=1000",
-    "ppo.policy_optim={lr: 1.0e-3, weight_decay: 0.0, schedule: cosine}",
+    "ppo.reward=answers", "ppo.no_eot_penalty=0.0", "ppo.max_response_tokens=6", "ppo.steps=150", "ppo.rollout_batch=256",
+    "ppo.minibatch=128", "ppo.inner_epochs=4", "ppo.kl_coef=0.1", "ppo.lam=1.0", "ppo.value_warmup_steps=5",
+    "ppo.engine={micro_batch: 128, checkpoint_steps: 1000}", "ppo.best_of=1", "ppo.eval_steps=1000",
+    "ppo.policy_optim={lr: 2.0e-3, weight_decay: 0.0, schedule: linear, min_lr_fraction: 0.0}",
     "ppo.value_optim={lr: 2.0e-3, weight_decay: 0.0, schedule: cosine}",
+)  # fmt: skip
+TIED = (
+    # What a critic has to learn grows a thousandfold once the policy has moved: no gradient is refused for it.
+    "ppo.steps=20", "ppo.kl_coef=1000.0", "ppo.value_warmup_steps=0", "ppo.value_optim.skip_above=null",
+    "ppo.policy_optim.lr=1.0e-3",
 )  # fmt: skip
 SHORT = (
     "ppo.steps=12",
@@ -79,7 +85,7 @@ def optimum(bars: Bars, folder: Path) -> None:
     bars.at_least("ppo_of_optimum", reached / best, 0.95)
     bars.at_most("kl_of_budget", kl / (BUDGET * apart), 1.0)
     bars.at_most("ppo_of_optimum_seconds", seconds, 300)
-    tied = make_chain(folder, *TASK, f"prompts.data={file}", "ppo.steps=20", "ppo.kl_coef=1000.0", name="tied")
+    tied = make_chain(folder, *TASK, f"prompts.data={file}", *TIED, name="tied")
     align(tied)
     bars.at_most("kl_with_large_beta", last_of(tied, "kl_exact"), 0.1)
 

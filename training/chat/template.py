@@ -23,10 +23,10 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from contract.chat import BLANKS, CHAT_FORMAT, OWN_FORMAT, SPECIAL_TOKENS, jinja_template, load_special_tokens
+from contract.chat_template import read_template
 from contract.conversation import Role, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
-from contract.templates import read_template
 from contract.vocabulary import token_bytes
 from training.chat.jinja import FREE, ChatTemplate, with_tokens_of, words_of
 from training.engine.job import Job

@@ -1,5 +1,7 @@
 """Chat templates: the ids of training are those of transformers' `apply_chat_template`, token by token."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +187,13 @@ def test_a_brought_template_cannot_stall_or_flood_a_task(name: str, monkeypatch:
         ChatTemplate(text, {}, "here").render(SAID)
     assert ChatTemplate("{{ messages | length }}", {}, "here").render(SAID[:1]).text == "1", "and the next one is made"
     jinja._renderer.cache_clear()
+
+
+def test_a_template_is_rendered_after_a_stop_reached_the_process_that_does_it() -> None:
+    template = ChatTemplate("{{ messages | length }}", {}, "here")
+    assert template.render(SAID[:1]).text == "1"
+    os.kill(jinja._renderer(os.getpid())[0]._pid, signal.SIGTERM)
+    assert template.render(SAID[:2]).text == "2"
 
 
 def test_long_chats_are_cut_in_little_time(made: Callable[[str], Any]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from contract.chat import TEMPLATES
+from contract.chat_template import read_template, syntax_error
 from contract.errors import InputError
-from contract.templates import read_template, syntax_error
 
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% if loop.last %}{% break %}{% endif %}{% endfor %}"
 
