@@ -47,8 +47,9 @@ SHARED = "GRISTMILL_TESTS_SHARED"
 CEPH_SCRIPT = TESTS.parents[1] / "shared" / "tools" / "ceph_rgw.sh"
 
 
-TOGETHER = {"demo": "airflow"}
-"""Folder -> folder whose process also runs its tests: one Airflow at a time is enough for two cores."""
+TOGETHER = {"demo": "airflow", "pipelines": "contract"}
+"""Folder -> folder whose process also runs its tests: one Airflow at a time is enough for two cores, and
+so is one Spark session beside it."""
 
 
 class ByFolder(LoadScopeScheduling):
@@ -57,18 +58,6 @@ class ByFolder(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         folder = nodeid.partition("::")[0].split("/")[1]
         return TOGETHER.get(folder, folder)
-
-
-FIRST = ("airflow", "demo", "training")
-"""The folders that take longest come first, so that no process waits for another at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> int:
-        folder = item.path.relative_to(TESTS).parts[0]
-        return FIRST.index(folder) if folder in FIRST else len(FIRST)
-
-    items.sort(key=rank)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
