@@ -1,4 +1,4 @@
-"""Scores the chats of a run by its reward model: `python -m training score --recipe RUN --out chats.jsonl`.
+"""Scores the chats of a run by its reward model: `python -m training chat-rewards --recipe RUN --out chats.jsonl`.
 
 Each line is a chat that `instructions` committed to learn from, with its task and, at `reward`, the reward of its last
 reply. A later recipe that names the file in `instructions.data`, and `reward` in `instructions.select.quality_key`,
@@ -26,7 +26,7 @@ from training.reward import load_reward_model, reader_for, rewards_of
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m training score", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training chat-rewards", description=__doc__)
     parser.add_argument("--recipe", required=True, help="URI of a resolved run whose stage reward is done")
     parser.add_argument("--out", required=True, type=Path, help="the file to write, one chat a line")
     given = parser.parse_args(arguments)

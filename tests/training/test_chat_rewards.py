@@ -12,7 +12,7 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, need
 from contract.settings.examples import Instructions
 from pipelines.examples.reading import read_chats as read_file
-from training import score
+from training import chat_rewards
 from training.chat.template import open_chat
 from training.data.examples import read_chats
 from training.engine.job import Job
@@ -24,7 +24,7 @@ def test_every_chat_has_its_reward(
 ) -> None:
     job = align("ppo")  # which has reward run
     run, out = job.attempt.run, tmp_path / "chats.jsonl"
-    assert score.main(["--recipe", run.uri, "--out", str(out)]) == 0
+    assert chat_rewards.main(["--recipe", run.uri, "--out", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     sft = Job(run, run.task("sft"), Attempt(run, run.task("sft")))
     chat, chats = open_chat(sft), read_chats(sft, Kind.CHATS)
@@ -52,6 +52,6 @@ def test_a_run_without_a_reward_model_is_refused(
     align: Callable[..., Job], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = align("reward", "reward.seed=99").attempt.run
-    assert score.main(["--recipe", run.uri, "--out", str(tmp_path / "a.jsonl")]) != 0
+    assert chat_rewards.main(["--recipe", run.uri, "--out", str(tmp_path / "a.jsonl")]) != 0
     assert "reward" in capsys.readouterr().err
     assert not (tmp_path / "a.jsonl").exists()
