@@ -150,6 +150,7 @@ def run(job: Job) -> None:
     note = ""
     step, _ = checkpoint.restore(job, {"model": engine})
     progress = Progress(job.task.stage, job.task.partition, "steps", steps, step)
+    job.curves.steps = steps
     while step < steps:
         began = time.perf_counter()
         rows = rows_of(step, settings.batch, len(train), settings.seed)

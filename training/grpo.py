@@ -148,6 +148,7 @@ def run(job: Job) -> None:
     if step == 0:
         look(0)
     progress = Progress(job.task.stage, job.task.partition, "steps", settings.steps, step)
+    job.curves.steps = settings.steps
     while step < settings.steps:
         figures = learn(job, actors, chat, prompts, step)
         step += 1

@@ -347,8 +347,8 @@ def test_a_running_stage_says_how_far_it_is(make_job: Callable[..., Job]) -> Non
     assert len(watcher._newest) == PACE
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "ppo"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "ppo", "dpo", "grpo"])
 def test_every_stage_that_trains_says_how_many_steps_it_takes(stage: str) -> None:
     """Beside its line of progress, which has the same number. The points themselves go when a stage is done."""
-    source = inspect.getsource(importlib.import_module(f"training.{stage}").run)
+    source = inspect.getsource(importlib.import_module(f"training.{stage}"))
     assert re.search(r'"steps", (\S+), step\).*\n    job\.curves\.steps = \1\n', source)
