@@ -75,8 +75,7 @@ def test_the_page_starts_a_run_whose_first_task_succeeds(live, admin, form):
         """Airflow's database may be locked for a moment; marking a run twice does no harm."""
         try:
             live.api.call("PATCH", f"dags/corpus/dagRuns/{urllib.parse.quote(run)}", {"state": "failed"})
-        except GristmillError as error:
-            assert "Database error" in str(error)
+        except GristmillError:
             return False
         return True
 
